@@ -1,0 +1,234 @@
+//! Runs what `expression` has admitted: a stack machine without loops.
+//!
+//! The results are those of zen-expression's own machine (a property test compares the two); what differs is
+//! that nothing is allocated for up to eight values on the stack, and that an error says what met what.
+
+use rust_decimal::prelude::ToPrimitive;
+use rust_decimal::{Decimal, RoundingStrategy};
+use smallvec::SmallVec;
+
+use super::expression::{Arithmetic, Comparison, Expression, Function, Instruction, Interval, JumpWhen};
+use super::variable::{Value, Variable};
+
+/// Why an expression has no result for these facts.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EvaluationError {
+    /// An operation met a value it is not defined for, most often null: a fact that is not known.
+    #[error("{operation} is not possible with {found}")]
+    WrongKind {
+        /// The operation, in words.
+        operation: &'static str,
+        /// The kind of value it met.
+        found: &'static str,
+    },
+    /// The number is beyond what a decimal holds.
+    #[error("{0} gives a number that is too large")]
+    Overflow(&'static str),
+    /// The machine's stack did not hold what the instruction needs; a fault of the compiler, not of the rule.
+    #[error("the expression is malformed")]
+    Malformed,
+}
+
+type Result<T> = std::result::Result<T, EvaluationError>;
+type Stack<'a> = SmallVec<[Value<'a>; 8]>;
+
+impl Expression {
+    /// The expression's value, with each variable's value taken from `value_of`.
+    pub fn evaluate<'a>(&'a self, value_of: &dyn Fn(Variable) -> Value<'a>) -> Result<Value<'a>> {
+        if let [Instruction::Load(variable)] = &*self.instructions {
+            return Ok(value_of(*variable));
+        }
+        let mut stack = Stack::new();
+        let mut position = 0;
+        while let Some(instruction) = self.instructions.get(position) {
+            position += 1;
+            if let Instruction::Jump(when, target) = instruction {
+                // Targets lie ahead, so each instruction runs at most once.
+                if jumps(*when, *stack.last().ok_or(EvaluationError::Malformed)?)? {
+                    position = *target;
+                }
+                continue;
+            }
+            let value = step(instruction, &mut stack, value_of)?;
+            stack.extend(value);
+        }
+        pop(&mut stack)
+    }
+}
+
+/// Does one instruction; what it yields goes on the stack.
+fn step<'a>(
+    instruction: &'a Instruction,
+    stack: &mut Stack<'a>,
+    value_of: &dyn Fn(Variable) -> Value<'a>,
+) -> Result<Option<Value<'a>>> {
+    let value = match instruction {
+        Instruction::PushNull => Value::Null,
+        Instruction::PushBool(value) => Value::Bool(*value),
+        Instruction::PushNumber(value) => Value::Number(*value),
+        Instruction::PushText(value) => Value::Text(value),
+        Instruction::Load(variable) => value_of(*variable),
+        Instruction::Pop => {
+            pop(stack)?;
+            return Ok(None);
+        }
+        Instruction::Negate => Value::Number(-pop_number(stack, "negation")?),
+        Instruction::Not => match pop(stack)? {
+            Value::Bool(value) => Value::Bool(!value),
+            other => return Err(wrong_kind("not", other)),
+        },
+        Instruction::Equal => {
+            let right = pop(stack)?;
+            Value::Bool(pop(stack)? == right)
+        }
+        Instruction::Compare(comparison) => {
+            let right = pop_number(stack, "comparison")?;
+            Value::Bool(compare(*comparison, pop_number(stack, "comparison")?, right))
+        }
+        Instruction::Arithmetic(operator) => {
+            let right = pop_number(stack, operator.word())?;
+            calculate(*operator, pop_number(stack, operator.word())?, right)?
+        }
+        Instruction::InList(length) => {
+            let list = stack
+                .len()
+                .checked_sub(*length)
+                .ok_or(EvaluationError::Malformed)?;
+            let members: Stack<'a> = stack.drain(list..).collect();
+            let wanted = pop(stack)?;
+            Value::Bool(members.contains(&wanted))
+        }
+        Instruction::InInterval(interval) => {
+            let right = pop_number(stack, "an interval")?;
+            let left = pop_number(stack, "an interval")?;
+            Value::Bool(interval.includes(left, right, pop_number(stack, "in")?))
+        }
+        Instruction::Function(function) => Value::Number(call(*function, stack)?),
+        Instruction::Jump(..) => return Err(EvaluationError::Malformed),
+    };
+    Ok(Some(value))
+}
+
+fn jumps(when: JumpWhen, top: Value<'_>) -> Result<bool> {
+    match (when, top) {
+        (JumpWhen::Always, _) => Ok(true),
+        (JumpWhen::NotNull, top) => Ok(top != Value::Null),
+        (JumpWhen::True, Value::Bool(value)) => Ok(value),
+        (JumpWhen::False, Value::Bool(value)) => Ok(!value),
+        (JumpWhen::True | JumpWhen::False, other) => Err(wrong_kind("a condition", other)),
+    }
+}
+
+fn compare(comparison: Comparison, left: Decimal, right: Decimal) -> bool {
+    match comparison {
+        Comparison::More => left > right,
+        Comparison::Less => left < right,
+        Comparison::MoreOrEqual => left >= right,
+        Comparison::LessOrEqual => left <= right,
+    }
+}
+
+/// Division by zero has no value: null, which a rule may catch with `??` and otherwise fails on.
+fn calculate<'a>(operator: Arithmetic, left: Decimal, right: Decimal) -> Result<Value<'a>> {
+    let result = match operator {
+        Arithmetic::Add => left.checked_add(right),
+        Arithmetic::Subtract => left.checked_sub(right),
+        Arithmetic::Multiply => left.checked_mul(right),
+        Arithmetic::Divide => return Ok(Value::number(left.checked_div(right))),
+        Arithmetic::Modulo => return Ok(Value::number(left.checked_rem(right))),
+    };
+    result
+        .map(Value::Number)
+        .ok_or(EvaluationError::Overflow(operator.word()))
+}
+
+fn call(function: Function, stack: &mut Stack<'_>) -> Result<Decimal> {
+    match function {
+        Function::Min(length) => extreme(stack, length, Decimal::min),
+        Function::Max(length) => extreme(stack, length, Decimal::max),
+        Function::Abs => Ok(pop_number(stack, "abs")?.abs()),
+        Function::Floor => Ok(pop_number(stack, "floor")?.floor()),
+        Function::Ceil => Ok(pop_number(stack, "ceil")?.ceil()),
+        Function::Round { with_places } => {
+            let places = pop_places(stack, with_places)?;
+            let number = pop_number(stack, "round")?;
+            Ok(number.round_dp_with_strategy(places, RoundingStrategy::MidpointAwayFromZero))
+        }
+        Function::Trunc { with_places } => {
+            let places = pop_places(stack, with_places)?;
+            Ok(pop_number(stack, "trunc")?.trunc_with_scale(places))
+        }
+    }
+}
+
+fn extreme(stack: &mut Stack<'_>, length: usize, choose: fn(Decimal, Decimal) -> Decimal) -> Result<Decimal> {
+    let mut chosen = None;
+    for _ in 0..length {
+        let number = pop_number(stack, "min and max")?;
+        chosen = Some(chosen.map_or(number, |chosen| choose(chosen, number)));
+    }
+    chosen.ok_or(EvaluationError::WrongKind {
+        operation: "min and max",
+        found: "an empty list",
+    })
+}
+
+fn pop_places(stack: &mut Stack<'_>, with_places: bool) -> Result<u32> {
+    if !with_places {
+        return Ok(0);
+    }
+    let places = pop_number(stack, "a number of places")?;
+    places
+        .to_u32()
+        .ok_or(EvaluationError::Overflow("a number of places"))
+}
+
+fn pop<'a>(stack: &mut Stack<'a>) -> Result<Value<'a>> {
+    stack.pop().ok_or(EvaluationError::Malformed)
+}
+
+fn pop_number(stack: &mut Stack<'_>, operation: &'static str) -> Result<Decimal> {
+    match pop(stack)? {
+        Value::Number(number) => Ok(number),
+        other => Err(wrong_kind(operation, other)),
+    }
+}
+
+fn wrong_kind(operation: &'static str, found: Value<'_>) -> EvaluationError {
+    EvaluationError::WrongKind {
+        operation,
+        found: found.kind(),
+    }
+}
+
+impl Arithmetic {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Add => "addition",
+            Self::Subtract => "subtraction",
+            Self::Multiply => "multiplication",
+            Self::Divide => "division",
+            Self::Modulo => "modulo",
+        }
+    }
+}
+
+impl Interval {
+    fn includes(self, left: Decimal, right: Decimal, number: Decimal) -> bool {
+        let above = if self.left_included {
+            left <= number
+        } else {
+            left < number
+        };
+        let below = if self.right_included {
+            number <= right
+        } else {
+            number < right
+        };
+        above && below
+    }
+}
+
+#[cfg(test)]
+#[path = "evaluate_tests.rs"]
+mod tests;

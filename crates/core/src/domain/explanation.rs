@@ -1,0 +1,165 @@
+//! Explanations: why a price is what it is, recorded while it is computed and kept with it.
+//!
+//! An explanation holds the facts it started from, so the price can be computed again, byte for byte, long after
+//! the facts have changed ([`RecordedFacts`]).
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use smallvec::SmallVec;
+
+use super::guardrail::GuardrailName;
+use super::money::as_json_number;
+use super::price::{Facts, Previous};
+use super::product::Product;
+use super::rounding::RoundingMode;
+use super::signal::Signals;
+use super::variable::{Value, Variable};
+
+/// Why a list price is what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation<'a> {
+    /// The policy that was applied.
+    pub policy_version: i64,
+    /// The instant it was applied for.
+    pub priced_at: DateTime<Utc>,
+    /// Whether the rules made the price.
+    pub outcome: Outcome,
+    /// What the rules saw.
+    pub facts: Facts<'a>,
+    /// What happened, in order.
+    pub steps: Vec<Step<'a>>,
+}
+
+/// Whether the rules made the price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// They did.
+    Priced,
+    /// A rule failed: the price in effect stays, within the guardrails.
+    Frozen,
+}
+
+/// One thing that happened on the way to a price.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step<'a> {
+    /// The price the rules start from: the base price, or for a quote the list price.
+    Start {
+        /// That price.
+        #[serde(serialize_with = "as_json_number")]
+        after: Decimal,
+    },
+    /// A rule was looked at.
+    Rule {
+        /// The rule, and what it saw.
+        #[serde(flatten)]
+        rule: RuleSeen<'a>,
+        /// Whether it applied.
+        applied: bool,
+        /// The price before.
+        #[serde(serialize_with = "as_json_number")]
+        before: Decimal,
+        /// The price after; the same if it did not apply.
+        #[serde(serialize_with = "as_json_number")]
+        after: Decimal,
+    },
+    /// A rule failed.
+    RuleFailed {
+        /// The rule, and what it saw.
+        #[serde(flatten)]
+        rule: RuleSeen<'a>,
+        /// Why.
+        problem: String,
+        /// The price that stays.
+        #[serde(serialize_with = "as_json_number")]
+        after: Decimal,
+    },
+    /// A guardrail stopped the price.
+    Guardrail {
+        /// Which one.
+        guardrail: GuardrailName,
+        /// The price before.
+        #[serde(serialize_with = "as_json_number")]
+        before: Decimal,
+        /// Its limit.
+        #[serde(serialize_with = "as_json_number")]
+        after: Decimal,
+    },
+    /// The floors are above the ceiling; the floors win.
+    GuardrailsContradict {
+        /// The lowest price the floors allow.
+        #[serde(serialize_with = "as_json_number")]
+        lowest: Decimal,
+        /// The ceiling.
+        #[serde(serialize_with = "as_json_number")]
+        highest: Decimal,
+        /// The price that stays.
+        #[serde(serialize_with = "as_json_number")]
+        after: Decimal,
+    },
+    /// The price was rounded, within the guardrails.
+    Rounding {
+        /// How.
+        mode: RoundingMode,
+        /// The price before.
+        #[serde(serialize_with = "as_json_number")]
+        before: Decimal,
+        /// The price after.
+        #[serde(serialize_with = "as_json_number")]
+        after: Decimal,
+    },
+}
+
+/// A rule and the values of the variables it reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RuleSeen<'a> {
+    /// Its name.
+    #[serde(rename = "rule")]
+    pub name: &'a str,
+    /// Its condition, as written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<&'a str>,
+    /// What it does, in words.
+    pub action: String,
+    /// What it read.
+    pub inputs: Inputs<'a>,
+}
+
+/// Variables with the values they had; a map on the wire.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inputs<'a>(pub SmallVec<[(Variable, Value<'a>); 4]>);
+
+impl Serialize for Inputs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (variable, value) in &self.0 {
+            map.serialize_entry(variable, value)?;
+        }
+        map.end()
+    }
+}
+
+/// The facts of a stored explanation, as read back for a replay.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RecordedFacts {
+    /// The product as it was.
+    pub product: Product,
+    /// Its signals as they were.
+    pub signals: Signals,
+    /// The price that was in effect.
+    pub previous: Option<Previous>,
+}
+
+impl RecordedFacts {
+    /// The facts, ready to be priced again.
+    pub fn as_facts(&self) -> Facts<'_> {
+        Facts {
+            product: &self.product,
+            signals: &self.signals,
+            previous: self.previous,
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! What a rule may say: conditions and formulas, checked when the policy is saved.
+//!
+//! The language is zen-expression's (`stock.level < 10 and demand.index > 1.2`), with exact decimals. Its parser
+//! and compiler are used as they are; the byte code that comes out passes a gate. The gate lets through loads of
+//! known variables, comparison, arithmetic, forward jumps, `in`, and a few numeric functions, and nothing else:
+//! no loops, no clock, no random numbers, no regular expressions. So every expression ends, takes time linear
+//! in its length, and gives the same result for the same facts. What passes is kept in the engine's own small
+//! instruction set, with variables resolved, which `evaluate` runs.
+
+use std::sync::Arc;
+
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
+use zen_expression::compiler::{Compare, FetchFastTarget, Jump, Opcode};
+use zen_expression::functions::{FunctionKind, InternalFunction};
+use zen_expression::lexer::Bracket;
+
+use super::variable::{Scope, Variable};
+
+/// The longest expression, in bytes. It bounds the depth of the parser and the time of an evaluation.
+pub const MAX_SOURCE_BYTES: usize = 1_024;
+
+/// A checked, compiled expression.
+#[derive(Debug, Clone)]
+pub struct Expression {
+    source: Arc<str>,
+    variables: Vec<Variable>,
+    pub(super) instructions: Box<[Instruction]>,
+}
+
+/// Why a text is not an expression that a rule may use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExpressionError {
+    /// Nothing but white space.
+    #[error("is empty")]
+    Empty,
+    /// Longer than [`MAX_SOURCE_BYTES`].
+    #[error("is {0} bytes long, more than {MAX_SOURCE_BYTES}")]
+    TooLong(usize),
+    /// The parser refused it.
+    #[error("cannot be read: {0}")]
+    Syntax(String),
+    /// It parses, and uses something that rules may not.
+    #[error("uses {0}, which rules may not")]
+    NotAllowed(String),
+    /// No such variable in this kind of rule.
+    #[error("unknown variable \"{0}\"")]
+    UnknownVariable(String),
+}
+
+/// One step of a compiled expression, on a stack of values.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Instruction {
+    PushNull,
+    PushBool(bool),
+    PushNumber(Decimal),
+    PushText(Arc<str>),
+    Load(Variable),
+    Pop,
+    Negate,
+    Not,
+    Equal,
+    Compare(Comparison),
+    Arithmetic(Arithmetic),
+    /// Goes to this instruction, always one further on.
+    Jump(JumpWhen, usize),
+    /// Whether the value below is one of this many values above it.
+    InList(usize),
+    InInterval(Interval),
+    Function(Function),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comparison {
+    More,
+    Less,
+    MoreOrEqual,
+    LessOrEqual,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arithmetic {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Modulo,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum JumpWhen {
+    Always,
+    True,
+    False,
+    NotNull,
+}
+
+/// `[a..b]`, and with round brackets the ends excluded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Interval {
+    pub(super) left_included: bool,
+    pub(super) right_included: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Function {
+    /// Of a list of this many values.
+    Min(usize),
+    /// Of a list of this many values.
+    Max(usize),
+    Abs,
+    Floor,
+    Ceil,
+    /// Half away from zero; whether the number of places is given.
+    Round {
+        with_places: bool,
+    },
+    Trunc {
+        with_places: bool,
+    },
+}
+
+impl Expression {
+    /// Compiles and checks an expression for rules of this scope.
+    pub fn compile(source: &str, scope: Scope) -> Result<Self, ExpressionError> {
+        let source = source.trim();
+        if source.is_empty() {
+            return Err(ExpressionError::Empty);
+        }
+        if source.len() > MAX_SOURCE_BYTES {
+            return Err(ExpressionError::TooLong(source.len()));
+        }
+        let compiled = zen_expression::compile_expression(source)
+            .map_err(|error| ExpressionError::Syntax(error.to_string()))?;
+        let instructions = admit(compiled.bytecode(), scope)?;
+        let mut variables = Vec::new();
+        for instruction in &instructions {
+            if let Instruction::Load(variable) = instruction
+                && !variables.contains(variable)
+            {
+                variables.push(*variable);
+            }
+        }
+        Ok(Self {
+            source: source.into(),
+            variables,
+            instructions: instructions.into(),
+        })
+    }
+
+    /// The expression as it was written.
+    pub fn source(&self) -> &Arc<str> {
+        &self.source
+    }
+
+    /// The variables it reads, in order of appearance.
+    pub fn variables(&self) -> &[Variable] {
+        &self.variables
+    }
+}
+
+/// The gate: byte code in, admitted instructions out.
+fn admit(bytecode: &[Opcode], scope: Scope) -> Result<Vec<Instruction>, ExpressionError> {
+    let mut instructions = Vec::with_capacity(bytecode.len());
+    // Several opcodes may become one instruction, so a jump's target must be found again.
+    let mut new_position = Vec::with_capacity(bytecode.len() + 1);
+    let mut rest = bytecode;
+    while let Some(opcode) = rest.first() {
+        let (instruction, opcodes_used) = match translate_group(rest)? {
+            Some(group) => group,
+            None => (translate(opcode, bytecode.len() - rest.len(), scope)?, 1),
+        };
+        new_position.extend(std::iter::repeat_n(instructions.len(), opcodes_used));
+        instructions.push(instruction);
+        rest = rest.get(opcodes_used..).unwrap_or_default();
+    }
+    new_position.push(instructions.len());
+    for (position, instruction) in instructions.iter_mut().enumerate() {
+        if let Instruction::Jump(_, target) = instruction {
+            *target = new_position
+                .get(*target)
+                .copied()
+                .filter(|target| *target > position)
+                .ok_or_else(|| ExpressionError::NotAllowed("a jump out of the expression".to_owned()))?;
+        }
+    }
+    Ok(instructions)
+}
+
+/// A list or an interval together with what uses it: neither is a value of its own here.
+fn translate_group(opcodes: &[Opcode]) -> Result<Option<(Instruction, usize)>, ExpressionError> {
+    let group = match opcodes {
+        [Opcode::PushNumber(length), Opcode::Array, user, ..] => {
+            let length = length.to_usize().unwrap_or(usize::MAX);
+            let instruction = match user {
+                Opcode::In => Instruction::InList(length),
+                Opcode::CallFunction {
+                    kind: FunctionKind::Internal(InternalFunction::Min),
+                    ..
+                } => Instruction::Function(Function::Min(length)),
+                Opcode::CallFunction {
+                    kind: FunctionKind::Internal(InternalFunction::Max),
+                    ..
+                } => Instruction::Function(Function::Max(length)),
+                _ => {
+                    return Err(ExpressionError::NotAllowed(
+                        "a list outside `in`, min and max".to_owned(),
+                    ));
+                }
+            };
+            Some((instruction, 3))
+        }
+        [
+            Opcode::Interval {
+                left_bracket,
+                right_bracket,
+            },
+            Opcode::In,
+            ..,
+        ] => {
+            let interval = Interval {
+                left_included: closed(
+                    *left_bracket,
+                    Bracket::LeftSquareBracket,
+                    Bracket::LeftParenthesis,
+                )?,
+                right_included: closed(
+                    *right_bracket,
+                    Bracket::RightSquareBracket,
+                    Bracket::RightParenthesis,
+                )?,
+            };
+            Some((Instruction::InInterval(interval), 2))
+        }
+        _ => None,
+    };
+    Ok(group)
+}
+
+fn closed(bracket: Bracket, included: Bracket, excluded: Bracket) -> Result<bool, ExpressionError> {
+    match bracket {
+        bracket if bracket == included => Ok(true),
+        bracket if bracket == excluded => Ok(false),
+        _ => Err(ExpressionError::NotAllowed(
+            "an interval that is open to the outside".to_owned(),
+        )),
+    }
+}
+
+fn translate(opcode: &Opcode, position: usize, scope: Scope) -> Result<Instruction, ExpressionError> {
+    let instruction = match opcode {
+        Opcode::PushNull => Instruction::PushNull,
+        Opcode::PushBool(value) => Instruction::PushBool(*value),
+        Opcode::PushNumber(value) => Instruction::PushNumber(*value),
+        Opcode::PushString(value) => Instruction::PushText(value.clone()),
+        Opcode::Pop => Instruction::Pop,
+        Opcode::Negate => Instruction::Negate,
+        Opcode::Not => Instruction::Not,
+        Opcode::Equal => Instruction::Equal,
+        Opcode::Compare(Compare::More) => Instruction::Compare(Comparison::More),
+        Opcode::Compare(Compare::Less) => Instruction::Compare(Comparison::Less),
+        Opcode::Compare(Compare::MoreOrEqual) => Instruction::Compare(Comparison::MoreOrEqual),
+        Opcode::Compare(Compare::LessOrEqual) => Instruction::Compare(Comparison::LessOrEqual),
+        Opcode::Add => Instruction::Arithmetic(Arithmetic::Add),
+        Opcode::Subtract => Instruction::Arithmetic(Arithmetic::Subtract),
+        Opcode::Multiply => Instruction::Arithmetic(Arithmetic::Multiply),
+        Opcode::Divide => Instruction::Arithmetic(Arithmetic::Divide),
+        Opcode::Modulo => Instruction::Arithmetic(Arithmetic::Modulo),
+        Opcode::Jump(jump, distance) => {
+            let target = position + 1 + *distance as usize;
+            Instruction::Jump(jump_condition(*jump)?, target)
+        }
+        Opcode::FetchEnv(name) => load(name, scope)?,
+        Opcode::FetchFast(path) => load(&dotted_name(path)?, scope)?,
+        Opcode::CallFunction {
+            kind: FunctionKind::Internal(function),
+            arg_count,
+        } => Instruction::Function(numeric_function(function, *arg_count)?),
+        other => return Err(ExpressionError::NotAllowed(describe(other))),
+    };
+    Ok(instruction)
+}
+
+fn jump_condition(jump: Jump) -> Result<JumpWhen, ExpressionError> {
+    match jump {
+        Jump::Forward => Ok(JumpWhen::Always),
+        Jump::IfTrue => Ok(JumpWhen::True),
+        Jump::IfFalse => Ok(JumpWhen::False),
+        Jump::IfNotNull => Ok(JumpWhen::NotNull),
+        Jump::Backward | Jump::IfEnd => Err(ExpressionError::NotAllowed("a loop".to_owned())),
+    }
+}
+
+fn numeric_function(function: &InternalFunction, arguments: u32) -> Result<Function, ExpressionError> {
+    match function {
+        InternalFunction::Abs => Ok(Function::Abs),
+        InternalFunction::Floor => Ok(Function::Floor),
+        InternalFunction::Ceil => Ok(Function::Ceil),
+        InternalFunction::Round => Ok(Function::Round {
+            with_places: arguments > 1,
+        }),
+        InternalFunction::Trunc => Ok(Function::Trunc {
+            with_places: arguments > 1,
+        }),
+        InternalFunction::Min | InternalFunction::Max => Err(ExpressionError::NotAllowed(format!(
+            "{function} of something other than a list [a, b]"
+        ))),
+        other => Err(ExpressionError::NotAllowed(format!("the function {other}"))),
+    }
+}
+
+fn load(name: &str, scope: Scope) -> Result<Instruction, ExpressionError> {
+    let unknown = || ExpressionError::UnknownVariable(super::diagnostic::shorten(name));
+    Variable::named(name, scope)
+        .map(Instruction::Load)
+        .ok_or_else(unknown)
+}
+
+fn dotted_name(path: &[FetchFastTarget]) -> Result<String, ExpressionError> {
+    let mut parts = Vec::with_capacity(path.len());
+    for (index, part) in path.iter().enumerate() {
+        match part {
+            FetchFastTarget::Begin if index == 0 => {}
+            FetchFastTarget::String(name) => parts.push(name.as_ref()),
+            _ => return Err(ExpressionError::NotAllowed("an index".to_owned())),
+        }
+    }
+    Ok(parts.join("."))
+}
+
+fn describe(opcode: &Opcode) -> String {
+    match opcode {
+        Opcode::CallFunction { kind, .. } => format!("the function {kind}"),
+        Opcode::CallMethod { .. } => "a method".to_owned(),
+        Opcode::Exponent => "the operator ^".to_owned(),
+        Opcode::Interval { .. } => "an interval outside `in`".to_owned(),
+        Opcode::Array => "a list outside `in`, min and max".to_owned(),
+        Opcode::Fetch | Opcode::Slice => "an index".to_owned(),
+        other => format!("the operation {other}"),
+    }
+}

@@ -1,0 +1,28 @@
+//! The pricing domain: what a price is and how it comes about.
+//!
+//! Here: the nouns of the business and the two functions that matter, [`price::price`] (facts and policy
+//! become a list price, with its explanation) and [`quote::quote`] (a list price becomes the answer to one
+//! shopper). Never here: async, I/O, a clock, randomness or logging. `now` is an argument, so the same inputs
+//! give the same price and the same explanation on every machine, today and at a replay.
+//!
+//! Input comes in two stages. What somebody wrote is a *draft* ([`product::ProductDraft`],
+//! [`policy::PolicyDraft`]); checking it gives either the finished thing, which is never checked again, or
+//! every [`diagnostic::Diagnostic`] at once.
+//!
+//! Where next: [`price`] for the list price, [`policy`] for the document a pricing team writes, [`expression`]
+//! for what a rule may say. Who calls this: `reprice` (writes) and the API's price route (reads).
+
+pub mod diagnostic;
+mod evaluate;
+pub mod explanation;
+pub mod expression;
+pub mod guardrail;
+pub mod money;
+pub mod policy;
+pub mod price;
+pub mod product;
+pub mod quote;
+pub mod rounding;
+pub mod rule;
+pub mod signal;
+pub mod variable;

@@ -1,0 +1,270 @@
+//! Currencies and exact amounts.
+//!
+//! An amount is a [`Decimal`] beside a [`Currency`]; binary floating point never touches one. On the wire an
+//! amount is a JSON number with exactly its decimal digits, `49.90`, written by [`as_json_number`].
+
+use std::fmt;
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+/// The largest amount the engine takes: twelve digits before the decimal point, in the currency's main unit.
+pub const MAX_AMOUNT: Decimal = Decimal::from_parts(0xD4A5_0FFF, 0xE8, 0, false, 0);
+
+/// Decimal places a unit cost may have: suppliers quote fractions of a cent.
+pub const MAX_COST_SCALE: u32 = 6;
+
+/// An ISO 4217 currency that prices can be given in. Metals, test codes and other codes without a minor unit
+/// are refused, as nothing can be sold in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Currency {
+    iso: iso_currency::Currency,
+    exponent: u8,
+}
+
+/// The text is not the code of a currency that prices can be given in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown currency \"{0}\"")]
+pub struct UnknownCurrency(pub String);
+
+impl Currency {
+    /// The currency with this three-letter code, in capitals.
+    pub fn from_code(code: &str) -> Result<Self, UnknownCurrency> {
+        let unknown = || UnknownCurrency(super::diagnostic::shorten(code));
+        let iso = iso_currency::Currency::from_code(code).ok_or_else(unknown)?;
+        let exponent = iso
+            .exponent()
+            .and_then(|exponent| u8::try_from(exponent).ok())
+            .ok_or_else(unknown)?;
+        Ok(Self { iso, exponent })
+    }
+
+    /// The three-letter code.
+    pub fn code(self) -> &'static str {
+        self.iso.code()
+    }
+
+    /// Decimal places of the minor unit: 0 for JPY, 2 for USD, 3 for BHD.
+    pub fn exponent(self) -> u32 {
+        u32::from(self.exponent)
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.code())
+    }
+}
+
+impl Serialize for Currency {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
+impl<'de> Deserialize<'de> for Currency {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let code = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::from_code(&code).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Why a text is not an amount.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AmountError {
+    /// Not a plain decimal number: empty, NaN, an exponent, letters.
+    #[error("\"{0}\" is not a plain decimal number")]
+    NotANumber(String),
+    /// More decimal places than the amount may have.
+    #[error("\"{written}\" has more than {max_scale} decimal places")]
+    TooPrecise {
+        /// What was written.
+        written: String,
+        /// How many decimal places are allowed.
+        max_scale: u32,
+    },
+    /// Beyond [`MAX_AMOUNT`].
+    #[error("\"{0}\" is too large")]
+    TooLarge(String),
+}
+
+/// Reads a plain decimal number (`-12.50`; no exponent, no separators) with at most `max_scale` decimal places.
+///
+/// Trailing zeros do not count as precision: `1.500` fits two places.
+pub fn parse_amount(written: &str, max_scale: u32) -> Result<Decimal, AmountError> {
+    let shown = || super::diagnostic::shorten(written);
+    let digits = written.strip_prefix('-').unwrap_or(written);
+    let (whole, fraction) = match digits.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (digits, None),
+    };
+    let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !plain(whole) || !fraction.is_none_or(plain) {
+        return Err(AmountError::NotANumber(shown()));
+    }
+    let fraction = fraction.unwrap_or_default();
+    if fraction.trim_end_matches('0').len() > max_scale as usize {
+        return Err(AmountError::TooPrecise {
+            written: shown(),
+            max_scale,
+        });
+    }
+    let whole = whole.trim_start_matches('0');
+    if whole.len() > 12 {
+        return Err(AmountError::TooLarge(shown()));
+    }
+    // What fits is at most 12 digits and `max_scale` places; zeros beyond those are cut, not counted.
+    let kept_fraction = fraction.get(..max_scale as usize).unwrap_or(fraction);
+    let unscaled: i64 = format!("0{whole}{kept_fraction}")
+        .parse()
+        .map_err(|_| AmountError::NotANumber(shown()))?;
+    let scale = u32::try_from(kept_fraction.len()).map_err(|_| AmountError::NotANumber(shown()))?;
+    let mut amount = Decimal::new(unscaled, scale);
+    amount.set_sign_negative(digits.len() < written.len());
+    Ok(amount)
+}
+
+/// Gives an amount the currency's number of decimal places: 46.9 USD is 46.90. What does not fit is rounded away,
+/// so this is for amounts that fit.
+pub fn in_minor_units(mut amount: Decimal, currency: Currency) -> Decimal {
+    amount.rescale(currency.exponent());
+    amount
+}
+
+/// Serialises an amount as a JSON number with exactly its digits: `49.90`, never `49.900000000000006`.
+pub fn as_json_number<S: Serializer>(amount: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
+    // 29 digits, a sign and a point fit; nothing is allocated.
+    let mut text = InlineText::<40>::default();
+    fmt::Write::write_fmt(&mut text, format_args!("{amount}")).map_err(serde::ser::Error::custom)?;
+    let raw: &RawValue = serde_json::from_slice(text.as_bytes()).map_err(serde::ser::Error::custom)?;
+    raw.serialize(serializer)
+}
+
+/// [`as_json_number`] for an amount that may be absent (`null`).
+pub fn as_optional_json_number<S: Serializer>(
+    amount: &Option<Decimal>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match amount {
+        Some(amount) => as_json_number(amount, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Text of at most `N` bytes on the stack.
+struct InlineText<const N: usize> {
+    bytes: [u8; N],
+    length: usize,
+}
+
+impl<const N: usize> Default for InlineText<N> {
+    fn default() -> Self {
+        Self {
+            bytes: [0; N],
+            length: 0,
+        }
+    }
+}
+
+impl<const N: usize> InlineText<N> {
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl<const N: usize> fmt::Write for InlineText<N> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.length + text.len();
+        self.bytes
+            .get_mut(self.length..end)
+            .ok_or(fmt::Error)?
+            .copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn max_amount_is_twelve_nines() {
+        assert_eq!(MAX_AMOUNT.to_string(), "999999999999");
+    }
+
+    #[test]
+    fn currencies_have_their_own_exponent() {
+        for (code, exponent) in [
+            ("JPY", 0),
+            ("USD", 2),
+            ("BHD", 3),
+            ("CLF", 4),
+            ("EUR", 2),
+            ("KRW", 0),
+        ] {
+            assert_eq!(
+                Currency::from_code(code).map(Currency::exponent),
+                Ok(exponent),
+                "{code}"
+            );
+        }
+        for code in ["", "usd", "XXX", "XAU", "ABC", "US", "USDD", "💶"] {
+            assert!(Currency::from_code(code).is_err(), "{code}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_read_exactly_or_refused() {
+        let read = |written: &str| parse_amount(written, 2).map(|amount| amount.to_string());
+        for (written, expected) in [
+            ("49.99", "49.99"),
+            ("0", "0"),
+            ("-0.5", "-0.5"),
+            ("007", "7"),
+            ("1.50000", "1.50"),
+            ("0.01", "0.01"),
+        ] {
+            assert_eq!(read(written), Ok(expected.to_owned()), "{written}");
+        }
+        for written in [
+            "", "-", ".", "1.", ".5", "NaN", "inf", "1e3", "+1", "1_000", "1,5", " 1", "0x10", "١",
+        ] {
+            assert!(
+                matches!(read(written), Err(AmountError::NotANumber(_))),
+                "{written}"
+            );
+        }
+        assert!(matches!(
+            read("1.999"),
+            Err(AmountError::TooPrecise { max_scale: 2, .. })
+        ));
+        assert!(matches!(read("1000000000000"), Err(AmountError::TooLarge(_))));
+        assert_eq!(read("999999999999.99"), Ok("999999999999.99".to_owned()));
+        assert!(read(&"9".repeat(1_000_000)).is_err());
+        assert_eq!(
+            read(&format!("1.5{}", "0".repeat(100_000))),
+            Ok("1.50".to_owned())
+        );
+    }
+
+    #[test]
+    fn amounts_are_written_with_their_digits() {
+        #[derive(Serialize)]
+        struct Wire {
+            #[serde(serialize_with = "as_json_number")]
+            amount: Decimal,
+        }
+        for (amount, expected) in [
+            (Decimal::new(4990, 2), r#"{"amount":49.90}"#),
+            (Decimal::MAX, r#"{"amount":79228162514264337593543950335}"#),
+            (
+                Decimal::new(-1, 28),
+                r#"{"amount":-0.0000000000000000000000000001}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&Wire { amount }).unwrap(), expected);
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! List prices: the rules, the guardrails, and what is promised for any policy and any facts.
+
+use chrono::{DateTime, Utc};
+use proptest::prelude::*;
+use rust_decimal::Decimal;
+
+use super::super::explanation::{Outcome, RecordedFacts, Step};
+use super::super::policy::{DEFAULT_POLICY, PricingPolicy};
+use super::super::product::{Product, ProductDraft, WrittenNumber};
+use super::super::signal::{CompetitorPrice, Signals};
+use super::{Facts, ListPrice, Previous, price};
+
+fn decimal(text: &str) -> Decimal {
+    Decimal::from_str_exact(text).unwrap()
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+}
+
+fn product(base_price: &str, unit_cost: &str, floor_price: &str, ceiling_price: &str) -> Product {
+    let number = |text: &str| Some(WrittenNumber(text.to_owned()));
+    ProductDraft {
+        product_id: Some("P-1".to_owned()),
+        currency: Some("USD".to_owned()),
+        base_price: number(base_price),
+        unit_cost: number(unit_cost),
+        floor_price: number(floor_price),
+        ceiling_price: number(ceiling_price),
+        ..ProductDraft::default()
+    }
+    .check()
+    .unwrap()
+}
+
+fn policy(yaml: &str) -> PricingPolicy {
+    PricingPolicy::from_yaml(yaml, 1).unwrap()
+}
+
+fn previous(list_price: &str, opening_price: &str) -> Option<Previous> {
+    Some(Previous {
+        list_price: decimal(list_price),
+        opening_price: decimal(opening_price),
+    })
+}
+
+fn competitor(price: &str) -> Signals {
+    let competitor_prices = vec![CompetitorPrice {
+        competitor: "shop".to_owned(),
+        price: decimal(price),
+    }];
+    Signals {
+        competitor_prices,
+        ..Signals::default()
+    }
+}
+
+/// Prices the product and gives the amount with the names of the steps after the start.
+fn check(
+    product: &Product,
+    signals: &Signals,
+    previous: Option<Previous>,
+    policy: &PricingPolicy,
+    expected: &str,
+) {
+    let facts = Facts {
+        product,
+        signals,
+        previous,
+    };
+    let priced = price(&facts, policy, now());
+    let steps: Vec<String> = priced.explanation.steps.iter().skip(1).filter_map(name).collect();
+    assert_eq!(format!("{} {}", priced.amount, steps.join(" ")).trim(), expected);
+}
+
+/// What a reader of the table wants to see of a step; a rule that did not apply is left out.
+fn name(step: &Step<'_>) -> Option<String> {
+    match step {
+        Step::Rule { rule, applied, .. } => applied.then(|| rule.name.to_owned()),
+        Step::RuleFailed { rule, .. } => Some(format!("failed:{}", rule.name)),
+        Step::Guardrail { guardrail, .. } => Some(format!("{guardrail:?}")),
+        Step::GuardrailsContradict { .. } => Some("contradict".to_owned()),
+        Step::Start { .. } | Step::Rounding { .. } => None,
+    }
+}
+
+#[test]
+fn the_default_policy_leaves_a_product_alone_until_something_is_known() {
+    let default = policy(DEFAULT_POLICY);
+    check(
+        &product("51.99", "", "", ""),
+        &Signals::default(),
+        None,
+        &default,
+        "51.99",
+    );
+    check(
+        &product("51.99", "", "", ""),
+        &competitor("48.10"),
+        None,
+        &default,
+        "48.09 match-cheapest-competitor",
+    );
+    let scarce = Signals {
+        stock_level: Some(Decimal::ONE),
+        demand_index: Some(decimal("1.3")),
+        ..competitor("48.10")
+    };
+    check(
+        &product("50.00", "", "", ""),
+        &scarce,
+        None,
+        &default,
+        "53.00 scarcity",
+    );
+}
+
+/// base | cost | floor | ceiling | competitor | list price until now | opening price → price and why
+const GUARDRAIL_CASES: &str = "
+50 |    |    |    | 20 |    |    | 19.99 match-cheapest-competitor
+50 |    | 30 |    | 20 |    |    | 30.00 match-cheapest-competitor FloorPrice
+50 |    |    | 45 | 49 |    |    | 45.00 match-cheapest-competitor CeilingPrice
+50 | 36 |    |    | 20 |    |    | 40.00 match-cheapest-competitor MinMargin
+50 |    |    |    | 20 | 50 | 50 | 42.50 match-cheapest-competitor MaxStep
+50 |    |    |    | 20 | 40 | 50 | 35.00 match-cheapest-competitor MaxStep MaxDailyMove
+50 |    | 48 |    | 20 | 40 | 40 | 48.00 match-cheapest-competitor MaxStep FloorPrice
+50 |    |    | 20 | 49 | 40 | 40 | 20.00 match-cheapest-competitor MaxStep CeilingPrice
+50 | 45 |    | 40 | 20 |    |    | 50.00 match-cheapest-competitor CeilingPrice MinMargin contradict";
+
+#[test]
+fn guardrails_stop_a_price_and_the_floors_win() {
+    let default = policy(DEFAULT_POLICY);
+    for line in GUARDRAIL_CASES.lines().skip(1) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [
+            base,
+            cost,
+            floor,
+            ceiling,
+            competitor_price,
+            list,
+            opening,
+            expected,
+        ] = cells[..]
+        else {
+            panic!("{line}");
+        };
+        let previous = if list.is_empty() {
+            None
+        } else {
+            previous(list, opening)
+        };
+        check(
+            &product(base, cost, floor, ceiling),
+            &competitor(competitor_price),
+            previous,
+            &default,
+            expected,
+        );
+    }
+    let unguarded = policy("name: x\nmarket: [{ name: dump, set_to: 0.01 }]");
+    check(
+        &product("50", "45.001", "", ""),
+        &Signals::default(),
+        None,
+        &unguarded,
+        "45.01 dump UnitCost",
+    );
+    check(
+        &product("50", "45", "10", ""),
+        &Signals::default(),
+        None,
+        &unguarded,
+        "10.00 dump FloorPrice",
+    );
+}
+
+#[test]
+fn a_rule_that_fails_freezes_the_price() {
+    let kettle = product("50", "", "", "");
+    for (rule, problem) in [
+        ("set_to: competitor.min", "gives null"),
+        ("multiply_by: competitor.min * 2", "not possible with null"),
+        ("adjust: +1%, when: stock.level > 5", "not possible with null"),
+        ("adjust: +1%, when: demand.index", "gives null"),
+        ("adjust: +1%, when: product.base_price", "gives a number"),
+        ("set_to: product.base_price / 0", "gives null"),
+        ("set_to: 5 - 5", "not above 0"),
+        ("adjust: -100%", "not above 0"),
+        ("set_to: '\"x\"'", "gives a text"),
+        ("set_to: 1000000000000", "too large"),
+        ("cost_plus: 10%", "unit cost is not known"),
+        ("target_margin: 10%", "unit cost is not known"),
+    ] {
+        let policy = policy(&format!(
+            "name: x\nmarket: [{{ name: bad, {rule} }}, {{ name: later, adjust: +50% }}]"
+        ));
+        for (previous, kept) in [(None, "50.00"), (previous("44", "44"), "44.00")] {
+            let facts = Facts {
+                product: &kettle,
+                signals: &Signals::default(),
+                previous,
+            };
+            let priced = price(&facts, &policy, now());
+            assert_eq!(priced.explanation.outcome, Outcome::Frozen, "{rule}");
+            assert_eq!(priced.amount.to_string(), kept, "{rule}");
+            let said = serde_json::to_string(&priced.explanation).unwrap();
+            assert!(said.contains(problem), "{rule}: {said}");
+        }
+    }
+    // Frozen, but a floor is a floor.
+    check(
+        &product("50", "", "47", ""),
+        &Signals::default(),
+        previous("44", "44"),
+        &policy("name: x\nmarket: [{ name: bad, set_to: competitor.min }]"),
+        "47.00 failed:bad FloorPrice",
+    );
+}
+
+#[test]
+fn actions_move_the_price_as_they_say() {
+    let kettle = product("50", "30", "", "");
+    for (action, expected) in [
+        ("adjust: -5%", "47.50"),
+        ("adjust: +0.33", "50.33"),
+        ("multiply_by: 1.1", "55.00"),
+        ("set_to: product.unit_cost * 2", "60.00"),
+        ("match: { reference: competitor.min }", "48.10"),
+        ("match: { reference: competitor.min, offset: -0.01 }", "48.09"),
+        ("beat: { reference: competitor.min, by: 2% }", "47.14"),
+        ("beat: { reference: competitor.min, by: 0.10 }", "48.00"),
+        ("cost_plus: 25%", "37.50"),
+        ("cost_plus: 4", "34.00"),
+        ("target_margin: 40%", "50.00"),
+    ] {
+        let policy = policy(&format!("name: x\nmarket: [{{ name: only, {action} }}]"));
+        check(
+            &kettle,
+            &competitor("48.10"),
+            None,
+            &policy,
+            &format!("{expected} only"),
+        );
+    }
+}
+
+#[test]
+fn a_price_is_valid_until_time_alone_may_change_it() {
+    let kettle = product("50", "", "", "");
+    let sale = policy("name: x\nmarket: [{ name: sale, adjust: -10%, until: 2027-01-15T09:00:00Z }]");
+    let facts = Facts {
+        product: &kettle,
+        signals: &Signals::default(),
+        previous: None,
+    };
+    let before = price(&facts, &sale, now());
+    assert_eq!(before.amount, decimal("45.00"));
+    assert_eq!(
+        before.valid_until.unwrap().to_rfc3339(),
+        "2027-01-15T09:00:00+00:00"
+    );
+    let after = price(&facts, &sale, before.valid_until.unwrap());
+    assert_eq!((after.amount, after.valid_until), (decimal("50.00"), None));
+    // Held back by the day's limit: the move goes on at midnight.
+    let (signals, default) = (competitor("20"), policy(DEFAULT_POLICY));
+    let held = Facts {
+        previous: previous("40", "50"),
+        signals: &signals,
+        ..facts
+    };
+    let held = price(&held, &default, now());
+    assert_eq!(
+        held.valid_until.unwrap().to_rfc3339(),
+        "2027-01-16T00:00:00+00:00"
+    );
+}
+
+#[test]
+fn a_stored_explanation_gives_the_same_bytes_again() {
+    let kettle = product("50", "30.1234", "", "");
+    let facts = Facts {
+        product: &kettle,
+        signals: &competitor("48.10"),
+        previous: previous("49", "49"),
+    };
+    let default = policy(DEFAULT_POLICY);
+    let stored = serde_json::to_string(&price(&facts, &default, now()).explanation).unwrap();
+    assert_eq!(replayed(&stored, &default), stored);
+    insta::assert_snapshot!(stored);
+}
+
+fn replayed(stored: &str, policy: &PricingPolicy) -> String {
+    let parsed: serde_json::Value = serde_json::from_str(stored).unwrap();
+    let priced_at: DateTime<Utc> = serde_json::from_value(parsed["priced_at"].clone()).unwrap();
+    // Through the text, so that amounts keep their digits.
+    #[derive(serde::Deserialize)]
+    struct Stored {
+        facts: RecordedFacts,
+    }
+    let facts = serde_json::from_str::<Stored>(stored).unwrap().facts;
+    serde_json::to_string(&price(&facts.as_facts(), policy, priced_at).explanation).unwrap()
+}
+
+prop_compose! {
+    fn any_facts()(
+        base in 1_i64..100_000,
+        cost in proptest::option::of(1_i64..100_000),
+        floor in proptest::option::of(1_i64..100_000),
+        above_floor in proptest::option::of(0_i64..50_000),
+        competitors in proptest::collection::vec(1_i64..100_000, 0..4),
+        stock in proptest::option::of(0_i64..50),
+        demand in proptest::option::of(0_i64..30),
+        previous in proptest::option::of((1_i64..100_000, 1_i64..100_000)),
+    ) -> (Product, Signals, Option<Previous>) {
+        let cents = |cents: i64| Decimal::new(cents, 2);
+        let text = |cents_: Option<i64>| cents_.map(|value| cents(value).to_string()).unwrap_or_default();
+        let ceiling = above_floor.map(|above| floor.unwrap_or(1) + above);
+        let product = product(&cents(base).to_string(), &text(cost), &text(floor), &text(ceiling));
+        let competitor_prices = competitors
+            .iter()
+            .enumerate()
+            .map(|(index, price)| CompetitorPrice { competitor: index.to_string(), price: cents(*price) })
+            .collect();
+        let signals = Signals {
+            competitor_prices,
+            stock_level: stock.map(Decimal::from),
+            demand_index: demand.map(|demand| Decimal::new(demand, 1)),
+            unit_cost: None,
+        };
+        let previous = previous.map(|(list, open)| Previous { list_price: cents(list), opening_price: cents(open) });
+        (product, signals, previous)
+    }
+}
+
+fn any_policy() -> impl Strategy<Value = PricingPolicy> {
+    let rule = proptest::sample::select(vec![
+        "adjust: +250%",
+        "adjust: -99%",
+        "adjust: -7.77",
+        "multiply_by: demand.index ?? 1",
+        "set_to: competitor.median",
+        "match: { reference: competitor.min, offset: -0.01 }",
+        "beat: { reference: competitor.max, by: 5% }",
+        "cost_plus: 12.5%",
+        "target_margin: 33%",
+        "adjust: +6%, when: stock.level < 10",
+        "set_to: product.base_price / (stock.level ?? 1)",
+    ]);
+    let percent = || proptest::sample::select(vec!["0%", "5%", "33.3%", "90%"]);
+    let rounding = proptest::sample::select(vec![
+        "{}",
+        "{ ending: 0.99 }",
+        "{ mode: up, increment: 0.05 }",
+        "{ ending: 9.95 }",
+    ]);
+    (proptest::collection::vec(rule, 0..5), percent(), percent(), percent(), rounding).prop_map(
+        |(rules, margin, step, day, rounding)| {
+            let rules: Vec<String> =
+                rules.iter().enumerate().map(|(index, rule)| format!("{{ name: r{index}, {rule} }}")).collect();
+            policy(&format!(
+                "name: any\nmarket: [{}]\nguardrails: {{ min_margin: {margin}, max_step: {step}, max_daily_move: {day} }}\nrounding: {rounding}",
+                rules.join(", ")
+            ))
+        },
+    )
+}
+
+/// No price is below a floor; above the ceiling only if the floors leave nothing below it.
+fn assert_within_guardrails(product: &Product, priced: &ListPrice<'_>) {
+    assert!(priced.amount > Decimal::ZERO);
+    assert_eq!(priced.amount.scale(), 2);
+    assert!(product.floor_price.is_none_or(|floor| priced.amount >= floor));
+    assert!(priced.limits.lowest.is_none_or(|lowest| priced.amount >= lowest));
+    if let Some(ceiling) = product.ceiling_price.filter(|ceiling| priced.amount > *ceiling) {
+        // A cent below the price is below a floor, or below the coarsest increment of the policies here.
+        let room = priced.limits.lowest.unwrap_or_default() + Decimal::new(5, 2);
+        assert!(room > ceiling, "{} is above {ceiling}", priced.amount);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #[test]
+    fn guardrails_hold_and_replays_agree((product, signals, previous) in any_facts(), policy in any_policy()) {
+        let facts = Facts { product: &product, signals: &signals, previous };
+        let priced = price(&facts, &policy, now());
+        assert_within_guardrails(&product, &priced);
+        let stored = serde_json::to_string(&priced.explanation).unwrap();
+        prop_assert_eq!(replayed(&stored, &policy), stored);
+    }
+}

@@ -1,0 +1,427 @@
+//! Products: what is sold, as written ([`ProductDraft`]) and as checked ([`Product`]).
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use super::diagnostic::{Diagnostic, shorten};
+use super::money::{
+    Currency, MAX_COST_SCALE, as_json_number, as_optional_json_number, in_minor_units, parse_amount,
+};
+
+/// The longest product identifier, in bytes.
+pub const MAX_PRODUCT_ID_BYTES: usize = 64;
+/// The longest name, in characters.
+pub const MAX_NAME_CHARS: usize = 200;
+/// The longest category, brand, attribute name or attribute value, in characters.
+pub const MAX_LABEL_CHARS: usize = 100;
+/// Attributes a product may have.
+pub const MAX_ATTRIBUTES: usize = 32;
+
+const ID_RULE: &str = "1 to 64 letters, digits or any of - _ . : / # + @ ~ !";
+
+/// A product's identifier: 1 to 64 bytes, safe in a URL, a log line and a Redis key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct ProductId(Arc<str>);
+
+/// The text is not a product identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is not a product identifier (allowed: {ID_RULE})")]
+pub struct InvalidProductId(String);
+
+impl ProductId {
+    /// Checks the text.
+    pub fn parse(written: &str) -> Result<Self, InvalidProductId> {
+        if Self::is_valid(written) {
+            Ok(Self(written.into()))
+        } else {
+            Err(InvalidProductId(shorten(written)))
+        }
+    }
+
+    /// Whether [`parse`](Self::parse) would take the text; allocates nothing.
+    pub fn is_valid(written: &str) -> bool {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/#+@~!".contains(&byte);
+        (1..=MAX_PRODUCT_ID_BYTES).contains(&written.len()) && written.bytes().all(allowed)
+    }
+
+    /// The identifier's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProductId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Lets a map keyed by `ProductId` be asked with a text, so that a look-up copies nothing.
+impl Borrow<str> for ProductId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for ProductId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&written).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What is sold. Amounts are in the main unit of `currency`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Product {
+    /// Identifies the product everywhere.
+    pub product_id: ProductId,
+    /// What people call it.
+    pub name: String,
+    /// The group it is sold in.
+    pub category: Option<String>,
+    /// Who makes it.
+    pub brand: Option<String>,
+    /// What its prices are in.
+    pub currency: Currency,
+    /// Its price before any rule; more than zero, in whole minor units.
+    #[serde(serialize_with = "as_json_number", deserialize_with = "amount_from_json")]
+    pub base_price: Decimal,
+    /// What one unit costs the seller; up to six decimal places.
+    #[serde(
+        serialize_with = "as_optional_json_number",
+        deserialize_with = "optional_amount_from_json"
+    )]
+    pub unit_cost: Option<Decimal>,
+    /// No list price and no quote below this.
+    #[serde(
+        serialize_with = "as_optional_json_number",
+        deserialize_with = "optional_amount_from_json"
+    )]
+    pub floor_price: Option<Decimal>,
+    /// No list price and no quote above this.
+    #[serde(
+        serialize_with = "as_optional_json_number",
+        deserialize_with = "optional_amount_from_json"
+    )]
+    pub ceiling_price: Option<Decimal>,
+    /// Anything else that is known about it.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// A product as somebody wrote it: every field is text or absent, nothing is checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProductDraft {
+    /// See [`Product::product_id`].
+    pub product_id: Option<String>,
+    /// See [`Product::name`].
+    pub name: Option<String>,
+    /// See [`Product::category`].
+    pub category: Option<String>,
+    /// See [`Product::brand`].
+    pub brand: Option<String>,
+    /// See [`Product::currency`].
+    pub currency: Option<String>,
+    /// See [`Product::base_price`].
+    pub base_price: Option<WrittenNumber>,
+    /// See [`Product::unit_cost`].
+    pub unit_cost: Option<WrittenNumber>,
+    /// See [`Product::floor_price`].
+    pub floor_price: Option<WrittenNumber>,
+    /// See [`Product::ceiling_price`].
+    pub ceiling_price: Option<WrittenNumber>,
+    /// See [`Product::attributes`].
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// A number's digits exactly as they were written, whether as a JSON number or in a string.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenNumber(pub String);
+
+impl<'de> Deserialize<'de> for WrittenNumber {
+    /// Only from serde_json: the digits are taken before anything turns them into binary floating point.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let text = raw.get();
+        let unquoted = if text.starts_with('"') {
+            serde_json::from_str(text).ok()
+        } else {
+            None
+        };
+        Ok(Self(unquoted.unwrap_or_else(|| text.to_owned())))
+    }
+}
+
+impl ProductDraft {
+    /// The product, or everything that is wrong with the draft. Empty text counts as absent, as in a CSV file.
+    pub fn check(self) -> Result<Product, Vec<Diagnostic>> {
+        let mut problems = Vec::new();
+        let product_id = check_product_id(self.product_id.as_deref(), &mut problems);
+        let name = check_text("name", self.name, MAX_NAME_CHARS, &mut problems);
+        let category = check_text("category", self.category, MAX_LABEL_CHARS, &mut problems);
+        let brand = check_text("brand", self.brand, MAX_LABEL_CHARS, &mut problems);
+        let currency = check_currency(self.currency.as_deref(), &mut problems);
+        let attributes = check_attributes(self.attributes, &mut problems);
+        // Without a currency the number of decimal places cannot be judged; the most precise one is assumed.
+        let places = currency.map_or(4, Currency::exponent);
+        let base_price = check_amount("base_price", self.base_price, places, &mut problems);
+        let unit_cost = check_amount("unit_cost", self.unit_cost, MAX_COST_SCALE, &mut problems);
+        let floor_price = check_amount("floor_price", self.floor_price, places, &mut problems);
+        let ceiling_price = check_amount("ceiling_price", self.ceiling_price, places, &mut problems);
+        if base_price.is_none() && !problems.iter().any(|problem| problem.field == "base_price") {
+            problems.push(Diagnostic::new("base_price", "is missing", "a number above 0"));
+        }
+        check_order(floor_price, ceiling_price, &mut problems);
+        match (product_id, currency, base_price) {
+            (Some(product_id), Some(currency), Some(base_price)) if problems.is_empty() => Ok(Product {
+                name: name.unwrap_or_else(|| product_id.to_string()),
+                product_id,
+                category,
+                brand,
+                currency,
+                base_price: in_minor_units(base_price, currency),
+                unit_cost: unit_cost.map(|cost| cost.normalize()),
+                floor_price: floor_price.map(|floor| in_minor_units(floor, currency)),
+                ceiling_price: ceiling_price.map(|ceiling| in_minor_units(ceiling, currency)),
+                attributes,
+            }),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn check_product_id(written: Option<&str>, problems: &mut Vec<Diagnostic>) -> Option<ProductId> {
+    let written = written.unwrap_or_default();
+    if written.is_empty() {
+        problems.push(Diagnostic::new("product_id", "is missing", ID_RULE));
+        return None;
+    }
+    let parsed = ProductId::parse(written);
+    if parsed.is_err() {
+        problems.push(Diagnostic::new(
+            "product_id",
+            format!("\"{}\" is not allowed", shorten(written)),
+            ID_RULE,
+        ));
+    }
+    parsed.ok()
+}
+
+fn check_currency(written: Option<&str>, problems: &mut Vec<Diagnostic>) -> Option<Currency> {
+    const ALLOWED: &str = "an ISO 4217 code such as USD, EUR, JPY";
+    match written
+        .filter(|written| !written.is_empty())
+        .map(Currency::from_code)
+    {
+        Some(Ok(currency)) => Some(currency),
+        Some(Err(unknown)) => {
+            problems.push(Diagnostic::new("currency", unknown.to_string(), ALLOWED));
+            None
+        }
+        None => {
+            problems.push(Diagnostic::new("currency", "is missing", ALLOWED));
+            None
+        }
+    }
+}
+
+fn check_text(
+    field: &str,
+    written: Option<String>,
+    max_chars: usize,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<String> {
+    let written = written.filter(|written| !written.trim().is_empty())?;
+    if written.chars().nth(max_chars).is_some() || written.chars().any(char::is_control) {
+        let allowed = format!("at most {max_chars} characters, none of them a control character");
+        problems.push(Diagnostic::new(
+            field,
+            format!("\"{}\" is not allowed", shorten(&written)),
+            allowed,
+        ));
+    }
+    Some(written)
+}
+
+fn check_attributes(
+    written: BTreeMap<String, String>,
+    problems: &mut Vec<Diagnostic>,
+) -> BTreeMap<String, String> {
+    if written.len() > MAX_ATTRIBUTES {
+        let problem = format!("has {} entries", written.len());
+        problems.push(Diagnostic::new(
+            "attributes",
+            problem,
+            format!("at most {MAX_ATTRIBUTES} entries"),
+        ));
+        return BTreeMap::new();
+    }
+    let mut checked = BTreeMap::new();
+    for (name, value) in written {
+        let field = format!("attributes.{}", shorten(&name));
+        let name = check_text(&field, Some(name), MAX_LABEL_CHARS, problems);
+        let value = check_text(&field, Some(value), MAX_LABEL_CHARS, problems);
+        checked.extend(name.zip(value));
+    }
+    checked
+}
+
+fn check_amount(
+    field: &str,
+    written: Option<WrittenNumber>,
+    max_scale: u32,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Decimal> {
+    let WrittenNumber(written) = written.filter(|WrittenNumber(written)| !written.is_empty())?;
+    let allowed = || match max_scale {
+        0 => "a whole number above 0, at most 999999999999".to_owned(),
+        _ => format!("a number above 0 with at most {max_scale} decimal places, at most 999999999999"),
+    };
+    match parse_amount(&written, max_scale) {
+        Ok(amount) if amount > Decimal::ZERO => Some(amount),
+        Ok(_) => {
+            problems.push(Diagnostic::new(
+                field,
+                format!("\"{}\" is not above 0", shorten(&written)),
+                allowed(),
+            ));
+            None
+        }
+        Err(error) => {
+            problems.push(Diagnostic::new(field, error.to_string(), allowed()));
+            None
+        }
+    }
+}
+
+fn check_order(floor: Option<Decimal>, ceiling: Option<Decimal>, problems: &mut Vec<Diagnostic>) {
+    if let (Some(floor), Some(ceiling)) = (floor, ceiling)
+        && floor > ceiling
+    {
+        let problem = format!("{floor} is above the ceiling_price {ceiling}");
+        problems.push(Diagnostic::new(
+            "floor_price",
+            problem,
+            "at most the ceiling_price",
+        ));
+    }
+}
+
+/// Reads an amount that [`as_json_number`] wrote.
+pub(crate) fn amount_from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
+    let WrittenNumber(digits) = WrittenNumber::deserialize(deserializer)?;
+    Decimal::from_str_exact(&digits).map_err(serde::de::Error::custom)
+}
+
+/// Reads an amount that [`as_optional_json_number`] wrote.
+pub(crate) fn optional_amount_from_json<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Decimal>, D::Error> {
+    let written = Option::<WrittenNumber>::deserialize(deserializer)?;
+    written
+        .map(|WrittenNumber(digits)| Decimal::from_str_exact(&digits).map_err(serde::de::Error::custom))
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(json: &str) -> Result<Product, Vec<String>> {
+        let draft: ProductDraft = serde_json::from_str(json).map_err(|error| vec![error.to_string()])?;
+        draft
+            .check()
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_product_is_read_with_exact_digits() {
+        let product = check(
+            r#"{"product_id":"P-1","name":"Kettle","currency":"USD","base_price":51.99,"unit_cost":"30.123456"}"#,
+        )
+        .unwrap();
+        assert_eq!(product.base_price.to_string(), "51.99");
+        assert_eq!(
+            product.unit_cost.map(|cost| cost.to_string()).as_deref(),
+            Some("30.123456")
+        );
+        let json = serde_json::to_string(&product).unwrap();
+        assert!(json.contains(r#""base_price":51.99"#), "{json}");
+        assert_eq!(serde_json::from_str::<Product>(&json).unwrap(), product);
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let problems = check(
+            r#"{"product_id":"a b","name":"x","currency":"ABC","base_price":-1,"unit_cost":1e3,"floor_price":1.234567,"attributes":{"a":"\u0007"}}"#,
+        )
+        .unwrap_err();
+        let fields: Vec<&str> = problems
+            .iter()
+            .filter_map(|problem| problem.split(':').next())
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                "product_id",
+                "currency",
+                "attributes.a",
+                "base_price",
+                "unit_cost",
+                "floor_price"
+            ],
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn single_fields_are_refused_with_what_is_allowed() {
+        let base = |field: &str, value: &str| {
+            let mut draft = serde_json::json!({"product_id": "P-1", "currency": "USD", "base_price": "10"});
+            draft[field] = serde_json::from_str(value).unwrap();
+            check(&draft.to_string())
+                .map(|_| ())
+                .map_err(|problems| problems.join("; "))
+        };
+        assert_eq!(base("name", "\"ok\""), Ok(()));
+        for (field, value) in [
+            ("base_price", "0"),
+            ("base_price", "19.999"),
+            ("base_price", "\"NaN\""),
+            ("base_price", "null"),
+            ("base_price", "\"\""),
+            ("base_price", "[1]"),
+            ("base_price", "1000000000000"),
+            ("unit_cost", "0"),
+            ("unit_cost", "0.1234567"),
+            ("currency", "\"XAU\""),
+            ("currency", "null"),
+            ("product_id", "\"{x}\""),
+            ("product_id", "\"\""),
+            ("name", &format!("\"{}\"", "x".repeat(201))),
+        ] {
+            let problem = base(field, value).expect_err(value);
+            assert!(
+                problem.starts_with(field) && problem.contains("allowed"),
+                "{field} {value}: {problem}"
+            );
+        }
+        let problem = check(
+            r#"{"product_id":"P-1","currency":"USD","base_price":5,"floor_price":9,"ceiling_price":8}"#,
+        );
+        assert!(problem.unwrap_err()[0].contains("above the ceiling_price"));
+        assert!(
+            check(r#"{"product_id":"P-1","currency":"JPY","base_price":5.5}"#).unwrap_err()[0]
+                .contains("whole number")
+        );
+        assert!(check(r#"{"product_id":"P-1","prize":5}"#).unwrap_err()[0].contains("unknown field"));
+    }
+}

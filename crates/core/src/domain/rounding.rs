@@ -1,0 +1,410 @@
+//! The only place where a price is rounded.
+//!
+//! A price lies on a [`Grid`]: all multiples of the currency's minor unit, of a cash increment (CHF 0.05), or
+//! all amounts with a price ending (.99). Rounding moves an amount to the grid by a [`RoundingMode`];
+//! [`Rounding::within`] then makes sure that the rounded amount has not left its limits.
+
+use rust_decimal::{Decimal, RoundingStrategy};
+use serde::{Deserialize, Serialize};
+
+use super::money::{Currency, in_minor_units};
+
+/// Which neighbour on the grid an amount between two of them goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoundingMode {
+    /// The nearest; a tie goes to the even neighbour (banker's rounding).
+    #[default]
+    HalfEven,
+    /// The nearest; a tie goes up.
+    HalfUp,
+    /// The nearest; a tie goes down.
+    HalfDown,
+    /// The one above.
+    Up,
+    /// The one below.
+    Down,
+}
+
+impl RoundingMode {
+    fn strategy(self) -> RoundingStrategy {
+        match self {
+            Self::HalfEven => RoundingStrategy::MidpointNearestEven,
+            Self::HalfUp => RoundingStrategy::MidpointAwayFromZero,
+            Self::HalfDown => RoundingStrategy::MidpointTowardZero,
+            Self::Up => RoundingStrategy::AwayFromZero,
+            Self::Down => RoundingStrategy::ToZero,
+        }
+    }
+}
+
+/// How prices of a policy are rounded. `increment` and `ending` are in the main unit of the currency.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rounding {
+    /// Which neighbour to take.
+    pub mode: RoundingMode,
+    /// The smallest difference between two prices where it is coarser than the minor unit: 0.05 for CHF in
+    /// cash. One, two or five times a power of ten.
+    pub increment: Option<Decimal>,
+    /// The digits a list price ends with: 0.99 gives 0.99, 1.99 …; 9.95 gives 9.95, 19.95 …. A shopper's own
+    /// price keeps to the increment only: a discount on 19.99 is not pulled back to .99.
+    pub ending: Option<Decimal>,
+}
+
+/// The amounts a price may take: `offset + n × step` for every whole n ≥ 0, zero excluded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Grid {
+    step: Decimal,
+    offset: Decimal,
+}
+
+/// The lowest and the highest amount allowed, both inclusive. Where they contradict, the lowest wins: a price
+/// that is too high loses a sale, one that is too low loses money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// No price below this.
+    pub lowest: Option<Decimal>,
+    /// No price above this, unless `lowest` demands it.
+    pub highest: Option<Decimal>,
+}
+
+impl Limits {
+    /// The amount itself, or the nearest allowed one.
+    pub fn clamp(&self, amount: Decimal) -> Decimal {
+        let capped = self.highest.map_or(amount, |highest| amount.min(highest));
+        self.lowest.map_or(capped, |lowest| capped.max(lowest))
+    }
+
+    /// Whether no amount satisfies both.
+    pub fn contradict(&self) -> bool {
+        matches!((self.lowest, self.highest), (Some(lowest), Some(highest)) if lowest > highest)
+    }
+}
+
+impl Rounding {
+    /// A list price: on the price ending if there is one and the limits leave room for it, else on the
+    /// increment; never below `limits.lowest`, and above `limits.highest` only if no allowed amount exists.
+    pub fn list_price(&self, amount: Decimal, currency: Currency, limits: Limits) -> Option<Decimal> {
+        let with_ending = self
+            .ending
+            .and_then(|ending| Grid::ending(ending, currency))
+            .and_then(|grid| grid.nearest_within(amount, self.mode, limits));
+        match with_ending {
+            Some(rounded) => Some(in_minor_units(rounded, currency)),
+            None => self.shopper_price(amount, currency, limits),
+        }
+    }
+
+    /// A shopper's price: on the increment, with the same promise about the limits as
+    /// [`list_price`](Self::list_price). `None` only when the amount is beyond what a [`Decimal`] holds.
+    pub fn shopper_price(&self, amount: Decimal, currency: Currency, limits: Limits) -> Option<Decimal> {
+        let grid = Grid::increment(self.increment, currency);
+        grid.nearest_within(amount, self.mode, limits)
+            .or_else(|| grid.at_or_above(limits.clamp(amount)))
+            .map(|rounded| in_minor_units(rounded, currency))
+    }
+}
+
+impl Grid {
+    fn increment(increment: Option<Decimal>, currency: Currency) -> Self {
+        let minor_unit = Decimal::new(1, currency.exponent());
+        Self {
+            step: increment.map_or(minor_unit, |increment| increment.max(minor_unit)),
+            offset: Decimal::ZERO,
+        }
+    }
+
+    /// `None` where the currency cannot express the ending: .99 in JPY.
+    fn ending(ending: Decimal, currency: Currency) -> Option<Self> {
+        if ending.normalize().scale() > currency.exponent() {
+            return None;
+        }
+        let mut step = Decimal::ONE;
+        while step <= ending {
+            step = step.checked_mul(Decimal::TEN)?;
+        }
+        Some(Self { step, offset: ending })
+    }
+
+    /// The grid's amount for this one by the mode; if that breaks a limit, the nearest that does not.
+    fn nearest_within(&self, amount: Decimal, mode: RoundingMode, limits: Limits) -> Option<Decimal> {
+        let rounded = self.round(limits.clamp(amount), mode)?;
+        if limits.highest.is_some_and(|highest| rounded > highest) {
+            let below = self.at_or_below(limits.highest?)?;
+            return limits
+                .lowest
+                .is_none_or(|lowest| below >= lowest)
+                .then_some(below);
+        }
+        if limits.lowest.is_some_and(|lowest| rounded < lowest) {
+            let above = self.at_or_above(limits.lowest?)?;
+            return limits
+                .highest
+                .is_none_or(|highest| above <= highest)
+                .then_some(above);
+        }
+        Some(rounded)
+    }
+
+    fn round(&self, amount: Decimal, mode: RoundingMode) -> Option<Decimal> {
+        if self.offset.is_zero() && self.step.mantissa() == 1 {
+            // The common case, a power of ten: no division.
+            return Some(
+                self.at_least_first(amount.round_dp_with_strategy(self.step.scale(), mode.strategy())),
+            );
+        }
+        self.at_count(self.count(amount)?.round_dp_with_strategy(0, mode.strategy()))
+    }
+
+    fn at_or_above(&self, amount: Decimal) -> Option<Decimal> {
+        self.at_count(self.count(amount)?.ceil())
+    }
+
+    /// `None` below the first amount of the grid.
+    fn at_or_below(&self, amount: Decimal) -> Option<Decimal> {
+        (amount >= self.first())
+            .then(|| self.at_count(self.count(amount)?.floor()))
+            .flatten()
+    }
+
+    /// How many steps the amount is away from the offset. Steps are 1, 2 or 5 times a power of ten, so the
+    /// quotient is exact.
+    fn count(&self, amount: Decimal) -> Option<Decimal> {
+        amount.checked_sub(self.offset)?.checked_div(self.step)
+    }
+
+    fn at_count(&self, count: Decimal) -> Option<Decimal> {
+        Some(self.at_least_first(count.checked_mul(self.step)?.checked_add(self.offset)?))
+    }
+
+    /// The lowest price there is: nothing is given away by rounding.
+    fn first(&self) -> Decimal {
+        if self.offset.is_zero() {
+            self.step
+        } else {
+            self.offset
+        }
+    }
+
+    fn at_least_first(&self, amount: Decimal) -> Decimal {
+        amount.max(self.first())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decimal(text: &str) -> Decimal {
+        Decimal::from_str_exact(text).unwrap()
+    }
+
+    fn optional(text: &str) -> Option<Decimal> {
+        (!text.is_empty()).then(|| decimal(text))
+    }
+
+    /// amount, mode, increment, ending, currency, lowest, highest → rounded
+    type Case = (
+        &'static str,
+        RoundingMode,
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+    );
+
+    const CASES: &[Case] = &[
+        ("49.3905", RoundingMode::HalfEven, "", "", "USD", "", "", "49.39"),
+        ("46.9", RoundingMode::HalfEven, "", "", "USD", "", "", "46.90"),
+        ("0.125", RoundingMode::HalfEven, "", "", "USD", "", "", "0.12"),
+        ("0.125", RoundingMode::HalfUp, "", "", "USD", "", "", "0.13"),
+        ("0.125", RoundingMode::HalfDown, "", "", "USD", "", "", "0.12"),
+        ("0.121", RoundingMode::Up, "", "", "USD", "", "", "0.13"),
+        ("0.129", RoundingMode::Down, "", "", "USD", "", "", "0.12"),
+        ("1234.5", RoundingMode::HalfEven, "", "", "JPY", "", "", "1234"),
+        ("1235.5", RoundingMode::HalfEven, "", "", "JPY", "", "", "1236"),
+        ("1.23456", RoundingMode::HalfEven, "", "", "BHD", "", "", "1.235"),
+        (
+            "12.37",
+            RoundingMode::HalfEven,
+            "0.05",
+            "",
+            "CHF",
+            "",
+            "",
+            "12.35",
+        ),
+        ("12.375", RoundingMode::HalfUp, "0.05", "", "CHF", "", "", "12.40"),
+        ("12.38", RoundingMode::Down, "0.05", "", "CHF", "", "", "12.35"),
+        (
+            "19.20",
+            RoundingMode::HalfEven,
+            "",
+            "0.99",
+            "USD",
+            "",
+            "",
+            "18.99",
+        ),
+        (
+            "19.60",
+            RoundingMode::HalfEven,
+            "",
+            "0.99",
+            "USD",
+            "",
+            "",
+            "19.99",
+        ),
+        ("0.10", RoundingMode::Down, "", "0.99", "USD", "", "", "0.99"),
+        (
+            "23.00",
+            RoundingMode::HalfEven,
+            "",
+            "9.95",
+            "USD",
+            "",
+            "",
+            "19.95",
+        ),
+        ("1429", RoundingMode::HalfEven, "", "80", "JPY", "", "", "1380"),
+        // An ending the currency cannot express is left out.
+        (
+            "1432.4",
+            RoundingMode::HalfEven,
+            "",
+            "0.99",
+            "JPY",
+            "",
+            "",
+            "1432",
+        ),
+        // The floor of 19.20 is between two endings: up to the next one; with a ceiling below it, no ending.
+        (
+            "19.20",
+            RoundingMode::HalfEven,
+            "",
+            "0.99",
+            "USD",
+            "19.20",
+            "",
+            "19.99",
+        ),
+        (
+            "19.20",
+            RoundingMode::HalfEven,
+            "",
+            "0.99",
+            "USD",
+            "19.20",
+            "19.50",
+            "19.20",
+        ),
+        (
+            "18.00",
+            RoundingMode::HalfEven,
+            "",
+            "",
+            "USD",
+            "19.201",
+            "",
+            "19.21",
+        ),
+        (
+            "25.00",
+            RoundingMode::HalfEven,
+            "",
+            "",
+            "USD",
+            "",
+            "19.209",
+            "19.20",
+        ),
+        // No amount between the limits, or limits that contradict: the lowest wins.
+        (
+            "10",
+            RoundingMode::HalfEven,
+            "",
+            "",
+            "USD",
+            "10.001",
+            "10.004",
+            "10.01",
+        ),
+        ("10", RoundingMode::HalfEven, "", "", "USD", "12", "11", "12.00"),
+        // Never nothing.
+        ("0.001", RoundingMode::HalfEven, "", "", "USD", "", "", "0.01"),
+        ("-3", RoundingMode::HalfEven, "0.05", "", "CHF", "", "", "0.05"),
+        ("5", RoundingMode::HalfEven, "", "", "USD", "", "0.004", "0.01"),
+    ];
+
+    #[test]
+    fn prices_are_rounded_by_the_table() {
+        for case @ (amount, mode, increment, ending, currency, lowest, highest, expected) in CASES {
+            let rounding = Rounding {
+                mode: *mode,
+                increment: optional(increment),
+                ending: optional(ending),
+            };
+            let limits = Limits {
+                lowest: optional(lowest),
+                highest: optional(highest),
+            };
+            let rounded =
+                rounding.list_price(decimal(amount), Currency::from_code(currency).unwrap(), limits);
+            assert_eq!(
+                rounded.map(|amount| amount.to_string()).as_deref(),
+                Some(*expected),
+                "{case:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_shopper_price_keeps_no_ending() {
+        let rounding = Rounding {
+            ending: Some(decimal("0.99")),
+            ..Rounding::default()
+        };
+        let price = rounding.shopper_price(
+            decimal("18.9905"),
+            Currency::from_code("USD").unwrap(),
+            Limits::default(),
+        );
+        assert_eq!(price, Some(decimal("18.99")));
+        let price = rounding.shopper_price(
+            decimal("18.04"),
+            Currency::from_code("USD").unwrap(),
+            Limits::default(),
+        );
+        assert_eq!(price, Some(decimal("18.04")));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn limits_hold_after_rounding(
+            amount in -1_000_000_i64..100_000_000,
+            lowest in proptest::option::of(0_i64..100_000_000),
+            width in proptest::option::of(0_i64..10_000),
+            mode in proptest::sample::select(vec![RoundingMode::HalfEven, RoundingMode::HalfUp, RoundingMode::HalfDown, RoundingMode::Up, RoundingMode::Down]),
+            increment in proptest::option::of(proptest::sample::select(vec!["0.05", "0.1", "0.5", "1"])),
+            ending in proptest::option::of(proptest::sample::select(vec!["0.99", "0.95", "9.99", "0.5"])),
+        ) {
+            let rounding = Rounding { mode, increment: increment.map(decimal), ending: ending.map(decimal) };
+            let lowest = lowest.map(|lowest| Decimal::new(lowest, 4));
+            let highest = width.map(|width| lowest.unwrap_or_default() + Decimal::new(width, 4));
+            let limits = Limits { lowest, highest };
+            let currency = Currency::from_code("USD").unwrap();
+            let rounded = rounding.list_price(Decimal::new(amount, 4), currency, limits).unwrap();
+            assert!(lowest.is_none_or(|lowest| rounded >= lowest));
+            assert!(rounded > Decimal::ZERO && rounded.scale() == 2);
+            if let Some(highest) = highest.filter(|highest| rounded > *highest) {
+                // Above the ceiling only when the increment's grid has no amount between the limits.
+                let grid = Grid::increment(rounding.increment, currency);
+                assert!(grid.at_or_below(highest).is_none_or(|below| lowest.is_some_and(|lowest| below < lowest)));
+            }
+        }
+    }
+}
