@@ -125,7 +125,7 @@ const GUARDRAIL_CASES: &str = "
 50 |    |    |    | 20 | 40 | 50 | 35.00 match-cheapest-competitor MaxStep MaxDailyMove
 50 |    | 48 |    | 20 | 40 | 40 | 48.00 match-cheapest-competitor MaxStep FloorPrice
 50 |    |    | 20 | 49 | 40 | 40 | 20.00 match-cheapest-competitor MaxStep CeilingPrice
-50 | 45 |    | 40 | 20 |    |    | 50.00 match-cheapest-competitor CeilingPrice MinMargin contradict";
+50 | 45 |    | 40 | 20 |    |    | 50.00 match-cheapest-competitor MinMargin contradict";
 
 #[test]
 fn guardrails_stop_a_price_and_the_floors_win() {
