@@ -1,1 +1,108 @@
+//! The HTTP API: the fast read path, and the door for changes.
+//!
+//! Here: routes, what they take and give, and how errors look on the wire. Never here: how a price comes about
+//! (`pricing-core`'s `domain` and `reprice`), SQL, or Redis commands. A handler reads its input, calls one
+//! function of the core and maps the result.
+//!
+//! Where next: [`router`] has every route in one table; [`routes::price`] is the one that has to be fast.
 
+pub mod config;
+pub mod error;
+mod extract;
+mod middleware;
+pub mod openapi;
+mod router;
+mod routes;
+mod state;
+
+use std::time::Duration;
+
+use pricing_core::cache::PriceCache;
+use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings};
+use pricing_core::health::Health;
+use pricing_core::keys::Keys;
+use pricing_core::policy_snapshot::{Policies, PolicySnapshotError};
+use pricing_core::redis::{RedisConnection, RedisError};
+use pricing_core::reprice::Repricer;
+use pricing_core::telemetry::metrics::Metrics;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use config::ApiConfig;
+use state::AppState;
+
+/// The service's name in health answers, metrics and logs.
+pub const SERVICE: &str = "pricing-api";
+
+/// How long requests under way may take to end after the signal to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Why the API ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiRunError {
+    /// The database could not be opened.
+    #[error("the database cannot be opened: {0}")]
+    Catalogue(#[from] CatalogueError),
+    /// The policies could not be read.
+    #[error("the policies cannot be read: {0}")]
+    Policies(#[from] PolicySnapshotError),
+    /// The Redis address is wrong.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    /// The socket failed.
+    #[error("the listener failed: {0}")]
+    Listener(#[from] std::io::Error),
+}
+
+/// Serves the API on this socket until told to stop, then lets requests under way end.
+pub async fn run(
+    listener: TcpListener,
+    config: ApiConfig,
+    shutdown: CancellationToken,
+) -> Result<(), ApiRunError> {
+    let metrics = Metrics::new(SERVICE);
+    let redis = RedisConnection::open(&config.shared.redis_url)?;
+    let settings = CatalogueSettings {
+        max_connections: config.shared.database_connections,
+        ..CatalogueSettings::default()
+    };
+    let catalogue = Catalogue::open(&config.shared.database_url, settings).await?;
+    let policies = Policies::load(catalogue.clone()).await?;
+    let keys = Keys::new(&config.shared.key_prefix);
+    let (capacity, staleness) = (config.shared.l1_capacity, config.shared.l1_max_staleness);
+    let cache = PriceCache::new(capacity, staleness, &redis, keys, metrics.clone());
+    let repricer = Repricer {
+        catalogue: catalogue.clone(),
+        cache,
+        policies: policies.clone(),
+        metrics: metrics.clone(),
+    };
+    let health = Health {
+        service: SERVICE,
+        redis: redis.clone(),
+        catalogue: Some(catalogue.clone()),
+    };
+    let state = AppState {
+        repricer,
+        redis,
+        health,
+        metrics,
+    };
+
+    let polling = tokio::spawn(policies.keep_fresh(shutdown.clone()));
+    tracing::info!(address = %listener.local_addr()?, "the API is listening");
+    let serving = axum::serve(listener, router::router(state))
+        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let drained = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
+    };
+    tokio::select! {
+        served = serving.into_future() => served?,
+        () = drained => tracing::warn!("requests were still under way at the end of the drain"),
+    }
+    let _ = polling.await;
+    catalogue.close().await;
+    tracing::info!("the API has stopped");
+    Ok(())
+}

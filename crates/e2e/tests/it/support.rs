@@ -1,7 +1,12 @@
 //! What the tests of several modules share.
 
-use anyhow::Result;
-use pricing_e2e::PostgresServer;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use pricing_core::catalogue::{Catalogue, CatalogueSettings, NewPolicy};
+use pricing_e2e::{HttpClient, HttpReply, PostgresServer, RedisServer, ServiceProcess, free_port};
+use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 /// The one PostgreSQL of this test binary. Each test makes a database of its own in it, named after itself.
@@ -12,4 +17,144 @@ pub(crate) async fn shared_postgres() -> Result<&'static PostgresServer> {
     // server ends with the process.
     static SERVER: OnceCell<PostgresServer> = OnceCell::const_new();
     SERVER.get_or_try_init(PostgresServer::start).await
+}
+
+/// An API process with a client for it.
+pub(crate) struct Api {
+    pub(crate) process: ServiceProcess,
+    pub(crate) client: HttpClient,
+    pub(crate) base_url: String,
+}
+
+impl Api {
+    /// Starts `pricing-api` on a free port and waits until it is ready.
+    pub(crate) async fn start(redis_url: &str, database_url: &str) -> Result<Self> {
+        Self::start_with(redis_url, database_url, &[]).await
+    }
+
+    /// [`start`](Self::start) with more environment variables.
+    pub(crate) async fn start_with(
+        redis_url: &str,
+        database_url: &str,
+        more: &[(&str, &str)],
+    ) -> Result<Self> {
+        let listen = format!("127.0.0.1:{}", free_port()?);
+        let base_url = format!("http://{listen}");
+        let mut environment = vec![
+            ("PRICING_API_LISTEN", listen.as_str()),
+            ("PRICING_REDIS_URL", redis_url),
+            ("PRICING_DATABASE_URL", database_url),
+        ];
+        environment.extend(more);
+        let mut process = ServiceProcess::start("pricing-api", &environment, &[])?;
+        process.wait_until_ready(&base_url).await?;
+        Ok(Self {
+            process,
+            client: HttpClient::new(&base_url)?,
+            base_url,
+        })
+    }
+
+    /// Imports CSV rows under a header with `product_id,currency,base_price`; all of them have to be taken.
+    pub(crate) async fn import(&self, rows: &str) -> Result<()> {
+        let reply = self
+            .import_as("text/csv", &format!("product_id,currency,base_price\n{rows}"))
+            .await?;
+        ensure!(
+            reply.status == 200 && reply.body["failed"] == 0,
+            "the import says {}",
+            reply.text
+        );
+        Ok(())
+    }
+
+    /// Imports a body of this media type.
+    pub(crate) async fn import_as(&self, content_type: &str, body: &str) -> Result<HttpReply> {
+        let request = self
+            .client
+            .request(reqwest::Method::POST, "/api/v1/products/import");
+        let request = request.header("content-type", content_type).body(body.to_owned());
+        self.client.send(request).await
+    }
+
+    /// Asks for a price and expects one.
+    pub(crate) async fn price(&self, product_id: &str, prime: bool) -> Result<HttpReply> {
+        let reply = self.client.price(product_id, "NY", prime).await?;
+        ensure!(
+            reply.status == 200,
+            "{product_id}: {} {}",
+            reply.status,
+            reply.text
+        );
+        Ok(reply)
+    }
+
+    /// The sum of a metric's series whose labels contain this text.
+    pub(crate) async fn metric(&self, name: &str, label: &str) -> Result<u64> {
+        let text = self.client.get("/metrics").await?.text;
+        let series = text
+            .lines()
+            .filter(|line| line.starts_with(name) && line.contains(label));
+        let values = series.map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<u64>());
+        values
+            .sum::<Result<u64, _>>()
+            .context("a count is a whole number")
+    }
+}
+
+/// A private Redis and an SQLite file, for as many API processes as a test wants.
+pub(crate) struct Stores {
+    pub(crate) redis: RedisServer,
+    directory: TempDir,
+}
+
+impl Stores {
+    pub(crate) async fn start() -> Result<Self> {
+        Ok(Self {
+            redis: RedisServer::start().await?,
+            directory: tempfile::tempdir()?,
+        })
+    }
+
+    pub(crate) fn database_url(&self) -> String {
+        sqlite_url(&self.directory.path().join("catalogue.db"))
+    }
+
+    /// One more API process on these stores.
+    pub(crate) async fn api(&self) -> Result<Api> {
+        Api::start(&self.redis.url(), &self.database_url()).await
+    }
+
+    /// The catalogue of these stores, opened by the test itself.
+    pub(crate) async fn catalogue(&self) -> Result<Catalogue> {
+        Ok(Catalogue::open(&self.database_url(), CatalogueSettings::default()).await?)
+    }
+}
+
+/// The URL of an SQLite file.
+pub(crate) fn sqlite_url(file: &Path) -> String {
+    format!("sqlite://{}", file.display())
+}
+
+/// A policy to publish.
+pub(crate) fn new_policy(source: &str) -> NewPolicy {
+    NewPolicy {
+        name: "test".to_owned(),
+        source: source.to_owned(),
+        author: "test".to_owned(),
+        note: String::new(),
+    }
+}
+
+/// The body of a price request.
+pub(crate) fn price_request(product_id: &str, location: &str, prime: bool) -> Value {
+    json!({"product_id": product_id, "user_location": location, "is_prime_member": prime})
+}
+
+/// A file beside the checkout that people may have: real products that may not be passed on.
+pub(crate) fn shared_file(name: &str) -> Option<PathBuf> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../../shared")
+        .join(name);
+    file.exists().then_some(file)
 }

@@ -1,0 +1,30 @@
+//! Configuration of the API, besides what all services share (`pricing_core::config`).
+//!
+//! | variable | default | what |
+//! |---|---|---|
+//! | `PRICING_API_LISTEN` | `127.0.0.1:8000` | the address to serve on |
+
+use std::net::SocketAddr;
+
+use pricing_core::config::{ConfigError, Environment, SharedConfig};
+
+/// What the API needs to know.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// The address to serve on.
+    pub listen: SocketAddr,
+    /// What all services need to know.
+    pub shared: SharedConfig,
+}
+
+impl ApiConfig {
+    /// Reads the environment through this function; reports everything that is wrong with it at once.
+    pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut environment = Environment::new(lookup);
+        let config = Self {
+            listen: environment.address("PRICING_API_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8000))),
+            shared: SharedConfig::read(&mut environment),
+        };
+        environment.finish(config)
+    }
+}

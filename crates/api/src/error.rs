@@ -1,0 +1,243 @@
+//! How errors look on the wire: RFC 9457 problem documents with stable types.
+//!
+//! | type | status | when |
+//! |---|---|---|
+//! | `/problems/malformed-body` | 400 | the body is not the JSON, CSV or NDJSON it should be |
+//! | `/problems/invalid-request` | 422 | fields are missing or have values that are not allowed |
+//! | `/problems/product-not-found` | 404 | no such product |
+//! | `/problems/not-found` | 404 | no such route |
+//! | `/problems/method-not-allowed` | 405 | the route exists, not with this method |
+//! | `/problems/body-too-large` | 413 | the body is beyond the route's bound |
+//! | `/problems/unsupported-media-type` | 415 | the import does not say CSV or NDJSON |
+//! | `/problems/unavailable` | 503 | the database or Redis does not answer; `Retry-After` says when to try again |
+//! | `/problems/timeout` | 503 | the answer took too long |
+//! | `/problems/internal` | 500 | a fault of the engine; the details are in its log |
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use pricing_core::cache::ReadError;
+use pricing_core::domain::diagnostic::{Diagnostic, shorten};
+use pricing_core::reprice::RepriceError;
+use serde::Serialize;
+
+/// Seconds after which a client may try again what was not available.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// The media type of problem documents.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Everything that a request can fail with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApiError {
+    /// The body cannot be read at all.
+    MalformedBody {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The body can be read, and is not allowed.
+    Invalid {
+        /// Each field that is wrong.
+        errors: Vec<Diagnostic>,
+    },
+    /// No such product.
+    ProductNotFound {
+        /// As asked for.
+        product_id: String,
+    },
+    /// No such route.
+    RouteNotFound,
+    /// The route exists, not with this method.
+    MethodNotAllowed,
+    /// The body is too long.
+    BodyTooLarge {
+        /// The route's bound.
+        max_bytes: usize,
+    },
+    /// The import is in no format that is known.
+    UnsupportedMediaType,
+    /// The database or Redis does not answer.
+    Unavailable {
+        /// Which, in words.
+        what: &'static str,
+    },
+    /// The answer took too long.
+    Timeout,
+    /// A fault of the engine.
+    Internal {
+        /// For the log; not sent.
+        reason: String,
+    },
+}
+
+/// A problem document.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Problem {
+    /// Which kind of problem; stable.
+    #[serde(rename = "type")]
+    #[schema(example = "/problems/invalid-request")]
+    pub kind: &'static str,
+    /// The kind, in words.
+    pub title: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// This problem, in words.
+    pub detail: String,
+    /// Each field that is wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<FieldError>)]
+    pub errors: Vec<Diagnostic>,
+}
+
+/// A field that is wrong.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct FieldError {
+    /// The field, as it was written.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What is allowed.
+    pub allowed: Option<String>,
+}
+
+impl ApiError {
+    /// One field that is wrong.
+    pub fn field(field: &str, problem: impl Into<String>, allowed: impl Into<String>) -> Self {
+        Self::Invalid {
+            errors: vec![Diagnostic::new(field, problem, allowed)],
+        }
+    }
+
+    /// The error of a read of this product.
+    pub fn of_read(error: ReadError, product_id: &str) -> Self {
+        match error {
+            ReadError::UnknownProduct => Self::ProductNotFound {
+                product_id: shorten(product_id),
+            },
+            ReadError::Unavailable(reason) => {
+                tracing::warn!(reason, "a price cannot be read");
+                Self::Unavailable { what: "the database" }
+            }
+            ReadError::Internal(reason) => Self::Internal { reason },
+        }
+    }
+
+    /// The status on the wire.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::MalformedBody { .. } => StatusCode::BAD_REQUEST,
+            Self::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::ProductNotFound { .. } | Self::RouteNotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Unavailable { .. } | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The document that says it.
+    pub fn problem(self) -> Problem {
+        let status = self.status().as_u16();
+        let (kind, title, detail, errors) = match self {
+            Self::MalformedBody { reason } => {
+                ("/problems/malformed-body", "Malformed body", reason, Vec::new())
+            }
+            Self::Invalid { errors } => {
+                let detail = errors.first().map(ToString::to_string).unwrap_or_default();
+                ("/problems/invalid-request", "Invalid request", detail, errors)
+            }
+            Self::ProductNotFound { product_id } => {
+                let detail = format!("there is no product \"{product_id}\"");
+                (
+                    "/problems/product-not-found",
+                    "Product not found",
+                    detail,
+                    Vec::new(),
+                )
+            }
+            Self::RouteNotFound => (
+                "/problems/not-found",
+                "Not found",
+                "there is no such route; see /docs".to_owned(),
+                Vec::new(),
+            ),
+            Self::MethodNotAllowed => {
+                let detail = "the route exists, but not with this method; see /docs".to_owned();
+                (
+                    "/problems/method-not-allowed",
+                    "Method not allowed",
+                    detail,
+                    Vec::new(),
+                )
+            }
+            Self::BodyTooLarge { max_bytes } => {
+                let detail = format!("the body is longer than {max_bytes} bytes");
+                ("/problems/body-too-large", "Body too large", detail, Vec::new())
+            }
+            Self::UnsupportedMediaType => {
+                let detail = "Content-Type must be text/csv or application/x-ndjson".to_owned();
+                (
+                    "/problems/unsupported-media-type",
+                    "Unsupported media type",
+                    detail,
+                    Vec::new(),
+                )
+            }
+            Self::Unavailable { what } => {
+                let detail = format!("{what} does not answer; try again later");
+                ("/problems/unavailable", "Not available now", detail, Vec::new())
+            }
+            Self::Timeout => {
+                let detail = "the answer took too long; try again later".to_owned();
+                ("/problems/timeout", "Took too long", detail, Vec::new())
+            }
+            Self::Internal { .. } => {
+                let detail = "the engine has a fault; its log says more".to_owned();
+                ("/problems/internal", "Internal error", detail, Vec::new())
+            }
+        };
+        Problem {
+            kind,
+            title,
+            status,
+            detail,
+            errors,
+        }
+    }
+}
+
+/// Writes that fail: transient trouble is 503, whatever its cause.
+impl From<RepriceError> for ApiError {
+    fn from(error: RepriceError) -> Self {
+        match error {
+            RepriceError::Redis(error) => {
+                tracing::warn!(%error, "a write is refused: redis does not answer");
+                Self::Unavailable { what: "redis" }
+            }
+            RepriceError::Catalogue(error) if error.is_transient() => {
+                tracing::warn!(%error, "a write is refused: the database does not answer");
+                Self::Unavailable { what: "the database" }
+            }
+            other => Self::Internal {
+                reason: other.to_string(),
+            },
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if let Self::Internal { reason } = &self {
+            tracing::error!(reason, "a request failed");
+        }
+        let status = self.status();
+        let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
+        let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        response
+    }
+}

@@ -1,0 +1,91 @@
+//! What handlers take from a request: a bounded body, and JSON out of it with errors that name the field.
+
+use std::fmt::Write;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request};
+use axum::response::{IntoResponse, Response};
+use pricing_core::domain::diagnostic::{Diagnostic, shorten};
+use serde::Deserialize;
+
+use crate::error::ApiError;
+
+/// The longest body of a request for one price, or with one product.
+pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// The longest body of a request for many prices.
+pub(crate) const MAX_BATCH_BODY_BYTES: usize = 1024 * 1024;
+
+/// A whole body of at most `MAX` bytes.
+pub(crate) struct BoundedBody<const MAX: usize>(pub(crate) Bytes);
+
+impl<S: Send + Sync, const MAX: usize> FromRequest<S> for BoundedBody<MAX> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Self::Rejection> {
+        let body = read_body(request.into_body(), MAX).await;
+        body.map(Self).map_err(IntoResponse::into_response)
+    }
+}
+
+async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+    axum::body::to_bytes(body, max_bytes).await.map_err(|error| {
+        let source = std::error::Error::source(&error);
+        if source.is_some_and(|source| source.to_string().contains("length limit")) {
+            ApiError::BodyTooLarge { max_bytes }
+        } else {
+            ApiError::MalformedBody {
+                reason: "the body ended early".to_owned(),
+            }
+        }
+    })
+}
+
+/// The JSON of a body. If it does not fit, `expected` tells which fields do not.
+pub(crate) fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8], expected: &[Field]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| explain(body, &error, expected))
+}
+
+/// A field of a JSON body, for error messages.
+pub(crate) struct Field {
+    pub(crate) name: &'static str,
+    pub(crate) required: bool,
+    /// What it may hold, in words.
+    pub(crate) allowed: &'static str,
+    /// Whether a value of it has the right type.
+    pub(crate) fits: fn(&serde_json::Value) -> bool,
+}
+
+/// The slow path of a request that is refused anyway: finds each field that is missing or of the wrong type.
+fn explain(body: &[u8], error: &serde_json::Error, expected: &[Field]) -> ApiError {
+    let malformed = |reason: String| ApiError::MalformedBody { reason };
+    let value = match serde_json::from_slice::<serde_json::Value>(body) {
+        Ok(serde_json::Value::Object(object)) => object,
+        Ok(_) => return malformed("the body is not a JSON object".to_owned()),
+        Err(_) if body.is_empty() => {
+            return malformed("the body is empty; a JSON object is expected".to_owned());
+        }
+        Err(error) => return malformed(format!("the body is not JSON: {error}")),
+    };
+    let mut errors = Vec::new();
+    for field in expected {
+        match value.get(field.name) {
+            None if field.required => errors.push(Diagnostic::new(field.name, "is missing", field.allowed)),
+            Some(given) if (field.required || !given.is_null()) && !(field.fits)(given) => {
+                let problem = format!("{} is not allowed", shown(given));
+                errors.push(Diagnostic::new(field.name, problem, field.allowed));
+            }
+            _ => {}
+        }
+    }
+    if errors.is_empty() {
+        return malformed(format!("the body cannot be read: {error}"));
+    }
+    ApiError::Invalid { errors }
+}
+
+fn shown(value: &serde_json::Value) -> String {
+    let mut text = String::new();
+    let _ = write!(text, "{value}");
+    shorten(&text)
+}

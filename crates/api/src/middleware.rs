@@ -1,0 +1,47 @@
+//! What happens around every request; the order is the document.
+//!
+//! From the outside in: the measurement (so that it sees every answer), the panic catcher, the time limit.
+
+use std::any::Any;
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use pricing_core::telemetry::metrics::Metrics;
+
+use crate::error::ApiError;
+
+/// How long an answer may take. Imports have no limit: they stream.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Measures the request under its route's pattern.
+pub(crate) async fn measure(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
+    let route = path
+        .as_ref()
+        .map_or("unmatched", |path| crate::router::route_name(path.as_str()));
+    metrics.record_request(route, response.status().as_u16(), started.elapsed());
+    response
+}
+
+/// Gives up on a request that takes too long.
+pub(crate) async fn limit_time(request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
+    answer.unwrap_or_else(|_| ApiError::Timeout.into_response())
+}
+
+/// The answer to a request whose handler panicked.
+pub(crate) fn answer_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let message = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_owned());
+    ApiError::Internal {
+        reason: format!("a handler panicked: {message}"),
+    }
+    .into_response()
+}

@@ -1,0 +1,54 @@
+//! The OpenAPI document, made from the handlers, and Swagger UI, served from within the binary.
+
+use axum::Json;
+use axum::response::IntoResponse;
+use utoipa::OpenApi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use crate::routes::{explanation, import, live, price, prices, product};
+
+/// The API as OpenAPI 3.1.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Pricing engine",
+        description = "What a product costs this shopper now: exact to the minor unit, with the reason. Errors are application/problem+json with stable types."
+    ),
+    paths(
+        price::price,
+        prices::prices,
+        explanation::explanation,
+        product::get,
+        product::put,
+        product::delete,
+        import::import,
+        live::alive,
+        live::ready,
+    ),
+    tags(
+        (name = "prices", description = "Prices and their reasons"),
+        (name = "catalogue", description = "What is sold"),
+        (name = "operations", description = "Signs of life"),
+    )
+)]
+pub struct ApiDocument;
+
+/// The document.
+pub(crate) async fn document() -> impl IntoResponse {
+    Json(ApiDocument::openapi())
+}
+
+/// Swagger UI at `/docs`, reading `/openapi.json`.
+pub(crate) fn swagger_ui() -> SwaggerUi {
+    SwaggerUi::new("/docs").config(Config::from("/openapi.json").try_it_out_enabled(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_changes_only_on_purpose() {
+        insta::assert_snapshot!(ApiDocument::openapi().to_pretty_json().unwrap());
+    }
+}

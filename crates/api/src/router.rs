@@ -1,0 +1,93 @@
+//! Every route, in one table.
+
+use axum::Router;
+use axum::extract::State;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::IntoResponse;
+use axum::routing::{MethodRouter, get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::error::ApiError;
+use crate::routes::{explanation, import, live, price, prices, product};
+use crate::state::AppState;
+use crate::{middleware, openapi};
+
+/// The routes with a time limit: path pattern and handlers.
+fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
+    vec![
+        ("/", get(live::index)),
+        ("/api/v1/price", post(price::price)),
+        ("/api/v1/prices", post(prices::prices)),
+        (
+            "/api/v1/products/{product_id}",
+            get(product::get).put(product::put).delete(product::delete),
+        ),
+        (
+            "/api/v1/products/{product_id}/explanation",
+            get(explanation::explanation),
+        ),
+        ("/healthz", get(live::alive)),
+        (
+            "/readyz",
+            get(async |State(state): State<AppState>| state.health.readiness().await),
+        ),
+        (
+            "/metrics",
+            get(async |State(state): State<AppState>| pricing_core::health::render(&state.metrics)),
+        ),
+        ("/openapi.json", get(openapi::document)),
+    ]
+}
+
+/// Routes that stream and may take as long as they need.
+fn streaming_routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
+    vec![("/api/v1/products/import", post(import::import))]
+}
+
+/// The routes as a service.
+pub(crate) fn router(state: AppState) -> Router {
+    let mut router = Router::new();
+    for (path, handlers) in routes() {
+        router = router.route(path, handlers.layer(from_fn(middleware::limit_time)));
+    }
+    for (path, handlers) in streaming_routes() {
+        router = router.route(path, handlers);
+    }
+    let metrics = state.metrics.clone();
+    router
+        .merge(openapi::swagger_ui())
+        .fallback(async || ApiError::RouteNotFound.into_response())
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed.into_response())
+        .layer(CatchPanicLayer::custom(middleware::answer_panic))
+        .layer(from_fn_with_state(metrics, middleware::measure))
+        .with_state(state)
+}
+
+/// The name under which requests of a route are measured: its pattern, out of a fixed set.
+pub(crate) fn route_name(pattern: &str) -> &'static str {
+    const NAMES: [&str; 10] = [
+        "/api/v1/price",
+        "/api/v1/prices",
+        "/api/v1/products/{product_id}",
+        "/api/v1/products/{product_id}/explanation",
+        "/api/v1/products/import",
+        "/",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+    ];
+    NAMES.into_iter().find(|name| *name == pattern).unwrap_or("/docs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_measured_under_its_own_name() {
+        for (pattern, _) in routes().into_iter().chain(streaming_routes()) {
+            assert_eq!(route_name(pattern), pattern);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! `GET /api/v1/products/{product_id}/explanation`: why a price is what it is.
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use pricing_core::catalogue::StoredPrice;
+use pricing_core::domain::explanation::Step;
+use pricing_core::domain::money::as_json_number;
+use pricing_core::domain::product::{Product, ProductId};
+use pricing_core::domain::quote::{Shopper, quote};
+use pricing_core::reprice::RepriceError;
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::price::check_shopper;
+use crate::error::{ApiError, Problem};
+use crate::state::AppState;
+
+/// A shopper for whom the quote is explained too; without a location, only the list price is.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ExplanationQuery {
+    /// Where the shopper is.
+    #[param(example = "NY")]
+    user_location: Option<String>,
+    /// Whether the shopper is a prime member.
+    is_prime_member: Option<bool>,
+    /// How many units.
+    quantity: Option<u32>,
+    /// The sales channel.
+    channel: Option<String>,
+}
+
+/// Why a product's price is what it is.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct ExplanationAnswer<'a> {
+    /// The product.
+    #[schema(value_type = String, example = "P-100")]
+    product_id: &'a ProductId,
+    /// Its name.
+    name: &'a str,
+    /// What the amounts are in.
+    currency: &'static str,
+    /// The list price.
+    #[serde(serialize_with = "as_json_number")]
+    #[schema(value_type = f64)]
+    list_price: Decimal,
+    /// The policy that made it.
+    policy_version: i64,
+    /// That policy's name.
+    policy_name: &'a str,
+    /// Grows with every change of the list price.
+    revision: i64,
+    /// The instant from which time alone may change the price.
+    valid_until: Option<DateTime<Utc>>,
+    /// What was recorded when the list price was made: facts, steps and outcome.
+    #[schema(value_type = Object)]
+    explanation: &'a RawValue,
+    /// The shopper's price, if a location was given.
+    quote: Option<QuoteExplanation<'a>>,
+}
+
+/// Why a shopper's price is what it is.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct QuoteExplanation<'a> {
+    /// What one unit costs the shopper.
+    #[serde(serialize_with = "as_json_number")]
+    #[schema(value_type = f64)]
+    final_price: Decimal,
+    /// What part of the price the shopper's discounts took off.
+    #[serde(serialize_with = "as_json_number")]
+    #[schema(value_type = f64)]
+    discount_rate: Decimal,
+    /// What happened, from the list price on.
+    #[schema(value_type = Vec<Object>)]
+    steps: Vec<Step<'a>>,
+}
+
+/// Why a product's price is what it is.
+#[utoipa::path(get, path = "/api/v1/products/{product_id}/explanation", tag = "prices",
+    summary = "Why a price is what it is",
+    params(("product_id" = String, Path, description = "The product"), ExplanationQuery),
+    responses(
+        (status = 200, description = "The steps, as recorded with the price", body = ExplanationAnswer<'static>),
+        (status = 404, description = "No such product", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A parameter is not allowed", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn explanation(
+    State(state): State<AppState>,
+    Path(product_id): Path<String>,
+    query: Result<Query<ExplanationQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(query) = query.map_err(|rejection| {
+        ApiError::field(
+            "query",
+            rejection.body_text(),
+            "user_location, is_prime_member, quantity, channel",
+        )
+    })?;
+    let shopper = query.check()?;
+    let now = Utc::now();
+    // Reading the price first makes one for a product that has none yet.
+    let read = state.repricer.read(&product_id, now).await;
+    read.map_err(|error| ApiError::of_read(error, &product_id))?;
+    let (product, stored, recorded) = stored_explanation(&state, &product_id).await?;
+    let entry = &stored.entry;
+    let snapshot = state.repricer.policies.snapshot();
+    let policy = snapshot
+        .policy(entry.policy_version)
+        .unwrap_or_else(|| snapshot.current());
+    let shopper = shopper.map(|shopper| Shopper {
+        location_factor: snapshot.location_factor(shopper.location),
+        ..shopper
+    });
+    let mut steps = Vec::new();
+    let quote = shopper
+        .as_ref()
+        .map(|shopper| quote(entry, policy, shopper, now, Some(&mut steps)));
+    let internal = |error: serde_json::Error| ApiError::Internal {
+        reason: error.to_string(),
+    };
+    let answer = ExplanationAnswer {
+        product_id: &entry.product_id,
+        name: &product.name,
+        currency: entry.currency.code(),
+        list_price: entry.list_price,
+        policy_version: entry.policy_version,
+        policy_name: &policy.name,
+        revision: entry.revision,
+        valid_until: entry.valid_until,
+        explanation: serde_json::from_str(&recorded).map_err(internal)?,
+        quote: quote.map(|quote| QuoteExplanation {
+            final_price: quote.final_price,
+            discount_rate: quote.discount_rate,
+            steps,
+        }),
+    };
+    let body = serde_json::to_vec(&answer).map_err(internal)?;
+    Ok((
+        [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+        body,
+    )
+        .into_response())
+}
+
+/// The product, its stored price and the explanation recorded with it.
+async fn stored_explanation(
+    state: &AppState,
+    product_id: &str,
+) -> Result<(Product, StoredPrice, String), ApiError> {
+    let unknown = || ApiError::ProductNotFound {
+        product_id: product_id.to_owned(),
+    };
+    let id = ProductId::parse(product_id).map_err(|_| unknown())?;
+    let catalogue = &state.repricer.catalogue;
+    let (product, stored, recorded) = tokio::try_join!(
+        catalogue.product(&id),
+        catalogue.stored_price(&id),
+        catalogue.explanation(&id)
+    )
+    .map_err(RepriceError::from)?;
+    product
+        .zip(stored)
+        .zip(recorded)
+        .map(|((product, stored), recorded)| (product, stored, recorded))
+        .ok_or_else(unknown)
+}
+
+impl ExplanationQuery {
+    /// The shopper, if the query names one.
+    fn check(&self) -> Result<Option<Shopper<'_>>, ApiError> {
+        let Some(location) = &self.user_location else {
+            return Ok(None);
+        };
+        let shopper = Shopper {
+            location,
+            prime: self.is_prime_member.unwrap_or(false),
+            quantity: self.quantity.unwrap_or(1),
+            channel: self.channel.as_deref(),
+            location_factor: None,
+        };
+        let mut errors = Vec::new();
+        check_shopper(&shopper, &mut errors);
+        if errors.is_empty() {
+            Ok(Some(shopper))
+        } else {
+            Err(ApiError::Invalid { errors })
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! `POST /api/v1/products/import`: a catalogue, as a stream of rows.
+//!
+//! Rows are read as they arrive and written in batches, each in one transaction; the next bytes are read when
+//! the batch is stored, so a sender can be no faster than the database and memory stays bounded. A row that is
+//! refused is reported with its line and keeps no other row back. Importing a file again changes nothing.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use pricing_core::domain::diagnostic::Diagnostic;
+use pricing_core::domain::product::{Product, ProductId};
+use pricing_core::reprice::{PutSummary, WRITE_BATCH};
+use serde::{Deserialize, Serialize};
+
+use super::import_rows::{Format, Row, RowReader};
+use crate::error::{ApiError, FieldError, Problem};
+use crate::state::AppState;
+
+/// The longest import.
+const MAX_IMPORT_BYTES: usize = 4 * 1024 * 1024 * 1024;
+/// Refused rows that are listed; the others are counted.
+const MAX_LISTED_ERRORS: usize = 1_000;
+/// How long a sender may pause.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// How to import.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ImportQuery {
+    /// Check and compare only; nothing is written.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// What an import did.
+#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
+pub(crate) struct ImportAnswer {
+    /// Rows read.
+    rows: u64,
+    /// Products that were new.
+    created: u64,
+    /// Products that changed.
+    updated: u64,
+    /// Products that were already like this.
+    unchanged: u64,
+    /// Rows that were refused.
+    failed: u64,
+    /// Whether nothing was written.
+    dry_run: bool,
+    /// The first thousand refused rows.
+    errors: Vec<RowErrors>,
+    /// Refused rows that are not listed.
+    errors_left_out: u64,
+}
+
+/// A refused row.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct RowErrors {
+    /// The line it starts on, from 1.
+    line: u64,
+    /// The product it names, if it can be told.
+    product_id: Option<String>,
+    /// What is wrong with it.
+    #[schema(value_type = Vec<FieldError>)]
+    errors: Vec<Diagnostic>,
+}
+
+/// Imports products from CSV with a header line, or from NDJSON with one product object a line.
+#[utoipa::path(post, path = "/api/v1/products/import", tag = "catalogue", summary = "Import products",
+    params(ImportQuery),
+    request_body(content = String, content_type = "text/csv",
+        description = "text/csv: a header line with product_id, currency, base_price and perhaps name, category, brand, unit_cost, floor_price, ceiling_price; other columns become attributes. application/x-ndjson: one product object a line."),
+    responses(
+        (status = 200, description = "What was done; refused rows are listed with their lines", body = ImportAnswer),
+        (status = 400, description = "No header, or the body ended early", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "Neither CSV nor NDJSON", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database or Redis does not answer; what was stored before stays", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn import(
+    State(state): State<AppState>,
+    query: Result<Query<ImportQuery>, QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let Query(query) =
+        query.map_err(|rejection| ApiError::field("dry_run", rejection.body_text(), "true or false"))?;
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let format = content_type
+        .and_then(Format::of_content_type)
+        .ok_or(ApiError::UnsupportedMediaType)?;
+    if !query.dry_run {
+        state.require_redis().await?;
+    }
+    let mut import = Import::new(state, query.dry_run);
+    let mut reader = RowReader::new(format);
+    let mut chunks = body.into_data_stream();
+    let mut bytes_read = 0;
+    loop {
+        let chunk = tokio::time::timeout(MAX_PAUSE, chunks.next())
+            .await
+            .map_err(|_| ApiError::MalformedBody {
+                reason: format!("no bytes for {} s", MAX_PAUSE.as_secs()),
+            })?;
+        let Some(chunk) = chunk else { break };
+        let chunk = chunk.map_err(|_| ApiError::MalformedBody {
+            reason: "the body ended early".to_owned(),
+        })?;
+        bytes_read += chunk.len();
+        if bytes_read > MAX_IMPORT_BYTES {
+            return Err(ApiError::BodyTooLarge {
+                max_bytes: MAX_IMPORT_BYTES,
+            });
+        }
+        let mut rest = &chunk[..];
+        while let Some(row) = reader.next_row(&mut rest)? {
+            import.take(row).await?;
+        }
+    }
+    while let Some(row) = reader.last_row()? {
+        import.take(row).await?;
+    }
+    import.write_batch().await?;
+    Ok(Json(import.answer).into_response())
+}
+
+/// An import under way.
+struct Import {
+    state: AppState,
+    batch: Vec<Product>,
+    in_batch: HashSet<ProductId>,
+    answer: ImportAnswer,
+}
+
+impl Import {
+    fn new(state: AppState, dry_run: bool) -> Self {
+        let answer = ImportAnswer {
+            dry_run,
+            ..ImportAnswer::default()
+        };
+        Self {
+            state,
+            batch: Vec::with_capacity(WRITE_BATCH),
+            in_batch: HashSet::new(),
+            answer,
+        }
+    }
+
+    async fn take(&mut self, row: Row) -> Result<(), ApiError> {
+        self.answer.rows += 1;
+        let Row { line, draft } = row;
+        let product_id = draft.as_ref().ok().and_then(|draft| draft.product_id.clone());
+        match draft.and_then(|draft| draft.check()) {
+            Ok(product) => {
+                // A product that comes twice is written twice, in order; within one batch the order is lost.
+                if self.batch.len() >= WRITE_BATCH || self.in_batch.contains(&product.product_id) {
+                    self.write_batch().await?;
+                }
+                self.in_batch.insert(product.product_id.clone());
+                self.batch.push(product);
+            }
+            Err(errors) => self.refuse(RowErrors {
+                line,
+                product_id,
+                errors,
+            }),
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, row: RowErrors) {
+        self.answer.failed += 1;
+        self.state.metrics.rows_refused.increment(1);
+        if self.answer.errors.len() < MAX_LISTED_ERRORS {
+            self.answer.errors.push(row);
+        } else {
+            self.answer.errors_left_out += 1;
+        }
+    }
+
+    async fn write_batch(&mut self) -> Result<(), ApiError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let repricer = &self.state.repricer;
+        let PutSummary {
+            created,
+            updated,
+            unchanged,
+        } = if self.answer.dry_run {
+            repricer.compare_products(&self.batch).await?
+        } else {
+            repricer.put_products(&self.batch, "import").await?
+        };
+        self.answer.created += created;
+        self.answer.updated += updated;
+        self.answer.unchanged += unchanged;
+        self.state
+            .metrics
+            .rows_imported
+            .increment(self.batch.len() as u64);
+        self.batch.clear();
+        self.in_batch.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,35 @@
+//! Signs of life.
+
+use axum::Json;
+use axum::response::IntoResponse;
+use serde_json::json;
+
+/// Says what this is and where to look.
+pub(crate) async fn index() -> impl IntoResponse {
+    Json(json!({
+        "service": crate::SERVICE,
+        "version": env!("CARGO_PKG_VERSION"),
+        "docs": "/docs",
+        "openapi": "/openapi.json",
+        "metrics": "/metrics",
+        "ready": "/readyz",
+    }))
+}
+
+/// The process runs.
+#[utoipa::path(get, path = "/healthz", tag = "operations", summary = "Whether the process runs",
+    responses((status = 200, description = "It does", body = String, content_type = "text/plain")))]
+pub(crate) async fn alive() -> &'static str {
+    "alive\n"
+}
+
+/// What the service depends on, checked now.
+#[utoipa::path(get, path = "/readyz", tag = "operations", summary = "Whether the service can do its work",
+    responses(
+        (status = 200, description = "`ready`, or `degraded`: reads work", body = pricing_core::health::Readiness),
+        (status = 503, description = "`unavailable`", body = pricing_core::health::Readiness)))]
+#[expect(
+    dead_code,
+    reason = "carries the documentation of a route whose handler is one call"
+)]
+pub(crate) async fn ready() {}

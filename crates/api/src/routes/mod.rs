@@ -1,0 +1,9 @@
+//! The handlers, one noun a file: each reads its input, calls the core once and maps the result.
+
+pub(crate) mod explanation;
+pub(crate) mod import;
+pub(crate) mod import_rows;
+pub(crate) mod live;
+pub(crate) mod price;
+pub(crate) mod prices;
+pub(crate) mod product;

@@ -1,0 +1,230 @@
+//! `POST /api/v1/prices`: many prices for one shopper, each with its own result.
+
+use std::borrow::Cow;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use futures::StreamExt;
+use pricing_core::cache::{Found, ReadError};
+use pricing_core::domain::diagnostic::Diagnostic;
+use pricing_core::domain::quote::Shopper;
+use serde::{Deserialize, Serialize};
+
+use super::price::{
+    CHANNEL, IS_PRIME_MEMBER, PriceDetail, USER_LOCATION, check_product_id, check_shopper, detail,
+};
+use crate::error::{ApiError, Problem};
+use crate::extract::{BoundedBody, Field, MAX_BATCH_BODY_BYTES, parse_json};
+use crate::state::AppState;
+
+/// Items of one request.
+const MAX_ITEMS: usize = 1_000;
+
+/// Look-ups of one request that may be under way beyond this process' memory.
+const MAX_CONCURRENT_LOOKUPS: usize = 32;
+
+/// A request for many prices. Fields that are not named here are ignored.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub(crate) struct PricesRequest<'a> {
+    /// Where the shopper is.
+    #[serde(borrow)]
+    #[schema(example = "NY", max_length = 64)]
+    user_location: Cow<'a, str>,
+    /// Whether the shopper is a prime member; false if absent.
+    #[serde(default)]
+    is_prime_member: Option<bool>,
+    /// The sales channel.
+    #[serde(borrow, default)]
+    #[schema(max_length = 64)]
+    channel: Option<Cow<'a, str>>,
+    /// What is asked for, 1 to 1,000.
+    #[serde(borrow)]
+    #[schema(min_items = 1, max_items = 1000)]
+    items: Vec<PricesItem<'a>>,
+}
+
+/// One product of such a request.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub(crate) struct PricesItem<'a> {
+    /// The product.
+    #[serde(borrow)]
+    #[schema(example = "P-100")]
+    product_id: Cow<'a, str>,
+    /// How many units; 1 if absent.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    quantity: Option<u32>,
+}
+
+/// The prices, in the order of the request.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct PricesAnswer<'a> {
+    /// One for each item.
+    prices: Vec<ItemAnswer<'a>>,
+}
+
+/// The result of one item: a price or an error.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct ItemAnswer<'a> {
+    /// The product, as asked for.
+    product_id: &'a str,
+    /// Its price.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price: Option<PriceDetail<'a>>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Problem>,
+}
+
+const PRICES_FIELDS: &[Field] = &[
+    USER_LOCATION,
+    IS_PRIME_MEMBER,
+    CHANNEL,
+    Field {
+        name: "items",
+        required: true,
+        allowed: "a list of 1 to 1000 objects with a product_id and perhaps a quantity",
+        fits: items_fit,
+    },
+];
+
+fn items_fit(items: &serde_json::Value) -> bool {
+    let item_fits = |item: &serde_json::Value| {
+        let quantity = item.get("quantity").filter(|quantity| !quantity.is_null());
+        item.get("product_id").is_some_and(serde_json::Value::is_string)
+            && quantity.is_none_or(|quantity| {
+                quantity
+                    .as_u64()
+                    .is_some_and(|units| u32::try_from(units).is_ok())
+            })
+    };
+    items.as_array().is_some_and(|items| items.iter().all(item_fits))
+}
+
+/// What many products cost this shopper now.
+#[utoipa::path(post, path = "/api/v1/prices", tag = "prices", summary = "What many products cost this shopper now",
+    request_body = PricesRequest<'static>,
+    responses(
+        (status = 200, description = "A price or an error for each item, in the request's order", body = PricesAnswer<'static>),
+        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "More than a mebibyte", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is missing or not allowed", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn prices(
+    State(state): State<AppState>,
+    BoundedBody(body): BoundedBody<MAX_BATCH_BODY_BYTES>,
+) -> Result<Response, ApiError> {
+    // simd-json reads long bodies faster and writes into its input, hence the copy; its errors name no field, so
+    // what it refuses is read again by the other.
+    let mut scratch = body.to_vec();
+    let request: PricesRequest<'_> = match simd_json::serde::from_slice(&mut scratch) {
+        Ok(request) => request,
+        Err(_) => parse_json(&body, PRICES_FIELDS)?,
+    };
+    let shopper = request.check()?;
+    let now = Utc::now();
+    let found = look_up(&state, &request.items, now).await;
+    let items = request.items.iter().zip(&found);
+    let prices = items.map(|(item, found)| match answer(&state, item, found, &shopper, now) {
+        Ok(price) => ItemAnswer {
+            product_id: &item.product_id,
+            price: Some(price),
+            error: None,
+        },
+        Err(error) => ItemAnswer {
+            product_id: &item.product_id,
+            price: None,
+            error: Some(error.problem()),
+        },
+    });
+    let body = serde_json::to_vec(&PricesAnswer {
+        prices: prices.collect(),
+    })
+    .map_err(|error| ApiError::Internal {
+        reason: error.to_string(),
+    })?;
+    Ok((
+        [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+        body,
+    )
+        .into_response())
+}
+
+impl PricesRequest<'_> {
+    fn check(&self) -> Result<Shopper<'_>, ApiError> {
+        let mut errors = Vec::new();
+        let shopper = Shopper {
+            location: &self.user_location,
+            prime: self.is_prime_member.unwrap_or(false),
+            quantity: 1,
+            channel: self.channel.as_deref(),
+            location_factor: None,
+        };
+        check_shopper(&shopper, &mut errors);
+        if !(1..=MAX_ITEMS).contains(&self.items.len()) {
+            let problem = format!("has {} items", self.items.len());
+            errors.push(Diagnostic::new(
+                "items",
+                problem,
+                format!("1 to {MAX_ITEMS} items"),
+            ));
+        }
+        if errors.is_empty() {
+            Ok(shopper)
+        } else {
+            Err(ApiError::Invalid { errors })
+        }
+    }
+}
+
+/// Finds the items' prices: those in memory at once, the others concurrently.
+async fn look_up(
+    state: &AppState,
+    items: &[PricesItem<'_>],
+    now: DateTime<Utc>,
+) -> Vec<Result<Found, ReadError>> {
+    let mut found = Vec::with_capacity(items.len());
+    let mut missing = Vec::new();
+    for (place, item) in items.iter().enumerate() {
+        let in_memory = state.repricer.read_l1(&item.product_id, now);
+        if in_memory.is_none() {
+            missing.push((place, item.product_id.to_string(), state.repricer.clone()));
+        }
+        found.push(in_memory.unwrap_or(Err(ReadError::UnknownProduct)));
+    }
+    let mut look_ups = futures::stream::iter(missing)
+        .map(|(place, product_id, repricer)| async move {
+            (place, repricer.read_beyond_l1(&product_id, now).await)
+        })
+        .buffer_unordered(MAX_CONCURRENT_LOOKUPS);
+    while let Some((place, result)) = look_ups.next().await {
+        if let Some(slot) = found.get_mut(place) {
+            *slot = result;
+        }
+    }
+    found
+}
+
+fn answer<'a>(
+    state: &AppState,
+    item: &PricesItem<'_>,
+    found: &'a Result<Found, ReadError>,
+    shopper: &Shopper<'a>,
+    now: DateTime<Utc>,
+) -> Result<PriceDetail<'a>, ApiError> {
+    let shopper = Shopper {
+        quantity: item.quantity.unwrap_or(1),
+        ..*shopper
+    };
+    let mut errors = Vec::new();
+    check_product_id(&item.product_id, "product_id", &mut errors);
+    check_shopper(&shopper, &mut errors);
+    if !errors.is_empty() {
+        return Err(ApiError::Invalid { errors });
+    }
+    let found = found
+        .as_ref()
+        .map_err(|error| ApiError::of_read(error.clone(), &item.product_id))?;
+    detail(state, found, &shopper, now)
+}

@@ -1,0 +1,14 @@
+-- Puts a price entry unless the key holds the same or a newer revision.
+--
+-- KEYS[1]  the price key
+-- ARGV[1]  the entry's revision, 20 digits with leading zeros, so that text order is number order
+-- ARGV[2]  the entry as JSON, or '' for a product that is gone
+-- ARGV[3]  milliseconds until the entry expires
+--
+-- Returns 1 if the entry was put, 0 if what is there is as new or newer.
+local current = redis.call('GETRANGE', KEYS[1], 0, 19)
+if current ~= '' and current >= ARGV[1] then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3])
+return 1

@@ -1,0 +1,234 @@
+//! The cache in Redis, shared by all processes.
+//!
+//! Redis being away is ordinary: a read then finds nothing and goes on, and for a moment nobody asks again, so
+//! that requests do not queue up behind a server that does not answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use metrics::Counter;
+use redis::Script;
+
+use super::Cached;
+use crate::domain::price::PriceEntry;
+use crate::domain::product::ProductId;
+use crate::keys::{Keys, PRICE_TTL};
+use crate::redis::{RedisConnection, RedisError};
+
+/// Entries put in one round trip.
+pub(super) const PUT_BATCH: usize = 500;
+
+/// How long reads leave Redis alone after it failed.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
+
+/// Digits of the revision at the head of an entry; as many as the largest `u64` has.
+const REVISION_DIGITS: usize = 20;
+
+#[derive(Clone)]
+pub(super) struct L2 {
+    redis: RedisConnection,
+    keys: Keys,
+    fenced_put: Arc<Script>,
+    errors: Counter,
+    pause: Arc<Pause>,
+}
+
+impl L2 {
+    pub(super) fn new(redis: &RedisConnection, keys: Keys, errors: Counter) -> Self {
+        let fenced_put = Arc::new(Script::new(include_str!("fenced_put.lua")));
+        Self {
+            redis: redis.clone(),
+            keys,
+            fenced_put,
+            errors,
+            pause: Arc::default(),
+        }
+    }
+
+    /// What Redis knows of the product; nothing if it does not answer, or holds what this version cannot read.
+    pub(super) async fn get(&self, product_id: &str) -> Option<Cached> {
+        if self.pause.is_on() {
+            return None;
+        }
+        let mut connection = self.redis.manager();
+        let stored: redis::RedisResult<Option<Vec<u8>>> = redis::cmd("GET")
+            .arg(self.keys.price(product_id))
+            .query_async(&mut connection)
+            .await;
+        match stored {
+            Ok(stored) => decode(&stored?),
+            Err(error) => {
+                self.failed(&error);
+                None
+            }
+        }
+    }
+
+    /// Puts each unless Redis knows something as new. The first failure ends it; what was put stays.
+    pub(super) async fn put_all(&self, products: &[(ProductId, Cached)]) -> Result<(), RedisError> {
+        for batch in products.chunks(PUT_BATCH) {
+            let put = self.put_batch(batch).await;
+            if let Err(error) = put {
+                self.failed(&error);
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_batch(&self, batch: &[(ProductId, Cached)]) -> redis::RedisResult<()> {
+        let mut connection = self.redis.manager();
+        let mut pipeline = redis::pipe();
+        for (product_id, cached) in batch {
+            let Some((revision, body, ttl_ms)) = encode(cached) else {
+                continue;
+            };
+            let mut put = self.fenced_put.key(self.keys.price(product_id.as_str()));
+            pipeline
+                .invoke_script(put.arg(revision).arg(body).arg(ttl_ms))
+                .ignore();
+        }
+        let put = pipeline.query_async::<()>(&mut connection).await;
+        match put {
+            Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript) => {
+                self.fenced_put.load_async(&mut connection).await?;
+                pipeline.query_async::<()>(&mut connection).await
+            }
+            other => other,
+        }
+    }
+
+    fn failed(&self, error: &redis::RedisError) {
+        self.errors.increment(1);
+        if self.pause.start() {
+            tracing::warn!(%error, "redis does not answer; reads go on without it");
+        }
+    }
+}
+
+fn encode(cached: &Cached) -> Option<(String, String, u64)> {
+    let (body, ttl) = match cached {
+        Cached::Priced(entry) => (serde_json::to_string(entry.as_ref()).ok()?, time_to_live(entry)?),
+        Cached::Gone { .. } => (String::new(), PRICE_TTL),
+    };
+    let revision = format!("{:0width$}", cached.revision(), width = REVISION_DIGITS);
+    Some((revision, body, u64::try_from(ttl.as_millis()).ok()?))
+}
+
+/// `None` for an entry that may not be served any more.
+fn time_to_live(entry: &PriceEntry) -> Option<Duration> {
+    let Some(valid_until) = entry.valid_until else {
+        return Some(PRICE_TTL);
+    };
+    let left = (valid_until - Utc::now()).to_std().ok()?;
+    (left >= Duration::from_millis(1)).then(|| left.min(PRICE_TTL))
+}
+
+fn decode(stored: &[u8]) -> Option<Cached> {
+    let (revision, body) = stored.split_at_checked(REVISION_DIGITS)?;
+    let revision = std::str::from_utf8(revision).ok()?.parse().ok()?;
+    if body.is_empty() {
+        return Some(Cached::Gone { revision });
+    }
+    let entry: PriceEntry = serde_json::from_slice(body).ok()?;
+    (entry.revision == revision).then(|| Cached::Priced(Arc::new(entry)))
+}
+
+/// A moment in which Redis is not asked.
+struct Pause {
+    origin: Instant,
+    /// Milliseconds after `origin`.
+    until_ms: AtomicU64,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self {
+            origin: Instant::now(),
+            until_ms: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Pause {
+    fn is_on(&self) -> bool {
+        self.now_ms() < self.until_ms.load(Ordering::Relaxed)
+    }
+
+    /// Starts the pause; whether it was off before.
+    fn start(&self) -> bool {
+        let now_ms = self.now_ms();
+        let pause_ms = u64::try_from(PAUSE_AFTER_FAILURE.as_millis()).unwrap_or(u64::MAX);
+        self.until_ms
+            .swap(now_ms.saturating_add(pause_ms), Ordering::Relaxed)
+            <= now_ms
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::money::Currency;
+    use rust_decimal::Decimal;
+
+    fn entry() -> PriceEntry {
+        PriceEntry {
+            product_id: ProductId::parse("P-1").unwrap(),
+            category: Some("toys".into()),
+            currency: Currency::from_code("USD").unwrap(),
+            base_price: Decimal::new(5199, 2),
+            list_price: Decimal::new(4990, 2),
+            lowest: None,
+            highest: Some(Decimal::new(60, 0)),
+            policy_version: 3,
+            revision: 17,
+            valid_until: None,
+        }
+    }
+
+    #[test]
+    fn what_is_stored_is_read_back() {
+        for cached in [
+            Cached::Priced(Arc::new(entry())),
+            Cached::Gone { revision: i64::MAX },
+        ] {
+            let (revision, body, _) = encode(&cached).unwrap();
+            assert_eq!(revision.len(), REVISION_DIGITS);
+            assert_eq!(decode(format!("{revision}{body}").as_bytes()), Some(cached));
+        }
+        insta::assert_snapshot!(encode(&Cached::Priced(Arc::new(entry()))).unwrap().1);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_there() {
+        let other_revision = format!(
+            "00000000000000000018{}",
+            encode(&Cached::Priced(Arc::new(entry()))).unwrap().1
+        );
+        for stored in [
+            "",
+            "17",
+            "0000000000000000001x",
+            "00000000000000000017{",
+            "\u{fffd}",
+            &other_revision,
+        ] {
+            assert_eq!(decode(stored.as_bytes()), None, "{stored}");
+        }
+    }
+
+    #[test]
+    fn an_entry_lives_no_longer_than_it_is_valid() {
+        let mut entry = entry();
+        entry.valid_until = Some(Utc::now() + Duration::from_secs(10));
+        assert!(time_to_live(&entry).unwrap() <= Duration::from_secs(10));
+        entry.valid_until = Some(Utc::now() - Duration::from_secs(10));
+        assert_eq!(time_to_live(&entry), None);
+    }
+}

@@ -1,0 +1,221 @@
+//! Prices ready to be served.
+//!
+//! Here: the read path [`PriceCache::get`], from this process' memory ([`l1`]) over Redis ([`l2`]) to a fill
+//! that the caller supplies, at most one at a time for each product ([`single_flight`]). Never here: how a price
+//! comes about (`reprice`), and anything that depends on the shopper; what is cached is the same for everybody.
+//!
+//! Two rules keep the caches honest. An entry is put only where nothing as new is, by its revision, in memory and
+//! in Redis alike; a product that is gone leaves a tombstone with a revision, so a slow fill cannot bring it back.
+//! And no entry is served past its `valid_until`.
+
+mod l1;
+mod l2;
+mod single_flight;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::price::PriceEntry;
+use crate::domain::product::ProductId;
+use crate::keys::Keys;
+use crate::redis::RedisConnection;
+use crate::telemetry::metrics::Metrics;
+use l1::L1;
+use l2::L2;
+use single_flight::SingleFlight;
+
+/// What is known of a product's price.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cached {
+    /// It has one.
+    Priced(Arc<PriceEntry>),
+    /// The product was removed; the revision is that of the removal.
+    Gone {
+        /// Orders the removal among the product's prices.
+        revision: i64,
+    },
+}
+
+impl Cached {
+    /// Orders what is known of one product: the larger, the newer.
+    pub fn revision(&self) -> i64 {
+        match self {
+            Self::Priced(entry) => entry.revision,
+            Self::Gone { revision } => *revision,
+        }
+    }
+}
+
+/// Where a price was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// In this process' memory.
+    L1,
+    /// In Redis.
+    L2,
+    /// In neither: it was read from the catalogue.
+    Catalogue,
+}
+
+/// A price and where it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The price.
+    pub entry: Arc<PriceEntry>,
+    /// Where it was found.
+    pub tier: Tier,
+}
+
+/// Why there is no price.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// There is no such product.
+    #[error("no such product")]
+    UnknownProduct,
+    /// The catalogue does not answer and the caches do not have it; trying again later may help.
+    #[error("the catalogue is not available: {0}")]
+    Unavailable(String),
+    /// Stored data cannot be read.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// What a fill found: the price, or that the product is unknown.
+pub type Filled = Result<Cached, ReadError>;
+
+/// The two caches and the fills under way; cheap to clone.
+#[derive(Clone)]
+pub struct PriceCache {
+    l1: Arc<L1>,
+    l2: L2,
+    flights: Arc<SingleFlight<ProductId, Result<Found, ReadError>>>,
+    metrics: Metrics,
+}
+
+impl PriceCache {
+    /// An empty L1 before the L2 in this Redis.
+    pub fn new(
+        l1_capacity: usize,
+        l1_max_staleness: Duration,
+        redis: &RedisConnection,
+        keys: Keys,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            l1: Arc::new(L1::new(l1_capacity, l1_max_staleness)),
+            l2: L2::new(redis, keys, metrics.l2_errors.clone()),
+            flights: Arc::default(),
+            metrics,
+        }
+    }
+
+    /// The product's price out of L1, if it may be served: the path of nearly every request, without a wait and
+    /// without a copy.
+    pub fn get_l1(
+        &self,
+        product_id: &str,
+        now: DateTime<Utc>,
+        knows_policy: &impl Fn(i64) -> bool,
+    ) -> Option<Result<Arc<PriceEntry>, ReadError>> {
+        match self.l1.get(product_id)? {
+            Cached::Priced(entry) if entry.is_valid(now) && knows_policy(entry.policy_version) => {
+                self.metrics.reads_from_l1.increment(1);
+                Some(Ok(entry))
+            }
+            Cached::Priced(_) => None,
+            Cached::Gone { .. } => Some(Err(ReadError::UnknownProduct)),
+        }
+    }
+
+    /// The product's price out of L2 or else by `fill`. Requests that come while one of them is looking wait for
+    /// its result; the search goes on if the one that started it gives up.
+    pub async fn get_or_fill<F>(
+        &self,
+        product_id: ProductId,
+        now: DateTime<Utc>,
+        knows_policy: impl Fn(i64) -> bool + Send + Sync + 'static,
+        fill: impl FnOnce(ProductId) -> F + Send + 'static,
+    ) -> Result<Found, ReadError>
+    where
+        F: Future<Output = Filled> + Send + 'static,
+    {
+        let cache = self.clone();
+        let key = product_id.clone();
+        let found = self.flights.run(key, move || async move {
+            if let Some(cached) = cache.l2.get(product_id.as_str()).await {
+                cache.l1.put(&product_id, cached.clone());
+                match cached {
+                    Cached::Gone { .. } => return Err(ReadError::UnknownProduct),
+                    Cached::Priced(entry) if entry.is_valid(now) && knows_policy(entry.policy_version) => {
+                        return Ok(Found {
+                            entry,
+                            tier: Tier::L2,
+                        });
+                    }
+                    Cached::Priced(_) => {}
+                }
+            }
+            cache.fill(product_id, fill).await
+        });
+        let found = found
+            .await
+            .unwrap_or_else(|| Err(ReadError::Internal("a price look-up ended early".to_owned())));
+        self.count(&found);
+        found
+    }
+
+    async fn fill<F>(
+        &self,
+        product_id: ProductId,
+        fill: impl FnOnce(ProductId) -> F + Send,
+    ) -> Result<Found, ReadError>
+    where
+        F: Future<Output = Filled> + Send,
+    {
+        let started = std::time::Instant::now();
+        let filled = fill(product_id.clone()).await;
+        self.metrics.fill_duration.record(started.elapsed());
+        let cached = filled?;
+        // Redis being away costs the next process a fill, nothing more.
+        let _ = self.put(&product_id, cached.clone()).await;
+        match cached {
+            Cached::Priced(entry) => Ok(Found {
+                entry,
+                tier: Tier::Catalogue,
+            }),
+            Cached::Gone { .. } => Err(ReadError::UnknownProduct),
+        }
+    }
+
+    /// Puts what is known of a product in both caches, unless they know something as new.
+    pub async fn put(&self, product_id: &ProductId, cached: Cached) -> Result<(), crate::redis::RedisError> {
+        self.put_all(&[(product_id.clone(), cached)]).await
+    }
+
+    /// [`put`](Self::put) for many products, with one round trip for each [`l2::PUT_BATCH`] of them.
+    pub async fn put_all(&self, products: &[(ProductId, Cached)]) -> Result<(), crate::redis::RedisError> {
+        for (product_id, cached) in products {
+            self.l1.put(product_id, cached.clone());
+        }
+        self.metrics
+            .l1_entries
+            .set(u32::try_from(self.l1.len()).unwrap_or(u32::MAX));
+        self.l2.put_all(products).await
+    }
+
+    fn count(&self, found: &Result<Found, ReadError>) {
+        match found {
+            Ok(Found { tier: Tier::L1, .. }) => self.metrics.reads_from_l1.increment(1),
+            Ok(Found { tier: Tier::L2, .. }) => self.metrics.reads_from_l2.increment(1),
+            Ok(Found {
+                tier: Tier::Catalogue,
+                ..
+            }) => self.metrics.reads_from_catalogue.increment(1),
+            Err(ReadError::UnknownProduct) => self.metrics.reads_of_unknown.increment(1),
+            Err(_) => {}
+        }
+    }
+}

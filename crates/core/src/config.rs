@@ -1,0 +1,296 @@
+//! Configuration that every service shares, read from the environment once and checked whole.
+//!
+//! | variable | default | what |
+//! |---|---|---|
+//! | `PRICING_REDIS_URL` | `redis://127.0.0.1:6379` | Redis; if unset, `REDIS_HOST` and `REDIS_PORT` are used |
+//! | `PRICING_DATABASE_URL` | `sqlite://pricing.db` | `sqlite://FILE` or `postgres://…` |
+//! | `PRICING_DATABASE_CONNECTIONS` | 8 | connections to the database, 1 to 200 |
+//! | `PRICING_KEY_PREFIX` | `pricing:v1:` | prefix of the Redis keys |
+//! | `PRICING_L1_CAPACITY` | 1000000 | prices held in process, 1 to 100000000 |
+//! | `PRICING_L1_MAX_STALENESS` | `30s` | how long a price held in process is served without word from Redis |
+//! | `PRICING_LOG` | `info` | what is logged: a level, or `target=level` pairs |
+//! | `PRICING_LOG_FORMAT` | `auto` | `json`, `text`, or `auto`: text in a terminal |
+//!
+//! What only one service needs is in that service's own `config.rs`.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::keys;
+
+/// The exit code for a configuration that cannot be used (EX_USAGE).
+pub const EXIT_USAGE: u8 = 64;
+
+/// What every service needs to know.
+#[derive(Debug, Clone)]
+pub struct SharedConfig {
+    /// Where Redis is.
+    pub redis_url: String,
+    /// Where the facts are.
+    pub database_url: String,
+    /// Connections to the database.
+    pub database_connections: u32,
+    /// Prefix of the Redis keys.
+    pub key_prefix: String,
+    /// Prices held in process.
+    pub l1_capacity: usize,
+    /// How long a price held in process is served without word from Redis.
+    pub l1_max_staleness: Duration,
+    /// What is logged, and how.
+    pub log: LogConfig,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// Which messages.
+    pub filter: String,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text in a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(written: &str) -> Result<Self, Self::Err> {
+        match written {
+            "auto" => Ok(Self::Auto),
+            "json" => Ok(Self::Json),
+            "text" => Ok(Self::Text),
+            _ => Err("auto, json or text"),
+        }
+    }
+}
+
+impl SharedConfig {
+    /// Reads the shared variables; problems stay in the reader.
+    pub fn read(environment: &mut Environment<'_>) -> Self {
+        Self {
+            redis_url: redis_url(environment),
+            database_url: environment.text("PRICING_DATABASE_URL", "sqlite://pricing.db"),
+            database_connections: environment.number("PRICING_DATABASE_CONNECTIONS", 8, 1..=200),
+            key_prefix: environment.text("PRICING_KEY_PREFIX", keys::DEFAULT_PREFIX),
+            l1_capacity: environment.number("PRICING_L1_CAPACITY", 1_000_000, 1..=100_000_000),
+            l1_max_staleness: environment.duration(
+                "PRICING_L1_MAX_STALENESS",
+                Duration::from_secs(30),
+                Duration::ZERO..=Duration::from_secs(3_600),
+            ),
+            log: LogConfig {
+                filter: environment.text("PRICING_LOG", "info"),
+                format: environment.parsed("PRICING_LOG_FORMAT", LogFormat::Auto, "auto, json or text"),
+            },
+        }
+    }
+}
+
+fn redis_url(environment: &mut Environment<'_>) -> String {
+    let host = environment.text("REDIS_HOST", "127.0.0.1");
+    let port: u16 = environment.number("REDIS_PORT", 6379, 1..=u16::MAX);
+    environment.text("PRICING_REDIS_URL", &format!("redis://{host}:{port}"))
+}
+
+/// One variable that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigProblem {
+    /// Its name.
+    pub variable: &'static str,
+    /// What it holds.
+    pub value: String,
+    /// What it may hold.
+    pub allowed: String,
+}
+
+/// Everything that is wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError(pub Vec<ConfigProblem>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the configuration cannot be used:")?;
+        for ConfigProblem {
+            variable,
+            value,
+            allowed,
+        } in &self.0
+        {
+            write!(formatter, "\n  {variable}=\"{value}\": must be {allowed}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Reads variables and collects what is wrong with them, so that all of it is reported at once.
+pub struct Environment<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    problems: Vec<ConfigProblem>,
+}
+
+impl<'a> Environment<'a> {
+    /// Reads through this function; tests give a map, services [`process_environment`].
+    pub fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self {
+            lookup,
+            problems: Vec::new(),
+        }
+    }
+
+    /// The text of a variable; empty counts as unset.
+    pub fn text(&mut self, variable: &'static str, default: &str) -> String {
+        (self.lookup)(variable)
+            .filter(|value| !value.is_empty())
+            .unwrap_or_else(|| default.to_owned())
+    }
+
+    /// A variable of any type that can be parsed.
+    pub fn parsed<T: FromStr>(&mut self, variable: &'static str, default: T, allowed: &str) -> T {
+        self.checked(variable, default, allowed, |text| text.parse().ok())
+    }
+
+    /// A whole number within bounds.
+    pub fn number<T: FromStr + PartialOrd + fmt::Display>(
+        &mut self,
+        variable: &'static str,
+        default: T,
+        bounds: RangeInclusive<T>,
+    ) -> T {
+        let allowed = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        let within = |text: &str| text.parse().ok().filter(|number| bounds.contains(number));
+        self.checked(variable, default, &allowed, within)
+    }
+
+    /// A duration with its unit (`250ms`, `30s`, `5m`) within bounds.
+    pub fn duration(
+        &mut self,
+        variable: &'static str,
+        default: Duration,
+        bounds: RangeInclusive<Duration>,
+    ) -> Duration {
+        let shown = |duration: &Duration| humantime::format_duration(*duration).to_string();
+        let allowed = format!(
+            "a duration such as 250ms or 30s, from {} to {}",
+            shown(bounds.start()),
+            shown(bounds.end())
+        );
+        let within = |text: &str| {
+            humantime::parse_duration(text)
+                .ok()
+                .filter(|value| bounds.contains(value))
+        };
+        self.checked(variable, default, &allowed, within)
+    }
+
+    /// An address to listen on.
+    pub fn address(&mut self, variable: &'static str, default: SocketAddr) -> SocketAddr {
+        self.parsed(variable, default, "an address and a port, such as 127.0.0.1:8000")
+    }
+
+    /// The configuration, unless anything was wrong with it.
+    pub fn finish<T>(self, config: T) -> Result<T, ConfigError> {
+        if self.problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError(self.problems))
+        }
+    }
+
+    fn checked<T>(
+        &mut self,
+        variable: &'static str,
+        default: T,
+        allowed: &str,
+        check: impl Fn(&str) -> Option<T>,
+    ) -> T {
+        let Some(value) = (self.lookup)(variable).filter(|value| !value.is_empty()) else {
+            return default;
+        };
+        check(value.trim()).unwrap_or_else(|| {
+            self.problems.push(ConfigProblem {
+                variable,
+                value,
+                allowed: allowed.to_owned(),
+            });
+            default
+        })
+    }
+}
+
+/// The variables of this process.
+pub fn process_environment(variable: &str) -> Option<String> {
+    std::env::var(variable).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<SharedConfig, ConfigError> {
+        let lookup = |wanted: &str| {
+            variables
+                .iter()
+                .find(|(name, _)| *name == wanted)
+                .map(|(_, value)| (*value).to_owned())
+        };
+        let mut environment = Environment::new(&lookup);
+        let config = SharedConfig::read(&mut environment);
+        environment.finish(config)
+    }
+
+    #[test]
+    fn defaults_work() {
+        let config = read(&[]).unwrap();
+        assert_eq!(config.redis_url, "redis://127.0.0.1:6379");
+        assert_eq!(config.l1_max_staleness, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn the_tutorials_variables_are_understood_and_the_url_wins() {
+        let config = read(&[("REDIS_HOST", "redis"), ("REDIS_PORT", "7000")]).unwrap();
+        assert_eq!(config.redis_url, "redis://redis:7000");
+        let config = read(&[("REDIS_HOST", "redis"), ("PRICING_REDIS_URL", "redis://other:1")]).unwrap();
+        assert_eq!(config.redis_url, "redis://other:1");
+    }
+
+    #[test]
+    fn every_problem_is_reported_with_its_variable() {
+        let error = read(&[
+            ("PRICING_L1_CAPACITY", "0"),
+            ("PRICING_L1_MAX_STALENESS", "30"),
+            ("PRICING_LOG_FORMAT", "xml"),
+            ("REDIS_PORT", "x"),
+        ])
+        .unwrap_err();
+        let variables: Vec<&str> = error.0.iter().map(|problem| problem.variable).collect();
+        assert_eq!(
+            variables,
+            [
+                "REDIS_PORT",
+                "PRICING_L1_CAPACITY",
+                "PRICING_L1_MAX_STALENESS",
+                "PRICING_LOG_FORMAT"
+            ]
+        );
+        assert!(
+            error
+                .to_string()
+                .contains("must be a whole number from 1 to 100000000"),
+            "{error}"
+        );
+    }
+}

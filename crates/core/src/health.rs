@@ -1,0 +1,177 @@
+//! Whether a service is alive and can do its work, and the small port on which it says so.
+//!
+//! `/healthz` answers while the process runs. `/readyz` asks the database and Redis, each within a time limit:
+//! `ready` when both answer, `degraded` (still 200) when only one does, since reads go on without the other, and
+//! `unavailable` (503) when neither does.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalogue::Catalogue;
+use crate::redis::RedisConnection;
+use crate::telemetry::metrics::Metrics;
+
+/// How long one check may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a service depends on; cheap to clone.
+#[derive(Clone)]
+pub struct Health {
+    /// The service's name.
+    pub service: &'static str,
+    /// Checked as `redis`.
+    pub redis: RedisConnection,
+    /// Checked as `database`, for services that use one.
+    pub catalogue: Option<Catalogue>,
+}
+
+/// The answer of `/readyz`.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Readiness {
+    /// Whether the service can do its work.
+    pub status: ReadinessStatus,
+    /// Which service this is.
+    pub service: &'static str,
+    /// Which version runs.
+    pub version: &'static str,
+    /// What was checked.
+    pub checks: Vec<Check>,
+}
+
+/// Whether a service can do its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadinessStatus {
+    /// All of it.
+    Ready,
+    /// Part of it: something it uses is away.
+    Degraded,
+    /// None of it.
+    Unavailable,
+}
+
+/// One thing a service depends on.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Check {
+    /// What was checked: `redis`, `database`.
+    pub name: &'static str,
+    /// `ok` or `failed`.
+    pub status: &'static str,
+    /// What it said.
+    pub detail: String,
+    /// How long it took.
+    pub duration_ms: u64,
+}
+
+impl Health {
+    /// Checks everything at once.
+    pub async fn readiness(&self) -> Readiness {
+        let redis = check("redis", async {
+            self.redis
+                .version()
+                .await
+                .map(|version| format!("redis {version}"))
+        });
+        let database = async {
+            match &self.catalogue {
+                Some(catalogue) => Some(check("database", describe(catalogue)).await),
+                None => None,
+            }
+        };
+        let (redis, database) = tokio::join!(redis, database);
+        let checks: Vec<Check> = std::iter::once(redis).chain(database).collect();
+        let working = checks.iter().filter(|check| check.status == "ok").count();
+        let status = match working {
+            0 => ReadinessStatus::Unavailable,
+            some if some < checks.len() => ReadinessStatus::Degraded,
+            _ => ReadinessStatus::Ready,
+        };
+        Readiness {
+            status,
+            service: self.service,
+            version: env!("CARGO_PKG_VERSION"),
+            checks,
+        }
+    }
+}
+
+async fn describe(catalogue: &Catalogue) -> Result<String, crate::catalogue::CatalogueError> {
+    Ok(format!("{} {}", catalogue.kind(), catalogue.version().await?))
+}
+
+async fn check<E: std::fmt::Display>(
+    name: &'static str,
+    answer: impl Future<Output = Result<String, E>>,
+) -> Check {
+    let started = Instant::now();
+    let (status, detail) = match tokio::time::timeout(CHECK_TIMEOUT, answer).await {
+        Ok(Ok(detail)) => ("ok", detail),
+        Ok(Err(error)) => ("failed", error.to_string()),
+        Err(_) => (
+            "failed",
+            format!("no answer within {} s", CHECK_TIMEOUT.as_secs()),
+        ),
+    };
+    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Check {
+        name,
+        status,
+        detail,
+        duration_ms,
+    }
+}
+
+impl IntoResponse for Readiness {
+    fn into_response(self) -> Response {
+        let status = match self.status {
+            ReadinessStatus::Ready | ReadinessStatus::Degraded => StatusCode::OK,
+            ReadinessStatus::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        (status, Json(self)).into_response()
+    }
+}
+
+/// `/healthz`, `/readyz` and `/metrics`, for services that serve nothing else.
+pub fn router(health: Health, metrics: Metrics) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "alive\n"))
+        .route(
+            "/readyz",
+            get(async |State((health, _)): State<(Health, Metrics)>| health.readiness().await),
+        )
+        .route(
+            "/metrics",
+            get(async |State((_, metrics)): State<(Health, Metrics)>| render(&metrics)),
+        )
+        .with_state((health, metrics))
+}
+
+/// The metrics in the Prometheus text format.
+pub fn render(metrics: &Metrics) -> Response {
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        metrics.render(),
+    )
+        .into_response()
+}
+
+/// Serves [`router`] until told to stop.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
+}

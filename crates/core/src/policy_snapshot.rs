@@ -1,0 +1,161 @@
+//! The policies and location factors that quotes use, held by every process and replaced whole.
+//!
+//! A quote uses the policy its price entry was made with, so a process keeps the current version and the one
+//! before: while a run moves the catalogue to a new version, both are in use. Location factors act at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use rust_decimal::Decimal;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalogue::{Catalogue, CatalogueError, NewPolicy, StoredPolicy};
+use crate::domain::policy::{DEFAULT_POLICY, PricingPolicy};
+
+/// How often a process looks for a new policy or location factor.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Policy versions a process keeps: the current one and the one before.
+const VERSIONS_KEPT: u32 = 2;
+
+/// Policies and location factors as they were at one instant. Never empty of policies.
+#[derive(Debug, Clone)]
+pub struct PolicySnapshot {
+    current: Arc<PricingPolicy>,
+    previous: Option<Arc<PricingPolicy>>,
+    location_factors: HashMap<String, Decimal>,
+}
+
+impl PolicySnapshot {
+    /// The policy that new prices are made with.
+    pub fn current(&self) -> &Arc<PricingPolicy> {
+        &self.current
+    }
+
+    /// The policy of this version, if it is still in use.
+    pub fn policy(&self, version: i64) -> Option<&Arc<PricingPolicy>> {
+        std::iter::once(&self.current)
+            .chain(&self.previous)
+            .find(|policy| policy.version == version)
+    }
+
+    /// The factor set for a location.
+    pub fn location_factor(&self, location: &str) -> Option<Decimal> {
+        self.location_factors.get(location).copied()
+    }
+}
+
+/// Why the policies could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicySnapshotError {
+    /// The catalogue did not answer.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// A published policy does not pass this version's checks.
+    #[error("policy version {version} cannot be used: {problem}")]
+    Invalid {
+        /// Which one.
+        version: i64,
+        /// The first problem.
+        problem: String,
+    },
+    /// No policy was ever published.
+    #[error("no policy is published")]
+    Missing,
+}
+
+/// A process' snapshot, replaced when there is news; cheap to clone.
+#[derive(Clone)]
+pub struct Policies {
+    catalogue: Catalogue,
+    snapshot: Arc<ArcSwap<PolicySnapshot>>,
+}
+
+impl Policies {
+    /// Reads the policies, after publishing the default one in a new catalogue.
+    pub async fn load(catalogue: Catalogue) -> Result<Self, PolicySnapshotError> {
+        let first = NewPolicy {
+            name: "default".to_owned(),
+            source: DEFAULT_POLICY.to_owned(),
+            author: "pricing engine".to_owned(),
+            note: "the policy every installation starts with".to_owned(),
+        };
+        catalogue.publish_first_policy(&first, chrono::Utc::now()).await?;
+        let snapshot = read(&catalogue, None).await?;
+        Ok(Self {
+            catalogue,
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+        })
+    }
+
+    /// The snapshot in use; hold it for one request, not longer.
+    pub fn snapshot(&self) -> Guard<Arc<PolicySnapshot>> {
+        self.snapshot.load()
+    }
+
+    /// Whether prices made with this version can be quoted from.
+    pub fn knows(&self, version: i64) -> bool {
+        self.snapshot.load().policy(version).is_some()
+    }
+
+    /// Looks for news now.
+    pub async fn refresh(&self) -> Result<(), PolicySnapshotError> {
+        let known = self.snapshot.load_full();
+        let snapshot = read(&self.catalogue, Some(&known)).await?;
+        self.snapshot.store(Arc::new(snapshot));
+        Ok(())
+    }
+
+    /// Looks for news every five seconds until told to stop. Without the catalogue the last snapshot stays in use.
+    pub async fn keep_fresh(self, shutdown: CancellationToken) {
+        let mut failing = false;
+        while shutdown
+            .run_until_cancelled(tokio::time::sleep(POLL_INTERVAL))
+            .await
+            .is_some()
+        {
+            let refreshed = self.refresh().await;
+            if let (Err(error), false) = (&refreshed, failing) {
+                tracing::warn!(%error, "policies cannot be read; the last known ones stay in use");
+            }
+            failing = refreshed.is_err();
+        }
+    }
+}
+
+/// Versions are immutable, so a known one is not compiled again.
+async fn read(
+    catalogue: &Catalogue,
+    known: Option<&PolicySnapshot>,
+) -> Result<PolicySnapshot, PolicySnapshotError> {
+    let (stored, location_factors) = tokio::try_join!(
+        catalogue.latest_policies(VERSIONS_KEPT),
+        catalogue.location_factors()
+    )?;
+    let mut policies =
+        stored.iter().map(
+            |stored| match known.and_then(|known| known.policy(stored.version)) {
+                Some(policy) => Ok(Arc::clone(policy)),
+                None => compile(stored),
+            },
+        );
+    let current = policies.next().ok_or(PolicySnapshotError::Missing)??;
+    let previous = policies.next().transpose()?;
+    Ok(PolicySnapshot {
+        current,
+        previous,
+        location_factors,
+    })
+}
+
+fn compile(stored: &StoredPolicy) -> Result<Arc<PricingPolicy>, PolicySnapshotError> {
+    let compiled = PricingPolicy::from_yaml(&stored.source, stored.version);
+    compiled
+        .map(Arc::new)
+        .map_err(|problems| PolicySnapshotError::Invalid {
+            version: stored.version,
+            problem: problems.first().map(ToString::to_string).unwrap_or_default(),
+        })
+}

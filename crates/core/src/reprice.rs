@@ -1,0 +1,334 @@
+//! From facts to served prices: the one place where prices are made and written.
+//!
+//! Each function works on a batch in one transaction: lock the products, compute, write prices and history,
+//! commit; then put the entries into the caches, where their revision keeps older ones out. A crash between the
+//! commit and the put leaves a stale entry in Redis, so the caller's request is not acknowledged before both are
+//! done, and doing it again repeats only the put.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::cache::{Cached, Filled, Found, PriceCache, ReadError, Tier};
+use crate::catalogue::{
+    Catalogue, CatalogueError, CatalogueTransaction, PriceWrite, StoredFacts, StoredPrice,
+};
+use crate::domain::explanation::Outcome;
+use crate::domain::policy::PricingPolicy;
+use crate::domain::price::{Facts, ListPrice, Previous, PriceEntry, price};
+use crate::domain::product::{Product, ProductId};
+use crate::policy_snapshot::{Policies, PolicySnapshotError};
+use crate::redis::RedisError;
+use crate::telemetry::metrics::Metrics;
+
+/// Products written in one transaction.
+pub const WRITE_BATCH: usize = 1_000;
+
+/// Everything needed to make prices; cheap to clone.
+#[derive(Clone)]
+pub struct Repricer {
+    /// The facts.
+    pub catalogue: Catalogue,
+    /// Where prices are served from.
+    pub cache: PriceCache,
+    /// What prices are made with.
+    pub policies: Policies,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// What a batch of products did to the catalogue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PutSummary {
+    /// Products that were new.
+    pub created: u64,
+    /// Products that changed.
+    pub updated: u64,
+    /// Products that were already like this.
+    pub unchanged: u64,
+}
+
+/// Why nothing was written, or not everything was told.
+#[derive(Debug, thiserror::Error)]
+pub enum RepriceError {
+    /// The catalogue refused.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// Redis does not answer. The catalogue may have the change already; writing it again finishes it.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    /// The policies cannot be read.
+    #[error(transparent)]
+    Policies(#[from] PolicySnapshotError),
+    /// The explanation of a price cannot be written down.
+    #[error("an explanation cannot be serialised: {0}")]
+    Explanation(#[from] serde_json::Error),
+}
+
+impl Repricer {
+    /// The price of a product for a read: L1, L2, or the catalogue.
+    pub async fn read(&self, product_id: &str, now: DateTime<Utc>) -> Result<Found, ReadError> {
+        match self.read_l1(product_id, now) {
+            Some(found) => found,
+            None => self.read_beyond_l1(product_id, now).await,
+        }
+    }
+
+    /// The price of a product out of this process' memory, if it is there.
+    pub fn read_l1(&self, product_id: &str, now: DateTime<Utc>) -> Option<Result<Found, ReadError>> {
+        let found = self
+            .cache
+            .get_l1(product_id, now, &|version| self.policies.knows(version))?;
+        Some(found.map(|entry| Found {
+            entry,
+            tier: Tier::L1,
+        }))
+    }
+
+    /// The price of a product that is not in this process' memory.
+    pub async fn read_beyond_l1(&self, product_id: &str, now: DateTime<Utc>) -> Result<Found, ReadError> {
+        let product_id = ProductId::parse(product_id).map_err(|_| ReadError::UnknownProduct)?;
+        let (policies, repricer) = (self.policies.clone(), self.clone());
+        let knows_policy = move |version| policies.knows(version);
+        let fill = move |product_id| async move { repricer.fill(product_id).await };
+        self.cache.get_or_fill(product_id, now, knows_policy, fill).await
+    }
+
+    /// The product's price out of the catalogue: the stored one if it may still be served, else a new one.
+    async fn fill(&self, product_id: ProductId) -> Filled {
+        let catalogue = &self.catalogue;
+        let looked_up = tokio::try_join!(
+            catalogue.product(&product_id),
+            catalogue.stored_price(&product_id)
+        );
+        let (product, stored) = looked_up.map_err(|error| read_error(&error))?;
+        if product.is_none() {
+            return Err(ReadError::UnknownProduct);
+        }
+        if let Some(stored) = stored.filter(|stored| stored.entry.is_valid(Utc::now())) {
+            if !self.policies.knows(stored.entry.policy_version) {
+                // Perhaps published by another process a moment ago.
+                self.policies
+                    .refresh()
+                    .await
+                    .map_err(|error| ReadError::Unavailable(error.to_string()))?;
+            }
+            if self.policies.knows(stored.entry.policy_version) {
+                return Ok(Cached::Priced(Arc::new(stored.entry)));
+            }
+        }
+        let entries = self
+            .write_prices_of(&[product_id], "fill")
+            .await
+            .map_err(|error| match error {
+                RepriceError::Catalogue(error) => read_error(&error),
+                other => ReadError::Internal(other.to_string()),
+            })?;
+        entries
+            .into_values()
+            .next()
+            .map(Cached::Priced)
+            .ok_or(ReadError::UnknownProduct)
+    }
+
+    /// Writes products, prices those that are new or changed, and serves the prices. At most [`WRITE_BATCH`].
+    pub async fn put_products(&self, products: &[Product], cause: &str) -> Result<PutSummary, RepriceError> {
+        let now = Utc::now();
+        let ids: Vec<ProductId> = products
+            .iter()
+            .map(|product| product.product_id.clone())
+            .collect();
+        let mut transaction = self.catalogue.begin().await?;
+        let (summary, changed) = compare(&transaction.lock_products(&ids).await?, products);
+        transaction.put_products(&changed, now).await?;
+        // Unchanged products too: their price may be stored and not yet served, after a crash.
+        let entries = self.price_in(&mut transaction, &ids, cause, now).await?;
+        transaction.commit().await?;
+        self.serve(entries).await?;
+        Ok(summary)
+    }
+
+    /// What [`put_products`](Self::put_products) would do, without doing it.
+    pub async fn compare_products(&self, products: &[Product]) -> Result<PutSummary, RepriceError> {
+        let ids: Vec<ProductId> = products
+            .iter()
+            .map(|product| product.product_id.clone())
+            .collect();
+        let mut transaction = self.catalogue.begin().await?;
+        let (summary, _) = compare(&transaction.lock_products(&ids).await?, products);
+        Ok(summary)
+    }
+
+    /// Removes a product and its price everywhere; whether it was there.
+    pub async fn delete_product(&self, product_id: &ProductId, cause: &str) -> Result<bool, RepriceError> {
+        let mut transaction = self.catalogue.begin().await?;
+        let locked = transaction
+            .lock_products(std::slice::from_ref(product_id))
+            .await?;
+        let Some(revision) = transaction.next_revisions(1).await?.pop() else {
+            return Ok(false);
+        };
+        let deleted = !locked.is_empty()
+            && transaction
+                .delete_product(product_id, revision, cause, Utc::now())
+                .await?;
+        transaction.commit().await?;
+        // Also when it was gone already: a first try may have died before Redis was told.
+        self.cache.put(product_id, Cached::Gone { revision }).await?;
+        Ok(deleted)
+    }
+
+    async fn write_prices_of(
+        &self,
+        ids: &[ProductId],
+        cause: &str,
+    ) -> Result<HashMap<ProductId, Arc<PriceEntry>>, RepriceError> {
+        let mut transaction = self.catalogue.begin().await?;
+        let entries = self.price_in(&mut transaction, ids, cause, Utc::now()).await?;
+        transaction.commit().await?;
+        Ok(entries)
+    }
+
+    /// Prices the products inside a transaction and gives the entries as they will be after it, the new ones and
+    /// those that stay.
+    async fn price_in(
+        &self,
+        transaction: &mut CatalogueTransaction,
+        ids: &[ProductId],
+        cause: &str,
+        now: DateTime<Utc>,
+    ) -> Result<HashMap<ProductId, Arc<PriceEntry>>, RepriceError> {
+        let policy = Arc::clone(self.policies.snapshot().current());
+        let stored = transaction.lock_facts(ids).await?;
+        let computed: Vec<Computed<'_>> = stored.iter().map(|facts| compute(facts, &policy, now)).collect();
+        for computed in &computed {
+            match computed.list_price.explanation.outcome {
+                Outcome::Priced => self.metrics.prices_made.increment(1),
+                Outcome::Frozen => self.metrics.prices_frozen.increment(1),
+            }
+        }
+        let changed = computed.iter().filter(|computed| computed.changed).count();
+        let mut revisions = transaction.next_revisions(changed).await?.into_iter();
+        let mut writes = Vec::with_capacity(changed);
+        let mut entries = HashMap::with_capacity(computed.len());
+        for mut computed in computed {
+            if computed.changed {
+                let Some(revision) = revisions.next() else { break };
+                computed.entry.revision = revision;
+                writes.push(computed.write(cause, now)?);
+            }
+            entries.insert(computed.entry.product_id.clone(), Arc::new(computed.entry));
+        }
+        transaction.write_prices(&writes).await?;
+        Ok(entries)
+    }
+
+    async fn serve(&self, entries: HashMap<ProductId, Arc<PriceEntry>>) -> Result<(), RedisError> {
+        let products: Vec<(ProductId, Cached)> = entries
+            .into_iter()
+            .map(|(product_id, entry)| (product_id, Cached::Priced(entry)))
+            .collect();
+        self.cache.put_all(&products).await
+    }
+}
+
+/// A product's new price beside the stored one.
+struct Computed<'a> {
+    list_price: ListPrice<'a>,
+    /// The new entry, with the stored revision until it gets its own.
+    entry: PriceEntry,
+    previous: Option<Previous>,
+    changed: bool,
+}
+
+fn compute<'a>(stored: &'a StoredFacts, policy: &'a PricingPolicy, now: DateTime<Utc>) -> Computed<'a> {
+    let previous = stored.price.as_ref().map(|price| previous(price, now));
+    let facts = Facts {
+        product: &stored.product,
+        signals: &stored.signals,
+        previous,
+    };
+    let list_price = price(&facts, policy, now);
+    let product = &stored.product;
+    let entry = PriceEntry {
+        product_id: product.product_id.clone(),
+        category: product.category.as_deref().map(Into::into),
+        currency: product.currency,
+        base_price: product.base_price,
+        list_price: list_price.amount,
+        lowest: list_price.limits.lowest,
+        highest: list_price.limits.highest,
+        policy_version: policy.version,
+        revision: stored.price.as_ref().map_or(0, |price| price.entry.revision),
+        valid_until: list_price.valid_until,
+    };
+    let changed = stored.price.as_ref().is_none_or(|price| price.entry != entry);
+    Computed {
+        list_price,
+        entry,
+        previous,
+        changed,
+    }
+}
+
+impl Computed<'_> {
+    fn write(&self, cause: &str, now: DateTime<Utc>) -> Result<PriceWrite, serde_json::Error> {
+        Ok(PriceWrite {
+            entry: self.entry.clone(),
+            opening_price: self
+                .previous
+                .map_or(self.entry.list_price, |previous| previous.opening_price),
+            opened_on: now.date_naive(),
+            explanation: serde_json::to_string(&self.list_price.explanation)?,
+            previous_list_price: self.previous.map(|previous| previous.list_price),
+            cause: cause.to_owned(),
+            priced_at: now,
+        })
+    }
+}
+
+/// The price until now; on a new day, the day opens with it.
+fn previous(stored: &StoredPrice, now: DateTime<Utc>) -> Previous {
+    let list_price = stored.entry.list_price;
+    let same_day = stored.opened_on == now.date_naive();
+    Previous {
+        list_price,
+        opening_price: if same_day {
+            stored.opening_price
+        } else {
+            list_price
+        },
+    }
+}
+
+/// Which of the products are new or differ from the stored ones.
+fn compare(stored: &[Product], products: &[Product]) -> (PutSummary, Vec<Product>) {
+    let stored: HashMap<&ProductId, &Product> = stored
+        .iter()
+        .map(|product| (&product.product_id, product))
+        .collect();
+    let mut summary = PutSummary::default();
+    let mut changed = Vec::new();
+    for product in products {
+        match stored.get(&product.product_id) {
+            None => summary.created += 1,
+            Some(known) if *known != product => summary.updated += 1,
+            Some(_) => {
+                summary.unchanged += 1;
+                continue;
+            }
+        }
+        changed.push(product.clone());
+    }
+    (summary, changed)
+}
+
+fn read_error(error: &CatalogueError) -> ReadError {
+    if error.is_transient() {
+        ReadError::Unavailable(error.to_string())
+    } else {
+        ReadError::Internal(error.to_string())
+    }
+}

@@ -1,0 +1,223 @@
+//! The inventory of metrics: every name, unit and label of the engine, and the handles to record them.
+//!
+//! Each service builds one [`Metrics`], on a registry of its own, and hands it down. Handles are looked up when
+//! the service starts; recording one is an atomic addition. Names carry base units and no product identifiers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Recorder, Unit};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+/// Upper bounds of the latency histograms, in seconds: from a price out of memory to a slow import.
+const LATENCY_BUCKETS_SECONDS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5,
+    1.0, 2.5, 10.0,
+];
+
+const HTTP_REQUEST_DURATION: &str = "http_request_duration_seconds";
+const PRICE_READS: &str = "pricing_price_reads_total";
+const FILL_DURATION: &str = "pricing_fill_duration_seconds";
+const L1_ENTRIES: &str = "pricing_l1_entries";
+const L2_ERRORS: &str = "pricing_l2_errors_total";
+const PRICES_COMPUTED: &str = "pricing_prices_computed_total";
+const FAILED_OFFER_RULES: &str = "pricing_failed_offer_rules_total";
+const IMPORTED_ROWS: &str = "pricing_imported_rows_total";
+const BUILD_INFO: &str = "pricing_build_info";
+
+/// All metrics of one service.
+#[derive(Clone)]
+pub struct Metrics {
+    recorder: Arc<PrometheusRecorder>,
+    requests: Arc<RwLock<HashMap<(&'static str, u16), Histogram>>>,
+    /// Price reads answered from this process' memory.
+    pub reads_from_l1: Counter,
+    /// Price reads answered from Redis.
+    pub reads_from_l2: Counter,
+    /// Price reads that went to the catalogue.
+    pub reads_from_catalogue: Counter,
+    /// Price reads for products that do not exist.
+    pub reads_of_unknown: Counter,
+    /// How long reads of the catalogue took.
+    pub fill_duration: Histogram,
+    /// Prices held in this process.
+    pub l1_entries: Gauge,
+    /// Redis commands for prices that failed; the read went on without.
+    pub l2_errors: Counter,
+    /// List prices the rules made.
+    pub prices_made: Counter,
+    /// List prices that stayed because a rule failed.
+    pub prices_frozen: Counter,
+    /// Offer rules that failed and were passed over.
+    pub failed_offer_rules: Counter,
+    /// Rows of imports that were taken.
+    pub rows_imported: Counter,
+    /// Rows of imports that were refused.
+    pub rows_refused: Counter,
+}
+
+impl Metrics {
+    /// The metrics of this service, all zero.
+    pub fn new(service: &'static str) -> Self {
+        let builder = PrometheusBuilder::new().set_buckets_for_metric(
+            Matcher::Suffix("_duration_seconds".to_owned()),
+            LATENCY_BUCKETS_SECONDS,
+        );
+        // The buckets above are a constant, neither empty nor unordered.
+        let builder = builder.unwrap_or_default();
+        let recorder = Arc::new(builder.build_recorder());
+        let read = |from: &'static str| counter(&recorder, PRICE_READS, Some(("from", from)));
+        let computed =
+            |outcome: &'static str| counter(&recorder, PRICES_COMPUTED, Some(("outcome", outcome)));
+        let imported = |result: &'static str| counter(&recorder, IMPORTED_ROWS, Some(("result", result)));
+        let metrics = Self {
+            reads_from_l1: read("l1"),
+            reads_from_l2: read("l2"),
+            reads_from_catalogue: read("catalogue"),
+            reads_of_unknown: read("unknown"),
+            fill_duration: histogram(&recorder, FILL_DURATION, Vec::new()),
+            l1_entries: recorder.register_gauge(&metrics::Key::from_static_name(L1_ENTRIES), &METADATA),
+            l2_errors: counter(&recorder, L2_ERRORS, None),
+            prices_made: computed("priced"),
+            prices_frozen: computed("frozen"),
+            failed_offer_rules: counter(&recorder, FAILED_OFFER_RULES, None),
+            rows_imported: imported("taken"),
+            rows_refused: imported("refused"),
+            requests: Arc::default(),
+            recorder,
+        };
+        metrics.describe();
+        metrics.record_build(service);
+        metrics
+    }
+
+    /// Records an answered request. The route is its pattern, so the number of series is bounded.
+    pub fn record_request(&self, route: &'static str, status: u16, duration: Duration) {
+        let known = {
+            let requests = self.requests.read().unwrap_or_else(PoisonError::into_inner);
+            requests.get(&(route, status)).cloned()
+        };
+        let histogram = known.unwrap_or_else(|| self.register_request(route, status));
+        histogram.record(duration.as_secs_f64());
+    }
+
+    /// Everything recorded so far, in the Prometheus text format.
+    pub fn render(&self) -> String {
+        let handle = self.handle();
+        handle.run_upkeep();
+        handle.render()
+    }
+
+    /// The registry's handle.
+    fn handle(&self) -> PrometheusHandle {
+        self.recorder.handle()
+    }
+
+    fn register_request(&self, route: &'static str, status: u16) -> Histogram {
+        let labels = vec![
+            metrics::Label::new("route", route),
+            metrics::Label::new("status", status.to_string()),
+        ];
+        let histogram = histogram(&self.recorder, HTTP_REQUEST_DURATION, labels);
+        let mut requests = self.requests.write().unwrap_or_else(PoisonError::into_inner);
+        requests.entry((route, status)).or_insert(histogram).clone()
+    }
+
+    fn record_build(&self, service: &'static str) {
+        let labels = vec![
+            metrics::Label::new("service", service),
+            metrics::Label::new("version", env!("CARGO_PKG_VERSION")),
+        ];
+        let key = metrics::Key::from_parts(BUILD_INFO, labels);
+        self.recorder.register_gauge(&key, &METADATA).set(1.0);
+    }
+
+    fn describe(&self) {
+        let seconds = Some(Unit::Seconds);
+        let describe_histogram = |name: &'static str, unit, text: &'static str| {
+            self.recorder.describe_histogram(name.into(), unit, text.into());
+        };
+        describe_histogram(
+            HTTP_REQUEST_DURATION,
+            seconds,
+            "Time to answer a request, by route and status.",
+        );
+        describe_histogram(FILL_DURATION, seconds, "Time to read a price from the catalogue.");
+        let counters = [
+            (PRICE_READS, "Prices read, by where they were found."),
+            (
+                L2_ERRORS,
+                "Redis commands for prices that failed; the read went on without Redis.",
+            ),
+            (PRICES_COMPUTED, "List prices computed, by outcome."),
+            (
+                FAILED_OFFER_RULES,
+                "Offer rules that failed in a quote and were passed over.",
+            ),
+            (IMPORTED_ROWS, "Rows of product imports, by result."),
+        ];
+        for (name, text) in counters {
+            self.recorder.describe_counter(name.into(), None, text.into());
+        }
+        self.recorder
+            .describe_gauge(L1_ENTRIES.into(), None, "Prices held in this process.".into());
+        self.recorder.describe_gauge(
+            BUILD_INFO.into(),
+            None,
+            "The version that is running; always 1.".into(),
+        );
+    }
+}
+
+static METADATA: metrics::Metadata<'static> =
+    metrics::Metadata::new(module_path!(), metrics::Level::INFO, Some(module_path!()));
+
+fn counter(
+    recorder: &PrometheusRecorder,
+    name: &'static str,
+    label: Option<(&'static str, &'static str)>,
+) -> Counter {
+    let labels: Vec<metrics::Label> = label
+        .iter()
+        .map(|(key, value)| metrics::Label::new(*key, *value))
+        .collect();
+    recorder.register_counter(&metrics::Key::from_parts(name, labels), &METADATA)
+}
+
+fn histogram(recorder: &PrometheusRecorder, name: &'static str, labels: Vec<metrics::Label>) -> Histogram {
+    recorder.register_histogram(&metrics::Key::from_parts(name, labels), &METADATA)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_recorded_is_rendered() {
+        let metrics = Metrics::new("pricing-test");
+        metrics.reads_from_l1.increment(3);
+        metrics.record_request("/api/v1/price", 200, Duration::from_millis(2));
+        metrics.record_request("/api/v1/price", 200, Duration::from_millis(2));
+        let text = metrics.render();
+        assert!(
+            text.contains("pricing_price_reads_total{from=\"l1\"} 3"),
+            "{text}"
+        );
+        assert!(
+            text.contains("http_request_duration_seconds_count{route=\"/api/v1/price\",status=\"200\"} 2"),
+            "{text}"
+        );
+        assert!(
+            text.contains(
+                "http_request_duration_seconds_bucket{route=\"/api/v1/price\",status=\"200\",le=\"0.0025\"} 2"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("# TYPE pricing_fill_duration_seconds histogram")
+                || !text.contains("pricing_fill_duration_seconds_count"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! The caches' promise on a real Redis: what is newer stays.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use chrono::Utc;
+use pricing_core::cache::{Cached, PriceCache, ReadError, Tier};
+use pricing_core::domain::money::Currency;
+use pricing_core::domain::price::PriceEntry;
+use pricing_core::domain::product::ProductId;
+use pricing_core::keys::Keys;
+use pricing_core::redis::RedisConnection;
+use pricing_core::telemetry::metrics::Metrics;
+use pricing_e2e::RedisServer;
+use rust_decimal::Decimal;
+
+fn cache(redis: &RedisServer) -> Result<PriceCache> {
+    let connection = RedisConnection::open(&redis.url())?;
+    Ok(PriceCache::new(
+        100,
+        Duration::from_secs(60),
+        &connection,
+        Keys::default(),
+        Metrics::new("test"),
+    ))
+}
+
+fn entry(revision: i64) -> Result<Cached> {
+    Ok(Cached::Priced(Arc::new(PriceEntry {
+        product_id: ProductId::parse("P-1")?,
+        category: None,
+        currency: Currency::from_code("USD")?,
+        base_price: Decimal::ONE,
+        list_price: Decimal::from(revision),
+        lowest: None,
+        highest: None,
+        policy_version: 1,
+        revision,
+        valid_until: None,
+    })))
+}
+
+/// What a process with an empty memory finds.
+async fn found_in_redis(redis: &RedisServer) -> Result<Result<(i64, Tier), ReadError>> {
+    let fill = async |_| Err(ReadError::Internal("not in redis".to_owned()));
+    let fill = move |id| Box::pin(fill(id));
+    let found = cache(redis)?
+        .get_or_fill(ProductId::parse("P-1")?, Utc::now(), |_| true, fill)
+        .await;
+    Ok(found.map(|found| (found.entry.revision, found.tier)))
+}
+
+#[tokio::test]
+async fn an_older_revision_never_replaces_a_newer_one_in_redis() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let id = ProductId::parse("P-1")?;
+    let (one, other) = (cache(&redis)?, cache(&redis)?);
+    for (process, revision, expected) in [
+        (&one, 9, 9),
+        (&other, 3, 9),
+        (&other, 10, 10),
+        (&one, 9, 10),
+        (&one, 100, 100),
+    ] {
+        process.put(&id, entry(revision)?).await?;
+        assert_eq!(found_in_redis(&redis).await?, Ok((expected, Tier::L2)));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_slow_fill_cannot_bring_back_a_product_that_is_gone() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let id = ProductId::parse("P-1")?;
+    let (slow, other) = (cache(&redis)?, cache(&redis)?);
+    let gone = other.clone();
+    // The fill has read revision 5; before it is put, the product is removed with revision 6.
+    let fill = move |id: ProductId| async move {
+        let read = entry(5).map_err(|error| ReadError::Internal(error.to_string()));
+        let removed = gone.put(&id, Cached::Gone { revision: 6 }).await;
+        removed.map_err(|error| ReadError::Internal(error.to_string()))?;
+        read
+    };
+    let found = slow
+        .get_or_fill(id.clone(), Utc::now(), |_| true, fill)
+        .await
+        .context("the fill's own answer")?;
+    assert_eq!(
+        found.entry.revision, 5,
+        "the request that raced gets what it read"
+    );
+    assert_eq!(found_in_redis(&redis).await?, Err(ReadError::UnknownProduct));
+    assert!(matches!(
+        other.get_l1("P-1", Utc::now(), &|_| true),
+        Some(Err(ReadError::UnknownProduct))
+    ));
+    Ok(())
+}
+
+#[tokio::test]
+async fn many_puts_at_once_leave_the_newest_of_each() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let id = ProductId::parse("P-1")?;
+    let caches = [cache(&redis)?, cache(&redis)?, cache(&redis)?];
+    let puts = (0..300_i64).map(|number| {
+        let (process, id) = (
+            caches[usize::try_from(number % 3).unwrap_or(0)].clone(),
+            id.clone(),
+        );
+        // In an order that is neither up nor down.
+        let revision = (number * 7) % 300 + 1;
+        async move { Ok::<_, anyhow::Error>(process.put(&id, entry(revision)?).await?) }
+    });
+    futures::future::try_join_all(puts).await?;
+    assert_eq!(found_in_redis(&redis).await?, Ok((300, Tier::L2)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_redis_forgets_between_two_puts_is_put_again() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let id = ProductId::parse("P-1")?;
+    let process = cache(&redis)?;
+    process.put(&id, entry(1)?).await?;
+    let mut connection = redis.connection().await?;
+    // Scripts are gone too after a restart or a fail-over.
+    redis::cmd("SCRIPT")
+        .arg("FLUSH")
+        .query_async::<()>(&mut connection)
+        .await?;
+    redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await?;
+    process.put(&id, entry(2)?).await?;
+    assert_eq!(found_in_redis(&redis).await?, Ok((2, Tier::L2)));
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! Configuration of the listener, besides what all services share (`pricing_core::config`).
+//!
+//! | variable | default | what |
+//! |---|---|---|
+//! | `PRICING_LISTENER_LISTEN` | `127.0.0.1:8002` | the address for health and metrics |
+
+use std::net::SocketAddr;
+
+use pricing_core::config::{ConfigError, Environment, SharedConfig};
+
+/// What the listener needs to know.
+#[derive(Debug, Clone)]
+pub struct ListenerConfig {
+    /// The address for health and metrics.
+    pub listen: SocketAddr,
+    /// What all services need to know.
+    pub shared: SharedConfig,
+}
+
+impl ListenerConfig {
+    /// Reads the environment through this function; reports everything that is wrong with it at once.
+    pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut environment = Environment::new(lookup);
+        let config = Self {
+            listen: environment.address(
+                "PRICING_LISTENER_LISTEN",
+                SocketAddr::from(([127, 0, 0, 1], 8002)),
+            ),
+            shared: SharedConfig::read(&mut environment),
+        };
+        environment.finish(config)
+    }
+}

@@ -1,0 +1,38 @@
+//! `pricing-worker`: reads the configuration and runs the worker until it is told to stop.
+
+use std::process::ExitCode;
+
+use pricing_core::config::{EXIT_USAGE, process_environment};
+use pricing_worker::WorkerRunError;
+use pricing_worker::config::WorkerConfig;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config = match WorkerConfig::read(&process_environment) {
+        Ok(config) => config,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "logging has not started")]
+            {
+                eprintln!("pricing-worker: {error}");
+            }
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    pricing_core::telemetry::start_logging(&config.shared.log);
+    match serve(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the worker cannot run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: WorkerConfig) -> Result<(), WorkerRunError> {
+    let shutdown = pricing_core::shutdown::on_signal()?;
+    let listener = tokio::net::TcpListener::bind(config.listen).await?;
+    pricing_worker::run(listener, config, shutdown).await
+}
