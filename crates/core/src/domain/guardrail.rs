@@ -33,6 +33,10 @@ pub enum GuardrailName {
     MinMargin,
     /// The product's `floor_price`.
     FloorPrice,
+    /// For a quote: the lowest price that the guardrails of the list price allow.
+    LowestPrice,
+    /// For a quote: the highest price that the guardrails of the list price allow.
+    HighestPrice,
 }
 
 /// One guardrail with its limits for one product.

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 
 use super::explanation::Step;
+use super::guardrail::GuardrailName;
 use super::policy::PricingPolicy;
 use super::price::{PriceEntry, see};
 use super::rule::{Action, Change};
@@ -74,6 +75,20 @@ pub fn quote<'a>(
                 });
             }
         }
+    }
+    let allowed = entry.limits().clamp(price);
+    if allowed != price {
+        let guardrail = if allowed > price {
+            GuardrailName::LowestPrice
+        } else {
+            GuardrailName::HighestPrice
+        };
+        record(&mut steps, || Step::Guardrail {
+            guardrail,
+            before: price,
+            after: allowed,
+        });
+        price = allowed;
     }
     // Rules refuse prices that are too large to round.
     let final_price = policy
