@@ -3,6 +3,11 @@
 //! Beside each stands the bare decimal arithmetic of the same steps, so that a figure means something on any
 //! machine: read them as ratios within one run.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a bench that cannot start has nothing to measure"
+)]
+
 use chrono::{DateTime, Utc};
 use divan::{Bencher, black_box};
 use pricing_core::domain::money::Currency;

@@ -9,7 +9,7 @@ use super::explanation::Step;
 use super::guardrail::GuardrailName;
 use super::policy::PricingPolicy;
 use super::price::{PriceEntry, see};
-use super::rule::{Action, Change};
+use super::rule::{Action, Change, Rule, RuleError};
 use super::variable::{Value, Variable};
 
 /// Who asks for a price, and how.
@@ -52,56 +52,18 @@ pub fn quote<'a>(
     record(&mut steps, || Step::Start { after: price });
     for rule in &policy.offer {
         let value_of = |variable| value_of(variable, entry, shopper, price);
-        match rule.apply(price, now, &value_of) {
-            Ok(moved) => {
-                let after = moved.unwrap_or(price);
-                record(&mut steps, || Step::Rule {
-                    rule: see(rule, &value_of),
-                    applied: moved.is_some(),
-                    before: price,
-                    after,
-                });
-                if let (Action::Adjust(change), true) = (&rule.action, moved.is_some()) {
-                    kept = part_kept(kept, *change, price, after);
-                }
+        let result = rule.apply(price, now, &value_of);
+        record(&mut steps, || step_of(rule, &result, price, &value_of));
+        match result {
+            Ok(Some(after)) => {
+                kept = part_kept(kept, &rule.action, price, after);
                 price = after;
             }
-            Err(error) => {
-                failed_rules += 1;
-                record(&mut steps, || Step::RuleFailed {
-                    rule: see(rule, &value_of),
-                    problem: error.to_string(),
-                    after: price,
-                });
-            }
+            Ok(None) => {}
+            Err(_) => failed_rules += 1,
         }
     }
-    let allowed = entry.limits().clamp(price);
-    if allowed != price {
-        let guardrail = if allowed > price {
-            GuardrailName::LowestPrice
-        } else {
-            GuardrailName::HighestPrice
-        };
-        record(&mut steps, || Step::Guardrail {
-            guardrail,
-            before: price,
-            after: allowed,
-        });
-        price = allowed;
-    }
-    // Rules refuse prices that are too large to round.
-    let final_price = policy
-        .rounding
-        .shopper_price(price, entry.currency, entry.limits())
-        .unwrap_or(entry.list_price);
-    if final_price != price {
-        record(&mut steps, || Step::Rounding {
-            mode: policy.rounding.mode,
-            before: price,
-            after: final_price,
-        });
-    }
+    let final_price = bring_to_market(price, entry, policy, &mut steps);
     let discount_rate = (Decimal::ONE - kept).max(Decimal::ZERO).round_dp(4).normalize();
     Quote {
         final_price,
@@ -110,13 +72,73 @@ pub fn quote<'a>(
     }
 }
 
-/// What is left of the price after one more discount.
-fn part_kept(kept: Decimal, change: Change, before: Decimal, after: Decimal) -> Decimal {
-    let factor = match change {
-        Change::Fraction(fraction) => Decimal::ONE + fraction,
-        Change::Amount(_) => after.checked_div(before).unwrap_or(Decimal::ONE),
+/// The price within the limits, in whole minor units.
+fn bring_to_market(
+    price: Decimal,
+    entry: &PriceEntry,
+    policy: &PricingPolicy,
+    steps: &mut Option<&mut Vec<Step<'_>>>,
+) -> Decimal {
+    let limits = entry.limits();
+    let allowed = limits.clamp(price);
+    if allowed != price {
+        let guardrail = if allowed > price {
+            GuardrailName::LowestPrice
+        } else {
+            GuardrailName::HighestPrice
+        };
+        record(steps, || Step::Guardrail {
+            guardrail,
+            before: price,
+            after: allowed,
+        });
+    }
+    // `None` only for prices too large to round, which the rules refuse.
+    let rounded = policy
+        .rounding
+        .shopper_price(allowed, entry.currency, limits)
+        .unwrap_or(entry.list_price);
+    if rounded != allowed {
+        record(steps, || Step::Rounding {
+            mode: policy.rounding.mode,
+            before: allowed,
+            after: rounded,
+        });
+    }
+    rounded
+}
+
+/// What a rule did, for the explanation.
+fn step_of<'a>(
+    rule: &'a Rule,
+    result: &Result<Option<Decimal>, RuleError>,
+    price: Decimal,
+    value_of: &dyn Fn(Variable) -> Value<'a>,
+) -> Step<'a> {
+    let seen = see(rule, value_of);
+    match result {
+        Ok(moved) => Step::Rule {
+            rule: seen,
+            applied: moved.is_some(),
+            before: price,
+            after: moved.unwrap_or(price),
+        },
+        Err(error) => Step::RuleFailed {
+            rule: seen,
+            problem: error.to_string(),
+            after: price,
+        },
+    }
+}
+
+/// What is left of the price after one more `adjust`; other actions are no discounts.
+fn part_kept(kept: Decimal, action: &Action, before: Decimal, after: Decimal) -> Decimal {
+    let factor = match action {
+        Action::Adjust(Change::Fraction(fraction)) => Decimal::ONE.checked_add(*fraction),
+        Action::Adjust(Change::Amount(_)) => after.checked_div(before),
+        _ => None,
     };
-    kept.checked_mul(factor).unwrap_or(kept)
+    factor.and_then(|factor| kept.checked_mul(factor)).unwrap_or(kept)
 }
 
 fn value_of<'a>(
