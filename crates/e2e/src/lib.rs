@@ -1,1 +1,41 @@
+//! The harness of the end-to-end tests: real servers, real processes, and trouble on demand.
+//!
+//! | item | what it gives a test |
+//! |---|---|
+//! | [`RedisServer`] | a private `redis-server` that can be killed, restarted and frozen |
+//! | [`PostgresServer`] | a private PostgreSQL cluster, with a database per test |
+//! | [`ServiceProcess`] | one of the workspace's own programs, as a process |
+//! | [`ChaosProxy`] | a network between two of them that can be cut, stalled and slowed |
+//! | [`HttpClient`] | JSON requests, and the price request |
+//! | [`eventually()`] | waiting for a condition, so that no test sleeps |
+//! | [`free_port`] | a port for a service that is started as a process |
+//!
+//! Each is in the file of its name. Beneath them: `child` and `tied_command` (a process that dies with the
+//! test process), `scratch_directory` (a directory that is removed even then), `ports`, `programs`,
+//! `account`, `postgres_cluster`.
+//!
+//! Three rules hold for everything here. A server that is not installed is an error that says what to
+//! install: no test is skipped in silence. Nothing outlives the test process, however that ends. Nothing
+//! touches a server it did not start: each has its own port and directory, and is ended by its process id.
 
+mod account;
+mod chaos_proxy;
+mod child;
+mod eventually;
+mod http_client;
+mod ports;
+mod postgres_cluster;
+mod postgres_server;
+mod process;
+mod programs;
+mod redis_server;
+mod scratch_directory;
+mod tied_command;
+
+pub use chaos_proxy::ChaosProxy;
+pub use eventually::eventually;
+pub use http_client::{HttpClient, HttpReply};
+pub use ports::free_port;
+pub use postgres_server::PostgresServer;
+pub use process::ServiceProcess;
+pub use redis_server::RedisServer;

@@ -1,0 +1,38 @@
+//! Waiting for a condition. Tests call this instead of sleeping: it returns as soon as the condition
+//! holds, and says what it last saw when the condition never does.
+
+use std::time::Duration;
+
+use anyhow::{Error, Result, anyhow};
+use tokio::time::{Instant, sleep, timeout_at};
+
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Repeats `attempt` until it succeeds and returns what it returned.
+///
+/// After `patience` the error names the `condition` and carries the failure of the last attempt that
+/// finished. An attempt that hangs is abandoned at that moment too, so the wait is bounded whatever
+/// `attempt` does.
+pub async fn eventually<T>(
+    condition: &str,
+    patience: Duration,
+    mut attempt: impl AsyncFnMut() -> Result<T>,
+) -> Result<T> {
+    let deadline = Instant::now() + patience;
+    let mut last_failure = anyhow!("no attempt finished");
+    while let Ok(outcome) = timeout_at(deadline, attempt()).await {
+        match outcome {
+            Ok(value) => return Ok(value),
+            Err(failure) => last_failure = failure,
+        }
+        if Instant::now() + POLL_INTERVAL >= deadline {
+            break;
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+    Err(gave_up(condition, patience, last_failure))
+}
+
+fn gave_up(condition: &str, patience: Duration, last_failure: Error) -> Error {
+    last_failure.context(format!("waited {patience:?} in vain: {condition}"))
+}

@@ -1,0 +1,119 @@
+//! A thin JSON client for the engine's HTTP API.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+
+/// Longer than any request may take; a test that hits it has found a hang.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A client of one server. Clones share their connections.
+#[derive(Debug, Clone)]
+pub struct HttpClient {
+    base_url: String,
+    client: reqwest::Client,
+}
+
+/// A whole answer, whatever its status.
+#[derive(Debug, Clone)]
+pub struct HttpReply {
+    /// 200 and so on; an error status is an answer like any other.
+    pub status: StatusCode,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The body as it was sent: the place to look for an amount's exact digits.
+    pub text: String,
+    /// The body when its type is JSON (`problem+json` too), else `Null`.
+    pub body: Value,
+}
+
+impl HttpClient {
+    /// A client for the server at `base_url`, such as `http://127.0.0.1:8000`.
+    pub fn new(base_url: impl Into<String>) -> Result<Self> {
+        // A proxy from the environment would answer in place of a server on loopback.
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(REQUEST_TIMEOUT)
+            .build()?;
+        let base_url = base_url.into().trim_end_matches('/').to_owned();
+        Ok(Self { base_url, client })
+    }
+
+    /// Asks what a product costs a shopper.
+    pub async fn price(
+        &self,
+        product_id: &str,
+        user_location: &str,
+        is_prime_member: bool,
+    ) -> Result<HttpReply> {
+        let shopper = json!({
+            "product_id": product_id,
+            "user_location": user_location,
+            "is_prime_member": is_prime_member,
+        });
+        self.post("/api/v1/price", &shopper).await
+    }
+
+    /// GET.
+    pub async fn get(&self, path: &str) -> Result<HttpReply> {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// POST with a JSON body.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<HttpReply> {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// PUT with a JSON body.
+    pub async fn put(&self, path: &str, body: &Value) -> Result<HttpReply> {
+        self.send(self.request(Method::PUT, path).json(body)).await
+    }
+
+    /// DELETE.
+    pub async fn delete(&self, path: &str) -> Result<HttpReply> {
+        self.send(self.request(Method::DELETE, path)).await
+    }
+
+    /// The beginning of any other request: another type of body, no body, headers. [`send`](Self::send) it.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base_url))
+    }
+
+    /// Sends a request and reads the whole answer.
+    pub async fn send(&self, request: RequestBuilder) -> Result<HttpReply> {
+        let response = request.send().await?;
+        let status = response.status();
+        let headers = response.headers().clone();
+        let text = response.text().await?;
+        let body = if is_json(&headers) {
+            serde_json::from_str(&text).with_context(|| format!("{status} with a body not JSON: {text}"))?
+        } else {
+            Value::Null
+        };
+        Ok(HttpReply {
+            status,
+            headers,
+            text,
+            body,
+        })
+    }
+}
+
+impl HttpReply {
+    /// A header's value, if it was sent and is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    media_type == "application/json" || media_type.ends_with("+json")
+}

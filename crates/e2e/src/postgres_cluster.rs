@@ -1,0 +1,142 @@
+//! The directory of a PostgreSQL cluster and the programs that work on it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::account::Account;
+use crate::child::SupervisedChild;
+use crate::eventually::eventually;
+use crate::programs::PostgresPrograms;
+use crate::scratch_directory::ScratchDirectory;
+use crate::tied_command::{Signal, tied_command};
+
+const INITDB_PATIENCE: Duration = Duration::from_secs(60);
+const START_PATIENCE: Duration = Duration::from_secs(30);
+const STATEMENT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How the server is told to end. SIGQUIT is PostgreSQL's immediate shutdown: no checkpoint, for nothing
+/// needs keeping. SIGKILL would leave a System V shared memory segment behind each time, of which a system
+/// has a few thousand.
+pub(crate) const END: Signal = Signal::Quit;
+
+/// What a server is started from, and started again.
+#[derive(Debug)]
+pub(crate) struct PostgresCluster {
+    programs: PostgresPrograms,
+    account: Option<Account>,
+    directory: ScratchDirectory,
+}
+
+impl PostgresCluster {
+    pub(crate) async fn create() -> Result<Self> {
+        let programs = PostgresPrograms::find()?;
+        let directory = ScratchDirectory::new("postgres")?;
+        let account = Account::unprivileged_owner_of(directory.path())?;
+        let cluster = Self {
+            programs,
+            account,
+            directory,
+        };
+        cluster.initialise().await?;
+        Ok(cluster)
+    }
+
+    async fn initialise(&self) -> Result<()> {
+        let mut command = tied_command(&self.programs.initdb, Signal::Kill, self.account)?;
+        command.args(["--username=postgres", "--auth=trust", "--no-sync"]);
+        command.args(["--encoding=UTF8", "--locale=C"]);
+        command.arg("--pgdata").arg(self.data());
+        let mut initdb = self.spawn("initdb", command)?;
+        let status = initdb.wait(INITDB_PATIENCE).await?;
+        ensure!(
+            status.success(),
+            "initdb failed ({status}):\n{}",
+            initdb.output()?
+        );
+        Ok(())
+    }
+
+    pub(crate) async fn launch(&self, port: u16) -> Result<SupervisedChild> {
+        let mut command = tied_command(&self.programs.postgres, END, self.account)?;
+        command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
+        command.arg("-k").arg(self.directory());
+        command.arg("-D").arg(self.data());
+        command.args(["--fsync=off", "--full_page_writes=off", "--max_connections=200"]);
+        // In files of the cluster, so that a killed server leaves nothing in /dev/shm.
+        command.arg("--dynamic_shared_memory_type=mmap");
+        let mut process = self.spawn("postgres", command)?;
+        let ready = eventually("postgres answers", START_PATIENCE, async || {
+            self.answers(port).await
+        });
+        process.until_ready(ready).await?;
+        Ok(process)
+    }
+
+    /// Checks that the server on `port` answers queries and serves this cluster, not another's.
+    async fn answers(&self, port: u16) -> Result<()> {
+        let served = self.execute(port, "postgres", "SHOW data_directory").await?;
+        ensure!(
+            Path::new(served.trim()) == self.data(),
+            "port {port} serves {served}"
+        );
+        Ok(())
+    }
+
+    pub(crate) async fn execute(&self, port: u16, database: &str, statement: &str) -> Result<String> {
+        let mut command = Command::new(&self.programs.psql);
+        without_postgres_settings(&mut command);
+        command.args([
+            "--no-psqlrc",
+            "--no-password",
+            "--tuples-only",
+            "--no-align",
+            "--quiet",
+        ]);
+        command.args([
+            "--host=127.0.0.1",
+            "--username=postgres",
+            "--port",
+            &port.to_string(),
+        ]);
+        command.args(["--dbname", database, "--command", statement]);
+        command.stdin(Stdio::null());
+        let mut command = tokio::process::Command::from(command);
+        let running = command.kill_on_drop(true).output();
+        let finished = tokio::time::timeout(STATEMENT_PATIENCE, running).await;
+        let finished = finished.with_context(|| format!("no answer to `{statement}`"))??;
+        if !finished.status.success() {
+            bail!(
+                "`{statement}` failed: {}",
+                String::from_utf8_lossy(&finished.stderr).trim()
+            );
+        }
+        Ok(String::from_utf8_lossy(&finished.stdout).into_owned())
+    }
+
+    fn spawn(&self, name: &str, mut command: Command) -> Result<SupervisedChild> {
+        without_postgres_settings(&mut command);
+        // The current directory may be closed to the account that the program runs under.
+        command.current_dir(self.directory());
+        SupervisedChild::spawn(name, command, &self.directory().join("output.log"))
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory().join("data")
+    }
+}
+
+/// Drops `PGDATA`, `PGSSLMODE` and their kin, which a developer may have set for another server.
+fn without_postgres_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PG") {
+            command.env_remove(name);
+        }
+    }
+}

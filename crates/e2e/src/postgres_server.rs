@@ -1,0 +1,102 @@
+//! A private PostgreSQL cluster.
+//!
+//! Starting one costs a second or two, so the tests of one binary share one and take a database each: a
+//! `static` `tokio::sync::OnceCell` in the tests' support module. A `static` is never dropped, and need not
+//! be: the server and its directory go with the process (see `child` and `scratch_directory`).
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::child::SupervisedChild;
+use crate::eventually::eventually;
+use crate::ports::on_free_port;
+use crate::postgres_cluster::{END, PostgresCluster};
+
+/// Enough for one launch that fails late and another that succeeds.
+const RESTART_PATIENCE: Duration = Duration::from_secs(65);
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A PostgreSQL server on a loopback port with a cluster of its own. Ended on drop.
+// Fields are dropped in order: the process before its directory.
+#[derive(Debug)]
+pub struct PostgresServer {
+    process: SupervisedChild,
+    port: u16,
+    cluster: PostgresCluster,
+}
+
+impl PostgresServer {
+    /// Makes an empty cluster, starts a server on it and waits until it answers a query.
+    pub async fn start() -> Result<Self> {
+        let cluster = PostgresCluster::create().await?;
+        let (process, port) = on_free_port(async |port| Ok((cluster.launch(port).await?, port))).await?;
+        Ok(Self {
+            process,
+            port,
+            cluster,
+        })
+    }
+
+    /// `postgres://postgres@127.0.0.1:{port}/{database}`. The database `postgres` exists from the start.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@{}/{database}", self.address())
+    }
+
+    /// Where it listens; what a [`ChaosProxy`](crate::ChaosProxy) is put in front of.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// The port, the same after a restart.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The directory with the cluster in `data` and the server's `output.log`.
+    pub fn directory(&self) -> &Path {
+        self.cluster.directory()
+    }
+
+    /// Makes an empty database and returns its URL. A test names it after itself, so no two share one.
+    pub async fn create_database(&self, name: &str) -> Result<String> {
+        let plain = name
+            .chars()
+            .all(|letter| matches!(letter, 'a'..='z' | '0'..='9' | '_'));
+        ensure!(plain && name.len() < 64, "`{name}` is not a plain database name");
+        self.execute("postgres", &format!("CREATE DATABASE {name}"))
+            .await?;
+        Ok(self.url(name))
+    }
+
+    /// Runs one SQL statement as superuser; returns the rows, one a line, their fields separated by `|`.
+    pub async fn execute(&self, database: &str, statement: &str) -> Result<String> {
+        self.cluster.execute(self.port, database, statement).await
+    }
+
+    /// SIGKILL to the server: clients see their connections break.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Starts it again, after killing it if it runs, on the same port with the same cluster.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        // It refuses to start while a process of its predecessor is still going away.
+        self.process = eventually("postgres restarts on its port", RESTART_PATIENCE, async || {
+            self.cluster.launch(self.port).await
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        if self.process.signal(END).is_ok() {
+            self.process.wait_blocking(SHUTDOWN_PATIENCE);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The workspace's own programs, run as processes.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::child::SupervisedChild;
+use crate::eventually::eventually;
+use crate::http_client::HttpClient;
+use crate::scratch_directory::ScratchDirectory;
+use crate::tied_command::{Signal, tied_command};
+
+const READY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The only variables a service inherits: a developer's own configuration must not reach a test.
+const INHERITED_VARIABLES: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "RUST_BACKTRACE"];
+
+/// A running service. Killed on drop.
+// Fields are dropped in order: the process before its directory.
+#[derive(Debug)]
+pub struct ServiceProcess {
+    process: SupervisedChild,
+    _directory: ScratchDirectory,
+}
+
+impl ServiceProcess {
+    /// Starts one of the workspace's programs by name, such as `pricing-api`, from the target directory
+    /// that the test itself was built into. Its environment is `environment` and little else.
+    pub fn start(binary_name: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Result<Self> {
+        Self::start_program(&workspace_binary(binary_name)?, environment, arguments)
+    }
+
+    /// As [`start`](Self::start), for a program anywhere.
+    pub fn start_program(program: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Result<Self> {
+        let directory = ScratchDirectory::new("service")?;
+        let mut command = tied_command(program, Signal::Kill, None)?;
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(inherited_environment())
+            .envs(environment.iter().copied());
+        command.current_dir(directory.path());
+        let name = program
+            .file_name()
+            .unwrap_or(program.as_os_str())
+            .to_string_lossy();
+        let process = SupervisedChild::spawn(&name, command, &directory.path().join("output.log"))?;
+        Ok(Self {
+            process,
+            _directory: directory,
+        })
+    }
+
+    /// Waits until `GET {base_url}/readyz` says 200; fails at once when the process ends instead.
+    pub async fn wait_until_ready(&mut self, base_url: &str) -> Result<()> {
+        let client = HttpClient::new(base_url)?;
+        let ready = eventually("GET /readyz says 200", READY_PATIENCE, async || {
+            let reply = client.get("/readyz").await?;
+            ensure!(
+                reply.status.as_u16() == 200,
+                "it says {}: {}",
+                reply.status,
+                reply.text
+            );
+            Ok(())
+        });
+        self.process.until_ready(ready).await
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// SIGKILL: the process gets no chance to finish anything.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// SIGTERM, and waits for the process to finish in its own way; an error when that takes longer than
+    /// `patience`.
+    pub async fn terminate(&mut self, patience: Duration) -> Result<ExitStatus> {
+        self.process.signal(Signal::Terminate)?;
+        self.process.wait(patience).await
+    }
+
+    /// Waits for a process that ends by itself.
+    pub async fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
+        self.process.wait(patience).await
+    }
+
+    /// Everything it has written so far, to either stream.
+    pub fn output(&self) -> Result<String> {
+        self.process.output()
+    }
+}
+
+/// `target/{profile}/{name}`: the test executable is in `deps` there.
+fn workspace_binary(name: &str) -> Result<PathBuf> {
+    let test_executable = env::current_exe()?;
+    let directory = test_executable
+        .ancestors()
+        .nth(2)
+        .with_context(|| format!("{} has no target directory", test_executable.display()))?;
+    let binary = directory.join(name);
+    ensure!(
+        binary.is_file(),
+        "{} does not exist: run `cargo build --workspace --bins` first",
+        binary.display()
+    );
+    Ok(binary)
+}
+
+fn inherited_environment() -> impl Iterator<Item = (&'static str, std::ffi::OsString)> {
+    INHERITED_VARIABLES
+        .into_iter()
+        .filter_map(|name| env::var_os(name).map(|value| (name, value)))
+}

@@ -1,0 +1,69 @@
+//! Finding the servers' programs, and saying what to install when one is missing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow, ensure};
+
+/// The programs of one PostgreSQL installation, all of the same version.
+#[derive(Debug, Clone)]
+pub(crate) struct PostgresPrograms {
+    pub(crate) initdb: PathBuf,
+    pub(crate) postgres: PathBuf,
+    pub(crate) psql: PathBuf,
+}
+
+impl PostgresPrograms {
+    /// Looks on `PATH`, then where Debian keeps what it leaves out of `PATH`; there the newest wins.
+    pub(crate) fn find() -> Result<Self> {
+        let directory = postgres_directory_on_path()
+            .or_else(newest_debian_directory)
+            .ok_or_else(|| {
+                anyhow!("initdb is neither on PATH nor in /usr/lib/postgresql/*/bin: install postgresql")
+            })?;
+        let programs = Self {
+            initdb: directory.join("initdb"),
+            postgres: directory.join("postgres"),
+            psql: directory.join("psql"),
+        };
+        for program in [&programs.postgres, &programs.psql] {
+            ensure!(
+                program.exists(),
+                "{} does not exist: install the server and the client of postgresql",
+                program.display()
+            );
+        }
+        Ok(programs)
+    }
+}
+
+/// The full path of a program on `PATH`; the error names the `package` that brings it.
+pub(crate) fn find_program(name: &str, package: &str) -> Result<PathBuf> {
+    on_path(name).ok_or_else(|| anyhow!("{name} is not on PATH: install {package}"))
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Follows links first: a lone link to `initdb` on `PATH` has no `psql` beside it, its target has.
+fn postgres_directory_on_path() -> Option<PathBuf> {
+    let initdb = fs::canonicalize(on_path("initdb")?).ok()?;
+    initdb.parent().map(Path::to_path_buf)
+}
+
+fn newest_debian_directory() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+    versions
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let directory = entry.path().join("bin");
+            directory.join("initdb").is_file().then_some((version, directory))
+        })
+        .max()
+        .map(|(_, directory)| directory)
+}

@@ -1,0 +1,139 @@
+//! A private Redis, durable as the engine asks of the real one: append-only file, fsync always.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
+
+use crate::child::SupervisedChild;
+use crate::eventually::eventually;
+use crate::ports::on_free_port;
+use crate::programs::find_program;
+use crate::scratch_directory::ScratchDirectory;
+use crate::tied_command::{Signal, tied_command};
+
+const START_PATIENCE: Duration = Duration::from_secs(20);
+/// Enough for one launch that fails late and another that succeeds.
+const RESTART_PATIENCE: Duration = Duration::from_secs(45);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A `redis-server` on a loopback port with a directory of its own. Killed on drop.
+// Fields are dropped in order: the process before its directory.
+#[derive(Debug)]
+pub struct RedisServer {
+    process: SupervisedChild,
+    port: u16,
+    directory: ScratchDirectory,
+}
+
+impl RedisServer {
+    /// Starts an empty server and waits until it answers.
+    pub async fn start() -> Result<Self> {
+        let directory = ScratchDirectory::new("redis")?;
+        let (process, port) =
+            on_free_port(async |port| Ok((launch(directory.path(), port).await?, port))).await?;
+        Ok(Self {
+            process,
+            port,
+            directory,
+        })
+    }
+
+    /// `redis://127.0.0.1:{port}`
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address())
+    }
+
+    /// Where it listens; what a [`ChaosProxy`](crate::ChaosProxy) is put in front of.
+    pub fn address(&self) -> SocketAddr {
+        address(self.port)
+    }
+
+    /// The port, the same after a restart.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The directory with its append-only file and its `output.log`.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A connection of the test's own, not through any proxy.
+    pub async fn connection(&self) -> Result<MultiplexedConnection> {
+        connect(self.port).await
+    }
+
+    /// SIGKILL: what was not on disk is lost, clients see their connections break.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Starts it again, after killing it if it runs, on the same port with the same directory.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        let directory = self.directory.path();
+        self.process = eventually(
+            "redis-server restarts on its port",
+            RESTART_PATIENCE,
+            async || launch(directory, self.port).await,
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// SIGSTOP: connections stay open and new ones are accepted by the kernel, but nothing is answered.
+    pub fn pause(&mut self) -> Result<()> {
+        self.process.signal(Signal::Stop)
+    }
+
+    /// SIGCONT: ends a [`pause`](Self::pause).
+    pub fn resume(&mut self) -> Result<()> {
+        self.process.signal(Signal::Continue)
+    }
+}
+
+async fn launch(directory: &Path, port: u16) -> Result<SupervisedChild> {
+    let program = find_program("redis-server", "redis-server")?;
+    let mut command = tied_command(program, Signal::Kill, None)?;
+    command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
+    command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""]);
+    command.arg("--dir").arg(directory);
+    let mut process = SupervisedChild::spawn("redis-server", command, &directory.join("output.log"))?;
+    let process_id = process.id();
+    let ready = eventually("redis-server answers", START_PATIENCE, async || {
+        answers_as(process_id, port).await
+    });
+    process.until_ready(ready).await?;
+    Ok(process)
+}
+
+/// Checks that the server on `port` has loaded its data and is the one that was started.
+async fn answers_as(process_id: u32, port: u16) -> Result<()> {
+    let mut connection = connect(port).await?;
+    let _: String = redis::cmd("PING").query_async(&mut connection).await?;
+    let info: String = redis::cmd("INFO")
+        .arg("server")
+        .query_async(&mut connection)
+        .await?;
+    let expected = format!("process_id:{process_id}");
+    ensure!(
+        info.lines().any(|line| line == expected),
+        "port {port} belongs to another redis-server"
+    );
+    Ok(())
+}
+
+async fn connect(port: u16) -> Result<MultiplexedConnection> {
+    let client = redis::Client::open(format!("redis://{}", address(port)))?;
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
+    let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+    connection.with_context(|| format!("no connection to redis on port {port}"))
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}

@@ -1,0 +1,11 @@
+//! The end-to-end tests: one binary, so that it is linked once and its tests share one PostgreSQL.
+//!
+//! Here goes what needs a live server or more than one process. What does not is tested in its own crate.
+//!
+//! | module | what goes there |
+//! |---|---|
+//! | `harness` | the harness does what the other tests rely on |
+//! | `support` | what tests of several modules share; no tests |
+
+mod harness;
+mod support;
