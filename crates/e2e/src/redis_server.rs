@@ -1,7 +1,7 @@
 //! A private Redis, durable as the engine asks of the real one: append-only file, fsync always.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -25,6 +25,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct RedisServer {
     process: SupervisedChild,
+    program: PathBuf,
     port: u16,
     directory: ScratchDirectory,
 }
@@ -32,11 +33,13 @@ pub struct RedisServer {
 impl RedisServer {
     /// Starts an empty server and waits until it answers.
     pub async fn start() -> Result<Self> {
+        let program = find_program("redis-server", "redis-server")?;
         let directory = ScratchDirectory::new("redis")?;
         let (process, port) =
-            on_free_port(async |port| Ok((launch(directory.path(), port).await?, port))).await?;
+            on_free_port(async |port| Ok((launch(&program, directory.path(), port).await?, port))).await?;
         Ok(Self {
             process,
+            program,
             port,
             directory,
         })
@@ -79,7 +82,7 @@ impl RedisServer {
         self.process = eventually(
             "redis-server restarts on its port",
             RESTART_PATIENCE,
-            async || launch(directory, self.port).await,
+            async || launch(&self.program, directory, self.port).await,
         )
         .await?;
         Ok(())
@@ -96,8 +99,7 @@ impl RedisServer {
     }
 }
 
-async fn launch(directory: &Path, port: u16) -> Result<SupervisedChild> {
-    let program = find_program("redis-server", "redis-server")?;
+async fn launch(program: &Path, directory: &Path, port: u16) -> Result<SupervisedChild> {
     let mut command = tied_command(program, Signal::Kill, None)?;
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
     command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""]);
