@@ -6,4 +6,5 @@
 //! Things flow one way. A write goes facts → [`domain::price`] → catalogue → caches; a read goes caches →
 //! (on a miss) catalogue → [`domain::quote`]. Where next: [`domain`] for what a price is.
 
+pub mod catalogue;
 pub mod domain;

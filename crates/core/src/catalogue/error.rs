@@ -1,0 +1,185 @@
+//! What can go wrong with the catalogue, sorted by what the caller can do about it.
+
+use std::time::Duration;
+
+use sqlx::migrate::MigrateError;
+
+/// Why the catalogue did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// The URL names no database. Says nothing of the URL itself, which may hold a password.
+    #[error(
+        "the database URL is not usable: {reason} \
+         (allowed: sqlite:///absolute/path.db, sqlite://relative/path.db, postgres://user:password@host:port/name)"
+    )]
+    InvalidUrl {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The database cannot do it at the moment: it is away, busy, full, shutting down, or ended one of two
+    /// transactions that waited for each other. The same call may succeed later.
+    #[error("the database is not available: {cause}")]
+    Unavailable {
+        /// What the driver reported.
+        cause: sqlx::Error,
+    },
+    /// No answer within the time limit; whether the statement took effect is unknown. The same call may succeed
+    /// later.
+    #[error("the database did not answer within {limit:?}")]
+    TimedOut {
+        /// How long the answer was awaited.
+        limit: Duration,
+    },
+    /// An earlier statement of the transaction failed or was abandoned, so there is nothing to commit. The whole
+    /// transaction may succeed if it is begun again.
+    #[error("the transaction cannot be committed, as one of its statements did not finish")]
+    TransactionFailed,
+    /// The database holds what this program cannot read.
+    #[error("the database holds {what}")]
+    Corrupt {
+        /// What it holds, and where.
+        what: String,
+    },
+    /// The tables could not be brought to the form this program knows.
+    #[error("the tables cannot be brought up to date: {cause}")]
+    Migration {
+        /// What the migration reported.
+        cause: MigrateError,
+    },
+    /// The database refused, and would again: no such database, no permission, a constraint.
+    #[error("the database refused: {cause}")]
+    Refused {
+        /// What the driver reported.
+        cause: sqlx::Error,
+    },
+}
+
+impl CatalogueError {
+    /// Whether the same call, or the transaction begun again, may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } | Self::TimedOut { .. } | Self::TransactionFailed => true,
+            Self::InvalidUrl { .. }
+            | Self::Corrupt { .. }
+            | Self::Migration { .. }
+            | Self::Refused { .. } => false,
+        }
+    }
+
+    /// Something in the database that this program cannot read.
+    pub(super) fn corrupt(column: &str, problem: impl std::fmt::Display) -> Self {
+        Self::Corrupt {
+            what: format!("an unreadable {column}: {problem}"),
+        }
+    }
+}
+
+impl From<sqlx::Error> for CatalogueError {
+    fn from(cause: sqlx::Error) -> Self {
+        use sqlx::Error;
+        match &cause {
+            Error::Io(_)
+            | Error::PoolTimedOut
+            | Error::PoolClosed
+            | Error::WorkerCrashed
+            | Error::BeginFailed => Self::Unavailable { cause },
+            Error::Database(refusal) => match Refusal::of_code(refusal.code().as_deref()) {
+                Refusal::Passing => Self::Unavailable { cause },
+                Refusal::Damaged => Self::Corrupt {
+                    what: format!("damaged data: {cause}"),
+                },
+                Refusal::Lasting => Self::Refused { cause },
+            },
+            Error::ColumnDecode { .. } | Error::Decode(_) => Self::Corrupt {
+                what: format!("an unreadable value: {cause}"),
+            },
+            _ => Self::Refused { cause },
+        }
+    }
+}
+
+impl From<MigrateError> for CatalogueError {
+    fn from(cause: MigrateError) -> Self {
+        match cause {
+            MigrateError::Execute(cause) => cause.into(),
+            MigrateError::ExecuteMigration(cause, version) => match cause.into() {
+                passing @ Self::Unavailable { .. } => passing,
+                Self::Refused { cause } => Self::Migration {
+                    cause: MigrateError::ExecuteMigration(cause, version),
+                },
+                other => other,
+            },
+            cause => Self::Migration { cause },
+        }
+    }
+}
+
+/// What an error code of a database means to the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    Passing,
+    Damaged,
+    Lasting,
+}
+
+impl Refusal {
+    /// The codes of the two databases cannot be confused: PostgreSQL's have five characters, SQLite's are
+    /// numbers below 10,000.
+    fn of_code(code: Option<&str>) -> Self {
+        match code {
+            Some(code) if code.len() == 5 => Self::of_sql_state(code),
+            Some(code) => Self::of_sqlite_code(code),
+            None => Self::Lasting,
+        }
+    }
+
+    fn of_sql_state(code: &str) -> Self {
+        match code {
+            // Serialization failure, deadlock; lock not available; query cancelled by its time limit; the server
+            // is shutting down, crashed or starting; a session ended for idling in a transaction.
+            "40001" | "40P01" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03"
+            | "25P04" => Self::Passing,
+            // Damaged data and index.
+            "XX001" | "XX002" => Self::Damaged,
+            // Connection exceptions; insufficient resources, a full disk among them; system errors.
+            _ if ["08", "53", "58"].iter().any(|class| code.starts_with(class)) => Self::Passing,
+            _ => Self::Lasting,
+        }
+    }
+
+    fn of_sqlite_code(code: &str) -> Self {
+        // The low byte is the primary code, the rest its refinement.
+        match code.parse::<u32>().map(|code| code & 0xff) {
+            // BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL, PROTOCOL.
+            Ok(5 | 6 | 7 | 9 | 10 | 13 | 15) => Self::Passing,
+            // CORRUPT, NOTADB.
+            Ok(11 | 26) => Self::Damaged,
+            _ => Self::Lasting,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_say_whether_to_try_again() {
+        for (code, expected) in [
+            (Some("40P01"), Refusal::Passing),
+            (Some("57014"), Refusal::Passing),
+            (Some("53100"), Refusal::Passing),
+            (Some("23505"), Refusal::Lasting),
+            (Some("3D000"), Refusal::Lasting),
+            (Some("XX001"), Refusal::Damaged),
+            (Some("5"), Refusal::Passing),
+            (Some("517"), Refusal::Passing),
+            (Some("13"), Refusal::Passing),
+            (Some("11"), Refusal::Damaged),
+            (Some("1555"), Refusal::Lasting),
+            (None, Refusal::Lasting),
+        ] {
+            assert_eq!(Refusal::of_code(code), expected, "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The catalogue: the facts of the engine in a SQL database.
+//!
+//! Here: products, signals, policies, prices and their history, in SQLite (one host, nothing to set up) or in
+//! PostgreSQL. Never here: what a price is (see [`domain`](crate::domain)), when to compute one, and caches.
+//!
+//! Each store has its SQL in its own files; what differs is the language and how rows are locked. What both
+//! promise is the same, and the contract tests hold them to it: exact digits, instants to the microsecond, no
+//! older fact over a newer one, and errors that say whether to try again ([`CatalogueError::is_transient`]).
+//!
+//! Reads are methods of [`Catalogue`], one statement each; writes go through a [`CatalogueTransaction`]. Where
+//! next: `sqlite` and `postgres` for the SQL, `session` for time limits and connections that went wrong,
+//! `migrations/` for the tables and why they are as they are. Who calls this: `reprice` and the API's routes.
+
+mod error;
+mod postgres;
+mod read_rows;
+mod session;
+mod sqlite;
+mod stored;
+mod transaction;
+mod write_rows;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+
+pub use self::error::CatalogueError;
+pub use self::postgres::PostgresCatalogue;
+pub use self::sqlite::SqliteCatalogue;
+pub use self::stored::{
+    MAX_CAUSE_CHARS, NewPolicy, PriceChange, PriceWrite, StoredFacts, StoredPolicy, StoredPrice,
+};
+pub use self::transaction::CatalogueTransaction;
+use crate::domain::product::{Product, ProductId};
+use crate::domain::signal::Signals;
+
+/// Bounds on what the catalogue takes from the machine, and from its callers' patience.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CatalogueSettings {
+    /// Connections to PostgreSQL; for SQLite, readers, beside the one writer.
+    pub max_connections: u32,
+    /// The longest wait for a connection, whether for a free one or for the server to accept a new one.
+    pub connect_timeout: Duration,
+    /// The longest run of one statement, waiting for locks included. A transaction that idles for longer is
+    /// ended too: its process may be frozen, with rows locked.
+    pub statement_timeout: Duration,
+}
+
+impl Default for CatalogueSettings {
+    fn default() -> Self {
+        Self {
+            max_connections: 16,
+            connect_timeout: Duration::from_secs(3),
+            statement_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The facts of the engine. A clone is a handle to the same connections.
+#[derive(Debug, Clone)]
+pub enum Catalogue {
+    /// A file on this host.
+    Sqlite(SqliteCatalogue),
+    /// A PostgreSQL server.
+    Postgres(PostgresCatalogue),
+}
+
+/// Calls the same method of whichever store it is.
+macro_rules! on_store {
+    ($catalogue:expr, $store:ident => $call:expr) => {
+        match $catalogue {
+            Catalogue::Sqlite($store) => $call,
+            Catalogue::Postgres($store) => $call,
+        }
+    };
+}
+
+impl Catalogue {
+    /// Opens the database and brings its tables up to date; safe when several processes do so at once.
+    ///
+    /// `sqlite:///absolute/path.db` and `sqlite://relative/path.db` name a file, which is created if absent;
+    /// `?synchronous=full` makes every commit survive a loss of power. `postgres://…` names a database that
+    /// exists.
+    pub async fn open(url: &str, settings: CatalogueSettings) -> Result<Self, CatalogueError> {
+        match url.split_once("://") {
+            Some(("sqlite", _)) => SqliteCatalogue::open(url, settings).await.map(Self::Sqlite),
+            Some(("postgres" | "postgresql", _)) => {
+                PostgresCatalogue::open(url, settings).await.map(Self::Postgres)
+            }
+            _ => Err(CatalogueError::InvalidUrl {
+                reason: "it begins with none of sqlite://, postgres:// and postgresql://".to_owned(),
+            }),
+        }
+    }
+
+    /// Which database it is, as telemetry names it: `sqlite` or `postgresql`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "sqlite",
+            Self::Postgres(_) => "postgresql",
+        }
+    }
+
+    /// Whether the database answers a query that reads a table.
+    pub async fn check(&self) -> Result<(), CatalogueError> {
+        on_store!(self, store => store.check().await)
+    }
+
+    /// The version of the database's software.
+    pub async fn version(&self) -> Result<String, CatalogueError> {
+        on_store!(self, store => store.version().await)
+    }
+
+    /// Waits for what is running and closes every connection. Later calls fail.
+    pub async fn close(&self) {
+        on_store!(self, store => store.close().await);
+    }
+
+    /// A product.
+    pub async fn product(&self, id: &ProductId) -> Result<Option<Product>, CatalogueError> {
+        on_store!(self, store => store.product(id).await)
+    }
+
+    /// The signals of a product, its own and its category's. Those of a product that is not in the catalogue
+    /// are its own, if it has any.
+    pub async fn signals(&self, id: &ProductId) -> Result<Signals, CatalogueError> {
+        on_store!(self, store => store.signals(id).await)
+    }
+
+    /// The price of a product in effect.
+    pub async fn stored_price(&self, id: &ProductId) -> Result<Option<StoredPrice>, CatalogueError> {
+        on_store!(self, store => store.stored_price(id).await)
+    }
+
+    /// Why the price in effect is what it is: JSON, byte for byte as it was written.
+    pub async fn explanation(&self, id: &ProductId) -> Result<Option<String>, CatalogueError> {
+        on_store!(self, store => store.explanation(id).await)
+    }
+
+    /// The latest changes of a product's list price, newest first. Those of a removed product are kept.
+    pub async fn price_changes(
+        &self,
+        id: &ProductId,
+        limit: u32,
+    ) -> Result<Vec<PriceChange>, CatalogueError> {
+        on_store!(self, store => store.price_changes(id, limit).await)
+    }
+
+    /// The identifiers after the given one, in the order of their bytes. A page begins where the last one ended,
+    /// so what is added or removed meanwhile shifts nothing.
+    pub async fn product_ids(
+        &self,
+        after: Option<&ProductId>,
+        limit: u32,
+    ) -> Result<Vec<ProductId>, CatalogueError> {
+        // Every identifier is longer than the empty text, and so comes after it.
+        let after = after.map_or("", ProductId::as_str);
+        on_store!(self, store => store.product_ids(after, limit).await)
+    }
+
+    /// How many products there are.
+    pub async fn count_products(&self) -> Result<u64, CatalogueError> {
+        on_store!(self, store => store.count_products().await)
+    }
+
+    /// By what prices are multiplied at each location that has a factor.
+    pub async fn location_factors(&self) -> Result<HashMap<String, Decimal>, CatalogueError> {
+        on_store!(self, store => store.location_factors().await)
+    }
+
+    /// The latest policies, newest first.
+    pub async fn latest_policies(&self, limit: u32) -> Result<Vec<StoredPolicy>, CatalogueError> {
+        on_store!(self, store => store.latest_policies(limit).await)
+    }
+
+    /// Publishes the policy as version 1 unless there is one already; safe when several processes do so at once.
+    pub async fn publish_first_policy(
+        &self,
+        policy: &NewPolicy,
+        now: DateTime<Utc>,
+    ) -> Result<(), CatalogueError> {
+        on_store!(self, store => store.publish_first_policy(policy, now).await)
+    }
+
+    /// Publishes the policy and returns its version: one more than the latest, never the same twice.
+    pub async fn publish_policy(
+        &self,
+        policy: &NewPolicy,
+        now: DateTime<Utc>,
+    ) -> Result<i64, CatalogueError> {
+        on_store!(self, store => store.publish_policy(policy, now).await)
+    }
+
+    /// Begins a transaction. SQLite admits one at a time, so keep it short and compute nothing long inside.
+    pub async fn begin(&self) -> Result<CatalogueTransaction, CatalogueError> {
+        match self {
+            Self::Sqlite(store) => store.begin().await.map(CatalogueTransaction::sqlite),
+            Self::Postgres(store) => store.begin().await.map(CatalogueTransaction::postgres),
+        }
+    }
+}

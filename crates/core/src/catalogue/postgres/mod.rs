@@ -1,0 +1,277 @@
+//! The catalogue in a PostgreSQL database: opening it, and reading.
+
+mod transaction;
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Postgres, query, query_as, query_scalar, raw_sql};
+
+pub(super) use self::transaction::PostgresTransaction;
+use super::CatalogueSettings;
+use super::error::CatalogueError;
+use super::read_rows::{ChangeRecord, PriceRecord, ProductRecord, SignalRecord};
+use super::read_rows::{count, location_factors, product_ids, read_all};
+use super::session::Session;
+use super::stored::{NewPolicy, PriceChange, StoredPolicy, StoredPrice};
+use crate::domain::product::{Product, ProductId};
+use crate::domain::signal::Signals;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+macro_rules! product_columns {
+    () => {
+        "product_id, name, category, brand, currency, base_price::text, unit_cost::text, floor_price::text, \
+         ceiling_price::text, attributes"
+    };
+}
+macro_rules! price_columns {
+    () => {
+        "product_id, revision, category, currency, base_price::text, list_price::text, lowest::text, \
+         highest::text, policy_version, valid_until, opening_price::text, opened_on"
+    };
+}
+use {price_columns, product_columns};
+
+const PRODUCT: &str = concat!(
+    "SELECT ",
+    product_columns!(),
+    " FROM products WHERE product_id = $1"
+);
+const PRICE: &str = concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = $1");
+const SIGNALS: &str = "
+    SELECT subject_kind, subject, kind, source, value::text, observed_at
+    FROM signals WHERE subject_kind = 'product' AND subject = $1
+    UNION ALL
+    SELECT subject_kind, subject, kind, source, value::text, observed_at
+    FROM products JOIN signals ON subject_kind = 'category' AND subject = category
+    WHERE product_id = $1";
+const PRICE_CHANGES: &str = "
+    SELECT product_id, revision, old_list_price::text, new_list_price::text, currency, policy_version, cause,
+           changed_at
+    FROM price_changes WHERE product_id = $1 ORDER BY revision DESC LIMIT $2";
+const LOCATION_FACTORS: &str = "
+    SELECT subject, value::text FROM signals
+    WHERE subject_kind = 'location' AND kind = 'location_factor' ORDER BY observed_at, source";
+const LATEST_POLICIES: &str = "
+    SELECT version, name, source, author, note, published_at
+    FROM policies ORDER BY version DESC LIMIT $1";
+// Conflicts with itself but not with reading: of two who publish, the second waits and then sees the first's
+// version. Without it both would see the same latest version.
+const LOCK_POLICIES: &str = "LOCK TABLE policies IN SHARE ROW EXCLUSIVE MODE";
+const PUBLISH_POLICY: &str = "
+    INSERT INTO policies (version, name, source, author, note, published_at)
+    SELECT coalesce(max(version), 0) + 1, $1, $2, $3, $4, $5 FROM policies
+    RETURNING version";
+const PUBLISH_FIRST_POLICY: &str = "
+    INSERT INTO policies (version, name, source, author, note, published_at)
+    SELECT 1, $1, $2, $3, $4, $5 WHERE NOT EXISTS (SELECT 1 FROM policies)";
+// Every statement must see what was committed before it: rows are read after the wait for their lock.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
+/// The catalogue in a PostgreSQL database.
+#[derive(Debug, Clone)]
+pub struct PostgresCatalogue {
+    pool: PgPool,
+    statement_timeout: Duration,
+}
+
+impl PostgresCatalogue {
+    pub(super) async fn open(url: &str, settings: CatalogueSettings) -> Result<Self, CatalogueError> {
+        let server = PgConnectOptions::from_str(url).map_err(|problem| CatalogueError::InvalidUrl {
+            reason: problem.to_string(),
+        })?;
+        let milliseconds = settings.statement_timeout.as_millis();
+        let server = server.application_name("pricing").options([
+            ("statement_timeout", milliseconds),
+            ("idle_in_transaction_session_timeout", milliseconds),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.max_connections)
+            .acquire_timeout(settings.connect_timeout)
+            .connect_with(server)
+            .await?;
+        // The migrator takes a lock of its own, so several processes may do this at once. `run_direct`, as a
+        // future that awaits `run` is not `Send` for the compiler.
+        MIGRATIONS
+            .run_direct(None, &mut *pool.acquire().await?, false)
+            .await?;
+        Ok(Self {
+            pool,
+            statement_timeout: settings.statement_timeout,
+        })
+    }
+
+    pub(super) async fn check(&self) -> Result<(), CatalogueError> {
+        let mut session = self.session().await?;
+        let _: bool = session
+            .run(|connection| query_scalar("SELECT EXISTS (SELECT 1 FROM policies)").fetch_one(connection))
+            .await?;
+        Ok(())
+    }
+
+    pub(super) async fn version(&self) -> Result<String, CatalogueError> {
+        let mut session = self.session().await?;
+        session
+            .run(|connection| query_scalar("SHOW server_version").fetch_one(connection))
+            .await
+    }
+
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    pub(super) async fn product(&self, id: &ProductId) -> Result<Option<Product>, CatalogueError> {
+        let mut session = self.session().await?;
+        let record: Option<ProductRecord> = session
+            .run(|connection| query_as(PRODUCT).bind(id.as_str()).fetch_optional(connection))
+            .await?;
+        record.map(Product::try_from).transpose()
+    }
+
+    pub(super) async fn signals(&self, id: &ProductId) -> Result<Signals, CatalogueError> {
+        let mut session = self.session().await?;
+        let records: Vec<SignalRecord> = session
+            .run(|connection| query_as(SIGNALS).bind(id.as_str()).fetch_all(connection))
+            .await?;
+        Ok(Signals::of_product(read_all(records)?))
+    }
+
+    pub(super) async fn stored_price(&self, id: &ProductId) -> Result<Option<StoredPrice>, CatalogueError> {
+        let mut session = self.session().await?;
+        let record: Option<PriceRecord> = session
+            .run(|connection| query_as(PRICE).bind(id.as_str()).fetch_optional(connection))
+            .await?;
+        record.map(StoredPrice::try_from).transpose()
+    }
+
+    pub(super) async fn explanation(&self, id: &ProductId) -> Result<Option<String>, CatalogueError> {
+        let explanation =
+            query_scalar("SELECT explanation FROM prices WHERE product_id = $1").bind(id.as_str());
+        let mut session = self.session().await?;
+        session
+            .run(|connection| explanation.fetch_optional(connection))
+            .await
+    }
+
+    pub(super) async fn price_changes(
+        &self,
+        id: &ProductId,
+        limit: u32,
+    ) -> Result<Vec<PriceChange>, CatalogueError> {
+        let changes = query_as(PRICE_CHANGES).bind(id.as_str()).bind(i64::from(limit));
+        let mut session = self.session().await?;
+        let records: Vec<ChangeRecord> = session.run(|connection| changes.fetch_all(connection)).await?;
+        read_all(records)
+    }
+
+    pub(super) async fn product_ids(
+        &self,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<ProductId>, CatalogueError> {
+        let page = query_scalar(
+            "SELECT product_id FROM products WHERE product_id > $1 ORDER BY product_id LIMIT $2",
+        )
+        .bind(after)
+        .bind(i64::from(limit));
+        let mut session = self.session().await?;
+        product_ids(session.run(|connection| page.fetch_all(connection)).await?)
+    }
+
+    pub(super) async fn count_products(&self) -> Result<u64, CatalogueError> {
+        let mut session = self.session().await?;
+        let number = session
+            .run(|connection| query_scalar("SELECT count(*) FROM products").fetch_one(connection))
+            .await?;
+        count(number)
+    }
+
+    pub(super) async fn location_factors(&self) -> Result<HashMap<String, Decimal>, CatalogueError> {
+        let mut session = self.session().await?;
+        let rows = session
+            .run(|connection| query_as(LOCATION_FACTORS).fetch_all(connection))
+            .await?;
+        location_factors(rows)
+    }
+
+    pub(super) async fn latest_policies(&self, limit: u32) -> Result<Vec<StoredPolicy>, CatalogueError> {
+        let mut session = self.session().await?;
+        session
+            .run(|connection| {
+                query_as(LATEST_POLICIES)
+                    .bind(i64::from(limit))
+                    .fetch_all(connection)
+            })
+            .await
+    }
+
+    pub(super) async fn publish_first_policy(
+        &self,
+        policy: &NewPolicy,
+        now: DateTime<Utc>,
+    ) -> Result<(), CatalogueError> {
+        let insert = query(PUBLISH_FIRST_POLICY)
+            .bind(&policy.name)
+            .bind(&policy.source)
+            .bind(&policy.author)
+            .bind(&policy.note)
+            .bind(now);
+        let mut transaction = self.begin_publishing().await?;
+        transaction.run(|connection| insert.execute(connection)).await?;
+        commit(&mut transaction).await
+    }
+
+    pub(super) async fn publish_policy(
+        &self,
+        policy: &NewPolicy,
+        now: DateTime<Utc>,
+    ) -> Result<i64, CatalogueError> {
+        let insert = query_scalar(PUBLISH_POLICY)
+            .bind(&policy.name)
+            .bind(&policy.source)
+            .bind(&policy.author)
+            .bind(&policy.note)
+            .bind(now);
+        let mut transaction = self.begin_publishing().await?;
+        let version = transaction.run(|connection| insert.fetch_one(connection)).await?;
+        commit(&mut transaction).await?;
+        Ok(version)
+    }
+
+    async fn begin_publishing(&self) -> Result<Session<Postgres>, CatalogueError> {
+        let mut session = self.begin_session().await?;
+        session
+            .run(|connection| raw_sql(LOCK_POLICIES).execute(connection))
+            .await?;
+        Ok(session)
+    }
+
+    pub(super) async fn begin(&self) -> Result<PostgresTransaction, CatalogueError> {
+        self.begin_session().await.map(PostgresTransaction::new)
+    }
+
+    async fn begin_session(&self) -> Result<Session<Postgres>, CatalogueError> {
+        let mut session = self.session().await?;
+        session
+            .begin(|connection| raw_sql(BEGIN).execute(connection))
+            .await?;
+        Ok(session)
+    }
+
+    async fn session(&self) -> Result<Session<Postgres>, CatalogueError> {
+        Session::acquire(&self.pool, self.statement_timeout).await
+    }
+}
+
+async fn commit(session: &mut Session<Postgres>) -> Result<(), CatalogueError> {
+    session
+        .commit(|connection| raw_sql("COMMIT").execute(connection))
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Writing to a PostgreSQL database.
+//!
+//! Whoever changes a product or its price holds the lock of the product's row. What is read after waiting for it
+//! is read by a statement of its own: only that sees what the transaction waited for has committed.
+
+use chrono::{DateTime, Utc};
+use sqlx::{Postgres, query, query_as, query_scalar};
+
+use super::super::error::CatalogueError;
+use super::super::read_rows::{PriceRecord, ProductRecord, SignalRecord, assemble_facts, read_all};
+use super::super::session::Session;
+use super::super::stored::{PriceWrite, StoredFacts};
+use super::super::write_rows::{
+    bounded_cause, change_rows, price_rows, product_rows, row_count, signal_rows,
+};
+use super::{commit, price_columns, product_columns};
+use crate::domain::product::{Product, ProductId};
+use crate::domain::signal::Signal;
+
+const PRODUCTS: &str = concat!(
+    "SELECT ",
+    product_columns!(),
+    " FROM products WHERE product_id = ANY($1) ORDER BY product_id FOR UPDATE"
+);
+const PRICES: &str = concat!(
+    "SELECT ",
+    price_columns!(),
+    " FROM prices WHERE product_id = ANY($1)"
+);
+const SIGNALS: &str = "
+    SELECT subject_kind, subject, kind, source, value::text, observed_at
+    FROM signals WHERE subject_kind = 'product' AND subject = ANY($1)
+    UNION ALL
+    SELECT subject_kind, subject, kind, source, value::text, observed_at
+    FROM signals WHERE subject_kind = 'category' AND subject = ANY($2)";
+const PUT_PRODUCTS: &str = "
+    INSERT INTO products (product_id, name, category, brand, currency, base_price, unit_cost, floor_price,
+                          ceiling_price, attributes, updated_at)
+    SELECT product_id, name, category, brand, currency, base_price, unit_cost, floor_price, ceiling_price,
+           attributes, $2
+    FROM json_to_recordset($1::json) AS written (
+        product_id text, name text, category text, brand text, currency text, base_price numeric,
+        unit_cost numeric, floor_price numeric, ceiling_price numeric, attributes jsonb)
+    ON CONFLICT (product_id) DO UPDATE SET
+        name = excluded.name, category = excluded.category, brand = excluded.brand,
+        currency = excluded.currency, base_price = excluded.base_price, unit_cost = excluded.unit_cost,
+        floor_price = excluded.floor_price, ceiling_price = excluded.ceiling_price,
+        attributes = excluded.attributes, updated_at = excluded.updated_at";
+const PUT_SIGNALS: &str = "
+    INSERT INTO signals (subject_kind, subject, kind, source, value, observed_at)
+    SELECT subject_kind, subject, kind, source, value, observed_at
+    FROM json_to_recordset($1::json) AS written (
+        subject_kind text, subject text, kind text, source text, value numeric, observed_at timestamptz)
+    ON CONFLICT (subject_kind, subject, kind, source) DO UPDATE SET
+        value = excluded.value, observed_at = excluded.observed_at
+    WHERE excluded.observed_at > signals.observed_at";
+const NEXT_REVISIONS: &str = "SELECT nextval('price_revisions') FROM generate_series(1, $1)";
+const WRITE_PRICES: &str = "
+    INSERT INTO prices (product_id, revision, category, currency, base_price, list_price, lowest, highest,
+                        policy_version, valid_until, opening_price, opened_on, priced_at, explanation)
+    SELECT product_id, revision, category, currency, base_price, list_price, lowest, highest, policy_version,
+           valid_until, opening_price, opened_on, priced_at, explanation
+    FROM json_to_recordset($1::json) AS written (
+        product_id text, revision bigint, category text, currency text, base_price numeric,
+        list_price numeric, lowest numeric, highest numeric, policy_version bigint, valid_until timestamptz,
+        opening_price numeric, opened_on date, priced_at timestamptz, explanation text)
+    ON CONFLICT (product_id) DO UPDATE SET
+        revision = excluded.revision, category = excluded.category, currency = excluded.currency,
+        base_price = excluded.base_price, list_price = excluded.list_price, lowest = excluded.lowest,
+        highest = excluded.highest, policy_version = excluded.policy_version,
+        valid_until = excluded.valid_until, opening_price = excluded.opening_price,
+        opened_on = excluded.opened_on, priced_at = excluded.priced_at, explanation = excluded.explanation
+    WHERE excluded.revision > prices.revision";
+// Only of prices that are in effect now: one that lost to a newer revision was never anybody's price. A change
+// that is there already is the same one, written twice.
+const WRITE_CHANGES: &str = "
+    INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
+                               cause, changed_at)
+    SELECT product_id, revision, old_list_price, new_list_price, currency, policy_version, cause, changed_at
+    FROM json_to_recordset($1::json) AS written (
+        product_id text, revision bigint, old_list_price numeric, new_list_price numeric, currency text,
+        policy_version bigint, cause text, changed_at timestamptz)
+    WHERE EXISTS (SELECT 1 FROM prices
+                  WHERE prices.product_id = written.product_id AND prices.revision = written.revision)
+    ON CONFLICT DO NOTHING";
+const WRITE_REMOVAL: &str = "
+    INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
+                               cause, changed_at)
+    SELECT product_id, $2, list_price, NULL, currency, policy_version, $3, $4
+    FROM prices WHERE product_id = $1";
+
+/// A transaction.
+#[derive(Debug)]
+pub(in super::super) struct PostgresTransaction {
+    session: Session<Postgres>,
+}
+
+impl PostgresTransaction {
+    pub(super) fn new(session: Session<Postgres>) -> Self {
+        Self { session }
+    }
+
+    pub(in super::super) async fn lock_products(
+        &mut self,
+        ids: &[ProductId],
+    ) -> Result<Vec<Product>, CatalogueError> {
+        let ids: Vec<&str> = ids.iter().map(ProductId::as_str).collect();
+        let records: Vec<ProductRecord> = self
+            .session
+            .run(|connection| query_as(PRODUCTS).bind(ids).fetch_all(connection))
+            .await?;
+        read_all(records)
+    }
+
+    pub(in super::super) async fn put_products(
+        &mut self,
+        products: &[Product],
+        now: DateTime<Utc>,
+    ) -> Result<(), CatalogueError> {
+        let put = query(PUT_PRODUCTS).bind(product_rows(products)?).bind(now);
+        self.session.run(|connection| put.execute(connection)).await?;
+        Ok(())
+    }
+
+    pub(in super::super) async fn lock_facts(
+        &mut self,
+        ids: &[ProductId],
+    ) -> Result<Vec<StoredFacts>, CatalogueError> {
+        let products = self.lock_products(ids).await?;
+        let ids: Vec<&str> = products
+            .iter()
+            .map(|product| product.product_id.as_str())
+            .collect();
+        let categories: Vec<&str> = products
+            .iter()
+            .filter_map(|product| product.category.as_deref())
+            .collect();
+        let signals = query_as(SIGNALS).bind(&ids).bind(&categories);
+        let signals: Vec<SignalRecord> = self
+            .session
+            .run(|connection| signals.fetch_all(connection))
+            .await?;
+        let prices = query_as(PRICES).bind(&ids);
+        let prices: Vec<PriceRecord> = self
+            .session
+            .run(|connection| prices.fetch_all(connection))
+            .await?;
+        Ok(assemble_facts(products, read_all(signals)?, read_all(prices)?))
+    }
+
+    pub(in super::super) async fn put_signals(&mut self, signals: &[Signal]) -> Result<u64, CatalogueError> {
+        let put = query(PUT_SIGNALS).bind(signal_rows(signals)?);
+        let outcome = self.session.run(|connection| put.execute(connection)).await?;
+        Ok(outcome.rows_affected())
+    }
+
+    pub(in super::super) async fn next_revisions(
+        &mut self,
+        count: usize,
+    ) -> Result<Vec<i64>, CatalogueError> {
+        let draw = query_scalar(NEXT_REVISIONS).bind(row_count(count)?);
+        let mut revisions: Vec<i64> = self.session.run(|connection| draw.fetch_all(connection)).await?;
+        // The order of rows without an ORDER BY is nobody's promise.
+        revisions.sort_unstable();
+        Ok(revisions)
+    }
+
+    pub(in super::super) async fn write_prices(
+        &mut self,
+        writes: &[PriceWrite],
+    ) -> Result<(), CatalogueError> {
+        let prices = query(WRITE_PRICES).bind(price_rows(writes)?);
+        self.session.run(|connection| prices.execute(connection)).await?;
+        if let Some(changes) = change_rows(writes)? {
+            let changes = query(WRITE_CHANGES).bind(changes);
+            self.session.run(|connection| changes.execute(connection)).await?;
+        }
+        Ok(())
+    }
+
+    pub(in super::super) async fn delete_product(
+        &mut self,
+        id: &ProductId,
+        revision: i64,
+        cause: &str,
+        now: DateTime<Utc>,
+    ) -> Result<bool, CatalogueError> {
+        let removal = query(WRITE_REMOVAL)
+            .bind(id.as_str())
+            .bind(revision)
+            .bind(bounded_cause(cause))
+            .bind(now);
+        self.session.run(|connection| removal.execute(connection)).await?;
+        // The price goes with its product.
+        let delete = query("DELETE FROM products WHERE product_id = $1").bind(id.as_str());
+        let outcome = self.session.run(|connection| delete.execute(connection)).await?;
+        Ok(outcome.rows_affected() > 0)
+    }
+
+    pub(in super::super) async fn commit(&mut self) -> Result<(), CatalogueError> {
+        commit(&mut self.session).await
+    }
+}

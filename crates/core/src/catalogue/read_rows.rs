@@ -1,0 +1,234 @@
+//! What is read: records as both databases give them, and the domain's values made of them.
+//!
+//! Amounts come as text, from PostgreSQL by a cast: the driver's own conversion of NUMERIC loses the decimal
+//! places of a zero. What a record holds was checked before it was written, so a value that cannot be read means
+//! damaged data or a newer program's, and is an error, never skipped.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use rust_decimal::Decimal;
+use sqlx::FromRow;
+use sqlx::types::Json;
+
+use super::error::CatalogueError;
+use super::stored::{PriceChange, StoredFacts, StoredPrice};
+use crate::domain::money::Currency;
+use crate::domain::price::PriceEntry;
+use crate::domain::product::{Product, ProductId};
+use crate::domain::signal::{Signal, SignalKind, Signals, Subject};
+
+/// Turns the records of a statement into values.
+pub(super) fn read_all<R, T>(records: Vec<R>) -> Result<Vec<T>, CatalogueError>
+where
+    T: TryFrom<R, Error = CatalogueError>,
+{
+    records.into_iter().map(T::try_from).collect()
+}
+
+/// The identifiers in a column.
+pub(super) fn product_ids(column: Vec<String>) -> Result<Vec<ProductId>, CatalogueError> {
+    column.iter().map(|text| product_id(text)).collect()
+}
+
+/// The factors of locations, out of name and value; of two of the same location the later one.
+pub(super) fn location_factors(
+    rows: Vec<(String, String)>,
+) -> Result<HashMap<String, Decimal>, CatalogueError> {
+    rows.into_iter()
+        .map(|(location, factor)| Ok((location, decimal("location factor", &factor)?)))
+        .collect()
+}
+
+/// A number that is never negative.
+pub(super) fn count(number: i64) -> Result<u64, CatalogueError> {
+    u64::try_from(number).map_err(|problem| CatalogueError::corrupt("count", problem))
+}
+
+/// Puts together the facts of each product, in the order of the products.
+pub(super) fn assemble_facts(
+    products: Vec<Product>,
+    signals: Vec<Signal>,
+    prices: Vec<StoredPrice>,
+) -> Vec<StoredFacts> {
+    let mut signals_by_subject: HashMap<Subject, Vec<Signal>> = HashMap::new();
+    for signal in signals {
+        signals_by_subject
+            .entry(signal.subject.clone())
+            .or_default()
+            .push(signal);
+    }
+    let mut price_by_product: HashMap<ProductId, StoredPrice> = prices
+        .into_iter()
+        .map(|price| (price.entry.product_id.clone(), price))
+        .collect();
+    let signals_of = |subject: Subject| signals_by_subject.get(&subject).into_iter().flatten().cloned();
+    products
+        .into_iter()
+        .map(|product| {
+            let own = signals_of(Subject::Product(product.product_id.to_string()));
+            let category = product.category.clone().map(Subject::Category);
+            StoredFacts {
+                signals: Signals::of_product(own.chain(category.into_iter().flat_map(signals_of))),
+                price: price_by_product.remove(&product.product_id),
+                product,
+            }
+        })
+        .collect()
+}
+
+/// A row of `products`.
+#[derive(Debug, FromRow)]
+pub(super) struct ProductRecord {
+    product_id: String,
+    name: String,
+    category: Option<String>,
+    brand: Option<String>,
+    currency: String,
+    base_price: String,
+    unit_cost: Option<String>,
+    floor_price: Option<String>,
+    ceiling_price: Option<String>,
+    attributes: Json<BTreeMap<String, String>>,
+}
+
+impl TryFrom<ProductRecord> for Product {
+    type Error = CatalogueError;
+
+    fn try_from(record: ProductRecord) -> Result<Self, CatalogueError> {
+        Ok(Self {
+            product_id: product_id(&record.product_id)?,
+            name: record.name,
+            category: record.category,
+            brand: record.brand,
+            currency: currency(&record.currency)?,
+            base_price: decimal("base_price", &record.base_price)?,
+            unit_cost: optional_decimal("unit_cost", record.unit_cost.as_deref())?,
+            floor_price: optional_decimal("floor_price", record.floor_price.as_deref())?,
+            ceiling_price: optional_decimal("ceiling_price", record.ceiling_price.as_deref())?,
+            attributes: record.attributes.0,
+        })
+    }
+}
+
+/// A row of `signals`.
+#[derive(Debug, FromRow)]
+pub(super) struct SignalRecord {
+    subject_kind: String,
+    subject: String,
+    kind: String,
+    source: String,
+    value: String,
+    observed_at: DateTime<Utc>,
+}
+
+impl TryFrom<SignalRecord> for Signal {
+    type Error = CatalogueError;
+
+    fn try_from(record: SignalRecord) -> Result<Self, CatalogueError> {
+        let subject = match record.subject_kind.as_str() {
+            "product" => Subject::Product(record.subject),
+            "category" => Subject::Category(record.subject),
+            "location" => Subject::Location(record.subject),
+            unknown => return Err(CatalogueError::corrupt("subject_kind", unknown)),
+        };
+        let kind = SignalKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == record.kind);
+        Ok(Self {
+            subject,
+            kind: kind.ok_or_else(|| CatalogueError::corrupt("kind of signal", record.kind))?,
+            source: record.source,
+            value: decimal("value of a signal", &record.value)?,
+            observed_at: record.observed_at,
+        })
+    }
+}
+
+/// A row of `prices`, without the explanation.
+#[derive(Debug, FromRow)]
+pub(super) struct PriceRecord {
+    product_id: String,
+    revision: i64,
+    category: Option<String>,
+    currency: String,
+    base_price: String,
+    list_price: String,
+    lowest: Option<String>,
+    highest: Option<String>,
+    policy_version: i64,
+    valid_until: Option<DateTime<Utc>>,
+    opening_price: String,
+    opened_on: NaiveDate,
+}
+
+impl TryFrom<PriceRecord> for StoredPrice {
+    type Error = CatalogueError;
+
+    fn try_from(record: PriceRecord) -> Result<Self, CatalogueError> {
+        Ok(Self {
+            entry: PriceEntry {
+                product_id: product_id(&record.product_id)?,
+                category: record.category.map(Arc::from),
+                currency: currency(&record.currency)?,
+                base_price: decimal("base_price", &record.base_price)?,
+                list_price: decimal("list_price", &record.list_price)?,
+                lowest: optional_decimal("lowest", record.lowest.as_deref())?,
+                highest: optional_decimal("highest", record.highest.as_deref())?,
+                policy_version: record.policy_version,
+                revision: record.revision,
+                valid_until: record.valid_until,
+            },
+            opening_price: decimal("opening_price", &record.opening_price)?,
+            opened_on: record.opened_on,
+        })
+    }
+}
+
+/// A row of `price_changes`.
+#[derive(Debug, FromRow)]
+pub(super) struct ChangeRecord {
+    product_id: String,
+    revision: i64,
+    old_list_price: Option<String>,
+    new_list_price: Option<String>,
+    currency: String,
+    policy_version: i64,
+    cause: String,
+    changed_at: DateTime<Utc>,
+}
+
+impl TryFrom<ChangeRecord> for PriceChange {
+    type Error = CatalogueError;
+
+    fn try_from(record: ChangeRecord) -> Result<Self, CatalogueError> {
+        Ok(Self {
+            revision: record.revision,
+            product_id: product_id(&record.product_id)?,
+            old_list_price: optional_decimal("old_list_price", record.old_list_price.as_deref())?,
+            new_list_price: optional_decimal("new_list_price", record.new_list_price.as_deref())?,
+            currency: currency(&record.currency)?,
+            policy_version: record.policy_version,
+            cause: record.cause,
+            changed_at: record.changed_at,
+        })
+    }
+}
+
+fn product_id(text: &str) -> Result<ProductId, CatalogueError> {
+    ProductId::parse(text).map_err(|problem| CatalogueError::corrupt("product_id", problem))
+}
+
+fn currency(text: &str) -> Result<Currency, CatalogueError> {
+    Currency::from_code(text).map_err(|problem| CatalogueError::corrupt("currency", problem))
+}
+
+fn decimal(column: &str, text: &str) -> Result<Decimal, CatalogueError> {
+    Decimal::from_str_exact(text)
+        .map_err(|problem| CatalogueError::corrupt(column, format_args!("\"{text}\", {problem}")))
+}
+
+fn optional_decimal(column: &str, text: Option<&str>) -> Result<Option<Decimal>, CatalogueError> {
+    text.map(|text| decimal(column, text)).transpose()
+}

@@ -1,0 +1,307 @@
+//! The catalogue in a SQLite file: opening it, and reading.
+//!
+//! One connection writes, several read. SQLite admits one writer at a time anyway; queueing for the connection
+//! is fair and wakes at once, where queueing for the file's lock means polling. In write-ahead mode readers and
+//! the writer do not wait for each other. Other processes may open the same file: then the file's lock decides.
+
+mod transaction;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Sqlite, query, query_as, query_scalar, raw_sql};
+
+pub(super) use self::transaction::SqliteTransaction;
+use super::CatalogueSettings;
+use super::error::CatalogueError;
+use super::read_rows::{ChangeRecord, PriceRecord, ProductRecord, SignalRecord};
+use super::read_rows::{count, location_factors, product_ids, read_all};
+use super::session::Session;
+use super::stored::{NewPolicy, PriceChange, StoredPolicy, StoredPrice};
+use super::write_rows::instant;
+use crate::domain::product::{Product, ProductId};
+use crate::domain::signal::Signals;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+macro_rules! product_columns {
+    () => {
+        "product_id, name, category, brand, currency, base_price, unit_cost, floor_price, ceiling_price, attributes"
+    };
+}
+macro_rules! price_columns {
+    () => {
+        "product_id, revision, category, currency, base_price, list_price, lowest, highest, policy_version, \
+         valid_until, opening_price, opened_on"
+    };
+}
+use {price_columns, product_columns};
+
+const PRODUCT: &str = concat!(
+    "SELECT ",
+    product_columns!(),
+    " FROM products WHERE product_id = $1"
+);
+const PRICE: &str = concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = $1");
+const SIGNALS: &str = "
+    SELECT subject_kind, subject, kind, source, value, observed_at
+    FROM signals WHERE subject_kind = 'product' AND subject = $1
+    UNION ALL
+    SELECT subject_kind, subject, kind, source, value, observed_at
+    FROM products JOIN signals ON subject_kind = 'category' AND subject = category
+    WHERE product_id = $1";
+const PRICE_CHANGES: &str = "
+    SELECT product_id, revision, old_list_price, new_list_price, currency, policy_version, cause, changed_at
+    FROM price_changes WHERE product_id = $1 ORDER BY revision DESC LIMIT $2";
+const LOCATION_FACTORS: &str = "
+    SELECT subject, value FROM signals
+    WHERE subject_kind = 'location' AND kind = 'location_factor' ORDER BY observed_at, source";
+const LATEST_POLICIES: &str = "
+    SELECT version, name, source, author, note, published_at
+    FROM policies ORDER BY version DESC LIMIT $1";
+// A statement that writes holds the file's lock from its beginning, so nobody publishes between the two halves.
+const PUBLISH_POLICY: &str = "
+    INSERT INTO policies (version, name, source, author, note, published_at)
+    SELECT coalesce(max(version), 0) + 1, $1, $2, $3, $4, $5 FROM policies
+    RETURNING version";
+const PUBLISH_FIRST_POLICY: &str = "
+    INSERT INTO policies (version, name, source, author, note, published_at)
+    SELECT 1, $1, $2, $3, $4, $5 WHERE NOT EXISTS (SELECT 1 FROM policies)";
+
+/// The catalogue in a SQLite file.
+#[derive(Debug, Clone)]
+pub struct SqliteCatalogue {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    statement_timeout: Duration,
+}
+
+impl SqliteCatalogue {
+    pub(super) async fn open(url: &str, settings: CatalogueSettings) -> Result<Self, CatalogueError> {
+        let file = parse_url(url)?.busy_timeout(settings.statement_timeout);
+        // Nothing is gained by closing a connection to a file, so connections have no greatest age.
+        let pool = || {
+            SqlitePoolOptions::new()
+                .max_lifetime(None)
+                .idle_timeout(None)
+                .test_before_acquire(false)
+        };
+        // The wait for the writer is a wait for a lock.
+        let writer = pool()
+            .max_connections(1)
+            .acquire_timeout(settings.statement_timeout)
+            .connect_lazy_with(
+                file.clone()
+                    .create_if_missing(true)
+                    .journal_mode(SqliteJournalMode::Wal),
+            );
+        let readers = pool()
+            .max_connections(settings.max_connections)
+            .acquire_timeout(settings.connect_timeout)
+            .connect_lazy_with(file.read_only(true));
+        let catalogue = Self {
+            writer,
+            readers,
+            statement_timeout: settings.statement_timeout,
+        };
+        catalogue.migrate().await?;
+        catalogue.check().await?;
+        Ok(catalogue)
+    }
+
+    /// Under the file's lock, as the migrator itself has none for SQLite: of two processes that find the tables
+    /// missing, the second would fail to create them.
+    async fn migrate(&self) -> Result<(), CatalogueError> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        // `run_direct`, as a future that awaits `run` is not `Send` for the compiler.
+        MIGRATIONS.run_direct(None, &mut *transaction, false).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    pub(super) async fn check(&self) -> Result<(), CatalogueError> {
+        let mut session = self.reader().await?;
+        let _: bool = session
+            .run(|connection| query_scalar("SELECT EXISTS (SELECT 1 FROM policies)").fetch_one(connection))
+            .await?;
+        Ok(())
+    }
+
+    pub(super) async fn version(&self) -> Result<String, CatalogueError> {
+        let mut session = self.reader().await?;
+        session
+            .run(|connection| query_scalar("SELECT sqlite_version()").fetch_one(connection))
+            .await
+    }
+
+    pub(super) async fn close(&self) {
+        // The writer last: the last connection to close moves the log into the file and removes it, which a
+        // read-only one cannot.
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    pub(super) async fn product(&self, id: &ProductId) -> Result<Option<Product>, CatalogueError> {
+        let mut session = self.reader().await?;
+        let record: Option<ProductRecord> = session
+            .run(|connection| query_as(PRODUCT).bind(id.as_str()).fetch_optional(connection))
+            .await?;
+        record.map(Product::try_from).transpose()
+    }
+
+    pub(super) async fn signals(&self, id: &ProductId) -> Result<Signals, CatalogueError> {
+        let mut session = self.reader().await?;
+        let records: Vec<SignalRecord> = session
+            .run(|connection| query_as(SIGNALS).bind(id.as_str()).fetch_all(connection))
+            .await?;
+        Ok(Signals::of_product(read_all(records)?))
+    }
+
+    pub(super) async fn stored_price(&self, id: &ProductId) -> Result<Option<StoredPrice>, CatalogueError> {
+        let mut session = self.reader().await?;
+        let record: Option<PriceRecord> = session
+            .run(|connection| query_as(PRICE).bind(id.as_str()).fetch_optional(connection))
+            .await?;
+        record.map(StoredPrice::try_from).transpose()
+    }
+
+    pub(super) async fn explanation(&self, id: &ProductId) -> Result<Option<String>, CatalogueError> {
+        let explanation =
+            query_scalar("SELECT explanation FROM prices WHERE product_id = $1").bind(id.as_str());
+        let mut session = self.reader().await?;
+        session
+            .run(|connection| explanation.fetch_optional(connection))
+            .await
+    }
+
+    pub(super) async fn price_changes(
+        &self,
+        id: &ProductId,
+        limit: u32,
+    ) -> Result<Vec<PriceChange>, CatalogueError> {
+        let changes = query_as(PRICE_CHANGES).bind(id.as_str()).bind(limit);
+        let mut session = self.reader().await?;
+        let records: Vec<ChangeRecord> = session.run(|connection| changes.fetch_all(connection)).await?;
+        read_all(records)
+    }
+
+    pub(super) async fn product_ids(
+        &self,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<ProductId>, CatalogueError> {
+        let page = query_scalar(
+            "SELECT product_id FROM products WHERE product_id > $1 ORDER BY product_id LIMIT $2",
+        )
+        .bind(after)
+        .bind(limit);
+        let mut session = self.reader().await?;
+        product_ids(session.run(|connection| page.fetch_all(connection)).await?)
+    }
+
+    pub(super) async fn count_products(&self) -> Result<u64, CatalogueError> {
+        let mut session = self.reader().await?;
+        let number = session
+            .run(|connection| query_scalar("SELECT count(*) FROM products").fetch_one(connection))
+            .await?;
+        count(number)
+    }
+
+    pub(super) async fn location_factors(&self) -> Result<HashMap<String, Decimal>, CatalogueError> {
+        let mut session = self.reader().await?;
+        let rows = session
+            .run(|connection| query_as(LOCATION_FACTORS).fetch_all(connection))
+            .await?;
+        location_factors(rows)
+    }
+
+    pub(super) async fn latest_policies(&self, limit: u32) -> Result<Vec<StoredPolicy>, CatalogueError> {
+        let mut session = self.reader().await?;
+        session
+            .run(|connection| query_as(LATEST_POLICIES).bind(limit).fetch_all(connection))
+            .await
+    }
+
+    pub(super) async fn publish_first_policy(
+        &self,
+        policy: &NewPolicy,
+        now: DateTime<Utc>,
+    ) -> Result<(), CatalogueError> {
+        let insert = query(PUBLISH_FIRST_POLICY)
+            .bind(&policy.name)
+            .bind(&policy.source)
+            .bind(&policy.author)
+            .bind(&policy.note)
+            .bind(instant(now));
+        let mut session = self.writer().await?;
+        session.run(|connection| insert.execute(connection)).await?;
+        Ok(())
+    }
+
+    pub(super) async fn publish_policy(
+        &self,
+        policy: &NewPolicy,
+        now: DateTime<Utc>,
+    ) -> Result<i64, CatalogueError> {
+        let insert = query_scalar(PUBLISH_POLICY)
+            .bind(&policy.name)
+            .bind(&policy.source)
+            .bind(&policy.author)
+            .bind(&policy.note)
+            .bind(instant(now));
+        let mut session = self.writer().await?;
+        session.run(|connection| insert.fetch_one(connection)).await
+    }
+
+    pub(super) async fn begin(&self) -> Result<SqliteTransaction, CatalogueError> {
+        let mut session = self.writer().await?;
+        // A transaction that began by reading could not become a writing one once another process has written.
+        session
+            .begin(|connection| raw_sql("BEGIN IMMEDIATE").execute(connection))
+            .await?;
+        Ok(SqliteTransaction::new(session))
+    }
+
+    async fn reader(&self) -> Result<Session<Sqlite>, CatalogueError> {
+        Session::acquire(&self.readers, self.statement_timeout).await
+    }
+
+    async fn writer(&self) -> Result<Session<Sqlite>, CatalogueError> {
+        Session::acquire(&self.writer, self.statement_timeout).await
+    }
+}
+
+/// `sqlite://path`, with the path taken as it is written, and `?synchronous=full` or `normal`.
+///
+/// NORMAL is the default: what was committed survives the end of the process, `kill -9` included, because it is
+/// with the operating system; a loss of power may lose the last commits, never the file. FULL waits for the
+/// disk at every commit.
+fn parse_url(url: &str) -> Result<SqliteConnectOptions, CatalogueError> {
+    let invalid = |reason: String| CatalogueError::InvalidUrl { reason };
+    let location = url.strip_prefix("sqlite://").unwrap_or(url);
+    let (path, parameters) = location.split_once('?').unwrap_or((location, ""));
+    if path.is_empty() || path == ":memory:" {
+        return Err(invalid("it names no file".to_owned()));
+    }
+    let mut synchronous = SqliteSynchronous::Normal;
+    for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
+        synchronous = match parameter {
+            "synchronous=normal" => SqliteSynchronous::Normal,
+            "synchronous=full" => SqliteSynchronous::Full,
+            unknown => {
+                return Err(invalid(format!(
+                    "\"{unknown}\" is none of synchronous=normal and synchronous=full"
+                )));
+            }
+        };
+    }
+    Ok(SqliteConnectOptions::new()
+        .filename(path)
+        .synchronous(synchronous)
+        .foreign_keys(true))
+}

@@ -1,0 +1,200 @@
+//! Writing to a SQLite file. The transaction holds the file's lock from its beginning, so its rows need none.
+//!
+//! An upsert that reads from a SELECT needs a WHERE, even an empty one: without, SQLite takes ON CONFLICT for
+//! the ON of a join.
+
+use chrono::{DateTime, Utc};
+use sqlx::{Sqlite, query, query_as, query_scalar, raw_sql};
+
+use super::super::error::CatalogueError;
+use super::super::read_rows::{PriceRecord, ProductRecord, SignalRecord, assemble_facts, read_all};
+use super::super::session::Session;
+use super::super::stored::{PriceWrite, StoredFacts};
+use super::super::write_rows::{
+    bounded_cause, change_rows, instant, price_rows, product_rows, row_count, signal_rows, texts,
+};
+use super::{price_columns, product_columns};
+use crate::domain::product::{Product, ProductId};
+use crate::domain::signal::Signal;
+
+const PRODUCTS: &str = concat!(
+    "SELECT ",
+    product_columns!(),
+    " FROM products WHERE product_id IN (SELECT value FROM json_each($1)) ORDER BY product_id"
+);
+const PRICES: &str = concat!(
+    "SELECT ",
+    price_columns!(),
+    " FROM prices WHERE product_id IN (SELECT value FROM json_each($1))"
+);
+const SIGNALS: &str = "
+    SELECT subject_kind, subject, kind, source, value, observed_at
+    FROM signals WHERE subject_kind = 'product' AND subject IN (SELECT value FROM json_each($1))
+    UNION ALL
+    SELECT subject_kind, subject, kind, source, value, observed_at
+    FROM signals WHERE subject_kind = 'category' AND subject IN (SELECT value FROM json_each($2))";
+const PUT_PRODUCTS: &str = "
+    INSERT INTO products (product_id, name, category, brand, currency, base_price, unit_cost, floor_price,
+                          ceiling_price, attributes, updated_at)
+    SELECT value ->> 'product_id', value ->> 'name', value ->> 'category', value ->> 'brand',
+           value ->> 'currency', value ->> 'base_price', value ->> 'unit_cost', value ->> 'floor_price',
+           value ->> 'ceiling_price', value ->> 'attributes', $2
+    FROM jsonb_each($1) WHERE true
+    ON CONFLICT (product_id) DO UPDATE SET
+        name = excluded.name, category = excluded.category, brand = excluded.brand,
+        currency = excluded.currency, base_price = excluded.base_price, unit_cost = excluded.unit_cost,
+        floor_price = excluded.floor_price, ceiling_price = excluded.ceiling_price,
+        attributes = excluded.attributes, updated_at = excluded.updated_at";
+const PUT_SIGNALS: &str = "
+    INSERT INTO signals (subject_kind, subject, kind, source, value, observed_at)
+    SELECT value ->> 'subject_kind', value ->> 'subject', value ->> 'kind', value ->> 'source',
+           value ->> 'value', value ->> 'observed_at'
+    FROM jsonb_each($1) WHERE true
+    ON CONFLICT (subject_kind, subject, kind, source) DO UPDATE SET
+        value = excluded.value, observed_at = excluded.observed_at
+    WHERE excluded.observed_at > signals.observed_at";
+const NEXT_REVISIONS: &str =
+    "UPDATE price_revisions SET last_revision = last_revision + $1 RETURNING last_revision";
+const WRITE_PRICES: &str = "
+    INSERT INTO prices (product_id, revision, category, currency, base_price, list_price, lowest, highest,
+                        policy_version, valid_until, opening_price, opened_on, priced_at, explanation)
+    SELECT value ->> 'product_id', value ->> 'revision', value ->> 'category', value ->> 'currency',
+           value ->> 'base_price', value ->> 'list_price', value ->> 'lowest', value ->> 'highest',
+           value ->> 'policy_version', value ->> 'valid_until', value ->> 'opening_price',
+           value ->> 'opened_on', value ->> 'priced_at', value ->> 'explanation'
+    FROM jsonb_each($1) WHERE true
+    ON CONFLICT (product_id) DO UPDATE SET
+        revision = excluded.revision, category = excluded.category, currency = excluded.currency,
+        base_price = excluded.base_price, list_price = excluded.list_price, lowest = excluded.lowest,
+        highest = excluded.highest, policy_version = excluded.policy_version,
+        valid_until = excluded.valid_until, opening_price = excluded.opening_price,
+        opened_on = excluded.opened_on, priced_at = excluded.priced_at, explanation = excluded.explanation
+    WHERE excluded.revision > prices.revision";
+// Only of prices that are in effect now: one that lost to a newer revision was never anybody's price. A change
+// that is there already is the same one, written twice.
+const WRITE_CHANGES: &str = "
+    INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
+                               cause, changed_at)
+    SELECT value ->> 'product_id', value ->> 'revision', value ->> 'old_list_price',
+           value ->> 'new_list_price', value ->> 'currency', value ->> 'policy_version', value ->> 'cause',
+           value ->> 'changed_at'
+    FROM jsonb_each($1)
+    WHERE EXISTS (SELECT 1 FROM prices
+                  WHERE product_id = value ->> 'product_id' AND revision = value ->> 'revision')
+    ON CONFLICT DO NOTHING";
+const WRITE_REMOVAL: &str = "
+    INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
+                               cause, changed_at)
+    SELECT product_id, $2, list_price, NULL, currency, policy_version, $3, $4
+    FROM prices WHERE product_id = $1";
+
+/// A transaction on the file's only writer.
+#[derive(Debug)]
+pub(in super::super) struct SqliteTransaction {
+    session: Session<Sqlite>,
+}
+
+impl SqliteTransaction {
+    pub(super) fn new(session: Session<Sqlite>) -> Self {
+        Self { session }
+    }
+
+    pub(in super::super) async fn lock_products(
+        &mut self,
+        ids: &[ProductId],
+    ) -> Result<Vec<Product>, CatalogueError> {
+        let ids = texts(ids.iter().map(ProductId::as_str))?;
+        let records: Vec<ProductRecord> = self
+            .session
+            .run(|connection| query_as(PRODUCTS).bind(ids).fetch_all(connection))
+            .await?;
+        read_all(records)
+    }
+
+    pub(in super::super) async fn put_products(
+        &mut self,
+        products: &[Product],
+        now: DateTime<Utc>,
+    ) -> Result<(), CatalogueError> {
+        let put = query(PUT_PRODUCTS)
+            .bind(product_rows(products)?)
+            .bind(instant(now));
+        self.session.run(|connection| put.execute(connection)).await?;
+        Ok(())
+    }
+
+    pub(in super::super) async fn lock_facts(
+        &mut self,
+        ids: &[ProductId],
+    ) -> Result<Vec<StoredFacts>, CatalogueError> {
+        let products = self.lock_products(ids).await?;
+        let ids = texts(products.iter().map(|product| product.product_id.as_str()))?;
+        let categories = texts(products.iter().filter_map(|product| product.category.as_deref()))?;
+        let signals = query_as(SIGNALS).bind(&ids).bind(&categories);
+        let signals: Vec<SignalRecord> = self
+            .session
+            .run(|connection| signals.fetch_all(connection))
+            .await?;
+        let prices = query_as(PRICES).bind(&ids);
+        let prices: Vec<PriceRecord> = self
+            .session
+            .run(|connection| prices.fetch_all(connection))
+            .await?;
+        Ok(assemble_facts(products, read_all(signals)?, read_all(prices)?))
+    }
+
+    pub(in super::super) async fn put_signals(&mut self, signals: &[Signal]) -> Result<u64, CatalogueError> {
+        let put = query(PUT_SIGNALS).bind(signal_rows(signals)?);
+        let outcome = self.session.run(|connection| put.execute(connection)).await?;
+        Ok(outcome.rows_affected())
+    }
+
+    pub(in super::super) async fn next_revisions(
+        &mut self,
+        count: usize,
+    ) -> Result<Vec<i64>, CatalogueError> {
+        let count = row_count(count)?;
+        let draw = query_scalar(NEXT_REVISIONS).bind(count);
+        let last: i64 = self.session.run(|connection| draw.fetch_one(connection)).await?;
+        Ok((last - count + 1..=last).collect())
+    }
+
+    pub(in super::super) async fn write_prices(
+        &mut self,
+        writes: &[PriceWrite],
+    ) -> Result<(), CatalogueError> {
+        let prices = query(WRITE_PRICES).bind(price_rows(writes)?);
+        self.session.run(|connection| prices.execute(connection)).await?;
+        if let Some(changes) = change_rows(writes)? {
+            let changes = query(WRITE_CHANGES).bind(changes);
+            self.session.run(|connection| changes.execute(connection)).await?;
+        }
+        Ok(())
+    }
+
+    pub(in super::super) async fn delete_product(
+        &mut self,
+        id: &ProductId,
+        revision: i64,
+        cause: &str,
+        now: DateTime<Utc>,
+    ) -> Result<bool, CatalogueError> {
+        let removal = query(WRITE_REMOVAL)
+            .bind(id.as_str())
+            .bind(revision)
+            .bind(bounded_cause(cause))
+            .bind(instant(now));
+        self.session.run(|connection| removal.execute(connection)).await?;
+        // The price goes with its product.
+        let delete = query("DELETE FROM products WHERE product_id = $1").bind(id.as_str());
+        let outcome = self.session.run(|connection| delete.execute(connection)).await?;
+        Ok(outcome.rows_affected() > 0)
+    }
+
+    pub(in super::super) async fn commit(&mut self) -> Result<(), CatalogueError> {
+        self.session
+            .commit(|connection| raw_sql("COMMIT").execute(connection))
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! What the catalogue keeps beside products and signals: prices with their explanation, their history, policies.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use rust_decimal::Decimal;
+
+use crate::domain::money::Currency;
+use crate::domain::price::PriceEntry;
+use crate::domain::product::{Product, ProductId};
+use crate::domain::signal::Signals;
+
+/// The longest cause of a price change, in characters; a longer one is cut.
+pub const MAX_CAUSE_CHARS: usize = 200;
+
+/// The price of a product in effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPrice {
+    /// The price, ready to be served.
+    pub entry: PriceEntry,
+    /// The list price at the start of the day `opened_on`, from which the largest daily move is counted.
+    pub opening_price: Decimal,
+    /// The day (UTC) that `opening_price` belongs to.
+    pub opened_on: NaiveDate,
+}
+
+/// Everything the next price of a product depends on, besides the policy and the instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredFacts {
+    /// The product.
+    pub product: Product,
+    /// Its own signals and its category's.
+    pub signals: Signals,
+    /// Its price until now.
+    pub price: Option<StoredPrice>,
+}
+
+/// A new price of a product, to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PriceWrite {
+    /// The price, with a new revision.
+    pub entry: PriceEntry,
+    /// See [`StoredPrice::opening_price`].
+    pub opening_price: Decimal,
+    /// See [`StoredPrice::opened_on`].
+    pub opened_on: NaiveDate,
+    /// Why the price is what it is, as JSON; kept byte for byte.
+    pub explanation: String,
+    /// The list price until now. The history gets a row only if the new one differs.
+    pub previous_list_price: Option<Decimal>,
+    /// What made the price change: `import`, `product`, an event's identifier. At most [`MAX_CAUSE_CHARS`].
+    pub cause: String,
+    /// When the price was computed.
+    pub priced_at: DateTime<Utc>,
+}
+
+/// A row of the history: a list price that became another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PriceChange {
+    /// The revision of the price entry that came with it.
+    pub revision: i64,
+    /// The product.
+    pub product_id: ProductId,
+    /// The list price before; `None` if it is the product's first.
+    pub old_list_price: Option<Decimal>,
+    /// The list price after; `None` if the product was removed.
+    pub new_list_price: Option<Decimal>,
+    /// What both are in.
+    pub currency: Currency,
+    /// The policy that made the new price, or, for a removal, the last one.
+    pub policy_version: i64,
+    /// See [`PriceWrite::cause`].
+    pub cause: String,
+    /// When it changed.
+    pub changed_at: DateTime<Utc>,
+}
+
+/// A published policy.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct StoredPolicy {
+    /// 1, 2, 3 and so on, without a gap.
+    pub version: i64,
+    /// The policy's own name.
+    pub name: String,
+    /// The document as its author wrote it (YAML).
+    pub source: String,
+    /// Who published it.
+    pub author: String,
+    /// Why, in the author's words; may be empty.
+    pub note: String,
+    /// When.
+    pub published_at: DateTime<Utc>,
+}
+
+/// A policy to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPolicy {
+    /// See [`StoredPolicy::name`].
+    pub name: String,
+    /// See [`StoredPolicy::source`].
+    pub source: String,
+    /// See [`StoredPolicy::author`].
+    pub author: String,
+    /// See [`StoredPolicy::note`].
+    pub note: String,
+}

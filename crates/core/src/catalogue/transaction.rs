@@ -1,0 +1,99 @@
+//! Writing to the catalogue: everything in a transaction, or nothing.
+
+use chrono::{DateTime, Utc};
+
+use super::error::CatalogueError;
+use super::postgres::PostgresTransaction;
+use super::sqlite::SqliteTransaction;
+use super::stored::{PriceWrite, StoredFacts};
+use crate::domain::product::{Product, ProductId};
+use crate::domain::signal::Signal;
+
+/// A transaction. Dropped without [`commit`](Self::commit), it is rolled back.
+///
+/// Every statement takes any number of rows; the caller bounds its batches. Two transactions never wait for each
+/// other if each writes signals before it locks products and calls each method once: a statement locks its rows
+/// in the order of their keys. Where they do all the same, the database ends one of them with a transient error.
+#[derive(Debug)]
+pub struct CatalogueTransaction(Store);
+
+#[derive(Debug)]
+enum Store {
+    Sqlite(SqliteTransaction),
+    Postgres(PostgresTransaction),
+}
+
+/// Calls the same method of whichever store it is.
+macro_rules! on_store {
+    ($transaction:expr, $store:ident => $call:expr) => {
+        match $transaction.0 {
+            Store::Sqlite(ref mut $store) => $call,
+            Store::Postgres(ref mut $store) => $call,
+        }
+    };
+}
+
+impl CatalogueTransaction {
+    pub(super) fn sqlite(transaction: SqliteTransaction) -> Self {
+        Self(Store::Sqlite(transaction))
+    }
+
+    pub(super) fn postgres(transaction: PostgresTransaction) -> Self {
+        Self(Store::Postgres(transaction))
+    }
+
+    /// Locks the products and returns those that exist, ordered by identifier. Until this transaction ends, any
+    /// other that locks one of them waits.
+    pub async fn lock_products(&mut self, ids: &[ProductId]) -> Result<Vec<Product>, CatalogueError> {
+        on_store!(self, store => store.lock_products(ids).await)
+    }
+
+    /// Adds or replaces products, and locks them. Of two with the same identifier the later one is kept.
+    pub async fn put_products(
+        &mut self,
+        products: &[Product],
+        now: DateTime<Utc>,
+    ) -> Result<(), CatalogueError> {
+        on_store!(self, store => store.put_products(products, now).await)
+    }
+
+    /// Locks the products as [`lock_products`](Self::lock_products) does and returns what their next prices
+    /// depend on.
+    pub async fn lock_facts(&mut self, ids: &[ProductId]) -> Result<Vec<StoredFacts>, CatalogueError> {
+        on_store!(self, store => store.lock_facts(ids).await)
+    }
+
+    /// Stores the signals that are newer than what is known about the same thing, and returns how many were.
+    pub async fn put_signals(&mut self, signals: &[Signal]) -> Result<u64, CatalogueError> {
+        on_store!(self, store => store.put_signals(signals).await)
+    }
+
+    /// Draws ascending revisions; one that was committed is never given out again. Draw them while the products
+    /// are locked: then the revisions of a product grow in the order in which its prices are committed.
+    pub async fn next_revisions(&mut self, count: usize) -> Result<Vec<i64>, CatalogueError> {
+        on_store!(self, store => store.next_revisions(count).await)
+    }
+
+    /// Stores prices, unless one with a newer revision is there, and adds to the history those that differ from
+    /// their predecessor. Of two of the same product the newer one is kept.
+    pub async fn write_prices(&mut self, writes: &[PriceWrite]) -> Result<(), CatalogueError> {
+        on_store!(self, store => store.write_prices(writes).await)
+    }
+
+    /// Removes a product and its price, and says so in the history. Returns whether there was such a product.
+    /// Its signals stay: they are facts about the market, whether or not the product is sold.
+    pub async fn delete_product(
+        &mut self,
+        id: &ProductId,
+        revision: i64,
+        cause: &str,
+        now: DateTime<Utc>,
+    ) -> Result<bool, CatalogueError> {
+        on_store!(self, store => store.delete_product(id, revision, cause, now).await)
+    }
+
+    /// Makes everything permanent. If the connection breaks meanwhile, whether it did is unknown.
+    pub async fn commit(mut self) -> Result<(), CatalogueError> {
+        on_store!(self, store => store.commit().await)
+    }
+}

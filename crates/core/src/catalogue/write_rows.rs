@@ -1,0 +1,235 @@
+//! What is written: rows as JSON, so that any number of them goes to either database as one argument of one
+//! constant statement (SQLite reads it by `jsonb_each`, PostgreSQL by `json_to_recordset`).
+//!
+//! The rows come out ordered by their key, so that two transactions lock them in the same order and cannot wait
+//! for each other, and with each key once, which PostgreSQL's upsert demands.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
+use rust_decimal::Decimal;
+use serde::{Serialize, Serializer};
+
+use super::stored::{MAX_CAUSE_CHARS, PriceWrite};
+use crate::domain::product::{Product, ProductId};
+use crate::domain::signal::Signal;
+
+/// The rows of `products`; of two with the same identifier the later one.
+pub(super) fn product_rows(products: &[Product]) -> Result<String, sqlx::Error> {
+    let rows: BTreeMap<&str, ProductRow<'_>> = products
+        .iter()
+        .map(|product| (product.product_id.as_str(), ProductRow::of(product)))
+        .collect();
+    as_json(rows.values())
+}
+
+/// The rows of `signals`; of two about the same thing the newer one, and of two of the same instant the first.
+pub(super) fn signal_rows(signals: &[Signal]) -> Result<String, sqlx::Error> {
+    let mut rows: BTreeMap<_, SignalRow<'_>> = BTreeMap::new();
+    for row in signals.iter().map(SignalRow::of) {
+        let key = (row.subject_kind, row.subject, row.kind, row.source);
+        let known = rows.get(&key).map(|known| known.observed_at);
+        if known.is_none_or(|known| known < row.observed_at) {
+            rows.insert(key, row);
+        }
+    }
+    as_json(rows.values())
+}
+
+/// The rows of `prices`; of two of the same product the newer one.
+pub(super) fn price_rows(writes: &[PriceWrite]) -> Result<String, sqlx::Error> {
+    as_json(newest(writes).into_values().map(PriceRow::of))
+}
+
+/// The rows of `price_changes`: the writes that change a list price. `None` if there are none, which is what
+/// most recalculations find.
+pub(super) fn change_rows(writes: &[PriceWrite]) -> Result<Option<String>, sqlx::Error> {
+    let rows: Vec<ChangeRow<'_>> = newest(writes)
+        .into_values()
+        .filter(|write| write.previous_list_price != Some(write.entry.list_price))
+        .map(ChangeRow::of)
+        .collect();
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    as_json(&rows).map(Some)
+}
+
+/// A list of texts as JSON.
+pub(super) fn texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<String, sqlx::Error> {
+    as_json(texts)
+}
+
+/// An instant as SQLite keeps it: microseconds, as PostgreSQL has them, and a width that sorts as time.
+pub(super) fn instant(instant: DateTime<Utc>) -> String {
+    instant.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// A number of rows, as databases count.
+pub(super) fn row_count(count: usize) -> Result<i64, sqlx::Error> {
+    i64::try_from(count).map_err(|problem| sqlx::Error::Encode(problem.into()))
+}
+
+/// A cause of at most [`MAX_CAUSE_CHARS`].
+pub(super) fn bounded_cause(cause: &str) -> &str {
+    let end = cause.char_indices().nth(MAX_CAUSE_CHARS);
+    end.and_then(|(end, _)| cause.get(..end)).unwrap_or(cause)
+}
+
+fn newest(writes: &[PriceWrite]) -> BTreeMap<&ProductId, &PriceWrite> {
+    let mut newest: BTreeMap<&ProductId, &PriceWrite> = BTreeMap::new();
+    for write in writes {
+        let kept = newest.entry(&write.entry.product_id).or_insert(write);
+        if kept.entry.revision < write.entry.revision {
+            *kept = write;
+        }
+    }
+    newest
+}
+
+fn as_json<R: Serialize>(rows: impl IntoIterator<Item = R>) -> Result<String, sqlx::Error> {
+    let mut json = Vec::new();
+    serde_json::Serializer::new(&mut json)
+        .collect_seq(rows)
+        .map_err(|problem| sqlx::Error::Encode(problem.into()))?;
+    String::from_utf8(json).map_err(|problem| sqlx::Error::Encode(problem.into()))
+}
+
+fn as_instant<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&self::instant(*instant))
+}
+
+fn as_optional_instant<S: Serializer>(
+    instant: &Option<DateTime<Utc>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    instant.map(self::instant).serialize(serializer)
+}
+
+// A `Decimal` serialises as a string with its digits, which neither database's JSON reader can round.
+
+#[derive(Serialize)]
+struct ProductRow<'a> {
+    product_id: &'a str,
+    name: &'a str,
+    category: Option<&'a str>,
+    brand: Option<&'a str>,
+    currency: &'static str,
+    base_price: Decimal,
+    unit_cost: Option<Decimal>,
+    floor_price: Option<Decimal>,
+    ceiling_price: Option<Decimal>,
+    attributes: &'a BTreeMap<String, String>,
+}
+
+impl<'a> ProductRow<'a> {
+    fn of(product: &'a Product) -> Self {
+        Self {
+            product_id: product.product_id.as_str(),
+            name: &product.name,
+            category: product.category.as_deref(),
+            brand: product.brand.as_deref(),
+            currency: product.currency.code(),
+            base_price: product.base_price,
+            unit_cost: product.unit_cost,
+            floor_price: product.floor_price,
+            ceiling_price: product.ceiling_price,
+            attributes: &product.attributes,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct SignalRow<'a> {
+    subject_kind: &'static str,
+    subject: &'a str,
+    kind: &'static str,
+    source: &'a str,
+    value: Decimal,
+    #[serde(serialize_with = "as_instant")]
+    observed_at: DateTime<Utc>,
+}
+
+impl<'a> SignalRow<'a> {
+    fn of(signal: &'a Signal) -> Self {
+        let (subject_kind, subject) = signal.subject.parts();
+        Self {
+            subject_kind,
+            subject,
+            kind: signal.kind.name(),
+            source: &signal.source,
+            value: signal.value,
+            observed_at: signal.observed_at,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct PriceRow<'a> {
+    product_id: &'a str,
+    revision: i64,
+    category: Option<&'a str>,
+    currency: &'static str,
+    base_price: Decimal,
+    list_price: Decimal,
+    lowest: Option<Decimal>,
+    highest: Option<Decimal>,
+    policy_version: i64,
+    #[serde(serialize_with = "as_optional_instant")]
+    valid_until: Option<DateTime<Utc>>,
+    opening_price: Decimal,
+    opened_on: NaiveDate,
+    #[serde(serialize_with = "as_instant")]
+    priced_at: DateTime<Utc>,
+    explanation: &'a str,
+}
+
+impl<'a> PriceRow<'a> {
+    fn of(write: &'a PriceWrite) -> Self {
+        let entry = &write.entry;
+        Self {
+            product_id: entry.product_id.as_str(),
+            revision: entry.revision,
+            category: entry.category.as_deref(),
+            currency: entry.currency.code(),
+            base_price: entry.base_price,
+            list_price: entry.list_price,
+            lowest: entry.lowest,
+            highest: entry.highest,
+            policy_version: entry.policy_version,
+            valid_until: entry.valid_until,
+            opening_price: write.opening_price,
+            opened_on: write.opened_on,
+            priced_at: write.priced_at,
+            explanation: &write.explanation,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ChangeRow<'a> {
+    product_id: &'a str,
+    revision: i64,
+    old_list_price: Option<Decimal>,
+    new_list_price: Decimal,
+    currency: &'static str,
+    policy_version: i64,
+    cause: &'a str,
+    #[serde(serialize_with = "as_instant")]
+    changed_at: DateTime<Utc>,
+}
+
+impl<'a> ChangeRow<'a> {
+    fn of(write: &'a PriceWrite) -> Self {
+        Self {
+            product_id: write.entry.product_id.as_str(),
+            revision: write.entry.revision,
+            old_list_price: write.previous_list_price,
+            new_list_price: write.entry.list_price,
+            currency: write.entry.currency.code(),
+            policy_version: write.entry.policy_version,
+            cause: bounded_cause(&write.cause),
+            changed_at: write.priced_at,
+        }
+    }
+}
