@@ -4,8 +4,10 @@
 //!
 //! | module | what goes there |
 //! |---|---|
+//! | `catalogue` | what both databases promise, run on both |
 //! | `harness` | the harness does what the other tests rely on |
 //! | `support` | what tests of several modules share; no tests |
 
+mod catalogue;
 mod harness;
 mod support;
