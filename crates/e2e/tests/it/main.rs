@@ -4,15 +4,11 @@
 //!
 //! | module | what goes there |
 //! |---|---|
-//! | `cache_puts` | the caches on a real Redis: what is newer stays |
-//! | `catalogue_changes` | products put, imported, removed, explained; what bad input gets |
-//! | `price_read_path` | where a price is found, whose it is, and what happens when something is away |
-//! | `stores_agree` | SQLite and PostgreSQL give the same prices; stored prices can be computed again |
+//! | `catalogue` | what both databases promise, run on both |
 //! | `harness` | the harness does what the other tests rely on |
 //! | `support` | what tests of several modules share; no tests |
 
-mod cache_puts;
-mod catalogue_changes;
+mod catalogue;
 mod harness;
 mod price_read_path;
 mod stores_agree;

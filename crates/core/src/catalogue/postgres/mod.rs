@@ -96,8 +96,11 @@ impl PostgresCatalogue {
             .acquire_timeout(settings.connect_timeout)
             .connect_with(server)
             .await?;
-        // The migrator takes a lock of its own, so several processes may do this at once.
-        MIGRATIONS.run(&pool).await?;
+        // The migrator takes a lock of its own, so several processes may do this at once. `run_direct`, as a
+        // future that awaits `run` is not `Send` for the compiler.
+        MIGRATIONS
+            .run_direct(None, &mut *pool.acquire().await?, false)
+            .await?;
         Ok(Self {
             pool,
             statement_timeout: settings.statement_timeout,

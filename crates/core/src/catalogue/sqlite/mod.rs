@@ -119,7 +119,8 @@ impl SqliteCatalogue {
     /// missing, the second would fail to create them.
     async fn migrate(&self) -> Result<(), CatalogueError> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        MIGRATIONS.run(&mut *transaction).await?;
+        // `run_direct`, as a future that awaits `run` is not `Send` for the compiler.
+        MIGRATIONS.run_direct(None, &mut *transaction, false).await?;
         Ok(transaction.commit().await?)
     }
 

@@ -1,0 +1,135 @@
+//! What the catalogue promises, on SQLite and on PostgreSQL.
+//!
+//! Every promise is one function of a [`Catalogue`] that knows nothing of the store beneath; `on_both_stores!`
+//! makes two tests of each. What only one store can be asked is in `opening` and `outage`.
+
+mod history;
+mod opening;
+mod outage;
+mod policies;
+mod prices;
+mod products;
+mod signals;
+mod transactions;
+
+use anyhow::{Result, anyhow};
+use chrono::{DateTime, Utc};
+use pricing_core::catalogue::{Catalogue, CatalogueSettings, PriceWrite};
+use pricing_core::domain::price::PriceEntry;
+use pricing_core::domain::product::{Product, ProductDraft, ProductId};
+use rust_decimal::Decimal;
+use tempfile::TempDir;
+
+use crate::support::shared_postgres;
+
+/// Makes a test on each store of every promise named.
+macro_rules! on_both_stores {
+    ($($promise:ident),+ $(,)?) => {
+        mod on_sqlite {
+            $(
+                #[tokio::test]
+                async fn $promise() -> anyhow::Result<()> {
+                    let (catalogue, _directory) = crate::catalogue::sqlite().await?;
+                    super::$promise(&catalogue).await
+                }
+            )+
+        }
+        mod on_postgres {
+            $(
+                #[tokio::test]
+                async fn $promise() -> anyhow::Result<()> {
+                    super::$promise(&crate::catalogue::postgres(stringify!($promise)).await?).await
+                }
+            )+
+        }
+    };
+}
+use on_both_stores;
+
+/// A catalogue in a new file, which goes with the directory.
+async fn sqlite() -> Result<(Catalogue, TempDir)> {
+    let directory = tempfile::tempdir()?;
+    let url = sqlite_url(&directory);
+    Ok((
+        Catalogue::open(&url, CatalogueSettings::default()).await?,
+        directory,
+    ))
+}
+
+fn sqlite_url(directory: &TempDir) -> String {
+    format!("sqlite://{}", directory.path().join("catalogue.db").display())
+}
+
+/// A catalogue in a new database of the shared server.
+async fn postgres(database: &str) -> Result<Catalogue> {
+    let url = shared_postgres().await?.create_database(database).await?;
+    Ok(Catalogue::open(&url, CatalogueSettings::default()).await?)
+}
+
+fn product_id(id: &str) -> Result<ProductId> {
+    Ok(ProductId::parse(id)?)
+}
+
+/// A product in the category `kitchen`, at 49.90 USD.
+fn product(id: &str) -> Result<Product> {
+    let draft = format!(
+        r#"{{"product_id":"{id}","name":"Kettle","category":"kitchen","currency":"USD","base_price":49.9}}"#
+    );
+    checked(&draft)
+}
+
+fn products(ids: impl IntoIterator<Item = String>) -> Result<Vec<Product>> {
+    ids.into_iter().map(|id| product(&id)).collect()
+}
+
+fn checked(draft: &str) -> Result<Product> {
+    let draft: ProductDraft = serde_json::from_str(draft)?;
+    draft.check().map_err(|problems| anyhow!("{problems:?}"))
+}
+
+/// A first price of a product.
+fn price_write(product: &Product, revision: i64, list_price: &str) -> Result<PriceWrite> {
+    let list_price = Decimal::from_str_exact(list_price)?;
+    Ok(PriceWrite {
+        entry: PriceEntry {
+            product_id: product.product_id.clone(),
+            category: product.category.as_deref().map(Into::into),
+            currency: product.currency,
+            base_price: product.base_price,
+            list_price,
+            lowest: None,
+            highest: None,
+            policy_version: 1,
+            revision,
+            valid_until: None,
+        },
+        opening_price: list_price,
+        opened_on: now().date_naive(),
+        explanation: "{}".to_owned(),
+        previous_list_price: None,
+        cause: "test".to_owned(),
+        priced_at: now(),
+    })
+}
+
+async fn put(catalogue: &Catalogue, products: &[Product]) -> Result<()> {
+    let mut transaction = catalogue.begin().await?;
+    transaction.put_products(products, now()).await?;
+    Ok(transaction.commit().await?)
+}
+
+async fn write(catalogue: &Catalogue, writes: &[PriceWrite]) -> Result<()> {
+    let mut transaction = catalogue.begin().await?;
+    transaction.write_prices(writes).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// Amounts are equal whatever their decimal places, so what must have the same digits is compared as text.
+fn digits(value: &impl std::fmt::Debug) -> String {
+    format!("{value:?}")
+}
+
+/// The same instant in every call: nothing here depends on the clock.
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(1_769_860_800_123_456).unwrap_or_default()
+}

@@ -1,0 +1,147 @@
+//! Opening a database: any number of times, by any number of processes, and never by a URL that names none.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings};
+use tokio::task::JoinSet;
+
+use super::{on_both_stores, product, put, sqlite_url};
+use crate::support::shared_postgres;
+
+on_both_stores!(
+    an_open_catalogue_says_what_it_is,
+    a_closed_catalogue_answers_with_a_transient_error
+);
+
+async fn an_open_catalogue_says_what_it_is(catalogue: &Catalogue) -> Result<()> {
+    catalogue.check().await?;
+    assert!(["sqlite", "postgresql"].contains(&catalogue.kind()));
+    assert!(
+        catalogue
+            .version()
+            .await?
+            .starts_with(|first: char| first.is_ascii_digit())
+    );
+    Ok(())
+}
+
+async fn a_closed_catalogue_answers_with_a_transient_error(catalogue: &Catalogue) -> Result<()> {
+    catalogue.close().await;
+    let error = catalogue.count_products().await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    Ok(())
+}
+
+/// Opens the database many times at once and again afterwards; all see the same facts.
+async fn open_many_times(url: &str) -> Result<()> {
+    let mut opening = JoinSet::new();
+    for _ in 0..6 {
+        let url = url.to_owned();
+        let settings = CatalogueSettings {
+            max_connections: 2,
+            ..Default::default()
+        };
+        opening.spawn(async move { Catalogue::open(&url, settings).await });
+    }
+    for catalogue in opening.join_all().await {
+        catalogue?.close().await;
+    }
+    let catalogue = Catalogue::open(url, CatalogueSettings::default()).await?;
+    put(&catalogue, &[product("P-1")?]).await?;
+    let again = Catalogue::open(url, CatalogueSettings::default()).await?;
+    assert_eq!(again.count_products().await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sqlite_file_is_opened_by_many_at_once_and_again() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    open_many_times(&sqlite_url(&directory)).await
+}
+
+#[tokio::test]
+async fn a_postgres_database_is_opened_by_many_at_once_and_again() -> Result<()> {
+    let postgres = shared_postgres().await?;
+    open_many_times(&postgres.create_database("opened_by_many_at_once").await?).await
+}
+
+#[tokio::test]
+async fn a_url_that_names_no_database_is_an_invalid_url() -> Result<()> {
+    for url in [
+        "",
+        "nonsense",
+        "://",
+        "mysql://localhost/prices",
+        "sqlite:catalogue.db",
+        "sqlite://",
+        "sqlite://:memory:",
+        "sqlite://catalogue.db?mode=memory",
+        "sqlite://catalogue.db?synchronous=off",
+        "postgres://localhost:port/prices",
+        "postgres://user:secret@localhost:99999/prices",
+    ] {
+        let outcome = Catalogue::open(url, CatalogueSettings::default()).await;
+        let Err(error @ CatalogueError::InvalidUrl { .. }) = outcome else {
+            anyhow::bail!("{url}: {outcome:?}");
+        };
+        assert!(!error.is_transient());
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_path_of_a_sqlite_file_is_taken_as_it_is_written() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("prices 100%20 ü#1.db");
+    let url = format!("sqlite://{}?synchronous=full", file.display());
+    Catalogue::open(&url, CatalogueSettings::default()).await?;
+    assert!(file.is_file());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_there_is_no_transient_error() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let url = format!(
+        "sqlite://{}",
+        directory.path().join("absent/catalogue.db").display()
+    );
+    let error = Catalogue::open(&url, CatalogueSettings::default())
+        .await
+        .unwrap_err();
+    assert!(!error.is_transient(), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_corrupt() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    std::fs::write(
+        directory.path().join("catalogue.db"),
+        "not a database. ".repeat(1_000),
+    )?;
+    let error = Catalogue::open(&sqlite_url(&directory), CatalogueSettings::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, CatalogueError::Corrupt { .. }), "{error:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sqlite_file_that_another_process_writes_is_a_transient_error() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let url = sqlite_url(&directory);
+    let settings = CatalogueSettings {
+        statement_timeout: Duration::from_millis(300),
+        ..Default::default()
+    };
+    let ours = Catalogue::open(&url, settings).await?;
+    let theirs = Catalogue::open(&url, settings).await?;
+    let transaction = theirs.begin().await?;
+    let error = ours.begin().await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    transaction.commit().await?;
+    put(&ours, &[product("P-1")?]).await
+}

@@ -1,0 +1,105 @@
+//! Policies are published as 1, 2, 3 and so on, whoever publishes at the same time.
+
+use anyhow::Result;
+use pricing_core::catalogue::{Catalogue, NewPolicy, StoredPolicy};
+use tokio::task::JoinSet;
+
+use super::{now, on_both_stores};
+
+on_both_stores!(
+    a_policy_comes_back_with_every_field,
+    versions_have_no_gap_however_many_publish,
+    the_first_policy_is_published_once,
+    the_first_policy_never_follows_another,
+    policies_are_read_newest_first,
+);
+
+fn policy(name: &str) -> NewPolicy {
+    NewPolicy {
+        name: name.to_owned(),
+        source: format!("name: {name} # ü 🫖\nmarket: []\n"),
+        author: "Zoë".to_owned(),
+        note: String::new(),
+    }
+}
+
+async fn a_policy_comes_back_with_every_field(catalogue: &Catalogue) -> Result<()> {
+    let written = policy("winter");
+    let version = catalogue.publish_policy(&written, now()).await?;
+    let expected = StoredPolicy {
+        version,
+        name: written.name,
+        source: written.source,
+        author: written.author,
+        note: written.note,
+        published_at: now(),
+    };
+    assert_eq!(version, 1);
+    assert_eq!(catalogue.latest_policies(10).await?, [expected]);
+    Ok(())
+}
+
+async fn versions_have_no_gap_however_many_publish(catalogue: &Catalogue) -> Result<()> {
+    let mut publishing = JoinSet::new();
+    for number in 0..20 {
+        let catalogue = catalogue.clone();
+        publishing.spawn(async move {
+            catalogue
+                .publish_policy(&policy(&number.to_string()), now())
+                .await
+        });
+    }
+    let mut versions = publishing
+        .join_all()
+        .await
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?;
+    versions.sort_unstable();
+    assert_eq!(versions, (1..=20).collect::<Vec<i64>>());
+    Ok(())
+}
+
+async fn the_first_policy_is_published_once(catalogue: &Catalogue) -> Result<()> {
+    let mut publishing = JoinSet::new();
+    for _ in 0..10 {
+        let catalogue = catalogue.clone();
+        publishing.spawn(async move { catalogue.publish_first_policy(&policy("default"), now()).await });
+    }
+    publishing
+        .join_all()
+        .await
+        .into_iter()
+        .collect::<Result<(), _>>()?;
+    let published = catalogue.latest_policies(10).await?;
+    assert!(
+        published.iter().map(|policy| policy.version).eq([1]),
+        "{published:?}"
+    );
+    Ok(())
+}
+
+async fn the_first_policy_never_follows_another(catalogue: &Catalogue) -> Result<()> {
+    catalogue.publish_policy(&policy("ours"), now()).await?;
+    catalogue.publish_first_policy(&policy("default"), now()).await?;
+    let published = catalogue.latest_policies(10).await?;
+    assert!(
+        published.iter().map(|policy| policy.name.as_str()).eq(["ours"]),
+        "{published:?}"
+    );
+    Ok(())
+}
+
+async fn policies_are_read_newest_first(catalogue: &Catalogue) -> Result<()> {
+    for name in ["one", "two", "three"] {
+        catalogue.publish_policy(&policy(name), now()).await?;
+    }
+    let latest = catalogue.latest_policies(2).await?;
+    assert!(
+        latest
+            .iter()
+            .map(|policy| policy.name.as_str())
+            .eq(["three", "two"]),
+        "{latest:?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! Prices come back as they were written, and a newer one is never replaced by an older one.
+
+use std::collections::HashSet;
+
+use anyhow::Result;
+use chrono::{DateTime, TimeDelta, Utc};
+use pricing_core::catalogue::{Catalogue, StoredPrice};
+use pricing_core::domain::product::Product;
+use rust_decimal::Decimal;
+
+use super::{digits, now, on_both_stores, price_write, product, products, put, write};
+
+on_both_stores!(
+    a_price_comes_back_with_every_field_and_digit,
+    a_price_without_limits_comes_back_without,
+    an_instant_comes_back_to_the_microsecond,
+    an_explanation_comes_back_byte_for_byte,
+    an_older_revision_never_replaces_a_newer_one,
+    within_one_batch_the_newest_revision_counts,
+    a_price_of_no_product_is_refused_for_good,
+    revisions_ascend_however_many_draw_them,
+    the_revisions_of_a_product_grow_in_the_order_of_commits,
+    a_removed_products_revisions_are_not_given_to_its_successor,
+);
+
+async fn one_product(catalogue: &Catalogue) -> Result<Product> {
+    let kettle = product("P-1")?;
+    put(catalogue, std::slice::from_ref(&kettle)).await?;
+    Ok(kettle)
+}
+
+async fn a_price_comes_back_with_every_field_and_digit(catalogue: &Catalogue) -> Result<()> {
+    let kettle = one_product(catalogue).await?;
+    let mut written = price_write(&kettle, i64::MAX, "49.90")?;
+    written.entry.category = Some("кухня 🫖".into());
+    written.entry.lowest = Some(Decimal::from_str_exact("0.00")?);
+    written.entry.highest = Some(Decimal::from_str_exact("66.66666666666666666666666667")?);
+    written.entry.policy_version = 7;
+    written.entry.valid_until = Some(now() + TimeDelta::microseconds(1));
+    written.opening_price = Decimal::from_str_exact("50.00")?;
+    write(catalogue, std::slice::from_ref(&written)).await?;
+
+    let expected = StoredPrice {
+        entry: written.entry,
+        opening_price: written.opening_price,
+        opened_on: written.opened_on,
+    };
+    let read = catalogue.stored_price(&kettle.product_id).await?;
+    assert_eq!(digits(&read), digits(&Some(&expected)));
+    let ids = std::slice::from_ref(&kettle.product_id);
+    let facts = catalogue.begin().await?.lock_facts(ids).await?;
+    assert_eq!(facts.len(), 1);
+    assert!(
+        facts
+            .iter()
+            .all(|facts| digits(&facts.price) == digits(&Some(&expected))),
+        "{facts:?}"
+    );
+    Ok(())
+}
+
+async fn a_price_without_limits_comes_back_without(catalogue: &Catalogue) -> Result<()> {
+    let mut kettle = product("P-1")?;
+    kettle.category = None;
+    put(catalogue, std::slice::from_ref(&kettle)).await?;
+    let written = price_write(&kettle, 1, "0.00")?;
+    write(catalogue, std::slice::from_ref(&written)).await?;
+    let read = catalogue.stored_price(&kettle.product_id).await?;
+    assert_eq!(
+        digits(&read.map(|price| price.entry)),
+        digits(&Some(written.entry))
+    );
+    Ok(())
+}
+
+async fn an_instant_comes_back_to_the_microsecond(catalogue: &Catalogue) -> Result<()> {
+    let kettle = one_product(catalogue).await?;
+    let instants = [
+        ("2026-01-31T00:00:00Z", "2026-01-31T00:00:00Z"),
+        ("2026-01-31T23:59:59.999999999Z", "2026-01-31T23:59:59.999999Z"),
+        ("2026-03-29T02:30:00.000001+02:00", "2026-03-29T00:30:00.000001Z"),
+        ("9999-12-31T23:59:59.1Z", "9999-12-31T23:59:59.100000Z"),
+    ];
+    for (revision, (written, expected)) in (1..).zip(instants) {
+        let mut price = price_write(&kettle, revision, "49.90")?;
+        price.entry.valid_until = Some(written.parse::<DateTime<Utc>>()?);
+        write(catalogue, &[price]).await?;
+        let read = catalogue.stored_price(&kettle.product_id).await?;
+        assert_eq!(
+            read.and_then(|price| price.entry.valid_until),
+            Some(expected.parse()?)
+        );
+    }
+    Ok(())
+}
+
+async fn an_explanation_comes_back_byte_for_byte(catalogue: &Catalogue) -> Result<()> {
+    let kettle = one_product(catalogue).await?;
+    // What a database that parses JSON would change: spaces, order, a key twice, trailing zeros, escapes.
+    let written = "{ \"b\":1.500,\"a\" : [ ],\"b\":1e2,\n\t\"c\":\"\\u00e9 é \\\\ \\/ 漢字 🫖 '\"}";
+    let mut price = price_write(&kettle, 1, "49.90")?;
+    price.explanation = written.to_owned();
+    write(catalogue, &[price]).await?;
+    assert_eq!(
+        catalogue.explanation(&kettle.product_id).await?.as_deref(),
+        Some(written)
+    );
+    Ok(())
+}
+
+async fn an_older_revision_never_replaces_a_newer_one(catalogue: &Catalogue) -> Result<()> {
+    let kettle = one_product(catalogue).await?;
+    write(catalogue, &[price_write(&kettle, 5, "50.00")?]).await?;
+    for (revision, list_price) in [(4, "40.00"), (5, "55.00")] {
+        let mut late = price_write(&kettle, revision, list_price)?;
+        late.explanation = "late".to_owned();
+        write(catalogue, &[late]).await?;
+        let read = catalogue.stored_price(&kettle.product_id).await?;
+        assert_eq!(digits(&read.map(|price| price.entry.list_price)), "Some(50.00)");
+        assert_eq!(
+            catalogue.explanation(&kettle.product_id).await?.as_deref(),
+            Some("{}")
+        );
+    }
+    let history = catalogue.price_changes(&kettle.product_id, 10).await?;
+    assert!(
+        history.iter().map(|change| change.revision).eq([5]),
+        "{history:?}"
+    );
+    Ok(())
+}
+
+async fn within_one_batch_the_newest_revision_counts(catalogue: &Catalogue) -> Result<()> {
+    let kettle = one_product(catalogue).await?;
+    let batch = [
+        price_write(&kettle, 1, "10.00")?,
+        price_write(&kettle, 3, "30.00")?,
+        price_write(&kettle, 2, "20.00")?,
+    ];
+    write(catalogue, &batch).await?;
+    let read = catalogue.stored_price(&kettle.product_id).await?;
+    assert_eq!(read.map(|price| price.entry.revision), Some(3));
+    assert_eq!(catalogue.price_changes(&kettle.product_id, 10).await?.len(), 1);
+    Ok(())
+}
+
+async fn a_price_of_no_product_is_refused_for_good(catalogue: &Catalogue) -> Result<()> {
+    let unknown = price_write(&product("unknown")?, 1, "10.00")?;
+    let mut transaction = catalogue.begin().await?;
+    let error = transaction.write_prices(&[unknown]).await.unwrap_err();
+    assert!(!error.is_transient(), "{error}");
+    Ok(())
+}
+
+async fn revisions_ascend_however_many_draw_them(catalogue: &Catalogue) -> Result<()> {
+    let mut drawing = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let catalogue = catalogue.clone();
+        drawing.spawn(async move {
+            let mut transaction = catalogue.begin().await?;
+            let revisions = transaction.next_revisions(50).await?;
+            transaction.commit().await?;
+            anyhow::Ok(revisions)
+        });
+    }
+    let mut drawn = HashSet::new();
+    while let Some(revisions) = drawing.join_next().await {
+        let revisions = revisions??;
+        assert_eq!(revisions.len(), 50);
+        assert!(revisions.is_sorted() && revisions.iter().all(|revision| *revision > 0));
+        drawn.extend(revisions);
+    }
+    assert_eq!(drawn.len(), 1_000, "no revision was given out twice");
+    Ok(())
+}
+
+async fn the_revisions_of_a_product_grow_in_the_order_of_commits(catalogue: &Catalogue) -> Result<()> {
+    let written = products(["P-1".to_owned(), "P-2".to_owned()])?;
+    put(catalogue, &written).await?;
+    let mut writing = tokio::task::JoinSet::new();
+    for number in 1..=20 {
+        let (catalogue, mut products) = (catalogue.clone(), written.clone());
+        if number % 2 == 0 {
+            products.reverse();
+        }
+        writing.spawn(async move {
+            let ids: Vec<_> = products
+                .iter()
+                .map(|product| product.product_id.clone())
+                .collect();
+            let mut transaction = catalogue.begin().await?;
+            let facts = transaction.lock_facts(&ids).await?;
+            let revisions = transaction.next_revisions(facts.len()).await?;
+            let mut writes = Vec::new();
+            for (facts, revision) in facts.iter().zip(revisions) {
+                let known = facts.price.as_ref().map_or(0, |price| price.entry.revision);
+                assert!(
+                    known < revision,
+                    "{known} was committed before {revision} was drawn"
+                );
+                let mut write = price_write(&facts.product, revision, &format!("{number}.00"))?;
+                write.previous_list_price = facts.price.as_ref().map(|price| price.entry.list_price);
+                writes.push(write);
+            }
+            transaction.write_prices(&writes).await?;
+            Ok(transaction.commit().await?)
+        });
+    }
+    let outcomes: Vec<Result<()>> = writing.join_all().await;
+    outcomes.into_iter().collect::<Result<Vec<()>>>()?;
+    for product in written {
+        let history = catalogue.price_changes(&product.product_id, 100).await?;
+        assert_eq!(history.len(), 20);
+        let linked = history
+            .windows(2)
+            .all(|pair| pair[0].old_list_price == pair[1].new_list_price);
+        assert!(linked, "each price follows the one before it: {history:?}");
+    }
+    Ok(())
+}
+
+async fn a_removed_products_revisions_are_not_given_to_its_successor(catalogue: &Catalogue) -> Result<()> {
+    let kettle = product("P-1")?;
+    let mut last = 0;
+    for _ in 0..3 {
+        let mut transaction = catalogue.begin().await?;
+        transaction
+            .put_products(std::slice::from_ref(&kettle), now())
+            .await?;
+        let revisions = transaction.next_revisions(2).await?;
+        assert!(
+            revisions.iter().all(|revision| *revision > last),
+            "{revisions:?} after {last}"
+        );
+        let (written, removed) = (revisions[0], revisions[1]);
+        transaction
+            .write_prices(&[price_write(&kettle, written, "49.90")?])
+            .await?;
+        transaction
+            .delete_product(&kettle.product_id, removed, "test", now())
+            .await?;
+        transaction.commit().await?;
+        last = removed;
+    }
+    assert_eq!(catalogue.price_changes(&kettle.product_id, 10).await?.len(), 6);
+    Ok(())
+}

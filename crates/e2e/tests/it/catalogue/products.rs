@@ -1,0 +1,186 @@
+//! Products come back as they were put, and are found in order.
+
+use anyhow::Result;
+use pricing_core::catalogue::Catalogue;
+
+use super::{checked, digits, now, on_both_stores, product, product_id, products, put};
+
+on_both_stores!(
+    a_product_comes_back_with_every_field_and_digit,
+    amounts_keep_the_decimal_places_of_their_currency,
+    what_is_not_there_is_none,
+    putting_a_product_again_replaces_it,
+    of_two_products_with_one_identifier_the_later_is_kept,
+    thousands_of_products_are_put_at_once,
+    nothing_is_put_for_no_products,
+    identifiers_are_paged_in_the_order_of_their_bytes,
+    a_removed_product_is_gone_but_its_history_stays,
+);
+
+async fn a_product_comes_back_with_every_field_and_digit(catalogue: &Catalogue) -> Result<()> {
+    let attributes: Vec<String> = (0..32)
+        .map(|number| format!(r#""größe {number}":"“{number}\" \\ 漢字 🫖""#))
+        .collect();
+    let written = checked(&format!(
+        r#"{{"product_id":"A-Z_1.2:3/4#5+6@7~8!","name":"Théière ' \" \\ % 🫖","category":"кухня","brand":"O'Neil",
+            "currency":"EUR","base_price":49.90,"unit_cost":"0.000001","floor_price":0.10,
+            "ceiling_price":999999999999.99,"attributes":{{{}}}}}"#,
+        attributes.join(",")
+    ))?;
+    put(catalogue, std::slice::from_ref(&written)).await?;
+    let read = catalogue.product(&written.product_id).await?;
+    assert_eq!(read.as_ref().map(|read| read.attributes.len()), Some(32));
+    assert_eq!(digits(&read), digits(&Some(written)));
+    Ok(())
+}
+
+async fn amounts_keep_the_decimal_places_of_their_currency(catalogue: &Catalogue) -> Result<()> {
+    let mut written = Vec::new();
+    for (currency, price) in [
+        ("JPY", "1200"),
+        ("USD", "50.00"),
+        ("BHD", "1.500"),
+        ("CLF", "1.0000"),
+    ] {
+        let product = checked(&format!(
+            r#"{{"product_id":"{currency}","currency":"{currency}","base_price":{price},"floor_price":{price}}}"#
+        ))?;
+        assert_eq!(product.base_price.to_string(), price);
+        written.push(product);
+    }
+    put(catalogue, &written).await?;
+    for product in written {
+        assert_eq!(
+            digits(&catalogue.product(&product.product_id).await?),
+            digits(&Some(product))
+        );
+    }
+    Ok(())
+}
+
+async fn what_is_not_there_is_none(catalogue: &Catalogue) -> Result<()> {
+    let absent = product_id("absent")?;
+    assert_eq!(catalogue.product(&absent).await?, None);
+    assert_eq!(catalogue.stored_price(&absent).await?, None);
+    assert_eq!(catalogue.explanation(&absent).await?, None);
+    assert_eq!(catalogue.price_changes(&absent, 10).await?, []);
+    assert_eq!(catalogue.signals(&absent).await?, Default::default());
+    assert_eq!(catalogue.product_ids(None, 10).await?, []);
+    assert_eq!(catalogue.count_products().await?, 0);
+    assert!(catalogue.location_factors().await?.is_empty());
+    assert_eq!(catalogue.latest_policies(10).await?, []);
+
+    let mut transaction = catalogue.begin().await?;
+    assert_eq!(
+        transaction.lock_products(std::slice::from_ref(&absent)).await?,
+        []
+    );
+    assert_eq!(transaction.lock_facts(std::slice::from_ref(&absent)).await?, []);
+    assert!(!transaction.delete_product(&absent, 1, "test", now()).await?);
+    Ok(transaction.commit().await?)
+}
+
+async fn putting_a_product_again_replaces_it(catalogue: &Catalogue) -> Result<()> {
+    let mut kettle = checked(
+        r#"{"product_id":"P-1","name":"Kettle","category":"kitchen","brand":"Acme","currency":"USD",
+            "base_price":9.90,"unit_cost":4,"floor_price":5,"ceiling_price":20,"attributes":{"colour":"red"}}"#,
+    )?;
+    put(catalogue, std::slice::from_ref(&kettle)).await?;
+    kettle = checked(r#"{"product_id":"P-1","name":"Pot","currency":"JPY","base_price":1200}"#)?;
+    put(catalogue, std::slice::from_ref(&kettle)).await?;
+    assert_eq!(
+        digits(&catalogue.product(&kettle.product_id).await?),
+        digits(&Some(kettle))
+    );
+    assert_eq!(catalogue.count_products().await?, 1);
+    Ok(())
+}
+
+async fn of_two_products_with_one_identifier_the_later_is_kept(catalogue: &Catalogue) -> Result<()> {
+    let first = product("P-1")?;
+    let mut second = first.clone();
+    second.name = "Pot".to_owned();
+    put(catalogue, &[first, second.clone()]).await?;
+    assert_eq!(catalogue.product(&second.product_id).await?, Some(second));
+    Ok(())
+}
+
+async fn thousands_of_products_are_put_at_once(catalogue: &Catalogue) -> Result<()> {
+    let written = products((0..2_500).rev().map(|number| format!("P-{number:04}")))?;
+    put(catalogue, &written).await?;
+    assert_eq!(catalogue.count_products().await?, 2_500);
+    let ids: Vec<_> = written.iter().map(|product| product.product_id.clone()).collect();
+    let mut transaction = catalogue.begin().await?;
+    let locked = transaction.lock_products(&ids).await?;
+    assert!(locked.iter().eq(written.iter().rev()), "ordered by identifier");
+    assert_eq!(transaction.lock_facts(&ids).await?.len(), 2_500);
+    Ok(())
+}
+
+async fn nothing_is_put_for_no_products(catalogue: &Catalogue) -> Result<()> {
+    let mut transaction = catalogue.begin().await?;
+    transaction.put_products(&[], now()).await?;
+    transaction.write_prices(&[]).await?;
+    assert_eq!(transaction.put_signals(&[]).await?, 0);
+    assert_eq!(transaction.next_revisions(0).await?, [0; 0]);
+    assert_eq!(transaction.lock_facts(&[]).await?, []);
+    Ok(transaction.commit().await?)
+}
+
+async fn identifiers_are_paged_in_the_order_of_their_bytes(catalogue: &Catalogue) -> Result<()> {
+    // A dictionary would put a before B, and pass over the signs.
+    let in_order = [
+        "#9", "-a", "/", "A", "B", "P-10", "P-100", "P-2", "P_1", "a", "a!", "a-", "b", "~",
+    ];
+    put(
+        catalogue,
+        &products(in_order.iter().rev().map(ToString::to_string))?,
+    )
+    .await?;
+    let mut read = Vec::new();
+    loop {
+        let page = catalogue.product_ids(read.last(), 4).await?;
+        assert!(page.len() <= 4);
+        if page.is_empty() {
+            break;
+        }
+        read.extend(page);
+    }
+    assert!(read.iter().map(|id| id.as_str()).eq(in_order), "{read:?}");
+    Ok(())
+}
+
+async fn a_removed_product_is_gone_but_its_history_stays(catalogue: &Catalogue) -> Result<()> {
+    let kettle = product("P-1")?;
+    put(catalogue, std::slice::from_ref(&kettle)).await?;
+    super::write(catalogue, &[super::price_write(&kettle, 1, "49.90")?]).await?;
+    let mut transaction = catalogue.begin().await?;
+    assert!(
+        transaction
+            .delete_product(&kettle.product_id, 2, "product", now())
+            .await?
+    );
+    transaction.commit().await?;
+
+    let id = &kettle.product_id;
+    assert_eq!(catalogue.product(id).await?, None);
+    assert_eq!(catalogue.stored_price(id).await?, None);
+    assert_eq!(catalogue.explanation(id).await?, None);
+    let history = catalogue.price_changes(id, 10).await?;
+    let prices: Vec<_> = history
+        .iter()
+        .map(|change| {
+            (
+                change.revision,
+                digits(&change.old_list_price),
+                digits(&change.new_list_price),
+            )
+        })
+        .collect();
+    let expected = [(2, "Some(49.90)", "None"), (1, "None", "Some(49.90)")];
+    assert_eq!(
+        prices,
+        expected.map(|(revision, old, new)| (revision, old.to_owned(), new.to_owned()))
+    );
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! The newest signal counts, and a product's own before its category's.
+
+use anyhow::Result;
+use chrono::TimeDelta;
+use pricing_core::catalogue::Catalogue;
+use pricing_core::domain::product::ProductId;
+use pricing_core::domain::signal::{Signal, SignalKind, Signals, Subject};
+use rust_decimal::Decimal;
+
+use super::{digits, now, on_both_stores, product, put};
+
+on_both_stores!(
+    an_older_signal_never_replaces_a_newer_one,
+    of_two_signals_of_one_instant_the_first_stays,
+    within_one_batch_the_newest_signal_counts,
+    a_microsecond_makes_a_signal_newer,
+    the_values_of_signals_keep_their_digits,
+    a_products_own_signals_come_before_its_categorys,
+    facts_have_the_signals_that_reading_gives,
+    locations_have_their_latest_factor,
+);
+
+fn signal(subject: Subject, kind: SignalKind, value: &str, microseconds: i64) -> Result<Signal> {
+    Ok(Signal {
+        subject,
+        kind,
+        source: String::new(),
+        value: Decimal::from_str_exact(value)?,
+        observed_at: now() + TimeDelta::microseconds(microseconds),
+    })
+}
+
+fn own(kind: SignalKind, value: &str, microseconds: i64) -> Result<Signal> {
+    signal(Subject::Product("P-1".to_owned()), kind, value, microseconds)
+}
+
+fn competitor(subject: Subject, name: &str, price: &str) -> Result<Signal> {
+    let mut signal = signal(subject, SignalKind::CompetitorPrice, price, 0)?;
+    signal.source = name.to_owned();
+    Ok(signal)
+}
+
+async fn put_signals(catalogue: &Catalogue, signals: &[Signal]) -> Result<u64> {
+    let mut transaction = catalogue.begin().await?;
+    let accepted = transaction.put_signals(signals).await?;
+    transaction.commit().await?;
+    Ok(accepted)
+}
+
+async fn read(catalogue: &Catalogue) -> Result<Signals> {
+    Ok(catalogue.signals(&ProductId::parse("P-1")?).await?)
+}
+
+async fn an_older_signal_never_replaces_a_newer_one(catalogue: &Catalogue) -> Result<()> {
+    assert_eq!(
+        put_signals(catalogue, &[own(SignalKind::StockLevel, "7", 2_000_000)?]).await?,
+        1
+    );
+    assert_eq!(
+        put_signals(catalogue, &[own(SignalKind::StockLevel, "9", 1_000_000)?]).await?,
+        0
+    );
+    assert_eq!(digits(&read(catalogue).await?.stock_level), "Some(7)");
+    assert_eq!(
+        put_signals(catalogue, &[own(SignalKind::StockLevel, "5", 3_000_000)?]).await?,
+        1
+    );
+    assert_eq!(digits(&read(catalogue).await?.stock_level), "Some(5)");
+    Ok(())
+}
+
+async fn of_two_signals_of_one_instant_the_first_stays(catalogue: &Catalogue) -> Result<()> {
+    let first = own(SignalKind::StockLevel, "7", 0)?;
+    let second = own(SignalKind::StockLevel, "9", 0)?;
+    assert_eq!(put_signals(catalogue, &[first, second.clone()]).await?, 1);
+    assert_eq!(put_signals(catalogue, &[second]).await?, 0);
+    assert_eq!(digits(&read(catalogue).await?.stock_level), "Some(7)");
+    Ok(())
+}
+
+async fn within_one_batch_the_newest_signal_counts(catalogue: &Catalogue) -> Result<()> {
+    let batch = [
+        own(SignalKind::StockLevel, "1", 1)?,
+        own(SignalKind::StockLevel, "3", 3)?,
+        own(SignalKind::StockLevel, "2", 2)?,
+    ];
+    assert_eq!(put_signals(catalogue, &batch).await?, 1);
+    assert_eq!(digits(&read(catalogue).await?.stock_level), "Some(3)");
+    Ok(())
+}
+
+async fn a_microsecond_makes_a_signal_newer(catalogue: &Catalogue) -> Result<()> {
+    // On both sides of a full second, where a text without its zeros would sort wrongly.
+    for microseconds in [876_543, 876_544, 876_545, 976_544, 1_876_544] {
+        let newer = own(SignalKind::StockLevel, &microseconds.to_string(), microseconds)?;
+        assert_eq!(put_signals(catalogue, std::slice::from_ref(&newer)).await?, 1);
+        assert_eq!(read(catalogue).await?.stock_level, Some(newer.value));
+    }
+    Ok(())
+}
+
+async fn the_values_of_signals_keep_their_digits(catalogue: &Catalogue) -> Result<()> {
+    let batch = [
+        own(SignalKind::StockLevel, "0", 0)?,
+        own(SignalKind::DemandIndex, "0.0000000000000000000000000001", 0)?,
+        own(SignalKind::UnitCost, "12.345600", 0)?,
+        competitor(Subject::Product("P-1".to_owned()), "Größer & Co", "0.00")?,
+        competitor(
+            Subject::Product("P-1".to_owned()),
+            "a",
+            "79228162514264337593543950335",
+        )?,
+        competitor(
+            Subject::Product("P-1".to_owned()),
+            "b",
+            "12345678901234567.890123456789",
+        )?,
+    ];
+    assert_eq!(put_signals(catalogue, &batch).await?, 6);
+    let expected = Signals::of_product(batch);
+    assert_eq!(digits(&read(catalogue).await?), digits(&expected));
+    Ok(())
+}
+
+async fn a_products_own_signals_come_before_its_categorys(catalogue: &Catalogue) -> Result<()> {
+    put(catalogue, &[product("P-1")?]).await?;
+    let category = || Subject::Category("kitchen".to_owned());
+    let batch = [
+        own(SignalKind::StockLevel, "7", 0)?,
+        signal(category(), SignalKind::StockLevel, "100", 9)?,
+        signal(category(), SignalKind::DemandIndex, "1.5", 0)?,
+        signal(
+            Subject::Category("garden".to_owned()),
+            SignalKind::UnitCost,
+            "1",
+            0,
+        )?,
+        signal(Subject::Product("P-2".to_owned()), SignalKind::UnitCost, "2", 0)?,
+        competitor(category(), "Acme", "10.00")?,
+        competitor(category(), "Best", "20.00")?,
+        competitor(Subject::Product("P-1".to_owned()), "Best", "19.00")?,
+    ];
+    assert_eq!(put_signals(catalogue, &batch).await?, 8);
+    let signals = read(catalogue).await?;
+    assert_eq!(digits(&signals.stock_level), "Some(7)");
+    assert_eq!(digits(&signals.demand_index), "Some(1.5)");
+    assert_eq!(signals.unit_cost, None);
+    let prices: Vec<_> = signals
+        .competitor_prices
+        .iter()
+        .map(|known| format!("{} {}", known.competitor, known.price))
+        .collect();
+    assert_eq!(prices, ["Acme 10.00", "Best 19.00"]);
+    Ok(())
+}
+
+async fn facts_have_the_signals_that_reading_gives(catalogue: &Catalogue) -> Result<()> {
+    let mut plain = product("P-3")?;
+    plain.category = None;
+    let products = [product("P-1")?, product("P-2")?, plain];
+    put(catalogue, &products).await?;
+    let batch = [
+        own(SignalKind::StockLevel, "7", 0)?,
+        signal(
+            Subject::Category("kitchen".to_owned()),
+            SignalKind::StockLevel,
+            "100",
+            9,
+        )?,
+        signal(
+            Subject::Product("P-3".to_owned()),
+            SignalKind::DemandIndex,
+            "1.10",
+            0,
+        )?,
+    ];
+    put_signals(catalogue, &batch).await?;
+    let ids = products.map(|product| product.product_id);
+    let facts = catalogue.begin().await?.lock_facts(&ids).await?;
+    assert_eq!(facts.len(), 3);
+    for facts in facts {
+        let read = catalogue.signals(&facts.product.product_id).await?;
+        assert_ne!(read, Signals::default());
+        assert_eq!(digits(&facts.signals), digits(&read));
+    }
+    Ok(())
+}
+
+async fn locations_have_their_latest_factor(catalogue: &Catalogue) -> Result<()> {
+    let factor = |location: &str, value, microseconds| {
+        signal(
+            Subject::Location(location.to_owned()),
+            SignalKind::LocationFactor,
+            value,
+            microseconds,
+        )
+    };
+    put_signals(catalogue, &[factor("NY", "1.10", 0)?, factor("LA", "0.95", 0)?]).await?;
+    let mut elsewhere = factor("NY", "1.20", 1)?;
+    elsewhere.source = "another".to_owned();
+    put_signals(catalogue, &[elsewhere]).await?;
+    let factors = catalogue.location_factors().await?;
+    assert_eq!(factors.len(), 2);
+    assert_eq!(digits(&factors.get("NY")), "Some(1.20)");
+    assert_eq!(digits(&factors.get("LA")), "Some(0.95)");
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! A transaction is everything or nothing, and two on the same product take turns.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use pricing_core::catalogue::{Catalogue, CatalogueError};
+use tokio::time::timeout;
+
+use super::{now, on_both_stores, price_write, product, product_id, products, put};
+
+on_both_stores!(
+    what_is_not_committed_is_rolled_back,
+    what_is_not_committed_is_not_seen_by_others,
+    after_a_failed_statement_nothing_can_be_committed,
+    after_an_abandoned_statement_nothing_can_be_committed,
+    failed_transactions_use_up_no_connections,
+    two_transactions_on_one_product_take_turns,
+    locking_in_opposite_orders_is_no_deadlock,
+    two_who_put_the_same_new_products_take_turns,
+    reading_does_not_wait_for_writing,
+);
+
+async fn what_is_not_committed_is_rolled_back(catalogue: &Catalogue) -> Result<()> {
+    let kettle = product("P-1")?;
+    let mut transaction = catalogue.begin().await?;
+    transaction
+        .put_products(std::slice::from_ref(&kettle), now())
+        .await?;
+    transaction
+        .write_prices(&[price_write(&kettle, 1, "49.90")?])
+        .await?;
+    drop(transaction);
+    // Whoever locks the product next waits for the end of the one before.
+    let mut next = catalogue.begin().await?;
+    assert_eq!(
+        next.lock_products(std::slice::from_ref(&kettle.product_id))
+            .await?,
+        []
+    );
+    next.commit().await?;
+    assert_eq!(catalogue.price_changes(&kettle.product_id, 10).await?, []);
+    Ok(())
+}
+
+async fn what_is_not_committed_is_not_seen_by_others(catalogue: &Catalogue) -> Result<()> {
+    let mut transaction = catalogue.begin().await?;
+    transaction.put_products(&[product("P-1")?], now()).await?;
+    assert_eq!(catalogue.count_products().await?, 0);
+    transaction.commit().await?;
+    assert_eq!(catalogue.count_products().await?, 1);
+    Ok(())
+}
+
+async fn after_a_failed_statement_nothing_can_be_committed(catalogue: &Catalogue) -> Result<()> {
+    let mut transaction = catalogue.begin().await?;
+    transaction.put_products(&[product("P-1")?], now()).await?;
+    let unknown = price_write(&product("unknown")?, 1, "49.90")?;
+    assert!(transaction.write_prices(&[unknown]).await.is_err());
+    let outcome = transaction.commit().await;
+    assert!(
+        matches!(outcome, Err(CatalogueError::TransactionFailed)),
+        "{outcome:?}"
+    );
+    put(catalogue, &[product("P-2")?]).await?;
+    assert_eq!(catalogue.product_ids(None, 10).await?, [product_id("P-2")?]);
+    Ok(())
+}
+
+async fn after_an_abandoned_statement_nothing_can_be_committed(catalogue: &Catalogue) -> Result<()> {
+    let many = products((0..2_000).map(|number| format!("P-{number}")))?;
+    let mut transaction = catalogue.begin().await?;
+    assert!(
+        timeout(Duration::ZERO, transaction.put_products(&many, now()))
+            .await
+            .is_err()
+    );
+    let outcome = transaction.commit().await;
+    assert!(
+        matches!(outcome, Err(CatalogueError::TransactionFailed)),
+        "{outcome:?}"
+    );
+    put(catalogue, &[product("Q")?]).await?;
+    assert_eq!(catalogue.product_ids(None, 10).await?, [product_id("Q")?]);
+    Ok(())
+}
+
+async fn failed_transactions_use_up_no_connections(catalogue: &Catalogue) -> Result<()> {
+    let unknown = [price_write(&product("unknown")?, 1, "49.90")?];
+    for _ in 0..50 {
+        assert!(catalogue.begin().await?.write_prices(&unknown).await.is_err());
+    }
+    put(catalogue, &[product("P-1")?]).await
+}
+
+async fn two_transactions_on_one_product_take_turns(catalogue: &Catalogue) -> Result<()> {
+    let kettle = product("P-1")?;
+    put(catalogue, std::slice::from_ref(&kettle)).await?;
+    let mut first = catalogue.begin().await?;
+    first
+        .lock_products(std::slice::from_ref(&kettle.product_id))
+        .await?;
+
+    let (theirs, id) = (catalogue.clone(), kettle.product_id.clone());
+    let mut second = tokio::spawn(async move {
+        let mut second = theirs.begin().await?;
+        anyhow::Ok(second.lock_facts(&[id]).await?)
+    });
+    let early = timeout(Duration::from_millis(200), &mut second).await;
+    assert!(early.is_err(), "the second waits: {early:?}");
+
+    let mut renamed = kettle.clone();
+    renamed.name = "Pot".to_owned();
+    first.put_products(&[renamed], now()).await?;
+    first.write_prices(&[price_write(&kettle, 1, "49.90")?]).await?;
+    first.commit().await?;
+    let seen = second.await??;
+    assert!(seen.iter().all(|facts| facts.product.name == "Pot"), "{seen:?}");
+    assert!(seen.iter().all(|facts| facts.price.is_some()), "{seen:?}");
+    assert_eq!(seen.len(), 1);
+    Ok(())
+}
+
+async fn locking_in_opposite_orders_is_no_deadlock(catalogue: &Catalogue) -> Result<()> {
+    let written = products((0..200).map(|number| format!("P-{number}")))?;
+    put(catalogue, &written).await?;
+    let mut ids: Vec<_> = written.into_iter().map(|product| product.product_id).collect();
+    let mut locking = tokio::task::JoinSet::new();
+    for _ in 0..12 {
+        ids.reverse();
+        let (catalogue, ids) = (catalogue.clone(), ids.clone());
+        locking.spawn(async move {
+            let mut transaction = catalogue.begin().await?;
+            assert_eq!(transaction.lock_products(&ids).await?.len(), 200);
+            tokio::task::yield_now().await;
+            transaction.commit().await
+        });
+    }
+    Ok(locking.join_all().await.into_iter().collect::<Result<(), _>>()?)
+}
+
+async fn two_who_put_the_same_new_products_take_turns(catalogue: &Catalogue) -> Result<()> {
+    let mut new = products((0..200).map(|number| format!("P-{number}")))?;
+    let mut putting = tokio::task::JoinSet::new();
+    for _ in 0..12 {
+        new.reverse();
+        let (catalogue, new) = (catalogue.clone(), new.clone());
+        putting.spawn(async move { put(&catalogue, &new).await });
+    }
+    putting.join_all().await.into_iter().collect::<Result<()>>()?;
+    assert_eq!(catalogue.count_products().await?, 200);
+    Ok(())
+}
+
+async fn reading_does_not_wait_for_writing(catalogue: &Catalogue) -> Result<()> {
+    let kettle = product("P-1")?;
+    put(catalogue, std::slice::from_ref(&kettle)).await?;
+    let mut transaction = catalogue.begin().await?;
+    transaction
+        .lock_products(std::slice::from_ref(&kettle.product_id))
+        .await?;
+    let mut renamed = kettle.clone();
+    renamed.name = "Pot".to_owned();
+    transaction.put_products(&[renamed], now()).await?;
+    let read = timeout(Duration::from_secs(2), catalogue.product(&kettle.product_id)).await?;
+    assert_eq!(read?, Some(kettle));
+    Ok(())
+}
