@@ -34,6 +34,7 @@ pub(crate) async fn limit_time(request: Request, next: Next) -> Response {
 }
 
 /// The answer to a request whose handler panicked.
+#[expect(clippy::needless_pass_by_value, reason = "this is how the layer calls it")]
 pub(crate) fn answer_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
     let message = panic
         .downcast_ref::<&str>()

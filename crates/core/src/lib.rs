@@ -6,7 +6,9 @@
 //! Things flow one way. A write goes facts → [`domain::price`] → catalogue → caches; a read goes caches →
 //! (on a miss) catalogue → [`domain::quote`]. Where next: [`domain`] for what a price is.
 
+pub mod cache;
 pub mod catalogue;
+pub mod config;
 pub mod domain;
 pub mod health;
 pub mod keys;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer};
 
@@ -376,7 +376,10 @@ impl RuleDraft {
                     "RFC 3339: 2026-11-27T08:00:00Z",
                 ));
             }
-            parsed.ok().map(|instant| instant.with_timezone(&Utc))
+            // As precise as the catalogue keeps instants.
+            parsed
+                .ok()
+                .map(|instant| instant.with_timezone(&Utc).trunc_subsecs(6))
         };
         let window = Window {
             from: instant("from", &self.from),

@@ -4,12 +4,26 @@
 //!
 //! | module | what goes there |
 //! |---|---|
+//! | `cache_puts` | the caches on a real Redis: what is newer stays |
 //! | `catalogue` | what both databases promise, run on both |
+//! | `catalogue_changes` | products put, imported, removed, explained; what bad input gets |
 //! | `harness` | the harness does what the other tests rely on |
+//! | `price_read_path` | where a price is found, whose it is, and what happens when something is away |
+//! | `real_catalogue` | 20,000 products imported and asked for |
+//! | `stores_agree` | SQLite and PostgreSQL give the same prices; stored prices can be computed again |
 //! | `support` | what tests of several modules share; no tests |
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "where one of these panics, the test has failed"
+)]
+
+mod cache_puts;
 mod catalogue;
+mod catalogue_changes;
 mod harness;
 mod price_read_path;
+mod real_catalogue;
 mod stores_agree;
 mod support;

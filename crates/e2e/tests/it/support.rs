@@ -21,9 +21,8 @@ pub(crate) async fn shared_postgres() -> Result<&'static PostgresServer> {
 
 /// An API process with a client for it.
 pub(crate) struct Api {
-    pub(crate) process: ServiceProcess,
     pub(crate) client: HttpClient,
-    pub(crate) base_url: String,
+    _process: ServiceProcess,
 }
 
 impl Api {
@@ -49,9 +48,8 @@ impl Api {
         let mut process = ServiceProcess::start("pricing-api", &environment, &[])?;
         process.wait_until_ready(&base_url).await?;
         Ok(Self {
-            process,
             client: HttpClient::new(&base_url)?,
-            base_url,
+            _process: process,
         })
     }
 

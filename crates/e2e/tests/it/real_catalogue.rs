@@ -1,0 +1,72 @@
+//! A catalogue of 20,000 products: imported whole, then asked for at random.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result, ensure};
+use futures::{StreamExt, TryStreamExt};
+use serde_json::json;
+
+use crate::support::{Stores, price_request, shared_file};
+
+const PRODUCTS: usize = 20_000;
+const CONCURRENT_REQUESTS: usize = 64;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_thousand_products_are_imported_and_every_shopper_gets_a_price() -> Result<()> {
+    let stores = Stores::start().await?;
+    let api = stores.api().await?;
+    let csv = catalogue()?;
+    let import = api.import_as("text/csv", &csv).await?;
+    let taken = (import.body["created"].clone(), import.body["failed"].clone());
+    ensure!(
+        taken == (json!(PRODUCTS), json!(0)),
+        "the import says {}",
+        import.text
+    );
+
+    let ids: Vec<&str> = csv
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split(',').next())
+        .collect();
+    for pass in 1..=2 {
+        let requests = (0..PRODUCTS).map(|number| {
+            // Every product once, in an order that jumps about.
+            let id = ids[(number * 7_919) % ids.len()];
+            let client = &api.client;
+            async move {
+                let request = price_request(id, "NY", number.is_multiple_of(2));
+                let reply = client.post("/api/v1/price", &request).await?;
+                ensure!(reply.status == 200, "{id}: {}", reply.text);
+                let cached = reply.body["source"] == json!("cache");
+                ensure!(pass == 1 || cached, "{id} was not in a cache: {}", reply.text);
+                Ok(())
+            }
+        });
+        futures::stream::iter(requests)
+            .buffer_unordered(CONCURRENT_REQUESTS)
+            .try_collect::<()>()
+            .await
+            .with_context(|| format!("pass {pass}"))?;
+    }
+    Ok(())
+}
+
+/// Real grocery products where somebody has fetched them, else as many made-up ones.
+fn catalogue() -> Result<String> {
+    if let Some(file) = shared_file("data/complete-journey/products.csv") {
+        return std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()));
+    }
+    let mut csv = "product_id,name,category,brand,currency,base_price\n".to_owned();
+    for number in 0..PRODUCTS {
+        let cents = 99 + (number * 37) % 9_000;
+        writeln!(
+            csv,
+            "G-{number},Product {number},Category {},Brand,USD,{}.{:02}",
+            number % 50,
+            cents / 100,
+            cents % 100
+        )?;
+    }
+    Ok(csv)
+}
