@@ -1,21 +1,28 @@
 //! Connections to Redis.
 //!
-//! The hot path shares one multiplexed connection: commands of concurrent requests travel together, which is
-//! several times faster than a pool. It fails fast: a command either answers within [`COMMAND_TIMEOUT`] or is an
-//! error, and whoever sent it goes on without Redis. It connects when it is first used and again after every
-//! break, so a service starts, and goes on, without Redis.
+//! Requests share multiplexed connections: commands of concurrent requests travel together, which is several
+//! times faster than a pool. Reads fail fast: a command either answers within [`READ_TIMEOUT`] or is an error,
+//! and whoever sent it goes on without Redis. Writes wait longer, as they are refused without it. A connection is
+//! made when it is first used and again after every break, so a service starts, and goes on, without Redis.
 
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
-/// How long a command, or a connection, may take.
-pub const COMMAND_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long a read, or connecting for one, may take.
+pub const READ_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A cheap handle to the shared connection.
+/// How long a write may take: a batch of prices on a server that syncs each one to a slow disk.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long connecting for a write may take.
+const WRITE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A cheap handle to the shared connections.
 #[derive(Clone)]
 pub struct RedisConnection {
-    manager: ConnectionManager,
+    reads: ConnectionManager,
+    writes: ConnectionManager,
 }
 
 /// What went wrong with Redis.
@@ -42,24 +49,34 @@ impl RedisConnection {
             reason: error.to_string(),
         };
         let client = redis::Client::open(url).map_err(invalid)?;
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(0)
-            .set_connection_timeout(Some(COMMAND_TIMEOUT))
-            .set_response_timeout(Some(COMMAND_TIMEOUT));
-        let manager = ConnectionManager::new_lazy_with_config(client, config).map_err(invalid)?;
-        Ok(Self { manager })
+        let manager = |connection_timeout, response_timeout| {
+            let config = ConnectionManagerConfig::new()
+                .set_number_of_retries(0)
+                .set_connection_timeout(Some(connection_timeout))
+                .set_response_timeout(Some(response_timeout));
+            ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(invalid)
+        };
+        Ok(Self {
+            reads: manager(READ_TIMEOUT, READ_TIMEOUT)?,
+            writes: manager(WRITE_CONNECTION_TIMEOUT, WRITE_TIMEOUT)?,
+        })
     }
 
-    /// Whether the server answers.
+    /// Whether the server takes writes.
     pub async fn check(&self) -> Result<(), RedisError> {
-        let mut connection = self.manager.clone();
-        redis::cmd("PING").query_async::<()>(&mut connection).await?;
+        let mut connection = self.writes.clone();
+        let ping = redis::cmd("PING");
+        // The first command after a break finds the broken connection; the second, a new one.
+        if ping.query_async::<()>(&mut connection).await.is_err() {
+            ping.query_async::<()>(&mut connection).await?;
+        }
         Ok(())
     }
 
     /// The server's version.
     pub async fn version(&self) -> Result<String, RedisError> {
-        let mut connection = self.manager.clone();
+        self.check().await?;
+        let mut connection = self.writes.clone();
         let info: String = redis::cmd("INFO")
             .arg("server")
             .query_async(&mut connection)
@@ -68,9 +85,14 @@ impl RedisConnection {
         Ok(version.unwrap_or("unknown").trim().to_owned())
     }
 
-    /// The connection to send commands on.
-    pub(crate) fn manager(&self) -> ConnectionManager {
-        self.manager.clone()
+    /// The connection for commands whose sender goes on without an answer.
+    pub(crate) fn reads(&self) -> ConnectionManager {
+        self.reads.clone()
+    }
+
+    /// The connection for commands that have to be done.
+    pub(crate) fn writes(&self) -> ConnectionManager {
+        self.writes.clone()
     }
 }
 

@@ -5,7 +5,7 @@
 //! commit and the put leaves a stale entry in Redis, so the caller's request is not acknowledged before both are
 //! done, and doing it again repeats only the put.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -107,20 +107,21 @@ impl Repricer {
         if product.is_none() {
             return Err(ReadError::UnknownProduct);
         }
-        if let Some(stored) = stored.filter(|stored| stored.entry.is_valid(Utc::now())) {
-            if !self.policies.knows(stored.entry.policy_version) {
-                // Perhaps published by another process a moment ago.
-                self.policies
-                    .refresh()
-                    .await
-                    .map_err(|error| ReadError::Unavailable(error.to_string()))?;
-            }
-            if self.policies.knows(stored.entry.policy_version) {
-                return Ok(Cached::Priced(Arc::new(stored.entry)));
-            }
+        if stored
+            .as_ref()
+            .is_some_and(|stored| !self.policies.knows(stored.entry.policy_version))
+        {
+            // Perhaps published by another process a moment ago.
+            self.policies
+                .refresh()
+                .await
+                .map_err(|error| ReadError::Unavailable(error.to_string()))?;
+        }
+        if let Some(stored) = stored.filter(|stored| self.is_servable(stored)) {
+            return Ok(Cached::Priced(Arc::new(stored.entry)));
         }
         let entries = self
-            .write_prices_of(&[product_id], "fill")
+            .price_what_is_not_servable(&[product_id])
             .await
             .map_err(|error| match error {
                 RepriceError::Catalogue(error) => read_error(&error),
@@ -143,9 +144,13 @@ impl Repricer {
         let mut transaction = self.catalogue.begin().await?;
         let (summary, changed) = compare(&transaction.lock_products(&ids).await?, products);
         transaction.put_products(&changed, now).await?;
-        // Unchanged products too: their price may be stored and not yet served, after a crash.
-        let entries = self.price_in(&mut transaction, &ids, cause, now).await?;
+        let changed: HashSet<&ProductId> = changed.iter().map(|product| &product.product_id).collect();
+        let needs_price = |facts: &StoredFacts| changed.contains(&facts.product.product_id);
+        let entries = self
+            .price_in(&mut transaction, &ids, needs_price, cause, now)
+            .await?;
         transaction.commit().await?;
+        // Those that stay too: after a crash a price may be stored and not yet served.
         self.serve(entries).await?;
         Ok(summary)
     }
@@ -180,49 +185,69 @@ impl Repricer {
         Ok(deleted)
     }
 
-    async fn write_prices_of(
+    async fn price_what_is_not_servable(
         &self,
         ids: &[ProductId],
-        cause: &str,
     ) -> Result<HashMap<ProductId, Arc<PriceEntry>>, RepriceError> {
         let mut transaction = self.catalogue.begin().await?;
-        let entries = self.price_in(&mut transaction, ids, cause, Utc::now()).await?;
+        let entries = self
+            .price_in(&mut transaction, ids, |_| false, "fill", Utc::now())
+            .await?;
         transaction.commit().await?;
         Ok(entries)
     }
 
-    /// Prices the products inside a transaction and gives the entries as they will be after it, the new ones and
-    /// those that stay.
+    /// Whether a stored price may be served as it is.
+    fn is_servable(&self, stored: &StoredPrice) -> bool {
+        stored.entry.is_valid(Utc::now()) && self.policies.knows(stored.entry.policy_version)
+    }
+
+    /// Prices the products that `needs_price`, and those without a price that may be served. Gives the entries of
+    /// all, as they will be after the transaction.
     async fn price_in(
         &self,
         transaction: &mut CatalogueTransaction,
         ids: &[ProductId],
+        needs_price: impl Fn(&StoredFacts) -> bool,
         cause: &str,
         now: DateTime<Utc>,
     ) -> Result<HashMap<ProductId, Arc<PriceEntry>>, RepriceError> {
         let policy = Arc::clone(self.policies.snapshot().current());
         let stored = transaction.lock_facts(ids).await?;
-        let computed: Vec<Computed<'_>> = stored.iter().map(|facts| compute(facts, &policy, now)).collect();
-        for computed in &computed {
-            match computed.list_price.explanation.outcome {
-                Outcome::Priced => self.metrics.prices_made.increment(1),
-                Outcome::Frozen => self.metrics.prices_frozen.increment(1),
+        let mut entries = HashMap::with_capacity(ids.len());
+        let mut changed = Vec::new();
+        for facts in &stored {
+            match &facts.price {
+                Some(price) if self.is_servable(price) && !needs_price(facts) => {
+                    entries.insert(price.entry.product_id.clone(), Arc::new(price.entry.clone()));
+                }
+                _ => {
+                    let computed = compute(facts, &policy, now);
+                    self.count(computed.list_price.explanation.outcome);
+                    if computed.changed {
+                        changed.push(computed);
+                    } else {
+                        entries.insert(computed.entry.product_id.clone(), Arc::new(computed.entry));
+                    }
+                }
             }
         }
-        let changed = computed.iter().filter(|computed| computed.changed).count();
-        let mut revisions = transaction.next_revisions(changed).await?.into_iter();
-        let mut writes = Vec::with_capacity(changed);
-        let mut entries = HashMap::with_capacity(computed.len());
-        for mut computed in computed {
-            if computed.changed {
-                let Some(revision) = revisions.next() else { break };
-                computed.entry.revision = revision;
-                writes.push(computed.write(cause, now)?);
-            }
+        let revisions = transaction.next_revisions(changed.len()).await?;
+        let mut writes = Vec::with_capacity(changed.len());
+        for (mut computed, revision) in changed.into_iter().zip(revisions) {
+            computed.entry.revision = revision;
+            writes.push(computed.write(cause, now)?);
             entries.insert(computed.entry.product_id.clone(), Arc::new(computed.entry));
         }
         transaction.write_prices(&writes).await?;
         Ok(entries)
+    }
+
+    fn count(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Priced => self.metrics.prices_made.increment(1),
+            Outcome::Frozen => self.metrics.prices_frozen.increment(1),
+        }
     }
 
     async fn serve(&self, entries: HashMap<ProductId, Arc<PriceEntry>>) -> Result<(), RedisError> {

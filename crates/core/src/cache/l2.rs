@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use metrics::Counter;
 use redis::Script;
+use redis::aio::ConnectionManager;
 
 use super::Cached;
 use crate::domain::price::PriceEntry;
@@ -52,7 +53,7 @@ impl L2 {
         if self.pause.is_on() {
             return None;
         }
-        let mut connection = self.redis.manager();
+        let mut connection = self.redis.reads();
         let stored: redis::RedisResult<Option<Vec<u8>>> = redis::cmd("GET")
             .arg(self.keys.price(product_id))
             .query_async(&mut connection)
@@ -66,20 +67,32 @@ impl L2 {
         }
     }
 
+    /// Puts what a read has found, unless Redis knows something as new or does not answer at once.
+    pub(super) async fn offer(&self, product_id: &ProductId, cached: &Cached) {
+        if self.pause.is_on() {
+            return;
+        }
+        let put = self
+            .put_batch(self.redis.reads(), &[(product_id.clone(), cached.clone())])
+            .await;
+        if let Err(error) = put {
+            self.failed(&error);
+        }
+    }
+
     /// Puts each unless Redis knows something as new. The first failure ends it; what was put stays.
     pub(super) async fn put_all(&self, products: &[(ProductId, Cached)]) -> Result<(), RedisError> {
         for batch in products.chunks(PUT_BATCH) {
-            let put = self.put_batch(batch).await;
-            if let Err(error) = put {
-                self.failed(&error);
-                return Err(error.into());
-            }
+            self.put_batch(self.redis.writes(), batch).await?;
         }
         Ok(())
     }
 
-    async fn put_batch(&self, batch: &[(ProductId, Cached)]) -> redis::RedisResult<()> {
-        let mut connection = self.redis.manager();
+    async fn put_batch(
+        &self,
+        mut connection: ConnectionManager,
+        batch: &[(ProductId, Cached)],
+    ) -> redis::RedisResult<()> {
         let mut pipeline = redis::pipe();
         for (product_id, cached) in batch {
             let Some((revision, body, ttl_ms)) = encode(cached) else {

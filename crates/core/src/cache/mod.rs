@@ -21,7 +21,7 @@ use chrono::{DateTime, Utc};
 use crate::domain::price::PriceEntry;
 use crate::domain::product::ProductId;
 use crate::keys::Keys;
-use crate::redis::RedisConnection;
+use crate::redis::{RedisConnection, RedisError};
 use crate::telemetry::metrics::Metrics;
 use l1::L1;
 use l2::L2;
@@ -126,7 +126,10 @@ impl PriceCache {
                 Some(Ok(entry))
             }
             Cached::Priced(_) => None,
-            Cached::Gone { .. } => Some(Err(ReadError::UnknownProduct)),
+            Cached::Gone { .. } => {
+                self.metrics.reads_of_unknown.increment(1);
+                Some(Err(ReadError::UnknownProduct))
+            }
         }
     }
 
@@ -146,7 +149,7 @@ impl PriceCache {
         let key = product_id.clone();
         let found = self.flights.run(key, move || async move {
             if let Some(cached) = cache.l2.get(product_id.as_str()).await {
-                cache.l1.put(&product_id, cached.clone());
+                cache.put_l1(&product_id, cached.clone());
                 match cached {
                     Cached::Gone { .. } => return Err(ReadError::UnknownProduct),
                     Cached::Priced(entry) if entry.is_valid(now) && knows_policy(entry.policy_version) => {
@@ -179,8 +182,9 @@ impl PriceCache {
         let filled = fill(product_id.clone()).await;
         self.metrics.fill_duration.record(started.elapsed());
         let cached = filled?;
+        self.put_l1(&product_id, cached.clone());
         // Redis being away costs the next process a fill, nothing more.
-        let _ = self.put(&product_id, cached.clone()).await;
+        self.l2.offer(&product_id, &cached).await;
         match cached {
             Cached::Priced(entry) => Ok(Found {
                 entry,
@@ -191,19 +195,25 @@ impl PriceCache {
     }
 
     /// Puts what is known of a product in both caches, unless they know something as new.
-    pub async fn put(&self, product_id: &ProductId, cached: Cached) -> Result<(), crate::redis::RedisError> {
+    pub async fn put(&self, product_id: &ProductId, cached: Cached) -> Result<(), RedisError> {
         self.put_all(&[(product_id.clone(), cached)]).await
     }
 
-    /// [`put`](Self::put) for many products, with one round trip for each [`l2::PUT_BATCH`] of them.
-    pub async fn put_all(&self, products: &[(ProductId, Cached)]) -> Result<(), crate::redis::RedisError> {
+    /// [`put`](Self::put) for many products, with one round trip for each [`l2::PUT_BATCH`] of them. Redis first:
+    /// what failed there is not served from memory either, so that a write that was refused is not half visible.
+    pub async fn put_all(&self, products: &[(ProductId, Cached)]) -> Result<(), RedisError> {
+        self.l2.put_all(products).await?;
         for (product_id, cached) in products {
-            self.l1.put(product_id, cached.clone());
+            self.put_l1(product_id, cached.clone());
         }
+        Ok(())
+    }
+
+    fn put_l1(&self, product_id: &ProductId, cached: Cached) {
+        self.l1.put(product_id, cached);
         self.metrics
             .l1_entries
             .set(u32::try_from(self.l1.len()).unwrap_or(u32::MAX));
-        self.l2.put_all(products).await
     }
 
     fn count(&self, found: &Result<Found, ReadError>) {
