@@ -28,7 +28,7 @@ where
 }
 
 /// The identifiers in a column.
-pub(super) fn product_ids(column: Vec<String>) -> Result<Vec<ProductId>, CatalogueError> {
+pub(super) fn product_ids(column: &[String]) -> Result<Vec<ProductId>, CatalogueError> {
     column.iter().map(|text| product_id(text)).collect()
 }
 

@@ -1,5 +1,6 @@
 //! What is written: rows as JSON, so that any number of them goes to either database as one argument of one
-//! constant statement (SQLite reads it by `jsonb_each`, PostgreSQL by `json_to_recordset`).
+//! constant statement (SQLite reads it by `jsonb_each`, PostgreSQL by `json_to_recordset`). Only SQLite's prices
+//! go as single values: to quote and unquote their explanations takes longer than to store them.
 //!
 //! The rows come out ordered by their key, so that two transactions lock them in the same order and cannot wait
 //! for each other, and with each key once, which PostgreSQL's upsert demands.
@@ -37,8 +38,8 @@ pub(super) fn signal_rows(signals: &[Signal]) -> Result<String, sqlx::Error> {
 }
 
 /// The rows of `prices`; of two of the same product the newer one.
-pub(super) fn price_rows(writes: &[PriceWrite]) -> Result<String, sqlx::Error> {
-    as_json(newest(writes).into_values().map(PriceRow::of))
+pub(super) fn price_rows(writes: &[PriceWrite]) -> Vec<PriceRow<'_>> {
+    newest(writes).into_values().map(PriceRow::of).collect()
 }
 
 /// The rows of `price_changes`: the writes that change a list price. `None` if there are none, which is what
@@ -87,7 +88,8 @@ fn newest(writes: &[PriceWrite]) -> BTreeMap<&ProductId, &PriceWrite> {
     newest
 }
 
-fn as_json<R: Serialize>(rows: impl IntoIterator<Item = R>) -> Result<String, sqlx::Error> {
+/// Rows as one JSON array.
+pub(super) fn as_json<R: Serialize>(rows: impl IntoIterator<Item = R>) -> Result<String, sqlx::Error> {
     let mut json = Vec::new();
     serde_json::Serializer::new(&mut json)
         .collect_seq(rows)
@@ -164,24 +166,25 @@ impl<'a> SignalRow<'a> {
     }
 }
 
+/// A row of `prices`.
 #[derive(Serialize)]
-struct PriceRow<'a> {
-    product_id: &'a str,
-    revision: i64,
-    category: Option<&'a str>,
-    currency: &'static str,
-    base_price: Decimal,
-    list_price: Decimal,
-    lowest: Option<Decimal>,
-    highest: Option<Decimal>,
-    policy_version: i64,
+pub(super) struct PriceRow<'a> {
+    pub(super) product_id: &'a str,
+    pub(super) revision: i64,
+    pub(super) category: Option<&'a str>,
+    pub(super) currency: &'static str,
+    pub(super) base_price: Decimal,
+    pub(super) list_price: Decimal,
+    pub(super) lowest: Option<Decimal>,
+    pub(super) highest: Option<Decimal>,
+    pub(super) policy_version: i64,
     #[serde(serialize_with = "as_optional_instant")]
-    valid_until: Option<DateTime<Utc>>,
-    opening_price: Decimal,
-    opened_on: NaiveDate,
+    pub(super) valid_until: Option<DateTime<Utc>>,
+    pub(super) opening_price: Decimal,
+    pub(super) opened_on: NaiveDate,
     #[serde(serialize_with = "as_instant")]
-    priced_at: DateTime<Utc>,
-    explanation: &'a str,
+    pub(super) priced_at: DateTime<Utc>,
+    pub(super) explanation: &'a str,
 }
 
 impl<'a> PriceRow<'a> {

@@ -12,9 +12,9 @@ mod products;
 mod signals;
 mod transactions;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use chrono::{DateTime, Utc};
-use pricing_core::catalogue::{Catalogue, CatalogueSettings, PriceWrite};
+use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings, PriceWrite};
 use pricing_core::domain::price::PriceEntry;
 use pricing_core::domain::product::{Product, ProductDraft, ProductId};
 use rust_decimal::Decimal;
@@ -122,6 +122,14 @@ async fn write(catalogue: &Catalogue, writes: &[PriceWrite]) -> Result<()> {
     let mut transaction = catalogue.begin().await?;
     transaction.write_prices(writes).await?;
     Ok(transaction.commit().await?)
+}
+
+/// The error of a call that must fail.
+fn failure<T: std::fmt::Debug>(outcome: Result<T, CatalogueError>) -> Result<CatalogueError> {
+    match outcome {
+        Ok(unexpected) => bail!("it gave {unexpected:?}"),
+        Err(error) => Ok(error),
+    }
 }
 
 /// Amounts are equal whatever their decimal places, so what must have the same digits is compared as text.

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Postgres, query, query_as, query_scalar, raw_sql};
+use sqlx::{Connection, Postgres, query, query_as, query_scalar, raw_sql};
 
 pub(super) use self::transaction::PostgresTransaction;
 use super::CatalogueSettings;
@@ -74,6 +74,10 @@ const PUBLISH_FIRST_POLICY: &str = "
 // Every statement must see what was committed before it: rows are read after the wait for their lock.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
+/// A connection that idled for longer is tested before it is used: the server may have been restarted since. One
+/// that did not saves that round trip, which is half of a read.
+const TRUSTED_IDLE_TIME: Duration = Duration::from_secs(1);
+
 /// The catalogue in a PostgreSQL database.
 #[derive(Debug, Clone)]
 pub struct PostgresCatalogue {
@@ -94,6 +98,15 @@ impl PostgresCatalogue {
         let pool = PgPoolOptions::new()
             .max_connections(settings.max_connections)
             .acquire_timeout(settings.connect_timeout)
+            .test_before_acquire(false)
+            .before_acquire(|connection, metadata| {
+                Box::pin(async move {
+                    if metadata.idle_for > TRUSTED_IDLE_TIME {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(server)
             .await?;
         // The migrator takes a lock of its own, so several processes may do this at once. `run_direct`, as a
@@ -181,7 +194,8 @@ impl PostgresCatalogue {
         .bind(after)
         .bind(i64::from(limit));
         let mut session = self.session().await?;
-        product_ids(session.run(|connection| page.fetch_all(connection)).await?)
+        let column: Vec<String> = session.run(|connection| page.fetch_all(connection)).await?;
+        product_ids(&column)
     }
 
     pub(super) async fn count_products(&self) -> Result<u64, CatalogueError> {

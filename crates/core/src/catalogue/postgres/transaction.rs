@@ -11,7 +11,7 @@ use super::super::read_rows::{PriceRecord, ProductRecord, SignalRecord, assemble
 use super::super::session::Session;
 use super::super::stored::{PriceWrite, StoredFacts};
 use super::super::write_rows::{
-    bounded_cause, change_rows, price_rows, product_rows, row_count, signal_rows,
+    as_json, bounded_cause, change_rows, price_rows, product_rows, row_count, signal_rows,
 };
 use super::{commit, price_columns, product_columns};
 use crate::domain::product::{Product, ProductId};
@@ -169,7 +169,7 @@ impl PostgresTransaction {
         &mut self,
         writes: &[PriceWrite],
     ) -> Result<(), CatalogueError> {
-        let prices = query(WRITE_PRICES).bind(price_rows(writes)?);
+        let prices = query(WRITE_PRICES).bind(as_json(price_rows(writes))?);
         self.session.run(|connection| prices.execute(connection)).await?;
         if let Some(changes) = change_rows(writes)? {
             let changes = query(WRITE_CHANGES).bind(changes);

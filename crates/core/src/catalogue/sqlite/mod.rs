@@ -96,11 +96,7 @@ impl SqliteCatalogue {
         let writer = pool()
             .max_connections(1)
             .acquire_timeout(settings.statement_timeout)
-            .connect_lazy_with(
-                file.clone()
-                    .create_if_missing(true)
-                    .journal_mode(SqliteJournalMode::Wal),
-            );
+            .connect_lazy_with(for_bulk_writes(file.clone()));
         let readers = pool()
             .max_connections(settings.max_connections)
             .acquire_timeout(settings.connect_timeout)
@@ -201,7 +197,8 @@ impl SqliteCatalogue {
         .bind(after)
         .bind(limit);
         let mut session = self.reader().await?;
-        product_ids(session.run(|connection| page.fetch_all(connection)).await?)
+        let column: Vec<String> = session.run(|connection| page.fetch_all(connection)).await?;
+        product_ids(&column)
     }
 
     pub(super) async fn count_products(&self) -> Result<u64, CatalogueError> {
@@ -274,6 +271,17 @@ impl SqliteCatalogue {
     async fn writer(&self) -> Result<Session<Sqlite>, CatalogueError> {
         Session::acquire(&self.writer, self.statement_timeout).await
     }
+}
+
+/// Room for a batch of a thousand prices: its pages stay in memory (16 MB) until it commits, and the log is moved
+/// into the file every few batches (4,000 pages are 16 MB), not after each. Rows of a batch are handed over
+/// without a stop.
+fn for_bulk_writes(file: SqliteConnectOptions) -> SqliteConnectOptions {
+    file.create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .pragma("cache_size", "-16384")
+        .pragma("wal_autocheckpoint", "4000")
+        .row_buffer_size(1024)
 }
 
 /// `sqlite://path`, with the path taken as it is written, and `?synchronous=full` or `normal`.

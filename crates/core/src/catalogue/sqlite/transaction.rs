@@ -4,14 +4,14 @@
 //! the ON of a join.
 
 use chrono::{DateTime, Utc};
-use sqlx::{Sqlite, query, query_as, query_scalar, raw_sql};
+use sqlx::{QueryBuilder, Sqlite, query, query_as, query_scalar, raw_sql};
 
 use super::super::error::CatalogueError;
 use super::super::read_rows::{PriceRecord, ProductRecord, SignalRecord, assemble_facts, read_all};
 use super::super::session::Session;
 use super::super::stored::{PriceWrite, StoredFacts};
 use super::super::write_rows::{
-    bounded_cause, change_rows, instant, price_rows, product_rows, row_count, signal_rows, texts,
+    PriceRow, bounded_cause, change_rows, instant, price_rows, product_rows, row_count, signal_rows, texts,
 };
 use super::{price_columns, product_columns};
 use crate::domain::product::{Product, ProductId};
@@ -57,12 +57,8 @@ const NEXT_REVISIONS: &str =
     "UPDATE price_revisions SET last_revision = last_revision + $1 RETURNING last_revision";
 const WRITE_PRICES: &str = "
     INSERT INTO prices (product_id, revision, category, currency, base_price, list_price, lowest, highest,
-                        policy_version, valid_until, opening_price, opened_on, priced_at, explanation)
-    SELECT value ->> 'product_id', value ->> 'revision', value ->> 'category', value ->> 'currency',
-           value ->> 'base_price', value ->> 'list_price', value ->> 'lowest', value ->> 'highest',
-           value ->> 'policy_version', value ->> 'valid_until', value ->> 'opening_price',
-           value ->> 'opened_on', value ->> 'priced_at', value ->> 'explanation'
-    FROM jsonb_each($1) WHERE true
+                        policy_version, valid_until, opening_price, opened_on, priced_at, explanation) ";
+const UNLESS_OLDER: &str = "
     ON CONFLICT (product_id) DO UPDATE SET
         revision = excluded.revision, category = excluded.category, currency = excluded.currency,
         base_price = excluded.base_price, list_price = excluded.list_price, lowest = excluded.lowest,
@@ -87,6 +83,9 @@ const WRITE_REMOVAL: &str = "
                                cause, changed_at)
     SELECT product_id, $2, list_price, NULL, currency, policy_version, $3, $4
     FROM prices WHERE product_id = $1";
+
+/// Fourteen values each; a statement may have 32,766.
+const PRICES_PER_STATEMENT: usize = 1_000;
 
 /// A transaction on the file's only writer.
 #[derive(Debug)]
@@ -163,8 +162,12 @@ impl SqliteTransaction {
         &mut self,
         writes: &[PriceWrite],
     ) -> Result<(), CatalogueError> {
-        let prices = query(WRITE_PRICES).bind(price_rows(writes)?);
-        self.session.run(|connection| prices.execute(connection)).await?;
+        for rows in price_rows(writes).chunks(PRICES_PER_STATEMENT) {
+            let mut prices = insert_prices(rows);
+            // Not kept prepared: there would be one for every number of rows, each of them large.
+            let prices = prices.build().persistent(false);
+            self.session.run(|connection| prices.execute(connection)).await?;
+        }
         if let Some(changes) = change_rows(writes)? {
             let changes = query(WRITE_CHANGES).bind(changes);
             self.session.run(|connection| changes.execute(connection)).await?;
@@ -197,4 +200,27 @@ impl SqliteTransaction {
             .await?;
         Ok(())
     }
+}
+
+fn insert_prices(rows: &[PriceRow<'_>]) -> QueryBuilder<Sqlite> {
+    let mut statement = QueryBuilder::new(WRITE_PRICES);
+    statement.push_values(rows, |mut values, row| {
+        values
+            .push_bind(row.product_id.to_owned())
+            .push_bind(row.revision)
+            .push_bind(row.category.map(str::to_owned))
+            .push_bind(row.currency)
+            .push_bind(row.base_price.to_string())
+            .push_bind(row.list_price.to_string())
+            .push_bind(row.lowest.map(|amount| amount.to_string()))
+            .push_bind(row.highest.map(|amount| amount.to_string()))
+            .push_bind(row.policy_version)
+            .push_bind(row.valid_until.map(instant))
+            .push_bind(row.opening_price.to_string())
+            .push_bind(row.opened_on)
+            .push_bind(instant(row.priced_at))
+            .push_bind(row.explanation.to_owned());
+    });
+    statement.push(UNLESS_OLDER);
+    statement
 }

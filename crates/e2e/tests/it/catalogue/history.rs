@@ -1,6 +1,6 @@
 //! The history of a price has every change once, and nothing else.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use pricing_core::catalogue::{Catalogue, CatalogueSettings, MAX_CAUSE_CHARS};
 use rust_decimal::Decimal;
 use sqlx::Connection;
@@ -28,8 +28,9 @@ async fn a_change_of_price_is_in_the_history_with_every_field(catalogue: &Catalo
     write(catalogue, std::slice::from_ref(&change)).await?;
 
     let history = catalogue.price_changes(&kettle.product_id, 10).await?;
-    assert_eq!(history.len(), 1);
-    let read = &history[0];
+    let [read] = history.as_slice() else {
+        bail!("{history:?} is not one change");
+    };
     assert_eq!((read.revision, &read.product_id), (3, &kettle.product_id));
     assert_eq!(digits(&read.old_list_price), "Some(50.00)");
     assert_eq!(digits(&read.new_list_price), "Some(49.90)");

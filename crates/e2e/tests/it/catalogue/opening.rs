@@ -6,7 +6,7 @@ use anyhow::Result;
 use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings};
 use tokio::task::JoinSet;
 
-use super::{on_both_stores, product, put, sqlite_url};
+use super::{failure, on_both_stores, product, put, sqlite_url};
 use crate::support::shared_postgres;
 
 on_both_stores!(
@@ -28,7 +28,7 @@ async fn an_open_catalogue_says_what_it_is(catalogue: &Catalogue) -> Result<()> 
 
 async fn a_closed_catalogue_answers_with_a_transient_error(catalogue: &Catalogue) -> Result<()> {
     catalogue.close().await;
-    let error = catalogue.count_products().await.unwrap_err();
+    let error = failure(catalogue.count_products().await)?;
     assert!(error.is_transient(), "{error}");
     Ok(())
 }
@@ -108,9 +108,7 @@ async fn a_directory_that_is_not_there_is_no_transient_error() -> Result<()> {
         "sqlite://{}",
         directory.path().join("absent/catalogue.db").display()
     );
-    let error = Catalogue::open(&url, CatalogueSettings::default())
-        .await
-        .unwrap_err();
+    let error = failure(Catalogue::open(&url, CatalogueSettings::default()).await)?;
     assert!(!error.is_transient(), "{error}");
     Ok(())
 }
@@ -122,9 +120,7 @@ async fn a_file_that_is_no_database_is_corrupt() -> Result<()> {
         directory.path().join("catalogue.db"),
         "not a database. ".repeat(1_000),
     )?;
-    let error = Catalogue::open(&sqlite_url(&directory), CatalogueSettings::default())
-        .await
-        .unwrap_err();
+    let error = failure(Catalogue::open(&sqlite_url(&directory), CatalogueSettings::default()).await)?;
     assert!(matches!(error, CatalogueError::Corrupt { .. }), "{error:?}");
     Ok(())
 }
@@ -140,7 +136,7 @@ async fn a_sqlite_file_that_another_process_writes_is_a_transient_error() -> Res
     let ours = Catalogue::open(&url, settings).await?;
     let theirs = Catalogue::open(&url, settings).await?;
     let transaction = theirs.begin().await?;
-    let error = ours.begin().await.unwrap_err();
+    let error = failure(ours.begin().await)?;
     assert!(error.is_transient(), "{error}");
     transaction.commit().await?;
     put(&ours, &[product("P-1")?]).await

@@ -6,7 +6,7 @@ use anyhow::Result;
 use pricing_core::catalogue::{Catalogue, CatalogueSettings};
 use pricing_e2e::{ChaosProxy, PostgresServer, eventually, free_port};
 
-use super::{product, put};
+use super::{failure, now, product, put};
 use crate::support::shared_postgres;
 
 const SETTINGS: CatalogueSettings = CatalogueSettings {
@@ -29,11 +29,12 @@ async fn behind_proxy(database: &str) -> Result<(Catalogue, ChaosProxy)> {
     Ok((catalogue, proxy))
 }
 
-async fn assert_fails_in_time_and_transiently(catalogue: &Catalogue) {
+async fn assert_fails_in_time_and_transiently(catalogue: &Catalogue) -> Result<()> {
     let started = Instant::now();
-    let error = catalogue.count_products().await.unwrap_err();
+    let error = failure(catalogue.count_products().await)?;
     assert!(error.is_transient(), "{error}");
     assert!(started.elapsed() < IN_TIME, "{:?}", started.elapsed());
+    Ok(())
 }
 
 async fn assert_recovers(catalogue: &Catalogue) -> Result<()> {
@@ -49,7 +50,7 @@ async fn assert_recovers(catalogue: &Catalogue) -> Result<()> {
 async fn a_server_that_was_never_there_is_a_transient_error_in_time() -> Result<()> {
     let url = format!("postgres://postgres@127.0.0.1:{}/postgres", free_port()?);
     let started = Instant::now();
-    let error = Catalogue::open(&url, SETTINGS).await.unwrap_err();
+    let error = failure(Catalogue::open(&url, SETTINGS).await)?;
     assert!(error.is_transient(), "{error}");
     assert!(started.elapsed() < IN_TIME, "{:?}", started.elapsed());
     Ok(())
@@ -58,7 +59,7 @@ async fn a_server_that_was_never_there_is_a_transient_error_in_time() -> Result<
 #[tokio::test]
 async fn a_database_that_was_never_there_is_no_transient_error() -> Result<()> {
     let url = shared_postgres().await?.url("never_there");
-    let error = Catalogue::open(&url, SETTINGS).await.unwrap_err();
+    let error = failure(Catalogue::open(&url, SETTINGS).await)?;
     assert!(!error.is_transient(), "{error}");
     Ok(())
 }
@@ -68,12 +69,9 @@ async fn a_network_that_is_cut_is_a_transient_error_in_time() -> Result<()> {
     let (catalogue, mut proxy) = behind_proxy("a_network_that_is_cut").await?;
     let mut transaction = catalogue.begin().await?;
     proxy.cut().await;
-    let error = transaction
-        .put_products(&[product("P-3")?], super::now())
-        .await
-        .unwrap_err();
+    let error = failure(transaction.put_products(&[product("P-3")?], now()).await)?;
     assert!(error.is_transient(), "{error}");
-    assert_fails_in_time_and_transiently(&catalogue).await;
+    assert_fails_in_time_and_transiently(&catalogue).await?;
     proxy.restore().await?;
     assert_recovers(&catalogue).await
 }
@@ -87,15 +85,12 @@ async fn a_network_that_swallows_everything_is_a_transient_error_in_time() -> Re
     proxy.stall();
     for transaction in &mut transactions {
         let started = Instant::now();
-        let error = transaction
-            .put_products(&[product("P-3")?], super::now())
-            .await
-            .unwrap_err();
+        let error = failure(transaction.put_products(&[product("P-3")?], now()).await)?;
         assert!(error.is_transient(), "{error}");
         assert!(started.elapsed() < IN_TIME, "{:?}", started.elapsed());
     }
     drop(transactions);
-    assert_fails_in_time_and_transiently(&catalogue).await;
+    assert_fails_in_time_and_transiently(&catalogue).await?;
     proxy.restore().await?;
     assert_recovers(&catalogue).await
 }
@@ -106,7 +101,7 @@ async fn a_server_that_is_killed_and_comes_back_is_used_again() -> Result<()> {
     let catalogue = Catalogue::open(&postgres.url("postgres"), SETTINGS).await?;
     put(&catalogue, &[product("P-1")?]).await?;
     postgres.kill()?;
-    assert_fails_in_time_and_transiently(&catalogue).await;
+    assert_fails_in_time_and_transiently(&catalogue).await?;
     postgres.restart().await?;
     assert_recovers(&catalogue).await
 }
@@ -127,7 +122,7 @@ async fn a_transaction_that_idles_too_long_gives_up_its_locks() -> Result<()> {
         Ok(next.commit().await?)
     })
     .await?;
-    let error = frozen.commit().await.unwrap_err();
+    let error = failure(frozen.commit().await)?;
     assert!(error.is_transient(), "{error}");
     Ok(())
 }

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use chrono::{DateTime, TimeDelta, Utc};
 use pricing_core::catalogue::{Catalogue, StoredPrice};
 use pricing_core::domain::product::Product;
 use rust_decimal::Decimal;
 
-use super::{digits, now, on_both_stores, price_write, product, products, put, write};
+use super::{digits, failure, now, on_both_stores, price_write, product, products, put, write};
 
 on_both_stores!(
     a_price_comes_back_with_every_field_and_digit,
@@ -147,7 +147,7 @@ async fn within_one_batch_the_newest_revision_counts(catalogue: &Catalogue) -> R
 async fn a_price_of_no_product_is_refused_for_good(catalogue: &Catalogue) -> Result<()> {
     let unknown = price_write(&product("unknown")?, 1, "10.00")?;
     let mut transaction = catalogue.begin().await?;
-    let error = transaction.write_prices(&[unknown]).await.unwrap_err();
+    let error = failure(transaction.write_prices(&[unknown]).await)?;
     assert!(!error.is_transient(), "{error}");
     Ok(())
 }
@@ -211,9 +211,8 @@ async fn the_revisions_of_a_product_grow_in_the_order_of_commits(catalogue: &Cat
     for product in written {
         let history = catalogue.price_changes(&product.product_id, 100).await?;
         assert_eq!(history.len(), 20);
-        let linked = history
-            .windows(2)
-            .all(|pair| pair[0].old_list_price == pair[1].new_list_price);
+        let mut pairs = history.iter().zip(history.iter().skip(1));
+        let linked = pairs.all(|(newer, older)| newer.old_list_price == older.new_list_price);
         assert!(linked, "each price follows the one before it: {history:?}");
     }
     Ok(())
@@ -227,12 +226,11 @@ async fn a_removed_products_revisions_are_not_given_to_its_successor(catalogue: 
         transaction
             .put_products(std::slice::from_ref(&kettle), now())
             .await?;
-        let revisions = transaction.next_revisions(2).await?;
-        assert!(
-            revisions.iter().all(|revision| *revision > last),
-            "{revisions:?} after {last}"
-        );
-        let (written, removed) = (revisions[0], revisions[1]);
+        let drawn = transaction.next_revisions(2).await?;
+        let [written, removed] = drawn[..] else {
+            bail!("{drawn:?} are not two");
+        };
+        assert!(last < written && written < removed, "{drawn:?} after {last}");
         transaction
             .write_prices(&[price_write(&kettle, written, "49.90")?])
             .await?;
