@@ -36,7 +36,7 @@ async fn a_closed_catalogue_answers_with_a_transient_error(catalogue: &Catalogue
 /// Opens the database many times at once and again afterwards; all see the same facts.
 async fn open_many_times(url: &str) -> Result<()> {
     let mut opening = JoinSet::new();
-    for _ in 0..6 {
+    for _ in 0..12 {
         let url = url.to_owned();
         let settings = CatalogueSettings {
             max_connections: 2,
@@ -54,13 +54,13 @@ async fn open_many_times(url: &str) -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sqlite_file_is_opened_by_many_at_once_and_again() -> Result<()> {
     let directory = tempfile::tempdir()?;
     open_many_times(&sqlite_url(&directory)).await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_database_is_opened_by_many_at_once_and_again() -> Result<()> {
     let postgres = shared_postgres().await?;
     open_many_times(&postgres.create_database("opened_by_many_at_once").await?).await
