@@ -12,6 +12,7 @@
 //! | `real_catalogue` | 20,000 products imported and asked for |
 //! | `stores_agree` | SQLite and PostgreSQL give the same prices; stored prices can be computed again |
 //! | `support` | what tests of several modules share; no tests |
+//! | `tidy` | the house rules; needs no server |
 
 #![expect(
     clippy::indexing_slicing,
@@ -27,3 +28,4 @@ mod price_read_path;
 mod real_catalogue;
 mod stores_agree;
 mod support;
+mod tidy;

@@ -1,0 +1,246 @@
+//! The house rules that a compiler does not know. Each is a row of a table, with its reason; each has a test that
+//! shows it bad code and expects a complaint, since a rule that cannot fail holds nothing.
+//!
+//! Code that is compiled for tests only may use any word; the lengths, names and arrows between crates hold for it
+//! too.
+
+mod can_fail;
+mod rules;
+mod source;
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use rules::{
+    complain_of_banned, complain_of_core_arrows, complain_of_dependencies, complain_of_length,
+    complain_of_missing_document, complain_of_names, complain_of_places,
+};
+use source::Source;
+
+const MAX_FILE_LINES: usize = 600;
+const MAX_FUNCTION_LINES: usize = 70;
+
+/// Who may depend on whom: a package, and the crates that may name it in their Cargo.toml.
+const DEPENDANTS: &[(&str, &[&str])] = &[
+    // Services never call each other, so they share nothing but the core.
+    ("pricing-core", &["api", "worker", "listener", "cli", "e2e"]),
+    ("pricing-api", &["cli", "e2e"]),
+    ("pricing-worker", &["cli", "e2e"]),
+    ("pricing-listener", &["cli", "e2e"]),
+    ("pricing-cli", &["e2e"]),
+    ("pricing-e2e", &[]),
+    // What is outside stays at one place, where it can be replaced.
+    ("axum", &["api", "core", "e2e"]),
+    ("sqlx", &["core", "e2e"]),
+    ("redis", &["core", "e2e"]),
+    ("clap", &["cli"]),
+];
+
+/// The modules of the core. A module uses only what stands in an earlier row.
+const CORE_ROWS: &[&[&str]] = &[
+    &["domain"],
+    &["keys", "shutdown"],
+    &["config"],
+    &["redis", "telemetry"],
+    &["lease", "catalogue", "events", "jobs"],
+    &["cache", "policy_snapshot"],
+    &["reprice", "health"],
+];
+
+/// Names that say nothing about what is inside, and so draw in everything.
+const EMPTY_NAMES: &[&str] = &[
+    "common", "helper", "helpers", "manager", "misc", "models", "services", "util", "utils",
+];
+
+/// What may stand only at some places.
+struct Ban {
+    found: Found,
+    /// Where the rule holds: a path from the root begins so.
+    inside: &'static str,
+    /// Where it does not: a path begins so or, after a `*`, ends so.
+    except: &'static [&'static str],
+    why: &'static str,
+}
+
+enum Found {
+    /// These words, in code.
+    Words(&'static [&'static str]),
+    /// Text literals that begin so.
+    Literals(&'static [&'static str]),
+}
+
+use Found::{Literals, Words};
+
+const BANS: &[Ban] = &[
+    Ban {
+        found: Words(&[
+            "async", "tokio::", "std::fs", "std::env", "axum::", "sqlx::", "redis::",
+        ]),
+        inside: "crates/core/src/domain/",
+        except: &[],
+        why: "the domain does no input or output, so that a price depends on nothing but its arguments",
+    },
+    Ban {
+        found: Words(&["SystemTime", "Instant", "Utc::now", "rand"]),
+        inside: "crates/core/src/domain/",
+        except: &[],
+        why: "time and chance are arguments, so that the same facts give the same price again",
+    },
+    Ban {
+        found: Words(&["f32", "f64"]),
+        inside: "crates/core/src/domain/",
+        except: &[],
+        why: "money is Decimal; binary floating point cannot hold 0.10",
+    },
+    Ban {
+        found: Words(&["tracing::", "metrics::"]),
+        inside: "crates/core/src/domain/",
+        except: &[],
+        why: "the domain returns what happened, in an Explanation or a Diagnostic, and its caller reports it",
+    },
+    Ban {
+        found: Words(&["axum::"]),
+        inside: "crates/core/src/",
+        except: &["crates/core/src/health.rs"],
+        why: "HTTP is pricing-api's; the core has only the port for health and metrics",
+    },
+    Ban {
+        found: Words(&["sqlx::"]),
+        inside: "crates/core/src/",
+        except: &["crates/core/src/catalogue/"],
+        why: "only the catalogue speaks SQL; ask it",
+    },
+    Ban {
+        found: Words(&["Utc::now", "SystemTime::now"]),
+        inside: "crates/core/src/",
+        except: &[
+            "crates/core/src/cache/",
+            "crates/core/src/catalogue/",
+            "crates/core/src/events/",
+            "crates/core/src/health.rs",
+            "crates/core/src/jobs/",
+            "crates/core/src/lease.rs",
+            "crates/core/src/policy_snapshot.rs",
+            "crates/core/src/reprice.rs",
+        ],
+        why: "read the clock where the work begins and hand `now` down",
+    },
+    Ban {
+        found: Words(&["env::var", "env::var_os", "env::vars", "env::vars_os"]),
+        inside: "crates/",
+        except: &["*/config.rs", "crates/cli/src/"],
+        why: "the environment is read once, in a config.rs, and checked there; hand the value down",
+    },
+    Ban {
+        found: Literals(&["PRICING_"]),
+        inside: "crates/",
+        except: &["*/config.rs", "crates/cli/src/"],
+        why: "names of variables are spelled in config.rs only, where its table lists them",
+    },
+    Ban {
+        found: Literals(&["pricing_"]),
+        inside: "crates/",
+        except: &["crates/core/src/telemetry/metrics.rs"],
+        why: "names of metrics are spelled in telemetry/metrics.rs only, which is the inventory",
+    },
+    Ban {
+        found: Literals(&["pricing:v1", "market_events", "price_changes"]),
+        inside: "crates/",
+        except: &["crates/core/src/keys.rs"],
+        why: "Redis keys and channels are spelled in keys.rs only, which is the schema",
+    },
+];
+
+// --- the rules, on the repository -----------------------------------------------------------------------------------
+
+#[test]
+fn files_and_functions_fit_on_a_screen_or_few() -> io::Result<()> {
+    check_sources(complain_of_length)
+}
+
+#[test]
+fn what_may_stand_only_at_some_places_stands_there() -> io::Result<()> {
+    check_sources(|source| {
+        BANS.iter()
+            .flat_map(|ban| complain_of_banned(ban, source))
+            .collect()
+    })
+}
+
+#[test]
+fn modules_of_the_core_use_what_stands_before_them() -> io::Result<()> {
+    check_sources(complain_of_core_arrows)
+}
+
+#[test]
+fn names_say_what_is_inside() -> io::Result<()> {
+    check_sources(complain_of_names)
+}
+
+#[test]
+fn crates_and_modules_open_with_a_document() -> io::Result<()> {
+    check_sources(complain_of_missing_document)
+}
+
+#[test]
+fn crates_depend_along_the_arrows() -> io::Result<()> {
+    let manifests = read_files(&root().join("crates"))?;
+    let manifests = manifests.iter().filter(|(path, _)| path.ends_with("/Cargo.toml"));
+    settle(manifests.map(|(path, text)| complain_of_dependencies(path, text)));
+    Ok(())
+}
+
+#[test]
+fn files_do_not_depend_on_where_they_were_written() -> io::Result<()> {
+    let files = read_files(&root())?;
+    settle(files.iter().map(|(path, text)| complain_of_places(path, text)));
+    Ok(())
+}
+
+// --- reading the repository ----------------------------------------------------------------------------------------
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn check_sources(rule: impl Fn(&Source) -> Vec<String>) -> io::Result<()> {
+    let files = read_files(&root().join("crates"))?;
+    let sources = files.iter().filter(|(path, _)| path.ends_with(".rs"));
+    settle(sources.map(|(path, text)| rule(&Source::new(path, text))));
+    Ok(())
+}
+
+/// Fails with all complaints at once, and when nothing was looked at.
+fn settle(complaints: impl Iterator<Item = Vec<String>>) {
+    let complaints: Vec<_> = complaints.collect();
+    assert!(!complaints.is_empty(), "found no file to look at");
+    let complaints = complaints.concat();
+    assert!(complaints.is_empty(), "\n\n{}\n", complaints.join("\n"));
+}
+
+/// The text files below a directory, each with its path from the root. Skips what git ignores.
+fn read_files(directory: &Path) -> io::Result<Vec<(String, String)>> {
+    const SKIPPED: &[&str] = &[
+        ".data",
+        ".git",
+        "__pycache__",
+        "complete-journey",
+        "node_modules",
+        "target",
+    ];
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name());
+        if SKIPPED.iter().any(|skipped| name == *skipped) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            files.extend(read_files(&path)?);
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            let from_root = path.strip_prefix(root()).unwrap_or(&path);
+            files.push((from_root.to_string_lossy().replace('\\', "/"), text));
+        }
+    }
+    Ok(files)
+}
