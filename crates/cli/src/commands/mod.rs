@@ -1,0 +1,3 @@
+//! One verb, one file: its arguments, what it does, and how it is shown.
+
+pub(crate) mod quote;
