@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use commands::quote;
+use commands::{doctor, explain, import, quote};
 use tokio::runtime::Runtime;
 
 #[global_allocator]
@@ -29,8 +29,14 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Import products from a CSV or NDJSON file
+    Import(import::Arguments),
     /// Ask what a product costs a shopper
     Quote(quote::Arguments),
+    /// Show step by step why a price is what it is
+    Explain(explain::Arguments),
+    /// Check that everything the engine needs is there, and say what to do if not
+    Doctor(doctor::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +52,9 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Import(arguments) => import::run(arguments).await,
         Command::Quote(arguments) => quote::run(arguments).await,
+        Command::Explain(arguments) => explain::run(arguments).await,
+        Command::Doctor(arguments) => doctor::run(arguments).await,
     }
 }
