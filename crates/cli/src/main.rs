@@ -1,19 +1,21 @@
 //! `pricing`: the pricing engine at the command line.
 //!
 //! Here: arguments, what people read, and the exit code. Each verb is one file in [`commands`]; they reach the
-//! engine over its HTTP API ([`client`]).
+//! engine over its HTTP API ([`client`]), except `up`, which runs it.
 //!
 //! Exit codes: 0 done; 1 the work failed, or some rows of it; 2 wrong usage; 69 no service answers.
 
 mod client;
 mod commands;
+mod data_directory;
 mod output;
+mod redis_child;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use commands::{doctor, explain, import, quote};
+use commands::{doctor, explain, import, quote, up};
 use tokio::runtime::Runtime;
 
 #[global_allocator]
@@ -29,6 +31,8 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the whole engine on this machine
+    Up(up::Arguments),
     /// Import products from a CSV or NDJSON file
     Import(import::Arguments),
     /// Ask what a product costs a shopper
@@ -52,9 +56,13 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Up(arguments) => up::run(arguments).await,
         Command::Import(arguments) => import::run(arguments).await,
         Command::Quote(arguments) => quote::run(arguments).await,
         Command::Explain(arguments) => explain::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
     }
 }
+
+#[cfg(test)]
+mod tests;

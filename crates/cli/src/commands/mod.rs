@@ -4,3 +4,4 @@ pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod import;
 pub(crate) mod quote;
+pub(crate) mod up;
