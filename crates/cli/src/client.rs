@@ -1,0 +1,209 @@
+//! The HTTP API as the commands use it: one address, bounded waiting, and errors that people can act on.
+
+use std::fmt;
+use std::time::Duration;
+
+use clap::Args;
+use reqwest::header::HeaderMap;
+use reqwest::{RequestBuilder, StatusCode, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a request that is not a stream may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// After how much silence the other side is asked whether it still lives.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How much of an answer that is no problem document is repeated.
+const QUOTED_CHARS: usize = 200;
+
+/// Where the API is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ApiAddress {
+    /// Where the pricing API is
+    #[arg(long, value_name = "URL", env = "PRICING_URL", default_value = "http://127.0.0.1:8000", value_parser = api_url)]
+    pub(crate) url: Url,
+}
+
+fn api_url(written: &str) -> Result<Url, String> {
+    let example = "give it as http://HOST:PORT";
+    match Url::parse(written) {
+        Ok(url) if url.scheme() == "http" && url.has_host() => Ok(url),
+        Ok(_) => Err(example.to_owned()),
+        Err(error) => Err(format!("{error}; {example}")),
+    }
+}
+
+/// A client of one API.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    url: Url,
+}
+
+/// What the API answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+/// Why there is no answer to show.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// The client itself cannot be made.
+    #[error("no HTTP client can be made: {0}")]
+    NoClient(reqwest::Error),
+    /// Nobody answers.
+    #[error(
+        "no answer from {url} ({reason})\n  is it running? `pricing up` starts it; --url or PRICING_URL name another"
+    )]
+    Unreachable { url: Url, reason: String },
+    /// The API refused the request.
+    #[error("{0}")]
+    Refused(Problem),
+    /// The API answered something else than it should.
+    #[error("the answer of {url} is not understood: {reason}")]
+    NotUnderstood { url: Url, reason: String },
+}
+
+impl Client {
+    /// A client of the API at this address; nothing is sent yet.
+    pub(crate) fn new(url: &Url) -> Result<Self, ClientError> {
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_keepalive(KEEPALIVE);
+        // A proxy for the outside world cannot reach a service on this machine.
+        if matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]")) {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(ClientError::NoClient)?;
+        Ok(Self {
+            http,
+            url: url.clone(),
+        })
+    }
+
+    /// A request to read what is at this path, a segment an item.
+    pub(crate) fn get(&self, path: &[&str]) -> RequestBuilder {
+        self.http.get(self.at(path)).timeout(ANSWER_TIMEOUT)
+    }
+
+    /// A request to give something to what is at this path.
+    pub(crate) fn post(&self, path: &[&str]) -> RequestBuilder {
+        self.upload(path).timeout(ANSWER_TIMEOUT)
+    }
+
+    /// As [`post`](Self::post), for a body of any length: the caller bounds the waiting.
+    pub(crate) fn upload(&self, path: &[&str]) -> RequestBuilder {
+        self.http.post(self.at(path))
+    }
+
+    /// Sends a request; an answer that is no success is an error.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Answer, ClientError> {
+        let answer = self.send_for_any_status(request).await?;
+        if answer.status.is_success() {
+            Ok(answer)
+        } else {
+            Err(ClientError::Refused(Problem::read(answer.status, &answer.body)))
+        }
+    }
+
+    /// Sends a request and gives whatever is answered.
+    pub(crate) async fn send_for_any_status(&self, request: RequestBuilder) -> Result<Answer, ClientError> {
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.text().await.map_err(|error| self.unreachable(&error))?;
+        Ok(Answer {
+            status,
+            headers,
+            body,
+        })
+    }
+
+    /// Reads an answer's JSON.
+    pub(crate) fn read<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, ClientError> {
+        serde_json::from_str(&answer.body).map_err(|error| ClientError::NotUnderstood {
+            url: self.url.clone(),
+            reason: error.to_string(),
+        })
+    }
+
+    fn at(&self, path: &[&str]) -> Url {
+        let mut url = self.url.clone();
+        // Refused only for addresses that cannot have a path; `api_url` takes none of those.
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        url
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ClientError {
+        ClientError::Unreachable {
+            url: self.url.clone(),
+            reason: innermost(error).to_string(),
+        }
+    }
+}
+
+/// The reason at the bottom: "connection refused" rather than "error sending request".
+fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    error.source().map_or(error, innermost)
+}
+
+/// Why the API refused a request: a problem document (RFC 9457).
+#[derive(Debug, Deserialize)]
+pub(crate) struct Problem {
+    title: String,
+    #[serde(default)]
+    detail: String,
+    #[serde(default)]
+    errors: Vec<FieldError>,
+}
+
+/// What is wrong with one field.
+#[derive(Debug, Deserialize)]
+pub(crate) struct FieldError {
+    field: String,
+    problem: String,
+    allowed: Option<String>,
+}
+
+impl Problem {
+    fn read(status: StatusCode, body: &str) -> Self {
+        serde_json::from_str(body).unwrap_or_else(|_| Self {
+            title: format!("the API answered {status}"),
+            detail: body.trim().chars().take(QUOTED_CHARS).collect(),
+            errors: Vec::new(),
+        })
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.title)?;
+        if !self.detail.is_empty() && self.detail != self.title {
+            write!(formatter, ": {}", self.detail)?;
+        }
+        for error in &self.errors {
+            write!(formatter, "\n  {error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.field, self.problem)?;
+        match &self.allowed {
+            Some(allowed) => write!(formatter, " (allowed: {allowed})"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -1,0 +1,208 @@
+//! `pricing doctor`: is everything there that the engine needs, and if not, what to do.
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use clap::Args;
+use reqwest::header::DATE;
+use serde::{Deserialize, Serialize};
+
+use crate::client::{Answer, ApiAddress, Client, ClientError};
+use crate::output::{self, Colour, paint};
+
+/// How far the clocks may differ. The API tells whole seconds only.
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
+/// This program's version.
+const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Where to look.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Print the findings as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: ApiAddress,
+}
+
+/// The outcome of one check.
+#[derive(Debug, Serialize)]
+struct Finding {
+    name: String,
+    status: Status,
+    detail: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Status {
+    Ok,
+    /// Not as it should be; the engine works all the same.
+    Warning,
+    Failed,
+}
+
+/// What the API says about itself.
+#[derive(Debug, Deserialize)]
+struct Readiness {
+    version: String,
+    checks: Vec<ReportedCheck>,
+}
+
+/// What the API says about something it depends on.
+#[derive(Debug, Deserialize)]
+struct ReportedCheck {
+    name: String,
+    status: String,
+    detail: String,
+    duration_ms: u64,
+}
+
+impl Finding {
+    fn ok(name: &str, detail: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            status: Status::Ok,
+            detail,
+            advice: None,
+        }
+    }
+
+    fn bad(name: &str, status: Status, detail: String, advice: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            status,
+            detail,
+            advice: Some(advice.to_owned()),
+        }
+    }
+}
+
+/// Checks, and shows the findings.
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let (findings, reachable) = examine(&arguments).await?;
+    if arguments.json {
+        output::show(&serde_json::to_string(&findings)?)?;
+    } else {
+        output::show(&render(&findings, output::colours_wanted()))?;
+    }
+    Ok(
+        match findings.iter().any(|finding| finding.status == Status::Failed) {
+            _ if !reachable => ExitCode::from(output::UNREACHABLE),
+            true => ExitCode::from(output::FAILED),
+            false => ExitCode::SUCCESS,
+        },
+    )
+}
+
+/// All findings, and whether the API could be reached.
+async fn examine(arguments: &Arguments) -> Result<(Vec<Finding>, bool), ClientError> {
+    let client = Client::new(&arguments.api.url)?;
+    let answer = match client.send_for_any_status(client.get(&["readyz"])).await {
+        Ok(answer) => answer,
+        Err(ClientError::Unreachable { url, reason }) => {
+            let advice = "start it with `pricing up`, or name another with --url or PRICING_URL";
+            let finding = Finding::bad(
+                "api",
+                Status::Failed,
+                format!("no answer from {url} ({reason})"),
+                advice,
+            );
+            return Ok((vec![finding], false));
+        }
+        Err(error) => return Err(error),
+    };
+    let mut findings = match client.read::<Readiness>(&answer) {
+        Ok(readiness) => {
+            let mut findings = vec![Finding::ok("api", format!("{} answers", arguments.api.url))];
+            findings.push(version(&readiness.version));
+            findings.extend(readiness.checks.iter().map(dependency));
+            findings
+        }
+        Err(error) => {
+            let advice = "is it the pricing API that answers there?";
+            vec![Finding::bad("api", Status::Failed, error.to_string(), advice)]
+        }
+    };
+    findings.extend(clock(&answer, SystemTime::now()));
+    Ok((findings, true))
+}
+
+fn version(api_version: &str) -> Finding {
+    if api_version == OWN_VERSION {
+        return Finding::ok("version", api_version.to_owned());
+    }
+    Finding::bad(
+        "version",
+        Status::Failed,
+        format!("the API is {api_version}, this program {OWN_VERSION}"),
+        "install the same version of both",
+    )
+}
+
+fn dependency(check: &ReportedCheck) -> Finding {
+    if check.status == "ok" {
+        return Finding::ok(
+            &check.name,
+            format!("{} in {} ms", check.detail, check.duration_ms),
+        );
+    }
+    let advice = match check.name.as_str() {
+        "redis" => {
+            "prices are still read, changes are refused: start Redis, or correct the API's PRICING_REDIS_URL"
+        }
+        "database" => {
+            "cached prices are still read: start the database, or correct the API's PRICING_DATABASE_URL"
+        }
+        _ => "see the API's log",
+    };
+    Finding::bad(&check.name, Status::Failed, check.detail.clone(), advice)
+}
+
+/// Compares the clocks, if the API tells the time.
+fn clock(answer: &Answer, now: SystemTime) -> Option<Finding> {
+    let date = answer.headers.get(DATE)?.to_str().ok()?;
+    let told = httpdate::parse_http_date(date).ok()?;
+    let difference = told
+        .duration_since(now)
+        .unwrap_or_else(|earlier| earlier.duration());
+    if difference <= MAX_CLOCK_DIFFERENCE {
+        return Some(Finding::ok("clock", "as the API's".to_owned()));
+    }
+    Some(Finding::bad(
+        "clock",
+        Status::Warning,
+        format!("differs from the API's by {} s", difference.as_secs()),
+        "time rules would act at the wrong time: synchronise both clocks (NTP)",
+    ))
+}
+
+fn render(findings: &[Finding], colours: bool) -> String {
+    let lines = findings.iter().map(|finding| {
+        let (word, colour) = match finding.status {
+            Status::Ok => ("ok     ", Colour::Green),
+            Status::Warning => ("warning", Colour::Yellow),
+            Status::Failed => ("FAILED ", Colour::Red),
+        };
+        let mut line = format!(
+            "{} {:<9} {}",
+            paint(word, colour, colours),
+            finding.name,
+            finding.detail
+        );
+        if let Some(advice) = &finding.advice {
+            line.push_str("\n          → ");
+            line.push_str(advice);
+        }
+        line
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+#[path = "doctor_tests.rs"]
+mod tests;

@@ -1,0 +1,55 @@
+//! Tests of the findings.
+
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, HeaderValue};
+
+use super::*;
+
+#[test]
+fn what_failed_comes_with_what_to_do() -> Result<()> {
+    let checks: Vec<ReportedCheck> = serde_json::from_str(
+        r#"[{"name": "redis", "status": "failed", "detail": "connection refused", "duration_ms": 1},
+            {"name": "database", "status": "ok", "detail": "sqlite 3.50", "duration_ms": 2}]"#,
+    )?;
+    let mut findings = vec![version(OWN_VERSION), version("0.0.9")];
+    findings.extend(checks.iter().map(dependency));
+    insta::assert_snapshot!(render(&findings, false), @r"
+    ok      version   0.1.0
+    FAILED  version   the API is 0.0.9, this program 0.1.0
+              → install the same version of both
+    FAILED  redis     connection refused
+              → prices are still read, changes are refused: start Redis, or correct the API's PRICING_REDIS_URL
+    ok      database  sqlite 3.50 in 2 ms
+    ");
+    Ok(())
+}
+
+#[test]
+fn clocks_may_differ_by_two_seconds() -> Result<()> {
+    let told = httpdate::parse_http_date("Fri, 15 Jan 2027 08:00:00 GMT")?;
+    let answer = Answer {
+        status: StatusCode::OK,
+        headers: HeaderMap::from_iter([(DATE, HeaderValue::from_static("Fri, 15 Jan 2027 08:00:00 GMT"))]),
+        body: String::new(),
+    };
+    for (now, status) in [
+        (told, Status::Ok),
+        (told + Duration::from_secs(2), Status::Ok),
+        (told + Duration::from_secs(3), Status::Warning),
+        (told - Duration::from_secs(3), Status::Warning),
+    ] {
+        assert_eq!(
+            clock(&answer, now).map(|finding| finding.status),
+            Some(status),
+            "{now:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn colours_are_used_only_where_wanted() {
+    let findings = [Finding::ok("clock", "as the API's".to_owned())];
+    assert!(!render(&findings, false).contains('\u{1b}'));
+    assert!(render(&findings, true).contains("\u{1b}[32mok"));
+}

@@ -1,0 +1,274 @@
+//! `pricing explain`: why a price is what it is, as a table that a merchant can read.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::quote::percent;
+use crate::client::{ApiAddress, Client};
+use crate::output;
+
+/// The table's width where there is no terminal to ask.
+const DEFAULT_WIDTH: u16 = 80;
+
+/// What to explain.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The product
+    product_id: String,
+    /// Explain the price of a shopper who is here, too
+    #[arg(long)]
+    location: Option<String>,
+    /// The shopper is a prime member
+    #[arg(long, requires = "location")]
+    prime: bool,
+    /// How many units the shopper asks for
+    #[arg(long, requires = "location")]
+    quantity: Option<u32>,
+    /// The sales channel
+    #[arg(long, requires = "location")]
+    channel: Option<String>,
+    /// Print the API's answer as it is
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: ApiAddress,
+}
+
+/// The answer; amounts keep the digits they have on the wire.
+#[derive(Debug, Deserialize)]
+struct Explained {
+    product_id: String,
+    name: String,
+    currency: String,
+    list_price: Box<RawValue>,
+    policy_version: i64,
+    policy_name: String,
+    valid_until: Option<String>,
+    explanation: ListPricePart,
+    quote: Option<QuotePart>,
+}
+
+/// How the list price came about.
+#[derive(Debug, Deserialize)]
+struct ListPricePart {
+    priced_at: String,
+    outcome: String,
+    steps: Vec<Step>,
+}
+
+/// How one shopper's price came about.
+#[derive(Debug, Deserialize)]
+struct QuotePart {
+    final_price: Box<RawValue>,
+    discount_rate: Box<RawValue>,
+    steps: Vec<Step>,
+}
+
+/// Any kind of step: all their fields in one struct, as an enum told apart by a tag could not keep the digits
+/// of amounts.
+#[derive(Debug, Deserialize)]
+struct Step {
+    step: String,
+    after: Box<RawValue>,
+    before: Option<Box<RawValue>>,
+    rule: Option<String>,
+    when: Option<String>,
+    action: Option<String>,
+    #[serde(default)]
+    inputs: BTreeMap<String, Box<RawValue>>,
+    #[serde(default)]
+    applied: bool,
+    problem: Option<String>,
+    guardrail: Option<String>,
+    lowest: Option<Box<RawValue>>,
+    highest: Option<Box<RawValue>>,
+    mode: Option<String>,
+}
+
+/// Asks, and shows the answer.
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let client = Client::new(&arguments.api.url)?;
+    let path = ["api", "v1", "products", &arguments.product_id, "explanation"];
+    let request = client.get(&path).query(&shopper(&arguments));
+    let answer = client.send(request).await?;
+    if arguments.json {
+        output::show(&answer.body)?;
+    } else {
+        let explained = client.read(&answer)?;
+        output::show(&render(&explained, arguments.location.as_deref(), None))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn shopper(arguments: &Arguments) -> Vec<(&'static str, String)> {
+    let Some(location) = &arguments.location else {
+        return Vec::new();
+    };
+    let mut query = vec![
+        ("user_location", location.clone()),
+        ("is_prime_member", arguments.prime.to_string()),
+    ];
+    query.extend(arguments.quantity.map(|units| ("quantity", units.to_string())));
+    query.extend(arguments.channel.clone().map(|channel| ("channel", channel)));
+    query
+}
+
+/// The answer for people, in tables of the terminal's width or the one given.
+fn render(explained: &Explained, location: Option<&str>, width: Option<u16>) -> String {
+    let Explained {
+        product_id,
+        name,
+        currency,
+        list_price,
+        ..
+    } = explained;
+    let mut text = format!("{name} ({product_id})\n\n");
+    let _ = writeln!(
+        text,
+        "List price: {list_price} {currency}, made {} by policy \"{}\", version {}",
+        explained.explanation.priced_at, explained.policy_name, explained.policy_version
+    );
+    let _ = writeln!(
+        text,
+        "{}",
+        table("base price", &explained.explanation.steps, width)
+    );
+    if let Some(quote) = &explained.quote {
+        let place = location.unwrap_or("the shopper's location");
+        let _ = writeln!(text, "\nIn {place}: {} {currency}", quote.final_price);
+        let _ = writeln!(text, "{}", table("list price", &quote.steps, width));
+    }
+    let _ = write!(text, "\n{}", conclusion(explained, location));
+    text
+}
+
+fn table(start: &str, steps: &[Step], width: Option<u16>) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(["step", "what it saw", "what it did", "price"]);
+    if let Some(width) = width.or_else(|| (!table.is_tty()).then_some(DEFAULT_WIDTH)) {
+        table.set_width(width);
+    }
+    for step in steps {
+        let [name, saw, did] = describe(start, step);
+        let price = Cell::new(step.after.get()).set_alignment(CellAlignment::Right);
+        table.add_row([Cell::new(name), Cell::new(saw), Cell::new(did), price]);
+    }
+    table.trim_fmt()
+}
+
+/// A step's name, what it saw and what it did.
+fn describe(start: &str, step: &Step) -> [String; 3] {
+    let rule = || step.rule.clone().unwrap_or_default();
+    match step.step.as_str() {
+        "start" => [start.to_owned(), String::new(), String::new()],
+        "rule" => [rule(), what_a_rule_saw(step), what_a_rule_did(step)],
+        "rule_failed" => {
+            let problem = step.problem.as_deref().unwrap_or("for an unknown reason");
+            [rule(), what_a_rule_saw(step), format!("FAILED: {problem}")]
+        }
+        "guardrail" => {
+            let name = step.guardrail.as_deref().unwrap_or("guardrail");
+            [
+                guardrail(name).to_owned(),
+                digits(step.before.as_deref()),
+                "stopped at the limit".to_owned(),
+            ]
+        }
+        "guardrails_contradict" => {
+            let (lowest, highest) = (digits(step.lowest.as_deref()), digits(step.highest.as_deref()));
+            let saw = format!("floor {lowest} above ceiling {highest}");
+            [
+                "guardrails contradict".to_owned(),
+                saw,
+                "the floor wins".to_owned(),
+            ]
+        }
+        "rounding" => {
+            let mode = step.mode.as_deref().unwrap_or("unknown mode");
+            let did = format!("rounded, {}", mode.replace('_', " "));
+            ["rounding".to_owned(), digits(step.before.as_deref()), did]
+        }
+        // From an engine newer than this program.
+        other => [
+            other.replace('_', " "),
+            digits(step.before.as_deref()),
+            String::new(),
+        ],
+    }
+}
+
+/// The rule's condition, then each value it read, a line each.
+fn what_a_rule_saw(step: &Step) -> String {
+    let condition = step.when.clone();
+    let values = step.inputs.iter().map(|(name, value)| match value.get() {
+        "null" => format!("{name}: not known"),
+        known => format!("{name}: {known}"),
+    });
+    condition.into_iter().chain(values).collect::<Vec<_>>().join("\n")
+}
+
+fn what_a_rule_did(step: &Step) -> String {
+    let action = step.action.as_deref().unwrap_or_default();
+    if step.applied {
+        action.to_owned()
+    } else {
+        format!("not applied ({action})")
+    }
+}
+
+fn guardrail(name: &str) -> &str {
+    match name {
+        "max_step" => "largest move per step",
+        "max_daily_move" => "largest move per day",
+        "ceiling_price" => "ceiling price",
+        "unit_cost" => "never below cost",
+        "min_margin" => "minimum margin",
+        "floor_price" => "floor price",
+        other => other,
+    }
+}
+
+fn digits(amount: Option<&RawValue>) -> String {
+    amount.map(|amount| amount.get().to_owned()).unwrap_or_default()
+}
+
+/// The whole thing, a sentence a line.
+fn conclusion(explained: &Explained, location: Option<&str>) -> String {
+    let Explained {
+        name,
+        currency,
+        list_price,
+        ..
+    } = explained;
+    let mut text = match &explained.quote {
+        Some(quote) => format!(
+            "{name} costs {} {currency} in {}, with a discount of {}.",
+            quote.final_price,
+            location.unwrap_or("the shopper's location"),
+            percent(&quote.discount_rate),
+        ),
+        None => format!("The list price of {name} is {list_price} {currency}."),
+    };
+    if explained.explanation.outcome == "frozen" {
+        text.push_str("\nA rule failed, so the list price in effect stays, within the guardrails.");
+    }
+    if let Some(until) = &explained.valid_until {
+        let _ = write!(text, "\nTime alone may change it from {until} on.");
+    }
+    text
+}
+
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;

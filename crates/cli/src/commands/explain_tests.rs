@@ -1,0 +1,59 @@
+//! Tests of the tables.
+
+use super::*;
+
+/// Every kind of step, the last one from a newer engine.
+const EVERY_STEP: &str = r#"{
+    "product_id": "P-1", "name": "Harbour Lane Canvas Weekender Bag", "currency": "USD", "list_price": 55.20,
+    "policy_version": 3, "policy_name": "default", "revision": 12, "valid_until": "2027-01-16T00:00:00Z",
+    "explanation": {
+        "policy_version": 3, "priced_at": "2027-01-15T08:00:00Z", "outcome": "frozen", "facts": {},
+        "steps": [
+            {"step": "start", "after": 50.00},
+            {"step": "rule", "rule": "scarcity", "when": "stock.level < 10 and demand.index > 1.2",
+             "action": "adjust +6%", "inputs": {"stock.level": 7, "demand.index": 1.50},
+             "applied": true, "before": 50.00, "after": 53.00},
+            {"step": "rule", "rule": "match-cheapest-competitor", "action": "match competitor.min -0.01",
+             "inputs": {"competitor.min": null}, "applied": false, "before": 53.00, "after": 53.00},
+            {"step": "rule_failed", "rule": "clearance", "action": "set to product.unit_cost / stock.level",
+             "inputs": {"product.unit_cost": 30, "stock.level": 0}, "problem": "division by zero", "after": 53.00},
+            {"step": "guardrail", "guardrail": "min_margin", "before": 53.00, "after": 55.196},
+            {"step": "guardrails_contradict", "lowest": 55.196, "highest": 54, "after": 55.196},
+            {"step": "rounding", "mode": "half_even", "before": 55.196, "after": 55.20},
+            {"step": "price_memory", "after": 55.20}
+        ]
+    },
+    "quote": {
+        "final_price": 49.82, "discount_rate": 0.05,
+        "steps": [
+            {"step": "start", "after": 55.20},
+            {"step": "rule", "rule": "location", "action": "multiply by location.factor",
+             "inputs": {"location.factor": 0.95}, "applied": true, "before": 55.20, "after": 52.44},
+            {"step": "rule", "rule": "prime", "when": "shopper.prime", "action": "adjust -5%",
+             "inputs": {"shopper.prime": true}, "applied": true, "before": 52.44, "after": 49.818},
+            {"step": "rounding", "mode": "half_even", "before": 49.818, "after": 49.82}
+        ]
+    }
+}"#;
+
+#[test]
+fn every_step_fits_eighty_columns() -> Result<()> {
+    let explained = serde_json::from_str(EVERY_STEP)?;
+    let text = render(&explained, Some("NY"), Some(DEFAULT_WIDTH));
+    let widest = text.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(usize::from(DEFAULT_WIDTH)), "{text}");
+    insta::assert_snapshot!(text);
+    Ok(())
+}
+
+#[test]
+fn without_a_shopper_only_the_list_price_is_explained() -> Result<()> {
+    let explained = serde_json::from_str(
+        r#"{"product_id": "P-2", "name": "Lamp", "currency": "JPY", "list_price": 1200, "policy_version": 1,
+            "policy_name": "default", "revision": 1, "valid_until": null, "quote": null,
+            "explanation": {"priced_at": "2027-01-15T08:00:00Z", "outcome": "priced",
+                            "steps": [{"step": "start", "after": 1200}]}}"#,
+    )?;
+    insta::assert_snapshot!(render(&explained, None, Some(DEFAULT_WIDTH)));
+    Ok(())
+}

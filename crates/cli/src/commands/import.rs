@@ -1,0 +1,219 @@
+//! `pricing import`: a catalogue from a file or standard input, streamed to the API.
+
+mod progress;
+
+use std::fmt::Write;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use futures::TryStreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::header::CONTENT_TYPE;
+use serde::Deserialize;
+use tokio::fs::File;
+use tokio_util::io::ReaderStream;
+
+use self::progress::Progress;
+use crate::client::{Answer, ApiAddress, Client, FieldError};
+use crate::output;
+
+/// Bytes read from the file at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// How long an import may neither take bytes nor answer.
+const MAX_STALL: Duration = Duration::from_secs(120);
+/// Refused rows that are shown; the others are counted.
+const SHOWN_ROWS: usize = 20;
+
+/// What to import.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A CSV or NDJSON file, or - for standard input
+    file: PathBuf,
+    /// The file's format, where its name does not tell
+    #[arg(long, required_if_eq("file", "-"))]
+    format: Option<Format>,
+    /// Check every row; write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the API's answer as it is
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: ApiAddress,
+}
+
+/// How rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Comma-separated values with a header line
+    Csv,
+    /// A JSON object a line
+    Ndjson,
+}
+
+impl Format {
+    fn of_path(path: &Path) -> Option<Self> {
+        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+        match extension.as_str() {
+            "csv" => Some(Self::Csv),
+            "ndjson" | "jsonl" => Some(Self::Ndjson),
+            _ => None,
+        }
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Csv => "text/csv",
+            Self::Ndjson => "application/x-ndjson",
+        }
+    }
+
+    /// Lines before the first row.
+    fn header_lines(self) -> u64 {
+        match self {
+            Self::Csv => 1,
+            Self::Ndjson => 0,
+        }
+    }
+}
+
+/// What an import did.
+#[derive(Debug, Deserialize)]
+pub(super) struct Summary {
+    rows: u64,
+    pub(super) created: u64,
+    updated: u64,
+    unchanged: u64,
+    pub(super) failed: u64,
+    dry_run: bool,
+    errors: Vec<RowErrors>,
+    errors_left_out: u64,
+}
+
+/// A refused row.
+#[derive(Debug, Deserialize)]
+struct RowErrors {
+    line: u64,
+    errors: Vec<FieldError>,
+}
+
+/// Imports the file, and shows what was done.
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let client = Client::new(&arguments.api.url)?;
+    let (format, length, source) = open(&arguments).await?;
+    let progress = Arc::new(Progress::new(format.header_lines(), bar(length)));
+    let seen = Arc::clone(&progress);
+    let chunks = ReaderStream::with_capacity(source, CHUNK_BYTES).inspect_ok(move |chunk| seen.count(chunk));
+    let body = reqwest::Body::wrap_stream(chunks);
+    let sending = send(&client, format, arguments.dry_run, body);
+    let answer = tokio::select! {
+        answer = sending => answer,
+        () = progress.stalled(MAX_STALL) => {
+            Err(anyhow::anyhow!("the import has stood still for {} s", MAX_STALL.as_secs()))
+        }
+    };
+    progress.finish();
+    let answer = answer?;
+    let summary: Summary = client.read(&answer)?;
+    if arguments.json {
+        output::show(&answer.body)?;
+    } else {
+        output::note(&progress.to_string());
+        output::show(&render(&summary))?;
+    }
+    Ok(match summary.failed {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(output::FAILED),
+    })
+}
+
+/// Sends rows to the API's import.
+pub(super) async fn send(
+    client: &Client,
+    format: Format,
+    dry_run: bool,
+    body: impl Into<reqwest::Body>,
+) -> Result<Answer> {
+    let request = client
+        .upload(&["api", "v1", "products", "import"])
+        .query(&[("dry_run", dry_run)])
+        .header(CONTENT_TYPE, format.content_type())
+        .body(body);
+    Ok(client.send(request).await?)
+}
+
+/// The rows' format, their length in bytes if it is known, and where they come from.
+async fn open(arguments: &Arguments) -> Result<(Format, Option<u64>, File)> {
+    let path = &arguments.file;
+    let Some(format) = arguments.format.or_else(|| Format::of_path(path)) else {
+        bail!(
+            "{} does not end in .csv, .ndjson or .jsonl: say which with --format",
+            path.display()
+        );
+    };
+    let cannot_open = || format!("cannot open {}", path.display());
+    let file = if path == Path::new("-") {
+        let input = std::io::stdin().as_fd().try_clone_to_owned();
+        File::from_std(input.with_context(cannot_open)?.into())
+    } else {
+        File::open(path).await.with_context(cannot_open)?
+    };
+    let metadata = file.metadata().await.with_context(cannot_open)?;
+    if metadata.is_dir() {
+        bail!("{} is a directory", path.display());
+    }
+    // A pipe has no length.
+    let length = metadata.is_file().then_some(metadata.len());
+    Ok((format, length, file))
+}
+
+/// Shown on standard error, if that is a terminal.
+fn bar(length: Option<u64>) -> ProgressBar {
+    let (bar, template) = match length {
+        Some(length) => (
+            ProgressBar::new(length),
+            "{bar:24} {percent:>3}%  {bytes} of {total_bytes}  {msg}  {eta} left",
+        ),
+        None => (ProgressBar::new_spinner(), "{spinner} {bytes}  {msg}  {elapsed}"),
+    };
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn render(summary: &Summary) -> String {
+    let heading = if summary.dry_run {
+        "checked, nothing written"
+    } else {
+        "imported"
+    };
+    let mut text = format!("{heading}: {} rows\n", summary.rows);
+    let _ = writeln!(text, "  created   {:>9}", summary.created);
+    let _ = writeln!(text, "  updated   {:>9}", summary.updated);
+    let _ = writeln!(text, "  unchanged {:>9}", summary.unchanged);
+    let _ = write!(text, "  failed    {:>9}", summary.failed);
+    for row in summary.errors.iter().take(SHOWN_ROWS) {
+        for error in &row.errors {
+            let _ = write!(text, "\nline {}: {error}", row.line);
+        }
+    }
+    let not_shown = u64::try_from(summary.errors.len().saturating_sub(SHOWN_ROWS)).unwrap_or(u64::MAX);
+    match not_shown.saturating_add(summary.errors_left_out) {
+        0 => {}
+        1 => text.push_str("\nand 1 more row failed"),
+        more => {
+            let _ = write!(text, "\nand {more} more rows failed");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+#[path = "import_tests.rs"]
+mod tests;

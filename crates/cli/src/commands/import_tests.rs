@@ -1,0 +1,58 @@
+//! Tests of format detection and of the summary.
+
+use super::*;
+
+#[test]
+fn the_format_is_told_by_the_name() {
+    for (name, format) in [
+        ("products.csv", Some(Format::Csv)),
+        ("PRODUCTS.CSV", Some(Format::Csv)),
+        ("a.b/products.ndjson", Some(Format::Ndjson)),
+        ("products.jsonl", Some(Format::Ndjson)),
+        ("products.json", None),
+        ("products.csv.gz", None),
+        ("products", None),
+        ("-", None),
+    ] {
+        assert_eq!(Format::of_path(Path::new(name)), format, "{name}");
+    }
+}
+
+#[test]
+fn the_summary_lists_what_failed() -> Result<()> {
+    let summary = serde_json::from_str(
+        r#"{"rows": 20000, "created": 19990, "updated": 5, "unchanged": 2, "failed": 3, "dry_run": false,
+            "errors": [{"line": 17, "product_id": "P-3", "errors": [
+                {"field": "base_price", "problem": "\"-3\" is not above 0", "allowed": "up to 999999999999.99"},
+                {"field": "currency", "problem": "unknown currency \"XXX\""}]},
+                {"line": 18, "product_id": null, "errors": [{"field": "product_id", "problem": "is missing"}]}],
+            "errors_left_out": 1}"#,
+    )?;
+    insta::assert_snapshot!(render(&summary), @r#"
+    imported: 20000 rows
+      created       19990
+      updated           5
+      unchanged         2
+      failed            3
+    line 17: base_price: "-3" is not above 0 (allowed: up to 999999999999.99)
+    line 17: currency: unknown currency "XXX"
+    line 18: product_id: is missing
+    and 1 more row failed
+    "#);
+    Ok(())
+}
+
+#[test]
+fn no_more_than_twenty_rows_are_shown() -> Result<()> {
+    let row = r#"{"line": 2, "product_id": null, "errors": [{"field": "name", "problem": "is too long"}]}"#;
+    let rows = vec![row; 25].join(",");
+    let summary = serde_json::from_str(&format!(
+        r#"{{"rows": 130, "created": 0, "updated": 0, "unchanged": 0, "failed": 130, "dry_run": true,
+             "errors": [{rows}], "errors_left_out": 105}}"#
+    ))?;
+    let text = render(&summary);
+    assert_eq!(text.matches("is too long").count(), 20, "{text}");
+    assert!(text.starts_with("checked, nothing written: 130 rows"), "{text}");
+    assert!(text.ends_with("and 110 more rows failed"), "{text}");
+    Ok(())
+}

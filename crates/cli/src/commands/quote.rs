@@ -1,0 +1,177 @@
+//! `pricing quote`: what a product costs one shopper now.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::client::{ApiAddress, Client};
+use crate::output;
+
+/// The header that says which cache answered.
+const CACHE_HEADER: &str = "x-cache";
+
+/// What to ask.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The product
+    product_id: String,
+    /// Where the shopper is
+    #[arg(long)]
+    location: String,
+    /// The shopper is a prime member
+    #[arg(long)]
+    prime: bool,
+    /// How many units the shopper asks for
+    #[arg(long, default_value_t = 1)]
+    quantity: u32,
+    /// The sales channel
+    #[arg(long)]
+    channel: Option<String>,
+    /// Print the API's answer as it is
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: ApiAddress,
+}
+
+/// The body of a price request.
+#[derive(Debug, Serialize)]
+struct PriceRequest<'a> {
+    product_id: &'a str,
+    user_location: &'a str,
+    is_prime_member: bool,
+    quantity: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a str>,
+}
+
+/// The answer; amounts keep the digits they have on the wire.
+#[derive(Debug, Deserialize)]
+struct PriceDetail {
+    product_id: String,
+    final_price: Box<RawValue>,
+    base_price: Box<RawValue>,
+    discount_rate: Box<RawValue>,
+    source: String,
+    currency: String,
+    policy_version: i64,
+    revision: i64,
+    valid_until: Option<String>,
+}
+
+/// Asks, and shows the answer.
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let client = Client::new(&arguments.api.url)?;
+    let request = client.post(&["api", "v1", "price"]).json(&PriceRequest {
+        product_id: &arguments.product_id,
+        user_location: &arguments.location,
+        is_prime_member: arguments.prime,
+        quantity: arguments.quantity,
+        channel: arguments.channel.as_deref(),
+    });
+    let answer = client.send(request).await?;
+    if arguments.json {
+        output::show(&answer.body)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let cache = answer
+        .headers
+        .get(CACHE_HEADER)
+        .and_then(|value| value.to_str().ok());
+    let detail = client.read(&answer)?;
+    output::show(&render(&detail, cache, &arguments))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn render(detail: &PriceDetail, cache: Option<&str>, arguments: &Arguments) -> String {
+    let PriceDetail {
+        product_id,
+        final_price,
+        base_price,
+        currency,
+        policy_version,
+        revision,
+        source,
+        ..
+    } = detail;
+    let prime = if arguments.prime { " with prime" } else { "" };
+    let location = &arguments.location;
+    let mut text = format!("{product_id} costs {final_price} {currency} in {location}{prime}\n");
+    let _ = writeln!(text, "  base price    {base_price} {currency}");
+    let _ = writeln!(text, "  discount      {}", percent(&detail.discount_rate));
+    let _ = writeln!(
+        text,
+        "  policy        version {policy_version}, price revision {revision}"
+    );
+    if let Some(until) = &detail.valid_until {
+        let _ = writeln!(text, "  valid until   {until}");
+    }
+    let cache = cache.map(|cache| format!(" ({cache})")).unwrap_or_default();
+    let _ = writeln!(text, "  answered from {source}{cache}");
+    let _ = write!(text, "why: {}", explain_command(arguments));
+    text
+}
+
+/// A rate in percent: `0.05` is `5%`; as it is, if it is no plain decimal.
+pub(super) fn percent(rate: &RawValue) -> String {
+    match rate.get().parse::<Decimal>() {
+        Ok(rate) => format!("{}%", (rate * Decimal::ONE_HUNDRED).normalize()),
+        Err(_) => rate.get().to_owned(),
+    }
+}
+
+/// The command that explains this price.
+fn explain_command(arguments: &Arguments) -> String {
+    let mut command = format!(
+        "pricing explain {} --location {}",
+        arguments.product_id, arguments.location
+    );
+    if arguments.prime {
+        command.push_str(" --prime");
+    }
+    if arguments.quantity != 1 {
+        let _ = write!(command, " --quantity {}", arguments.quantity);
+    }
+    if let Some(channel) = &arguments.channel {
+        let _ = write!(command, " --channel {channel}");
+    }
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_keep_their_digits() -> Result<()> {
+        let detail = serde_json::from_str(
+            r#"{"product_id":"P-1","final_price":49.90,"base_price":52.00,"discount_rate":0.050,
+                "source":"cache","currency":"USD","policy_version":1,"revision":12,"valid_until":null}"#,
+        )?;
+        let arguments = Arguments {
+            product_id: "P-1".to_owned(),
+            location: "NY".to_owned(),
+            prime: true,
+            quantity: 3,
+            channel: Some("app".to_owned()),
+            json: false,
+            api: ApiAddress {
+                url: reqwest::Url::parse("http://127.0.0.1:8000")?,
+            },
+        };
+        insta::assert_snapshot!(render(&detail, Some("l1"), &arguments), @r"
+        P-1 costs 49.90 USD in NY with prime
+          base price    52.00 USD
+          discount      5%
+          policy        version 1, price revision 12
+          answered from cache (l1)
+        why: pricing explain P-1 --location NY --prime --quantity 3 --channel app
+        ");
+        Ok(())
+    }
+}

@@ -1,0 +1,250 @@
+//! `pricing up`: the whole engine on this machine, in this process, with a private Redis beside it.
+//!
+//! Started in the order in which things are needed, and stopped the other way round: the services first, then
+//! Redis.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+use futures::future::BoxFuture;
+use reqwest::Url;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::import;
+use crate::client::Client;
+use crate::data_directory::DataDirectory;
+use crate::output;
+use crate::redis_child::PrivateRedis;
+
+/// How long the services may take until they are ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// How long the services may take to stop; each bounds its own drain well below.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// A variable that hosting platforms set.
+const REDIS_URL_VARIABLE: &str = "REDIS_URL";
+
+/// What to run, and where.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The address to serve on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
+    listen: SocketAddr,
+    /// Where to keep the catalogue and Redis's file
+    #[arg(long, value_name = "DIRECTORY", default_value = ".data")]
+    data_dir: PathBuf,
+    /// Use this Redis instead of a private one; REDIS_URL is heeded too
+    #[arg(long, value_name = "URL", env = "PRICING_REDIS_URL", hide_env_values = true)]
+    redis_url: Option<String>,
+    /// Use this database instead of SQLite in the data directory
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PRICING_DATABASE_URL",
+        hide_env_values = true
+    )]
+    database_url: Option<String>,
+    /// Do not load the sample catalogue on the first start
+    #[arg(long)]
+    no_sample: bool,
+}
+
+/// What the services are started with.
+#[derive(Debug)]
+struct Settings {
+    listener: TcpListener,
+    redis_url: String,
+    database_url: String,
+}
+
+/// Runs everything until Ctrl-C or SIGTERM.
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let shutdown = on_signal()?;
+    let data = DataDirectory::open(&arguments.data_dir)?;
+    let listen = arguments.listen;
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen}; --listen names another address"))?;
+    let given = |url: &Option<String>| url.clone().filter(|url| !url.is_empty());
+    let redis_directory = data.redis();
+    let given_redis = given(&arguments.redis_url).or_else(|| given(&std::env::var(REDIS_URL_VARIABLE).ok()));
+    let given_database = given(&arguments.database_url);
+    let with_sample = given_database.is_none() && !arguments.no_sample && data.expect_sample()?;
+    if !with_sample {
+        data.forget_sample()?;
+    }
+    let (redis_url, private_redis) = match given_redis {
+        Some(url) => (url, None),
+        None => tokio::select! {
+            started = PrivateRedis::start(&redis_directory) => started.map(|redis| (redis.url(), Some(redis)))?,
+            () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
+        },
+    };
+    let settings = Settings {
+        listener,
+        redis_url,
+        database_url: given_database.unwrap_or_else(|| data.database_url()),
+    };
+    let outcome = serve(settings, &data, with_sample, shutdown).await;
+    if let Some(redis) = private_redis {
+        redis.stop().await;
+    }
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// A token that Ctrl-C or SIGTERM cancels.
+fn on_signal() -> Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    let cancelled = shutdown.clone();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        cancelled.cancel();
+    });
+    Ok(shutdown)
+}
+
+/// Runs the services, and says so once they are ready.
+async fn serve(
+    settings: Settings,
+    data: &DataDirectory,
+    with_sample: bool,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let url = reachable(settings.listener.local_addr()?)?;
+    let welcome = welcome(&url, &settings, data);
+    let services_shutdown = shutdown.child_token();
+    let mut services = tokio::spawn(run_services(settings, services_shutdown.clone()));
+    let opening = async {
+        let client = Client::new(&url)?;
+        ready(&client).await?;
+        if with_sample {
+            load_sample(&client, data).await?;
+        }
+        output::show(&welcome)?;
+        std::future::pending().await
+    };
+    let outcome: Result<()> = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Ok(()),
+        ended = &mut services => return ended?.and_then(|()| bail!("the services have ended by themselves")),
+        failed = opening => failed,
+    };
+    services_shutdown.cancel();
+    let stopped = timeout(STOP_TIMEOUT, services).await;
+    outcome?;
+    stopped.map_err(|_| anyhow!("the services have not stopped after {} s", STOP_TIMEOUT.as_secs()))??
+}
+
+/// Runs every service until told to stop.
+async fn run_services(settings: Settings, shutdown: CancellationToken) -> Result<()> {
+    drop(settings);
+    run_together(Vec::new(), shutdown).await
+}
+
+/// Runs services until all have ended. When one ends, all are told to stop; the first error counts.
+async fn run_together(
+    services: Vec<(&'static str, BoxFuture<'static, Result<()>>)>,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let mut running = JoinSet::new();
+    for (name, service) in services {
+        running.spawn(async move { service.await.with_context(|| format!("{name} has failed")) });
+    }
+    let mut outcome = Ok(());
+    while let Some(ended) = running.join_next().await {
+        shutdown.cancel();
+        outcome = outcome.and(ended.unwrap_or_else(|error| Err(error.into())));
+    }
+    outcome
+}
+
+/// Where a client on this machine reaches a service that listens on this address.
+fn reachable(mut address: SocketAddr) -> Result<Url> {
+    if address.ip().is_unspecified() {
+        address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    Ok(Url::parse(&format!("http://{address}"))?)
+}
+
+async fn ready(client: &Client) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        match client.send(client.get(&["readyz"])).await {
+            Ok(_) => return Ok(()),
+            Err(error) if started.elapsed() > READY_TIMEOUT => {
+                return Err(error).with_context(|| {
+                    format!("the services are not ready after {} s", READY_TIMEOUT.as_secs())
+                });
+            }
+            Err(_) => sleep(POLL_INTERVAL).await,
+        }
+    }
+}
+
+async fn load_sample(client: &Client, data: &DataDirectory) -> Result<()> {
+    let loading = import::send(client, import::Format::Csv, false, SAMPLE_PRODUCTS);
+    let answer = loading.await.context("the sample catalogue cannot be loaded")?;
+    let summary: import::Summary = client.read(&answer)?;
+    if summary.failed > 0 {
+        bail!("{} products of the sample catalogue were refused", summary.failed);
+    }
+    data.forget_sample()?;
+    output::note(&format!(
+        "loaded a sample catalogue of {} products",
+        summary.created
+    ));
+    Ok(())
+}
+
+/// Loaded on the first start.
+const SAMPLE_PRODUCTS: &str = include_str!("../../../../data/sample-products.csv");
+
+/// Where everything is, and what to do first.
+fn welcome(url: &Url, settings: &Settings, data: &DataDirectory) -> String {
+    format!(
+        "The pricing engine is up.
+  API       {url}
+  docs      {url}docs
+  metrics   {url}metrics
+  data      {data}
+  redis     {redis}
+  database  {database}
+
+Ask for a price:
+  curl -s {url}api/v1/price -H 'content-type: application/json' \\
+    -d '{{\"product_id\": \"P-100\", \"user_location\": \"NY\", \"is_prime_member\": true}}'
+
+Ctrl-C stops everything.",
+        data = data.path().display(),
+        redis = without_password(&settings.redis_url),
+        database = without_password(&settings.database_url),
+    )
+}
+
+/// The address as it may be shown.
+fn without_password(written: &str) -> String {
+    match Url::parse(written) {
+        Ok(mut url) if url.password().is_some() => {
+            // Refused only for addresses without a host; those have no password.
+            let _ = url.set_password(Some("***"));
+            url.to_string()
+        }
+        _ => written.to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[path = "up_tests.rs"]
+mod tests;

@@ -1,0 +1,68 @@
+//! `pricing`: the pricing engine at the command line.
+//!
+//! Here: arguments, what people read, and the exit code. Each verb is one file in [`commands`]; they reach the
+//! engine over its HTTP API ([`client`]), except `up`, which runs it.
+//!
+//! Exit codes: 0 done; 1 the work failed, or some rows of it; 2 wrong usage; 69 no service answers.
+
+mod client;
+mod commands;
+mod data_directory;
+mod output;
+mod redis_child;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use commands::{doctor, explain, import, quote, up};
+use tokio::runtime::Runtime;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Prices that follow the market: run the engine, fill it, ask it.
+#[derive(Debug, Parser)]
+#[command(name = "pricing", version, arg_required_else_help = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole engine on this machine
+    Up(up::Arguments),
+    /// Import products from a CSV or NDJSON file
+    Import(import::Arguments),
+    /// Ask what a product costs a shopper
+    Quote(quote::Arguments),
+    /// Show step by step why a price is what it is
+    Explain(explain::Arguments),
+    /// Check that everything the engine needs is there, and say what to do if not
+    Doctor(doctor::Arguments),
+}
+
+fn main() -> ExitCode {
+    let command = CommandLine::parse().command;
+    let outcome = Runtime::new().map_err(Into::into).and_then(|runtime| {
+        let outcome = runtime.block_on(run(command));
+        // Without waiting for a read of standard input, which may never end.
+        runtime.shutdown_background();
+        outcome
+    });
+    outcome.unwrap_or_else(|error| output::report(&error))
+}
+
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Up(arguments) => up::run(arguments).await,
+        Command::Import(arguments) => import::run(arguments).await,
+        Command::Quote(arguments) => quote::run(arguments).await,
+        Command::Explain(arguments) => explain::run(arguments).await,
+        Command::Doctor(arguments) => doctor::run(arguments).await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

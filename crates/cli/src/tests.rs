@@ -1,0 +1,55 @@
+//! Tests of the command line.
+
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+
+use super::*;
+
+#[test]
+fn the_command_line_is_consistent() {
+    CommandLine::command().debug_assert();
+}
+
+#[track_caller]
+fn check_refused(arguments: &[&str], kind: ErrorKind) {
+    let words = std::iter::once(&"pricing").chain(arguments);
+    let refusal = CommandLine::try_parse_from(words).err();
+    assert_eq!(refusal.map(|error| error.kind()), Some(kind), "{arguments:?}");
+}
+
+#[test]
+fn wrong_usage_is_refused() {
+    check_refused(&["quote", "P-1"], ErrorKind::MissingRequiredArgument);
+    check_refused(
+        &["quote", "P-1", "--location", "NY", "--quantity", "-1"],
+        ErrorKind::UnknownArgument,
+    );
+    check_refused(&["explain", "P-1", "--prime"], ErrorKind::MissingRequiredArgument);
+    check_refused(
+        &["import", "products.csv", "--format", "xml"],
+        ErrorKind::InvalidValue,
+    );
+    check_refused(&["import", "-"], ErrorKind::MissingRequiredArgument);
+    check_refused(&["up", "--listen", "8000"], ErrorKind::ValueValidation);
+    for url in ["localhost:8000", "https://127.0.0.1", "8000"] {
+        check_refused(&["doctor", "--url", url], ErrorKind::ValueValidation);
+    }
+}
+
+#[test]
+fn usual_commands_are_understood() {
+    for arguments in [
+        "up",
+        "up --listen 127.0.0.1:0 --data-dir data --redis-url redis://r --database-url postgres://d --no-sample",
+        "import products.csv --dry-run --json",
+        "import - --format ndjson --url http://127.0.0.1:9000",
+        "quote P-1 --location NY --prime --quantity 3 --channel app --json",
+        "explain P-1",
+        "explain P-1 --location NY --prime --quantity 3 --channel app --json",
+        "doctor --json",
+    ] {
+        let words = std::iter::once("pricing").chain(arguments.split(' '));
+        let parsed = CommandLine::try_parse_from(words);
+        assert!(parsed.is_ok(), "{arguments}: {parsed:?}");
+    }
+}
