@@ -102,17 +102,13 @@ pub struct FieldError {
 impl ApiError {
     /// One field that is wrong.
     pub fn field(field: &str, problem: impl Into<String>, allowed: impl Into<String>) -> Self {
-        Self::Invalid {
-            errors: vec![Diagnostic::new(field, problem, allowed)],
-        }
+        Self::Invalid { errors: vec![Diagnostic::new(field, problem, allowed)] }
     }
 
     /// The error of a read of this product.
     pub fn of_read(error: ReadError, product_id: &str) -> Self {
         match error {
-            ReadError::UnknownProduct => Self::ProductNotFound {
-                product_id: shorten(product_id),
-            },
+            ReadError::UnknownProduct => Self::ProductNotFound { product_id: shorten(product_id) },
             ReadError::Unavailable(reason) => {
                 tracing::warn!(reason, "a price cannot be read");
                 Self::Unavailable { what: "the database" }
@@ -148,12 +144,7 @@ impl ApiError {
             }
             Self::ProductNotFound { product_id } => {
                 let detail = format!("there is no product \"{product_id}\"");
-                (
-                    "/problems/product-not-found",
-                    "Product not found",
-                    detail,
-                    Vec::new(),
-                )
+                ("/problems/product-not-found", "Product not found", detail, Vec::new())
             }
             Self::RouteNotFound => (
                 "/problems/not-found",
@@ -163,12 +154,7 @@ impl ApiError {
             ),
             Self::MethodNotAllowed => {
                 let detail = "the route exists, but not with this method; see /docs".to_owned();
-                (
-                    "/problems/method-not-allowed",
-                    "Method not allowed",
-                    detail,
-                    Vec::new(),
-                )
+                ("/problems/method-not-allowed", "Method not allowed", detail, Vec::new())
             }
             Self::BodyTooLarge { max_bytes } => {
                 let detail = format!("the body is longer than {max_bytes} bytes");
@@ -176,12 +162,7 @@ impl ApiError {
             }
             Self::UnsupportedMediaType => {
                 let detail = "Content-Type must be text/csv or application/x-ndjson".to_owned();
-                (
-                    "/problems/unsupported-media-type",
-                    "Unsupported media type",
-                    detail,
-                    Vec::new(),
-                )
+                ("/problems/unsupported-media-type", "Unsupported media type", detail, Vec::new())
             }
             Self::Unavailable { what } => {
                 let detail = format!("{what} does not answer; try again later");
@@ -196,13 +177,7 @@ impl ApiError {
                 ("/problems/internal", "Internal error", detail, Vec::new())
             }
         };
-        Problem {
-            kind,
-            title,
-            status,
-            detail,
-            errors,
-        }
+        Problem { kind, title, status, detail, errors }
     }
 }
 
@@ -218,9 +193,7 @@ impl From<RepriceError> for ApiError {
                 tracing::warn!(%error, "a write is refused: the database does not answer");
                 Self::Unavailable { what: "the database" }
             }
-            other => Self::Internal {
-                reason: other.to_string(),
-            },
+            other => Self::Internal { reason: other.to_string() },
         }
     }
 }
@@ -234,9 +207,7 @@ impl IntoResponse for ApiError {
         let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         response
     }

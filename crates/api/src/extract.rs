@@ -34,9 +34,7 @@ async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
         if source.is_some_and(|source| source.to_string().contains("length limit")) {
             ApiError::BodyTooLarge { max_bytes }
         } else {
-            ApiError::MalformedBody {
-                reason: "the body ended early".to_owned(),
-            }
+            ApiError::MalformedBody { reason: "the body ended early".to_owned() }
         }
     })
 }

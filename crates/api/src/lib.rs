@@ -77,17 +77,8 @@ pub async fn run(
         policies: policies.clone(),
         metrics: metrics.clone(),
     };
-    let health = Health {
-        service: SERVICE,
-        redis: redis.clone(),
-        catalogue: Some(catalogue.clone()),
-    };
-    let state = AppState {
-        repricer,
-        redis,
-        health,
-        metrics,
-    };
+    let health = Health { service: SERVICE, redis: redis.clone(), catalogue: Some(catalogue.clone()) };
+    let state = AppState { repricer, redis, health, metrics };
 
     let polling = tokio::spawn(policies.keep_fresh(shutdown.clone()));
     tracing::info!(address = %listener.local_addr()?, "the API is listening");

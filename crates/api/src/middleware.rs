@@ -20,9 +20,7 @@ pub(crate) async fn measure(State(metrics): State<Metrics>, request: Request, ne
     let started = Instant::now();
     let path = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
-    let route = path
-        .as_ref()
-        .map_or("unmatched", |path| crate::router::route_name(path.as_str()));
+    let route = path.as_ref().map_or("unmatched", |path| crate::router::route_name(path.as_str()));
     metrics.record_request(route, response.status().as_u16(), started.elapsed());
     response
 }
@@ -41,8 +39,5 @@ pub(crate) fn answer_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a message".to_owned());
-    ApiError::Internal {
-        reason: format!("a handler panicked: {message}"),
-    }
-    .into_response()
+    ApiError::Internal { reason: format!("a handler panicked: {message}") }.into_response()
 }

@@ -18,23 +18,11 @@ fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/", get(live::index)),
         ("/api/v1/price", post(price::price)),
         ("/api/v1/prices", post(prices::prices)),
-        (
-            "/api/v1/products/{product_id}",
-            get(product::get).put(product::put).delete(product::delete),
-        ),
-        (
-            "/api/v1/products/{product_id}/explanation",
-            get(explanation::explanation),
-        ),
+        ("/api/v1/products/{product_id}", get(product::get).put(product::put).delete(product::delete)),
+        ("/api/v1/products/{product_id}/explanation", get(explanation::explanation)),
         ("/healthz", get(live::alive)),
-        (
-            "/readyz",
-            get(async |State(state): State<AppState>| state.health.readiness().await),
-        ),
-        (
-            "/metrics",
-            get(async |State(state): State<AppState>| pricing_core::health::render(&state.metrics)),
-        ),
+        ("/readyz", get(async |State(state): State<AppState>| state.health.readiness().await)),
+        ("/metrics", get(async |State(state): State<AppState>| pricing_core::health::render(&state.metrics))),
         ("/openapi.json", get(openapi::document)),
     ]
 }

@@ -21,11 +21,7 @@ impl AppState {
     pub(crate) async fn require_redis(&self) -> Result<(), ApiError> {
         let answer = self.redis.check().await;
         // The first command after a break finds the broken connection; the second, a new one.
-        let answer = if answer.is_err() {
-            self.redis.check().await
-        } else {
-            answer
-        };
+        let answer = if answer.is_err() { self.redis.check().await } else { answer };
         answer.map_err(|error| {
             tracing::warn!(%error, "a write is refused: redis does not answer");
             ApiError::Unavailable { what: "redis" }

@@ -72,18 +72,14 @@ pub(crate) enum ClientError {
 impl Client {
     /// A client of the API at this address; nothing is sent yet.
     pub(crate) fn new(url: &Url) -> Result<Self, ClientError> {
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_keepalive(KEEPALIVE);
+        let mut builder =
+            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).tcp_keepalive(KEEPALIVE);
         // A proxy for the outside world cannot reach a service on this machine.
         if matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]")) {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(ClientError::NoClient)?;
-        Ok(Self {
-            http,
-            url: url.clone(),
-        })
+        Ok(Self { http, url: url.clone() })
     }
 
     /// A request to read what is at this path, a segment an item.
@@ -116,19 +112,13 @@ impl Client {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.text().await.map_err(|error| self.unreachable(&error))?;
-        Ok(Answer {
-            status,
-            headers,
-            body,
-        })
+        Ok(Answer { status, headers, body })
     }
 
     /// Reads an answer's JSON.
     pub(crate) fn read<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, ClientError> {
-        serde_json::from_str(&answer.body).map_err(|error| ClientError::NotUnderstood {
-            url: self.url.clone(),
-            reason: error.to_string(),
-        })
+        serde_json::from_str(&answer.body)
+            .map_err(|error| ClientError::NotUnderstood { url: self.url.clone(), reason: error.to_string() })
     }
 
     fn at(&self, path: &[&str]) -> Url {
@@ -141,10 +131,7 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
-        ClientError::Unreachable {
-            url: self.url.clone(),
-            reason: innermost(error).to_string(),
-        }
+        ClientError::Unreachable { url: self.url.clone(), reason: innermost(error).to_string() }
     }
 }
 

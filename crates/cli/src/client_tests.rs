@@ -27,19 +27,11 @@ async fn stub(answer: &'static str) -> Result<(Client, JoinHandle<Result<String>
 async fn the_path_is_escaped_and_the_body_is_kept_as_it_is() -> Result<()> {
     let (client, asked) =
         stub("HTTP/1.1 200 OK\r\nx-cache: l1\r\nconnection: close\r\n\r\n{\"final_price\": 49.90}").await?;
-    let answer = client
-        .send(client.get(&["api", "v1", "products", "a b/c?d"]))
-        .await?;
+    let answer = client.send(client.get(&["api", "v1", "products", "a b/c?d"])).await?;
     assert_eq!(answer.body, "{\"final_price\": 49.90}");
-    assert_eq!(
-        answer.headers.get("x-cache").map(|value| value.as_bytes()),
-        Some(&b"l1"[..])
-    );
+    assert_eq!(answer.headers.get("x-cache").map(|value| value.as_bytes()), Some(&b"l1"[..]));
     let asked = asked.await??;
-    assert!(
-        asked.starts_with("GET /engine/api/v1/products/a%20b%2Fc%3Fd HTTP/1.1"),
-        "{asked}"
-    );
+    assert!(asked.starts_with("GET /engine/api/v1/products/a%20b%2Fc%3Fd HTTP/1.1"), "{asked}");
     Ok(())
 }
 
@@ -82,9 +74,6 @@ async fn nobody_there_is_its_own_error() -> Result<()> {
     drop(listener);
     let client = Client::new(&url)?;
     let error = client.send(client.get(&["healthz"])).await.err();
-    assert!(
-        matches!(error, Some(ClientError::Unreachable { .. })),
-        "{error:?}"
-    );
+    assert!(matches!(error, Some(ClientError::Unreachable { .. })), "{error:?}");
     Ok(())
 }

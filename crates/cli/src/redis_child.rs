@@ -66,11 +66,7 @@ impl PrivateRedis {
         let (place, server) = start_on_free_port(directory).await?;
         let stop = CancellationToken::new();
         let supervisor = tokio::spawn(supervise(server, place.clone(), stop.clone()));
-        Ok(Self {
-            place,
-            stop,
-            supervisor,
-        })
+        Ok(Self { place, stop, supervisor })
     }
 
     /// Where it answers; the same after a restart.
@@ -90,10 +86,7 @@ async fn start_on_free_port(directory: PathBuf) -> Result<(Place, Server)> {
     let mut ports_tried = 0;
     loop {
         let port = TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port();
-        let place = Place {
-            directory: directory.clone(),
-            port,
-        };
+        let place = Place { directory: directory.clone(), port };
         ports_tried += 1;
         match place.start().await {
             Ok(server) => return Ok((place, server)),
@@ -191,19 +184,14 @@ impl Place {
                 bail!("redis-server ended at once ({status}): {}", self.end_of_log());
             }
             // While it reads its file it answers -LOADING; a stranger on the port serves another directory.
-            let ready = ask(self.port, "PING")
-                .await
-                .is_ok_and(|answer| answer.starts_with("+PONG"));
+            let ready = ask(self.port, "PING").await.is_ok_and(|answer| answer.starts_with("+PONG"));
             if ready && serves(self.port, &self.directory).await.unwrap_or(false) {
                 return Ok(());
             }
             sleep(POLL_INTERVAL).await;
         }
         let seconds = START_TIMEOUT.as_secs();
-        bail!(
-            "redis-server is not ready after {seconds} s: {}",
-            self.end_of_log()
-        )
+        bail!("redis-server is not ready after {seconds} s: {}", self.end_of_log())
     }
 
     fn end_of_log(&self) -> String {

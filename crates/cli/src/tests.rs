@@ -20,15 +20,9 @@ fn check_refused(arguments: &[&str], kind: ErrorKind) {
 #[test]
 fn wrong_usage_is_refused() {
     check_refused(&["quote", "P-1"], ErrorKind::MissingRequiredArgument);
-    check_refused(
-        &["quote", "P-1", "--location", "NY", "--quantity", "-1"],
-        ErrorKind::UnknownArgument,
-    );
+    check_refused(&["quote", "P-1", "--location", "NY", "--quantity", "-1"], ErrorKind::UnknownArgument);
     check_refused(&["explain", "P-1", "--prime"], ErrorKind::MissingRequiredArgument);
-    check_refused(
-        &["import", "products.csv", "--format", "xml"],
-        ErrorKind::InvalidValue,
-    );
+    check_refused(&["import", "products.csv", "--format", "xml"], ErrorKind::InvalidValue);
     check_refused(&["import", "-"], ErrorKind::MissingRequiredArgument);
     check_refused(&["up", "--listen", "8000"], ErrorKind::ValueValidation);
     for url in ["localhost:8000", "https://127.0.0.1", "8000"] {

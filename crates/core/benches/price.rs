@@ -3,10 +3,7 @@
 //! Beside each stands the bare decimal arithmetic of the same steps, so that a figure means something on any
 //! machine: read them as ratios within one run.
 
-#![expect(
-    clippy::expect_used,
-    reason = "a bench that cannot start has nothing to measure"
-)]
+#![expect(clippy::expect_used, reason = "a bench that cannot start has nothing to measure")]
 
 use chrono::{DateTime, Utc};
 use divan::{Bencher, black_box};
@@ -27,9 +24,7 @@ fn now() -> DateTime<Utc> {
 }
 
 fn policy(rules: &str, count: usize, list: &str) -> PricingPolicy {
-    let rules: Vec<String> = (0..count)
-        .map(|number| format!("  - {{ name: r{number}, {rules} }}"))
-        .collect();
+    let rules: Vec<String> = (0..count).map(|number| format!("  - {{ name: r{number}, {rules} }}")).collect();
     PricingPolicy::from_yaml(&format!("name: bench\n{list}:\n{}\n", rules.join("\n")), 1)
         .expect("the policy is right")
 }
@@ -77,26 +72,14 @@ fn entry() -> PriceEntry {
     }
 }
 
-const SHOPPER: Shopper<'static> = Shopper {
-    location: "NY",
-    prime: true,
-    quantity: 3,
-    channel: None,
-    location_factor: None,
-};
+const SHOPPER: Shopper<'static> =
+    Shopper { location: "NY", prime: true, quantity: 3, channel: None, location_factor: None };
 
 fn bench_price(bencher: Bencher<'_, '_>, policy: &PricingPolicy) {
     let (product, signals) = (product(), signals());
-    let previous = Some(Previous {
-        list_price: Decimal::new(5000, 2),
-        opening_price: Decimal::new(5000, 2),
-    });
+    let previous = Some(Previous { list_price: Decimal::new(5000, 2), opening_price: Decimal::new(5000, 2) });
     bencher.bench_local(|| {
-        let facts = Facts {
-            product: black_box(&product),
-            signals: black_box(&signals),
-            previous,
-        };
+        let facts = Facts { product: black_box(&product), signals: black_box(&signals), previous };
         price(&facts, policy, now()).amount
     });
 }
@@ -109,14 +92,7 @@ fn price_default_policy(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn price_10_rules(bencher: Bencher<'_, '_>) {
-    bench_price(
-        bencher,
-        &policy(
-            "when: stock.level > 10 and demand.index > 1, adjust: +0.5%",
-            10,
-            "market",
-        ),
-    );
+    bench_price(bencher, &policy("when: stock.level > 10 and demand.index > 1, adjust: +0.5%", 10, "market"));
 }
 
 #[divan::bench]
@@ -143,11 +119,7 @@ fn quote_default_policy(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn quote_5_rules(bencher: Bencher<'_, '_>) {
-    let policy = policy(
-        "when: shopper.prime and shopper.quantity >= 2, adjust: -1%",
-        5,
-        "offer",
-    );
+    let policy = policy("when: shopper.prime and shopper.quantity >= 2, adjust: -1%", 5, "offer");
     let entry = entry();
     bencher.bench_local(|| quote(black_box(&entry), &policy, black_box(&SHOPPER), now(), None));
 }

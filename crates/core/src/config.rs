@@ -122,12 +122,7 @@ pub struct ConfigError(pub Vec<ConfigProblem>);
 impl fmt::Display for ConfigError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("the configuration cannot be used:")?;
-        for ConfigProblem {
-            variable,
-            value,
-            allowed,
-        } in &self.0
-        {
+        for ConfigProblem { variable, value, allowed } in &self.0 {
             write!(formatter, "\n  {variable}=\"{value}\": must be {allowed}")?;
         }
         Ok(())
@@ -145,17 +140,12 @@ pub struct Environment<'a> {
 impl<'a> Environment<'a> {
     /// Reads through this function; tests give a map, services [`process_environment`].
     pub fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self {
-            lookup,
-            problems: Vec::new(),
-        }
+        Self { lookup, problems: Vec::new() }
     }
 
     /// The text of a variable; empty counts as unset.
     pub fn text(&mut self, variable: &'static str, default: &str) -> String {
-        (self.lookup)(variable)
-            .filter(|value| !value.is_empty())
-            .unwrap_or_else(|| default.to_owned())
+        (self.lookup)(variable).filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
     }
 
     /// A variable of any type that can be parsed.
@@ -188,11 +178,7 @@ impl<'a> Environment<'a> {
             shown(bounds.start()),
             shown(bounds.end())
         );
-        let within = |text: &str| {
-            humantime::parse_duration(text)
-                .ok()
-                .filter(|value| bounds.contains(value))
-        };
+        let within = |text: &str| humantime::parse_duration(text).ok().filter(|value| bounds.contains(value));
         self.checked(variable, default, &allowed, within)
     }
 
@@ -203,11 +189,7 @@ impl<'a> Environment<'a> {
 
     /// The configuration, unless anything was wrong with it.
     pub fn finish<T>(self, config: T) -> Result<T, ConfigError> {
-        if self.problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError(self.problems))
-        }
+        if self.problems.is_empty() { Ok(config) } else { Err(ConfigError(self.problems)) }
     }
 
     fn checked<T>(
@@ -221,11 +203,7 @@ impl<'a> Environment<'a> {
             return default;
         };
         check(value.trim()).unwrap_or_else(|| {
-            self.problems.push(ConfigProblem {
-                variable,
-                value,
-                allowed: allowed.to_owned(),
-            });
+            self.problems.push(ConfigProblem { variable, value, allowed: allowed.to_owned() });
             default
         })
     }
@@ -242,10 +220,7 @@ mod tests {
 
     fn read(variables: &[(&str, &str)]) -> Result<SharedConfig, ConfigError> {
         let lookup = |wanted: &str| {
-            variables
-                .iter()
-                .find(|(name, _)| *name == wanted)
-                .map(|(_, value)| (*value).to_owned())
+            variables.iter().find(|(name, _)| *name == wanted).map(|(_, value)| (*value).to_owned())
         };
         let mut environment = Environment::new(&lookup);
         let config = SharedConfig::read(&mut environment);
@@ -279,18 +254,8 @@ mod tests {
         let variables: Vec<&str> = error.0.iter().map(|problem| problem.variable).collect();
         assert_eq!(
             variables,
-            [
-                "REDIS_PORT",
-                "PRICING_L1_CAPACITY",
-                "PRICING_L1_MAX_STALENESS",
-                "PRICING_LOG_FORMAT"
-            ]
+            ["REDIS_PORT", "PRICING_L1_CAPACITY", "PRICING_L1_MAX_STALENESS", "PRICING_LOG_FORMAT"]
         );
-        assert!(
-            error
-                .to_string()
-                .contains("must be a whole number from 1 to 100000000"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("must be a whole number from 1 to 100000000"), "{error}");
     }
 }

@@ -76,12 +76,8 @@ pub struct Check {
 impl Health {
     /// Checks everything at once.
     pub async fn readiness(&self) -> Readiness {
-        let redis = check("redis", async {
-            self.redis
-                .version()
-                .await
-                .map(|version| format!("redis {version}"))
-        });
+        let redis =
+            check("redis", async { self.redis.version().await.map(|version| format!("redis {version}")) });
         let database = async {
             match &self.catalogue {
                 Some(catalogue) => Some(check("database", describe(catalogue)).await),
@@ -96,12 +92,7 @@ impl Health {
             some if some < checks.len() => ReadinessStatus::Degraded,
             _ => ReadinessStatus::Ready,
         };
-        Readiness {
-            status,
-            service: self.service,
-            version: env!("CARGO_PKG_VERSION"),
-            checks,
-        }
+        Readiness { status, service: self.service, version: env!("CARGO_PKG_VERSION"), checks }
     }
 }
 
@@ -117,18 +108,10 @@ async fn check<E: std::fmt::Display>(
     let (status, detail) = match tokio::time::timeout(CHECK_TIMEOUT, answer).await {
         Ok(Ok(detail)) => ("ok", detail),
         Ok(Err(error)) => ("failed", error.to_string()),
-        Err(_) => (
-            "failed",
-            format!("no answer within {} s", CHECK_TIMEOUT.as_secs()),
-        ),
+        Err(_) => ("failed", format!("no answer within {} s", CHECK_TIMEOUT.as_secs())),
     };
     let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Check {
-        name,
-        status,
-        detail,
-        duration_ms,
-    }
+    Check { name, status, detail, duration_ms }
 }
 
 impl IntoResponse for Readiness {
@@ -145,24 +128,14 @@ impl IntoResponse for Readiness {
 pub fn router(health: Health, metrics: Metrics) -> Router {
     Router::new()
         .route("/healthz", get(async || "alive\n"))
-        .route(
-            "/readyz",
-            get(async |State((health, _)): State<(Health, Metrics)>| health.readiness().await),
-        )
-        .route(
-            "/metrics",
-            get(async |State((_, metrics)): State<(Health, Metrics)>| render(&metrics)),
-        )
+        .route("/readyz", get(async |State((health, _)): State<(Health, Metrics)>| health.readiness().await))
+        .route("/metrics", get(async |State((_, metrics)): State<(Health, Metrics)>| render(&metrics)))
         .with_state((health, metrics))
 }
 
 /// The metrics in the Prometheus text format.
 pub fn render(metrics: &Metrics) -> Response {
-    (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        metrics.render(),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
 }
 
 /// Serves [`router`] until told to stop.
@@ -171,7 +144,5 @@ pub async fn serve(
     router: Router,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await
+    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }

@@ -25,9 +25,7 @@ pub struct Keys {
 impl Keys {
     /// Keys with this prefix.
     pub fn new(prefix: impl Into<String>) -> Self {
-        Self {
-            prefix: prefix.into(),
-        }
+        Self { prefix: prefix.into() }
     }
 
     /// A product's price entry.

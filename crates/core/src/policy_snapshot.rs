@@ -36,9 +36,7 @@ impl PolicySnapshot {
 
     /// The policy of this version, if it is still in use.
     pub fn policy(&self, version: i64) -> Option<&Arc<PricingPolicy>> {
-        std::iter::once(&self.current)
-            .chain(&self.previous)
-            .find(|policy| policy.version == version)
+        std::iter::once(&self.current).chain(&self.previous).find(|policy| policy.version == version)
     }
 
     /// The factor set for a location.
@@ -84,10 +82,7 @@ impl Policies {
         };
         catalogue.publish_first_policy(&first, chrono::Utc::now()).await?;
         let snapshot = read(&catalogue, None).await?;
-        Ok(Self {
-            catalogue,
-            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
-        })
+        Ok(Self { catalogue, snapshot: Arc::new(ArcSwap::from_pointee(snapshot)) })
     }
 
     /// The snapshot in use; hold it for one request, not longer.
@@ -111,11 +106,7 @@ impl Policies {
     /// Looks for news every five seconds until told to stop. Without the catalogue the last snapshot stays in use.
     pub async fn keep_fresh(self, shutdown: CancellationToken) {
         let mut failing = false;
-        while shutdown
-            .run_until_cancelled(tokio::time::sleep(POLL_INTERVAL))
-            .await
-            .is_some()
-        {
+        while shutdown.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_some() {
             let refreshed = self.refresh().await;
             if let (Err(error), false) = (&refreshed, failing) {
                 tracing::warn!(%error, "policies cannot be read; the last known ones stay in use");
@@ -130,32 +121,22 @@ async fn read(
     catalogue: &Catalogue,
     known: Option<&PolicySnapshot>,
 ) -> Result<PolicySnapshot, PolicySnapshotError> {
-    let (stored, location_factors) = tokio::try_join!(
-        catalogue.latest_policies(VERSIONS_KEPT),
-        catalogue.location_factors()
-    )?;
+    let (stored, location_factors) =
+        tokio::try_join!(catalogue.latest_policies(VERSIONS_KEPT), catalogue.location_factors())?;
     let mut policies =
-        stored.iter().map(
-            |stored| match known.and_then(|known| known.policy(stored.version)) {
-                Some(policy) => Ok(Arc::clone(policy)),
-                None => compile(stored),
-            },
-        );
+        stored.iter().map(|stored| match known.and_then(|known| known.policy(stored.version)) {
+            Some(policy) => Ok(Arc::clone(policy)),
+            None => compile(stored),
+        });
     let current = policies.next().ok_or(PolicySnapshotError::Missing)??;
     let previous = policies.next().transpose()?;
-    Ok(PolicySnapshot {
-        current,
-        previous,
-        location_factors,
-    })
+    Ok(PolicySnapshot { current, previous, location_factors })
 }
 
 fn compile(stored: &StoredPolicy) -> Result<Arc<PricingPolicy>, PolicySnapshotError> {
     let compiled = PricingPolicy::from_yaml(&stored.source, stored.version);
-    compiled
-        .map(Arc::new)
-        .map_err(|problems| PolicySnapshotError::Invalid {
-            version: stored.version,
-            problem: problems.first().map(ToString::to_string).unwrap_or_default(),
-        })
+    compiled.map(Arc::new).map_err(|problems| PolicySnapshotError::Invalid {
+        version: stored.version,
+        problem: problems.first().map(ToString::to_string).unwrap_or_default(),
+    })
 }

@@ -77,10 +77,7 @@ impl RedisConnection {
     pub async fn version(&self) -> Result<String, RedisError> {
         self.check().await?;
         let mut connection = self.writes.clone();
-        let info: String = redis::cmd("INFO")
-            .arg("server")
-            .query_async(&mut connection)
-            .await?;
+        let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
         Ok(version.unwrap_or("unknown").trim().to_owned())
     }
@@ -113,10 +110,7 @@ mod tests {
 
     #[test]
     fn passwords_are_not_shown() {
-        assert_eq!(
-            without_password("redis://user:secret@host:6379/0"),
-            "redis://…@host:6379/0"
-        );
+        assert_eq!(without_password("redis://user:secret@host:6379/0"), "redis://…@host:6379/0");
         assert_eq!(without_password("redis://:p@ss@host"), "redis://…@host");
         assert_eq!(without_password("redis://host:6379"), "redis://host:6379");
         assert_eq!(without_password("nonsense"), "nonsense");

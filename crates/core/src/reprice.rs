@@ -50,6 +50,10 @@ pub struct PutSummary {
     pub unchanged: u64,
 }
 
+/// Prices that are stored and not yet served.
+#[must_use = "stored prices are to be served"]
+pub struct StoredPrices(HashMap<ProductId, Arc<PriceEntry>>);
+
 /// Why nothing was written, or not everything was told.
 #[derive(Debug, thiserror::Error)]
 pub enum RepriceError {
@@ -78,13 +82,8 @@ impl Repricer {
 
     /// The price of a product out of this process' memory, if it is there.
     pub fn read_l1(&self, product_id: &str, now: DateTime<Utc>) -> Option<Result<Found, ReadError>> {
-        let found = self
-            .cache
-            .get_l1(product_id, now, &|version| self.policies.knows(version))?;
-        Some(found.map(|entry| Found {
-            entry,
-            tier: Tier::L1,
-        }))
+        let found = self.cache.get_l1(product_id, now, &|version| self.policies.knows(version))?;
+        Some(found.map(|entry| Found { entry, tier: Tier::L1 }))
     }
 
     /// The price of a product that is not in this process' memory.
@@ -99,68 +98,63 @@ impl Repricer {
     /// The product's price out of the catalogue: the stored one if it may still be served, else a new one.
     async fn fill(&self, product_id: ProductId) -> Filled {
         let catalogue = &self.catalogue;
-        let looked_up = tokio::try_join!(
-            catalogue.product(&product_id),
-            catalogue.stored_price(&product_id)
-        );
+        let looked_up = tokio::try_join!(catalogue.product(&product_id), catalogue.stored_price(&product_id));
         let (product, stored) = looked_up.map_err(|error| read_error(&error))?;
         if product.is_none() {
             return Err(ReadError::UnknownProduct);
         }
-        if stored
-            .as_ref()
-            .is_some_and(|stored| !self.policies.knows(stored.entry.policy_version))
-        {
+        if stored.as_ref().is_some_and(|stored| !self.policies.knows(stored.entry.policy_version)) {
             // Perhaps published by another process a moment ago.
-            self.policies
-                .refresh()
-                .await
-                .map_err(|error| ReadError::Unavailable(error.to_string()))?;
+            self.policies.refresh().await.map_err(|error| ReadError::Unavailable(error.to_string()))?;
         }
         if let Some(stored) = stored.filter(|stored| self.is_servable(stored)) {
             return Ok(Cached::Priced(Arc::new(stored.entry)));
         }
-        let entries = self
-            .price_what_is_not_servable(&[product_id])
-            .await
-            .map_err(|error| match error {
-                RepriceError::Catalogue(error) => read_error(&error),
-                other => ReadError::Internal(other.to_string()),
-            })?;
-        entries
-            .into_values()
-            .next()
-            .map(Cached::Priced)
-            .ok_or(ReadError::UnknownProduct)
+        let entries = self.price_what_is_not_servable(&[product_id]).await.map_err(|error| match error {
+            RepriceError::Catalogue(error) => read_error(&error),
+            other => ReadError::Internal(other.to_string()),
+        })?;
+        entries.into_values().next().map(Cached::Priced).ok_or(ReadError::UnknownProduct)
     }
 
     /// Writes products, prices those that are new or changed, and serves the prices. At most [`WRITE_BATCH`].
     pub async fn put_products(&self, products: &[Product], cause: &str) -> Result<PutSummary, RepriceError> {
+        let (summary, prices) = self.store_products(products, cause).await?;
+        self.serve(prices).await?;
+        Ok(summary)
+    }
+
+    /// The first half of [`put_products`](Self::put_products): the catalogue has the products and their prices,
+    /// which are still to be [served](Self::serve).
+    pub async fn store_products(
+        &self,
+        products: &[Product],
+        cause: &str,
+    ) -> Result<(PutSummary, StoredPrices), RepriceError> {
         let now = Utc::now();
-        let ids: Vec<ProductId> = products
-            .iter()
-            .map(|product| product.product_id.clone())
-            .collect();
+        let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
         let mut transaction = self.catalogue.begin().await?;
         let (summary, changed) = compare(&transaction.lock_products(&ids).await?, products);
         transaction.put_products(&changed, now).await?;
         let changed: HashSet<&ProductId> = changed.iter().map(|product| &product.product_id).collect();
         let needs_price = |facts: &StoredFacts| changed.contains(&facts.product.product_id);
-        let entries = self
-            .price_in(&mut transaction, &ids, needs_price, cause, now)
-            .await?;
+        let prices = self.price_in(&mut transaction, &ids, needs_price, cause, now).await?;
         transaction.commit().await?;
         // Those that stay too: after a crash a price may be stored and not yet served.
-        self.serve(entries).await?;
-        Ok(summary)
+        Ok((summary, StoredPrices(prices)))
+    }
+
+    /// The second half: puts stored prices where they are served from.
+    pub async fn serve(&self, prices: StoredPrices) -> Result<(), RepriceError> {
+        let products = prices.0.into_iter();
+        let products: Vec<(ProductId, Cached)> =
+            products.map(|(product_id, entry)| (product_id, Cached::Priced(entry))).collect();
+        Ok(self.cache.put_all(&products).await?)
     }
 
     /// What [`put_products`](Self::put_products) would do, without doing it.
     pub async fn compare_products(&self, products: &[Product]) -> Result<PutSummary, RepriceError> {
-        let ids: Vec<ProductId> = products
-            .iter()
-            .map(|product| product.product_id.clone())
-            .collect();
+        let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
         let mut transaction = self.catalogue.begin().await?;
         let (summary, _) = compare(&transaction.lock_products(&ids).await?, products);
         Ok(summary)
@@ -169,16 +163,12 @@ impl Repricer {
     /// Removes a product and its price everywhere; whether it was there.
     pub async fn delete_product(&self, product_id: &ProductId, cause: &str) -> Result<bool, RepriceError> {
         let mut transaction = self.catalogue.begin().await?;
-        let locked = transaction
-            .lock_products(std::slice::from_ref(product_id))
-            .await?;
+        let locked = transaction.lock_products(std::slice::from_ref(product_id)).await?;
         let Some(revision) = transaction.next_revisions(1).await?.pop() else {
             return Ok(false);
         };
-        let deleted = !locked.is_empty()
-            && transaction
-                .delete_product(product_id, revision, cause, Utc::now())
-                .await?;
+        let deleted =
+            !locked.is_empty() && transaction.delete_product(product_id, revision, cause, Utc::now()).await?;
         transaction.commit().await?;
         // Also when it was gone already: a first try may have died before Redis was told.
         self.cache.put(product_id, Cached::Gone { revision }).await?;
@@ -190,9 +180,7 @@ impl Repricer {
         ids: &[ProductId],
     ) -> Result<HashMap<ProductId, Arc<PriceEntry>>, RepriceError> {
         let mut transaction = self.catalogue.begin().await?;
-        let entries = self
-            .price_in(&mut transaction, ids, |_| false, "fill", Utc::now())
-            .await?;
+        let entries = self.price_in(&mut transaction, ids, |_| false, "fill", Utc::now()).await?;
         transaction.commit().await?;
         Ok(entries)
     }
@@ -249,14 +237,6 @@ impl Repricer {
             Outcome::Frozen => self.metrics.prices_frozen.increment(1),
         }
     }
-
-    async fn serve(&self, entries: HashMap<ProductId, Arc<PriceEntry>>) -> Result<(), RedisError> {
-        let products: Vec<(ProductId, Cached)> = entries
-            .into_iter()
-            .map(|(product_id, entry)| (product_id, Cached::Priced(entry)))
-            .collect();
-        self.cache.put_all(&products).await
-    }
 }
 
 /// A product's new price beside the stored one.
@@ -270,11 +250,7 @@ struct Computed<'a> {
 
 fn compute<'a>(stored: &'a StoredFacts, policy: &'a PricingPolicy, now: DateTime<Utc>) -> Computed<'a> {
     let previous = stored.price.as_ref().map(|price| previous(price, now));
-    let facts = Facts {
-        product: &stored.product,
-        signals: &stored.signals,
-        previous,
-    };
+    let facts = Facts { product: &stored.product, signals: &stored.signals, previous };
     let list_price = price(&facts, policy, now);
     let product = &stored.product;
     let entry = PriceEntry {
@@ -290,21 +266,14 @@ fn compute<'a>(stored: &'a StoredFacts, policy: &'a PricingPolicy, now: DateTime
         valid_until: list_price.valid_until,
     };
     let changed = stored.price.as_ref().is_none_or(|price| price.entry != entry);
-    Computed {
-        list_price,
-        entry,
-        previous,
-        changed,
-    }
+    Computed { list_price, entry, previous, changed }
 }
 
 impl Computed<'_> {
     fn write(&self, cause: &str, now: DateTime<Utc>) -> Result<PriceWrite, serde_json::Error> {
         Ok(PriceWrite {
             entry: self.entry.clone(),
-            opening_price: self
-                .previous
-                .map_or(self.entry.list_price, |previous| previous.opening_price),
+            opening_price: self.previous.map_or(self.entry.list_price, |previous| previous.opening_price),
             opened_on: now.date_naive(),
             explanation: serde_json::to_string(&self.list_price.explanation)?,
             previous_list_price: self.previous.map(|previous| previous.list_price),
@@ -318,22 +287,13 @@ impl Computed<'_> {
 fn previous(stored: &StoredPrice, now: DateTime<Utc>) -> Previous {
     let list_price = stored.entry.list_price;
     let same_day = stored.opened_on == now.date_naive();
-    Previous {
-        list_price,
-        opening_price: if same_day {
-            stored.opening_price
-        } else {
-            list_price
-        },
-    }
+    Previous { list_price, opening_price: if same_day { stored.opening_price } else { list_price } }
 }
 
 /// Which of the products are new or differ from the stored ones.
 fn compare(stored: &[Product], products: &[Product]) -> (PutSummary, Vec<Product>) {
-    let stored: HashMap<&ProductId, &Product> = stored
-        .iter()
-        .map(|product| (&product.product_id, product))
-        .collect();
+    let stored: HashMap<&ProductId, &Product> =
+        stored.iter().map(|product| (&product.product_id, product)).collect();
     let mut summary = PutSummary::default();
     let mut changed = Vec::new();
     for product in products {

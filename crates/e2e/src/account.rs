@@ -52,13 +52,7 @@ mod tests {
     #[test]
     fn an_account_is_found_by_its_whole_name() {
         let accounts = "postgres2:x:7:8::/:/bin/sh\npostgres:x:101:104:PostgreSQL:/var:/bin/sh\n";
-        assert_eq!(
-            find(accounts, "postgres"),
-            Some(Account {
-                user_id: 101,
-                group_id: 104
-            })
-        );
+        assert_eq!(find(accounts, "postgres"), Some(Account { user_id: 101, group_id: 104 }));
         assert_eq!(find(accounts, "nobody"), None);
     }
 }

@@ -39,18 +39,11 @@ enum Conditions {
 impl ChaosProxy {
     /// Starts a proxy on a free loopback port that forwards to `target`, which need not listen yet.
     pub async fn start(target: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))
-            .await
-            .context("no port for the proxy")?;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no port for the proxy")?;
         let address = listener.local_addr()?;
         let (conditions, observed) = watch::channel(Conditions::Clear);
         let network = Some(tokio::spawn(serve(listener, target, observed)));
-        Ok(Self {
-            target,
-            address,
-            conditions,
-            network,
-        })
+        Ok(Self { target, address, conditions, network })
     }
 
     /// Where clients connect. Displays as `127.0.0.1:{port}`, so it can be put in a URL.
@@ -86,11 +79,7 @@ impl ChaosProxy {
                 Ok(TcpListener::bind(self.address).await?)
             })
             .await?;
-            self.network = Some(tokio::spawn(serve(
-                listener,
-                self.target,
-                self.conditions.subscribe(),
-            )));
+            self.network = Some(tokio::spawn(serve(listener, self.target, self.conditions.subscribe())));
         }
         Ok(())
     }
@@ -147,9 +136,7 @@ async fn forward(
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let length = source.read(&mut buffer).await?;
-        let current = *conditions
-            .wait_for(|conditions| *conditions != Conditions::Stalled)
-            .await?;
+        let current = *conditions.wait_for(|conditions| *conditions != Conditions::Stalled).await?;
         if let Conditions::Slow(delay) = current {
             sleep(delay).await;
         }

@@ -37,18 +37,10 @@ impl SupervisedChild {
     /// to the file at `output_path`.
     pub(crate) fn spawn(name: &str, mut command: Command, output_path: &Path) -> Result<Self> {
         let output = open_output(output_path)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let (process, guardian) =
             spawn_from_guardian(command).with_context(|| format!("{name} cannot be started"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            process,
-            output_path: output_path.to_owned(),
-            _guardian: guardian,
-        })
+        Ok(Self { name: name.to_owned(), process, output_path: output_path.to_owned(), _guardian: guardian })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -62,17 +54,8 @@ impl SupervisedChild {
         }
         // The shell's own `kill`: not every system has the program.
         let mut kill = Command::new("sh");
-        kill.args([
-            "-c",
-            r#"kill -s "$0" "$1""#,
-            signal.name(),
-            &self.id().to_string(),
-        ]);
-        ensure!(
-            kill.status()?.success(),
-            "signal {signal:?} could not be sent to {}",
-            self.name
-        );
+        kill.args(["-c", r#"kill -s "$0" "$1""#, signal.name(), &self.id().to_string()]);
+        ensure!(kill.status()?.success(), "signal {signal:?} could not be sent to {}", self.name);
         Ok(())
     }
 
@@ -129,9 +112,7 @@ impl SupervisedChild {
     }
 
     fn with_output(&self, failure: Error) -> Error {
-        let output = self
-            .output()
-            .unwrap_or_else(|unreadable| format!("(unreadable: {unreadable})"));
+        let output = self.output().unwrap_or_else(|unreadable| format!("(unreadable: {unreadable})"));
         let start = output.floor_char_boundary(output.len().saturating_sub(QUOTED_OUTPUT_BYTES));
         let quoted = output.get(start..).unwrap_or_default();
         failure.context(format!("{} failed; the end of its output:\n{quoted}", self.name))
@@ -156,22 +137,17 @@ fn open_output(path: &Path) -> Result<File> {
 fn spawn_from_guardian(mut command: Command) -> io::Result<(Child, mpsc::Sender<()>)> {
     let (spawned_sender, spawned) = mpsc::sync_channel(1);
     let (guardian, dismissed) = mpsc::channel::<()>();
-    thread::Builder::new()
-        .name("child-guardian".to_owned())
-        .spawn(move || {
-            let started = spawned_sender.send(command.spawn()).is_ok();
-            if started {
-                let _ = dismissed.recv();
-            }
-        })?;
+    thread::Builder::new().name("child-guardian".to_owned()).spawn(move || {
+        let started = spawned_sender.send(command.spawn()).is_ok();
+        if started {
+            let _ = dismissed.recv();
+        }
+    })?;
     let process = spawned.recv().map_err(io::Error::other)??;
     Ok((process, guardian))
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a destructor has no runtime to sleep on"
-)]
+#[expect(clippy::disallowed_methods, reason = "a destructor has no runtime to sleep on")]
 fn pause_thread(duration: Duration) {
     thread::sleep(duration);
 }

@@ -34,10 +34,7 @@ impl HttpClient {
     /// A client for the server at `base_url`, such as `http://127.0.0.1:8000`.
     pub fn new(base_url: impl Into<String>) -> Result<Self> {
         // A proxy from the environment would answer in place of a server on loopback.
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(REQUEST_TIMEOUT)
-            .build()?;
+        let client = reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build()?;
         let base_url = base_url.into().trim_end_matches('/').to_owned();
         Ok(Self { base_url, client })
     }
@@ -93,12 +90,7 @@ impl HttpClient {
         } else {
             Value::Null
         };
-        Ok(HttpReply {
-            status,
-            headers,
-            text,
-            body,
-        })
+        Ok(HttpReply { status, headers, text, body })
     }
 }
 
@@ -110,10 +102,7 @@ impl HttpReply {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     media_type == "application/json" || media_type.ends_with("+json")
 }

@@ -35,11 +35,7 @@ impl PostgresCluster {
         let programs = PostgresPrograms::find()?;
         let directory = ScratchDirectory::new("postgres")?;
         let account = Account::unprivileged_owner_of(directory.path())?;
-        let cluster = Self {
-            programs,
-            account,
-            directory,
-        };
+        let cluster = Self { programs, account, directory };
         cluster.initialise().await?;
         Ok(cluster)
     }
@@ -51,11 +47,7 @@ impl PostgresCluster {
         command.arg("--pgdata").arg(self.data());
         let mut initdb = self.spawn("initdb", command)?;
         let status = initdb.wait(INITDB_PATIENCE).await?;
-        ensure!(
-            status.success(),
-            "initdb failed ({status}):\n{}",
-            initdb.output()?
-        );
+        ensure!(status.success(), "initdb failed ({status}):\n{}", initdb.output()?);
         Ok(())
     }
 
@@ -68,9 +60,7 @@ impl PostgresCluster {
         // In files of the cluster, so that a killed server leaves nothing in /dev/shm.
         command.arg("--dynamic_shared_memory_type=mmap");
         let mut process = self.spawn("postgres", command)?;
-        let ready = eventually("postgres answers", START_PATIENCE, async || {
-            self.answers(port).await
-        });
+        let ready = eventually("postgres answers", START_PATIENCE, async || self.answers(port).await);
         process.until_ready(ready).await?;
         Ok(process)
     }
@@ -78,29 +68,15 @@ impl PostgresCluster {
     /// Checks that the server on `port` answers queries and serves this cluster, not another's.
     async fn answers(&self, port: u16) -> Result<()> {
         let served = self.execute(port, "postgres", "SHOW data_directory").await?;
-        ensure!(
-            Path::new(served.trim()) == self.data(),
-            "port {port} serves {served}"
-        );
+        ensure!(Path::new(served.trim()) == self.data(), "port {port} serves {served}");
         Ok(())
     }
 
     pub(crate) async fn execute(&self, port: u16, database: &str, statement: &str) -> Result<String> {
         let mut command = Command::new(&self.programs.psql);
         without_postgres_settings(&mut command);
-        command.args([
-            "--no-psqlrc",
-            "--no-password",
-            "--tuples-only",
-            "--no-align",
-            "--quiet",
-        ]);
-        command.args([
-            "--host=127.0.0.1",
-            "--username=postgres",
-            "--port",
-            &port.to_string(),
-        ]);
+        command.args(["--no-psqlrc", "--no-password", "--tuples-only", "--no-align", "--quiet"]);
+        command.args(["--host=127.0.0.1", "--username=postgres", "--port", &port.to_string()]);
         command.args(["--dbname", database, "--command", statement]);
         command.stdin(Stdio::null());
         let mut command = tokio::process::Command::from(command);
@@ -108,10 +84,7 @@ impl PostgresCluster {
         let finished = tokio::time::timeout(STATEMENT_PATIENCE, running).await;
         let finished = finished.with_context(|| format!("no answer to `{statement}`"))??;
         if !finished.status.success() {
-            bail!(
-                "`{statement}` failed: {}",
-                String::from_utf8_lossy(&finished.stderr).trim()
-            );
+            bail!("`{statement}` failed: {}", String::from_utf8_lossy(&finished.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&finished.stdout).into_owned())
     }

@@ -33,11 +33,7 @@ impl PostgresServer {
     pub async fn start() -> Result<Self> {
         let cluster = PostgresCluster::create().await?;
         let (process, port) = on_free_port(async |port| Ok((cluster.launch(port).await?, port))).await?;
-        Ok(Self {
-            process,
-            port,
-            cluster,
-        })
+        Ok(Self { process, port, cluster })
     }
 
     /// `postgres://postgres@127.0.0.1:{port}/{database}`. The database `postgres` exists from the start.
@@ -62,12 +58,9 @@ impl PostgresServer {
 
     /// Makes an empty database and returns its URL. A test names it after itself, so no two share one.
     pub async fn create_database(&self, name: &str) -> Result<String> {
-        let plain = name
-            .chars()
-            .all(|letter| matches!(letter, 'a'..='z' | '0'..='9' | '_'));
+        let plain = name.chars().all(|letter| matches!(letter, 'a'..='z' | '0'..='9' | '_'));
         ensure!(plain && name.len() < 64, "`{name}` is not a plain database name");
-        self.execute("postgres", &format!("CREATE DATABASE {name}"))
-            .await?;
+        self.execute("postgres", &format!("CREATE DATABASE {name}")).await?;
         Ok(self.url(name))
     }
 

@@ -37,21 +37,11 @@ impl ServiceProcess {
     pub fn start_program(program: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Result<Self> {
         let directory = ScratchDirectory::new("service")?;
         let mut command = tied_command(program, Signal::Kill, None)?;
-        command
-            .args(arguments)
-            .env_clear()
-            .envs(inherited_environment())
-            .envs(environment.iter().copied());
+        command.args(arguments).env_clear().envs(inherited_environment()).envs(environment.iter().copied());
         command.current_dir(directory.path());
-        let name = program
-            .file_name()
-            .unwrap_or(program.as_os_str())
-            .to_string_lossy();
+        let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
         let process = SupervisedChild::spawn(&name, command, &directory.path().join("output.log"))?;
-        Ok(Self {
-            process,
-            _directory: directory,
-        })
+        Ok(Self { process, _directory: directory })
     }
 
     /// Waits until `GET {base_url}/readyz` says 200; fails at once when the process ends instead.
@@ -59,12 +49,7 @@ impl ServiceProcess {
         let client = HttpClient::new(base_url)?;
         let ready = eventually("GET /readyz says 200", READY_PATIENCE, async || {
             let reply = client.get("/readyz").await?;
-            ensure!(
-                reply.status.as_u16() == 200,
-                "it says {}: {}",
-                reply.status,
-                reply.text
-            );
+            ensure!(reply.status.as_u16() == 200, "it says {}: {}", reply.status, reply.text);
             Ok(())
         });
         self.process.until_ready(ready).await
@@ -115,7 +100,5 @@ fn workspace_binary(name: &str) -> Result<PathBuf> {
 }
 
 fn inherited_environment() -> impl Iterator<Item = (&'static str, std::ffi::OsString)> {
-    INHERITED_VARIABLES
-        .into_iter()
-        .filter_map(|name| env::var_os(name).map(|value| (name, value)))
+    INHERITED_VARIABLES.into_iter().filter_map(|name| env::var_os(name).map(|value| (name, value)))
 }

@@ -16,11 +16,9 @@ pub(crate) struct PostgresPrograms {
 impl PostgresPrograms {
     /// Looks on `PATH`, then where Debian keeps what it leaves out of `PATH`; there the newest wins.
     pub(crate) fn find() -> Result<Self> {
-        let directory = postgres_directory_on_path()
-            .or_else(newest_debian_directory)
-            .ok_or_else(|| {
-                anyhow!("initdb is neither on PATH nor in /usr/lib/postgresql/*/bin: install postgresql")
-            })?;
+        let directory = postgres_directory_on_path().or_else(newest_debian_directory).ok_or_else(|| {
+            anyhow!("initdb is neither on PATH nor in /usr/lib/postgresql/*/bin: install postgresql")
+        })?;
         let programs = Self {
             initdb: directory.join("initdb"),
             postgres: directory.join("postgres"),
@@ -44,9 +42,7 @@ pub(crate) fn find_program(name: &str, package: &str) -> Result<PathBuf> {
 
 fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|directory| directory.join(name))
-        .find(|candidate| candidate.is_file())
+    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|candidate| candidate.is_file())
 }
 
 /// Follows links first: a lone link to `initdb` on `PATH` has no `psql` beside it, its target has.

@@ -37,12 +37,7 @@ impl RedisServer {
         let directory = ScratchDirectory::new("redis")?;
         let (process, port) =
             on_free_port(async |port| Ok((launch(&program, directory.path(), port).await?, port))).await?;
-        Ok(Self {
-            process,
-            program,
-            port,
-            directory,
-        })
+        Ok(Self { process, program, port, directory })
     }
 
     /// `redis://127.0.0.1:{port}`
@@ -79,11 +74,9 @@ impl RedisServer {
     pub async fn restart(&mut self) -> Result<()> {
         self.kill()?;
         let directory = self.directory.path();
-        self.process = eventually(
-            "redis-server restarts on its port",
-            RESTART_PATIENCE,
-            async || launch(&self.program, directory, self.port).await,
-        )
+        self.process = eventually("redis-server restarts on its port", RESTART_PATIENCE, async || {
+            launch(&self.program, directory, self.port).await
+        })
         .await?;
         Ok(())
     }
@@ -106,9 +99,8 @@ async fn launch(program: &Path, directory: &Path, port: u16) -> Result<Supervise
     command.arg("--dir").arg(directory);
     let mut process = SupervisedChild::spawn("redis-server", command, &directory.join("output.log"))?;
     let process_id = process.id();
-    let ready = eventually("redis-server answers", START_PATIENCE, async || {
-        answers_as(process_id, port).await
-    });
+    let ready =
+        eventually("redis-server answers", START_PATIENCE, async || answers_as(process_id, port).await);
     process.until_ready(ready).await?;
     Ok(process)
 }
@@ -117,15 +109,9 @@ async fn launch(program: &Path, directory: &Path, port: u16) -> Result<Supervise
 async fn answers_as(process_id: u32, port: u16) -> Result<()> {
     let mut connection = connect(port).await?;
     let _: String = redis::cmd("PING").query_async(&mut connection).await?;
-    let info: String = redis::cmd("INFO")
-        .arg("server")
-        .query_async(&mut connection)
-        .await?;
+    let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
     let expected = format!("process_id:{process_id}");
-    ensure!(
-        info.lines().any(|line| line == expected),
-        "port {port} belongs to another redis-server"
-    );
+    ensure!(info.lines().any(|line| line == expected), "port {port} belongs to another redis-server");
     Ok(())
 }
 

@@ -29,9 +29,7 @@ pub(crate) struct ScratchDirectory {
 impl ScratchDirectory {
     /// Makes an empty directory with a random name that begins with `pricing-{purpose}-`.
     pub(crate) fn new(purpose: &str) -> Result<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix(&format!("pricing-{purpose}-"))
-            .tempdir()?;
+        let directory = tempfile::Builder::new().prefix(&format!("pricing-{purpose}-")).tempdir()?;
         let janitor = Command::new("sh")
             .args(["-c", JANITOR, "janitor"])
             .arg(directory.path())
@@ -42,10 +40,7 @@ impl ScratchDirectory {
             .process_group(0)
             .spawn()
             .context("sh, which removes temporary directories, cannot be started")?;
-        Ok(Self {
-            path: directory.keep(),
-            janitor,
-        })
+        Ok(Self { path: directory.keep(), janitor })
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -22,10 +22,7 @@ impl ListenerConfig {
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut environment = Environment::new(lookup);
         let config = Self {
-            listen: environment.address(
-                "PRICING_LISTENER_LISTEN",
-                SocketAddr::from(([127, 0, 0, 1], 8002)),
-            ),
+            listen: environment.address("PRICING_LISTENER_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8002))),
             shared: SharedConfig::read(&mut environment),
         };
         environment.finish(config)

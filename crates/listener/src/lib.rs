@@ -34,11 +34,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), ListenerRunError> {
     let redis = RedisConnection::open(&config.shared.redis_url)?;
-    let health = Health {
-        service: SERVICE,
-        redis,
-        catalogue: None,
-    };
+    let health = Health { service: SERVICE, redis, catalogue: None };
     tracing::info!(address = %listener.local_addr()?, "the listener is running");
     health::serve(listener, health::router(health, Metrics::new(SERVICE)), shutdown).await?;
     tracing::info!("the listener has stopped");

@@ -44,11 +44,7 @@ pub async fn run(
         ..CatalogueSettings::default()
     };
     let catalogue = Catalogue::open(&config.shared.database_url, settings).await?;
-    let health = Health {
-        service: SERVICE,
-        redis,
-        catalogue: Some(catalogue.clone()),
-    };
+    let health = Health { service: SERVICE, redis, catalogue: Some(catalogue.clone()) };
     tracing::info!(address = %listener.local_addr()?, "the worker is running");
     health::serve(listener, health::router(health, Metrics::new(SERVICE)), shutdown).await?;
     catalogue.close().await;

@@ -93,11 +93,7 @@ pub(crate) async fn explanation(
     query: Result<Query<ExplanationQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|rejection| {
-        ApiError::field(
-            "query",
-            rejection.body_text(),
-            "user_location, is_prime_member, quantity, channel",
-        )
+        ApiError::field("query", rejection.body_text(), "user_location, is_prime_member, quantity, channel")
     })?;
     let shopper = query.check()?;
     let now = Utc::now();
@@ -107,20 +103,12 @@ pub(crate) async fn explanation(
     let (product, stored, recorded) = stored_explanation(&state, &product_id).await?;
     let entry = &stored.entry;
     let snapshot = state.repricer.policies.snapshot();
-    let policy = snapshot
-        .policy(entry.policy_version)
-        .unwrap_or_else(|| snapshot.current());
-    let shopper = shopper.map(|shopper| Shopper {
-        location_factor: snapshot.location_factor(shopper.location),
-        ..shopper
-    });
+    let policy = snapshot.policy(entry.policy_version).unwrap_or_else(|| snapshot.current());
+    let shopper = shopper
+        .map(|shopper| Shopper { location_factor: snapshot.location_factor(shopper.location), ..shopper });
     let mut steps = Vec::new();
-    let quote = shopper
-        .as_ref()
-        .map(|shopper| quote(entry, policy, shopper, now, Some(&mut steps)));
-    let internal = |error: serde_json::Error| ApiError::Internal {
-        reason: error.to_string(),
-    };
+    let quote = shopper.as_ref().map(|shopper| quote(entry, policy, shopper, now, Some(&mut steps)));
+    let internal = |error: serde_json::Error| ApiError::Internal { reason: error.to_string() };
     let answer = ExplanationAnswer {
         product_id: &entry.product_id,
         name: &product.name,
@@ -138,11 +126,7 @@ pub(crate) async fn explanation(
         }),
     };
     let body = serde_json::to_vec(&answer).map_err(internal)?;
-    Ok((
-        [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))],
-        body,
-    )
-        .into_response())
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
 }
 
 /// The product, its stored price and the explanation recorded with it.
@@ -150,17 +134,12 @@ async fn stored_explanation(
     state: &AppState,
     product_id: &str,
 ) -> Result<(Product, StoredPrice, String), ApiError> {
-    let unknown = || ApiError::ProductNotFound {
-        product_id: product_id.to_owned(),
-    };
+    let unknown = || ApiError::ProductNotFound { product_id: product_id.to_owned() };
     let id = ProductId::parse(product_id).map_err(|_| unknown())?;
     let catalogue = &state.repricer.catalogue;
-    let (product, stored, recorded) = tokio::try_join!(
-        catalogue.product(&id),
-        catalogue.stored_price(&id),
-        catalogue.explanation(&id)
-    )
-    .map_err(RepriceError::from)?;
+    let (product, stored, recorded) =
+        tokio::try_join!(catalogue.product(&id), catalogue.stored_price(&id), catalogue.explanation(&id))
+            .map_err(RepriceError::from)?;
     product
         .zip(stored)
         .zip(recorded)
@@ -183,10 +162,6 @@ impl ExplanationQuery {
         };
         let mut errors = Vec::new();
         check_shopper(&shopper, &mut errors);
-        if errors.is_empty() {
-            Ok(Some(shopper))
-        } else {
-            Err(ApiError::Invalid { errors })
-        }
+        if errors.is_empty() { Ok(Some(shopper)) } else { Err(ApiError::Invalid { errors }) }
     }
 }

@@ -16,8 +16,9 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use pricing_core::domain::diagnostic::Diagnostic;
 use pricing_core::domain::product::{Product, ProductId};
-use pricing_core::reprice::{PutSummary, WRITE_BATCH};
+use pricing_core::reprice::{PutSummary, RepriceError, WRITE_BATCH};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 
 use super::import_rows::{Format, Row, RowReader};
 use crate::error::{ApiError, FieldError, Problem};
@@ -90,12 +91,8 @@ pub(crate) async fn import(
 ) -> Result<Response, ApiError> {
     let Query(query) =
         query.map_err(|rejection| ApiError::field("dry_run", rejection.body_text(), "true or false"))?;
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let format = content_type
-        .and_then(Format::of_content_type)
-        .ok_or(ApiError::UnsupportedMediaType)?;
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let format = content_type.and_then(Format::of_content_type).ok_or(ApiError::UnsupportedMediaType)?;
     if !query.dry_run {
         state.require_redis().await?;
     }
@@ -104,20 +101,15 @@ pub(crate) async fn import(
     let mut chunks = body.into_data_stream();
     let mut bytes_read = 0;
     loop {
-        let chunk = tokio::time::timeout(MAX_PAUSE, chunks.next())
-            .await
-            .map_err(|_| ApiError::MalformedBody {
-                reason: format!("no bytes for {} s", MAX_PAUSE.as_secs()),
-            })?;
-        let Some(chunk) = chunk else { break };
-        let chunk = chunk.map_err(|_| ApiError::MalformedBody {
-            reason: "the body ended early".to_owned(),
+        let chunk = tokio::time::timeout(MAX_PAUSE, chunks.next()).await.map_err(|_| {
+            ApiError::MalformedBody { reason: format!("no bytes for {} s", MAX_PAUSE.as_secs()) }
         })?;
+        let Some(chunk) = chunk else { break };
+        let chunk =
+            chunk.map_err(|_| ApiError::MalformedBody { reason: "the body ended early".to_owned() })?;
         bytes_read += chunk.len();
         if bytes_read > MAX_IMPORT_BYTES {
-            return Err(ApiError::BodyTooLarge {
-                max_bytes: MAX_IMPORT_BYTES,
-            });
+            return Err(ApiError::BodyTooLarge { max_bytes: MAX_IMPORT_BYTES });
         }
         let mut rest = &chunk[..];
         while let Some(row) = reader.next_row(&mut rest)? {
@@ -128,6 +120,7 @@ pub(crate) async fn import(
         import.take(row).await?;
     }
     import.write_batch().await?;
+    import.served().await?;
     Ok(Json(import.answer).into_response())
 }
 
@@ -136,19 +129,19 @@ struct Import {
     state: AppState,
     batch: Vec<Product>,
     in_batch: HashSet<ProductId>,
+    /// The batch before this one, on its way to Redis while this one is read and stored.
+    serving: Option<JoinHandle<Result<(), RepriceError>>>,
     answer: ImportAnswer,
 }
 
 impl Import {
     fn new(state: AppState, dry_run: bool) -> Self {
-        let answer = ImportAnswer {
-            dry_run,
-            ..ImportAnswer::default()
-        };
+        let answer = ImportAnswer { dry_run, ..ImportAnswer::default() };
         Self {
             state,
             batch: Vec::with_capacity(WRITE_BATCH),
             in_batch: HashSet::new(),
+            serving: None,
             answer,
         }
     }
@@ -166,11 +159,7 @@ impl Import {
                 self.in_batch.insert(product.product_id.clone());
                 self.batch.push(product);
             }
-            Err(errors) => self.refuse(RowErrors {
-                line,
-                product_id,
-                errors,
-            }),
+            Err(errors) => self.refuse(RowErrors { line, product_id, errors }),
         }
         Ok(())
     }
@@ -189,25 +178,30 @@ impl Import {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let repricer = &self.state.repricer;
-        let PutSummary {
-            created,
-            updated,
-            unchanged,
-        } = if self.answer.dry_run {
+        let repricer = self.state.repricer.clone();
+        let PutSummary { created, updated, unchanged } = if self.answer.dry_run {
             repricer.compare_products(&self.batch).await?
         } else {
-            repricer.put_products(&self.batch, "import").await?
+            let (summary, prices) = repricer.store_products(&self.batch, "import").await?;
+            self.served().await?;
+            self.serving = Some(tokio::spawn(async move { repricer.serve(prices).await }));
+            summary
         };
         self.answer.created += created;
         self.answer.updated += updated;
         self.answer.unchanged += unchanged;
-        self.state
-            .metrics
-            .rows_imported
-            .increment(self.batch.len() as u64);
+        self.state.metrics.rows_imported.increment(self.batch.len() as u64);
         self.batch.clear();
         self.in_batch.clear();
         Ok(())
+    }
+
+    /// Waits until the batch before is in Redis.
+    async fn served(&mut self) -> Result<(), ApiError> {
+        let Some(serving) = self.serving.take() else {
+            return Ok(());
+        };
+        let served = serving.await.map_err(|error| ApiError::Internal { reason: error.to_string() })?;
+        Ok(served?)
     }
 }

@@ -26,14 +26,7 @@ pub(crate) enum Format {
 impl Format {
     /// The format with this media type; parameters such as the character set are passed over.
     pub(crate) fn of_content_type(content_type: &str) -> Option<Self> {
-        match content_type
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase()
-            .as_str()
-        {
+        match content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
             "text/csv" | "application/csv" => Some(Self::Csv),
             "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Some(Self::Ndjson),
             _ => None,
@@ -59,10 +52,7 @@ impl RowReader {
     pub(crate) fn new(format: Format) -> Self {
         match format {
             Format::Csv => Self::Csv(Box::default()),
-            Format::Ndjson => Self::Ndjson(NdjsonReader {
-                line: 1,
-                ..NdjsonReader::default()
-            }),
+            Format::Ndjson => Self::Ndjson(NdjsonReader { line: 1, ..NdjsonReader::default() }),
         }
     }
 
@@ -168,10 +158,7 @@ impl CsvReader {
 
     /// Line ends between rows, so that the line on which the next row begins is known.
     fn skip_line_ends(&mut self, input: &mut &[u8]) {
-        let length = input
-            .iter()
-            .take_while(|byte| matches!(byte, b'\r' | b'\n'))
-            .count();
+        let length = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         let (line_ends, rest) = input.split_at(length);
         self.line += count_lines(line_ends);
         self.row_line = self.line;
@@ -201,18 +188,13 @@ impl CsvReader {
 
     /// Takes the row that has ended; `None` if it is the header.
     fn end_row(&mut self) -> Result<Option<Row>, ApiError> {
-        let fields = if self.too_long {
-            Err(too_long())
-        } else {
-            self.fields()
-        };
+        let fields = if self.too_long { Err(too_long()) } else { self.fields() };
         let line = self.row_line;
         (self.text_used, self.ends_used, self.too_long) = (0, 0, false);
         match &self.columns {
-            Some(columns) => Ok(Some(Row {
-                line,
-                draft: fields.and_then(|fields| draft_of(columns, fields)),
-            })),
+            Some(columns) => {
+                Ok(Some(Row { line, draft: fields.and_then(|fields| draft_of(columns, fields)) }))
+            }
             None => {
                 let header =
                     fields.map_err(|errors| malformed(&format!("the header: {}", first(&errors))))?;
@@ -237,20 +219,10 @@ impl CsvReader {
 }
 
 fn read_header(names: &[String]) -> Result<Vec<Column>, ApiError> {
-    let columns: Vec<Column> = names
-        .iter()
-        .map(|name| column(name.trim_start_matches('\u{feff}')))
-        .collect();
+    let columns: Vec<Column> = names.iter().map(|name| column(name.trim_start_matches('\u{feff}'))).collect();
     let mut seen = HashSet::new();
-    if let Some(twice) = columns
-        .iter()
-        .zip(names)
-        .find(|(column, _)| !seen.insert(*column))
-    {
-        return Err(malformed(&format!(
-            "the header names \"{}\" twice",
-            shorten(twice.1)
-        )));
+    if let Some(twice) = columns.iter().zip(names).find(|(column, _)| !seen.insert(*column)) {
+        return Err(malformed(&format!("the header names \"{}\" twice", shorten(twice.1))));
     }
     let required = [
         (Column::ProductId, "product_id"),
@@ -358,19 +330,12 @@ impl NdjsonReader {
             return None;
         } else {
             serde_json::from_slice(&self.text).map_err(|error| {
-                vec![Diagnostic::new(
-                    "row",
-                    format!("cannot be read: {error}"),
-                    "a product as a JSON object",
-                )]
+                vec![Diagnostic::new("row", format!("cannot be read: {error}"), "a product as a JSON object")]
             })
         };
         self.text.clear();
         self.too_long = false;
-        Some(Row {
-            line: self.line,
-            draft,
-        })
+        Some(Row { line: self.line, draft })
     }
 }
 
@@ -388,9 +353,7 @@ fn first(errors: &[Diagnostic]) -> String {
 }
 
 fn malformed(reason: &str) -> ApiError {
-    ApiError::MalformedBody {
-        reason: reason.to_owned(),
-    }
+    ApiError::MalformedBody { reason: reason.to_owned() }
 }
 
 #[cfg(test)]

@@ -46,11 +46,7 @@ fn csv_is_read_however_it_is_cut() {
         "8: P-5 5.50",
     ];
     for piece in 1..text.len() {
-        assert_eq!(
-            rows(Format::Csv, text.as_bytes(), piece).unwrap(),
-            expected,
-            "in pieces of {piece}"
-        );
+        assert_eq!(rows(Format::Csv, text.as_bytes(), piece).unwrap(), expected, "in pieces of {piece}");
     }
 }
 
@@ -71,30 +67,20 @@ fn columns_that_are_not_known_become_attributes() {
     let mut text: &[u8] = b"product_id,currency,base_price,department,colour\nP-1,USD,1,Toys,\n";
     let row = reader.next_row(&mut text).unwrap().unwrap();
     let attributes = row.draft.unwrap().attributes;
-    assert_eq!(
-        attributes.into_iter().collect::<Vec<_>>(),
-        [("department".to_owned(), "Toys".to_owned())]
-    );
+    assert_eq!(attributes.into_iter().collect::<Vec<_>>(), [("department".to_owned(), "Toys".to_owned())]);
 }
 
 #[test]
 fn headers_that_cannot_be_used_are_refused() {
-    for header in [
-        "",
-        "\n\n",
-        "product_id,currency\n",
-        "product_id,product_id,currency,base_price\n",
-        "\u{fffd}\n",
-    ] {
+    for header in
+        ["", "\n\n", "product_id,currency\n", "product_id,product_id,currency,base_price\n", "\u{fffd}\n"]
+    {
         assert!(rows(Format::Csv, header.as_bytes(), 7).is_err(), "{header:?}");
     }
     let wide = format!("product_id,currency,base_price{}\n", ",x".repeat(100));
     assert!(rows(Format::Csv, wide.as_bytes(), 7).is_err());
     assert!(rows(Format::Csv, b"product_id,currency,base_price,\xff\n", 7).is_err());
-    assert_eq!(
-        rows(Format::Csv, b"product_id,currency,base_price\n", 7),
-        Ok(Vec::new())
-    );
+    assert_eq!(rows(Format::Csv, b"product_id,currency,base_price\n", 7), Ok(Vec::new()));
     assert_eq!(rows(Format::Ndjson, b"", 7), Ok(Vec::new()));
 }
 
@@ -112,14 +98,8 @@ fn a_row_without_end_is_refused_and_the_next_is_read() {
     let open_quote = format!("product_id,currency,base_price\n\"{long}\nP-2,USD,2\n");
     let read = rows(Format::Csv, open_quote.as_bytes(), 1_000).unwrap();
     assert_eq!(read.len(), 1, "{read:?}");
-    let commas = format!(
-        "product_id,currency,base_price\n{}\nP-2,USD,2\n",
-        ",".repeat(1_000)
-    );
-    assert_eq!(
-        rows(Format::Csv, commas.as_bytes(), 1_000).unwrap()[1..],
-        ["3: P-2 2"]
-    );
+    let commas = format!("product_id,currency,base_price\n{}\nP-2,USD,2\n", ",".repeat(1_000));
+    assert_eq!(rows(Format::Csv, commas.as_bytes(), 1_000).unwrap()[1..], ["3: P-2 2"]);
 }
 
 proptest::proptest! {

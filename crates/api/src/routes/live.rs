@@ -28,8 +28,5 @@ pub(crate) async fn alive() -> &'static str {
     responses(
         (status = 200, description = "`ready`, or `degraded`: reads work", body = pricing_core::health::Readiness),
         (status = 503, description = "`unavailable`", body = pricing_core::health::Readiness)))]
-#[expect(
-    dead_code,
-    reason = "carries the documentation of a route whose handler is one call"
-)]
+#[expect(dead_code, reason = "carries the documentation of a route whose handler is one call")]
 pub(crate) async fn ready() {}

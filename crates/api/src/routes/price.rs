@@ -105,9 +105,8 @@ pub(crate) async fn price(
     let found = state.repricer.read(&request.product_id, now).await;
     let found = found.map_err(|error| ApiError::of_read(error, &request.product_id))?;
     let detail = detail(&state, &found, &asked, now)?;
-    let body = serde_json::to_vec(&detail).map_err(|error| ApiError::Internal {
-        reason: error.to_string(),
-    })?;
+    let body =
+        serde_json::to_vec(&detail).map_err(|error| ApiError::Internal { reason: error.to_string() })?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (X_CACHE, HeaderValue::from_static(tier_name(found.tier))),
@@ -127,30 +126,18 @@ pub(crate) fn detail<'a>(
     let policy: &PricingPolicy = snapshot
         .policy(entry.policy_version)
         // Two newer ones were published since the look-up; asking again finds a new price.
-        .ok_or(ApiError::Unavailable {
-            what: "the policy of this price",
-        })?;
-    let shopper = Shopper {
-        location_factor: snapshot.location_factor(shopper.location),
-        ..*shopper
-    };
+        .ok_or(ApiError::Unavailable { what: "the policy of this price" })?;
+    let shopper = Shopper { location_factor: snapshot.location_factor(shopper.location), ..*shopper };
     let quote = quote(entry, policy, &shopper, now, None);
     if quote.failed_rules > 0 {
-        state
-            .metrics
-            .failed_offer_rules
-            .increment(u64::from(quote.failed_rules));
+        state.metrics.failed_offer_rules.increment(u64::from(quote.failed_rules));
     }
     Ok(PriceDetail {
         product_id: &entry.product_id,
         final_price: quote.final_price,
         base_price: entry.base_price,
         discount_rate: quote.discount_rate,
-        source: if found.tier == Tier::Catalogue {
-            "database"
-        } else {
-            "cache"
-        },
+        source: if found.tier == Tier::Catalogue { "database" } else { "cache" },
         currency: entry.currency.code(),
         policy_version: entry.policy_version,
         revision: entry.revision,
@@ -183,11 +170,7 @@ pub(crate) const QUANTITY: Field = Field {
     name: "quantity",
     required: false,
     allowed: "a whole number from 1 to 1000000",
-    fits: |value| {
-        value
-            .as_u64()
-            .is_some_and(|quantity| u32::try_from(quantity).is_ok())
-    },
+    fits: |value| value.as_u64().is_some_and(|quantity| u32::try_from(quantity).is_ok()),
 };
 pub(crate) const CHANNEL: Field = Field {
     name: "channel",
@@ -209,20 +192,14 @@ impl PriceRequest<'_> {
             location_factor: None,
         };
         check_shopper(&shopper, &mut errors);
-        if errors.is_empty() {
-            Ok(shopper)
-        } else {
-            Err(ApiError::Invalid { errors })
-        }
+        if errors.is_empty() { Ok(shopper) } else { Err(ApiError::Invalid { errors }) }
     }
 }
 
 pub(crate) fn check_product_id(product_id: &str, field: &str, errors: &mut Vec<Diagnostic>) {
     if !ProductId::is_valid(product_id) {
         errors.extend(
-            ProductId::parse(product_id)
-                .err()
-                .map(|error| Diagnostic::bare(field, error.to_string())),
+            ProductId::parse(product_id).err().map(|error| Diagnostic::bare(field, error.to_string())),
         );
     }
 }
@@ -231,24 +208,14 @@ pub(crate) fn check_product_id(product_id: &str, field: &str, errors: &mut Vec<D
 pub(crate) fn check_shopper(shopper: &Shopper<'_>, errors: &mut Vec<Diagnostic>) {
     let mut check = |field: &Field, fits: bool, shown: &dyn Fn() -> String| {
         if !fits {
-            errors.push(Diagnostic::new(
-                field.name,
-                format!("{} is not allowed", shown()),
-                field.allowed,
-            ));
+            errors.push(Diagnostic::new(field.name, format!("{} is not allowed", shown()), field.allowed));
         }
     };
     let label_fits = |text: &str| (1..=MAX_LABEL_BYTES).contains(&text.len());
-    check(&USER_LOCATION, label_fits(shopper.location), &|| {
-        format!("\"{}\"", shorten(shopper.location))
-    });
-    check(&QUANTITY, (1..=MAX_QUANTITY).contains(&shopper.quantity), &|| {
-        shopper.quantity.to_string()
-    });
+    check(&USER_LOCATION, label_fits(shopper.location), &|| format!("\"{}\"", shorten(shopper.location)));
+    check(&QUANTITY, (1..=MAX_QUANTITY).contains(&shopper.quantity), &|| shopper.quantity.to_string());
     let channel = shopper.channel.unwrap_or("-");
-    check(&CHANNEL, label_fits(channel), &|| {
-        format!("\"{}\"", shorten(channel))
-    });
+    check(&CHANNEL, label_fits(channel), &|| format!("\"{}\"", shorten(channel)));
 }
 
 pub(crate) fn tier_name(tier: Tier) -> &'static str {

@@ -94,11 +94,8 @@ fn items_fit(items: &serde_json::Value) -> bool {
     let item_fits = |item: &serde_json::Value| {
         let quantity = item.get("quantity").filter(|quantity| !quantity.is_null());
         item.get("product_id").is_some_and(serde_json::Value::is_string)
-            && quantity.is_none_or(|quantity| {
-                quantity
-                    .as_u64()
-                    .is_some_and(|units| u32::try_from(units).is_ok())
-            })
+            && quantity
+                .is_none_or(|quantity| quantity.as_u64().is_some_and(|units| u32::try_from(units).is_ok()))
     };
     items.as_array().is_some_and(|items| items.iter().all(item_fits))
 }
@@ -127,28 +124,12 @@ pub(crate) async fn prices(
     let found = look_up(&state, &request.items, now).await;
     let items = request.items.iter().zip(&found);
     let prices = items.map(|(item, found)| match answer(&state, item, found, &shopper, now) {
-        Ok(price) => ItemAnswer {
-            product_id: &item.product_id,
-            price: Some(price),
-            error: None,
-        },
-        Err(error) => ItemAnswer {
-            product_id: &item.product_id,
-            price: None,
-            error: Some(error.problem()),
-        },
+        Ok(price) => ItemAnswer { product_id: &item.product_id, price: Some(price), error: None },
+        Err(error) => ItemAnswer { product_id: &item.product_id, price: None, error: Some(error.problem()) },
     });
-    let body = serde_json::to_vec(&PricesAnswer {
-        prices: prices.collect(),
-    })
-    .map_err(|error| ApiError::Internal {
-        reason: error.to_string(),
-    })?;
-    Ok((
-        [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))],
-        body,
-    )
-        .into_response())
+    let body = serde_json::to_vec(&PricesAnswer { prices: prices.collect() })
+        .map_err(|error| ApiError::Internal { reason: error.to_string() })?;
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
 }
 
 impl PricesRequest<'_> {
@@ -164,17 +145,9 @@ impl PricesRequest<'_> {
         check_shopper(&shopper, &mut errors);
         if !(1..=MAX_ITEMS).contains(&self.items.len()) {
             let problem = format!("has {} items", self.items.len());
-            errors.push(Diagnostic::new(
-                "items",
-                problem,
-                format!("1 to {MAX_ITEMS} items"),
-            ));
+            errors.push(Diagnostic::new("items", problem, format!("1 to {MAX_ITEMS} items")));
         }
-        if errors.is_empty() {
-            Ok(shopper)
-        } else {
-            Err(ApiError::Invalid { errors })
-        }
+        if errors.is_empty() { Ok(shopper) } else { Err(ApiError::Invalid { errors }) }
     }
 }
 
@@ -213,18 +186,13 @@ fn answer<'a>(
     shopper: &Shopper<'a>,
     now: DateTime<Utc>,
 ) -> Result<PriceDetail<'a>, ApiError> {
-    let shopper = Shopper {
-        quantity: item.quantity.unwrap_or(1),
-        ..*shopper
-    };
+    let shopper = Shopper { quantity: item.quantity.unwrap_or(1), ..*shopper };
     let mut errors = Vec::new();
     check_product_id(&item.product_id, "product_id", &mut errors);
     check_shopper(&shopper, &mut errors);
     if !errors.is_empty() {
         return Err(ApiError::Invalid { errors });
     }
-    let found = found
-        .as_ref()
-        .map_err(|error| ApiError::of_read(error.clone(), &item.product_id))?;
+    let found = found.as_ref().map_err(|error| ApiError::of_read(error.clone(), &item.product_id))?;
     detail(state, found, &shopper, now)
 }

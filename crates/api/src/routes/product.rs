@@ -57,16 +57,10 @@ pub(crate) async fn get(
     State(state): State<AppState>,
     Path(product_id): Path<String>,
 ) -> Result<Json<Product>, ApiError> {
-    let not_found = || ApiError::ProductNotFound {
-        product_id: product_id.clone(),
-    };
+    let not_found = || ApiError::ProductNotFound { product_id: product_id.clone() };
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
-    let product = state
-        .repricer
-        .catalogue
-        .product(&id)
-        .await
-        .map_err(pricing_core::reprice::RepriceError::from)?;
+    let product =
+        state.repricer.catalogue.product(&id).await.map_err(pricing_core::reprice::RepriceError::from)?;
     product.map(Json).ok_or_else(not_found)
 }
 
@@ -86,10 +80,7 @@ pub(crate) async fn put(
 ) -> Result<Response, ApiError> {
     let product = read_product(&product_id, &body)?;
     state.require_redis().await?;
-    let summary = state
-        .repricer
-        .put_products(std::slice::from_ref(&product), "product put")
-        .await?;
+    let summary = state.repricer.put_products(std::slice::from_ref(&product), "product put").await?;
     let (status, result) = match summary {
         summary if summary.created > 0 => (StatusCode::CREATED, "created"),
         summary if summary.updated > 0 => (StatusCode::OK, "updated"),
@@ -109,17 +100,11 @@ pub(crate) async fn delete(
     State(state): State<AppState>,
     Path(product_id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let not_found = || ApiError::ProductNotFound {
-        product_id: product_id.clone(),
-    };
+    let not_found = || ApiError::ProductNotFound { product_id: product_id.clone() };
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
     state.require_redis().await?;
     let deleted = state.repricer.delete_product(&id, "product deleted").await?;
-    if deleted {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(not_found())
-    }
+    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(not_found()) }
 }
 
 fn read_product(product_id: &str, body: &[u8]) -> Result<Product, ApiError> {
@@ -127,9 +112,7 @@ fn read_product(product_id: &str, body: &[u8]) -> Result<Product, ApiError> {
         let reason = format!("the body cannot be read: {error}");
         // JSON, but not a product: a field that does not exist, or one of the wrong type.
         if error.is_data() {
-            ApiError::Invalid {
-                errors: vec![Diagnostic::bare("body", reason)],
-            }
+            ApiError::Invalid { errors: vec![Diagnostic::bare("body", reason)] }
         } else {
             ApiError::MalformedBody { reason }
         }
@@ -137,11 +120,7 @@ fn read_product(product_id: &str, body: &[u8]) -> Result<Product, ApiError> {
     let named = draft.product_id.get_or_insert_with(|| product_id.to_owned());
     if named != product_id {
         let problem = format!("\"{}\" is not the product of the path", shorten(named));
-        return Err(ApiError::field(
-            "product_id",
-            problem,
-            format!("\"{}\", or none", shorten(product_id)),
-        ));
+        return Err(ApiError::field("product_id", problem, format!("\"{}\", or none", shorten(product_id))));
     }
     draft.check().map_err(|errors| ApiError::Invalid { errors })
 }

@@ -64,21 +64,11 @@ struct ReportedCheck {
 
 impl Finding {
     fn ok(name: &str, detail: String) -> Self {
-        Self {
-            name: name.to_owned(),
-            status: Status::Ok,
-            detail,
-            advice: None,
-        }
+        Self { name: name.to_owned(), status: Status::Ok, detail, advice: None }
     }
 
     fn bad(name: &str, status: Status, detail: String, advice: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            status,
-            detail,
-            advice: Some(advice.to_owned()),
-        }
+        Self { name: name.to_owned(), status, detail, advice: Some(advice.to_owned()) }
     }
 }
 
@@ -90,13 +80,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     } else {
         output::show(&render(&findings, output::colours_wanted()))?;
     }
-    Ok(
-        match findings.iter().any(|finding| finding.status == Status::Failed) {
-            _ if !reachable => ExitCode::from(output::UNREACHABLE),
-            true => ExitCode::from(output::FAILED),
-            false => ExitCode::SUCCESS,
-        },
-    )
+    Ok(match findings.iter().any(|finding| finding.status == Status::Failed) {
+        _ if !reachable => ExitCode::from(output::UNREACHABLE),
+        true => ExitCode::from(output::FAILED),
+        false => ExitCode::SUCCESS,
+    })
 }
 
 /// All findings, and whether the API could be reached.
@@ -106,12 +94,8 @@ async fn examine(arguments: &Arguments) -> Result<(Vec<Finding>, bool), ClientEr
         Ok(answer) => answer,
         Err(ClientError::Unreachable { url, reason }) => {
             let advice = "start it with `pricing up`, or name another with --url or PRICING_URL";
-            let finding = Finding::bad(
-                "api",
-                Status::Failed,
-                format!("no answer from {url} ({reason})"),
-                advice,
-            );
+            let finding =
+                Finding::bad("api", Status::Failed, format!("no answer from {url} ({reason})"), advice);
             return Ok((vec![finding], false));
         }
         Err(error) => return Err(error),
@@ -146,10 +130,7 @@ fn version(api_version: &str) -> Finding {
 
 fn dependency(check: &ReportedCheck) -> Finding {
     if check.status == "ok" {
-        return Finding::ok(
-            &check.name,
-            format!("{} in {} ms", check.detail, check.duration_ms),
-        );
+        return Finding::ok(&check.name, format!("{} in {} ms", check.detail, check.duration_ms));
     }
     let advice = match check.name.as_str() {
         "redis" => {
@@ -167,9 +148,7 @@ fn dependency(check: &ReportedCheck) -> Finding {
 fn clock(answer: &Answer, now: SystemTime) -> Option<Finding> {
     let date = answer.headers.get(DATE)?.to_str().ok()?;
     let told = httpdate::parse_http_date(date).ok()?;
-    let difference = told
-        .duration_since(now)
-        .unwrap_or_else(|earlier| earlier.duration());
+    let difference = told.duration_since(now).unwrap_or_else(|earlier| earlier.duration());
     if difference <= MAX_CLOCK_DIFFERENCE {
         return Some(Finding::ok("clock", "as the API's".to_owned()));
     }
@@ -188,12 +167,7 @@ fn render(findings: &[Finding], colours: bool) -> String {
             Status::Warning => ("warning", Colour::Yellow),
             Status::Failed => ("FAILED ", Colour::Red),
         };
-        let mut line = format!(
-            "{} {:<9} {}",
-            paint(word, colour, colours),
-            finding.name,
-            finding.detail
-        );
+        let mut line = format!("{} {:<9} {}", paint(word, colour, colours), finding.name, finding.detail);
         if let Some(advice) = &finding.advice {
             line.push_str("\n          → ");
             line.push_str(advice);

@@ -38,11 +38,7 @@ fn clocks_may_differ_by_two_seconds() -> Result<()> {
         (told + Duration::from_secs(3), Status::Warning),
         (told - Duration::from_secs(3), Status::Warning),
     ] {
-        assert_eq!(
-            clock(&answer, now).map(|finding| finding.status),
-            Some(status),
-            "{now:?}"
-        );
+        assert_eq!(clock(&answer, now).map(|finding| finding.status), Some(status), "{now:?}");
     }
     Ok(())
 }

@@ -112,10 +112,8 @@ fn shopper(arguments: &Arguments) -> Vec<(&'static str, String)> {
     let Some(location) = &arguments.location else {
         return Vec::new();
     };
-    let mut query = vec![
-        ("user_location", location.clone()),
-        ("is_prime_member", arguments.prime.to_string()),
-    ];
+    let mut query =
+        vec![("user_location", location.clone()), ("is_prime_member", arguments.prime.to_string())];
     query.extend(arguments.quantity.map(|units| ("quantity", units.to_string())));
     query.extend(arguments.channel.clone().map(|channel| ("channel", channel)));
     query
@@ -123,24 +121,14 @@ fn shopper(arguments: &Arguments) -> Vec<(&'static str, String)> {
 
 /// The answer for people, in tables of the terminal's width or the one given.
 fn render(explained: &Explained, location: Option<&str>, width: Option<u16>) -> String {
-    let Explained {
-        product_id,
-        name,
-        currency,
-        list_price,
-        ..
-    } = explained;
+    let Explained { product_id, name, currency, list_price, .. } = explained;
     let mut text = format!("{name} ({product_id})\n\n");
     let _ = writeln!(
         text,
         "List price: {list_price} {currency}, made {} by policy \"{}\", version {}",
         explained.explanation.priced_at, explained.policy_name, explained.policy_version
     );
-    let _ = writeln!(
-        text,
-        "{}",
-        table("base price", &explained.explanation.steps, width)
-    );
+    let _ = writeln!(text, "{}", table("base price", &explained.explanation.steps, width));
     if let Some(quote) = &explained.quote {
         let place = location.unwrap_or("the shopper's location");
         let _ = writeln!(text, "\nIn {place}: {} {currency}", quote.final_price);
@@ -152,10 +140,12 @@ fn render(explained: &Explained, location: Option<&str>, width: Option<u16>) -> 
 
 fn table(start: &str, steps: &[Step], width: Option<u16>) -> String {
     let mut table = Table::new();
-    table
-        .load_style(UTF8_HORIZONTAL_ONLY)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(["step", "what it saw", "what it did", "price"]);
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_header([
+        "step",
+        "what it saw",
+        "what it did",
+        "price",
+    ]);
     if let Some(width) = width.or_else(|| (!table.is_tty()).then_some(DEFAULT_WIDTH)) {
         table.set_width(width);
     }
@@ -179,20 +169,12 @@ fn describe(start: &str, step: &Step) -> [String; 3] {
         }
         "guardrail" => {
             let name = step.guardrail.as_deref().unwrap_or("guardrail");
-            [
-                guardrail(name).to_owned(),
-                digits(step.before.as_deref()),
-                "stopped at the limit".to_owned(),
-            ]
+            [guardrail(name).to_owned(), digits(step.before.as_deref()), "stopped at the limit".to_owned()]
         }
         "guardrails_contradict" => {
             let (lowest, highest) = (digits(step.lowest.as_deref()), digits(step.highest.as_deref()));
             let saw = format!("floor {lowest} above ceiling {highest}");
-            [
-                "guardrails contradict".to_owned(),
-                saw,
-                "the floor wins".to_owned(),
-            ]
+            ["guardrails contradict".to_owned(), saw, "the floor wins".to_owned()]
         }
         "rounding" => {
             let mode = step.mode.as_deref().unwrap_or("unknown mode");
@@ -200,11 +182,7 @@ fn describe(start: &str, step: &Step) -> [String; 3] {
             ["rounding".to_owned(), digits(step.before.as_deref()), did]
         }
         // From an engine newer than this program.
-        other => [
-            other.replace('_', " "),
-            digits(step.before.as_deref()),
-            String::new(),
-        ],
+        other => [other.replace('_', " "), digits(step.before.as_deref()), String::new()],
     }
 }
 
@@ -220,11 +198,7 @@ fn what_a_rule_saw(step: &Step) -> String {
 
 fn what_a_rule_did(step: &Step) -> String {
     let action = step.action.as_deref().unwrap_or_default();
-    if step.applied {
-        action.to_owned()
-    } else {
-        format!("not applied ({action})")
-    }
+    if step.applied { action.to_owned() } else { format!("not applied ({action})") }
 }
 
 fn guardrail(name: &str) -> &str {
@@ -245,12 +219,7 @@ fn digits(amount: Option<&RawValue>) -> String {
 
 /// The whole thing, a sentence a line.
 fn conclusion(explained: &Explained, location: Option<&str>) -> String {
-    let Explained {
-        name,
-        currency,
-        list_price,
-        ..
-    } = explained;
+    let Explained { name, currency, list_price, .. } = explained;
     let mut text = match &explained.quote {
         Some(quote) => format!(
             "{name} costs {} {currency} in {}, with a discount of {}.",

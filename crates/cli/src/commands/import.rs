@@ -151,10 +151,7 @@ pub(super) async fn send(
 async fn open(arguments: &Arguments) -> Result<(Format, Option<u64>, File)> {
     let path = &arguments.file;
     let Some(format) = arguments.format.or_else(|| Format::of_path(path)) else {
-        bail!(
-            "{} does not end in .csv, .ndjson or .jsonl: say which with --format",
-            path.display()
-        );
+        bail!("{} does not end in .csv, .ndjson or .jsonl: say which with --format", path.display());
     };
     let cannot_open = || format!("cannot open {}", path.display());
     let file = if path == Path::new("-") {
@@ -175,10 +172,9 @@ async fn open(arguments: &Arguments) -> Result<(Format, Option<u64>, File)> {
 /// Shown on standard error, if that is a terminal.
 fn bar(length: Option<u64>) -> ProgressBar {
     let (bar, template) = match length {
-        Some(length) => (
-            ProgressBar::new(length),
-            "{bar:24} {percent:>3}%  {bytes} of {total_bytes}  {msg}  {eta} left",
-        ),
+        Some(length) => {
+            (ProgressBar::new(length), "{bar:24} {percent:>3}%  {bytes} of {total_bytes}  {msg}  {eta} left")
+        }
         None => (ProgressBar::new_spinner(), "{spinner} {bytes}  {msg}  {elapsed}"),
     };
     match ProgressStyle::with_template(template) {
@@ -188,11 +184,7 @@ fn bar(length: Option<u64>) -> ProgressBar {
 }
 
 fn render(summary: &Summary) -> String {
-    let heading = if summary.dry_run {
-        "checked, nothing written"
-    } else {
-        "imported"
-    };
+    let heading = if summary.dry_run { "checked, nothing written" } else { "imported" };
     let mut text = format!("{heading}: {} rows\n", summary.rows);
     let _ = writeln!(text, "  created   {:>9}", summary.created);
     let _ = writeln!(text, "  updated   {:>9}", summary.updated);

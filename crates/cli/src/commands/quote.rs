@@ -79,10 +79,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         output::show(&answer.body)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let cache = answer
-        .headers
-        .get(CACHE_HEADER)
-        .and_then(|value| value.to_str().ok());
+    let cache = answer.headers.get(CACHE_HEADER).and_then(|value| value.to_str().ok());
     let detail = client.read(&answer)?;
     output::show(&render(&detail, cache, &arguments))?;
     Ok(ExitCode::SUCCESS)
@@ -90,24 +87,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 
 fn render(detail: &PriceDetail, cache: Option<&str>, arguments: &Arguments) -> String {
     let PriceDetail {
-        product_id,
-        final_price,
-        base_price,
-        currency,
-        policy_version,
-        revision,
-        source,
-        ..
+        product_id, final_price, base_price, currency, policy_version, revision, source, ..
     } = detail;
     let prime = if arguments.prime { " with prime" } else { "" };
     let location = &arguments.location;
     let mut text = format!("{product_id} costs {final_price} {currency} in {location}{prime}\n");
     let _ = writeln!(text, "  base price    {base_price} {currency}");
     let _ = writeln!(text, "  discount      {}", percent(&detail.discount_rate));
-    let _ = writeln!(
-        text,
-        "  policy        version {policy_version}, price revision {revision}"
-    );
+    let _ = writeln!(text, "  policy        version {policy_version}, price revision {revision}");
     if let Some(until) = &detail.valid_until {
         let _ = writeln!(text, "  valid until   {until}");
     }
@@ -127,10 +114,7 @@ pub(super) fn percent(rate: &RawValue) -> String {
 
 /// The command that explains this price.
 fn explain_command(arguments: &Arguments) -> String {
-    let mut command = format!(
-        "pricing explain {} --location {}",
-        arguments.product_id, arguments.location
-    );
+    let mut command = format!("pricing explain {} --location {}", arguments.product_id, arguments.location);
     if arguments.prime {
         command.push_str(" --prime");
     }
@@ -160,9 +144,7 @@ mod tests {
             quantity: 3,
             channel: Some("app".to_owned()),
             json: false,
-            api: ApiAddress {
-                url: reqwest::Url::parse("http://127.0.0.1:8000")?,
-            },
+            api: ApiAddress { url: reqwest::Url::parse("http://127.0.0.1:8000")? },
         };
         insta::assert_snapshot!(render(&detail, Some("l1"), &arguments), @r"
         P-1 costs 49.90 USD in NY with prime

@@ -11,9 +11,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use futures::future::BoxFuture;
+use pricing_api::config::ApiConfig;
+use pricing_core::config::{SharedConfig, process_environment};
+use pricing_core::telemetry::start_logging;
+use pricing_listener::config::ListenerConfig;
+use pricing_worker::config::WorkerConfig;
 use reqwest::Url;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +35,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// A variable that hosting platforms set.
 const REDIS_URL_VARIABLE: &str = "REDIS_URL";
+/// What is logged; see `pricing_core::config`.
+const LOG_VARIABLE: &str = "PRICING_LOG";
 
 /// What to run, and where.
 #[derive(Debug, Args)]
@@ -45,12 +51,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "URL", env = "PRICING_REDIS_URL", hide_env_values = true)]
     redis_url: Option<String>,
     /// Use this database instead of SQLite in the data directory
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "PRICING_DATABASE_URL",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "URL", env = "PRICING_DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
     /// Do not load the sample catalogue on the first start
     #[arg(long)]
@@ -67,7 +68,13 @@ struct Settings {
 
 /// Runs everything until Ctrl-C or SIGTERM.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let shutdown = on_signal()?;
+    let mut log = ApiConfig::read(&process_environment)?.shared.log;
+    // People read this terminal; what the services have to say, short of trouble, is for their own logs.
+    if process_environment(LOG_VARIABLE).is_none() {
+        log.filter = "warn".to_owned();
+    }
+    start_logging(&log);
+    let shutdown = pricing_core::shutdown::on_signal()?;
     let data = DataDirectory::open(&arguments.data_dir)?;
     let listen = arguments.listen;
     let listener = TcpListener::bind(listen)
@@ -88,31 +95,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
             () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
         },
     };
-    let settings = Settings {
-        listener,
-        redis_url,
-        database_url: given_database.unwrap_or_else(|| data.database_url()),
-    };
+    let settings =
+        Settings { listener, redis_url, database_url: given_database.unwrap_or_else(|| data.database_url()) };
     let outcome = serve(settings, &data, with_sample, shutdown).await;
     if let Some(redis) = private_redis {
         redis.stop().await;
     }
     outcome.map(|()| ExitCode::SUCCESS)
-}
-
-/// A token that Ctrl-C or SIGTERM cancels.
-fn on_signal() -> Result<CancellationToken> {
-    let shutdown = CancellationToken::new();
-    let cancelled = shutdown.clone();
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        cancelled.cancel();
-    });
-    Ok(shutdown)
 }
 
 /// Runs the services, and says so once they are ready.
@@ -147,10 +136,35 @@ async fn serve(
     stopped.map_err(|_| anyhow!("the services have not stopped after {} s", STOP_TIMEOUT.as_secs()))??
 }
 
-/// Runs every service until told to stop.
+/// Runs every service until told to stop. Besides where things are, each takes its settings from the environment.
 async fn run_services(settings: Settings, shutdown: CancellationToken) -> Result<()> {
-    drop(settings);
-    run_together(Vec::new(), shutdown).await
+    let Settings { listener, redis_url, database_url } = settings;
+    let place = |shared: &mut SharedConfig| {
+        shared.redis_url.clone_from(&redis_url);
+        shared.database_url.clone_from(&database_url);
+    };
+    let mut api = ApiConfig::read(&process_environment)?;
+    let mut worker = WorkerConfig::read(&process_environment)?;
+    let mut bridge = ListenerConfig::read(&process_environment)?;
+    place(&mut api.shared);
+    place(&mut worker.shared);
+    place(&mut bridge.shared);
+    // The others only report their health, and in one process that is asked of the API.
+    let worker_health = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let bridge_health = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let (api_stop, worker_stop, bridge_stop) = (shutdown.clone(), shutdown.clone(), shutdown.clone());
+    let services: Vec<(&'static str, BoxFuture<'static, Result<()>>)> = vec![
+        ("the API", Box::pin(async { Ok(pricing_api::run(listener, api, api_stop).await?) })),
+        (
+            "the worker",
+            Box::pin(async { Ok(pricing_worker::run(worker_health, worker, worker_stop).await?) }),
+        ),
+        (
+            "the listener",
+            Box::pin(async { Ok(pricing_listener::run(bridge_health, bridge, bridge_stop).await?) }),
+        ),
+    ];
+    run_together(services, shutdown).await
 }
 
 /// Runs services until all have ended. When one ends, all are told to stop; the first error counts.
@@ -201,10 +215,7 @@ async fn load_sample(client: &Client, data: &DataDirectory) -> Result<()> {
         bail!("{} products of the sample catalogue were refused", summary.failed);
     }
     data.forget_sample()?;
-    output::note(&format!(
-        "loaded a sample catalogue of {} products",
-        summary.created
-    ));
+    output::note(&format!("loaded a sample catalogue of {} products", summary.created));
     Ok(())
 }
 

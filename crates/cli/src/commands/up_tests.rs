@@ -29,10 +29,7 @@ fn passwords_are_not_shown() {
         ("redis://:secret@127.0.0.1:6379", "redis://:***@127.0.0.1:6379"),
         ("postgres://me:secret@db/prices", "postgres://me:***@db/prices"),
         ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
-        (
-            "sqlite:///var/lib/50%25/catalogue.db",
-            "sqlite:///var/lib/50%25/catalogue.db",
-        ),
+        ("sqlite:///var/lib/50%25/catalogue.db", "sqlite:///var/lib/50%25/catalogue.db"),
     ] {
         assert_eq!(without_password(written), shown);
     }

@@ -17,9 +17,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Ends a server that was left over in this directory.
 pub(super) async fn end_leftover(directory: &Path) -> Result<()> {
     let port_file = directory.join(PORT_FILE);
-    let Some(port) = std::fs::read_to_string(&port_file)
-        .ok()
-        .and_then(|written| written.trim().parse().ok())
+    let Some(port) = std::fs::read_to_string(&port_file).ok().and_then(|written| written.trim().parse().ok())
     else {
         return Ok(());
     };

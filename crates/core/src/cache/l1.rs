@@ -23,10 +23,7 @@ struct Held {
 impl L1 {
     /// Room for this many products.
     pub(super) fn new(capacity: usize, max_staleness: Duration) -> Self {
-        Self {
-            entries: Cache::new(capacity),
-            max_staleness,
-        }
+        Self { entries: Cache::new(capacity), max_staleness }
     }
 
     pub(super) fn get(&self, product_id: &str) -> Option<Cached> {
@@ -37,10 +34,7 @@ impl L1 {
     /// Puts it unless something newer is there. The same revision confirms what is there.
     pub(super) fn put(&self, product_id: &ProductId, cached: Cached) {
         let revision = cached.revision();
-        let held = Held {
-            cached,
-            confirmed_at: Instant::now(),
-        };
+        let held = Held { cached, confirmed_at: Instant::now() };
         let mut offered = Some(held);
         let result = self.entries.entry(product_id, None, |_, known: &mut Held| {
             if known.cached.revision() <= revision

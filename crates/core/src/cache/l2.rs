@@ -39,13 +39,7 @@ pub(super) struct L2 {
 impl L2 {
     pub(super) fn new(redis: &RedisConnection, keys: Keys, errors: Counter) -> Self {
         let fenced_put = Arc::new(Script::new(include_str!("fenced_put.lua")));
-        Self {
-            redis: redis.clone(),
-            keys,
-            fenced_put,
-            errors,
-            pause: Arc::default(),
-        }
+        Self { redis: redis.clone(), keys, fenced_put, errors, pause: Arc::default() }
     }
 
     /// What Redis knows of the product; nothing if it does not answer, or holds what this version cannot read.
@@ -54,10 +48,8 @@ impl L2 {
             return None;
         }
         let mut connection = self.redis.reads();
-        let stored: redis::RedisResult<Option<Vec<u8>>> = redis::cmd("GET")
-            .arg(self.keys.price(product_id))
-            .query_async(&mut connection)
-            .await;
+        let stored: redis::RedisResult<Option<Vec<u8>>> =
+            redis::cmd("GET").arg(self.keys.price(product_id)).query_async(&mut connection).await;
         match stored {
             Ok(stored) => decode(&stored?),
             Err(error) => {
@@ -72,9 +64,7 @@ impl L2 {
         if self.pause.is_on() {
             return;
         }
-        let put = self
-            .put_batch(self.redis.reads(), &[(product_id.clone(), cached.clone())])
-            .await;
+        let put = self.put_batch(self.redis.reads(), &[(product_id.clone(), cached.clone())]).await;
         if let Err(error) = put {
             self.failed(&error);
         }
@@ -99,9 +89,7 @@ impl L2 {
                 continue;
             };
             let mut put = self.fenced_put.key(self.keys.price(product_id.as_str()));
-            pipeline
-                .invoke_script(put.arg(revision).arg(body).arg(ttl_ms))
-                .ignore();
+            pipeline.invoke_script(put.arg(revision).arg(body).arg(ttl_ms)).ignore();
         }
         let put = pipeline.query_async::<()>(&mut connection).await;
         match put {
@@ -158,10 +146,7 @@ struct Pause {
 
 impl Default for Pause {
     fn default() -> Self {
-        Self {
-            origin: Instant::now(),
-            until_ms: AtomicU64::new(0),
-        }
+        Self { origin: Instant::now(), until_ms: AtomicU64::new(0) }
     }
 }
 
@@ -174,9 +159,7 @@ impl Pause {
     fn start(&self) -> bool {
         let now_ms = self.now_ms();
         let pause_ms = u64::try_from(PAUSE_AFTER_FAILURE.as_millis()).unwrap_or(u64::MAX);
-        self.until_ms
-            .swap(now_ms.saturating_add(pause_ms), Ordering::Relaxed)
-            <= now_ms
+        self.until_ms.swap(now_ms.saturating_add(pause_ms), Ordering::Relaxed) <= now_ms
     }
 
     fn now_ms(&self) -> u64 {
@@ -207,10 +190,7 @@ mod tests {
 
     #[test]
     fn what_is_stored_is_read_back() {
-        for cached in [
-            Cached::Priced(Arc::new(entry())),
-            Cached::Gone { revision: i64::MAX },
-        ] {
+        for cached in [Cached::Priced(Arc::new(entry())), Cached::Gone { revision: i64::MAX }] {
             let (revision, body, _) = encode(&cached).unwrap();
             assert_eq!(revision.len(), REVISION_DIGITS);
             assert_eq!(decode(format!("{revision}{body}").as_bytes()), Some(cached));
@@ -220,18 +200,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_not_there() {
-        let other_revision = format!(
-            "00000000000000000018{}",
-            encode(&Cached::Priced(Arc::new(entry()))).unwrap().1
-        );
-        for stored in [
-            "",
-            "17",
-            "0000000000000000001x",
-            "00000000000000000017{",
-            "\u{fffd}",
-            &other_revision,
-        ] {
+        let other_revision =
+            format!("00000000000000000018{}", encode(&Cached::Priced(Arc::new(entry()))).unwrap().1);
+        for stored in ["", "17", "0000000000000000001x", "00000000000000000017{", "\u{fffd}", &other_revision]
+        {
             assert_eq!(decode(stored.as_bytes()), None, "{stored}");
         }
     }

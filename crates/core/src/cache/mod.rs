@@ -153,19 +153,15 @@ impl PriceCache {
                 match cached {
                     Cached::Gone { .. } => return Err(ReadError::UnknownProduct),
                     Cached::Priced(entry) if entry.is_valid(now) && knows_policy(entry.policy_version) => {
-                        return Ok(Found {
-                            entry,
-                            tier: Tier::L2,
-                        });
+                        return Ok(Found { entry, tier: Tier::L2 });
                     }
                     Cached::Priced(_) => {}
                 }
             }
             cache.fill(product_id, fill).await
         });
-        let found = found
-            .await
-            .unwrap_or_else(|| Err(ReadError::Internal("a price look-up ended early".to_owned())));
+        let found =
+            found.await.unwrap_or_else(|| Err(ReadError::Internal("a price look-up ended early".to_owned())));
         self.count(&found);
         found
     }
@@ -186,10 +182,7 @@ impl PriceCache {
         // Redis being away costs the next process a fill, nothing more.
         self.l2.offer(&product_id, &cached).await;
         match cached {
-            Cached::Priced(entry) => Ok(Found {
-                entry,
-                tier: Tier::Catalogue,
-            }),
+            Cached::Priced(entry) => Ok(Found { entry, tier: Tier::Catalogue }),
             Cached::Gone { .. } => Err(ReadError::UnknownProduct),
         }
     }
@@ -211,19 +204,14 @@ impl PriceCache {
 
     fn put_l1(&self, product_id: &ProductId, cached: Cached) {
         self.l1.put(product_id, cached);
-        self.metrics
-            .l1_entries
-            .set(u32::try_from(self.l1.len()).unwrap_or(u32::MAX));
+        self.metrics.l1_entries.set(u32::try_from(self.l1.len()).unwrap_or(u32::MAX));
     }
 
     fn count(&self, found: &Result<Found, ReadError>) {
         match found {
             Ok(Found { tier: Tier::L1, .. }) => self.metrics.reads_from_l1.increment(1),
             Ok(Found { tier: Tier::L2, .. }) => self.metrics.reads_from_l2.increment(1),
-            Ok(Found {
-                tier: Tier::Catalogue,
-                ..
-            }) => self.metrics.reads_from_catalogue.increment(1),
+            Ok(Found { tier: Tier::Catalogue, .. }) => self.metrics.reads_from_catalogue.increment(1),
             Err(ReadError::UnknownProduct) => self.metrics.reads_of_unknown.increment(1),
             Err(_) => {}
         }

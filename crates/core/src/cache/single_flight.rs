@@ -18,9 +18,7 @@ type Flight<V> = Shared<BoxFuture<'static, Option<V>>>;
 
 impl<K, V> Default for SingleFlight<K, V> {
     fn default() -> Self {
-        Self {
-            under_way: Arc::default(),
-        }
+        Self { under_way: Arc::default() }
     }
 }
 
@@ -39,10 +37,7 @@ where
         if let Some(flight) = under_way.get(&key) {
             return flight.clone();
         }
-        let landing = Landing {
-            under_way: Arc::clone(&self.under_way),
-            key: key.clone(),
-        };
+        let landing = Landing { under_way: Arc::clone(&self.under_way), key: key.clone() };
         let search = search();
         let task = tokio::spawn(async move {
             let _landing = landing;

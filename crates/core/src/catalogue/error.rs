@@ -68,9 +68,7 @@ impl CatalogueError {
 
     /// Something in the database that this program cannot read.
     pub(super) fn corrupt(column: &str, problem: impl std::fmt::Display) -> Self {
-        Self::Corrupt {
-            what: format!("an unreadable {column}: {problem}"),
-        }
+        Self::Corrupt { what: format!("an unreadable {column}: {problem}") }
     }
 }
 
@@ -85,14 +83,12 @@ impl From<sqlx::Error> for CatalogueError {
             | Error::BeginFailed => Self::Unavailable { cause },
             Error::Database(refusal) => match Refusal::of_code(refusal.code().as_deref()) {
                 Refusal::Passing => Self::Unavailable { cause },
-                Refusal::Damaged => Self::Corrupt {
-                    what: format!("damaged data: {cause}"),
-                },
+                Refusal::Damaged => Self::Corrupt { what: format!("damaged data: {cause}") },
                 Refusal::Lasting => Self::Refused { cause },
             },
-            Error::ColumnDecode { .. } | Error::Decode(_) => Self::Corrupt {
-                what: format!("an unreadable value: {cause}"),
-            },
+            Error::ColumnDecode { .. } | Error::Decode(_) => {
+                Self::Corrupt { what: format!("an unreadable value: {cause}") }
+            }
             _ => Self::Refused { cause },
         }
     }
@@ -104,9 +100,9 @@ impl From<MigrateError> for CatalogueError {
             MigrateError::Execute(cause) => cause.into(),
             MigrateError::ExecuteMigration(cause, version) => match cause.into() {
                 passing @ Self::Unavailable { .. } => passing,
-                Self::Refused { cause } => Self::Migration {
-                    cause: MigrateError::ExecuteMigration(cause, version),
-                },
+                Self::Refused { cause } => {
+                    Self::Migration { cause: MigrateError::ExecuteMigration(cause, version) }
+                }
                 other => other,
             },
             cause => Self::Migration { cause },

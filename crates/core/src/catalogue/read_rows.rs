@@ -36,9 +36,7 @@ pub(super) fn product_ids(column: &[String]) -> Result<Vec<ProductId>, Catalogue
 pub(super) fn location_factors(
     rows: Vec<(String, String)>,
 ) -> Result<HashMap<String, Decimal>, CatalogueError> {
-    rows.into_iter()
-        .map(|(location, factor)| Ok((location, decimal("location factor", &factor)?)))
-        .collect()
+    rows.into_iter().map(|(location, factor)| Ok((location, decimal("location factor", &factor)?))).collect()
 }
 
 /// A number that is never negative.
@@ -54,15 +52,10 @@ pub(super) fn assemble_facts(
 ) -> Vec<StoredFacts> {
     let mut signals_by_subject: HashMap<Subject, Vec<Signal>> = HashMap::new();
     for signal in signals {
-        signals_by_subject
-            .entry(signal.subject.clone())
-            .or_default()
-            .push(signal);
+        signals_by_subject.entry(signal.subject.clone()).or_default().push(signal);
     }
-    let mut price_by_product: HashMap<ProductId, StoredPrice> = prices
-        .into_iter()
-        .map(|price| (price.entry.product_id.clone(), price))
-        .collect();
+    let mut price_by_product: HashMap<ProductId, StoredPrice> =
+        prices.into_iter().map(|price| (price.entry.product_id.clone(), price)).collect();
     let signals_of = |subject: Subject| signals_by_subject.get(&subject).into_iter().flatten().cloned();
     products
         .into_iter()
@@ -133,9 +126,7 @@ impl TryFrom<SignalRecord> for Signal {
             "location" => Subject::Location(record.subject),
             unknown => return Err(CatalogueError::corrupt("subject_kind", unknown)),
         };
-        let kind = SignalKind::ALL
-            .into_iter()
-            .find(|kind| kind.name() == record.kind);
+        let kind = SignalKind::ALL.into_iter().find(|kind| kind.name() == record.kind);
         Ok(Self {
             subject,
             kind: kind.ok_or_else(|| CatalogueError::corrupt("kind of signal", record.kind))?,

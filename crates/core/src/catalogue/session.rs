@@ -53,9 +53,7 @@ impl<DB: Database> Session<DB> {
     {
         let was_in_order = std::mem::replace(&mut self.in_order, false);
         let answer = timeout(self.answer_limit, statement(&mut *self.connection)).await;
-        let outcome = answer.map_err(|_| CatalogueError::TimedOut {
-            limit: self.answer_limit,
-        })??;
+        let outcome = answer.map_err(|_| CatalogueError::TimedOut { limit: self.answer_limit })??;
         self.in_order = was_in_order;
         Ok(outcome)
     }

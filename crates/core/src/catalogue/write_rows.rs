@@ -17,10 +17,8 @@ use crate::domain::signal::Signal;
 
 /// The rows of `products`; of two with the same identifier the later one.
 pub(super) fn product_rows(products: &[Product]) -> Result<String, sqlx::Error> {
-    let rows: BTreeMap<&str, ProductRow<'_>> = products
-        .iter()
-        .map(|product| (product.product_id.as_str(), ProductRow::of(product)))
-        .collect();
+    let rows: BTreeMap<&str, ProductRow<'_>> =
+        products.iter().map(|product| (product.product_id.as_str(), ProductRow::of(product))).collect();
     as_json(rows.values())
 }
 

@@ -19,20 +19,12 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// A diagnostic that says what is wrong and what is allowed.
     pub fn new(field: impl Into<String>, problem: impl Into<String>, allowed: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            problem: problem.into(),
-            allowed: Some(allowed.into()),
-        }
+        Self { field: field.into(), problem: problem.into(), allowed: Some(allowed.into()) }
     }
 
     /// A diagnostic whose problem already says what would be right.
     pub fn bare(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            problem: problem.into(),
-            allowed: None,
-        }
+        Self { field: field.into(), problem: problem.into(), allowed: None }
     }
 }
 
@@ -49,11 +41,7 @@ impl fmt::Display for Diagnostic {
 /// A value as an error message may repeat it: at most 40 characters, control characters made visible.
 pub fn shorten(written: &str) -> String {
     const MAX_CHARS: usize = 40;
-    let mut shown: String = written
-        .chars()
-        .take(MAX_CHARS)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut shown: String = written.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
     if written.chars().nth(MAX_CHARS).is_some() {
         shown.push('…');
     }

@@ -90,10 +90,7 @@ fn step<'a>(
             calculate(*operator, pop_number(stack, operator.word())?, right)?
         }
         Instruction::InList(length) => {
-            let list = stack
-                .len()
-                .checked_sub(*length)
-                .ok_or(EvaluationError::Malformed)?;
+            let list = stack.len().checked_sub(*length).ok_or(EvaluationError::Malformed)?;
             let members: Stack<'a> = stack.drain(list..).collect();
             let wanted = pop(stack)?;
             Value::Bool(members.contains(&wanted))
@@ -137,9 +134,7 @@ fn calculate<'a>(operator: Arithmetic, left: Decimal, right: Decimal) -> Result<
         Arithmetic::Divide => return Ok(Value::number(left.checked_div(right))),
         Arithmetic::Modulo => return Ok(Value::number(left.checked_rem(right))),
     };
-    result
-        .map(Value::Number)
-        .ok_or(EvaluationError::Overflow(operator.word()))
+    result.map(Value::Number).ok_or(EvaluationError::Overflow(operator.word()))
 }
 
 fn call(function: Function, stack: &mut Stack<'_>) -> Result<Decimal> {
@@ -167,10 +162,7 @@ fn extreme(stack: &mut Stack<'_>, length: usize, choose: fn(Decimal, Decimal) ->
         let number = pop_number(stack, "min and max")?;
         chosen = Some(chosen.map_or(number, |chosen| choose(chosen, number)));
     }
-    chosen.ok_or(EvaluationError::WrongKind {
-        operation: "min and max",
-        found: "an empty list",
-    })
+    chosen.ok_or(EvaluationError::WrongKind { operation: "min and max", found: "an empty list" })
 }
 
 fn pop_places(stack: &mut Stack<'_>, with_places: bool) -> Result<u32> {
@@ -178,9 +170,7 @@ fn pop_places(stack: &mut Stack<'_>, with_places: bool) -> Result<u32> {
         return Ok(0);
     }
     let places = pop_number(stack, "a number of places")?;
-    places
-        .to_u32()
-        .ok_or(EvaluationError::Overflow("a number of places"))
+    places.to_u32().ok_or(EvaluationError::Overflow("a number of places"))
 }
 
 fn pop<'a>(stack: &mut Stack<'a>) -> Result<Value<'a>> {
@@ -195,10 +185,7 @@ fn pop_number(stack: &mut Stack<'_>, operation: &'static str) -> Result<Decimal>
 }
 
 fn wrong_kind(operation: &'static str, found: Value<'_>) -> EvaluationError {
-    EvaluationError::WrongKind {
-        operation,
-        found: found.kind(),
-    }
+    EvaluationError::WrongKind { operation, found: found.kind() }
 }
 
 impl Arithmetic {
@@ -215,16 +202,8 @@ impl Arithmetic {
 
 impl Interval {
     fn includes(self, left: Decimal, right: Decimal, number: Decimal) -> bool {
-        let above = if self.left_included {
-            left <= number
-        } else {
-            left < number
-        };
-        let below = if self.right_included {
-            number <= right
-        } else {
-            number < right
-        };
+        let above = if self.left_included { left <= number } else { left < number };
+        let below = if self.right_included { number <= right } else { number < right };
         above && below
     }
 }

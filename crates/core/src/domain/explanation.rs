@@ -156,10 +156,6 @@ pub struct RecordedFacts {
 impl RecordedFacts {
     /// The facts, ready to be priced again.
     pub fn as_facts(&self) -> Facts<'_> {
-        Facts {
-            product: &self.product,
-            signals: &self.signals,
-            previous: self.previous,
-        }
+        Facts { product: &self.product, signals: &self.signals, previous: self.previous }
     }
 }

@@ -141,11 +141,7 @@ impl Expression {
                 variables.push(*variable);
             }
         }
-        Ok(Self {
-            source: source.into(),
-            variables,
-            instructions: instructions.into(),
-        })
+        Ok(Self { source: source.into(), variables, instructions: instructions.into() })
     }
 
     /// The expression as it was written.
@@ -194,36 +190,21 @@ fn translate_group(opcodes: &[Opcode]) -> Result<Option<(Instruction, usize)>, E
             let length = length.to_usize().unwrap_or(usize::MAX);
             let instruction = match user {
                 Opcode::In => Instruction::InList(length),
-                Opcode::CallFunction {
-                    kind: FunctionKind::Internal(InternalFunction::Min),
-                    ..
-                } => Instruction::Function(Function::Min(length)),
-                Opcode::CallFunction {
-                    kind: FunctionKind::Internal(InternalFunction::Max),
-                    ..
-                } => Instruction::Function(Function::Max(length)),
+                Opcode::CallFunction { kind: FunctionKind::Internal(InternalFunction::Min), .. } => {
+                    Instruction::Function(Function::Min(length))
+                }
+                Opcode::CallFunction { kind: FunctionKind::Internal(InternalFunction::Max), .. } => {
+                    Instruction::Function(Function::Max(length))
+                }
                 _ => {
-                    return Err(ExpressionError::NotAllowed(
-                        "a list outside `in`, min and max".to_owned(),
-                    ));
+                    return Err(ExpressionError::NotAllowed("a list outside `in`, min and max".to_owned()));
                 }
             };
             Some((instruction, 3))
         }
-        [
-            Opcode::Interval {
-                left_bracket,
-                right_bracket,
-            },
-            Opcode::In,
-            ..,
-        ] => {
+        [Opcode::Interval { left_bracket, right_bracket }, Opcode::In, ..] => {
             let interval = Interval {
-                left_included: closed(
-                    *left_bracket,
-                    Bracket::LeftSquareBracket,
-                    Bracket::LeftParenthesis,
-                )?,
+                left_included: closed(*left_bracket, Bracket::LeftSquareBracket, Bracket::LeftParenthesis)?,
                 right_included: closed(
                     *right_bracket,
                     Bracket::RightSquareBracket,
@@ -241,9 +222,7 @@ fn closed(bracket: Bracket, included: Bracket, excluded: Bracket) -> Result<bool
     match bracket {
         bracket if bracket == included => Ok(true),
         bracket if bracket == excluded => Ok(false),
-        _ => Err(ExpressionError::NotAllowed(
-            "an interval that is open to the outside".to_owned(),
-        )),
+        _ => Err(ExpressionError::NotAllowed("an interval that is open to the outside".to_owned())),
     }
 }
 
@@ -272,10 +251,9 @@ fn translate(opcode: &Opcode, position: usize, scope: Scope) -> Result<Instructi
         }
         Opcode::FetchEnv(name) => load(name, scope)?,
         Opcode::FetchFast(path) => load(&dotted_name(path)?, scope)?,
-        Opcode::CallFunction {
-            kind: FunctionKind::Internal(function),
-            arg_count,
-        } => Instruction::Function(numeric_function(function, *arg_count)?),
+        Opcode::CallFunction { kind: FunctionKind::Internal(function), arg_count } => {
+            Instruction::Function(numeric_function(function, *arg_count)?)
+        }
         other => return Err(ExpressionError::NotAllowed(describe(other))),
     };
     Ok(instruction)
@@ -296,24 +274,18 @@ fn numeric_function(function: &InternalFunction, arguments: u32) -> Result<Funct
         InternalFunction::Abs => Ok(Function::Abs),
         InternalFunction::Floor => Ok(Function::Floor),
         InternalFunction::Ceil => Ok(Function::Ceil),
-        InternalFunction::Round => Ok(Function::Round {
-            with_places: arguments > 1,
-        }),
-        InternalFunction::Trunc => Ok(Function::Trunc {
-            with_places: arguments > 1,
-        }),
-        InternalFunction::Min | InternalFunction::Max => Err(ExpressionError::NotAllowed(format!(
-            "{function} of something other than a list [a, b]"
-        ))),
+        InternalFunction::Round => Ok(Function::Round { with_places: arguments > 1 }),
+        InternalFunction::Trunc => Ok(Function::Trunc { with_places: arguments > 1 }),
+        InternalFunction::Min | InternalFunction::Max => {
+            Err(ExpressionError::NotAllowed(format!("{function} of something other than a list [a, b]")))
+        }
         other => Err(ExpressionError::NotAllowed(format!("the function {other}"))),
     }
 }
 
 fn load(name: &str, scope: Scope) -> Result<Instruction, ExpressionError> {
     let unknown = || ExpressionError::UnknownVariable(super::diagnostic::shorten(name));
-    Variable::named(name, scope)
-        .map(Instruction::Load)
-        .ok_or_else(unknown)
+    Variable::named(name, scope).map(Instruction::Load).ok_or_else(unknown)
 }
 
 fn dotted_name(path: &[FetchFastTarget]) -> Result<String, ExpressionError> {

@@ -64,18 +64,14 @@ impl Guardrails {
         let mut moves = Vec::new();
         if let Some(previous) = facts.previous {
             moves.extend(
-                self.max_step
-                    .and_then(|most| within(GuardrailName::MaxStep, previous.list_price, most)),
+                self.max_step.and_then(|most| within(GuardrailName::MaxStep, previous.list_price, most)),
             );
             moves.extend(
                 self.max_daily_move
                     .and_then(|most| within(GuardrailName::MaxDailyMove, previous.opening_price, most)),
             );
         }
-        ProductGuardrails {
-            moves,
-            bounds: self.bounds(facts),
-        }
+        ProductGuardrails { moves, bounds: self.bounds(facts) }
     }
 
     fn bounds(&self, facts: &Facts<'_>) -> Vec<AppliedGuardrail> {
@@ -88,10 +84,7 @@ impl Guardrails {
         let cost_floor = unit_cost.filter(|_| product.floor_price.is_none() && margin_floor.is_none());
         let ceiling = product.ceiling_price.map(|highest| AppliedGuardrail {
             name: GuardrailName::CeilingPrice,
-            limits: Limits {
-                lowest: None,
-                highest: Some(highest),
-            },
+            limits: Limits { lowest: None, highest: Some(highest) },
         });
         let floors = [
             (GuardrailName::UnitCost, cost_floor),
@@ -99,10 +92,7 @@ impl Guardrails {
             (GuardrailName::FloorPrice, product.floor_price),
         ];
         let floors = floors.into_iter().filter_map(|(name, lowest)| {
-            let limits = Limits {
-                lowest: Some(lowest?),
-                highest: None,
-            };
+            let limits = Limits { lowest: Some(lowest?), highest: None };
             Some(AppliedGuardrail { name, limits })
         });
         ceiling.into_iter().chain(floors).collect()
@@ -138,13 +128,7 @@ fn within(name: GuardrailName, reference: Decimal, most: Decimal) -> Option<Appl
 
 fn intersection(guardrails: &[AppliedGuardrail]) -> Limits {
     Limits {
-        lowest: guardrails
-            .iter()
-            .filter_map(|guardrail| guardrail.limits.lowest)
-            .max(),
-        highest: guardrails
-            .iter()
-            .filter_map(|guardrail| guardrail.limits.highest)
-            .min(),
+        lowest: guardrails.iter().filter_map(|guardrail| guardrail.limits.lowest).max(),
+        highest: guardrails.iter().filter_map(|guardrail| guardrail.limits.highest).min(),
     }
 }

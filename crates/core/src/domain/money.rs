@@ -33,10 +33,7 @@ impl Currency {
     pub fn from_code(code: &str) -> Result<Self, UnknownCurrency> {
         let unknown = || UnknownCurrency(super::diagnostic::shorten(code));
         let iso = iso_currency::Currency::from_code(code).ok_or_else(unknown)?;
-        let exponent = iso
-            .exponent()
-            .and_then(|exponent| u8::try_from(exponent).ok())
-            .ok_or_else(unknown)?;
+        let exponent = iso.exponent().and_then(|exponent| u8::try_from(exponent).ok()).ok_or_else(unknown)?;
         Ok(Self { iso, exponent })
     }
 
@@ -105,10 +102,7 @@ pub fn parse_amount(written: &str, max_scale: u32) -> Result<Decimal, AmountErro
     }
     let fraction = fraction.unwrap_or_default();
     if fraction.trim_end_matches('0').len() > max_scale as usize {
-        return Err(AmountError::TooPrecise {
-            written: shown(),
-            max_scale,
-        });
+        return Err(AmountError::TooPrecise { written: shown(), max_scale });
     }
     let whole = whole.trim_start_matches('0');
     if whole.len() > 12 {
@@ -116,9 +110,8 @@ pub fn parse_amount(written: &str, max_scale: u32) -> Result<Decimal, AmountErro
     }
     // What fits is at most 12 digits and `max_scale` places; zeros beyond those are cut, not counted.
     let kept_fraction = fraction.get(..max_scale as usize).unwrap_or(fraction);
-    let unscaled: i64 = format!("0{whole}{kept_fraction}")
-        .parse()
-        .map_err(|_| AmountError::NotANumber(shown()))?;
+    let unscaled: i64 =
+        format!("0{whole}{kept_fraction}").parse().map_err(|_| AmountError::NotANumber(shown()))?;
     let scale = u32::try_from(kept_fraction.len()).map_err(|_| AmountError::NotANumber(shown()))?;
     let mut amount = Decimal::new(unscaled, scale);
     amount.set_sign_negative(digits.len() < written.len());
@@ -160,10 +153,7 @@ struct InlineText<const N: usize> {
 
 impl<const N: usize> Default for InlineText<N> {
     fn default() -> Self {
-        Self {
-            bytes: [0; N],
-            length: 0,
-        }
+        Self { bytes: [0; N], length: 0 }
     }
 }
 
@@ -176,10 +166,7 @@ impl<const N: usize> InlineText<N> {
 impl<const N: usize> fmt::Write for InlineText<N> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let end = self.length + text.len();
-        self.bytes
-            .get_mut(self.length..end)
-            .ok_or(fmt::Error)?
-            .copy_from_slice(text.as_bytes());
+        self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
         self.length = end;
         Ok(())
     }
@@ -196,19 +183,8 @@ mod tests {
 
     #[test]
     fn currencies_have_their_own_exponent() {
-        for (code, exponent) in [
-            ("JPY", 0),
-            ("USD", 2),
-            ("BHD", 3),
-            ("CLF", 4),
-            ("EUR", 2),
-            ("KRW", 0),
-        ] {
-            assert_eq!(
-                Currency::from_code(code).map(Currency::exponent),
-                Ok(exponent),
-                "{code}"
-            );
+        for (code, exponent) in [("JPY", 0), ("USD", 2), ("BHD", 3), ("CLF", 4), ("EUR", 2), ("KRW", 0)] {
+            assert_eq!(Currency::from_code(code).map(Currency::exponent), Ok(exponent), "{code}");
         }
         for code in ["", "usd", "XXX", "XAU", "ABC", "US", "USDD", "💶"] {
             assert!(Currency::from_code(code).is_err(), "{code}");
@@ -228,25 +204,16 @@ mod tests {
         ] {
             assert_eq!(read(written), Ok(expected.to_owned()), "{written}");
         }
-        for written in [
-            "", "-", ".", "1.", ".5", "NaN", "inf", "1e3", "+1", "1_000", "1,5", " 1", "0x10", "١",
-        ] {
-            assert!(
-                matches!(read(written), Err(AmountError::NotANumber(_))),
-                "{written}"
-            );
+        for written in
+            ["", "-", ".", "1.", ".5", "NaN", "inf", "1e3", "+1", "1_000", "1,5", " 1", "0x10", "١"]
+        {
+            assert!(matches!(read(written), Err(AmountError::NotANumber(_))), "{written}");
         }
-        assert!(matches!(
-            read("1.999"),
-            Err(AmountError::TooPrecise { max_scale: 2, .. })
-        ));
+        assert!(matches!(read("1.999"), Err(AmountError::TooPrecise { max_scale: 2, .. })));
         assert!(matches!(read("1000000000000"), Err(AmountError::TooLarge(_))));
         assert_eq!(read("999999999999.99"), Ok("999999999999.99".to_owned()));
         assert!(read(&"9".repeat(1_000_000)).is_err());
-        assert_eq!(
-            read(&format!("1.5{}", "0".repeat(100_000))),
-            Ok("1.50".to_owned())
-        );
+        assert_eq!(read(&format!("1.5{}", "0".repeat(100_000))), Ok("1.50".to_owned()));
     }
 
     #[test]
@@ -259,10 +226,7 @@ mod tests {
         for (amount, expected) in [
             (Decimal::new(4990, 2), r#"{"amount":49.90}"#),
             (Decimal::MAX, r#"{"amount":79228162514264337593543950335}"#),
-            (
-                Decimal::new(-1, 28),
-                r#"{"amount":-0.0000000000000000000000000001}"#,
-            ),
+            (Decimal::new(-1, 28), r#"{"amount":-0.0000000000000000000000000001}"#),
         ] {
             assert_eq!(serde_json::to_string(&Wire { amount }).unwrap(), expected);
         }

@@ -106,14 +106,7 @@ impl PolicyDraft {
         if !problems.is_empty() {
             return Err(problems);
         }
-        Ok(PricingPolicy {
-            version,
-            name: self.name.trim().to_owned(),
-            market,
-            offer,
-            guardrails,
-            rounding,
-        })
+        Ok(PricingPolicy { version, name: self.name.trim().to_owned(), market, offer, guardrails, rounding })
     }
 }
 
@@ -125,11 +118,7 @@ impl PricingPolicy {
 
     /// The next instant after `now` at which a rule starts or stops: no price computed now outlives it.
     pub fn next_change(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.market
-            .iter()
-            .chain(&self.offer)
-            .filter_map(|rule| rule.window.next_change(now))
-            .min()
+        self.market.iter().chain(&self.offer).filter_map(|rule| rule.window.next_change(now)).min()
     }
 }
 
@@ -148,11 +137,7 @@ fn check_rules(list: &str, drafts: &[RuleDraft], scope: Scope, problems: &mut Ve
         let place = format!("{list}[{index}]");
         if !names.insert(draft.name.trim()) {
             let problem = format!("\"{}\" is the name of an earlier rule", shorten(&draft.name));
-            problems.push(Diagnostic::new(
-                format!("{place}.name"),
-                problem,
-                "a name of its own",
-            ));
+            problems.push(Diagnostic::new(format!("{place}.name"), problem, "a name of its own"));
         }
         rules.extend(draft.check(&place, scope, problems));
     }
@@ -162,9 +147,7 @@ fn check_rules(list: &str, drafts: &[RuleDraft], scope: Scope, problems: &mut Ve
 impl GuardrailsDraft {
     fn check(&self, problems: &mut Vec<Diagnostic>) -> Guardrails {
         let mut percentage = |name: &str, written: &Option<Scalar>| {
-            written
-                .as_ref()
-                .and_then(|written| fraction(&format!("guardrails.{name}"), written, problems))
+            written.as_ref().and_then(|written| fraction(&format!("guardrails.{name}"), written, problems))
         };
         Guardrails {
             min_margin: percentage("min_margin", &self.min_margin),
@@ -178,9 +161,7 @@ impl RoundingDraft {
     fn check(&self, problems: &mut Vec<Diagnostic>) -> Rounding {
         let mut amount = |name: &str, written: &Option<Scalar>, allowed: &str, fits: fn(Decimal) -> bool| {
             let written = &written.as_ref()?.0;
-            let parsed = parse_amount(written, MAX_POLICY_SCALE)
-                .ok()
-                .filter(|amount| fits(*amount));
+            let parsed = parse_amount(written, MAX_POLICY_SCALE).ok().filter(|amount| fits(*amount));
             if parsed.is_none() {
                 let problem = format!("\"{}\" is not allowed", shorten(written));
                 problems.push(Diagnostic::new(format!("rounding.{name}"), problem, allowed));
@@ -195,12 +176,9 @@ impl RoundingDraft {
                 "1, 2 or 5 times a power of ten, such as 0.05",
                 |amount| amount > Decimal::ZERO && [1, 2, 5].contains(&leading_digits(amount)),
             ),
-            ending: amount(
-                "ending",
-                &self.ending,
-                "above 0 and below 10000, such as 0.99",
-                |amount| amount > Decimal::ZERO && amount < Decimal::from(10_000),
-            ),
+            ending: amount("ending", &self.ending, "above 0 and below 10000, such as 0.99", |amount| {
+                amount > Decimal::ZERO && amount < Decimal::from(10_000)
+            }),
         }
     }
 }
@@ -220,12 +198,7 @@ mod tests {
 
     fn problems(yaml: &str) -> Vec<String> {
         let result = PolicyDraft::from_yaml(yaml).and_then(|draft| draft.check(1));
-        result
-            .err()
-            .unwrap_or_default()
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        result.err().unwrap_or_default().iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -252,10 +225,7 @@ guardrails: { min_margin: "-1%", max_step: 15 }
 rounding: { increment: 0.03, ending: 0 }
 "#,
         );
-        let fields: Vec<&str> = found
-            .iter()
-            .filter_map(|problem| problem.split(": ").next())
-            .collect();
+        let fields: Vec<&str> = found.iter().filter_map(|problem| problem.split(": ").next()).collect();
         assert_eq!(
             fields,
             [
@@ -282,13 +252,7 @@ rounding: { increment: 0.03, ending: 0 }
 
     #[test]
     fn a_document_that_is_not_a_policy_is_refused_with_its_place() {
-        for yaml in [
-            "name: [",
-            "nme: x",
-            "- 1",
-            "market: 5",
-            "name: x\nmarket:\n  - { nam: y }",
-        ] {
+        for yaml in ["name: [", "nme: x", "- 1", "market: 5", "name: x\nmarket:\n  - { nam: y }"] {
             let found = problems(yaml);
             assert_eq!(found.len(), 1, "{yaml}: {found:?}");
             assert!(found[0].starts_with("policy: "), "{found:?}");
@@ -315,18 +279,9 @@ rounding: { increment: 0.03, ending: 0 }
         )
         .unwrap();
         let at = |text: &str| DateTime::parse_from_rfc3339(text).unwrap().with_timezone(&Utc);
-        assert_eq!(
-            policy.next_change(at("2026-01-01T00:00:00Z")),
-            Some(at("2026-01-02T00:00:00Z"))
-        );
-        assert_eq!(
-            policy.next_change(at("2026-01-02T00:00:00Z")),
-            Some(at("2026-01-02T23:00:00Z"))
-        );
-        assert_eq!(
-            policy.next_change(at("2026-01-03T00:00:00Z")),
-            Some(at("2026-01-05T00:00:00Z"))
-        );
+        assert_eq!(policy.next_change(at("2026-01-01T00:00:00Z")), Some(at("2026-01-02T00:00:00Z")));
+        assert_eq!(policy.next_change(at("2026-01-02T00:00:00Z")), Some(at("2026-01-02T23:00:00Z")));
+        assert_eq!(policy.next_change(at("2026-01-03T00:00:00Z")), Some(at("2026-01-05T00:00:00Z")));
         assert_eq!(policy.next_change(at("2026-01-05T00:00:00Z")), None);
     }
 }

@@ -88,10 +88,7 @@ impl PriceEntry {
 
     /// The limits as guardrails use them.
     pub fn limits(&self) -> Limits {
-        Limits {
-            lowest: self.lowest,
-            highest: self.highest,
-        }
+        Limits { lowest: self.lowest, highest: self.highest }
     }
 }
 
@@ -99,6 +96,11 @@ impl<'a> Facts<'a> {
     /// What one unit costs: the market's word before the product's.
     pub fn unit_cost(&self) -> Option<Decimal> {
         self.signals.unit_cost.or(self.product.unit_cost)
+    }
+
+    /// The list price until now, or for a product that never had one, the base price.
+    fn price_in_effect(&self) -> Decimal {
+        self.previous.map_or(self.product.base_price, |previous| previous.list_price)
     }
 
     fn value_of(&self, variable: Variable, price: Decimal) -> Value<'a> {
@@ -132,12 +134,7 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
     let mut steps = Vec::with_capacity(policy.market.len() + 3);
     let (by_rules, outcome) = match apply_market_rules(facts, policy, now, &mut steps) {
         Some(price) => (price, Outcome::Priced),
-        None => (
-            facts
-                .previous
-                .map_or(facts.product.base_price, |previous| previous.list_price),
-            Outcome::Frozen,
-        ),
+        None => (facts.price_in_effect(), Outcome::Frozen),
     };
     let guardrails = policy.guardrails.of_product(facts);
     let mut amount = by_rules;
@@ -149,43 +146,19 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
     if let (Some(lowest), Some(highest)) = (outer_limits.lowest, outer_limits.highest)
         && lowest > highest
     {
-        steps.push(Step::GuardrailsContradict {
-            lowest,
-            highest,
-            after: amount,
-        });
+        steps.push(Step::GuardrailsContradict { lowest, highest, after: amount });
     }
-    let limits = if outcome == Outcome::Priced {
-        guardrails.limits()
-    } else {
-        outer_limits
-    };
+    let limits = if outcome == Outcome::Priced { guardrails.limits() } else { outer_limits };
     // An amount that cannot be rounded is beyond any allowed amount; the rules refuse those.
-    let rounded = policy
-        .rounding
-        .list_price(amount, facts.product.currency, limits)
-        .unwrap_or(amount);
+    let rounded = policy.rounding.list_price(amount, facts.product.currency, limits).unwrap_or(amount);
     if rounded != amount {
-        steps.push(Step::Rounding {
-            mode: policy.rounding.mode,
-            before: amount,
-            after: rounded,
-        });
+        steps.push(Step::Rounding { mode: policy.rounding.mode, before: amount, after: rounded });
     }
-    let held_back_today = steps.iter().any(|step| {
-        matches!(
-            step,
-            Step::Guardrail {
-                guardrail: GuardrailName::MaxDailyMove,
-                ..
-            }
-        )
-    });
-    let valid_until = policy
-        .next_change(now)
-        .into_iter()
-        .chain(held_back_today.then(|| next_day(now)).flatten())
-        .min();
+    let held_back_today = steps
+        .iter()
+        .any(|step| matches!(step, Step::Guardrail { guardrail: GuardrailName::MaxDailyMove, .. }));
+    let valid_until =
+        policy.next_change(now).into_iter().chain(held_back_today.then(|| next_day(now)).flatten()).min();
     ListPrice {
         amount: rounded,
         limits: outer_limits,
@@ -216,23 +189,12 @@ fn apply_market_rules<'a>(
         match result {
             Ok(moved) => {
                 let after = moved.unwrap_or(price);
-                steps.push(Step::Rule {
-                    rule: seen,
-                    applied: moved.is_some(),
-                    before: price,
-                    after,
-                });
+                steps.push(Step::Rule { rule: seen, applied: moved.is_some(), before: price, after });
                 price = after;
             }
             Err(error) => {
-                let after = facts
-                    .previous
-                    .map_or(facts.product.base_price, |previous| previous.list_price);
-                steps.push(Step::RuleFailed {
-                    rule: seen,
-                    problem: error.to_string(),
-                    after,
-                });
+                let after = facts.price_in_effect();
+                steps.push(Step::RuleFailed { rule: seen, problem: error.to_string(), after });
                 return None;
             }
         }
@@ -249,12 +211,7 @@ pub(super) fn see<'a>(rule: &'a Rule, value_of: &dyn Fn(Variable) -> Value<'a>) 
         }
     }
     let when = rule.when.as_ref().map(|when| &**when.source());
-    RuleSeen {
-        name: &rule.name,
-        when,
-        action: rule.action.to_string(),
-        inputs,
-    }
+    RuleSeen { name: &rule.name, when, action: rule.action.to_string(), inputs }
 }
 
 fn apply_guardrails<'a>(
@@ -265,11 +222,7 @@ fn apply_guardrails<'a>(
     for guardrail in guardrails {
         let kept = guardrail.limits.clamp(amount);
         if kept != amount {
-            steps.push(Step::Guardrail {
-                guardrail: guardrail.name,
-                before: amount,
-                after: kept,
-            });
+            steps.push(Step::Guardrail { guardrail: guardrail.name, before: amount, after: kept });
             amount = kept;
         }
     }

@@ -38,21 +38,12 @@ fn policy(yaml: &str) -> PricingPolicy {
 }
 
 fn previous(list_price: &str, opening_price: &str) -> Option<Previous> {
-    Some(Previous {
-        list_price: decimal(list_price),
-        opening_price: decimal(opening_price),
-    })
+    Some(Previous { list_price: decimal(list_price), opening_price: decimal(opening_price) })
 }
 
 fn competitor(price: &str) -> Signals {
-    let competitor_prices = vec![CompetitorPrice {
-        competitor: "shop".to_owned(),
-        price: decimal(price),
-    }];
-    Signals {
-        competitor_prices,
-        ..Signals::default()
-    }
+    let competitor_prices = vec![CompetitorPrice { competitor: "shop".to_owned(), price: decimal(price) }];
+    Signals { competitor_prices, ..Signals::default() }
 }
 
 /// Prices the product and gives the amount with the names of the steps after the start.
@@ -63,11 +54,7 @@ fn check(
     policy: &PricingPolicy,
     expected: &str,
 ) {
-    let facts = Facts {
-        product,
-        signals,
-        previous,
-    };
+    let facts = Facts { product, signals, previous };
     let priced = price(&facts, policy, now());
     let steps: Vec<String> = priced.explanation.steps.iter().skip(1).filter_map(name).collect();
     assert_eq!(format!("{} {}", priced.amount, steps.join(" ")).trim(), expected);
@@ -87,13 +74,7 @@ fn name(step: &Step<'_>) -> Option<String> {
 #[test]
 fn the_default_policy_leaves_a_product_alone_until_something_is_known() {
     let default = policy(DEFAULT_POLICY);
-    check(
-        &product("51.99", "", "", ""),
-        &Signals::default(),
-        None,
-        &default,
-        "51.99",
-    );
+    check(&product("51.99", "", "", ""), &Signals::default(), None, &default, "51.99");
     check(
         &product("51.99", "", "", ""),
         &competitor("48.10"),
@@ -106,13 +87,7 @@ fn the_default_policy_leaves_a_product_alone_until_something_is_known() {
         demand_index: Some(decimal("1.3")),
         ..competitor("48.10")
     };
-    check(
-        &product("50.00", "", "", ""),
-        &scarce,
-        None,
-        &default,
-        "53.00 scarcity",
-    );
+    check(&product("50.00", "", "", ""), &scarce, None, &default, "53.00 scarcity");
 }
 
 /// base | cost | floor | ceiling | competitor | list price until now | opening price → price and why
@@ -132,24 +107,10 @@ fn guardrails_stop_a_price_and_the_floors_win() {
     let default = policy(DEFAULT_POLICY);
     for line in GUARDRAIL_CASES.lines().skip(1) {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let [
-            base,
-            cost,
-            floor,
-            ceiling,
-            competitor_price,
-            list,
-            opening,
-            expected,
-        ] = cells[..]
-        else {
+        let [base, cost, floor, ceiling, competitor_price, list, opening, expected] = cells[..] else {
             panic!("{line}");
         };
-        let previous = if list.is_empty() {
-            None
-        } else {
-            previous(list, opening)
-        };
+        let previous = if list.is_empty() { None } else { previous(list, opening) };
         check(
             &product(base, cost, floor, ceiling),
             &competitor(competitor_price),
@@ -159,20 +120,8 @@ fn guardrails_stop_a_price_and_the_floors_win() {
         );
     }
     let unguarded = policy("name: x\nmarket: [{ name: dump, set_to: 0.01 }]");
-    check(
-        &product("50", "45.001", "", ""),
-        &Signals::default(),
-        None,
-        &unguarded,
-        "45.01 dump UnitCost",
-    );
-    check(
-        &product("50", "45", "10", ""),
-        &Signals::default(),
-        None,
-        &unguarded,
-        "10.00 dump FloorPrice",
-    );
+    check(&product("50", "45.001", "", ""), &Signals::default(), None, &unguarded, "45.01 dump UnitCost");
+    check(&product("50", "45", "10", ""), &Signals::default(), None, &unguarded, "10.00 dump FloorPrice");
 }
 
 #[test]
@@ -192,15 +141,10 @@ fn a_rule_that_fails_freezes_the_price() {
         ("cost_plus: 10%", "unit cost is not known"),
         ("target_margin: 10%", "unit cost is not known"),
     ] {
-        let policy = policy(&format!(
-            "name: x\nmarket: [{{ name: bad, {rule} }}, {{ name: later, adjust: +50% }}]"
-        ));
+        let policy =
+            policy(&format!("name: x\nmarket: [{{ name: bad, {rule} }}, {{ name: later, adjust: +50% }}]"));
         for (previous, kept) in [(None, "50.00"), (previous("44", "44"), "44.00")] {
-            let facts = Facts {
-                product: &kettle,
-                signals: &Signals::default(),
-                previous,
-            };
+            let facts = Facts { product: &kettle, signals: &Signals::default(), previous };
             let priced = price(&facts, &policy, now());
             assert_eq!(priced.explanation.outcome, Outcome::Frozen, "{rule}");
             assert_eq!(priced.amount.to_string(), kept, "{rule}");
@@ -235,13 +179,7 @@ fn actions_move_the_price_as_they_say() {
         ("target_margin: 40%", "50.00"),
     ] {
         let policy = policy(&format!("name: x\nmarket: [{{ name: only, {action} }}]"));
-        check(
-            &kettle,
-            &competitor("48.10"),
-            None,
-            &policy,
-            &format!("{expected} only"),
-        );
+        check(&kettle, &competitor("48.10"), None, &policy, &format!("{expected} only"));
     }
 }
 
@@ -249,41 +187,23 @@ fn actions_move_the_price_as_they_say() {
 fn a_price_is_valid_until_time_alone_may_change_it() {
     let kettle = product("50", "", "", "");
     let sale = policy("name: x\nmarket: [{ name: sale, adjust: -10%, until: 2027-01-15T09:00:00Z }]");
-    let facts = Facts {
-        product: &kettle,
-        signals: &Signals::default(),
-        previous: None,
-    };
+    let facts = Facts { product: &kettle, signals: &Signals::default(), previous: None };
     let before = price(&facts, &sale, now());
     assert_eq!(before.amount, decimal("45.00"));
-    assert_eq!(
-        before.valid_until.unwrap().to_rfc3339(),
-        "2027-01-15T09:00:00+00:00"
-    );
+    assert_eq!(before.valid_until.unwrap().to_rfc3339(), "2027-01-15T09:00:00+00:00");
     let after = price(&facts, &sale, before.valid_until.unwrap());
     assert_eq!((after.amount, after.valid_until), (decimal("50.00"), None));
     // Held back by the day's limit: the move goes on at midnight.
     let (signals, default) = (competitor("20"), policy(DEFAULT_POLICY));
-    let held = Facts {
-        previous: previous("40", "50"),
-        signals: &signals,
-        ..facts
-    };
+    let held = Facts { previous: previous("40", "50"), signals: &signals, ..facts };
     let held = price(&held, &default, now());
-    assert_eq!(
-        held.valid_until.unwrap().to_rfc3339(),
-        "2027-01-16T00:00:00+00:00"
-    );
+    assert_eq!(held.valid_until.unwrap().to_rfc3339(), "2027-01-16T00:00:00+00:00");
 }
 
 #[test]
 fn a_stored_explanation_gives_the_same_bytes_again() {
     let kettle = product("50", "30.1234", "", "");
-    let facts = Facts {
-        product: &kettle,
-        signals: &competitor("48.10"),
-        previous: previous("49", "49"),
-    };
+    let facts = Facts { product: &kettle, signals: &competitor("48.10"), previous: previous("49", "49") };
     let default = policy(DEFAULT_POLICY);
     let stored = serde_json::to_string(&price(&facts, &default, now()).explanation).unwrap();
     assert_eq!(replayed(&stored, &default), stored);

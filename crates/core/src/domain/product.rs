@@ -94,22 +94,13 @@ pub struct Product {
     #[serde(serialize_with = "as_json_number", deserialize_with = "amount_from_json")]
     pub base_price: Decimal,
     /// What one unit costs the seller; up to six decimal places.
-    #[serde(
-        serialize_with = "as_optional_json_number",
-        deserialize_with = "optional_amount_from_json"
-    )]
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub unit_cost: Option<Decimal>,
     /// No list price and no quote below this.
-    #[serde(
-        serialize_with = "as_optional_json_number",
-        deserialize_with = "optional_amount_from_json"
-    )]
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub floor_price: Option<Decimal>,
     /// No list price and no quote above this.
-    #[serde(
-        serialize_with = "as_optional_json_number",
-        deserialize_with = "optional_amount_from_json"
-    )]
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub ceiling_price: Option<Decimal>,
     /// Anything else that is known about it.
     #[serde(default)]
@@ -151,11 +142,7 @@ impl<'de> Deserialize<'de> for WrittenNumber {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         let text = raw.get();
-        let unquoted = if text.starts_with('"') {
-            serde_json::from_str(text).ok()
-        } else {
-            None
-        };
+        let unquoted = if text.starts_with('"') { serde_json::from_str(text).ok() } else { None };
         Ok(Self(unquoted.unwrap_or_else(|| text.to_owned())))
     }
 }
@@ -217,10 +204,7 @@ fn check_product_id(written: Option<&str>, problems: &mut Vec<Diagnostic>) -> Op
 
 fn check_currency(written: Option<&str>, problems: &mut Vec<Diagnostic>) -> Option<Currency> {
     const ALLOWED: &str = "an ISO 4217 code such as USD, EUR, JPY";
-    match written
-        .filter(|written| !written.is_empty())
-        .map(Currency::from_code)
-    {
+    match written.filter(|written| !written.is_empty()).map(Currency::from_code) {
         Some(Ok(currency)) => Some(currency),
         Some(Err(unknown)) => {
             problems.push(Diagnostic::new("currency", unknown.to_string(), ALLOWED));
@@ -242,11 +226,7 @@ fn check_text(
     let written = written.filter(|written| !written.trim().is_empty())?;
     if written.chars().nth(max_chars).is_some() || written.chars().any(char::is_control) {
         let allowed = format!("at most {max_chars} characters, none of them a control character");
-        problems.push(Diagnostic::new(
-            field,
-            format!("\"{}\" is not allowed", shorten(&written)),
-            allowed,
-        ));
+        problems.push(Diagnostic::new(field, format!("\"{}\" is not allowed", shorten(&written)), allowed));
     }
     Some(written)
 }
@@ -257,11 +237,7 @@ fn check_attributes(
 ) -> BTreeMap<String, String> {
     if written.len() > MAX_ATTRIBUTES {
         let problem = format!("has {} entries", written.len());
-        problems.push(Diagnostic::new(
-            "attributes",
-            problem,
-            format!("at most {MAX_ATTRIBUTES} entries"),
-        ));
+        problems.push(Diagnostic::new("attributes", problem, format!("at most {MAX_ATTRIBUTES} entries")));
         return BTreeMap::new();
     }
     let mut checked = BTreeMap::new();
@@ -307,11 +283,7 @@ fn check_order(floor: Option<Decimal>, ceiling: Option<Decimal>, problems: &mut 
         && floor > ceiling
     {
         let problem = format!("{floor} is above the ceiling_price {ceiling}");
-        problems.push(Diagnostic::new(
-            "floor_price",
-            problem,
-            "at most the ceiling_price",
-        ));
+        problems.push(Diagnostic::new("floor_price", problem, "at most the ceiling_price"));
     }
 }
 
@@ -337,9 +309,7 @@ mod tests {
 
     fn check(json: &str) -> Result<Product, Vec<String>> {
         let draft: ProductDraft = serde_json::from_str(json).map_err(|error| vec![error.to_string()])?;
-        draft
-            .check()
-            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+        draft.check().map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -349,10 +319,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(product.base_price.to_string(), "51.99");
-        assert_eq!(
-            product.unit_cost.map(|cost| cost.to_string()).as_deref(),
-            Some("30.123456")
-        );
+        assert_eq!(product.unit_cost.map(|cost| cost.to_string()).as_deref(), Some("30.123456"));
         let json = serde_json::to_string(&product).unwrap();
         assert!(json.contains(r#""base_price":51.99"#), "{json}");
         assert_eq!(serde_json::from_str::<Product>(&json).unwrap(), product);
@@ -364,20 +331,10 @@ mod tests {
             r#"{"product_id":"a b","name":"x","currency":"ABC","base_price":-1,"unit_cost":1e3,"floor_price":1.234567,"attributes":{"a":"\u0007"}}"#,
         )
         .unwrap_err();
-        let fields: Vec<&str> = problems
-            .iter()
-            .filter_map(|problem| problem.split(':').next())
-            .collect();
+        let fields: Vec<&str> = problems.iter().filter_map(|problem| problem.split(':').next()).collect();
         assert_eq!(
             fields,
-            [
-                "product_id",
-                "currency",
-                "attributes.a",
-                "base_price",
-                "unit_cost",
-                "floor_price"
-            ],
+            ["product_id", "currency", "attributes.a", "base_price", "unit_cost", "floor_price"],
             "{problems:?}"
         );
     }
@@ -387,9 +344,7 @@ mod tests {
         let base = |field: &str, value: &str| {
             let mut draft = serde_json::json!({"product_id": "P-1", "currency": "USD", "base_price": "10"});
             draft[field] = serde_json::from_str(value).unwrap();
-            check(&draft.to_string())
-                .map(|_| ())
-                .map_err(|problems| problems.join("; "))
+            check(&draft.to_string()).map(|_| ()).map_err(|problems| problems.join("; "))
         };
         assert_eq!(base("name", "\"ok\""), Ok(()));
         for (field, value) in [
@@ -409,10 +364,7 @@ mod tests {
             ("name", &format!("\"{}\"", "x".repeat(201))),
         ] {
             let problem = base(field, value).expect_err(value);
-            assert!(
-                problem.starts_with(field) && problem.contains("allowed"),
-                "{field} {value}: {problem}"
-            );
+            assert!(problem.starts_with(field) && problem.contains("allowed"), "{field} {value}: {problem}");
         }
         let problem = check(
             r#"{"product_id":"P-1","currency":"USD","base_price":5,"floor_price":9,"ceiling_price":8}"#,

@@ -65,11 +65,7 @@ pub fn quote<'a>(
     }
     let final_price = bring_to_market(price, entry, policy, &mut steps);
     let discount_rate = (Decimal::ONE - kept).max(Decimal::ZERO).round_dp(4).normalize();
-    Quote {
-        final_price,
-        discount_rate,
-        failed_rules,
-    }
+    Quote { final_price, discount_rate, failed_rules }
 }
 
 /// The price within the limits, in whole minor units.
@@ -82,28 +78,14 @@ fn bring_to_market(
     let limits = entry.limits();
     let allowed = limits.clamp(price);
     if allowed != price {
-        let guardrail = if allowed > price {
-            GuardrailName::LowestPrice
-        } else {
-            GuardrailName::HighestPrice
-        };
-        record(steps, || Step::Guardrail {
-            guardrail,
-            before: price,
-            after: allowed,
-        });
+        let guardrail =
+            if allowed > price { GuardrailName::LowestPrice } else { GuardrailName::HighestPrice };
+        record(steps, || Step::Guardrail { guardrail, before: price, after: allowed });
     }
     // `None` only for prices too large to round, which the rules refuse.
-    let rounded = policy
-        .rounding
-        .shopper_price(allowed, entry.currency, limits)
-        .unwrap_or(entry.list_price);
+    let rounded = policy.rounding.shopper_price(allowed, entry.currency, limits).unwrap_or(entry.list_price);
     if rounded != allowed {
-        record(steps, || Step::Rounding {
-            mode: policy.rounding.mode,
-            before: allowed,
-            after: rounded,
-        });
+        record(steps, || Step::Rounding { mode: policy.rounding.mode, before: allowed, after: rounded });
     }
     rounded
 }
@@ -117,17 +99,10 @@ fn step_of<'a>(
 ) -> Step<'a> {
     let seen = see(rule, value_of);
     match result {
-        Ok(moved) => Step::Rule {
-            rule: seen,
-            applied: moved.is_some(),
-            before: price,
-            after: moved.unwrap_or(price),
-        },
-        Err(error) => Step::RuleFailed {
-            rule: seen,
-            problem: error.to_string(),
-            after: price,
-        },
+        Ok(moved) => {
+            Step::Rule { rule: seen, applied: moved.is_some(), before: price, after: moved.unwrap_or(price) }
+        }
+        Err(error) => Step::RuleFailed { rule: seen, problem: error.to_string(), after: price },
     }
 }
 

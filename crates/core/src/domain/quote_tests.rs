@@ -35,13 +35,7 @@ fn entry(list_price: &str) -> PriceEntry {
 }
 
 fn shopper(prime: bool) -> Shopper<'static> {
-    Shopper {
-        location: "NY",
-        prime,
-        quantity: 1,
-        channel: None,
-        location_factor: None,
-    }
+    Shopper { location: "NY", prime, quantity: 1, channel: None, location_factor: None }
 }
 
 fn policy(yaml: &str) -> PricingPolicy {
@@ -55,41 +49,23 @@ fn the_default_policy_gives_the_tutorials_prices() {
     for (prime, price, discount) in [(false, "49.39", "0"), (true, "46.92", "0.05")] {
         let quote = quote(&entry, &default, &shopper(prime), now(), None);
         assert_eq!(
-            (
-                quote.final_price.to_string().as_str(),
-                quote.discount_rate.to_string().as_str()
-            ),
+            (quote.final_price.to_string().as_str(), quote.discount_rate.to_string().as_str()),
             (price, discount)
         );
     }
-    let near = Shopper {
-        location_factor: Some(decimal("1.1")),
-        ..shopper(false)
-    };
-    assert_eq!(
-        quote(&entry, &default, &near, now(), None).final_price,
-        decimal("57.19")
-    );
+    let near = Shopper { location_factor: Some(decimal("1.1")), ..shopper(false) };
+    assert_eq!(quote(&entry, &default, &near, now(), None).final_price, decimal("57.19"));
 }
 
 #[test]
 fn offer_rules_see_the_shopper() {
-    let bob = Shopper {
-        location: "NY",
-        prime: true,
-        quantity: 12,
-        channel: Some("app"),
-        location_factor: None,
-    };
+    let bob =
+        Shopper { location: "NY", prime: true, quantity: 12, channel: Some("app"), location_factor: None };
     for (rule, price, discount) in [
         ("adjust: -10%, when: shopper.quantity >= 10", "90.00", "0.1"),
         ("adjust: -10%, when: shopper.quantity < 10", "100.00", "0"),
         ("adjust: -2.50, when: shopper.channel == 'app'", "97.50", "0.025"),
-        (
-            "adjust: +3%, when: \"shopper.location in ['NY', 'LA']\"",
-            "103.00",
-            "0",
-        ),
+        ("adjust: +3%, when: \"shopper.location in ['NY', 'LA']\"", "103.00", "0"),
         ("set_to: 'min([price.list, 80])'", "80.00", "0"),
         ("adjust: -1%, when: product.category == 'toys'", "99.00", "0.01"),
         ("adjust: -50%, until: 2020-01-01T00:00:00Z", "100.00", "0"),
@@ -98,10 +74,7 @@ fn offer_rules_see_the_shopper() {
         let entry = entry("100.00");
         let quote = quote(&entry, &policy, &bob, now(), None);
         assert_eq!(
-            (
-                quote.final_price.to_string().as_str(),
-                quote.discount_rate.to_string().as_str()
-            ),
+            (quote.final_price.to_string().as_str(), quote.discount_rate.to_string().as_str()),
             (price, discount),
             "{rule}"
         );
@@ -117,10 +90,7 @@ fn a_failing_offer_rule_is_passed_over_and_said() {
     let mut steps = Vec::new();
     let quote = quote(&entry, &policy, &shopper(false), now(), Some(&mut steps));
     assert_eq!((quote.final_price, quote.failed_rules), (decimal("9.50"), 2));
-    let failed = steps
-        .iter()
-        .filter(|step| matches!(step, Step::RuleFailed { .. }))
-        .count();
+    let failed = steps.iter().filter(|step| matches!(step, Step::RuleFailed { .. })).count();
     assert_eq!(failed, 2);
 }
 

@@ -131,17 +131,11 @@ impl Grid {
         let rounded = self.round(limits.clamp(amount), mode)?;
         if limits.highest.is_some_and(|highest| rounded > highest) {
             let below = self.at_or_below(limits.highest?)?;
-            return limits
-                .lowest
-                .is_none_or(|lowest| below >= lowest)
-                .then_some(below);
+            return limits.lowest.is_none_or(|lowest| below >= lowest).then_some(below);
         }
         if limits.lowest.is_some_and(|lowest| rounded < lowest) {
             let above = self.at_or_above(limits.lowest?)?;
-            return limits
-                .highest
-                .is_none_or(|highest| above <= highest)
-                .then_some(above);
+            return limits.highest.is_none_or(|highest| above <= highest).then_some(above);
         }
         Some(rounded)
     }
@@ -162,9 +156,7 @@ impl Grid {
 
     /// `None` below the first amount of the grid.
     fn at_or_below(&self, amount: Decimal) -> Option<Decimal> {
-        (amount >= self.first())
-            .then(|| self.at_count(self.count(amount)?.floor()))
-            .flatten()
+        (amount >= self.first()).then(|| self.at_count(self.count(amount)?.floor())).flatten()
     }
 
     /// How many steps the amount is away from the offset. Steps are 1, 2 or 5 times a power of ten, so the
@@ -179,11 +171,7 @@ impl Grid {
 
     /// The lowest price there is: nothing is given away by rounding.
     fn first(&self) -> Decimal {
-        if self.offset.is_zero() {
-            self.step
-        } else {
-            self.offset
-        }
+        if self.offset.is_zero() { self.step } else { self.offset }
     }
 
     fn at_least_first(&self, amount: Decimal) -> Decimal {
@@ -226,113 +214,23 @@ mod tests {
         ("1234.5", RoundingMode::HalfEven, "", "", "JPY", "", "", "1234"),
         ("1235.5", RoundingMode::HalfEven, "", "", "JPY", "", "", "1236"),
         ("1.23456", RoundingMode::HalfEven, "", "", "BHD", "", "", "1.235"),
-        (
-            "12.37",
-            RoundingMode::HalfEven,
-            "0.05",
-            "",
-            "CHF",
-            "",
-            "",
-            "12.35",
-        ),
+        ("12.37", RoundingMode::HalfEven, "0.05", "", "CHF", "", "", "12.35"),
         ("12.375", RoundingMode::HalfUp, "0.05", "", "CHF", "", "", "12.40"),
         ("12.38", RoundingMode::Down, "0.05", "", "CHF", "", "", "12.35"),
-        (
-            "19.20",
-            RoundingMode::HalfEven,
-            "",
-            "0.99",
-            "USD",
-            "",
-            "",
-            "18.99",
-        ),
-        (
-            "19.60",
-            RoundingMode::HalfEven,
-            "",
-            "0.99",
-            "USD",
-            "",
-            "",
-            "19.99",
-        ),
+        ("19.20", RoundingMode::HalfEven, "", "0.99", "USD", "", "", "18.99"),
+        ("19.60", RoundingMode::HalfEven, "", "0.99", "USD", "", "", "19.99"),
         ("0.10", RoundingMode::Down, "", "0.99", "USD", "", "", "0.99"),
-        (
-            "23.00",
-            RoundingMode::HalfEven,
-            "",
-            "9.95",
-            "USD",
-            "",
-            "",
-            "19.95",
-        ),
+        ("23.00", RoundingMode::HalfEven, "", "9.95", "USD", "", "", "19.95"),
         ("1429", RoundingMode::HalfEven, "", "80", "JPY", "", "", "1380"),
         // An ending the currency cannot express is left out.
-        (
-            "1432.4",
-            RoundingMode::HalfEven,
-            "",
-            "0.99",
-            "JPY",
-            "",
-            "",
-            "1432",
-        ),
+        ("1432.4", RoundingMode::HalfEven, "", "0.99", "JPY", "", "", "1432"),
         // The floor of 19.20 is between two endings: up to the next one; with a ceiling below it, no ending.
-        (
-            "19.20",
-            RoundingMode::HalfEven,
-            "",
-            "0.99",
-            "USD",
-            "19.20",
-            "",
-            "19.99",
-        ),
-        (
-            "19.20",
-            RoundingMode::HalfEven,
-            "",
-            "0.99",
-            "USD",
-            "19.20",
-            "19.50",
-            "19.20",
-        ),
-        (
-            "18.00",
-            RoundingMode::HalfEven,
-            "",
-            "",
-            "USD",
-            "19.201",
-            "",
-            "19.21",
-        ),
-        (
-            "25.00",
-            RoundingMode::HalfEven,
-            "",
-            "",
-            "USD",
-            "",
-            "19.209",
-            "19.20",
-        ),
+        ("19.20", RoundingMode::HalfEven, "", "0.99", "USD", "19.20", "", "19.99"),
+        ("19.20", RoundingMode::HalfEven, "", "0.99", "USD", "19.20", "19.50", "19.20"),
+        ("18.00", RoundingMode::HalfEven, "", "", "USD", "19.201", "", "19.21"),
+        ("25.00", RoundingMode::HalfEven, "", "", "USD", "", "19.209", "19.20"),
         // No amount between the limits, or limits that contradict: the lowest wins.
-        (
-            "10",
-            RoundingMode::HalfEven,
-            "",
-            "",
-            "USD",
-            "10.001",
-            "10.004",
-            "10.01",
-        ),
+        ("10", RoundingMode::HalfEven, "", "", "USD", "10.001", "10.004", "10.01"),
         ("10", RoundingMode::HalfEven, "", "", "USD", "12", "11", "12.00"),
         // Never nothing.
         ("0.001", RoundingMode::HalfEven, "", "", "USD", "", "", "0.01"),
@@ -343,42 +241,25 @@ mod tests {
     #[test]
     fn prices_are_rounded_by_the_table() {
         for case @ (amount, mode, increment, ending, currency, lowest, highest, expected) in CASES {
-            let rounding = Rounding {
-                mode: *mode,
-                increment: optional(increment),
-                ending: optional(ending),
-            };
-            let limits = Limits {
-                lowest: optional(lowest),
-                highest: optional(highest),
-            };
+            let rounding = Rounding { mode: *mode, increment: optional(increment), ending: optional(ending) };
+            let limits = Limits { lowest: optional(lowest), highest: optional(highest) };
             let rounded =
                 rounding.list_price(decimal(amount), Currency::from_code(currency).unwrap(), limits);
-            assert_eq!(
-                rounded.map(|amount| amount.to_string()).as_deref(),
-                Some(*expected),
-                "{case:?}"
-            );
+            assert_eq!(rounded.map(|amount| amount.to_string()).as_deref(), Some(*expected), "{case:?}");
         }
     }
 
     #[test]
     fn a_shopper_price_keeps_no_ending() {
-        let rounding = Rounding {
-            ending: Some(decimal("0.99")),
-            ..Rounding::default()
-        };
+        let rounding = Rounding { ending: Some(decimal("0.99")), ..Rounding::default() };
         let price = rounding.shopper_price(
             decimal("18.9905"),
             Currency::from_code("USD").unwrap(),
             Limits::default(),
         );
         assert_eq!(price, Some(decimal("18.99")));
-        let price = rounding.shopper_price(
-            decimal("18.04"),
-            Currency::from_code("USD").unwrap(),
-            Limits::default(),
-        );
+        let price =
+            rounding.shopper_price(decimal("18.04"), Currency::from_code("USD").unwrap(), Limits::default());
         assert_eq!(price, Some(decimal("18.04")));
     }
 

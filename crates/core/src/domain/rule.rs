@@ -108,11 +108,7 @@ impl Window {
 
     /// The next instant after `now` at which [`contains`](Self::contains) changes.
     pub fn next_change(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        [self.from, self.until]
-            .into_iter()
-            .flatten()
-            .filter(|instant| *instant > now)
-            .min()
+        [self.from, self.until].into_iter().flatten().filter(|instant| *instant > now).min()
     }
 }
 
@@ -267,11 +263,7 @@ impl Rule {
     /// The variables that the rule reads, the condition's first.
     pub fn variables(&self) -> impl Iterator<Item = Variable> {
         let expressions = [self.when.as_ref(), self.action.formula()];
-        expressions
-            .into_iter()
-            .flatten()
-            .flat_map(Expression::variables)
-            .copied()
+        expressions.into_iter().flatten().flat_map(Expression::variables).copied()
     }
 }
 
@@ -327,11 +319,7 @@ impl fmt::Display for Action {
             }
             Self::CostPlus(change) => write!(formatter, "cost plus {change}"),
             Self::TargetMargin(margin) => {
-                write!(
-                    formatter,
-                    "target margin {}%",
-                    (margin * Decimal::ONE_HUNDRED).normalize()
-                )
+                write!(formatter, "target margin {}%", (margin * Decimal::ONE_HUNDRED).normalize())
             }
         }
     }
@@ -347,29 +335,19 @@ impl RuleDraft {
             let allowed = format!("1 to {MAX_RULE_NAME_CHARS} characters");
             problems.push(Diagnostic::new(field("name"), "is missing or too long", allowed));
         }
-        let when = self
-            .when
-            .as_deref()
-            .and_then(|when| compile(&field("when"), when, scope, problems));
+        let when = self.when.as_deref().and_then(|when| compile(&field("when"), when, scope, problems));
         let window = self.check_window(place, problems);
         let action = self.check_action(place, scope, problems);
         let action = action.filter(|_| problems.len() == before)?;
-        Some(Rule {
-            name: name.into(),
-            when,
-            window,
-            action,
-        })
+        Some(Rule { name: name.into(), when, window, action })
     }
 
     fn check_window(&self, place: &str, problems: &mut Vec<Diagnostic>) -> Window {
         let mut instant = |name: &str, written: &Option<String>| {
             let parsed = DateTime::parse_from_rfc3339(written.as_deref()?.trim());
             if parsed.is_err() {
-                let problem = format!(
-                    "\"{}\" is not an instant",
-                    shorten(written.as_deref().unwrap_or_default())
-                );
+                let problem =
+                    format!("\"{}\" is not an instant", shorten(written.as_deref().unwrap_or_default()));
                 problems.push(Diagnostic::new(
                     format!("{place}.{name}"),
                     problem,
@@ -377,14 +355,9 @@ impl RuleDraft {
                 ));
             }
             // As precise as the catalogue keeps instants.
-            parsed
-                .ok()
-                .map(|instant| instant.with_timezone(&Utc).trunc_subsecs(6))
+            parsed.ok().map(|instant| instant.with_timezone(&Utc).trunc_subsecs(6))
         };
-        let window = Window {
-            from: instant("from", &self.from),
-            until: instant("until", &self.until),
-        };
+        let window = Window { from: instant("from", &self.from), until: instant("until", &self.until) };
         if matches!((window.from, window.until), (Some(from), Some(until)) if from >= until) {
             problems.push(Diagnostic::new(
                 format!("{place}.until"),
@@ -411,24 +384,14 @@ impl RuleDraft {
             let offset = draft.offset.as_ref().map_or(Some(Decimal::ZERO), |offset| {
                 change(&format!("{place}.match.offset"), offset, problems).map(Change::value)
             });
-            actions.push(
-                reference
-                    .zip(offset)
-                    .map(|(reference, offset)| Action::Match { reference, offset }),
-            );
+            actions
+                .push(reference.zip(offset).map(|(reference, offset)| Action::Match { reference, offset }));
         }
         if let Some(draft) = &self.beat {
-            let reference = compile(
-                &format!("{place}.beat.reference"),
-                &draft.reference.0,
-                scope,
-                problems,
-            );
+            let reference = compile(&format!("{place}.beat.reference"), &draft.reference.0, scope, problems);
             let by = change(&format!("{place}.beat.by"), &draft.by, problems);
-            actions.push(reference.zip(by).map(|(reference, by)| Action::Beat {
-                reference,
-                by: by.negated(),
-            }));
+            actions
+                .push(reference.zip(by).map(|(reference, by)| Action::Beat { reference, by: by.negated() }));
         }
         if let Some(written) = &self.adjust {
             actions.push(change(&format!("{place}.adjust"), written, problems).map(Action::Adjust));
@@ -445,11 +408,7 @@ impl RuleDraft {
                 Scope::Market => "adjust, multiply_by, set_to, match, beat, cost_plus or target_margin",
                 Scope::Offer => "adjust, multiply_by, set_to, match or beat",
             };
-            problems.push(Diagnostic::new(
-                place,
-                "does not have exactly one action",
-                allowed,
-            ));
+            problems.push(Diagnostic::new(place, "does not have exactly one action", allowed));
             None
         })?;
         action
@@ -474,11 +433,7 @@ fn change(field: &str, written: &Scalar, problems: &mut Vec<Diagnostic>) -> Opti
     let parsed = Change::parse(&written.0);
     if parsed.is_none() {
         let problem = format!("\"{}\" is not a change", shorten(&written.0));
-        problems.push(Diagnostic::new(
-            field,
-            problem,
-            "a percentage such as -5% or an amount such as +0.50",
-        ));
+        problems.push(Diagnostic::new(field, problem, "a percentage such as -5% or an amount such as +0.50"));
     }
     parsed
 }

@@ -62,13 +62,8 @@ pub enum SignalKind {
 
 impl SignalKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [
-        Self::CompetitorPrice,
-        Self::DemandIndex,
-        Self::StockLevel,
-        Self::UnitCost,
-        Self::LocationFactor,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::CompetitorPrice, Self::DemandIndex, Self::StockLevel, Self::UnitCost, Self::LocationFactor];
 
     /// The kind's name, as the catalogue stores it.
     pub fn name(self) -> &'static str {
@@ -98,22 +93,13 @@ pub struct Signals {
     /// Ordered by competitor.
     pub competitor_prices: Vec<CompetitorPrice>,
     /// See [`SignalKind::DemandIndex`].
-    #[serde(
-        serialize_with = "as_optional_json_number",
-        deserialize_with = "optional_amount_from_json"
-    )]
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub demand_index: Option<Decimal>,
     /// See [`SignalKind::StockLevel`].
-    #[serde(
-        serialize_with = "as_optional_json_number",
-        deserialize_with = "optional_amount_from_json"
-    )]
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub stock_level: Option<Decimal>,
     /// See [`SignalKind::UnitCost`].
-    #[serde(
-        serialize_with = "as_optional_json_number",
-        deserialize_with = "optional_amount_from_json"
-    )]
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub unit_cost: Option<Decimal>,
 }
 
@@ -121,9 +107,8 @@ impl Signals {
     /// The signals of a product out of its own and its category's; its own come before the category's, whatever
     /// their order here.
     pub fn of_product(found: impl IntoIterator<Item = Signal>) -> Self {
-        let (own, of_category): (Vec<Signal>, Vec<Signal>) = found
-            .into_iter()
-            .partition(|signal| matches!(signal.subject, Subject::Product(_)));
+        let (own, of_category): (Vec<Signal>, Vec<Signal>) =
+            found.into_iter().partition(|signal| matches!(signal.subject, Subject::Product(_)));
         let mut signals = Self::default();
         for signal in of_category.into_iter().chain(own) {
             match signal.kind {
@@ -139,35 +124,24 @@ impl Signals {
     }
 
     fn set_competitor_price(&mut self, competitor: String, price: Decimal) {
-        match self
-            .competitor_prices
-            .binary_search_by(|known| known.competitor.cmp(&competitor))
-        {
+        match self.competitor_prices.binary_search_by(|known| known.competitor.cmp(&competitor)) {
             Ok(known) => {
                 if let Some(known) = self.competitor_prices.get_mut(known) {
                     known.price = price;
                 }
             }
-            Err(place) => self
-                .competitor_prices
-                .insert(place, CompetitorPrice { competitor, price }),
+            Err(place) => self.competitor_prices.insert(place, CompetitorPrice { competitor, price }),
         }
     }
 
     /// The lowest competitor price.
     pub fn competitor_min(&self) -> Option<Decimal> {
-        self.competitor_prices
-            .iter()
-            .map(|competitor| competitor.price)
-            .min()
+        self.competitor_prices.iter().map(|competitor| competitor.price).min()
     }
 
     /// The highest competitor price.
     pub fn competitor_max(&self) -> Option<Decimal> {
-        self.competitor_prices
-            .iter()
-            .map(|competitor| competitor.price)
-            .max()
+        self.competitor_prices.iter().map(|competitor| competitor.price).max()
     }
 
     /// The median competitor price; of an even number, the mean of the middle two.
@@ -220,11 +194,7 @@ mod tests {
     fn nothing_known_has_no_statistics() {
         let none = Signals::default();
         assert_eq!(
-            (
-                none.competitor_min(),
-                none.competitor_median(),
-                none.competitor_max()
-            ),
+            (none.competitor_min(), none.competitor_median(), none.competitor_max()),
             (None, None, None)
         );
     }

@@ -91,18 +91,12 @@ impl Variable {
 
     /// The name as rules write it.
     pub fn name(self) -> &'static str {
-        VARIABLES
-            .iter()
-            .find(|(variable, ..)| *variable == self)
-            .map_or("", |(_, name, _)| name)
+        VARIABLES.iter().find(|(variable, ..)| *variable == self).map_or("", |(_, name, _)| name)
     }
 
     /// All names that such rules may use.
     pub fn names_in(scope: Scope) -> impl Iterator<Item = &'static str> {
-        VARIABLES
-            .iter()
-            .filter(move |(.., scopes)| scopes.contains(&scope))
-            .map(|(_, name, _)| *name)
+        VARIABLES.iter().filter(move |(.., scopes)| scopes.contains(&scope)).map(|(_, name, _)| *name)
     }
 }
 
@@ -178,11 +172,7 @@ mod tests {
         for (variable, name, scopes) in VARIABLES {
             assert_eq!(variable.name(), *name);
             for scope in [Market, Offer] {
-                assert_eq!(
-                    Variable::named(name, scope).is_some(),
-                    scopes.contains(&scope),
-                    "{name}"
-                );
+                assert_eq!(Variable::named(name, scope).is_some(), scopes.contains(&scope), "{name}");
             }
         }
     }

@@ -60,10 +60,8 @@ pub struct Metrics {
 impl Metrics {
     /// The metrics of this service, all zero.
     pub fn new(service: &'static str) -> Self {
-        let builder = PrometheusBuilder::new().set_buckets_for_metric(
-            Matcher::Suffix("_duration_seconds".to_owned()),
-            LATENCY_BUCKETS_SECONDS,
-        );
+        let builder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), LATENCY_BUCKETS_SECONDS);
         // The buckets above are a constant, neither empty nor unordered.
         let builder = builder.unwrap_or_default();
         let recorder = Arc::new(builder.build_recorder());
@@ -115,10 +113,8 @@ impl Metrics {
     }
 
     fn register_request(&self, route: &'static str, status: u16) -> Histogram {
-        let labels = vec![
-            metrics::Label::new("route", route),
-            metrics::Label::new("status", status.to_string()),
-        ];
+        let labels =
+            vec![metrics::Label::new("route", route), metrics::Label::new("status", status.to_string())];
         let histogram = histogram(&self.recorder, HTTP_REQUEST_DURATION, labels);
         let mut requests = self.requests.write().unwrap_or_else(PoisonError::into_inner);
         requests.entry((route, status)).or_insert(histogram).clone()
@@ -138,30 +134,19 @@ impl Metrics {
         let describe_histogram = |name: &'static str, unit, text: &'static str| {
             self.recorder.describe_histogram(name.into(), unit, text.into());
         };
-        describe_histogram(
-            HTTP_REQUEST_DURATION,
-            seconds,
-            "Time to answer a request, by route and status.",
-        );
+        describe_histogram(HTTP_REQUEST_DURATION, seconds, "Time to answer a request, by route and status.");
         describe_histogram(FILL_DURATION, seconds, "Time to read a price from the catalogue.");
         let counters = [
             (PRICE_READS, "Prices read, by where they were found."),
-            (
-                L2_ERRORS,
-                "Redis commands for prices that failed; the read went on without Redis.",
-            ),
+            (L2_ERRORS, "Redis commands for prices that failed; the read went on without Redis."),
             (PRICES_COMPUTED, "List prices computed, by outcome."),
-            (
-                FAILED_OFFER_RULES,
-                "Offer rules that failed in a quote and were passed over.",
-            ),
+            (FAILED_OFFER_RULES, "Offer rules that failed in a quote and were passed over."),
             (IMPORTED_ROWS, "Rows of product imports, by result."),
         ];
         for (name, text) in counters {
             self.recorder.describe_counter(name.into(), None, text.into());
         }
-        self.recorder
-            .describe_gauge(L1_ENTRIES.into(), None, "Prices held in this process.".into());
+        self.recorder.describe_gauge(L1_ENTRIES.into(), None, "Prices held in this process.".into());
         self.recorder.describe_gauge(
             BUILD_INFO.into(),
             None,
@@ -178,10 +163,8 @@ fn counter(
     name: &'static str,
     label: Option<(&'static str, &'static str)>,
 ) -> Counter {
-    let labels: Vec<metrics::Label> = label
-        .iter()
-        .map(|(key, value)| metrics::Label::new(*key, *value))
-        .collect();
+    let labels: Vec<metrics::Label> =
+        label.iter().map(|(key, value)| metrics::Label::new(*key, *value)).collect();
     recorder.register_counter(&metrics::Key::from_parts(name, labels), &METADATA)
 }
 
@@ -200,10 +183,7 @@ mod tests {
         metrics.record_request("/api/v1/price", 200, Duration::from_millis(2));
         metrics.record_request("/api/v1/price", 200, Duration::from_millis(2));
         let text = metrics.render();
-        assert!(
-            text.contains("pricing_price_reads_total{from=\"l1\"} 3"),
-            "{text}"
-        );
+        assert!(text.contains("pricing_price_reads_total{from=\"l1\"} 3"), "{text}");
         assert!(
             text.contains("http_request_duration_seconds_count{route=\"/api/v1/price\",status=\"200\"} 2"),
             "{text}"

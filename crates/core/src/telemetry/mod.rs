@@ -24,15 +24,10 @@ pub fn start_logging(config: &LogConfig) {
         LogFormat::Text => true,
     };
     let started = if as_text {
-        let lines = tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
-            .with_target(false);
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
         registry.with(lines).try_init()
     } else {
-        let lines = tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_writer(std::io::stderr);
+        let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
         registry.with(lines).try_init()
     };
     if started.is_err() {

@@ -17,13 +17,7 @@ use rust_decimal::Decimal;
 
 fn cache(redis: &RedisServer) -> Result<PriceCache> {
     let connection = RedisConnection::open(&redis.url())?;
-    Ok(PriceCache::new(
-        100,
-        Duration::from_secs(60),
-        &connection,
-        Keys::default(),
-        Metrics::new("test"),
-    ))
+    Ok(PriceCache::new(100, Duration::from_secs(60), &connection, Keys::default(), Metrics::new("test")))
 }
 
 fn entry(revision: i64) -> Result<Cached> {
@@ -45,9 +39,7 @@ fn entry(revision: i64) -> Result<Cached> {
 async fn found_in_redis(redis: &RedisServer) -> Result<Result<(i64, Tier), ReadError>> {
     let fill = async |_| Err(ReadError::Internal("not in redis".to_owned()));
     let fill = move |id| Box::pin(fill(id));
-    let found = cache(redis)?
-        .get_or_fill(ProductId::parse("P-1")?, Utc::now(), |_| true, fill)
-        .await;
+    let found = cache(redis)?.get_or_fill(ProductId::parse("P-1")?, Utc::now(), |_| true, fill).await;
     Ok(found.map(|found| (found.entry.revision, found.tier)))
 }
 
@@ -56,13 +48,9 @@ async fn an_older_revision_never_replaces_a_newer_one_in_redis() -> Result<()> {
     let redis = RedisServer::start().await?;
     let id = ProductId::parse("P-1")?;
     let (one, other) = (cache(&redis)?, cache(&redis)?);
-    for (process, revision, expected) in [
-        (&one, 9, 9),
-        (&other, 3, 9),
-        (&other, 10, 10),
-        (&one, 9, 10),
-        (&one, 100, 100),
-    ] {
+    for (process, revision, expected) in
+        [(&one, 9, 9), (&other, 3, 9), (&other, 10, 10), (&one, 9, 10), (&one, 100, 100)]
+    {
         process.put(&id, entry(revision)?).await?;
         assert_eq!(found_in_redis(&redis).await?, Ok((expected, Tier::L2)));
     }
@@ -82,19 +70,11 @@ async fn a_slow_fill_cannot_bring_back_a_product_that_is_gone() -> Result<()> {
         removed.map_err(|error| ReadError::Internal(error.to_string()))?;
         read
     };
-    let found = slow
-        .get_or_fill(id.clone(), Utc::now(), |_| true, fill)
-        .await
-        .context("the fill's own answer")?;
-    assert_eq!(
-        found.entry.revision, 5,
-        "the request that raced gets what it read"
-    );
+    let found =
+        slow.get_or_fill(id.clone(), Utc::now(), |_| true, fill).await.context("the fill's own answer")?;
+    assert_eq!(found.entry.revision, 5, "the request that raced gets what it read");
     assert_eq!(found_in_redis(&redis).await?, Err(ReadError::UnknownProduct));
-    assert!(matches!(
-        other.get_l1("P-1", Utc::now(), &|_| true),
-        Some(Err(ReadError::UnknownProduct))
-    ));
+    assert!(matches!(other.get_l1("P-1", Utc::now(), &|_| true), Some(Err(ReadError::UnknownProduct))));
     Ok(())
 }
 
@@ -104,10 +84,7 @@ async fn many_puts_at_once_leave_the_newest_of_each() -> Result<()> {
     let id = ProductId::parse("P-1")?;
     let caches = [cache(&redis)?, cache(&redis)?, cache(&redis)?];
     let puts = (0..300_i64).map(|number| {
-        let (process, id) = (
-            caches[usize::try_from(number % 3).unwrap_or(0)].clone(),
-            id.clone(),
-        );
+        let (process, id) = (caches[usize::try_from(number % 3).unwrap_or(0)].clone(), id.clone());
         // In an order that is neither up nor down.
         let revision = (number * 7) % 300 + 1;
         async move { Ok::<_, anyhow::Error>(process.put(&id, entry(revision)?).await?) }
@@ -125,10 +102,7 @@ async fn what_redis_forgets_between_two_puts_is_put_again() -> Result<()> {
     process.put(&id, entry(1)?).await?;
     let mut connection = redis.connection().await?;
     // Scripts are gone too after a restart or a fail-over.
-    redis::cmd("SCRIPT")
-        .arg("FLUSH")
-        .query_async::<()>(&mut connection)
-        .await?;
+    redis::cmd("SCRIPT").arg("FLUSH").query_async::<()>(&mut connection).await?;
     redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await?;
     process.put(&id, entry(2)?).await?;
     assert_eq!(found_in_redis(&redis).await?, Ok((2, Tier::L2)));

@@ -50,10 +50,7 @@ use on_both_stores;
 async fn sqlite() -> Result<(Catalogue, TempDir)> {
     let directory = tempfile::tempdir()?;
     let url = sqlite_url(&directory);
-    Ok((
-        Catalogue::open(&url, CatalogueSettings::default()).await?,
-        directory,
-    ))
+    Ok((Catalogue::open(&url, CatalogueSettings::default()).await?, directory))
 }
 
 fn sqlite_url(directory: &TempDir) -> String {

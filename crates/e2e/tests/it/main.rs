@@ -14,11 +14,7 @@
 //! | `support` | what tests of several modules share; no tests |
 //! | `tidy` | the house rules; needs no server |
 
-#![expect(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "where one of these panics, the test has failed"
-)]
+#![expect(clippy::indexing_slicing, reason = "where one of these panics, the test has failed")]
 
 mod cache_puts;
 mod catalogue;

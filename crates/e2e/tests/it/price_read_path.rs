@@ -28,29 +28,15 @@ async fn a_price_comes_from_the_database_then_from_memory_and_elsewhere_from_red
     let mut seen = Vec::new();
     for _ in 0..2 {
         let reply = api.price("P-1", false).await?;
-        seen.push((
-            reply.body["source"].clone(),
-            reply.header("x-cache").unwrap_or_default().to_owned(),
-        ));
+        seen.push((reply.body["source"].clone(), reply.header("x-cache").unwrap_or_default().to_owned()));
     }
     let other = stores.api().await?;
     for _ in 0..2 {
         let reply = other.price("P-1", false).await?;
-        seen.push((
-            reply.body["source"].clone(),
-            reply.header("x-cache").unwrap_or_default().to_owned(),
-        ));
+        seen.push((reply.body["source"].clone(), reply.header("x-cache").unwrap_or_default().to_owned()));
     }
-    let expected = [
-        ("database", "miss"),
-        ("cache", "l1"),
-        ("cache", "l2"),
-        ("cache", "l1"),
-    ];
-    assert_eq!(
-        seen,
-        expected.map(|(source, tier)| (json!(source), tier.to_owned()))
-    );
+    let expected = [("database", "miss"), ("cache", "l1"), ("cache", "l2"), ("cache", "l1")];
+    assert_eq!(seen, expected.map(|(source, tier)| (json!(source), tier.to_owned())));
     Ok(())
 }
 
@@ -58,17 +44,13 @@ async fn a_price_comes_from_the_database_then_from_memory_and_elsewhere_from_red
 async fn the_answer_is_the_tutorials_with_exact_digits() -> Result<()> {
     let stores = Stores::start().await?;
     let api = stores.api().await?;
-    api.import("P-1,USD,51.99\nP-2,JPY,1250\nP-3,BHD,1.234\nP-4,USD,20\n")
-        .await?;
+    api.import("P-1,USD,51.99\nP-2,JPY,1250\nP-3,BHD,1.234\nP-4,USD,20\n").await?;
     assert_eq!(
         api.price("P-1", false).await?.text,
         r#"{"product_id":"P-1","final_price":49.39,"base_price":51.99,"discount_rate":0,"source":"cache","currency":"USD","policy_version":1,"revision":1,"valid_until":null}"#
     );
     let prime = api.price("P-1", true).await?.text;
-    assert!(
-        prime.contains(r#""final_price":46.92,"base_price":51.99,"discount_rate":0.05,"#),
-        "{prime}"
-    );
+    assert!(prime.contains(r#""final_price":46.92,"base_price":51.99,"discount_rate":0.05,"#), "{prime}");
     for (product, amounts) in [
         ("P-2", r#""final_price":1188,"base_price":1250,"#),
         ("P-3", r#""final_price":1.172,"base_price":1.234,"#),
@@ -129,11 +111,7 @@ async fn a_stampede_on_a_cold_product_is_one_fill() -> Result<()> {
     let api = stores.api().await?;
     let requests = (0..200).map(|_| api.price("P-1", false));
     let replies = futures::future::try_join_all(requests).await?;
-    assert!(
-        replies
-            .iter()
-            .all(|reply| reply.body["final_price"] == json!(49.39))
-    );
+    assert!(replies.iter().all(|reply| reply.body["final_price"] == json!(49.39)));
     assert_eq!(api.metric("pricing_fill_duration_seconds_count", "").await?, 1);
     Ok(())
 }
@@ -181,13 +159,10 @@ fn expected_price(base_cents: u32, prime: bool) -> String {
 async fn no_shopper_sees_anothers_price_in_any_order_and_cache_state() -> Result<()> {
     let stores = Stores::start().await?;
     let apis = [stores.api().await?, stores.api().await?];
-    let products: Vec<(String, u32)> = (0..40)
-        .map(|number| (format!("P-{number}"), 1_001 + number * 337))
-        .collect();
-    let rows: String = products
-        .iter()
-        .map(|(id, cents)| format!("{id},USD,{}.{:02}\n", cents / 100, cents % 100))
-        .collect();
+    let products: Vec<(String, u32)> =
+        (0..40).map(|number| (format!("P-{number}"), 1_001 + number * 337)).collect();
+    let rows: String =
+        products.iter().map(|(id, cents)| format!("{id},USD,{}.{:02}\n", cents / 100, cents % 100)).collect();
     apis[0].import(&rows).await?;
     let mut connection = stores.redis.connection().await?;
     // A fixed sequence that mixes products, shoppers and processes; now and then a cache is emptied.
@@ -204,9 +179,8 @@ async fn no_shopper_sees_anothers_price_in_any_order_and_cache_state() -> Result
         }
         let asked: Vec<(usize, usize, bool)> =
             (0..32).map(|_| (random(2), random(40), random(2) == 0)).collect();
-        let replies = asked
-            .iter()
-            .map(|(api, product, prime)| apis[*api].price(&products[*product].0, *prime));
+        let replies =
+            asked.iter().map(|(api, product, prime)| apis[*api].price(&products[*product].0, *prime));
         let replies = futures::future::try_join_all(replies).await?;
         for ((_, product, prime), reply) in asked.iter().zip(replies) {
             let (id, cents) = &products[*product];
@@ -246,11 +220,7 @@ impl Load {
             })
         });
         let tasks = tasks.collect();
-        Self {
-            stop,
-            answered,
-            tasks,
-        }
+        Self { stop, answered, tasks }
     }
 
     /// Waits until this many more requests were answered.
@@ -278,9 +248,7 @@ async fn reads_go_on_when_redis_is_killed_and_use_it_again_when_it_is_back() -> 
     let mut stores = Stores::start().await?;
     let settings = [("PRICING_L1_MAX_STALENESS", "20ms")];
     let api = Api::start_with(&stores.redis.url(), &stores.database_url(), &settings).await?;
-    let rows: String = (0..500)
-        .map(|number| format!("P-{number},USD,{}.99\n", number + 1))
-        .collect();
+    let rows: String = (0..500).map(|number| format!("P-{number},USD,{}.99\n", number + 1)).collect();
     api.import(&rows).await?;
     let load = Load::start(&api, 500);
     load.more(300).await?;
@@ -289,10 +257,7 @@ async fn reads_go_on_when_redis_is_killed_and_use_it_again_when_it_is_back() -> 
     stores.redis.restart().await?;
     let before = api.metric("pricing_price_reads_total", "l2").await?;
     eventually("prices are read from redis again", PATIENCE, async || {
-        ensure!(
-            api.metric("pricing_price_reads_total", "l2").await? > before,
-            "not yet"
-        );
+        ensure!(api.metric("pricing_price_reads_total", "l2").await? > before, "not yet");
         Ok(())
     })
     .await?;
@@ -315,20 +280,11 @@ async fn with_redis_away_reads_go_on_and_writes_are_refused() -> Result<()> {
         put.text
     );
     assert!(put.header("retry-after").is_some());
-    let import = api
-        .import_as("text/csv", "product_id,currency,base_price\nP-9,USD,5\n")
-        .await?;
+    let import = api.import_as("text/csv", "product_id,currency,base_price\nP-9,USD,5\n").await?;
     assert_eq!(import.status, 503);
-    assert_eq!(
-        api.client.get("/api/v1/products/P-9").await?.status,
-        404,
-        "nothing was written"
-    );
+    assert_eq!(api.client.get("/api/v1/products/P-9").await?.status, 404, "nothing was written");
     let ready = api.client.get("/readyz").await?;
-    assert_eq!(
-        (ready.status.as_u16(), ready.body["status"].as_str()),
-        (200, Some("degraded"))
-    );
+    assert_eq!((ready.status.as_u16(), ready.body["status"].as_str()), (200, Some("degraded")));
     stores.redis.restart().await?;
     eventually("writes work again", PATIENCE, async || {
         let put = api.client.put("/api/v1/products/P-9", &product).await?;
@@ -348,10 +304,7 @@ async fn with_the_database_away_cached_reads_go_on_and_the_rest_says_when_to_ret
     api.import("P-1,USD,51.99\nP-2,USD,10.00\n").await?;
     let other = Api::start(&redis.url(), &database).await?;
     let mut connection = redis.connection().await?;
-    redis::cmd("DEL")
-        .arg("pricing:v1:price:P-2")
-        .query_async::<()>(&mut connection)
-        .await?;
+    redis::cmd("DEL").arg("pricing:v1:price:P-2").query_async::<()>(&mut connection).await?;
     postgres.kill()?;
     assert_eq!(api.price("P-1", false).await?.header("x-cache"), Some("l1"));
     assert_eq!(other.price("P-1", false).await?.header("x-cache"), Some("l2"));
@@ -363,13 +316,7 @@ async fn with_the_database_away_cached_reads_go_on_and_the_rest_says_when_to_ret
         miss.text
     );
     assert!(miss.header("retry-after").is_some());
-    let put = api
-        .client
-        .put(
-            "/api/v1/products/P-1",
-            &json!({"currency": "USD", "base_price": 5}),
-        )
-        .await?;
+    let put = api.client.put("/api/v1/products/P-1", &json!({"currency": "USD", "base_price": 5})).await?;
     assert_eq!(put.status, 503, "{}", put.text);
     postgres.restart().await?;
     eventually("the database is used again", PATIENCE, async || {

@@ -20,17 +20,9 @@ async fn twenty_thousand_products_are_imported_and_every_shopper_gets_a_price() 
     let csv = catalogue()?;
     let import = api.import_as("text/csv", &csv).await?;
     let taken = (import.body["created"].clone(), import.body["failed"].clone());
-    ensure!(
-        taken == (json!(PRODUCTS), json!(0)),
-        "the import says {}",
-        import.text
-    );
+    ensure!(taken == (json!(PRODUCTS), json!(0)), "the import says {}", import.text);
 
-    let ids: Vec<&str> = csv
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split(',').next())
-        .collect();
+    let ids: Vec<&str> = csv.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
     for pass in 1..=2 {
         let requests = (0..PRODUCTS).map(|number| {
             // Every product once, in an order that jumps about.

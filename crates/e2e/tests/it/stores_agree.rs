@@ -41,32 +41,15 @@ impl Store {
         let catalogue = Catalogue::open(url, CatalogueSettings::default()).await?;
         let metrics = Metrics::new("test");
         let connection = RedisConnection::open(&redis.url())?;
-        let cache = PriceCache::new(
-            10,
-            Duration::from_secs(60),
-            &connection,
-            Keys::new(prefix),
-            metrics.clone(),
-        );
+        let cache =
+            PriceCache::new(10, Duration::from_secs(60), &connection, Keys::new(prefix), metrics.clone());
         let policies = Policies::load(catalogue.clone()).await?;
-        Ok(Self {
-            repricer: Repricer {
-                catalogue,
-                cache,
-                policies,
-                metrics,
-            },
-            _files: files,
-        })
+        Ok(Self { repricer: Repricer { catalogue, cache, policies, metrics }, _files: files })
     }
 
     /// Publishes the policy, then writes signals and products, which prices them.
     async fn write(&self, policy: &str, products: &[Product], signals: &[Signal]) -> Result<i64> {
-        let version = self
-            .repricer
-            .catalogue
-            .publish_policy(&new_policy(policy), Utc::now())
-            .await?;
+        let version = self.repricer.catalogue.publish_policy(&new_policy(policy), Utc::now()).await?;
         self.repricer.policies.refresh().await?;
         let mut transaction = self.repricer.catalogue.begin().await?;
         transaction.put_signals(signals).await?;
@@ -76,11 +59,7 @@ impl Store {
     }
 
     async fn explanation(&self, id: &ProductId) -> Result<String> {
-        self.repricer
-            .catalogue
-            .explanation(id)
-            .await?
-            .with_context(|| format!("{id} has no explanation"))
+        self.repricer.catalogue.explanation(id).await?.with_context(|| format!("{id} has no explanation"))
     }
 }
 
@@ -95,15 +74,9 @@ async fn both_stores_give_the_same_prices_and_each_can_be_computed_again() -> Re
     let mut runner = TestRunner::deterministic();
     for round in 0..POLICIES {
         let source = generate(&mut runner, any_policy())?;
-        let products = generate(
-            &mut runner,
-            proptest::collection::vec(any_product(), PRODUCTS_EACH),
-        )?;
+        let products = generate(&mut runner, proptest::collection::vec(any_product(), PRODUCTS_EACH))?;
         let products = numbered(round, products)?;
-        let signals = generate(
-            &mut runner,
-            proptest::collection::vec(any_signal(round), PRODUCTS_EACH),
-        )?;
+        let signals = generate(&mut runner, proptest::collection::vec(any_signal(round), PRODUCTS_EACH))?;
         let version = sqlite.write(&source, &products, &signals).await?;
         assert_eq!(postgres.write(&source, &products, &signals).await?, version);
         let policy =
@@ -135,13 +108,7 @@ async fn compute_again(store: &Store, id: &ProductId, stored: &str, policy: &Pri
         serde_json::to_string(&again.explanation)? == *stored,
         "{id} is explained differently:\n{stored}"
     );
-    let entry = store
-        .repricer
-        .catalogue
-        .stored_price(id)
-        .await?
-        .context("no stored price")?
-        .entry;
+    let entry = store.repricer.catalogue.stored_price(id).await?.context("no stored price")?.entry;
     ensure!(
         again.amount.to_string() == entry.list_price.to_string(),
         "{id}: {} is not {}",
@@ -159,9 +126,7 @@ fn timeless(explanation: &str) -> Result<String> {
 }
 
 fn generate<S: Strategy>(runner: &mut TestRunner, strategy: S) -> Result<S::Value> {
-    let tree = strategy
-        .new_tree(runner)
-        .map_err(|reason| anyhow::anyhow!("nothing generated: {reason}"))?;
+    let tree = strategy.new_tree(runner).map_err(|reason| anyhow::anyhow!("nothing generated: {reason}"))?;
     Ok(tree.current())
 }
 
@@ -232,11 +197,8 @@ fn any_policy() -> impl Strategy<Value = String> {
         "set_to: product.base_price / 3",
         "adjust: -7.5%, when: product.category == 'toys'",
     ]);
-    let guardrails = proptest::sample::select(vec![
-        "{}",
-        "{ min_margin: 10% }",
-        "{ max_step: 15%, max_daily_move: 30% }",
-    ]);
+    let guardrails =
+        proptest::sample::select(vec!["{}", "{ min_margin: 10% }", "{ max_step: 15%, max_daily_move: 30% }"]);
     let rounding = proptest::sample::select(vec![
         "{}",
         "{ mode: half_up, ending: 0.99 }",

@@ -47,30 +47,19 @@ impl Api {
         environment.extend(more);
         let mut process = ServiceProcess::start("pricing-api", &environment, &[])?;
         process.wait_until_ready(&base_url).await?;
-        Ok(Self {
-            client: HttpClient::new(&base_url)?,
-            _process: process,
-        })
+        Ok(Self { client: HttpClient::new(&base_url)?, _process: process })
     }
 
     /// Imports CSV rows under a header with `product_id,currency,base_price`; all of them have to be taken.
     pub(crate) async fn import(&self, rows: &str) -> Result<()> {
-        let reply = self
-            .import_as("text/csv", &format!("product_id,currency,base_price\n{rows}"))
-            .await?;
-        ensure!(
-            reply.status == 200 && reply.body["failed"] == 0,
-            "the import says {}",
-            reply.text
-        );
+        let reply = self.import_as("text/csv", &format!("product_id,currency,base_price\n{rows}")).await?;
+        ensure!(reply.status == 200 && reply.body["failed"] == 0, "the import says {}", reply.text);
         Ok(())
     }
 
     /// Imports a body of this media type.
     pub(crate) async fn import_as(&self, content_type: &str, body: &str) -> Result<HttpReply> {
-        let request = self
-            .client
-            .request(reqwest::Method::POST, "/api/v1/products/import");
+        let request = self.client.request(reqwest::Method::POST, "/api/v1/products/import");
         let request = request.header("content-type", content_type).body(body.to_owned());
         self.client.send(request).await
     }
@@ -78,25 +67,16 @@ impl Api {
     /// Asks for a price and expects one.
     pub(crate) async fn price(&self, product_id: &str, prime: bool) -> Result<HttpReply> {
         let reply = self.client.price(product_id, "NY", prime).await?;
-        ensure!(
-            reply.status == 200,
-            "{product_id}: {} {}",
-            reply.status,
-            reply.text
-        );
+        ensure!(reply.status == 200, "{product_id}: {} {}", reply.status, reply.text);
         Ok(reply)
     }
 
     /// The sum of a metric's series whose labels contain this text.
     pub(crate) async fn metric(&self, name: &str, label: &str) -> Result<u64> {
         let text = self.client.get("/metrics").await?.text;
-        let series = text
-            .lines()
-            .filter(|line| line.starts_with(name) && line.contains(label));
+        let series = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
         let values = series.map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<u64>());
-        values
-            .sum::<Result<u64, _>>()
-            .context("a count is a whole number")
+        values.sum::<Result<u64, _>>().context("a count is a whole number")
     }
 }
 
@@ -108,10 +88,7 @@ pub(crate) struct Stores {
 
 impl Stores {
     pub(crate) async fn start() -> Result<Self> {
-        Ok(Self {
-            redis: RedisServer::start().await?,
-            directory: tempfile::tempdir()?,
-        })
+        Ok(Self { redis: RedisServer::start().await?, directory: tempfile::tempdir()? })
     }
 
     pub(crate) fn database_url(&self) -> String {
@@ -151,8 +128,6 @@ pub(crate) fn price_request(product_id: &str, location: &str, prime: bool) -> Va
 
 /// A file beside the checkout that people may have: real products that may not be passed on.
 pub(crate) fn shared_file(name: &str) -> Option<PathBuf> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../shared")
-        .join(name);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(name);
     file.exists().then_some(file)
 }

@@ -48,9 +48,8 @@ const CORE_ROWS: &[&[&str]] = &[
 ];
 
 /// Names that say nothing about what is inside, and so draw in everything.
-const EMPTY_NAMES: &[&str] = &[
-    "common", "helper", "helpers", "manager", "misc", "models", "services", "util", "utils",
-];
+const EMPTY_NAMES: &[&str] =
+    &["common", "helper", "helpers", "manager", "misc", "models", "services", "util", "utils"];
 
 /// What may stand only at some places.
 struct Ban {
@@ -73,9 +72,7 @@ use Found::{Literals, Words};
 
 const BANS: &[Ban] = &[
     Ban {
-        found: Words(&[
-            "async", "tokio::", "std::fs", "std::env", "axum::", "sqlx::", "redis::",
-        ]),
+        found: Words(&["async", "tokio::", "std::fs", "std::env", "axum::", "sqlx::", "redis::"]),
         inside: "crates/core/src/domain/",
         except: &[],
         why: "the domain does no input or output, so that a price depends on nothing but its arguments",
@@ -160,11 +157,7 @@ fn files_and_functions_fit_on_a_screen_or_few() -> io::Result<()> {
 
 #[test]
 fn what_may_stand_only_at_some_places_stands_there() -> io::Result<()> {
-    check_sources(|source| {
-        BANS.iter()
-            .flat_map(|ban| complain_of_banned(ban, source))
-            .collect()
-    })
+    check_sources(|source| BANS.iter().flat_map(|ban| complain_of_banned(ban, source)).collect())
 }
 
 #[test]
@@ -220,14 +213,7 @@ fn settle(complaints: impl Iterator<Item = Vec<String>>) {
 
 /// The text files below a directory, each with its path from the root. Skips what git ignores.
 fn read_files(directory: &Path) -> io::Result<Vec<(String, String)>> {
-    const SKIPPED: &[&str] = &[
-        ".data",
-        ".git",
-        "__pycache__",
-        "complete-journey",
-        "node_modules",
-        "target",
-    ];
+    const SKIPPED: &[&str] = &[".data", ".git", "__pycache__", "complete-journey", "node_modules", "target"];
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;

@@ -38,11 +38,7 @@ macro_rules! price_columns {
 }
 use {price_columns, product_columns};
 
-const PRODUCT: &str = concat!(
-    "SELECT ",
-    product_columns!(),
-    " FROM products WHERE product_id = $1"
-);
+const PRODUCT: &str = concat!("SELECT ", product_columns!(), " FROM products WHERE product_id = $1");
 const PRICE: &str = concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = $1");
 const SIGNALS: &str = "
     SELECT subject_kind, subject, kind, source, value::text, observed_at
@@ -87,9 +83,8 @@ pub struct PostgresCatalogue {
 
 impl PostgresCatalogue {
     pub(super) async fn open(url: &str, settings: CatalogueSettings) -> Result<Self, CatalogueError> {
-        let server = PgConnectOptions::from_str(url).map_err(|problem| CatalogueError::InvalidUrl {
-            reason: problem.to_string(),
-        })?;
+        let server = PgConnectOptions::from_str(url)
+            .map_err(|problem| CatalogueError::InvalidUrl { reason: problem.to_string() })?;
         let milliseconds = settings.statement_timeout.as_millis();
         let server = server.application_name("pricing").options([
             ("statement_timeout", milliseconds),
@@ -111,13 +106,8 @@ impl PostgresCatalogue {
             .await?;
         // The migrator takes a lock of its own, so several processes may do this at once. `run_direct`, as a
         // future that awaits `run` is not `Send` for the compiler.
-        MIGRATIONS
-            .run_direct(None, &mut *pool.acquire().await?, false)
-            .await?;
-        Ok(Self {
-            pool,
-            statement_timeout: settings.statement_timeout,
-        })
+        MIGRATIONS.run_direct(None, &mut *pool.acquire().await?, false).await?;
+        Ok(Self { pool, statement_timeout: settings.statement_timeout })
     }
 
     pub(super) async fn check(&self) -> Result<(), CatalogueError> {
@@ -130,9 +120,7 @@ impl PostgresCatalogue {
 
     pub(super) async fn version(&self) -> Result<String, CatalogueError> {
         let mut session = self.session().await?;
-        session
-            .run(|connection| query_scalar("SHOW server_version").fetch_one(connection))
-            .await
+        session.run(|connection| query_scalar("SHOW server_version").fetch_one(connection)).await
     }
 
     pub(super) async fn close(&self) {
@@ -141,25 +129,22 @@ impl PostgresCatalogue {
 
     pub(super) async fn product(&self, id: &ProductId) -> Result<Option<Product>, CatalogueError> {
         let mut session = self.session().await?;
-        let record: Option<ProductRecord> = session
-            .run(|connection| query_as(PRODUCT).bind(id.as_str()).fetch_optional(connection))
-            .await?;
+        let record: Option<ProductRecord> =
+            session.run(|connection| query_as(PRODUCT).bind(id.as_str()).fetch_optional(connection)).await?;
         record.map(Product::try_from).transpose()
     }
 
     pub(super) async fn signals(&self, id: &ProductId) -> Result<Signals, CatalogueError> {
         let mut session = self.session().await?;
-        let records: Vec<SignalRecord> = session
-            .run(|connection| query_as(SIGNALS).bind(id.as_str()).fetch_all(connection))
-            .await?;
+        let records: Vec<SignalRecord> =
+            session.run(|connection| query_as(SIGNALS).bind(id.as_str()).fetch_all(connection)).await?;
         Ok(Signals::of_product(read_all(records)?))
     }
 
     pub(super) async fn stored_price(&self, id: &ProductId) -> Result<Option<StoredPrice>, CatalogueError> {
         let mut session = self.session().await?;
-        let record: Option<PriceRecord> = session
-            .run(|connection| query_as(PRICE).bind(id.as_str()).fetch_optional(connection))
-            .await?;
+        let record: Option<PriceRecord> =
+            session.run(|connection| query_as(PRICE).bind(id.as_str()).fetch_optional(connection)).await?;
         record.map(StoredPrice::try_from).transpose()
     }
 
@@ -167,9 +152,7 @@ impl PostgresCatalogue {
         let explanation =
             query_scalar("SELECT explanation FROM prices WHERE product_id = $1").bind(id.as_str());
         let mut session = self.session().await?;
-        session
-            .run(|connection| explanation.fetch_optional(connection))
-            .await
+        session.run(|connection| explanation.fetch_optional(connection)).await
     }
 
     pub(super) async fn price_changes(
@@ -208,21 +191,13 @@ impl PostgresCatalogue {
 
     pub(super) async fn location_factors(&self) -> Result<HashMap<String, Decimal>, CatalogueError> {
         let mut session = self.session().await?;
-        let rows = session
-            .run(|connection| query_as(LOCATION_FACTORS).fetch_all(connection))
-            .await?;
+        let rows = session.run(|connection| query_as(LOCATION_FACTORS).fetch_all(connection)).await?;
         location_factors(rows)
     }
 
     pub(super) async fn latest_policies(&self, limit: u32) -> Result<Vec<StoredPolicy>, CatalogueError> {
         let mut session = self.session().await?;
-        session
-            .run(|connection| {
-                query_as(LATEST_POLICIES)
-                    .bind(i64::from(limit))
-                    .fetch_all(connection)
-            })
-            .await
+        session.run(|connection| query_as(LATEST_POLICIES).bind(i64::from(limit)).fetch_all(connection)).await
     }
 
     pub(super) async fn publish_first_policy(
@@ -260,9 +235,7 @@ impl PostgresCatalogue {
 
     async fn begin_publishing(&self) -> Result<Session<Postgres>, CatalogueError> {
         let mut session = self.begin_session().await?;
-        session
-            .run(|connection| raw_sql(LOCK_POLICIES).execute(connection))
-            .await?;
+        session.run(|connection| raw_sql(LOCK_POLICIES).execute(connection)).await?;
         Ok(session)
     }
 
@@ -272,9 +245,7 @@ impl PostgresCatalogue {
 
     async fn begin_session(&self) -> Result<Session<Postgres>, CatalogueError> {
         let mut session = self.session().await?;
-        session
-            .begin(|connection| raw_sql(BEGIN).execute(connection))
-            .await?;
+        session.begin(|connection| raw_sql(BEGIN).execute(connection)).await?;
         Ok(session)
     }
 
@@ -284,8 +255,6 @@ impl PostgresCatalogue {
 }
 
 async fn commit(session: &mut Session<Postgres>) -> Result<(), CatalogueError> {
-    session
-        .commit(|connection| raw_sql("COMMIT").execute(connection))
-        .await?;
+    session.commit(|connection| raw_sql("COMMIT").execute(connection)).await?;
     Ok(())
 }

@@ -22,11 +22,7 @@ const PRODUCTS: &str = concat!(
     product_columns!(),
     " FROM products WHERE product_id = ANY($1) ORDER BY product_id FOR UPDATE"
 );
-const PRICES: &str = concat!(
-    "SELECT ",
-    price_columns!(),
-    " FROM prices WHERE product_id = ANY($1)"
-);
+const PRICES: &str = concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = ANY($1)");
 const SIGNALS: &str = "
     SELECT subject_kind, subject, kind, source, value::text, observed_at
     FROM signals WHERE subject_kind = 'product' AND subject = ANY($1)
@@ -105,10 +101,8 @@ impl PostgresTransaction {
         ids: &[ProductId],
     ) -> Result<Vec<Product>, CatalogueError> {
         let ids: Vec<&str> = ids.iter().map(ProductId::as_str).collect();
-        let records: Vec<ProductRecord> = self
-            .session
-            .run(|connection| query_as(PRODUCTS).bind(ids).fetch_all(connection))
-            .await?;
+        let records: Vec<ProductRecord> =
+            self.session.run(|connection| query_as(PRODUCTS).bind(ids).fetch_all(connection)).await?;
         read_all(records)
     }
 
@@ -127,24 +121,13 @@ impl PostgresTransaction {
         ids: &[ProductId],
     ) -> Result<Vec<StoredFacts>, CatalogueError> {
         let products = self.lock_products(ids).await?;
-        let ids: Vec<&str> = products
-            .iter()
-            .map(|product| product.product_id.as_str())
-            .collect();
-        let categories: Vec<&str> = products
-            .iter()
-            .filter_map(|product| product.category.as_deref())
-            .collect();
+        let ids: Vec<&str> = products.iter().map(|product| product.product_id.as_str()).collect();
+        let categories: Vec<&str> =
+            products.iter().filter_map(|product| product.category.as_deref()).collect();
         let signals = query_as(SIGNALS).bind(&ids).bind(&categories);
-        let signals: Vec<SignalRecord> = self
-            .session
-            .run(|connection| signals.fetch_all(connection))
-            .await?;
+        let signals: Vec<SignalRecord> = self.session.run(|connection| signals.fetch_all(connection)).await?;
         let prices = query_as(PRICES).bind(&ids);
-        let prices: Vec<PriceRecord> = self
-            .session
-            .run(|connection| prices.fetch_all(connection))
-            .await?;
+        let prices: Vec<PriceRecord> = self.session.run(|connection| prices.fetch_all(connection)).await?;
         Ok(assemble_facts(products, read_all(signals)?, read_all(prices)?))
     }
 
@@ -185,11 +168,8 @@ impl PostgresTransaction {
         cause: &str,
         now: DateTime<Utc>,
     ) -> Result<bool, CatalogueError> {
-        let removal = query(WRITE_REMOVAL)
-            .bind(id.as_str())
-            .bind(revision)
-            .bind(bounded_cause(cause))
-            .bind(now);
+        let removal =
+            query(WRITE_REMOVAL).bind(id.as_str()).bind(revision).bind(bounded_cause(cause)).bind(now);
         self.session.run(|connection| removal.execute(connection)).await?;
         // The price goes with its product.
         let delete = query("DELETE FROM products WHERE product_id = $1").bind(id.as_str());

@@ -43,11 +43,7 @@ macro_rules! price_columns {
 }
 use {price_columns, product_columns};
 
-const PRODUCT: &str = concat!(
-    "SELECT ",
-    product_columns!(),
-    " FROM products WHERE product_id = $1"
-);
+const PRODUCT: &str = concat!("SELECT ", product_columns!(), " FROM products WHERE product_id = $1");
 const PRICE: &str = concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = $1");
 const SIGNALS: &str = "
     SELECT subject_kind, subject, kind, source, value, observed_at
@@ -86,12 +82,8 @@ impl SqliteCatalogue {
     pub(super) async fn open(url: &str, settings: CatalogueSettings) -> Result<Self, CatalogueError> {
         let file = parse_url(url)?.busy_timeout(settings.statement_timeout);
         // Nothing is gained by closing a connection to a file, so connections have no greatest age.
-        let pool = || {
-            SqlitePoolOptions::new()
-                .max_lifetime(None)
-                .idle_timeout(None)
-                .test_before_acquire(false)
-        };
+        let pool =
+            || SqlitePoolOptions::new().max_lifetime(None).idle_timeout(None).test_before_acquire(false);
         // The wait for the writer is a wait for a lock.
         let writer = pool()
             .max_connections(1)
@@ -101,11 +93,7 @@ impl SqliteCatalogue {
             .max_connections(settings.max_connections)
             .acquire_timeout(settings.connect_timeout)
             .connect_lazy_with(file.read_only(true));
-        let catalogue = Self {
-            writer,
-            readers,
-            statement_timeout: settings.statement_timeout,
-        };
+        let catalogue = Self { writer, readers, statement_timeout: settings.statement_timeout };
         catalogue.migrate().await?;
         catalogue.check().await?;
         Ok(catalogue)
@@ -130,9 +118,7 @@ impl SqliteCatalogue {
 
     pub(super) async fn version(&self) -> Result<String, CatalogueError> {
         let mut session = self.reader().await?;
-        session
-            .run(|connection| query_scalar("SELECT sqlite_version()").fetch_one(connection))
-            .await
+        session.run(|connection| query_scalar("SELECT sqlite_version()").fetch_one(connection)).await
     }
 
     pub(super) async fn close(&self) {
@@ -144,25 +130,22 @@ impl SqliteCatalogue {
 
     pub(super) async fn product(&self, id: &ProductId) -> Result<Option<Product>, CatalogueError> {
         let mut session = self.reader().await?;
-        let record: Option<ProductRecord> = session
-            .run(|connection| query_as(PRODUCT).bind(id.as_str()).fetch_optional(connection))
-            .await?;
+        let record: Option<ProductRecord> =
+            session.run(|connection| query_as(PRODUCT).bind(id.as_str()).fetch_optional(connection)).await?;
         record.map(Product::try_from).transpose()
     }
 
     pub(super) async fn signals(&self, id: &ProductId) -> Result<Signals, CatalogueError> {
         let mut session = self.reader().await?;
-        let records: Vec<SignalRecord> = session
-            .run(|connection| query_as(SIGNALS).bind(id.as_str()).fetch_all(connection))
-            .await?;
+        let records: Vec<SignalRecord> =
+            session.run(|connection| query_as(SIGNALS).bind(id.as_str()).fetch_all(connection)).await?;
         Ok(Signals::of_product(read_all(records)?))
     }
 
     pub(super) async fn stored_price(&self, id: &ProductId) -> Result<Option<StoredPrice>, CatalogueError> {
         let mut session = self.reader().await?;
-        let record: Option<PriceRecord> = session
-            .run(|connection| query_as(PRICE).bind(id.as_str()).fetch_optional(connection))
-            .await?;
+        let record: Option<PriceRecord> =
+            session.run(|connection| query_as(PRICE).bind(id.as_str()).fetch_optional(connection)).await?;
         record.map(StoredPrice::try_from).transpose()
     }
 
@@ -170,9 +153,7 @@ impl SqliteCatalogue {
         let explanation =
             query_scalar("SELECT explanation FROM prices WHERE product_id = $1").bind(id.as_str());
         let mut session = self.reader().await?;
-        session
-            .run(|connection| explanation.fetch_optional(connection))
-            .await
+        session.run(|connection| explanation.fetch_optional(connection)).await
     }
 
     pub(super) async fn price_changes(
@@ -211,17 +192,13 @@ impl SqliteCatalogue {
 
     pub(super) async fn location_factors(&self) -> Result<HashMap<String, Decimal>, CatalogueError> {
         let mut session = self.reader().await?;
-        let rows = session
-            .run(|connection| query_as(LOCATION_FACTORS).fetch_all(connection))
-            .await?;
+        let rows = session.run(|connection| query_as(LOCATION_FACTORS).fetch_all(connection)).await?;
         location_factors(rows)
     }
 
     pub(super) async fn latest_policies(&self, limit: u32) -> Result<Vec<StoredPolicy>, CatalogueError> {
         let mut session = self.reader().await?;
-        session
-            .run(|connection| query_as(LATEST_POLICIES).bind(limit).fetch_all(connection))
-            .await
+        session.run(|connection| query_as(LATEST_POLICIES).bind(limit).fetch_all(connection)).await
     }
 
     pub(super) async fn publish_first_policy(
@@ -258,9 +235,7 @@ impl SqliteCatalogue {
     pub(super) async fn begin(&self) -> Result<SqliteTransaction, CatalogueError> {
         let mut session = self.writer().await?;
         // A transaction that began by reading could not become a writing one once another process has written.
-        session
-            .begin(|connection| raw_sql("BEGIN IMMEDIATE").execute(connection))
-            .await?;
+        session.begin(|connection| raw_sql("BEGIN IMMEDIATE").execute(connection)).await?;
         Ok(SqliteTransaction::new(session))
     }
 
@@ -308,8 +283,5 @@ fn parse_url(url: &str) -> Result<SqliteConnectOptions, CatalogueError> {
             }
         };
     }
-    Ok(SqliteConnectOptions::new()
-        .filename(path)
-        .synchronous(synchronous)
-        .foreign_keys(true))
+    Ok(SqliteConnectOptions::new().filename(path).synchronous(synchronous).foreign_keys(true))
 }

@@ -103,10 +103,8 @@ impl SqliteTransaction {
         ids: &[ProductId],
     ) -> Result<Vec<Product>, CatalogueError> {
         let ids = texts(ids.iter().map(ProductId::as_str))?;
-        let records: Vec<ProductRecord> = self
-            .session
-            .run(|connection| query_as(PRODUCTS).bind(ids).fetch_all(connection))
-            .await?;
+        let records: Vec<ProductRecord> =
+            self.session.run(|connection| query_as(PRODUCTS).bind(ids).fetch_all(connection)).await?;
         read_all(records)
     }
 
@@ -115,9 +113,7 @@ impl SqliteTransaction {
         products: &[Product],
         now: DateTime<Utc>,
     ) -> Result<(), CatalogueError> {
-        let put = query(PUT_PRODUCTS)
-            .bind(product_rows(products)?)
-            .bind(instant(now));
+        let put = query(PUT_PRODUCTS).bind(product_rows(products)?).bind(instant(now));
         self.session.run(|connection| put.execute(connection)).await?;
         Ok(())
     }
@@ -130,15 +126,9 @@ impl SqliteTransaction {
         let ids = texts(products.iter().map(|product| product.product_id.as_str()))?;
         let categories = texts(products.iter().filter_map(|product| product.category.as_deref()))?;
         let signals = query_as(SIGNALS).bind(&ids).bind(&categories);
-        let signals: Vec<SignalRecord> = self
-            .session
-            .run(|connection| signals.fetch_all(connection))
-            .await?;
+        let signals: Vec<SignalRecord> = self.session.run(|connection| signals.fetch_all(connection)).await?;
         let prices = query_as(PRICES).bind(&ids);
-        let prices: Vec<PriceRecord> = self
-            .session
-            .run(|connection| prices.fetch_all(connection))
-            .await?;
+        let prices: Vec<PriceRecord> = self.session.run(|connection| prices.fetch_all(connection)).await?;
         Ok(assemble_facts(products, read_all(signals)?, read_all(prices)?))
     }
 
@@ -195,9 +185,7 @@ impl SqliteTransaction {
     }
 
     pub(in super::super) async fn commit(&mut self) -> Result<(), CatalogueError> {
-        self.session
-            .commit(|connection| raw_sql("COMMIT").execute(connection))
-            .await?;
+        self.session.commit(|connection| raw_sql("COMMIT").execute(connection)).await?;
         Ok(())
     }
 }

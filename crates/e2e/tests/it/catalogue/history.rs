@@ -71,16 +71,8 @@ async fn history_is_read_newest_first_and_no_more_than_asked_for(catalogue: &Cat
         write(catalogue, &written.into_iter().collect::<Result<Vec<_>>>()?).await?;
     }
     let history = catalogue.price_changes(&kettle.product_id, 3).await?;
-    assert!(
-        history.iter().map(|change| change.revision).eq([12, 11, 10]),
-        "{history:?}"
-    );
-    assert!(
-        history
-            .iter()
-            .all(|change| change.product_id == kettle.product_id),
-        "{history:?}"
-    );
+    assert!(history.iter().map(|change| change.revision).eq([12, 11, 10]), "{history:?}");
+    assert!(history.iter().all(|change| change.product_id == kettle.product_id), "{history:?}");
     Ok(())
 }
 
@@ -91,12 +83,7 @@ async fn a_cause_that_is_too_long_is_cut_between_characters(catalogue: &Catalogu
     change.cause = "漢".repeat(MAX_CAUSE_CHARS + 1);
     write(catalogue, &[change]).await?;
     let history = catalogue.price_changes(&kettle.product_id, 1).await?;
-    assert!(
-        history
-            .iter()
-            .all(|change| change.cause == "漢".repeat(MAX_CAUSE_CHARS)),
-        "{history:?}"
-    );
+    assert!(history.iter().all(|change| change.cause == "漢".repeat(MAX_CAUSE_CHARS)), "{history:?}");
     Ok(())
 }
 
@@ -110,10 +97,7 @@ async fn sqlite_refuses_to_change_history() -> Result<()> {
     let mut connection = sqlx::SqliteConnection::connect(&url).await?;
     for statement in TAMPERING {
         let error = sqlx::query(statement).execute(&mut connection).await.unwrap_err();
-        assert!(
-            error.to_string().contains("price_changes is append-only"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("price_changes is append-only"), "{error}");
     }
     Ok(())
 }
@@ -125,15 +109,8 @@ async fn postgres_refuses_to_change_history() -> Result<()> {
     put(&catalogue, &[product("P-1")?]).await?;
     write(&catalogue, &[price_write(&product("P-1")?, 1, "50.00")?]).await?;
     for statement in TAMPERING.into_iter().chain(["TRUNCATE price_changes"]) {
-        let error = shared_postgres()
-            .await?
-            .execute(name, statement)
-            .await
-            .unwrap_err();
-        assert!(
-            format!("{error:#}").contains("price_changes is append-only"),
-            "{error:#}"
-        );
+        let error = shared_postgres().await?.execute(name, statement).await.unwrap_err();
+        assert!(format!("{error:#}").contains("price_changes is append-only"), "{error:#}");
     }
     Ok(())
 }

@@ -9,20 +9,12 @@ use tokio::task::JoinSet;
 use super::{failure, on_both_stores, product, put, sqlite_url};
 use crate::support::shared_postgres;
 
-on_both_stores!(
-    an_open_catalogue_says_what_it_is,
-    a_closed_catalogue_answers_with_a_transient_error
-);
+on_both_stores!(an_open_catalogue_says_what_it_is, a_closed_catalogue_answers_with_a_transient_error);
 
 async fn an_open_catalogue_says_what_it_is(catalogue: &Catalogue) -> Result<()> {
     catalogue.check().await?;
     assert!(["sqlite", "postgresql"].contains(&catalogue.kind()));
-    assert!(
-        catalogue
-            .version()
-            .await?
-            .starts_with(|first: char| first.is_ascii_digit())
-    );
+    assert!(catalogue.version().await?.starts_with(|first: char| first.is_ascii_digit()));
     Ok(())
 }
 
@@ -38,10 +30,7 @@ async fn open_many_times(url: &str) -> Result<()> {
     let mut opening = JoinSet::new();
     for _ in 0..12 {
         let url = url.to_owned();
-        let settings = CatalogueSettings {
-            max_connections: 2,
-            ..Default::default()
-        };
+        let settings = CatalogueSettings { max_connections: 2, ..Default::default() };
         opening.spawn(async move { Catalogue::open(&url, settings).await });
     }
     for catalogue in opening.join_all().await {
@@ -104,10 +93,7 @@ async fn the_path_of_a_sqlite_file_is_taken_as_it_is_written() -> Result<()> {
 #[tokio::test]
 async fn a_directory_that_is_not_there_is_no_transient_error() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let url = format!(
-        "sqlite://{}",
-        directory.path().join("absent/catalogue.db").display()
-    );
+    let url = format!("sqlite://{}", directory.path().join("absent/catalogue.db").display());
     let error = failure(Catalogue::open(&url, CatalogueSettings::default()).await)?;
     assert!(!error.is_transient(), "{error}");
     Ok(())
@@ -116,10 +102,7 @@ async fn a_directory_that_is_not_there_is_no_transient_error() -> Result<()> {
 #[tokio::test]
 async fn a_file_that_is_no_database_is_corrupt() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    std::fs::write(
-        directory.path().join("catalogue.db"),
-        "not a database. ".repeat(1_000),
-    )?;
+    std::fs::write(directory.path().join("catalogue.db"), "not a database. ".repeat(1_000))?;
     let error = failure(Catalogue::open(&sqlite_url(&directory), CatalogueSettings::default()).await)?;
     assert!(matches!(error, CatalogueError::Corrupt { .. }), "{error:?}");
     Ok(())
@@ -129,10 +112,7 @@ async fn a_file_that_is_no_database_is_corrupt() -> Result<()> {
 async fn a_sqlite_file_that_another_process_writes_is_a_transient_error() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let url = sqlite_url(&directory);
-    let settings = CatalogueSettings {
-        statement_timeout: Duration::from_millis(300),
-        ..Default::default()
-    };
+    let settings = CatalogueSettings { statement_timeout: Duration::from_millis(300), ..Default::default() };
     let ours = Catalogue::open(&url, settings).await?;
     let theirs = Catalogue::open(&url, settings).await?;
     let transaction = theirs.begin().await?;

@@ -43,17 +43,9 @@ async fn versions_have_no_gap_however_many_publish(catalogue: &Catalogue) -> Res
     let mut publishing = JoinSet::new();
     for number in 0..20 {
         let catalogue = catalogue.clone();
-        publishing.spawn(async move {
-            catalogue
-                .publish_policy(&policy(&number.to_string()), now())
-                .await
-        });
+        publishing.spawn(async move { catalogue.publish_policy(&policy(&number.to_string()), now()).await });
     }
-    let mut versions = publishing
-        .join_all()
-        .await
-        .into_iter()
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut versions = publishing.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
     versions.sort_unstable();
     assert_eq!(versions, (1..=20).collect::<Vec<i64>>());
     Ok(())
@@ -65,16 +57,9 @@ async fn the_first_policy_is_published_once(catalogue: &Catalogue) -> Result<()>
         let catalogue = catalogue.clone();
         publishing.spawn(async move { catalogue.publish_first_policy(&policy("default"), now()).await });
     }
-    publishing
-        .join_all()
-        .await
-        .into_iter()
-        .collect::<Result<(), _>>()?;
+    publishing.join_all().await.into_iter().collect::<Result<(), _>>()?;
     let published = catalogue.latest_policies(10).await?;
-    assert!(
-        published.iter().map(|policy| policy.version).eq([1]),
-        "{published:?}"
-    );
+    assert!(published.iter().map(|policy| policy.version).eq([1]), "{published:?}");
     Ok(())
 }
 
@@ -82,10 +67,7 @@ async fn the_first_policy_never_follows_another(catalogue: &Catalogue) -> Result
     catalogue.publish_policy(&policy("ours"), now()).await?;
     catalogue.publish_first_policy(&policy("default"), now()).await?;
     let published = catalogue.latest_policies(10).await?;
-    assert!(
-        published.iter().map(|policy| policy.name.as_str()).eq(["ours"]),
-        "{published:?}"
-    );
+    assert!(published.iter().map(|policy| policy.name.as_str()).eq(["ours"]), "{published:?}");
     Ok(())
 }
 
@@ -94,12 +76,6 @@ async fn policies_are_read_newest_first(catalogue: &Catalogue) -> Result<()> {
         catalogue.publish_policy(&policy(name), now()).await?;
     }
     let latest = catalogue.latest_policies(2).await?;
-    assert!(
-        latest
-            .iter()
-            .map(|policy| policy.name.as_str())
-            .eq(["three", "two"]),
-        "{latest:?}"
-    );
+    assert!(latest.iter().map(|policy| policy.name.as_str()).eq(["three", "two"]), "{latest:?}");
     Ok(())
 }

@@ -50,12 +50,7 @@ async fn a_price_comes_back_with_every_field_and_digit(catalogue: &Catalogue) ->
     let ids = std::slice::from_ref(&kettle.product_id);
     let facts = catalogue.begin().await?.lock_facts(ids).await?;
     assert_eq!(facts.len(), 1);
-    assert!(
-        facts
-            .iter()
-            .all(|facts| digits(&facts.price) == digits(&Some(&expected))),
-        "{facts:?}"
-    );
+    assert!(facts.iter().all(|facts| digits(&facts.price) == digits(&Some(&expected))), "{facts:?}");
     Ok(())
 }
 
@@ -66,10 +61,7 @@ async fn a_price_without_limits_comes_back_without(catalogue: &Catalogue) -> Res
     let written = price_write(&kettle, 1, "0.00")?;
     write(catalogue, std::slice::from_ref(&written)).await?;
     let read = catalogue.stored_price(&kettle.product_id).await?;
-    assert_eq!(
-        digits(&read.map(|price| price.entry)),
-        digits(&Some(written.entry))
-    );
+    assert_eq!(digits(&read.map(|price| price.entry)), digits(&Some(written.entry)));
     Ok(())
 }
 
@@ -86,10 +78,7 @@ async fn an_instant_comes_back_to_the_microsecond(catalogue: &Catalogue) -> Resu
         price.entry.valid_until = Some(written.parse::<DateTime<Utc>>()?);
         write(catalogue, &[price]).await?;
         let read = catalogue.stored_price(&kettle.product_id).await?;
-        assert_eq!(
-            read.and_then(|price| price.entry.valid_until),
-            Some(expected.parse()?)
-        );
+        assert_eq!(read.and_then(|price| price.entry.valid_until), Some(expected.parse()?));
     }
     Ok(())
 }
@@ -101,10 +90,7 @@ async fn an_explanation_comes_back_byte_for_byte(catalogue: &Catalogue) -> Resul
     let mut price = price_write(&kettle, 1, "49.90")?;
     price.explanation = written.to_owned();
     write(catalogue, &[price]).await?;
-    assert_eq!(
-        catalogue.explanation(&kettle.product_id).await?.as_deref(),
-        Some(written)
-    );
+    assert_eq!(catalogue.explanation(&kettle.product_id).await?.as_deref(), Some(written));
     Ok(())
 }
 
@@ -117,16 +103,10 @@ async fn an_older_revision_never_replaces_a_newer_one(catalogue: &Catalogue) -> 
         write(catalogue, &[late]).await?;
         let read = catalogue.stored_price(&kettle.product_id).await?;
         assert_eq!(digits(&read.map(|price| price.entry.list_price)), "Some(50.00)");
-        assert_eq!(
-            catalogue.explanation(&kettle.product_id).await?.as_deref(),
-            Some("{}")
-        );
+        assert_eq!(catalogue.explanation(&kettle.product_id).await?.as_deref(), Some("{}"));
     }
     let history = catalogue.price_changes(&kettle.product_id, 10).await?;
-    assert!(
-        history.iter().map(|change| change.revision).eq([5]),
-        "{history:?}"
-    );
+    assert!(history.iter().map(|change| change.revision).eq([5]), "{history:?}");
     Ok(())
 }
 
@@ -184,20 +164,14 @@ async fn the_revisions_of_a_product_grow_in_the_order_of_commits(catalogue: &Cat
             products.reverse();
         }
         writing.spawn(async move {
-            let ids: Vec<_> = products
-                .iter()
-                .map(|product| product.product_id.clone())
-                .collect();
+            let ids: Vec<_> = products.iter().map(|product| product.product_id.clone()).collect();
             let mut transaction = catalogue.begin().await?;
             let facts = transaction.lock_facts(&ids).await?;
             let revisions = transaction.next_revisions(facts.len()).await?;
             let mut writes = Vec::new();
             for (facts, revision) in facts.iter().zip(revisions) {
                 let known = facts.price.as_ref().map_or(0, |price| price.entry.revision);
-                assert!(
-                    known < revision,
-                    "{known} was committed before {revision} was drawn"
-                );
+                assert!(known < revision, "{known} was committed before {revision} was drawn");
                 let mut write = price_write(&facts.product, revision, &format!("{number}.00"))?;
                 write.previous_list_price = facts.price.as_ref().map(|price| price.entry.list_price);
                 writes.push(write);
@@ -223,20 +197,14 @@ async fn a_removed_products_revisions_are_not_given_to_its_successor(catalogue: 
     let mut last = 0;
     for _ in 0..3 {
         let mut transaction = catalogue.begin().await?;
-        transaction
-            .put_products(std::slice::from_ref(&kettle), now())
-            .await?;
+        transaction.put_products(std::slice::from_ref(&kettle), now()).await?;
         let drawn = transaction.next_revisions(2).await?;
         let [written, removed] = drawn[..] else {
             bail!("{drawn:?} are not two");
         };
         assert!(last < written && written < removed, "{drawn:?} after {last}");
-        transaction
-            .write_prices(&[price_write(&kettle, written, "49.90")?])
-            .await?;
-        transaction
-            .delete_product(&kettle.product_id, removed, "test", now())
-            .await?;
+        transaction.write_prices(&[price_write(&kettle, written, "49.90")?]).await?;
+        transaction.delete_product(&kettle.product_id, removed, "test", now()).await?;
         transaction.commit().await?;
         last = removed;
     }

@@ -18,9 +18,8 @@ on_both_stores!(
 );
 
 async fn a_product_comes_back_with_every_field_and_digit(catalogue: &Catalogue) -> Result<()> {
-    let attributes: Vec<String> = (0..32)
-        .map(|number| format!(r#""größe {number}":"“{number}\" \\ 漢字 🫖""#))
-        .collect();
+    let attributes: Vec<String> =
+        (0..32).map(|number| format!(r#""größe {number}":"“{number}\" \\ 漢字 🫖""#)).collect();
     let written = checked(&format!(
         r#"{{"product_id":"A-Z_1.2:3/4#5+6@7~8!","name":"Théière ' \" \\ % 🫖","category":"кухня","brand":"O'Neil",
             "currency":"EUR","base_price":49.90,"unit_cost":"0.000001","floor_price":0.10,
@@ -36,12 +35,7 @@ async fn a_product_comes_back_with_every_field_and_digit(catalogue: &Catalogue) 
 
 async fn amounts_keep_the_decimal_places_of_their_currency(catalogue: &Catalogue) -> Result<()> {
     let mut written = Vec::new();
-    for (currency, price) in [
-        ("JPY", "1200"),
-        ("USD", "50.00"),
-        ("BHD", "1.500"),
-        ("CLF", "1.0000"),
-    ] {
+    for (currency, price) in [("JPY", "1200"), ("USD", "50.00"), ("BHD", "1.500"), ("CLF", "1.0000")] {
         let product = checked(&format!(
             r#"{{"product_id":"{currency}","currency":"{currency}","base_price":{price},"floor_price":{price}}}"#
         ))?;
@@ -50,10 +44,7 @@ async fn amounts_keep_the_decimal_places_of_their_currency(catalogue: &Catalogue
     }
     put(catalogue, &written).await?;
     for product in written {
-        assert_eq!(
-            digits(&catalogue.product(&product.product_id).await?),
-            digits(&Some(product))
-        );
+        assert_eq!(digits(&catalogue.product(&product.product_id).await?), digits(&Some(product)));
     }
     Ok(())
 }
@@ -71,10 +62,7 @@ async fn what_is_not_there_is_none(catalogue: &Catalogue) -> Result<()> {
     assert_eq!(catalogue.latest_policies(10).await?, []);
 
     let mut transaction = catalogue.begin().await?;
-    assert_eq!(
-        transaction.lock_products(std::slice::from_ref(&absent)).await?,
-        []
-    );
+    assert_eq!(transaction.lock_products(std::slice::from_ref(&absent)).await?, []);
     assert_eq!(transaction.lock_facts(std::slice::from_ref(&absent)).await?, []);
     assert!(!transaction.delete_product(&absent, 1, "test", now()).await?);
     Ok(transaction.commit().await?)
@@ -88,10 +76,7 @@ async fn putting_a_product_again_replaces_it(catalogue: &Catalogue) -> Result<()
     put(catalogue, std::slice::from_ref(&kettle)).await?;
     kettle = checked(r#"{"product_id":"P-1","name":"Pot","currency":"JPY","base_price":1200}"#)?;
     put(catalogue, std::slice::from_ref(&kettle)).await?;
-    assert_eq!(
-        digits(&catalogue.product(&kettle.product_id).await?),
-        digits(&Some(kettle))
-    );
+    assert_eq!(digits(&catalogue.product(&kettle.product_id).await?), digits(&Some(kettle)));
     assert_eq!(catalogue.count_products().await?, 1);
     Ok(())
 }
@@ -129,14 +114,8 @@ async fn nothing_is_put_for_no_products(catalogue: &Catalogue) -> Result<()> {
 
 async fn identifiers_are_paged_in_the_order_of_their_bytes(catalogue: &Catalogue) -> Result<()> {
     // A dictionary would put a before B, and pass over the signs.
-    let in_order = [
-        "#9", "-a", "/", "A", "B", "P-10", "P-100", "P-2", "P_1", "a", "a!", "a-", "b", "~",
-    ];
-    put(
-        catalogue,
-        &products(in_order.iter().rev().map(ToString::to_string))?,
-    )
-    .await?;
+    let in_order = ["#9", "-a", "/", "A", "B", "P-10", "P-100", "P-2", "P_1", "a", "a!", "a-", "b", "~"];
+    put(catalogue, &products(in_order.iter().rev().map(ToString::to_string))?).await?;
     let mut read = Vec::new();
     loop {
         let page = catalogue.product_ids(read.last(), 4).await?;
@@ -155,11 +134,7 @@ async fn a_removed_product_is_gone_but_its_history_stays(catalogue: &Catalogue) 
     put(catalogue, std::slice::from_ref(&kettle)).await?;
     super::write(catalogue, &[super::price_write(&kettle, 1, "49.90")?]).await?;
     let mut transaction = catalogue.begin().await?;
-    assert!(
-        transaction
-            .delete_product(&kettle.product_id, 2, "product", now())
-            .await?
-    );
+    assert!(transaction.delete_product(&kettle.product_id, 2, "product", now()).await?);
     transaction.commit().await?;
 
     let id = &kettle.product_id;
@@ -169,18 +144,9 @@ async fn a_removed_product_is_gone_but_its_history_stays(catalogue: &Catalogue) 
     let history = catalogue.price_changes(id, 10).await?;
     let prices: Vec<_> = history
         .iter()
-        .map(|change| {
-            (
-                change.revision,
-                digits(&change.old_list_price),
-                digits(&change.new_list_price),
-            )
-        })
+        .map(|change| (change.revision, digits(&change.old_list_price), digits(&change.new_list_price)))
         .collect();
     let expected = [(2, "Some(49.90)", "None"), (1, "None", "Some(49.90)")];
-    assert_eq!(
-        prices,
-        expected.map(|(revision, old, new)| (revision, old.to_owned(), new.to_owned()))
-    );
+    assert_eq!(prices, expected.map(|(revision, old, new)| (revision, old.to_owned(), new.to_owned())));
     Ok(())
 }

@@ -52,19 +52,10 @@ async fn read(catalogue: &Catalogue) -> Result<Signals> {
 }
 
 async fn an_older_signal_never_replaces_a_newer_one(catalogue: &Catalogue) -> Result<()> {
-    assert_eq!(
-        put_signals(catalogue, &[own(SignalKind::StockLevel, "7", 2_000_000)?]).await?,
-        1
-    );
-    assert_eq!(
-        put_signals(catalogue, &[own(SignalKind::StockLevel, "9", 1_000_000)?]).await?,
-        0
-    );
+    assert_eq!(put_signals(catalogue, &[own(SignalKind::StockLevel, "7", 2_000_000)?]).await?, 1);
+    assert_eq!(put_signals(catalogue, &[own(SignalKind::StockLevel, "9", 1_000_000)?]).await?, 0);
     assert_eq!(digits(&read(catalogue).await?.stock_level), "Some(7)");
-    assert_eq!(
-        put_signals(catalogue, &[own(SignalKind::StockLevel, "5", 3_000_000)?]).await?,
-        1
-    );
+    assert_eq!(put_signals(catalogue, &[own(SignalKind::StockLevel, "5", 3_000_000)?]).await?, 1);
     assert_eq!(digits(&read(catalogue).await?.stock_level), "Some(5)");
     Ok(())
 }
@@ -105,16 +96,8 @@ async fn the_values_of_signals_keep_their_digits(catalogue: &Catalogue) -> Resul
         own(SignalKind::DemandIndex, "0.0000000000000000000000000001", 0)?,
         own(SignalKind::UnitCost, "12.345600", 0)?,
         competitor(Subject::Product("P-1".to_owned()), "Größer & Co", "0.00")?,
-        competitor(
-            Subject::Product("P-1".to_owned()),
-            "a",
-            "79228162514264337593543950335",
-        )?,
-        competitor(
-            Subject::Product("P-1".to_owned()),
-            "b",
-            "12345678901234567.890123456789",
-        )?,
+        competitor(Subject::Product("P-1".to_owned()), "a", "79228162514264337593543950335")?,
+        competitor(Subject::Product("P-1".to_owned()), "b", "12345678901234567.890123456789")?,
     ];
     assert_eq!(put_signals(catalogue, &batch).await?, 6);
     let expected = Signals::of_product(batch);
@@ -129,12 +112,7 @@ async fn a_products_own_signals_come_before_its_categorys(catalogue: &Catalogue)
         own(SignalKind::StockLevel, "7", 0)?,
         signal(category(), SignalKind::StockLevel, "100", 9)?,
         signal(category(), SignalKind::DemandIndex, "1.5", 0)?,
-        signal(
-            Subject::Category("garden".to_owned()),
-            SignalKind::UnitCost,
-            "1",
-            0,
-        )?,
+        signal(Subject::Category("garden".to_owned()), SignalKind::UnitCost, "1", 0)?,
         signal(Subject::Product("P-2".to_owned()), SignalKind::UnitCost, "2", 0)?,
         competitor(category(), "Acme", "10.00")?,
         competitor(category(), "Best", "20.00")?,
@@ -161,18 +139,8 @@ async fn facts_have_the_signals_that_reading_gives(catalogue: &Catalogue) -> Res
     put(catalogue, &products).await?;
     let batch = [
         own(SignalKind::StockLevel, "7", 0)?,
-        signal(
-            Subject::Category("kitchen".to_owned()),
-            SignalKind::StockLevel,
-            "100",
-            9,
-        )?,
-        signal(
-            Subject::Product("P-3".to_owned()),
-            SignalKind::DemandIndex,
-            "1.10",
-            0,
-        )?,
+        signal(Subject::Category("kitchen".to_owned()), SignalKind::StockLevel, "100", 9)?,
+        signal(Subject::Product("P-3".to_owned()), SignalKind::DemandIndex, "1.10", 0)?,
     ];
     put_signals(catalogue, &batch).await?;
     let ids = products.map(|product| product.product_id);
@@ -188,12 +156,7 @@ async fn facts_have_the_signals_that_reading_gives(catalogue: &Catalogue) -> Res
 
 async fn locations_have_their_latest_factor(catalogue: &Catalogue) -> Result<()> {
     let factor = |location: &str, value, microseconds| {
-        signal(
-            Subject::Location(location.to_owned()),
-            SignalKind::LocationFactor,
-            value,
-            microseconds,
-        )
+        signal(Subject::Location(location.to_owned()), SignalKind::LocationFactor, value, microseconds)
     };
     put_signals(catalogue, &[factor("NY", "1.10", 0)?, factor("LA", "0.95", 0)?]).await?;
     let mut elsewhere = factor("NY", "1.20", 1)?;

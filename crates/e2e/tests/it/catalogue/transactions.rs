@@ -23,20 +23,12 @@ on_both_stores!(
 async fn what_is_not_committed_is_rolled_back(catalogue: &Catalogue) -> Result<()> {
     let kettle = product("P-1")?;
     let mut transaction = catalogue.begin().await?;
-    transaction
-        .put_products(std::slice::from_ref(&kettle), now())
-        .await?;
-    transaction
-        .write_prices(&[price_write(&kettle, 1, "49.90")?])
-        .await?;
+    transaction.put_products(std::slice::from_ref(&kettle), now()).await?;
+    transaction.write_prices(&[price_write(&kettle, 1, "49.90")?]).await?;
     drop(transaction);
     // Whoever locks the product next waits for the end of the one before.
     let mut next = catalogue.begin().await?;
-    assert_eq!(
-        next.lock_products(std::slice::from_ref(&kettle.product_id))
-            .await?,
-        []
-    );
+    assert_eq!(next.lock_products(std::slice::from_ref(&kettle.product_id)).await?, []);
     next.commit().await?;
     assert_eq!(catalogue.price_changes(&kettle.product_id, 10).await?, []);
     Ok(())
@@ -57,10 +49,7 @@ async fn after_a_failed_statement_nothing_can_be_committed(catalogue: &Catalogue
     let unknown = price_write(&product("unknown")?, 1, "49.90")?;
     assert!(transaction.write_prices(&[unknown]).await.is_err());
     let outcome = transaction.commit().await;
-    assert!(
-        matches!(outcome, Err(CatalogueError::TransactionFailed)),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome, Err(CatalogueError::TransactionFailed)), "{outcome:?}");
     put(catalogue, &[product("P-2")?]).await?;
     assert_eq!(catalogue.product_ids(None, 10).await?, [product_id("P-2")?]);
     Ok(())
@@ -69,16 +58,9 @@ async fn after_a_failed_statement_nothing_can_be_committed(catalogue: &Catalogue
 async fn after_an_abandoned_statement_nothing_can_be_committed(catalogue: &Catalogue) -> Result<()> {
     let many = products((0..2_000).map(|number| format!("P-{number}")))?;
     let mut transaction = catalogue.begin().await?;
-    assert!(
-        timeout(Duration::ZERO, transaction.put_products(&many, now()))
-            .await
-            .is_err()
-    );
+    assert!(timeout(Duration::ZERO, transaction.put_products(&many, now())).await.is_err());
     let outcome = transaction.commit().await;
-    assert!(
-        matches!(outcome, Err(CatalogueError::TransactionFailed)),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome, Err(CatalogueError::TransactionFailed)), "{outcome:?}");
     put(catalogue, &[product("Q")?]).await?;
     assert_eq!(catalogue.product_ids(None, 10).await?, [product_id("Q")?]);
     Ok(())
@@ -96,9 +78,7 @@ async fn two_transactions_on_one_product_take_turns(catalogue: &Catalogue) -> Re
     let kettle = product("P-1")?;
     put(catalogue, std::slice::from_ref(&kettle)).await?;
     let mut first = catalogue.begin().await?;
-    first
-        .lock_products(std::slice::from_ref(&kettle.product_id))
-        .await?;
+    first.lock_products(std::slice::from_ref(&kettle.product_id)).await?;
 
     let (theirs, id) = (catalogue.clone(), kettle.product_id.clone());
     let mut second = tokio::spawn(async move {
@@ -155,9 +135,7 @@ async fn reading_does_not_wait_for_writing(catalogue: &Catalogue) -> Result<()> 
     let kettle = product("P-1")?;
     put(catalogue, std::slice::from_ref(&kettle)).await?;
     let mut transaction = catalogue.begin().await?;
-    transaction
-        .lock_products(std::slice::from_ref(&kettle.product_id))
-        .await?;
+    transaction.lock_products(std::slice::from_ref(&kettle.product_id)).await?;
     let mut renamed = kettle.clone();
     renamed.name = "Pot".to_owned();
     transaction.put_products(&[renamed], now()).await?;

@@ -21,10 +21,7 @@ async fn a_cut_breaks_connections_and_refuses_new_ones_until_it_is_restored() ->
 
     proxy.cut().await;
     ensure_closed(&mut connection).await?;
-    assert!(
-        TcpStream::connect(address).await.is_err(),
-        "a new connection is refused"
-    );
+    assert!(TcpStream::connect(address).await.is_err(), "a new connection is refused");
 
     proxy.restore().await?;
     assert_eq!(proxy.address(), address);
@@ -41,15 +38,9 @@ async fn a_stall_holds_everything_back_and_loses_nothing() -> Result<()> {
 
     proxy.stall();
     connection.write_all(b"b").await?;
-    assert!(
-        timeout(SILENCE, connection.read_u8()).await.is_err(),
-        "nothing comes back"
-    );
+    assert!(timeout(SILENCE, connection.read_u8()).await.is_err(), "nothing comes back");
     let mut newcomer = TcpStream::connect(proxy.address()).await?;
-    assert!(
-        timeout(SILENCE, echo(&mut newcomer, b"c")).await.is_err(),
-        "nor on a new connection"
-    );
+    assert!(timeout(SILENCE, echo(&mut newcomer, b"c")).await.is_err(), "nor on a new connection");
 
     proxy.restore().await?;
     assert_eq!(timeout(PATIENCE, connection.read_u8()).await??, b'b');
@@ -65,11 +56,7 @@ async fn a_slow_network_delays_each_way() -> Result<()> {
 
     let started = Instant::now();
     assert_eq!(echo(&mut connection, b"a").await?, b'a');
-    assert!(
-        started.elapsed() >= Duration::from_millis(100),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() >= Duration::from_millis(100), "{:?}", started.elapsed());
     Ok(())
 }
 
@@ -87,10 +74,7 @@ async fn a_dropped_proxy_listens_no_more() -> Result<()> {
     let address = proxy.address();
     drop(proxy);
     eventually("connections are refused", PATIENCE, async || {
-        ensure!(
-            TcpStream::connect(address).await.is_err(),
-            "a connection was accepted"
-        );
+        ensure!(TcpStream::connect(address).await.is_err(), "a connection was accepted");
         Ok(())
     })
     .await

@@ -13,22 +13,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_program_that_is_not_built_is_an_error_that_says_what_to_run() {
-    let message = ServiceProcess::start("pricing-nothing", &[], &[])
-        .unwrap_err()
-        .to_string();
+    let message = ServiceProcess::start("pricing-nothing", &[], &[]).unwrap_err().to_string();
     assert!(message.contains("pricing-nothing"), "{message}");
-    assert!(
-        message.ends_with("run `cargo build --workspace --bins` first"),
-        "{message}"
-    );
+    assert!(message.ends_with("run `cargo build --workspace --bins` first"), "{message}");
 }
 
 #[tokio::test]
 async fn terminate_returns_the_status_that_the_program_chose() -> Result<()> {
-    let mut process = shell(
-        "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.05; done",
-        &[],
-    )?;
+    let mut process = shell("trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.05; done", &[])?;
     wait_for_output(&process, "up\n").await?;
     assert_eq!(process.terminate(PATIENCE).await?.code(), Some(7));
     assert_eq!(process.output()?, "up\nbye\n");
@@ -39,20 +31,14 @@ async fn terminate_returns_the_status_that_the_program_chose() -> Result<()> {
 async fn terminate_is_an_error_when_the_program_does_not_end() -> Result<()> {
     let mut process = shell("trap '' TERM; echo up; while :; do sleep 0.05; done", &[])?;
     wait_for_output(&process, "up\n").await?;
-    let message = format!(
-        "{:#}",
-        process.terminate(Duration::from_millis(200)).await.unwrap_err()
-    );
+    let message = format!("{:#}", process.terminate(Duration::from_millis(200)).await.unwrap_err());
     assert!(message.contains("did not end within 200ms"), "{message}");
     process.kill()
 }
 
 #[tokio::test]
 async fn a_program_sees_its_own_configuration_only() -> Result<()> {
-    let mut process = shell(
-        "env | grep -v -e '^PWD=' -e '^SHLVL=' -e '^_='",
-        &[("PRICING_PORT", "1")],
-    )?;
+    let mut process = shell("env | grep -v -e '^PWD=' -e '^SHLVL=' -e '^_='", &[("PRICING_PORT", "1")])?;
     process.wait(PATIENCE).await?;
     let output = process.output()?;
     assert!(output.contains("PRICING_PORT=1\n"), "{output}");

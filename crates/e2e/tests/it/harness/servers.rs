@@ -16,10 +16,7 @@ async fn redis_keeps_acknowledged_writes_when_it_is_killed() -> Result<()> {
     let () = redis.connection().await?.set("price:P-100", "49.39").await?;
 
     redis.kill()?;
-    assert!(
-        redis.connection().await.is_err(),
-        "a killed server accepts no connection"
-    );
+    assert!(redis.connection().await.is_err(), "a killed server accepts no connection");
     redis.restart().await?;
 
     assert_eq!(redis.url(), url);
@@ -69,31 +66,13 @@ async fn databases_of_one_postgres_are_separate() -> Result<()> {
     let postgres = shared_postgres().await?;
     let url = postgres.create_database("separate_one").await?;
     postgres.create_database("separate_two").await?;
-    assert_eq!(
-        url,
-        format!("postgres://postgres@127.0.0.1:{}/separate_one", postgres.port())
-    );
+    assert_eq!(url, format!("postgres://postgres@127.0.0.1:{}/separate_one", postgres.port()));
 
-    postgres
-        .execute("separate_one", "CREATE TABLE products (id text)")
-        .await?;
-    postgres
-        .execute("separate_one", "INSERT INTO products VALUES ('P-100'), ('P-101')")
-        .await?;
-    assert_eq!(
-        postgres
-            .execute("separate_one", "SELECT id FROM products")
-            .await?,
-        "P-100\nP-101\n"
-    );
+    postgres.execute("separate_one", "CREATE TABLE products (id text)").await?;
+    postgres.execute("separate_one", "INSERT INTO products VALUES ('P-100'), ('P-101')").await?;
+    assert_eq!(postgres.execute("separate_one", "SELECT id FROM products").await?, "P-100\nP-101\n");
 
-    let message = format!(
-        "{:#}",
-        postgres
-            .execute("separate_two", "TABLE products")
-            .await
-            .unwrap_err()
-    );
+    let message = format!("{:#}", postgres.execute("separate_two", "TABLE products").await.unwrap_err());
     assert!(message.contains("does not exist"), "{message}");
     Ok(())
 }
@@ -101,21 +80,14 @@ async fn databases_of_one_postgres_are_separate() -> Result<()> {
 #[tokio::test]
 async fn a_database_name_that_needs_quoting_is_refused() -> Result<()> {
     let postgres = shared_postgres().await?;
-    assert!(
-        postgres
-            .create_database("x; DROP DATABASE postgres")
-            .await
-            .is_err()
-    );
+    assert!(postgres.create_database("x; DROP DATABASE postgres").await.is_err());
     Ok(())
 }
 
 #[tokio::test]
 async fn postgres_keeps_committed_rows_when_it_is_killed() -> Result<()> {
     let mut postgres = PostgresServer::start().await?;
-    postgres
-        .execute("postgres", "CREATE TABLE kept AS SELECT 42 AS answer")
-        .await?;
+    postgres.execute("postgres", "CREATE TABLE kept AS SELECT 42 AS answer").await?;
 
     postgres.kill()?;
     assert!(postgres.execute("postgres", "TABLE kept").await.is_err());

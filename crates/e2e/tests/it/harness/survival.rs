@@ -24,9 +24,7 @@ const LINGER_VARIABLE: &str = "HARNESS_TEST_LINGER";
 #[tokio::test]
 async fn a_server_survives_the_thread_that_started_it() -> Result<()> {
     let starter = thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(RedisServer::start())
     });
     let redis = starter.join().expect("the starting thread does not panic")?;
@@ -65,9 +63,7 @@ async fn a_test_process_that_is_killed_leaves_nothing_behind() -> Result<()> {
     })
     .await?;
     for port in ports(&servers)? {
-        TcpStream::connect(("127.0.0.1", port))
-            .await
-            .context("a server runs before the kill")?;
+        TcpStream::connect(("127.0.0.1", port)).await.context("a server runs before the kill")?;
     }
     process.kill()?;
     ensure_nothing_is_left(&servers).await
@@ -102,17 +98,11 @@ async fn inner_test_process_with_servers() -> Result<()> {
 fn inner_test_process(environment: &[(&str, &str)]) -> Result<ServiceProcess> {
     let name = "harness::survival::inner_test_process_with_servers";
     let this_binary = std::env::current_exe()?;
-    ServiceProcess::start_program(
-        &this_binary,
-        environment,
-        &["--exact", name, "--ignored", "--nocapture"],
-    )
+    ServiceProcess::start_program(&this_binary, environment, &["--exact", name, "--ignored", "--nocapture"])
 }
 
 async fn ensure_nothing_is_left(servers: &Value) -> Result<()> {
-    let service = servers["service"]
-        .as_u64()
-        .context("the report names the service")?;
+    let service = servers["service"].as_u64().context("the report names the service")?;
     let directories: Vec<PathBuf> = serde_json::from_value(servers["directories"].clone())?;
     eventually("every server and directory is gone", PATIENCE, async || {
         for port in ports(servers)? {
@@ -122,10 +112,7 @@ async fn ensure_nothing_is_left(servers: &Value) -> Result<()> {
         for directory in &directories {
             ensure!(!directory.exists(), "{} exists", directory.display());
         }
-        ensure!(
-            !Path::new(&format!("/proc/{service}")).exists(),
-            "process {service} runs"
-        );
+        ensure!(!Path::new(&format!("/proc/{service}")).exists(), "process {service} runs");
         Ok(())
     })
     .await

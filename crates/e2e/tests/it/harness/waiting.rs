@@ -28,20 +28,16 @@ async fn its_error_names_the_condition_and_the_last_failure() {
     })
     .await;
     let message = format!("{:#}", outcome.unwrap_err());
-    let expected = format!(
-        "waited 100ms in vain: pigs fly: pig {} is on the ground",
-        attempts.get()
-    );
+    let expected = format!("waited 100ms in vain: pigs fly: pig {} is on the ground", attempts.get());
     assert_eq!(message, expected);
 }
 
 #[tokio::test]
 async fn it_gives_up_on_an_attempt_that_hangs() {
     let started = Instant::now();
-    let outcome: Result<()> = eventually("an answer comes", Duration::from_millis(100), async || {
-        std::future::pending().await
-    })
-    .await;
+    let outcome: Result<()> =
+        eventually("an answer comes", Duration::from_millis(100), async || std::future::pending().await)
+            .await;
     assert!(format!("{:#}", outcome.unwrap_err()).ends_with("no attempt finished"));
     assert!(started.elapsed() < Duration::from_secs(5));
 }

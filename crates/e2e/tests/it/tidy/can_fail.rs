@@ -12,10 +12,7 @@ fn expect_complaint(complaints: &[String], texts: &[&str]) {
     assert_eq!(complaints.len(), 1, "expected one complaint, got {complaints:?}");
     let complaint = complaints.concat();
     for text in texts {
-        assert!(
-            complaint.contains(text),
-            "{complaint:?} does not contain {text:?}"
-        );
+        assert!(complaint.contains(text), "{complaint:?} does not contain {text:?}");
     }
 }
 
@@ -32,11 +29,7 @@ fn every_ban_complains_of_each_of_its_texts() {
             let path = format!("{}x/src/y.rs", ban.inside);
             expect_complaint(&complaints(&path, &bad), &["y.rs:2: ", text, ban.why]);
 
-            for commented in [
-                format!("// {text}"),
-                format!("/* \"{text}\" */"),
-                format!("x_{text}_x"),
-            ] {
+            for commented in [format!("// {text}"), format!("/* \"{text}\" */"), format!("x_{text}_x")] {
                 assert!(complaints(&path, &commented).is_empty(), "{commented}");
             }
             assert!(complaints(&path, &format!("#[cfg(test)]\nmod tests {{ {bad} }}")).is_empty());
@@ -73,35 +66,20 @@ fn an_arrow_that_goes_back_is_complained_of() {
         &complaints("health.rs", "use crate::{keys, reprice::{domain, x}};"),
         &["uses `reprice`"],
     );
-    expect_complaint(
-        &complaints("events/mod.rs", "fn f(x: &crate::jobs::X)"),
-        &["`events` uses `jobs`"],
-    );
+    expect_complaint(&complaints("events/mod.rs", "fn f(x: &crate::jobs::X)"), &["`events` uses `jobs`"]);
     expect_complaint(
         &complaints("domain/rule.rs", "use crate::{\n    unheard_of,\n};"),
         &["uses `unheard_of`"],
     );
     expect_complaint(&complaints("unheard_of.rs", ""), &["has no place in CORE_ROWS"]);
-    expect_complaint(
-        &complaints("redis.rs", "use super::reprice;"),
-        &["write `crate::`"],
-    );
-    expect_complaint(
-        &complaints("cache/l1.rs", "use super::super::reprice;"),
-        &["write `crate::`"],
-    );
+    expect_complaint(&complaints("redis.rs", "use super::reprice;"), &["write `crate::`"]);
+    expect_complaint(&complaints("cache/l1.rs", "use super::super::reprice;"), &["write `crate::`"]);
 
     for (file, text) in [
-        (
-            "cache/l1.rs",
-            "use crate::{cache::l2, keys, domain::{reprice, x}};",
-        ),
+        ("cache/l1.rs", "use crate::{cache::l2, keys, domain::{reprice, x}};"),
         ("cache/mod.rs", "// crate::reprice"),
         ("cache/l1.rs", "use super::l2;"),
-        (
-            "redis.rs",
-            "#[cfg(test)]\nmod tests { use super::*; use crate::reprice; }",
-        ),
+        ("redis.rs", "#[cfg(test)]\nmod tests { use super::*; use crate::reprice; }"),
         ("lib.rs", "pub use crate::reprice::x;"),
     ] {
         assert_eq!(complaints(file, text), [""; 0], "{file}: {text}");
@@ -112,26 +90,11 @@ fn an_arrow_that_goes_back_is_complained_of() {
 fn a_dependency_against_the_arrows_is_complained_of() {
     let complaints = |text: &str| complain_of_dependencies("crates/worker/Cargo.toml", text);
     let refused = "Cargo.toml:2: `worker` depends on `pricing-api`";
-    expect_complaint(
-        &complaints("[dependencies]\npricing-api.workspace = true"),
-        &[refused],
-    );
-    expect_complaint(
-        &complaints("[dev-dependencies]\npricing-api = { path = \"../api\" }"),
-        &[refused],
-    );
-    expect_complaint(
-        &complaints("[target.'cfg(unix)'.dependencies]\npricing-api = \"1\""),
-        &[refused],
-    );
-    expect_complaint(
-        &complaints("\n[dependencies.pricing-api]\nworkspace = true"),
-        &[refused],
-    );
-    expect_complaint(
-        &complaints("[dependencies]\nsqlx.workspace = true"),
-        &["depends on `sqlx`"],
-    );
+    expect_complaint(&complaints("[dependencies]\npricing-api.workspace = true"), &[refused]);
+    expect_complaint(&complaints("[dev-dependencies]\npricing-api = { path = \"../api\" }"), &[refused]);
+    expect_complaint(&complaints("[target.'cfg(unix)'.dependencies]\npricing-api = \"1\""), &[refused]);
+    expect_complaint(&complaints("\n[dependencies.pricing-api]\nworkspace = true"), &[refused]);
+    expect_complaint(&complaints("[dependencies]\nsqlx.workspace = true"), &["depends on `sqlx`"]);
     assert!(
         complaints("[dependencies]\npricing-core.workspace = true\nsqlx-like = \"1\"\n[features]\nsqlx = []")
             .is_empty()
@@ -141,14 +104,8 @@ fn a_dependency_against_the_arrows_is_complained_of() {
 #[test]
 fn an_empty_name_is_complained_of() {
     let complaints = |path: &str, text: &str| complain_of_names(&Source::new(path, text));
-    expect_complaint(
-        &complaints("crates/api/src/utils.rs", ""),
-        &["utils.rs:1: `utils` says nothing"],
-    );
-    expect_complaint(
-        &complaints("crates/api/src/models/x.rs", ""),
-        &["`models` says nothing"],
-    );
+    expect_complaint(&complaints("crates/api/src/utils.rs", ""), &["utils.rs:1: `utils` says nothing"]);
+    expect_complaint(&complaints("crates/api/src/models/x.rs", ""), &["`models` says nothing"]);
     expect_complaint(
         &complaints("crates/api/src/lib.rs", "\nmod helpers { }"),
         &["lib.rs:2: `helpers` says nothing"],
@@ -159,14 +116,8 @@ fn an_empty_name_is_complained_of() {
 #[test]
 fn a_missing_document_is_complained_of() {
     let complaints = |path: &str, text: &str| complain_of_missing_document(&Source::new(path, text));
-    expect_complaint(
-        &complaints("crates/api/src/lib.rs", "/// X\nmod x;"),
-        &["lib.rs:1: begin with `//!`"],
-    );
-    expect_complaint(
-        &complaints("crates/api/src/routes/mod.rs", ""),
-        &["mod.rs:1: begin with `//!`"],
-    );
+    expect_complaint(&complaints("crates/api/src/lib.rs", "/// X\nmod x;"), &["lib.rs:1: begin with `//!`"]);
+    expect_complaint(&complaints("crates/api/src/routes/mod.rs", ""), &["mod.rs:1: begin with `//!`"]);
     assert!(complaints("crates/api/src/lib.rs", "//! The API.").is_empty());
     assert!(complaints("crates/api/src/router.rs", "").is_empty());
 }
@@ -174,9 +125,6 @@ fn a_missing_document_is_complained_of() {
 #[test]
 fn a_directory_of_one_machine_is_complained_of() {
     let bad = ["\ncd /ro", "ot/x"].concat();
-    expect_complaint(
-        &complain_of_places("README.md", &bad),
-        &["README.md:2: a directory of one machine"],
-    );
+    expect_complaint(&complain_of_places("README.md", &bad), &["README.md:2: a directory of one machine"]);
     assert!(complain_of_places("README.md", "see docs/network/root.md").is_empty());
 }

@@ -10,9 +10,8 @@ pub(super) fn complain_of_length(source: &Source) -> Vec<String> {
         format!("{path}:1: {line_count} lines, allowed {MAX_FILE_LINES}: split it by what it speaks of")
     });
     let functions = source.functions().into_iter();
-    let long_functions = functions
-        .filter(|function| function.line_count > MAX_FUNCTION_LINES)
-        .map(|function| {
+    let long_functions =
+        functions.filter(|function| function.line_count > MAX_FUNCTION_LINES).map(|function| {
             format!(
                 "{path}:{}: `{}` has {} lines, allowed {MAX_FUNCTION_LINES}: give its parts names",
                 function.line, function.name, function.line_count
@@ -42,11 +41,7 @@ pub(super) fn complain_of_banned(ban: &Ban, source: &Source) -> Vec<String> {
         Found::Literals(beginnings) => source
             .literals
             .iter()
-            .filter(|literal| {
-                beginnings
-                    .iter()
-                    .any(|beginning| literal.text.starts_with(beginning))
-            })
+            .filter(|literal| beginnings.iter().any(|beginning| literal.text.starts_with(beginning)))
             .filter_map(|literal| complain(literal.offset, &literal.text))
             .collect(),
     }
@@ -61,10 +56,7 @@ pub(super) fn complain_of_core_arrows(source: &Source) -> Vec<String> {
         return Vec::new();
     }
     let Some(row) = core_row(module) else {
-        return vec![format!(
-            "{}:1: module `{module}` has no place in CORE_ROWS: give it one",
-            source.path
-        )];
+        return vec![format!("{}:1: module `{module}` has no place in CORE_ROWS: give it one", source.path)];
     };
     let complain = |offset: usize, used: &str| {
         let line = source.line_of(offset);
@@ -77,10 +69,7 @@ pub(super) fn complain_of_core_arrows(source: &Source) -> Vec<String> {
     let is_against_the_arrows =
         |used: &str| used != module && core_row(used).is_none_or(|other| other >= row);
     let mut complaints = Vec::new();
-    for offset in source
-        .find_word("crate::")
-        .filter(|offset| !source.is_test(*offset))
-    {
+    for offset in source.find_word("crate::").filter(|offset| !source.is_test(*offset)) {
         let used = first_names(source.code.get(offset..).unwrap_or_default());
         let against = used.into_iter().filter(|used| is_against_the_arrows(used));
         complaints.extend(against.map(|used| complain(offset, used)));
@@ -91,20 +80,10 @@ pub(super) fn complain_of_core_arrows(source: &Source) -> Vec<String> {
 
 /// `super::` that leaves the module would be an arrow that the rule above does not see.
 fn complain_of_hidden_arrows(source: &Source, inside: &str) -> Option<String> {
-    let depth = inside
-        .trim_end_matches(".rs")
-        .trim_end_matches("/mod")
-        .split('/')
-        .count();
+    let depth = inside.trim_end_matches(".rs").trim_end_matches("/mod").split('/').count();
     let leaving = "super::".repeat(depth);
-    let found = source
-        .find_word(&leaving)
-        .find(|offset| !source.is_test(*offset))?;
-    Some(format!(
-        "{}:{}: write `crate::` for `{leaving}`",
-        source.path,
-        source.line_of(found)
-    ))
+    let found = source.find_word(&leaving).find(|offset| !source.is_test(*offset))?;
+    Some(format!("{}:{}: write `crate::` for `{leaving}`", source.path, source.line_of(found)))
 }
 
 /// Of `crate::a::b` that is `a`, of `crate::{a, b::{c, d}}` it is `a` and `b`.
@@ -119,10 +98,7 @@ fn first_names(path: &str) -> Vec<&str> {
 }
 
 fn leading_name(text: &str) -> &str {
-    text.trim_start()
-        .split(|c| !is_name_char(c))
-        .next()
-        .unwrap_or_default()
+    text.trim_start().split(|c| !is_name_char(c)).next().unwrap_or_default()
 }
 
 /// What stands between the commas of a list in brackets, whose opening bracket is already read.
@@ -151,10 +127,7 @@ fn core_row(module: &str) -> Option<usize> {
 }
 
 pub(super) fn complain_of_names(source: &Source) -> Vec<String> {
-    let in_path = source
-        .path
-        .split('/')
-        .map(|part| (1, part.trim_end_matches(".rs")));
+    let in_path = source.path.split('/').map(|part| (1, part.trim_end_matches(".rs")));
     let declared = source.find_word("mod").map(|offset| {
         let name = leading_name(source.code.get(offset + "mod".len()..).unwrap_or_default());
         (source.line_of(offset), name)
@@ -190,11 +163,7 @@ pub(super) fn complain_of_dependencies(path: &str, manifest: &str) -> Vec<String
         if let Some(header) = line.strip_prefix('[') {
             let (section, table) = header.split_once("dependencies").unwrap_or(("no", ""));
             in_dependencies = section != "no" && table.starts_with(']');
-            name = table
-                .trim_start_matches('.')
-                .split(']')
-                .next()
-                .unwrap_or_default();
+            name = table.trim_start_matches('.').split(']').next().unwrap_or_default();
         } else if !in_dependencies {
             continue;
         }
@@ -216,11 +185,6 @@ pub(super) fn complain_of_places(path: &str, text: &str) -> Vec<String> {
     let lines = text.lines().enumerate();
     lines
         .filter(|(_, line)| places.iter().any(|place| line.contains(place)))
-        .map(|(index, _)| {
-            format!(
-                "{path}:{}: a directory of one machine: name it from the root",
-                index + 1
-            )
-        })
+        .map(|(index, _)| format!("{path}:{}: a directory of one machine: name it from the root", index + 1))
         .collect()
 }

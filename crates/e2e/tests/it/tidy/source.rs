@@ -39,11 +39,7 @@ pub(super) struct Function {
 
 impl Source {
     pub(super) fn new(path: &str, text: &str) -> Self {
-        let mut scanner = Scanner {
-            rest: text,
-            code: String::new(),
-            literals: Vec::new(),
-        };
+        let mut scanner = Scanner { rest: text, code: String::new(), literals: Vec::new() };
         scanner.run();
         let Scanner { code, literals, .. } = scanner;
         let test_parts = if is_test_file(path) {
@@ -53,13 +49,7 @@ impl Source {
                 .map(|(start, attribute)| start..item_end(&code, start + attribute.len()))
                 .collect()
         };
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-            code,
-            literals,
-            test_parts,
-        }
+        Self { path: path.to_owned(), text: text.to_owned(), code, literals, test_parts }
     }
 
     /// Whether the place in `code` is compiled for tests only.
@@ -76,15 +66,11 @@ impl Source {
     pub(super) fn find_word(&self, word: &str) -> impl Iterator<Item = usize> {
         let begins_name = word.starts_with(is_name_char);
         let ends_name = word.ends_with(is_name_char);
-        self.code
-            .match_indices(word)
-            .map(|(start, _)| start)
-            .filter(move |start| {
-                let joined_before = begins_name && before(&self.code, *start).ends_with(is_name_char);
-                let joined_after =
-                    ends_name && from(&self.code, start + word.len()).starts_with(is_name_char);
-                !joined_before && !joined_after
-            })
+        self.code.match_indices(word).map(|(start, _)| start).filter(move |start| {
+            let joined_before = begins_name && before(&self.code, *start).ends_with(is_name_char);
+            let joined_after = ends_name && from(&self.code, start + word.len()).starts_with(is_name_char);
+            !joined_before && !joined_after
+        })
     }
 
     pub(super) fn functions(&self) -> Vec<Function> {
@@ -92,17 +78,10 @@ impl Source {
             let name = from(&self.code, start + "fn".len()).trim_start();
             let name = name.chars().take_while(|c| is_name_char(*c)).collect();
             let line = self.line_of(start);
-            Function {
-                name,
-                line,
-                line_count: self.line_of(item_end(&self.code, start)) - line + 1,
-            }
+            Function { name, line, line_count: self.line_of(item_end(&self.code, start)) - line + 1 }
         };
         // `fn(A) -> B` is a type and has no name.
-        self.find_word("fn")
-            .map(function_at)
-            .filter(|function| !function.name.is_empty())
-            .collect()
+        self.find_word("fn").map(function_at).filter(|function| !function.name.is_empty()).collect()
     }
 }
 
@@ -277,20 +256,10 @@ fn literals_keep_their_text_and_line() {
 
 #[test]
 fn test_code_ends_where_its_item_ends() {
-    let source = Source::new(
-        "crates/core/src/x.rs",
-        "a;\n#[cfg(test)]\n#[path = \"y\"]\nmod tests { b; { c } }\nd;",
-    );
-    let is_test = |word| {
-        source
-            .find_word(word)
-            .map(|offset| source.is_test(offset))
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        [is_test("a"), is_test("b"), is_test("c"), is_test("d")],
-        [[false], [true], [true], [false]]
-    );
+    let source =
+        Source::new("crates/core/src/x.rs", "a;\n#[cfg(test)]\n#[path = \"y\"]\nmod tests { b; { c } }\nd;");
+    let is_test = |word| source.find_word(word).map(|offset| source.is_test(offset)).collect::<Vec<_>>();
+    assert_eq!([is_test("a"), is_test("b"), is_test("c"), is_test("d")], [[false], [true], [true], [false]]);
     assert!(Source::new("crates/core/src/x_tests.rs", "a;").is_test(0));
 }
 
