@@ -104,8 +104,9 @@ mod tests {
     #[test]
     fn a_path_cannot_be_taken_for_parameters() -> Result<()> {
         let scratch = tempfile::tempdir()?;
-        let data = DataDirectory::open(&scratch.path().join("50%?mode=ro"))?;
-        assert!(data.database_url().ends_with("/50%25%3Fmode=ro/catalogue.db"), "{}", data.database_url());
+        assert!(DataDirectory::open(&scratch.path().join("50?synchronous=full")).is_err());
+        let data = DataDirectory::open(&scratch.path().join("50%"))?;
+        assert!(data.database_url().ends_with("/50%/catalogue.db"), "{}", data.database_url());
         Ok(())
     }
 }

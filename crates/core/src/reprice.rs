@@ -11,7 +11,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::cache::{Cached, Filled, Found, PriceCache, ReadError, Tier};
+use crate::cache::{Cached, Filled, Found, PriceCache, PutMode, ReadError, Tier};
 use crate::catalogue::{
     Catalogue, CatalogueError, CatalogueTransaction, PriceWrite, StoredFacts, StoredPrice,
 };
@@ -52,7 +52,12 @@ pub struct PutSummary {
 
 /// Prices that are stored and not yet served.
 #[must_use = "stored prices are to be served"]
-pub struct StoredPrices(HashMap<ProductId, Arc<PriceEntry>>);
+pub struct StoredPrices {
+    /// Of products that had another one before: a fill may be on its way with that one.
+    updated: Vec<(ProductId, Cached)>,
+    /// Of new products, and those that stayed. Put only over older ones, which a crash or a removal left behind.
+    others: Vec<(ProductId, Cached)>,
+}
 
 /// Why nothing was written, or not everything was told.
 #[derive(Debug, thiserror::Error)]
@@ -134,22 +139,25 @@ impl Repricer {
         let now = Utc::now();
         let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
         let mut transaction = self.catalogue.begin().await?;
-        let (summary, changed) = compare(&transaction.lock_products(&ids).await?, products);
+        let known = transaction.lock_products(&ids).await?;
+        let (summary, changed) = compare(&known, products);
         transaction.put_products(&changed, now).await?;
         let changed: HashSet<&ProductId> = changed.iter().map(|product| &product.product_id).collect();
         let needs_price = |facts: &StoredFacts| changed.contains(&facts.product.product_id);
-        let prices = self.price_in(&mut transaction, &ids, needs_price, cause, now).await?;
+        let entries = self.price_in(&mut transaction, &ids, needs_price, cause, now).await?;
         transaction.commit().await?;
-        // Those that stay too: after a crash a price may be stored and not yet served.
-        Ok((summary, StoredPrices(prices)))
+        let known: HashSet<&ProductId> = known.iter().map(|product| &product.product_id).collect();
+        let prices = entries.into_iter().map(|(product_id, entry)| (product_id, Cached::Priced(entry)));
+        let (updated, others) =
+            prices.partition(|(product_id, _)| known.contains(product_id) && changed.contains(product_id));
+        Ok((summary, StoredPrices { updated, others }))
     }
 
     /// The second half: puts stored prices where they are served from.
     pub async fn serve(&self, prices: StoredPrices) -> Result<(), RepriceError> {
-        let products = prices.0.into_iter();
-        let products: Vec<(ProductId, Cached)> =
-            products.map(|(product_id, entry)| (product_id, Cached::Priced(entry))).collect();
-        Ok(self.cache.put_all(&products).await?)
+        self.cache.put_all(&prices.updated, PutMode::Insert).await?;
+        self.cache.put_all(&prices.others, PutMode::Replace).await?;
+        Ok(())
     }
 
     /// What [`put_products`](Self::put_products) would do, without doing it.
@@ -171,7 +179,7 @@ impl Repricer {
             !locked.is_empty() && transaction.delete_product(product_id, revision, cause, Utc::now()).await?;
         transaction.commit().await?;
         // Also when it was gone already: a first try may have died before Redis was told.
-        self.cache.put(product_id, Cached::Gone { revision }).await?;
+        self.cache.put_all(&[(product_id.clone(), Cached::Gone { revision })], PutMode::Insert).await?;
         Ok(deleted)
     }
 

@@ -4,10 +4,11 @@
 -- ARGV[1]  the entry's revision, 20 digits with leading zeros, so that text order is number order
 -- ARGV[2]  the entry as JSON, or '' for a product that is gone
 -- ARGV[3]  milliseconds until the entry expires
+-- ARGV[4]  'insert' to put it in any case, 'replace' to put it only where something older is
 --
--- Returns 1 if the entry was put, 0 if what is there is as new or newer.
+-- Returns 1 if the entry was put, 0 if not.
 local current = redis.call('GETRANGE', KEYS[1], 0, 19)
-if current ~= '' and current >= ARGV[1] then
+if current >= ARGV[1] or (current == '' and ARGV[4] == 'replace') then
   return 0
 end
 redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3])

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
 
-use super::Cached;
+use super::{Cached, PutMode};
 use crate::domain::product::ProductId;
 
 /// Prices in memory, the least useful evicted when it is full.
@@ -32,7 +32,10 @@ impl L1 {
     }
 
     /// Puts it unless something newer is there. The same revision confirms what is there.
-    pub(super) fn put(&self, product_id: &ProductId, cached: Cached) {
+    pub(super) fn put(&self, product_id: &ProductId, cached: Cached, mode: PutMode) {
+        if mode == PutMode::Replace && self.entries.peek(product_id).is_none() {
+            return;
+        }
         let revision = cached.revision();
         let held = Held { cached, confirmed_at: Instant::now() };
         let mut offered = Some(held);
@@ -68,7 +71,7 @@ mod tests {
         let l1 = L1::new(10, Duration::from_secs(60));
         let id = ProductId::parse("P-1").unwrap();
         for (revision, expected) in [(5, 5), (3, 5), (5, 5), (6, 6), (1, 6)] {
-            l1.put(&id, gone(revision));
+            l1.put(&id, gone(revision), PutMode::Insert);
             assert_eq!(l1.get("P-1"), Some(gone(expected)));
         }
         assert_eq!(l1.get("P-2"), None);
@@ -78,15 +81,26 @@ mod tests {
     fn an_entry_nobody_confirms_is_not_served() {
         let l1 = L1::new(10, Duration::ZERO);
         let id = ProductId::parse("P-1").unwrap();
-        l1.put(&id, gone(1));
+        l1.put(&id, gone(1), PutMode::Insert);
         assert_eq!(l1.get("P-1"), None);
+    }
+
+    #[test]
+    fn what_is_only_to_be_replaced_is_not_inserted() {
+        let l1 = L1::new(10, Duration::from_secs(60));
+        let id = ProductId::parse("P-1").unwrap();
+        l1.put(&id, gone(1), PutMode::Replace);
+        assert_eq!(l1.get("P-1"), None);
+        l1.put(&id, gone(2), PutMode::Insert);
+        l1.put(&id, gone(3), PutMode::Replace);
+        assert_eq!(l1.get("P-1"), Some(gone(3)));
     }
 
     #[test]
     fn it_stays_within_its_bound() {
         let l1 = L1::new(100, Duration::from_secs(60));
         for number in 0..10_000 {
-            l1.put(&ProductId::parse(&format!("P-{number}")).unwrap(), gone(1));
+            l1.put(&ProductId::parse(&format!("P-{number}")).unwrap(), gone(1), PutMode::Insert);
         }
         assert!(l1.len() <= 110, "{}", l1.len());
     }
@@ -98,7 +112,9 @@ mod tests {
         std::thread::scope(|scope| {
             for offset in 0..8 {
                 let (l1, id) = (&l1, &id);
-                scope.spawn(move || (0..1_000).for_each(|step| l1.put(id, gone(step * 8 + offset))));
+                scope.spawn(move || {
+                    (0..1_000).for_each(|step| l1.put(id, gone(step * 8 + offset), PutMode::Insert))
+                });
             }
         });
         assert_eq!(l1.get("P-1"), Some(gone(7_999)));

@@ -12,7 +12,7 @@ use metrics::Counter;
 use redis::Script;
 use redis::aio::ConnectionManager;
 
-use super::Cached;
+use super::{Cached, PutMode};
 use crate::domain::price::PriceEntry;
 use crate::domain::product::ProductId;
 use crate::keys::{Keys, PRICE_TTL};
@@ -64,16 +64,21 @@ impl L2 {
         if self.pause.is_on() {
             return;
         }
-        let put = self.put_batch(self.redis.reads(), &[(product_id.clone(), cached.clone())]).await;
+        let product = [(product_id.clone(), cached.clone())];
+        let put = self.put_batch(self.redis.reads(), &product, PutMode::Insert).await;
         if let Err(error) = put {
             self.failed(&error);
         }
     }
 
     /// Puts each unless Redis knows something as new. The first failure ends it; what was put stays.
-    pub(super) async fn put_all(&self, products: &[(ProductId, Cached)]) -> Result<(), RedisError> {
+    pub(super) async fn put_all(
+        &self,
+        products: &[(ProductId, Cached)],
+        mode: PutMode,
+    ) -> Result<(), RedisError> {
         for batch in products.chunks(PUT_BATCH) {
-            self.put_batch(self.redis.writes(), batch).await?;
+            self.put_batch(self.redis.writes(), batch, mode).await?;
         }
         Ok(())
     }
@@ -82,14 +87,19 @@ impl L2 {
         &self,
         mut connection: ConnectionManager,
         batch: &[(ProductId, Cached)],
+        mode: PutMode,
     ) -> redis::RedisResult<()> {
+        let mode = match mode {
+            PutMode::Insert => "insert",
+            PutMode::Replace => "replace",
+        };
         let mut pipeline = redis::pipe();
         for (product_id, cached) in batch {
             let Some((revision, body, ttl_ms)) = encode(cached) else {
                 continue;
             };
             let mut put = self.fenced_put.key(self.keys.price(product_id.as_str()));
-            pipeline.invoke_script(put.arg(revision).arg(body).arg(ttl_ms)).ignore();
+            pipeline.invoke_script(put.arg(revision).arg(body).arg(ttl_ms).arg(mode)).ignore();
         }
         let put = pipeline.query_async::<()>(&mut connection).await;
         match put {

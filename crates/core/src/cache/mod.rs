@@ -69,6 +69,16 @@ pub struct Found {
     pub tier: Tier,
 }
 
+/// Where an entry is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutMode {
+    /// Everywhere. A fill that has read an older revision then finds the newer one and gives way.
+    Insert,
+    /// Only where an older one is. For entries of which no older revision can be on its way: the caches keep what
+    /// is asked for, and a large import does not drive it out.
+    Replace,
+}
+
 /// Why there is no price.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -149,7 +159,7 @@ impl PriceCache {
         let key = product_id.clone();
         let found = self.flights.run(key, move || async move {
             if let Some(cached) = cache.l2.get(product_id.as_str()).await {
-                cache.put_l1(&product_id, cached.clone());
+                cache.put_l1(&product_id, cached.clone(), PutMode::Insert);
                 match cached {
                     Cached::Gone { .. } => return Err(ReadError::UnknownProduct),
                     Cached::Priced(entry) if entry.is_valid(now) && knows_policy(entry.policy_version) => {
@@ -178,7 +188,7 @@ impl PriceCache {
         let filled = fill(product_id.clone()).await;
         self.metrics.fill_duration.record(started.elapsed());
         let cached = filled?;
-        self.put_l1(&product_id, cached.clone());
+        self.put_l1(&product_id, cached.clone(), PutMode::Insert);
         // Redis being away costs the next process a fill, nothing more.
         self.l2.offer(&product_id, &cached).await;
         match cached {
@@ -187,23 +197,18 @@ impl PriceCache {
         }
     }
 
-    /// Puts what is known of a product in both caches, unless they know something as new.
-    pub async fn put(&self, product_id: &ProductId, cached: Cached) -> Result<(), RedisError> {
-        self.put_all(&[(product_id.clone(), cached)]).await
-    }
-
-    /// [`put`](Self::put) for many products, with one round trip for each [`l2::PUT_BATCH`] of them. Redis first:
-    /// what failed there is not served from memory either, so that a write that was refused is not half visible.
-    pub async fn put_all(&self, products: &[(ProductId, Cached)]) -> Result<(), RedisError> {
-        self.l2.put_all(products).await?;
+    /// Puts what is known of products in both caches, unless they know something as new. Redis first: what failed
+    /// there is not served from memory either, so that a write that was refused is not half visible.
+    pub async fn put_all(&self, products: &[(ProductId, Cached)], mode: PutMode) -> Result<(), RedisError> {
+        self.l2.put_all(products, mode).await?;
         for (product_id, cached) in products {
-            self.put_l1(product_id, cached.clone());
+            self.put_l1(product_id, cached.clone(), mode);
         }
         Ok(())
     }
 
-    fn put_l1(&self, product_id: &ProductId, cached: Cached) {
-        self.l1.put(product_id, cached);
+    fn put_l1(&self, product_id: &ProductId, cached: Cached, mode: PutMode) {
+        self.l1.put(product_id, cached, mode);
         self.metrics.l1_entries.set(u32::try_from(self.l1.len()).unwrap_or(u32::MAX));
     }
 

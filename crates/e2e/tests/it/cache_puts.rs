@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chrono::Utc;
-use pricing_core::cache::{Cached, PriceCache, ReadError, Tier};
+use pricing_core::cache::{Cached, PriceCache, PutMode, ReadError, Tier};
 use pricing_core::domain::money::Currency;
 use pricing_core::domain::price::PriceEntry;
 use pricing_core::domain::product::ProductId;
@@ -51,7 +51,7 @@ async fn an_older_revision_never_replaces_a_newer_one_in_redis() -> Result<()> {
     for (process, revision, expected) in
         [(&one, 9, 9), (&other, 3, 9), (&other, 10, 10), (&one, 9, 10), (&one, 100, 100)]
     {
-        process.put(&id, entry(revision)?).await?;
+        process.put_all(&[(id.clone(), entry(revision)?)], PutMode::Insert).await?;
         assert_eq!(found_in_redis(&redis).await?, Ok((expected, Tier::L2)));
     }
     Ok(())
@@ -66,7 +66,7 @@ async fn a_slow_fill_cannot_bring_back_a_product_that_is_gone() -> Result<()> {
     // The fill has read revision 5; before it is put, the product is removed with revision 6.
     let fill = move |id: ProductId| async move {
         let read = entry(5).map_err(|error| ReadError::Internal(error.to_string()));
-        let removed = gone.put(&id, Cached::Gone { revision: 6 }).await;
+        let removed = gone.put_all(&[(id.clone(), Cached::Gone { revision: 6 })], PutMode::Insert).await;
         removed.map_err(|error| ReadError::Internal(error.to_string()))?;
         read
     };
@@ -87,7 +87,9 @@ async fn many_puts_at_once_leave_the_newest_of_each() -> Result<()> {
         let (process, id) = (caches[usize::try_from(number % 3).unwrap_or(0)].clone(), id.clone());
         // In an order that is neither up nor down.
         let revision = (number * 7) % 300 + 1;
-        async move { Ok::<_, anyhow::Error>(process.put(&id, entry(revision)?).await?) }
+        async move {
+            Ok::<_, anyhow::Error>(process.put_all(&[(id.clone(), entry(revision)?)], PutMode::Insert).await?)
+        }
     });
     futures::future::try_join_all(puts).await?;
     assert_eq!(found_in_redis(&redis).await?, Ok((300, Tier::L2)));
@@ -99,12 +101,30 @@ async fn what_redis_forgets_between_two_puts_is_put_again() -> Result<()> {
     let redis = RedisServer::start().await?;
     let id = ProductId::parse("P-1")?;
     let process = cache(&redis)?;
-    process.put(&id, entry(1)?).await?;
+    process.put_all(&[(id.clone(), entry(1)?)], PutMode::Insert).await?;
     let mut connection = redis.connection().await?;
     // Scripts are gone too after a restart or a fail-over.
     redis::cmd("SCRIPT").arg("FLUSH").query_async::<()>(&mut connection).await?;
     redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await?;
-    process.put(&id, entry(2)?).await?;
+    process.put_all(&[(id.clone(), entry(2)?)], PutMode::Insert).await?;
     assert_eq!(found_in_redis(&redis).await?, Ok((2, Tier::L2)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_only_to_be_replaced_is_not_inserted() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let id = ProductId::parse("P-1")?;
+    let process = cache(&redis)?;
+    let not_there = Err(ReadError::Internal("not in redis".to_owned()));
+    for (revision, mode, expected) in [
+        (1, PutMode::Replace, not_there),
+        (2, PutMode::Insert, Ok((2, Tier::L2))),
+        (3, PutMode::Replace, Ok((3, Tier::L2))),
+        (2, PutMode::Replace, Ok((3, Tier::L2))),
+    ] {
+        process.put_all(&[(id.clone(), entry(revision)?)], mode).await?;
+        assert_eq!(found_in_redis(&redis).await?, expected, "{revision} {mode:?}");
+    }
     Ok(())
 }

@@ -17,14 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[tokio::test]
 async fn a_price_comes_from_the_database_then_from_memory_and_elsewhere_from_redis() -> Result<()> {
     let stores = Stores::start().await?;
-    // Written while no API looks, so that no cache knows it.
-    let first = stores.api().await?;
-    first.import("P-1,USD,51.99\n").await?;
-    drop(first);
-    let mut connection = stores.redis.connection().await?;
-    redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await?;
-
     let api = stores.api().await?;
+    api.import("P-1,USD,51.99\n").await?;
     let mut seen = Vec::new();
     for _ in 0..2 {
         let reply = api.price("P-1", false).await?;
@@ -47,7 +41,7 @@ async fn the_answer_is_the_tutorials_with_exact_digits() -> Result<()> {
     api.import("P-1,USD,51.99\nP-2,JPY,1250\nP-3,BHD,1.234\nP-4,USD,20\n").await?;
     assert_eq!(
         api.price("P-1", false).await?.text,
-        r#"{"product_id":"P-1","final_price":49.39,"base_price":51.99,"discount_rate":0,"source":"cache","currency":"USD","policy_version":1,"revision":1,"valid_until":null}"#
+        r#"{"product_id":"P-1","final_price":49.39,"base_price":51.99,"discount_rate":0,"source":"database","currency":"USD","policy_version":1,"revision":1,"valid_until":null}"#
     );
     let prime = api.price("P-1", true).await?.text;
     assert!(prime.contains(r#""final_price":46.92,"base_price":51.99,"discount_rate":0.05,"#), "{prime}");
@@ -105,10 +99,8 @@ async fn many_prices_come_each_with_its_own_result() -> Result<()> {
 #[tokio::test]
 async fn a_stampede_on_a_cold_product_is_one_fill() -> Result<()> {
     let stores = Stores::start().await?;
-    stores.api().await?.import("P-1,USD,51.99\n").await?;
-    let mut connection = stores.redis.connection().await?;
-    redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await?;
     let api = stores.api().await?;
+    api.import("P-1,USD,51.99\n").await?;
     let requests = (0..200).map(|_| api.price("P-1", false));
     let replies = futures::future::try_join_all(requests).await?;
     assert!(replies.iter().all(|reply| reply.body["final_price"] == json!(49.39)));
@@ -269,6 +261,7 @@ async fn with_redis_away_reads_go_on_and_writes_are_refused() -> Result<()> {
     let mut stores = Stores::start().await?;
     let api = stores.api().await?;
     api.import("P-1,USD,51.99\n").await?;
+    api.price("P-1", false).await?;
     stores.redis.kill()?;
     assert_eq!(api.price("P-1", false).await?.body["source"], json!("cache"));
     let product = json!({"currency": "USD", "base_price": 5});
@@ -302,9 +295,8 @@ async fn with_the_database_away_cached_reads_go_on_and_the_rest_says_when_to_ret
     let settings = [("PRICING_L1_CAPACITY", "1000")];
     let api = Api::start_with(&redis.url(), &database, &settings).await?;
     api.import("P-1,USD,51.99\nP-2,USD,10.00\n").await?;
+    api.price("P-1", false).await?;
     let other = Api::start(&redis.url(), &database).await?;
-    let mut connection = redis.connection().await?;
-    redis::cmd("DEL").arg("pricing:v1:price:P-2").query_async::<()>(&mut connection).await?;
     postgres.kill()?;
     assert_eq!(api.price("P-1", false).await?.header("x-cache"), Some("l1"));
     assert_eq!(other.price("P-1", false).await?.header("x-cache"), Some("l2"));
