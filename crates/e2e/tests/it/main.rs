@@ -7,6 +7,7 @@
 //! | `cache_puts` | the caches on a real Redis: what is newer stays |
 //! | `catalogue` | what both databases promise, run on both |
 //! | `catalogue_changes` | products put, imported, removed, explained; what bad input gets |
+//! | `command_line` | `pricing up`, and what people do with the command line |
 //! | `harness` | the harness does what the other tests rely on |
 //! | `price_read_path` | where a price is found, whose it is, and what happens when something is away |
 //! | `real_catalogue` | 20,000 products imported and asked for |
@@ -19,6 +20,7 @@
 mod cache_puts;
 mod catalogue;
 mod catalogue_changes;
+mod command_line;
 mod harness;
 mod price_read_path;
 mod real_catalogue;
