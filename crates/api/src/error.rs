@@ -57,8 +57,8 @@ pub enum ApiError {
     UnsupportedMediaType,
     /// The database or Redis does not answer.
     Unavailable {
-        /// Which, in words.
-        what: &'static str,
+        /// Which, in words, and what that means for the request.
+        reason: &'static str,
     },
     /// The answer took too long.
     Timeout,
@@ -111,7 +111,7 @@ impl ApiError {
             ReadError::UnknownProduct => Self::ProductNotFound { product_id: shorten(product_id) },
             ReadError::Unavailable(reason) => {
                 tracing::warn!(reason, "a price cannot be read");
-                Self::Unavailable { what: "the database" }
+                Self::Unavailable { reason: "the database does not answer" }
             }
             ReadError::Internal(reason) => Self::Internal { reason },
         }
@@ -164,8 +164,8 @@ impl ApiError {
                 let detail = "Content-Type must be text/csv or application/x-ndjson".to_owned();
                 ("/problems/unsupported-media-type", "Unsupported media type", detail, Vec::new())
             }
-            Self::Unavailable { what } => {
-                let detail = format!("{what} does not answer; try again later");
+            Self::Unavailable { reason } => {
+                let detail = format!("{reason}; try again later");
                 ("/problems/unavailable", "Not available now", detail, Vec::new())
             }
             Self::Timeout => {
@@ -186,12 +186,16 @@ impl From<RepriceError> for ApiError {
     fn from(error: RepriceError) -> Self {
         match error {
             RepriceError::Redis(error) => {
-                tracing::warn!(%error, "a write is refused: redis does not answer");
-                Self::Unavailable { what: "redis" }
+                tracing::warn!(%error, "a change is stored, and redis does not take it yet");
+                Self::Unavailable {
+                    reason: "the change is stored, but redis does not take it yet; sending it again does no harm",
+                }
             }
             RepriceError::Catalogue(error) if error.is_transient() => {
                 tracing::warn!(%error, "a write is refused: the database does not answer");
-                Self::Unavailable { what: "the database" }
+                Self::Unavailable {
+                    reason: "the database does not answer; what was being written is not stored",
+                }
             }
             other => Self::Internal { reason: other.to_string() },
         }

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use serde::Deserialize;
@@ -39,9 +40,33 @@ async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
     })
 }
 
+/// The product that a path names, decoded.
+pub(crate) struct ProductPath(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ProductPath {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(product_id)| Self(product_id)).map_err(|rejection| {
+            let allowed = "a product's identifier, percent-encoded UTF-8";
+            ApiError::field("product_id", rejection.body_text(), allowed).into_response()
+        })
+    }
+}
+
 /// The JSON of a body. If it does not fit, `expected` tells which fields do not.
 pub(crate) fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8], expected: &[Field]) -> Result<T, ApiError> {
+    if !is_object(body) {
+        // serde takes a list for an object, by the order of its fields.
+        return Err(ApiError::MalformedBody { reason: "the body is not a JSON object".to_owned() });
+    }
     serde_json::from_slice(body).map_err(|error| explain(body, &error, expected))
+}
+
+/// Whether a JSON text is that of an object, or of nothing at all.
+pub(crate) fn is_object(body: &[u8]) -> bool {
+    matches!(body.trim_ascii_start().first(), None | Some(b'{'))
 }
 
 /// A field of a JSON body, for error messages.

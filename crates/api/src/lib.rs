@@ -68,7 +68,7 @@ pub async fn run(
     };
     let catalogue = Catalogue::open(&config.shared.database_url, settings).await?;
     let policies = Policies::load(catalogue.clone()).await?;
-    let keys = Keys::new(&config.shared.key_prefix);
+    let keys = Keys::new(&config.shared.key_prefix, &catalogue.identity().await?);
     let (capacity, staleness) = (config.shared.l1_capacity, config.shared.l1_max_staleness);
     let cache = PriceCache::new(capacity, staleness, &redis, keys, metrics.clone());
     let repricer = Repricer {
@@ -77,8 +77,8 @@ pub async fn run(
         policies: policies.clone(),
         metrics: metrics.clone(),
     };
-    let health = Health { service: SERVICE, redis: redis.clone(), catalogue: Some(catalogue.clone()) };
-    let state = AppState { repricer, redis, health, metrics };
+    let health = Health { service: SERVICE, redis, catalogue: Some(catalogue.clone()) };
+    let state = AppState { repricer, health, metrics };
 
     let polling = tokio::spawn(policies.keep_fresh(shutdown.clone()));
     tracing::info!(address = %listener.local_addr()?, "the API is listening");

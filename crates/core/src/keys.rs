@@ -2,10 +2,11 @@
 //!
 //! | key | type | what | written by |
 //! |---|---|---|---|
-//! | `{prefix}price:{product_id}` | string | a revision of 20 digits, then a `PriceEntry` as JSON, or nothing for a product that is gone | fenced put only |
-//! | `price_changes` | channel | which products have a new price; a hint, never the truth | reprice |
+//! | `{prefix}{catalogue}:price:{product_id}` | string | a revision of 20 digits, then a `PriceEntry` as JSON, or nothing for a product that is gone | fenced put only |
+//! | `{prefix}{catalogue}:write_check` | string | nothing; lives for a second | a check that Redis takes writes |
 //!
-//! The prefix is `pricing:v1:` unless configured; the number changes when a stored shape does. Names that other
+//! `{catalogue}` is the identity of the database: another one, with revisions of its own, finds no prices of the
+//! first. The prefix is `pricing:v1:` unless configured; the number changes when a stored shape does. Names that other
 //! programs use carry no prefix. Every command names one key, so the schema works on Redis Cluster.
 
 use std::time::Duration;
@@ -23,19 +24,18 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Keys with this prefix.
-    pub fn new(prefix: impl Into<String>) -> Self {
-        Self { prefix: prefix.into() }
+    /// Keys with this prefix, for prices out of the catalogue with this identity.
+    pub fn new(prefix: &str, catalogue: &str) -> Self {
+        Self { prefix: format!("{prefix}{catalogue}:") }
     }
 
     /// A product's price entry.
     pub fn price(&self, product_id: &str) -> String {
         format!("{}price:{product_id}", self.prefix)
     }
-}
 
-impl Default for Keys {
-    fn default() -> Self {
-        Self::new(DEFAULT_PREFIX)
+    /// Written to see whether Redis takes writes.
+    pub fn write_check(&self) -> String {
+        format!("{}write_check", self.prefix)
     }
 }

@@ -123,13 +123,28 @@ async fn read(
 ) -> Result<PolicySnapshot, PolicySnapshotError> {
     let (stored, location_factors) =
         tokio::try_join!(catalogue.latest_policies(VERSIONS_KEPT), catalogue.location_factors())?;
-    let mut policies =
-        stored.iter().map(|stored| match known.and_then(|known| known.policy(stored.version)) {
-            Some(policy) => Ok(Arc::clone(policy)),
-            None => compile(stored),
-        });
-    let current = policies.next().ok_or(PolicySnapshotError::Missing)??;
-    let previous = policies.next().transpose()?;
+    let mut usable = Vec::new();
+    let mut problem = PolicySnapshotError::Missing;
+    for stored in &stored {
+        match known.and_then(|known| known.policy(stored.version)) {
+            Some(policy) => usable.push(Arc::clone(policy)),
+            None => match compile(stored) {
+                Ok(policy) => usable.push(policy),
+                // Published by a version of the engine that knows more. The newest usable one stays in use.
+                Err(error) => {
+                    tracing::error!(%error, "a published policy is passed over");
+                    problem = error;
+                }
+            },
+        }
+    }
+    let mut usable = usable.into_iter();
+    let current = usable.next().or_else(|| known.map(|known| Arc::clone(&known.current))).ok_or(problem)?;
+    let previous = usable.next().or_else(|| {
+        // Still in use until the products have moved on.
+        let known = known.map(|known| Arc::clone(&known.current));
+        known.filter(|known| known.version < current.version)
+    });
     Ok(PolicySnapshot { current, previous, location_factors })
 }
 

@@ -62,7 +62,7 @@ impl RedisConnection {
         })
     }
 
-    /// Whether the server takes writes.
+    /// Whether the server answers.
     pub async fn check(&self) -> Result<(), RedisError> {
         let mut connection = self.writes.clone();
         let ping = redis::cmd("PING");

@@ -6,10 +6,14 @@
 //! done, and doing it again repeats only the put.
 
 use std::collections::{HashMap, HashSet};
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
 use serde::Serialize;
+use tokio::task::JoinHandle;
 
 use crate::cache::{Cached, Filled, Found, PriceCache, PutMode, ReadError, Tier};
 use crate::catalogue::{
@@ -19,12 +23,16 @@ use crate::domain::explanation::Outcome;
 use crate::domain::policy::PricingPolicy;
 use crate::domain::price::{Facts, ListPrice, Previous, PriceEntry, price};
 use crate::domain::product::{Product, ProductId};
+use crate::keys::PRICE_TTL;
 use crate::policy_snapshot::{Policies, PolicySnapshotError};
 use crate::redis::RedisError;
 use crate::telemetry::metrics::Metrics;
 
 /// Products written in one transaction.
 pub const WRITE_BATCH: usize = 1_000;
+
+/// How long to wait before a put that Redis did not take is tried again.
+const SERVE_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Everything needed to make prices; cheap to clone.
 #[derive(Clone)]
@@ -51,8 +59,7 @@ pub struct PutSummary {
 }
 
 /// Prices that are stored and not yet served.
-#[must_use = "stored prices are to be served"]
-pub struct StoredPrices {
+struct StoredPrices {
     /// Of products that had another one before: a fill may be on its way with that one.
     updated: Vec<(ProductId, Cached)>,
     /// Of new products, and those that stayed. Put only over older ones, which a crash or a removal left behind.
@@ -65,9 +72,12 @@ pub enum RepriceError {
     /// The catalogue refused.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
-    /// Redis does not answer. The catalogue may have the change already; writing it again finishes it.
+    /// The catalogue has the change, and Redis does not take it yet. Writing it again does no harm.
     #[error(transparent)]
     Redis(#[from] RedisError),
+    /// The work did not come to its end: it panicked, or the process stops.
+    #[error("the work was interrupted")]
+    Interrupted,
     /// The policies cannot be read.
     #[error(transparent)]
     Policies(#[from] PolicySnapshotError),
@@ -123,28 +133,51 @@ impl Repricer {
     }
 
     /// Writes products, prices those that are new or changed, and serves the prices. At most [`WRITE_BATCH`].
-    pub async fn put_products(&self, products: &[Product], cause: &str) -> Result<PutSummary, RepriceError> {
-        let (summary, prices) = self.store_products(products, cause).await?;
-        self.serve(prices).await?;
-        Ok(summary)
+    ///
+    /// Goes on to the end even if the caller gives up waiting: what is stored has to be served.
+    pub async fn put_products(
+        &self,
+        products: Vec<Product>,
+        cause: &'static str,
+    ) -> Result<PutSummary, RepriceError> {
+        let repricer = self.clone();
+        to_the_end(async move {
+            let (summary, prices) = repricer.store_products(&products, cause).await?;
+            repricer.serve(prices).await?;
+            Ok(summary)
+        })
+        .await
     }
 
-    /// The first half of [`put_products`](Self::put_products): the catalogue has the products and their prices,
-    /// which are still to be [served](Self::serve).
-    pub async fn store_products(
+    /// [`put_products`](Self::put_products) that returns when the products are stored; their prices are then on the
+    /// way to where they are served from.
+    pub async fn put_products_early(
+        &self,
+        products: Vec<Product>,
+        cause: &'static str,
+    ) -> Result<(PutSummary, JoinHandle<Result<(), RepriceError>>), RepriceError> {
+        let repricer = self.clone();
+        to_the_end(async move {
+            let (summary, prices) = repricer.store_products(&products, cause).await?;
+            let serving = tokio::spawn(async move { repricer.serve(prices).await });
+            Ok((summary, serving))
+        })
+        .await
+    }
+
+    async fn store_products(
         &self,
         products: &[Product],
         cause: &str,
     ) -> Result<(PutSummary, StoredPrices), RepriceError> {
-        let now = Utc::now();
         let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
         let mut transaction = self.catalogue.begin().await?;
         let known = transaction.lock_products(&ids).await?;
         let (summary, changed) = compare(&known, products);
-        transaction.put_products(&changed, now).await?;
+        transaction.put_products(&changed, Utc::now()).await?;
         let changed: HashSet<&ProductId> = changed.iter().map(|product| &product.product_id).collect();
         let needs_price = |facts: &StoredFacts| changed.contains(&facts.product.product_id);
-        let entries = self.price_in(&mut transaction, &ids, needs_price, cause, now).await?;
+        let entries = self.price_in(&mut transaction, &ids, needs_price, cause).await?;
         transaction.commit().await?;
         let known: HashSet<&ProductId> = known.iter().map(|product| &product.product_id).collect();
         let prices = entries.into_iter().map(|(product_id, entry)| (product_id, Cached::Priced(entry)));
@@ -153,11 +186,26 @@ impl Repricer {
         Ok((summary, StoredPrices { updated, others }))
     }
 
-    /// The second half: puts stored prices where they are served from.
-    pub async fn serve(&self, prices: StoredPrices) -> Result<(), RepriceError> {
-        self.cache.put_all(&prices.updated, PutMode::Insert).await?;
-        self.cache.put_all(&prices.others, PutMode::Replace).await?;
-        Ok(())
+    async fn serve(&self, prices: StoredPrices) -> Result<(), RepriceError> {
+        self.serve_all(prices.updated, PutMode::Insert).await?;
+        self.serve_all(prices.others, PutMode::Replace).await
+    }
+
+    /// Puts what is stored where it is served from. If Redis does not take it, that is tried again until it does or
+    /// until what Redis holds instead has expired; the error says that the caller was not waiting for it.
+    async fn serve_all(&self, products: Vec<(ProductId, Cached)>, mode: PutMode) -> Result<(), RepriceError> {
+        let Err(error) = self.cache.put_all(&products, mode).await else { return Ok(()) };
+        let cache = self.cache.clone();
+        tokio::spawn(async move {
+            let given_up_at = tokio::time::Instant::now() + PRICE_TTL;
+            while tokio::time::Instant::now() < given_up_at {
+                tokio::time::sleep(SERVE_RETRY_PAUSE).await;
+                if cache.put_all(&products, PutMode::Insert).await.is_ok() {
+                    return;
+                }
+            }
+        });
+        Err(error.into())
     }
 
     /// What [`put_products`](Self::put_products) would do, without doing it.
@@ -169,18 +217,36 @@ impl Repricer {
     }
 
     /// Removes a product and its price everywhere; whether it was there.
-    pub async fn delete_product(&self, product_id: &ProductId, cause: &str) -> Result<bool, RepriceError> {
+    pub async fn delete_product(
+        &self,
+        product_id: ProductId,
+        cause: &'static str,
+    ) -> Result<bool, RepriceError> {
+        let repricer = self.clone();
+        to_the_end(async move { repricer.delete_and_tell(product_id, cause).await }).await
+    }
+
+    async fn delete_and_tell(&self, product_id: ProductId, cause: &str) -> Result<bool, RepriceError> {
         let mut transaction = self.catalogue.begin().await?;
-        let locked = transaction.lock_products(std::slice::from_ref(product_id)).await?;
-        let Some(revision) = transaction.next_revisions(1).await?.pop() else {
-            return Ok(false);
+        let locked = transaction.lock_products(std::slice::from_ref(&product_id)).await?;
+        let removal = if locked.is_empty() {
+            drop(transaction);
+            // A first try may have died before the caches were told. Only a removal that was recorded is told again:
+            // with a revision of its own it would win over a product that is being created at this moment.
+            let newest = self.catalogue.price_changes(&product_id, 1).await?.pop();
+            newest.filter(|change| change.new_list_price.is_none()).map(|change| change.revision)
+        } else {
+            let revision = transaction.next_revisions(1).await?.pop();
+            if let Some(revision) = revision {
+                transaction.delete_product(&product_id, revision, cause, Utc::now()).await?;
+            }
+            transaction.commit().await?;
+            revision
         };
-        let deleted =
-            !locked.is_empty() && transaction.delete_product(product_id, revision, cause, Utc::now()).await?;
-        transaction.commit().await?;
-        // Also when it was gone already: a first try may have died before Redis was told.
-        self.cache.put_all(&[(product_id.clone(), Cached::Gone { revision })], PutMode::Insert).await?;
-        Ok(deleted)
+        if let Some(revision) = removal {
+            self.serve_all(vec![(product_id, Cached::Gone { revision })], PutMode::Insert).await?;
+        }
+        Ok(!locked.is_empty())
     }
 
     async fn price_what_is_not_servable(
@@ -188,7 +254,7 @@ impl Repricer {
         ids: &[ProductId],
     ) -> Result<HashMap<ProductId, Arc<PriceEntry>>, RepriceError> {
         let mut transaction = self.catalogue.begin().await?;
-        let entries = self.price_in(&mut transaction, ids, |_| false, "fill", Utc::now()).await?;
+        let entries = self.price_in(&mut transaction, ids, |_| false, "fill").await?;
         transaction.commit().await?;
         Ok(entries)
     }
@@ -206,10 +272,11 @@ impl Repricer {
         ids: &[ProductId],
         needs_price: impl Fn(&StoredFacts) -> bool,
         cause: &str,
-        now: DateTime<Utc>,
     ) -> Result<HashMap<ProductId, Arc<PriceEntry>>, RepriceError> {
-        let policy = Arc::clone(self.policies.snapshot().current());
         let stored = transaction.lock_facts(ids).await?;
+        // Not before: the wait for the locks may have been long.
+        let now = Utc::now();
+        let policy = self.policy_for(&stored).await?;
         let mut entries = HashMap::with_capacity(ids.len());
         let mut changed = Vec::new();
         for facts in &stored {
@@ -239,6 +306,19 @@ impl Repricer {
         Ok(entries)
     }
 
+    /// The current policy, no older than that of any stored price: no product goes back to an earlier version.
+    async fn policy_for(&self, stored: &[StoredFacts]) -> Result<Arc<PricingPolicy>, RepriceError> {
+        let newest = stored
+            .iter()
+            .filter_map(|facts| facts.price.as_ref())
+            .map(|price| price.entry.policy_version)
+            .max();
+        if newest.is_some_and(|newest| newest > self.policies.snapshot().current().version) {
+            self.policies.refresh().await?;
+        }
+        Ok(Arc::clone(self.policies.snapshot().current()))
+    }
+
     fn count(&self, outcome: Outcome) {
         match outcome {
             Outcome::Priced => self.metrics.prices_made.increment(1),
@@ -247,17 +327,30 @@ impl Repricer {
     }
 }
 
+/// Runs work that has to come to its end once it has begun, whoever stops waiting for it.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, RepriceError>> + Send + 'static,
+) -> Result<T, RepriceError> {
+    tokio::spawn(work).await.map_err(|_| RepriceError::Interrupted)?
+}
+
 /// A product's new price beside the stored one.
 struct Computed<'a> {
     list_price: ListPrice<'a>,
     /// The new entry, with the stored revision until it gets its own.
     entry: PriceEntry,
     previous: Option<Previous>,
+    /// For the history; absent if it was in another currency.
+    old_list_price: Option<Decimal>,
     changed: bool,
 }
 
 fn compute<'a>(stored: &'a StoredFacts, policy: &'a PricingPolicy, now: DateTime<Utc>) -> Computed<'a> {
-    let previous = stored.price.as_ref().map(|price| previous(price, now));
+    let same_terms = |price: &&StoredPrice| {
+        (price.entry.currency, price.entry.base_price) == (stored.product.currency, stored.product.base_price)
+    };
+    // A new base price is the seller's decision, not a move of the market: nothing holds it back.
+    let previous = stored.price.as_ref().filter(same_terms).map(|price| previous(price, now));
     let facts = Facts { product: &stored.product, signals: &stored.signals, previous };
     let list_price = price(&facts, policy, now);
     let product = &stored.product;
@@ -274,7 +367,12 @@ fn compute<'a>(stored: &'a StoredFacts, policy: &'a PricingPolicy, now: DateTime
         valid_until: list_price.valid_until,
     };
     let changed = stored.price.as_ref().is_none_or(|price| price.entry != entry);
-    Computed { list_price, entry, previous, changed }
+    let old_list_price = stored
+        .price
+        .as_ref()
+        .filter(|price| price.entry.currency == product.currency)
+        .map(|price| price.entry.list_price);
+    Computed { list_price, entry, previous, old_list_price, changed }
 }
 
 impl Computed<'_> {
@@ -284,7 +382,7 @@ impl Computed<'_> {
             opening_price: self.previous.map_or(self.entry.list_price, |previous| previous.opening_price),
             opened_on: now.date_naive(),
             explanation: serde_json::to_string(&self.list_price.explanation)?,
-            previous_list_price: self.previous.map(|previous| previous.list_price),
+            previous_list_price: self.old_list_price,
             cause: cause.to_owned(),
             priced_at: now,
         })

@@ -1,7 +1,7 @@
 //! `GET /api/v1/products/{product_id}/explanation`: why a price is what it is.
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
@@ -17,10 +17,15 @@ use serde_json::value::RawValue;
 
 use super::price::check_shopper;
 use crate::error::{ApiError, Problem};
+use crate::extract::ProductPath;
 use crate::state::AppState;
+
+/// How often price and explanation are read until both are of one revision.
+const MAX_EXPLANATION_READS: usize = 5;
 
 /// A shopper for whom the quote is explained too; without a location, only the list price is.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ExplanationQuery {
     /// Where the shopper is.
@@ -89,7 +94,7 @@ pub(crate) struct QuoteExplanation<'a> {
         (status = 422, description = "A parameter is not allowed", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn explanation(
     State(state): State<AppState>,
-    Path(product_id): Path<String>,
+    ProductPath(product_id): ProductPath,
     query: Result<Query<ExplanationQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|rejection| {
@@ -137,14 +142,17 @@ async fn stored_explanation(
     let unknown = || ApiError::ProductNotFound { product_id: product_id.to_owned() };
     let id = ProductId::parse(product_id).map_err(|_| unknown())?;
     let catalogue = &state.repricer.catalogue;
-    let (product, stored, recorded) =
-        tokio::try_join!(catalogue.product(&id), catalogue.stored_price(&id), catalogue.explanation(&id))
+    for _ in 0..MAX_EXPLANATION_READS {
+        let stored = catalogue.stored_price(&id).await.map_err(RepriceError::from)?.ok_or_else(unknown)?;
+        let (product, recorded) = tokio::try_join!(catalogue.product(&id), catalogue.explanation(&id))
             .map_err(RepriceError::from)?;
-    product
-        .zip(stored)
-        .zip(recorded)
-        .map(|((product, stored), recorded)| (product, stored, recorded))
-        .ok_or_else(unknown)
+        let after = catalogue.stored_price(&id).await.map_err(RepriceError::from)?.ok_or_else(unknown)?;
+        if after.entry.revision == stored.entry.revision {
+            let (product, recorded) = product.zip(recorded).ok_or_else(unknown)?;
+            return Ok((product, stored, recorded));
+        }
+    }
+    Err(ApiError::Unavailable { reason: "the price is changing too fast to be explained" })
 }
 
 impl ExplanationQuery {

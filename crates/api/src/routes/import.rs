@@ -4,7 +4,6 @@
 //! the batch is stored, so a sender can be no faster than the database and memory stays bounded. A row that is
 //! refused is reported with its line and keeps no other row back. Importing a file again changes nothing.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use axum::Json;
@@ -14,7 +13,8 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
-use pricing_core::domain::diagnostic::Diagnostic;
+use indexmap::IndexMap;
+use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::domain::product::{Product, ProductId};
 use pricing_core::reprice::{PutSummary, RepriceError, WRITE_BATCH};
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// How to import.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ImportQuery {
     /// Check and compare only; nothing is written.
@@ -51,6 +52,8 @@ pub(crate) struct ImportAnswer {
     updated: u64,
     /// Products that were already like this.
     unchanged: u64,
+    /// Rows that a later row for the same product replaced before they were written.
+    superseded: u64,
     /// Rows that were refused.
     failed: u64,
     /// Whether nothing was written.
@@ -127,9 +130,9 @@ pub(crate) async fn import(
 /// An import under way.
 struct Import {
     state: AppState,
-    batch: Vec<Product>,
-    in_batch: HashSet<ProductId>,
-    /// The batch before this one, on its way to Redis while this one is read and stored.
+    /// The rows to write next; of a product that comes more than once among them, the last.
+    batch: IndexMap<ProductId, Product>,
+    /// The batch before, on its way to Redis while this one is read and stored.
     serving: Option<JoinHandle<Result<(), RepriceError>>>,
     answer: ImportAnswer,
 }
@@ -137,27 +140,21 @@ struct Import {
 impl Import {
     fn new(state: AppState, dry_run: bool) -> Self {
         let answer = ImportAnswer { dry_run, ..ImportAnswer::default() };
-        Self {
-            state,
-            batch: Vec::with_capacity(WRITE_BATCH),
-            in_batch: HashSet::new(),
-            serving: None,
-            answer,
-        }
+        Self { state, batch: IndexMap::with_capacity(WRITE_BATCH), serving: None, answer }
     }
 
     async fn take(&mut self, row: Row) -> Result<(), ApiError> {
         self.answer.rows += 1;
         let Row { line, draft } = row;
-        let product_id = draft.as_ref().ok().and_then(|draft| draft.product_id.clone());
+        let product_id = draft.as_ref().ok().and_then(|draft| draft.product_id.as_deref().map(shorten));
         match draft.and_then(|draft| draft.check()) {
             Ok(product) => {
-                // A product that comes twice is written twice, in order; within one batch the order is lost.
-                if self.batch.len() >= WRITE_BATCH || self.in_batch.contains(&product.product_id) {
+                if self.batch.insert(product.product_id.clone(), product).is_some() {
+                    self.answer.superseded += 1;
+                }
+                if self.batch.len() >= WRITE_BATCH {
                     self.write_batch().await?;
                 }
-                self.in_batch.insert(product.product_id.clone());
-                self.batch.push(product);
             }
             Err(errors) => self.refuse(RowErrors { line, product_id, errors }),
         }
@@ -178,29 +175,26 @@ impl Import {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let repricer = self.state.repricer.clone();
+        let products: Vec<Product> = self.batch.drain(..).map(|(_, product)| product).collect();
+        let repricer = &self.state.repricer;
         let PutSummary { created, updated, unchanged } = if self.answer.dry_run {
-            repricer.compare_products(&self.batch).await?
+            repricer.compare_products(&products).await?
         } else {
-            let (summary, prices) = repricer.store_products(&self.batch, "import").await?;
+            self.state.metrics.rows_imported.increment(products.len() as u64);
+            let (summary, serving) = repricer.put_products_early(products, "import").await?;
             self.served().await?;
-            self.serving = Some(tokio::spawn(async move { repricer.serve(prices).await }));
+            self.serving = Some(serving);
             summary
         };
         self.answer.created += created;
         self.answer.updated += updated;
         self.answer.unchanged += unchanged;
-        self.state.metrics.rows_imported.increment(self.batch.len() as u64);
-        self.batch.clear();
-        self.in_batch.clear();
         Ok(())
     }
 
     /// Waits until the batch before is in Redis.
     async fn served(&mut self) -> Result<(), ApiError> {
-        let Some(serving) = self.serving.take() else {
-            return Ok(());
-        };
+        let Some(serving) = self.serving.take() else { return Ok(()) };
         let served = serving.await.map_err(|error| ApiError::Internal { reason: error.to_string() })?;
         Ok(served?)
     }

@@ -313,6 +313,9 @@ impl NdjsonReader {
     }
 
     fn keep(&mut self, text: &[u8]) {
+        // Some editors begin a file with a byte order mark.
+        let begins = self.line == 1 && self.text.is_empty() && !self.too_long;
+        let text = if begins { text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text) } else { text };
         if self.text.len() + text.len() > MAX_ROW_BYTES {
             self.too_long = true;
             self.text.clear();
@@ -328,6 +331,8 @@ impl NdjsonReader {
         } else if self.text.trim_ascii().is_empty() {
             self.text.clear();
             return None;
+        } else if !crate::extract::is_object(&self.text) {
+            Err(vec![Diagnostic::new("row", "is not a JSON object", "a product as a JSON object")])
         } else {
             serde_json::from_slice(&self.text).map_err(|error| {
                 vec![Diagnostic::new("row", format!("cannot be read: {error}"), "a product as a JSON object")]

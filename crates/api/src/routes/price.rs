@@ -102,8 +102,15 @@ pub(crate) async fn price(
     let request: PriceRequest<'_> = parse_json(&body, PRICE_FIELDS)?;
     let asked = request.check()?;
     let now = Utc::now();
-    let found = state.repricer.read(&request.product_id, now).await;
-    let found = found.map_err(|error| ApiError::of_read(error, &request.product_id))?;
+    let read = async || {
+        let found = state.repricer.read(&request.product_id, now).await;
+        found.map_err(|error| ApiError::of_read(error, &request.product_id))
+    };
+    let mut found = read().await?;
+    if !state.repricer.policies.knows(found.entry.policy_version) {
+        // Two policies were published between the look-up and now.
+        found = read().await?;
+    }
     let detail = detail(&state, &found, &asked, now)?;
     let body =
         serde_json::to_vec(&detail).map_err(|error| ApiError::Internal { reason: error.to_string() })?;
@@ -126,7 +133,7 @@ pub(crate) fn detail<'a>(
     let policy: &PricingPolicy = snapshot
         .policy(entry.policy_version)
         // Two newer ones were published since the look-up; asking again finds a new price.
-        .ok_or(ApiError::Unavailable { what: "the policy of this price" })?;
+        .ok_or(ApiError::Unavailable { reason: "the policies are changing" })?;
     let shopper = Shopper { location_factor: snapshot.location_factor(shopper.location), ..*shopper };
     let quote = quote(entry, policy, &shopper, now, None);
     if quote.failed_rules > 0 {

@@ -1,7 +1,7 @@
 //! `/api/v1/products/{product_id}`: one product of the catalogue.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
@@ -9,7 +9,7 @@ use pricing_core::domain::product::{Product, ProductDraft, ProductId};
 use serde::Serialize;
 
 use crate::error::{ApiError, Problem};
-use crate::extract::{BoundedBody, MAX_BODY_BYTES};
+use crate::extract::{BoundedBody, MAX_BODY_BYTES, ProductPath, is_object};
 use crate::state::AppState;
 
 /// What putting a product did.
@@ -55,7 +55,7 @@ pub(crate) struct ProductSchema {
         (status = 404, description = "No such product", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
-    Path(product_id): Path<String>,
+    ProductPath(product_id): ProductPath,
 ) -> Result<Json<Product>, ApiError> {
     let not_found = || ApiError::ProductNotFound { product_id: product_id.clone() };
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
@@ -75,12 +75,12 @@ pub(crate) async fn get(
         (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn put(
     State(state): State<AppState>,
-    Path(product_id): Path<String>,
+    ProductPath(product_id): ProductPath,
     BoundedBody(body): BoundedBody<MAX_BODY_BYTES>,
 ) -> Result<Response, ApiError> {
     let product = read_product(&product_id, &body)?;
     state.require_redis().await?;
-    let summary = state.repricer.put_products(std::slice::from_ref(&product), "product put").await?;
+    let summary = state.repricer.put_products(vec![product], "product put").await?;
     let (status, result) = match summary {
         summary if summary.created > 0 => (StatusCode::CREATED, "created"),
         summary if summary.updated > 0 => (StatusCode::OK, "updated"),
@@ -98,16 +98,19 @@ pub(crate) async fn put(
         (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
-    Path(product_id): Path<String>,
+    ProductPath(product_id): ProductPath,
 ) -> Result<StatusCode, ApiError> {
     let not_found = || ApiError::ProductNotFound { product_id: product_id.clone() };
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
     state.require_redis().await?;
-    let deleted = state.repricer.delete_product(&id, "product deleted").await?;
+    let deleted = state.repricer.delete_product(id, "product deleted").await?;
     if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(not_found()) }
 }
 
 fn read_product(product_id: &str, body: &[u8]) -> Result<Product, ApiError> {
+    if !is_object(body) {
+        return Err(ApiError::MalformedBody { reason: "the body is not a JSON object".to_owned() });
+    }
     let mut draft: ProductDraft = serde_json::from_slice(body).map_err(|error| {
         let reason = format!("the body cannot be read: {error}");
         // JSON, but not a product: a field that does not exist, or one of the wrong type.

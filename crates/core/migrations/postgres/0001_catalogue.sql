@@ -89,3 +89,12 @@ CREATE TABLE applied_events (
 
 -- Revisions of prices. A sequence never gives a number twice, whatever is rolled back or removed.
 CREATE SEQUENCE price_revisions AS BIGINT;
+
+-- Tells this catalogue from every other one. Caches keep prices apart by it, as revisions of two catalogues cannot be
+-- compared. Give a catalogue that was restored from a backup a new one: its revisions may have been given out before.
+CREATE TABLE catalogue_identity (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    identity TEXT NOT NULL
+);
+
+INSERT INTO catalogue_identity (only_row, identity) VALUES (1, substr(md5(random()::text || clock_timestamp()::text), 1, 16));

@@ -96,3 +96,12 @@ CREATE TABLE price_revisions (
 ) STRICT;
 
 INSERT INTO price_revisions (only_row, last_revision) VALUES (1, 0);
+
+-- Tells this catalogue from every other one. Caches keep prices apart by it, as revisions of two catalogues cannot be
+-- compared. Give a catalogue that was restored from a backup a new one: its revisions may have been given out before.
+CREATE TABLE catalogue_identity (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    identity TEXT NOT NULL
+) STRICT;
+
+INSERT INTO catalogue_identity (only_row, identity) VALUES (1, lower(hex(randomblob(8))));

@@ -7,7 +7,12 @@
 -- ARGV[4]  'insert' to put it in any case, 'replace' to put it only where something older is
 --
 -- Returns 1 if the entry was put, 0 if not.
-local current = redis.call('GETRANGE', KEYS[1], 0, 19)
+local current = redis.pcall('GETRANGE', KEYS[1], 0, 19)
+if type(current) == 'table' or not string.match(current, '^%d*$') then
+  -- Somebody else's value: it is in the way, and no price.
+  redis.call('DEL', KEYS[1])
+  current = ''
+end
 if current >= ARGV[1] or (current == '' and ARGV[4] == 'replace') then
   return 0
 end

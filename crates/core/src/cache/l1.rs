@@ -31,6 +31,11 @@ impl L1 {
         (held.confirmed_at.elapsed() < self.max_staleness).then_some(held.cached)
     }
 
+    /// The revision that is held, however old the word of it.
+    pub(super) fn revision(&self, product_id: &str) -> Option<i64> {
+        self.entries.peek(product_id).map(|held| held.cached.revision())
+    }
+
     /// Puts it unless something newer is there. The same revision confirms what is there.
     pub(super) fn put(&self, product_id: &ProductId, cached: Cached, mode: PutMode) {
         if mode == PutMode::Replace && self.entries.peek(product_id).is_none() {

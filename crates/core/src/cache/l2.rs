@@ -21,6 +21,9 @@ use crate::redis::{RedisConnection, RedisError};
 /// Entries put in one round trip.
 pub(super) const PUT_BATCH: usize = 500;
 
+/// How long Redis may take to show that it takes writes.
+const WRITE_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long reads leave Redis alone after it failed.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 
@@ -95,11 +98,15 @@ impl L2 {
         };
         let mut pipeline = redis::pipe();
         for (product_id, cached) in batch {
+            // An entry that has expired meanwhile is nobody's price any more.
             let Some((revision, body, ttl_ms)) = encode(cached) else {
                 continue;
             };
             let mut put = self.fenced_put.key(self.keys.price(product_id.as_str()));
             pipeline.invoke_script(put.arg(revision).arg(body).arg(ttl_ms).arg(mode)).ignore();
+        }
+        if pipeline.is_empty() {
+            return Ok(());
         }
         let put = pipeline.query_async::<()>(&mut connection).await;
         match put {
@@ -111,9 +118,28 @@ impl L2 {
         }
     }
 
+    /// Whether Redis takes writes: one that is full or has lost its replicas answers and does not.
+    pub(super) async fn check_writable(&self) -> Result<(), RedisError> {
+        let mut connection = self.redis.writes();
+        let mut write = redis::cmd("SET");
+        write.arg(self.keys.write_check()).arg("").arg("PX").arg(1_000);
+        let twice = async {
+            // The first command after a break finds the broken connection; the second, a new one.
+            match write.query_async::<()>(&mut connection).await {
+                Err(error) if error.is_io_error() => write.query_async(&mut connection).await,
+                other => other,
+            }
+        };
+        let answer = tokio::time::timeout(WRITE_CHECK_TIMEOUT, twice).await;
+        Ok(answer
+            .map_err(|_| redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??)
+    }
+
     fn failed(&self, error: &redis::RedisError) {
         self.errors.increment(1);
-        if self.pause.start() {
+        if !(error.is_io_error() || error.is_timeout()) {
+            tracing::warn!(%error, "redis refuses a command; the read goes on without it");
+        } else if self.pause.start() {
             tracing::warn!(%error, "redis does not answer; reads go on without it");
         }
     }

@@ -158,7 +158,10 @@ impl PriceCache {
         let cache = self.clone();
         let key = product_id.clone();
         let found = self.flights.run(key, move || async move {
-            if let Some(cached) = cache.l2.get(product_id.as_str()).await {
+            // After a fail-over Redis may know less than this process; then the catalogue decides.
+            let known = cache.l1.revision(product_id.as_str()).unwrap_or(0);
+            let in_redis = cache.l2.get(product_id.as_str()).await;
+            if let Some(cached) = in_redis.filter(|cached| cached.revision() >= known) {
                 cache.put_l1(&product_id, cached.clone(), PutMode::Insert);
                 match cached {
                     Cached::Gone { .. } => return Err(ReadError::UnknownProduct),
@@ -197,14 +200,17 @@ impl PriceCache {
         }
     }
 
-    /// Puts what is known of products in both caches, unless they know something as new. Redis first: what failed
-    /// there is not served from memory either, so that a write that was refused is not half visible.
+    /// Whether Redis takes writes now.
+    pub async fn check_writable(&self) -> Result<(), RedisError> {
+        self.l2.check_writable().await
+    }
+
+    /// Puts what is known of products in both caches, unless they know something as new.
     pub async fn put_all(&self, products: &[(ProductId, Cached)], mode: PutMode) -> Result<(), RedisError> {
-        self.l2.put_all(products, mode).await?;
         for (product_id, cached) in products {
             self.put_l1(product_id, cached.clone(), mode);
         }
-        Ok(())
+        self.l2.put_all(products, mode).await
     }
 
     fn put_l1(&self, product_id: &ProductId, cached: Cached, mode: PutMode) {

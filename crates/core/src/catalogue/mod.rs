@@ -113,6 +113,11 @@ impl Catalogue {
         on_store!(self, store => store.version().await)
     }
 
+    /// Tells this catalogue from every other one.
+    pub async fn identity(&self) -> Result<String, CatalogueError> {
+        on_store!(self, store => store.identity().await)
+    }
+
     /// Waits for what is running and closes every connection. Later calls fail.
     pub async fn close(&self) {
         on_store!(self, store => store.close().await);

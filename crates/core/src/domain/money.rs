@@ -9,8 +9,8 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// The largest amount the engine takes: twelve digits before the decimal point, in the currency's main unit.
-pub const MAX_AMOUNT: Decimal = Decimal::from_parts(0xD4A5_0FFF, 0xE8, 0, false, 0);
+/// Amounts have at most twelve digits before the decimal point, in the currency's main unit: they are below this.
+pub const AMOUNT_LIMIT: Decimal = Decimal::from_parts(0xD4A5_1000, 0xE8, 0, false, 0);
 
 /// Decimal places a unit cost may have: suppliers quote fractions of a cent.
 pub const MAX_COST_SCALE: u32 = 6;
@@ -81,7 +81,7 @@ pub enum AmountError {
         /// How many decimal places are allowed.
         max_scale: u32,
     },
-    /// Beyond [`MAX_AMOUNT`].
+    /// Not below [`AMOUNT_LIMIT`].
     #[error("\"{0}\" is too large")]
     TooLarge(String),
 }
@@ -177,8 +177,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn max_amount_is_twelve_nines() {
-        assert_eq!(MAX_AMOUNT.to_string(), "999999999999");
+    fn amounts_have_twelve_digits() {
+        assert_eq!(AMOUNT_LIMIT.to_string(), "1000000000000");
     }
 
     #[test]

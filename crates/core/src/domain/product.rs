@@ -48,7 +48,9 @@ impl ProductId {
     /// Whether [`parse`](Self::parse) would take the text; allocates nothing.
     pub fn is_valid(written: &str) -> bool {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/#+@~!".contains(&byte);
-        (1..=MAX_PRODUCT_ID_BYTES).contains(&written.len()) && written.bytes().all(allowed)
+        let fits = (1..=MAX_PRODUCT_ID_BYTES).contains(&written.len()) && written.bytes().all(allowed);
+        // Taken by the route of imports.
+        fits && written != "import"
     }
 
     /// The identifier's text.

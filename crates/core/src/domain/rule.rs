@@ -246,7 +246,7 @@ impl Rule {
         if moved <= Decimal::ZERO {
             return Err(RuleError::NotAboveZero(moved));
         }
-        if moved > super::money::MAX_AMOUNT {
+        if moved >= super::money::AMOUNT_LIMIT {
             return Err(RuleError::TooLarge);
         }
         Ok(Some(moved))

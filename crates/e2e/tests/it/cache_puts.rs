@@ -9,7 +9,7 @@ use pricing_core::cache::{Cached, PriceCache, PutMode, ReadError, Tier};
 use pricing_core::domain::money::Currency;
 use pricing_core::domain::price::PriceEntry;
 use pricing_core::domain::product::ProductId;
-use pricing_core::keys::Keys;
+use pricing_core::keys::{DEFAULT_PREFIX, Keys};
 use pricing_core::redis::RedisConnection;
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_e2e::RedisServer;
@@ -17,7 +17,13 @@ use rust_decimal::Decimal;
 
 fn cache(redis: &RedisServer) -> Result<PriceCache> {
     let connection = RedisConnection::open(&redis.url())?;
-    Ok(PriceCache::new(100, Duration::from_secs(60), &connection, Keys::default(), Metrics::new("test")))
+    Ok(PriceCache::new(
+        100,
+        Duration::from_secs(60),
+        &connection,
+        Keys::new(DEFAULT_PREFIX, "test"),
+        Metrics::new("test"),
+    ))
 }
 
 fn entry(revision: i64) -> Result<Cached> {

@@ -68,7 +68,7 @@ async fn an_import_takes_the_good_rows_and_reports_the_bad_ones() -> Result<()> 
     let dry = api.client.send(dry).await?;
     assert_eq!(
         counts(&dry),
-        json!({"rows": 6, "created": 3, "updated": 0, "unchanged": 0, "failed": 3}),
+        json!({"rows": 6, "created": 2, "updated": 0, "unchanged": 0, "superseded": 1, "failed": 3}),
         "{}",
         dry.text
     );
@@ -77,7 +77,7 @@ async fn an_import_takes_the_good_rows_and_reports_the_bad_ones() -> Result<()> 
     let real = api.import_as("text/csv; charset=utf-8", csv).await?;
     assert_eq!(
         counts(&real),
-        json!({"rows": 6, "created": 2, "updated": 1, "unchanged": 0, "failed": 3}),
+        json!({"rows": 6, "created": 2, "updated": 0, "unchanged": 0, "superseded": 1, "failed": 3}),
         "{}",
         real.text
     );
@@ -90,7 +90,7 @@ async fn an_import_takes_the_good_rows_and_reports_the_bad_ones() -> Result<()> 
     let ndjson = api.import_as("application/x-ndjson", ndjson).await?;
     assert_eq!(
         counts(&ndjson),
-        json!({"rows": 3, "created": 1, "updated": 0, "unchanged": 0, "failed": 2}),
+        json!({"rows": 3, "created": 1, "updated": 0, "unchanged": 0, "superseded": 0, "failed": 2}),
         "{}",
         ndjson.text
     );
@@ -110,7 +110,7 @@ fn refused_rows(reply: &HttpReply) -> Vec<String> {
 
 fn counts(reply: &HttpReply) -> Value {
     let mut counts = serde_json::Map::new();
-    for name in ["rows", "created", "updated", "unchanged", "failed"] {
+    for name in ["rows", "created", "updated", "unchanged", "superseded", "failed"] {
         counts.insert(name.to_owned(), reply.body[name].clone());
     }
     Value::Object(counts)
@@ -143,6 +143,7 @@ const BAD_REQUESTS: &[(&str, &str, &str, u16, &str)] = &[
     ("POST", "/api/v1/price", "", 400, "malformed-body"),
     ("POST", "/api/v1/price", "{", 400, "malformed-body"),
     ("POST", "/api/v1/price", "[]", 400, "malformed-body"),
+    ("POST", "/api/v1/price", r#"["P-1","NY",null,null,null]"#, 400, "malformed-body"),
     ("POST", "/api/v1/price", "{}", 422, "invalid-request"),
     ("POST", "/api/v1/price", r#"{"product_id":"P-1"}"#, 422, "invalid-request"),
     ("POST", "/api/v1/price", r#"{"product_id":5,"user_location":"NY"}"#, 422, "invalid-request"),
@@ -228,6 +229,9 @@ const BAD_REQUESTS: &[(&str, &str, &str, u16, &str)] = &[
     ("PUT", "/api/v1/products/%7Bx%7D", r#"{"currency":"USD","base_price":1}"#, 422, "invalid-request"),
     ("GET", "/api/v1/products/P-1", "", 404, "product-not-found"),
     ("DELETE", "/api/v1/products/P-1", "", 404, "product-not-found"),
+    ("PUT", "/api/v1/products/P-1", r#"["P-1"]"#, 400, "malformed-body"),
+    ("GET", "/api/v1/products/%FF", "", 422, "invalid-request"),
+    ("POST", "/api/v1/products/import?dry-run=true", "x", 422, "invalid-request"),
     ("POST", "/api/v1/products/import", "x", 415, "unsupported-media-type"),
     ("POST", "/api/v1/products/import?dry_run=perhaps", "x", 422, "invalid-request"),
 ];

@@ -11,6 +11,7 @@
 //! | `harness` | the harness does what the other tests rely on |
 //! | `price_read_path` | where a price is found, whose it is, and what happens when something is away |
 //! | `real_catalogue` | 20,000 products imported and asked for |
+//! | `stale_caches` | no cache wins over the catalogue, whatever happened to either |
 //! | `stores_agree` | SQLite and PostgreSQL give the same prices; stored prices can be computed again |
 //! | `support` | what tests of several modules share; no tests |
 //! | `tidy` | the house rules; needs no server |
@@ -24,6 +25,7 @@ mod command_line;
 mod harness;
 mod price_read_path;
 mod real_catalogue;
+mod stale_caches;
 mod stores_agree;
 mod support;
 mod tidy;

@@ -41,8 +41,13 @@ impl Store {
         let catalogue = Catalogue::open(url, CatalogueSettings::default()).await?;
         let metrics = Metrics::new("test");
         let connection = RedisConnection::open(&redis.url())?;
-        let cache =
-            PriceCache::new(10, Duration::from_secs(60), &connection, Keys::new(prefix), metrics.clone());
+        let cache = PriceCache::new(
+            10,
+            Duration::from_secs(60),
+            &connection,
+            Keys::new(prefix, "test"),
+            metrics.clone(),
+        );
         let policies = Policies::load(catalogue.clone()).await?;
         Ok(Self { repricer: Repricer { catalogue, cache, policies, metrics }, _files: files })
     }
@@ -54,7 +59,7 @@ impl Store {
         let mut transaction = self.repricer.catalogue.begin().await?;
         transaction.put_signals(signals).await?;
         transaction.commit().await?;
-        self.repricer.put_products(products, "test").await?;
+        self.repricer.put_products(products.to_vec(), "test").await?;
         Ok(version)
     }
 

@@ -123,6 +123,13 @@ impl PostgresCatalogue {
         session.run(|connection| query_scalar("SHOW server_version").fetch_one(connection)).await
     }
 
+    pub(super) async fn identity(&self) -> Result<String, CatalogueError> {
+        let mut session = self.session().await?;
+        session
+            .run(|connection| query_scalar("SELECT identity FROM catalogue_identity").fetch_one(connection))
+            .await
+    }
+
     pub(super) async fn close(&self) {
         self.pool.close().await;
     }

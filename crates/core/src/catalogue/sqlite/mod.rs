@@ -121,6 +121,13 @@ impl SqliteCatalogue {
         session.run(|connection| query_scalar("SELECT sqlite_version()").fetch_one(connection)).await
     }
 
+    pub(super) async fn identity(&self) -> Result<String, CatalogueError> {
+        let mut session = self.reader().await?;
+        session
+            .run(|connection| query_scalar("SELECT identity FROM catalogue_identity").fetch_one(connection))
+            .await
+    }
+
     pub(super) async fn close(&self) {
         // The writer last: the last connection to close moves the log into the file and removes it, which a
         // read-only one cannot.
