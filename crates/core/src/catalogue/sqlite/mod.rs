@@ -7,7 +7,7 @@
 mod transaction;
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -70,6 +70,9 @@ const PUBLISH_FIRST_POLICY: &str = "
     INSERT INTO policies (version, name, source, author, note, published_at)
     SELECT 1, $1, $2, $3, $4, $5 WHERE NOT EXISTS (SELECT 1 FROM policies)";
 
+/// How long to wait before a file that was locked is opened again.
+const OPEN_RETRY_PAUSE: Duration = Duration::from_millis(20);
+
 /// The catalogue in a SQLite file.
 #[derive(Debug, Clone)]
 pub struct SqliteCatalogue {
@@ -94,7 +97,15 @@ impl SqliteCatalogue {
             .acquire_timeout(settings.connect_timeout)
             .connect_lazy_with(file.read_only(true));
         let catalogue = Self { writer, readers, statement_timeout: settings.statement_timeout };
-        catalogue.migrate().await?;
+        // Of two that open a new file, one may be told that it is locked, without waiting for the lock: a file is
+        // turned to write-ahead mode before the time limit for locks counts.
+        let give_up_at = Instant::now() + settings.connect_timeout;
+        while let Err(error) = catalogue.migrate().await {
+            if !error.is_transient() || Instant::now() > give_up_at {
+                return Err(error);
+            }
+            tokio::time::sleep(OPEN_RETRY_PAUSE).await;
+        }
         catalogue.check().await?;
         Ok(catalogue)
     }
