@@ -89,6 +89,9 @@ pub(super) struct Summary {
     pub(super) created: u64,
     updated: u64,
     unchanged: u64,
+    /// Rows that a later row for the same product replaced.
+    #[serde(default)]
+    superseded: u64,
     pub(super) failed: u64,
     dry_run: bool,
     errors: Vec<RowErrors>,
@@ -189,6 +192,9 @@ fn render(summary: &Summary) -> String {
     let _ = writeln!(text, "  created   {:>9}", summary.created);
     let _ = writeln!(text, "  updated   {:>9}", summary.updated);
     let _ = writeln!(text, "  unchanged {:>9}", summary.unchanged);
+    if summary.superseded > 0 {
+        let _ = writeln!(text, "  repeated  {:>9}", summary.superseded);
+    }
     let _ = write!(text, "  failed    {:>9}", summary.failed);
     for row in summary.errors.iter().take(SHOWN_ROWS) {
         for error in &row.errors {

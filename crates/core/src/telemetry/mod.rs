@@ -18,13 +18,17 @@ use crate::config::{LogConfig, LogFormat};
 pub fn start_logging(config: &LogConfig) {
     let filter = EnvFilter::builder().parse_lossy(&config.filter);
     let registry = tracing_subscriber::registry().with(filter);
+    let in_terminal = std::io::stderr().is_terminal();
     let as_text = match config.format {
-        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Auto => in_terminal,
         LogFormat::Json => false,
         LogFormat::Text => true,
     };
     let started = if as_text {
-        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_target(false)
+            .with_ansi(in_terminal);
         registry.with(lines).try_init()
     } else {
         let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
