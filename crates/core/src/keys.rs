@@ -4,10 +4,19 @@
 //! |---|---|---|---|
 //! | `{prefix}{catalogue}:price:{product_id}` | string | a revision of 20 digits, then a `PriceEntry` as JSON, or nothing for a product that is gone | fenced put only |
 //! | `{prefix}{catalogue}:write_check` | string | nothing; lives for a second | a check that Redis takes writes |
+//! | `market_events` | channel | a market event with its stream id, or anything a foreign program publishes | `events::publish` |
+//! | `market_events:log` | stream | market events, until a while after they were handed to workers | `events::publish` |
+//! | `market_events:dead` | stream | messages that are no market events, with the reason | the listener |
+//! | `price_changes` | channel | that prices changed | `notices` |
+//! | `price_changes:log` | stream | the latest price changes | `notices` |
+//! | `policy_changes` | channel | that a policy or a location factor changed | `notices` |
+//! | `{prefix}lease:{name}`, with `:token` | strings | who holds a lease; its last fencing token | `lease` |
+//! | `{core:apalis:queues:list}:{prefix}jobs` and what begins so | several | the queue of the workers | `jobs` |
 //!
 //! `{catalogue}` is the identity of the database: another one, with revisions of its own, finds no prices of the
 //! first. The prefix is `pricing:v1:` unless configured; the number changes when a stored shape does. Names that other
-//! programs use carry no prefix. Every command names one key, so the schema works on Redis Cluster.
+//! programs use carry the prefix only if it was configured. Every command and script names keys of one slot, so the
+//! schema works on Redis Cluster.
 
 use std::time::Duration;
 
@@ -37,5 +46,76 @@ impl Keys {
     /// Written to see whether Redis takes writes.
     pub fn write_check(&self) -> String {
         format!("{}write_check", self.prefix)
+    }
+}
+
+/// How many of the latest notices of price changes stay readable.
+pub const PRICE_CHANGES_KEPT: usize = 5_000;
+
+/// The consumer group in which listeners share the event log.
+pub const LISTENER_GROUP: &str = "listeners";
+
+/// The names through which services message each other. They belong to no catalogue: who publishes an event does
+/// not know one.
+#[derive(Debug, Clone)]
+pub struct MessageKeys {
+    prefix: String,
+}
+
+impl MessageKeys {
+    /// Names with this prefix. Those that other programs use carry it only if it is not the usual one, so that two
+    /// installations can share a Redis.
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// The channel on which market events are heard.
+    pub fn event_channel(&self) -> String {
+        self.public("market_events")
+    }
+
+    /// The stream of market events.
+    pub fn event_log(&self) -> String {
+        self.public("market_events:log")
+    }
+
+    /// The stream of messages that are no market events.
+    pub fn dead_events(&self) -> String {
+        self.public("market_events:dead")
+    }
+
+    /// The channel on which price changes are heard.
+    pub fn price_changes_channel(&self) -> String {
+        self.public("price_changes")
+    }
+
+    /// The stream of the latest price changes.
+    pub fn price_changes_log(&self) -> String {
+        self.public("price_changes:log")
+    }
+
+    /// The channel on which is heard that policies or location factors changed.
+    pub fn policy_changes_channel(&self) -> String {
+        self.public("policy_changes")
+    }
+
+    /// The queue; the keys of it begin so. The part in braces is the queue library's own key, so that both lie in
+    /// the same slot of a cluster.
+    pub fn queue(&self) -> String {
+        format!("{{core:apalis:queues:list}}:{}jobs", self.prefix)
+    }
+
+    /// The owner of a lease, until it expires.
+    pub fn lease(&self, name: &str) -> String {
+        format!("{}lease:{{{name}}}", self.prefix)
+    }
+
+    /// The last fencing token of a lease.
+    pub fn lease_token(&self, name: &str) -> String {
+        format!("{}lease:{{{name}}}:token", self.prefix)
+    }
+
+    fn public(&self, name: &str) -> String {
+        if self.prefix == DEFAULT_PREFIX { name.to_owned() } else { format!("{}{name}", self.prefix) }
     }
 }

@@ -42,7 +42,7 @@ const CORE_ROWS: &[&[&str]] = &[
     &["keys", "shutdown"],
     &["config"],
     &["redis", "telemetry"],
-    &["lease", "catalogue", "events", "jobs"],
+    &["lease", "catalogue", "events", "jobs", "notices"],
     &["cache", "policy_snapshot"],
     &["reprice", "health"],
 ];
@@ -117,6 +117,7 @@ const BANS: &[Ban] = &[
             "crates/core/src/health.rs",
             "crates/core/src/jobs/",
             "crates/core/src/lease.rs",
+            "crates/core/src/notices.rs",
             "crates/core/src/policy_snapshot.rs",
             "crates/core/src/reprice.rs",
         ],
