@@ -105,6 +105,36 @@ impl MessageKeys {
         format!("{{core:apalis:queues:list}}:{}jobs", self.prefix)
     }
 
+    /// The channel that wakes workers.
+    pub fn queue_wake(&self) -> String {
+        format!("{}:wake", self.queue())
+    }
+
+    /// How often jobs were begun, and how often they failed.
+    pub fn queue_tries(&self) -> String {
+        format!("{}:tries", self.queue())
+    }
+
+    /// The dead jobs, by the time of their death.
+    pub fn queue_dead(&self) -> String {
+        format!("{}:dead_since", self.queue())
+    }
+
+    /// The outstanding jobs of a lane.
+    pub fn queue_lane(&self, lane: &str) -> String {
+        format!("{}:outstanding:{lane}", self.queue())
+    }
+
+    /// The jobs that were done a period ago.
+    pub fn queue_done_before(&self) -> String {
+        format!("{}:done_before", self.queue())
+    }
+
+    /// Exists while a period of done jobs lasts.
+    pub fn queue_period(&self) -> String {
+        format!("{}:period", self.queue())
+    }
+
     /// The owner of a lease, until it expires.
     pub fn lease(&self, name: &str) -> String {
         format!("{}lease:{{{name}}}", self.prefix)

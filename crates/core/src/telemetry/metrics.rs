@@ -24,6 +24,11 @@ const L2_ERRORS: &str = "pricing_l2_errors_total";
 const PRICES_COMPUTED: &str = "pricing_prices_computed_total";
 const FAILED_OFFER_RULES: &str = "pricing_failed_offer_rules_total";
 const IMPORTED_ROWS: &str = "pricing_imported_rows_total";
+const EVENTS_APPLIED: &str = "pricing_events_applied_total";
+const JOB_DURATION: &str = "pricing_job_duration_seconds";
+const JOBS_BURIED: &str = "pricing_jobs_buried_total";
+const QUEUE_DEPTH: &str = "pricing_queue_depth";
+const DEAD_JOBS: &str = "pricing_dead_jobs";
 const BUILD_INFO: &str = "pricing_build_info";
 
 /// All metrics of one service.
@@ -55,6 +60,19 @@ pub struct Metrics {
     pub rows_imported: Counter,
     /// Rows of imports that were refused.
     pub rows_refused: Counter,
+    /// Market events that were applied.
+    pub events_applied: Counter,
+    /// Market events that had been applied before.
+    pub events_repeated: Counter,
+    /// Products that market events named and the catalogue does not have.
+    pub events_unknown: Counter,
+    jobs: Arc<RwLock<HashMap<(&'static str, &'static str), Histogram>>>,
+    /// Jobs that were given up.
+    pub jobs_buried: Counter,
+    /// Jobs that wait or are being done.
+    pub queue_depth: Gauge,
+    /// Jobs that were given up and are kept.
+    pub dead_jobs: Gauge,
 }
 
 impl Metrics {
@@ -69,19 +87,27 @@ impl Metrics {
         let computed =
             |outcome: &'static str| counter(&recorder, PRICES_COMPUTED, Some(("outcome", outcome)));
         let imported = |result: &'static str| counter(&recorder, IMPORTED_ROWS, Some(("result", result)));
+        let applied = |outcome: &'static str| counter(&recorder, EVENTS_APPLIED, Some(("outcome", outcome)));
         let metrics = Self {
             reads_from_l1: read("l1"),
             reads_from_l2: read("l2"),
             reads_from_catalogue: read("catalogue"),
             reads_of_unknown: read("unknown"),
             fill_duration: histogram(&recorder, FILL_DURATION, Vec::new()),
-            l1_entries: recorder.register_gauge(&metrics::Key::from_static_name(L1_ENTRIES), &METADATA),
+            l1_entries: gauge(&recorder, L1_ENTRIES),
             l2_errors: counter(&recorder, L2_ERRORS, None),
             prices_made: computed("priced"),
             prices_frozen: computed("frozen"),
             failed_offer_rules: counter(&recorder, FAILED_OFFER_RULES, None),
             rows_imported: imported("taken"),
             rows_refused: imported("refused"),
+            events_applied: applied("applied"),
+            events_repeated: applied("repeated"),
+            events_unknown: applied("unknown_product"),
+            jobs: Arc::default(),
+            jobs_buried: counter(&recorder, JOBS_BURIED, None),
+            queue_depth: gauge(&recorder, QUEUE_DEPTH),
+            dead_jobs: gauge(&recorder, DEAD_JOBS),
             requests: Arc::default(),
             recorder,
         };
@@ -97,6 +123,21 @@ impl Metrics {
             requests.get(&(route, status)).cloned()
         };
         let histogram = known.unwrap_or_else(|| self.register_request(route, status));
+        histogram.record(duration.as_secs_f64());
+    }
+
+    /// Records a try of a job. Kinds and outcomes are few.
+    pub fn record_job(&self, kind: &'static str, outcome: &'static str, duration: Duration) {
+        let known = {
+            let jobs = self.jobs.read().unwrap_or_else(PoisonError::into_inner);
+            jobs.get(&(kind, outcome)).cloned()
+        };
+        let histogram = known.unwrap_or_else(|| {
+            let labels = vec![metrics::Label::new("kind", kind), metrics::Label::new("outcome", outcome)];
+            let histogram = histogram(&self.recorder, JOB_DURATION, labels);
+            let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
+            jobs.entry((kind, outcome)).or_insert(histogram).clone()
+        });
         histogram.record(duration.as_secs_f64());
     }
 
@@ -136,7 +177,10 @@ impl Metrics {
         };
         describe_histogram(HTTP_REQUEST_DURATION, seconds, "Time to answer a request, by route and status.");
         describe_histogram(FILL_DURATION, seconds, "Time to read a price from the catalogue.");
+        describe_histogram(JOB_DURATION, seconds, "Time of one try of a job, by kind and outcome.");
         let counters = [
+            (EVENTS_APPLIED, "Market events, by what became of them; products that are unknown, one each."),
+            (JOBS_BURIED, "Jobs that were given up."),
             (PRICE_READS, "Prices read, by where they were found."),
             (L2_ERRORS, "Redis commands for prices that failed; the read went on without Redis."),
             (PRICES_COMPUTED, "List prices computed, by outcome."),
@@ -146,7 +190,14 @@ impl Metrics {
         for (name, text) in counters {
             self.recorder.describe_counter(name.into(), None, text.into());
         }
-        self.recorder.describe_gauge(L1_ENTRIES.into(), None, "Prices held in this process.".into());
+        let gauges = [
+            (L1_ENTRIES, "Prices held in this process."),
+            (QUEUE_DEPTH, "Jobs that wait or are being done."),
+            (DEAD_JOBS, "Jobs that were given up and are kept."),
+        ];
+        for (name, text) in gauges {
+            self.recorder.describe_gauge(name.into(), None, text.into());
+        }
         self.recorder.describe_gauge(
             BUILD_INFO.into(),
             None,
@@ -166,6 +217,10 @@ fn counter(
     let labels: Vec<metrics::Label> =
         label.iter().map(|(key, value)| metrics::Label::new(*key, *value)).collect();
     recorder.register_counter(&metrics::Key::from_parts(name, labels), &METADATA)
+}
+
+fn gauge(recorder: &PrometheusRecorder, name: &'static str) -> Gauge {
+    recorder.register_gauge(&metrics::Key::from_static_name(name), &METADATA)
 }
 
 fn histogram(recorder: &PrometheusRecorder, name: &'static str, labels: Vec<metrics::Label>) -> Histogram {

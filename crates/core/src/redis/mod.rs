@@ -3,11 +3,17 @@
 //! Requests share multiplexed connections: commands of concurrent requests travel together, which is several
 //! times faster than a pool. Reads fail fast: a command either answers within [`READ_TIMEOUT`] or is an error,
 //! and whoever sent it goes on without Redis. Writes wait longer, as they are refused without it. A connection is
-//! made when it is first used and again after every break, so a service starts, and goes on, without Redis.
+//! made when it is first used and again after every break, so a service starts, and goes on, without Redis. The queue
+//! library has a connection of its own, as it ends its worker at any error, and [`Subscription`] hears what is
+//! published.
+
+mod subscription;
 
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+
+pub use self::subscription::{Subscription, SubscriptionEvent};
 
 /// How long a read, or connecting for one, may take.
 pub const READ_TIMEOUT: Duration = Duration::from_millis(100);
@@ -23,6 +29,13 @@ const WRITE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct RedisConnection {
     reads: ConnectionManager,
     writes: ConnectionManager,
+    queue: ConnectionManager,
+}
+
+impl std::fmt::Debug for RedisConnection {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("RedisConnection").finish_non_exhaustive()
+    }
 }
 
 /// What went wrong with Redis.
@@ -39,6 +52,18 @@ pub enum RedisError {
     /// A command failed; trying again later may help.
     #[error("redis: {0}")]
     Command(#[from] redis::RedisError),
+}
+
+impl RedisError {
+    /// Whether the connection broke: the next command may find a new one.
+    pub(crate) fn is_broken(error: &redis::RedisError) -> bool {
+        error.is_io_error() || error.is_connection_dropped()
+    }
+
+    /// Whether the server does not know a script yet.
+    pub(crate) fn is_missing_script(error: &redis::RedisError) -> bool {
+        error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
+    }
 }
 
 impl RedisConnection {
@@ -59,6 +84,7 @@ impl RedisConnection {
         Ok(Self {
             reads: manager(READ_TIMEOUT, READ_TIMEOUT)?,
             writes: manager(WRITE_CONNECTION_TIMEOUT, WRITE_TIMEOUT)?,
+            queue: manager(WRITE_CONNECTION_TIMEOUT, WRITE_TIMEOUT)?,
         })
     }
 
@@ -80,6 +106,11 @@ impl RedisConnection {
         let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
         Ok(version.unwrap_or("unknown").trim().to_owned())
+    }
+
+    /// The connection of the queue library.
+    pub fn queue(&self) -> ConnectionManager {
+        self.queue.clone()
     }
 
     /// The connection for commands whose sender goes on without an answer.

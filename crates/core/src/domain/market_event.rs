@@ -1,0 +1,506 @@
+//! Market events: messages that facts have changed, as written ([`EventDraft`]) and as checked ([`MarketEvent`]).
+//!
+//! An event is a CloudEvent 1.0 in its JSON form (<https://github.com/cloudevents/spec>, section "JSON Event Format").
+//! Its `source` and `id` together tell it from every other one: the same event may come any number of times, and is
+//! applied once.
+
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::diagnostic::{Diagnostic, shorten};
+use super::money::{as_json_number, parse_amount};
+use super::product::{MAX_LABEL_CHARS, ProductId, WrittenNumber};
+use super::recalculation::Scope;
+use super::signal::{Signal, SignalKind, Subject};
+
+/// The longest identifier of an event, in bytes.
+pub const MAX_EVENT_ID_BYTES: usize = 128;
+/// The longest source of an event, in bytes.
+pub const MAX_EVENT_SOURCE_BYTES: usize = 256;
+/// Products that one event can name.
+pub const MAX_EVENT_PRODUCTS: usize = 1_000;
+/// The longest location, in bytes; that of a shopper has the same bound.
+const MAX_LOCATION_BYTES: usize = 64;
+/// Decimal places of a value.
+const MAX_SCALE: u32 = 6;
+/// How far the clock of whoever publishes may be ahead. An event from further in the future would keep later ones
+/// from being taken.
+const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
+
+/// Tells an event from every other one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId {
+    /// Who says it.
+    pub source: String,
+    /// Unique among what this source says.
+    pub id: String,
+}
+
+/// A message that something has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MarketEvent {
+    /// Which event it is.
+    pub id: EventId,
+    /// When it was true; whole microseconds.
+    pub time: DateTime<Utc>,
+    /// What has changed.
+    pub change: Change,
+}
+
+/// What has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A fact about the market, or about a location.
+    Signal(Signal),
+    /// Rows of products that another system wrote.
+    CatalogueChanged {
+        /// 1 to [`MAX_EVENT_PRODUCTS`].
+        product_ids: Vec<ProductId>,
+    },
+    /// A policy was published.
+    PolicyPublished {
+        /// Its version.
+        version: i64,
+    },
+    /// Somebody wants prices made anew.
+    RecalculationRequested {
+        /// Of which products.
+        scope: Scope,
+    },
+}
+
+impl MarketEvent {
+    /// Asks for a recalculation of the whole catalogue.
+    pub fn recalculate_all(id: EventId, now: DateTime<Utc>) -> Self {
+        Self { id, time: now.trunc_subsecs(6), change: Change::RecalculationRequested { scope: Scope::All } }
+    }
+
+    /// The name under which a recalculation that this event asks for can be looked up. What the engine publishes
+    /// itself has identifiers that are unique everywhere, and is named by those alone.
+    pub fn task_id(&self) -> String {
+        if self.id.source.starts_with("/api/v1/") {
+            self.id.id.clone()
+        } else {
+            format!("{}#{}", self.id.source, self.id.id)
+        }
+    }
+
+    /// The event as CloudEvents JSON, from which the same event is read again.
+    pub fn to_json(&self) -> String {
+        let written = WrittenEvent {
+            specversion: "1.0",
+            id: &self.id.id,
+            source: &self.id.source,
+            event_type: self.change.event_type(),
+            time: self.time,
+            datacontenttype: "application/json",
+            data: self.change.data(),
+        };
+        // Nothing in it can fail to be written.
+        serde_json::to_string(&written).unwrap_or_default()
+    }
+
+    /// Refuses an event from the future. Only where events come in: clocks differ, and what was taken in stays taken.
+    pub fn check_time(&self, now: DateTime<Utc>) -> Result<(), Diagnostic> {
+        if self.time <= now + MAX_AHEAD {
+            return Ok(());
+        }
+        let problem = format!("{} is in the future", self.time.to_rfc3339());
+        Err(Diagnostic::new("time", problem, "at most five minutes ahead of this server's clock"))
+    }
+}
+
+impl Change {
+    fn event_type(&self) -> &'static str {
+        match self {
+            Self::Signal(signal) => match signal.kind {
+                SignalKind::CompetitorPrice => "pricing.competitor_price.v1",
+                SignalKind::DemandIndex => "pricing.demand_index.v1",
+                SignalKind::StockLevel => "pricing.stock_level.v1",
+                SignalKind::UnitCost => "pricing.unit_cost.v1",
+                SignalKind::LocationFactor => "pricing.location_factor.v1",
+            },
+            Self::CatalogueChanged { .. } => "pricing.catalogue_changed.v1",
+            Self::PolicyPublished { .. } => "pricing.policy_published.v1",
+            Self::RecalculationRequested { .. } => "pricing.recalculation_requested.v1",
+        }
+    }
+
+    fn data(&self) -> WrittenData<'_> {
+        match self {
+            Self::Signal(signal) => WrittenData::of_signal(signal),
+            Self::CatalogueChanged { product_ids } => {
+                WrittenData { product_ids: Some(product_ids), ..WrittenData::default() }
+            }
+            Self::PolicyPublished { version } => {
+                WrittenData { version: Some(*version), ..WrittenData::default() }
+            }
+            Self::RecalculationRequested { scope } => match scope {
+                Scope::All => WrittenData::default(),
+                Scope::Category(category) => {
+                    WrittenData { category: Some(category), ..WrittenData::default() }
+                }
+                Scope::Products(ids) => WrittenData { product_ids: Some(ids), ..WrittenData::default() },
+            },
+        }
+    }
+}
+
+const TYPES: &str = "pricing.competitor_price.v1, pricing.demand_index.v1, pricing.stock_level.v1, \
+    pricing.unit_cost.v1, pricing.location_factor.v1, pricing.catalogue_changed.v1, pricing.policy_published.v1 or \
+    pricing.recalculation_requested.v1";
+
+#[derive(Serialize)]
+struct WrittenEvent<'a> {
+    specversion: &'static str,
+    id: &'a str,
+    source: &'a str,
+    #[serde(rename = "type")]
+    event_type: &'static str,
+    time: DateTime<Utc>,
+    datacontenttype: &'static str,
+    data: WrittenData<'a>,
+}
+
+#[derive(Default, Serialize)]
+struct WrittenData<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    product_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    category: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    competitor: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    level: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    factor: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    product_ids: Option<&'a [ProductId]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<i64>,
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Number(#[serde(serialize_with = "as_json_number")] Decimal);
+
+impl<'a> WrittenData<'a> {
+    fn of_signal(signal: &'a Signal) -> Self {
+        let mut data = Self::default();
+        match &signal.subject {
+            Subject::Product(name) => data.product_id = Some(name),
+            Subject::Category(name) => data.category = Some(name),
+            Subject::Location(name) => data.location = Some(name),
+        }
+        let value = Some(Number(signal.value));
+        match signal.kind {
+            SignalKind::CompetitorPrice => {
+                data.competitor = Some(&signal.source);
+                data.price = value;
+            }
+            SignalKind::DemandIndex => data.index = value,
+            SignalKind::StockLevel => data.level = value,
+            SignalKind::UnitCost => data.cost = value,
+            SignalKind::LocationFactor => data.factor = value,
+        }
+        data
+    }
+}
+
+/// An event as somebody wrote it: nothing is checked. Attributes that are not named here are ignored, as CloudEvents
+/// asks; unknown fields of `data` are not, as they are likely mistakes.
+#[derive(Debug, Clone, Deserialize)]
+pub struct EventDraft {
+    specversion: Option<String>,
+    id: Option<String>,
+    source: Option<String>,
+    #[serde(rename = "type")]
+    event_type: Option<String>,
+    time: Option<String>,
+    datacontenttype: Option<String>,
+    data: Option<Box<RawValue>>,
+}
+
+/// The `data` of any event.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct DataDraft {
+    product_id: Option<String>,
+    category: Option<String>,
+    location: Option<String>,
+    competitor: Option<String>,
+    price: Option<WrittenNumber>,
+    index: Option<WrittenNumber>,
+    level: Option<WrittenNumber>,
+    cost: Option<WrittenNumber>,
+    factor: Option<WrittenNumber>,
+    product_ids: Option<Vec<String>>,
+    version: Option<i64>,
+}
+
+impl EventDraft {
+    /// The event, or everything that is wrong with the draft. One without a time is of the time it was received.
+    pub fn check(self, received_at: DateTime<Utc>) -> Result<MarketEvent, Vec<Diagnostic>> {
+        let mut check = Check::default();
+        if self.specversion.as_deref() != Some("1.0") {
+            check.refuse("specversion", &self.specversion.unwrap_or_default(), "\"1.0\"");
+        }
+        let content_type = self.datacontenttype.unwrap_or_else(|| "application/json".to_owned());
+        if content_type.split(';').next() != Some("application/json") {
+            check.refuse("datacontenttype", &content_type, "application/json");
+        }
+        let id = check.text("id", self.id, MAX_EVENT_ID_BYTES);
+        let source = check.text("source", self.source, MAX_EVENT_SOURCE_BYTES);
+        let time = match self.time.as_deref().map(DateTime::parse_from_rfc3339) {
+            None => received_at,
+            Some(Ok(time)) => time.to_utc(),
+            Some(Err(_)) => {
+                check.refuse(
+                    "time",
+                    &self.time.unwrap_or_default(),
+                    "an instant such as 2026-01-31T12:00:00Z",
+                );
+                received_at
+            }
+        };
+        let time = time.trunc_subsecs(6);
+        let data = match self.data.as_deref().map(RawValue::get) {
+            None | Some("null") => Ok(DataDraft::default()),
+            Some(json) => serde_json::from_str(json),
+        };
+        let change = match data {
+            Ok(data) => check.change(self.event_type.as_deref(), data, time),
+            Err(error) => {
+                check.problems.push(Diagnostic::bare("data", error.to_string()));
+                None
+            }
+        };
+        match (id, source, change) {
+            (Some(id), Some(source), Some(change)) if check.problems.is_empty() => {
+                Ok(MarketEvent { id: EventId { source, id }, time, change })
+            }
+            _ => Err(check.problems),
+        }
+    }
+}
+
+/// Collects what is wrong.
+#[derive(Default)]
+struct Check {
+    problems: Vec<Diagnostic>,
+}
+
+impl Check {
+    fn refuse(&mut self, field: &str, written: &str, allowed: &str) {
+        let problem = match written {
+            "" => "is missing".to_owned(),
+            _ => format!("\"{}\" is not allowed", shorten(written)),
+        };
+        self.problems.push(Diagnostic::new(field, problem, allowed));
+    }
+
+    fn change(&mut self, event_type: Option<&str>, data: DataDraft, time: DateTime<Utc>) -> Option<Change> {
+        let event_type = event_type.unwrap_or_default();
+        let mut rest = data;
+        let change = match event_type {
+            "pricing.competitor_price.v1" => self.competitor_price(&mut rest, time),
+            "pricing.demand_index.v1" => {
+                let value = self.value("data.index", rest.index.take(), Least::Zero, Decimal::ONE_THOUSAND);
+                let subject = self.product_or_category(&mut rest);
+                signal(subject, SignalKind::DemandIndex, value, time)
+            }
+            "pricing.stock_level.v1" => {
+                let value = self.value("data.level", rest.level.take(), Least::Zero, MOST);
+                signal(self.product(&mut rest), SignalKind::StockLevel, value, time)
+            }
+            "pricing.unit_cost.v1" => {
+                let value = self.value("data.cost", rest.cost.take(), Least::AboveZero, MOST);
+                signal(self.product(&mut rest), SignalKind::UnitCost, value, time)
+            }
+            "pricing.location_factor.v1" => {
+                let value =
+                    self.value("data.factor", rest.factor.take(), Least::AboveZero, Decimal::ONE_HUNDRED);
+                let location = self.text("data.location", rest.location.take(), MAX_LOCATION_BYTES);
+                signal(location.map(Subject::Location), SignalKind::LocationFactor, value, time)
+            }
+            "pricing.catalogue_changed.v1" => {
+                let written = rest.product_ids.take();
+                self.products(written.unwrap_or_default())
+                    .map(|product_ids| Change::CatalogueChanged { product_ids })
+            }
+            "pricing.policy_published.v1" => match rest.version.take() {
+                Some(version) if version > 0 => Some(Change::PolicyPublished { version }),
+                other => {
+                    let written = other.map(|version| version.to_string()).unwrap_or_default();
+                    self.refuse("data.version", &written, "the version of a policy, from 1");
+                    None
+                }
+            },
+            "pricing.recalculation_requested.v1" => {
+                self.scope(&mut rest).map(|scope| Change::RecalculationRequested { scope })
+            }
+            unknown => {
+                self.refuse("type", unknown, TYPES);
+                return None;
+            }
+        };
+        self.refuse_left_over(&rest, event_type);
+        change
+    }
+
+    fn competitor_price(&mut self, data: &mut DataDraft, time: DateTime<Utc>) -> Option<Change> {
+        let value = self.value("data.price", data.price.take(), Least::AboveZero, MOST);
+        let subject = self.product(data);
+        let competitor = self.text("data.competitor", data.competitor.take(), MAX_LABEL_CHARS);
+        let kind = SignalKind::CompetitorPrice;
+        let (subject, value, source) = (subject?, value?, competitor?);
+        Some(Change::Signal(Signal { subject, kind, source, value, observed_at: time }))
+    }
+
+    fn scope(&mut self, data: &mut DataDraft) -> Option<Scope> {
+        match (data.category.take(), data.product_ids.take()) {
+            (None, None) => Some(Scope::All),
+            (Some(category), None) => {
+                self.text("data.category", Some(category), MAX_LABEL_CHARS * 4).map(Scope::Category)
+            }
+            (None, Some(ids)) => self.products(ids).map(Scope::Products),
+            (Some(category), Some(_)) => {
+                self.refuse("data.category", &category, "category, product_ids, or none of them");
+                None
+            }
+        }
+    }
+
+    fn product(&mut self, data: &mut DataDraft) -> Option<Subject> {
+        let written = data.product_id.take().unwrap_or_default();
+        match ProductId::parse(&written) {
+            Ok(id) => Some(Subject::Product(id.to_string())),
+            Err(_) => {
+                self.refuse("data.product_id", &written, "a product's identifier");
+                None
+            }
+        }
+    }
+
+    fn product_or_category(&mut self, data: &mut DataDraft) -> Option<Subject> {
+        match (data.category.take(), &data.product_id) {
+            (Some(category), None) => {
+                self.text("data.category", Some(category), MAX_LABEL_CHARS * 4).map(Subject::Category)
+            }
+            (None, _) => self.product(data),
+            (Some(category), Some(_)) => {
+                self.refuse("data.category", &category, "product_id or category, not both");
+                None
+            }
+        }
+    }
+
+    fn products(&mut self, written: Vec<String>) -> Option<Vec<ProductId>> {
+        if !(1..=MAX_EVENT_PRODUCTS).contains(&written.len()) {
+            let problem = format!("{} products are not allowed", written.len());
+            self.problems.push(Diagnostic::new("data.product_ids", problem, "1 to 1000 products"));
+            return None;
+        }
+        let mut ids = Vec::with_capacity(written.len());
+        for (index, written) in written.iter().enumerate() {
+            match ProductId::parse(written) {
+                Ok(id) => ids.push(id),
+                Err(_) => {
+                    self.refuse(&format!("data.product_ids[{index}]"), written, "a product's identifier");
+                }
+            }
+        }
+        (ids.len() == written.len()).then_some(ids)
+    }
+
+    fn text(&mut self, field: &str, written: Option<String>, max_bytes: usize) -> Option<String> {
+        let written = written.unwrap_or_default();
+        if !(1..=max_bytes).contains(&written.len()) || written.chars().any(char::is_control) {
+            let allowed = format!("1 to {max_bytes} bytes, none of them a control character");
+            self.refuse(field, &written, &allowed);
+            return None;
+        }
+        Some(written)
+    }
+
+    fn value(
+        &mut self,
+        field: &str,
+        written: Option<WrittenNumber>,
+        least: Least,
+        most: Decimal,
+    ) -> Option<Decimal> {
+        let WrittenNumber(written) = written.unwrap_or_else(|| WrittenNumber(String::new()));
+        let value = parse_amount(&written, MAX_SCALE).ok().filter(|value| {
+            let is_enough = match least {
+                Least::Zero => *value >= Decimal::ZERO,
+                Least::AboveZero => *value > Decimal::ZERO,
+            };
+            is_enough && *value <= most
+        });
+        if value.is_none() {
+            let from = match least {
+                Least::Zero => "from 0",
+                Least::AboveZero => "above 0",
+            };
+            let allowed = format!("a number {from}, at most {most}, with at most {MAX_SCALE} decimal places");
+            self.refuse(field, &written, &allowed);
+        }
+        value.map(|value| value.normalize())
+    }
+
+    /// What another type of event would have: likely the wrong type.
+    fn refuse_left_over(&mut self, data: &DataDraft, event_type: &str) {
+        let left_over = [
+            ("product_id", data.product_id.is_some()),
+            ("category", data.category.is_some()),
+            ("location", data.location.is_some()),
+            ("competitor", data.competitor.is_some()),
+            ("price", data.price.is_some()),
+            ("index", data.index.is_some()),
+            ("level", data.level.is_some()),
+            ("cost", data.cost.is_some()),
+            ("factor", data.factor.is_some()),
+            ("product_ids", data.product_ids.is_some()),
+            ("version", data.version.is_some()),
+        ];
+        for (field, _) in left_over.into_iter().filter(|(_, is_there)| *is_there) {
+            let problem = format!("does not belong to {event_type}");
+            self.problems.push(Diagnostic::bare(format!("data.{field}"), problem));
+        }
+    }
+}
+
+/// The least value that is allowed.
+#[derive(Debug, Clone, Copy)]
+enum Least {
+    Zero,
+    AboveZero,
+}
+
+/// The largest value of what has no bound of its own: the largest amount.
+const MOST: Decimal = Decimal::from_parts(3_567_587_327, 232, 0, false, 0);
+
+fn signal(
+    subject: Option<Subject>,
+    kind: SignalKind,
+    value: Option<Decimal>,
+    time: DateTime<Utc>,
+) -> Option<Change> {
+    let (subject, value) = (subject?, value?);
+    Some(Change::Signal(Signal { subject, kind, source: String::new(), value, observed_at: time }))
+}
+
+#[cfg(test)]
+#[path = "market_event_tests.rs"]
+mod tests;

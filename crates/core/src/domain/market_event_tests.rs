@@ -1,0 +1,146 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn received_at() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_790_000_000, 123_456_789).unwrap()
+}
+
+fn check(json: &str) -> Result<MarketEvent, Vec<String>> {
+    let draft: EventDraft = serde_json::from_str(json).map_err(|error| vec![error.to_string()])?;
+    draft.check(received_at()).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn event(event_type: &str, data: &str) -> String {
+    format!(
+        r#"{{"specversion":"1.0","id":"1","source":"/shop","type":"pricing.{event_type}.v1","data":{data}}}"#
+    )
+}
+
+#[test]
+fn each_type_is_read_with_exact_digits() {
+    let table = [
+        ("competitor_price", r#"{"product_id":"P-1","competitor":"acme","price":41.90}"#, "41.9"),
+        (
+            "competitor_price",
+            r#"{"product_id":"P-1","competitor":"acme","price":"123456789012.123456"}"#,
+            "123456789012.123456",
+        ),
+        ("demand_index", r#"{"category":"toys","index":1.25}"#, "1.25"),
+        ("demand_index", r#"{"product_id":"P-1","index":0}"#, "0"),
+        ("stock_level", r#"{"product_id":"P-1","level":12.5}"#, "12.5"),
+        ("unit_cost", r#"{"product_id":"P-1","cost":0.000001}"#, "0.000001"),
+        ("location_factor", r#"{"location":"NY","factor":0.95}"#, "0.95"),
+    ];
+    for (event_type, data, value) in table {
+        let checked = check(&event(event_type, data)).unwrap();
+        let Change::Signal(signal) = &checked.change else { panic!("{checked:?} is no signal") };
+        assert_eq!(signal.value.to_string(), value, "{data}");
+        assert_eq!(signal.observed_at, received_at().trunc_subsecs(6));
+    }
+}
+
+#[test]
+fn a_recalculation_has_a_scope() {
+    let scope = |data| match check(&event("recalculation_requested", data)).unwrap().change {
+        Change::RecalculationRequested { scope } => scope,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(scope("{}"), Scope::All);
+    assert_eq!(scope("null"), Scope::All);
+    assert_eq!(scope(r#"{"category":"toys"}"#), Scope::Category("toys".to_owned()));
+    assert_eq!(scope(r#"{"product_ids":["P-1"]}"#), Scope::Products(vec![ProductId::parse("P-1").unwrap()]));
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_field() {
+    let too_many = format!(r#"{{"product_ids":[{}]}}"#, vec![r#""P-1""#; 1_001].join(","));
+    let table = [
+        (r#"{}"#.to_owned(), "specversion"),
+        (r#"{"specversion":"0.3","id":"1","source":"s","type":"pricing.recalculation_requested.v1"}"#.to_owned(), "specversion"),
+        (r#"{"specversion":"1.0","source":"s","type":"pricing.recalculation_requested.v1"}"#.to_owned(), "id"),
+        (r#"{"specversion":"1.0","id":"1","type":"pricing.recalculation_requested.v1"}"#.to_owned(), "source"),
+        (r#"{"specversion":"1.0","id":"a\nb","source":"s","type":"pricing.recalculation_requested.v1"}"#.to_owned(), "id"),
+        (r#"{"specversion":"1.0","id":"1","source":"s","type":"pricing.recalculation_requested.v1","time":"noon"}"#.to_owned(), "time"),
+        (r#"{"specversion":"1.0","id":"1","source":"s","type":"pricing.recalculation_requested.v1","datacontenttype":"text/xml"}"#.to_owned(), "datacontenttype"),
+        (event("weather", "{}"), "type"),
+        (event("competitor_price", "{}"), "data.price"),
+        (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","price":0}"#), "data.price"),
+        (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","price":-1}"#), "data.price"),
+        (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","price":1e3}"#), "data.price"),
+        (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","price":1.1234567}"#), "data.price"),
+        (event("competitor_price", r#"{"product_id":"a b","competitor":"a","price":1}"#), "data.product_id"),
+        (event("competitor_price", r#"{"product_id":"P-1","price":1}"#), "data.competitor"),
+        (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","price":1,"level":3}"#), "data.level"),
+        (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","prize":1}"#), "data"),
+        (event("demand_index", r#"{"product_id":"P-1","index":1001}"#), "data.index"),
+        (event("demand_index", r#"{"product_id":"P-1","category":"toys","index":1}"#), "data.category"),
+        (event("location_factor", r#"{"location":"","factor":1}"#), "data.location"),
+        (event("catalogue_changed", r#"{"product_ids":[]}"#), "data.product_ids"),
+        (event("catalogue_changed", &too_many), "data.product_ids"),
+        (event("catalogue_changed", r#"{"product_ids":["P-1",""]}"#), "data.product_ids[1]"),
+        (event("policy_published", r#"{"version":0}"#), "data.version"),
+        (event("policy_published", "{}"), "data.version"),
+    ];
+    for (json, field) in table {
+        let problems = check(&json).unwrap_err();
+        assert!(
+            problems.iter().any(|problem| problem.starts_with(&format!("{field}:"))),
+            "{json}: {problems:?}"
+        );
+    }
+}
+
+#[test]
+fn unknown_attributes_are_ignored() {
+    let json = event("recalculation_requested", "{}").replace("\"id\"", "\"traceparent\":\"00-1\",\"id\"");
+    assert!(check(&json).is_ok());
+}
+
+#[test]
+fn the_future_is_refused_where_events_come_in() {
+    let now = received_at();
+    let mut event = MarketEvent::recalculate_all(EventId { source: "s".to_owned(), id: "1".to_owned() }, now);
+    assert_eq!(event.check_time(now), Ok(()));
+    event.time = now + TimeDelta::minutes(5);
+    assert_eq!(event.check_time(now), Ok(()));
+    event.time += TimeDelta::microseconds(1);
+    assert!(event.check_time(now).is_err());
+}
+
+#[test]
+fn an_events_wire_form_changes_only_on_purpose() {
+    let json = event("competitor_price", r#"{"product_id":"P-1","competitor":"acme","price":41.90}"#);
+    insta::assert_snapshot!(check(&json).unwrap().to_json());
+}
+
+fn any_change() -> impl Strategy<Value = (SignalKind, Subject)> {
+    let product = || Subject::Product("P-1".to_owned());
+    prop_oneof![
+        Just((SignalKind::CompetitorPrice, product())),
+        Just((SignalKind::DemandIndex, product())),
+        Just((SignalKind::DemandIndex, Subject::Category("\"toys\" & ünïcode".to_owned()))),
+        Just((SignalKind::StockLevel, product())),
+        Just((SignalKind::UnitCost, product())),
+        Just((SignalKind::LocationFactor, Subject::Location("NY".to_owned()))),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn an_event_is_read_as_it_was_written(
+        (kind, subject) in any_change(),
+        units in 1_i64..100_000_000,
+        source in "[ -~]{1,40}",
+        id in "[ -~äß中]{1,30}",
+        seconds in 0_i64..2_000_000_000,
+        micros in 0_u32..1_000_000,
+    ) {
+        let time = DateTime::from_timestamp(seconds, micros * 1_000).unwrap();
+        let competitor = if kind == SignalKind::CompetitorPrice { "a \"shop\"".to_owned() } else { String::new() };
+        let signal = Signal { subject, kind, source: competitor, value: Decimal::new(units, 6).normalize(), observed_at: time };
+        let event = MarketEvent { id: EventId { source, id }, time, change: Change::Signal(signal) };
+        let draft: EventDraft = serde_json::from_str(&event.to_json()).unwrap();
+        prop_assert_eq!(draft.check(received_at()).unwrap(), event);
+    }
+}

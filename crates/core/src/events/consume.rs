@@ -1,0 +1,251 @@
+//! Consuming: listeners share the stream, and what one of them leaves behind another takes over.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use deadpool_redis::{Manager, Pool, Runtime};
+use redis::AsyncConnectionConfig;
+use redis::streams::{
+    StreamAutoClaimReply, StreamId, StreamInfoGroupsReply, StreamPendingReply, StreamReadReply,
+};
+
+use super::EVENT_FIELD;
+use crate::keys::{LISTENER_GROUP, MessageKeys};
+use crate::redis::{RedisConnection, RedisError, without_password};
+
+/// Messages that are no events are kept up to about this many.
+pub const DEAD_EVENTS_KEPT: usize = 10_000;
+/// The longest dead message that is kept, in characters.
+const MAX_DEAD_CHARS: usize = 4_096;
+/// How long entries stay in the stream after they were handed to workers, for people who want to look.
+const PROCESSED_KEPT: Duration = Duration::from_secs(60 * 60);
+/// Above so many entries, those that were handed to workers do not stay.
+const COMFORTABLE_LENGTH: usize = 200_000;
+/// A consumer that has nothing pending and was not heard of for this long is forgotten.
+const IDLE_CONSUMER: Duration = Duration::from_secs(60 * 60);
+/// Connections of a listener that are its alone: one waits for entries.
+const EXCLUSIVE_CONNECTIONS: usize = 2;
+/// How long one read waits for entries.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How long a connection may take to be made or checked.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An entry of the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its identifier, which orders it among all entries.
+    pub id: String,
+    /// What was published: most likely an event as JSON.
+    pub event: Vec<u8>,
+}
+
+/// Why the stream could not be consumed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsumeError {
+    /// Redis does not answer.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    /// No connection could be had.
+    #[error("no connection to redis: {0}")]
+    Connection(String),
+}
+
+impl From<redis::RedisError> for ConsumeError {
+    fn from(error: redis::RedisError) -> Self {
+        Self::Redis(error.into())
+    }
+}
+
+/// One listener's part in the group.
+pub struct EventConsumer {
+    redis: RedisConnection,
+    keys: MessageKeys,
+    /// Waiting for entries occupies a connection, so it is not the shared one.
+    exclusive: Pool,
+    name: String,
+}
+
+impl EventConsumer {
+    /// A consumer of this name, which no other one may have.
+    pub fn new(
+        url: &str,
+        redis: &RedisConnection,
+        keys: &MessageKeys,
+        name: &str,
+    ) -> Result<Self, RedisError> {
+        let invalid = |reason: String| RedisError::InvalidUrl { url: without_password(url), reason };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECTION_TIMEOUT))
+            // A server that was frozen or cut off never answers; the wait itself is over by then.
+            .set_response_timeout(Some(LONGEST_WAIT + CONNECTION_TIMEOUT));
+        let manager = Manager::new_with_config(url, config).map_err(|error| invalid(error.to_string()))?;
+        let exclusive = Pool::builder(manager)
+            .max_size(EXCLUSIVE_CONNECTIONS)
+            .wait_timeout(Some(CONNECTION_TIMEOUT))
+            .create_timeout(Some(CONNECTION_TIMEOUT))
+            .recycle_timeout(Some(CONNECTION_TIMEOUT))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| invalid(error.to_string()))?;
+        Ok(Self { redis: redis.clone(), keys: keys.clone(), exclusive, name: name.to_owned() })
+    }
+
+    /// Makes the stream and the group unless they are there. A new group begins with the oldest entry.
+    pub async fn ensure_group(&self) -> Result<(), ConsumeError> {
+        let mut create = redis::cmd("XGROUP");
+        create.arg("CREATE").arg(self.keys.event_log()).arg(LISTENER_GROUP).arg("0").arg("MKSTREAM");
+        match create.query_async::<()>(&mut self.redis.writes()).await {
+            Err(error) if error.code() != Some("BUSYGROUP") => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Entries that nobody has yet, at most `max`; waits up to [`LONGEST_WAIT`] for the first of them.
+    pub async fn read(&self, max: usize) -> Result<Vec<Entry>, ConsumeError> {
+        let connection = self.exclusive.get().await;
+        let mut connection = connection.map_err(|error| ConsumeError::Connection(error.to_string()))?;
+        let mut read = redis::cmd("XREADGROUP");
+        read.arg("GROUP").arg(LISTENER_GROUP).arg(&self.name).arg("COUNT").arg(max);
+        read.arg("BLOCK").arg(u64::try_from(LONGEST_WAIT.as_millis()).unwrap_or(u64::MAX));
+        read.arg("STREAMS").arg(self.keys.event_log()).arg(">");
+        let reply: Option<StreamReadReply> = read.query_async(&mut connection).await?;
+        let streams = reply.map(|reply| reply.keys).unwrap_or_default();
+        Ok(streams.into_iter().flat_map(|stream| stream.ids).map(entry).collect())
+    }
+
+    /// Takes over entries that another listener got so long ago and has not acknowledged, at most `max`.
+    pub async fn reclaim(&self, idle: Duration, max: usize) -> Result<Vec<Entry>, ConsumeError> {
+        let mut claim = redis::cmd("XAUTOCLAIM");
+        claim.arg(self.keys.event_log()).arg(LISTENER_GROUP).arg(&self.name);
+        claim.arg(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)).arg("0").arg("COUNT").arg(max);
+        let reply: StreamAutoClaimReply = claim.query_async(&mut self.redis.writes()).await?;
+        Ok(reply.claimed.into_iter().map(entry).collect())
+    }
+
+    /// Jobs for these entries are in the queue: nobody needs to look at them again.
+    pub async fn acknowledge(&self, ids: &[String]) -> Result<(), ConsumeError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut acknowledge = redis::cmd("XACK");
+        acknowledge.arg(self.keys.event_log()).arg(LISTENER_GROUP).arg(ids);
+        Ok(acknowledge.query_async(&mut self.redis.writes()).await?)
+    }
+
+    /// Keeps a message that is no event, with the reason.
+    pub async fn bury(&self, message: &[u8], id: Option<&str>, reason: &str) -> Result<(), ConsumeError> {
+        let message: String = String::from_utf8_lossy(message).chars().take(MAX_DEAD_CHARS).collect();
+        let mut add = redis::cmd("XADD");
+        add.arg(self.keys.dead_events()).arg("MAXLEN").arg("~").arg(DEAD_EVENTS_KEPT).arg("*");
+        add.arg(EVENT_FIELD).arg(message).arg("reason").arg(reason);
+        add.arg("stream_id").arg(id.unwrap_or("none: it came over the channel"));
+        Ok(add.query_async(&mut self.redis.writes()).await?)
+    }
+
+    /// How many entries wait: not yet delivered, and delivered but not acknowledged.
+    pub async fn lag(&self) -> Result<u64, ConsumeError> {
+        let Some(group) = self.group().await? else { return Ok(0) };
+        let undelivered = group.lag.unwrap_or_default();
+        Ok(u64::try_from(undelivered + group.pending).unwrap_or(u64::MAX))
+    }
+
+    /// Removes entries that were handed to workers a while ago, or all of those if the stream is long. Never one that
+    /// is still to be done.
+    pub async fn trim(&self, now: DateTime<Utc>) -> Result<(), ConsumeError> {
+        let mut connection = self.redis.writes();
+        let Some(group) = self.group().await? else { return Ok(()) };
+        let mut pending = redis::cmd("XPENDING");
+        pending.arg(self.keys.event_log()).arg(LISTENER_GROUP);
+        let pending: StreamPendingReply = pending.query_async(&mut connection).await?;
+        let oldest_to_keep = match pending {
+            StreamPendingReply::Data(pending) => pending.start_id,
+            // Nothing at all is pending, so what was delivered last is done too, and may stay as the only one.
+            _ => group.last_delivered_id,
+        };
+        let length: usize =
+            redis::cmd("XLEN").arg(self.keys.event_log()).query_async(&mut connection).await?;
+        let kept_since = now - PROCESSED_KEPT;
+        let by_age = format!("{}-0", kept_since.timestamp_millis());
+        let keep = if length > COMFORTABLE_LENGTH { oldest_to_keep } else { older(&by_age, &oldest_to_keep) };
+        let mut trim = redis::cmd("XTRIM");
+        trim.arg(self.keys.event_log()).arg("MINID").arg("~").arg(keep);
+        Ok(trim.query_async(&mut connection).await?)
+    }
+
+    /// Forgets consumers that are gone for good: each start of a listener adds one.
+    pub async fn forget_idle_consumers(&self) -> Result<(), ConsumeError> {
+        let mut connection = self.redis.writes();
+        let mut list = redis::cmd("XINFO");
+        list.arg("CONSUMERS").arg(self.keys.event_log()).arg(LISTENER_GROUP);
+        let consumers: Vec<HashMap<String, redis::Value>> = list.query_async(&mut connection).await?;
+        for consumer in consumers {
+            let number = |field: &str| match consumer.get(field) {
+                Some(redis::Value::Int(number)) => u128::try_from(*number).unwrap_or_default(),
+                _ => 0,
+            };
+            let is_gone = number("pending") == 0 && number("idle") > IDLE_CONSUMER.as_millis();
+            if let (true, Some(name)) = (is_gone, consumer.get("name")) {
+                let name: Vec<u8> = redis::from_redis_value(name.clone()).map_err(redis::RedisError::from)?;
+                self.delete_consumer(&name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves the group, if nothing of this consumer is pending; else others take it over.
+    pub async fn leave(&self) -> Result<(), ConsumeError> {
+        let mut pending = redis::cmd("XPENDING");
+        pending.arg(self.keys.event_log()).arg(LISTENER_GROUP).arg("-").arg("+").arg(1).arg(&self.name);
+        let pending: Vec<redis::Value> = pending.query_async(&mut self.redis.writes()).await?;
+        if pending.is_empty() { self.delete_consumer(self.name.as_bytes()).await } else { Ok(()) }
+    }
+
+    async fn delete_consumer(&self, name: &[u8]) -> Result<(), ConsumeError> {
+        let mut delete = redis::cmd("XGROUP");
+        delete.arg("DELCONSUMER").arg(self.keys.event_log()).arg(LISTENER_GROUP).arg(name);
+        Ok(delete.query_async(&mut self.redis.writes()).await?)
+    }
+
+    async fn group(&self) -> Result<Option<redis::streams::StreamInfoGroup>, ConsumeError> {
+        let mut info = redis::cmd("XINFO");
+        info.arg("GROUPS").arg(self.keys.event_log());
+        let groups: StreamInfoGroupsReply = info.query_async(&mut self.redis.writes()).await?;
+        Ok(groups.groups.into_iter().find(|group| group.name == LISTENER_GROUP))
+    }
+}
+
+impl ConsumeError {
+    /// Whether the stream or the group is not there: Redis has lost its data, or nobody has listened yet.
+    pub fn is_missing_group(&self) -> bool {
+        matches!(self, Self::Redis(RedisError::Command(error)) if error.code() == Some("NOGROUP"))
+    }
+}
+
+fn entry(entry: StreamId) -> Entry {
+    let event = entry.map.get(EVENT_FIELD).and_then(|value| redis::from_redis_value(value.clone()).ok());
+    Entry { id: entry.id, event: event.unwrap_or_default() }
+}
+
+/// The older one of two identifiers.
+fn older(one: &str, other: &str) -> String {
+    let parts = |id: &str| {
+        let (time, number) = id.split_once('-').unwrap_or((id, "0"));
+        (time.parse::<u64>().unwrap_or_default(), number.parse::<u64>().unwrap_or_default())
+    };
+    if parts(one) <= parts(other) { one.to_owned() } else { other.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_compared_as_numbers() {
+        for (one, other, expected) in
+            [("9-0", "10-0", "9-0"), ("10-2", "10-10", "10-2"), ("10-1", "9-5", "9-5")]
+        {
+            assert_eq!(older(one, other), expected);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Publishing: an event is taken in when its entry is in the stream, which is on disk then.
+
+use std::sync::Arc;
+
+use redis::Script;
+
+use super::{EVENT_FIELD, STREAM_ID_ATTRIBUTE};
+use crate::domain::market_event::MarketEvent;
+use crate::keys::MessageKeys;
+use crate::redis::{RedisConnection, RedisError};
+
+/// Entries the stream may hold. Beyond that nothing is taken in until listeners have caught up: Redis keeps the
+/// stream in memory, and must not fill up.
+pub const EVENT_LOG_CAPACITY: usize = 1_000_000;
+
+/// The most events that are published in one step.
+pub const PUBLISH_BATCH: usize = 1_000;
+
+/// Why events were not taken in; none of them was.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Redis does not take them; whether they were taken in is unknown, and publishing them again does no harm.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    /// Listeners are too far behind.
+    #[error("the stream of events is full: {EVENT_LOG_CAPACITY} wait")]
+    Full,
+}
+
+/// The stream, as publishers see it; cheap to clone.
+#[derive(Clone)]
+pub struct EventLog {
+    redis: RedisConnection,
+    keys: MessageKeys,
+    publish: Arc<Script>,
+}
+
+impl EventLog {
+    /// The stream in this Redis.
+    pub fn new(redis: &RedisConnection, keys: &MessageKeys) -> Self {
+        let publish = Arc::new(Script::new(include_str!("publish.lua")));
+        Self { redis: redis.clone(), keys: keys.clone(), publish }
+    }
+
+    /// The channel on which events are heard.
+    pub fn channel(&self) -> String {
+        self.keys.event_channel()
+    }
+
+    /// Takes events in, at most [`PUBLISH_BATCH`], all or none; gives the identifiers of their entries.
+    pub async fn publish(&self, events: &[MarketEvent]) -> Result<Vec<String>, PublishError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut script = self.publish.key(self.keys.event_log());
+        script
+            .arg(self.keys.event_channel())
+            .arg(EVENT_LOG_CAPACITY)
+            .arg(EVENT_FIELD)
+            .arg(STREAM_ID_ATTRIBUTE);
+        for event in events {
+            script.arg(event.to_json());
+        }
+        let mut connection = self.redis.writes();
+        let ids: Vec<String> = match script.invoke_async(&mut connection).await {
+            // The first command after a break finds the broken connection. Published twice, an event is applied once.
+            Err(error) if RedisError::is_broken(&error) => script.invoke_async(&mut connection).await,
+            answer => answer,
+        }
+        .map_err(RedisError::from)?;
+        if ids.is_empty() { Err(PublishError::Full) } else { Ok(ids) }
+    }
+}

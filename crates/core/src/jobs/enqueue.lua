@@ -1,0 +1,27 @@
+-- Adds a job unless it is known or the window of its lane is used up.
+--
+-- The library's own way of adding goes through its set of scheduled tasks, which it empties in one call: beyond 7,999
+-- of them no worker could fetch again. This one appends to the list that workers fetch from.
+--
+-- KEYS[1]  the payloads, by task
+-- KEYS[2]  the list that workers fetch from
+-- KEYS[3]  what is known about the task
+-- KEYS[4]  the outstanding tasks of the lane
+-- ARGV[1]  the task
+-- ARGV[2]  its payload
+-- ARGV[3]  how many tasks of the lane may be outstanding
+-- ARGV[4]  the channel that wakes workers
+--
+-- Returns 'added', 'known' or 'full'.
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
+  return 'known'
+end
+if redis.call('SCARD', KEYS[4]) >= tonumber(ARGV[3]) then
+  return 'full'
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('HSET', KEYS[3], 'attempts', 0, 'max_attempts', 25, 'status', 'Pending')
+redis.call('SADD', KEYS[4], ARGV[1])
+redis.call('RPUSH', KEYS[2], ARGV[1])
+redis.call('PUBLISH', ARGV[4], '')
+return 'added'

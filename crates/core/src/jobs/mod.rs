@@ -1,0 +1,120 @@
+//! Work that is done away from the requests of shoppers.
+//!
+//! Here: what a job is and how it travels ([`Job`]), how it fails ([`JobError`]), and the queue it waits in
+//! ([`queue`]). Never here: what a job does (`pricing-worker`) and who asks for it (`pricing-listener`, and workers
+//! themselves for the parts of a run).
+//!
+//! A job is delivered at least once and may be done twice at the same time: whoever does it relies on the catalogue
+//! for doing it once in effect. Where next: [`queue`] for the window, the tries and the dead, [`storage`] for how the
+//! queue library is set up.
+
+pub mod queue;
+pub mod storage;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::domain::market_event::{EventDraft, MarketEvent};
+use crate::domain::product::ProductId;
+
+/// Products in a range of a run: one transaction.
+pub const RANGE_LENGTH: u32 = 1_000;
+
+/// What a worker is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Job {
+    /// Take facts into the catalogue and re-price the products they are about.
+    ApplyEvents {
+        /// The events, as they were published.
+        #[serde(serialize_with = "write_events", deserialize_with = "read_events")]
+        events: Vec<MarketEvent>,
+    },
+    /// Coordinate the recalculations that were requested, one after another.
+    Run {
+        /// The request that this job was made for.
+        task_id: String,
+    },
+    /// Re-price one range of a run.
+    Range(Range),
+}
+
+/// A part of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// The request that the run belongs to.
+    pub task_id: String,
+    /// The run's fencing token: when a newer run has begun, nothing is written for this one.
+    pub run_number: i64,
+    /// The policy the run began with; prices are made with this one or a later one.
+    pub policy_version: i64,
+    /// At most [`RANGE_LENGTH`] products.
+    pub product_ids: Vec<ProductId>,
+}
+
+impl Job {
+    /// The job's kind, as telemetry names it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ApplyEvents { .. } => "apply_events",
+            Self::Run { .. } => "run",
+            Self::Range(_) => "range",
+        }
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote.
+    pub fn decode(payload: &[u8]) -> Result<Self, JobError> {
+        serde_json::from_slice(payload)
+            .map_err(|error| JobError::Abort { reason: format!("the job cannot be read: {error}") })
+    }
+
+    /// The job as it lies in the queue.
+    pub fn encode(&self) -> Result<Vec<u8>, JobError> {
+        serde_json::to_vec(self)
+            .map_err(|error| JobError::Abort { reason: format!("the job cannot be written: {error}") })
+    }
+}
+
+/// A job to be enqueued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewJob {
+    /// Its name, the same each time this job is asked for: a job that is known is not enqueued again.
+    pub task_id: String,
+    /// What to do.
+    pub job: Job,
+}
+
+/// Why a job did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    /// Something it needs is away; the job is done again, later and a bounded number of times.
+    #[error("{reason}")]
+    Retry {
+        /// What is away.
+        reason: String,
+    },
+    /// It cannot be done, now or later.
+    #[error("{reason}")]
+    Abort {
+        /// Why not.
+        reason: String,
+    },
+    /// This process stops; another one does the job. Counts as no try.
+    #[error("the worker is stopping")]
+    HandBack,
+}
+
+fn write_events<S: Serializer>(events: &[MarketEvent], serializer: S) -> Result<S::Ok, S::Error> {
+    let texts: Result<Vec<Box<RawValue>>, _> =
+        events.iter().map(|event| RawValue::from_string(event.to_json())).collect();
+    texts.map_err(serde::ser::Error::custom)?.serialize(serializer)
+}
+
+fn read_events<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MarketEvent>, D::Error> {
+    let drafts: Vec<EventDraft> = Vec::deserialize(deserializer)?;
+    // Every event that was published has a time, so what stands for a missing one is never used.
+    let checked = drafts.into_iter().map(|draft| draft.check(chrono::DateTime::UNIX_EPOCH));
+    checked.collect::<Result<_, _>>().map_err(|problems| {
+        serde::de::Error::custom(problems.first().map(ToString::to_string).unwrap_or_default())
+    })
+}

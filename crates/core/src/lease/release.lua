@@ -1,0 +1,10 @@
+-- Gives a lease up, if it is still this owner's.
+--
+-- KEYS[1]  the lease
+-- ARGV[1]  the owner and the token
+--
+-- Returns 1, or 0 if it is not this owner's.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
+end
+return redis.call('DEL', KEYS[1])

@@ -1,0 +1,250 @@
+//! What processes tell each other: that prices changed, and that what quotes are made with changed.
+//!
+//! Here: the notices and the stream of the latest ones. Never here: what follows from them (the API's `invalidation`)
+//! and the prices themselves, which are in Redis before anybody is told. A notice may be lost; whoever lives by them
+//! starts afresh when its subscription was interrupted.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use redis::Script;
+use redis::streams::StreamRangeReply;
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::money::{Currency, as_optional_json_number};
+use crate::domain::product::{ProductId, optional_amount_from_json};
+use crate::keys::{MessageKeys, PRICE_CHANGES_KEPT};
+use crate::redis::{RedisConnection, RedisError};
+
+/// Changes in one entry of the stream, so that the bound on entries is a bound on memory.
+const CHANGES_PER_ENTRY: usize = 100;
+/// The field of an entry that holds them.
+const FIELD: &str = "notice";
+
+/// That prices changed, in one catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PriceNotice {
+    /// Which catalogue; revisions of another one cannot be compared.
+    pub catalogue: String,
+    /// At most a hundred.
+    pub changes: Vec<ChangedPrice>,
+}
+
+/// A price entry that was replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedPrice {
+    /// Of this product.
+    pub product_id: ProductId,
+    /// The revision of the new one.
+    pub revision: i64,
+    /// What became of the list price, if it is another one now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change: Option<ListPriceChange>,
+}
+
+/// A list price that became another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListPriceChange {
+    /// Before; absent if it is the product's first.
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
+    pub old_list_price: Option<Decimal>,
+    /// After; absent if the product was removed.
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
+    pub new_list_price: Option<Decimal>,
+    /// What both are in.
+    pub currency: Currency,
+    /// The policy that made the new one.
+    pub policy_version: i64,
+    /// What made it change.
+    pub cause: String,
+    /// When.
+    pub changed_at: DateTime<Utc>,
+}
+
+/// A place in the stream of the latest changes: an entry, and a change in it. Written `1700000000000-0.3`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    time_ms: u64,
+    number: u64,
+    index: usize,
+}
+
+/// Tells other processes, and reads what was told; cheap to clone.
+#[derive(Clone)]
+pub struct Notices {
+    redis: RedisConnection,
+    keys: MessageKeys,
+    catalogue: Arc<str>,
+    announce: Arc<Script>,
+}
+
+impl Notices {
+    /// Notices about the catalogue with this identity.
+    pub fn new(redis: &RedisConnection, keys: MessageKeys, catalogue: &str) -> Self {
+        let announce = Arc::new(Script::new(include_str!("announce.lua")));
+        Self { redis: redis.clone(), keys, catalogue: catalogue.into(), announce }
+    }
+
+    /// The names that notices are heard under.
+    pub fn keys(&self) -> &MessageKeys {
+        &self.keys
+    }
+
+    /// Tells every process that these prices were replaced; they are in Redis already.
+    pub async fn announce(&self, changes: &[ChangedPrice]) -> Result<(), RedisError> {
+        let mut pipeline = redis::pipe();
+        for changes in changes.chunks(CHANGES_PER_ENTRY) {
+            let notice = NoticeToWrite { catalogue: &self.catalogue, changes };
+            // Nothing in it can fail to be written.
+            let notice = serde_json::to_string(&notice).unwrap_or_default();
+            let mut announce = self.announce.key(self.keys.price_changes_log());
+            announce.arg(self.keys.price_changes_channel()).arg(PRICE_CHANGES_KEPT).arg(FIELD).arg(notice);
+            pipeline.invoke_script(&announce).ignore();
+        }
+        if pipeline.is_empty() {
+            return Ok(());
+        }
+        let mut connection = self.redis.writes();
+        match pipeline.query_async::<()>(&mut connection).await {
+            Err(error) if RedisError::is_missing_script(&error) => {
+                self.announce.load_async(&mut connection).await?;
+                Ok(pipeline.query_async::<()>(&mut connection).await?)
+            }
+            told => Ok(told?),
+        }
+    }
+
+    /// Tells every process that a policy was published or a location factor changed.
+    pub async fn announce_policy(&self) -> Result<(), RedisError> {
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(self.keys.policy_changes_channel()).arg("");
+        Ok(publish.query_async(&mut self.redis.writes()).await?)
+    }
+
+    /// Reads a notice that was heard; nothing if it is about another catalogue, or no notice.
+    pub fn read(&self, payload: &[u8]) -> Option<PriceNotice> {
+        let notice: PriceNotice = serde_json::from_slice(payload).ok()?;
+        (*notice.catalogue == *self.catalogue).then_some(notice)
+    }
+
+    /// The end of the stream: changes from now on come after it.
+    pub async fn end(&self) -> Result<Position, RedisError> {
+        let mut last = redis::cmd("XREVRANGE");
+        last.arg(self.keys.price_changes_log()).arg("+").arg("-").arg("COUNT").arg(1);
+        let last: StreamRangeReply = last.query_async(&mut self.redis.writes()).await?;
+        let last = last.ids.first().and_then(|entry| Position::of_entry(&entry.id));
+        Ok(last.map_or(Position::START, |position| Position { index: usize::MAX, ..position }))
+    }
+
+    /// The oldest position that is kept.
+    pub async fn beginning(&self) -> Result<Position, RedisError> {
+        let mut first = redis::cmd("XRANGE");
+        first.arg(self.keys.price_changes_log()).arg("-").arg("+").arg("COUNT").arg(1);
+        let first: StreamRangeReply = first.query_async(&mut self.redis.writes()).await?;
+        Ok(first.ids.first().and_then(|entry| Position::of_entry(&entry.id)).unwrap_or(Position::START))
+    }
+
+    /// List prices that changed after this position, out of the next `entries` entries, each with its position; and
+    /// how far they reach. Nothing, and the same position, if there are no more.
+    pub async fn changes_after(
+        &self,
+        after: Position,
+        entries: usize,
+    ) -> Result<(Vec<(Position, ProductChange)>, Position), RedisError> {
+        let mut range = redis::cmd("XRANGE");
+        // The entry itself too, as some of its changes may come after the position.
+        range.arg(self.keys.price_changes_log()).arg(after.entry()).arg("+").arg("COUNT").arg(entries + 1);
+        let range: StreamRangeReply = range.query_async(&mut self.redis.writes()).await?;
+        let mut changes = Vec::new();
+        let mut reached = after;
+        for entry in &range.ids {
+            let Some(position) = Position::of_entry(&entry.id) else { continue };
+            let text: Option<Vec<u8>> =
+                entry.map.get(FIELD).and_then(|value| redis::from_redis_value(value.clone()).ok());
+            let notice = text.and_then(|text| self.read(&text));
+            for (index, changed) in notice.into_iter().flat_map(|notice| notice.changes).enumerate() {
+                let position = Position { index, ..position };
+                if let (true, Some(change)) = (position > after, changed.change) {
+                    let ChangedPrice { product_id, revision, .. } = changed;
+                    changes.push((position, ProductChange { product_id, revision, change }));
+                }
+            }
+            reached = reached.max(Position { index: usize::MAX, ..position });
+        }
+        Ok((changes, reached))
+    }
+}
+
+/// A list price that changed, as clients are told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProductChange {
+    /// The product.
+    pub product_id: ProductId,
+    /// The revision of the new price.
+    pub revision: i64,
+    /// What became of it.
+    #[serde(flatten)]
+    pub change: ListPriceChange,
+}
+
+#[derive(Serialize)]
+struct NoticeToWrite<'a> {
+    catalogue: &'a str,
+    changes: &'a [ChangedPrice],
+}
+
+impl Position {
+    /// Before everything.
+    pub const START: Self = Self { time_ms: 0, number: 0, index: usize::MAX };
+
+    fn of_entry(id: &str) -> Option<Self> {
+        let (time_ms, number) = id.split_once('-')?;
+        Some(Self { time_ms: time_ms.parse().ok()?, number: number.parse().ok()?, index: 0 })
+    }
+
+    fn entry(&self) -> String {
+        format!("{}-{}", self.time_ms, self.number)
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}-{}.{}", self.time_ms, self.number, self.index)
+    }
+}
+
+/// The text is not a position.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a position in the stream of price changes")]
+pub struct InvalidPosition;
+
+impl FromStr for Position {
+    type Err = InvalidPosition;
+
+    fn from_str(written: &str) -> Result<Self, InvalidPosition> {
+        let (entry, index) = written.split_once('.').ok_or(InvalidPosition)?;
+        let position = Self::of_entry(entry).ok_or(InvalidPosition)?;
+        Ok(Self { index: index.parse().map_err(|_| InvalidPosition)?, ..position })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_read_as_they_are_written_and_ordered_as_numbers() {
+        let order = ["9-0.0", "10-2.0", "10-10.0", "10-10.9", "10-10.10", "11-0.0"];
+        let positions: Vec<Position> = order.iter().map(|text| text.parse().unwrap()).collect();
+        assert!(positions.is_sorted());
+        for (text, position) in order.iter().zip(&positions) {
+            assert_eq!(position.to_string(), *text);
+        }
+        for wrong in ["", "1", "1-2", "1.2", "a-1.2", "1-a.2", "1-2.a", "1-2.-3"] {
+            assert_eq!(wrong.parse::<Position>(), Err(InvalidPosition), "{wrong}");
+        }
+    }
+}
