@@ -7,17 +7,21 @@
 //! promise is the same, and the contract tests hold them to it: exact digits, instants to the microsecond, no
 //! older fact over a newer one, and errors that say whether to try again ([`CatalogueError::is_transient`]).
 //!
-//! Reads are methods of [`Catalogue`], one statement each; writes go through a [`CatalogueTransaction`]. Where
-//! next: `sqlite` and `postgres` for the SQL, `session` for time limits and connections that went wrong,
-//! `migrations/` for the tables and why they are as they are. Who calls this: `reprice` and the API's routes.
+//! Reads are methods of [`Catalogue`], one statement each; facts and prices are written by a
+//! [`CatalogueTransaction`]. Where next: `runs` for recalculations and what keeps two of them apart, `upkeep` for
+//! what becomes due or old, `sqlite` and `postgres` for the SQL, `session` for time limits and connections that
+//! went wrong, `migrations/` for the tables and why they are as they are. Who calls this: `reprice`, the API's
+//! routes and the worker.
 
 mod error;
 mod postgres;
 mod read_rows;
+mod runs;
 mod session;
 mod sqlite;
 mod stored;
 mod transaction;
+mod upkeep;
 mod write_rows;
 
 use std::collections::HashMap;
@@ -28,6 +32,7 @@ use rust_decimal::Decimal;
 
 pub use self::error::CatalogueError;
 pub use self::postgres::PostgresCatalogue;
+pub use self::runs::{CoalescedRun, MAX_REASON_CHARS, RangeOutcome, RunRequest, StoredRun};
 pub use self::sqlite::SqliteCatalogue;
 pub use self::stored::{
     MAX_CAUSE_CHARS, NewPolicy, PriceChange, PriceWrite, StoredFacts, StoredPolicy, StoredPrice,
@@ -58,6 +63,9 @@ impl Default for CatalogueSettings {
     }
 }
 
+/// Comes after every identifier, as none has a byte beyond `~`.
+const AFTER_EVERY_ID: &str = "\u{7f}";
+
 /// The facts of the engine. A clone is a handle to the same connections.
 #[derive(Debug, Clone)]
 pub enum Catalogue {
@@ -76,6 +84,7 @@ macro_rules! on_store {
         }
     };
 }
+use on_store;
 
 impl Catalogue {
     /// Opens the database and brings its tables up to date; safe when several processes do so at once.
@@ -153,6 +162,11 @@ impl Catalogue {
         on_store!(self, store => store.price_changes(id, limit).await)
     }
 
+    /// The latest change of each product's list price, ordered by product; nothing of a product that has none.
+    pub async fn newest_changes(&self, ids: &[ProductId]) -> Result<Vec<PriceChange>, CatalogueError> {
+        on_store!(self, store => store.newest_changes(ids).await)
+    }
+
     /// The identifiers after the given one, in the order of their bytes. A page begins where the last one ended,
     /// so what is added or removed meanwhile shifts nothing.
     pub async fn product_ids(
@@ -165,9 +179,40 @@ impl Catalogue {
         on_store!(self, store => store.product_ids(after, limit).await)
     }
 
+    /// The identifiers of a category's products after the given one, as [`product_ids`](Self::product_ids) gives
+    /// those of all.
+    pub async fn product_ids_of_category(
+        &self,
+        category: &str,
+        after: Option<&ProductId>,
+        limit: u32,
+    ) -> Result<Vec<ProductId>, CatalogueError> {
+        self.product_ids_in_range(Some(category), after, None, limit).await
+    }
+
+    /// The identifiers after the first and up to the second, that one included, of one category or of all products.
+    /// Where a limit is missing, the range has no end. A range that was marked out by identifiers has the products
+    /// that were added to it since.
+    pub async fn product_ids_in_range(
+        &self,
+        category: Option<&str>,
+        after: Option<&ProductId>,
+        through: Option<&ProductId>,
+        limit: u32,
+    ) -> Result<Vec<ProductId>, CatalogueError> {
+        let after = after.map_or("", ProductId::as_str);
+        let through = through.map_or(AFTER_EVERY_ID, ProductId::as_str);
+        on_store!(self, store => store.product_ids_in_range(category, after, through, limit).await)
+    }
+
     /// How many products there are.
     pub async fn count_products(&self) -> Result<u64, CatalogueError> {
         on_store!(self, store => store.count_products().await)
+    }
+
+    /// How many products a category has.
+    pub async fn count_products_of_category(&self, category: &str) -> Result<u64, CatalogueError> {
+        on_store!(self, store => store.count_products_of_category(category).await)
     }
 
     /// By what prices are multiplied at each location that has a factor.

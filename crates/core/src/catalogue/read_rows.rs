@@ -4,7 +4,7 @@
 //! places of a zero. What a record holds was checked before it was written, so a value that cannot be read means
 //! damaged data or a newer program's, and is an error, never skipped.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -42,6 +42,13 @@ pub(super) fn location_factors(
 /// A number that is never negative.
 pub(super) fn count(number: i64) -> Result<u64, CatalogueError> {
     u64::try_from(number).map_err(|problem| CatalogueError::corrupt("count", problem))
+}
+
+/// Which events were new, out of the keys of those that were; of two that are the same the first.
+pub(super) fn which_are_new(events: &[(&str, &str)], new: &[(String, String)]) -> Vec<bool> {
+    let mut new: HashSet<(&str, &str)> =
+        new.iter().map(|(source, event_id)| (source.as_str(), event_id.as_str())).collect();
+    events.iter().map(|event| new.remove(event)).collect()
 }
 
 /// Puts together the facts of each product, in the order of the products.

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::error::CatalogueError;
 use super::postgres::PostgresTransaction;
+use super::runs::{RangeOutcome, RunRequest};
 use super::sqlite::SqliteTransaction;
 use super::stored::{PriceWrite, StoredFacts};
 use crate::domain::product::{Product, ProductId};
@@ -12,8 +13,10 @@ use crate::domain::signal::Signal;
 /// A transaction. Dropped without [`commit`](Self::commit), it is rolled back.
 ///
 /// Every statement takes any number of rows; the caller bounds its batches. Two transactions never wait for each
-/// other if each writes signals before it locks products and calls each method once: a statement locks its rows
-/// in the order of their keys. Where they do all the same, the database ends one of them with a transient error.
+/// other if each calls each method once, in this order: it records events, writes signals, asks for a
+/// recalculation or locks its run, locks products, draws revisions, writes prices, finishes its range. A statement
+/// locks its rows in the order of their keys. Where two wait for each other all the same, the database ends one of
+/// them with a transient error.
 #[derive(Debug)]
 pub struct CatalogueTransaction(Store);
 
@@ -63,6 +66,17 @@ impl CatalogueTransaction {
         on_store!(self, store => store.lock_facts(ids).await)
     }
 
+    /// Records events, each a source and an identifier that is unique there, as applied. Returns for each whether it
+    /// was new: not if it was recorded before, or stands earlier in the list. Waits for another transaction that
+    /// is recording one of them.
+    pub async fn record_events(
+        &mut self,
+        events: &[(&str, &str)],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<bool>, CatalogueError> {
+        on_store!(self, store => store.record_events(events, now).await)
+    }
+
     /// Stores the signals that are newer than what is known about the same thing, and returns how many were.
     pub async fn put_signals(&mut self, signals: &[Signal]) -> Result<u64, CatalogueError> {
         on_store!(self, store => store.put_signals(signals).await)
@@ -90,6 +104,30 @@ impl CatalogueTransaction {
         now: DateTime<Utc>,
     ) -> Result<bool, CatalogueError> {
         on_store!(self, store => store.delete_product(id, revision, cause, now).await)
+    }
+
+    /// Takes down that somebody asks for a recalculation. Returns whether the request is new.
+    pub async fn request_run(&mut self, request: &RunRequest) -> Result<bool, CatalogueError> {
+        on_store!(self, store => store.request_run(request).await)
+    }
+
+    /// Whether the run of this number is the newest. If so, no newer one begins before this transaction ends. If
+    /// not, write nothing here: the newer run may have priced these products already, by a newer policy. What an
+    /// earlier delivery of the same range has committed may still have to reach the caches.
+    pub async fn lock_run(&mut self, run_number: i64) -> Result<bool, CatalogueError> {
+        on_store!(self, store => store.lock_run(run_number).await)
+    }
+
+    /// Records that a range of a run, which this transaction holds by [`lock_run`](Self::lock_run), is priced.
+    /// Returns `false` if it was recorded before, or if the run is over.
+    pub async fn finish_range(
+        &mut self,
+        run_number: i64,
+        range_start: &str,
+        outcome: &RangeOutcome,
+        now: DateTime<Utc>,
+    ) -> Result<bool, CatalogueError> {
+        on_store!(self, store => store.finish_range(run_number, range_start, outcome, now).await)
     }
 
     /// Makes everything permanent. If the connection breaks meanwhile, whether it did is unknown.

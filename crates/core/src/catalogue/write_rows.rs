@@ -5,11 +5,12 @@
 //! The rows come out ordered by their key, so that two transactions lock them in the same order and cannot wait
 //! for each other, and with each key once, which PostgreSQL's upsert demands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
+use sqlx::error::BoxDynError;
 
 use super::stored::{MAX_CAUSE_CHARS, PriceWrite};
 use crate::domain::product::{Product, ProductId};
@@ -33,6 +34,12 @@ pub(super) fn signal_rows(signals: &[Signal]) -> Result<String, sqlx::Error> {
         }
     }
     as_json(rows.values())
+}
+
+/// The keys of `applied_events`.
+pub(super) fn event_rows(events: &[(&str, &str)]) -> Result<String, sqlx::Error> {
+    let keys: BTreeSet<_> = events.iter().collect();
+    as_json(keys.into_iter().map(|(source, event_id)| EventRow { source, event_id }))
 }
 
 /// The rows of `prices`; of two of the same product the newer one.
@@ -65,14 +72,19 @@ pub(super) fn instant(instant: DateTime<Utc>) -> String {
 }
 
 /// A number of rows, as databases count.
-pub(super) fn row_count(count: usize) -> Result<i64, sqlx::Error> {
-    i64::try_from(count).map_err(|problem| sqlx::Error::Encode(problem.into()))
+pub(super) fn row_count(count: impl TryInto<i64, Error: Into<BoxDynError>>) -> Result<i64, sqlx::Error> {
+    count.try_into().map_err(|problem| sqlx::Error::Encode(problem.into()))
 }
 
 /// A cause of at most [`MAX_CAUSE_CHARS`].
 pub(super) fn bounded_cause(cause: &str) -> &str {
-    let end = cause.char_indices().nth(MAX_CAUSE_CHARS);
-    end.and_then(|(end, _)| cause.get(..end)).unwrap_or(cause)
+    bounded(cause, MAX_CAUSE_CHARS)
+}
+
+/// The beginning of a text, of at most so many characters.
+pub(super) fn bounded(text: &str, max_chars: usize) -> &str {
+    let end = text.char_indices().nth(max_chars);
+    end.and_then(|(end, _)| text.get(..end)).unwrap_or(text)
 }
 
 fn newest(writes: &[PriceWrite]) -> BTreeMap<&ProductId, &PriceWrite> {
@@ -162,6 +174,12 @@ impl<'a> SignalRow<'a> {
             observed_at: signal.observed_at,
         }
     }
+}
+
+#[derive(Serialize)]
+struct EventRow<'a> {
+    source: &'a str,
+    event_id: &'a str,
 }
 
 /// A row of `prices`.

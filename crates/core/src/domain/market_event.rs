@@ -335,7 +335,7 @@ impl Check {
             }
             "pricing.catalogue_changed.v1" => {
                 let written = rest.product_ids.take();
-                self.products(written.unwrap_or_default())
+                self.products(&written.unwrap_or_default())
                     .map(|product_ids| Change::CatalogueChanged { product_ids })
             }
             "pricing.policy_published.v1" => match rest.version.take() {
@@ -373,7 +373,7 @@ impl Check {
             (Some(category), None) => {
                 self.text("data.category", Some(category), MAX_LABEL_CHARS * 4).map(Scope::Category)
             }
-            (None, Some(ids)) => self.products(ids).map(Scope::Products),
+            (None, Some(ids)) => self.products(&ids).map(Scope::Products),
             (Some(category), Some(_)) => {
                 self.refuse("data.category", &category, "category, product_ids, or none of them");
                 None
@@ -405,7 +405,7 @@ impl Check {
         }
     }
 
-    fn products(&mut self, written: Vec<String>) -> Option<Vec<ProductId>> {
+    fn products(&mut self, written: &[String]) -> Option<Vec<ProductId>> {
         if !(1..=MAX_EVENT_PRODUCTS).contains(&written.len()) {
             let problem = format!("{} products are not allowed", written.len());
             self.problems.push(Diagnostic::new("data.product_ids", problem, "1 to 1000 products"));

@@ -1,4 +1,4 @@
-//! Recalculations: which products, and how far they are.
+//! Recalculations: which products one is about ([`Scope`]) and how far it got ([`RunState`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use super::product::ProductId;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// The whole catalogue.
+    /// Every product of the catalogue.
     All,
     /// The products of a category.
     Category(String),
@@ -16,19 +16,19 @@ pub enum Scope {
     Products(Vec<ProductId>),
 }
 
-/// How far a recalculation is.
+/// How far a recalculation got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
-    /// It waits for its turn.
+    /// Somebody asked for it; nobody has begun.
     Requested,
     /// Its products are being priced.
     Running,
-    /// All its products are priced.
+    /// Every product has been priced.
     Done,
-    /// Another one does its work.
+    /// Nothing was done, as another run does the same work.
     Skipped,
-    /// It was given up.
+    /// It was given up; some of its products may have been priced.
     Failed,
 }
 
@@ -36,7 +36,7 @@ impl RunState {
     /// All states.
     pub const ALL: [Self; 5] = [Self::Requested, Self::Running, Self::Done, Self::Skipped, Self::Failed];
 
-    /// The state's name, as the catalogue and the API have it.
+    /// The state's name, as the catalogue stores it and the API shows it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Requested => "requested",
@@ -48,7 +48,42 @@ impl RunState {
     }
 
     /// The state of this name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
+    pub fn parse(written: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == written)
+    }
+
+    /// Whether nothing more will happen.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Requested | Self::Running => false,
+            Self::Done | Self::Skipped | Self::Failed => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_reads_as_it_was_written() {
+        let products = Scope::Products(["P-1", "P-2"].map(|id| ProductId::parse(id).unwrap()).to_vec());
+        for (scope, written) in [
+            (Scope::All, r#""all""#),
+            (Scope::Category("kitchen".to_owned()), r#"{"category":"kitchen"}"#),
+            (products, r#"{"products":["P-1","P-2"]}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&scope).unwrap(), written);
+            assert_eq!(serde_json::from_str::<Scope>(written).unwrap(), scope);
+        }
+    }
+
+    #[test]
+    fn every_state_has_one_name() {
+        for state in RunState::ALL {
+            assert_eq!(RunState::parse(state.name()), Some(state));
+            assert_eq!(serde_json::to_value(state).unwrap(), state.name());
+        }
+        assert_eq!(RunState::parse("waiting"), None);
     }
 }

@@ -3,12 +3,15 @@
 //! Every promise is one function of a [`Catalogue`] that knows nothing of the store beneath; `on_both_stores!`
 //! makes two tests of each. What only one store can be asked is in `opening` and `outage`.
 
+mod events;
+mod expiry;
 mod history;
 mod opening;
 mod outage;
 mod policies;
 mod prices;
 mod products;
+mod runs;
 mod signals;
 mod transactions;
 

@@ -1,8 +1,10 @@
 //! The catalogue in a PostgreSQL database: opening it, and reading.
 
+mod runs;
 mod transaction;
+mod upkeep;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -51,6 +53,19 @@ const PRICE_CHANGES: &str = "
     SELECT product_id, revision, old_list_price::text, new_list_price::text, currency, policy_version, cause,
            changed_at
     FROM price_changes WHERE product_id = $1 ORDER BY revision DESC LIMIT $2";
+const NEWEST_CHANGES: &str = "
+    SELECT product_id, revision, old_list_price::text, new_list_price::text, currency, policy_version, cause,
+           changed_at
+    FROM unnest($1::text[]) AS asked (id) CROSS JOIN LATERAL (
+        SELECT * FROM price_changes WHERE product_id = asked.id ORDER BY revision DESC LIMIT 1) AS newest
+    ORDER BY product_id";
+const IDS_IN_RANGE: &str = "
+    SELECT product_id FROM products
+    WHERE product_id > $1 AND product_id <= $2 ORDER BY product_id LIMIT $3";
+const IDS_OF_CATEGORY_IN_RANGE: &str = "
+    SELECT product_id FROM products
+    WHERE product_id > $1 AND product_id <= $2 AND category = $4 ORDER BY product_id LIMIT $3";
+const COUNT_OF_CATEGORY: &str = "SELECT count(*) FROM products WHERE category = $1";
 const LOCATION_FACTORS: &str = "
     SELECT subject, value::text FROM signals
     WHERE subject_kind = 'location' AND kind = 'location_factor' ORDER BY observed_at, source";
@@ -173,6 +188,15 @@ impl PostgresCatalogue {
         read_all(records)
     }
 
+    pub(super) async fn newest_changes(&self, ids: &[ProductId]) -> Result<Vec<PriceChange>, CatalogueError> {
+        // Each once, or the change of one that is named twice would come twice.
+        let ids: BTreeSet<&str> = ids.iter().map(ProductId::as_str).collect();
+        let changes = query_as(NEWEST_CHANGES).bind(Vec::from_iter(ids));
+        let mut session = self.session().await?;
+        let records: Vec<ChangeRecord> = session.run(|connection| changes.fetch_all(connection)).await?;
+        read_all(records)
+    }
+
     pub(super) async fn product_ids(
         &self,
         after: &str,
@@ -188,12 +212,35 @@ impl PostgresCatalogue {
         product_ids(&column)
     }
 
+    pub(super) async fn product_ids_in_range(
+        &self,
+        category: Option<&str>,
+        after: &str,
+        through: &str,
+        limit: u32,
+    ) -> Result<Vec<ProductId>, CatalogueError> {
+        let statement = if category.is_some() { IDS_OF_CATEGORY_IN_RANGE } else { IDS_IN_RANGE };
+        let mut page = query_scalar(statement).bind(after).bind(through).bind(i64::from(limit));
+        if let Some(category) = category {
+            page = page.bind(category);
+        }
+        let mut session = self.session().await?;
+        let column: Vec<String> = session.run(|connection| page.fetch_all(connection)).await?;
+        product_ids(&column)
+    }
+
     pub(super) async fn count_products(&self) -> Result<u64, CatalogueError> {
         let mut session = self.session().await?;
         let number = session
             .run(|connection| query_scalar("SELECT count(*) FROM products").fetch_one(connection))
             .await?;
         count(number)
+    }
+
+    pub(super) async fn count_products_of_category(&self, category: &str) -> Result<u64, CatalogueError> {
+        let products = query_scalar(COUNT_OF_CATEGORY).bind(category);
+        let mut session = self.session().await?;
+        count(session.run(|connection| products.fetch_one(connection)).await?)
     }
 
     pub(super) async fn location_factors(&self) -> Result<HashMap<String, Decimal>, CatalogueError> {

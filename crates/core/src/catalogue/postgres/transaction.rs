@@ -7,11 +7,13 @@ use chrono::{DateTime, Utc};
 use sqlx::{Postgres, query, query_as, query_scalar};
 
 use super::super::error::CatalogueError;
-use super::super::read_rows::{PriceRecord, ProductRecord, SignalRecord, assemble_facts, read_all};
+use super::super::read_rows::{
+    PriceRecord, ProductRecord, SignalRecord, assemble_facts, read_all, which_are_new,
+};
 use super::super::session::Session;
 use super::super::stored::{PriceWrite, StoredFacts};
 use super::super::write_rows::{
-    as_json, bounded_cause, change_rows, price_rows, product_rows, row_count, signal_rows,
+    as_json, bounded_cause, change_rows, event_rows, price_rows, product_rows, row_count, signal_rows,
 };
 use super::{commit, price_columns, product_columns};
 use crate::domain::product::{Product, ProductId};
@@ -50,6 +52,11 @@ const PUT_SIGNALS: &str = "
     ON CONFLICT (subject_kind, subject, kind, source) DO UPDATE SET
         value = excluded.value, observed_at = excluded.observed_at
     WHERE excluded.observed_at > signals.observed_at";
+// Waits for a transaction that is recording one of these events: whether it commits decides whether it was new.
+const RECORD_EVENTS: &str = "
+    INSERT INTO applied_events (source, event_id, applied_at)
+    SELECT source, event_id, $2 FROM json_to_recordset($1::json) AS written (source text, event_id text)
+    ON CONFLICT DO NOTHING RETURNING source, event_id";
 const NEXT_REVISIONS: &str = "SELECT nextval('price_revisions') FROM generate_series(1, $1)";
 const WRITE_PRICES: &str = "
     INSERT INTO prices (product_id, revision, category, currency, base_price, list_price, lowest, highest,
@@ -88,7 +95,7 @@ const WRITE_REMOVAL: &str = "
 /// A transaction.
 #[derive(Debug)]
 pub(in super::super) struct PostgresTransaction {
-    session: Session<Postgres>,
+    pub(super) session: Session<Postgres>,
 }
 
 impl PostgresTransaction {
@@ -129,6 +136,16 @@ impl PostgresTransaction {
         let prices = query_as(PRICES).bind(&ids);
         let prices: Vec<PriceRecord> = self.session.run(|connection| prices.fetch_all(connection)).await?;
         Ok(assemble_facts(products, read_all(signals)?, read_all(prices)?))
+    }
+
+    pub(in super::super) async fn record_events(
+        &mut self,
+        events: &[(&str, &str)],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<bool>, CatalogueError> {
+        let record = query_as(RECORD_EVENTS).bind(event_rows(events)?).bind(now);
+        let new: Vec<(String, String)> = self.session.run(|connection| record.fetch_all(connection)).await?;
+        Ok(which_are_new(events, &new))
     }
 
     pub(in super::super) async fn put_signals(&mut self, signals: &[Signal]) -> Result<u64, CatalogueError> {

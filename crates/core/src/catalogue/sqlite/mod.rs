@@ -4,9 +4,11 @@
 //! is fair and wakes at once, where queueing for the file's lock means polling. In write-ahead mode readers and
 //! the writer do not wait for each other. Other processes may open the same file: then the file's lock decides.
 
+mod runs;
 mod transaction;
+mod upkeep;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -24,7 +26,7 @@ use super::read_rows::{ChangeRecord, PriceRecord, ProductRecord, SignalRecord};
 use super::read_rows::{count, location_factors, product_ids, read_all};
 use super::session::Session;
 use super::stored::{NewPolicy, PriceChange, StoredPolicy, StoredPrice};
-use super::write_rows::instant;
+use super::write_rows::{instant, texts};
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signals;
 
@@ -55,6 +57,18 @@ const SIGNALS: &str = "
 const PRICE_CHANGES: &str = "
     SELECT product_id, revision, old_list_price, new_list_price, currency, policy_version, cause, changed_at
     FROM price_changes WHERE product_id = $1 ORDER BY revision DESC LIMIT $2";
+const NEWEST_CHANGES: &str = "
+    SELECT product_id, revision, old_list_price, new_list_price, currency, policy_version, cause, changed_at
+    FROM json_each($1) AS asked JOIN price_changes ON product_id = asked.value
+    WHERE revision = (SELECT max(revision) FROM price_changes WHERE product_id = asked.value)
+    ORDER BY product_id";
+const IDS_IN_RANGE: &str = "
+    SELECT product_id FROM products
+    WHERE product_id > $1 AND product_id <= $2 ORDER BY product_id LIMIT $3";
+const IDS_OF_CATEGORY_IN_RANGE: &str = "
+    SELECT product_id FROM products
+    WHERE product_id > $1 AND product_id <= $2 AND category = $4 ORDER BY product_id LIMIT $3";
+const COUNT_OF_CATEGORY: &str = "SELECT count(*) FROM products WHERE category = $1";
 const LOCATION_FACTORS: &str = "
     SELECT subject, value FROM signals
     WHERE subject_kind = 'location' AND kind = 'location_factor' ORDER BY observed_at, source";
@@ -185,6 +199,15 @@ impl SqliteCatalogue {
         read_all(records)
     }
 
+    pub(super) async fn newest_changes(&self, ids: &[ProductId]) -> Result<Vec<PriceChange>, CatalogueError> {
+        // Each once, or the change of one that is named twice would come twice.
+        let ids: BTreeSet<&str> = ids.iter().map(ProductId::as_str).collect();
+        let changes = query_as(NEWEST_CHANGES).bind(texts(ids)?);
+        let mut session = self.reader().await?;
+        let records: Vec<ChangeRecord> = session.run(|connection| changes.fetch_all(connection)).await?;
+        read_all(records)
+    }
+
     pub(super) async fn product_ids(
         &self,
         after: &str,
@@ -200,12 +223,35 @@ impl SqliteCatalogue {
         product_ids(&column)
     }
 
+    pub(super) async fn product_ids_in_range(
+        &self,
+        category: Option<&str>,
+        after: &str,
+        through: &str,
+        limit: u32,
+    ) -> Result<Vec<ProductId>, CatalogueError> {
+        let statement = if category.is_some() { IDS_OF_CATEGORY_IN_RANGE } else { IDS_IN_RANGE };
+        let mut page = query_scalar(statement).bind(after).bind(through).bind(limit);
+        if let Some(category) = category {
+            page = page.bind(category);
+        }
+        let mut session = self.reader().await?;
+        let column: Vec<String> = session.run(|connection| page.fetch_all(connection)).await?;
+        product_ids(&column)
+    }
+
     pub(super) async fn count_products(&self) -> Result<u64, CatalogueError> {
         let mut session = self.reader().await?;
         let number = session
             .run(|connection| query_scalar("SELECT count(*) FROM products").fetch_one(connection))
             .await?;
         count(number)
+    }
+
+    pub(super) async fn count_products_of_category(&self, category: &str) -> Result<u64, CatalogueError> {
+        let products = query_scalar(COUNT_OF_CATEGORY).bind(category);
+        let mut session = self.reader().await?;
+        count(session.run(|connection| products.fetch_one(connection)).await?)
     }
 
     pub(super) async fn location_factors(&self) -> Result<HashMap<String, Decimal>, CatalogueError> {
@@ -251,10 +297,14 @@ impl SqliteCatalogue {
     }
 
     pub(super) async fn begin(&self) -> Result<SqliteTransaction, CatalogueError> {
+        self.begin_session().await.map(SqliteTransaction::new)
+    }
+
+    async fn begin_session(&self) -> Result<Session<Sqlite>, CatalogueError> {
         let mut session = self.writer().await?;
         // A transaction that began by reading could not become a writing one once another process has written.
         session.begin(|connection| raw_sql("BEGIN IMMEDIATE").execute(connection)).await?;
-        Ok(SqliteTransaction::new(session))
+        Ok(session)
     }
 
     async fn reader(&self) -> Result<Session<Sqlite>, CatalogueError> {
@@ -264,6 +314,11 @@ impl SqliteCatalogue {
     async fn writer(&self) -> Result<Session<Sqlite>, CatalogueError> {
         Session::acquire(&self.writer, self.statement_timeout).await
     }
+}
+
+async fn commit(session: &mut Session<Sqlite>) -> Result<(), CatalogueError> {
+    session.commit(|connection| raw_sql("COMMIT").execute(connection)).await?;
+    Ok(())
 }
 
 /// Room for a batch of a thousand prices: its pages stay in memory (16 MB) until it commits, and the log is moved

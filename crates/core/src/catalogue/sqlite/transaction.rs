@@ -4,16 +4,19 @@
 //! the ON of a join.
 
 use chrono::{DateTime, Utc};
-use sqlx::{QueryBuilder, Sqlite, query, query_as, query_scalar, raw_sql};
+use sqlx::{QueryBuilder, Sqlite, query, query_as, query_scalar};
 
 use super::super::error::CatalogueError;
-use super::super::read_rows::{PriceRecord, ProductRecord, SignalRecord, assemble_facts, read_all};
+use super::super::read_rows::{
+    PriceRecord, ProductRecord, SignalRecord, assemble_facts, read_all, which_are_new,
+};
 use super::super::session::Session;
 use super::super::stored::{PriceWrite, StoredFacts};
 use super::super::write_rows::{
-    PriceRow, bounded_cause, change_rows, instant, price_rows, product_rows, row_count, signal_rows, texts,
+    PriceRow, bounded_cause, change_rows, event_rows, instant, price_rows, product_rows, row_count,
+    signal_rows, texts,
 };
-use super::{price_columns, product_columns};
+use super::{commit, price_columns, product_columns};
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signal;
 
@@ -53,6 +56,10 @@ const PUT_SIGNALS: &str = "
     ON CONFLICT (subject_kind, subject, kind, source) DO UPDATE SET
         value = excluded.value, observed_at = excluded.observed_at
     WHERE excluded.observed_at > signals.observed_at";
+const RECORD_EVENTS: &str = "
+    INSERT INTO applied_events (source, event_id, applied_at)
+    SELECT value ->> 'source', value ->> 'event_id', $2 FROM jsonb_each($1) WHERE true
+    ON CONFLICT DO NOTHING RETURNING source, event_id";
 const NEXT_REVISIONS: &str =
     "UPDATE price_revisions SET last_revision = last_revision + $1 RETURNING last_revision";
 const WRITE_PRICES: &str = "
@@ -90,7 +97,7 @@ const PRICES_PER_STATEMENT: usize = 1_000;
 /// A transaction on the file's only writer.
 #[derive(Debug)]
 pub(in super::super) struct SqliteTransaction {
-    session: Session<Sqlite>,
+    pub(super) session: Session<Sqlite>,
 }
 
 impl SqliteTransaction {
@@ -130,6 +137,16 @@ impl SqliteTransaction {
         let prices = query_as(PRICES).bind(&ids);
         let prices: Vec<PriceRecord> = self.session.run(|connection| prices.fetch_all(connection)).await?;
         Ok(assemble_facts(products, read_all(signals)?, read_all(prices)?))
+    }
+
+    pub(in super::super) async fn record_events(
+        &mut self,
+        events: &[(&str, &str)],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<bool>, CatalogueError> {
+        let record = query_as(RECORD_EVENTS).bind(event_rows(events)?).bind(instant(now));
+        let new: Vec<(String, String)> = self.session.run(|connection| record.fetch_all(connection)).await?;
+        Ok(which_are_new(events, &new))
     }
 
     pub(in super::super) async fn put_signals(&mut self, signals: &[Signal]) -> Result<u64, CatalogueError> {
@@ -185,8 +202,7 @@ impl SqliteTransaction {
     }
 
     pub(in super::super) async fn commit(&mut self) -> Result<(), CatalogueError> {
-        self.session.commit(|connection| raw_sql("COMMIT").execute(connection)).await?;
-        Ok(())
+        commit(&mut self.session).await
     }
 }
 

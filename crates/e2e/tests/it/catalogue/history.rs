@@ -14,6 +14,7 @@ on_both_stores!(
     a_change_written_twice_is_in_the_history_once,
     history_is_read_newest_first_and_no_more_than_asked_for,
     a_cause_that_is_too_long_is_cut_between_characters,
+    the_newest_change_of_each_product_is_found,
 );
 
 const TAMPERING: [&str; 2] = ["UPDATE price_changes SET cause = ''", "DELETE FROM price_changes"];
@@ -84,6 +85,32 @@ async fn a_cause_that_is_too_long_is_cut_between_characters(catalogue: &Catalogu
     write(catalogue, &[change]).await?;
     let history = catalogue.price_changes(&kettle.product_id, 1).await?;
     assert!(history.iter().all(|change| change.cause == "漢".repeat(MAX_CAUSE_CHARS)), "{history:?}");
+    Ok(())
+}
+
+async fn the_newest_change_of_each_product_is_found(catalogue: &Catalogue) -> Result<()> {
+    let written = ["P-1", "P-2", "P-3", "P-4"].map(product).into_iter().collect::<Result<Vec<_>>>()?;
+    put(catalogue, &written).await?;
+    let [first, second, third, unpriced] = written.as_slice() else {
+        bail!("{written:?} are not four");
+    };
+    for (product, revision, price) in [
+        (first, 9, "9.00"),
+        (first, 10, "10.00"),
+        (second, 11, "11.00"),
+        (third, 12, "12.00"),
+        (first, 13, "9.90"),
+    ] {
+        write(catalogue, &[price_write(product, revision, price)?]).await?;
+    }
+    let ids = [second, first, unpriced, second].map(|product| product.product_id.clone());
+    let newest = catalogue.newest_changes(&ids).await?;
+    let prices: Vec<_> = newest.iter().map(|change| (change.revision, change.product_id.as_str())).collect();
+    assert_eq!(prices, [(13, "P-1"), (11, "P-2")]);
+    for change in &newest {
+        assert_eq!(catalogue.price_changes(&change.product_id, 1).await?, std::slice::from_ref(change));
+    }
+    assert_eq!(catalogue.newest_changes(&[]).await?, []);
     Ok(())
 }
 

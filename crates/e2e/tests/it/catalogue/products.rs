@@ -14,6 +14,8 @@ on_both_stores!(
     thousands_of_products_are_put_at_once,
     nothing_is_put_for_no_products,
     identifiers_are_paged_in_the_order_of_their_bytes,
+    a_category_is_paged_and_counted_without_other_products,
+    a_range_of_identifiers_has_its_end_and_not_its_beginning,
     a_removed_product_is_gone_but_its_history_stays,
 );
 
@@ -126,6 +128,51 @@ async fn identifiers_are_paged_in_the_order_of_their_bytes(catalogue: &Catalogue
         read.extend(page);
     }
     assert!(read.iter().map(|id| id.as_str()).eq(in_order), "{read:?}");
+    Ok(())
+}
+
+async fn a_category_is_paged_and_counted_without_other_products(catalogue: &Catalogue) -> Result<()> {
+    let mut written = products((0..9).map(|number| format!("P-{number}")))?;
+    for (product, category) in written.iter_mut().zip([Some("garden"), None, Some("kitchen")].iter().cycle())
+    {
+        product.category = category.map(str::to_owned);
+    }
+    put(catalogue, &written).await?;
+    let first = catalogue.product_ids_of_category("kitchen", None, 2).await?;
+    assert_eq!(first, [product_id("P-2")?, product_id("P-5")?]);
+    let second = catalogue.product_ids_of_category("kitchen", first.last(), 2).await?;
+    assert_eq!(second, [product_id("P-8")?]);
+    assert_eq!(catalogue.product_ids_of_category("kitchen", second.last(), 2).await?, []);
+    assert_eq!(catalogue.product_ids_of_category("cellar", None, 2).await?, []);
+    assert_eq!(catalogue.count_products_of_category("kitchen").await?, 3);
+    assert_eq!(catalogue.count_products_of_category("cellar").await?, 0);
+    Ok(())
+}
+
+async fn a_range_of_identifiers_has_its_end_and_not_its_beginning(catalogue: &Catalogue) -> Result<()> {
+    let mut written = products(["!", "A", "B", "a", "b", "~~"].map(str::to_owned))?;
+    for product in written.iter_mut().skip(3) {
+        product.category = Some("garden".to_owned());
+    }
+    put(catalogue, &written).await?;
+    let (a, b) = (product_id("A")?, product_id("b")?);
+    for (category, after, through, limit, expected) in [
+        (None, None, None, 10, vec!["!", "A", "B", "a", "b", "~~"]),
+        (None, Some(&a), Some(&b), 10, vec!["B", "a", "b"]),
+        (None, Some(&a), Some(&b), 2, vec!["B", "a"]),
+        (None, Some(&b), None, 10, vec!["~~"]),
+        (None, None, Some(&a), 10, vec!["!", "A"]),
+        (None, Some(&b), Some(&a), 10, vec![]),
+        (Some("garden"), None, Some(&b), 10, vec!["a", "b"]),
+        (Some("garden"), Some(&b), None, 10, vec!["~~"]),
+        (Some("kitchen"), Some(&a), None, 10, vec!["B"]),
+    ] {
+        let read = catalogue.product_ids_in_range(category, after, through, limit).await?;
+        assert!(
+            read.iter().map(|id| id.as_str()).eq(expected),
+            "{category:?} {after:?} {through:?}: {read:?}"
+        );
+    }
     Ok(())
 }
 
