@@ -1,5 +1,10 @@
 //! The cache in this process' memory: bounded, and no older than Redis' word allows.
+//!
+//! Notices of other processes evict entries. A look-up that has read the older price before the notice came must not
+//! put it here after it: the look-up puts first and then checks what was announced, the notice is noted first and
+//! evicts then, so one of the two sees the other. The same goes for a flush and the epoch it begins.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
@@ -7,9 +12,16 @@ use quick_cache::sync::{Cache, EntryAction, EntryResult};
 use super::{Cached, PutMode};
 use crate::domain::product::ProductId;
 
+/// Announced revisions that are remembered: as many as can come while a look-up is on its way.
+const ANNOUNCED_KEPT: usize = 65_536;
+
 /// Prices in memory, the least useful evicted when it is full.
 pub(super) struct L1 {
     entries: Cache<ProductId, Held>,
+    /// The latest revisions that other processes have told of.
+    announced: Cache<ProductId, i64>,
+    /// Grows with every flush.
+    epoch: AtomicU64,
     /// Other processes change prices too; after this long an entry is looked up again.
     max_staleness: Duration,
 }
@@ -23,7 +35,8 @@ struct Held {
 impl L1 {
     /// Room for this many products.
     pub(super) fn new(capacity: usize, max_staleness: Duration) -> Self {
-        Self { entries: Cache::new(capacity), max_staleness }
+        let announced = Cache::new(ANNOUNCED_KEPT);
+        Self { entries: Cache::new(capacity), announced, epoch: AtomicU64::new(0), max_staleness }
     }
 
     pub(super) fn get(&self, product_id: &str) -> Option<Cached> {
@@ -56,6 +69,44 @@ impl L1 {
             // The cache refuses only when somebody else has inserted meanwhile, and then that one stands.
             let _ = guard.insert(held);
         }
+    }
+
+    /// The epoch in which a look-up begins.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Puts what a look-up has found that began in this epoch, unless it was announced to be out of date since.
+    pub(super) fn put_found(&self, product_id: &ProductId, cached: Cached, epoch: u64) {
+        let revision = cached.revision();
+        self.put(product_id, cached, PutMode::Insert);
+        if self.epoch() != epoch {
+            self.entries.remove(product_id);
+        }
+        if let Some(announced) = self.announced.get(product_id)
+            && announced > revision
+        {
+            self.evict(product_id, announced);
+        }
+    }
+
+    /// Another process has told that this is the product's revision now; whether something older was evicted.
+    pub(super) fn invalidate(&self, product_id: &ProductId, revision: i64) -> bool {
+        let known = self.announced.get(product_id);
+        if known.is_none_or(|known| known < revision) {
+            self.announced.insert(product_id.clone(), revision);
+        }
+        self.evict(product_id, revision)
+    }
+
+    /// Forgets everything.
+    pub(super) fn flush(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.entries.clear();
+    }
+
+    fn evict(&self, product_id: &ProductId, revision: i64) -> bool {
+        self.entries.remove_if(product_id, |held| held.cached.revision() < revision).is_some()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -99,6 +150,53 @@ mod tests {
         l1.put(&id, gone(2), PutMode::Insert);
         l1.put(&id, gone(3), PutMode::Replace);
         assert_eq!(l1.get("P-1"), Some(gone(3)));
+    }
+
+    #[test]
+    fn what_was_announced_evicts_what_is_older_and_keeps_late_finds_out() {
+        let l1 = L1::new(10, Duration::from_secs(60));
+        let id = ProductId::parse("P-1").unwrap();
+        let epoch = l1.epoch();
+        l1.put_found(&id, gone(5), epoch);
+        assert!(!l1.invalidate(&id, 5));
+        assert_eq!(l1.get("P-1"), Some(gone(5)));
+        assert!(l1.invalidate(&id, 7));
+        assert_eq!(l1.get("P-1"), None);
+        // A look-up that had read revision 6 before the notice came.
+        l1.put_found(&id, gone(6), epoch);
+        assert_eq!(l1.get("P-1"), None);
+        l1.put_found(&id, gone(7), epoch);
+        assert_eq!(l1.get("P-1"), Some(gone(7)));
+        assert!(!l1.invalidate(&id, 6));
+        assert_eq!(l1.get("P-1"), Some(gone(7)));
+    }
+
+    #[test]
+    fn a_look_up_from_before_a_flush_is_not_kept() {
+        let l1 = L1::new(10, Duration::from_secs(60));
+        let id = ProductId::parse("P-1").unwrap();
+        let before = l1.epoch();
+        l1.put_found(&id, gone(1), before);
+        l1.flush();
+        assert_eq!(l1.get("P-1"), None);
+        l1.put_found(&id, gone(1), before);
+        assert_eq!(l1.get("P-1"), None);
+        l1.put_found(&id, gone(1), l1.epoch());
+        assert_eq!(l1.get("P-1"), Some(gone(1)));
+    }
+
+    #[test]
+    fn notices_and_look_ups_at_once_leave_nothing_older_than_announced() {
+        let l1 = L1::new(10, Duration::from_secs(60));
+        let id = ProductId::parse("P-1").unwrap();
+        for revision in 1..2_000 {
+            std::thread::scope(|scope| {
+                scope.spawn(|| l1.put_found(&id, gone(revision - 1), l1.epoch()));
+                scope.spawn(|| l1.invalidate(&id, revision));
+            });
+            let kept = l1.get("P-1").map(|kept| kept.revision());
+            assert!(kept.is_none_or(|kept| kept >= revision), "{kept:?} after {revision} was announced");
+        }
     }
 
     #[test]

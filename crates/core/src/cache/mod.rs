@@ -160,9 +160,10 @@ impl PriceCache {
         let found = self.flights.run(key, move || async move {
             // After a fail-over Redis may know less than this process; then the catalogue decides.
             let known = cache.l1.revision(product_id.as_str()).unwrap_or(0);
+            let epoch = cache.l1.epoch();
             let in_redis = cache.l2.get(product_id.as_str()).await;
             if let Some(cached) = in_redis.filter(|cached| cached.revision() >= known) {
-                cache.put_l1(&product_id, cached.clone(), PutMode::Insert);
+                cache.l1.put_found(&product_id, cached.clone(), epoch);
                 match cached {
                     Cached::Gone { .. } => return Err(ReadError::UnknownProduct),
                     Cached::Priced(entry) if entry.is_valid(now) && knows_policy(entry.policy_version) => {
@@ -171,7 +172,7 @@ impl PriceCache {
                     Cached::Priced(_) => {}
                 }
             }
-            cache.fill(product_id, fill).await
+            cache.fill(product_id, epoch, fill).await
         });
         let found =
             found.await.unwrap_or_else(|| Err(ReadError::Internal("a price look-up ended early".to_owned())));
@@ -182,6 +183,7 @@ impl PriceCache {
     async fn fill<F>(
         &self,
         product_id: ProductId,
+        epoch: u64,
         fill: impl FnOnce(ProductId) -> F + Send,
     ) -> Result<Found, ReadError>
     where
@@ -191,7 +193,8 @@ impl PriceCache {
         let filled = fill(product_id.clone()).await;
         self.metrics.fill_duration.record(started.elapsed());
         let cached = filled?;
-        self.put_l1(&product_id, cached.clone(), PutMode::Insert);
+        self.l1.put_found(&product_id, cached.clone(), epoch);
+        self.measure_l1();
         // Redis being away costs the next process a fill, nothing more.
         self.l2.offer(&product_id, &cached).await;
         match cached {
@@ -208,13 +211,27 @@ impl PriceCache {
     /// Puts what is known of products in both caches, unless they know something as new.
     pub async fn put_all(&self, products: &[(ProductId, Cached)], mode: PutMode) -> Result<(), RedisError> {
         for (product_id, cached) in products {
-            self.put_l1(product_id, cached.clone(), mode);
+            self.l1.put(product_id, cached.clone(), mode);
         }
+        self.measure_l1();
         self.l2.put_all(products, mode).await
     }
 
-    fn put_l1(&self, product_id: &ProductId, cached: Cached, mode: PutMode) {
-        self.l1.put(product_id, cached, mode);
+    /// Other processes have told that these are the products' revisions now: what is older goes out of L1.
+    pub fn invalidate<'a>(&self, changes: impl IntoIterator<Item = (&'a ProductId, i64)>) {
+        let evicted = changes.into_iter().filter(|(id, revision)| self.l1.invalidate(id, *revision)).count();
+        self.metrics.l1_invalidations.increment(u64::try_from(evicted).unwrap_or(u64::MAX));
+        self.measure_l1();
+    }
+
+    /// Empties L1: other processes may have told something that was not heard.
+    pub fn flush_l1(&self) {
+        self.l1.flush();
+        self.metrics.l1_flushes.increment(1);
+        self.measure_l1();
+    }
+
+    fn measure_l1(&self) {
         self.metrics.l1_entries.set(u32::try_from(self.l1.len()).unwrap_or(u32::MAX));
     }
 

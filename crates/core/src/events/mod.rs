@@ -10,8 +10,18 @@
 pub mod consume;
 pub mod publish;
 
+use std::collections::HashMap;
+
+use serde::de::IgnoredAny;
+
 /// The field of an entry that holds the event.
 const EVENT_FIELD: &str = "event";
 
-/// The attribute by which an event on the channel names its entry; one without it came from a foreign program.
-pub const STREAM_ID_ATTRIBUTE: &str = "streamid";
+/// The attribute by which an event on the channel names its entry.
+const STREAM_ID_ATTRIBUTE: &str = "streamid";
+
+/// Whether a message on the channel is an event that is in the stream already; any other came from a foreign program.
+pub fn is_in_stream(message: &[u8]) -> bool {
+    let attributes: Result<HashMap<&str, IgnoredAny>, _> = serde_json::from_slice(message);
+    attributes.is_ok_and(|attributes| attributes.contains_key(STREAM_ID_ATTRIBUTE))
+}

@@ -22,7 +22,8 @@ pub const RANGE_LENGTH: u32 = 1_000;
 
 /// What a worker is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+// Not with the kind as a field: reading such a form first turns numbers into binary floating point.
+#[serde(rename_all = "snake_case")]
 pub enum Job {
     /// Take facts into the catalogue and re-price the products they are about.
     ApplyEvents {
@@ -117,4 +118,33 @@ fn read_events<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MarketE
     checked.collect::<Result<_, _>>().map_err(|problems| {
         serde::de::Error::custom(problems.first().map(ToString::to_string).unwrap_or_default())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_read_as_it_was_written() {
+        let event = r#"{"specversion":"1.0","id":"1","source":"s","type":"pricing.competitor_price.v1",
+            "time":"2026-01-31T12:00:00.123456Z","data":{"product_id":"P-1","competitor":"a","price":123456789012.123456}}"#;
+        let draft: EventDraft = serde_json::from_str(event).unwrap();
+        let events = vec![draft.check(chrono::DateTime::UNIX_EPOCH).unwrap()];
+        let range = Range {
+            task_id: "t".to_owned(),
+            run_number: 7,
+            policy_version: 3,
+            product_ids: vec![ProductId::parse("P-1").unwrap()],
+        };
+        for job in [Job::ApplyEvents { events }, Job::Run { task_id: "t".to_owned() }, Job::Range(range)] {
+            assert_eq!(Job::decode(&job.encode().unwrap()), Ok(job));
+        }
+    }
+
+    #[test]
+    fn what_is_no_job_is_an_error() {
+        for payload in [b"".as_slice(), b"\xff", b"{}", b"null", br#"{"range":{}}"#] {
+            assert!(matches!(Job::decode(payload), Err(JobError::Abort { .. })));
+        }
+    }
 }

@@ -55,10 +55,7 @@ pub enum Try {
         number: u32,
     },
     /// It has ended its process too often; it is to be buried.
-    CrashedTooOften {
-        /// How often it was begun before.
-        begun: u32,
-    },
+    CrashedTooOften,
     /// It is dead already.
     Dead,
 }
@@ -142,7 +139,7 @@ impl JobQueue {
         Ok(match begun {
             0 => Try::Dead,
             // Every earlier try that did not say how it ended has ended its process.
-            begun if begun - 1 >= failed + MAX_CRASHES => Try::CrashedTooOften { begun: begun - 1 },
+            begun if begun > failed + MAX_CRASHES => Try::CrashedTooOften,
             number => Try::Go { number },
         })
     }

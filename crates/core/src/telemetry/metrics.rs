@@ -20,10 +20,17 @@ const HTTP_REQUEST_DURATION: &str = "http_request_duration_seconds";
 const PRICE_READS: &str = "pricing_price_reads_total";
 const FILL_DURATION: &str = "pricing_fill_duration_seconds";
 const L1_ENTRIES: &str = "pricing_l1_entries";
+const L1_INVALIDATIONS: &str = "pricing_l1_invalidations_total";
+const L1_FLUSHES: &str = "pricing_l1_flushes_total";
+const PRICE_CHANGE_STREAMS: &str = "pricing_price_change_streams";
 const L2_ERRORS: &str = "pricing_l2_errors_total";
 const PRICES_COMPUTED: &str = "pricing_prices_computed_total";
 const FAILED_OFFER_RULES: &str = "pricing_failed_offer_rules_total";
 const IMPORTED_ROWS: &str = "pricing_imported_rows_total";
+const EVENTS_PUBLISHED: &str = "pricing_events_published_total";
+const EVENTS_DISPATCHED: &str = "pricing_events_dispatched_total";
+const EVENTS_BURIED: &str = "pricing_events_buried_total";
+const EVENT_LOG_LAG: &str = "pricing_event_log_lag";
 const EVENTS_APPLIED: &str = "pricing_events_applied_total";
 const JOB_DURATION: &str = "pricing_job_duration_seconds";
 const JOBS_BURIED: &str = "pricing_jobs_buried_total";
@@ -48,6 +55,12 @@ pub struct Metrics {
     pub fill_duration: Histogram,
     /// Prices held in this process.
     pub l1_entries: Gauge,
+    /// Prices that went out of this process' memory because another one has a newer one.
+    pub l1_invalidations: Counter,
+    /// How often this process' memory was emptied, as notices may have been missed.
+    pub l1_flushes: Counter,
+    /// Clients that follow price changes.
+    pub price_change_streams: Gauge,
     /// Redis commands for prices that failed; the read went on without.
     pub l2_errors: Counter,
     /// List prices the rules made.
@@ -60,6 +73,14 @@ pub struct Metrics {
     pub rows_imported: Counter,
     /// Rows of imports that were refused.
     pub rows_refused: Counter,
+    /// Market events that were taken in.
+    pub events_published: Counter,
+    /// Market events that were handed over to workers, some of them more than once.
+    pub events_dispatched: Counter,
+    /// Messages that are no market events.
+    pub events_buried: Counter,
+    /// Market events that wait in the stream.
+    pub event_log_lag: Gauge,
     /// Market events that were applied.
     pub events_applied: Counter,
     /// Market events that had been applied before.
@@ -95,12 +116,19 @@ impl Metrics {
             reads_of_unknown: read("unknown"),
             fill_duration: histogram(&recorder, FILL_DURATION, Vec::new()),
             l1_entries: gauge(&recorder, L1_ENTRIES),
+            l1_invalidations: counter(&recorder, L1_INVALIDATIONS, None),
+            l1_flushes: counter(&recorder, L1_FLUSHES, None),
+            price_change_streams: gauge(&recorder, PRICE_CHANGE_STREAMS),
             l2_errors: counter(&recorder, L2_ERRORS, None),
             prices_made: computed("priced"),
             prices_frozen: computed("frozen"),
             failed_offer_rules: counter(&recorder, FAILED_OFFER_RULES, None),
             rows_imported: imported("taken"),
             rows_refused: imported("refused"),
+            events_published: counter(&recorder, EVENTS_PUBLISHED, None),
+            events_dispatched: counter(&recorder, EVENTS_DISPATCHED, None),
+            events_buried: counter(&recorder, EVENTS_BURIED, None),
+            event_log_lag: gauge(&recorder, EVENT_LOG_LAG),
             events_applied: applied("applied"),
             events_repeated: applied("repeated"),
             events_unknown: applied("unknown_product"),
@@ -179,9 +207,17 @@ impl Metrics {
         describe_histogram(FILL_DURATION, seconds, "Time to read a price from the catalogue.");
         describe_histogram(JOB_DURATION, seconds, "Time of one try of a job, by kind and outcome.");
         let counters = [
+            (EVENTS_PUBLISHED, "Market events that were taken in."),
+            (
+                EVENTS_DISPATCHED,
+                "Market events that were handed over to workers, some of them more than once.",
+            ),
+            (EVENTS_BURIED, "Messages that are no market events."),
             (EVENTS_APPLIED, "Market events, by what became of them; products that are unknown, one each."),
             (JOBS_BURIED, "Jobs that were given up."),
             (PRICE_READS, "Prices read, by where they were found."),
+            (L1_INVALIDATIONS, "Prices that went out of memory because another process has a newer one."),
+            (L1_FLUSHES, "Times that memory was emptied, as notices may have been missed."),
             (L2_ERRORS, "Redis commands for prices that failed; the read went on without Redis."),
             (PRICES_COMPUTED, "List prices computed, by outcome."),
             (FAILED_OFFER_RULES, "Offer rules that failed in a quote and were passed over."),
@@ -192,6 +228,8 @@ impl Metrics {
         }
         let gauges = [
             (L1_ENTRIES, "Prices held in this process."),
+            (PRICE_CHANGE_STREAMS, "Clients that follow price changes."),
+            (EVENT_LOG_LAG, "Market events that wait in the stream."),
             (QUEUE_DEPTH, "Jobs that wait or are being done."),
             (DEAD_JOBS, "Jobs that were given up and are kept."),
         ];

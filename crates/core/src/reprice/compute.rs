@@ -1,0 +1,82 @@
+//! One product's next price beside the stored one.
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+
+use crate::catalogue::{PriceWrite, StoredFacts, StoredPrice};
+use crate::domain::explanation::Outcome;
+use crate::domain::policy::PricingPolicy;
+use crate::domain::price::{Facts, ListPrice, Previous, PriceEntry, price};
+
+/// A product's new price beside the stored one.
+pub(super) struct Computed<'a> {
+    pub(super) list_price: ListPrice<'a>,
+    /// The new entry, with the stored revision until it gets its own.
+    pub(super) entry: PriceEntry,
+    previous: Option<Previous>,
+    /// For the history; absent if it was in another currency.
+    pub(super) old_list_price: Option<Decimal>,
+    pub(super) changed: bool,
+}
+
+/// Prices a product by this policy.
+pub(super) fn compute<'a>(
+    stored: &'a StoredFacts,
+    policy: &'a PricingPolicy,
+    now: DateTime<Utc>,
+) -> Computed<'a> {
+    let same_terms = |price: &&StoredPrice| {
+        (price.entry.currency, price.entry.base_price) == (stored.product.currency, stored.product.base_price)
+    };
+    // A new base price is the seller's decision, not a move of the market: nothing holds it back.
+    let previous = stored.price.as_ref().filter(same_terms).map(|price| previous(price, now));
+    let facts = Facts { product: &stored.product, signals: &stored.signals, previous };
+    let list_price = price(&facts, policy, now);
+    let product = &stored.product;
+    let entry = PriceEntry {
+        product_id: product.product_id.clone(),
+        category: product.category.as_deref().map(Into::into),
+        currency: product.currency,
+        base_price: product.base_price,
+        list_price: list_price.amount,
+        lowest: list_price.limits.lowest,
+        highest: list_price.limits.highest,
+        policy_version: policy.version,
+        revision: stored.price.as_ref().map_or(0, |price| price.entry.revision),
+        valid_until: list_price.valid_until,
+    };
+    let changed = stored.price.as_ref().is_none_or(|price| price.entry != entry);
+    let old_list_price = stored
+        .price
+        .as_ref()
+        .filter(|price| price.entry.currency == product.currency)
+        .map(|price| price.entry.list_price);
+    Computed { list_price, entry, previous, old_list_price, changed }
+}
+
+impl Computed<'_> {
+    /// Whether a rule failed, so that the price stays.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.list_price.explanation.outcome == Outcome::Frozen
+    }
+
+    /// What is written of it.
+    pub(super) fn write(&self, cause: &str, now: DateTime<Utc>) -> Result<PriceWrite, serde_json::Error> {
+        Ok(PriceWrite {
+            entry: self.entry.clone(),
+            opening_price: self.previous.map_or(self.entry.list_price, |previous| previous.opening_price),
+            opened_on: now.date_naive(),
+            explanation: serde_json::to_string(&self.list_price.explanation)?,
+            previous_list_price: self.old_list_price,
+            cause: cause.to_owned(),
+            priced_at: now,
+        })
+    }
+}
+
+/// The price until now; on a new day, the day opens with it.
+fn previous(stored: &StoredPrice, now: DateTime<Utc>) -> Previous {
+    let list_price = stored.entry.list_price;
+    let same_day = stored.opened_on == now.date_naive();
+    Previous { list_price, opening_price: if same_day { stored.opening_price } else { list_price } }
+}

@@ -1,0 +1,178 @@
+//! The market moved: events become facts, and the products they are about get their prices.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use chrono::Utc;
+
+use super::{RepriceError, Repricer, Served, to_the_end};
+use crate::cache::PutMode;
+use crate::catalogue::{CatalogueTransaction, PriceChange, RunRequest, StoredFacts};
+use crate::domain::market_event::{Change, MarketEvent};
+use crate::domain::product::ProductId;
+use crate::domain::recalculation::Scope;
+use crate::domain::signal::{Signal, Subject};
+
+/// What a batch of events did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Events that were new.
+    pub events: usize,
+    /// Events that had been applied before.
+    pub repeated: usize,
+    /// List prices that are other ones now.
+    pub changed: usize,
+    /// Products that events name and the catalogue does not have.
+    pub unknown: Vec<ProductId>,
+    /// Recalculations that were asked for, new or not: the caller sees to it that they are begun.
+    pub requested_runs: Vec<String>,
+}
+
+impl Repricer {
+    /// Takes facts into the catalogue, prices the products they are about, and serves the prices. The facts, the
+    /// prices, the history and the record that the events were applied are one transaction, so an event that is
+    /// delivered again changes nothing; its prices are only told again.
+    ///
+    /// The events may name at most [`WRITE_BATCH`](super::WRITE_BATCH) products. Goes on to the end even if the
+    /// caller gives up waiting.
+    pub async fn apply_events(&self, events: Vec<MarketEvent>) -> Result<Applied, RepriceError> {
+        let repricer = self.clone();
+        to_the_end(async move { repricer.apply_and_serve(&events).await }).await
+    }
+
+    async fn apply_and_serve(&self, events: &[MarketEvent]) -> Result<Applied, RepriceError> {
+        let mut transaction = self.catalogue.begin().await?;
+        let new = record(&mut transaction, events).await?;
+        let requested_runs = request_runs(&mut transaction, events).await?;
+        if new.iter().any(|event| matches!(event.change, Change::PolicyPublished { .. })) {
+            self.policies.refresh().await?;
+        }
+        let causes = causes(events);
+        let ids: Vec<ProductId> = causes.keys().cloned().collect();
+        let moved: HashSet<ProductId> = new.iter().flat_map(|event| products_of(event)).collect();
+        let needs_price = |facts: &StoredFacts| moved.contains(&facts.product.product_id);
+        let cause = |id: &ProductId| causes.get(id).cloned().unwrap_or_default();
+        let served = self.price_in(&mut transaction, &ids, needs_price, cause).await?;
+        let found: HashSet<ProductId> = served.iter().map(|served| served.product_id.clone()).collect();
+        // What stayed as it was is served already, unless these events were delivered before.
+        let mut served: Vec<Served> = served
+            .into_iter()
+            .filter(|served| served.is_written || !moved.contains(&served.product_id))
+            .collect();
+        transaction.commit().await?;
+        self.add_earlier_changes(&mut served).await?;
+        let changed = served.iter().filter(|served| served.is_written && served.change.is_some()).count();
+        self.serve(served, PutMode::Insert).await?;
+        if events.iter().any(acts_on_quotes) {
+            self.notices.announce_policy().await?;
+        }
+        let unknown = ids.into_iter().filter(|id| !found.contains(id)).collect();
+        Ok(Applied {
+            events: new.len(),
+            repeated: events.len() - new.len(),
+            changed,
+            unknown,
+            requested_runs,
+        })
+    }
+
+    /// Adds the changes that were made when these events were applied before: the first time, the worker may have died
+    /// before it told anybody.
+    async fn add_earlier_changes(&self, served: &mut [Served]) -> Result<(), RepriceError> {
+        let earlier: Vec<ProductId> = served
+            .iter()
+            .filter(|served| !served.is_written)
+            .map(|served| served.product_id.clone())
+            .collect();
+        if earlier.is_empty() {
+            return Ok(());
+        }
+        let changes = self.catalogue.newest_changes(&earlier).await?;
+        let mut changes: HashMap<ProductId, PriceChange> =
+            changes.into_iter().map(|change| (change.product_id.clone(), change)).collect();
+        for served in served.iter_mut().filter(|served| !served.is_written) {
+            let change = changes.remove(&served.product_id);
+            served.change = change.filter(|change| change.revision == served.cached.revision());
+        }
+        Ok(())
+    }
+}
+
+/// Records the events and stores the facts of those that are new; gives those.
+async fn record<'a>(
+    transaction: &mut CatalogueTransaction,
+    events: &'a [MarketEvent],
+) -> Result<Vec<&'a MarketEvent>, RepriceError> {
+    let ids: Vec<(&str, &str)> =
+        events.iter().map(|event| (event.id.source.as_str(), event.id.id.as_str())).collect();
+    let is_new = transaction.record_events(&ids, Utc::now()).await?;
+    let new = events.iter().zip(&is_new).filter(|(_, is_new)| **is_new).map(|(event, _)| event);
+    let new: Vec<&MarketEvent> = new.collect();
+    let signals: Vec<Signal> = new.iter().filter_map(|event| signal_of(event)).cloned().collect();
+    if !signals.is_empty() {
+        transaction.put_signals(&signals).await?;
+    }
+    Ok(new)
+}
+
+/// Writes down which recalculations the events ask for; gives their names.
+async fn request_runs(
+    transaction: &mut CatalogueTransaction,
+    events: &[MarketEvent],
+) -> Result<Vec<String>, RepriceError> {
+    let mut requested = Vec::new();
+    for event in events {
+        let Some(scope) = scope_of(event) else { continue };
+        let request = RunRequest { task_id: event.task_id(), scope, requested_at: event.time };
+        transaction.request_run(&request).await?;
+        requested.push(request.task_id);
+    }
+    Ok(requested)
+}
+
+/// The products that events name, each with the last event that does.
+fn causes(events: &[MarketEvent]) -> BTreeMap<ProductId, String> {
+    let named = events.iter().flat_map(|event| {
+        let cause = format!("event {} of {}", event.id.id, event.id.source);
+        products_of(event).into_iter().map(move |id| (id, cause.clone()))
+    });
+    named.collect()
+}
+
+/// The products that an event names.
+pub fn products_of(event: &MarketEvent) -> Vec<ProductId> {
+    match &event.change {
+        Change::Signal(Signal { subject: Subject::Product(name), .. }) => {
+            ProductId::parse(name).into_iter().collect()
+        }
+        Change::CatalogueChanged { product_ids } => product_ids.clone(),
+        _ => Vec::new(),
+    }
+}
+
+fn signal_of(event: &MarketEvent) -> Option<&Signal> {
+    match &event.change {
+        Change::Signal(signal) => Some(signal),
+        _ => None,
+    }
+}
+
+/// What has to be recalculated because of an event that names no products.
+fn scope_of(event: &MarketEvent) -> Option<Scope> {
+    match &event.change {
+        Change::Signal(Signal { subject: Subject::Category(category), .. }) => {
+            Some(Scope::Category(category.clone()))
+        }
+        Change::PolicyPublished { .. } => Some(Scope::All),
+        Change::RecalculationRequested { scope } => Some(scope.clone()),
+        _ => None,
+    }
+}
+
+/// Whether an event changes what quotes are made with.
+fn acts_on_quotes(event: &MarketEvent) -> bool {
+    match &event.change {
+        Change::Signal(signal) => matches!(signal.subject, Subject::Location(_)),
+        Change::PolicyPublished { .. } => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,315 @@
+//! From facts to served prices: the one place where prices are made and written.
+//!
+//! Here: the [`Repricer`], with a file for each reason to price: a read that finds nothing (this file), products that
+//! people put ([`products`]), the market ([`market`]), a recalculation or the clock ([`range`]). Never here: what a
+//! price is ([`domain::price`](crate::domain::price)) and when to make one (the routes, the worker).
+//!
+//! Each function works on a batch in one transaction: lock the products, compute, write prices and history,
+//! commit; then put the entries into the caches, where their revision keeps older ones out. A crash between the
+//! commit and the put leaves a stale entry in Redis, so the caller's request is not acknowledged before both are
+//! done, and doing it again repeats only the put.
+
+mod compute;
+mod market;
+mod products;
+mod range;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::cache::{Cached, Filled, Found, PriceCache, PutMode, ReadError, Tier};
+use crate::catalogue::{
+    Catalogue, CatalogueError, CatalogueTransaction, PriceChange, PriceWrite, StoredFacts, StoredPrice,
+};
+use crate::domain::explanation::Outcome;
+use crate::domain::policy::PricingPolicy;
+use crate::domain::price::PriceEntry;
+use crate::domain::product::ProductId;
+use crate::keys::PRICE_TTL;
+use crate::notices::{ChangedPrice, ListPriceChange, Notices};
+use crate::policy_snapshot::{Policies, PolicySnapshotError};
+use crate::redis::RedisError;
+use crate::telemetry::metrics::Metrics;
+use compute::compute;
+pub use market::{Applied, products_of};
+pub use products::PutSummary;
+pub use range::{RangeDone, RangeError};
+
+/// Products written in one transaction.
+pub const WRITE_BATCH: usize = 1_000;
+
+/// How long to wait before a put that Redis did not take is tried again.
+const SERVE_RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Everything needed to make prices; cheap to clone.
+#[derive(Clone)]
+pub struct Repricer {
+    /// The facts.
+    pub catalogue: Catalogue,
+    /// Where prices are served from.
+    pub cache: PriceCache,
+    /// What prices are made with.
+    pub policies: Policies,
+    /// How other processes learn of new prices.
+    pub notices: Notices,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// A price that is stored, to be put where it is served from.
+#[derive(Debug, Clone)]
+struct Served {
+    product_id: ProductId,
+    cached: Cached,
+    /// Whether this transaction wrote it.
+    is_written: bool,
+    /// Whether a rule failed, so that the price stayed.
+    is_frozen: bool,
+    /// The row of the history that came with it, if the list price is another one now.
+    change: Option<PriceChange>,
+}
+
+impl Served {
+    fn unchanged(entry: PriceEntry, is_frozen: bool) -> Self {
+        let product_id = entry.product_id.clone();
+        Self {
+            product_id,
+            cached: Cached::Priced(Arc::new(entry)),
+            is_written: false,
+            is_frozen,
+            change: None,
+        }
+    }
+
+    fn written(write: PriceWrite, is_frozen: bool) -> Self {
+        let PriceWrite { entry, previous_list_price, cause, priced_at, .. } = write;
+        let is_another = previous_list_price != Some(entry.list_price);
+        let change = is_another.then(|| PriceChange {
+            revision: entry.revision,
+            product_id: entry.product_id.clone(),
+            old_list_price: previous_list_price,
+            new_list_price: Some(entry.list_price),
+            currency: entry.currency,
+            policy_version: entry.policy_version,
+            cause,
+            changed_at: priced_at,
+        });
+        Self { is_written: true, change, ..Self::unchanged(entry, is_frozen) }
+    }
+}
+
+/// What other processes are told of a price.
+fn announced(served: &Served) -> ChangedPrice {
+    ChangedPrice {
+        product_id: served.product_id.clone(),
+        revision: served.cached.revision(),
+        change: served.change.as_ref().map(|change| ListPriceChange {
+            old_list_price: change.old_list_price,
+            new_list_price: change.new_list_price,
+            currency: change.currency,
+            policy_version: change.policy_version,
+            cause: change.cause.clone(),
+            changed_at: change.changed_at,
+        }),
+    }
+}
+
+/// Why nothing was written, or not everything was told.
+#[derive(Debug, thiserror::Error)]
+pub enum RepriceError {
+    /// The catalogue refused.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// The catalogue has the change, and Redis does not take it yet. Writing it again does no harm.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    /// The work did not come to its end: it panicked, or the process stops.
+    #[error("the work was interrupted")]
+    Interrupted,
+    /// The policies cannot be read.
+    #[error(transparent)]
+    Policies(#[from] PolicySnapshotError),
+    /// The explanation of a price cannot be written down.
+    #[error("an explanation cannot be serialised: {0}")]
+    Explanation(#[from] serde_json::Error),
+}
+
+impl Repricer {
+    /// The price of a product for a read: L1, L2, or the catalogue.
+    pub async fn read(&self, product_id: &str, now: DateTime<Utc>) -> Result<Found, ReadError> {
+        match self.read_l1(product_id, now) {
+            Some(found) => found,
+            None => self.read_beyond_l1(product_id, now).await,
+        }
+    }
+
+    /// The price of a product out of this process' memory, if it is there.
+    pub fn read_l1(&self, product_id: &str, now: DateTime<Utc>) -> Option<Result<Found, ReadError>> {
+        let found = self.cache.get_l1(product_id, now, &|version| self.policies.knows(version))?;
+        Some(found.map(|entry| Found { entry, tier: Tier::L1 }))
+    }
+
+    /// The price of a product that is not in this process' memory.
+    pub async fn read_beyond_l1(&self, product_id: &str, now: DateTime<Utc>) -> Result<Found, ReadError> {
+        let product_id = ProductId::parse(product_id).map_err(|_| ReadError::UnknownProduct)?;
+        let (policies, repricer) = (self.policies.clone(), self.clone());
+        let knows_policy = move |version| policies.knows(version);
+        let fill = move |product_id| async move { repricer.fill(product_id).await };
+        self.cache.get_or_fill(product_id, now, knows_policy, fill).await
+    }
+
+    /// The product's price out of the catalogue: the stored one if it may still be served, else a new one.
+    async fn fill(&self, product_id: ProductId) -> Filled {
+        let catalogue = &self.catalogue;
+        let looked_up = tokio::try_join!(catalogue.product(&product_id), catalogue.stored_price(&product_id));
+        let (product, stored) = looked_up.map_err(|error| read_error(&error))?;
+        if product.is_none() {
+            return Err(ReadError::UnknownProduct);
+        }
+        if stored.as_ref().is_some_and(|stored| !self.policies.knows(stored.entry.policy_version)) {
+            // Perhaps published by another process a moment ago.
+            self.policies.refresh().await.map_err(|error| ReadError::Unavailable(error.to_string()))?;
+        }
+        if let Some(stored) = stored.filter(|stored| self.is_servable(stored)) {
+            return Ok(Cached::Priced(Arc::new(stored.entry)));
+        }
+        let served = self.price_what_is_not_servable(&[product_id]).await.map_err(|error| match error {
+            RepriceError::Catalogue(error) => read_error(&error),
+            other => ReadError::Internal(other.to_string()),
+        })?;
+        served.into_iter().next().map(|served| served.cached).ok_or(ReadError::UnknownProduct)
+    }
+
+    async fn price_what_is_not_servable(&self, ids: &[ProductId]) -> Result<Vec<Served>, RepriceError> {
+        let mut transaction = self.catalogue.begin().await?;
+        let served = self.price_in(&mut transaction, ids, |_| false, |_| "fill".to_owned()).await?;
+        transaction.commit().await?;
+        let changes: Vec<ChangedPrice> =
+            served.iter().filter(|served| served.change.is_some()).map(announced).collect();
+        if !changes.is_empty() {
+            let notices = self.notices.clone();
+            // A read does not wait for it, and goes on without Redis. What other processes hold has expired there too.
+            tokio::spawn(async move { notices.announce(&changes).await });
+        }
+        Ok(served)
+    }
+
+    /// Puts what is stored where it is served from, and tells the other processes. If Redis does not take it, that is
+    /// tried again until it does or until what Redis holds instead has expired; the error says that the caller was not
+    /// waiting for it.
+    async fn serve(&self, served: Vec<Served>, mode: PutMode) -> Result<(), RepriceError> {
+        if served.is_empty() {
+            return Ok(());
+        }
+        let changes: Vec<ChangedPrice> = served.iter().map(announced).collect();
+        let products: Vec<(ProductId, Cached)> =
+            served.into_iter().map(|served| (served.product_id, served.cached)).collect();
+        let put = async |mode| {
+            self.cache.put_all(&products, mode).await?;
+            self.notices.announce(&changes).await
+        };
+        let Err(error) = put(mode).await else { return Ok(()) };
+        let (cache, notices) = (self.cache.clone(), self.notices.clone());
+        tokio::spawn(async move {
+            let given_up_at = tokio::time::Instant::now() + PRICE_TTL;
+            while tokio::time::Instant::now() < given_up_at {
+                tokio::time::sleep(SERVE_RETRY_PAUSE).await;
+                if cache.put_all(&products, PutMode::Insert).await.is_ok()
+                    && notices.announce(&changes).await.is_ok()
+                {
+                    return;
+                }
+            }
+        });
+        Err(error.into())
+    }
+
+    /// Whether a stored price may be served as it is.
+    fn is_servable(&self, stored: &StoredPrice) -> bool {
+        stored.entry.is_valid(Utc::now()) && self.policies.knows(stored.entry.policy_version)
+    }
+
+    /// Prices the products that `needs_price`, and those without a price that may be served. Gives the prices of all,
+    /// as they will be after the transaction; products that do not exist are left out.
+    async fn price_in(
+        &self,
+        transaction: &mut CatalogueTransaction,
+        ids: &[ProductId],
+        needs_price: impl Fn(&StoredFacts) -> bool,
+        cause: impl Fn(&ProductId) -> String,
+    ) -> Result<Vec<Served>, RepriceError> {
+        let stored = transaction.lock_facts(ids).await?;
+        // Not before: the wait for the locks may have been long.
+        let now = Utc::now();
+        let policy = self.policy_for(&stored).await?;
+        let mut served = Vec::with_capacity(stored.len());
+        let mut changed = Vec::new();
+        for facts in &stored {
+            match &facts.price {
+                Some(price) if self.is_servable(price) && !needs_price(facts) => {
+                    served.push(Served::unchanged(price.entry.clone(), false));
+                }
+                _ => {
+                    let computed = compute(facts, &policy, now);
+                    self.count(computed.list_price.explanation.outcome);
+                    if computed.changed {
+                        changed.push(computed);
+                    } else {
+                        served.push(Served::unchanged(computed.entry.clone(), computed.is_frozen()));
+                    }
+                }
+            }
+        }
+        let revisions = transaction.next_revisions(changed.len()).await?;
+        let mut writes = Vec::with_capacity(changed.len());
+        let mut frozen = Vec::with_capacity(changed.len());
+        for (mut computed, revision) in changed.into_iter().zip(revisions) {
+            computed.entry.revision = revision;
+            writes.push(computed.write(&cause(&computed.entry.product_id), now)?);
+            frozen.push(computed.is_frozen());
+        }
+        transaction.write_prices(&writes).await?;
+        served.extend(
+            writes.into_iter().zip(frozen).map(|(write, is_frozen)| Served::written(write, is_frozen)),
+        );
+        Ok(served)
+    }
+
+    /// The current policy, no older than that of any stored price: no product goes back to an earlier version.
+    async fn policy_for(&self, stored: &[StoredFacts]) -> Result<Arc<PricingPolicy>, RepriceError> {
+        let newest = stored
+            .iter()
+            .filter_map(|facts| facts.price.as_ref())
+            .map(|price| price.entry.policy_version)
+            .max();
+        if newest.is_some_and(|newest| newest > self.policies.snapshot().current().version) {
+            self.policies.refresh().await?;
+        }
+        Ok(Arc::clone(self.policies.snapshot().current()))
+    }
+
+    fn count(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Priced => self.metrics.prices_made.increment(1),
+            Outcome::Frozen => self.metrics.prices_frozen.increment(1),
+        }
+    }
+}
+
+/// Runs work that has to come to its end once it has begun, whoever stops waiting for it.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, RepriceError>> + Send + 'static,
+) -> Result<T, RepriceError> {
+    tokio::spawn(work).await.map_err(|_| RepriceError::Interrupted)?
+}
+
+fn read_error(error: &CatalogueError) -> ReadError {
+    if error.is_transient() {
+        ReadError::Unavailable(error.to_string())
+    } else {
+        ReadError::Internal(error.to_string())
+    }
+}

@@ -1,0 +1,98 @@
+//! Prices made anew because a recalculation or the clock asks for it.
+
+use chrono::{DateTime, Utc};
+
+use super::{RepriceError, Repricer, Served, WRITE_BATCH, to_the_end};
+use crate::cache::{Cached, PutMode};
+use crate::catalogue::RangeOutcome;
+use crate::domain::product::ProductId;
+use crate::jobs::Range;
+
+/// What became of a range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RangeDone {
+    /// Its prices are made and served.
+    Done {
+        /// List prices that are other ones now.
+        changed: u64,
+    },
+    /// It had been done before; its prices were only served again.
+    Repeated,
+    /// A newer run has begun: nothing was written.
+    Superseded,
+}
+
+/// Why a range was not done.
+pub type RangeError = RepriceError;
+
+impl Repricer {
+    /// Prices a range of a run and serves the prices. That the range is done is recorded in the same transaction.
+    pub async fn recalculate_range(&self, range: Range, worker: String) -> Result<RangeDone, RangeError> {
+        let repricer = self.clone();
+        to_the_end(async move { repricer.price_range_and_serve(&range, worker).await }).await
+    }
+
+    async fn price_range_and_serve(&self, range: &Range, worker: String) -> Result<RangeDone, RangeError> {
+        if self.policies.snapshot().current().version < range.policy_version {
+            self.policies.refresh().await?;
+        }
+        let mut transaction = self.catalogue.begin().await?;
+        if !transaction.lock_run(range.run_number).await? {
+            // The first time, the worker may have died between the commit and Redis. What is stored is served, whoever
+            // made it.
+            let stored =
+                self.price_in(&mut transaction, &range.product_ids, |_| false, |_| "fill".to_owned()).await?;
+            transaction.commit().await?;
+            self.serve(stored, PutMode::Replace).await?;
+            return Ok(RangeDone::Superseded);
+        }
+        let cause = format!("recalculation {}", range.task_id);
+        let served = self.price_in(&mut transaction, &range.product_ids, |_| true, |_| cause.clone()).await?;
+        let changed = count(&served, |served| served.is_written && served.change.is_some());
+        let outcome = RangeOutcome {
+            worker,
+            products: count(&served, |_| true),
+            changed,
+            frozen: count(&served, |served| served.is_frozen),
+        };
+        let range_start = range.product_ids.first().map_or("", ProductId::as_str);
+        let is_first = transaction.finish_range(range.run_number, range_start, &outcome, Utc::now()).await?;
+        transaction.commit().await?;
+        if !is_first {
+            // The first time, the worker may have died before the prices were served.
+            self.serve(served, PutMode::Insert).await?;
+            return Ok(RangeDone::Repeated);
+        }
+        let written = served.into_iter().filter(|served| served.is_written).collect();
+        self.serve(written, PutMode::Insert).await?;
+        Ok(RangeDone::Done { changed })
+    }
+
+    /// Prices what time alone has made invalid, oldest first; how many products. Fewer than
+    /// [`WRITE_BATCH`](super::WRITE_BATCH) means that no more are left.
+    pub async fn reprice_expired(&self, now: DateTime<Utc>) -> Result<usize, RepriceError> {
+        let repricer = self.clone();
+        to_the_end(async move { repricer.price_expired_and_serve(now).await }).await
+    }
+
+    async fn price_expired_and_serve(&self, now: DateTime<Utc>) -> Result<usize, RepriceError> {
+        let limit = u32::try_from(WRITE_BATCH).unwrap_or(u32::MAX);
+        let ids = self.catalogue.expired_prices(now, limit).await?;
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let mut transaction = self.catalogue.begin().await?;
+        // Those that a read has priced meanwhile are valid again, and stay as they are.
+        let served = self.price_in(&mut transaction, &ids, |_| false, |_| "time".to_owned()).await?;
+        transaction.commit().await?;
+        let written = served.into_iter().filter(|served| served.is_written).collect();
+        self.serve(written, PutMode::Insert).await?;
+        Ok(ids.len())
+    }
+}
+
+fn count(served: &[Served], counts: impl Fn(&Served) -> bool) -> u64 {
+    let count =
+        served.iter().filter(|served| matches!(served.cached, Cached::Priced(_)) && counts(served)).count();
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
