@@ -5,6 +5,8 @@
 //! | `/problems/malformed-body` | 400 | the body is not the JSON, CSV or NDJSON it should be |
 //! | `/problems/invalid-request` | 422 | fields are missing or have values that are not allowed |
 //! | `/problems/product-not-found` | 404 | no such product |
+//! | `/problems/recalculation-not-found` | 404 | no such recalculation |
+//! | `/problems/job-not-found` | 404 | no such job was given up |
 //! | `/problems/not-found` | 404 | no such route |
 //! | `/problems/method-not-allowed` | 405 | the route exists, not with this method |
 //! | `/problems/body-too-large` | 413 | the body is beyond the route's bound |
@@ -16,7 +18,10 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pricing_core::cache::ReadError;
+use pricing_core::catalogue::CatalogueError;
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
+use pricing_core::events::publish::PublishError;
+use pricing_core::redis::RedisError;
 use pricing_core::reprice::RepriceError;
 use serde::Serialize;
 
@@ -43,6 +48,16 @@ pub enum ApiError {
     ProductNotFound {
         /// As asked for.
         product_id: String,
+    },
+    /// No such recalculation.
+    RecalculationNotFound {
+        /// As asked for.
+        task_id: String,
+    },
+    /// No such job was given up.
+    JobNotFound {
+        /// As asked for.
+        task_id: String,
     },
     /// No such route.
     RouteNotFound,
@@ -122,7 +137,10 @@ impl ApiError {
         match self {
             Self::MalformedBody { .. } => StatusCode::BAD_REQUEST,
             Self::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::ProductNotFound { .. } | Self::RouteNotFound => StatusCode::NOT_FOUND,
+            Self::ProductNotFound { .. }
+            | Self::RecalculationNotFound { .. }
+            | Self::JobNotFound { .. }
+            | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -145,6 +163,14 @@ impl ApiError {
             Self::ProductNotFound { product_id } => {
                 let detail = format!("there is no product \"{product_id}\"");
                 ("/problems/product-not-found", "Product not found", detail, Vec::new())
+            }
+            Self::RecalculationNotFound { task_id } => {
+                let detail = format!("there is no recalculation \"{task_id}\"");
+                ("/problems/recalculation-not-found", "Recalculation not found", detail, Vec::new())
+            }
+            Self::JobNotFound { task_id } => {
+                let detail = format!("no job \"{task_id}\" was given up");
+                ("/problems/job-not-found", "Job not found", detail, Vec::new())
             }
             Self::RouteNotFound => (
                 "/problems/not-found",
@@ -178,6 +204,33 @@ impl ApiError {
             }
         };
         Problem { kind, title, status, detail, errors }
+    }
+}
+
+impl From<CatalogueError> for ApiError {
+    fn from(error: CatalogueError) -> Self {
+        RepriceError::Catalogue(error).into()
+    }
+}
+
+impl From<RedisError> for ApiError {
+    fn from(error: RedisError) -> Self {
+        tracing::warn!(%error, "redis does not answer a request");
+        Self::Unavailable { reason: "redis does not answer" }
+    }
+}
+
+/// Events that were not taken in: the caller may try again.
+impl From<PublishError> for ApiError {
+    fn from(error: PublishError) -> Self {
+        tracing::warn!(%error, "an event is refused");
+        let reason = match error {
+            PublishError::Redis(_) => {
+                "redis does not take the event; publishing it again with the same id does no harm"
+            }
+            PublishError::Full => "too many events wait to be applied",
+        };
+        Self::Unavailable { reason }
     }
 }
 

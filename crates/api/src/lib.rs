@@ -9,6 +9,7 @@
 pub mod config;
 pub mod error;
 mod extract;
+mod invalidation;
 mod middleware;
 pub mod openapi;
 mod router;
@@ -19,16 +20,21 @@ use std::time::Duration;
 
 use pricing_core::cache::PriceCache;
 use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings};
+use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
-use pricing_core::keys::Keys;
+use pricing_core::jobs::queue::JobQueue;
+use pricing_core::keys::{Keys, MessageKeys};
+use pricing_core::notices::Notices;
 use pricing_core::policy_snapshot::{Policies, PolicySnapshotError};
-use pricing_core::redis::{RedisConnection, RedisError};
+use pricing_core::redis::{RedisConnection, RedisError, Subscription};
 use pricing_core::reprice::Repricer;
 use pricing_core::telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use config::ApiConfig;
+use routes::price_changes::Followers;
 use state::AppState;
 
 /// The service's name in health answers, metrics and logs.
@@ -68,17 +74,27 @@ pub async fn run(
     };
     let catalogue = Catalogue::open(&config.shared.database_url, settings).await?;
     let policies = Policies::load(catalogue.clone()).await?;
-    let keys = Keys::new(&config.shared.key_prefix, &catalogue.identity().await?);
+    let identity = catalogue.identity().await?;
+    let keys = Keys::new(&config.shared.key_prefix, &identity);
+    let message_keys = MessageKeys::new(&config.shared.key_prefix);
     let (capacity, staleness) = (config.shared.l1_capacity, config.shared.l1_max_staleness);
     let cache = PriceCache::new(capacity, staleness, &redis, keys, metrics.clone());
     let repricer = Repricer {
         catalogue: catalogue.clone(),
         cache,
         policies: policies.clone(),
+        notices: Notices::new(&redis, message_keys.clone(), &identity),
         metrics: metrics.clone(),
     };
+    let events = EventLog::new(&redis, &message_keys);
+    let queue = JobQueue::new(&redis, &message_keys);
     let health = Health { service: SERVICE, redis, catalogue: Some(catalogue.clone()) };
-    let state = AppState { repricer, health, metrics };
+    let channels = vec![message_keys.price_changes_channel(), message_keys.policy_changes_channel()];
+    let subscription = Subscription::open(&config.shared.redis_url, channels)?;
+    let (news, heard) = watch::channel(0);
+    let hearing = tokio::spawn(invalidation::hear(subscription, repricer.clone(), news, shutdown.clone()));
+    let followers = Followers::new(heard, shutdown.clone());
+    let state = AppState { repricer, health, metrics, events, queue, followers };
 
     let polling = tokio::spawn(policies.keep_fresh(shutdown.clone()));
     tracing::info!(address = %listener.local_addr()?, "the API is listening");
@@ -92,7 +108,7 @@ pub async fn run(
         served = serving.into_future() => served?,
         () = drained => tracing::warn!("requests were still under way at the end of the drain"),
     }
-    let _ = polling.await;
+    let _ = tokio::join!(polling, hearing);
     catalogue.close().await;
     tracing::info!("the API has stopped");
     Ok(())

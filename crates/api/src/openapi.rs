@@ -5,7 +5,9 @@ use axum::response::IntoResponse;
 use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::routes::{explanation, import, live, price, prices, product};
+use crate::routes::{
+    explanation, import, job, live, market_event, price, price_changes, prices, product, recalculation,
+};
 
 /// The API as OpenAPI 3.1.
 #[derive(OpenApi)]
@@ -17,18 +19,26 @@ use crate::routes::{explanation, import, live, price, prices, product};
     paths(
         price::price,
         prices::prices,
+        price_changes::follow,
         explanation::explanation,
         product::get,
         product::put,
         product::delete,
         import::import,
+        market_event::publish,
+        recalculation::post,
+        recalculation::get,
+        job::list,
+        job::get,
+        job::requeue,
         live::alive,
         live::ready,
     ),
     tags(
         (name = "prices", description = "Prices and their reasons"),
         (name = "catalogue", description = "What is sold"),
-        (name = "operations", description = "Signs of life"),
+        (name = "market", description = "What moves prices"),
+        (name = "operations", description = "Signs of life, and work that was given up"),
     )
 )]
 pub struct ApiDocument;

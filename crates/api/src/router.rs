@@ -8,7 +8,9 @@ use axum::routing::{MethodRouter, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::error::ApiError;
-use crate::routes::{explanation, import, live, price, prices, product};
+use crate::routes::{
+    explanation, import, job, live, market_event, price, price_changes, prices, product, recalculation,
+};
 use crate::state::AppState;
 use crate::{middleware, openapi};
 
@@ -20,6 +22,12 @@ fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/api/v1/prices", post(prices::prices)),
         ("/api/v1/products/{product_id}", get(product::get).put(product::put).delete(product::delete)),
         ("/api/v1/products/{product_id}/explanation", get(explanation::explanation)),
+        ("/api/v1/publish-market-event", post(market_event::publish)),
+        ("/api/v1/recalculations", post(recalculation::post)),
+        ("/api/v1/recalculations/{task_id}", get(recalculation::get)),
+        ("/api/v1/jobs", get(job::list)),
+        ("/api/v1/jobs/{task_id}", get(job::get)),
+        ("/api/v1/jobs/{task_id}/requeue", post(job::requeue)),
         ("/healthz", get(live::alive)),
         ("/readyz", get(async |State(state): State<AppState>| state.health.readiness().await)),
         ("/metrics", get(async |State(state): State<AppState>| pricing_core::health::render(&state.metrics))),
@@ -29,7 +37,10 @@ fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
 
 /// Routes that stream and may take as long as they need.
 fn streaming_routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
-    vec![("/api/v1/products/import", post(import::import))]
+    vec![
+        ("/api/v1/products/import", post(import::import)),
+        ("/api/v1/price-changes", get(price_changes::follow)),
+    ]
 }
 
 /// The routes as a service.
@@ -53,12 +64,19 @@ pub(crate) fn router(state: AppState) -> Router {
 
 /// The name under which requests of a route are measured: its pattern, out of a fixed set.
 pub(crate) fn route_name(pattern: &str) -> &'static str {
-    const NAMES: [&str; 10] = [
+    const NAMES: [&str; 17] = [
         "/api/v1/price",
         "/api/v1/prices",
         "/api/v1/products/{product_id}",
         "/api/v1/products/{product_id}/explanation",
         "/api/v1/products/import",
+        "/api/v1/price-changes",
+        "/api/v1/publish-market-event",
+        "/api/v1/recalculations",
+        "/api/v1/recalculations/{task_id}",
+        "/api/v1/jobs",
+        "/api/v1/jobs/{task_id}",
+        "/api/v1/jobs/{task_id}/requeue",
         "/",
         "/healthz",
         "/readyz",

@@ -1,10 +1,13 @@
 //! What handlers share: handles, cheap to clone, built once at the start.
 
+use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
+use pricing_core::jobs::queue::JobQueue;
 use pricing_core::reprice::Repricer;
 use pricing_core::telemetry::metrics::Metrics;
 
 use crate::error::ApiError;
+use crate::routes::price_changes::Followers;
 
 /// The state of every handler.
 #[derive(Clone)]
@@ -12,6 +15,9 @@ pub(crate) struct AppState {
     pub(crate) repricer: Repricer,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
+    pub(crate) events: EventLog,
+    pub(crate) queue: JobQueue,
+    pub(crate) followers: Followers,
 }
 
 impl AppState {

@@ -1,17 +1,30 @@
 //! The listener: the bridge from market events to work.
 //!
-//! Here: what hears that the market moved and hands out the work that follows. Never here: the database, and how
-//! a price comes about. As yet it starts, watches Redis, and stops cleanly.
+//! Here: what reads the stream of events and hands them over to workers, and what takes in events that foreign
+//! programs publish on the channel. Never here: the database, and how a price comes about. Any number of listeners may
+//! run: they share the stream.
+//!
+//! Where next: [`dispatch`] for the way of an event, [`subscribe`] for the bridge.
 
 pub mod config;
+mod dispatch;
+mod subscribe;
 
+use pricing_core::events::consume::EventConsumer;
+use pricing_core::events::publish::EventLog;
 use pricing_core::health::{self, Health};
-use pricing_core::redis::{RedisConnection, RedisError};
+use pricing_core::jobs::queue::JobQueue;
+use pricing_core::keys::MessageKeys;
+use pricing_core::redis::{RedisConnection, RedisError, Subscription};
 use pricing_core::telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use config::ListenerConfig;
+use dispatch::Dispatcher;
+use subscribe::Bridge;
 
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-listener";
@@ -33,10 +46,35 @@ pub async fn run(
     config: ListenerConfig,
     shutdown: CancellationToken,
 ) -> Result<(), ListenerRunError> {
-    let redis = RedisConnection::open(&config.shared.redis_url)?;
+    let metrics = Metrics::new(SERVICE);
+    let url = &config.shared.redis_url;
+    let redis = RedisConnection::open(url)?;
+    let keys = MessageKeys::new(&config.shared.key_prefix);
+    // New at each start: what a former process of this listener left behind is taken over from it as from any other.
+    let name = format!("listener-{}-{}", std::process::id(), Uuid::now_v7().simple());
+    let dispatcher = Dispatcher {
+        consumer: EventConsumer::new(url, &redis, &keys, &name)?,
+        queue: JobQueue::new(&redis, &keys),
+        metrics: metrics.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let bridge = Bridge {
+        subscription: Subscription::open(url, vec![keys.event_channel()])?,
+        redis: redis.clone(),
+        log: EventLog::new(&redis, &keys),
+        consumer: EventConsumer::new(url, &redis, &keys, &name)?,
+        keys,
+        owner: name,
+        metrics: metrics.clone(),
+    };
     let health = Health { service: SERVICE, redis, catalogue: None };
     tracing::info!(address = %listener.local_addr()?, "the listener is running");
-    health::serve(listener, health::router(health, Metrics::new(SERVICE)), shutdown).await?;
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(dispatcher.run());
+    tasks.spawn(bridge.run(shutdown.clone()));
+    health::serve(listener, health::router(health, metrics), shutdown).await?;
+    tasks.join_all().await;
     tracing::info!("the listener has stopped");
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! | variable | default | what |
 //! |---|---|---|
 //! | `PRICING_WORKER_LISTEN` | `127.0.0.1:8001` | the address for health and metrics |
+//! | `PRICING_WORKER_CONCURRENCY` | 4 | jobs done at the same time, 2 to 64: one of them may coordinate a run |
 
 use std::net::SocketAddr;
 
@@ -13,6 +14,8 @@ use pricing_core::config::{ConfigError, Environment, SharedConfig};
 pub struct WorkerConfig {
     /// The address for health and metrics.
     pub listen: SocketAddr,
+    /// Jobs done at the same time.
+    pub concurrency: usize,
     /// What all services need to know.
     pub shared: SharedConfig,
 }
@@ -23,6 +26,7 @@ impl WorkerConfig {
         let mut environment = Environment::new(lookup);
         let config = Self {
             listen: environment.address("PRICING_WORKER_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8001))),
+            concurrency: environment.number("PRICING_WORKER_CONCURRENCY", 4, 2..=64),
             shared: SharedConfig::read(&mut environment),
         };
         environment.finish(config)

@@ -1,22 +1,44 @@
 //! The worker: the slow write path.
 //!
-//! Here: what re-prices products away from the requests of shoppers. Never here: HTTP routes besides health and
-//! metrics, and how a price comes about (`pricing-core`'s `domain` and `reprice`). As yet it starts, watches what
-//! it depends on, and stops cleanly; products are priced where they are written, in the API.
+//! Here: what applies market events, recalculates the catalogue and looks after time, away from the requests of
+//! shoppers. Never here: HTTP routes besides health and metrics, and how a price comes about (`pricing-core`'s
+//! `domain` and `reprice`).
+//!
+//! Where next: [`queue`] for how jobs are fetched and what becomes of those that fail, [`recalculate`] for what they
+//! do, [`run`] for one recalculation at a time, [`schedule`] for what time brings about.
 
 pub mod config;
+pub mod queue;
+pub mod recalculate;
+mod run;
+mod schedule;
 
+use std::sync::Arc;
+
+use futures::FutureExt;
+use pricing_core::cache::PriceCache;
 use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings};
 use pricing_core::health::{self, Health};
+use pricing_core::jobs::queue::JobQueue;
+use pricing_core::keys::{Keys, MessageKeys};
+use pricing_core::notices::Notices;
+use pricing_core::policy_snapshot::{Policies, PolicySnapshotError};
 use pricing_core::redis::{RedisConnection, RedisError};
+use pricing_core::reprice::Repricer;
 use pricing_core::telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use config::WorkerConfig;
+use queue::{JobRunner, Perform};
+use recalculate::Recalculator;
 
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-worker";
+
+/// Prices a worker keeps in memory: it puts them where others read them, and reads none itself.
+const L1_CAPACITY: usize = 1;
 
 /// Why the worker ended.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +46,9 @@ pub enum WorkerRunError {
     /// The database could not be opened.
     #[error("the database cannot be opened: {0}")]
     Catalogue(#[from] CatalogueError),
+    /// The policies could not be read.
+    #[error("the policies cannot be read: {0}")]
+    Policies(#[from] PolicySnapshotError),
     /// The Redis address is wrong.
     #[error(transparent)]
     Redis(#[from] RedisError),
@@ -38,16 +63,79 @@ pub async fn run(
     config: WorkerConfig,
     shutdown: CancellationToken,
 ) -> Result<(), WorkerRunError> {
+    let metrics = Metrics::new(SERVICE);
     let redis = RedisConnection::open(&config.shared.redis_url)?;
     let settings = CatalogueSettings {
         max_connections: config.shared.database_connections,
         ..CatalogueSettings::default()
     };
     let catalogue = Catalogue::open(&config.shared.database_url, settings).await?;
+    let recalculator = recalculator(&config, &redis, &catalogue, &metrics, &shutdown).await?;
+    let runner = job_runner(&config, &recalculator);
     let health = Health { service: SERVICE, redis, catalogue: Some(catalogue.clone()) };
     tracing::info!(address = %listener.local_addr()?, "the worker is running");
-    health::serve(listener, health::router(health, Metrics::new(SERVICE)), shutdown).await?;
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(recalculator.repricer.policies.clone().keep_fresh(shutdown.clone()));
+    tasks.spawn(recalculator.clone().keep_time());
+    tasks.spawn(recalculator.keep_queue_clean());
+    let jobs = tokio::spawn(runner.run(shutdown.clone()));
+    health::serve(listener, health::router(health, metrics), shutdown).await?;
+    jobs.await.map_err(std::io::Error::other)??;
+    tasks.join_all().await;
     catalogue.close().await;
     tracing::info!("the worker has stopped");
     Ok(())
+}
+
+async fn recalculator(
+    config: &WorkerConfig,
+    redis: &RedisConnection,
+    catalogue: &Catalogue,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> Result<Recalculator, WorkerRunError> {
+    let identity = catalogue.identity().await?;
+    let keys = MessageKeys::new(&config.shared.key_prefix);
+    let price_keys = Keys::new(&config.shared.key_prefix, &identity);
+    let cache =
+        PriceCache::new(L1_CAPACITY, config.shared.l1_max_staleness, redis, price_keys, metrics.clone());
+    let repricer = Repricer {
+        catalogue: catalogue.clone(),
+        cache,
+        policies: Policies::load(catalogue.clone()).await?,
+        notices: Notices::new(redis, keys.clone(), &identity),
+        metrics: metrics.clone(),
+    };
+    Ok(Recalculator {
+        repricer,
+        queue: JobQueue::new(redis, &keys),
+        redis: redis.clone(),
+        keys,
+        owner: owner(),
+        shutdown: shutdown.clone(),
+    })
+}
+
+fn job_runner(config: &WorkerConfig, recalculator: &Recalculator) -> JobRunner {
+    let doer = recalculator.clone();
+    let perform: Perform = Arc::new(move |delivery| {
+        let doer = doer.clone();
+        async move { doer.perform(delivery).await }.boxed()
+    });
+    JobRunner {
+        queue: recalculator.queue.clone(),
+        redis: recalculator.redis.clone(),
+        redis_url: config.shared.redis_url.clone(),
+        keys: recalculator.keys.clone(),
+        owner: recalculator.owner.clone(),
+        concurrency: config.concurrency,
+        perform,
+        metrics: recalculator.repricer.metrics.clone(),
+    }
+}
+
+/// A name that no other worker has, nor this one after a restart.
+fn owner() -> String {
+    format!("worker-{}-{}", std::process::id(), uuid::Uuid::now_v7().simple())
 }

@@ -3,7 +3,11 @@
 pub(crate) mod explanation;
 pub(crate) mod import;
 pub(crate) mod import_rows;
+pub(crate) mod job;
 pub(crate) mod live;
+pub(crate) mod market_event;
 pub(crate) mod price;
+pub(crate) mod price_changes;
 pub(crate) mod prices;
 pub(crate) mod product;
+pub(crate) mod recalculation;

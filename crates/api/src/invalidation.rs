@@ -1,0 +1,58 @@
+//! What other processes tell of: prices that changed go out of this process' memory, and policies are read anew.
+//!
+//! Notices may be lost while the connection to Redis is away. When it is back, memory is emptied; until then entries
+//! are served no longer than `PRICING_L1_MAX_STALENESS` after they were last confirmed.
+
+use pricing_core::notices::Notices;
+use pricing_core::policy_snapshot::Policies;
+use pricing_core::redis::{Subscription, SubscriptionEvent};
+use pricing_core::reprice::Repricer;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Hears notices until told to stop. `news` changes with each one, for those who follow price changes.
+pub(crate) async fn hear(
+    mut subscription: Subscription,
+    repricer: Repricer,
+    news: watch::Sender<u64>,
+    shutdown: CancellationToken,
+) {
+    let Repricer { cache, notices, policies, .. } = repricer;
+    let price_changes = notices.keys().price_changes_channel();
+    // Reading the policies asks the database; notices of prices do not wait for it.
+    let (policy_news, policy_heard) = watch::channel(());
+    let reading = tokio::spawn(read_policies(policies, policy_heard, shutdown.clone()));
+    while let Some(event) = shutdown.run_until_cancelled(subscription.next()).await {
+        match event {
+            SubscriptionEvent::Message { channel, payload } if channel == price_changes => {
+                invalidate(&cache, &notices, &payload);
+                news.send_modify(|number| *number += 1);
+            }
+            SubscriptionEvent::Message { .. } => policy_news.send_replace(()),
+            SubscriptionEvent::Subscribed | SubscriptionEvent::Missed => {
+                cache.flush_l1();
+                policy_news.send_replace(());
+                news.send_modify(|number| *number += 1);
+            }
+            SubscriptionEvent::Disconnected => {
+                tracing::warn!(
+                    "notices of price changes are not heard; memory is emptied when they are again"
+                );
+            }
+        }
+    }
+    let _ = reading.await;
+}
+
+fn invalidate(cache: &pricing_core::cache::PriceCache, notices: &Notices, payload: &[u8]) {
+    let Some(notice) = notices.read(payload) else { return };
+    cache.invalidate(notice.changes.iter().map(|change| (&change.product_id, change.revision)));
+}
+
+async fn read_policies(policies: Policies, mut heard: watch::Receiver<()>, shutdown: CancellationToken) {
+    while let Some(Ok(())) = shutdown.run_until_cancelled(heard.changed()).await {
+        if let Err(error) = policies.refresh().await {
+            tracing::warn!(%error, "policies cannot be read; the last known ones stay in use");
+        }
+    }
+}

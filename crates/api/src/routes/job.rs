@@ -1,0 +1,106 @@
+//! `/api/v1/jobs`: jobs that were given up, with the reason; and another chance for them.
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use pricing_core::domain::diagnostic::shorten;
+use pricing_core::jobs::queue::{DEAD_KEPT, DeadJob};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ApiError, Problem};
+use crate::state::AppState;
+
+/// Dead jobs that are listed unless asked otherwise.
+const DEFAULT_LIMIT: usize = 50;
+/// Dead jobs that are listed at most.
+const MAX_LIMIT: usize = 1_000;
+
+/// How many to list.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct JobsQuery {
+    /// At most so many; 50 if absent, up to 1,000.
+    #[serde(default)]
+    limit: Option<usize>,
+}
+
+/// The queue, and what was given up.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct JobsAnswer {
+    /// Jobs that wait or are being done.
+    outstanding: u64,
+    /// Jobs that were given up.
+    dead: u64,
+    /// The latest of those.
+    jobs: Vec<DeadJob>,
+}
+
+/// A job that was given up, and what it was to do.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct JobAnswer {
+    #[serde(flatten)]
+    job: DeadJob,
+    /// As it lies in the queue; a text if it is not JSON.
+    #[schema(value_type = Object)]
+    payload: serde_json::Value,
+}
+
+/// The jobs that were given up, the latest first.
+#[utoipa::path(get, path = "/api/v1/jobs", tag = "operations", summary = "Jobs that were given up",
+    params(JobsQuery),
+    responses(
+        (status = 200, description = "The jobs", body = JobsAnswer),
+        (status = 503, description = "Redis does not answer", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn list(
+    State(state): State<AppState>,
+    query: Result<Query<JobsQuery>, QueryRejection>,
+) -> Result<Json<JobsAnswer>, ApiError> {
+    let allowed = "a whole number from 1 to 1000";
+    let Query(query) = query.map_err(|rejection| ApiError::field("limit", rejection.body_text(), allowed))?;
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(ApiError::field("limit", format!("{limit} is not allowed"), allowed));
+    }
+    let queue = &state.queue;
+    let (outstanding, dead, jobs) =
+        tokio::try_join!(queue.depth(), queue.count_dead(), queue.dead_jobs(limit))?;
+    Ok(Json(JobsAnswer { outstanding, dead, jobs }))
+}
+
+/// A job that was given up.
+#[utoipa::path(get, path = "/api/v1/jobs/{task_id}", tag = "operations", summary = "A job that was given up",
+    params(("task_id" = String, Path, description = "The job")),
+    responses(
+        (status = 200, description = "The job", body = JobAnswer),
+        (status = 404, description = "No such job was given up", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    Path(task_id): Path<String>,
+) -> Result<Json<JobAnswer>, ApiError> {
+    let dead = state.queue.dead_jobs(DEAD_KEPT).await?;
+    let job = dead.into_iter().find(|job| job.task_id == task_id).ok_or_else(|| not_found(&task_id))?;
+    let payload = state.queue.payload(&task_id).await?.unwrap_or_default();
+    let payload = serde_json::from_slice(&payload)
+        .unwrap_or_else(|_| serde_json::Value::String(String::from_utf8_lossy(&payload).into_owned()));
+    Ok(Json(JobAnswer { job, payload }))
+}
+
+/// Gives a job that was given up another chance.
+#[utoipa::path(post, path = "/api/v1/jobs/{task_id}/requeue", tag = "operations", summary = "Requeue a job",
+    params(("task_id" = String, Path, description = "The job")),
+    responses(
+        (status = 202, description = "It waits for a worker"),
+        (status = 404, description = "No such job was given up", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn requeue(
+    State(state): State<AppState>,
+    Path(task_id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let requeued = state.queue.requeue(&task_id).await?;
+    if requeued { Ok(StatusCode::ACCEPTED) } else { Err(not_found(&task_id)) }
+}
+
+fn not_found(task_id: &str) -> ApiError {
+    ApiError::JobNotFound { task_id: shorten(task_id) }
+}

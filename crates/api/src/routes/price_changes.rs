@@ -1,0 +1,192 @@
+//! `GET /api/v1/price-changes`: list prices as they change, as server-sent events.
+//!
+//! The changes come out of a bounded stream in Redis, so a client that was away goes on where it was, by the
+//! `Last-Event-ID` that browsers send by themselves. Notices only wake this route; what they say is read from the
+//! stream.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::Stream;
+use pricing_core::domain::product::ProductId;
+use pricing_core::notices::{Notices, Position, ProductChange};
+use pricing_core::telemetry::metrics::Metrics;
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{ApiError, Problem};
+use crate::state::AppState;
+
+/// Clients that can follow at a time; each reads the stream for itself.
+const MAX_STREAMS: usize = 256;
+/// Entries read at a time, each with up to a hundred changes.
+const ENTRIES: usize = 20;
+/// How often a silent stream shows that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Pause after Redis did not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// The header with which a client says what it has seen.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// What the followers of one process share.
+#[derive(Clone)]
+pub(crate) struct Followers {
+    count: Arc<AtomicUsize>,
+    news: watch::Receiver<u64>,
+    shutdown: CancellationToken,
+}
+
+impl Followers {
+    /// Nobody yet. `news` changes when there may be something to read.
+    pub(crate) fn new(news: watch::Receiver<u64>, shutdown: CancellationToken) -> Self {
+        Self { count: Arc::default(), news, shutdown }
+    }
+}
+
+/// What to follow.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct FollowQuery {
+    /// Only this product; all if absent.
+    #[serde(default)]
+    product_id: Option<String>,
+}
+
+/// List prices as they change.
+#[utoipa::path(get, path = "/api/v1/price-changes", tag = "prices", summary = "Follow price changes",
+    params(FollowQuery, ("Last-Event-ID" = Option<String>, Header, description = "Go on after this event; without it, from now on")),
+    responses(
+        (status = 200, description = "Events `price_change` with product_id, revision, old_list_price, new_list_price, currency, policy_version, cause and changed_at; an event `gap` if some are not kept any more", body = String, content_type = "text/event-stream"),
+        (status = 422, description = "Last-Event-ID or product_id is none", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Redis does not answer, or too many follow", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn follow(
+    State(state): State<AppState>,
+    query: Result<Query<FollowQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let allowed = "a product's identifier";
+    let Query(query) =
+        query.map_err(|rejection| ApiError::field("product_id", rejection.body_text(), allowed))?;
+    let only = match query.product_id.as_deref().map(ProductId::parse) {
+        None => None,
+        Some(Ok(product_id)) => Some(product_id),
+        Some(Err(error)) => return Err(ApiError::field("product_id", error.to_string(), allowed)),
+    };
+    let place = Place::take(&state.followers, &state.metrics)
+        .ok_or(ApiError::Unavailable { reason: "too many clients follow price changes" })?;
+    let notices = state.repricer.notices.clone();
+    let seen = headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or_default().parse::<Position>());
+    let (position, has_gap) = match seen {
+        None => (notices.end().await?, false),
+        Some(Ok(position)) => {
+            let beginning = notices.beginning().await?;
+            (position, position < beginning)
+        }
+        Some(Err(error)) => {
+            return Err(ApiError::field(
+                "Last-Event-ID",
+                error.to_string(),
+                "the id of an event that was received",
+            ));
+        }
+    };
+    let follower = Follower {
+        notices,
+        news: state.followers.news.clone(),
+        shutdown: state.followers.shutdown.clone(),
+        position,
+        has_gap,
+        only,
+        waiting: Vec::new(),
+        _place: place,
+    };
+    Ok(Sse::new(follower.events()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+}
+
+/// One client's place among those that follow.
+struct Place {
+    count: Arc<AtomicUsize>,
+    metrics: Metrics,
+}
+
+impl Place {
+    fn take(followers: &Followers, metrics: &Metrics) -> Option<Self> {
+        let taken = followers.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            (count < MAX_STREAMS).then_some(count + 1)
+        });
+        taken.ok()?;
+        metrics.price_change_streams.increment(1.0);
+        Some(Self { count: Arc::clone(&followers.count), metrics: metrics.clone() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.price_change_streams.decrement(1.0);
+    }
+}
+
+/// One client.
+struct Follower {
+    notices: Notices,
+    news: watch::Receiver<u64>,
+    shutdown: CancellationToken,
+    position: Position,
+    has_gap: bool,
+    only: Option<ProductId>,
+    /// What was read and not sent yet, the next one last.
+    waiting: Vec<(Position, ProductChange)>,
+    _place: Place,
+}
+
+impl Follower {
+    fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
+        futures::stream::unfold(self, |mut follower| async move {
+            let shutdown = follower.shutdown.clone();
+            let event = shutdown.run_until_cancelled(follower.next()).await?;
+            Some((Ok(event), follower))
+        })
+    }
+
+    async fn next(&mut self) -> Event {
+        if std::mem::take(&mut self.has_gap) {
+            return Event::default().event("gap").data("some changes are not kept any more");
+        }
+        loop {
+            while let Some((position, change)) = self.waiting.pop() {
+                if self.only.as_ref().is_some_and(|only| *only != change.product_id) {
+                    continue;
+                }
+                // Nothing in it can fail to be written.
+                let data = serde_json::to_string(&change).unwrap_or_default();
+                return Event::default().event("price_change").id(position.to_string()).data(data);
+            }
+            self.read().await;
+        }
+    }
+
+    /// Waits until there is something to send.
+    async fn read(&mut self) {
+        // Seen before it is read: what comes meanwhile wakes again.
+        self.news.borrow_and_update();
+        match self.notices.changes_after(self.position, ENTRIES).await {
+            Ok((mut changes, reached)) if reached > self.position => {
+                changes.reverse();
+                (self.waiting, self.position) = (changes, reached);
+            }
+            // Nothing is new. When the process stops, nobody tells any more, and neither is this awaited.
+            Ok(_) => drop(self.news.changed().await),
+            Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
+        }
+    }
+}

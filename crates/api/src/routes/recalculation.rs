@@ -1,0 +1,220 @@
+//! `/api/v1/recalculations`: prices made anew, for all products or some.
+//!
+//! A request is written down and published; workers do the rest. One recalculation runs at a time. A request that
+//! comes while one runs is coalesced with others like it into one more run, and says so.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use pricing_core::catalogue::{RunRequest, StoredRun};
+use pricing_core::domain::diagnostic::{Diagnostic, shorten};
+use pricing_core::domain::market_event::{Change, EventId, MarketEvent};
+use pricing_core::domain::product::ProductId;
+use pricing_core::domain::recalculation::Scope;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::{ApiError, Problem};
+use crate::extract::{BoundedBody, MAX_BODY_BYTES, is_object};
+use crate::state::AppState;
+
+/// The source of the events that this route publishes.
+const SOURCE: &str = "/api/v1/recalculations";
+/// Products that can be named in one request.
+const MAX_PRODUCTS: usize = 1_000;
+/// The longest category, in bytes.
+const MAX_CATEGORY_BYTES: usize = 200;
+/// Recalculations that may wait for their turn.
+const MAX_WAITING: u64 = 1_000;
+
+/// Which products to recalculate: all if the body is empty.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RecalculationRequest {
+    /// All products of this category.
+    #[serde(default)]
+    category: Option<String>,
+    /// These products, up to 1,000.
+    #[serde(default)]
+    #[schema(example = json!(["P-100", "P-101"]))]
+    product_ids: Option<Vec<String>>,
+}
+
+/// A recalculation that was asked for.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct RequestAnswer {
+    /// Under this name its progress can be asked for.
+    task_id: String,
+    /// `requested`.
+    state: &'static str,
+}
+
+/// A recalculation: how far it is, or what became of it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct RecalculationAnswer {
+    /// Its name.
+    task_id: String,
+    /// `requested`, `running`, `done`, `failed`, or `skipped`: it was coalesced into another one.
+    state: &'static str,
+    /// Which products.
+    #[schema(value_type = Object, example = "all")]
+    scope: Scope,
+    /// Why it was skipped or has failed.
+    reason: Option<String>,
+    /// The recalculation it was coalesced into.
+    follow_up_task_id: Option<String>,
+    /// Grows with every run.
+    run_number: Option<i64>,
+    /// The policy it was begun with.
+    policy_version: Option<i64>,
+    /// How far it is, from 0 to 100.
+    progress_percent: u64,
+    /// Products when it began.
+    products_total: Option<u64>,
+    /// Products whose price was looked at.
+    products_done: u64,
+    /// Products whose list price is another one now.
+    prices_changed: u64,
+    /// Products whose price stayed because a rule failed.
+    prices_frozen: u64,
+    /// The workers that took part, and how many ranges each did.
+    workers: BTreeMap<String, u64>,
+    /// When it was asked for.
+    requested_at: DateTime<Utc>,
+    /// When it began.
+    started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    finished_at: Option<DateTime<Utc>>,
+    /// How long it took, or takes until now.
+    duration_ms: Option<i64>,
+}
+
+/// Asks for a recalculation; answers at once.
+#[utoipa::path(post, path = "/api/v1/recalculations", tag = "market", summary = "Recalculate prices",
+    request_body(content = RecalculationRequest, description = "Which products; all if empty"),
+    responses(
+        (status = 202, description = "It was asked for", body = RequestAnswer),
+        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database or Redis does not answer, or too many wait", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn post(
+    State(state): State<AppState>,
+    BoundedBody(body): BoundedBody<MAX_BODY_BYTES>,
+) -> Result<Response, ApiError> {
+    let scope = read_scope(&body)?;
+    let catalogue = &state.repricer.catalogue;
+    if catalogue.count_requested_runs().await? >= MAX_WAITING {
+        return Err(ApiError::Unavailable { reason: "too many recalculations wait for their turn" });
+    }
+    let now = Utc::now();
+    let task_id = Uuid::now_v7().to_string();
+    let request = RunRequest { task_id: task_id.clone(), scope: scope.clone(), requested_at: now };
+    catalogue.request_run(&request).await?;
+    let event = MarketEvent {
+        id: EventId { source: SOURCE.to_owned(), id: task_id.clone() },
+        time: now,
+        change: Change::RecalculationRequested { scope },
+    };
+    if let Err(error) = state.events.publish(&[event]).await {
+        // Otherwise it would be done together with the next one, although the caller is told that it is not.
+        catalogue.withdraw_run(&task_id, "it could not be published", Utc::now()).await?;
+        return Err(error.into());
+    }
+    Ok((StatusCode::ACCEPTED, Json(RequestAnswer { task_id, state: "requested" })).into_response())
+}
+
+/// How far a recalculation is, or what became of it.
+#[utoipa::path(get, path = "/api/v1/recalculations/{task_id}", tag = "market", summary = "A recalculation",
+    params(("task_id" = String, Path, description = "As answered when it was asked for, or the id of the event that did")),
+    responses(
+        (status = 200, description = "Its state", body = RecalculationAnswer),
+        (status = 404, description = "No such recalculation", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    Path(task_id): Path<String>,
+) -> Result<Json<RecalculationAnswer>, ApiError> {
+    let run = state.repricer.catalogue.run(&task_id).await?;
+    let run = run.ok_or_else(|| ApiError::RecalculationNotFound { task_id: shorten(&task_id) })?;
+    Ok(Json(answer(run, Utc::now())))
+}
+
+fn answer(run: StoredRun, now: DateTime<Utc>) -> RecalculationAnswer {
+    let progress_percent = match run.products_total {
+        // Products may have been added since it began.
+        Some(total) if total > 0 => (run.products_done.saturating_mul(100) / total).min(100),
+        _ => u64::from(run.finished_at.is_some()) * 100,
+    };
+    let duration = run.started_at.map(|started| run.finished_at.unwrap_or(now) - started);
+    RecalculationAnswer {
+        task_id: run.task_id,
+        state: run.state.name(),
+        scope: run.scope,
+        reason: run.reason,
+        follow_up_task_id: run.follow_up,
+        run_number: run.run_number,
+        policy_version: run.policy_version,
+        progress_percent,
+        products_total: run.products_total,
+        products_done: run.products_done,
+        prices_changed: run.prices_changed,
+        prices_frozen: run.prices_frozen,
+        workers: run.workers,
+        requested_at: run.requested_at,
+        started_at: run.started_at,
+        finished_at: run.finished_at,
+        duration_ms: duration.map(|duration| duration.num_milliseconds()),
+    }
+}
+
+fn read_scope(body: &[u8]) -> Result<Scope, ApiError> {
+    if body.trim_ascii().is_empty() {
+        return Ok(Scope::All);
+    }
+    if !is_object(body) {
+        return Err(ApiError::MalformedBody { reason: "the body is not a JSON object".to_owned() });
+    }
+    let request: RecalculationRequest = serde_json::from_slice(body).map_err(|error| {
+        let reason = format!("the body cannot be read: {error}");
+        if error.is_data() {
+            ApiError::Invalid { errors: vec![Diagnostic::bare("body", reason)] }
+        } else {
+            ApiError::MalformedBody { reason }
+        }
+    })?;
+    match request {
+        RecalculationRequest { category: None, product_ids: None } => Ok(Scope::All),
+        RecalculationRequest { category: Some(category), product_ids: None } => {
+            if !(1..=MAX_CATEGORY_BYTES).contains(&category.len()) {
+                let problem = format!("\"{}\" is not allowed", shorten(&category));
+                return Err(ApiError::field("category", problem, "a text of 1 to 200 bytes"));
+            }
+            Ok(Scope::Category(category))
+        }
+        RecalculationRequest { category: None, product_ids: Some(written) } => read_products(&written),
+        RecalculationRequest { category: Some(_), product_ids: Some(_) } => {
+            Err(ApiError::field("product_ids", "is given besides category", "one of the two, or none"))
+        }
+    }
+}
+
+fn read_products(written: &[String]) -> Result<Scope, ApiError> {
+    if !(1..=MAX_PRODUCTS).contains(&written.len()) {
+        let problem = format!("{} products are not allowed", written.len());
+        return Err(ApiError::field("product_ids", problem, "1 to 1000 products"));
+    }
+    let mut product_ids = Vec::with_capacity(written.len());
+    let mut errors = Vec::new();
+    for (index, id) in written.iter().enumerate() {
+        match ProductId::parse(id) {
+            Ok(id) => product_ids.push(id),
+            Err(error) => errors.push(Diagnostic::bare(format!("product_ids[{index}]"), error.to_string())),
+        }
+    }
+    product_ids.sort_unstable();
+    product_ids.dedup();
+    if errors.is_empty() { Ok(Scope::Products(product_ids)) } else { Err(ApiError::Invalid { errors }) }
+}

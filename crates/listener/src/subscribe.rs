@@ -1,0 +1,134 @@
+//! The bridge: what foreign programs publish on the channel of market events is taken into the stream.
+//!
+//! Every listener hears a message; the one that holds the lease takes it in. The engine's own events carry the
+//! identifier of their entry and are in the stream already. Pub/sub keeps nothing: what is published while no listener
+//! holds the lease is lost, and a program that cannot afford that posts its events to the API.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use pricing_core::domain::market_event::{EventId, MarketEvent};
+use pricing_core::events::consume::EventConsumer;
+use pricing_core::events::is_in_stream;
+use pricing_core::events::publish::EventLog;
+use pricing_core::keys::MessageKeys;
+use pricing_core::lease::Lease;
+use pricing_core::redis::{RedisConnection, Subscription, SubscriptionEvent};
+use pricing_core::telemetry::metrics::Metrics;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::dispatch::read_event;
+
+const LEASE: &str = "bridge";
+/// How long nobody takes messages in when the listener that did died.
+const LEASE_TTL: Duration = Duration::from_secs(3);
+/// How often a listener without the lease asks for it.
+const LEASE_INTERVAL: Duration = Duration::from_millis(500);
+/// What the tutorial's services publish to have everything recalculated.
+const RECALCULATE: &[u8] = b"Recalculate_Triggered_v1";
+
+/// Takes in what foreign programs publish.
+pub(crate) struct Bridge {
+    pub(crate) subscription: Subscription,
+    pub(crate) redis: RedisConnection,
+    pub(crate) keys: MessageKeys,
+    pub(crate) log: EventLog,
+    pub(crate) consumer: EventConsumer,
+    pub(crate) owner: String,
+    pub(crate) metrics: Metrics,
+}
+
+impl Bridge {
+    /// Listens until told to stop.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut lease: Option<Lease> = None;
+        let mut asked_at: Option<Instant> = None;
+        while !shutdown.is_cancelled() {
+            lease = lease.filter(|lease| !lease.lost().is_cancelled());
+            if lease.is_none() && asked_at.is_none_or(|asked_at| asked_at.elapsed() >= LEASE_INTERVAL) {
+                asked_at = Some(Instant::now());
+                let acquired =
+                    Lease::acquire(&self.redis, &self.keys, LEASE, &self.owner, LEASE_TTL, 0).await;
+                // Redis being away is said where events are read.
+                lease = acquired.ok().flatten();
+            }
+            let heard = shutdown.run_until_cancelled(timeout(LEASE_INTERVAL, self.subscription.next())).await;
+            if let (Some(Ok(SubscriptionEvent::Message { payload, .. })), Some(lease)) = (heard, &lease)
+                && !lease.lost().is_cancelled()
+            {
+                self.take_in(&payload).await;
+            }
+        }
+        if let Some(lease) = lease {
+            // If this fails, the lease expires.
+            let _ = lease.release().await;
+        }
+    }
+
+    async fn take_in(&self, message: &[u8]) {
+        let event = match read_message(message) {
+            Message::Ours => return,
+            Message::Foreign(event) => event,
+            Message::NoEvent(reason) => {
+                tracing::warn!(reason, "a message on the channel of market events is none");
+                self.metrics.events_buried.increment(1);
+                if let Err(error) = self.consumer.bury(message, None, &reason).await {
+                    tracing::warn!(%error, "the message is lost");
+                }
+                return;
+            }
+        };
+        if let Err(error) = self.log.publish(&[event]).await {
+            tracing::error!(%error, "a foreign event is lost: it was published on the channel and could not be kept");
+        }
+    }
+}
+
+/// What a message is.
+enum Message {
+    /// An event that is in the stream already.
+    Ours,
+    /// An event that somebody else published.
+    Foreign(MarketEvent),
+    /// Nothing that is understood, and why.
+    NoEvent(String),
+}
+
+fn read_message(message: &[u8]) -> Message {
+    let now = Utc::now();
+    if message.trim_ascii() == RECALCULATE {
+        let id = EventId { source: "/channel".to_owned(), id: Uuid::now_v7().to_string() };
+        return Message::Foreign(MarketEvent::recalculate_all(id, now));
+    }
+    if is_in_stream(message) {
+        return Message::Ours;
+    }
+    let event = read_event(message)
+        .and_then(|event| event.check_time(now).map(|()| event).map_err(|problem| problem.to_string()));
+    match event {
+        Ok(event) => Message::Foreign(event),
+        Err(reason) => Message::NoEvent(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_told_apart() {
+        let foreign =
+            r#"{"specversion":"1.0","id":"1","source":"s","type":"pricing.recalculation_requested.v1"}"#;
+        let ours = foreign.replace('}', r#","streamid":"1-0"}"#);
+        let future = foreign.replace('}', r#","time":"2999-01-01T00:00:00Z"}"#);
+        assert!(matches!(read_message(b"Recalculate_Triggered_v1"), Message::Foreign(_)));
+        assert!(matches!(read_message(b"Recalculate_Triggered_v1\n"), Message::Foreign(_)));
+        assert!(matches!(read_message(foreign.as_bytes()), Message::Foreign(_)));
+        assert!(matches!(read_message(ours.as_bytes()), Message::Ours));
+        for none in [future.as_bytes(), b"", b"hello", b"{}", b"[1]", b"\xff"] {
+            assert!(matches!(read_message(none), Message::NoEvent(_)), "{}", String::from_utf8_lossy(none));
+        }
+    }
+}

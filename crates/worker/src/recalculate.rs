@@ -1,0 +1,172 @@
+//! What jobs do: each ends in one function of the core, and its error says whether to try again.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use pricing_core::domain::market_event::MarketEvent;
+use pricing_core::domain::recalculation::RunState;
+use pricing_core::jobs::queue::{EnqueueError, Enqueued, JobQueue};
+use pricing_core::jobs::{Job, JobError, NewJob, Range};
+use pricing_core::keys::MessageKeys;
+use pricing_core::redis::RedisConnection;
+use pricing_core::reprice::{RangeDone, RepriceError, Repricer, WRITE_BATCH, products_of};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::queue::Delivery;
+
+/// Pauses between looks at a database that is away.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long to wait for room in the queue.
+const ROOM_PAUSE: Duration = Duration::from_millis(20);
+
+/// Everything that jobs need; cheap to clone.
+#[derive(Clone)]
+pub struct Recalculator {
+    /// Makes prices.
+    pub repricer: Repricer,
+    /// Takes the parts of a run.
+    pub queue: JobQueue,
+    /// Where leases are.
+    pub redis: RedisConnection,
+    /// Their names.
+    pub keys: MessageKeys,
+    /// The name of this worker.
+    pub owner: String,
+    /// Cancelled when the process is to stop.
+    pub shutdown: CancellationToken,
+}
+
+impl Recalculator {
+    /// Does a job.
+    pub async fn perform(&self, delivery: Delivery) -> Result<(), JobError> {
+        match delivery {
+            Delivery::Do { job: Job::ApplyEvents { events }, .. } => self.apply_events(events).await,
+            Delivery::Do { job: Job::Range(range), .. } => self.recalculate_range(range).await,
+            Delivery::Do { job: Job::Run { task_id }, .. } => self.coordinate(&task_id).await,
+            Delivery::GivenUp { job: Job::Range(range), reason } => self.fail_run(&range, &reason).await,
+            Delivery::GivenUp { .. } => Ok(()),
+        }
+    }
+
+    async fn apply_events(&self, events: Vec<MarketEvent>) -> Result<(), JobError> {
+        for events in in_transactions(events) {
+            let count = events.len();
+            let applied = match self.repricer.apply_events(events).await {
+                Ok(applied) => applied,
+                Err(error) => return Err(self.judge(error).await),
+            };
+            for product_id in &applied.unknown {
+                tracing::warn!(%product_id, "an event is about a product that is not in the catalogue");
+            }
+            let metrics = &self.repricer.metrics;
+            metrics.events_applied.increment(to_u64(applied.events));
+            metrics.events_repeated.increment(to_u64(applied.repeated));
+            metrics.events_unknown.increment(to_u64(applied.unknown.len()));
+            tracing::debug!(events = count, changed = applied.changed, "events were applied");
+            for task_id in applied.requested_runs {
+                self.ask_for_coordinator(task_id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that a requested run is begun.
+    async fn ask_for_coordinator(&self, task_id: String) -> Result<(), JobError> {
+        let job = NewJob { task_id: format!("run:{task_id}"), job: Job::Run { task_id } };
+        while !self.enqueue(&job).await? {
+            self.pause(ROOM_PAUSE).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the job is in the queue now; false if there is no room.
+    pub(crate) async fn enqueue(&self, job: &NewJob) -> Result<bool, JobError> {
+        match self.queue.enqueue(job).await {
+            Ok(enqueued) => Ok(enqueued != Enqueued::Full),
+            Err(EnqueueError::Redis(error)) => Err(JobError::Retry { reason: error.to_string() }),
+            Err(EnqueueError::Job(error)) => Err(error),
+        }
+    }
+
+    async fn recalculate_range(&self, range: Range) -> Result<(), JobError> {
+        let run_number = range.run_number;
+        match self.repricer.recalculate_range(range, self.owner.clone()).await {
+            Ok(RangeDone::Superseded) => {
+                tracing::info!(run_number, "a range was left out: a newer run has begun");
+                Ok(())
+            }
+            Ok(RangeDone::Done { .. } | RangeDone::Repeated) => Ok(()),
+            Err(error) => Err(self.judge(error).await),
+        }
+    }
+
+    async fn fail_run(&self, range: &Range, reason: &str) -> Result<(), JobError> {
+        let reason = format!("a part of it failed: {reason}");
+        let catalogue = &self.repricer.catalogue;
+        catalogue
+            .finish_run(&range.task_id, range.run_number, RunState::Failed, Some(&reason), Utc::now())
+            .await
+            .map(|_| ())
+            .map_err(|error| JobError::Retry { reason: error.to_string() })
+    }
+
+    /// What an error means for the job. While the database is away no tries are spent: the job waits here until it
+    /// answers again.
+    pub(crate) async fn judge(&self, error: RepriceError) -> JobError {
+        let reason = error.to_string();
+        match error {
+            RepriceError::Catalogue(error) if error.is_transient() => {
+                self.wait_for_database(&reason).await;
+                JobError::Retry { reason }
+            }
+            RepriceError::Redis(_) | RepriceError::Interrupted | RepriceError::Policies(_) => {
+                JobError::Retry { reason }
+            }
+            RepriceError::Catalogue(_) | RepriceError::Explanation(_) => JobError::Abort { reason },
+        }
+    }
+
+    async fn wait_for_database(&self, reason: &str) {
+        let mut pause = SHORTEST_PAUSE;
+        while let Err(error) = self.repricer.catalogue.check().await {
+            if pause == SHORTEST_PAUSE {
+                tracing::warn!(%error, reason, "the database does not answer; jobs wait for it");
+            }
+            if self.pause(pause).await.is_err() {
+                return;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Waits, unless the process is to stop.
+    pub(crate) async fn pause(&self, pause: Duration) -> Result<(), JobError> {
+        self.shutdown.run_until_cancelled(sleep(pause)).await.ok_or(JobError::HandBack)
+    }
+}
+
+/// Parts of a batch that name at most [`WRITE_BATCH`] products each, or are one event.
+fn in_transactions(events: Vec<MarketEvent>) -> Vec<Vec<MarketEvent>> {
+    let mut parts: Vec<Vec<MarketEvent>> = Vec::new();
+    let mut products = 0;
+    for event in events {
+        let named = products_of(&event).len();
+        match parts.last_mut() {
+            Some(part) if products + named <= WRITE_BATCH => {
+                products += named;
+                part.push(event);
+            }
+            _ => {
+                products = named;
+                parts.push(vec![event]);
+            }
+        }
+    }
+    parts
+}
+
+fn to_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

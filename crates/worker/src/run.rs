@@ -1,0 +1,213 @@
+//! Coordinating recalculations: one run at a time, its ranges on all workers.
+//!
+//! Whoever holds the lease coordinates. Its fencing token is the run's number, and the database admits writes of the
+//! latest number only; so a coordinator that lost its lease without noticing, or a range that was delayed, changes
+//! nothing any more.
+//!
+//! A request that finds the lease held is written down first and then tries the lease once more; the holder lets go of
+//! the lease first and then looks for requests once more. Whatever the order, one of the two sees the other.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use pricing_core::catalogue::{CatalogueError, StoredRun};
+use pricing_core::domain::product::ProductId;
+use pricing_core::domain::recalculation::{RunState, Scope};
+use pricing_core::jobs::{Job, JobError, NewJob, RANGE_LENGTH, Range};
+use pricing_core::lease::Lease;
+use pricing_core::redis::RedisError;
+use pricing_core::reprice::RepriceError;
+use tokio_util::sync::CancellationToken;
+
+use crate::recalculate::Recalculator;
+
+/// The lease's name.
+const LEASE: &str = "recalculation";
+/// How long a run has no coordinator when the one it had died.
+const LEASE_TTL: Duration = Duration::from_secs(5);
+/// How often the coordinator looks whether ranges are done.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(15);
+/// How many of those looks pass between looks at the run itself, which a failed range ends.
+const LOOKS_PER_RUN_CHECK: u32 = 20;
+
+impl Recalculator {
+    /// Sees to it that what was requested is done: by this worker, or by the one that is at it.
+    pub(crate) async fn coordinate(&self, task_id: &str) -> Result<(), JobError> {
+        let mut coalesced = false;
+        loop {
+            match self.acquire_lease().await? {
+                Some(lease) => {
+                    let ended = self.run_next(&lease).await;
+                    if let Err(error) = lease.release().await {
+                        tracing::warn!(%error, "the lease of the recalculation is left to expire");
+                    }
+                    ended?;
+                }
+                None if coalesced => return Ok(()),
+                None => {
+                    self.coalesce(task_id).await?;
+                    coalesced = true;
+                    continue;
+                }
+            }
+            if self.next_run().await?.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn acquire_lease(&self) -> Result<Option<Lease>, JobError> {
+        let last_number = self.repricer.catalogue.last_run_number().await;
+        let last_number = match last_number {
+            Ok(number) => number,
+            Err(error) => return Err(self.judge_catalogue(error).await),
+        };
+        let lease = Lease::acquire(&self.redis, &self.keys, LEASE, &self.owner, LEASE_TTL, last_number).await;
+        lease.map_err(|error: RedisError| JobError::Retry { reason: error.to_string() })
+    }
+
+    async fn coalesce(&self, task_id: &str) -> Result<(), JobError> {
+        let catalogue = &self.repricer.catalogue;
+        let coalesced = async {
+            if let Some(run) = catalogue.run(task_id).await? {
+                catalogue.coalesce_run(task_id, &run.scope, Utc::now()).await?;
+            }
+            Ok(())
+        };
+        match coalesced.await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.judge_catalogue(error).await),
+        }
+    }
+
+    async fn next_run(&self) -> Result<Option<StoredRun>, JobError> {
+        match self.repricer.catalogue.next_requested_run().await {
+            Ok(run) => Ok(run),
+            Err(error) => Err(self.judge_catalogue(error).await),
+        }
+    }
+
+    /// Does the run that has waited longest, under the lease's token: each run has a number, and so a lease, of its
+    /// own.
+    async fn run_next(&self, lease: &Lease) -> Result<(), JobError> {
+        let Some(run) = self.next_run().await? else { return Ok(()) };
+        self.run(&run, lease.token(), &lease.lost()).await
+    }
+
+    async fn run(&self, run: &StoredRun, run_number: i64, lost: &CancellationToken) -> Result<(), JobError> {
+        let catalogue = &self.repricer.catalogue;
+        if let Err(error) = self.repricer.policies.refresh().await {
+            return Err(self.judge(RepriceError::from(error)).await);
+        }
+        let policy_version = self.repricer.policies.snapshot().current().version;
+        let total = match self.count(&run.scope).await {
+            Ok(total) => total,
+            Err(error) => return Err(self.judge_catalogue(error).await),
+        };
+        match catalogue.begin_run(&run.task_id, run_number, policy_version, total, Utc::now()).await {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(JobError::Retry { reason: "another coordinator has begun a run".to_owned() });
+            }
+            Err(error) => return Err(self.judge_catalogue(error).await),
+        }
+        tracing::info!(task_id = run.task_id, run_number, products = total, "a recalculation has begun");
+        let range =
+            Range { task_id: run.task_id.clone(), run_number, policy_version, product_ids: Vec::new() };
+        let ranges = self.hand_out(&run.scope, &range, lost).await?;
+        self.wait_for(&range, ranges, lost).await
+    }
+
+    /// Puts the ranges into the queue, as fast as workers take them out; how many.
+    async fn hand_out(
+        &self,
+        scope: &Scope,
+        range: &Range,
+        lost: &CancellationToken,
+    ) -> Result<u64, JobError> {
+        let mut ranges = 0;
+        let mut last = None;
+        loop {
+            let product_ids = match self.page(scope, last.as_ref()).await {
+                Ok(ids) => ids,
+                Err(error) => return Err(self.judge_catalogue(error).await),
+            };
+            let Some(end) = product_ids.last() else { return Ok(ranges) };
+            last = Some(end.clone());
+            let job = NewJob {
+                task_id: format!("range:{}:{ranges}", range.run_number),
+                job: Job::Range(Range { product_ids, ..range.clone() }),
+            };
+            while !self.enqueue(&job).await? {
+                self.go_on(lost).await?;
+            }
+            ranges += 1;
+            if matches!(scope, Scope::Products(_)) {
+                return Ok(ranges);
+            }
+        }
+    }
+
+    async fn wait_for(&self, range: &Range, ranges: u64, lost: &CancellationToken) -> Result<(), JobError> {
+        let (catalogue, run_number) = (&self.repricer.catalogue, range.run_number);
+        for look in 1_u32.. {
+            let finished = match catalogue.finished_ranges(run_number).await {
+                Ok(finished) => finished,
+                Err(error) => return Err(self.judge_catalogue(error).await),
+            };
+            if finished >= ranges {
+                break;
+            }
+            if look % LOOKS_PER_RUN_CHECK == 0 && !self.is_running(range).await? {
+                return Ok(());
+            }
+            self.go_on(lost).await?;
+        }
+        match catalogue.finish_run(&range.task_id, run_number, RunState::Done, None, Utc::now()).await {
+            Ok(_) => {
+                tracing::info!(task_id = range.task_id, run_number, "a recalculation is done");
+                Ok(())
+            }
+            Err(error) => Err(self.judge_catalogue(error).await),
+        }
+    }
+
+    async fn is_running(&self, range: &Range) -> Result<bool, JobError> {
+        match self.repricer.catalogue.run(&range.task_id).await {
+            Ok(run) => Ok(run.is_some_and(|run| run.state == RunState::Running)),
+            Err(error) => Err(self.judge_catalogue(error).await),
+        }
+    }
+
+    /// Waits a moment, unless there is no point in going on.
+    async fn go_on(&self, lost: &CancellationToken) -> Result<(), JobError> {
+        if lost.is_cancelled() {
+            return Err(JobError::Retry { reason: "the lease of the recalculation was lost".to_owned() });
+        }
+        self.pause(PROGRESS_INTERVAL).await
+    }
+
+    async fn count(&self, scope: &Scope) -> Result<u64, CatalogueError> {
+        let catalogue = &self.repricer.catalogue;
+        match scope {
+            Scope::All => catalogue.count_products().await,
+            Scope::Category(category) => catalogue.count_products_of_category(category).await,
+            Scope::Products(ids) => Ok(u64::try_from(ids.len()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    async fn page(&self, scope: &Scope, after: Option<&ProductId>) -> Result<Vec<ProductId>, CatalogueError> {
+        let catalogue = &self.repricer.catalogue;
+        match scope {
+            Scope::All => catalogue.product_ids(after, RANGE_LENGTH).await,
+            Scope::Category(category) => {
+                catalogue.product_ids_of_category(category, after, RANGE_LENGTH).await
+            }
+            Scope::Products(ids) => Ok(ids.clone()),
+        }
+    }
+
+    async fn judge_catalogue(&self, error: CatalogueError) -> JobError {
+        self.judge(RepriceError::Catalogue(error)).await
+    }
+}

@@ -1,0 +1,89 @@
+//! What time brings about: prices that have expired are made anew, and old records are forgotten.
+//!
+//! Readers do not depend on it: no cache serves an entry past its `valid_until`, and a read that finds none makes one.
+//! This is for the products that nobody asks for, so that the stored prices, and whoever watches them, are right too.
+//! One worker does it, by a lease; if two did, the row locks would let each price be made once.
+
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use pricing_core::lease::Lease;
+use pricing_core::reprice::{RepriceError, WRITE_BATCH};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::recalculate::Recalculator;
+
+const LEASE: &str = "schedule";
+/// How long nobody looks after time when the worker that did died.
+const LEASE_TTL: Duration = Duration::from_secs(5);
+/// How often a worker without the lease asks for it, and the one with it looks at the clock.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// How often the queue's own records are cleaned up, by every worker.
+const CLEANING_INTERVAL: Duration = Duration::from_secs(5);
+/// How often old records are forgotten.
+const FORGETTING_INTERVAL: Duration = Duration::from_secs(60);
+/// Records forgotten in one statement.
+const FORGET_BATCH: u32 = 5_000;
+/// For how long an event that is published again is recognised by its identifier. One that comes even later finds
+/// newer facts, which it does not replace.
+const EVENTS_KEPT: TimeDelta = TimeDelta::days(7);
+/// For how long what became of a recalculation can be asked for.
+const RUNS_KEPT: TimeDelta = TimeDelta::days(30);
+
+impl Recalculator {
+    /// Looks after time until told to stop.
+    pub async fn keep_time(self) {
+        let mut failing = false;
+        loop {
+            let lease = Lease::acquire(&self.redis, &self.keys, LEASE, &self.owner, LEASE_TTL, 0).await;
+            if let Ok(Some(lease)) = lease {
+                let ended = self.keep_time_while(&lease.lost()).await;
+                if let (Err(error), false) = (&ended, failing) {
+                    tracing::warn!(%error, "expired prices cannot be made anew; trying again");
+                }
+                failing = ended.is_err();
+                // If this fails, the lease expires.
+                let _ = lease.release().await;
+            }
+            if self.pause(INTERVAL).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Cleans up the queue's records until told to stop.
+    pub async fn keep_queue_clean(self) {
+        while self.pause(CLEANING_INTERVAL).await.is_ok() {
+            // Redis being away is said where jobs are fetched.
+            while matches!(self.queue.clean().await, Ok(forgotten) if forgotten > 0) {}
+            if let Ok(depth) = self.queue.depth().await {
+                self.repricer.metrics.queue_depth.set(u32::try_from(depth).unwrap_or(u32::MAX));
+            }
+            if let Ok(dead) = self.queue.count_dead().await {
+                self.repricer.metrics.dead_jobs.set(u32::try_from(dead).unwrap_or(u32::MAX));
+            }
+        }
+    }
+
+    async fn keep_time_while(&self, lost: &CancellationToken) -> Result<(), RepriceError> {
+        let mut forgotten_at: Option<Instant> = None;
+        while !lost.is_cancelled() && !self.shutdown.is_cancelled() {
+            while self.repricer.reprice_expired(Utc::now()).await? == WRITE_BATCH && !lost.is_cancelled() {}
+            if forgotten_at.is_none_or(|at| at.elapsed() > FORGETTING_INTERVAL) {
+                let now = Utc::now();
+                self.repricer.catalogue.forget_applied_events(now - EVENTS_KEPT, FORGET_BATCH).await?;
+                self.repricer.catalogue.forget_runs(now - RUNS_KEPT, FORGET_BATCH).await?;
+                forgotten_at = Some(Instant::now());
+            }
+            let next = self.repricer.catalogue.next_expiry().await?;
+            let left = next.and_then(|next| (next - Utc::now()).to_std().ok()).unwrap_or(INTERVAL);
+            tokio::select! {
+                () = sleep(left.clamp(Duration::from_millis(1), INTERVAL)) => {}
+                () = lost.cancelled() => {}
+                () = self.shutdown.cancelled() => {}
+            }
+        }
+        Ok(())
+    }
+}
