@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use commands::{doctor, explain, import, quote, up};
+use commands::{doctor, explain, import, jobs, quote, recalculate, up};
 use tokio::runtime::Runtime;
 
 #[global_allocator]
@@ -39,6 +39,10 @@ enum Command {
     Quote(quote::Arguments),
     /// Show step by step why a price is what it is
     Explain(explain::Arguments),
+    /// Make prices anew, for all products or some
+    Recalculate(recalculate::Arguments),
+    /// See the jobs that were given up, and give them another chance
+    Jobs(jobs::Arguments),
     /// Check that everything the engine needs is there, and say what to do if not
     Doctor(doctor::Arguments),
 }
@@ -60,6 +64,8 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Import(arguments) => import::run(arguments).await,
         Command::Quote(arguments) => quote::run(arguments).await,
         Command::Explain(arguments) => explain::run(arguments).await,
+        Command::Recalculate(arguments) => recalculate::run(arguments).await,
+        Command::Jobs(arguments) => jobs::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
     }
 }

@@ -3,5 +3,7 @@
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod import;
+pub(crate) mod jobs;
 pub(crate) mod quote;
+pub(crate) mod recalculate;
 pub(crate) mod up;

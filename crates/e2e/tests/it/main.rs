@@ -8,24 +8,32 @@
 //! | `catalogue` | what both databases promise, run on both |
 //! | `catalogue_changes` | products put, imported, removed, explained; what bad input gets |
 //! | `command_line` | `pricing up`, and what people do with the command line |
+//! | `chaos` | everything dies while the market moves, and nothing is lost |
+//! | `fleet` | the services as processes; no tests |
 //! | `harness` | the harness does what the other tests rely on |
+//! | `jobs` | the queue: done, tried again, given up |
 //! | `price_read_path` | where a price is found, whose it is, and what happens when something is away |
 //! | `real_catalogue` | 20,000 products imported and asked for |
 //! | `stale_caches` | no cache wins over the catalogue, whatever happened to either |
 //! | `stores_agree` | SQLite and PostgreSQL give the same prices; stored prices can be computed again |
 //! | `support` | what tests of several modules share; no tests |
 //! | `tidy` | the house rules; needs no server |
+//! | `write_path` | the market moves and prices follow; recalculations |
 
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the test has failed")]
 
 mod cache_puts;
 mod catalogue;
 mod catalogue_changes;
+mod chaos;
 mod command_line;
+mod fleet;
 mod harness;
+mod jobs;
 mod price_read_path;
 mod real_catalogue;
 mod stale_caches;
 mod stores_agree;
 mod support;
 mod tidy;
+mod write_path;

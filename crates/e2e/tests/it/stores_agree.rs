@@ -11,7 +11,8 @@ use pricing_core::domain::policy::PricingPolicy;
 use pricing_core::domain::price::price;
 use pricing_core::domain::product::{Product, ProductDraft, ProductId, WrittenNumber};
 use pricing_core::domain::signal::{Signal, SignalKind, Subject};
-use pricing_core::keys::Keys;
+use pricing_core::keys::{Keys, MessageKeys};
+use pricing_core::notices::Notices;
 use pricing_core::policy_snapshot::Policies;
 use pricing_core::redis::RedisConnection;
 use pricing_core::reprice::Repricer;
@@ -49,7 +50,8 @@ impl Store {
             metrics.clone(),
         );
         let policies = Policies::load(catalogue.clone()).await?;
-        Ok(Self { repricer: Repricer { catalogue, cache, policies, metrics }, _files: files })
+        let notices = Notices::new(&connection, MessageKeys::new(prefix), "test");
+        Ok(Self { repricer: Repricer { catalogue, cache, policies, notices, metrics }, _files: files })
     }
 
     /// Publishes the policy, then writes signals and products, which prices them.

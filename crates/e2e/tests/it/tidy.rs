@@ -119,7 +119,7 @@ const BANS: &[Ban] = &[
             "crates/core/src/lease.rs",
             "crates/core/src/notices.rs",
             "crates/core/src/policy_snapshot.rs",
-            "crates/core/src/reprice.rs",
+            "crates/core/src/reprice/",
         ],
         why: "read the clock where the work begins and hand `now` down",
     },

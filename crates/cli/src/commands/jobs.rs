@@ -1,0 +1,132 @@
+//! `pricing jobs`: the jobs that were given up, why, and another chance for them.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{ContentArrangement, Table};
+use serde::Deserialize;
+
+use crate::client::{ApiAddress, Client};
+use crate::output;
+
+/// The table's width where there is no terminal to ask.
+const DEFAULT_WIDTH: u16 = 120;
+
+/// What to do with jobs.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// The jobs that were given up, the latest first
+    List {
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Print the API's answer as it is
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        api: ApiAddress,
+    },
+    /// One of them, with what it was to do
+    Show {
+        /// The job
+        task_id: String,
+        #[command(flatten)]
+        api: ApiAddress,
+    },
+    /// Another chance for some of them
+    Requeue {
+        /// The jobs
+        #[arg(required = true)]
+        task_ids: Vec<String>,
+        #[command(flatten)]
+        api: ApiAddress,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+struct Jobs {
+    outstanding: u64,
+    dead: u64,
+    jobs: Vec<DeadJob>,
+}
+
+#[derive(Debug, Deserialize)]
+struct DeadJob {
+    task_id: String,
+    kind: String,
+    reason: String,
+    tries: u32,
+    died_at: String,
+}
+
+/// Does it.
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    match arguments.action {
+        Action::List { limit, json, api } => {
+            let client = Client::new(&api.url)?;
+            let answer = client.send(client.get(&["api", "v1", "jobs"]).query(&[("limit", limit)])).await?;
+            let text = if json { answer.body } else { render(&client.read(&answer)?) };
+            output::show(&text)?;
+        }
+        Action::Show { task_id, api } => {
+            let client = Client::new(&api.url)?;
+            let answer = client.send(client.get(&["api", "v1", "jobs", &task_id])).await?;
+            let job: serde_json::Value = client.read(&answer)?;
+            output::show(&serde_json::to_string_pretty(&job)?)?;
+        }
+        Action::Requeue { task_ids, api } => {
+            let client = Client::new(&api.url)?;
+            for task_id in task_ids {
+                client.send(client.post(&["api", "v1", "jobs", &task_id, "requeue"])).await?;
+                output::show(&format!("{task_id} waits for a worker"))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn render(jobs: &Jobs) -> String {
+    let summary = format!("{} jobs outstanding, {} dead", jobs.outstanding, jobs.dead);
+    if jobs.jobs.is_empty() {
+        return summary;
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    if !table.is_tty() {
+        table.set_width(DEFAULT_WIDTH);
+    }
+    table.set_header(["job", "kind", "tries", "given up at", "why"]);
+    for job in &jobs.jobs {
+        table.add_row([&job.task_id, &job.kind, &job.tries.to_string(), &job.died_at, &job.reason]);
+    }
+    format!("{summary}\n{table}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_are_a_table_that_says_why() {
+        let jobs = Jobs {
+            outstanding: 3,
+            dead: 1,
+            jobs: vec![DeadJob {
+                task_id: "events:1-0:2-0:2".to_owned(),
+                kind: "apply_events".to_owned(),
+                reason: "the database refused".to_owned(),
+                tries: 6,
+                died_at: "2026-01-31T12:00:00Z".to_owned(),
+            }],
+        };
+        insta::assert_snapshot!(render(&jobs));
+    }
+}

@@ -1,0 +1,154 @@
+//! `pricing recalculate`: prices made anew, for all products or some.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+use crate::client::{Answer, ApiAddress, Client};
+use crate::output;
+
+/// How often a recalculation is asked how far it is.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What to recalculate.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The products; all of them if none are named
+    #[arg(conflicts_with = "category")]
+    product_ids: Vec<String>,
+    /// All products of this category
+    #[arg(long)]
+    category: Option<String>,
+    /// Wait until it is done, and show how far it is
+    #[arg(long)]
+    wait: bool,
+    /// Print the API's last answer as it is
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: ApiAddress,
+}
+
+/// The body of the request.
+#[derive(Debug, Serialize)]
+struct Request<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    category: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    product_ids: &'a [String],
+}
+
+#[derive(Debug, Deserialize)]
+struct Requested {
+    task_id: String,
+}
+
+/// How far a recalculation is, or what became of it.
+#[derive(Debug, Deserialize)]
+struct Recalculation {
+    state: String,
+    reason: Option<String>,
+    follow_up_task_id: Option<String>,
+    products_total: Option<u64>,
+    products_done: u64,
+    prices_changed: u64,
+    prices_frozen: u64,
+    workers: BTreeMap<String, u64>,
+    duration_ms: Option<u64>,
+}
+
+/// Asks for it and, if wanted, waits for it.
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let client = Client::new(&arguments.api.url)?;
+    let request = client
+        .post(&["api", "v1", "recalculations"])
+        .json(&Request { category: arguments.category.as_deref(), product_ids: &arguments.product_ids });
+    let answer = client.send(request).await?;
+    let Requested { task_id } = client.read(&answer)?;
+    if !arguments.wait {
+        output::show(if arguments.json { &answer.body } else { &task_id })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let bar = ProgressBar::no_length().with_style(ProgressStyle::with_template(
+        "recalculating {wide_bar} {pos}/{len} products, {eta} left",
+    )?);
+    let ended = follow(&client, task_id, &bar).await;
+    bar.finish_and_clear();
+    let (answer, ended) = ended?;
+    output::show(&if arguments.json { answer.body } else { render(&ended) })?;
+    match ended.state.as_str() {
+        "done" => Ok(ExitCode::SUCCESS),
+        state => bail!("the recalculation is {state}: {}", ended.reason.unwrap_or_default()),
+    }
+}
+
+/// Follows a recalculation, and the one it was coalesced into, to the end.
+async fn follow(client: &Client, mut task_id: String, bar: &ProgressBar) -> Result<(Answer, Recalculation)> {
+    loop {
+        let answer = client.send(client.get(&["api", "v1", "recalculations", &task_id])).await?;
+        let now: Recalculation = client.read(&answer)?;
+        if let Some(total) = now.products_total {
+            bar.set_length(total);
+        }
+        bar.set_position(now.products_done);
+        match (now.state.as_str(), &now.follow_up_task_id) {
+            ("skipped", Some(follow_up)) => {
+                output::note(&format!("skipped: {}", now.reason.as_deref().unwrap_or_default()));
+                task_id.clone_from(follow_up);
+            }
+            ("done" | "failed" | "skipped", _) => return Ok((answer, now)),
+            _ => sleep(POLL_INTERVAL).await,
+        }
+    }
+}
+
+fn render(done: &Recalculation) -> String {
+    let milliseconds = done.duration_ms.unwrap_or_default();
+    let rate = done.products_done.saturating_mul(1_000) / milliseconds.max(1);
+    let mut text = format!(
+        "recalculated {} products in {}.{:03} s, {rate} products/s\n",
+        done.products_done,
+        milliseconds / 1_000,
+        milliseconds % 1_000
+    );
+    let _ = writeln!(text, "  changed  {:>9}", done.prices_changed);
+    let _ = write!(text, "  frozen   {:>9}", done.prices_frozen);
+    for (worker, ranges) in &done.workers {
+        let _ = write!(text, "\n  {worker} did {ranges} ranges");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_can_be_read() {
+        let done = Recalculation {
+            state: "done".to_owned(),
+            reason: None,
+            follow_up_task_id: None,
+            products_total: Some(20_000),
+            products_done: 20_000,
+            prices_changed: 19_876,
+            prices_frozen: 3,
+            workers: BTreeMap::from([("worker-1".to_owned(), 11), ("worker-2".to_owned(), 9)]),
+            duration_ms: Some(1_204),
+        };
+        insta::assert_snapshot!(render(&done), @r"
+        recalculated 20000 products in 1.204 s, 16611 products/s
+          changed      19876
+          frozen           3
+          worker-1 did 11 ranges
+          worker-2 did 9 ranges
+        ");
+    }
+}

@@ -1,0 +1,364 @@
+//! The market moves and prices follow: from a published event to the price at every API, and recalculations of the
+//! whole catalogue, with real processes.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use chrono::{TimeDelta, Utc};
+use pricing_core::catalogue::Catalogue;
+use pricing_core::domain::product::ProductId;
+use pricing_e2e::eventually;
+use serde_json::{Value, json};
+
+use crate::fleet::{Fleet, Member, Service};
+use crate::support::{Stores, new_policy};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A policy that follows the cheapest competitor, without limits on moves.
+const FOLLOWING: &str = "
+name: following
+market:
+  - { name: match, when: competitor.min != null, match: { reference: competitor.min } }
+  - { name: demand, when: demand.index != null, multiply_by: demand.index }
+offer:
+  - { name: location, multiply_by: location.factor ?? 1 }
+";
+
+/// One of everything, on SQLite, with this policy.
+struct Engine {
+    stores: Stores,
+    fleet: Fleet,
+    api: Member,
+    listener: Member,
+    worker: Member,
+}
+
+impl Engine {
+    async fn start(policy: &str) -> Result<Self> {
+        let stores = Stores::start().await?;
+        stores.catalogue().await?.publish_policy(&new_policy(policy), Utc::now()).await?;
+        // Whatever is seen in memory must have come by a notice.
+        let fleet =
+            Fleet::new(&stores.redis.url(), &stores.database_url()).with("PRICING_L1_MAX_STALENESS", "1h");
+        let api = fleet.start(Service::Api).await?;
+        let listener = fleet.start(Service::Listener).await?;
+        let worker = fleet.start(Service::Worker).await?;
+        Ok(Self { stores, fleet, api, listener, worker })
+    }
+
+    async fn catalogue(&self) -> Result<Catalogue> {
+        self.stores.catalogue().await
+    }
+
+    /// Imports products P-0 and so on at 100 USD.
+    async fn import(&self, products: usize) -> Result<()> {
+        let mut rows = "product_id,currency,base_price,category\n".to_owned();
+        for number in 0..products {
+            rows.push_str(&format!("P-{number},USD,100,category-{}\n", number % 10));
+        }
+        let request = self.api.client.request(reqwest::Method::POST, "/api/v1/products/import");
+        let reply = self.api.client.send(request.header("content-type", "text/csv").body(rows)).await?;
+        ensure!(reply.status == 200 && reply.body["failed"] == 0, "{}", reply.text);
+        Ok(())
+    }
+
+    async fn publish(&self, id: &str, event_type: &str, data: Value) -> Result<()> {
+        let event = json!({
+            "specversion": "1.0", "id": id, "source": "/test", "time": Utc::now().to_rfc3339(),
+            "type": format!("pricing.{event_type}.v1"), "data": data,
+        });
+        let reply = self.api.client.post("/api/v1/publish-market-event", &event).await?;
+        ensure!(reply.status == 200, "{}", reply.text);
+        Ok(())
+    }
+
+    async fn request_recalculation(&self, body: Value) -> Result<String> {
+        let reply = self.api.client.post("/api/v1/recalculations", &body).await?;
+        ensure!(reply.status == 202, "{} {}", reply.status, reply.text);
+        Ok(reply.body["task_id"].as_str().context("no task_id")?.to_owned())
+    }
+
+    /// Waits until the recalculation has ended; its last state.
+    async fn ended(&self, task_id: &str) -> Result<Value> {
+        eventually("the recalculation has ended", PATIENCE, async || {
+            let reply = self.api.client.get(&format!("/api/v1/recalculations/{task_id}")).await?;
+            ensure!(reply.status == 200, "{}", reply.text);
+            let state = reply.body["state"].as_str().unwrap_or_default();
+            ensure!(["done", "skipped", "failed"].contains(&state), "{}", reply.text);
+            Ok(reply.body)
+        })
+        .await
+    }
+}
+
+async fn price_becomes(api: &Member, product_id: &str, expected: f64) -> Result<()> {
+    eventually(&format!("{product_id} costs {expected}"), PATIENCE, async || {
+        let reply = api.client.price(product_id, "NY", false).await?;
+        ensure!(reply.body["final_price"] == json!(expected), "{}", reply.text);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_event_becomes_a_price_at_every_api_and_a_repetition_changes_nothing() -> Result<()> {
+    let engine = Engine::start(FOLLOWING).await?;
+    engine.import(10).await?;
+    let other = engine.fleet.start(Service::Api).await?;
+    price_becomes(&other, "P-1", 100.0).await?;
+    let data = json!({"product_id": "P-1", "competitor": "acme", "price": 41.95});
+    engine.publish("1", "competitor_price", data.clone()).await?;
+    price_becomes(&other, "P-1", 41.95).await?;
+    price_becomes(&engine.api, "P-1", 41.95).await?;
+    engine
+        .publish("1", "competitor_price", json!({"product_id": "P-1", "competitor": "acme", "price": 1}))
+        .await?;
+    engine
+        .publish("2", "competitor_price", json!({"product_id": "P-2", "competitor": "acme", "price": 50}))
+        .await?;
+    price_becomes(&other, "P-2", 50.0).await?;
+    price_becomes(&other, "P-1", 41.95).await?;
+    let changes = engine.catalogue().await?.price_changes(&ProductId::parse("P-1")?, 10).await?;
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert!(changes[0].cause.contains("/test"), "{changes:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_older_event_never_wins_over_a_newer_one() -> Result<()> {
+    let engine = Engine::start(FOLLOWING).await?;
+    engine.import(2).await?;
+    let publish = async |id: &str, age_minutes: i64, price: u32| {
+        let event = json!({
+            "specversion": "1.0", "id": id, "source": "/test", "type": "pricing.competitor_price.v1",
+            "time": (Utc::now() - TimeDelta::minutes(age_minutes)).to_rfc3339(),
+            "data": {"product_id": "P-0", "competitor": "acme", "price": price},
+        });
+        let reply = engine.api.client.post("/api/v1/publish-market-event", &event).await?;
+        ensure!(reply.status == 200, "{}", reply.text);
+        Ok(())
+    };
+    publish("newer", 1, 60).await?;
+    price_becomes(&engine.api, "P-0", 60.0).await?;
+    publish("older", 5, 30).await?;
+    engine
+        .publish("other", "competitor_price", json!({"product_id": "P-1", "competitor": "a", "price": 9}))
+        .await?;
+    price_becomes(&engine.api, "P-1", 9.0).await?;
+    price_becomes(&engine.api, "P-0", 60.0).await
+}
+
+#[tokio::test]
+async fn locations_categories_and_policies_act_as_they_should() -> Result<()> {
+    let engine = Engine::start(FOLLOWING).await?;
+    engine.import(20).await?;
+    price_becomes(&engine.api, "P-3", 100.0).await?;
+    engine.publish("1", "location_factor", json!({"location": "NY", "factor": 0.5})).await?;
+    price_becomes(&engine.api, "P-3", 50.0).await?;
+    engine.publish("2", "demand_index", json!({"category": "category-3", "index": 1.2})).await?;
+    price_becomes(&engine.api, "P-3", 60.0).await?;
+    price_becomes(&engine.api, "P-13", 60.0).await?;
+    price_becomes(&engine.api, "P-4", 50.0).await?;
+    let catalogue = engine.catalogue().await?;
+    let doubling = "name: doubling\nmarket:\n  - { name: double, multiply_by: 2 }\n";
+    let version = catalogue.publish_policy(&new_policy(doubling), Utc::now()).await?;
+    engine.publish("3", "policy_published", json!({"version": version})).await?;
+    for number in 0..20 {
+        price_becomes(&engine.api, &format!("P-{number}"), 200.0).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_event_about_an_unknown_product_is_reported_and_not_tried_again() -> Result<()> {
+    let engine = Engine::start(FOLLOWING).await?;
+    engine.import(1).await?;
+    engine
+        .publish("1", "competitor_price", json!({"product_id": "P-9", "competitor": "acme", "price": 5}))
+        .await?;
+    eventually("it is counted", PATIENCE, async || {
+        let unknown = engine.worker.metric("pricing_events_applied_total", "unknown_product").await?;
+        ensure!(unknown == 1, "{unknown}");
+        Ok(())
+    })
+    .await?;
+    let jobs = engine.api.client.get("/api/v1/jobs").await?.body;
+    assert_eq!((&jobs["outstanding"], &jobs["dead"]), (&json!(0), &json!(0)));
+    assert!(engine.worker.process.output()?.contains("P-9"));
+    // The fact is kept: the product may be sold later.
+    let product = json!({"currency": "USD", "base_price": 10});
+    assert_eq!(engine.api.client.put("/api/v1/products/P-9", &product).await?.status, 201);
+    price_becomes(&engine.api, "P-9", 5.0).await
+}
+
+#[tokio::test]
+async fn what_is_published_while_no_listener_runs_is_applied_when_one_does() -> Result<()> {
+    const EVENTS: usize = 10_000;
+    let mut engine = Engine::start(FOLLOWING).await?;
+    engine.import(500).await?;
+    engine.listener.kill()?;
+    for batch in 0..EVENTS / 1_000 {
+        let events: Vec<Value> = (0..1_000)
+            .map(|number| {
+                let number = batch * 1_000 + number;
+                json!({
+                    "specversion": "1.0", "id": number.to_string(), "source": "/test",
+                    "type": "pricing.competitor_price.v1", "time": Utc::now().to_rfc3339(),
+                    "data": {"product_id": format!("P-{}", number % 500), "competitor": "acme", "price": 20 + number % 70},
+                })
+            })
+            .collect();
+        let request = engine.api.client.request(reqwest::Method::POST, "/api/v1/publish-market-event");
+        let request = request.header("content-type", "application/cloudevents-batch+json");
+        let reply = engine.api.client.send(request.body(serde_json::to_string(&events)?)).await?;
+        ensure!(reply.status == 200, "{}", reply.text);
+    }
+    engine.listener.start_again()?;
+    engine.listener.wait_until_ready().await?;
+    eventually("all are applied", PATIENCE, async || {
+        let applied = engine.worker.metric("pricing_events_applied_total", "\"applied\"").await?;
+        ensure!(applied == EVENTS as u64, "{applied}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn two_workers_share_a_run_and_a_request_meanwhile_is_coalesced_into_one_more() -> Result<()> {
+    const PRODUCTS: usize = 20_000;
+    let engine = Engine::start(FOLLOWING).await?;
+    let _second = engine.fleet.start(Service::Worker).await?;
+    engine.import(PRODUCTS).await?;
+    let catalogue = engine.catalogue().await?;
+    let doubling = "name: doubling\nmarket:\n  - { name: double, multiply_by: 2 }\n";
+    catalogue.publish_policy(&new_policy(doubling), Utc::now()).await?;
+    let first = engine.request_recalculation(json!({})).await?;
+    eventually("the run is under way", PATIENCE, async || {
+        let reply = engine.api.client.get(&format!("/api/v1/recalculations/{first}")).await?;
+        ensure!(reply.body["state"] == "running", "{}", reply.text);
+        Ok(())
+    })
+    .await?;
+    let second = engine.request_recalculation(json!({})).await?;
+    let third = engine.request_recalculation(json!({})).await?;
+    let done = engine.ended(&first).await?;
+    assert_eq!(done["state"], "done", "{done}");
+    assert_eq!(done["prices_changed"], json!(PRODUCTS), "{done}");
+    assert_eq!(done["progress_percent"], 100);
+    assert_eq!(done["workers"].as_object().map(serde_json::Map::len), Some(2), "{done}");
+    let (second, third) = (engine.ended(&second).await?, engine.ended(&third).await?);
+    for skipped in [&second, &third] {
+        assert_eq!(skipped["state"], "skipped", "{skipped}");
+        assert!(skipped["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{skipped}");
+    }
+    assert_eq!(second["follow_up_task_id"], third["follow_up_task_id"]);
+    let follow_up = second["follow_up_task_id"].as_str().context("no follow-up")?;
+    let follow_up = engine.ended(follow_up).await?;
+    assert_eq!(
+        (&follow_up["state"], &follow_up["prices_changed"]),
+        (&json!("done"), &json!(0)),
+        "{follow_up}"
+    );
+    price_becomes(&engine.api, "P-19999", 200.0).await
+}
+
+#[tokio::test]
+async fn a_recalculation_can_be_of_some_products_and_says_what_is_wrong_with_a_request() -> Result<()> {
+    let engine = Engine::start(FOLLOWING).await?;
+    engine.import(30).await?;
+    for (body, products) in [
+        (json!({"category": "category-1"}), 3),
+        (json!({"product_ids": ["P-1", "P-2", "P-1"]}), 2),
+        (json!({}), 30),
+    ] {
+        let task_id = engine.request_recalculation(body).await?;
+        let done = engine.ended(&task_id).await?;
+        assert_eq!((&done["state"], &done["products_done"]), (&json!("done"), &json!(products)), "{done}");
+    }
+    for (body, status) in [
+        (json!({"category": ""}), 422),
+        (json!({"product_ids": []}), 422),
+        (json!({"product_ids": ["a b"]}), 422),
+        (json!({"product_ids": ["P-1"], "category": "toys"}), 422),
+        (json!({"products": ["P-1"]}), 422),
+        (json!([1]), 400),
+    ] {
+        let reply = engine.api.client.post("/api/v1/recalculations", &body).await?;
+        assert_eq!(reply.status, status, "{body}: {}", reply.text);
+    }
+    let unknown = engine.api.client.get("/api/v1/recalculations/none").await?;
+    assert_eq!(
+        (unknown.status.as_u16(), &unknown.body["type"]),
+        (404, &json!("/problems/recalculation-not-found"))
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_whose_coordinator_is_killed_is_finished_by_another_worker() -> Result<()> {
+    let mut engine = Engine::start(FOLLOWING).await?;
+    engine.import(20_000).await?;
+    let task_id = engine.request_recalculation(json!({})).await?;
+    eventually("the run is under way", PATIENCE, async || {
+        let reply = engine.api.client.get(&format!("/api/v1/recalculations/{task_id}")).await?;
+        ensure!(reply.body["state"] == "running", "{}", reply.text);
+        Ok(())
+    })
+    .await?;
+    engine.worker.kill()?;
+    let _other = engine.fleet.start(Service::Worker).await?;
+    let done = engine.ended(&task_id).await?;
+    assert_eq!((&done["state"], &done["products_done"]), (&json!("done"), &json!(20_000)), "{done}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn prices_that_expire_are_made_anew_once_across_all_workers() -> Result<()> {
+    let soon = Utc::now() + TimeDelta::seconds(4);
+    let policy = format!(
+        "name: timed\nmarket:\n  - {{ name: sale, until: \"{}\", adjust: -10% }}\n",
+        soon.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+    );
+    let engine = Engine::start(&policy).await?;
+    let _second = engine.fleet.start(Service::Worker).await?;
+    engine.import(50).await?;
+    let catalogue = engine.catalogue().await?;
+    let id = ProductId::parse("P-7")?;
+    // Nobody reads it: a worker makes it, and its history has one row for it.
+    eventually("the sale has ended in the catalogue", PATIENCE, async || {
+        let price = catalogue.stored_price(&id).await?.context("no price")?.entry.list_price;
+        ensure!(price == 100.into(), "{price}");
+        Ok(())
+    })
+    .await?;
+    let changes = catalogue.price_changes(&id, 10).await?;
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert_eq!(changes[0].cause, "time");
+    assert!(changes[0].changed_at >= soon, "{changes:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn listener_and_worker_outlive_redis_and_go_on_when_it_is_back() -> Result<()> {
+    let mut engine = Engine::start(FOLLOWING).await?;
+    engine.import(5).await?;
+    engine.stores.redis.kill()?;
+    let event = json!({
+        "specversion": "1.0", "id": "1", "source": "/test", "type": "pricing.competitor_price.v1",
+        "data": {"product_id": "P-1", "competitor": "acme", "price": 5},
+    });
+    let reply = engine.api.client.post("/api/v1/publish-market-event", &event).await?;
+    assert_eq!(reply.status, 503, "{}", reply.text);
+    engine.stores.redis.restart().await?;
+    eventually("it is published", PATIENCE, async || {
+        engine
+            .publish("1", "competitor_price", json!({"product_id": "P-1", "competitor": "acme", "price": 5}))
+            .await
+    })
+    .await?;
+    price_becomes(&engine.api, "P-1", 5.0).await?;
+    assert!(engine.worker.terminate().await?);
+    assert!(engine.listener.terminate().await?);
+    Ok(())
+}
