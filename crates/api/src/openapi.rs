@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::response::IntoResponse;
-use utoipa::OpenApi;
+use utoipa::openapi::RefOr;
+use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::routes::{
@@ -12,6 +13,7 @@ use crate::routes::{
 /// The API as OpenAPI 3.1.
 #[derive(OpenApi)]
 #[openapi(
+    modifiers(&OptionalBody),
     info(
         title = "Pricing engine",
         description = "What a product costs this shopper now: exact to the minor unit, with the reason. Errors are application/problem+json with stable types."
@@ -42,6 +44,18 @@ use crate::routes::{
     )
 )]
 pub struct ApiDocument;
+
+/// An event may be published without a body, which the description of a handler cannot say of several media types.
+struct OptionalBody;
+
+impl Modify for OptionalBody {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let publish = document.paths.paths.get_mut(market_event::PATH).and_then(|path| path.post.as_mut());
+        if let Some(RefOr::T(body)) = publish.and_then(|publish| publish.request_body.as_mut()) {
+            body.required = None;
+        }
+    }
+}
 
 /// The document.
 pub(crate) async fn document() -> impl IntoResponse {

@@ -4,13 +4,16 @@
 //! out of the same events is done once in effect. When the queue's window is used up, nothing is read: the backlog
 //! waits in the stream.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use chrono::Utc;
 use pricing_core::domain::market_event::{EventDraft, MarketEvent};
 use pricing_core::events::consume::{ConsumeError, Entry, EventConsumer};
+use pricing_core::events::dead::DeadEvents;
 use pricing_core::jobs::queue::{EnqueueError, Enqueued, JobQueue};
 use pricing_core::jobs::{Job, NewJob};
+use pricing_core::redis::RedisError;
 use pricing_core::telemetry::metrics::Metrics;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +26,8 @@ const RECLAIM_INTERVAL: Duration = Duration::from_secs(2);
 const LEFT_BEHIND: Duration = Duration::from_secs(5);
 /// How often the stream is cleaned up and measured.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How often entries that wait for room in the queue are marked as being worked on.
+const HOLD_INTERVAL: Duration = Duration::from_secs(1);
 /// Pauses while the queue's window is used up.
 const SHORTEST_WAIT: Duration = Duration::from_millis(2);
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
@@ -33,6 +38,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Hands events over to workers.
 pub(crate) struct Dispatcher {
     pub(crate) consumer: EventConsumer,
+    pub(crate) dead: DeadEvents,
     pub(crate) queue: JobQueue,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
@@ -45,6 +51,8 @@ enum DispatchError {
     Consume(#[from] ConsumeError),
     #[error(transparent)]
     Enqueue(#[from] EnqueueError),
+    #[error(transparent)]
+    Bury(#[from] RedisError),
     /// The process stops; what was read is delivered to another listener.
     #[error("the listener is stopping")]
     Stopping,
@@ -54,8 +62,9 @@ impl Dispatcher {
     /// Hands events over until told to stop. Redis being away is waited for.
     pub(crate) async fn run(self) {
         let mut pause = SHORTEST_PAUSE;
+        let mut in_hand = Vec::new();
         while !self.shutdown.is_cancelled() {
-            let Err(error) = self.dispatch(&mut pause).await else { break };
+            let Err(error) = self.dispatch(&mut in_hand, &mut pause).await else { break };
             if matches!(error, DispatchError::Stopping) {
                 break;
             }
@@ -70,24 +79,28 @@ impl Dispatcher {
         }
     }
 
-    async fn dispatch(&self, pause: &mut Duration) -> Result<(), DispatchError> {
+    /// Until something fails; what was being handed over then is still in hand.
+    async fn dispatch(&self, in_hand: &mut Vec<Entry>, pause: &mut Duration) -> Result<(), DispatchError> {
         self.consumer.ensure_group().await?;
         let (mut reclaimed_at, mut kept_up_at): (Option<Instant>, Option<Instant>) = (None, None);
         loop {
+            self.hand_over(in_hand).await?;
+            if self.shutdown.is_cancelled() {
+                return Err(DispatchError::Stopping);
+            }
             if is_due(reclaimed_at, RECLAIM_INTERVAL) {
-                // A first command on a fresh connection: whatever broke before is mended.
-                while self.hand_over(self.consumer.reclaim(LEFT_BEHIND, BATCH).await?).await? == BATCH {}
-                reclaimed_at = Some(Instant::now());
+                *in_hand = self.consumer.reclaim(LEFT_BEHIND, BATCH).await?;
+                if in_hand.len() < BATCH {
+                    reclaimed_at = Some(Instant::now());
+                }
+                continue;
             }
             if is_due(kept_up_at, UPKEEP_INTERVAL) {
                 self.keep_up().await?;
                 kept_up_at = Some(Instant::now());
             }
-            if self.shutdown.is_cancelled() {
-                return Err(DispatchError::Stopping);
-            }
             // Not interrupted: what is on its way to this listener would have to be missed by another one first.
-            let entries = match self.consumer.read(BATCH).await {
+            *in_hand = match self.consumer.read(BATCH).await {
                 Err(error) if error.is_missing_group() => {
                     tracing::warn!("redis has lost the group of the listeners; it begins anew");
                     self.consumer.ensure_group().await?;
@@ -96,42 +109,58 @@ impl Dispatcher {
                 entries => entries?,
             };
             *pause = SHORTEST_PAUSE;
-            self.hand_over(entries).await?;
         }
     }
 
-    /// One batch, to the end; how many entries it had.
-    async fn hand_over(&self, entries: Vec<Entry>) -> Result<usize, DispatchError> {
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(0) };
-        let task_id = format!("events:{}:{}:{}", first.id, last.id, entries.len());
-        let mut events = Vec::with_capacity(entries.len());
-        for entry in &entries {
+    /// One batch, to the end. Its job is enqueued first: that is what may be repeated, as it is known then.
+    async fn hand_over(&self, in_hand: &mut Vec<Entry>) -> Result<(), DispatchError> {
+        if in_hand.is_empty() {
+            return Ok(());
+        }
+        let mut events = Vec::with_capacity(in_hand.len());
+        let mut dead = Vec::new();
+        for entry in in_hand.iter() {
             match read_event(&entry.event) {
                 Ok(event) => events.push(event),
-                Err(reason) => {
-                    tracing::warn!(stream_id = entry.id, reason, "an entry of the stream is no market event");
-                    self.consumer.bury(&entry.event, Some(&entry.id), &reason).await?;
-                    self.metrics.events_buried.increment(1);
-                }
+                Err(reason) => dead.push((entry, reason)),
             }
         }
+        let ids: Vec<String> = in_hand.iter().map(|entry| entry.id.clone()).collect();
         if !events.is_empty() {
-            self.metrics.events_dispatched.increment(u64::try_from(events.len()).unwrap_or(u64::MAX));
-            self.enqueue(&NewJob { task_id, job: Job::ApplyEvents { events } }).await?;
+            let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
+            let job = NewJob { task_id: task_id(&ids), job: Job::ApplyEvents { events } };
+            if self.enqueue(&job, &ids).await? == Enqueued::Added {
+                self.metrics.events_dispatched.increment(count);
+                self.metrics.jobs_enqueued.increment(1);
+            }
         }
-        let ids: Vec<String> = entries.into_iter().map(|entry| entry.id).collect();
+        for (entry, reason) in dead {
+            tracing::warn!(stream_id = entry.id, reason, "an entry of the stream is no market event");
+            self.dead.bury(&entry.event, Some(&entry.id), &reason).await?;
+            self.metrics.events_buried.increment(1);
+        }
         self.consumer.acknowledge(&ids).await?;
-        Ok(ids.len())
+        in_hand.clear();
+        Ok(())
     }
 
-    async fn enqueue(&self, job: &NewJob) -> Result<(), DispatchError> {
+    /// Waits until there is room for the job.
+    async fn enqueue(&self, job: &NewJob, ids: &[String]) -> Result<Enqueued, DispatchError> {
         let mut wait = SHORTEST_WAIT;
-        while self.queue.enqueue(job).await? == Enqueued::Full {
+        let mut held_at = Instant::now();
+        loop {
+            let enqueued = self.queue.enqueue(job).await?;
+            if enqueued != Enqueued::Full {
+                return Ok(enqueued);
+            }
+            if held_at.elapsed() >= HOLD_INTERVAL {
+                self.consumer.hold(ids).await?;
+                held_at = Instant::now();
+            }
             let waited = self.shutdown.run_until_cancelled(sleep(wait)).await;
             waited.ok_or(DispatchError::Stopping)?;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
-        Ok(())
     }
 
     async fn keep_up(&self) -> Result<(), DispatchError> {
@@ -145,9 +174,7 @@ impl Dispatcher {
 
 /// The event in an entry, or why there is none.
 pub(crate) fn read_event(entry: &[u8]) -> Result<MarketEvent, String> {
-    // serde_json and not simd-json, which hands numbers over as binary floating point.
-    let draft: EventDraft =
-        serde_json::from_slice(entry).map_err(|error| format!("it is not a CloudEvent: {error}"))?;
+    let draft = EventDraft::read(entry).map_err(|error| format!("it is not a CloudEvent: {error}"))?;
     // What was taken in has a time; for what a foreign program has put there, now is as good as any.
     draft.check(Utc::now()).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -155,6 +182,41 @@ pub(crate) fn read_event(entry: &[u8]) -> Result<MarketEvent, String> {
     })
 }
 
+/// The same for the same entries, so that a job for them is known when they are delivered again.
+fn task_id(ids: &[String]) -> String {
+    let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return String::new() };
+    let mut hasher = DefaultHasher::new();
+    ids.hash(&mut hasher);
+    format!("events:{first}:{last}:{}:{:016x}", ids.len(), hasher.finish())
+}
+
 fn is_due(done_at: Option<Instant>, interval: Duration) -> bool {
     done_at.is_none_or(|done_at| done_at.elapsed() >= interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_named_after_all_its_entries() {
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+        let named = task_id(&ids(&["1-0", "1-1", "2-0"]));
+        assert!(named.starts_with("events:1-0:2-0:3:"), "{named}");
+        assert_eq!(named, task_id(&ids(&["1-0", "1-1", "2-0"])));
+        assert_ne!(named, task_id(&ids(&["1-0", "1-2", "2-0"])));
+    }
+
+    #[test]
+    fn what_is_no_event_says_why() {
+        for (entry, reason) in [
+            (b"".as_slice(), "it is not a CloudEvent"),
+            (b"\xff", "it is not a CloudEvent"),
+            (b"[]", "a list is not an event"),
+            (br#"{"specversion":"1.0"}"#, "id: is missing"),
+        ] {
+            let said = read_event(entry).unwrap_err();
+            assert!(said.contains(reason), "{said}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod dispatch;
 mod subscribe;
 
 use pricing_core::events::consume::EventConsumer;
+use pricing_core::events::dead::DeadEvents;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::{self, Health};
 use pricing_core::jobs::queue::JobQueue;
@@ -54,6 +55,7 @@ pub async fn run(
     let name = format!("listener-{}-{}", std::process::id(), Uuid::now_v7().simple());
     let dispatcher = Dispatcher {
         consumer: EventConsumer::new(url, &redis, &keys, &name)?,
+        dead: DeadEvents::new(&redis, &keys),
         queue: JobQueue::new(&redis, &keys),
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
@@ -62,7 +64,7 @@ pub async fn run(
         subscription: Subscription::open(url, vec![keys.event_channel()])?,
         redis: redis.clone(),
         log: EventLog::new(&redis, &keys),
-        consumer: EventConsumer::new(url, &redis, &keys, &name)?,
+        dead: DeadEvents::new(&redis, &keys),
         keys,
         owner: name,
         metrics: metrics.clone(),

@@ -1,6 +1,6 @@
 //! The bridge: what foreign programs publish on the channel of market events is taken into the stream.
 //!
-//! Every listener hears a message; the one that holds the lease takes it in. The engine's own events carry the
+//! Every listener hears a message; the one that holds the lease takes it in, and only one that hears may hold it. The engine's own events carry the
 //! identifier of their entry and are in the stream already. Pub/sub keeps nothing: what is published while no listener
 //! holds the lease is lost, and a program that cannot afford that posts its events to the API.
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use pricing_core::domain::market_event::{EventId, MarketEvent};
-use pricing_core::events::consume::EventConsumer;
+use pricing_core::events::dead::DeadEvents;
 use pricing_core::events::is_in_stream;
 use pricing_core::events::publish::EventLog;
 use pricing_core::keys::MessageKeys;
@@ -28,6 +28,10 @@ const LEASE_TTL: Duration = Duration::from_secs(3);
 const LEASE_INTERVAL: Duration = Duration::from_millis(500);
 /// What the tutorial's services publish to have everything recalculated.
 const RECALCULATE: &[u8] = b"Recalculate_Triggered_v1";
+/// Who says so, as such a message does not.
+const CHANNEL_SOURCE: &str = "/channel/market_events";
+/// The longest message that is taken in; an event that names as many products as it may is shorter.
+const MAX_MESSAGE_BYTES: usize = 128 * 1024;
 
 /// Takes in what foreign programs publish.
 pub(crate) struct Bridge {
@@ -35,7 +39,7 @@ pub(crate) struct Bridge {
     pub(crate) redis: RedisConnection,
     pub(crate) keys: MessageKeys,
     pub(crate) log: EventLog,
-    pub(crate) consumer: EventConsumer,
+    pub(crate) dead: DeadEvents,
     pub(crate) owner: String,
     pub(crate) metrics: Metrics,
 }
@@ -45,9 +49,10 @@ impl Bridge {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut lease: Option<Lease> = None;
         let mut asked_at: Option<Instant> = None;
+        let mut hears = false;
         while !shutdown.is_cancelled() {
             lease = lease.filter(|lease| !lease.lost().is_cancelled());
-            if lease.is_none() && asked_at.is_none_or(|asked_at| asked_at.elapsed() >= LEASE_INTERVAL) {
+            if hears && lease.is_none() && asked_at.is_none_or(|at| at.elapsed() >= LEASE_INTERVAL) {
                 asked_at = Some(Instant::now());
                 let acquired =
                     Lease::acquire(&self.redis, &self.keys, LEASE, &self.owner, LEASE_TTL, 0).await;
@@ -55,34 +60,46 @@ impl Bridge {
                 lease = acquired.ok().flatten();
             }
             let heard = shutdown.run_until_cancelled(timeout(LEASE_INTERVAL, self.subscription.next())).await;
-            if let (Some(Ok(SubscriptionEvent::Message { payload, .. })), Some(lease)) = (heard, &lease)
-                && !lease.lost().is_cancelled()
-            {
-                self.take_in(&payload).await;
+            let Some(Ok(heard)) = heard else { continue };
+            let is_ours = lease.as_ref().is_some_and(|lease| !lease.lost().is_cancelled());
+            match heard {
+                SubscriptionEvent::Subscribed => hears = true,
+                SubscriptionEvent::Disconnected => {
+                    hears = false;
+                    let _ = shutdown.run_until_cancelled(give_up(lease.take())).await;
+                }
+                SubscriptionEvent::Message { payload, .. } if is_ours => self.take_in(&payload).await,
+                SubscriptionEvent::Missed if is_ours => {
+                    tracing::warn!("foreign events may be lost: they came faster than they are taken in");
+                }
+                // Another listener takes care of it.
+                SubscriptionEvent::Message { .. } | SubscriptionEvent::Missed => {}
             }
         }
-        if let Some(lease) = lease {
-            // If this fails, the lease expires.
-            let _ = lease.release().await;
-        }
+        give_up(lease).await;
     }
 
     async fn take_in(&self, message: &[u8]) {
-        let event = match read_message(message) {
+        let reason = match read_message(message) {
             Message::Ours => return,
-            Message::Foreign(event) => event,
-            Message::NoEvent(reason) => {
-                tracing::warn!(reason, "a message on the channel of market events is none");
-                self.metrics.events_buried.increment(1);
-                if let Err(error) = self.consumer.bury(message, None, &reason).await {
-                    tracing::warn!(%error, "the message is lost");
-                }
-                return;
-            }
+            Message::NoEvent(reason) => reason,
+            Message::Foreign(event) => match self.log.publish(&[event]).await {
+                Ok(_) => return,
+                Err(error) => format!("it is an event, but was not taken in: {error}"),
+            },
         };
-        if let Err(error) = self.log.publish(&[event]).await {
-            tracing::error!(%error, "a foreign event is lost: it was published on the channel and could not be kept");
+        tracing::warn!(reason, "a message on the channel of market events is not taken in");
+        match self.dead.bury(message, None, &reason).await {
+            Ok(()) => self.metrics.events_buried.increment(1),
+            Err(error) => tracing::error!(%error, "the message is lost"),
         }
+    }
+}
+
+async fn give_up(lease: Option<Lease>) {
+    if let Some(lease) = lease {
+        // If this fails, the lease expires.
+        let _ = lease.release().await;
     }
 }
 
@@ -99,11 +116,14 @@ enum Message {
 fn read_message(message: &[u8]) -> Message {
     let now = Utc::now();
     if message.trim_ascii() == RECALCULATE {
-        let id = EventId { source: "/channel".to_owned(), id: Uuid::now_v7().to_string() };
+        let id = EventId { source: CHANNEL_SOURCE.to_owned(), id: Uuid::now_v7().to_string() };
         return Message::Foreign(MarketEvent::recalculate_all(id, now));
     }
     if is_in_stream(message) {
         return Message::Ours;
+    }
+    if message.len() > MAX_MESSAGE_BYTES {
+        return Message::NoEvent(format!("it is longer than {MAX_MESSAGE_BYTES} bytes"));
     }
     let event = read_event(message)
         .and_then(|event| event.check_time(now).map(|()| event).map_err(|problem| problem.to_string()));
@@ -127,7 +147,8 @@ mod tests {
         assert!(matches!(read_message(b"Recalculate_Triggered_v1\n"), Message::Foreign(_)));
         assert!(matches!(read_message(foreign.as_bytes()), Message::Foreign(_)));
         assert!(matches!(read_message(ours.as_bytes()), Message::Ours));
-        for none in [future.as_bytes(), b"", b"hello", b"{}", b"[1]", b"\xff"] {
+        let long = format!("{foreign}{}", " ".repeat(MAX_MESSAGE_BYTES));
+        for none in [future.as_bytes(), long.as_bytes(), b"", b"hello", b"{}", b"[1]", b"\xff"] {
             assert!(matches!(read_message(none), Message::NoEvent(_)), "{}", String::from_utf8_lossy(none));
         }
     }

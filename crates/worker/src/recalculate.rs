@@ -84,7 +84,11 @@ impl Recalculator {
     /// Whether the job is in the queue now; false if there is no room.
     pub(crate) async fn enqueue(&self, job: &NewJob) -> Result<bool, JobError> {
         match self.queue.enqueue(job).await {
-            Ok(enqueued) => Ok(enqueued != Enqueued::Full),
+            Ok(enqueued) => {
+                let added = u64::from(enqueued == Enqueued::Added);
+                self.repricer.metrics.jobs_enqueued.increment(added);
+                Ok(enqueued != Enqueued::Full)
+            }
             Err(EnqueueError::Redis(error)) => Err(JobError::Retry { reason: error.to_string() }),
             Err(EnqueueError::Job(error)) => Err(error),
         }

@@ -7,34 +7,41 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use pricing_core::domain::diagnostic::Diagnostic;
 use pricing_core::domain::market_event::{EventDraft, EventId, MarketEvent};
 use pricing_core::events::publish::PUBLISH_BATCH;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::error::{ApiError, Problem};
 use crate::extract::{BoundedBody, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES};
 use crate::state::AppState;
 
+/// Where it is.
+pub(crate) const PATH: &str = "/api/v1/publish-market-event";
 /// The source of the events that this route makes itself.
-const SOURCE: &str = "/api/v1/publish-market-event";
+const SOURCE: &str = PATH;
 /// The media type of a batch; a JSON array is one too.
 const BATCH_TYPE: &str = "application/cloudevents-batch+json";
+/// Errors in one answer: enough to see what is wrong, and an answer that is not many times as long as its request.
+const MAX_ERRORS: usize = 100;
 
 /// What was taken in.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct PublishAnswer {
-    /// `Event published`.
+    /// `Event published`, or of a batch `Events published`.
     #[schema(example = "Event published")]
     status: &'static str,
     /// The channel on which it is heard.
     channel: String,
     /// The event's identifier; of a batch, the first one's.
     event_id: String,
-    /// How many events there were.
-    events: usize,
+    /// Of a batch, the identifiers of all events, in their order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    event_ids: Option<Vec<String>>,
 }
 
 /// A market event, as CloudEvents 1.0 has it.
@@ -57,7 +64,7 @@ pub(crate) struct MarketEventSchema {
     #[schema(example = "pricing.competitor_price.v1")]
     r#type: String,
     /// When it was true; now if absent. Of two about the same thing the later one counts, in whatever order they come.
-    time: Option<chrono::DateTime<Utc>>,
+    time: Option<DateTime<Utc>>,
     /// By type: `{product_id, competitor, price}`, `{product_id or category, index}`, `{product_id, level}`,
     /// `{product_id, cost}`, `{location, factor}`, `{product_ids}`, `{version}`, `{}` or `{category}` or
     /// `{product_ids}`.
@@ -66,8 +73,9 @@ pub(crate) struct MarketEventSchema {
 }
 
 /// Publishes a market event, or a batch of them.
-#[utoipa::path(post, path = "/api/v1/publish-market-event", tag = "market", summary = "Publish a market event",
+#[utoipa::path(post, path = PATH, tag = "market", summary = "Publish a market event",
     request_body(content(
+        (MarketEventSchema = "application/json"),
         (MarketEventSchema = "application/cloudevents+json"),
         (Vec<MarketEventSchema> = "application/cloudevents-batch+json")),
         description = "One event, or up to 1,000 as a JSON array; without a body, everything is recalculated"),
@@ -86,63 +94,124 @@ pub(crate) async fn publish(
     let content_type =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let body = body.trim_ascii();
+    let is_batch = !body.is_empty() && (body.starts_with(b"[") || is_batch_type(content_type));
     let events = if body.is_empty() {
         let id = EventId { source: SOURCE.to_owned(), id: Uuid::now_v7().to_string() };
         vec![MarketEvent::recalculate_all(id, now)]
-    } else if body.starts_with(b"[") || content_type.starts_with(BATCH_TYPE) {
-        check_batch(read_json(body)?, now)?
+    } else if is_batch {
+        check_batch(body, now)?
     } else if body.len() > MAX_BODY_BYTES {
         return Err(ApiError::BodyTooLarge { max_bytes: MAX_BODY_BYTES });
     } else {
-        vec![check(read_json(body)?, now).map_err(|errors| ApiError::Invalid { errors })?]
+        let draft = EventDraft::read(body).map_err(|error| unreadable(&error))?;
+        vec![check(draft, now).map_err(|errors| ApiError::Invalid { errors })?]
     };
     state.events.publish(&events).await?;
     state.metrics.events_published.increment(u64::try_from(events.len()).unwrap_or(u64::MAX));
-    let event_id = events.first().map(|event| event.id.id.clone()).unwrap_or_default();
+    let event_ids: Vec<String> = events.into_iter().map(|event| event.id.id).collect();
     let answer = PublishAnswer {
-        status: "Event published",
+        status: if is_batch { "Events published" } else { "Event published" },
         channel: state.events.channel(),
-        event_id,
-        events: events.len(),
+        event_id: event_ids.first().cloned().unwrap_or_default(),
+        event_ids: is_batch.then_some(event_ids),
     };
     Ok(Json(answer).into_response())
 }
 
-fn read_json<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
-    // serde_json and not simd-json, which hands numbers over as binary floating point.
-    serde_json::from_slice(body).map_err(|error| {
-        let reason = format!("the body cannot be read: {error}");
-        // JSON, but no event: a field of the wrong type.
-        if error.is_data() {
-            ApiError::Invalid { errors: vec![Diagnostic::bare("body", reason)] }
-        } else {
-            ApiError::MalformedBody { reason }
-        }
-    })
+fn is_batch_type(content_type: &str) -> bool {
+    content_type
+        .split(';')
+        .next()
+        .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(BATCH_TYPE))
 }
 
-fn check(draft: EventDraft, now: chrono::DateTime<Utc>) -> Result<MarketEvent, Vec<Diagnostic>> {
+fn unreadable(error: &serde_json::Error) -> ApiError {
+    let reason = format!("the body cannot be read: {error}");
+    // JSON, but no event: a field of the wrong type.
+    if error.is_data() {
+        ApiError::Invalid { errors: vec![Diagnostic::bare("body", reason)] }
+    } else {
+        ApiError::MalformedBody { reason }
+    }
+}
+
+fn check(draft: EventDraft, now: DateTime<Utc>) -> Result<MarketEvent, Vec<Diagnostic>> {
     let event = draft.check(now)?;
     event.check_time(now).map_err(|problem| vec![problem])?;
     Ok(event)
 }
 
-fn check_batch(drafts: Vec<EventDraft>, now: chrono::DateTime<Utc>) -> Result<Vec<MarketEvent>, ApiError> {
-    if !(1..=PUBLISH_BATCH).contains(&drafts.len()) {
-        let problem = format!("{} events are not allowed", drafts.len());
+fn check_batch(body: &[u8], now: DateTime<Utc>) -> Result<Vec<MarketEvent>, ApiError> {
+    // Split first, so that what is wrong with one event is said with its place.
+    let texts: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
+    if !(1..=PUBLISH_BATCH).contains(&texts.len()) {
+        let problem = format!("{} events are not allowed", texts.len());
         return Err(ApiError::field("body", problem, format!("1 to {PUBLISH_BATCH} events")));
     }
-    let mut events = Vec::with_capacity(drafts.len());
+    let mut events = Vec::with_capacity(texts.len());
     let mut errors = Vec::new();
-    for (index, draft) in drafts.into_iter().enumerate() {
-        match check(draft, now) {
-            Ok(event) => events.push(event),
-            Err(problems) => errors.extend(
-                problems
-                    .into_iter()
-                    .map(|problem| Diagnostic { field: format!("[{index}].{}", problem.field), ..problem }),
-            ),
+    for (index, text) in texts.into_iter().enumerate() {
+        match EventDraft::read(text.get().as_bytes()) {
+            Ok(draft) => match check(draft, now) {
+                Ok(event) => events.push(event),
+                Err(problems) => errors.extend(problems.into_iter().map(|problem| at(index, problem))),
+            },
+            Err(error) => errors.push(Diagnostic::bare(format!("[{index}]"), error.to_string())),
+        }
+        if errors.len() >= MAX_ERRORS {
+            errors.truncate(MAX_ERRORS);
+            break;
         }
     }
     if errors.is_empty() { Ok(events) } else { Err(ApiError::Invalid { errors }) }
+}
+
+fn at(index: usize, problem: Diagnostic) -> Diagnostic {
+    Diagnostic { field: format!("[{index}].{}", problem.field), ..problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: &str = r#"{"specversion":"1.0","id":"1","source":"s","type":"pricing.stock_level.v1",
+        "data":{"product_id":"P-1","level":7}}"#;
+
+    fn fields(body: &str) -> Vec<String> {
+        match check_batch(body.as_bytes(), Utc::now()) {
+            Err(ApiError::Invalid { errors }) => errors.into_iter().map(|error| error.field).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_batch_is_said_with_its_place() {
+        let wrong_level = EVENT.replace('7', "-7");
+        let wrong_type = EVENT.replace("\"s\"", "5");
+        let batch = format!("[{EVENT},{wrong_level},{wrong_type},[],{EVENT}]");
+        assert_eq!(fields(&batch), ["[1].data.level", "[2]", "[3]"]);
+        assert_eq!(fields("[]"), ["body"]);
+        assert_eq!(fields(EVENT), ["body"]);
+        assert_eq!(check_batch(format!("[{EVENT}]").as_bytes(), Utc::now()).unwrap().len(), 1);
+        assert!(matches!(check_batch(b"[{", Utc::now()), Err(ApiError::MalformedBody { .. })));
+    }
+
+    #[test]
+    fn an_answer_has_so_many_errors_and_no_more() {
+        let batch = format!("[{}]", vec!["{}"; PUBLISH_BATCH].join(","));
+        assert_eq!(fields(&batch).len(), MAX_ERRORS);
+        let too_many = format!("[{}]", vec![EVENT; PUBLISH_BATCH + 1].join(","));
+        assert_eq!(fields(&too_many), ["body"]);
+    }
+
+    #[test]
+    fn a_batch_is_told_by_its_media_type() {
+        for is_one in
+            ["application/cloudevents-batch+json", "Application/CloudEvents-Batch+JSON; charset=utf-8"]
+        {
+            assert!(is_batch_type(is_one), "{is_one}");
+        }
+        assert!(!is_batch_type("application/cloudevents+json"));
+        assert!(!is_batch_type(""));
+    }
 }

@@ -7,7 +7,7 @@ fn received_at() -> DateTime<Utc> {
 }
 
 fn check(json: &str) -> Result<MarketEvent, Vec<String>> {
-    let draft: EventDraft = serde_json::from_str(json).map_err(|error| vec![error.to_string()])?;
+    let draft = EventDraft::read(json.as_bytes()).map_err(|error| vec![error.to_string()])?;
     draft.check(received_at()).map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
@@ -63,7 +63,12 @@ fn what_is_wrong_is_said_with_its_field() {
         (r#"{"specversion":"1.0","id":"a\nb","source":"s","type":"pricing.recalculation_requested.v1"}"#.to_owned(), "id"),
         (r#"{"specversion":"1.0","id":"1","source":"s","type":"pricing.recalculation_requested.v1","time":"noon"}"#.to_owned(), "time"),
         (r#"{"specversion":"1.0","id":"1","source":"s","type":"pricing.recalculation_requested.v1","datacontenttype":"text/xml"}"#.to_owned(), "datacontenttype"),
+        (r#"{"specversion":"1.0","id":"1","source":"s","type":"pricing.recalculation_requested.v1","time":"9999-12-31T23:59:59-01:00"}"#.to_owned(), "time"),
+        (r#"{"specversion":"1.0","id":"1","source":"s","type":"pricing.recalculation_requested.v1","time":"0000-01-01T00:00:00Z"}"#.to_owned(), "time"),
+        (r#"{"specversion":"1.0","id":"1","source":"s","type":"pricing.recalculation_requested.v1","data_base64":"e30="}"#.to_owned(), "data_base64"),
         (event("weather", "{}"), "type"),
+        (event("recalculation_requested", "[]"), "data"),
+        (event("recalculation_requested", " [null]"), "data"),
         (event("competitor_price", "{}"), "data.price"),
         (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","price":0}"#), "data.price"),
         (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","price":-1}"#), "data.price"),
@@ -89,6 +94,35 @@ fn what_is_wrong_is_said_with_its_field() {
             "{json}: {problems:?}"
         );
     }
+}
+
+#[test]
+fn unusual_times_are_read_as_they_were_written() {
+    for time in ["2016-12-31T23:59:60Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.9999999Z"] {
+        let json = event("stock_level", r#"{"product_id":"P-1","level":1}"#)
+            .replace("\"data\"", &format!("\"time\":\"{time}\",\"data\""));
+        let event = check(&json).unwrap();
+        assert_eq!(check(&event.to_json()).unwrap(), event, "{time}");
+    }
+}
+
+#[test]
+fn a_list_is_not_an_event() {
+    let list = r#" ["1.0","1","/shop","pricing.recalculation_requested.v1",null,null,null,null]"#;
+    assert_eq!(check(list).unwrap_err(), ["a list is not an event"]);
+}
+
+/// Why events are not read with simd-json. If this fails, it has learned to keep digits.
+#[test]
+fn only_serde_json_keeps_the_digits() {
+    #[derive(Debug, Deserialize)]
+    struct Written {
+        price: WrittenNumber,
+    }
+    let json = br#"{"price":123456789012.123456}"#;
+    assert_eq!(serde_json::from_slice::<Written>(json).unwrap().price.0, "123456789012.123456");
+    let other = simd_json::serde::from_slice::<Written>(&mut json.to_vec());
+    assert!(other.is_err(), "{other:?}");
 }
 
 #[test]
@@ -140,7 +174,7 @@ proptest! {
         let competitor = if kind == SignalKind::CompetitorPrice { "a \"shop\"".to_owned() } else { String::new() };
         let signal = Signal { subject, kind, source: competitor, value: Decimal::new(units, 6).normalize(), observed_at: time };
         let event = MarketEvent { id: EventId { source, id }, time, change: Change::Signal(signal) };
-        let draft: EventDraft = serde_json::from_str(&event.to_json()).unwrap();
+        let draft = EventDraft::read(event.to_json().as_bytes()).unwrap();
         prop_assert_eq!(draft.check(received_at()).unwrap(), event);
     }
 }

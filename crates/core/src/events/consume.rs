@@ -14,10 +14,6 @@ use super::EVENT_FIELD;
 use crate::keys::{LISTENER_GROUP, MessageKeys};
 use crate::redis::{RedisConnection, RedisError, without_password};
 
-/// Messages that are no events are kept up to about this many.
-pub const DEAD_EVENTS_KEPT: usize = 10_000;
-/// The longest dead message that is kept, in characters.
-const MAX_DEAD_CHARS: usize = 4_096;
 /// How long entries stay in the stream after they were handed to workers, for people who want to look.
 const PROCESSED_KEPT: Duration = Duration::from_secs(60 * 60);
 /// Above so many entries, those that were handed to workers do not stay.
@@ -133,14 +129,14 @@ impl EventConsumer {
         Ok(acknowledge.query_async(&mut self.redis.writes()).await?)
     }
 
-    /// Keeps a message that is no event, with the reason.
-    pub async fn bury(&self, message: &[u8], id: Option<&str>, reason: &str) -> Result<(), ConsumeError> {
-        let message: String = String::from_utf8_lossy(message).chars().take(MAX_DEAD_CHARS).collect();
-        let mut add = redis::cmd("XADD");
-        add.arg(self.keys.dead_events()).arg("MAXLEN").arg("~").arg(DEAD_EVENTS_KEPT).arg("*");
-        add.arg(EVENT_FIELD).arg(message).arg("reason").arg(reason);
-        add.arg("stream_id").arg(id.unwrap_or("none: it came over the channel"));
-        Ok(add.query_async(&mut self.redis.writes()).await?)
+    /// Says that these entries are being worked on, so that nobody takes them over.
+    pub async fn hold(&self, ids: &[String]) -> Result<(), ConsumeError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut claim = redis::cmd("XCLAIM");
+        claim.arg(self.keys.event_log()).arg(LISTENER_GROUP).arg(&self.name).arg(0).arg(ids).arg("JUSTID");
+        Ok(claim.query_async(&mut self.redis.writes()).await?)
     }
 
     /// How many entries wait: not yet delivered, and delivered but not acknowledged.

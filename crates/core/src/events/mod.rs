@@ -1,6 +1,6 @@
 //! The stream of market events: the truth about what was said, in the order it was taken in.
 //!
-//! Here: publishing ([`publish`]) and consuming ([`consume`]). Never here: what an event is
+//! Here: publishing ([`publish`]), consuming ([`consume`]) and what turned out to be no event ([`dead`]). Never here: what an event is
 //! ([`domain::market_event`](crate::domain::market_event)) and what follows from it (the listener and the worker).
 //!
 //! An event is an entry of a Redis stream and, in the same step, a message on a channel. The stream is what counts;
@@ -8,6 +8,7 @@
 //! consumer group, and acknowledge an entry when a job for it is in the queue.
 
 pub mod consume;
+pub mod dead;
 pub mod publish;
 
 use std::collections::HashMap;

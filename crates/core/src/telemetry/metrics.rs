@@ -32,6 +32,7 @@ const EVENTS_DISPATCHED: &str = "pricing_events_dispatched_total";
 const EVENTS_BURIED: &str = "pricing_events_buried_total";
 const EVENT_LOG_LAG: &str = "pricing_event_log_lag";
 const EVENTS_APPLIED: &str = "pricing_events_applied_total";
+const JOBS_ENQUEUED: &str = "pricing_jobs_enqueued_total";
 const JOB_DURATION: &str = "pricing_job_duration_seconds";
 const JOBS_BURIED: &str = "pricing_jobs_buried_total";
 const QUEUE_DEPTH: &str = "pricing_queue_depth";
@@ -75,7 +76,7 @@ pub struct Metrics {
     pub rows_refused: Counter,
     /// Market events that were taken in.
     pub events_published: Counter,
-    /// Market events that were handed over to workers, some of them more than once.
+    /// Market events that were handed over to workers; after a crash some of them more than once.
     pub events_dispatched: Counter,
     /// Messages that are no market events.
     pub events_buried: Counter,
@@ -88,6 +89,8 @@ pub struct Metrics {
     /// Products that market events named and the catalogue does not have.
     pub events_unknown: Counter,
     jobs: Arc<RwLock<HashMap<(&'static str, &'static str), Histogram>>>,
+    /// Jobs that were put in the queue.
+    pub jobs_enqueued: Counter,
     /// Jobs that were given up.
     pub jobs_buried: Counter,
     /// Jobs that wait or are being done.
@@ -133,6 +136,7 @@ impl Metrics {
             events_repeated: applied("repeated"),
             events_unknown: applied("unknown_product"),
             jobs: Arc::default(),
+            jobs_enqueued: counter(&recorder, JOBS_ENQUEUED, None),
             jobs_buried: counter(&recorder, JOBS_BURIED, None),
             queue_depth: gauge(&recorder, QUEUE_DEPTH),
             dead_jobs: gauge(&recorder, DEAD_JOBS),
@@ -210,10 +214,11 @@ impl Metrics {
             (EVENTS_PUBLISHED, "Market events that were taken in."),
             (
                 EVENTS_DISPATCHED,
-                "Market events that were handed over to workers, some of them more than once.",
+                "Market events that were handed over to workers; after a crash some of them more than once.",
             ),
             (EVENTS_BURIED, "Messages that are no market events."),
             (EVENTS_APPLIED, "Market events, by what became of them; products that are unknown, one each."),
+            (JOBS_ENQUEUED, "Jobs that were put in the queue."),
             (JOBS_BURIED, "Jobs that were given up."),
             (PRICE_READS, "Prices read, by where they were found."),
             (L1_INVALIDATIONS, "Prices that went out of memory because another process has a newer one."),
