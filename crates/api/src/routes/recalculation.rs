@@ -124,6 +124,7 @@ pub(crate) async fn post(
         catalogue.withdraw_run(&task_id, "it could not be published", Utc::now()).await?;
         return Err(error.into());
     }
+    state.metrics.events_published.increment(1);
     Ok((StatusCode::ACCEPTED, Json(RequestAnswer { task_id, state: "requested" })).into_response())
 }
 
