@@ -97,6 +97,22 @@ impl Client {
         self.http.post(self.at(path))
     }
 
+    /// A request for a stream that does not end: nothing bounds the waiting.
+    pub(crate) fn stream(&self, path: &[&str]) -> RequestBuilder {
+        self.http.get(self.at(path))
+    }
+
+    /// Sends a request and gives the answer to be read as it comes; one that is no success is an error.
+    pub(crate) async fn open(&self, request: RequestBuilder) -> Result<reqwest::Response, ClientError> {
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = response.text().await.map_err(|error| self.unreachable(&error))?;
+        Err(ClientError::Refused(Problem::read(status, &body)))
+    }
+
     /// Sends a request; an answer that is no success is an error.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Answer, ClientError> {
         let answer = self.send_for_any_status(request).await?;

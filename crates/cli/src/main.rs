@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use commands::{doctor, explain, import, jobs, quote, recalculate, up};
+use commands::{doctor, explain, import, jobs, quote, recalculate, up, watch};
 use tokio::runtime::Runtime;
 
 #[global_allocator]
@@ -41,6 +41,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Make prices anew, for all products or some
     Recalculate(recalculate::Arguments),
+    /// Follow prices as they change
+    Watch(watch::Arguments),
     /// See the jobs that were given up, and give them another chance
     Jobs(jobs::Arguments),
     /// Check that everything the engine needs is there, and say what to do if not
@@ -65,6 +67,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Quote(arguments) => quote::run(arguments).await,
         Command::Explain(arguments) => explain::run(arguments).await,
         Command::Recalculate(arguments) => recalculate::run(arguments).await,
+        Command::Watch(arguments) => watch::run(arguments).await,
         Command::Jobs(arguments) => jobs::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
     }

@@ -7,3 +7,4 @@ pub(crate) mod jobs;
 pub(crate) mod quote;
 pub(crate) mod recalculate;
 pub(crate) mod up;
+pub(crate) mod watch;

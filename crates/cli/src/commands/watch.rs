@@ -1,0 +1,161 @@
+//! `pricing watch`: prices as they change.
+
+mod event_stream;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use futures::StreamExt;
+use rust_decimal::Decimal;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::sleep;
+
+use self::event_stream::{EventStream, ReceivedEvent};
+use crate::client::{ApiAddress, Client};
+use crate::output::{self, Colour};
+
+/// Pause before a stream that ended is opened again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// What to watch.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Only this product
+    #[arg(long, value_name = "PRODUCT")]
+    product: Option<String>,
+    /// Print each change as the API sends it
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: ApiAddress,
+}
+
+/// A list price that changed; amounts keep the digits they have on the wire.
+#[derive(Debug, Deserialize)]
+struct Change {
+    product_id: String,
+    old_list_price: Option<Box<RawValue>>,
+    new_list_price: Option<Box<RawValue>>,
+    currency: String,
+    cause: String,
+    changed_at: String,
+}
+
+/// Watches until Ctrl-C. What comes while the API is away is shown when it is back.
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let client = Client::new(&arguments.api.url)?;
+    let watching = async {
+        let mut last_id = None;
+        // That nobody answers the first time is an error; later on it is waited for.
+        let mut connected_once = false;
+        loop {
+            match follow(&client, &arguments, &mut last_id, &mut connected_once).await {
+                Err(error) if !connected_once => return Err(error),
+                Err(error) => output::note(&format!("{error:#}; trying again")),
+                Ok(()) => output::note("the API has ended the stream; trying again"),
+            }
+            sleep(RETRY_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        failed = watching => failed,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// One connection, until it ends.
+async fn follow(
+    client: &Client,
+    arguments: &Arguments,
+    last_id: &mut Option<String>,
+    connected_once: &mut bool,
+) -> Result<()> {
+    let mut request = client.stream(&["api", "v1", "price-changes"]);
+    if let Some(product) = &arguments.product {
+        request = request.query(&[("product_id", product)]);
+    }
+    if let Some(last_id) = last_id.as_ref() {
+        request = request.header("last-event-id", last_id);
+    }
+    let mut chunks = client.open(request).await?.bytes_stream();
+    *connected_once = true;
+    let mut events = EventStream::default();
+    while let Some(chunk) = chunks.next().await {
+        for event in events.take(&chunk?) {
+            show(&event, arguments.json)?;
+            if event.id.is_some() {
+                *last_id = event.id;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn show(event: &ReceivedEvent, json: bool) -> Result<()> {
+    match event.kind.as_str() {
+        "price_change" if json => output::show(&event.data)?,
+        "price_change" => {
+            output::show(&render(&serde_json::from_str(&event.data)?, output::colours_wanted()))?
+        }
+        "gap" => output::note(&event.data),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn render(change: &Change, colours: bool) -> String {
+    let amount = |written: &Option<Box<RawValue>>| written.as_ref().map(|raw| raw.get().to_owned());
+    let (old, new) = (amount(&change.old_list_price), amount(&change.new_list_price));
+    let Change { product_id, currency, cause, changed_at, .. } = change;
+    let moved = match (&old, &new) {
+        (_, None) => output::paint("removed", Colour::Yellow, colours),
+        (None, Some(new)) => format!("{new} {currency}"),
+        (Some(old), Some(new)) => {
+            let (percent, colour) = percent(old, new);
+            format!("{old} → {new} {currency}  {}", output::paint(&percent, colour, colours))
+        }
+    };
+    format!("{changed_at}  {product_id}  {moved}  ({cause})")
+}
+
+/// By how much it moved, and the colour of that.
+fn percent(old: &str, new: &str) -> (String, Colour) {
+    let (Ok(old), Ok(new)) = (old.parse::<Decimal>(), new.parse::<Decimal>()) else {
+        return (String::new(), Colour::Yellow);
+    };
+    let colour = if new > old { Colour::Green } else { Colour::Red };
+    let sign = if new > old { "+" } else { "" };
+    let moved = (new - old).checked_mul(Decimal::ONE_HUNDRED).and_then(|moved| moved.checked_div(old));
+    (moved.map(|moved| format!("{sign}{}%", moved.round_dp(1).normalize())).unwrap_or_default(), colour)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(old: &str, new: &str) -> Result<String> {
+        let json = format!(
+            r#"{{"product_id":"P-1","revision":7,"old_list_price":{old},"new_list_price":{new},"currency":"USD",
+                "policy_version":1,"cause":"event 1 of /acme","changed_at":"2026-01-31T12:00:00Z"}}"#
+        );
+        Ok(render(&serde_json::from_str(&json)?, false))
+    }
+
+    #[test]
+    fn a_change_is_one_line() -> Result<()> {
+        assert_eq!(
+            rendered("49.90", "47.40")?,
+            "2026-01-31T12:00:00Z  P-1  49.90 → 47.40 USD  -5%  (event 1 of /acme)"
+        );
+        assert_eq!(rendered("3", "4")?, "2026-01-31T12:00:00Z  P-1  3 → 4 USD  +33.3%  (event 1 of /acme)");
+        assert_eq!(rendered("null", "4.10")?, "2026-01-31T12:00:00Z  P-1  4.10 USD  (event 1 of /acme)");
+        assert_eq!(rendered("4", "null")?, "2026-01-31T12:00:00Z  P-1  removed  (event 1 of /acme)");
+        Ok(())
+    }
+}
