@@ -61,6 +61,13 @@ enum DispatchError {
 impl Dispatcher {
     /// Hands events over until told to stop. Redis being away is waited for.
     pub(crate) async fn run(self) {
+        tokio::join!(self.hand_over_all(), self.keep_up());
+        if let Err(error) = self.consumer.leave().await {
+            tracing::debug!(%error, "the group keeps this consumer for a while");
+        }
+    }
+
+    async fn hand_over_all(&self) {
         let mut pause = SHORTEST_PAUSE;
         let mut in_hand = Vec::new();
         while !self.shutdown.is_cancelled() {
@@ -74,30 +81,23 @@ impl Dispatcher {
             let _ = self.shutdown.run_until_cancelled(sleep(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        if let Err(error) = self.consumer.leave().await {
-            tracing::debug!(%error, "the group keeps this consumer for a while");
-        }
     }
 
     /// Until something fails; what was being handed over then is still in hand.
     async fn dispatch(&self, in_hand: &mut Vec<Entry>, pause: &mut Duration) -> Result<(), DispatchError> {
         self.consumer.ensure_group().await?;
-        let (mut reclaimed_at, mut kept_up_at): (Option<Instant>, Option<Instant>) = (None, None);
+        let mut reclaimed_at: Option<Instant> = None;
         loop {
             self.hand_over(in_hand).await?;
             if self.shutdown.is_cancelled() {
                 return Err(DispatchError::Stopping);
             }
-            if is_due(reclaimed_at, RECLAIM_INTERVAL) {
+            if reclaimed_at.is_none_or(|reclaimed_at| reclaimed_at.elapsed() >= RECLAIM_INTERVAL) {
                 *in_hand = self.consumer.reclaim(LEFT_BEHIND, BATCH).await?;
                 if in_hand.len() < BATCH {
                     reclaimed_at = Some(Instant::now());
                 }
                 continue;
-            }
-            if is_due(kept_up_at, UPKEEP_INTERVAL) {
-                self.keep_up().await?;
-                kept_up_at = Some(Instant::now());
             }
             // Not interrupted: what is on its way to this listener would have to be missed by another one first.
             *in_hand = match self.consumer.read(BATCH).await {
@@ -163,7 +163,18 @@ impl Dispatcher {
         }
     }
 
-    async fn keep_up(&self) -> Result<(), DispatchError> {
+    /// Cleans up and measures beside the handing over, which may wait for workers for hours: that is when the backlog
+    /// grows and somebody has to see it.
+    async fn keep_up(&self) {
+        while self.shutdown.run_until_cancelled(sleep(UPKEEP_INTERVAL)).await.is_some() {
+            if let Err(error) = self.keep_up_once().await {
+                // Redis being away is said where events are handed over.
+                tracing::debug!(%error, "the stream is not cleaned up for now");
+            }
+        }
+    }
+
+    async fn keep_up_once(&self) -> Result<(), ConsumeError> {
         self.consumer.trim(Utc::now()).await?;
         self.consumer.forget_idle_consumers().await?;
         let lag = self.consumer.lag().await?;
@@ -188,10 +199,6 @@ fn task_id(ids: &[String]) -> String {
     let mut hasher = DefaultHasher::new();
     ids.hash(&mut hasher);
     format!("events:{first}:{last}:{}:{:016x}", ids.len(), hasher.finish())
-}
-
-fn is_due(done_at: Option<Instant>, interval: Duration) -> bool {
-    done_at.is_none_or(|done_at| done_at.elapsed() >= interval)
 }
 
 #[cfg(test)]

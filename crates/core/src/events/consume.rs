@@ -1,16 +1,18 @@
 //! Consuming: listeners share the stream, and what one of them leaves behind another takes over.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use deadpool_redis::{Manager, Pool, Runtime};
-use redis::AsyncConnectionConfig;
 use redis::streams::{
     StreamAutoClaimReply, StreamId, StreamInfoGroupsReply, StreamPendingReply, StreamReadReply,
 };
+use redis::{AsyncConnectionConfig, Script};
 
 use super::EVENT_FIELD;
+use super::publish::EVENT_LOG_CAPACITY;
 use crate::keys::{LISTENER_GROUP, MessageKeys};
 use crate::redis::{RedisConnection, RedisError, without_password};
 
@@ -18,6 +20,8 @@ use crate::redis::{RedisConnection, RedisError, without_password};
 const PROCESSED_KEPT: Duration = Duration::from_secs(60 * 60);
 /// Above so many entries, those that were handed to workers do not stay.
 const COMFORTABLE_LENGTH: usize = 200_000;
+/// Entries removed in one call, so that Redis is not kept from others for long.
+const TRIM_STEP: usize = 10_000;
 /// A consumer that has nothing pending and was not heard of for this long is forgotten.
 const IDLE_CONSUMER: Duration = Duration::from_secs(60 * 60);
 /// Connections of a listener that are its alone: one waits for entries.
@@ -60,6 +64,7 @@ pub struct EventConsumer {
     /// Waiting for entries occupies a connection, so it is not the shared one.
     exclusive: Pool,
     name: String,
+    leave: Arc<Script>,
 }
 
 impl EventConsumer {
@@ -84,7 +89,8 @@ impl EventConsumer {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| invalid(error.to_string()))?;
-        Ok(Self { redis: redis.clone(), keys: keys.clone(), exclusive, name: name.to_owned() })
+        let leave = Arc::new(Script::new(include_str!("leave.lua")));
+        Ok(Self { redis: redis.clone(), keys: keys.clone(), exclusive, name: name.to_owned(), leave })
     }
 
     /// Makes the stream and the group unless they are there. A new group begins with the oldest entry.
@@ -165,8 +171,14 @@ impl EventConsumer {
         let by_age = format!("{}-0", kept_since.timestamp_millis());
         let keep = if length > COMFORTABLE_LENGTH { oldest_to_keep } else { older(&by_age, &oldest_to_keep) };
         let mut trim = redis::cmd("XTRIM");
-        trim.arg(self.keys.event_log()).arg("MINID").arg("~").arg(keep);
-        Ok(trim.query_async(&mut connection).await?)
+        trim.arg(self.keys.event_log()).arg("MINID").arg("~").arg(keep).arg("LIMIT").arg(TRIM_STEP);
+        for _ in 0..EVENT_LOG_CAPACITY.div_ceil(TRIM_STEP) {
+            let removed: usize = trim.query_async(&mut connection).await?;
+            if removed == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets consumers that are gone for good: each start of a listener adds one.
@@ -183,7 +195,7 @@ impl EventConsumer {
             let is_gone = number("pending") == 0 && number("idle") > IDLE_CONSUMER.as_millis();
             if let (true, Some(name)) = (is_gone, consumer.get("name")) {
                 let name: Vec<u8> = redis::from_redis_value(name.clone()).map_err(redis::RedisError::from)?;
-                self.delete_consumer(&name).await?;
+                self.remove(&name).await?;
             }
         }
         Ok(())
@@ -191,16 +203,14 @@ impl EventConsumer {
 
     /// Leaves the group, if nothing of this consumer is pending; else others take it over.
     pub async fn leave(&self) -> Result<(), ConsumeError> {
-        let mut pending = redis::cmd("XPENDING");
-        pending.arg(self.keys.event_log()).arg(LISTENER_GROUP).arg("-").arg("+").arg(1).arg(&self.name);
-        let pending: Vec<redis::Value> = pending.query_async(&mut self.redis.writes()).await?;
-        if pending.is_empty() { self.delete_consumer(self.name.as_bytes()).await } else { Ok(()) }
+        self.remove(self.name.as_bytes()).await
     }
 
-    async fn delete_consumer(&self, name: &[u8]) -> Result<(), ConsumeError> {
-        let mut delete = redis::cmd("XGROUP");
-        delete.arg("DELCONSUMER").arg(self.keys.event_log()).arg(LISTENER_GROUP).arg(name);
-        Ok(delete.query_async(&mut self.redis.writes()).await?)
+    /// In one step: what a consumer gets between a look and its removal would be lost.
+    async fn remove(&self, name: &[u8]) -> Result<(), ConsumeError> {
+        let mut leave = self.leave.key(self.keys.event_log());
+        leave.arg(LISTENER_GROUP).arg(name);
+        Ok(leave.invoke_async(&mut self.redis.writes()).await?)
     }
 
     async fn group(&self) -> Result<Option<redis::streams::StreamInfoGroup>, ConsumeError> {

@@ -63,7 +63,12 @@ impl Lease {
         let renew = Arc::new(Script::new(include_str!("renew.lua")));
         let hold = Hold { redis: redis.clone(), key, value: format!("{owner} {token}"), ttl, renew };
         let lost = CancellationToken::new();
-        let renewing = tokio::spawn(keep(hold.clone(), valid_until(sent_at, ttl), lost.clone()));
+        let valid_until = valid_until(sent_at, ttl);
+        if Instant::now() >= valid_until {
+            // The answer took so long that it may be somebody else's by now.
+            lost.cancel();
+        }
+        let renewing = tokio::spawn(keep(hold.clone(), valid_until, lost.clone()));
         Ok(Some(Self { hold, token, lost, renewing }))
     }
 

@@ -62,8 +62,8 @@ impl Subscription {
         let client = Client::open(info.set_redis_settings(settings)).map_err(invalid)?;
         let (sender, events) = mpsc::channel(WAITING_MESSAGES);
         let missed = Arc::new(AtomicBool::new(false));
-        let line = Line { sender, missed: Arc::clone(&missed), broken: Arc::new(Notify::new()) };
-        let task = tokio::spawn(stay_subscribed(client, channels, line));
+        let reader = Reader { sender, missed: Arc::clone(&missed) };
+        let task = tokio::spawn(stay_subscribed(client, channels, reader));
         Ok(Self { events, missed, task })
     }
 
@@ -86,11 +86,17 @@ impl Drop for Subscription {
     }
 }
 
-/// From the connection to the reader.
+/// The way to the reader.
 #[derive(Clone)]
-struct Line {
+struct Reader {
     sender: mpsc::Sender<SubscriptionEvent>,
     missed: Arc<AtomicBool>,
+}
+
+/// From one connection to the reader. Each has its own: the end of an earlier one says nothing about the next.
+#[derive(Clone)]
+struct Line {
+    reader: Reader,
     broken: Arc<Notify>,
 }
 
@@ -100,9 +106,9 @@ impl AsyncPushSender for Line {
         match push.kind {
             PushKind::Disconnection => self.broken.notify_one(),
             PushKind::Message => {
-                let sent = message(push).map(|message| self.sender.try_send(message));
+                let sent = message(push).map(|message| self.reader.sender.try_send(message));
                 if matches!(sent, Some(Err(_))) {
-                    self.missed.store(true, Ordering::Release);
+                    self.reader.missed.store(true, Ordering::Release);
                 }
             }
             _ => {}
@@ -120,19 +126,22 @@ fn message(push: PushInfo) -> Option<SubscriptionEvent> {
     Some(SubscriptionEvent::Message { channel: String::from_utf8_lossy(&channel).into_owned(), payload })
 }
 
-async fn stay_subscribed(client: Client, channels: Vec<String>, line: Line) {
+async fn stay_subscribed(client: Client, channels: Vec<String>, reader: Reader) {
     let mut pause = SHORTEST_PAUSE;
     loop {
+        let line = Line { reader: reader.clone(), broken: Arc::default() };
         match subscribe(&client, &channels, &line).await {
             Ok(connection) => {
                 pause = SHORTEST_PAUSE;
-                if line.sender.send(SubscriptionEvent::Subscribed).await.is_err() {
+                if reader.sender.send(SubscriptionEvent::Subscribed).await.is_err() {
                     return;
                 }
                 until_broken(connection, &line).await;
-                if line.sender.send(SubscriptionEvent::Disconnected).await.is_err() {
+                if reader.sender.send(SubscriptionEvent::Disconnected).await.is_err() {
                     return;
                 }
+                // A server that takes connections and ends them at once is not asked without a pause.
+                tokio::time::sleep(pause).await;
             }
             Err(error) => {
                 if pause == SHORTEST_PAUSE {

@@ -12,6 +12,7 @@
 //! | `fleet` | the services as processes; no tests |
 //! | `harness` | the harness does what the other tests rely on |
 //! | `jobs` | the queue: done, tried again, given up |
+//! | `market_events` | events from whoever publishes them to the queue: taken in, handed over, taken over |
 //! | `price_read_path` | where a price is found, whose it is, and what happens when something is away |
 //! | `real_catalogue` | 20,000 products imported and asked for |
 //! | `stale_caches` | no cache wins over the catalogue, whatever happened to either |
@@ -30,6 +31,7 @@ mod command_line;
 mod fleet;
 mod harness;
 mod jobs;
+mod market_events;
 mod price_read_path;
 mod real_catalogue;
 mod stale_caches;

@@ -1,0 +1,12 @@
+-- Removes a consumer from a group unless something of it is pending: with the consumer, its pending entries would go.
+--
+-- KEYS[1]  the stream
+-- ARGV[1]  the group
+-- ARGV[2]  the consumer
+--
+-- Returns 1 if it is gone, 0 if it stays.
+if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then
+  return 0
+end
+redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+return 1
