@@ -34,6 +34,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 /// Pauses before the worker is built anew.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often Redis is asked whether it is back.
+const RETURN_INTERVAL: Duration = Duration::from_millis(200);
 /// Jobs that failed together do not come back together: each waits up to this long, besides the queue's own pause,
 /// which grows by a second with each try.
 const MAX_JITTER_MS: u64 = 1_000;
@@ -98,7 +100,7 @@ impl JobRunner {
             if let (Err(error), false) = (&ended, shutdown.is_cancelled()) {
                 tracing::warn!(%error, worker, "the queue does not answer; trying again");
             }
-            runner.give_back(&worker, &mut pause, &shutdown).await;
+            runner.give_back(&worker, &shutdown).await;
             if shutdown.run_until_cancelled(sleep(pause)).await.is_none() {
                 break;
             }
@@ -139,9 +141,9 @@ impl JobRunner {
     }
 
     /// Gives back what a worker that has ended had fetched. Tried until Redis answers, or once if time is up.
-    async fn give_back(&self, worker: &str, pause: &mut Duration, shutdown: &CancellationToken) {
+    async fn give_back(&self, worker: &str, shutdown: &CancellationToken) {
         loop {
-            match self.queue.hand_back(worker).await {
+            match self.hand_back(worker).await {
                 Ok(0) => return,
                 Ok(jobs) => {
                     tracing::info!(jobs, worker, "jobs were given back");
@@ -153,9 +155,15 @@ impl JobRunner {
                 }
                 Err(_) => {}
             }
-            let _ = shutdown.run_until_cancelled(sleep(*pause)).await;
-            *pause = (*pause * 2).min(LONGEST_PAUSE);
+            let _ = shutdown.run_until_cancelled(sleep(RETURN_INTERVAL)).await;
         }
+    }
+
+    async fn hand_back(&self, worker: &str) -> Result<u32, RedisError> {
+        let jobs = self.queue.hand_back(worker).await?;
+        // The next worker would end at once if its connection were still the broken one.
+        self.redis.check_queue().await?;
+        Ok(jobs)
     }
 
     /// One delivery of a job, from the count of its tries to the word of how it ended.

@@ -85,26 +85,18 @@ pub(crate) async fn follow(
         .ok_or(ApiError::Unavailable { reason: "too many clients follow price changes" })?;
     let notices = state.repricer.notices.clone();
     let seen = headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or_default().parse::<Position>());
-    let (position, has_gap) = match seen {
-        None => (notices.end().await?, false),
-        Some(Ok(position)) => {
-            let beginning = notices.beginning().await?;
-            (position, position < beginning)
-        }
-        Some(Err(error)) => {
-            return Err(ApiError::field(
-                "Last-Event-ID",
-                error.to_string(),
-                "the id of an event that was received",
-            ));
-        }
+    let position = match seen {
+        None => notices.end().await?,
+        Some(seen) => seen.map_err(|error| {
+            ApiError::field("Last-Event-ID", error.to_string(), "the id of an event that was received")
+        })?,
     };
     let follower = Follower {
         notices,
         news: state.followers.news.clone(),
         shutdown: state.followers.shutdown.clone(),
         position,
-        has_gap,
+        has_gap: false,
         only,
         waiting: Vec::new(),
         _place: place,
@@ -142,6 +134,7 @@ struct Follower {
     news: watch::Receiver<u64>,
     shutdown: CancellationToken,
     position: Position,
+    /// Whether changes before the waiting ones may be gone, and the client was not told yet.
     has_gap: bool,
     only: Option<ProductId>,
     /// What was read and not sent yet, the next one last.
@@ -159,10 +152,10 @@ impl Follower {
     }
 
     async fn next(&mut self) -> Event {
-        if std::mem::take(&mut self.has_gap) {
-            return Event::default().event("gap").data("some changes are not kept any more");
-        }
         loop {
+            if std::mem::take(&mut self.has_gap) {
+                return Event::default().event("gap").data("some changes are not kept any more");
+            }
             while let Some((position, change)) = self.waiting.pop() {
                 if self.only.as_ref().is_some_and(|only| *only != change.product_id) {
                     continue;
@@ -180,9 +173,10 @@ impl Follower {
         // Seen before it is read: what comes meanwhile wakes again.
         self.news.borrow_and_update();
         match self.notices.changes_after(self.position, ENTRIES).await {
-            Ok((mut changes, reached)) if reached > self.position => {
-                changes.reverse();
-                (self.waiting, self.position) = (changes, reached);
+            Ok(piece) if piece.reached != self.position || piece.has_gap => {
+                self.waiting = piece.changes;
+                self.waiting.reverse();
+                (self.position, self.has_gap) = (piece.reached, piece.has_gap);
             }
             // Nothing is new. When the process stops, nobody tells any more, and neither is this awaited.
             Ok(_) => drop(self.news.changed().await),

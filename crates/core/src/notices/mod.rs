@@ -139,27 +139,17 @@ impl Notices {
         Ok(last.map_or(Position::START, |position| Position { index: usize::MAX, ..position }))
     }
 
-    /// The oldest position that is kept.
-    pub async fn beginning(&self) -> Result<Position, RedisError> {
-        let mut first = redis::cmd("XRANGE");
-        first.arg(self.keys.price_changes_log()).arg("-").arg("+").arg("COUNT").arg(1);
-        let first: StreamRangeReply = first.query_async(&mut self.redis.writes()).await?;
-        Ok(first.ids.first().and_then(|entry| Position::of_entry(&entry.id)).unwrap_or(Position::START))
-    }
-
-    /// List prices that changed after this position, out of the next `entries` entries, each with its position; and
-    /// how far they reach. Nothing, and the same position, if there are no more.
-    pub async fn changes_after(
-        &self,
-        after: Position,
-        entries: usize,
-    ) -> Result<(Vec<(Position, ProductChange)>, Position), RedisError> {
+    /// List prices that changed after this position, out of the next `entries` entries.
+    pub async fn changes_after(&self, after: Position, entries: usize) -> Result<ChangesAfter, RedisError> {
         let mut range = redis::cmd("XRANGE");
         // The entry itself too, as some of its changes may come after the position.
         range.arg(self.keys.price_changes_log()).arg(after.entry()).arg("+").arg("COUNT").arg(entries + 1);
         let range: StreamRangeReply = range.query_async(&mut self.redis.writes()).await?;
+        // As long as the position's own entry is kept, nothing after it has gone.
+        let is_kept = range.ids.first().is_some_and(|entry| entry.id == after.entry());
+        let has_gap = after != Position::START && !is_kept;
         let mut changes = Vec::new();
-        let mut reached = after;
+        let mut reached = if has_gap && range.ids.is_empty() { Position::START } else { after };
         for entry in &range.ids {
             let Some(position) = Position::of_entry(&entry.id) else { continue };
             let text: Option<Vec<u8>> =
@@ -174,8 +164,19 @@ impl Notices {
             }
             reached = reached.max(Position { index: usize::MAX, ..position });
         }
-        Ok((changes, reached))
+        Ok(ChangesAfter { changes, reached, has_gap })
     }
+}
+
+/// A piece of the stream of changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangesAfter {
+    /// Each change with its position; none if the piece has none, or there is no more.
+    pub changes: Vec<(Position, ProductChange)>,
+    /// How far they reach: the position to go on from. The one that was asked with, if there is no more.
+    pub reached: Position,
+    /// Whether changes between the position and these may be gone.
+    pub has_gap: bool,
 }
 
 /// A list price that changed, as clients are told.

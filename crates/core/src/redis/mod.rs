@@ -90,13 +90,12 @@ impl RedisConnection {
 
     /// Whether the server answers.
     pub async fn check(&self) -> Result<(), RedisError> {
-        let mut connection = self.writes.clone();
-        let ping = redis::cmd("PING");
-        // The first command after a break finds the broken connection; the second, a new one.
-        if ping.query_async::<()>(&mut connection).await.is_err() {
-            ping.query_async::<()>(&mut connection).await?;
-        }
-        Ok(())
+        ping(self.writes.clone()).await
+    }
+
+    /// Whether the server answers on the connection of the queue library.
+    pub async fn check_queue(&self) -> Result<(), RedisError> {
+        ping(self.queue.clone()).await
     }
 
     /// The server's version.
@@ -122,6 +121,15 @@ impl RedisConnection {
     pub(crate) fn writes(&self) -> ConnectionManager {
         self.writes.clone()
     }
+}
+
+async fn ping(mut connection: ConnectionManager) -> Result<(), RedisError> {
+    let ping = redis::cmd("PING");
+    // The first command after a break finds the broken connection; the second, a new one.
+    if ping.query_async::<()>(&mut connection).await.is_err() {
+        ping.query_async::<()>(&mut connection).await?;
+    }
+    Ok(())
 }
 
 /// A URL as it may be shown in logs and messages.

@@ -12,7 +12,9 @@
 //! | `fleet` | the services as processes; no tests |
 //! | `harness` | the harness does what the other tests rely on |
 //! | `jobs` | the queue: done, tried again, given up |
+//! | `leases` | locks that end by themselves, and subscriptions, while Redis dies and is cut off |
 //! | `market_events` | events from whoever publishes them to the queue: taken in, handed over, taken over |
+//! | `notices` | what processes tell each other and those who follow price changes |
 //! | `price_read_path` | where a price is found, whose it is, and what happens when something is away |
 //! | `real_catalogue` | 20,000 products imported and asked for |
 //! | `stale_caches` | no cache wins over the catalogue, whatever happened to either |
@@ -31,7 +33,9 @@ mod command_line;
 mod fleet;
 mod harness;
 mod jobs;
+mod leases;
 mod market_events;
+mod notices;
 mod price_read_path;
 mod real_catalogue;
 mod stale_caches;

@@ -1,0 +1,318 @@
+//! What processes tell each other and their clients: prices that changed leave the memory of every API, and whoever
+//! follows the stream of changes gets each of them once, in order.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use pricing_core::keys::{DEFAULT_PREFIX, MessageKeys};
+use pricing_e2e::{ChaosProxy, eventually};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::fleet::{Fleet, Member, Service};
+use crate::support::Stores;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// As many clients may follow one process.
+const MAX_STREAMS: usize = 256;
+
+/// Processes that keep what they have in memory, unless they are told.
+fn fleet(redis_url: &str, stores: &Stores) -> Fleet {
+    Fleet::new(redis_url, &stores.database_url()).with("PRICING_L1_MAX_STALENESS", "1h")
+}
+
+async fn put(api: &Member, product_id: &str, base_price: u32) -> Result<()> {
+    let product = json!({"currency": "USD", "base_price": base_price});
+    let reply = api.client.put(&format!("/api/v1/products/{product_id}"), &product).await?;
+    ensure!(reply.status.is_success(), "{}", reply.text);
+    Ok(())
+}
+
+async fn list_price_becomes(api: &Member, product_id: &str, expected: Option<u32>) -> Result<()> {
+    eventually(&format!("{product_id} is listed at {expected:?}"), PATIENCE, async || {
+        let reply = api.client.price(product_id, "NY", false).await?;
+        let price = reply.body["base_price"].as_f64();
+        ensure!(price == expected.map(f64::from), "{} {}", reply.status, reply.text);
+        Ok(())
+    })
+    .await
+}
+
+/// A client of the stream of changes.
+struct Follower {
+    response: reqwest::Response,
+    received: String,
+}
+
+/// What it was told.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Change { id: String, product_id: String, new_list_price: Option<String> },
+    Gap,
+}
+
+impl Follower {
+    /// Follows from now on, or from after an event that was seen.
+    async fn of(api: &Member, query: &str, seen: Option<&str>) -> Result<Self> {
+        let response = Self::ask(api, query, seen).await?;
+        ensure!(response.status() == 200, "{}", response.status());
+        let content_type = response.headers()["content-type"].to_str()?;
+        ensure!(content_type == "text/event-stream", "{content_type}");
+        Ok(Self { response, received: String::new() })
+    }
+
+    async fn ask(api: &Member, query: &str, seen: Option<&str>) -> Result<reqwest::Response> {
+        let path = format!("/api/v1/price-changes{query}");
+        let mut request = api.client.request(Method::GET, &path).timeout(PATIENCE * 2);
+        if let Some(seen) = seen {
+            request = request.header("last-event-id", seen);
+        }
+        Ok(request.send().await?)
+    }
+
+    /// The next event.
+    async fn next(&mut self) -> Result<Told> {
+        loop {
+            if let Some((event, rest)) = self.received.split_once("\n\n") {
+                let (event, rest) = (event.to_owned(), rest.to_owned());
+                self.received = rest;
+                // A comment is a sign of life and no event.
+                if event.lines().all(|line| line.starts_with(':')) {
+                    continue;
+                }
+                return told(&event);
+            }
+            let chunk =
+                tokio::time::timeout(PATIENCE, self.response.chunk()).await.context("nothing is told")??;
+            self.received.push_str(std::str::from_utf8(&chunk.context("the stream has ended")?)?);
+        }
+    }
+
+    async fn next_price(&mut self) -> Result<String> {
+        match self.next().await? {
+            Told::Change { new_list_price: Some(price), .. } => Ok(price),
+            other => bail!("{other:?} instead of a price"),
+        }
+    }
+
+    /// Nothing but signs of life until the end.
+    async fn until_end(mut self) -> Result<()> {
+        while let Some(chunk) = tokio::time::timeout(PATIENCE, self.response.chunk()).await?? {
+            ensure!(chunk.starts_with(b":"), "{chunk:?}");
+        }
+        Ok(())
+    }
+}
+
+fn told(event: &str) -> Result<Told> {
+    let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+    if field("event") == Some("gap") {
+        return Ok(Told::Gap);
+    }
+    ensure!(field("event") == Some("price_change"), "{event}");
+    let data: Value = serde_json::from_str(field("data").context("no data")?)?;
+    Ok(Told::Change {
+        id: field("id").context("no id")?.to_owned(),
+        product_id: data["product_id"].as_str().context("no product")?.to_owned(),
+        new_list_price: data["new_list_price"].as_f64().map(|price| price.to_string()),
+    })
+}
+
+#[tokio::test]
+async fn changes_by_one_api_leave_the_memory_of_the_other() -> Result<()> {
+    let stores = Stores::start().await?;
+    let fleet = fleet(&stores.redis.url(), &stores);
+    let (one, other) = (fleet.start(Service::Api).await?, fleet.start(Service::Api).await?);
+    put(&one, "P-1", 10).await?;
+    list_price_becomes(&other, "P-1", Some(10)).await?;
+    put(&one, "P-1", 20).await?;
+    list_price_becomes(&other, "P-1", Some(20)).await?;
+    let rows = "product_id,currency,base_price\nP-1,USD,30\n";
+    let import =
+        one.client.request(Method::POST, "/api/v1/products/import").header("content-type", "text/csv");
+    assert_eq!(one.client.send(import.body(rows)).await?.status, 200);
+    list_price_becomes(&other, "P-1", Some(30)).await?;
+    assert_eq!(one.client.delete("/api/v1/products/P-1").await?.status, 204);
+    list_price_becomes(&other, "P-1", None).await?;
+    put(&one, "P-1", 40).await?;
+    list_price_becomes(&other, "P-1", Some(40)).await
+}
+
+#[tokio::test]
+async fn what_was_told_while_an_api_was_cut_off_is_seen_when_it_is_back() -> Result<()> {
+    let stores = Stores::start().await?;
+    let mut network = ChaosProxy::start(stores.redis.address()).await?;
+    let one = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
+    let behind = fleet(&format!("redis://{}", network.address()), &stores).start(Service::Api).await?;
+    put(&one, "P-1", 10).await?;
+    list_price_becomes(&behind, "P-1", Some(10)).await?;
+    // Told while it hears; then cut, changed, and joined again.
+    put(&one, "P-1", 15).await?;
+    list_price_becomes(&behind, "P-1", Some(15)).await?;
+    network.cut().await;
+    put(&one, "P-1", 20).await?;
+    let meanwhile = behind.client.price("P-1", "NY", false).await?;
+    assert_eq!(meanwhile.status, 200, "{}", meanwhile.text);
+    network.restore().await?;
+    list_price_becomes(&behind, "P-1", Some(20)).await?;
+    // The same when nothing gets through and nobody says so.
+    network.stall();
+    put(&one, "P-1", 30).await?;
+    eventually("the silence is noticed", PATIENCE, async || {
+        ensure!(behind.process.output()?.matches("are not heard").count() >= 2);
+        Ok(())
+    })
+    .await?;
+    network.restore().await?;
+    list_price_becomes(&behind, "P-1", Some(30)).await
+}
+
+#[tokio::test]
+async fn each_change_is_told_once_in_order_and_a_client_that_was_away_goes_on() -> Result<()> {
+    let stores = Stores::start().await?;
+    let fleet = fleet(&stores.redis.url(), &stores);
+    let (one, other) = (fleet.start(Service::Api).await?, fleet.start(Service::Api).await?);
+    put(&one, "P-0", 1).await?;
+    let mut follower = Follower::of(&other, "", None).await?;
+    let mut of_p_2 = Follower::of(&other, "?product_id=P-2", None).await?;
+    // Several changes in one entry of the stream, and entries with one.
+    let rows: String = (0..5).map(|number| format!("P-{number},USD,{}\n", 10 + number)).collect();
+    let import =
+        one.client.request(Method::POST, "/api/v1/products/import").header("content-type", "text/csv");
+    let import = import.body(format!("product_id,currency,base_price\n{rows}"));
+    assert_eq!(one.client.send(import).await?.status, 200);
+    for price in 20..25 {
+        put(&one, "P-2", price).await?;
+    }
+    // An attribute that no price depends on: nothing to tell.
+    let renamed = json!({"currency": "USD", "base_price": 24, "name": "new name"});
+    assert_eq!(one.client.put("/api/v1/products/P-2", &renamed).await?.status, 200);
+    assert_eq!(other.client.delete("/api/v1/products/P-2").await?.status, 204);
+
+    let expected: Vec<(String, Option<String>)> = (0..5)
+        .map(|number| (format!("P-{number}"), Some((10 + number).to_string())))
+        .chain((20..25).map(|price| ("P-2".to_owned(), Some(price.to_string()))))
+        .chain([("P-2".to_owned(), None)])
+        .collect();
+    let mut ids = Vec::new();
+    for change in &expected {
+        let Told::Change { id, product_id, new_list_price } = follower.next().await? else { bail!("a gap") };
+        assert_eq!((&product_id, &new_list_price), (&change.0, &change.1), "after {ids:?}");
+        ids.push(id);
+    }
+    for change in expected.iter().filter(|(product_id, _)| product_id == "P-2") {
+        let Told::Change { new_list_price, .. } = of_p_2.next().await? else { bail!("a gap") };
+        assert_eq!(new_list_price, change.1);
+    }
+    // From every place, at either process.
+    for (place, id) in ids.iter().enumerate() {
+        let mut again = Follower::of(if place % 2 == 0 { &one } else { &other }, "", Some(id)).await?;
+        for expected_id in &ids[place + 1..] {
+            let Told::Change { id, .. } = again.next().await? else { bail!("a gap") };
+            assert_eq!(&id, expected_id);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_is_told_when_changes_are_gone() -> Result<()> {
+    let stores = Stores::start().await?;
+    let api = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
+    let mut connection = stores.redis.connection().await?;
+    let mut follower = Follower::of(&api, "", None).await?;
+    put(&api, "P-1", 1).await?;
+    let Told::Change { id: first, .. } = follower.next().await? else { bail!("a gap") };
+    for price in 2..5 {
+        put(&api, "P-1", price).await?;
+        assert_eq!(follower.next_price().await?, price.to_string());
+    }
+    let log = MessageKeys::new(DEFAULT_PREFIX).price_changes_log();
+    let _: i64 = redis::cmd("XTRIM").arg(&log).arg("MAXLEN").arg(1).query_async(&mut connection).await?;
+    let mut late = Follower::of(&api, "", Some(&first)).await?;
+    assert_eq!(late.next().await?, Told::Gap);
+    assert_eq!(late.next_price().await?, "4");
+    // Redis loses everything, the stream begins anew, and both go on.
+    let _: String = redis::cmd("FLUSHALL").query_async(&mut connection).await?;
+    put(&api, "P-1", 5).await?;
+    for follower in [&mut follower, &mut late] {
+        assert_eq!(follower.next().await?, Told::Gap);
+        assert_eq!(follower.next_price().await?, "5");
+    }
+    put(&api, "P-1", 6).await?;
+    for follower in [&mut follower, &mut late] {
+        assert_eq!(follower.next_price().await?, "6");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn following_goes_on_when_redis_was_away() -> Result<()> {
+    let mut stores = Stores::start().await?;
+    let api = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
+    let mut follower = Follower::of(&api, "", None).await?;
+    put(&api, "P-1", 1).await?;
+    assert_eq!(follower.next_price().await?, "1");
+    for price in 2..4 {
+        stores.redis.restart().await?;
+        eventually("it is changed", PATIENCE, async || put(&api, "P-1", price).await).await?;
+        eventually("it is told", PATIENCE, async || {
+            put(&api, "P-2", price).await?;
+            Ok(())
+        })
+        .await?;
+        let mut prices = Vec::new();
+        while prices.len() < 2 {
+            prices.push(follower.next().await?);
+        }
+        let of = |product: &str| {
+            prices.iter().any(|told| {
+                matches!(told, Told::Change { product_id, new_list_price, .. }
+                    if product_id == product && *new_list_price == Some(price.to_string()))
+            })
+        };
+        assert!(of("P-1") && of("P-2"), "{prices:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_followed_is_refused() -> Result<()> {
+    let stores = Stores::start().await?;
+    let api = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
+    let nonsense = ["", "nonsense", "1-2", "1-2.x", "-1-0.0", "99999999999999999999999-0.0"];
+    for seen in nonsense {
+        let refused = Follower::ask(&api, "", Some(seen)).await?;
+        assert_eq!(refused.status(), 422, "{seen}");
+        assert!(refused.text().await?.contains("Last-Event-ID"), "{seen}");
+    }
+    for query in ["?product_id=", "?product_id=%20", "?product=P-1"] {
+        let refused = Follower::ask(&api, query, None).await?;
+        assert_eq!(refused.status(), 422, "{query}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_so_many_follow_and_all_of_them_are_let_go_at_the_end() -> Result<()> {
+    let stores = Stores::start().await?;
+    let mut api = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
+    let mut followers = Vec::new();
+    for _ in 0..MAX_STREAMS {
+        followers.push(Follower::of(&api, "", None).await?);
+    }
+    let refused = Follower::ask(&api, "", None).await?;
+    assert_eq!(refused.status(), 503);
+    assert!(refused.text().await?.contains("too many clients"));
+    assert_eq!(api.metric("pricing_price_change_streams", "").await?, 256);
+    // One leaves; its place is taken.
+    followers.pop();
+    let newcomer =
+        eventually("there is room again", PATIENCE, async || Follower::of(&api, "", None).await).await?;
+    followers.push(newcomer);
+    assert!(api.terminate().await?);
+    for follower in followers {
+        follower.until_end().await?;
+    }
+    Ok(())
+}
