@@ -37,9 +37,9 @@ fn usual_commands_are_understood() {
         "up --listen 127.0.0.1:0 --data-dir data --redis-url redis://r --database-url postgres://d --no-sample",
         "import products.csv --dry-run --json",
         "import - --format ndjson --url http://127.0.0.1:9000",
-        "quote P-1 --location NY --prime --quantity 3 --channel app --json",
+        "quote P-1 --location NY --prime --quantity 3 --channel app --segment vip --json",
         "explain P-1",
-        "explain P-1 --location NY --prime --quantity 3 --channel app --json",
+        "explain P-1 --location NY --prime --quantity 3 --channel app --segment vip --json",
         "doctor --json",
     ] {
         let words = std::iter::once("pricing").chain(arguments.split(' '));

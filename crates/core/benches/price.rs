@@ -40,6 +40,7 @@ fn product() -> Product {
         unit_cost: Some(Decimal::new(3000, 2)),
         floor_price: Some(Decimal::new(2000, 2)),
         ceiling_price: Some(Decimal::new(9000, 2)),
+        minimum_advertised_price: None,
         attributes: Default::default(),
     }
 }
@@ -48,12 +49,16 @@ fn signals() -> Signals {
     let price = |competitor: &str, cents| CompetitorPrice {
         competitor: competitor.to_owned(),
         price: Decimal::new(cents, 2),
+        in_stock: None,
+        observed_at: None,
     };
     Signals {
         competitor_prices: vec![price("a", 4810), price("b", 5020), price("c", 4999)],
         demand_index: Some(Decimal::new(11, 1)),
         stock_level: Some(Decimal::from(50)),
         unit_cost: None,
+        demand_observed_at: None,
+        units_sold: None,
     }
 }
 
@@ -73,11 +78,17 @@ fn entry() -> PriceEntry {
 }
 
 const SHOPPER: Shopper<'static> =
-    Shopper { location: "NY", prime: true, quantity: 3, channel: None, location_factor: None };
+    Shopper { location: "NY", prime: true, quantity: 3, channel: None, segment: None, location_factor: None };
 
 fn bench_price(bencher: Bencher<'_, '_>, policy: &PricingPolicy) {
     let (product, signals) = (product(), signals());
-    let previous = Some(Previous { list_price: Decimal::new(5000, 2), opening_price: Decimal::new(5000, 2) });
+    let price_before = Decimal::new(5000, 2);
+    let previous = Some(Previous {
+        list_price: price_before,
+        opening_price: price_before,
+        changed_at: None,
+        streak: None,
+    });
     bencher.bench_local(|| {
         let facts = Facts { product: black_box(&product), signals: black_box(&signals), previous };
         price(&facts, policy, now()).amount

@@ -93,9 +93,9 @@ async fn start(
 }
 
 async fn import(api: &HttpClient) -> Result<()> {
-    let mut rows = "product_id,currency,base_price,ceiling_price\n".to_owned();
+    let mut rows = "product_id,currency,base_price,floor_price,ceiling_price\n".to_owned();
     for number in 0..PRODUCTS {
-        rows.push_str(&format!("{},USD,100,200\n", product(number)));
+        rows.push_str(&format!("{},USD,100,1,200\n", product(number)));
     }
     let request = api.request(reqwest::Method::POST, "/api/v1/products/import");
     let reply = api.send(request.header("content-type", "text/csv").body(rows)).await?;

@@ -37,6 +37,8 @@ pub(crate) struct ExplanationQuery {
     quantity: Option<u32>,
     /// The sales channel.
     channel: Option<String>,
+    /// The group of shoppers that the seller puts the shopper in.
+    segment: Option<String>,
 }
 
 /// Why a product's price is what it is.
@@ -98,7 +100,11 @@ pub(crate) async fn explanation(
     query: Result<Query<ExplanationQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|rejection| {
-        ApiError::field("query", rejection.body_text(), "user_location, is_prime_member, quantity, channel")
+        ApiError::field(
+            "query",
+            rejection.body_text(),
+            "user_location, is_prime_member, quantity, channel, segment",
+        )
     })?;
     let shopper = query.check()?;
     let now = Utc::now();
@@ -166,6 +172,7 @@ impl ExplanationQuery {
             prime: self.is_prime_member.unwrap_or(false),
             quantity: self.quantity.unwrap_or(1),
             channel: self.channel.as_deref(),
+            segment: self.segment.as_deref(),
             location_factor: None,
         };
         let mut errors = Vec::new();

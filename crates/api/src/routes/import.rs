@@ -80,7 +80,7 @@ pub(crate) struct RowErrors {
 #[utoipa::path(post, path = "/api/v1/products/import", tag = "catalogue", summary = "Import products",
     params(ImportQuery),
     request_body(content = String, content_type = "text/csv",
-        description = "text/csv: a header line with product_id, currency, base_price and perhaps name, category, brand, unit_cost, floor_price, ceiling_price; other columns become attributes. application/x-ndjson: one product object a line."),
+        description = "text/csv: a header line with product_id, currency, base_price and perhaps name, category, brand, unit_cost, floor_price, ceiling_price, minimum_advertised_price; other columns become attributes. application/x-ndjson: one product object a line."),
     responses(
         (status = 200, description = "What was done; refused rows are listed with their lines", body = ImportAnswer),
         (status = 400, description = "No header, or the body ended early", body = Problem, content_type = "application/problem+json"),

@@ -102,6 +102,7 @@ enum Column {
     UnitCost,
     FloorPrice,
     CeilingPrice,
+    MinimumAdvertisedPrice,
     Attribute(String),
 }
 
@@ -248,6 +249,7 @@ fn column(name: &str) -> Column {
         "unit_cost" => Column::UnitCost,
         "floor_price" => Column::FloorPrice,
         "ceiling_price" => Column::CeilingPrice,
+        "minimum_advertised_price" => Column::MinimumAdvertisedPrice,
         other => Column::Attribute(other.to_owned()),
     }
 }
@@ -273,6 +275,7 @@ fn draft_of(columns: &[Column], fields: Vec<String>) -> Result<ProductDraft, Vec
             Column::UnitCost => draft.unit_cost = Some(WrittenNumber(field)),
             Column::FloorPrice => draft.floor_price = Some(WrittenNumber(field)),
             Column::CeilingPrice => draft.ceiling_price = Some(WrittenNumber(field)),
+            Column::MinimumAdvertisedPrice => draft.minimum_advertised_price = Some(WrittenNumber(field)),
             Column::Attribute(name) if field.is_empty() || name.is_empty() => {}
             Column::Attribute(name) => {
                 draft.attributes.insert(name.clone(), field);

@@ -25,7 +25,7 @@ use crate::state::AppState;
 /// Says where a price was found: `l1`, `l2` or `miss`.
 pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
-/// The longest location or channel, in bytes.
+/// The longest location, channel or segment, in bytes.
 const MAX_LABEL_BYTES: usize = 64;
 /// The largest quantity.
 const MAX_QUANTITY: u32 = 1_000_000;
@@ -52,6 +52,10 @@ pub(crate) struct PriceRequest<'a> {
     #[serde(borrow, default)]
     #[schema(max_length = 64)]
     channel: Option<Cow<'a, str>>,
+    /// The group of shoppers that the seller puts the shopper in.
+    #[serde(borrow, default)]
+    #[schema(max_length = 64)]
+    segment: Option<Cow<'a, str>>,
 }
 
 /// A price for one shopper. Amounts are JSON numbers with their exact decimal digits.
@@ -153,7 +157,7 @@ pub(crate) fn detail<'a>(
 }
 
 /// The fields of a price request, for error messages.
-const PRICE_FIELDS: &[Field] = &[PRODUCT_ID, USER_LOCATION, IS_PRIME_MEMBER, QUANTITY, CHANNEL];
+const PRICE_FIELDS: &[Field] = &[PRODUCT_ID, USER_LOCATION, IS_PRIME_MEMBER, QUANTITY, CHANNEL, SEGMENT];
 
 pub(crate) const PRODUCT_ID: Field = Field {
     name: "product_id",
@@ -185,6 +189,12 @@ pub(crate) const CHANNEL: Field = Field {
     allowed: "a text of 1 to 64 bytes",
     fits: |value| value.is_string(),
 };
+pub(crate) const SEGMENT: Field = Field {
+    name: "segment",
+    required: false,
+    allowed: "a text of 1 to 64 bytes",
+    fits: |value| value.is_string(),
+};
 
 impl PriceRequest<'_> {
     /// The shopper who asks, or everything that is wrong with the request.
@@ -196,6 +206,7 @@ impl PriceRequest<'_> {
             prime: self.is_prime_member.unwrap_or(false),
             quantity: self.quantity.unwrap_or(1),
             channel: self.channel.as_deref(),
+            segment: self.segment.as_deref(),
             location_factor: None,
         };
         check_shopper(&shopper, &mut errors);
@@ -223,6 +234,8 @@ pub(crate) fn check_shopper(shopper: &Shopper<'_>, errors: &mut Vec<Diagnostic>)
     check(&QUANTITY, (1..=MAX_QUANTITY).contains(&shopper.quantity), &|| shopper.quantity.to_string());
     let channel = shopper.channel.unwrap_or("-");
     check(&CHANNEL, label_fits(channel), &|| format!("\"{}\"", shorten(channel)));
+    let segment = shopper.segment.unwrap_or("-");
+    check(&SEGMENT, label_fits(segment), &|| format!("\"{}\"", shorten(segment)));
 }
 
 pub(crate) fn tier_name(tier: Tier) -> &'static str {

@@ -13,7 +13,7 @@ use pricing_core::domain::quote::Shopper;
 use serde::{Deserialize, Serialize};
 
 use super::price::{
-    CHANNEL, IS_PRIME_MEMBER, PriceDetail, USER_LOCATION, check_product_id, check_shopper, detail,
+    CHANNEL, IS_PRIME_MEMBER, PriceDetail, SEGMENT, USER_LOCATION, check_product_id, check_shopper, detail,
 };
 use crate::error::{ApiError, Problem};
 use crate::extract::{BoundedBody, Field, MAX_BATCH_BODY_BYTES, parse_json};
@@ -39,6 +39,10 @@ pub(crate) struct PricesRequest<'a> {
     #[serde(borrow, default)]
     #[schema(max_length = 64)]
     channel: Option<Cow<'a, str>>,
+    /// The group of shoppers that the seller puts the shopper in.
+    #[serde(borrow, default)]
+    #[schema(max_length = 64)]
+    segment: Option<Cow<'a, str>>,
     /// What is asked for, 1 to 1,000.
     #[serde(borrow)]
     #[schema(min_items = 1, max_items = 1000)]
@@ -82,6 +86,7 @@ const PRICES_FIELDS: &[Field] = &[
     USER_LOCATION,
     IS_PRIME_MEMBER,
     CHANNEL,
+    SEGMENT,
     Field {
         name: "items",
         required: true,
@@ -140,6 +145,7 @@ impl PricesRequest<'_> {
             prime: self.is_prime_member.unwrap_or(false),
             quantity: 1,
             channel: self.channel.as_deref(),
+            segment: self.segment.as_deref(),
             location_factor: None,
         };
         check_shopper(&shopper, &mut errors);

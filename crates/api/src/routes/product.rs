@@ -43,6 +43,8 @@ pub(crate) struct ProductSchema {
     unit_cost: Option<f64>,
     floor_price: Option<f64>,
     ceiling_price: Option<f64>,
+    /// What its maker allows it to be advertised for; no price is lower.
+    minimum_advertised_price: Option<f64>,
     /// Up to 32 more facts.
     attributes: std::collections::BTreeMap<String, String>,
 }

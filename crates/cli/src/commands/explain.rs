@@ -35,6 +35,9 @@ pub(crate) struct Arguments {
     /// The sales channel
     #[arg(long, requires = "location")]
     channel: Option<String>,
+    /// The group of shoppers that the seller puts the shopper in
+    #[arg(long)]
+    segment: Option<String>,
     /// Print the API's answer as it is
     #[arg(long)]
     json: bool,
@@ -116,6 +119,7 @@ fn shopper(arguments: &Arguments) -> Vec<(&'static str, String)> {
         vec![("user_location", location.clone()), ("is_prime_member", arguments.prime.to_string())];
     query.extend(arguments.quantity.map(|units| ("quantity", units.to_string())));
     query.extend(arguments.channel.clone().map(|channel| ("channel", channel)));
+    query.extend(arguments.segment.clone().map(|segment| ("segment", segment)));
     query
 }
 
@@ -206,6 +210,11 @@ fn guardrail(name: &str) -> &str {
         "max_step" => "largest move per step",
         "max_daily_move" => "largest move per day",
         "ceiling_price" => "ceiling price",
+        "ceiling_of_base" => "ceiling over the base price",
+        "floor_of_base" => "floor under the base price",
+        "minimum_advertised_price" => "minimum advertised price",
+        "min_time_between_changes" => "pause between changes",
+        "competitor_loop" => "loop with competitors",
         "unit_cost" => "never below cost",
         "min_margin" => "minimum margin",
         "floor_price" => "floor price",

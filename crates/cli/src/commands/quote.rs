@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// The sales channel
     #[arg(long)]
     channel: Option<String>,
+    /// The group of shoppers that the seller puts the shopper in
+    #[arg(long)]
+    segment: Option<String>,
     /// Print the API's answer as it is
     #[arg(long)]
     json: bool,
@@ -48,6 +51,8 @@ struct PriceRequest<'a> {
     quantity: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segment: Option<&'a str>,
 }
 
 /// The answer; amounts keep the digits they have on the wire.
@@ -73,6 +78,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         is_prime_member: arguments.prime,
         quantity: arguments.quantity,
         channel: arguments.channel.as_deref(),
+        segment: arguments.segment.as_deref(),
     });
     let answer = client.send(request).await?;
     if arguments.json {
@@ -124,6 +130,9 @@ fn explain_command(arguments: &Arguments) -> String {
     if let Some(channel) = &arguments.channel {
         let _ = write!(command, " --channel {channel}");
     }
+    if let Some(segment) = &arguments.segment {
+        let _ = write!(command, " --segment {segment}");
+    }
     command
 }
 
@@ -143,6 +152,7 @@ mod tests {
             prime: true,
             quantity: 3,
             channel: Some("app".to_owned()),
+            segment: Some("vip".to_owned()),
             json: false,
             api: ApiAddress { url: reqwest::Url::parse("http://127.0.0.1:8000")? },
         };
@@ -152,7 +162,7 @@ mod tests {
           discount      5%
           policy        version 1, price revision 12
           answered from cache (l1)
-        why: pricing explain P-1 --location NY --prime --quantity 3 --channel app
+        why: pricing explain P-1 --location NY --prime --quantity 3 --channel app --segment vip
         ");
         Ok(())
     }

@@ -14,6 +14,7 @@ use sqlx::types::Json;
 
 use super::error::CatalogueError;
 use super::stored::{PriceChange, StoredFacts, StoredPrice};
+use crate::domain::guardrail::Streak;
 use crate::domain::money::Currency;
 use crate::domain::price::PriceEntry;
 use crate::domain::product::{Product, ProductId};
@@ -90,6 +91,7 @@ pub(super) struct ProductRecord {
     unit_cost: Option<String>,
     floor_price: Option<String>,
     ceiling_price: Option<String>,
+    minimum_advertised_price: Option<String>,
     attributes: Json<BTreeMap<String, String>>,
 }
 
@@ -107,6 +109,10 @@ impl TryFrom<ProductRecord> for Product {
             unit_cost: optional_decimal("unit_cost", record.unit_cost.as_deref())?,
             floor_price: optional_decimal("floor_price", record.floor_price.as_deref())?,
             ceiling_price: optional_decimal("ceiling_price", record.ceiling_price.as_deref())?,
+            minimum_advertised_price: optional_decimal(
+                "minimum_advertised_price",
+                record.minimum_advertised_price.as_deref(),
+            )?,
             attributes: record.attributes.0,
         })
     }
@@ -120,6 +126,7 @@ pub(super) struct SignalRecord {
     kind: String,
     source: String,
     value: String,
+    in_stock: Option<bool>,
     observed_at: DateTime<Utc>,
 }
 
@@ -139,6 +146,7 @@ impl TryFrom<SignalRecord> for Signal {
             kind: kind.ok_or_else(|| CatalogueError::corrupt("kind of signal", record.kind))?,
             source: record.source,
             value: decimal("value of a signal", &record.value)?,
+            in_stock: record.in_stock,
             observed_at: record.observed_at,
         })
     }
@@ -159,6 +167,9 @@ pub(super) struct PriceRecord {
     valid_until: Option<DateTime<Utc>>,
     opening_price: String,
     opened_on: NaiveDate,
+    changed_at: Option<DateTime<Utc>>,
+    streak_moves: Option<i32>,
+    streak_since: Option<DateTime<Utc>>,
 }
 
 impl TryFrom<PriceRecord> for StoredPrice {
@@ -180,6 +191,11 @@ impl TryFrom<PriceRecord> for StoredPrice {
             },
             opening_price: decimal("opening_price", &record.opening_price)?,
             opened_on: record.opened_on,
+            changed_at: record.changed_at,
+            streak: record
+                .streak_moves
+                .zip(record.streak_since)
+                .map(|(moves, since)| Streak { moves, since }),
         })
     }
 }

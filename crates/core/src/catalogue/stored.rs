@@ -3,6 +3,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 
+use crate::domain::guardrail::Streak;
 use crate::domain::money::Currency;
 use crate::domain::price::PriceEntry;
 use crate::domain::product::{Product, ProductId};
@@ -20,6 +21,10 @@ pub struct StoredPrice {
     pub opening_price: Decimal,
     /// The day (UTC) that `opening_price` belongs to.
     pub opened_on: NaiveDate,
+    /// When the list price became what it is, if that is known.
+    pub changed_at: Option<DateTime<Utc>>,
+    /// How the last changes came about, if because of competitors.
+    pub streak: Option<Streak>,
 }
 
 /// Everything the next price of a product depends on, besides the policy and the instant.
@@ -42,6 +47,10 @@ pub struct PriceWrite {
     pub opening_price: Decimal,
     /// See [`StoredPrice::opened_on`].
     pub opened_on: NaiveDate,
+    /// See [`StoredPrice::changed_at`].
+    pub changed_at: Option<DateTime<Utc>>,
+    /// See [`StoredPrice::streak`].
+    pub streak: Option<Streak>,
     /// Why the price is what it is, as JSON; kept byte for byte.
     pub explanation: String,
     /// The list price until now. The history gets a row only if the new one differs.

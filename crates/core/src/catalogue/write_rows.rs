@@ -131,6 +131,7 @@ struct ProductRow<'a> {
     unit_cost: Option<Decimal>,
     floor_price: Option<Decimal>,
     ceiling_price: Option<Decimal>,
+    minimum_advertised_price: Option<Decimal>,
     attributes: &'a BTreeMap<String, String>,
 }
 
@@ -146,6 +147,7 @@ impl<'a> ProductRow<'a> {
             unit_cost: product.unit_cost,
             floor_price: product.floor_price,
             ceiling_price: product.ceiling_price,
+            minimum_advertised_price: product.minimum_advertised_price,
             attributes: &product.attributes,
         }
     }
@@ -158,6 +160,7 @@ struct SignalRow<'a> {
     kind: &'static str,
     source: &'a str,
     value: Decimal,
+    in_stock: Option<bool>,
     #[serde(serialize_with = "as_instant")]
     observed_at: DateTime<Utc>,
 }
@@ -171,6 +174,7 @@ impl<'a> SignalRow<'a> {
             kind: signal.kind.name(),
             source: &signal.source,
             value: signal.value,
+            in_stock: signal.in_stock,
             observed_at: signal.observed_at,
         }
     }
@@ -198,6 +202,11 @@ pub(super) struct PriceRow<'a> {
     pub(super) valid_until: Option<DateTime<Utc>>,
     pub(super) opening_price: Decimal,
     pub(super) opened_on: NaiveDate,
+    #[serde(serialize_with = "as_optional_instant")]
+    pub(super) changed_at: Option<DateTime<Utc>>,
+    pub(super) streak_moves: Option<i32>,
+    #[serde(serialize_with = "as_optional_instant")]
+    pub(super) streak_since: Option<DateTime<Utc>>,
     #[serde(serialize_with = "as_instant")]
     pub(super) priced_at: DateTime<Utc>,
     pub(super) explanation: &'a str,
@@ -219,6 +228,9 @@ impl<'a> PriceRow<'a> {
             valid_until: entry.valid_until,
             opening_price: write.opening_price,
             opened_on: write.opened_on,
+            changed_at: write.changed_at,
+            streak_moves: write.streak.map(|streak| streak.moves),
+            streak_since: write.streak.map(|streak| streak.since),
             priced_at: write.priced_at,
             explanation: &write.explanation,
         }

@@ -14,17 +14,29 @@ pub struct Diagnostic {
     /// What is allowed instead, where one sentence can say it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed: Option<String>,
+    /// Where the field stands, if what was written is a document.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+}
+
+/// A place in a document; both count from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The line.
+    pub line: u32,
+    /// The character in the line.
+    pub column: u32,
 }
 
 impl Diagnostic {
     /// A diagnostic that says what is wrong and what is allowed.
     pub fn new(field: impl Into<String>, problem: impl Into<String>, allowed: impl Into<String>) -> Self {
-        Self { field: field.into(), problem: problem.into(), allowed: Some(allowed.into()) }
+        Self { field: field.into(), problem: problem.into(), allowed: Some(allowed.into()), place: None }
     }
 
     /// A diagnostic whose problem already says what would be right.
     pub fn bare(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { field: field.into(), problem: problem.into(), allowed: None }
+        Self { field: field.into(), problem: problem.into(), allowed: None, place: None }
     }
 }
 

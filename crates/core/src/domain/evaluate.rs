@@ -34,7 +34,8 @@ type Stack<'a> = SmallVec<[Value<'a>; 8]>;
 
 impl Expression {
     /// The expression's value, with each variable's value taken from `value_of`.
-    pub fn evaluate<'a>(&'a self, value_of: &dyn Fn(Variable) -> Value<'a>) -> Result<Value<'a>> {
+    #[inline]
+    pub fn evaluate<'a>(&'a self, value_of: impl Fn(Variable) -> Value<'a>) -> Result<Value<'a>> {
         if let [Instruction::Load(variable)] = &*self.instructions {
             return Ok(value_of(*variable));
         }
@@ -49,7 +50,7 @@ impl Expression {
                 }
                 continue;
             }
-            let value = step(instruction, &mut stack, value_of)?;
+            let value = step(instruction, &mut stack, &value_of)?;
             stack.extend(value);
         }
         pop(&mut stack)
@@ -60,7 +61,7 @@ impl Expression {
 fn step<'a>(
     instruction: &'a Instruction,
     stack: &mut Stack<'a>,
-    value_of: &dyn Fn(Variable) -> Value<'a>,
+    value_of: &impl Fn(Variable) -> Value<'a>,
 ) -> Result<Option<Value<'a>>> {
     let value = match instruction {
         Instruction::PushNull => Value::Null,

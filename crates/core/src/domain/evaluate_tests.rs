@@ -20,7 +20,7 @@ fn facts<'a>(variable: Variable) -> Value<'a> {
 
 fn evaluated(source: &str) -> String {
     let expression = Expression::compile(source, Scope::Market).expect(source);
-    match expression.evaluate(&facts) {
+    match expression.evaluate(facts) {
         Ok(value) => value.to_string(),
         Err(error) => format!("error: {error}"),
     }
@@ -124,7 +124,7 @@ fn the_deepest_source_that_is_allowed_does_no_harm() {
     ];
     for source in sources {
         if let Ok(expression) = Expression::compile(&source, Scope::Market) {
-            let _ = expression.evaluate(&facts);
+            let _ = expression.evaluate(facts);
         }
     }
 }
@@ -193,7 +193,7 @@ proptest::proptest! {
             Ok(expression) => expression,
             Err(_) => return Ok(()),
         };
-        let ours = expression.evaluate(&facts).ok().map(|value| value.to_string());
+        let ours = expression.evaluate(facts).ok().map(|value| value.to_string());
         let theirs = by_zen(&source);
         // The one intended difference: texts are not joined here, they are no prices.
         let joins_texts = ours.is_none() && theirs.is_some() && source.contains('+') && source.contains('\'');
@@ -203,7 +203,7 @@ proptest::proptest! {
     #[test]
     fn any_text_is_compiled_or_refused(source in "[a-z0-9.()\\[\\]+*/<>=' ,?:!-]{0,80}") {
         if let Ok(expression) = Expression::compile(&source, Scope::Market) {
-            let _ = expression.evaluate(&facts);
+            let _ = expression.evaluate(facts);
         }
     }
 }

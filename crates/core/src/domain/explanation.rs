@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use smallvec::SmallVec;
 
 use super::guardrail::GuardrailName;
-use super::money::as_json_number;
+use super::money::{as_json_number, as_optional_json_number};
 use super::price::{Facts, Previous};
 use super::product::Product;
 use super::rounding::RoundingMode;
@@ -63,6 +63,16 @@ pub enum Step<'a> {
         #[serde(serialize_with = "as_json_number")]
         before: Decimal,
         /// The price after; the same if it did not apply.
+        #[serde(serialize_with = "as_json_number")]
+        after: Decimal,
+    },
+    /// Several rules with the same priority would apply where one may, or give the shopper the same price.
+    Tie {
+        /// The rule that was taken: the first one in the policy.
+        chosen: &'a str,
+        /// The others.
+        others: Vec<&'a str>,
+        /// The price.
         #[serde(serialize_with = "as_json_number")]
         after: Decimal,
     },
@@ -123,9 +133,12 @@ pub struct RuleSeen<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when: Option<&'a str>,
     /// What it does, in words.
-    pub action: String,
+    pub action: &'a str,
     /// What it read.
     pub inputs: Inputs<'a>,
+    /// What competitor's price it went by, if it goes by one and one counts.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_optional_json_number")]
+    pub reference: Option<Decimal>,
 }
 
 /// Variables with the values they had; a map on the wire.

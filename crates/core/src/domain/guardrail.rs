@@ -1,20 +1,50 @@
 //! Guardrails: what no price may do. They come last and are checked again after rounding.
 
-use rust_decimal::Decimal;
-use serde::Serialize;
+use std::cmp::Ordering;
 
-use super::price::Facts;
+use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+use super::price::{Facts, Previous};
 use super::rounding::Limits;
 
-/// The guardrails of a policy, as fractions; those of a product are its floor, ceiling and cost.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The guardrails of a policy, as fractions; those of a product are its floor, ceiling, cost and advertised price.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guardrails {
     /// The least part of a price that is margin over the unit cost.
     pub min_margin: Option<Decimal>,
+    /// The least part of the base price that a price is.
+    pub floor_of_base: Option<Decimal>,
+    /// The largest part of the base price that a price is.
+    pub ceiling_of_base: Option<Decimal>,
     /// The largest change from the price in effect.
     pub max_step: Option<Decimal>,
     /// The largest change from the first price of the day (UTC).
     pub max_daily_move: Option<Decimal>,
+    /// How long a price stays before the market may change it again.
+    pub min_time_between_changes: Option<TimeDelta>,
+    /// When following competitors counts as chasing one's own tail.
+    pub competitor_loop: CompetitorLoop,
+}
+
+/// So many changes in one direction, all of them because of competitors, within such a time: then somebody follows us
+/// as we follow them, and the price stays for the rest of that time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompetitorLoop {
+    /// How many changes.
+    pub moves: u32,
+    /// From the first one on.
+    pub within: TimeDelta,
+}
+
+/// Changes in one direction, one after another, all of them because of competitors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streak {
+    /// How many; below zero if downwards.
+    pub moves: i32,
+    /// When the first one was.
+    pub since: DateTime<Utc>,
 }
 
 /// Which guardrail.
@@ -25,12 +55,22 @@ pub enum GuardrailName {
     MaxStep,
     /// [`Guardrails::max_daily_move`].
     MaxDailyMove,
+    /// [`Guardrails::min_time_between_changes`].
+    MinTimeBetweenChanges,
+    /// [`Guardrails::competitor_loop`].
+    CompetitorLoop,
     /// The product's `ceiling_price`.
     CeilingPrice,
+    /// [`Guardrails::ceiling_of_base`].
+    CeilingOfBase,
     /// The unit cost, where neither a floor nor a margin is set: nothing is sold at a loss by accident.
     UnitCost,
     /// [`Guardrails::min_margin`].
     MinMargin,
+    /// [`Guardrails::floor_of_base`].
+    FloorOfBase,
+    /// The product's `minimum_advertised_price`.
+    MinimumAdvertisedPrice,
     /// The product's `floor_price`.
     FloorPrice,
     /// For a quote: the lowest price that the guardrails of the list price allow.
@@ -46,6 +86,8 @@ pub struct AppliedGuardrail {
     pub name: GuardrailName,
     /// Where it keeps the price.
     pub limits: Limits,
+    /// From when on it would let a price that it stops go on; absent if not by time alone.
+    pub until: Option<DateTime<Utc>>,
 }
 
 /// All guardrails for one product, in the order in which they are applied: the limits on moves give way to the
@@ -58,20 +100,103 @@ pub struct ProductGuardrails {
     pub bounds: Vec<AppliedGuardrail>,
 }
 
-impl Guardrails {
-    /// The guardrails for the product of these facts.
-    pub fn of_product(&self, facts: &Facts<'_>) -> ProductGuardrails {
-        let mut moves = Vec::new();
-        if let Some(previous) = facts.previous {
-            moves.extend(
-                self.max_step.and_then(|most| within(GuardrailName::MaxStep, previous.list_price, most)),
-            );
-            moves.extend(
-                self.max_daily_move
-                    .and_then(|most| within(GuardrailName::MaxDailyMove, previous.opening_price, most)),
-            );
+impl Default for Guardrails {
+    fn default() -> Self {
+        Self {
+            min_margin: None,
+            floor_of_base: None,
+            ceiling_of_base: None,
+            max_step: None,
+            max_daily_move: None,
+            min_time_between_changes: None,
+            competitor_loop: CompetitorLoop { moves: 8, within: TimeDelta::hours(24) },
         }
-        ProductGuardrails { moves, bounds: self.bounds(facts) }
+    }
+}
+
+impl Guardrails {
+    /// The guardrails for the product of these facts, whose price would become `proposed`.
+    pub fn of_product(
+        &self,
+        facts: &Facts<'_>,
+        proposed: Decimal,
+        follows_competitors: bool,
+        now: DateTime<Utc>,
+    ) -> ProductGuardrails {
+        let moves = facts.previous.map(|previous| self.moves(&previous, proposed, follows_competitors, now));
+        ProductGuardrails { moves: moves.unwrap_or_default(), bounds: self.bounds(facts) }
+    }
+
+    /// Whether something keeps the product's price from following others down to nothing.
+    pub fn has_floor(&self, facts: &Facts<'_>) -> bool {
+        facts.product.floor_price.is_some()
+            || facts.product.minimum_advertised_price.is_some()
+            || self.floor_of_base.is_some()
+            || facts.unit_cost().is_some()
+    }
+
+    /// The streak after a price became `price`.
+    pub fn streak_after(
+        &self,
+        previous: &Previous,
+        price: Decimal,
+        follows_competitors: bool,
+        now: DateTime<Utc>,
+    ) -> Option<Streak> {
+        let direction = match price.cmp(&previous.list_price) {
+            Ordering::Equal => return previous.streak,
+            _ if !follows_competitors => return None,
+            Ordering::Greater => 1,
+            Ordering::Less => -1,
+        };
+        match previous.streak.filter(|streak| self.is_going_on(streak, direction, now)) {
+            Some(streak) => {
+                Some(Streak { moves: streak.moves.saturating_add(direction), since: streak.since })
+            }
+            None => Some(Streak { moves: direction, since: now }),
+        }
+    }
+
+    fn is_going_on(&self, streak: &Streak, direction: i32, now: DateTime<Utc>) -> bool {
+        let end = streak.since.checked_add_signed(self.competitor_loop.within);
+        streak.moves.signum() == direction && end.is_some_and(|end| now < end)
+    }
+
+    fn moves(
+        &self,
+        previous: &Previous,
+        proposed: Decimal,
+        follows_competitors: bool,
+        now: DateTime<Utc>,
+    ) -> Vec<AppliedGuardrail> {
+        let price = previous.list_price;
+        let pause = self.min_time_between_changes;
+        let hold = |name, until| {
+            let limits = Limits { lowest: Some(price), highest: Some(price) };
+            AppliedGuardrail { name, limits, until: Some(until) }
+        };
+        let direction = if proposed > price { 1 } else { -1 };
+        let chased = previous.streak.filter(|streak| {
+            follows_competitors
+                && streak.moves.unsigned_abs() >= self.competitor_loop.moves
+                && self.is_going_on(streak, direction, now)
+        });
+        let chased = chased.and_then(|streak| streak.since.checked_add_signed(self.competitor_loop.within));
+        let paused = pause.zip(previous.changed_at);
+        let paused = paused.and_then(|(pause, changed_at)| changed_at.checked_add_signed(pause));
+        let next_step = pause.and_then(|pause| now.checked_add_signed(pause));
+        let step = self.max_step.and_then(|most| within(GuardrailName::MaxStep, price, most, next_step));
+        let daily = self.max_daily_move;
+        let daily = daily.and_then(|most| {
+            within(GuardrailName::MaxDailyMove, previous.opening_price, most, next_day(now))
+        });
+        let holds = [
+            chased.map(|until| hold(GuardrailName::CompetitorLoop, until)),
+            paused
+                .filter(|until| now < *until)
+                .map(|until| hold(GuardrailName::MinTimeBetweenChanges, until)),
+        ];
+        holds.into_iter().chain([step, daily]).flatten().collect()
     }
 
     fn bounds(&self, facts: &Facts<'_>) -> Vec<AppliedGuardrail> {
@@ -81,21 +206,31 @@ impl Guardrails {
             .min_margin
             .zip(unit_cost)
             .and_then(|(margin, cost)| cost.checked_div(Decimal::ONE.checked_sub(margin)?));
-        let cost_floor = unit_cost.filter(|_| product.floor_price.is_none() && margin_floor.is_none());
-        let ceiling = product.ceiling_price.map(|highest| AppliedGuardrail {
-            name: GuardrailName::CeilingPrice,
-            limits: Limits { lowest: None, highest: Some(highest) },
-        });
+        let of_base = |part: Option<Decimal>| product.base_price.checked_mul(part?);
+        let floor_of_base = of_base(self.floor_of_base);
+        let has_other_floor = product.floor_price.or(margin_floor).or(floor_of_base).is_some();
+        let cost_floor = unit_cost.filter(|_| !has_other_floor);
+        let guardrail = |name, lowest, highest| AppliedGuardrail {
+            name,
+            limits: Limits { lowest, highest },
+            until: None,
+        };
+        let ceilings = [
+            (GuardrailName::CeilingPrice, product.ceiling_price),
+            (GuardrailName::CeilingOfBase, of_base(self.ceiling_of_base)),
+        ];
         let floors = [
             (GuardrailName::UnitCost, cost_floor),
             (GuardrailName::MinMargin, margin_floor),
+            (GuardrailName::FloorOfBase, floor_of_base),
+            (GuardrailName::MinimumAdvertisedPrice, product.minimum_advertised_price),
             (GuardrailName::FloorPrice, product.floor_price),
         ];
-        let floors = floors.into_iter().filter_map(|(name, lowest)| {
-            let limits = Limits { lowest: Some(lowest?), highest: None };
-            Some(AppliedGuardrail { name, limits })
-        });
-        ceiling.into_iter().chain(floors).collect()
+        let ceilings =
+            ceilings.into_iter().filter_map(|(name, highest)| Some(guardrail(name, None, Some(highest?))));
+        let floors =
+            floors.into_iter().filter_map(|(name, lowest)| Some(guardrail(name, Some(lowest?), None)));
+        ceilings.chain(floors).collect()
     }
 }
 
@@ -117,13 +252,24 @@ impl ProductGuardrails {
     }
 }
 
-fn within(name: GuardrailName, reference: Decimal, most: Decimal) -> Option<AppliedGuardrail> {
+fn within(
+    name: GuardrailName,
+    reference: Decimal,
+    most: Decimal,
+    until: Option<DateTime<Utc>>,
+) -> Option<AppliedGuardrail> {
     let distance = reference.checked_mul(most)?;
     let limits = Limits {
         lowest: Some(reference.checked_sub(distance)?),
         highest: Some(reference.checked_add(distance)?),
     };
-    Some(AppliedGuardrail { name, limits })
+    Some(AppliedGuardrail { name, limits, until })
+}
+
+/// Midnight UTC after `now`, when a move held back by the daily limit may go on.
+fn next_day(now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let tomorrow = now.date_naive().checked_add_days(Days::new(1))?;
+    Some(tomorrow.and_time(NaiveTime::MIN).and_utc())
 }
 
 fn intersection(guardrails: &[AppliedGuardrail]) -> Limits {

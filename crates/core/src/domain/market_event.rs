@@ -125,6 +125,7 @@ impl Change {
                 SignalKind::DemandIndex => "pricing.demand_index.v1",
                 SignalKind::StockLevel => "pricing.stock_level.v1",
                 SignalKind::UnitCost => "pricing.unit_cost.v1",
+                SignalKind::UnitsSold => "pricing.sales.v1",
                 SignalKind::LocationFactor => "pricing.location_factor.v1",
             },
             Self::CatalogueChanged { .. } => "pricing.catalogue_changed.v1",
@@ -154,8 +155,8 @@ impl Change {
 }
 
 const TYPES: &str = "pricing.competitor_price.v1, pricing.demand_index.v1, pricing.stock_level.v1, \
-    pricing.unit_cost.v1, pricing.location_factor.v1, pricing.catalogue_changed.v1, pricing.policy_published.v1 or \
-    pricing.recalculation_requested.v1";
+    pricing.unit_cost.v1, pricing.sales.v1, pricing.location_factor.v1, pricing.catalogue_changed.v1, \
+    pricing.policy_published.v1 or pricing.recalculation_requested.v1";
 
 #[derive(Serialize)]
 struct WrittenEvent<'a> {
@@ -181,6 +182,10 @@ struct WrittenData<'a> {
     competitor: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     price: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_stock: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    units_sold: Option<Number>,
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<Number>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -212,10 +217,12 @@ impl<'a> WrittenData<'a> {
             SignalKind::CompetitorPrice => {
                 data.competitor = Some(&signal.source);
                 data.price = value;
+                data.in_stock = signal.in_stock;
             }
             SignalKind::DemandIndex => data.index = value,
             SignalKind::StockLevel => data.level = value,
             SignalKind::UnitCost => data.cost = value,
+            SignalKind::UnitsSold => data.units_sold = value,
             SignalKind::LocationFactor => data.factor = value,
         }
         data
@@ -246,6 +253,8 @@ struct DataDraft {
     location: Option<String>,
     competitor: Option<String>,
     price: Option<WrittenNumber>,
+    in_stock: Option<bool>,
+    units_sold: Option<WrittenNumber>,
     index: Option<WrittenNumber>,
     level: Option<WrittenNumber>,
     cost: Option<WrittenNumber>,
@@ -353,6 +362,10 @@ impl Check {
                 let value = self.value("data.cost", rest.cost.take(), Least::AboveZero, MOST);
                 signal(self.product(&mut rest), SignalKind::UnitCost, value, time)
             }
+            "pricing.sales.v1" => {
+                let value = self.value("data.units_sold", rest.units_sold.take(), Least::Zero, MOST);
+                signal(self.product(&mut rest), SignalKind::UnitsSold, value, time)
+            }
             "pricing.location_factor.v1" => {
                 let value =
                     self.value("data.factor", rest.factor.take(), Least::AboveZero, Decimal::ONE_HUNDRED);
@@ -389,8 +402,9 @@ impl Check {
         let subject = self.product(data);
         let competitor = self.text("data.competitor", data.competitor.take(), MAX_LABEL_CHARS);
         let kind = SignalKind::CompetitorPrice;
+        let in_stock = data.in_stock.take();
         let (subject, value, source) = (subject?, value?, competitor?);
-        Some(Change::Signal(Signal { subject, kind, source, value, observed_at: time }))
+        Some(Change::Signal(Signal { subject, kind, source, value, in_stock, observed_at: time }))
     }
 
     fn scope(&mut self, data: &mut DataDraft) -> Option<Scope> {
@@ -493,6 +507,8 @@ impl Check {
             ("location", data.location.is_some()),
             ("competitor", data.competitor.is_some()),
             ("price", data.price.is_some()),
+            ("in_stock", data.in_stock.is_some()),
+            ("units_sold", data.units_sold.is_some()),
             ("index", data.index.is_some()),
             ("level", data.level.is_some()),
             ("cost", data.cost.is_some()),
@@ -524,7 +540,8 @@ fn signal(
     time: DateTime<Utc>,
 ) -> Option<Change> {
     let (subject, value) = (subject?, value?);
-    Some(Change::Signal(Signal { subject, kind, source: String::new(), value, observed_at: time }))
+    let source = String::new();
+    Some(Change::Signal(Signal { subject, kind, source, value, in_stock: None, observed_at: time }))
 }
 
 #[cfg(test)]

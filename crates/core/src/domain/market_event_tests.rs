@@ -172,7 +172,7 @@ proptest! {
     ) {
         let time = DateTime::from_timestamp(seconds, micros * 1_000).unwrap();
         let competitor = if kind == SignalKind::CompetitorPrice { "a \"shop\"".to_owned() } else { String::new() };
-        let signal = Signal { subject, kind, source: competitor, value: Decimal::new(units, 6).normalize(), observed_at: time };
+        let signal = Signal { subject, kind, source: competitor, in_stock: None, value: Decimal::new(units, 6).normalize(), observed_at: time };
         let event = MarketEvent { id: EventId { source, id }, time, change: Change::Signal(signal) };
         let draft = EventDraft::read(event.to_json().as_bytes()).unwrap();
         prop_assert_eq!(draft.check(received_at()).unwrap(), event);

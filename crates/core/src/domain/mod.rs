@@ -12,19 +12,28 @@
 //! Where next: [`price`] for the list price, [`policy`] for the document a pricing team writes, [`expression`]
 //! for what a rule may say. Who calls this: `reprice` (writes) and the API's price route (reads).
 
+pub mod action;
+pub mod apply;
 pub mod diagnostic;
 mod evaluate;
 pub mod explanation;
 pub mod expression;
 pub mod guardrail;
+pub mod ladder;
 pub mod market_event;
 pub mod money;
 pub mod policy;
+mod policy_places;
 pub mod price;
 pub mod product;
 pub mod quote;
 pub mod recalculation;
+pub mod reference;
 pub mod rounding;
 pub mod rule;
+pub mod selector;
 pub mod signal;
+pub mod surge;
 pub mod variable;
+pub mod view;
+pub mod window;

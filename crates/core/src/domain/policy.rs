@@ -6,20 +6,28 @@ use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
-use super::diagnostic::{Diagnostic, shorten};
-use super::guardrail::Guardrails;
+use super::apply::Apply;
+use super::diagnostic::{Diagnostic, Place, shorten};
+use super::guardrail::{CompetitorLoop, Guardrails};
 use super::money::parse_amount;
+use super::policy_places::Places;
 use super::rounding::{Rounding, RoundingMode};
-use super::rule::{MAX_POLICY_SCALE, MAX_RULE_NAME_CHARS, Rule, RuleDraft, Scalar, fraction};
+use super::rule::{
+    MAX_POLICY_SCALE, MAX_RULE_NAME_CHARS, Rule, RuleDraft, Scalar, duration, fraction, parse_percent,
+};
 use super::variable::Scope;
+use super::view::View;
 
 /// The largest policy document, in bytes.
 pub const MAX_POLICY_BYTES: usize = 256 * 1024;
+/// Endings, and price points, of a policy.
+const MAX_PRICE_POINTS: usize = 500;
 /// Market rules a policy may have, and offer rules.
 pub const MAX_RULES: usize = 100;
 
 /// The policy every installation starts with.
-pub const DEFAULT_POLICY: &str = include_str!("default_policy.yaml");
+pub const DEFAULT_POLICY: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/policies/default.yaml"));
 
 /// A policy as written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -27,6 +35,8 @@ pub const DEFAULT_POLICY: &str = include_str!("default_policy.yaml");
 pub struct PolicyDraft {
     /// What people call it.
     pub name: String,
+    /// Which of the rules that apply make the price.
+    pub apply: ApplyDraft,
     /// Applied in order to the base price when facts change; they make the list price.
     pub market: Vec<RuleDraft>,
     /// Applied in order to the list price, for one shopper.
@@ -37,7 +47,17 @@ pub struct PolicyDraft {
     pub rounding: RoundingDraft,
 }
 
-/// `guardrails` as written; each is a percentage.
+/// `apply` as written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApplyDraft {
+    /// Of the market rules.
+    pub market: Apply,
+    /// Of the offer rules.
+    pub offer: Apply,
+}
+
+/// `guardrails` as written; each is a percentage unless something else is said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GuardrailsDraft {
@@ -45,8 +65,26 @@ pub struct GuardrailsDraft {
     pub min_margin: Option<Scalar>,
     /// See [`Guardrails::max_step`].
     pub max_step: Option<Scalar>,
+    /// See [`Guardrails::floor_of_base`].
+    pub floor_of_base: Option<Scalar>,
+    /// See [`Guardrails::ceiling_of_base`].
+    pub ceiling_of_base: Option<Scalar>,
     /// See [`Guardrails::max_daily_move`].
     pub max_daily_move: Option<Scalar>,
+    /// See [`Guardrails::min_time_between_changes`]; a duration.
+    pub min_time_between_changes: Option<Scalar>,
+    /// See [`Guardrails::competitor_loop`].
+    pub competitor_loop: Option<CompetitorLoopDraft>,
+}
+
+/// `competitor_loop` as written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompetitorLoopDraft {
+    /// See [`CompetitorLoop::moves`].
+    pub moves: Scalar,
+    /// See [`CompetitorLoop::within`]; a duration.
+    pub within: Scalar,
 }
 
 /// `rounding` as written.
@@ -57,8 +95,12 @@ pub struct RoundingDraft {
     pub mode: Option<RoundingMode>,
     /// See [`Rounding::increment`].
     pub increment: Option<Scalar>,
-    /// See [`Rounding::ending`].
+    /// One of [`Rounding::endings`].
     pub ending: Option<Scalar>,
+    /// See [`Rounding::endings`].
+    pub endings: Vec<Scalar>,
+    /// See [`Rounding::price_points`].
+    pub price_points: Vec<Scalar>,
 }
 
 /// A checked policy. It never changes; a new text is a new version.
@@ -68,7 +110,11 @@ pub struct PricingPolicy {
     pub version: i64,
     /// See [`PolicyDraft::name`].
     pub name: String,
-    /// See [`PolicyDraft::market`].
+    /// Which of the market rules that apply make the list price.
+    pub market_apply: Apply,
+    /// Which of the offer rules that apply make a shopper's price.
+    pub offer_apply: Apply,
+    /// See [`PolicyDraft::market`]; those with the largest priority first.
     pub market: Vec<Rule>,
     /// See [`PolicyDraft::offer`].
     pub offer: Vec<Rule>,
@@ -89,7 +135,13 @@ impl PolicyDraft {
                 format!("at most {MAX_POLICY_BYTES} bytes"),
             )]);
         }
-        serde_saphyr::from_str(document).map_err(|error| vec![Diagnostic::bare("policy", error.to_string())])
+        serde_saphyr::from_str(document).map_err(|error| {
+            let mut problem = Diagnostic::bare("policy", error.to_string());
+            problem.place = error
+                .location()
+                .map(|place| Place { line: saturated(place.line()), column: saturated(place.column()) });
+            vec![problem]
+        })
     }
 
     /// The policy of this version, or everything that is wrong with the draft.
@@ -99,6 +151,10 @@ impl PolicyDraft {
             let allowed = format!("1 to {MAX_RULE_NAME_CHARS} characters");
             problems.push(Diagnostic::new("name", "is missing or too long", allowed));
         }
+        if self.apply.market == Apply::BestForShopper {
+            let problem = "a list price is the same for all shoppers";
+            problems.push(Diagnostic::new("apply.market", problem, "all or first_match"));
+        }
         let market = check_rules("market", &self.market, Scope::Market, &mut problems);
         let offer = check_rules("offer", &self.offer, Scope::Offer, &mut problems);
         let guardrails = self.guardrails.check(&mut problems);
@@ -106,19 +162,25 @@ impl PolicyDraft {
         if !problems.is_empty() {
             return Err(problems);
         }
-        Ok(PricingPolicy { version, name: self.name.trim().to_owned(), market, offer, guardrails, rounding })
+        let ApplyDraft { market: market_apply, offer: offer_apply } = self.apply;
+        let name = self.name.trim().to_owned();
+        Ok(PricingPolicy { version, name, market_apply, offer_apply, market, offer, guardrails, rounding })
     }
 }
 
 impl PricingPolicy {
     /// The policy of this version from its YAML text.
     pub fn from_yaml(document: &str, version: i64) -> Result<Self, Vec<Diagnostic>> {
-        PolicyDraft::from_yaml(document)?.check(version)
+        PolicyDraft::from_yaml(document)?.check(version).map_err(|mut problems| {
+            let places = Places::of(document);
+            problems.iter_mut().for_each(|problem| places.locate(problem));
+            problems
+        })
     }
 
-    /// The next instant after `now` at which a rule starts or stops: no price computed now outlives it.
-    pub fn next_change(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.market.iter().chain(&self.offer).filter_map(|rule| rule.window.next_change(now)).min()
+    /// The next instant at which time alone changes what a rule does: no price computed now outlives it.
+    pub fn next_change(&self, view: &View<'_>) -> Option<DateTime<Utc>> {
+        self.market.iter().chain(&self.offer).filter_map(|rule| rule.next_change(view)).min()
     }
 }
 
@@ -141,46 +203,99 @@ fn check_rules(list: &str, drafts: &[RuleDraft], scope: Scope, problems: &mut Ve
         }
         rules.extend(draft.check(&place, scope, problems));
     }
+    // Stable: what has the same priority stays as it is written.
+    rules.sort_by_key(|rule| std::cmp::Reverse(rule.priority.unwrap_or_default()));
     rules
 }
 
 impl GuardrailsDraft {
     fn check(&self, problems: &mut Vec<Diagnostic>) -> Guardrails {
+        let defaults = Guardrails::default();
+        let pause = self.min_time_between_changes.as_ref();
+        let min_time_between_changes =
+            pause.and_then(|written| duration("guardrails.min_time_between_changes", written, problems));
+        let competitor_loop = self.competitor_loop.as_ref().and_then(|draft| draft.check(problems));
+        let ceiling_of_base = self.ceiling_of_base.as_ref().and_then(|written| {
+            let parsed = parse_percent(&written.0).filter(|part| *part >= Decimal::ONE);
+            if parsed.is_none() {
+                let problem = format!("\"{}\" is not such a percentage", shorten(&written.0));
+                problems.push(Diagnostic::new("guardrails.ceiling_of_base", problem, "100% or more"));
+            }
+            parsed
+        });
         let mut percentage = |name: &str, written: &Option<Scalar>| {
             written.as_ref().and_then(|written| fraction(&format!("guardrails.{name}"), written, problems))
         };
         Guardrails {
             min_margin: percentage("min_margin", &self.min_margin),
+            floor_of_base: percentage("floor_of_base", &self.floor_of_base),
+            ceiling_of_base,
             max_step: percentage("max_step", &self.max_step),
             max_daily_move: percentage("max_daily_move", &self.max_daily_move),
+            min_time_between_changes,
+            competitor_loop: competitor_loop.unwrap_or(defaults.competitor_loop),
         }
+    }
+}
+
+impl CompetitorLoopDraft {
+    fn check(&self, problems: &mut Vec<Diagnostic>) -> Option<CompetitorLoop> {
+        let moves = self.moves.0.trim().parse().ok().filter(|moves| (2..=1_000).contains(moves));
+        if moves.is_none() {
+            let problem = format!("\"{}\" is not allowed", shorten(&self.moves.0));
+            let field = "guardrails.competitor_loop.moves";
+            problems.push(Diagnostic::new(field, problem, "a whole number from 2 to 1000"));
+        }
+        let within = duration("guardrails.competitor_loop.within", &self.within, problems);
+        Some(CompetitorLoop { moves: moves?, within: within? })
     }
 }
 
 impl RoundingDraft {
     fn check(&self, problems: &mut Vec<Diagnostic>) -> Rounding {
-        let mut amount = |name: &str, written: &Option<Scalar>, allowed: &str, fits: fn(Decimal) -> bool| {
-            let written = &written.as_ref()?.0;
+        let mut amount = |field: &str, Scalar(written): &Scalar, allowed: &str, fits: fn(Decimal) -> bool| {
             let parsed = parse_amount(written, MAX_POLICY_SCALE).ok().filter(|amount| fits(*amount));
             if parsed.is_none() {
                 let problem = format!("\"{}\" is not allowed", shorten(written));
-                problems.push(Diagnostic::new(format!("rounding.{name}"), problem, allowed));
+                problems.push(Diagnostic::new(format!("rounding.{field}"), problem, allowed));
             }
             parsed.map(|amount| amount.normalize())
         };
-        Rounding {
-            mode: self.mode.unwrap_or_default(),
-            increment: amount(
-                "increment",
-                &self.increment,
-                "1, 2 or 5 times a power of ten, such as 0.05",
-                |amount| amount > Decimal::ZERO && [1, 2, 5].contains(&leading_digits(amount)),
-            ),
-            ending: amount("ending", &self.ending, "above 0 and below 10000, such as 0.99", |amount| {
+        let increment = self.increment.as_ref().and_then(|written| {
+            amount("increment", written, "1, 2 or 5 times a power of ten, such as 0.05", |amount| {
+                amount > Decimal::ZERO && [1, 2, 5].contains(&leading_digits(amount))
+            })
+        });
+        let mut endings: Vec<Decimal> = Vec::new();
+        let fields = (0..self.endings.len()).map(|index| format!("endings[{index}]"));
+        let written = self.ending.iter().map(|ending| ("ending".to_owned(), ending));
+        for (field, written) in written.chain(fields.zip(&self.endings)) {
+            let allowed = "above 0 and below 10000, such as 0.99";
+            endings.extend(amount(&field, written, allowed, |amount| {
                 amount > Decimal::ZERO && amount < Decimal::from(10_000)
-            }),
+            }));
         }
+        let mut price_points: Vec<Decimal> = Vec::new();
+        for (index, written) in self.price_points.iter().enumerate() {
+            let field = format!("price_points[{index}]");
+            price_points
+                .extend(amount(&field, written, "an amount above 0", |amount| amount > Decimal::ZERO));
+        }
+        price_points.sort_unstable();
+        price_points.dedup();
+        for (field, length) in [("endings", endings.len()), ("price_points", price_points.len())] {
+            if length > MAX_PRICE_POINTS {
+                let problem = format!("has {length} amounts");
+                let allowed = format!("at most {MAX_PRICE_POINTS}");
+                problems.push(Diagnostic::new(format!("rounding.{field}"), problem, allowed));
+            }
+        }
+        Rounding { mode: self.mode.unwrap_or_default(), increment, endings, price_points }
     }
+}
+
+fn saturated(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// The digits of an amount without the zeros at either end: 5 for 0.05 and for 500.
@@ -194,6 +309,10 @@ fn leading_digits(amount: Decimal) -> i128 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::price::Facts;
+    use super::super::product::ProductDraft;
+    use super::super::signal::Signals;
+    use super::super::view::About;
     use super::*;
 
     fn problems(yaml: &str) -> Vec<String> {
@@ -279,9 +398,16 @@ rounding: { increment: 0.03, ending: 0 }
         )
         .unwrap();
         let at = |text: &str| DateTime::parse_from_rfc3339(text).unwrap().with_timezone(&Utc);
-        assert_eq!(policy.next_change(at("2026-01-01T00:00:00Z")), Some(at("2026-01-02T00:00:00Z")));
-        assert_eq!(policy.next_change(at("2026-01-02T00:00:00Z")), Some(at("2026-01-02T23:00:00Z")));
-        assert_eq!(policy.next_change(at("2026-01-03T00:00:00Z")), Some(at("2026-01-05T00:00:00Z")));
-        assert_eq!(policy.next_change(at("2026-01-05T00:00:00Z")), None);
+        let draft = r#"{"product_id": "P-1", "currency": "USD", "base_price": 1}"#;
+        let product = serde_json::from_str::<ProductDraft>(draft).unwrap().check().unwrap();
+        let signals = Signals::default();
+        let next_change = |now| {
+            let about = About::Market(Facts { product: &product, signals: &signals, previous: None });
+            policy.next_change(&View { price: Decimal::ONE, now, about, has_floor: true })
+        };
+        assert_eq!(next_change(at("2026-01-01T00:00:00Z")), Some(at("2026-01-02T00:00:00Z")));
+        assert_eq!(next_change(at("2026-01-02T00:00:00Z")), Some(at("2026-01-02T23:00:00Z")));
+        assert_eq!(next_change(at("2026-01-03T00:00:00Z")), Some(at("2026-01-05T00:00:00Z")));
+        assert_eq!(next_change(at("2026-01-05T00:00:00Z")), None);
     }
 }

@@ -6,19 +6,19 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Days, NaiveTime, Utc};
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use super::explanation::{Explanation, Inputs, Outcome, RuleSeen, Step};
-use super::guardrail::{AppliedGuardrail, GuardrailName};
+use super::apply::{OnFailure, apply_rules};
+use super::explanation::{Explanation, Outcome, Step};
+use super::guardrail::{AppliedGuardrail, Streak};
 use super::money::{Currency, as_json_number};
 use super::policy::PricingPolicy;
 use super::product::{Product, ProductId, amount_from_json};
 use super::rounding::Limits;
-use super::rule::Rule;
 use super::signal::Signals;
-use super::variable::{Value, Variable};
+use super::view::{About, View};
 
 /// Everything a list price depends on, besides the policy and the instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -40,6 +40,12 @@ pub struct Previous {
     /// The list price at the start of the day (UTC), or the day's first.
     #[serde(serialize_with = "as_json_number", deserialize_with = "amount_from_json")]
     pub opening_price: Decimal,
+    /// When the list price became what it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_at: Option<DateTime<Utc>>,
+    /// How the last changes came about, if because of competitors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streak: Option<Streak>,
 }
 
 /// A computed list price.
@@ -51,6 +57,8 @@ pub struct ListPrice<'a> {
     pub limits: Limits,
     /// The next instant at which time alone may change the price.
     pub valid_until: Option<DateTime<Utc>>,
+    /// How this and the last changes came about, if because of competitors.
+    pub streak: Option<Streak>,
     /// Why.
     pub explanation: Explanation<'a>,
 }
@@ -92,56 +100,36 @@ impl PriceEntry {
     }
 }
 
-impl<'a> Facts<'a> {
-    /// What one unit costs: the market's word before the product's.
+impl Facts<'_> {
+    /// What one unit costs: the market's word before the product's. A cost of nothing is one that nobody entered.
     pub fn unit_cost(&self) -> Option<Decimal> {
-        self.signals.unit_cost.or(self.product.unit_cost)
+        self.signals.unit_cost.or(self.product.unit_cost).filter(|cost| *cost > Decimal::ZERO)
     }
 
     /// The list price until now, or for a product that never had one, the base price.
-    fn price_in_effect(&self) -> Decimal {
+    pub(super) fn price_in_effect(&self) -> Decimal {
         self.previous.map_or(self.product.base_price, |previous| previous.list_price)
-    }
-
-    fn value_of(&self, variable: Variable, price: Decimal) -> Value<'a> {
-        match variable {
-            Variable::ProductId => Value::Text(self.product.product_id.as_str()),
-            Variable::ProductBasePrice => Value::Number(self.product.base_price),
-            Variable::ProductUnitCost => Value::number(self.unit_cost()),
-            Variable::ProductCategory => Value::text(self.product.category.as_deref()),
-            Variable::ProductBrand => Value::text(self.product.brand.as_deref()),
-            Variable::CompetitorMin => Value::number(self.signals.competitor_min()),
-            Variable::CompetitorMedian => Value::number(self.signals.competitor_median()),
-            Variable::CompetitorMax => Value::number(self.signals.competitor_max()),
-            Variable::CompetitorCount => Value::Number(self.signals.competitor_prices.len().into()),
-            Variable::StockLevel => Value::number(self.signals.stock_level),
-            Variable::DemandIndex => Value::number(self.signals.demand_index),
-            Variable::PriceCurrent => Value::number(self.previous.map(|previous| previous.list_price)),
-            Variable::Price => Value::Number(price),
-            // The compiler admits the rest to offer rules only.
-            Variable::PriceList
-            | Variable::ShopperLocation
-            | Variable::ShopperPrime
-            | Variable::ShopperQuantity
-            | Variable::ShopperChannel
-            | Variable::LocationFactor => Value::Null,
-        }
     }
 }
 
 /// Computes a product's list price. Cannot fail: what goes wrong is part of the explanation.
 pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc>) -> ListPrice<'a> {
     let mut steps = Vec::with_capacity(policy.market.len() + 3);
-    let (by_rules, outcome) = match apply_market_rules(facts, policy, now, &mut steps) {
-        Some(price) => (price, Outcome::Priced),
-        None => (facts.price_in_effect(), Outcome::Frozen),
-    };
-    let guardrails = policy.guardrails.of_product(facts);
+    let (about, has_floor) = (About::Market(*facts), policy.guardrails.has_floor(facts));
+    let view = View { price: facts.product.base_price, now, about, has_floor };
+    steps.push(Step::Start { after: view.price });
+    let applied =
+        apply_rules(&policy.market, policy.market_apply, OnFailure::Stop, view, &mut Some(&mut steps));
+    let outcome = if applied.price.is_some() { Outcome::Priced } else { Outcome::Frozen };
+    let by_rules = applied.price.unwrap_or_else(|| facts.price_in_effect());
+    let follows = applied.follows_competitors;
+    let guardrails = policy.guardrails.of_product(facts, by_rules, follows, now);
     let mut amount = by_rules;
+    let mut released_at = None;
     if outcome == Outcome::Priced {
-        amount = apply_guardrails(&guardrails.moves, amount, &mut steps);
+        (amount, released_at) = apply_guardrails(&guardrails.moves, amount, &mut steps);
     }
-    amount = apply_guardrails(&guardrails.bounds, amount, &mut steps);
+    (amount, _) = apply_guardrails(&guardrails.bounds, amount, &mut steps);
     let outer_limits = guardrails.outer_limits();
     if let (Some(lowest), Some(highest)) = (outer_limits.lowest, outer_limits.highest)
         && lowest > highest
@@ -154,85 +142,35 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
     if rounded != amount {
         steps.push(Step::Rounding { mode: policy.rounding.mode, before: amount, after: rounded });
     }
-    let held_back_today = steps
-        .iter()
-        .any(|step| matches!(step, Step::Guardrail { guardrail: GuardrailName::MaxDailyMove, .. }));
-    let valid_until =
-        policy.next_change(now).into_iter().chain(held_back_today.then(|| next_day(now)).flatten()).min();
+    let previous = facts.previous;
+    let explanation =
+        Explanation { policy_version: policy.version, priced_at: now, outcome, facts: *facts, steps };
     ListPrice {
         amount: rounded,
         limits: outer_limits,
-        valid_until,
-        explanation: Explanation {
-            policy_version: policy.version,
-            priced_at: now,
-            outcome,
-            facts: *facts,
-            steps,
-        },
+        valid_until: policy.next_change(&view).into_iter().chain(released_at).min(),
+        streak: previous
+            .and_then(|previous| policy.guardrails.streak_after(&previous, rounded, follows, now)),
+        explanation,
     }
 }
 
-/// The price after all market rules, or `None` if one failed.
-fn apply_market_rules<'a>(
-    facts: &Facts<'a>,
-    policy: &'a PricingPolicy,
-    now: DateTime<Utc>,
-    steps: &mut Vec<Step<'a>>,
-) -> Option<Decimal> {
-    let mut price = facts.product.base_price;
-    steps.push(Step::Start { after: price });
-    for rule in &policy.market {
-        let value_of = |variable| facts.value_of(variable, price);
-        let result = rule.apply(price, now, &value_of);
-        let seen = see(rule, &value_of);
-        match result {
-            Ok(moved) => {
-                let after = moved.unwrap_or(price);
-                steps.push(Step::Rule { rule: seen, applied: moved.is_some(), before: price, after });
-                price = after;
-            }
-            Err(error) => {
-                let after = facts.price_in_effect();
-                steps.push(Step::RuleFailed { rule: seen, problem: error.to_string(), after });
-                return None;
-            }
-        }
-    }
-    Some(price)
-}
-
-/// The rule with what it reads, for the explanation.
-pub(super) fn see<'a>(rule: &'a Rule, value_of: &dyn Fn(Variable) -> Value<'a>) -> RuleSeen<'a> {
-    let mut inputs = Inputs::default();
-    for variable in rule.variables() {
-        if inputs.0.iter().all(|(seen, _)| *seen != variable) {
-            inputs.0.push((variable, value_of(variable)));
-        }
-    }
-    let when = rule.when.as_ref().map(|when| &**when.source());
-    RuleSeen { name: &rule.name, when, action: rule.action.to_string(), inputs }
-}
-
-fn apply_guardrails<'a>(
+/// The amount within the guardrails; and if one of them stopped it, when it may go on by itself.
+fn apply_guardrails(
     guardrails: &[AppliedGuardrail],
     mut amount: Decimal,
-    steps: &mut Vec<Step<'a>>,
-) -> Decimal {
+    steps: &mut Vec<Step<'_>>,
+) -> (Decimal, Option<DateTime<Utc>>) {
+    let mut released_at = None;
     for guardrail in guardrails {
         let kept = guardrail.limits.clamp(amount);
         if kept != amount {
             steps.push(Step::Guardrail { guardrail: guardrail.name, before: amount, after: kept });
             amount = kept;
+            released_at = released_at.into_iter().chain(guardrail.until).min();
         }
     }
-    amount
-}
-
-/// Midnight UTC after `now`, when a move held back by the daily limit may go on.
-fn next_day(now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let tomorrow = now.date_naive().checked_add_days(Days::new(1))?;
-    Some(tomorrow.and_time(NaiveTime::MIN).and_utc())
+    (amount, released_at)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! List prices: the rules, the guardrails, and what is promised for any policy and any facts.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use rust_decimal::Decimal;
 
 use super::super::explanation::{Outcome, RecordedFacts, Step};
+use super::super::guardrail::Streak;
 use super::super::policy::{DEFAULT_POLICY, PricingPolicy};
 use super::super::product::{Product, ProductDraft, WrittenNumber};
 use super::super::signal::{CompetitorPrice, Signals};
@@ -38,11 +39,13 @@ fn policy(yaml: &str) -> PricingPolicy {
 }
 
 fn previous(list_price: &str, opening_price: &str) -> Option<Previous> {
-    Some(Previous { list_price: decimal(list_price), opening_price: decimal(opening_price) })
+    let (list_price, opening_price) = (decimal(list_price), decimal(opening_price));
+    Some(Previous { list_price, opening_price, changed_at: None, streak: None })
 }
 
 fn competitor(price: &str) -> Signals {
-    let competitor_prices = vec![CompetitorPrice { competitor: "shop".to_owned(), price: decimal(price) }];
+    let (competitor, price) = ("shop".to_owned(), decimal(price));
+    let competitor_prices = vec![CompetitorPrice { competitor, price, in_stock: None, observed_at: None }];
     Signals { competitor_prices, ..Signals::default() }
 }
 
@@ -66,6 +69,7 @@ fn name(step: &Step<'_>) -> Option<String> {
         Step::Rule { rule, applied, .. } => applied.then(|| rule.name.to_owned()),
         Step::RuleFailed { rule, .. } => Some(format!("failed:{}", rule.name)),
         Step::Guardrail { guardrail, .. } => Some(format!("{guardrail:?}")),
+        Step::Tie { others, .. } => Some(format!("tie:{}", others.join("+"))),
         Step::GuardrailsContradict { .. } => Some("contradict".to_owned()),
         Step::Start { .. } | Step::Rounding { .. } => None,
     }
@@ -76,7 +80,7 @@ fn the_default_policy_leaves_a_product_alone_until_something_is_known() {
     let default = policy(DEFAULT_POLICY);
     check(&product("51.99", "", "", ""), &Signals::default(), None, &default, "51.99");
     check(
-        &product("51.99", "", "", ""),
+        &product("51.99", "5", "", ""),
         &competitor("48.10"),
         None,
         &default,
@@ -92,14 +96,16 @@ fn the_default_policy_leaves_a_product_alone_until_something_is_known() {
 
 /// base | cost | floor | ceiling | competitor | list price until now | opening price → price and why
 const GUARDRAIL_CASES: &str = "
-50 |    |    |    | 20 |    |    | 19.99 match-cheapest-competitor
+50 |    |    |    | 20 |    |    | 50.00 failed:match-cheapest-competitor
+50 |    |    |    | 20 | 49 | 49 | 49.00 failed:match-cheapest-competitor
+50 |  5 |    |    | 20 |    |    | 19.99 match-cheapest-competitor
 50 |    | 30 |    | 20 |    |    | 30.00 match-cheapest-competitor FloorPrice
-50 |    |    | 45 | 49 |    |    | 45.00 match-cheapest-competitor CeilingPrice
+50 |  5 |    | 45 | 49 |    |    | 45.00 match-cheapest-competitor CeilingPrice
 50 | 36 |    |    | 20 |    |    | 40.00 match-cheapest-competitor MinMargin
-50 |    |    |    | 20 | 50 | 50 | 42.50 match-cheapest-competitor MaxStep
-50 |    |    |    | 20 | 40 | 50 | 35.00 match-cheapest-competitor MaxStep MaxDailyMove
+50 |  5 |    |    | 20 | 50 | 50 | 42.50 match-cheapest-competitor MaxStep
+50 |  5 |    |    | 20 | 40 | 50 | 35.00 match-cheapest-competitor MaxStep MaxDailyMove
 50 |    | 48 |    | 20 | 40 | 40 | 48.00 match-cheapest-competitor MaxStep FloorPrice
-50 |    |    | 20 | 49 | 40 | 40 | 20.00 match-cheapest-competitor MaxStep CeilingPrice
+50 |  5 |    | 20 | 49 | 40 | 40 | 20.00 match-cheapest-competitor MaxStep CeilingPrice
 50 | 45 |    | 40 | 20 |    |    | 50.00 match-cheapest-competitor MinMargin contradict";
 
 #[test]
@@ -195,7 +201,8 @@ fn a_price_is_valid_until_time_alone_may_change_it() {
     assert_eq!((after.amount, after.valid_until), (decimal("50.00"), None));
     // Held back by the day's limit: the move goes on at midnight.
     let (signals, default) = (competitor("20"), policy(DEFAULT_POLICY));
-    let held = Facts { previous: previous("40", "50"), signals: &signals, ..facts };
+    let kettle = product("50", "5", "", "");
+    let held = Facts { product: &kettle, previous: previous("40", "50"), signals: &signals };
     let held = price(&held, &default, now());
     assert_eq!(held.valid_until.unwrap().to_rfc3339(), "2027-01-16T00:00:00+00:00");
 }
@@ -228,7 +235,10 @@ prop_compose! {
         cost in proptest::option::of(1_i64..100_000),
         floor in proptest::option::of(1_i64..100_000),
         above_floor in proptest::option::of(0_i64..50_000),
-        competitors in proptest::collection::vec(1_i64..100_000, 0..4),
+        competitors in proptest::collection::vec((1_i64..100_000, proptest::option::of(any::<bool>()), 0_i64..200), 0..4),
+        advertised in proptest::option::of(1_i64..100_000),
+        (demand_age, units_sold) in (0_i64..600, proptest::option::of(0_i64..500)),
+        (streak, pause) in (proptest::option::of((-12_i32..12, 0_i64..30)), proptest::option::of(0_i64..200)),
         stock in proptest::option::of(0_i64..50),
         demand in proptest::option::of(0_i64..30),
         previous in proptest::option::of((1_i64..100_000, 1_i64..100_000)),
@@ -236,19 +246,32 @@ prop_compose! {
         let cents = |cents: i64| Decimal::new(cents, 2);
         let text = |cents_: Option<i64>| cents_.map(|value| cents(value).to_string()).unwrap_or_default();
         let ceiling = above_floor.map(|above| floor.unwrap_or(1) + above);
-        let product = product(&cents(base).to_string(), &text(cost), &text(floor), &text(ceiling));
+        let mut product = product(&cents(base).to_string(), &text(cost), &text(floor), &text(ceiling));
+        product.minimum_advertised_price = advertised.map(cents);
         let competitor_prices = competitors
             .iter()
             .enumerate()
-            .map(|(index, price)| CompetitorPrice { competitor: index.to_string(), price: cents(*price) })
+            .map(|(index, (price, in_stock, age_h))| CompetitorPrice {
+                competitor: index.to_string(),
+                price: cents(*price),
+                in_stock: *in_stock,
+                observed_at: Some(now() - TimeDelta::hours(*age_h)),
+            })
             .collect();
         let signals = Signals {
             competitor_prices,
             stock_level: stock.map(Decimal::from),
             demand_index: demand.map(|demand| Decimal::new(demand, 1)),
             unit_cost: None,
+            demand_observed_at: demand.map(|_| now() - TimeDelta::minutes(demand_age)),
+            units_sold: units_sold.map(Decimal::from),
         };
-        let previous = previous.map(|(list, open)| Previous { list_price: cents(list), opening_price: cents(open) });
+        let previous = previous.map(|(list, open)| Previous {
+            list_price: cents(list),
+            opening_price: cents(open),
+            changed_at: pause.map(|minutes| now() - TimeDelta::minutes(minutes)),
+            streak: streak.map(|(moves, hours)| Streak { moves, since: now() - TimeDelta::hours(hours) }),
+        });
         (product, signals, previous)
     }
 }
@@ -266,6 +289,13 @@ fn any_policy() -> impl Strategy<Value = PricingPolicy> {
         "target_margin: 33%",
         "adjust: +6%, when: stock.level < 10",
         "set_to: product.base_price / (stock.level ?? 1)",
+        "match: { competitor: { statistic: min, in_stock: true, not_older_than: 48h }, offset: -1% }",
+        "beat: { competitor: { nth: 2 }, by: 0.01 }",
+        "index: { competitor: { name: '1' }, at: 97.5% }",
+        "stock_cover: [{ below: 7, adjust: +8% }, { below: 30, adjust: 0% }, { adjust: -12% }]",
+        "sell_through: [{ below: 20%, adjust: -15% }, { below: 60%, adjust: 0 }]",
+        "surge: { sensitivity: 50%, cap: +40%, decay: 6h }",
+        "adjust: -10%, priority: 5, schedule: { zone: Europe/Berlin, days: [sat, sun], from: '22:00', until: '02:00' }",
     ]);
     let percent = || proptest::sample::select(vec!["0%", "5%", "33.3%", "90%"]);
     let rounding = proptest::sample::select(vec![
@@ -273,13 +303,23 @@ fn any_policy() -> impl Strategy<Value = PricingPolicy> {
         "{ ending: 0.99 }",
         "{ mode: up, increment: 0.05 }",
         "{ ending: 9.95 }",
+        "{ endings: [0.49, 0.99] }",
+        "{ mode: down, price_points: [4.99, 9.99, 19.99, 49.99, 99.99] }",
     ]);
-    (proptest::collection::vec(rule, 0..5), percent(), percent(), percent(), rounding).prop_map(
-        |(rules, margin, step, day, rounding)| {
+    let more = proptest::sample::select(vec![
+        "",
+        ", floor_of_base: 60%, ceiling_of_base: 140%",
+        ", min_time_between_changes: 1h",
+        ", competitor_loop: { moves: 3, within: 12h }",
+    ]);
+    let apply = proptest::sample::select(vec!["all", "first_match"]);
+    let rest = (rounding, more, apply);
+    (proptest::collection::vec(rule, 0..5), percent(), percent(), percent(), rest).prop_map(
+        |(rules, margin, step, day, (rounding, more, apply))| {
             let rules: Vec<String> =
                 rules.iter().enumerate().map(|(index, rule)| format!("{{ name: r{index}, {rule} }}")).collect();
             policy(&format!(
-                "name: any\nmarket: [{}]\nguardrails: {{ min_margin: {margin}, max_step: {step}, max_daily_move: {day} }}\nrounding: {rounding}",
+                "name: any\napply: {{ market: {apply} }}\nmarket: [{}]\nguardrails: {{ min_margin: {margin}, max_step: {step}, max_daily_move: {day}{more} }}\nrounding: {rounding}",
                 rules.join(", ")
             ))
         },
@@ -308,5 +348,13 @@ proptest! {
         assert_within_guardrails(&product, &priced);
         let stored = serde_json::to_string(&priced.explanation).unwrap();
         prop_assert_eq!(replayed(&stored, &policy), stored);
+        // Time alone changes nothing before the price ends.
+        if let Some(valid_until) = priced.valid_until {
+            prop_assert!(valid_until > now());
+            let later = price(&facts, &policy, valid_until - TimeDelta::microseconds(1));
+            prop_assert_eq!(later.amount, priced.amount);
+        } else {
+            prop_assert_eq!(price(&facts, &policy, now() + TimeDelta::days(400)).amount, priced.amount);
+        }
     }
 }

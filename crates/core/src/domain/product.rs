@@ -104,6 +104,14 @@ pub struct Product {
     /// No list price and no quote above this.
     #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub ceiling_price: Option<Decimal>,
+    /// What its maker allows it to be advertised for; no list price and no quote below this.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "as_optional_json_number",
+        deserialize_with = "optional_amount_from_json"
+    )]
+    pub minimum_advertised_price: Option<Decimal>,
     /// Anything else that is known about it.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
@@ -131,6 +139,8 @@ pub struct ProductDraft {
     pub floor_price: Option<WrittenNumber>,
     /// See [`Product::ceiling_price`].
     pub ceiling_price: Option<WrittenNumber>,
+    /// See [`Product::minimum_advertised_price`].
+    pub minimum_advertised_price: Option<WrittenNumber>,
     /// See [`Product::attributes`].
     pub attributes: BTreeMap<String, String>,
 }
@@ -165,6 +175,8 @@ impl ProductDraft {
         let unit_cost = check_amount("unit_cost", self.unit_cost, MAX_COST_SCALE, &mut problems);
         let floor_price = check_amount("floor_price", self.floor_price, places, &mut problems);
         let ceiling_price = check_amount("ceiling_price", self.ceiling_price, places, &mut problems);
+        let advertised = self.minimum_advertised_price;
+        let advertised = check_amount("minimum_advertised_price", advertised, places, &mut problems);
         if base_price.is_none() && !problems.iter().any(|problem| problem.field == "base_price") {
             problems.push(Diagnostic::new("base_price", "is missing", "a number above 0"));
         }
@@ -180,6 +192,7 @@ impl ProductDraft {
                 unit_cost: unit_cost.map(|cost| cost.normalize()),
                 floor_price: floor_price.map(|floor| in_minor_units(floor, currency)),
                 ceiling_price: ceiling_price.map(|ceiling| in_minor_units(ceiling, currency)),
+                minimum_advertised_price: advertised.map(|lowest| in_minor_units(lowest, currency)),
                 attributes,
             }),
             _ => Err(problems),

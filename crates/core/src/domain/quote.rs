@@ -5,12 +5,12 @@
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 
+use super::apply::{OnFailure, apply_rules};
 use super::explanation::Step;
 use super::guardrail::GuardrailName;
 use super::policy::PricingPolicy;
-use super::price::{PriceEntry, see};
-use super::rule::{Action, Change, Rule, RuleError};
-use super::variable::{Value, Variable};
+use super::price::PriceEntry;
+use super::view::{About, View};
 
 /// Who asks for a price, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Shopper<'a> {
     pub quantity: u32,
     /// The sales channel, if they named one.
     pub channel: Option<&'a str>,
+    /// The group of shoppers that the seller puts them in, if any.
+    pub segment: Option<&'a str>,
     /// The factor set for their location, if any.
     pub location_factor: Option<Decimal>,
 }
@@ -32,7 +34,8 @@ pub struct Shopper<'a> {
 pub struct Quote {
     /// The price of one unit, in whole minor units of the entry's currency.
     pub final_price: Decimal,
-    /// What part of the price the offer rules' `adjust` actions took off: 0.05 is five percent.
+    /// What part of the price `adjust` and `quantity_tiers` took off, as far as the guardrails let them: 0.05 is five
+    /// percent.
     pub discount_rate: Decimal,
     /// Offer rules that failed. They are passed over: the shopper pays the price without them.
     pub failed_rules: u32,
@@ -42,41 +45,29 @@ pub struct Quote {
 pub fn quote<'a>(
     entry: &'a PriceEntry,
     policy: &'a PricingPolicy,
-    shopper: &Shopper<'a>,
+    shopper: &'a Shopper<'a>,
     now: DateTime<Utc>,
     mut steps: Option<&mut Vec<Step<'a>>>,
 ) -> Quote {
-    let mut price = entry.list_price;
-    let mut kept = Decimal::ONE;
-    let mut failed_rules = 0;
-    record(&mut steps, || Step::Start { after: price });
-    for rule in &policy.offer {
-        let value_of = |variable| value_of(variable, entry, shopper, price);
-        let result = rule.apply(price, now, &value_of);
-        record(&mut steps, || step_of(rule, &result, price, &value_of));
-        match result {
-            Ok(Some(after)) => {
-                kept = part_kept(kept, &rule.action, price, after);
-                price = after;
-            }
-            Ok(None) => {}
-            Err(_) => failed_rules += 1,
-        }
-    }
-    let final_price = bring_to_market(price, entry, policy, &mut steps);
-    let discount_rate = (Decimal::ONE - kept).max(Decimal::ZERO).round_dp(4).normalize();
-    Quote { final_price, discount_rate, failed_rules }
+    record(&mut steps, || Step::Start { after: entry.list_price });
+    let view = View { price: entry.list_price, now, about: About::Offer(entry, shopper), has_floor: true };
+    let applied = apply_rules(&policy.offer, policy.offer_apply, OnFailure::PassOver, view, &mut steps);
+    let price = applied.price.unwrap_or(entry.list_price);
+    let allowed = entry.limits().clamp(price);
+    let final_price = bring_to_market(price, allowed, entry, policy, &mut steps);
+    let discount_rate = discount(applied.kept, price, allowed);
+    Quote { final_price, discount_rate, failed_rules: applied.failed_rules }
 }
 
 /// The price within the limits, in whole minor units.
 fn bring_to_market(
     price: Decimal,
+    allowed: Decimal,
     entry: &PriceEntry,
     policy: &PricingPolicy,
     steps: &mut Option<&mut Vec<Step<'_>>>,
 ) -> Decimal {
     let limits = entry.limits();
-    let allowed = limits.clamp(price);
     if allowed != price {
         let guardrail =
             if allowed > price { GuardrailName::LowestPrice } else { GuardrailName::HighestPrice };
@@ -90,60 +81,14 @@ fn bring_to_market(
     rounded
 }
 
-/// What a rule did, for the explanation.
-fn step_of<'a>(
-    rule: &'a Rule,
-    result: &Result<Option<Decimal>, RuleError>,
-    price: Decimal,
-    value_of: &dyn Fn(Variable) -> Value<'a>,
-) -> Step<'a> {
-    let seen = see(rule, value_of);
-    match result {
-        Ok(moved) => {
-            Step::Rule { rule: seen, applied: moved.is_some(), before: price, after: moved.unwrap_or(price) }
-        }
-        Err(error) => Step::RuleFailed { rule: seen, problem: error.to_string(), after: price },
+/// The discount out of what the rules kept of 1, less what the guardrails took back of it.
+fn discount(kept: Decimal, price: Decimal, allowed: Decimal) -> Decimal {
+    if kept == Decimal::ONE {
+        return Decimal::ZERO;
     }
-}
-
-/// What is left of the price after one more `adjust`; other actions are no discounts.
-fn part_kept(kept: Decimal, action: &Action, before: Decimal, after: Decimal) -> Decimal {
-    let factor = match action {
-        Action::Adjust(Change::Fraction(fraction)) => Decimal::ONE.checked_add(*fraction),
-        Action::Adjust(Change::Amount(_)) => after.checked_div(before),
-        _ => None,
-    };
-    factor.and_then(|factor| kept.checked_mul(factor)).unwrap_or(kept)
-}
-
-fn value_of<'a>(
-    variable: Variable,
-    entry: &'a PriceEntry,
-    shopper: &Shopper<'a>,
-    price: Decimal,
-) -> Value<'a> {
-    match variable {
-        Variable::ProductId => Value::Text(entry.product_id.as_str()),
-        Variable::ProductBasePrice => Value::Number(entry.base_price),
-        Variable::ProductCategory => Value::text(entry.category.as_deref()),
-        Variable::Price => Value::Number(price),
-        Variable::PriceList => Value::Number(entry.list_price),
-        Variable::ShopperLocation => Value::Text(shopper.location),
-        Variable::ShopperPrime => Value::Bool(shopper.prime),
-        Variable::ShopperQuantity => Value::Number(shopper.quantity.into()),
-        Variable::ShopperChannel => Value::text(shopper.channel),
-        Variable::LocationFactor => Value::number(shopper.location_factor),
-        // The compiler admits the rest to market rules only.
-        Variable::ProductUnitCost
-        | Variable::ProductBrand
-        | Variable::CompetitorMin
-        | Variable::CompetitorMedian
-        | Variable::CompetitorMax
-        | Variable::CompetitorCount
-        | Variable::StockLevel
-        | Variable::DemandIndex
-        | Variable::PriceCurrent => Value::Null,
-    }
+    let taken_back = if allowed > price { allowed.checked_div(price) } else { None };
+    let kept = taken_back.and_then(|part| kept.checked_mul(part)).unwrap_or(kept);
+    (Decimal::ONE - kept).max(Decimal::ZERO).round_dp(4).normalize()
 }
 
 fn record<'a>(steps: &mut Option<&mut Vec<Step<'a>>>, step: impl FnOnce() -> Step<'a>) {

@@ -35,7 +35,7 @@ fn entry(list_price: &str) -> PriceEntry {
 }
 
 fn shopper(prime: bool) -> Shopper<'static> {
-    Shopper { location: "NY", prime, quantity: 1, channel: None, location_factor: None }
+    Shopper { location: "NY", prime, quantity: 1, channel: None, segment: None, location_factor: None }
 }
 
 fn policy(yaml: &str) -> PricingPolicy {
@@ -59,8 +59,14 @@ fn the_default_policy_gives_the_tutorials_prices() {
 
 #[test]
 fn offer_rules_see_the_shopper() {
-    let bob =
-        Shopper { location: "NY", prime: true, quantity: 12, channel: Some("app"), location_factor: None };
+    let bob = Shopper {
+        location: "NY",
+        prime: true,
+        quantity: 12,
+        channel: Some("app"),
+        segment: None,
+        location_factor: None,
+    };
     for (rule, price, discount) in [
         ("adjust: -10%, when: shopper.quantity >= 10", "90.00", "0.1"),
         ("adjust: -10%, when: shopper.quantity < 10", "100.00", "0"),
@@ -87,8 +93,9 @@ fn a_failing_offer_rule_is_passed_over_and_said() {
         "name: x\noffer: [{ name: bad, multiply_by: location.factor }, { name: free, adjust: -100% }, { name: good, adjust: -5% }]",
     );
     let entry = entry("10.00");
+    let shopper = shopper(false);
     let mut steps = Vec::new();
-    let quote = quote(&entry, &policy, &shopper(false), now(), Some(&mut steps));
+    let quote = quote(&entry, &policy, &shopper, now(), Some(&mut steps));
     assert_eq!((quote.final_price, quote.failed_rules), (decimal("9.50"), 2));
     let failed = steps.iter().filter(|step| matches!(step, Step::RuleFailed { .. })).count();
     assert_eq!(failed, 2);

@@ -48,7 +48,12 @@ pub struct Rounding {
     pub increment: Option<Decimal>,
     /// The digits a list price ends with: 0.99 gives 0.99, 1.99 …; 9.95 gives 9.95, 19.95 …. A shopper's own
     /// price keeps to the increment only: a discount on 19.99 is not pulled back to .99.
-    pub ending: Option<Decimal>,
+    ///
+    /// Of several endings the nearest is taken.
+    pub endings: Vec<Decimal>,
+    /// The only amounts that list prices take, ascending, where the guardrails leave room for one of them; any
+    /// amount if empty. They come before endings.
+    pub price_points: Vec<Decimal>,
 }
 
 /// The amounts a price may take: `offset + n × step` for every whole n ≥ 0, zero excluded.
@@ -82,17 +87,52 @@ impl Limits {
 }
 
 impl Rounding {
-    /// A list price: on the price ending if there is one and the limits leave room for it, else on the
+    /// A list price: on a price point or an ending if there are any and the limits leave room for one, else on the
     /// increment; never below `limits.lowest`, and above `limits.highest` only if no allowed amount exists.
     pub fn list_price(&self, amount: Decimal, currency: Currency, limits: Limits) -> Option<Decimal> {
-        let with_ending = self
-            .ending
-            .and_then(|ending| Grid::ending(ending, currency))
-            .and_then(|grid| grid.nearest_within(amount, self.mode, limits));
-        match with_ending {
+        let grids = || self.endings.iter().filter_map(|ending| Grid::ending(*ending, currency));
+        let chosen = self.price_point(amount, currency, limits).or_else(|| match &*self.endings {
+            [ending] => Grid::ending(*ending, currency)?.nearest_within(amount, self.mode, limits),
+            _ => {
+                let wanted = limits.clamp(amount);
+                let neighbours =
+                    grids().flat_map(|grid| [grid.at_or_below(wanted), grid.at_or_above(wanted)]);
+                self.nearest(neighbours.flatten(), wanted, limits)
+            }
+        });
+        match chosen {
             Some(rounded) => Some(in_minor_units(rounded, currency)),
             None => self.shopper_price(amount, currency, limits),
         }
+    }
+
+    fn price_point(&self, amount: Decimal, currency: Currency, limits: Limits) -> Option<Decimal> {
+        let points = self.price_points.iter().filter(|point| point.scale() <= currency.exponent());
+        self.nearest(points.copied(), limits.clamp(amount), limits)
+    }
+
+    /// The one among these amounts that the mode prefers, if one is within the limits; of two that are equally near
+    /// the lower one, unless the mode says up.
+    fn nearest(
+        &self,
+        amounts: impl Iterator<Item = Decimal>,
+        wanted: Decimal,
+        limits: Limits,
+    ) -> Option<Decimal> {
+        let allowed = amounts.filter(|amount| {
+            limits.lowest.is_none_or(|lowest| *amount >= lowest)
+                && limits.highest.is_none_or(|highest| *amount <= highest)
+        });
+        allowed.min_by_key(|amount| {
+            let is_wrong_side = match self.mode {
+                RoundingMode::Up => *amount < wanted,
+                RoundingMode::Down => *amount > wanted,
+                RoundingMode::HalfEven | RoundingMode::HalfUp | RoundingMode::HalfDown => false,
+            };
+            let is_second =
+                if self.mode == RoundingMode::HalfUp { *amount < wanted } else { *amount > wanted };
+            (is_wrong_side, (*amount - wanted).abs(), is_second)
+        })
     }
 
     /// A shopper's price: on the increment, with the same promise about the limits as
@@ -241,7 +281,12 @@ mod tests {
     #[test]
     fn prices_are_rounded_by_the_table() {
         for case @ (amount, mode, increment, ending, currency, lowest, highest, expected) in CASES {
-            let rounding = Rounding { mode: *mode, increment: optional(increment), ending: optional(ending) };
+            let rounding = Rounding {
+                mode: *mode,
+                increment: optional(increment),
+                endings: optional(ending).into_iter().collect(),
+                price_points: Vec::new(),
+            };
             let limits = Limits { lowest: optional(lowest), highest: optional(highest) };
             let rounded =
                 rounding.list_price(decimal(amount), Currency::from_code(currency).unwrap(), limits);
@@ -251,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_shopper_price_keeps_no_ending() {
-        let rounding = Rounding { ending: Some(decimal("0.99")), ..Rounding::default() };
+        let rounding = Rounding { endings: vec![decimal("0.99")], ..Rounding::default() };
         let price = rounding.shopper_price(
             decimal("18.9905"),
             Currency::from_code("USD").unwrap(),
@@ -273,7 +318,7 @@ mod tests {
             increment in proptest::option::of(proptest::sample::select(vec!["0.05", "0.1", "0.5", "1"])),
             ending in proptest::option::of(proptest::sample::select(vec!["0.99", "0.95", "9.99", "0.5"])),
         ) {
-            let rounding = Rounding { mode, increment: increment.map(decimal), ending: ending.map(decimal) };
+            let rounding = Rounding { mode, increment: increment.map(decimal), endings: ending.map(decimal).into_iter().collect(), price_points: Vec::new() };
             let lowest = lowest.map(|lowest| Decimal::new(lowest, 4));
             let highest = width.map(|width| lowest.unwrap_or_default() + Decimal::new(width, 4));
             let limits = Limits { lowest, highest };

@@ -18,6 +18,8 @@ pub struct Signal {
     pub source: String,
     /// The fact's value.
     pub value: Decimal,
+    /// Whether the competitor has it in stock, if a competitor's price says so.
+    pub in_stock: Option<bool>,
     /// When it was true.
     pub observed_at: DateTime<Utc>,
 }
@@ -56,14 +58,22 @@ pub enum SignalKind {
     StockLevel,
     /// What one unit costs the seller; replaces the product's own `unit_cost`.
     UnitCost,
+    /// Units sold in the last 28 days.
+    UnitsSold,
     /// By what prices are multiplied at a location.
     LocationFactor,
 }
 
 impl SignalKind {
     /// All kinds.
-    pub const ALL: [Self; 5] =
-        [Self::CompetitorPrice, Self::DemandIndex, Self::StockLevel, Self::UnitCost, Self::LocationFactor];
+    pub const ALL: [Self; 6] = [
+        Self::CompetitorPrice,
+        Self::DemandIndex,
+        Self::StockLevel,
+        Self::UnitCost,
+        Self::UnitsSold,
+        Self::LocationFactor,
+    ];
 
     /// The kind's name, as the catalogue stores it.
     pub fn name(self) -> &'static str {
@@ -72,6 +82,7 @@ impl SignalKind {
             Self::DemandIndex => "demand_index",
             Self::StockLevel => "stock_level",
             Self::UnitCost => "unit_cost",
+            Self::UnitsSold => "units_sold",
             Self::LocationFactor => "location_factor",
         }
     }
@@ -85,7 +96,16 @@ pub struct CompetitorPrice {
     /// How much, in the product's currency.
     #[serde(serialize_with = "as_json_number", deserialize_with = "amount_from_json")]
     pub price: Decimal,
+    /// Whether they have it; not known if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_stock: Option<bool>,
+    /// When they asked it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_at: Option<DateTime<Utc>>,
 }
+
+/// The days that [`SignalKind::UnitsSold`] counts.
+const SALES_DAYS: Decimal = Decimal::from_parts(28, 0, 0, false, 0);
 
 /// The signals that the list price of one product depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +121,17 @@ pub struct Signals {
     /// See [`SignalKind::UnitCost`].
     #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub unit_cost: Option<Decimal>,
+    /// When the demand was such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub demand_observed_at: Option<DateTime<Utc>>,
+    /// See [`SignalKind::UnitsSold`].
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "as_optional_json_number",
+        deserialize_with = "optional_amount_from_json"
+    )]
+    pub units_sold: Option<Decimal>,
 }
 
 impl Signals {
@@ -112,10 +143,14 @@ impl Signals {
         let mut signals = Self::default();
         for signal in of_category.into_iter().chain(own) {
             match signal.kind {
-                SignalKind::CompetitorPrice => signals.set_competitor_price(signal.source, signal.value),
-                SignalKind::DemandIndex => signals.demand_index = Some(signal.value),
+                SignalKind::CompetitorPrice => signals.set_competitor_price(signal),
+                SignalKind::DemandIndex => {
+                    signals.demand_index = Some(signal.value);
+                    signals.demand_observed_at = Some(signal.observed_at);
+                }
                 SignalKind::StockLevel => signals.stock_level = Some(signal.value),
                 SignalKind::UnitCost => signals.unit_cost = Some(signal.value),
+                SignalKind::UnitsSold => signals.units_sold = Some(signal.value),
                 // Acts on quotes, not on list prices.
                 SignalKind::LocationFactor => {}
             }
@@ -123,14 +158,20 @@ impl Signals {
         signals
     }
 
-    fn set_competitor_price(&mut self, competitor: String, price: Decimal) {
-        match self.competitor_prices.binary_search_by(|known| known.competitor.cmp(&competitor)) {
+    fn set_competitor_price(&mut self, signal: Signal) {
+        let price = CompetitorPrice {
+            competitor: signal.source,
+            price: signal.value,
+            in_stock: signal.in_stock,
+            observed_at: Some(signal.observed_at),
+        };
+        match self.competitor_prices.binary_search_by(|known| known.competitor.cmp(&price.competitor)) {
             Ok(known) => {
                 if let Some(known) = self.competitor_prices.get_mut(known) {
-                    known.price = price;
+                    *known = price;
                 }
             }
-            Err(place) => self.competitor_prices.insert(place, CompetitorPrice { competitor, price }),
+            Err(place) => self.competitor_prices.insert(place, price),
         }
     }
 
@@ -146,15 +187,31 @@ impl Signals {
 
     /// The median competitor price; of an even number, the mean of the middle two.
     pub fn competitor_median(&self) -> Option<Decimal> {
-        let mut prices: Vec<Decimal> = self.competitor_prices.iter().map(|known| known.price).collect();
-        prices.sort_unstable();
-        let upper = prices.get(prices.len() / 2).copied()?;
-        if prices.len() % 2 == 1 {
-            return Some(upper);
-        }
-        let lower = prices.get(prices.len() / 2 - 1).copied()?;
-        lower.checked_add(upper)?.checked_div(Decimal::TWO)
+        median(self.competitor_prices.iter().map(|known| known.price).collect())
     }
+
+    /// For how many days the stock lasts if as much is sold as in the last 28 days; `None` if nothing was.
+    pub fn stock_cover_days(&self) -> Option<Decimal> {
+        let sold = self.units_sold.filter(|sold| *sold > Decimal::ZERO)?;
+        self.stock_level?.checked_mul(SALES_DAYS)?.checked_div(sold)
+    }
+
+    /// The part of what there was 28 days ago, and came since, that was sold.
+    pub fn sell_through(&self) -> Option<Decimal> {
+        let sold = self.units_sold?;
+        sold.checked_div(sold.checked_add(self.stock_level?)?)
+    }
+}
+
+/// The middle one; of an even number, the mean of the middle two.
+pub(super) fn median(mut prices: Vec<Decimal>) -> Option<Decimal> {
+    prices.sort_unstable();
+    let upper = prices.get(prices.len() / 2).copied()?;
+    if prices.len() % 2 == 1 {
+        return Some(upper);
+    }
+    let lower = prices.get(prices.len() / 2 - 1).copied()?;
+    lower.checked_add(upper)?.checked_div(Decimal::TWO)
 }
 
 #[cfg(test)]
@@ -167,6 +224,7 @@ mod tests {
             kind,
             source: source.to_owned(),
             value: value.into(),
+            in_stock: None,
             observed_at: DateTime::UNIX_EPOCH,
         }
     }

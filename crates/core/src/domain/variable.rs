@@ -37,6 +37,12 @@ pub enum Variable {
     CompetitorCount,
     /// Units in stock, or null.
     StockLevel,
+    /// For how many days the stock lasts at the pace of the last 28 days, or null.
+    StockCoverDays,
+    /// The part of what there was that was sold in the last 28 days, from 0 to 1, or null.
+    StockSellThrough,
+    /// Units sold in the last 28 days, or null.
+    UnitsSold,
     /// Demand against its usual level of 1, or null.
     DemandIndex,
     /// The list price in effect until now, or null.
@@ -53,6 +59,8 @@ pub enum Variable {
     ShopperQuantity,
     /// The sales channel, or null.
     ShopperChannel,
+    /// The group of shoppers that the seller puts the shopper in, or null.
+    ShopperSegment,
     /// The factor set for the shopper's location, or null.
     LocationFactor,
 }
@@ -71,6 +79,9 @@ const VARIABLES: &[(Variable, &str, &[Scope])] = &[
     (Variable::CompetitorMax, "competitor.max", &[Market]),
     (Variable::CompetitorCount, "competitor.count", &[Market]),
     (Variable::StockLevel, "stock.level", &[Market]),
+    (Variable::StockCoverDays, "stock.cover_days", &[Market]),
+    (Variable::StockSellThrough, "stock.sell_through", &[Market]),
+    (Variable::UnitsSold, "sales.units", &[Market]),
     (Variable::DemandIndex, "demand.index", &[Market]),
     (Variable::PriceCurrent, "price.current", &[Market]),
     (Variable::Price, "price.now", &[Market, Offer]),
@@ -79,6 +90,7 @@ const VARIABLES: &[(Variable, &str, &[Scope])] = &[
     (Variable::ShopperPrime, "shopper.prime", &[Offer]),
     (Variable::ShopperQuantity, "shopper.quantity", &[Offer]),
     (Variable::ShopperChannel, "shopper.channel", &[Offer]),
+    (Variable::ShopperSegment, "shopper.segment", &[Offer]),
     (Variable::LocationFactor, "location.factor", &[Offer]),
 ];
 
@@ -92,6 +104,11 @@ impl Variable {
     /// The name as rules write it.
     pub fn name(self) -> &'static str {
         VARIABLES.iter().find(|(variable, ..)| *variable == self).map_or("", |(_, name, _)| name)
+    }
+
+    /// Whether it is what a competitor asks.
+    pub fn is_competitors_price(self) -> bool {
+        matches!(self, Self::CompetitorMin | Self::CompetitorMedian | Self::CompetitorMax)
     }
 
     /// All names that such rules may use.

@@ -60,12 +60,21 @@ impl Computed<'_> {
         self.list_price.explanation.outcome == Outcome::Frozen
     }
 
+    fn changed_at(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match self.previous {
+            Some(previous) if previous.list_price == self.entry.list_price => previous.changed_at,
+            _ => Some(now),
+        }
+    }
+
     /// What is written of it.
     pub(super) fn write(&self, cause: &str, now: DateTime<Utc>) -> Result<PriceWrite, serde_json::Error> {
         Ok(PriceWrite {
             entry: self.entry.clone(),
             opening_price: self.previous.map_or(self.entry.list_price, |previous| previous.opening_price),
             opened_on: now.date_naive(),
+            changed_at: self.changed_at(now),
+            streak: self.list_price.streak,
             explanation: serde_json::to_string(&self.list_price.explanation)?,
             previous_list_price: self.old_list_price,
             cause: cause.to_owned(),
@@ -78,5 +87,6 @@ impl Computed<'_> {
 fn previous(stored: &StoredPrice, now: DateTime<Utc>) -> Previous {
     let list_price = stored.entry.list_price;
     let same_day = stored.opened_on == now.date_naive();
-    Previous { list_price, opening_price: if same_day { stored.opening_price } else { list_price } }
+    let opening_price = if same_day { stored.opening_price } else { list_price };
+    Previous { list_price, opening_price, changed_at: stored.changed_at, streak: stored.streak }
 }

@@ -18,6 +18,7 @@ mod transactions;
 use anyhow::{Result, anyhow, bail};
 use chrono::{DateTime, Utc};
 use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings, PriceWrite};
+use pricing_core::domain::guardrail::Streak;
 use pricing_core::domain::price::PriceEntry;
 use pricing_core::domain::product::{Product, ProductDraft, ProductId};
 use rust_decimal::Decimal;
@@ -105,6 +106,8 @@ fn price_write(product: &Product, revision: i64, list_price: &str) -> Result<Pri
         },
         opening_price: list_price,
         opened_on: now().date_naive(),
+        changed_at: Some(now()),
+        streak: Some(Streak { moves: -3, since: now() }),
         explanation: "{}".to_owned(),
         previous_list_price: None,
         cause: "test".to_owned(),

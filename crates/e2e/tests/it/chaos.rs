@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use futures::StreamExt;
 use pricing_core::catalogue::{Catalogue, CatalogueSettings, PriceChange};
 use pricing_core::domain::policy::PricingPolicy;
@@ -254,7 +254,7 @@ fn events(plan: &Plan, random: &mut fastrand::Rng) -> Vec<Published> {
         // No two at the same instant, and up to a hundred events out of order.
         let place = number + random.usize(0..100);
         let micros = i64::try_from(place * 1_000_000 + number).unwrap_or_default();
-        let time = beginning + TimeDelta::microseconds(micros / 1_000);
+        let time = beginning + TimeDelta::microseconds(micros / 1_000).trunc_subsecs(6);
         let units = random.i64(1_500..30_000);
         let (kind, event_type, source, value, data) = match random.u8(0..4) {
             0 | 1 => {
@@ -281,7 +281,11 @@ fn events(plan: &Plan, random: &mut fastrand::Rng) -> Vec<Published> {
             "time": time.to_rfc3339(), "data": data,
         });
         let subject = Subject::Product(product_id);
-        Published { body, id, signal: Signal { subject, kind, source, value, observed_at: time } }
+        Published {
+            body,
+            id,
+            signal: Signal { subject, kind, source, value, in_stock: None, observed_at: time },
+        }
     });
     events.collect()
 }

@@ -188,6 +188,7 @@ fn any_signal(round: usize) -> impl Strategy<Value = Signal> {
             kind,
             source: source.to_owned(),
             value: Decimal::new(units, scale).normalize(),
+            in_stock: (kind == SignalKind::CompetitorPrice).then_some(units % 2 == 0),
             observed_at: DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(second),
         },
     )

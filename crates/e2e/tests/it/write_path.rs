@@ -53,9 +53,9 @@ impl Engine {
 
     /// Imports products P-0 and so on at 100 USD.
     async fn import(&self, products: usize) -> Result<()> {
-        let mut rows = "product_id,currency,base_price,category\n".to_owned();
+        let mut rows = "product_id,currency,base_price,category,floor_price\n".to_owned();
         for number in 0..products {
-            rows.push_str(&format!("P-{number},USD,100,category-{}\n", number % 10));
+            rows.push_str(&format!("P-{number},USD,100,category-{},1\n", number % 10));
         }
         let request = self.api.client.request(reqwest::Method::POST, "/api/v1/products/import");
         let reply = self.api.client.send(request.header("content-type", "text/csv").body(rows)).await?;
@@ -187,7 +187,7 @@ async fn an_event_about_an_unknown_product_is_reported_and_not_tried_again() -> 
     assert_eq!((&jobs["outstanding"], &jobs["dead"]), (&json!(0), &json!(0)));
     assert!(engine.worker.process.output()?.contains("P-9"));
     // The fact is kept: the product may be sold later.
-    let product = json!({"currency": "USD", "base_price": 10});
+    let product = json!({"currency": "USD", "base_price": 10, "floor_price": 1});
     assert_eq!(engine.api.client.put("/api/v1/products/P-9", &product).await?.status, 201);
     price_becomes(&engine.api, "P-9", 5.0).await
 }

@@ -29,13 +29,14 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 macro_rules! product_columns {
     () => {
         "product_id, name, category, brand, currency, base_price::text, unit_cost::text, floor_price::text, \
-         ceiling_price::text, attributes"
+         ceiling_price::text, minimum_advertised_price::text, attributes"
     };
 }
 macro_rules! price_columns {
     () => {
         "product_id, revision, category, currency, base_price::text, list_price::text, lowest::text, \
-         highest::text, policy_version, valid_until, opening_price::text, opened_on"
+         highest::text, policy_version, valid_until, opening_price::text, opened_on, changed_at, \
+         streak_moves, streak_since"
     };
 }
 use {price_columns, product_columns};
@@ -43,10 +44,10 @@ use {price_columns, product_columns};
 const PRODUCT: &str = concat!("SELECT ", product_columns!(), " FROM products WHERE product_id = $1");
 const PRICE: &str = concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = $1");
 const SIGNALS: &str = "
-    SELECT subject_kind, subject, kind, source, value::text, observed_at
+    SELECT subject_kind, subject, kind, source, value::text, in_stock, observed_at
     FROM signals WHERE subject_kind = 'product' AND subject = $1
     UNION ALL
-    SELECT subject_kind, subject, kind, source, value::text, observed_at
+    SELECT subject_kind, subject, kind, source, value::text, in_stock, observed_at
     FROM products JOIN signals ON subject_kind = 'category' AND subject = category
     WHERE product_id = $1";
 const PRICE_CHANGES: &str = "

@@ -26,31 +26,34 @@ const PRODUCTS: &str = concat!(
 );
 const PRICES: &str = concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = ANY($1)");
 const SIGNALS: &str = "
-    SELECT subject_kind, subject, kind, source, value::text, observed_at
+    SELECT subject_kind, subject, kind, source, value::text, in_stock, observed_at
     FROM signals WHERE subject_kind = 'product' AND subject = ANY($1)
     UNION ALL
-    SELECT subject_kind, subject, kind, source, value::text, observed_at
+    SELECT subject_kind, subject, kind, source, value::text, in_stock, observed_at
     FROM signals WHERE subject_kind = 'category' AND subject = ANY($2)";
 const PUT_PRODUCTS: &str = "
     INSERT INTO products (product_id, name, category, brand, currency, base_price, unit_cost, floor_price,
-                          ceiling_price, attributes, updated_at)
+                          ceiling_price, minimum_advertised_price, attributes, updated_at)
     SELECT product_id, name, category, brand, currency, base_price, unit_cost, floor_price, ceiling_price,
-           attributes, $2
+           minimum_advertised_price, attributes, $2
     FROM json_to_recordset($1::json) AS written (
         product_id text, name text, category text, brand text, currency text, base_price numeric,
-        unit_cost numeric, floor_price numeric, ceiling_price numeric, attributes jsonb)
+        unit_cost numeric, floor_price numeric, ceiling_price numeric,
+        minimum_advertised_price numeric, attributes jsonb)
     ON CONFLICT (product_id) DO UPDATE SET
         name = excluded.name, category = excluded.category, brand = excluded.brand,
         currency = excluded.currency, base_price = excluded.base_price, unit_cost = excluded.unit_cost,
         floor_price = excluded.floor_price, ceiling_price = excluded.ceiling_price,
+        minimum_advertised_price = excluded.minimum_advertised_price,
         attributes = excluded.attributes, updated_at = excluded.updated_at";
 const PUT_SIGNALS: &str = "
-    INSERT INTO signals (subject_kind, subject, kind, source, value, observed_at)
-    SELECT subject_kind, subject, kind, source, value, observed_at
+    INSERT INTO signals (subject_kind, subject, kind, source, value, in_stock, observed_at)
+    SELECT subject_kind, subject, kind, source, value, in_stock, observed_at
     FROM json_to_recordset($1::json) AS written (
-        subject_kind text, subject text, kind text, source text, value numeric, observed_at timestamptz)
+        subject_kind text, subject text, kind text, source text, value numeric, in_stock boolean,
+        observed_at timestamptz)
     ON CONFLICT (subject_kind, subject, kind, source) DO UPDATE SET
-        value = excluded.value, observed_at = excluded.observed_at
+        value = excluded.value, in_stock = excluded.in_stock, observed_at = excluded.observed_at
     WHERE excluded.observed_at > signals.observed_at";
 // Waits for a transaction that is recording one of these events: whether it commits decides whether it was new.
 const RECORD_EVENTS: &str = "
@@ -60,19 +63,22 @@ const RECORD_EVENTS: &str = "
 const NEXT_REVISIONS: &str = "SELECT nextval('price_revisions') FROM generate_series(1, $1)";
 const WRITE_PRICES: &str = "
     INSERT INTO prices (product_id, revision, category, currency, base_price, list_price, lowest, highest,
-                        policy_version, valid_until, opening_price, opened_on, priced_at, explanation)
+                        policy_version, valid_until, opening_price, opened_on, changed_at, streak_moves,
+                        streak_since, priced_at, explanation)
     SELECT product_id, revision, category, currency, base_price, list_price, lowest, highest, policy_version,
-           valid_until, opening_price, opened_on, priced_at, explanation
+           valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since, priced_at, explanation
     FROM json_to_recordset($1::json) AS written (
         product_id text, revision bigint, category text, currency text, base_price numeric,
         list_price numeric, lowest numeric, highest numeric, policy_version bigint, valid_until timestamptz,
-        opening_price numeric, opened_on date, priced_at timestamptz, explanation text)
+        opening_price numeric, opened_on date, changed_at timestamptz, streak_moves integer,
+        streak_since timestamptz, priced_at timestamptz, explanation text)
     ON CONFLICT (product_id) DO UPDATE SET
         revision = excluded.revision, category = excluded.category, currency = excluded.currency,
         base_price = excluded.base_price, list_price = excluded.list_price, lowest = excluded.lowest,
         highest = excluded.highest, policy_version = excluded.policy_version,
         valid_until = excluded.valid_until, opening_price = excluded.opening_price,
-        opened_on = excluded.opened_on, priced_at = excluded.priced_at, explanation = excluded.explanation
+        opened_on = excluded.opened_on, changed_at = excluded.changed_at, streak_moves = excluded.streak_moves,
+        streak_since = excluded.streak_since, priced_at = excluded.priced_at, explanation = excluded.explanation
     WHERE excluded.revision > prices.revision";
 // Only of prices that are in effect now: one that lost to a newer revision was never anybody's price. A change
 // that is there already is the same one, written twice.

@@ -34,13 +34,14 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 macro_rules! product_columns {
     () => {
-        "product_id, name, category, brand, currency, base_price, unit_cost, floor_price, ceiling_price, attributes"
+        "product_id, name, category, brand, currency, base_price, unit_cost, floor_price, ceiling_price, \
+         minimum_advertised_price, attributes"
     };
 }
 macro_rules! price_columns {
     () => {
         "product_id, revision, category, currency, base_price, list_price, lowest, highest, policy_version, \
-         valid_until, opening_price, opened_on"
+         valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since"
     };
 }
 use {price_columns, product_columns};
@@ -48,10 +49,10 @@ use {price_columns, product_columns};
 const PRODUCT: &str = concat!("SELECT ", product_columns!(), " FROM products WHERE product_id = $1");
 const PRICE: &str = concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = $1");
 const SIGNALS: &str = "
-    SELECT subject_kind, subject, kind, source, value, observed_at
+    SELECT subject_kind, subject, kind, source, value, in_stock, observed_at
     FROM signals WHERE subject_kind = 'product' AND subject = $1
     UNION ALL
-    SELECT subject_kind, subject, kind, source, value, observed_at
+    SELECT subject_kind, subject, kind, source, value, in_stock, observed_at
     FROM products JOIN signals ON subject_kind = 'category' AND subject = category
     WHERE product_id = $1";
 const PRICE_CHANGES: &str = "

@@ -31,30 +31,31 @@ const PRICES: &str = concat!(
     " FROM prices WHERE product_id IN (SELECT value FROM json_each($1))"
 );
 const SIGNALS: &str = "
-    SELECT subject_kind, subject, kind, source, value, observed_at
+    SELECT subject_kind, subject, kind, source, value, in_stock, observed_at
     FROM signals WHERE subject_kind = 'product' AND subject IN (SELECT value FROM json_each($1))
     UNION ALL
-    SELECT subject_kind, subject, kind, source, value, observed_at
+    SELECT subject_kind, subject, kind, source, value, in_stock, observed_at
     FROM signals WHERE subject_kind = 'category' AND subject IN (SELECT value FROM json_each($2))";
 const PUT_PRODUCTS: &str = "
     INSERT INTO products (product_id, name, category, brand, currency, base_price, unit_cost, floor_price,
-                          ceiling_price, attributes, updated_at)
+                          ceiling_price, minimum_advertised_price, attributes, updated_at)
     SELECT value ->> 'product_id', value ->> 'name', value ->> 'category', value ->> 'brand',
            value ->> 'currency', value ->> 'base_price', value ->> 'unit_cost', value ->> 'floor_price',
-           value ->> 'ceiling_price', value ->> 'attributes', $2
+           value ->> 'ceiling_price', value ->> 'minimum_advertised_price', value ->> 'attributes', $2
     FROM jsonb_each($1) WHERE true
     ON CONFLICT (product_id) DO UPDATE SET
         name = excluded.name, category = excluded.category, brand = excluded.brand,
         currency = excluded.currency, base_price = excluded.base_price, unit_cost = excluded.unit_cost,
         floor_price = excluded.floor_price, ceiling_price = excluded.ceiling_price,
+        minimum_advertised_price = excluded.minimum_advertised_price,
         attributes = excluded.attributes, updated_at = excluded.updated_at";
 const PUT_SIGNALS: &str = "
-    INSERT INTO signals (subject_kind, subject, kind, source, value, observed_at)
+    INSERT INTO signals (subject_kind, subject, kind, source, value, in_stock, observed_at)
     SELECT value ->> 'subject_kind', value ->> 'subject', value ->> 'kind', value ->> 'source',
-           value ->> 'value', value ->> 'observed_at'
+           value ->> 'value', value ->> 'in_stock', value ->> 'observed_at'
     FROM jsonb_each($1) WHERE true
     ON CONFLICT (subject_kind, subject, kind, source) DO UPDATE SET
-        value = excluded.value, observed_at = excluded.observed_at
+        value = excluded.value, in_stock = excluded.in_stock, observed_at = excluded.observed_at
     WHERE excluded.observed_at > signals.observed_at";
 const RECORD_EVENTS: &str = "
     INSERT INTO applied_events (source, event_id, applied_at)
@@ -64,14 +65,16 @@ const NEXT_REVISIONS: &str =
     "UPDATE price_revisions SET last_revision = last_revision + $1 RETURNING last_revision";
 const WRITE_PRICES: &str = "
     INSERT INTO prices (product_id, revision, category, currency, base_price, list_price, lowest, highest,
-                        policy_version, valid_until, opening_price, opened_on, priced_at, explanation) ";
+                        policy_version, valid_until, opening_price, opened_on, changed_at, streak_moves,
+                        streak_since, priced_at, explanation) ";
 const UNLESS_OLDER: &str = "
     ON CONFLICT (product_id) DO UPDATE SET
         revision = excluded.revision, category = excluded.category, currency = excluded.currency,
         base_price = excluded.base_price, list_price = excluded.list_price, lowest = excluded.lowest,
         highest = excluded.highest, policy_version = excluded.policy_version,
         valid_until = excluded.valid_until, opening_price = excluded.opening_price,
-        opened_on = excluded.opened_on, priced_at = excluded.priced_at, explanation = excluded.explanation
+        opened_on = excluded.opened_on, changed_at = excluded.changed_at, streak_moves = excluded.streak_moves,
+        streak_since = excluded.streak_since, priced_at = excluded.priced_at, explanation = excluded.explanation
     WHERE excluded.revision > prices.revision";
 // Only of prices that are in effect now: one that lost to a newer revision was never anybody's price. A change
 // that is there already is the same one, written twice.
@@ -91,7 +94,7 @@ const WRITE_REMOVAL: &str = "
     SELECT product_id, $2, list_price, NULL, currency, policy_version, $3, $4
     FROM prices WHERE product_id = $1";
 
-/// Fourteen values each; a statement may have 32,766.
+/// Seventeen values each; a statement may have 32,766.
 const PRICES_PER_STATEMENT: usize = 1_000;
 
 /// A transaction on the file's only writer.
@@ -222,6 +225,9 @@ fn insert_prices(rows: &[PriceRow<'_>]) -> QueryBuilder<Sqlite> {
             .push_bind(row.valid_until.map(instant))
             .push_bind(row.opening_price.to_string())
             .push_bind(row.opened_on)
+            .push_bind(row.changed_at.map(instant))
+            .push_bind(row.streak_moves)
+            .push_bind(row.streak_since.map(instant))
             .push_bind(instant(row.priced_at))
             .push_bind(row.explanation.to_owned());
     });

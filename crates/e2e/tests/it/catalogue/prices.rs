@@ -44,6 +44,8 @@ async fn a_price_comes_back_with_every_field_and_digit(catalogue: &Catalogue) ->
         entry: written.entry,
         opening_price: written.opening_price,
         opened_on: written.opened_on,
+        changed_at: written.changed_at,
+        streak: written.streak,
     };
     let read = catalogue.stored_price(&kettle.product_id).await?;
     assert_eq!(digits(&read), digits(&Some(&expected)));

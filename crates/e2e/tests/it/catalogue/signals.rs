@@ -26,6 +26,7 @@ fn signal(subject: Subject, kind: SignalKind, value: &str, microseconds: i64) ->
         kind,
         source: String::new(),
         value: Decimal::from_str_exact(value)?,
+        in_stock: (kind == SignalKind::CompetitorPrice).then_some(false),
         observed_at: now() + TimeDelta::microseconds(microseconds),
     })
 }

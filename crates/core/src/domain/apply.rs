@@ -1,0 +1,218 @@
+//! Applying the rules of one kind, in their order: all of them, the first that applies, or the best for the shopper.
+
+use rust_decimal::Decimal;
+use serde::Deserialize;
+
+use super::action::{Action, Change};
+use super::explanation::{Inputs, RuleSeen, Step};
+use super::reference::Reference;
+use super::rule::{Rule, RuleError};
+use super::view::{About, View};
+
+/// Which of the rules that apply make the price.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Apply {
+    /// Each moves the price that the one before it left.
+    #[default]
+    All,
+    /// The first one; the others are not looked at.
+    FirstMatch,
+    /// The one that gives the lowest price; each starts from the list price.
+    BestForShopper,
+}
+
+/// What becomes of the price if a rule fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// There is none.
+    Stop,
+    /// It is made without the rule.
+    PassOver,
+}
+
+/// What rules made of a price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// The price; absent if a rule failed and that ends it.
+    pub price: Option<Decimal>,
+    /// What is left of 1 after the discounts that `adjust` and `quantity_tiers` gave.
+    pub kept: Decimal,
+    /// Rules that failed.
+    pub failed_rules: u32,
+    /// Whether a rule that goes by what competitors ask had a part in it.
+    pub follows_competitors: bool,
+}
+
+/// Applies rules to the price of a view; if `steps` is given, says why in it.
+pub(super) fn apply_rules<'a>(
+    rules: &'a [Rule],
+    apply: Apply,
+    on_failure: OnFailure,
+    mut view: View<'a>,
+    steps: &mut Option<&mut Vec<Step<'a>>>,
+) -> Applied {
+    if apply == Apply::BestForShopper {
+        return apply_best(rules, view, steps);
+    }
+    let mut applied = Applied::nothing(view.price);
+    for (index, rule) in rules.iter().enumerate() {
+        let result = check_floor(rule, rule.apply(&view), &view);
+        if let Some(steps) = steps {
+            steps.push(step_of(rule, &result, &view, on_failure));
+        }
+        match result {
+            Ok(None) => {}
+            Ok(Some(after)) => {
+                applied.add(rule, view.price, after);
+                if apply == Apply::FirstMatch {
+                    report_tie(rule, rules.get(index + 1..).unwrap_or_default(), &view, after, steps);
+                    return applied;
+                }
+                view.price = after;
+            }
+            Err(_) => {
+                applied.failed_rules += 1;
+                if on_failure == OnFailure::Stop {
+                    return Applied { price: None, ..applied };
+                }
+            }
+        }
+    }
+    applied
+}
+
+/// The rule whose price is the lowest, each starting from the same.
+fn apply_best<'a>(rules: &'a [Rule], view: View<'a>, steps: &mut Option<&mut Vec<Step<'a>>>) -> Applied {
+    let mut applied = Applied::nothing(view.price);
+    let mut best: Option<(&Rule, Decimal)> = None;
+    for rule in rules {
+        match rule.apply(&view) {
+            Ok(Some(after)) if best.is_none_or(|(_, lowest)| after < lowest) => best = Some((rule, after)),
+            Ok(_) => {}
+            Err(_) => applied.failed_rules += 1,
+        }
+    }
+    if let Some((rule, after)) = best {
+        applied.add(rule, view.price, after);
+    }
+    if let Some(steps) = steps {
+        explain_best(rules, &view, best, steps);
+    }
+    applied
+}
+
+/// Says what each rule would have given, and whether another one gave as little.
+fn explain_best<'a>(
+    rules: &'a [Rule],
+    view: &View<'a>,
+    best: Option<(&'a Rule, Decimal)>,
+    steps: &mut Vec<Step<'a>>,
+) {
+    let mut others = Vec::new();
+    for rule in rules {
+        let is_best = best.is_some_and(|(best, _)| std::ptr::eq(best, rule));
+        let result = rule.apply(view);
+        if let (Ok(Some(after)), Some((_, lowest)), false) = (&result, best, is_best)
+            && *after == lowest
+        {
+            others.push(&*rule.name);
+        }
+        let result = if is_best { result } else { result.map(|_| None) };
+        steps.push(step_of(rule, &result, view, OnFailure::PassOver));
+    }
+    if let (Some((rule, after)), false) = (best, others.is_empty()) {
+        steps.push(Step::Tie { chosen: &rule.name, others, after });
+    }
+}
+
+impl Applied {
+    fn nothing(price: Decimal) -> Self {
+        Self { price: Some(price), kept: Decimal::ONE, failed_rules: 0, follows_competitors: false }
+    }
+
+    fn add(&mut self, rule: &Rule, before: Decimal, after: Decimal) {
+        self.price = Some(after);
+        self.follows_competitors |= rule.action.follows_competitors();
+        let factor = match rule.action {
+            Action::Adjust(Change::Fraction(fraction)) => Decimal::ONE.checked_add(fraction),
+            Action::Adjust(Change::Amount(_)) | Action::QuantityTiers(_) => after.checked_div(before),
+            // Others are no discounts.
+            _ => return,
+        };
+        self.kept = factor.and_then(|factor| self.kept.checked_mul(factor)).unwrap_or(self.kept);
+    }
+}
+
+/// A price that is set by what others ask needs a bound of the seller's own: others make mistakes too.
+fn check_floor(
+    rule: &Rule,
+    result: Result<Option<Decimal>, RuleError>,
+    view: &View<'_>,
+) -> Result<Option<Decimal>, RuleError> {
+    match result {
+        Ok(Some(_)) if !view.has_floor && rule.action.follows_competitors() => Err(RuleError::NoFloor),
+        result => result,
+    }
+}
+
+/// Says which other rules would have applied with the same right.
+fn report_tie<'a>(
+    chosen: &'a Rule,
+    later: &'a [Rule],
+    view: &View<'a>,
+    after: Decimal,
+    steps: &mut Option<&mut Vec<Step<'a>>>,
+) {
+    let Some(steps) = steps else { return };
+    if chosen.priority.is_none() {
+        return;
+    }
+    let same = later.iter().take_while(|rule| rule.priority == chosen.priority);
+    let others: Vec<&str> =
+        same.filter(|rule| matches!(rule.apply(view), Ok(Some(_)))).map(|rule| &*rule.name).collect();
+    if !others.is_empty() {
+        steps.push(Step::Tie { chosen: &chosen.name, others, after });
+    }
+}
+
+/// What a rule did, for the explanation.
+fn step_of<'a>(
+    rule: &'a Rule,
+    result: &Result<Option<Decimal>, RuleError>,
+    view: &View<'a>,
+    on_failure: OnFailure,
+) -> Step<'a> {
+    let seen = see(rule, view);
+    match result {
+        Ok(moved) => {
+            let (before, after) = (view.price, moved.unwrap_or(view.price));
+            Step::Rule { rule: seen, applied: moved.is_some(), before, after }
+        }
+        Err(error) => {
+            let after = match (on_failure, view.about) {
+                (OnFailure::Stop, About::Market(facts)) => facts.price_in_effect(),
+                _ => view.price,
+            };
+            Step::RuleFailed { rule: seen, problem: error.to_string(), after }
+        }
+    }
+}
+
+/// The rule with what it reads.
+fn see<'a>(rule: &'a Rule, view: &View<'a>) -> RuleSeen<'a> {
+    let inputs = rule.variables().iter().map(|variable| (*variable, view.value_of(*variable)));
+    let reference = match (rule.action.reference(), view.about) {
+        (Some(Reference::Competitor(reference)), About::Market(facts)) => {
+            reference.price(facts.signals, view.now)
+        }
+        _ => None,
+    };
+    RuleSeen {
+        name: &rule.name,
+        when: rule.when.as_ref().map(|when| &**when.source()),
+        action: &rule.in_words,
+        inputs: Inputs(inputs.collect()),
+        reference,
+    }
+}

@@ -1,0 +1,156 @@
+//! Ladders: changes of a price by steps of a number: days of stock left, part of the stock sold, units bought.
+
+use std::fmt;
+
+use rust_decimal::Decimal;
+use serde::Deserialize;
+
+use super::action::{Change, change};
+use super::diagnostic::{Diagnostic, shorten};
+use super::money::parse_amount;
+use super::rule::{MAX_POLICY_SCALE, Scalar, parse_percent};
+
+/// Steps of a ladder.
+const MAX_STEPS: usize = 50;
+/// The largest quantity a tier may begin at.
+const MAX_QUANTITY: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
+
+/// A step of `stock_cover` or `sell_through` as written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepDraft {
+    /// For numbers below this; for all others in the last step, if absent.
+    pub below: Option<Scalar>,
+    /// The change of the price: a percentage or an amount.
+    pub adjust: Scalar,
+}
+
+/// A step of `quantity_tiers` as written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TierDraft {
+    /// From so many units on.
+    pub from: Scalar,
+    /// The change of the price of each unit: a percentage or an amount.
+    pub adjust: Scalar,
+}
+
+/// Which change belongs to which numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ladder {
+    /// Each with the lowest number it is for, ascending.
+    steps: Box<[(Decimal, Option<Change>)]>,
+}
+
+impl Ladder {
+    /// The change for this number, if there is one.
+    pub fn change(&self, number: Decimal) -> Option<Change> {
+        let above = self.steps.partition_point(|(from, _)| *from <= number);
+        self.steps.get(above.checked_sub(1)?)?.1
+    }
+
+    /// A ladder whose steps say where they end.
+    pub(super) fn below(
+        place: &str,
+        drafts: &[StepDraft],
+        in_percent: bool,
+        problems: &mut Vec<Diagnostic>,
+    ) -> Option<Self> {
+        let before = problems.len();
+        check_length(place, drafts.len(), problems);
+        let mut steps = Vec::with_capacity(drafts.len() + 1);
+        let mut from = Decimal::ZERO;
+        for (index, draft) in drafts.iter().enumerate() {
+            let adjust = change(&format!("{place}[{index}].adjust"), &draft.adjust, problems);
+            steps.push((from, adjust));
+            let field = format!("{place}[{index}].below");
+            match &draft.below {
+                None if index + 1 == drafts.len() => return finish(steps, before, problems),
+                None => {
+                    problems.push(Diagnostic::new(field, "is missing", "only the last step may have no end"))
+                }
+                Some(written) => {
+                    let allowed = if in_percent { "percentages that rise" } else { "numbers that rise" };
+                    let number = if in_percent { parse_percent(&written.0) } else { number(&written.0) };
+                    match number.filter(|number| *number > from) {
+                        Some(number) => from = number,
+                        None => problems.push(Diagnostic::new(field, not_allowed(&written.0), allowed)),
+                    }
+                }
+            }
+        }
+        steps.push((from, None));
+        finish(steps, before, problems)
+    }
+
+    /// A ladder whose steps say where they begin, and on which no unit costs more if more are bought.
+    pub(super) fn tiers(place: &str, drafts: &[TierDraft], problems: &mut Vec<Diagnostic>) -> Option<Self> {
+        let before = problems.len();
+        check_length(place, drafts.len(), problems);
+        let mut steps: Vec<(Decimal, Option<Change>)> = Vec::with_capacity(drafts.len());
+        for (index, draft) in drafts.iter().enumerate() {
+            let from = number(&draft.from.0).filter(|from| {
+                let last = steps.last().map_or(Decimal::ZERO, |(last, _)| *last);
+                *from > last && from.is_integer() && *from <= MAX_QUANTITY
+            });
+            if from.is_none() {
+                let field = format!("{place}[{index}].from");
+                problems.push(Diagnostic::new(
+                    field,
+                    not_allowed(&draft.from.0),
+                    "whole numbers from 1 that rise",
+                ));
+            }
+            let field = format!("{place}[{index}].adjust");
+            let adjust = change(&field, &draft.adjust, problems);
+            let last = steps.last().and_then(|(_, change)| *change);
+            if adjust.is_some_and(|adjust| !is_no_dearer(adjust, last)) {
+                let problem = "makes a unit dearer than a smaller quantity does";
+                let allowed = "0% or less, falling, and all of them percentages or all of them amounts";
+                problems.push(Diagnostic::new(field, problem, allowed));
+            }
+            steps.push((from.unwrap_or_default(), adjust));
+        }
+        finish(steps, before, problems)
+    }
+}
+
+fn finish(steps: Vec<(Decimal, Option<Change>)>, before: usize, problems: &[Diagnostic]) -> Option<Ladder> {
+    (problems.len() == before).then(|| Ladder { steps: steps.into() })
+}
+
+fn is_no_dearer(adjust: Change, last: Option<Change>) -> bool {
+    match (adjust, last) {
+        (Change::Fraction(adjust), Some(Change::Fraction(last)))
+        | (Change::Amount(adjust), Some(Change::Amount(last))) => adjust <= last,
+        (Change::Fraction(adjust) | Change::Amount(adjust), None) => adjust <= Decimal::ZERO,
+        _ => false,
+    }
+}
+
+fn check_length(place: &str, length: usize, problems: &mut Vec<Diagnostic>) {
+    if !(1..=MAX_STEPS).contains(&length) {
+        problems.push(Diagnostic::new(place, format!("has {length} steps"), format!("1 to {MAX_STEPS}")));
+    }
+}
+
+fn number(written: &str) -> Option<Decimal> {
+    parse_amount(written.trim(), MAX_POLICY_SCALE).ok()
+}
+
+fn not_allowed(written: &str) -> String {
+    format!("\"{}\" is not allowed", shorten(written))
+}
+
+impl fmt::Display for Ladder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (from, change)) in self.steps.iter().enumerate() {
+            let between = if index == 0 { "" } else { ", " };
+            match change {
+                Some(change) => write!(formatter, "{between}from {} {change}", from.normalize())?,
+                None => write!(formatter, "{between}from {} unchanged", from.normalize())?,
+            }
+        }
+        Ok(())
+    }
+}
