@@ -77,7 +77,7 @@ async fn foreign_messages_are_taken_in_once_and_garbage_is_buried_once() -> Resu
     assert_eq!(texts, ["garbage", r#"{"specversion":"1.0"}"#], "{buried:?}");
     assert!(buried[0]["reason"].contains("not a CloudEvent"), "{buried:?}");
     assert!(buried[1]["reason"].contains("source"), "{buried:?}");
-    assert!(buried.iter().all(|message| message["stream_id"].starts_with("none")), "{buried:?}");
+    assert!(buried.iter().all(|message| !message.contains_key("stream_id")), "{buried:?}");
     let counted = (
         holder.metric("pricing_events_buried_total", "").await?,
         other.metric("pricing_events_buried_total", "").await?,
