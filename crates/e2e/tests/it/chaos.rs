@@ -254,7 +254,7 @@ fn events(plan: &Plan, random: &mut fastrand::Rng) -> Vec<Published> {
         // No two at the same instant, and up to a hundred events out of order.
         let place = number + random.usize(0..100);
         let micros = i64::try_from(place * 1_000_000 + number).unwrap_or_default();
-        let time = beginning + TimeDelta::microseconds(micros / 1_000).trunc_subsecs(6);
+        let time = (beginning + TimeDelta::microseconds(micros / 1_000)).trunc_subsecs(6);
         let units = random.i64(1_500..30_000);
         let (kind, event_type, source, value, data) = match random.u8(0..4) {
             0 | 1 => {
