@@ -6,6 +6,8 @@
 //! | `/problems/invalid-request` | 422 | fields are missing or have values that are not allowed |
 //! | `/problems/product-not-found` | 404 | no such product |
 //! | `/problems/recalculation-not-found` | 404 | no such recalculation |
+//! | `/problems/policy-not-found` | 404 | no such policy version |
+//! | `/problems/policy-version-is-old` | 412 | somebody else has published since the version that If-Match names |
 //! | `/problems/job-not-found` | 404 | no such job was given up |
 //! | `/problems/not-found` | 404 | no such route |
 //! | `/problems/method-not-allowed` | 405 | the route exists, not with this method |
@@ -54,6 +56,13 @@ pub enum ApiError {
         /// As asked for.
         task_id: String,
     },
+    /// No such policy version.
+    PolicyNotFound {
+        /// As asked for.
+        version: String,
+    },
+    /// Somebody else has published since.
+    PolicyVersionIsOld,
     /// No such job was given up.
     JobNotFound {
         /// As asked for.
@@ -112,6 +121,10 @@ pub struct FieldError {
     pub problem: String,
     /// What is allowed.
     pub allowed: Option<String>,
+    /// Where it stands in a policy: the line, from 1.
+    pub line: Option<u32>,
+    /// The character in the line, from 1.
+    pub column: Option<u32>,
 }
 
 impl ApiError {
@@ -139,9 +152,11 @@ impl ApiError {
             Self::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::ProductNotFound { .. }
             | Self::RecalculationNotFound { .. }
+            | Self::PolicyNotFound { .. }
             | Self::JobNotFound { .. }
             | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::PolicyVersionIsOld => StatusCode::PRECONDITION_FAILED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Unavailable { .. } | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
@@ -167,6 +182,14 @@ impl ApiError {
             Self::RecalculationNotFound { task_id } => {
                 let detail = format!("there is no recalculation \"{task_id}\"");
                 ("/problems/recalculation-not-found", "Recalculation not found", detail, Vec::new())
+            }
+            Self::PolicyNotFound { version } => {
+                let detail = format!("there is no policy version \"{version}\"");
+                ("/problems/policy-not-found", "Policy not found", detail, Vec::new())
+            }
+            Self::PolicyVersionIsOld => {
+                let detail = "somebody has published another version since; look at it first".to_owned();
+                ("/problems/policy-version-is-old", "Policy version is old", detail, Vec::new())
             }
             Self::JobNotFound { task_id } => {
                 let detail = format!("no job \"{task_id}\" was given up");

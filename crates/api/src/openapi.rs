@@ -7,7 +7,8 @@ use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::routes::{
-    explanation, import, job, live, market_event, price, price_changes, prices, product, recalculation,
+    explanation, import, job, live, market_event, policy, price, price_changes, prices, product,
+    recalculation,
 };
 
 /// The API as OpenAPI 3.1.
@@ -30,6 +31,12 @@ use crate::routes::{
         market_event::publish,
         recalculation::post,
         recalculation::get,
+        policy::list,
+        policy::get,
+        policy::check,
+        policy::publish,
+        policy::rollback,
+        policy::diff,
         job::list,
         job::get,
         job::requeue,
@@ -40,6 +47,7 @@ use crate::routes::{
         (name = "prices", description = "Prices and their reasons"),
         (name = "catalogue", description = "What is sold"),
         (name = "market", description = "What moves prices"),
+        (name = "policies", description = "How prices are made"),
         (name = "operations", description = "Signs of life, and work that was given up"),
     )
 )]

@@ -9,7 +9,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::error::ApiError;
 use crate::routes::{
-    explanation, import, job, live, market_event, price, price_changes, prices, product, recalculation,
+    explanation, import, job, live, market_event, policy, price, price_changes, prices, product,
+    recalculation,
 };
 use crate::state::AppState;
 use crate::{middleware, openapi};
@@ -25,6 +26,11 @@ fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/api/v1/publish-market-event", post(market_event::publish)),
         ("/api/v1/recalculations", post(recalculation::post)),
         ("/api/v1/recalculations/{task_id}", get(recalculation::get)),
+        ("/api/v1/policies", get(policy::list).post(policy::publish)),
+        ("/api/v1/policies/check", post(policy::check)),
+        ("/api/v1/policies/{version}", get(policy::get)),
+        ("/api/v1/policies/{version}/rollback", post(policy::rollback)),
+        ("/api/v1/policies/{version}/diff/{other}", get(policy::diff)),
         ("/api/v1/jobs", get(job::list)),
         ("/api/v1/jobs/{task_id}", get(job::get)),
         ("/api/v1/jobs/{task_id}/requeue", post(job::requeue)),
@@ -64,7 +70,7 @@ pub(crate) fn router(state: AppState) -> Router {
 
 /// The name under which requests of a route are measured: its pattern, out of a fixed set.
 pub(crate) fn route_name(pattern: &str) -> &'static str {
-    const NAMES: [&str; 17] = [
+    const NAMES: [&str; 22] = [
         "/api/v1/price",
         "/api/v1/prices",
         "/api/v1/products/{product_id}",
@@ -74,6 +80,11 @@ pub(crate) fn route_name(pattern: &str) -> &'static str {
         "/api/v1/publish-market-event",
         "/api/v1/recalculations",
         "/api/v1/recalculations/{task_id}",
+        "/api/v1/policies",
+        "/api/v1/policies/check",
+        "/api/v1/policies/{version}",
+        "/api/v1/policies/{version}/rollback",
+        "/api/v1/policies/{version}/diff/{other}",
         "/api/v1/jobs",
         "/api/v1/jobs/{task_id}",
         "/api/v1/jobs/{task_id}/requeue",

@@ -6,6 +6,7 @@ pub(crate) mod import_rows;
 pub(crate) mod job;
 pub(crate) mod live;
 pub(crate) mod market_event;
+pub(crate) mod policy;
 pub(crate) mod price;
 pub(crate) mod price_changes;
 pub(crate) mod prices;

@@ -234,13 +234,20 @@ impl Catalogue {
         on_store!(self, store => store.publish_first_policy(policy, now).await)
     }
 
-    /// Publishes the policy and returns its version: one more than the latest, never the same twice.
+    /// The policy of this version, if there is one.
+    pub async fn policy(&self, version: i64) -> Result<Option<StoredPolicy>, CatalogueError> {
+        on_store!(self, store => store.policy(version).await)
+    }
+
+    /// Publishes the policy and returns its version: one more than the latest, never the same twice. If `only_after`
+    /// is given and is not the latest version, nothing is published: somebody else was faster.
     pub async fn publish_policy(
         &self,
         policy: &NewPolicy,
+        only_after: Option<i64>,
         now: DateTime<Utc>,
-    ) -> Result<i64, CatalogueError> {
-        on_store!(self, store => store.publish_policy(policy, now).await)
+    ) -> Result<Option<i64>, CatalogueError> {
+        on_store!(self, store => store.publish_policy(policy, only_after, now).await)
     }
 
     /// Begins a transaction. SQLite admits one at a time, so keep it short and compute nothing long inside.

@@ -94,7 +94,7 @@ async fn run(plan: &Plan, database_url: &str) -> Result<()> {
 async fn survive(plan: &Plan, database_url: &str) -> Result<()> {
     let mut random = fastrand::Rng::with_seed(plan.seed);
     let catalogue = Catalogue::open(database_url, CatalogueSettings::default()).await?;
-    catalogue.publish_policy(&new_policy(POLICY), Utc::now()).await?;
+    catalogue.publish_policy(&new_policy(POLICY), None, Utc::now()).await?;
     let redis = RedisServer::start().await?;
     let proxy = ChaosProxy::start(redis.address()).await?;
     let fleet = Fleet::new(&format!("redis://{}", proxy.address()), database_url);
@@ -401,11 +401,16 @@ impl Judge<'_> {
     async fn runs_did_not_overlap(&self, tasks: &[String]) -> Result<()> {
         let mut runs = Vec::new();
         for task in tasks {
-            let run = self.catalogue.run(task).await?.with_context(|| format!("{task} is unknown"))?;
-            let run = match &run.follow_up {
-                Some(follow_up) => self.catalogue.run(follow_up).await?.context("no follow-up")?,
-                None => run,
-            };
+            let run = eventually("the recalculation has ended", REST_PATIENCE, async || {
+                let run = self.catalogue.run(task).await?.with_context(|| format!("{task} is unknown"))?;
+                let run = match &run.follow_up {
+                    Some(follow_up) => self.catalogue.run(follow_up).await?.context("no follow-up")?,
+                    None => run,
+                };
+                ensure!(run.state.is_final(), "{run:?}");
+                Ok(run)
+            })
+            .await?;
             ensure!(run.state.name() == "done", "{run:?}");
             runs.push(run);
         }

@@ -36,6 +36,7 @@ mod jobs;
 mod leases;
 mod market_events;
 mod notices;
+mod policies;
 mod price_read_path;
 mod real_catalogue;
 mod stale_caches;

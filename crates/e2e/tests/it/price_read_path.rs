@@ -115,7 +115,7 @@ async fn a_time_rule_stops_on_time_without_any_job() -> Result<()> {
     let end = Utc::now() + Duration::from_secs(4);
     let written = end.to_rfc3339_opts(SecondsFormat::Millis, true);
     let policy = format!("name: sale\nmarket: [{{ name: sale, adjust: -10%, until: {written} }}]\n");
-    catalogue.publish_policy(&new_policy(&policy), Utc::now()).await?;
+    catalogue.publish_policy(&new_policy(&policy), None, Utc::now()).await?;
     let (api, other) = (stores.api().await?, stores.api().await?);
     api.import("P-1,USD,100.00\n").await?;
     let mut prices = HashSet::new();

@@ -113,7 +113,7 @@ async fn a_policy_that_cannot_be_used_is_passed_over() -> Result<()> {
     let stores = Stores::start().await?;
     let catalogue = stores.catalogue().await?;
     for policy in ["name: usable\noffer: []\n", "nonsense: ["] {
-        catalogue.publish_policy(&new_policy(policy), Utc::now()).await?;
+        catalogue.publish_policy(&new_policy(policy), None, Utc::now()).await?;
     }
     let api = stores.api().await?;
     put(&api, "P-1", "USD", json!(10)).await?;

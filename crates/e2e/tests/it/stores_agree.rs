@@ -56,7 +56,8 @@ impl Store {
 
     /// Publishes the policy, then writes signals and products, which prices them.
     async fn write(&self, policy: &str, products: &[Product], signals: &[Signal]) -> Result<i64> {
-        let version = self.repricer.catalogue.publish_policy(&new_policy(policy), Utc::now()).await?;
+        let version = self.repricer.catalogue.publish_policy(&new_policy(policy), None, Utc::now()).await?;
+        let version = version.context("not published")?;
         self.repricer.policies.refresh().await?;
         let mut transaction = self.repricer.catalogue.begin().await?;
         transaction.put_signals(signals).await?;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use chrono::{TimeDelta, Utc};
 use pricing_core::catalogue::Catalogue;
 use pricing_core::domain::product::ProductId;
+use pricing_core::keys::{DEFAULT_PREFIX, MessageKeys};
 use pricing_e2e::eventually;
 use serde_json::{Value, json};
 
@@ -37,7 +38,7 @@ struct Engine {
 impl Engine {
     async fn start(policy: &str) -> Result<Self> {
         let stores = Stores::start().await?;
-        stores.catalogue().await?.publish_policy(&new_policy(policy), Utc::now()).await?;
+        stores.catalogue().await?.publish_policy(&new_policy(policy), None, Utc::now()).await?;
         // Whatever is seen in memory must have come by a notice.
         let fleet =
             Fleet::new(&stores.redis.url(), &stores.database_url()).with("PRICING_L1_MAX_STALENESS", "1h");
@@ -162,7 +163,7 @@ async fn locations_categories_and_policies_act_as_they_should() -> Result<()> {
     price_becomes(&engine.api, "P-4", 50.0).await?;
     let catalogue = engine.catalogue().await?;
     let doubling = "name: doubling\nmarket:\n  - { name: double, multiply_by: 2 }\n";
-    let version = catalogue.publish_policy(&new_policy(doubling), Utc::now()).await?;
+    let version = catalogue.publish_policy(&new_policy(doubling), None, Utc::now()).await?;
     engine.publish("3", "policy_published", json!({"version": version})).await?;
     for number in 0..20 {
         price_becomes(&engine.api, &format!("P-{number}"), 200.0).await?;
@@ -232,7 +233,7 @@ async fn two_workers_share_a_run_and_a_request_meanwhile_is_coalesced_into_one_m
     engine.import(PRODUCTS).await?;
     let catalogue = engine.catalogue().await?;
     let doubling = "name: doubling\nmarket:\n  - { name: double, multiply_by: 2 }\n";
-    catalogue.publish_policy(&new_policy(doubling), Utc::now()).await?;
+    catalogue.publish_policy(&new_policy(doubling), None, Utc::now()).await?;
     let first = engine.request_recalculation(json!({})).await?;
     eventually("the run is under way", PATIENCE, async || {
         let reply = engine.api.client.get(&format!("/api/v1/recalculations/{first}")).await?;
@@ -310,6 +311,24 @@ async fn a_run_whose_coordinator_is_killed_is_finished_by_another_worker() -> Re
     let _other = engine.fleet.start(Service::Worker).await?;
     let done = engine.ended(&task_id).await?;
     assert_eq!((&done["state"], &done["products_done"]), (&json!("done"), &json!(20_000)), "{done}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_that_found_a_dead_holder_of_the_lease_is_not_forgotten() -> Result<()> {
+    let engine = Engine::start(FOLLOWING).await?;
+    engine.import(10).await?;
+    let keys = MessageKeys::new(DEFAULT_PREFIX);
+    let mut redis = engine.stores.redis.connection().await?;
+    let mut hold = redis::cmd("SET");
+    hold.arg(keys.lease("recalculation")).arg("somebody who died").arg("PX").arg(4_000);
+    hold.exec_async(&mut redis).await?;
+    let task_id = engine.request_recalculation(json!({})).await?;
+    let skipped = engine.ended(&task_id).await?;
+    assert_eq!(skipped["state"], "skipped", "{skipped}");
+    let follow_up = skipped["follow_up_task_id"].as_str().context("no follow-up")?;
+    let done = engine.ended(follow_up).await?;
+    assert_eq!((&done["state"], &done["products_done"]), (&json!("done"), &json!(10)), "{done}");
     Ok(())
 }
 

@@ -76,9 +76,12 @@ const LATEST_POLICIES: &str = "
 // Conflicts with itself but not with reading: of two who publish, the second waits and then sees the first's
 // version. Without it both would see the same latest version.
 const LOCK_POLICIES: &str = "LOCK TABLE policies IN SHARE ROW EXCLUSIVE MODE";
+const POLICY: &str = "
+    SELECT version, name, source, author, note, published_at FROM policies WHERE version = $1";
 const PUBLISH_POLICY: &str = "
     INSERT INTO policies (version, name, source, author, note, published_at)
     SELECT coalesce(max(version), 0) + 1, $1, $2, $3, $4, $5 FROM policies
+    HAVING $6::bigint IS NULL OR coalesce(max(version), 0) = $6
     RETURNING version";
 const PUBLISH_FIRST_POLICY: &str = "
     INSERT INTO policies (version, name, source, author, note, published_at)
@@ -271,19 +274,26 @@ impl PostgresCatalogue {
         commit(&mut transaction).await
     }
 
+    pub(super) async fn policy(&self, version: i64) -> Result<Option<StoredPolicy>, CatalogueError> {
+        let mut session = self.session().await?;
+        session.run(|connection| query_as(POLICY).bind(version).fetch_optional(connection)).await
+    }
+
     pub(super) async fn publish_policy(
         &self,
         policy: &NewPolicy,
+        only_after: Option<i64>,
         now: DateTime<Utc>,
-    ) -> Result<i64, CatalogueError> {
+    ) -> Result<Option<i64>, CatalogueError> {
         let insert = query_scalar(PUBLISH_POLICY)
             .bind(&policy.name)
             .bind(&policy.source)
             .bind(&policy.author)
             .bind(&policy.note)
-            .bind(now);
+            .bind(now)
+            .bind(only_after);
         let mut transaction = self.begin_publishing().await?;
-        let version = transaction.run(|connection| insert.fetch_one(connection)).await?;
+        let version = transaction.run(|connection| insert.fetch_optional(connection)).await?;
         commit(&mut transaction).await?;
         Ok(version)
     }

@@ -77,9 +77,12 @@ const LATEST_POLICIES: &str = "
     SELECT version, name, source, author, note, published_at
     FROM policies ORDER BY version DESC LIMIT $1";
 // A statement that writes holds the file's lock from its beginning, so nobody publishes between the two halves.
+const POLICY: &str = "
+    SELECT version, name, source, author, note, published_at FROM policies WHERE version = $1";
 const PUBLISH_POLICY: &str = "
     INSERT INTO policies (version, name, source, author, note, published_at)
     SELECT coalesce(max(version), 0) + 1, $1, $2, $3, $4, $5 FROM policies
+    HAVING $6 IS NULL OR coalesce(max(version), 0) = $6
     RETURNING version";
 const PUBLISH_FIRST_POLICY: &str = "
     INSERT INTO policies (version, name, source, author, note, published_at)
@@ -282,19 +285,26 @@ impl SqliteCatalogue {
         Ok(())
     }
 
+    pub(super) async fn policy(&self, version: i64) -> Result<Option<StoredPolicy>, CatalogueError> {
+        let mut session = self.reader().await?;
+        session.run(|connection| query_as(POLICY).bind(version).fetch_optional(connection)).await
+    }
+
     pub(super) async fn publish_policy(
         &self,
         policy: &NewPolicy,
+        only_after: Option<i64>,
         now: DateTime<Utc>,
-    ) -> Result<i64, CatalogueError> {
+    ) -> Result<Option<i64>, CatalogueError> {
         let insert = query_scalar(PUBLISH_POLICY)
             .bind(&policy.name)
             .bind(&policy.source)
             .bind(&policy.author)
             .bind(&policy.note)
-            .bind(instant(now));
+            .bind(instant(now))
+            .bind(only_after);
         let mut session = self.writer().await?;
-        session.run(|connection| insert.fetch_one(connection)).await
+        session.run(|connection| insert.fetch_optional(connection)).await
     }
 
     pub(super) async fn begin(&self) -> Result<SqliteTransaction, CatalogueError> {

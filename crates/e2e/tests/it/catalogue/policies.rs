@@ -1,6 +1,6 @@
 //! Policies are published as 1, 2, 3 and so on, whoever publishes at the same time.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use pricing_core::catalogue::{Catalogue, NewPolicy, StoredPolicy};
 use tokio::task::JoinSet;
 
@@ -9,6 +9,7 @@ use super::{now, on_both_stores};
 on_both_stores!(
     a_policy_comes_back_with_every_field,
     versions_have_no_gap_however_many_publish,
+    of_many_who_publish_after_the_same_version_one_does,
     the_first_policy_is_published_once,
     the_first_policy_never_follows_another,
     policies_are_read_newest_first,
@@ -25,7 +26,7 @@ fn policy(name: &str) -> NewPolicy {
 
 async fn a_policy_comes_back_with_every_field(catalogue: &Catalogue) -> Result<()> {
     let written = policy("winter");
-    let version = catalogue.publish_policy(&written, now()).await?;
+    let version = catalogue.publish_policy(&written, None, now()).await?.context("not published")?;
     let expected = StoredPolicy {
         version,
         name: written.name,
@@ -35,7 +36,9 @@ async fn a_policy_comes_back_with_every_field(catalogue: &Catalogue) -> Result<(
         published_at: now(),
     };
     assert_eq!(version, 1);
+    assert_eq!(catalogue.policy(1).await?.as_ref(), Some(&expected));
     assert_eq!(catalogue.latest_policies(10).await?, [expected]);
+    assert_eq!(catalogue.policy(2).await?, None);
     Ok(())
 }
 
@@ -43,11 +46,28 @@ async fn versions_have_no_gap_however_many_publish(catalogue: &Catalogue) -> Res
     let mut publishing = JoinSet::new();
     for number in 0..20 {
         let catalogue = catalogue.clone();
-        publishing.spawn(async move { catalogue.publish_policy(&policy(&number.to_string()), now()).await });
+        publishing
+            .spawn(async move { catalogue.publish_policy(&policy(&number.to_string()), None, now()).await });
     }
     let mut versions = publishing.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
     versions.sort_unstable();
-    assert_eq!(versions, (1..=20).collect::<Vec<i64>>());
+    assert_eq!(versions, (1..=20).map(Some).collect::<Vec<_>>());
+    Ok(())
+}
+
+async fn of_many_who_publish_after_the_same_version_one_does(catalogue: &Catalogue) -> Result<()> {
+    catalogue.publish_policy(&policy("first"), Some(0), now()).await?.context("not published")?;
+    let mut publishing = JoinSet::new();
+    for number in 0..10 {
+        let catalogue = catalogue.clone();
+        publishing.spawn(async move {
+            catalogue.publish_policy(&policy(&number.to_string()), Some(1), now()).await
+        });
+    }
+    let versions = publishing.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(versions.iter().flatten().collect::<Vec<_>>(), [&2]);
+    assert_eq!(catalogue.latest_policies(10).await?.len(), 2);
+    assert_eq!(catalogue.publish_policy(&policy("late"), Some(7), now()).await?, None);
     Ok(())
 }
 
@@ -64,7 +84,7 @@ async fn the_first_policy_is_published_once(catalogue: &Catalogue) -> Result<()>
 }
 
 async fn the_first_policy_never_follows_another(catalogue: &Catalogue) -> Result<()> {
-    catalogue.publish_policy(&policy("ours"), now()).await?;
+    catalogue.publish_policy(&policy("ours"), None, now()).await?;
     catalogue.publish_first_policy(&policy("default"), now()).await?;
     let published = catalogue.latest_policies(10).await?;
     assert!(published.iter().map(|policy| policy.name.as_str()).eq(["ours"]), "{published:?}");
@@ -73,7 +93,7 @@ async fn the_first_policy_never_follows_another(catalogue: &Catalogue) -> Result
 
 async fn policies_are_read_newest_first(catalogue: &Catalogue) -> Result<()> {
     for name in ["one", "two", "three"] {
-        catalogue.publish_policy(&policy(name), now()).await?;
+        catalogue.publish_policy(&policy(name), None, now()).await?;
     }
     let latest = catalogue.latest_policies(2).await?;
     assert!(latest.iter().map(|policy| policy.name.as_str()).eq(["three", "two"]), "{latest:?}");

@@ -1,0 +1,279 @@
+//! `/api/v1/policies`: check a policy, publish it as the next version, look at versions, go back to one.
+//!
+//! A version never changes. Publishing makes it the one that new prices are made with, in every process, and asks for
+//! a recalculation; until that has moved a product over, its quotes use the version its price was made with.
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use pricing_core::catalogue::{NewPolicy, StoredPolicy};
+use pricing_core::domain::diagnostic::{Diagnostic, shorten};
+use pricing_core::domain::market_event::{Change, EventId, MarketEvent};
+use pricing_core::domain::policy::{MAX_POLICY_BYTES, PricingPolicy};
+use serde::{Deserialize, Serialize};
+use similar::TextDiff;
+
+use crate::error::{ApiError, FieldError, Problem};
+use crate::extract::BoundedBody;
+use crate::state::AppState;
+
+/// The source of the events that this route publishes.
+const SOURCE: &str = "/api/v1/policies";
+/// Versions in one answer.
+const MAX_LISTED: u32 = 100;
+/// The longest author and note, in characters.
+const MAX_AUTHOR_CHARS: usize = 100;
+const MAX_NOTE_CHARS: usize = 1_000;
+/// Lines around each difference.
+const DIFF_CONTEXT: usize = 3;
+
+/// Who publishes, and why.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PublishQuery {
+    /// Who publishes it.
+    #[param(example = "zoe")]
+    author: Option<String>,
+    /// Why.
+    note: Option<String>,
+}
+
+/// A version without its document.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct PolicyVersion {
+    /// 1, 2, 3 and so on.
+    version: i64,
+    /// The policy's own name.
+    name: String,
+    /// Who published it.
+    author: String,
+    /// Why.
+    note: String,
+    /// When.
+    published_at: DateTime<Utc>,
+}
+
+/// The latest versions.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct PoliciesAnswer {
+    /// The version that new prices are made with by the process that answers.
+    current_version: i64,
+    /// The latest first.
+    policies: Vec<PolicyVersion>,
+}
+
+/// A version with its document.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct PolicyAnswer {
+    #[serde(flatten)]
+    version: PolicyVersion,
+    /// The document as its author wrote it.
+    source: String,
+}
+
+/// What is wrong with a policy.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct CheckAnswer {
+    /// Whether it may be published.
+    is_valid: bool,
+    /// Everything that is wrong, with its place in the document.
+    #[schema(value_type = Vec<FieldError>)]
+    problems: Vec<Diagnostic>,
+}
+
+/// A version that was published.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct PublishPolicyAnswer {
+    /// The new version.
+    version: i64,
+    /// The recalculation that moves the products over.
+    task_id: String,
+}
+
+/// The latest versions.
+#[utoipa::path(get, path = "/api/v1/policies", tag = "policies", summary = "Policy versions",
+    responses((status = 200, description = "The latest hundred, the newest first", body = PoliciesAnswer)))]
+pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<PoliciesAnswer>, ApiError> {
+    let policies = state.repricer.catalogue.latest_policies(MAX_LISTED).await?;
+    let current_version = state.repricer.policies.snapshot().current().version;
+    let policies = policies.into_iter().map(|policy| split(policy).0).collect();
+    Ok(Json(PoliciesAnswer { current_version, policies }))
+}
+
+/// One version with its document.
+#[utoipa::path(get, path = "/api/v1/policies/{version}", tag = "policies", summary = "A policy version",
+    params(("version" = String, Path, description = "A version, or `latest`")),
+    responses(
+        (status = 200, description = "The version; its ETag is what publishing takes as If-Match", body = PolicyAnswer),
+        (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    Path(version): Path<String>,
+) -> Result<Response, ApiError> {
+    let policy = find(&state, &version).await?;
+    let etag = etag(policy.version);
+    let (version, source) = split(policy);
+    Ok(([(header::ETAG, etag)], Json(PolicyAnswer { version, source })).into_response())
+}
+
+/// Says everything that is wrong with a policy, and publishes nothing.
+#[utoipa::path(post, path = "/api/v1/policies/check", tag = "policies", summary = "Check a policy",
+    request_body(content = String, content_type = "application/yaml", description = "The policy, YAML or JSON"),
+    responses(
+        (status = 200, description = "What is wrong with it, if anything", body = CheckAnswer),
+        (status = 413, description = "Longer than 256 KiB", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn check(
+    BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
+) -> Result<Json<CheckAnswer>, ApiError> {
+    let problems = compile(&body).err().unwrap_or_default();
+    Ok(Json(CheckAnswer { is_valid: problems.is_empty(), problems }))
+}
+
+/// Publishes a policy as the next version.
+#[utoipa::path(post, path = "/api/v1/policies", tag = "policies", summary = "Publish a policy",
+    params(PublishQuery, ("If-Match" = Option<String>, Header, description = "Publish only if this is still the latest version")),
+    request_body(content = String, content_type = "application/yaml", description = "The policy, YAML or JSON"),
+    responses(
+        (status = 201, description = "It is published, and a recalculation is asked for", body = PublishPolicyAnswer),
+        (status = 412, description = "Somebody else has published since", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Something is wrong with it; nothing was published", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn publish(
+    State(state): State<AppState>,
+    query: Result<Query<PublishQuery>, QueryRejection>,
+    headers: HeaderMap,
+    BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
+) -> Result<Response, ApiError> {
+    let (author, note) = read_query(query)?;
+    let policy = compile(&body).map_err(|errors| ApiError::Invalid { errors })?;
+    let source = String::from_utf8_lossy(&body).into_owned();
+    let policy = NewPolicy { name: policy.name, source, author, note };
+    publish_version(&state, &policy, read_if_match(&headers)?).await
+}
+
+/// Publishes an earlier version again, as the next one.
+#[utoipa::path(post, path = "/api/v1/policies/{version}/rollback", tag = "policies", summary = "Go back to a policy version",
+    params(PublishQuery, ("version" = String, Path, description = "The version to go back to"),
+        ("If-Match" = Option<String>, Header, description = "Only if this is still the latest version")),
+    responses(
+        (status = 201, description = "It is published again as a new version, and a recalculation is asked for", body = PublishPolicyAnswer),
+        (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "Somebody else has published since", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn rollback(
+    State(state): State<AppState>,
+    Path(version): Path<String>,
+    query: Result<Query<PublishQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (author, note) = read_query(query)?;
+    let earlier = find(&state, &version).await?;
+    // An engine that was set back may not know all that a newer one has published.
+    PricingPolicy::from_yaml(&earlier.source, earlier.version)
+        .map_err(|errors| ApiError::Invalid { errors })?;
+    let note = if note.is_empty() { format!("back to version {}", earlier.version) } else { note };
+    let policy = NewPolicy { name: earlier.name, source: earlier.source, author, note };
+    publish_version(&state, &policy, read_if_match(&headers)?).await
+}
+
+/// What has changed from one version to another.
+#[utoipa::path(get, path = "/api/v1/policies/{version}/diff/{other}", tag = "policies", summary = "Compare policy versions",
+    params(("version" = String, Path, description = "From this version"), ("other" = String, Path, description = "To this one")),
+    responses(
+        (status = 200, description = "A unified diff of the documents; empty if they are the same", body = String, content_type = "text/plain"),
+        (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn diff(
+    State(state): State<AppState>,
+    Path((version, other)): Path<(String, String)>,
+) -> Result<String, ApiError> {
+    let (from, to) = (find(&state, &version).await?, find(&state, &other).await?);
+    let title =
+        |policy: &StoredPolicy| format!("version {}, {}", policy.version, policy.published_at.to_rfc3339());
+    let diff = TextDiff::from_lines(&from.source, &to.source);
+    Ok(diff.unified_diff().context_radius(DIFF_CONTEXT).header(&title(&from), &title(&to)).to_string())
+}
+
+async fn publish_version(
+    state: &AppState,
+    policy: &NewPolicy,
+    only_after: Option<i64>,
+) -> Result<Response, ApiError> {
+    state.require_redis().await?;
+    let now = Utc::now();
+    let published = state.repricer.catalogue.publish_policy(policy, only_after, now).await?;
+    let version = published.ok_or(ApiError::PolicyVersionIsOld)?;
+    let id = EventId { source: SOURCE.to_owned(), id: format!("policy-{version}") };
+    let event = MarketEvent { id, time: now, change: Change::PolicyPublished { version } };
+    let task_id = event.task_id();
+    // New prices are made with it from now on, whether or not the next step works.
+    state.repricer.policies.refresh().await.map_err(pricing_core::reprice::RepriceError::from)?;
+    state.events.publish(&[event]).await.map_err(|error| {
+        tracing::warn!(%error, version, "a policy is published, and its recalculation cannot be asked for");
+        ApiError::Unavailable {
+            reason: "the policy is published, but redis does not take the recalculation; ask for it at /api/v1/recalculations",
+        }
+    })?;
+    state.metrics.events_published.increment(1);
+    let answer = Json(PublishPolicyAnswer { version, task_id });
+    Ok((StatusCode::CREATED, [(header::ETAG, etag(version))], answer).into_response())
+}
+
+async fn find(state: &AppState, version: &str) -> Result<StoredPolicy, ApiError> {
+    let catalogue = &state.repricer.catalogue;
+    let found = match version.parse() {
+        Ok(version) => catalogue.policy(version).await?,
+        Err(_) if version == "latest" => catalogue.latest_policies(1).await?.into_iter().next(),
+        Err(_) => None,
+    };
+    found.ok_or_else(|| ApiError::PolicyNotFound { version: shorten(version) })
+}
+
+fn split(policy: StoredPolicy) -> (PolicyVersion, String) {
+    let StoredPolicy { version, name, source, author, note, published_at } = policy;
+    (PolicyVersion { version, name, author, note, published_at }, source)
+}
+
+fn compile(body: &[u8]) -> Result<PricingPolicy, Vec<Diagnostic>> {
+    let text = std::str::from_utf8(body);
+    let text = text.map_err(|error| vec![Diagnostic::bare("policy", format!("is not UTF-8: {error}"))])?;
+    PricingPolicy::from_yaml(text, 0)
+}
+
+fn read_query(query: Result<Query<PublishQuery>, QueryRejection>) -> Result<(String, String), ApiError> {
+    let Query(query) =
+        query.map_err(|rejection| ApiError::field("query", rejection.body_text(), "author, note"))?;
+    let author = query.author.unwrap_or_default();
+    let note = query.note.unwrap_or_default();
+    for (field, written, max_chars) in
+        [("author", &author, MAX_AUTHOR_CHARS), ("note", &note, MAX_NOTE_CHARS)]
+    {
+        if written.chars().count() > max_chars {
+            return Err(ApiError::field(field, "is too long", format!("at most {max_chars} characters")));
+        }
+    }
+    Ok((author, note))
+}
+
+fn etag(version: i64) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
+}
+
+/// The version that `If-Match` names; none if it is absent or `*`.
+fn read_if_match(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
+    let Some(written) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let written = written.to_str().unwrap_or_default().trim();
+    if written == "*" {
+        return Ok(None);
+    }
+    let version =
+        written.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).and_then(|tag| tag.parse().ok());
+    let refuse = || {
+        let problem = format!("\"{}\" is not allowed", shorten(written));
+        ApiError::field("If-Match", problem, "the ETag of a version, such as \"3\"")
+    };
+    version.map(Some).ok_or_else(refuse)
+}

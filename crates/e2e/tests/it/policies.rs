@@ -1,0 +1,183 @@
+//! Policies over HTTP: checked, published, compared and gone back on, by several people at once.
+
+use anyhow::{Context, Result, ensure};
+use pricing_e2e::{HttpClient, HttpReply, eventually};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::fleet::{Fleet, Member, Service};
+use crate::support::Stores;
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
+const HALVING: &str = "name: halving\nmarket:\n  - { name: half, multiply_by: 0.5 }\n";
+
+/// One of everything and a second API, with a product `P-1` at 100 USD.
+struct Engine {
+    _stores: Stores,
+    apis: [Member; 2],
+    _others: [Member; 2],
+}
+
+impl Engine {
+    async fn start() -> Result<Self> {
+        let stores = Stores::start().await?;
+        let fleet =
+            Fleet::new(&stores.redis.url(), &stores.database_url()).with("PRICING_L1_MAX_STALENESS", "1h");
+        let apis = [fleet.start(Service::Api).await?, fleet.start(Service::Api).await?];
+        let others = [fleet.start(Service::Listener).await?, fleet.start(Service::Worker).await?];
+        let product = json!({"currency": "USD", "base_price": 100});
+        let reply = apis[0].client.put("/api/v1/products/P-1", &product).await?;
+        ensure!(reply.status == 201, "{}", reply.text);
+        Ok(Self { _stores: stores, apis, _others: others })
+    }
+
+    fn client(&self) -> &HttpClient {
+        &self.apis[0].client
+    }
+
+    /// At both APIs, which had it in memory before.
+    async fn price_becomes(&self, expected: f64) -> Result<()> {
+        for api in &self.apis {
+            eventually(&format!("P-1 costs {expected}"), PATIENCE, async || {
+                let reply = api.client.price("P-1", "NY", false).await?;
+                ensure!(reply.body["final_price"] == json!(expected), "{}", reply.text);
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+async fn post_policy(
+    client: &HttpClient,
+    path: &str,
+    policy: &str,
+    if_match: Option<&str>,
+) -> Result<HttpReply> {
+    let mut request = client.request(Method::POST, path).header("content-type", "application/yaml");
+    if let Some(etag) = if_match {
+        request = request.header("if-match", etag);
+    }
+    client.send(request.body(policy.to_owned())).await
+}
+
+fn etag(reply: &HttpReply) -> Result<String> {
+    Ok(reply.headers.get("etag").context("no ETag")?.to_str()?.to_owned())
+}
+
+#[tokio::test]
+async fn a_policy_is_published_to_every_process_compared_and_gone_back_on() -> Result<()> {
+    let engine = Engine::start().await?;
+    engine.price_becomes(95.0).await?;
+    let client = engine.client();
+    let published = post_policy(client, "/api/v1/policies?author=zoe&note=sale", HALVING, None).await?;
+    ensure!(published.status == 201, "{}", published.text);
+    assert_eq!(published.body["version"], 2);
+    assert_eq!(etag(&published)?, "\"2\"");
+    engine.price_becomes(50.0).await?;
+    let task = published.body["task_id"].as_str().context("no task_id")?;
+    eventually("its recalculation is done", PATIENCE, async || {
+        let run = client.get(&format!("/api/v1/recalculations/{task}")).await?;
+        ensure!(run.body["state"] == "done" && run.body["policy_version"] == 2, "{}", run.text);
+        Ok(())
+    })
+    .await?;
+
+    let latest = client.get("/api/v1/policies/latest").await?;
+    assert_eq!(etag(&latest)?, "\"2\"");
+    let mut body = latest.body;
+    ensure!(body["published_at"].take().is_string());
+    assert_eq!(
+        body,
+        json!({"version": 2, "name": "halving", "author": "zoe", "note": "sale", "published_at": null, "source": HALVING})
+    );
+    let listed = engine.apis[1].client.get("/api/v1/policies").await?.body;
+    assert_eq!(listed["current_version"], 2);
+    let versions: Vec<&Value> =
+        listed["policies"].as_array().context("no list")?.iter().map(|policy| &policy["version"]).collect();
+    assert_eq!(versions, [2, 1]);
+    let diff = client.get("/api/v1/policies/1/diff/2").await?.text;
+    assert!(diff.starts_with("--- version 1, ") && diff.contains("\n+name: halving\n"), "{diff}");
+    assert_eq!(client.get("/api/v1/policies/2/diff/2").await?.text, "");
+
+    let back = post_policy(client, "/api/v1/policies/1/rollback?author=zoe", "", None).await?;
+    ensure!(back.status == 201 && back.body["version"] == 3, "{}", back.text);
+    // Not 95: a day's prices stay within 30 % of its first one, so says version 1.
+    engine.price_becomes(66.5).await?;
+    assert_eq!(client.get("/api/v1/policies/3").await?.body["note"], "back to version 1");
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_two_who_publish_at_once_one_is_told_to_look_again() -> Result<()> {
+    let stores = Stores::start().await?;
+    let apis = [stores.api().await?, stores.api().await?];
+    let seen = etag(&apis[0].client.get("/api/v1/policies/latest").await?)?;
+    let races = (0..8).map(|number| {
+        let (client, seen) = (apis[number % 2].client.clone(), seen.clone());
+        async move { post_policy(&client, "/api/v1/policies", HALVING, Some(&seen)).await }
+    });
+    let mut statuses = Vec::new();
+    for reply in futures::future::try_join_all(races).await? {
+        if reply.status == 412 {
+            assert_eq!(reply.body["type"], "/problems/policy-version-is-old", "{}", reply.text);
+        }
+        statuses.push(reply.status.as_u16());
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 412, 412, 412, 412, 412, 412, 412]);
+    assert_eq!(apis[1].client.get("/api/v1/policies/latest").await?.body["version"], 2);
+    let rollback = post_policy(&apis[0].client, "/api/v1/policies/1/rollback", "", Some(&seen)).await?;
+    assert_eq!(rollback.status, 412);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_policy_is_said_with_line_and_column() -> Result<()> {
+    let stores = Stores::start().await?;
+    let api = stores.api().await?;
+    let client = &api.client;
+    let wrong = "name: wrong\nmarket:\n  - name: scarcity\n    when: stock.levle < 1\n    adjust: +6%\n  - { name: b, adjust: six }\n";
+    let checked = post_policy(client, "/api/v1/policies/check", wrong, None).await?;
+    assert_eq!((checked.status.as_u16(), &checked.body["is_valid"]), (200, &json!(false)));
+    let problems = checked.body["problems"].as_array().context("no problems")?;
+    let places: Vec<(&str, &Value, &Value)> = problems
+        .iter()
+        .map(|problem| (problem["field"].as_str().unwrap_or_default(), &problem["line"], &problem["column"]))
+        .collect();
+    assert_eq!(
+        places,
+        [("market[0].when", &json!(4), &json!(5)), ("market[1].adjust", &json!(6), &json!(16)),],
+        "{}",
+        checked.text
+    );
+    let refused = post_policy(client, "/api/v1/policies", wrong, None).await?;
+    assert_eq!((refused.status.as_u16(), &refused.body["errors"]), (422, &checked.body["problems"]));
+    let valid = post_policy(client, "/api/v1/policies/check", HALVING, None).await?;
+    assert_eq!(valid.body, json!({"is_valid": true, "problems": []}));
+    assert_eq!(client.get("/api/v1/policies/latest").await?.body["version"], 1, "nothing was published");
+
+    for (path, policy, if_match, status) in [
+        ("/api/v1/policies", HALVING, Some("2"), 422),
+        ("/api/v1/policies", HALVING, Some("W/\"1\""), 422),
+        ("/api/v1/policies?by=zoe", HALVING, None, 422),
+        ("/api/v1/policies/9/rollback", "", None, 404),
+        ("/api/v1/policies/check", "\u{7}", None, 200),
+    ] {
+        let reply = post_policy(client, path, policy, if_match).await?;
+        assert_eq!(reply.status, status, "{path} {if_match:?}: {}", reply.text);
+    }
+    let long = "#".repeat(300_000);
+    assert_eq!(post_policy(client, "/api/v1/policies/check", &long, None).await?.status, 413);
+    for path in ["/api/v1/policies/0", "/api/v1/policies/x", "/api/v1/policies/1/diff/7"] {
+        let reply = client.get(path).await?;
+        assert_eq!(
+            (reply.status.as_u16(), &reply.body["type"]),
+            (404, &json!("/problems/policy-not-found")),
+            "{path}"
+        );
+    }
+    Ok(())
+}
