@@ -46,7 +46,10 @@ impl Recalculator {
             Delivery::Do { job: Job::Range(range), .. } => self.recalculate_range(range).await,
             Delivery::Do { job: Job::Run { task_id }, .. } => self.coordinate(&task_id).await,
             Delivery::GivenUp { job: Job::Range(range), reason } => self.fail_run(&range, &reason).await,
-            Delivery::GivenUp { .. } => Ok(()),
+            Delivery::GivenUp { job: Job::Run { .. }, reason } => {
+                self.fail_abandoned_run(&format!("its coordinator was given up: {reason}")).await
+            }
+            Delivery::GivenUp { job: Job::ApplyEvents { .. }, .. } => Ok(()),
         }
     }
 

@@ -5,7 +5,9 @@
 //! nothing any more.
 //!
 //! A request that finds the lease held is written down first and then tries the lease once more; the holder lets go of
-//! the lease first and then looks for requests once more. Whatever the order, one of the two sees the other.
+//! the lease first and then looks for requests once more. Whatever the order, one of the two sees the other, unless the
+//! holder is dead and its lease is not over yet. What is left lying so, or was in a queue that Redis has lost, is found
+//! by whoever [keeps time](crate::schedule): a run that nobody coordinates at two looks in a row gets a coordinator.
 
 use std::time::Duration;
 
@@ -23,12 +25,21 @@ use crate::recalculate::Recalculator;
 
 /// The lease's name.
 const LEASE: &str = "recalculation";
-/// How long a run has no coordinator when the one it had died.
-const LEASE_TTL: Duration = Duration::from_secs(5);
+/// How long a run has no coordinator when the one it had died. Less than it takes until the jobs of a dead worker are
+/// given to others, so that the coordinator's own job does not find its lease still there.
+const LEASE_TTL: Duration = Duration::from_secs(3);
 /// How often the coordinator looks whether ranges are done.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(15);
 /// How many of those looks pass between looks at the run itself, which a failed range ends.
 const LOOKS_PER_RUN_CHECK: u32 = 20;
+
+/// A run that nobody seems to coordinate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AbandonedRun {
+    task_id: String,
+    /// The token of the last owner of the lease.
+    last_token: i64,
+}
 
 impl Recalculator {
     /// Sees to it that what was requested is done: by this worker, or by the one that is at it.
@@ -53,6 +64,51 @@ impl Recalculator {
             if self.next_run().await?.is_none() {
                 return Ok(());
             }
+        }
+    }
+
+    /// Asks for a coordinator if a run waits or is under way and nobody has held the lease since the last look.
+    /// `suspected` is what the last look found.
+    pub(crate) async fn find_abandoned_run(
+        &self,
+        suspected: &mut Option<AbandonedRun>,
+    ) -> Result<(), RepriceError> {
+        let found = match self.repricer.catalogue.next_requested_run().await? {
+            Some(run) => Lease::last_token_if_free(&self.redis, &self.keys, LEASE)
+                .await?
+                .map(|last_token| AbandonedRun { task_id: run.task_id, last_token }),
+            None => None,
+        };
+        if let (Some(run), true) = (&found, found == *suspected) {
+            // Named after the token: asked for once for each owner that the lease had.
+            let name = format!("run:{}:after-{}", run.task_id, run.last_token);
+            let job = NewJob { task_id: name, job: Job::Run { task_id: run.task_id.clone() } };
+            match self.enqueue(&job).await {
+                Ok(_) => tracing::info!(task_id = run.task_id, "a recalculation is without a coordinator"),
+                // The next look is soon.
+                Err(error) => tracing::debug!(%error, "no coordinator can be asked for"),
+            }
+        }
+        *suspected = found;
+        Ok(())
+    }
+
+    /// A coordinator was given up. What it was at would be taken up again and again, so it has failed, unless somebody
+    /// else is at it.
+    pub(crate) async fn fail_abandoned_run(&self, reason: &str) -> Result<(), JobError> {
+        let is_free = Lease::last_token_if_free(&self.redis, &self.keys, LEASE).await;
+        let is_free = is_free.map_err(|error| JobError::Retry { reason: error.to_string() })?.is_some();
+        let (true, Some(run)) = (is_free, self.next_run().await?) else { return Ok(()) };
+        let (catalogue, now) = (&self.repricer.catalogue, Utc::now());
+        let failed = match run.run_number {
+            Some(number) => {
+                catalogue.finish_run(&run.task_id, number, RunState::Failed, Some(reason), now).await
+            }
+            None => catalogue.withdraw_run(&run.task_id, reason, now).await,
+        };
+        match failed {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.judge_catalogue(error).await),
         }
     }
 

@@ -1,4 +1,5 @@
-//! What time brings about: prices that have expired are made anew, and old records are forgotten.
+//! What time brings about: prices that have expired are made anew, runs that lost their coordinator get one, and old
+//! records are forgotten.
 //!
 //! Readers do not depend on it: no cache serves an entry past its `valid_until`, and a read that finds none makes one.
 //! This is for the products that nobody asks for, so that the stored prices, and whoever watches them, are right too.
@@ -21,6 +22,8 @@ const LEASE_TTL: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_millis(500);
 /// How often the queue's own records are cleaned up, by every worker.
 const CLEANING_INTERVAL: Duration = Duration::from_secs(5);
+/// How often runs without a coordinator are searched for.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often old records are forgotten.
 const FORGETTING_INTERVAL: Duration = Duration::from_secs(60);
 /// Records forgotten in one statement.
@@ -68,6 +71,7 @@ impl Recalculator {
 
     async fn keep_time_while(&self, lost: &CancellationToken) -> Result<(), RepriceError> {
         let mut forgotten_at: Option<Instant> = None;
+        let (mut suspected, mut looked_at) = (None, Instant::now());
         while !lost.is_cancelled() && !self.shutdown.is_cancelled() {
             while self.repricer.reprice_expired(Utc::now()).await? == WRITE_BATCH && !lost.is_cancelled() {}
             if forgotten_at.is_none_or(|at| at.elapsed() > FORGETTING_INTERVAL) {
@@ -75,6 +79,10 @@ impl Recalculator {
                 self.repricer.catalogue.forget_applied_events(now - EVENTS_KEPT, FORGET_BATCH).await?;
                 self.repricer.catalogue.forget_runs(now - RUNS_KEPT, FORGET_BATCH).await?;
                 forgotten_at = Some(Instant::now());
+            }
+            if looked_at.elapsed() > SEARCH_INTERVAL {
+                self.find_abandoned_run(&mut suspected).await?;
+                looked_at = Instant::now();
             }
             let next = self.repricer.catalogue.next_expiry().await?;
             let left = next.and_then(|next| (next - Utc::now()).to_std().ok()).unwrap_or(INTERVAL);

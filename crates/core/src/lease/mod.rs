@@ -72,6 +72,18 @@ impl Lease {
         Ok(Some(Self { hold, token, lost, renewing }))
     }
 
+    /// The token of the last owner of a lease that nobody holds now; 0 if there was none. `None` if it is held.
+    pub async fn last_token_if_free(
+        redis: &RedisConnection,
+        keys: &MessageKeys,
+        name: &'static str,
+    ) -> Result<Option<i64>, RedisError> {
+        let mut look = redis::pipe();
+        look.exists(keys.lease(name)).get(keys.lease_token(name));
+        let (held, token): (bool, Option<i64>) = look.query_async(&mut redis.writes()).await?;
+        Ok((!held).then_some(token.unwrap_or(0)))
+    }
+
     /// The fencing token: larger than that of any owner before.
     pub fn token(&self) -> i64 {
         self.token
