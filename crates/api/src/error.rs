@@ -8,6 +8,10 @@
 //! | `/problems/recalculation-not-found` | 404 | no such recalculation |
 //! | `/problems/policy-not-found` | 404 | no such policy version |
 //! | `/problems/policy-version-is-old` | 412 | somebody else has published since the version that If-Match names |
+//! | `/problems/held-by-circuit-breaker` | 409 | it would move prices too far; somebody has to approve of it |
+//! | `/problems/recalculation-not-held` | 409 | a recalculation that is not held cannot be approved or rejected |
+//! | `/problems/draft-not-found` | 404 | no such draft of a policy |
+//! | `/problems/draft-changed` | 412 | the draft is not the one that If-Match names |
 //! | `/problems/job-not-found` | 404 | no such job was given up |
 //! | `/problems/not-found` | 404 | no such route |
 //! | `/problems/method-not-allowed` | 405 | the route exists, not with this method |
@@ -63,6 +67,23 @@ pub enum ApiError {
     },
     /// Somebody else has published since.
     PolicyVersionIsOld,
+    /// It would move prices too far.
+    HeldByCircuitBreaker {
+        /// Why, in words.
+        reasons: Vec<String>,
+    },
+    /// It waits for nobody's approval.
+    RecalculationNotHeld {
+        /// Its state.
+        state: &'static str,
+    },
+    /// No such draft.
+    DraftNotFound {
+        /// As asked for.
+        name: String,
+    },
+    /// Somebody else has changed the draft since.
+    DraftChanged,
     /// No such job was given up.
     JobNotFound {
         /// As asked for.
@@ -153,10 +174,12 @@ impl ApiError {
             Self::ProductNotFound { .. }
             | Self::RecalculationNotFound { .. }
             | Self::PolicyNotFound { .. }
+            | Self::DraftNotFound { .. }
             | Self::JobNotFound { .. }
             | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::PolicyVersionIsOld => StatusCode::PRECONDITION_FAILED,
+            Self::PolicyVersionIsOld | Self::DraftChanged => StatusCode::PRECONDITION_FAILED,
+            Self::HeldByCircuitBreaker { .. } | Self::RecalculationNotHeld { .. } => StatusCode::CONFLICT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Unavailable { .. } | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
@@ -190,6 +213,25 @@ impl ApiError {
             Self::PolicyVersionIsOld => {
                 let detail = "somebody has published another version since; look at it first".to_owned();
                 ("/problems/policy-version-is-old", "Policy version is old", detail, Vec::new())
+            }
+            Self::HeldByCircuitBreaker { reasons } => {
+                let detail = format!(
+                    "{}; nothing was published: simulate it, and publish it with approved_by if this is meant",
+                    reasons.join("; ")
+                );
+                ("/problems/held-by-circuit-breaker", "Held by the circuit breaker", detail, Vec::new())
+            }
+            Self::RecalculationNotHeld { state } => {
+                let detail = format!("it is {state}, not held");
+                ("/problems/recalculation-not-held", "Recalculation not held", detail, Vec::new())
+            }
+            Self::DraftNotFound { name } => {
+                let detail = format!("there is no draft \"{name}\"");
+                ("/problems/draft-not-found", "Draft not found", detail, Vec::new())
+            }
+            Self::DraftChanged => {
+                let detail = "somebody has changed the draft since; look at it first".to_owned();
+                ("/problems/draft-changed", "Draft changed", detail, Vec::new())
             }
             Self::JobNotFound { task_id } => {
                 let detail = format!("no job \"{task_id}\" was given up");

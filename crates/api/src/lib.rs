@@ -94,7 +94,8 @@ pub async fn run(
     let (news, heard) = watch::channel(0);
     let hearing = tokio::spawn(invalidation::hear(subscription, repricer.clone(), news, shutdown.clone()));
     let followers = Followers::new(heard, shutdown.clone());
-    let state = AppState { repricer, health, metrics, events, queue, followers };
+    let simulations = routes::simulation::Simulations::new();
+    let state = AppState { repricer, health, metrics, events, queue, followers, simulations };
 
     let polling = tokio::spawn(policies.keep_fresh(shutdown.clone()));
     tracing::info!(address = %listener.local_addr()?, "the API is listening");

@@ -8,7 +8,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::routes::{
     explanation, import, job, live, market_event, policy, price, price_changes, prices, product,
-    recalculation,
+    recalculation, simulation,
 };
 
 /// The API as OpenAPI 3.1.
@@ -31,9 +31,12 @@ use crate::routes::{
         market_event::publish,
         recalculation::post,
         recalculation::get,
+        recalculation::approve,
+        recalculation::reject,
         policy::list,
         policy::get,
         policy::check,
+        simulation::simulate,
         policy::publish,
         policy::rollback,
         policy::diff,

@@ -10,7 +10,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::error::ApiError;
 use crate::routes::{
     explanation, import, job, live, market_event, policy, price, price_changes, prices, product,
-    recalculation,
+    recalculation, simulation,
 };
 use crate::state::AppState;
 use crate::{middleware, openapi};
@@ -26,10 +26,10 @@ fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/api/v1/publish-market-event", post(market_event::publish)),
         ("/api/v1/recalculations", post(recalculation::post)),
         ("/api/v1/recalculations/{task_id}", get(recalculation::get)),
-        ("/api/v1/policies", get(policy::list).post(policy::publish)),
+        ("/api/v1/recalculations/{task_id}/approve", post(recalculation::approve)),
+        ("/api/v1/recalculations/{task_id}/reject", post(recalculation::reject)),
         ("/api/v1/policies/check", post(policy::check)),
         ("/api/v1/policies/{version}", get(policy::get)),
-        ("/api/v1/policies/{version}/rollback", post(policy::rollback)),
         ("/api/v1/policies/{version}/diff/{other}", get(policy::diff)),
         ("/api/v1/jobs", get(job::list)),
         ("/api/v1/jobs/{task_id}", get(job::get)),
@@ -41,11 +41,14 @@ fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
     ]
 }
 
-/// Routes that stream and may take as long as they need.
+/// Routes that stream, or go through the whole catalogue, and may take as long as they need.
 fn streaming_routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
     vec![
         ("/api/v1/products/import", post(import::import)),
         ("/api/v1/price-changes", get(price_changes::follow)),
+        ("/api/v1/policies", get(policy::list).post(policy::publish)),
+        ("/api/v1/policies/{version}/rollback", post(policy::rollback)),
+        ("/api/v1/policies/simulate", post(simulation::simulate)),
     ]
 }
 
@@ -70,7 +73,7 @@ pub(crate) fn router(state: AppState) -> Router {
 
 /// The name under which requests of a route are measured: its pattern, out of a fixed set.
 pub(crate) fn route_name(pattern: &str) -> &'static str {
-    const NAMES: [&str; 22] = [
+    const NAMES: [&str; 25] = [
         "/api/v1/price",
         "/api/v1/prices",
         "/api/v1/products/{product_id}",
@@ -80,8 +83,11 @@ pub(crate) fn route_name(pattern: &str) -> &'static str {
         "/api/v1/publish-market-event",
         "/api/v1/recalculations",
         "/api/v1/recalculations/{task_id}",
+        "/api/v1/recalculations/{task_id}/approve",
+        "/api/v1/recalculations/{task_id}/reject",
         "/api/v1/policies",
         "/api/v1/policies/check",
+        "/api/v1/policies/simulate",
         "/api/v1/policies/{version}",
         "/api/v1/policies/{version}/rollback",
         "/api/v1/policies/{version}/diff/{other}",

@@ -8,6 +8,7 @@ use pricing_core::telemetry::metrics::Metrics;
 
 use crate::error::ApiError;
 use crate::routes::price_changes::Followers;
+use crate::routes::simulation::Simulations;
 
 /// The state of every handler.
 #[derive(Clone)]
@@ -18,6 +19,7 @@ pub(crate) struct AppState {
     pub(crate) events: EventLog,
     pub(crate) queue: JobQueue,
     pub(crate) followers: Followers,
+    pub(crate) simulations: Simulations,
 }
 
 impl AppState {

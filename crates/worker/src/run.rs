@@ -9,11 +9,12 @@
 //! holder is dead and its lease is not over yet. What is left lying so, or was in a queue that Redis has lost, is found
 //! by whoever [keeps time](crate::schedule): a run that nobody coordinates at two looks in a row gets a coordinator.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
 use pricing_core::catalogue::{CatalogueError, StoredRun};
-use pricing_core::domain::product::ProductId;
+use pricing_core::domain::policy::PricingPolicy;
 use pricing_core::domain::recalculation::{RunState, Scope};
 use pricing_core::jobs::{Job, JobError, NewJob, RANGE_LENGTH, Range};
 use pricing_core::lease::Lease;
@@ -155,8 +156,12 @@ impl Recalculator {
         if let Err(error) = self.repricer.policies.refresh().await {
             return Err(self.judge(RepriceError::from(error)).await);
         }
-        let policy_version = self.repricer.policies.snapshot().current().version;
-        let total = match self.count(&run.scope).await {
+        let policy = Arc::clone(self.repricer.policies.snapshot().current());
+        let policy_version = policy.version;
+        if run.run_number.is_none() && run.approved_by.is_none() && self.hold(run, policy, lost).await? {
+            return Ok(());
+        }
+        let total = match catalogue.count_products_of(&run.scope).await {
             Ok(total) => total,
             Err(error) => return Err(self.judge_catalogue(error).await),
         };
@@ -174,6 +179,38 @@ impl Recalculator {
         self.wait_for(&range, ranges, lost).await
     }
 
+    /// Whether the run would move prices too far, by the policy's own circuit breaker, and so is held.
+    async fn hold(
+        &self,
+        run: &StoredRun,
+        policy: Arc<PricingPolicy>,
+        lost: &CancellationToken,
+    ) -> Result<bool, JobError> {
+        let (catalogue, breaker) = (&self.repricer.catalogue, policy.circuit_breaker);
+        if breaker.is_off() {
+            return Ok(false);
+        }
+        let go_on = || !lost.is_cancelled() && !self.shutdown.is_cancelled();
+        let judged = self.repricer.judge_recalculation(policy, run.scope.clone(), &[breaker], go_on).await;
+        let reasons = match judged {
+            Ok(reasons) => reasons,
+            Err(error) => return Err(self.judge_catalogue(error).await),
+        };
+        self.go_on(lost).await?;
+        if reasons.is_empty() {
+            return Ok(false);
+        }
+        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        let reason = reasons.join("; ");
+        match catalogue.hold_run(&run.task_id, &reason, Utc::now()).await {
+            Ok(_) => {
+                tracing::warn!(task_id = run.task_id, reason, "a recalculation is held until it is approved");
+                Ok(true)
+            }
+            Err(error) => Err(self.judge_catalogue(error).await),
+        }
+    }
+
     /// Puts the ranges into the queue, as fast as workers take them out; how many.
     async fn hand_out(
         &self,
@@ -184,10 +221,11 @@ impl Recalculator {
         let mut ranges = 0;
         let mut last = None;
         loop {
-            let product_ids = match self.page(scope, last.as_ref()).await {
-                Ok(ids) => ids,
-                Err(error) => return Err(self.judge_catalogue(error).await),
-            };
+            let product_ids =
+                match self.repricer.catalogue.product_ids_of(scope, last.as_ref(), RANGE_LENGTH).await {
+                    Ok(ids) => ids,
+                    Err(error) => return Err(self.judge_catalogue(error).await),
+                };
             let Some(end) = product_ids.last() else { return Ok(ranges) };
             last = Some(end.clone());
             let job = NewJob {
@@ -241,26 +279,6 @@ impl Recalculator {
             return Err(JobError::Retry { reason: "the lease of the recalculation was lost".to_owned() });
         }
         self.pause(PROGRESS_INTERVAL).await
-    }
-
-    async fn count(&self, scope: &Scope) -> Result<u64, CatalogueError> {
-        let catalogue = &self.repricer.catalogue;
-        match scope {
-            Scope::All => catalogue.count_products().await,
-            Scope::Category(category) => catalogue.count_products_of_category(category).await,
-            Scope::Products(ids) => Ok(u64::try_from(ids.len()).unwrap_or(u64::MAX)),
-        }
-    }
-
-    async fn page(&self, scope: &Scope, after: Option<&ProductId>) -> Result<Vec<ProductId>, CatalogueError> {
-        let catalogue = &self.repricer.catalogue;
-        match scope {
-            Scope::All => catalogue.product_ids(after, RANGE_LENGTH).await,
-            Scope::Category(category) => {
-                catalogue.product_ids_of_category(category, after, RANGE_LENGTH).await
-            }
-            Scope::Products(ids) => Ok(ids.clone()),
-        }
     }
 
     async fn judge_catalogue(&self, error: CatalogueError) -> JobError {

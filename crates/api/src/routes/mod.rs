@@ -12,3 +12,4 @@ pub(crate) mod price_changes;
 pub(crate) mod prices;
 pub(crate) mod product;
 pub(crate) mod recalculation;
+pub(crate) mod simulation;

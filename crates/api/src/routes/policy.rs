@@ -3,16 +3,19 @@
 //! A version never changes. Publishing makes it the one that new prices are made with, in every process, and asks for
 //! a recalculation; until that has moved a product over, its quotes use the version its price was made with.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use pricing_core::catalogue::{NewPolicy, StoredPolicy};
+use pricing_core::catalogue::{NewPolicy, RunRequest, StoredPolicy};
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::domain::market_event::{Change, EventId, MarketEvent};
 use pricing_core::domain::policy::{MAX_POLICY_BYTES, PricingPolicy};
+use pricing_core::domain::recalculation::Scope;
 use serde::{Deserialize, Serialize};
 use similar::TextDiff;
 
@@ -25,7 +28,7 @@ const SOURCE: &str = "/api/v1/policies";
 /// Versions in one answer.
 const MAX_LISTED: u32 = 100;
 /// The longest author and note, in characters.
-const MAX_AUTHOR_CHARS: usize = 100;
+pub(super) const MAX_AUTHOR_CHARS: usize = 100;
 const MAX_NOTE_CHARS: usize = 1_000;
 /// Lines around each difference.
 const DIFF_CONTEXT: usize = 3;
@@ -40,6 +43,17 @@ pub(crate) struct PublishQuery {
     author: Option<String>,
     /// Why.
     note: Option<String>,
+    /// Who has seen that a circuit breaker would hold it, and wants it all the same.
+    approved_by: Option<String>,
+}
+
+/// [`PublishQuery`], checked.
+struct Publication {
+    author: String,
+    note: String,
+    approved_by: Option<String>,
+    /// The version that has to be the latest.
+    only_after: Option<i64>,
 }
 
 /// A version without its document.
@@ -139,6 +153,7 @@ pub(crate) async fn check(
     request_body(content = String, content_type = "application/yaml", description = "The policy, YAML or JSON"),
     responses(
         (status = 201, description = "It is published, and a recalculation is asked for", body = PublishPolicyAnswer),
+        (status = 409, description = "A circuit breaker would hold it", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "Somebody else has published since", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Something is wrong with it; nothing was published", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
@@ -148,11 +163,10 @@ pub(crate) async fn publish(
     headers: HeaderMap,
     BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
 ) -> Result<Response, ApiError> {
-    let (author, note) = read_query(query)?;
+    let publication = Publication::read(query, &headers)?;
     let policy = compile(&body).map_err(|errors| ApiError::Invalid { errors })?;
     let source = String::from_utf8_lossy(&body).into_owned();
-    let policy = NewPolicy { name: policy.name, source, author, note };
-    publish_version(&state, &policy, read_if_match(&headers)?).await
+    publish_version(state, policy, source, publication).await
 }
 
 /// Publishes an earlier version again, as the next one.
@@ -162,6 +176,7 @@ pub(crate) async fn publish(
     responses(
         (status = 201, description = "It is published again as a new version, and a recalculation is asked for", body = PublishPolicyAnswer),
         (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "A circuit breaker would hold it", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "Somebody else has published since", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn rollback(
@@ -170,14 +185,15 @@ pub(crate) async fn rollback(
     query: Result<Query<PublishQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (author, note) = read_query(query)?;
+    let mut publication = Publication::read(query, &headers)?;
     let earlier = find(&state, &version).await?;
     // An engine that was set back may not know all that a newer one has published.
-    PricingPolicy::from_yaml(&earlier.source, earlier.version)
+    let policy = PricingPolicy::from_yaml(&earlier.source, earlier.version)
         .map_err(|errors| ApiError::Invalid { errors })?;
-    let note = if note.is_empty() { format!("back to version {}", earlier.version) } else { note };
-    let policy = NewPolicy { name: earlier.name, source: earlier.source, author, note };
-    publish_version(&state, &policy, read_if_match(&headers)?).await
+    if publication.note.is_empty() {
+        publication.note = format!("back to version {}", earlier.version);
+    }
+    publish_version(state, policy, earlier.source, publication).await
 }
 
 /// What has changed from one version to another.
@@ -197,26 +213,62 @@ pub(crate) async fn diff(
     Ok(diff.unified_diff().context_radius(DIFF_CONTEXT).header(&title(&from), &title(&to)).to_string())
 }
 
+/// Publishes a policy, unless a circuit breaker speaks against it: its own, or that of the policy in use.
 async fn publish_version(
+    state: AppState,
+    policy: PricingPolicy,
+    source: String,
+    publication: Publication,
+) -> Result<Response, ApiError> {
+    state.require_redis().await?;
+    let Publication { author, note, approved_by, only_after } = publication;
+    let new = NewPolicy { name: policy.name.clone(), source, author, note };
+    let in_use = state.repricer.policies.snapshot().current().circuit_breaker;
+    let approved_by = match approved_by {
+        Some(approved_by) => approved_by,
+        None => {
+            let breakers = [policy.circuit_breaker, in_use];
+            let judged =
+                state.repricer.judge_recalculation(Arc::new(policy), Scope::All, &breakers, || true).await?;
+            if !judged.is_empty() {
+                let mut reasons: Vec<String> = judged.iter().map(ToString::to_string).collect();
+                reasons.dedup();
+                return Err(ApiError::HeldByCircuitBreaker { reasons });
+            }
+            "the circuit breaker, when it was published".to_owned()
+        }
+    };
+    // To the end, even if the client hangs up: a policy that is published needs its recalculation.
+    let publishing = tokio::spawn(async move { publish_to_all(&state, &new, only_after, approved_by).await });
+    let published = publishing.await;
+    published.map_err(|error| ApiError::Internal { reason: format!("publishing panicked: {error}") })?
+}
+
+async fn publish_to_all(
     state: &AppState,
     policy: &NewPolicy,
     only_after: Option<i64>,
+    approved_by: String,
 ) -> Result<Response, ApiError> {
-    state.require_redis().await?;
     let now = Utc::now();
-    let published = state.repricer.catalogue.publish_policy(policy, only_after, now).await?;
-    let version = published.ok_or(ApiError::PolicyVersionIsOld)?;
+    let catalogue = &state.repricer.catalogue;
+    let version = catalogue.publish_policy(policy, only_after, now).await?;
+    let version = version.ok_or(ApiError::PolicyVersionIsOld)?;
     let id = EventId { source: SOURCE.to_owned(), id: format!("policy-{version}") };
     let event = MarketEvent { id, time: now, change: Change::PolicyPublished { version } };
     let task_id = event.task_id();
-    // New prices are made with it from now on, whether or not the next step works.
+    // Written down before anybody is told: it has been judged, and if telling fails, workers find it.
+    let request = RunRequest {
+        task_id: task_id.clone(),
+        scope: Scope::All,
+        requested_at: now,
+        approved_by: Some(approved_by),
+    };
+    catalogue.request_run(&request).await?;
     state.repricer.policies.refresh().await.map_err(pricing_core::reprice::RepriceError::from)?;
-    state.events.publish(&[event]).await.map_err(|error| {
-        tracing::warn!(%error, version, "a policy is published, and its recalculation cannot be asked for");
-        ApiError::Unavailable {
-            reason: "the policy is published, but redis does not take the recalculation; ask for it at /api/v1/recalculations",
-        }
-    })?;
+    if let Err(error) = state.events.publish(&[event]).await {
+        tracing::warn!(%error, version, "a policy is published, and redis does not take the event that says so");
+    }
     state.metrics.events_published.increment(1);
     let answer = Json(PublishPolicyAnswer { version, task_id });
     Ok((StatusCode::CREATED, [(header::ETAG, etag(version))], answer).into_response())
@@ -237,33 +289,51 @@ fn split(policy: StoredPolicy) -> (PolicyVersion, String) {
     (PolicyVersion { version, name, author, note, published_at }, source)
 }
 
-fn compile(body: &[u8]) -> Result<PricingPolicy, Vec<Diagnostic>> {
+pub(super) fn compile(body: &[u8]) -> Result<PricingPolicy, Vec<Diagnostic>> {
     let text = std::str::from_utf8(body);
     let text = text.map_err(|error| vec![Diagnostic::bare("policy", format!("is not UTF-8: {error}"))])?;
     PricingPolicy::from_yaml(text, 0)
 }
 
-fn read_query(query: Result<Query<PublishQuery>, QueryRejection>) -> Result<(String, String), ApiError> {
-    let Query(query) =
-        query.map_err(|rejection| ApiError::field("query", rejection.body_text(), "author, note"))?;
-    let author = query.author.unwrap_or_default();
-    let note = query.note.unwrap_or_default();
-    for (field, written, max_chars) in
-        [("author", &author, MAX_AUTHOR_CHARS), ("note", &note, MAX_NOTE_CHARS)]
-    {
-        if written.chars().count() > max_chars {
-            return Err(ApiError::field(field, "is too long", format!("at most {max_chars} characters")));
+impl Publication {
+    fn read(
+        query: Result<Query<PublishQuery>, QueryRejection>,
+        headers: &HeaderMap,
+    ) -> Result<Self, ApiError> {
+        let Query(PublishQuery { author, note, approved_by }) = query.map_err(|rejection| {
+            ApiError::field("query", rejection.body_text(), "author, note, approved_by")
+        })?;
+        let (author, note) = (author.unwrap_or_default(), note.unwrap_or_default());
+        check_length("author", &author, MAX_AUTHOR_CHARS)?;
+        check_length("note", &note, MAX_NOTE_CHARS)?;
+        if let Some(approved_by) = &approved_by {
+            check_decider("approved_by", approved_by)?;
         }
+        Ok(Self { author, note, approved_by, only_after: read_if_match(headers)? })
     }
-    Ok((author, note))
 }
 
-fn etag(version: i64) -> HeaderValue {
+/// Whoever approves or rejects has a name.
+pub(super) fn check_decider(field: &str, name: &str) -> Result<(), ApiError> {
+    if name.trim().is_empty() {
+        return Err(ApiError::field(field, "is missing", "who decides"));
+    }
+    check_length(field, name, MAX_AUTHOR_CHARS)
+}
+
+pub(super) fn check_length(field: &str, written: &str, max_chars: usize) -> Result<(), ApiError> {
+    if written.chars().count() > max_chars {
+        return Err(ApiError::field(field, "is too long", format!("at most {max_chars} characters")));
+    }
+    Ok(())
+}
+
+pub(super) fn etag(version: i64) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
 }
 
 /// The version that `If-Match` names; none if it is absent or `*`.
-fn read_if_match(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
+pub(super) fn read_if_match(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
     let Some(written) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let written = written.to_str().unwrap_or_default().trim();
     if written == "*" {

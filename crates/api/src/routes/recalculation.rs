@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
@@ -14,10 +15,11 @@ use pricing_core::catalogue::{RunRequest, StoredRun};
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::domain::market_event::{Change, EventId, MarketEvent};
 use pricing_core::domain::product::ProductId;
-use pricing_core::domain::recalculation::Scope;
+use pricing_core::domain::recalculation::{RunState, Scope};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::policy::check_decider;
 use crate::error::{ApiError, Problem};
 use crate::extract::{BoundedBody, MAX_BODY_BYTES, is_object};
 use crate::state::AppState;
@@ -44,6 +46,16 @@ pub(crate) struct RecalculationRequest {
     product_ids: Option<Vec<String>>,
 }
 
+/// Who decides about a held recalculation.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DecisionQuery {
+    /// Their name.
+    #[param(example = "zoe")]
+    by: String,
+}
+
 /// A recalculation that was asked for.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct RequestAnswer {
@@ -58,15 +70,18 @@ pub(crate) struct RequestAnswer {
 pub(crate) struct RecalculationAnswer {
     /// Its name.
     task_id: String,
-    /// `requested`, `running`, `done`, `failed`, or `skipped`: it was coalesced into another one.
+    /// `requested`, `held` until somebody approves of it, `running`, `done`, `failed`, or `skipped`: it was coalesced
+    /// into another one.
     state: &'static str,
     /// Which products.
     #[schema(value_type = Object, example = "all")]
     scope: Scope,
-    /// Why it was skipped or has failed.
+    /// Why it is held, was skipped or has failed.
     reason: Option<String>,
     /// The recalculation it was coalesced into.
     follow_up_task_id: Option<String>,
+    /// Who let it through although it moves prices far, if anybody had to.
+    approved_by: Option<String>,
     /// Grows with every run.
     run_number: Option<i64>,
     /// The policy it was begun with.
@@ -112,7 +127,8 @@ pub(crate) async fn post(
     }
     let now = Utc::now();
     let task_id = Uuid::now_v7().to_string();
-    let request = RunRequest { task_id: task_id.clone(), scope: scope.clone(), requested_at: now };
+    let request =
+        RunRequest { task_id: task_id.clone(), scope: scope.clone(), requested_at: now, approved_by: None };
     catalogue.request_run(&request).await?;
     let event = MarketEvent {
         id: EventId { source: SOURCE.to_owned(), id: task_id.clone() },
@@ -143,6 +159,62 @@ pub(crate) async fn get(
     Ok(Json(answer(run, Utc::now())))
 }
 
+/// Lets a held recalculation through.
+#[utoipa::path(post, path = "/api/v1/recalculations/{task_id}/approve", tag = "market", summary = "Approve a held recalculation",
+    params(DecisionQuery, ("task_id" = String, Path, description = "The recalculation")),
+    responses(
+        (status = 202, description = "It waits for its turn, and is not held again", body = RecalculationAnswer),
+        (status = 404, description = "No such recalculation", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is not held", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Nobody's name is given", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn approve(
+    State(state): State<AppState>,
+    Path(task_id): Path<String>,
+    query: Result<Query<DecisionQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let by = read_decision(query)?;
+    // Workers find it by themselves: it has no coordinator.
+    let is_approved = state.repricer.catalogue.approve_run(&task_id, &by).await?;
+    decided(&state, &task_id, is_approved).await
+}
+
+/// Gives a held recalculation up.
+#[utoipa::path(post, path = "/api/v1/recalculations/{task_id}/reject", tag = "market", summary = "Reject a held recalculation",
+    params(DecisionQuery, ("task_id" = String, Path, description = "The recalculation")),
+    responses(
+        (status = 202, description = "It has failed", body = RecalculationAnswer),
+        (status = 404, description = "No such recalculation", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is not held", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Nobody's name is given", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn reject(
+    State(state): State<AppState>,
+    Path(task_id): Path<String>,
+    query: Result<Query<DecisionQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let by = read_decision(query)?;
+    let catalogue = &state.repricer.catalogue;
+    let is_held = catalogue.run(&task_id).await?.is_some_and(|run| run.state == RunState::Held);
+    let reason = format!("it was rejected by {by}");
+    let is_rejected = is_held && catalogue.withdraw_run(&task_id, &reason, Utc::now()).await?;
+    decided(&state, &task_id, is_rejected).await
+}
+
+fn read_decision(query: Result<Query<DecisionQuery>, QueryRejection>) -> Result<String, ApiError> {
+    let Query(DecisionQuery { by }) =
+        query.map_err(|rejection| ApiError::field("by", rejection.body_text(), "who decides"))?;
+    check_decider("by", &by)?;
+    Ok(by)
+}
+
+async fn decided(state: &AppState, task_id: &str, is_done: bool) -> Result<Response, ApiError> {
+    let run = state.repricer.catalogue.run(task_id).await?;
+    let run = run.ok_or_else(|| ApiError::RecalculationNotFound { task_id: shorten(task_id) })?;
+    if !is_done {
+        return Err(ApiError::RecalculationNotHeld { state: run.state.name() });
+    }
+    Ok((StatusCode::ACCEPTED, Json(answer(run, Utc::now()))).into_response())
+}
+
 fn answer(run: StoredRun, now: DateTime<Utc>) -> RecalculationAnswer {
     let progress_percent = match run.products_total {
         // Products may have been added since it began.
@@ -156,6 +228,7 @@ fn answer(run: StoredRun, now: DateTime<Utc>) -> RecalculationAnswer {
         scope: run.scope,
         reason: run.reason,
         follow_up_task_id: run.follow_up,
+        approved_by: run.approved_by,
         run_number: run.run_number,
         policy_version: run.policy_version,
         progress_percent,

@@ -13,6 +13,7 @@
 //! went wrong, `migrations/` for the tables and why they are as they are. Who calls this: `reprice`, the API's
 //! routes and the worker.
 
+mod drafts;
 mod error;
 mod postgres;
 mod read_rows;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 
+pub use self::drafts::{DraftCondition, NewDraft, StoredDraft};
 pub use self::error::CatalogueError;
 pub use self::postgres::PostgresCatalogue;
 pub use self::runs::{CoalescedRun, MAX_REASON_CHARS, RangeOutcome, RunRequest, StoredRun};
@@ -39,6 +41,7 @@ pub use self::stored::{
 };
 pub use self::transaction::CatalogueTransaction;
 use crate::domain::product::{Product, ProductId};
+use crate::domain::recalculation::Scope;
 use crate::domain::signal::Signals;
 
 /// Bounds on what the catalogue takes from the machine, and from its callers' patience.
@@ -137,6 +140,12 @@ impl Catalogue {
         on_store!(self, store => store.product(id).await)
     }
 
+    /// What the next prices of these products depend on, ordered by product; those that do not exist are left out.
+    /// Nothing is locked: to write what comes of it, see [`CatalogueTransaction::lock_facts`].
+    pub async fn facts(&self, ids: &[ProductId]) -> Result<Vec<StoredFacts>, CatalogueError> {
+        on_store!(self, store => store.facts(ids).await)
+    }
+
     /// The signals of a product, its own and its category's. Those of a product that is not in the catalogue
     /// are its own, if it has any.
     pub async fn signals(&self, id: &ProductId) -> Result<Signals, CatalogueError> {
@@ -213,6 +222,30 @@ impl Catalogue {
     /// How many products a category has.
     pub async fn count_products_of_category(&self, category: &str) -> Result<u64, CatalogueError> {
         on_store!(self, store => store.count_products_of_category(category).await)
+    }
+
+    /// How many products a recalculation of this scope is about; of named ones, those that do not exist included.
+    pub async fn count_products_of(&self, scope: &Scope) -> Result<u64, CatalogueError> {
+        match scope {
+            Scope::All => self.count_products().await,
+            Scope::Category(category) => self.count_products_of_category(category).await,
+            Scope::Products(ids) => Ok(u64::try_from(ids.len()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// The identifiers of a scope after the given one, as [`product_ids`](Self::product_ids) gives those of all; named
+    /// ones all at once.
+    pub async fn product_ids_of(
+        &self,
+        scope: &Scope,
+        after: Option<&ProductId>,
+        limit: u32,
+    ) -> Result<Vec<ProductId>, CatalogueError> {
+        match scope {
+            Scope::All => self.product_ids(after, limit).await,
+            Scope::Category(category) => self.product_ids_of_category(category, after, limit).await,
+            Scope::Products(ids) => Ok(ids.clone()),
+        }
     }
 
     /// By what prices are multiplied at each location that has a factor.

@@ -29,6 +29,8 @@ pub struct RunRequest {
     pub scope: Scope,
     /// When it was asked for.
     pub requested_at: DateTime<Utc>,
+    /// Who lets it through even if it moves prices far; otherwise it may be held.
+    pub approved_by: Option<String>,
 }
 
 /// A recalculation, asked for, under way or over.
@@ -44,6 +46,8 @@ pub struct StoredRun {
     pub reason: Option<String>,
     /// The task that does the work of this one, if it was skipped.
     pub follow_up: Option<String>,
+    /// Who let it through.
+    pub approved_by: Option<String>,
     /// Its fencing number, once it has begun. A run that is begun again has the newer one.
     pub run_number: Option<i64>,
     /// The policy it prices by, once it has begun.
@@ -102,7 +106,7 @@ impl Catalogue {
         on_store!(self, store => store.run(task_id).await)
     }
 
-    /// Takes back a request that nobody has begun: it failed, for this reason. Returns whether there was one.
+    /// Takes back a request that nobody has begun, held or not: it failed, for this reason. Returns whether there was one.
     pub async fn withdraw_run(
         &self,
         task_id: &str,
@@ -110,6 +114,22 @@ impl Catalogue {
         now: DateTime<Utc>,
     ) -> Result<bool, CatalogueError> {
         on_store!(self, store => store.withdraw_run(task_id, reason, now).await)
+    }
+
+    /// Holds a request that nobody has begun until somebody approves of it. An earlier one for the same products that
+    /// is held is skipped: approving of this one is enough. Returns whether there was such a request.
+    pub async fn hold_run(
+        &self,
+        task_id: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<bool, CatalogueError> {
+        on_store!(self, store => store.hold_run(task_id, reason, now).await)
+    }
+
+    /// Lets a held request through: it waits for its turn again, and is not held any more. Returns whether it was held.
+    pub async fn approve_run(&self, task_id: &str, approved_by: &str) -> Result<bool, CatalogueError> {
+        on_store!(self, store => store.approve_run(task_id, approved_by).await)
     }
 
     /// How many requests wait.
@@ -212,6 +232,9 @@ pub(super) fn follow_up_of(task_id: &str) -> String {
     format!("{task_id}-follow-up")
 }
 
+/// Why a request that was held is skipped.
+pub(super) const HELD_AGAIN: &str = "it was held, and so is a later request for the same products";
+
 /// Why a request was skipped.
 pub(super) fn skipped_because_of(running: Option<i64>) -> String {
     let running = running.map_or("another run".to_owned(), |number| format!("run {number}"));
@@ -231,6 +254,7 @@ pub(super) struct RunRecord {
     state: String,
     reason: Option<String>,
     follow_up: Option<String>,
+    approved_by: Option<String>,
     run_number: Option<i64>,
     policy_version: Option<i64>,
     requested_at: DateTime<Utc>,
@@ -253,6 +277,7 @@ impl TryFrom<RunRecord> for StoredRun {
             state: run_state(&record.state)?,
             reason: record.reason,
             follow_up: record.follow_up,
+            approved_by: record.approved_by,
             run_number: record.run_number,
             policy_version: record.policy_version,
             requested_at: record.requested_at,

@@ -48,7 +48,7 @@ pub struct Streak {
 }
 
 /// Which guardrail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GuardrailName {
     /// [`Guardrails::max_step`].

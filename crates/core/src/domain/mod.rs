@@ -14,6 +14,7 @@
 
 pub mod action;
 pub mod apply;
+pub mod circuit_breaker;
 pub mod diagnostic;
 mod evaluate;
 pub mod explanation;
@@ -33,6 +34,7 @@ pub mod rounding;
 pub mod rule;
 pub mod selector;
 pub mod signal;
+pub mod simulation;
 pub mod surge;
 pub mod variable;
 pub mod view;

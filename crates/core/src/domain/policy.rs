@@ -7,6 +7,7 @@ use rust_decimal::Decimal;
 use serde::Deserialize;
 
 use super::apply::Apply;
+use super::circuit_breaker::{CircuitBreaker, CircuitBreakerDraft};
 use super::diagnostic::{Diagnostic, Place, shorten};
 use super::guardrail::{CompetitorLoop, Guardrails};
 use super::money::parse_amount;
@@ -45,6 +46,8 @@ pub struct PolicyDraft {
     pub guardrails: GuardrailsDraft,
     /// How prices are rounded.
     pub rounding: RoundingDraft,
+    /// When a recalculation is held until somebody approves of it.
+    pub circuit_breaker: Option<CircuitBreakerDraft>,
 }
 
 /// `apply` as written.
@@ -122,6 +125,8 @@ pub struct PricingPolicy {
     pub guardrails: Guardrails,
     /// See [`PolicyDraft::rounding`].
     pub rounding: Rounding,
+    /// See [`PolicyDraft::circuit_breaker`]; off if absent.
+    pub circuit_breaker: CircuitBreaker,
 }
 
 impl PolicyDraft {
@@ -159,12 +164,24 @@ impl PolicyDraft {
         let offer = check_rules("offer", &self.offer, Scope::Offer, &mut problems);
         let guardrails = self.guardrails.check(&mut problems);
         let rounding = self.rounding.check(&mut problems);
+        let circuit_breaker =
+            self.circuit_breaker.as_ref().map(|draft| draft.check(&mut problems)).unwrap_or_default();
         if !problems.is_empty() {
             return Err(problems);
         }
         let ApplyDraft { market: market_apply, offer: offer_apply } = self.apply;
         let name = self.name.trim().to_owned();
-        Ok(PricingPolicy { version, name, market_apply, offer_apply, market, offer, guardrails, rounding })
+        Ok(PricingPolicy {
+            version,
+            name,
+            market_apply,
+            offer_apply,
+            market,
+            offer,
+            guardrails,
+            rounding,
+            circuit_breaker,
+        })
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Scope {
 pub enum RunState {
     /// Somebody asked for it; nobody has begun.
     Requested,
+    /// It would move prices too far, and waits until somebody approves of it.
+    Held,
     /// Its products are being priced.
     Running,
     /// Every product has been priced.
@@ -34,12 +36,14 @@ pub enum RunState {
 
 impl RunState {
     /// All states.
-    pub const ALL: [Self; 5] = [Self::Requested, Self::Running, Self::Done, Self::Skipped, Self::Failed];
+    pub const ALL: [Self; 6] =
+        [Self::Requested, Self::Held, Self::Running, Self::Done, Self::Skipped, Self::Failed];
 
     /// The state's name, as the catalogue stores it and the API shows it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Requested => "requested",
+            Self::Held => "held",
             Self::Running => "running",
             Self::Done => "done",
             Self::Skipped => "skipped",
@@ -55,7 +59,7 @@ impl RunState {
     /// Whether nothing more will happen.
     pub fn is_final(self) -> bool {
         match self {
-            Self::Requested | Self::Running => false,
+            Self::Requested | Self::Held | Self::Running => false,
             Self::Done | Self::Skipped | Self::Failed => true,
         }
     }

@@ -122,7 +122,8 @@ async fn request_runs(
     let mut requested = Vec::new();
     for event in events {
         let Some(scope) = scope_of(event) else { continue };
-        let request = RunRequest { task_id: event.task_id(), scope, requested_at: event.time };
+        let request =
+            RunRequest { task_id: event.task_id(), scope, requested_at: event.time, approved_by: None };
         transaction.request_run(&request).await?;
         requested.push(request.task_id);
     }

@@ -1,7 +1,7 @@
 //! From facts to served prices: the one place where prices are made and written.
 //!
 //! Here: the [`Repricer`], with a file for each reason to price: a read that finds nothing (this file), products that
-//! people put ([`products`]), the market ([`market`]), a recalculation or the clock ([`range`]). Never here: what a
+//! people put ([`products`]), the market ([`market`]), a recalculation or the clock ([`range`]), a question ([`simulate`]). Never here: what a
 //! price is ([`domain::price`](crate::domain::price)) and when to make one (the routes, the worker).
 //!
 //! Each function works on a batch in one transaction: lock the products, compute, write prices and history,
@@ -13,6 +13,7 @@ mod compute;
 mod market;
 mod products;
 mod range;
+mod simulate;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use compute::compute;
 pub use market::{Applied, products_of};
 pub use products::PutSummary;
 pub use range::{RangeDone, RangeError};
+pub use simulate::Simulator;
 
 /// Products written in one transaction.
 pub const WRITE_BATCH: usize = 1_000;

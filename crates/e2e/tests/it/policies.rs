@@ -181,3 +181,111 @@ async fn what_is_wrong_with_a_policy_is_said_with_line_and_column() -> Result<()
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn what_moves_prices_too_far_is_held_until_somebody_approves() -> Result<()> {
+    const CAREFUL: &str = "
+name: careful
+market:
+  - { name: follow, when: competitor.min != null, match: { reference: competitor.min } }
+offer: []
+circuit_breaker: { moved_products: 50%, moved_by: 10% }
+";
+    let engine = Engine::start().await?;
+    let client = engine.client();
+    let published = post_policy(client, "/api/v1/policies", CAREFUL, None).await?;
+    ensure!(
+        published.status == 201,
+        "5 % for the location are no move of the list price: {}",
+        published.text
+    );
+    engine.price_becomes(100.0).await?;
+    let careless = HALVING.replace("halving", "careless");
+    let held = post_policy(client, "/api/v1/policies", &careless, None).await?;
+    assert_eq!(
+        (held.status.as_u16(), &held.body["type"]),
+        (409, &json!("/problems/held-by-circuit-breaker"))
+    );
+    let reason = "1 of 1 products would move by more than 10% (allowed: 50% of them)";
+    assert!(held.text.contains(reason), "{}", held.text);
+    let simulated = post_policy(client, "/api/v1/policies/simulate", &careless, None).await?;
+    assert!(simulated.text.contains(&format!(r#""held":["{reason}"]"#)), "{}", simulated.text);
+    assert_eq!(client.get("/api/v1/policies/latest").await?.body["version"], 2);
+    let nobody = post_policy(client, "/api/v1/policies?approved_by=%20", &careless, None).await?;
+    assert_eq!(nobody.status, 422, "{}", nobody.text);
+    let approved = post_policy(client, "/api/v1/policies?approved_by=kim", &careless, None).await?;
+    ensure!(approved.status == 201, "{}", approved.text);
+    engine.price_becomes(50.0).await?;
+    let back = post_policy(client, "/api/v1/policies/2/rollback", "", None).await?;
+    assert_eq!(back.status, 409, "the policy that is gone back to would hold it: {}", back.text);
+    let back = post_policy(client, "/api/v1/policies/2/rollback?approved_by=kim", "", None).await?;
+    ensure!(back.status == 201, "{}", back.text);
+    engine.price_becomes(100.0).await
+}
+
+#[tokio::test]
+async fn a_recalculation_that_goes_too_far_waits_for_a_decision() -> Result<()> {
+    const CAREFUL: &str = "
+name: careful
+market:
+  - { name: fair, multiply_by: 0.5, from: 2020-01-01T00:00:00Z }
+offer: []
+circuit_breaker: { median_move: 20% }
+";
+    let engine = Engine::start().await?;
+    let client = engine.client();
+    engine.price_becomes(95.0).await?;
+    // Published behind the engine's back, as by a restored backup.
+    let catalogue = engine._stores.catalogue().await?;
+    catalogue.publish_policy(&crate::support::new_policy(CAREFUL), None, chrono::Utc::now()).await?;
+    let state_becomes = async |task_id: &str, state: &str| {
+        eventually(&format!("it is {state}"), PATIENCE, async || {
+            let run = client.get(&format!("/api/v1/recalculations/{task_id}")).await?;
+            ensure!(run.body["state"] == state, "{}", run.text);
+            Ok(run)
+        })
+        .await
+    };
+    let ask = async || {
+        let asked = client.post("/api/v1/recalculations", &json!({})).await?;
+        Ok::<_, anyhow::Error>(asked.body["task_id"].as_str().context("no task_id")?.to_owned())
+    };
+    let first = ask().await?;
+    let held = state_becomes(&first, "held").await?;
+    assert_eq!(held.body["reason"], "the median product would move by -50% (allowed: 20%)");
+    assert_eq!(client.price("P-1", "NY", false).await?.body["base_price"], json!(100.00));
+    let entry = catalogue.stored_price(&pricing_core::domain::product::ProductId::parse("P-1")?).await?;
+    assert_eq!(entry.context("no price")?.entry.list_price, 100.into(), "nothing was touched");
+    let second = ask().await?;
+    state_becomes(&second, "held").await?;
+    state_becomes(&first, "skipped").await?;
+
+    let decide = |task_id: &str, decision: &str| {
+        client.send(client.request(Method::POST, &format!("/api/v1/recalculations/{task_id}/{decision}")))
+    };
+    for (task_id, decision, status) in [
+        (first.as_str(), "approve?by=zoe", 409),
+        (&second, "approve", 422),
+        (&second, "approve?by=", 422),
+        ("none", "approve?by=zoe", 404),
+        (&second, "approve?by=zoe", 202),
+        (&second, "reject?by=zoe", 409),
+    ] {
+        let reply = decide(task_id, decision).await?;
+        assert_eq!(reply.status, status, "{decision}: {}", reply.text);
+    }
+    let done = state_becomes(&second, "done").await?;
+    assert_eq!((&done.body["approved_by"], &done.body["prices_changed"]), (&json!("zoe"), &json!(1)));
+    engine.price_becomes(50.0).await?;
+    catalogue
+        .publish_policy(&crate::support::new_policy(&CAREFUL.replace("0.5", "2")), None, chrono::Utc::now())
+        .await?;
+    let third = ask().await?;
+    state_becomes(&third, "held").await?;
+    let rejected = decide(&third, "reject?by=kim").await?;
+    assert_eq!(
+        (&rejected.body["state"], &rejected.body["reason"]),
+        (&json!("failed"), &json!("it was rejected by kim"))
+    );
+    Ok(())
+}

@@ -1,5 +1,6 @@
 //! The catalogue in a PostgreSQL database: opening it, and reading.
 
+mod drafts;
 mod runs;
 mod transaction;
 mod upkeep;
@@ -15,12 +16,13 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, Postgres, query, query_as, query_scalar, raw_sql};
 
 pub(super) use self::transaction::PostgresTransaction;
+use self::transaction::facts_of;
 use super::CatalogueSettings;
 use super::error::CatalogueError;
 use super::read_rows::{ChangeRecord, PriceRecord, ProductRecord, SignalRecord};
 use super::read_rows::{count, location_factors, product_ids, read_all};
 use super::session::Session;
-use super::stored::{NewPolicy, PriceChange, StoredPolicy, StoredPrice};
+use super::stored::{NewPolicy, PriceChange, StoredFacts, StoredPolicy, StoredPrice};
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signals;
 
@@ -41,6 +43,8 @@ macro_rules! price_columns {
 }
 use {price_columns, product_columns};
 
+const PRODUCTS: &str =
+    concat!("SELECT ", product_columns!(), " FROM products WHERE product_id = ANY($1) ORDER BY product_id");
 const PRODUCT: &str = concat!("SELECT ", product_columns!(), " FROM products WHERE product_id = $1");
 const PRICE: &str = concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = $1");
 const SIGNALS: &str = "
@@ -158,6 +162,13 @@ impl PostgresCatalogue {
         let record: Option<ProductRecord> =
             session.run(|connection| query_as(PRODUCT).bind(id.as_str()).fetch_optional(connection)).await?;
         record.map(Product::try_from).transpose()
+    }
+
+    pub(super) async fn facts(&self, ids: &[ProductId]) -> Result<Vec<StoredFacts>, CatalogueError> {
+        let products = query_as(PRODUCTS).bind(ids.iter().map(ProductId::as_str).collect::<Vec<_>>());
+        let mut session = self.session().await?;
+        let records: Vec<ProductRecord> = session.run(|connection| products.fetch_all(connection)).await?;
+        facts_of(&mut session, read_all(records)?).await
     }
 
     pub(super) async fn signals(&self, id: &ProductId) -> Result<Signals, CatalogueError> {

@@ -134,14 +134,7 @@ impl PostgresTransaction {
         ids: &[ProductId],
     ) -> Result<Vec<StoredFacts>, CatalogueError> {
         let products = self.lock_products(ids).await?;
-        let ids: Vec<&str> = products.iter().map(|product| product.product_id.as_str()).collect();
-        let categories: Vec<&str> =
-            products.iter().filter_map(|product| product.category.as_deref()).collect();
-        let signals = query_as(SIGNALS).bind(&ids).bind(&categories);
-        let signals: Vec<SignalRecord> = self.session.run(|connection| signals.fetch_all(connection)).await?;
-        let prices = query_as(PRICES).bind(&ids);
-        let prices: Vec<PriceRecord> = self.session.run(|connection| prices.fetch_all(connection)).await?;
-        Ok(assemble_facts(products, read_all(signals)?, read_all(prices)?))
+        facts_of(&mut self.session, products).await
     }
 
     pub(in super::super) async fn record_events(
@@ -203,4 +196,18 @@ impl PostgresTransaction {
     pub(in super::super) async fn commit(&mut self) -> Result<(), CatalogueError> {
         commit(&mut self.session).await
     }
+}
+
+/// What the prices of these products depend on.
+pub(super) async fn facts_of(
+    session: &mut Session<Postgres>,
+    products: Vec<Product>,
+) -> Result<Vec<StoredFacts>, CatalogueError> {
+    let ids: Vec<&str> = products.iter().map(|product| product.product_id.as_str()).collect();
+    let categories: Vec<&str> = products.iter().filter_map(|product| product.category.as_deref()).collect();
+    let signals = query_as(SIGNALS).bind(&ids).bind(&categories);
+    let signals: Vec<SignalRecord> = session.run(|connection| signals.fetch_all(connection)).await?;
+    let prices = query_as(PRICES).bind(&ids);
+    let prices: Vec<PriceRecord> = session.run(|connection| prices.fetch_all(connection)).await?;
+    Ok(assemble_facts(products, read_all(signals)?, read_all(prices)?))
 }

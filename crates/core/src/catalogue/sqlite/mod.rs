@@ -4,6 +4,7 @@
 //! is fair and wakes at once, where queueing for the file's lock means polling. In write-ahead mode readers and
 //! the writer do not wait for each other. Other processes may open the same file: then the file's lock decides.
 
+mod drafts;
 mod runs;
 mod transaction;
 mod upkeep;
@@ -20,12 +21,13 @@ use sqlx::sqlite::{
 use sqlx::{Sqlite, query, query_as, query_scalar, raw_sql};
 
 pub(super) use self::transaction::SqliteTransaction;
+use self::transaction::facts_of;
 use super::CatalogueSettings;
 use super::error::CatalogueError;
 use super::read_rows::{ChangeRecord, PriceRecord, ProductRecord, SignalRecord};
 use super::read_rows::{count, location_factors, product_ids, read_all};
 use super::session::Session;
-use super::stored::{NewPolicy, PriceChange, StoredPolicy, StoredPrice};
+use super::stored::{NewPolicy, PriceChange, StoredFacts, StoredPolicy, StoredPrice};
 use super::write_rows::{instant, texts};
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signals;
@@ -46,6 +48,11 @@ macro_rules! price_columns {
 }
 use {price_columns, product_columns};
 
+const PRODUCTS: &str = concat!(
+    "SELECT ",
+    product_columns!(),
+    " FROM products WHERE product_id IN (SELECT value FROM json_each($1)) ORDER BY product_id"
+);
 const PRODUCT: &str = concat!("SELECT ", product_columns!(), " FROM products WHERE product_id = $1");
 const PRICE: &str = concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = $1");
 const SIGNALS: &str = "
@@ -169,6 +176,13 @@ impl SqliteCatalogue {
         let record: Option<ProductRecord> =
             session.run(|connection| query_as(PRODUCT).bind(id.as_str()).fetch_optional(connection)).await?;
         record.map(Product::try_from).transpose()
+    }
+
+    pub(super) async fn facts(&self, ids: &[ProductId]) -> Result<Vec<StoredFacts>, CatalogueError> {
+        let products = query_as(PRODUCTS).bind(texts(ids.iter().map(ProductId::as_str))?);
+        let mut session = self.reader().await?;
+        let records: Vec<ProductRecord> = session.run(|connection| products.fetch_all(connection)).await?;
+        facts_of(&mut session, read_all(records)?).await
     }
 
     pub(super) async fn signals(&self, id: &ProductId) -> Result<Signals, CatalogueError> {

@@ -9,8 +9,8 @@ use sqlx::{Sqlite, query, query_as, query_scalar};
 use super::super::error::CatalogueError;
 use super::super::read_rows::count;
 use super::super::runs::{
-    BeginRun, CoalescedRun, FinishRun, RangeOutcome, RunRecord, RunRequest, StoredRun, WaitingRecord,
-    bounded_reason, follow_up_of, skipped_because_of,
+    BeginRun, CoalescedRun, FinishRun, HELD_AGAIN, RangeOutcome, RunRecord, RunRequest, StoredRun,
+    WaitingRecord, bounded_reason, follow_up_of, skipped_because_of,
 };
 use super::super::session::Session;
 use super::super::write_rows::{instant, row_count};
@@ -20,7 +20,7 @@ use crate::domain::recalculation::{RunState, Scope};
 // The columns have nothing until the run is finished, the ranges nothing after.
 macro_rules! runs {
     () => {
-        "SELECT task_id, scope, state, reason, follow_up, run_number, policy_version, requested_at, started_at,
+        "SELECT task_id, scope, state, reason, follow_up, approved_by, run_number, policy_version, requested_at, started_at,
                 finished_at, products_total,
                 products_done + (SELECT coalesce(sum(products), 0) FROM recalculation_ranges AS ranges
                                  WHERE ranges.run_number = runs.run_number) AS products_done,
@@ -42,11 +42,20 @@ const NEXT_RUN: &str = concat!(
          ORDER BY state = 'running' DESC, requested_at, task_id LIMIT 1)"
 );
 const REQUEST: &str = "
-    INSERT INTO recalculation_runs (task_id, scope, requested_at, state, is_follow_up)
-    VALUES ($1, $2, $3, 'requested', false) ON CONFLICT DO NOTHING";
+    INSERT INTO recalculation_runs (task_id, scope, requested_at, approved_by, state, is_follow_up)
+    VALUES ($1, $2, $3, $4, 'requested', false) ON CONFLICT DO NOTHING";
 const WITHDRAW: &str = "
     UPDATE recalculation_runs SET state = 'failed', reason = $2, finished_at = $3
-    WHERE task_id = $1 AND state = 'requested'";
+    WHERE task_id = $1 AND state IN ('requested', 'held')";
+const HOLD: &str = "
+    UPDATE recalculation_runs SET state = 'held', reason = $2 WHERE task_id = $1 AND state = 'requested'";
+const SKIP_EARLIER_HELD: &str = "
+    UPDATE recalculation_runs SET state = 'skipped', reason = $2, follow_up = $1, finished_at = $3
+    WHERE state = 'held' AND task_id <> $1
+          AND scope = (SELECT scope FROM recalculation_runs WHERE task_id = $1)";
+const APPROVE: &str = "
+    UPDATE recalculation_runs SET state = 'requested', approved_by = $2, reason = NULL
+    WHERE task_id = $1 AND state = 'held'";
 const COUNT_REQUESTED: &str = "SELECT count(*) FROM recalculation_runs WHERE state = 'requested'";
 
 const WAITING: &str = "
@@ -62,6 +71,10 @@ const REQUEST_FOLLOW_UP: &str = "
     INSERT INTO recalculation_runs (task_id, scope, requested_at, state, is_follow_up)
     SELECT $2, scope, $3, 'requested', true FROM recalculation_runs WHERE task_id = $1
     ON CONFLICT DO NOTHING";
+const APPROVE_FOLLOW_UP: &str = "
+    UPDATE recalculation_runs
+    SET approved_by = coalesce(approved_by, (SELECT approved_by FROM recalculation_runs WHERE task_id = $1))
+    WHERE task_id = $2";
 const RUNNING_NUMBER: &str = "SELECT max(run_number) FROM recalculation_runs WHERE state = 'running'";
 const SKIP: &str = "
     UPDATE recalculation_runs SET state = 'skipped', reason = $2, follow_up = $3, finished_at = $4
@@ -125,6 +138,33 @@ impl SqliteCatalogue {
         changes_any(&mut session, withdraw).await
     }
 
+    pub(in super::super) async fn hold_run(
+        &self,
+        task_id: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<bool, CatalogueError> {
+        let hold = query(HOLD).bind(task_id).bind(bounded_reason(reason));
+        let skip = query(SKIP_EARLIER_HELD).bind(task_id).bind(HELD_AGAIN).bind(instant(now));
+        let mut session = self.begin_session().await?;
+        let is_held = changes_any(&mut session, hold).await?;
+        if is_held {
+            session.run(|connection| skip.execute(connection)).await?;
+        }
+        commit(&mut session).await?;
+        Ok(is_held)
+    }
+
+    pub(in super::super) async fn approve_run(
+        &self,
+        task_id: &str,
+        approved_by: &str,
+    ) -> Result<bool, CatalogueError> {
+        let approve = query(APPROVE).bind(task_id).bind(approved_by);
+        let mut session = self.writer().await?;
+        changes_any(&mut session, approve).await
+    }
+
     pub(in super::super) async fn count_requested_runs(&self) -> Result<u64, CatalogueError> {
         let mut session = self.reader().await?;
         count(session.run(|connection| query_scalar(COUNT_REQUESTED).fetch_one(connection)).await?)
@@ -143,7 +183,12 @@ impl SqliteCatalogue {
         scope: &Scope,
         now: DateTime<Utc>,
     ) -> Result<CoalescedRun, CatalogueError> {
-        let request = RunRequest { task_id: task_id.to_owned(), scope: scope.clone(), requested_at: now };
+        let request = RunRequest {
+            task_id: task_id.to_owned(),
+            scope: scope.clone(),
+            requested_at: now,
+            approved_by: None,
+        };
         let mut session = self.begin_session().await?;
         session.run(|connection| insert_request(&request).execute(connection)).await?;
         let waiting = query_as(WAITING).bind(task_id);
@@ -262,7 +307,11 @@ impl SqliteTransaction {
 }
 
 fn insert_request(request: &RunRequest) -> Query<'_, Sqlite, SqliteArguments> {
-    query(REQUEST).bind(&request.task_id).bind(Json(&request.scope)).bind(instant(request.requested_at))
+    query(REQUEST)
+        .bind(&request.task_id)
+        .bind(Json(&request.scope))
+        .bind(instant(request.requested_at))
+        .bind(request.approved_by.as_deref())
 }
 
 /// `None` if the request keeps waiting: it is itself a follow-up, or the name of its follow-up is taken.
@@ -286,6 +335,8 @@ async fn leave_to_follow_up(
             new
         }
     };
+    let approve = query(APPROVE_FOLLOW_UP).bind(task_id).bind(&follow_up);
+    session.run(|connection| approve.execute(connection)).await?;
     let running = session.run(|connection| query_scalar(RUNNING_NUMBER).fetch_one(connection)).await?;
     let reason = skipped_because_of(running);
     let skip = query(SKIP).bind(task_id).bind(&reason).bind(&follow_up).bind(instant(now));

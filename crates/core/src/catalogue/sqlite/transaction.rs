@@ -133,13 +133,7 @@ impl SqliteTransaction {
         ids: &[ProductId],
     ) -> Result<Vec<StoredFacts>, CatalogueError> {
         let products = self.lock_products(ids).await?;
-        let ids = texts(products.iter().map(|product| product.product_id.as_str()))?;
-        let categories = texts(products.iter().filter_map(|product| product.category.as_deref()))?;
-        let signals = query_as(SIGNALS).bind(&ids).bind(&categories);
-        let signals: Vec<SignalRecord> = self.session.run(|connection| signals.fetch_all(connection)).await?;
-        let prices = query_as(PRICES).bind(&ids);
-        let prices: Vec<PriceRecord> = self.session.run(|connection| prices.fetch_all(connection)).await?;
-        Ok(assemble_facts(products, read_all(signals)?, read_all(prices)?))
+        facts_of(&mut self.session, products).await
     }
 
     pub(in super::super) async fn record_events(
@@ -233,4 +227,18 @@ fn insert_prices(rows: &[PriceRow<'_>]) -> QueryBuilder<Sqlite> {
     });
     statement.push(UNLESS_OLDER);
     statement
+}
+
+/// What the prices of these products depend on.
+pub(super) async fn facts_of(
+    session: &mut Session<Sqlite>,
+    products: Vec<Product>,
+) -> Result<Vec<StoredFacts>, CatalogueError> {
+    let ids = texts(products.iter().map(|product| product.product_id.as_str()))?;
+    let categories = texts(products.iter().filter_map(|product| product.category.as_deref()))?;
+    let signals = query_as(SIGNALS).bind(&ids).bind(&categories);
+    let signals: Vec<SignalRecord> = session.run(|connection| signals.fetch_all(connection)).await?;
+    let prices = query_as(PRICES).bind(&ids);
+    let prices: Vec<PriceRecord> = session.run(|connection| prices.fetch_all(connection)).await?;
+    Ok(assemble_facts(products, read_all(signals)?, read_all(prices)?))
 }

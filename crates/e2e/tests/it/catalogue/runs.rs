@@ -24,11 +24,14 @@ on_both_stores!(
     a_run_says_what_its_ranges_add_up_to,
     a_run_is_finished_once,
     a_finished_run_cannot_be_begun,
+    a_held_run_waits_until_somebody_decides,
+    approval_goes_with_a_request_that_is_coalesced,
     finished_runs_are_forgotten_and_no_more_than_asked_for,
 );
 
 fn request(task_id: &str, scope: Scope, seconds: i64) -> RunRequest {
-    RunRequest { task_id: task_id.to_owned(), scope, requested_at: now() + TimeDelta::seconds(seconds) }
+    let requested_at = now() + TimeDelta::seconds(seconds);
+    RunRequest { task_id: task_id.to_owned(), scope, requested_at, approved_by: None }
 }
 
 async fn ask(catalogue: &Catalogue, task_id: &str) -> Result<()> {
@@ -75,6 +78,7 @@ async fn a_request_is_kept_with_every_field(catalogue: &Catalogue) -> Result<()>
             state: RunState::Requested,
             reason: None,
             follow_up: None,
+            approved_by: None,
             run_number: None,
             policy_version: None,
             requested_at: now() + TimeDelta::seconds(7),
@@ -236,5 +240,44 @@ async fn finished_runs_are_forgotten_and_no_more_than_asked_for(catalogue: &Cata
     for task_id in ["T-1", "T-4", "T-5"] {
         run(catalogue, task_id).await?;
     }
+    Ok(())
+}
+
+async fn a_held_run_waits_until_somebody_decides(catalogue: &Catalogue) -> Result<()> {
+    for task_id in ["T-1", "T-2"] {
+        ask(catalogue, task_id).await?;
+    }
+    let kitchen = request("T-3", Scope::Category("kitchen".to_owned()), 1);
+    assert!(catalogue.request_run(&kitchen).await?);
+    for task_id in ["T-1", "T-3", "T-2"] {
+        assert!(catalogue.hold_run(task_id, "too far", now()).await?);
+        assert!(!catalogue.hold_run(task_id, "again", now()).await?);
+    }
+    assert_eq!(catalogue.next_requested_run().await?, None);
+    let earlier = run(catalogue, "T-1").await?;
+    assert_eq!((earlier.state, earlier.follow_up.as_deref()), (RunState::Skipped, Some("T-2")));
+    let held = run(catalogue, "T-2").await?;
+    assert_eq!((held.state, held.reason.as_deref()), (RunState::Held, Some("too far")));
+    assert!(!catalogue.begin_run("T-2", 1, 1, 10, now()).await?);
+    assert!(catalogue.approve_run("T-2", "zoe").await?);
+    assert!(!catalogue.approve_run("T-2", "kim").await?);
+    let next = catalogue.next_requested_run().await?.context("nothing waits")?;
+    assert_eq!((next.task_id.as_str(), next.approved_by.as_deref(), next.reason), ("T-2", Some("zoe"), None));
+    assert!(catalogue.begin_run("T-2", 1, 1, 10, now()).await?);
+    assert!(catalogue.withdraw_run("T-3", "rejected", now()).await?);
+    assert_eq!(run(catalogue, "T-3").await?.state, RunState::Failed);
+    assert!(!catalogue.approve_run("T-3", "zoe").await?);
+    Ok(())
+}
+
+async fn approval_goes_with_a_request_that_is_coalesced(catalogue: &Catalogue) -> Result<()> {
+    begin(catalogue, "T-1", 1).await?;
+    let approved = RunRequest { approved_by: Some("zoe".to_owned()), ..request("T-2", Scope::All, 1) };
+    assert!(catalogue.request_run(&approved).await?);
+    let follow_up = catalogue.coalesce_run("T-2", &Scope::All, now()).await?.follow_up.context("none")?;
+    assert_eq!(run(catalogue, &follow_up).await?.approved_by.as_deref(), Some("zoe"));
+    ask(catalogue, "T-3").await?;
+    catalogue.coalesce_run("T-3", &Scope::All, now()).await?;
+    assert_eq!(run(catalogue, &follow_up).await?.approved_by.as_deref(), Some("zoe"));
     Ok(())
 }
