@@ -190,85 +190,69 @@ impl ApiError {
     /// The document that says it.
     pub fn problem(self) -> Problem {
         let status = self.status().as_u16();
-        let (kind, title, detail, errors) = match self {
-            Self::MalformedBody { reason } => {
-                ("/problems/malformed-body", "Malformed body", reason, Vec::new())
-            }
-            Self::Invalid { errors } => {
-                let detail = errors.first().map(ToString::to_string).unwrap_or_default();
-                ("/problems/invalid-request", "Invalid request", detail, errors)
-            }
-            Self::ProductNotFound { product_id } => {
-                let detail = format!("there is no product \"{product_id}\"");
-                ("/problems/product-not-found", "Product not found", detail, Vec::new())
-            }
-            Self::RecalculationNotFound { task_id } => {
-                let detail = format!("there is no recalculation \"{task_id}\"");
-                ("/problems/recalculation-not-found", "Recalculation not found", detail, Vec::new())
-            }
-            Self::PolicyNotFound { version } => {
-                let detail = format!("there is no policy version \"{version}\"");
-                ("/problems/policy-not-found", "Policy not found", detail, Vec::new())
-            }
-            Self::PolicyVersionIsOld => {
-                let detail = "somebody has published another version since; look at it first".to_owned();
-                ("/problems/policy-version-is-old", "Policy version is old", detail, Vec::new())
-            }
-            Self::HeldByCircuitBreaker { reasons } => {
-                let detail = format!(
-                    "{}; nothing was published: simulate it, and publish it with approved_by if this is meant",
-                    reasons.join("; ")
-                );
-                ("/problems/held-by-circuit-breaker", "Held by the circuit breaker", detail, Vec::new())
-            }
-            Self::RecalculationNotHeld { state } => {
-                let detail = format!("it is {state}, not held");
-                ("/problems/recalculation-not-held", "Recalculation not held", detail, Vec::new())
-            }
-            Self::DraftNotFound { name } => {
-                let detail = format!("there is no draft \"{name}\"");
-                ("/problems/draft-not-found", "Draft not found", detail, Vec::new())
-            }
-            Self::DraftChanged => {
-                let detail = "somebody has changed the draft since; look at it first".to_owned();
-                ("/problems/draft-changed", "Draft changed", detail, Vec::new())
-            }
-            Self::JobNotFound { task_id } => {
-                let detail = format!("no job \"{task_id}\" was given up");
-                ("/problems/job-not-found", "Job not found", detail, Vec::new())
-            }
-            Self::RouteNotFound => (
-                "/problems/not-found",
-                "Not found",
-                "there is no such route; see /docs".to_owned(),
-                Vec::new(),
-            ),
-            Self::MethodNotAllowed => {
-                let detail = "the route exists, but not with this method; see /docs".to_owned();
-                ("/problems/method-not-allowed", "Method not allowed", detail, Vec::new())
-            }
-            Self::BodyTooLarge { max_bytes } => {
-                let detail = format!("the body is longer than {max_bytes} bytes");
-                ("/problems/body-too-large", "Body too large", detail, Vec::new())
-            }
-            Self::UnsupportedMediaType => {
-                let detail = "Content-Type must be text/csv or application/x-ndjson".to_owned();
-                ("/problems/unsupported-media-type", "Unsupported media type", detail, Vec::new())
-            }
-            Self::Unavailable { reason } => {
-                let detail = format!("{reason}; try again later");
-                ("/problems/unavailable", "Not available now", detail, Vec::new())
-            }
-            Self::Timeout => {
-                let detail = "the answer took too long; try again later".to_owned();
-                ("/problems/timeout", "Took too long", detail, Vec::new())
-            }
-            Self::Internal { .. } => {
-                let detail = "the engine has a fault; its log says more".to_owned();
-                ("/problems/internal", "Internal error", detail, Vec::new())
-            }
-        };
+        let (kind, title) = self.kind();
+        let detail = self.detail();
+        let errors = if let Self::Invalid { errors } = self { errors } else { Vec::new() };
         Problem { kind, title, status, detail, errors }
+    }
+
+    /// The stable type, and the same in words.
+    fn kind(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::MalformedBody { .. } => ("/problems/malformed-body", "Malformed body"),
+            Self::Invalid { .. } => ("/problems/invalid-request", "Invalid request"),
+            Self::ProductNotFound { .. } => ("/problems/product-not-found", "Product not found"),
+            Self::RecalculationNotFound { .. } => {
+                ("/problems/recalculation-not-found", "Recalculation not found")
+            }
+            Self::PolicyNotFound { .. } => ("/problems/policy-not-found", "Policy not found"),
+            Self::PolicyVersionIsOld => ("/problems/policy-version-is-old", "Policy version is old"),
+            Self::HeldByCircuitBreaker { .. } => {
+                ("/problems/held-by-circuit-breaker", "Held by the circuit breaker")
+            }
+            Self::RecalculationNotHeld { .. } => {
+                ("/problems/recalculation-not-held", "Recalculation not held")
+            }
+            Self::DraftNotFound { .. } => ("/problems/draft-not-found", "Draft not found"),
+            Self::DraftChanged => ("/problems/draft-changed", "Draft changed"),
+            Self::JobNotFound { .. } => ("/problems/job-not-found", "Job not found"),
+            Self::RouteNotFound => ("/problems/not-found", "Not found"),
+            Self::MethodNotAllowed => ("/problems/method-not-allowed", "Method not allowed"),
+            Self::BodyTooLarge { .. } => ("/problems/body-too-large", "Body too large"),
+            Self::UnsupportedMediaType => ("/problems/unsupported-media-type", "Unsupported media type"),
+            Self::Unavailable { .. } => ("/problems/unavailable", "Not available now"),
+            Self::Timeout => ("/problems/timeout", "Took too long"),
+            Self::Internal { .. } => ("/problems/internal", "Internal error"),
+        }
+    }
+
+    /// This problem, in words.
+    fn detail(&self) -> String {
+        match self {
+            Self::MalformedBody { reason } => reason.clone(),
+            Self::Invalid { errors } => errors.first().map(ToString::to_string).unwrap_or_default(),
+            Self::ProductNotFound { product_id } => format!("there is no product \"{product_id}\""),
+            Self::RecalculationNotFound { task_id } => format!("there is no recalculation \"{task_id}\""),
+            Self::PolicyNotFound { version } => format!("there is no policy version \"{version}\""),
+            Self::PolicyVersionIsOld => {
+                "somebody has published another version since; look at it first".to_owned()
+            }
+            Self::HeldByCircuitBreaker { reasons } => format!(
+                "{}; nothing was published: simulate it, and publish it with approved_by if this is meant",
+                reasons.join("; ")
+            ),
+            Self::RecalculationNotHeld { state } => format!("it is {state}, not held"),
+            Self::DraftNotFound { name } => format!("there is no draft \"{name}\""),
+            Self::DraftChanged => "somebody has changed the draft since; look at it first".to_owned(),
+            Self::JobNotFound { task_id } => format!("no job \"{task_id}\" was given up"),
+            Self::RouteNotFound => "there is no such route; see /docs".to_owned(),
+            Self::MethodNotAllowed => "the route exists, but not with this method; see /docs".to_owned(),
+            Self::BodyTooLarge { max_bytes } => format!("the body is longer than {max_bytes} bytes"),
+            Self::UnsupportedMediaType => "Content-Type must be text/csv or application/x-ndjson".to_owned(),
+            Self::Unavailable { reason } => format!("{reason}; try again later"),
+            Self::Timeout => "the answer took too long; try again later".to_owned(),
+            Self::Internal { .. } => "the engine has a fault; its log says more".to_owned(),
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::routes::{
-    explanation, import, job, live, market_event, policy, price, price_changes, prices, product,
-    recalculation, simulation,
+    explanation, history, import, job, live, market_event, policy, policy_draft, price, price_changes,
+    prices, product, recalculation, simulation,
 };
 
 /// The API as OpenAPI 3.1.
@@ -24,6 +24,7 @@ use crate::routes::{
         prices::prices,
         price_changes::follow,
         explanation::explanation,
+        history::history,
         product::get,
         product::put,
         product::delete,
@@ -36,6 +37,11 @@ use crate::routes::{
         policy::list,
         policy::get,
         policy::check,
+        policy::schema,
+        policy_draft::list,
+        policy_draft::get,
+        policy_draft::put,
+        policy_draft::delete,
         simulation::simulate,
         policy::publish,
         policy::rollback,

@@ -9,8 +9,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::error::ApiError;
 use crate::routes::{
-    explanation, import, job, live, market_event, policy, price, price_changes, prices, product,
-    recalculation, simulation,
+    explanation, history, import, job, live, market_event, policy, policy_draft, price, price_changes,
+    prices, product, recalculation, simulation,
 };
 use crate::state::AppState;
 use crate::{middleware, openapi};
@@ -23,12 +23,19 @@ fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/api/v1/prices", post(prices::prices)),
         ("/api/v1/products/{product_id}", get(product::get).put(product::put).delete(product::delete)),
         ("/api/v1/products/{product_id}/explanation", get(explanation::explanation)),
+        ("/api/v1/products/{product_id}/history", get(history::history)),
         ("/api/v1/publish-market-event", post(market_event::publish)),
         ("/api/v1/recalculations", post(recalculation::post)),
         ("/api/v1/recalculations/{task_id}", get(recalculation::get)),
         ("/api/v1/recalculations/{task_id}/approve", post(recalculation::approve)),
         ("/api/v1/recalculations/{task_id}/reject", post(recalculation::reject)),
         ("/api/v1/policies/check", post(policy::check)),
+        ("/api/v1/policies/schema", get(policy::schema)),
+        ("/api/v1/policies/drafts", get(policy_draft::list)),
+        (
+            "/api/v1/policies/drafts/{name}",
+            get(policy_draft::get).put(policy_draft::put).delete(policy_draft::delete),
+        ),
         ("/api/v1/policies/{version}", get(policy::get)),
         ("/api/v1/policies/{version}/diff/{other}", get(policy::diff)),
         ("/api/v1/jobs", get(job::list)),
@@ -73,11 +80,12 @@ pub(crate) fn router(state: AppState) -> Router {
 
 /// The name under which requests of a route are measured: its pattern, out of a fixed set.
 pub(crate) fn route_name(pattern: &str) -> &'static str {
-    const NAMES: [&str; 25] = [
+    const NAMES: [&str; 29] = [
         "/api/v1/price",
         "/api/v1/prices",
         "/api/v1/products/{product_id}",
         "/api/v1/products/{product_id}/explanation",
+        "/api/v1/products/{product_id}/history",
         "/api/v1/products/import",
         "/api/v1/price-changes",
         "/api/v1/publish-market-event",
@@ -87,6 +95,9 @@ pub(crate) fn route_name(pattern: &str) -> &'static str {
         "/api/v1/recalculations/{task_id}/reject",
         "/api/v1/policies",
         "/api/v1/policies/check",
+        "/api/v1/policies/schema",
+        "/api/v1/policies/drafts",
+        "/api/v1/policies/drafts/{name}",
         "/api/v1/policies/simulate",
         "/api/v1/policies/{version}",
         "/api/v1/policies/{version}/rollback",

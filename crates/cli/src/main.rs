@@ -15,7 +15,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use commands::{doctor, explain, import, jobs, quote, recalculate, up, watch};
+use commands::{
+    approve, doctor, explain, history, import, jobs, policy, quote, recalculate, simulate, up, watch,
+};
 use tokio::runtime::Runtime;
 
 #[global_allocator]
@@ -39,8 +41,16 @@ enum Command {
     Quote(quote::Arguments),
     /// Show step by step why a price is what it is
     Explain(explain::Arguments),
+    /// Show how a price came to be what it is, change by change
+    History(history::Arguments),
+    /// Check, publish, compare and go back on policies
+    Policy(policy::Arguments),
+    /// Show what a policy would do to the whole catalogue, before it does it
+    Simulate(simulate::Arguments),
     /// Make prices anew, for all products or some
     Recalculate(recalculate::Arguments),
+    /// Let through, or give up, a recalculation that the circuit breaker holds
+    Approve(approve::Arguments),
     /// Follow prices as they change
     Watch(watch::Arguments),
     /// See the jobs that were given up, and give them another chance
@@ -66,6 +76,10 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Import(arguments) => import::run(arguments).await,
         Command::Quote(arguments) => quote::run(arguments).await,
         Command::Explain(arguments) => explain::run(arguments).await,
+        Command::History(arguments) => history::run(arguments).await,
+        Command::Policy(arguments) => policy::run(arguments).await,
+        Command::Simulate(arguments) => simulate::run(arguments).await,
+        Command::Approve(arguments) => approve::run(arguments).await,
         Command::Recalculate(arguments) => recalculate::run(arguments).await,
         Command::Watch(arguments) => watch::run(arguments).await,
         Command::Jobs(arguments) => jobs::run(arguments).await,

@@ -21,6 +21,7 @@ fn check_refused(arguments: &[&str], kind: ErrorKind) {
 fn wrong_usage_is_refused() {
     check_refused(&["quote", "P-1"], ErrorKind::MissingRequiredArgument);
     check_refused(&["quote", "P-1", "--location", "NY", "--quantity", "-1"], ErrorKind::UnknownArgument);
+    check_refused(&["simulate", "summer.yaml", "--all"], ErrorKind::MissingRequiredArgument);
     check_refused(&["explain", "P-1", "--prime"], ErrorKind::MissingRequiredArgument);
     check_refused(&["import", "products.csv", "--format", "xml"], ErrorKind::InvalidValue);
     check_refused(&["import", "-"], ErrorKind::MissingRequiredArgument);
@@ -40,6 +41,16 @@ fn usual_commands_are_understood() {
         "quote P-1 --location NY --prime --quantity 3 --channel app --segment vip --json",
         "explain P-1",
         "explain P-1 --location NY --prime --quantity 3 --channel app --segment vip --json",
+        "history P-1 --limit 5 --json",
+        "policy list --json",
+        "policy show 3",
+        "policy check -",
+        "policy publish summer.yaml --author zoe --note warm --only-after 3 --approved-by kim",
+        "policy rollback 2 --url http://127.0.0.1:9000",
+        "policy diff 1",
+        "policy diff 1 latest",
+        "simulate summer.yaml --products moves.csv --all --json",
+        "approve 01a2 --by zoe --reject",
         "doctor --json",
     ] {
         let words = std::iter::once("pricing").chain(arguments.split(' '));

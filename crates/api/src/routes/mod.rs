@@ -1,12 +1,14 @@
 //! The handlers, one noun a file: each reads its input, calls the core once and maps the result.
 
 pub(crate) mod explanation;
+pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod import_rows;
 pub(crate) mod job;
 pub(crate) mod live;
 pub(crate) mod market_event;
 pub(crate) mod policy;
+pub(crate) mod policy_draft;
 pub(crate) mod price;
 pub(crate) mod price_changes;
 pub(crate) mod prices;

@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use pricing_core::catalogue::{NewPolicy, RunRequest, StoredPolicy};
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::domain::market_event::{Change, EventId, MarketEvent};
-use pricing_core::domain::policy::{MAX_POLICY_BYTES, PricingPolicy};
+use pricing_core::domain::policy::{MAX_POLICY_BYTES, PolicyDraft, PricingPolicy};
 use pricing_core::domain::recalculation::Scope;
 use serde::{Deserialize, Serialize};
 use similar::TextDiff;
@@ -145,6 +145,13 @@ pub(crate) async fn check(
 ) -> Result<Json<CheckAnswer>, ApiError> {
     let problems = compile(&body).err().unwrap_or_default();
     Ok(Json(CheckAnswer { is_valid: problems.is_empty(), problems }))
+}
+
+/// What a policy may contain, for editors that complete and check as people write.
+#[utoipa::path(get, path = "/api/v1/policies/schema", tag = "policies", summary = "JSON Schema of a policy",
+    responses((status = 200, description = "A JSON Schema (2020-12)", body = Object, content_type = "application/schema+json")))]
+pub(crate) async fn schema() -> Response {
+    ([(header::CONTENT_TYPE, "application/schema+json")], Json(PolicyDraft::json_schema())).into_response()
 }
 
 /// Publishes a policy as the next version.
@@ -324,6 +331,10 @@ pub(super) fn check_decider(field: &str, name: &str) -> Result<(), ApiError> {
 pub(super) fn check_length(field: &str, written: &str, max_chars: usize) -> Result<(), ApiError> {
     if written.chars().count() > max_chars {
         return Err(ApiError::field(field, "is too long", format!("at most {max_chars} characters")));
+    }
+    // A database may refuse this character.
+    if written.contains('\0') {
+        return Err(ApiError::field(field, "contains the character NUL", "a text"));
     }
     Ok(())
 }

@@ -53,6 +53,7 @@ struct Requested {
 /// How far a recalculation is, or what became of it.
 #[derive(Debug, Deserialize)]
 struct Recalculation {
+    task_id: String,
     state: String,
     reason: Option<String>,
     follow_up_task_id: Option<String>,
@@ -85,6 +86,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     output::show(&if arguments.json { answer.body } else { render(&ended) })?;
     match ended.state.as_str() {
         "done" => Ok(ExitCode::SUCCESS),
+        "held" => bail!(
+            "the recalculation is held: {}\n  `pricing approve {}` lets it through",
+            ended.reason.unwrap_or_default(),
+            ended.task_id
+        ),
         state => bail!("the recalculation is {state}: {}", ended.reason.unwrap_or_default()),
     }
 }
@@ -103,7 +109,7 @@ async fn follow(client: &Client, mut task_id: String, bar: &ProgressBar) -> Resu
                 output::note(&format!("skipped: {}", now.reason.as_deref().unwrap_or_default()));
                 task_id.clone_from(follow_up);
             }
-            ("done" | "failed" | "skipped", _) => return Ok((answer, now)),
+            ("done" | "failed" | "skipped" | "held", _) => return Ok((answer, now)),
             _ => sleep(POLL_INTERVAL).await,
         }
     }
@@ -133,6 +139,7 @@ mod tests {
     #[test]
     fn what_was_done_can_be_read() {
         let done = Recalculation {
+            task_id: "01a2".to_owned(),
             state: "done".to_owned(),
             reason: None,
             follow_up_task_id: None,

@@ -168,7 +168,17 @@ impl Catalogue {
         id: &ProductId,
         limit: u32,
     ) -> Result<Vec<PriceChange>, CatalogueError> {
-        on_store!(self, store => store.price_changes(id, limit).await)
+        self.price_changes_before(id, i64::MAX, limit).await
+    }
+
+    /// The latest changes of a product's list price before a revision, newest first.
+    pub async fn price_changes_before(
+        &self,
+        id: &ProductId,
+        before: i64,
+        limit: u32,
+    ) -> Result<Vec<PriceChange>, CatalogueError> {
+        on_store!(self, store => store.price_changes_before(id, before, limit).await)
     }
 
     /// The latest change of each product's list price, ordered by product; nothing of a product that has none.

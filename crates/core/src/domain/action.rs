@@ -4,6 +4,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::diagnostic::{Diagnostic, shorten};
@@ -20,7 +21,7 @@ use super::variable::{Scope, Value, Variable};
 use super::view::{About, View};
 
 /// `match` as written.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MatchDraft {
     /// The expression to match.
@@ -32,7 +33,7 @@ pub struct MatchDraft {
 }
 
 /// `beat` as written.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BeatDraft {
     /// The expression to stay below.
@@ -44,7 +45,7 @@ pub struct BeatDraft {
 }
 
 /// `index` as written.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IndexDraft {
     /// The expression the price is a part of.

@@ -1,6 +1,7 @@
 //! Applying the rules of one kind, in their order: all of them, the first that applies, or the best for the shopper.
 
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::action::{Action, Change};
@@ -10,7 +11,7 @@ use super::rule::{Rule, RuleError};
 use super::view::{About, View};
 
 /// Which of the rules that apply make the price.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Apply {
     /// Each moves the price that the one before it left.

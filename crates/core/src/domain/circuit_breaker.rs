@@ -6,6 +6,7 @@
 use std::fmt;
 
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::diagnostic::{Diagnostic, shorten};
@@ -13,7 +14,7 @@ use super::rule::{Scalar, fraction, parse_percent};
 use super::simulation::Simulation;
 
 /// The circuit breaker as written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CircuitBreakerDraft {
     /// With `moved_by`: it opens if more than this part of the products move by more than that.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::action::{Change, change};
@@ -16,7 +17,7 @@ const MAX_STEPS: usize = 50;
 const MAX_QUANTITY: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
 
 /// A step of `stock_cover` or `sell_through` as written.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepDraft {
     /// For numbers below this; for all others in the last step, if absent.
@@ -26,7 +27,7 @@ pub struct StepDraft {
 }
 
 /// A step of `quantity_tiers` as written.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TierDraft {
     /// From so many units on.

@@ -26,6 +26,7 @@ pub mod money;
 pub mod policy;
 mod policy_places;
 pub mod price;
+pub mod prior_price;
 pub mod product;
 pub mod quote;
 pub mod recalculation;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::apply::Apply;
@@ -31,7 +32,7 @@ pub const DEFAULT_POLICY: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/policies/default.yaml"));
 
 /// A policy as written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyDraft {
     /// What people call it.
@@ -51,7 +52,7 @@ pub struct PolicyDraft {
 }
 
 /// `apply` as written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApplyDraft {
     /// Of the market rules.
@@ -61,48 +62,48 @@ pub struct ApplyDraft {
 }
 
 /// `guardrails` as written; each is a percentage unless something else is said.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GuardrailsDraft {
-    /// See [`Guardrails::min_margin`].
+    /// The least part of a price that is margin over the unit cost: `10%`.
     pub min_margin: Option<Scalar>,
-    /// See [`Guardrails::max_step`].
+    /// The largest change from the price in effect: `15%`.
     pub max_step: Option<Scalar>,
-    /// See [`Guardrails::floor_of_base`].
+    /// The least part of the base price that a price is: `80%`.
     pub floor_of_base: Option<Scalar>,
-    /// See [`Guardrails::ceiling_of_base`].
+    /// The largest part of the base price that a price is: `120%`.
     pub ceiling_of_base: Option<Scalar>,
-    /// See [`Guardrails::max_daily_move`].
+    /// The largest change from the first price of the day (UTC): `30%`.
     pub max_daily_move: Option<Scalar>,
-    /// See [`Guardrails::min_time_between_changes`]; a duration.
+    /// How long a price stays before the market may change it again: `6h`.
     pub min_time_between_changes: Option<Scalar>,
-    /// See [`Guardrails::competitor_loop`].
+    /// When following competitors counts as chasing one's own tail.
     pub competitor_loop: Option<CompetitorLoopDraft>,
 }
 
 /// `competitor_loop` as written.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompetitorLoopDraft {
-    /// See [`CompetitorLoop::moves`].
+    /// How many changes in one direction, all because of competitors.
     pub moves: Scalar,
-    /// See [`CompetitorLoop::within`]; a duration.
+    /// Within what time from the first one on: `24h`.
     pub within: Scalar,
 }
 
 /// `rounding` as written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RoundingDraft {
-    /// See [`Rounding::mode`].
+    /// Where halves go; `half_even` if absent.
     pub mode: Option<RoundingMode>,
-    /// See [`Rounding::increment`].
+    /// The smallest step between prices: `0.05`.
     pub increment: Option<Scalar>,
-    /// One of [`Rounding::endings`].
+    /// What the price ends in: `0.99`.
     pub ending: Option<Scalar>,
-    /// See [`Rounding::endings`].
+    /// What the price ends in: one of these.
     pub endings: Vec<Scalar>,
-    /// See [`Rounding::price_points`].
+    /// The only prices there are.
     pub price_points: Vec<Scalar>,
 }
 
@@ -147,6 +148,12 @@ impl PolicyDraft {
                 .map(|place| Place { line: saturated(place.line()), column: saturated(place.column()) });
             vec![problem]
         })
+    }
+
+    /// What a document may contain, as a JSON Schema (2020-12) for editors. It knows names and kinds; what is wrong
+    /// beyond those, [`check`](Self::check) says.
+    pub fn json_schema() -> serde_json::Value {
+        schemars::schema_for!(Self).to_value()
     }
 
     /// The policy of this version, or everything that is wrong with the draft.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::diagnostic::{Diagnostic, shorten};
@@ -17,7 +18,7 @@ use super::variable::Scope;
 const MAX_NTH: usize = 100;
 
 /// `competitor` as written. Exactly one of `statistic`, `nth` and `name` is to be set.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CompetitorDraft {
     /// `min`, `median` or `max` of those that count.
@@ -33,7 +34,7 @@ pub struct CompetitorDraft {
 }
 
 /// A number that says something about several prices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Statistic {
     /// The lowest.

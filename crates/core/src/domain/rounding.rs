@@ -5,12 +5,13 @@
 //! [`Rounding::within`] then makes sure that the rounded amount has not left its limits.
 
 use rust_decimal::{Decimal, RoundingStrategy};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::money::{Currency, in_minor_units};
 
 /// Which neighbour on the grid an amount between two of them goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RoundingMode {
     /// The nearest; a tie goes to the even neighbour (banker's rounding).

@@ -1,9 +1,11 @@
 //! Rules: when they apply, for what, and how they move a price.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rust_decimal::Decimal;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
 use super::action::{Action, ActionError, BeatDraft, IndexDraft, MatchDraft};
@@ -28,7 +30,7 @@ const MAX_PRIORITY: i32 = 1_000;
 const MAX_DURATION: TimeDelta = TimeDelta::days(366);
 
 /// A rule as written. Exactly one action is to be set.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RuleDraft {
     /// Names the rule in explanations; unique among the rules of its kind.
@@ -80,6 +82,20 @@ impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Asking for a text makes the YAML parser hand over `-0.01` as it stands.
         String::deserialize(deserializer).map(Self)
+    }
+}
+
+impl JsonSchema for Scalar {
+    fn schema_name() -> Cow<'static, str> {
+        "Scalar".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "number"] })
     }
 }
 

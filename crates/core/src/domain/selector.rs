@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::diagnostic::Diagnostic;
@@ -15,7 +16,7 @@ use super::view::{About, View};
 const MAX_VALUES: usize = 1_000;
 
 /// `only` as written: each list that is there has to contain what it is compared with.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SelectorDraft {
     /// Products of these categories.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::diagnostic::{Diagnostic, shorten};
@@ -14,7 +15,7 @@ use super::signal::Signals;
 const DECAY_STEPS: i32 = 12;
 
 /// `surge` as written.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SurgeDraft {
     /// What part of the demand above the usual goes into the price: with 50%, a demand of 1.4 makes +20%.

@@ -7,6 +7,7 @@ use chrono::{
     Weekday,
 };
 use chrono_tz::Tz;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::diagnostic::{Diagnostic, shorten};
@@ -22,7 +23,7 @@ pub struct Window {
 }
 
 /// `schedule` as written: hours of the week at a place.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleDraft {
     /// Whose wall clock: a name of the IANA time zone database, such as `Europe/Berlin`.

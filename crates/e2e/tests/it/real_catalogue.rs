@@ -47,7 +47,7 @@ async fn twenty_thousand_products_are_imported_and_every_shopper_gets_a_price() 
 }
 
 /// Real grocery products where somebody has fetched them, else as many made-up ones.
-fn catalogue() -> Result<String> {
+pub(crate) fn catalogue() -> Result<String> {
     if let Some(file) = shared_file("data/complete-journey/products.csv") {
         return std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()));
     }

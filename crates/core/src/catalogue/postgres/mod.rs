@@ -57,7 +57,7 @@ const SIGNALS: &str = "
 const PRICE_CHANGES: &str = "
     SELECT product_id, revision, old_list_price::text, new_list_price::text, currency, policy_version, cause,
            changed_at
-    FROM price_changes WHERE product_id = $1 ORDER BY revision DESC LIMIT $2";
+    FROM price_changes WHERE product_id = $1 AND revision < $2 ORDER BY revision DESC LIMIT $3";
 const NEWEST_CHANGES: &str = "
     SELECT product_id, revision, old_list_price::text, new_list_price::text, currency, policy_version, cause,
            changed_at
@@ -192,12 +192,13 @@ impl PostgresCatalogue {
         session.run(|connection| explanation.fetch_optional(connection)).await
     }
 
-    pub(super) async fn price_changes(
+    pub(super) async fn price_changes_before(
         &self,
         id: &ProductId,
+        before: i64,
         limit: u32,
     ) -> Result<Vec<PriceChange>, CatalogueError> {
-        let changes = query_as(PRICE_CHANGES).bind(id.as_str()).bind(i64::from(limit));
+        let changes = query_as(PRICE_CHANGES).bind(id.as_str()).bind(before).bind(i64::from(limit));
         let mut session = self.session().await?;
         let records: Vec<ChangeRecord> = session.run(|connection| changes.fetch_all(connection)).await?;
         read_all(records)

@@ -64,7 +64,7 @@ const SIGNALS: &str = "
     WHERE product_id = $1";
 const PRICE_CHANGES: &str = "
     SELECT product_id, revision, old_list_price, new_list_price, currency, policy_version, cause, changed_at
-    FROM price_changes WHERE product_id = $1 ORDER BY revision DESC LIMIT $2";
+    FROM price_changes WHERE product_id = $1 AND revision < $2 ORDER BY revision DESC LIMIT $3";
 const NEWEST_CHANGES: &str = "
     SELECT product_id, revision, old_list_price, new_list_price, currency, policy_version, cause, changed_at
     FROM json_each($1) AS asked JOIN price_changes ON product_id = asked.value
@@ -206,12 +206,13 @@ impl SqliteCatalogue {
         session.run(|connection| explanation.fetch_optional(connection)).await
     }
 
-    pub(super) async fn price_changes(
+    pub(super) async fn price_changes_before(
         &self,
         id: &ProductId,
+        before: i64,
         limit: u32,
     ) -> Result<Vec<PriceChange>, CatalogueError> {
-        let changes = query_as(PRICE_CHANGES).bind(id.as_str()).bind(limit);
+        let changes = query_as(PRICE_CHANGES).bind(id.as_str()).bind(before).bind(limit);
         let mut session = self.reader().await?;
         let records: Vec<ChangeRecord> = session.run(|connection| changes.fetch_all(connection)).await?;
         read_all(records)

@@ -1,0 +1,163 @@
+//! `/api/v1/policies/drafts`: policies that are being written. What is kept need not be right; checking, simulating and
+//! publishing take the document itself.
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use pricing_core::catalogue::{DraftCondition, NewDraft, StoredDraft};
+use pricing_core::domain::diagnostic::shorten;
+use pricing_core::domain::policy::MAX_POLICY_BYTES;
+use serde::{Deserialize, Serialize};
+
+use super::policy::{MAX_AUTHOR_CHARS, check_length, etag, read_if_match};
+use crate::error::{ApiError, Problem};
+use crate::extract::BoundedBody;
+use crate::state::AppState;
+
+/// Drafts that are kept at a time.
+const MAX_DRAFTS: u32 = 1_000;
+/// The longest name, in characters.
+const MAX_NAME_CHARS: usize = 64;
+
+/// Who writes it.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DraftQuery {
+    /// Who changes it.
+    #[param(example = "zoe")]
+    author: Option<String>,
+}
+
+/// A draft without its document.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Draft {
+    /// Under which it is kept.
+    name: String,
+    /// Who changed it last.
+    author: String,
+    /// When.
+    updated_at: DateTime<Utc>,
+}
+
+/// The drafts.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct DraftsAnswer {
+    /// Those changed last first.
+    drafts: Vec<Draft>,
+}
+
+/// A draft with its document.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct DraftAnswer {
+    #[serde(flatten)]
+    draft: Draft,
+    /// The document as its author left it.
+    source: String,
+}
+
+/// The drafts.
+#[utoipa::path(get, path = "/api/v1/policies/drafts", tag = "policies", summary = "Drafts",
+    responses((status = 200, description = "All drafts, those changed last first", body = DraftsAnswer)))]
+pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<DraftsAnswer>, ApiError> {
+    let drafts = state.repricer.catalogue.drafts(MAX_DRAFTS).await?;
+    Ok(Json(DraftsAnswer { drafts: drafts.into_iter().map(|draft| split(draft).0).collect() }))
+}
+
+/// One draft with its document.
+#[utoipa::path(get, path = "/api/v1/policies/drafts/{name}", tag = "policies", summary = "A draft",
+    params(("name" = String, Path, description = "Its name")),
+    responses(
+        (status = 200, description = "The draft; its ETag is what changing it takes as If-Match", body = DraftAnswer),
+        (status = 404, description = "No such draft", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+) -> Result<Response, ApiError> {
+    let draft = state.repricer.catalogue.draft(&name).await?;
+    let draft = draft.ok_or_else(|| ApiError::DraftNotFound { name: shorten(&name) })?;
+    let etag = etag(draft.revision);
+    let (draft, source) = split(draft);
+    Ok(([(header::ETAG, etag)], Json(DraftAnswer { draft, source })).into_response())
+}
+
+/// Keeps a draft.
+#[utoipa::path(put, path = "/api/v1/policies/drafts/{name}", tag = "policies", summary = "Keep a draft",
+    params(DraftQuery, ("name" = String, Path, description = "1 to 64 characters"),
+        ("If-Match" = Option<String>, Header, description = "Only if the draft is still this one"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none of this name")),
+    request_body(content = String, content_type = "application/yaml", description = "The policy, as far as it is written"),
+    responses(
+        (status = 204, description = "It is kept; the ETag is its new one"),
+        (status = 412, description = "Somebody else has changed it since", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The name is too long, or the document no text", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database does not answer, or there are too many drafts", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn put(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+    query: Result<Query<DraftQuery>, QueryRejection>,
+    headers: HeaderMap,
+    BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
+) -> Result<Response, ApiError> {
+    let Query(DraftQuery { author }) =
+        query.map_err(|rejection| ApiError::field("query", rejection.body_text(), "author"))?;
+    let author = author.unwrap_or_default();
+    check_length("author", &author, MAX_AUTHOR_CHARS)?;
+    check_length("name", &name, MAX_NAME_CHARS)?;
+    let source = String::from_utf8(body.to_vec())
+        .map_err(|error| ApiError::field("body", format!("is not UTF-8: {error}"), "a text"))?;
+    // A database may refuse this character, and YAML does.
+    if source.contains('\0') {
+        return Err(ApiError::field("body", "contains the character NUL", "a text"));
+    }
+    let only_if = read_condition(&headers)?;
+    let catalogue = &state.repricer.catalogue;
+    if catalogue.draft(&name).await?.is_none()
+        && catalogue.drafts(MAX_DRAFTS).await?.len() >= usize::try_from(MAX_DRAFTS).unwrap_or(usize::MAX)
+    {
+        return Err(ApiError::Unavailable { reason: "there are too many drafts; remove some" });
+    }
+    let draft = NewDraft { name, source, author };
+    let revision = catalogue.put_draft(&draft, only_if, Utc::now()).await?.ok_or(ApiError::DraftChanged)?;
+    Ok((StatusCode::NO_CONTENT, [(header::ETAG, etag(revision))]).into_response())
+}
+
+/// Removes a draft.
+#[utoipa::path(delete, path = "/api/v1/policies/drafts/{name}", tag = "policies", summary = "Remove a draft",
+    params(("name" = String, Path, description = "Its name"),
+        ("If-Match" = Option<String>, Header, description = "Only if the draft is still this one")),
+    responses(
+        (status = 204, description = "It is removed"),
+        (status = 404, description = "No such draft", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "Somebody else has changed it since", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn delete(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, ApiError> {
+    let catalogue = &state.repricer.catalogue;
+    let only_if = read_if_match(&headers)?.map_or(DraftCondition::None, DraftCondition::Is);
+    if catalogue.delete_draft(&name, only_if).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    match catalogue.draft(&name).await? {
+        Some(_) => Err(ApiError::DraftChanged),
+        None => Err(ApiError::DraftNotFound { name: shorten(&name) }),
+    }
+}
+
+fn split(draft: StoredDraft) -> (Draft, String) {
+    let StoredDraft { name, source, author, updated_at, .. } = draft;
+    (Draft { name, author, updated_at }, source)
+}
+
+fn read_condition(headers: &HeaderMap) -> Result<DraftCondition, ApiError> {
+    match headers.get(header::IF_NONE_MATCH) {
+        Some(any) if any == "*" => Ok(DraftCondition::IsNew),
+        Some(_) => Err(ApiError::field("If-None-Match", "is not allowed", "*")),
+        None => Ok(read_if_match(headers)?.map_or(DraftCondition::None, DraftCondition::Is)),
+    }
+}

@@ -1,0 +1,277 @@
+//! `pricing policy`: check, publish, compare and go back on policies.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{ContentArrangement, Table};
+use reqwest::RequestBuilder;
+use serde::Deserialize;
+
+use crate::client::{ApiAddress, Client};
+use crate::output;
+
+/// The table's width where there is no terminal to ask.
+const DEFAULT_WIDTH: u16 = 120;
+
+/// What to do with policies.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// The published versions, the latest first
+    List {
+        /// Print the API's answer as it is
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        api: ApiAddress,
+    },
+    /// The document of a version
+    Show {
+        /// A version, or `latest`
+        #[arg(default_value = "latest")]
+        version: String,
+        #[command(flatten)]
+        api: ApiAddress,
+    },
+    /// Say everything that is wrong with a policy, and where; publishes nothing
+    Check {
+        /// The policy, YAML or JSON; `-` for standard input
+        file: PathBuf,
+        #[command(flatten)]
+        api: ApiAddress,
+    },
+    /// Publish a policy: prices are made by it from now on
+    Publish {
+        /// The policy, YAML or JSON; `-` for standard input
+        file: PathBuf,
+        #[command(flatten)]
+        publication: Publication,
+        #[command(flatten)]
+        api: ApiAddress,
+    },
+    /// Publish an earlier version again
+    Rollback {
+        /// The version to go back to
+        version: u64,
+        #[command(flatten)]
+        publication: Publication,
+        #[command(flatten)]
+        api: ApiAddress,
+    },
+    /// What has changed from one version to another
+    Diff {
+        /// From this version, or `latest`
+        from: String,
+        /// To this one
+        #[arg(default_value = "latest")]
+        to: String,
+        #[command(flatten)]
+        api: ApiAddress,
+    },
+}
+
+/// Who publishes, why, and on what condition.
+#[derive(Debug, Args)]
+struct Publication {
+    /// Who publishes it
+    #[arg(long, env = "USER")]
+    author: Option<String>,
+    /// Why
+    #[arg(long)]
+    note: Option<String>,
+    /// Only if this is still the latest version
+    #[arg(long, value_name = "VERSION")]
+    only_after: Option<u64>,
+    /// Who has seen that the circuit breaker would hold it, and wants it all the same
+    #[arg(long, value_name = "NAME")]
+    approved_by: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Policies {
+    current_version: i64,
+    policies: Vec<Policy>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Policy {
+    version: i64,
+    name: String,
+    author: String,
+    note: String,
+    published_at: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Document {
+    source: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Checked {
+    problems: Vec<PolicyProblem>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PolicyProblem {
+    field: String,
+    problem: String,
+    allowed: Option<String>,
+    line: Option<u32>,
+    column: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Published {
+    version: i64,
+    task_id: String,
+}
+
+/// Does it.
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    match arguments.action {
+        Action::List { json, api } => {
+            let client = Client::new(&api.url)?;
+            let answer = client.send(client.get(&["api", "v1", "policies"])).await?;
+            output::show(&if json { answer.body } else { render(&client.read(&answer)?) })?;
+        }
+        Action::Show { version, api } => {
+            let client = Client::new(&api.url)?;
+            let answer = client.send(client.get(&["api", "v1", "policies", &version])).await?;
+            let Document { source } = client.read(&answer)?;
+            output::show(source.trim_end())?;
+        }
+        Action::Check { file, api } => return check(&Client::new(&api.url)?, &file).await,
+        Action::Publish { file, publication, api } => {
+            let client = Client::new(&api.url)?;
+            let request = client.upload(&["api", "v1", "policies"]).body(read(&file)?);
+            publish(&client, publication.put_into(request)).await?;
+        }
+        Action::Rollback { version, publication, api } => {
+            let client = Client::new(&api.url)?;
+            let path = ["api", "v1", "policies", &version.to_string(), "rollback"];
+            publish(&client, publication.put_into(client.upload(&path))).await?;
+        }
+        Action::Diff { from, to, api } => {
+            let client = Client::new(&api.url)?;
+            let path = ["api", "v1", "policies", &from, "diff", &to];
+            let answer = client.send(client.get(&path)).await?;
+            output::show(answer.body.trim_end())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The policy in a file, or on standard input.
+pub(super) fn read(file: &Path) -> Result<String> {
+    if file.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("reading standard input")?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
+}
+
+impl Publication {
+    fn put_into(self, mut request: RequestBuilder) -> RequestBuilder {
+        let fields = [("author", self.author), ("note", self.note), ("approved_by", self.approved_by)];
+        for (name, value) in fields {
+            request = request.query(&value.map(|value| [(name, value)]));
+        }
+        match self.only_after {
+            Some(version) => request.header("If-Match", format!("\"{version}\"")),
+            None => request,
+        }
+    }
+}
+
+async fn publish(client: &Client, request: RequestBuilder) -> Result<()> {
+    let answer = client.send(request).await?;
+    let Published { version, task_id } = client.read(&answer)?;
+    output::show(&format!(
+        "version {version} is published; recalculation {task_id} moves the products over"
+    ))?;
+    Ok(())
+}
+
+async fn check(client: &Client, file: &Path) -> Result<ExitCode> {
+    let request = client.post(&["api", "v1", "policies", "check"]).body(read(file)?);
+    let answer = client.send(request).await?;
+    let Checked { problems } = client.read(&answer)?;
+    if problems.is_empty() {
+        output::show(&format!("{}: nothing is wrong with it", file.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for problem in &problems {
+        output::show(&located(file, problem))?;
+    }
+    bail!("{} problems", problems.len())
+}
+
+/// As compilers write it, so that editors find the place.
+fn located(file: &Path, problem: &PolicyProblem) -> String {
+    let place = match (problem.line, problem.column) {
+        (Some(line), Some(column)) => format!("{}:{line}:{column}", file.display()),
+        _ => file.display().to_string(),
+    };
+    let allowed = problem.allowed.as_ref().map(|allowed| format!(" (allowed: {allowed})"));
+    format!("{place}: {}: {}{}", problem.field, problem.problem, allowed.unwrap_or_default())
+}
+
+fn render(policies: &Policies) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    if !table.is_tty() {
+        table.set_width(DEFAULT_WIDTH);
+    }
+    table.set_header(["version", "name", "published at", "by", "note"]);
+    for policy in &policies.policies {
+        let mark = if policy.version == policies.current_version { " in use" } else { "" };
+        let version = format!("{}{mark}", policy.version);
+        table.add_row([&version, &policy.name, &policy.published_at, &policy.author, &policy.note]);
+    }
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_a_table_that_marks_the_one_in_use() {
+        let policy = |version, name: &str| Policy {
+            version,
+            name: name.to_owned(),
+            author: "zoe".to_owned(),
+            note: "for the summer".to_owned(),
+            published_at: "2026-01-31T12:00:00Z".to_owned(),
+        };
+        let policies =
+            Policies { current_version: 2, policies: vec![policy(2, "summer"), policy(1, "default")] };
+        insta::assert_snapshot!(render(&policies));
+    }
+
+    #[test]
+    fn problems_stand_where_editors_look_for_them() {
+        let problem = PolicyProblem {
+            field: "market[0].when".to_owned(),
+            problem: "unknown variable \"stock.levle\"".to_owned(),
+            allowed: Some("stock.level".to_owned()),
+            line: Some(4),
+            column: Some(5),
+        };
+        assert_eq!(
+            located(Path::new("summer.yaml"), &problem),
+            "summer.yaml:4:5: market[0].when: unknown variable \"stock.levle\" (allowed: stock.level)"
+        );
+    }
+}

@@ -1,0 +1,289 @@
+//! `pricing simulate`: what a policy would do to the whole catalogue, before it does it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use futures::StreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::policy;
+use crate::client::{ApiAddress, Client};
+use crate::output;
+
+/// The longest line of an answer.
+const MAX_LINE_BYTES: usize = 1024 * 1024;
+/// How wide the longest bar of the distribution is.
+const BAR_WIDTH: u64 = 40;
+
+/// What to simulate.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The policy, YAML or JSON; `-` for standard input
+    file: PathBuf,
+    /// Write each product that would move, or fail, into this CSV file
+    #[arg(long, value_name = "FILE")]
+    products: Option<PathBuf>,
+    /// Write the others, too
+    #[arg(long, requires = "products")]
+    all: bool,
+    /// Print the API's report as it is
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: ApiAddress,
+}
+
+/// A line of the answer: one of these is there.
+#[derive(Debug, Deserialize)]
+struct Line {
+    progress: Option<Progress>,
+    product: Option<Product>,
+    report: Option<Box<RawValue>>,
+    error: Option<Problem>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Progress {
+    products: u64,
+    total: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Problem {
+    detail: String,
+}
+
+/// Amounts keep the digits they have on the wire.
+#[derive(Debug, Deserialize)]
+struct Product {
+    product_id: String,
+    currency: String,
+    list_price: Option<Box<RawValue>>,
+    simulated_list_price: Box<RawValue>,
+    change_percent: Option<Box<RawValue>>,
+    outcome: String,
+    guardrails: Vec<String>,
+    #[serde(default)]
+    failed_rule: String,
+    #[serde(default)]
+    problem: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Report {
+    products: u64,
+    up: u64,
+    down: u64,
+    unchanged: u64,
+    frozen: u64,
+    median_change_percent: Box<RawValue>,
+    distribution: Vec<MoveRange>,
+    guardrails: BTreeMap<String, u64>,
+    failed_rules: BTreeMap<String, u64>,
+    margins: BTreeMap<String, Margin>,
+    biggest_moves: Vec<Product>,
+    held: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MoveRange {
+    from_percent: Option<i64>,
+    to_percent: Option<i64>,
+    products: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Margin {
+    products: u64,
+    revenue: Box<RawValue>,
+    simulated_revenue: Box<RawValue>,
+    margin: Box<RawValue>,
+    simulated_margin: Box<RawValue>,
+}
+
+/// Simulates, and shows the report.
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let client = Client::new(&arguments.api.url)?;
+    let listed = match (&arguments.products, arguments.all) {
+        (None, _) => "none",
+        (Some(_), false) => "moved",
+        (Some(_), true) => "all",
+    };
+    let policy = policy::read(&arguments.file)?;
+    let request = client.upload(&["api", "v1", "policies", "simulate"]).query(&[("products", listed)]);
+    let response = client.open(request.body(policy)).await?;
+    let mut products = arguments.products.as_ref().map(ProductFile::create).transpose()?;
+    let bar = ProgressBar::no_length()
+        .with_style(ProgressStyle::with_template("simulating {wide_bar} {pos}/{len} products, {eta} left")?);
+    let mut bytes = response.bytes_stream();
+    let mut rest = Vec::new();
+    let mut report = None;
+    while let Some(chunk) = bytes.next().await {
+        rest.extend_from_slice(&chunk.context("the answer broke off")?);
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            let line: Line =
+                serde_json::from_slice(&line).context("a line of the answer is not understood")?;
+            if let Some(progress) = line.progress {
+                bar.set_length(progress.total);
+                bar.set_position(progress.products);
+            }
+            if let (Some(product), Some(products)) = (line.product, &mut products) {
+                products.write(&product)?;
+            }
+            if let Some(problem) = line.error {
+                bail!("the simulation broke off: {}", problem.detail);
+            }
+            report = line.report.or(report);
+        }
+        if rest.len() > MAX_LINE_BYTES {
+            bail!("a line of the answer is too long");
+        }
+    }
+    bar.finish_and_clear();
+    let report = report.context("the answer broke off before the report")?;
+    if let Some(products) = products {
+        products.finish()?;
+    }
+    let text =
+        if arguments.json { report.get().to_owned() } else { render(&serde_json::from_str(report.get())?) };
+    output::show(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Products as rows that a spreadsheet reads.
+struct ProductFile(csv::Writer<BufWriter<File>>);
+
+impl ProductFile {
+    fn create(path: &PathBuf) -> Result<Self> {
+        let file = File::create(path).with_context(|| format!("writing {}", path.display()))?;
+        let mut rows = csv::Writer::from_writer(BufWriter::new(file));
+        rows.write_record([
+            "product_id",
+            "currency",
+            "list_price",
+            "simulated_list_price",
+            "change_percent",
+            "outcome",
+            "guardrails",
+            "failed_rule",
+            "problem",
+        ])?;
+        Ok(Self(rows))
+    }
+
+    fn write(&mut self, product: &Product) -> Result<()> {
+        let guardrails = product.guardrails.join(" ");
+        let row = [
+            &product.product_id,
+            &product.currency,
+            digits(product.list_price.as_deref()),
+            product.simulated_list_price.get(),
+            digits(product.change_percent.as_deref()),
+            &product.outcome,
+            &guardrails,
+            &product.failed_rule,
+            &product.problem,
+        ];
+        Ok(self.0.write_record(row)?)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        Ok(self.0.flush()?)
+    }
+}
+
+fn digits(number: Option<&RawValue>) -> &str {
+    number.map_or("", RawValue::get)
+}
+
+fn render(report: &Report) -> String {
+    let mut text = format!("{} products, nothing was changed\n", report.products);
+    for (name, count) in
+        [("up", report.up), ("down", report.down), ("unchanged", report.unchanged), ("frozen", report.frozen)]
+    {
+        let _ = writeln!(text, "  {name:<9} {count:>9}");
+    }
+    let _ = writeln!(text, "the median product moves by {}%", report.median_change_percent.get());
+    let most = report.distribution.iter().map(|range| range.products).max().unwrap_or_default().max(1);
+    for range in report.distribution.iter().filter(|range| range.products > 0) {
+        let width = usize::try_from((range.products * BAR_WIDTH).div_ceil(most)).unwrap_or(0);
+        let _ = writeln!(text, "  {:>13} {:>9} {}", range_name(range), range.products, "█".repeat(width));
+    }
+    for (title, counts) in
+        [("guardrails that stop a price", &report.guardrails), ("rules that fail", &report.failed_rules)]
+    {
+        if !counts.is_empty() {
+            let _ = writeln!(text, "{title}");
+        }
+        for (name, count) in counts {
+            let _ = writeln!(text, "  {name:<25} {count:>9}");
+        }
+    }
+    for (currency, margin) in &report.margins {
+        let _ = writeln!(
+            text,
+            "{currency}, at the units sold in the last 28 days, of {} products whose cost and sales are known\n  revenue {} -> {}\n  margin  {} -> {}",
+            margin.products,
+            margin.revenue.get(),
+            margin.simulated_revenue.get(),
+            margin.margin.get(),
+            margin.simulated_margin.get()
+        );
+    }
+    if !report.biggest_moves.is_empty() {
+        let _ = writeln!(text, "the biggest moves");
+    }
+    for product in &report.biggest_moves {
+        let _ = writeln!(
+            text,
+            "  {:<20} {:>10} -> {:>10} {} {:>8}%  {}",
+            product.product_id,
+            digits(product.list_price.as_deref()),
+            product.simulated_list_price.get(),
+            product.currency,
+            digits(product.change_percent.as_deref()),
+            product.guardrails.join(", ")
+        );
+    }
+    for reason in &report.held {
+        let _ = writeln!(text, "publishing it needs approval: {reason}");
+    }
+    text.trim_end().to_owned()
+}
+
+fn range_name(range: &MoveRange) -> String {
+    match (range.from_percent, range.to_percent) {
+        (Some(0), Some(0)) => "none".to_owned(),
+        (Some(from), Some(to)) => format!("{from:+}..{to:+}%").replace("+0", "0"),
+        (None, Some(to)) => format!("below {to:+}%"),
+        (Some(from), None) => format!("above {from:+}%"),
+        (None, None) => "any".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_can_be_read() {
+        let report = r#"{"products":20000,"up":1200,"down":300,"unchanged":18500,"frozen":7,"median_change_percent":0,
+            "distribution":[{"from_percent":null,"to_percent":-50,"products":0},{"from_percent":-5,"to_percent":-1,"products":300},
+                {"from_percent":0,"to_percent":0,"products":18500},{"from_percent":0,"to_percent":1,"products":200},
+                {"from_percent":50,"to_percent":null,"products":1000}],
+            "guardrails":{"max_step":41},"failed_rules":{"follow":7},
+            "margins":{"USD":{"products":900,"revenue":1000.50,"simulated_revenue":1100.00,"margin":200.10,"simulated_margin":299.60}},
+            "biggest_moves":[{"product_id":"P-7","currency":"USD","list_price":10.00,"simulated_list_price":15.00,"change_percent":50,"outcome":"priced","guardrails":["max_step"]}],
+            "held":["1000 of 20000 products would move by more than 10% (allowed: 2% of them)"]}"#;
+        insta::assert_snapshot!(render(&serde_json::from_str(report).unwrap()));
+    }
+}

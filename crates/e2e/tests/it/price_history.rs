@@ -1,0 +1,105 @@
+//! How a price came to be what it is: its changes in pages, and what a reduction may be announced against.
+
+use anyhow::{Context, Result};
+use chrono::{DateTime, TimeDelta, Utc};
+use pricing_core::catalogue::{Catalogue, PriceWrite};
+use pricing_core::domain::product::ProductId;
+use rust_decimal::Decimal;
+use serde_json::json;
+
+use crate::support::Stores;
+
+/// Gives a product, which exists, this history: days before now, and cents.
+async fn write_history(catalogue: &Catalogue, id: &ProductId, history: &[(i64, i64)]) -> Result<()> {
+    for (days, cents) in history {
+        let at: DateTime<Utc> = Utc::now() - TimeDelta::days(*days);
+        let mut transaction = catalogue.begin().await?;
+        let facts = transaction.lock_facts(std::slice::from_ref(id)).await?;
+        let stored = facts.into_iter().next().and_then(|facts| facts.price).context("no price")?;
+        let revision = *transaction.next_revisions(1).await?.first().context("no revision")?;
+        let mut entry = stored.entry.clone();
+        (entry.revision, entry.list_price) = (revision, Decimal::new(*cents, 2));
+        let write = PriceWrite {
+            previous_list_price: Some(stored.entry.list_price),
+            entry,
+            opening_price: stored.opening_price,
+            opened_on: stored.opened_on,
+            changed_at: Some(at),
+            streak: None,
+            explanation: "{}".to_owned(),
+            cause: "test".to_owned(),
+            priced_at: at,
+        };
+        transaction.write_prices(&[write]).await?;
+        transaction.commit().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reduction_is_announced_against_the_lowest_price_of_thirty_days() -> Result<()> {
+    let stores = Stores::start().await?;
+    let api = stores.api().await?;
+    api.import("bananas,EUR,1.69\npineapple,EUR,1.69\nkettle,EUR,20.00\n").await?;
+    let catalogue = stores.catalogue().await?;
+    // The two cases of the Court of Justice, C-330/23, and a reduction in two steps.
+    for (id, history) in [
+        ("bananas", &[(50, 169), (30, 129), (12, 169), (5, 129)][..]),
+        ("pineapple", &[(50, 169), (30, 139), (12, 169), (5, 149)]),
+        ("kettle", &[(50, 2_500), (10, 1_500), (5, 1_000)]),
+    ] {
+        let id = ProductId::parse(id)?;
+        // What the import wrote is of today, and would be the first.
+        write_history(&catalogue, &id, history).await?;
+    }
+    for (id, prior_price, percent, lowest) in
+        [("bananas", 1.29, 0.0, 1.29), ("pineapple", 1.39, 0.0, 1.39), ("kettle", 25.00, 60.0, 10.00)]
+    {
+        let reply = api.client.get(&format!("/api/v1/products/{id}/history")).await?;
+        let reduction = &reply.body["reduction"];
+        assert_eq!(
+            (&reduction["prior_price"], reduction["percent"].as_f64(), &reply.body["lowest_price_30_days"]),
+            (&json!(prior_price), Some(percent), &json!(lowest)),
+            "{id}: {}",
+            reply.text
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn changes_are_read_in_pages_and_those_of_a_removed_product_stay() -> Result<()> {
+    let stores = Stores::start().await?;
+    let api = stores.api().await?;
+    for price in [10, 11, 12, 13] {
+        let product = json!({"currency": "USD", "base_price": price});
+        assert!(api.client.put("/api/v1/products/P-1", &product).await?.status.is_success());
+    }
+    assert_eq!(api.client.delete("/api/v1/products/P-1").await?.status, 204);
+    let mut changes = Vec::new();
+    let mut path = "/api/v1/products/P-1/history?limit=2".to_owned();
+    loop {
+        let page = api.client.get(&path).await?;
+        assert_eq!(page.status, 200, "{}", page.text);
+        assert_eq!(page.body["reduction"], json!(null));
+        changes.extend(page.body["changes"].as_array().context("no changes")?.clone());
+        let Some(before) = page.body["next_before"].as_i64() else { break };
+        path = format!("/api/v1/products/P-1/history?limit=2&before={before}");
+    }
+    let prices: Vec<String> = changes
+        .iter()
+        .map(|change| format!("{} {}", change["old_list_price"], change["new_list_price"]))
+        .collect();
+    assert_eq!(prices, ["13.0 null", "12.0 13.0", "11.0 12.0", "10.0 11.0", "null 10.0"]);
+    assert_eq!((&changes[0]["cause"], &changes[4]["cause"]), (&json!("product deleted"), &json!("product put")));
+    for (path, status) in [
+        ("/api/v1/products/P-2/history", 404),
+        ("/api/v1/products/a%20b/history", 404),
+        ("/api/v1/products/P-1/history?limit=0", 422),
+        ("/api/v1/products/P-1/history?limit=1001", 422),
+        ("/api/v1/products/P-1/history?since=1", 422),
+    ] {
+        assert_eq!(api.client.get(path).await?.status, status, "{path}");
+    }
+    Ok(())
+}
