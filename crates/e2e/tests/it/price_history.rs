@@ -91,7 +91,10 @@ async fn changes_are_read_in_pages_and_those_of_a_removed_product_stay() -> Resu
         .map(|change| format!("{} {}", change["old_list_price"], change["new_list_price"]))
         .collect();
     assert_eq!(prices, ["13.0 null", "12.0 13.0", "11.0 12.0", "10.0 11.0", "null 10.0"]);
-    assert_eq!((&changes[0]["cause"], &changes[4]["cause"]), (&json!("product deleted"), &json!("product put")));
+    assert_eq!(
+        (&changes[0]["cause"], &changes[4]["cause"]),
+        (&json!("product deleted"), &json!("product put"))
+    );
     for (path, status) in [
         ("/api/v1/products/P-2/history", 404),
         ("/api/v1/products/a%20b/history", 404),
