@@ -103,8 +103,8 @@ pub enum Action {
 /// A relative or absolute change of a price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// By this fraction of the price: 0.05 is five percent more.
-    Fraction(Decimal),
+    /// By this factor: 1.05 is five percent more.
+    Factor(Decimal),
     /// By this amount.
     Amount(Decimal),
 }
@@ -115,29 +115,35 @@ impl Change {
         let trimmed = written.trim();
         let unsigned = trimmed.strip_prefix('+').unwrap_or(trimmed);
         match unsigned.strip_suffix('%') {
-            Some(percent) => Some(Self::Fraction(parse_percent_digits(percent)?)),
+            Some(percent) => Some(Self::of_fraction(parse_percent_digits(percent)?)?),
             None => parse_amount(unsigned, MAX_POLICY_SCALE).ok().map(Self::Amount),
         }
+    }
+
+    /// By a fraction of the price: 0.05 is five percent more.
+    fn of_fraction(fraction: Decimal) -> Option<Self> {
+        Decimal::ONE.checked_add(fraction).map(Self::Factor)
     }
 
     /// The price after the change; `None` on overflow.
     #[inline]
     pub fn apply(self, price: Decimal) -> Option<Decimal> {
         match self {
-            Self::Fraction(fraction) => price.checked_mul(Decimal::ONE.checked_add(fraction)?),
+            Self::Factor(factor) => price.checked_mul(factor),
             Self::Amount(amount) => price.checked_add(amount),
         }
     }
 
     fn is_nothing(self) -> bool {
         match self {
-            Self::Fraction(value) | Self::Amount(value) => value.is_zero(),
+            Self::Factor(factor) => factor == Decimal::ONE,
+            Self::Amount(amount) => amount.is_zero(),
         }
     }
 
     fn negated(self) -> Self {
         match self {
-            Self::Fraction(fraction) => Self::Fraction(-fraction),
+            Self::Factor(factor) => Self::Factor(Decimal::TWO - factor),
             Self::Amount(amount) => Self::Amount(-amount),
         }
     }
@@ -146,8 +152,9 @@ impl Change {
 impl fmt::Display for Change {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fraction(fraction) => {
-                write!(formatter, "{:+}%", (fraction * Decimal::ONE_HUNDRED).normalize())
+            Self::Factor(factor) => {
+                let percent = (factor - Decimal::ONE) * Decimal::ONE_HUNDRED;
+                write!(formatter, "{:+}%", percent.normalize())
             }
             Self::Amount(amount) => write!(formatter, "{:+}", amount.normalize()),
         }
@@ -198,7 +205,7 @@ impl Action {
             Self::Surge(surge) => {
                 let About::Market(facts) = view.about else { return Ok(None) };
                 let Some(rise) = surge.rise(facts.signals, view.now) else { return Ok(None) };
-                Change::Fraction(rise).apply(price)
+                Change::of_fraction(rise).and_then(|change| change.apply(price))
             }
         };
         moved.map(Some).ok_or(ActionError::TooLarge)
@@ -212,6 +219,11 @@ impl Action {
             (_, Some(Reference::Competitor(reference))) => reference.next_change(facts.signals, view.now),
             _ => None,
         }
+    }
+
+    /// Whether time alone can change what the action does.
+    pub(super) fn may_change_with_time(&self) -> bool {
+        matches!(self, Self::Surge(_)) || matches!(self.reference(), Some(Reference::Competitor(_)))
     }
 
     /// Whether the price is set by what others ask, so that their mistakes become its own.

@@ -3,6 +3,7 @@
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use smallvec::SmallVec;
 
 use super::action::{Action, Change};
 use super::explanation::{Inputs, RuleSeen, Step};
@@ -37,7 +38,7 @@ pub enum OnFailure {
 pub struct Applied {
     /// The price; absent if a rule failed and that ends it.
     pub price: Option<Decimal>,
-    /// What is left of 1 after the discounts that `adjust` and `quantity_tiers` gave.
+    /// What is left of 1 after the discounts that `adjust` and `quantity_tiers` gave a shopper.
     pub kept: Decimal,
     /// Rules that failed.
     pub failed_rules: u32,
@@ -65,7 +66,7 @@ pub(super) fn apply_rules<'a>(
         match result {
             Ok(None) => {}
             Ok(Some(after)) => {
-                applied.add(rule, view.price, after);
+                applied.add(rule, &view, after);
                 if apply == Apply::FirstMatch {
                     report_tie(rule, rules.get(index + 1..).unwrap_or_default(), &view, after, steps);
                     return applied;
@@ -95,7 +96,7 @@ fn apply_best<'a>(rules: &'a [Rule], view: View<'a>, steps: &mut Option<&mut Vec
         }
     }
     if let Some((rule, after)) = best {
-        applied.add(rule, view.price, after);
+        applied.add(rule, &view, after);
     }
     if let Some(steps) = steps {
         explain_best(rules, &view, best, steps);
@@ -132,12 +133,15 @@ impl Applied {
         Self { price: Some(price), kept: Decimal::ONE, failed_rules: 0, follows_competitors: false }
     }
 
-    fn add(&mut self, rule: &Rule, before: Decimal, after: Decimal) {
+    fn add(&mut self, rule: &Rule, view: &View<'_>, after: Decimal) {
         self.price = Some(after);
-        self.follows_competitors |= rule.action.follows_competitors();
+        if let About::Market(_) = view.about {
+            self.follows_competitors |= rule.action.follows_competitors();
+            return;
+        }
         let factor = match rule.action {
-            Action::Adjust(Change::Fraction(fraction)) => Decimal::ONE.checked_add(fraction),
-            Action::Adjust(Change::Amount(_)) | Action::QuantityTiers(_) => after.checked_div(before),
+            Action::Adjust(Change::Factor(factor)) => Some(factor),
+            Action::Adjust(Change::Amount(_)) | Action::QuantityTiers(_) => after.checked_div(view.price),
             // Others are no discounts.
             _ => return,
         };
@@ -202,7 +206,10 @@ fn step_of<'a>(
 
 /// The rule with what it reads.
 fn see<'a>(rule: &'a Rule, view: &View<'a>) -> RuleSeen<'a> {
-    let inputs = rule.variables().iter().map(|variable| (*variable, view.value_of(*variable)));
+    let mut inputs = SmallVec::new();
+    for variable in rule.variables() {
+        inputs.push((*variable, view.value_of(*variable)));
+    }
     let reference = match (rule.action.reference(), view.about) {
         (Some(Reference::Competitor(reference)), About::Market(facts)) => {
             reference.price(facts.signals, view.now)
@@ -213,7 +220,7 @@ fn see<'a>(rule: &'a Rule, view: &View<'a>) -> RuleSeen<'a> {
         name: &rule.name,
         when: rule.when.as_ref().map(|when| &**when.source()),
         action: &rule.in_words,
-        inputs: Inputs(inputs.collect()),
+        inputs: Inputs(inputs),
         reference,
     }
 }

@@ -36,43 +36,101 @@ impl Expression {
     /// The expression's value, with each variable's value taken from `value_of`.
     #[inline]
     pub fn evaluate<'a>(&'a self, value_of: impl Fn(Variable) -> Value<'a>) -> Result<Value<'a>> {
-        if let [Instruction::Load(variable)] = &*self.instructions {
-            return Ok(value_of(*variable));
+        // Most are no longer, and need no stack.
+        if let [only] = &*self.instructions
+            && let Some(value) = look_up(only, &value_of)
+        {
+            return value;
         }
         let mut stack = Stack::new();
         let mut position = 0;
         while let Some(instruction) = self.instructions.get(position) {
             position += 1;
-            if let Instruction::Jump(when, target) = instruction {
+            match instruction {
                 // Targets lie ahead, so each instruction runs at most once.
-                if jumps(*when, *stack.last().ok_or(EvaluationError::Malformed)?)? {
-                    position = *target;
+                Instruction::Jump(when, target) => {
+                    if jumps(*when, *stack.last().ok_or(EvaluationError::Malformed)?)? {
+                        position = *target;
+                    }
                 }
-                continue;
+                Instruction::JumpOrPop(when, target) => {
+                    if jumps(*when, *stack.last().ok_or(EvaluationError::Malformed)?)? {
+                        position = *target;
+                    } else {
+                        stack.pop();
+                    }
+                }
+                _ => match look_up(instruction, &value_of) {
+                    Some(value) => stack.push(value?),
+                    None => step(instruction, &mut stack)?,
+                },
             }
-            let value = step(instruction, &mut stack, &value_of)?;
-            stack.extend(value);
         }
         pop(&mut stack)
     }
 }
 
-/// Does one instruction; what it yields goes on the stack.
-fn step<'a>(
+impl Expression {
+    /// Whether a condition holds, worked out without a stack; `None` if that does not do, or a test has no answer:
+    /// then [`evaluate`](Self::evaluate) says more.
+    #[inline]
+    pub(super) fn decide<'a>(&'a self, value_of: impl Fn(Variable) -> Value<'a>) -> Option<bool> {
+        if !self.is_chain_of_tests {
+            return None;
+        }
+        let mut holds = None;
+        let mut position = 0;
+        while let Some(instruction) = self.instructions.get(position) {
+            position += 1;
+            match instruction {
+                Instruction::CompareNumber(variable, comparison, right) => match value_of(*variable) {
+                    Value::Number(left) => holds = Some(compare(*comparison, left, *right)),
+                    _ => return None,
+                },
+                Instruction::Load(variable) => match value_of(*variable) {
+                    Value::Bool(value) => holds = Some(value),
+                    _ => return None,
+                },
+                Instruction::IsKnown(variable) => holds = Some(value_of(*variable) != Value::Null),
+                Instruction::IsNull(variable) => holds = Some(value_of(*variable) == Value::Null),
+                Instruction::Not => holds = Some(!holds?),
+                Instruction::JumpOrPop(when, target) if holds? == (*when == JumpWhen::True) => {
+                    position = *target;
+                }
+                _ => {}
+            }
+        }
+        holds
+    }
+}
+
+/// The value of an instruction that takes none off the stack.
+#[inline]
+fn look_up<'a>(
     instruction: &'a Instruction,
-    stack: &mut Stack<'a>,
     value_of: &impl Fn(Variable) -> Value<'a>,
-) -> Result<Option<Value<'a>>> {
+) -> Option<Result<Value<'a>>> {
     let value = match instruction {
+        Instruction::Load(variable) => value_of(*variable),
+        Instruction::CompareNumber(variable, comparison, right) => match value_of(*variable) {
+            Value::Number(left) => Value::Bool(compare(*comparison, left, *right)),
+            other => return Some(Err(wrong_kind("comparison", other))),
+        },
+        Instruction::IsKnown(variable) => Value::Bool(value_of(*variable) != Value::Null),
+        Instruction::IsNull(variable) => Value::Bool(value_of(*variable) == Value::Null),
         Instruction::PushNull => Value::Null,
         Instruction::PushBool(value) => Value::Bool(*value),
         Instruction::PushNumber(value) => Value::Number(*value),
         Instruction::PushText(value) => Value::Text(value),
-        Instruction::Load(variable) => value_of(*variable),
-        Instruction::Pop => {
-            pop(stack)?;
-            return Ok(None);
-        }
+        _ => return None,
+    };
+    Some(Ok(value))
+}
+
+/// Does an instruction that works on the stack.
+fn step(instruction: &Instruction, stack: &mut Stack<'_>) -> Result<()> {
+    let value = match instruction {
+        Instruction::Pop => return pop(stack).map(drop),
         Instruction::Negate => Value::Number(-pop_number(stack, "negation")?),
         Instruction::Not => match pop(stack)? {
             Value::Bool(value) => Value::Bool(!value),
@@ -92,7 +150,7 @@ fn step<'a>(
         }
         Instruction::InList(length) => {
             let list = stack.len().checked_sub(*length).ok_or(EvaluationError::Malformed)?;
-            let members: Stack<'a> = stack.drain(list..).collect();
+            let members: Stack<'_> = stack.drain(list..).collect();
             let wanted = pop(stack)?;
             Value::Bool(members.contains(&wanted))
         }
@@ -102,9 +160,11 @@ fn step<'a>(
             Value::Bool(interval.includes(left, right, pop_number(stack, "in")?))
         }
         Instruction::Function(function) => Value::Number(call(*function, stack)?),
-        Instruction::Jump(..) => return Err(EvaluationError::Malformed),
+        // The others need no stack, or are jumps.
+        _ => return Err(EvaluationError::Malformed),
     };
-    Ok(Some(value))
+    stack.push(value);
+    Ok(())
 }
 
 fn jumps(when: JumpWhen, top: Value<'_>) -> Result<bool> {

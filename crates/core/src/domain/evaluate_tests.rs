@@ -27,6 +27,27 @@ fn evaluated(source: &str) -> String {
 }
 
 #[test]
+fn conditions_are_decided_as_they_are_evaluated() {
+    for (source, decided) in [
+        ("stock.level < 10 and demand.index > 1.2", Some(true)),
+        ("stock.level > 10 or competitor.min != null", Some(true)),
+        ("not (stock.level > 10) and competitor.median == null", Some(true)),
+        ("stock.level > 10 and competitor.median > 3", Some(false)),
+        ("stock.level < 10 and competitor.median > 3", None),
+        ("competitor.median != null and competitor.median > 3", Some(false)),
+        ("stock.level", None),
+        ("product.category == 'toys'", None),
+        ("stock.level + 1 > 2", None),
+    ] {
+        let expression = Expression::compile(source, Scope::Market).expect(source);
+        assert_eq!(expression.decide(facts), decided, "{source}");
+        if let Some(holds) = decided {
+            assert_eq!(expression.evaluate(facts), Ok(Value::Bool(holds)), "{source}");
+        }
+    }
+}
+
+#[test]
 fn expressions_give_the_results_of_the_table() {
     for (source, expected) in [
         ("stock.level < 10 and demand.index > 1.2", "true"),
@@ -197,6 +218,9 @@ proptest::proptest! {
         let theirs = by_zen(&source);
         // The one intended difference: texts are not joined here, they are no prices.
         let joins_texts = ours.is_none() && theirs.is_some() && source.contains('+') && source.contains('\'');
+        if let Some(holds) = expression.decide(facts) {
+            proptest::prop_assert_eq!(expression.evaluate(facts), Ok(Value::Bool(holds)), "{}", source);
+        }
         proptest::prop_assert!(joins_texts || ours == theirs, "{}: {:?} instead of {:?}", source, ours, theirs);
     }
 

@@ -143,7 +143,7 @@ pub struct RuleSeen<'a> {
 
 /// Variables with the values they had; a map on the wire.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Inputs<'a>(pub SmallVec<[(Variable, Value<'a>); 4]>);
+pub struct Inputs<'a>(pub SmallVec<[(Variable, Value<'a>); 2]>);
 
 impl Serialize for Inputs<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -15,6 +15,7 @@ use zen_expression::compiler::{Compare, FetchFastTarget, Jump, Opcode};
 use zen_expression::functions::{FunctionKind, InternalFunction};
 use zen_expression::lexer::Bracket;
 
+use super::fuse::fuse;
 use super::variable::{Scope, Variable};
 
 /// The longest expression, in bytes. It bounds the depth of the parser and the time of an evaluation.
@@ -26,6 +27,8 @@ pub struct Expression {
     source: Arc<str>,
     variables: Vec<Variable>,
     pub(super) instructions: Box<[Instruction]>,
+    /// Whether it is made of tests that are true or false and of `and`, `or` and `not` between them, one after another.
+    pub(super) is_chain_of_tests: bool,
 }
 
 /// Why a text is not an expression that a rule may use.
@@ -64,6 +67,14 @@ pub(super) enum Instruction {
     Arithmetic(Arithmetic),
     /// Goes to this instruction, always one further on.
     Jump(JumpWhen, usize),
+    /// Goes to this instruction, or takes the value off the stack and goes on.
+    JumpOrPop(JumpWhen, usize),
+    /// Whether the variable compares so with the number.
+    CompareNumber(Variable, Comparison, Decimal),
+    /// Whether the variable has a value.
+    IsKnown(Variable),
+    /// Whether the variable has none.
+    IsNull(Variable),
     /// Whether the value below is one of this many values above it.
     InList(usize),
     InInterval(Interval),
@@ -141,7 +152,9 @@ impl Expression {
                 variables.push(*variable);
             }
         }
-        Ok(Self { source: source.into(), variables, instructions: instructions.into() })
+        let instructions = fuse(&instructions);
+        let is_chain_of_tests = instructions.iter().all(Instruction::is_test_or_link);
+        Ok(Self { source: source.into(), variables, instructions: instructions.into(), is_chain_of_tests })
     }
 
     /// The expression as it was written.
@@ -152,6 +165,21 @@ impl Expression {
     /// The variables it reads, in order of appearance.
     pub fn variables(&self) -> &[Variable] {
         &self.variables
+    }
+}
+
+impl Instruction {
+    /// Whether it leaves true or false as the only value on a stack that had nothing or true or false before.
+    fn is_test_or_link(&self) -> bool {
+        match self {
+            Self::Load(_)
+            | Self::CompareNumber(..)
+            | Self::IsKnown(_)
+            | Self::IsNull(_)
+            | Self::Not
+            | Self::JumpOrPop(JumpWhen::True | JumpWhen::False, _) => true,
+            _ => false,
+        }
     }
 }
 

@@ -122,9 +122,10 @@ fn finish(steps: Vec<(Decimal, Option<Change>)>, before: usize, problems: &[Diag
 
 fn is_no_dearer(adjust: Change, last: Option<Change>) -> bool {
     match (adjust, last) {
-        (Change::Fraction(adjust), Some(Change::Fraction(last)))
+        (Change::Factor(adjust), Some(Change::Factor(last)))
         | (Change::Amount(adjust), Some(Change::Amount(last))) => adjust <= last,
-        (Change::Fraction(adjust) | Change::Amount(adjust), None) => adjust <= Decimal::ZERO,
+        (Change::Factor(adjust), None) => adjust <= Decimal::ONE,
+        (Change::Amount(adjust), None) => adjust <= Decimal::ZERO,
         _ => false,
     }
 }

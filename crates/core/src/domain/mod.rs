@@ -19,6 +19,7 @@ pub mod diagnostic;
 mod evaluate;
 pub mod explanation;
 pub mod expression;
+mod fuse;
 pub mod guardrail;
 pub mod ladder;
 pub mod market_event;

@@ -86,6 +86,26 @@ pub enum AmountError {
     TooLarge(String),
 }
 
+/// 10^12, 10^13 and so on: [`AMOUNT_LIMIT`] in units of each decimal place.
+const LIMITS: [u128; 17] = {
+    let mut limits = [1_000_000_000_000; 17];
+    let mut scale = 1;
+    while scale < limits.len() {
+        limits[scale] = limits[scale - 1] * 10;
+        scale += 1;
+    }
+    limits
+};
+
+/// Whether an amount is not negative and below [`AMOUNT_LIMIT`]; quicker than comparing the two, which are seldom of the
+/// same scale.
+#[inline]
+pub fn is_below_limit(amount: Decimal) -> bool {
+    // With more decimal places, all the digits there are do not reach the limit.
+    let limit = LIMITS.get(amount.scale() as usize).copied().unwrap_or(u128::MAX);
+    u128::try_from(amount.mantissa()).is_ok_and(|mantissa| mantissa < limit)
+}
+
 /// Reads a plain decimal number (`-12.50`; no exponent, no separators) with at most `max_scale` decimal places.
 ///
 /// Trailing zeros do not count as precision: `1.500` fits two places.
@@ -175,6 +195,19 @@ impl<const N: usize> fmt::Write for InlineText<N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_limit_is_the_same_at_every_scale() {
+        for scale in 0..=28 {
+            let digit = Decimal::new(1, scale);
+            for amount in [Decimal::ZERO, digit, -digit, Decimal::MAX, AMOUNT_LIMIT, AMOUNT_LIMIT - digit] {
+                let mut amount = amount;
+                amount.rescale(scale.min(15));
+                let expected = (Decimal::ZERO..AMOUNT_LIMIT).contains(&amount) && !amount.is_sign_negative();
+                assert_eq!(is_below_limit(amount), expected || amount.is_zero(), "{amount}");
+            }
+        }
+    }
 
     #[test]
     fn amounts_have_twelve_digits() {

@@ -13,7 +13,7 @@ use super::diagnostic::{Diagnostic, shorten};
 use super::evaluate::EvaluationError;
 use super::expression::{Expression, ExpressionError};
 use super::ladder::{StepDraft, TierDraft};
-use super::money::parse_amount;
+use super::money::{is_below_limit, parse_amount};
 use super::selector::{Selector, SelectorDraft};
 use super::surge::SurgeDraft;
 use super::variable::{Scope, Value, Variable};
@@ -118,6 +118,8 @@ pub struct Rule {
     pub action: Action,
     /// [`Action`] and [`RuleDraft::only`] in words.
     pub in_words: Box<str>,
+    /// Whether time alone changes nothing that it does.
+    is_timeless: bool,
     /// What it reads, the condition's first, each once.
     variables: Box<[Variable]>,
 }
@@ -149,10 +151,10 @@ impl Rule {
             return Ok(None);
         }
         let Some(moved) = self.action.apply(view)? else { return Ok(None) };
-        if moved <= Decimal::ZERO {
+        if moved.is_sign_negative() || moved.is_zero() {
             return Err(RuleError::NotAboveZero(moved));
         }
-        if moved >= super::money::AMOUNT_LIMIT {
+        if !is_below_limit(moved) {
             return Err(ActionError::TooLarge.into());
         }
         Ok(Some(moved))
@@ -160,6 +162,9 @@ impl Rule {
 
     /// The next instant at which time alone changes what the rule does.
     pub fn next_change(&self, view: &View<'_>) -> Option<DateTime<Utc>> {
+        if self.is_timeless {
+            return None;
+        }
         let scheduled = self.schedule.and_then(|schedule| schedule.next_change(view.now));
         let window = self.window.next_change(view.now);
         [window, scheduled, self.action.next_change(view)].into_iter().flatten().min()
@@ -178,6 +183,9 @@ impl Rule {
 
     fn condition_holds<'a>(&'a self, view: &View<'a>) -> Result<bool, RuleError> {
         let Some(when) = &self.when else { return Ok(true) };
+        if let Some(holds) = when.decide(|variable| view.value_of(variable)) {
+            return Ok(holds);
+        }
         match when.evaluate(|variable| view.value_of(variable)).map_err(RuleError::Condition)? {
             Value::Bool(holds) => Ok(holds),
             other => Err(RuleError::ConditionKind(other.kind())),
@@ -223,7 +231,9 @@ impl RuleDraft {
         let in_words =
             if only.is_everything() { action.to_string() } else { format!("{action} (only {only})") };
         let (name, in_words, variables) = (name.into(), in_words.into(), variables.into());
-        Some(Rule { name, priority, when, only, window, schedule, action, in_words, variables })
+        let is_timeless =
+            window == Window::default() && schedule.is_none() && !action.may_change_with_time();
+        Some(Rule { name, priority, when, only, window, schedule, action, in_words, is_timeless, variables })
     }
 }
 
