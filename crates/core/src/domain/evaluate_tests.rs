@@ -228,6 +228,8 @@ proptest::proptest! {
     fn any_text_is_compiled_or_refused(source in "[a-z0-9.()\\[\\]+*/<>=' ,?:!-]{0,80}") {
         if let Ok(expression) = Expression::compile(&source, Scope::Market) {
             let _ = expression.evaluate(facts);
+            // Each instruction runs at most once, so this bounds the time by the length of the source.
+            proptest::prop_assert!(expression.instructions.len() <= source.len());
         }
     }
 }

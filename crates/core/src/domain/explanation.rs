@@ -32,6 +32,16 @@ pub struct Explanation<'a> {
     pub steps: Vec<Step<'a>>,
 }
 
+impl Explanation<'_> {
+    /// The guardrails that stopped the price, in order.
+    pub fn guardrails(&self) -> impl Iterator<Item = GuardrailName> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Guardrail { guardrail, .. } => Some(*guardrail),
+            _ => None,
+        })
+    }
+}
+
 /// Whether the rules made the price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

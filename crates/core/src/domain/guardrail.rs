@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
 use rust_decimal::Decimal;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::price::{Facts, Previous};
 use super::rounding::Limits;
@@ -48,8 +48,7 @@ pub struct Streak {
 }
 
 /// Which guardrail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GuardrailName {
     /// [`Guardrails::max_step`].
     MaxStep,
@@ -77,6 +76,50 @@ pub enum GuardrailName {
     LowestPrice,
     /// For a quote: the highest price that the guardrails of the list price allow.
     HighestPrice,
+}
+
+impl GuardrailName {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::MaxStep,
+        Self::MaxDailyMove,
+        Self::MinTimeBetweenChanges,
+        Self::CompetitorLoop,
+        Self::CeilingPrice,
+        Self::CeilingOfBase,
+        Self::UnitCost,
+        Self::MinMargin,
+        Self::FloorOfBase,
+        Self::MinimumAdvertisedPrice,
+        Self::FloorPrice,
+        Self::LowestPrice,
+        Self::HighestPrice,
+    ];
+
+    /// The name in explanations and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MaxStep => "max_step",
+            Self::MaxDailyMove => "max_daily_move",
+            Self::MinTimeBetweenChanges => "min_time_between_changes",
+            Self::CompetitorLoop => "competitor_loop",
+            Self::CeilingPrice => "ceiling_price",
+            Self::CeilingOfBase => "ceiling_of_base",
+            Self::UnitCost => "unit_cost",
+            Self::MinMargin => "min_margin",
+            Self::FloorOfBase => "floor_of_base",
+            Self::MinimumAdvertisedPrice => "minimum_advertised_price",
+            Self::FloorPrice => "floor_price",
+            Self::LowestPrice => "lowest_price",
+            Self::HighestPrice => "highest_price",
+        }
+    }
+}
+
+impl Serialize for GuardrailName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
 /// One guardrail with its limits for one product.

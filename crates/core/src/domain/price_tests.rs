@@ -358,3 +358,52 @@ proptest! {
         }
     }
 }
+
+/// A policy whose only market rule goes by what competitors ask.
+fn any_following_policy() -> impl Strategy<Value = PricingPolicy> {
+    let rule = proptest::sample::select(vec![
+        "match: { reference: competitor.min, offset: -0.01 }",
+        "match: { competitor: { statistic: median }, offset: +2% }",
+        "match: { competitor: { name: '1' } }",
+        "beat: { reference: competitor.max, by: 5% }",
+        "beat: { competitor: { nth: 2 }, by: 0.01 }",
+        "index: { competitor: { statistic: min, not_older_than: 90h }, at: 97.5% }",
+        "set_to: competitor.median * 1.05",
+    ]);
+    let limits = proptest::sample::select(vec![
+        "{}",
+        "{ max_step: 5%, max_daily_move: 33.3% }",
+        "{ floor_of_base: 60%, ceiling_of_base: 140%, min_margin: 5% }",
+        "{ min_time_between_changes: 1h }",
+        "{ competitor_loop: { moves: 3, within: 12h } }",
+    ]);
+    let rounding = proptest::sample::select(vec![
+        "{}",
+        "{ mode: up, ending: 0.99 }",
+        "{ mode: half_up, endings: [0.49, 0.99] }",
+        "{ mode: down, price_points: [4.99, 9.99, 19.99, 49.99, 99.99] }",
+    ]);
+    (rule, limits, rounding).prop_map(|(rule, limits, rounding)| {
+        policy(&format!(
+            "name: any\nmarket: [{{ name: follow, {rule} }}]\nguardrails: {limits}\nrounding: {rounding}"
+        ))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #[test]
+    fn a_cheaper_competitor_never_raises_a_price(
+        (product, signals, previous) in any_facts(),
+        policy in any_following_policy(),
+        (which, kept_percent) in (0_usize..4, 1_i64..=100),
+    ) {
+        let mut cheaper = signals.clone();
+        if let Some(competitor) = cheaper.competitor_prices.get_mut(which) {
+            competitor.price = competitor.price * Decimal::new(kept_percent, 2);
+        }
+        let amount = |signals| price(&Facts { product: &product, signals, previous }, &policy, now()).amount;
+        let (before, after) = (amount(&signals), amount(&cheaper));
+        prop_assert!(after <= before, "{before} became {after}");
+    }
+}

@@ -231,8 +231,7 @@ impl RuleDraft {
         let in_words =
             if only.is_everything() { action.to_string() } else { format!("{action} (only {only})") };
         let (name, in_words, variables) = (name.into(), in_words.into(), variables.into());
-        let is_timeless =
-            window == Window::default() && schedule.is_none() && !action.may_change_with_time();
+        let is_timeless = window == Window::default() && schedule.is_none() && !action.may_change_with_time();
         Some(Rule { name, priority, when, only, window, schedule, action, in_words, is_timeless, variables })
     }
 }

@@ -145,17 +145,11 @@ pub struct MarginEffect {
 impl SimulatedPrice {
     /// A product's price in effect, if it is in the product's currency, beside the one that was computed.
     pub fn new(facts: &Facts<'_>, list_price: Option<Decimal>, computed: &ListPrice<'_>) -> Self {
-        let mut guardrails = Vec::new();
-        let (mut failed_rule, mut problem) = (None, None);
-        for step in &computed.explanation.steps {
-            match step {
-                Step::Guardrail { guardrail, .. } => guardrails.push(*guardrail),
-                Step::RuleFailed { rule, problem: why, .. } => {
-                    (failed_rule, problem) = (Some(rule.name.to_owned()), Some(why.clone()));
-                }
-                _ => {}
-            }
-        }
+        let failure = computed.explanation.steps.iter().find_map(|step| match step {
+            Step::RuleFailed { rule, problem, .. } => Some((rule.name.to_owned(), problem.clone())),
+            _ => None,
+        });
+        let (failed_rule, problem) = failure.unzip();
         let margin = match (facts.unit_cost(), facts.signals.units_sold) {
             (Some(cost), Some(units)) => Some(Margin {
                 revenue: list_price.unwrap_or(computed.amount).saturating_mul(units),
@@ -171,7 +165,7 @@ impl SimulatedPrice {
             simulated_list_price: computed.amount,
             change_percent: list_price.map(|list_price| in_percent(fraction(list_price, computed.amount))),
             outcome: computed.explanation.outcome,
-            guardrails,
+            guardrails: computed.explanation.guardrails().collect(),
             failed_rule,
             problem,
             margin,

@@ -25,7 +25,8 @@ use crate::cache::{Cached, Filled, Found, PriceCache, PutMode, ReadError, Tier};
 use crate::catalogue::{
     Catalogue, CatalogueError, CatalogueTransaction, PriceChange, PriceWrite, StoredFacts, StoredPrice,
 };
-use crate::domain::explanation::Outcome;
+use crate::domain::explanation::{Explanation, Outcome};
+use crate::domain::guardrail::GuardrailName;
 use crate::domain::policy::PricingPolicy;
 use crate::domain::price::PriceEntry;
 use crate::domain::product::ProductId;
@@ -256,7 +257,7 @@ impl Repricer {
                 }
                 _ => {
                     let computed = compute(facts, &policy, now);
-                    self.count(computed.list_price.explanation.outcome);
+                    self.count(&computed.list_price.explanation);
                     if computed.changed {
                         changed.push(computed);
                     } else {
@@ -293,10 +294,17 @@ impl Repricer {
         Ok(Arc::clone(self.policies.snapshot().current()))
     }
 
-    fn count(&self, outcome: Outcome) {
-        match outcome {
+    fn count(&self, explanation: &Explanation<'_>) {
+        match explanation.outcome {
             Outcome::Priced => self.metrics.prices_made.increment(1),
             Outcome::Frozen => self.metrics.prices_frozen.increment(1),
+        }
+        for guardrail in explanation.guardrails() {
+            self.metrics.record_guardrail(guardrail);
+            if guardrail == GuardrailName::CompetitorLoop {
+                let product_id = &explanation.facts.product.product_id;
+                tracing::warn!(%product_id, "a price and its competitors follow each other; it is held for a while");
+            }
         }
     }
 }

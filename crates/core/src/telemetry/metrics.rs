@@ -3,12 +3,14 @@
 //! Each service builds one [`Metrics`], on a registry of its own, and hands it down. Handles are looked up when
 //! the service starts; recording one is an atomic addition. Names carry base units and no product identifiers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Recorder, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::domain::guardrail::GuardrailName;
 
 /// Upper bounds of the latency histograms, in seconds: from a price out of memory to a slow import.
 const LATENCY_BUCKETS_SECONDS: &[f64] = &[
@@ -25,6 +27,7 @@ const L1_FLUSHES: &str = "pricing_l1_flushes_total";
 const PRICE_CHANGE_STREAMS: &str = "pricing_price_change_streams";
 const L2_ERRORS: &str = "pricing_l2_errors_total";
 const PRICES_COMPUTED: &str = "pricing_prices_computed_total";
+const GUARDRAIL_HITS: &str = "pricing_guardrail_hits_total";
 const FAILED_OFFER_RULES: &str = "pricing_failed_offer_rules_total";
 const IMPORTED_ROWS: &str = "pricing_imported_rows_total";
 const EVENTS_PUBLISHED: &str = "pricing_events_published_total";
@@ -68,6 +71,7 @@ pub struct Metrics {
     pub prices_made: Counter,
     /// List prices that stayed because a rule failed.
     pub prices_frozen: Counter,
+    guardrail_hits: Arc<BTreeMap<GuardrailName, Counter>>,
     /// Offer rules that failed and were passed over.
     pub failed_offer_rules: Counter,
     /// Rows of imports that were taken.
@@ -110,6 +114,7 @@ impl Metrics {
         let read = |from: &'static str| counter(&recorder, PRICE_READS, Some(("from", from)));
         let computed =
             |outcome: &'static str| counter(&recorder, PRICES_COMPUTED, Some(("outcome", outcome)));
+        let hits = |name: GuardrailName| counter(&recorder, GUARDRAIL_HITS, Some(("guardrail", name.name())));
         let imported = |result: &'static str| counter(&recorder, IMPORTED_ROWS, Some(("result", result)));
         let applied = |outcome: &'static str| counter(&recorder, EVENTS_APPLIED, Some(("outcome", outcome)));
         let metrics = Self {
@@ -125,6 +130,7 @@ impl Metrics {
             l2_errors: counter(&recorder, L2_ERRORS, None),
             prices_made: computed("priced"),
             prices_frozen: computed("frozen"),
+            guardrail_hits: Arc::new(GuardrailName::ALL.map(|name| (name, hits(name))).into_iter().collect()),
             failed_offer_rules: counter(&recorder, FAILED_OFFER_RULES, None),
             rows_imported: imported("taken"),
             rows_refused: imported("refused"),
@@ -156,6 +162,13 @@ impl Metrics {
         };
         let histogram = known.unwrap_or_else(|| self.register_request(route, status));
         histogram.record(duration.as_secs_f64());
+    }
+
+    /// Records that a guardrail stopped a list price.
+    pub fn record_guardrail(&self, name: GuardrailName) {
+        if let Some(hits) = self.guardrail_hits.get(&name) {
+            hits.increment(1);
+        }
     }
 
     /// Records a try of a job. Kinds and outcomes are few.
@@ -225,6 +238,7 @@ impl Metrics {
             (L1_FLUSHES, "Times that memory was emptied, as notices may have been missed."),
             (L2_ERRORS, "Redis commands for prices that failed; the read went on without Redis."),
             (PRICES_COMPUTED, "List prices computed, by outcome."),
+            (GUARDRAIL_HITS, "List prices that a guardrail stopped, by guardrail."),
             (FAILED_OFFER_RULES, "Offer rules that failed in a quote and were passed over."),
             (IMPORTED_ROWS, "Rows of product imports, by result."),
         ];
