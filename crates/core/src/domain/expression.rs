@@ -171,15 +171,15 @@ impl Expression {
 impl Instruction {
     /// Whether it leaves true or false as the only value on a stack that had nothing or true or false before.
     fn is_test_or_link(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Load(_)
-            | Self::CompareNumber(..)
-            | Self::IsKnown(_)
-            | Self::IsNull(_)
-            | Self::Not
-            | Self::JumpOrPop(JumpWhen::True | JumpWhen::False, _) => true,
-            _ => false,
-        }
+                | Self::CompareNumber(..)
+                | Self::IsKnown(_)
+                | Self::IsNull(_)
+                | Self::Not
+                | Self::JumpOrPop(JumpWhen::True | JumpWhen::False, _)
+        )
     }
 }
 

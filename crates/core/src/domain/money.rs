@@ -86,24 +86,15 @@ pub enum AmountError {
     TooLarge(String),
 }
 
-/// 10^12, 10^13 and so on: [`AMOUNT_LIMIT`] in units of each decimal place.
-const LIMITS: [u128; 17] = {
-    let mut limits = [1_000_000_000_000; 17];
-    let mut scale = 1;
-    while scale < limits.len() {
-        limits[scale] = limits[scale - 1] * 10;
-        scale += 1;
-    }
-    limits
-};
-
 /// Whether an amount is not negative and below [`AMOUNT_LIMIT`]; quicker than comparing the two, which are seldom of the
 /// same scale.
 #[inline]
 pub fn is_below_limit(amount: Decimal) -> bool {
-    // With more decimal places, all the digits there are do not reach the limit.
-    let limit = LIMITS.get(amount.scale() as usize).copied().unwrap_or(u128::MAX);
-    u128::try_from(amount.mantissa()).is_ok_and(|mantissa| mantissa < limit)
+    const LIMIT_DIGITS: u32 = 12;
+    // The limit in units of the amount's last place. All digits of an amount are less than 10^29, so this is never
+    // more than an integer holds, and with many places never reached.
+    let limit = 10_i128.pow(LIMIT_DIGITS + amount.scale().min(17));
+    (0..limit).contains(&amount.mantissa())
 }
 
 /// Reads a plain decimal number (`-12.50`; no exponent, no separators) with at most `max_scale` decimal places.

@@ -400,7 +400,7 @@ proptest! {
     ) {
         let mut cheaper = signals.clone();
         if let Some(competitor) = cheaper.competitor_prices.get_mut(which) {
-            competitor.price = competitor.price * Decimal::new(kept_percent, 2);
+            competitor.price *= Decimal::new(kept_percent, 2);
         }
         let amount = |signals| price(&Facts { product: &product, signals, previous }, &policy, now()).amount;
         let (before, after) = (amount(&signals), amount(&cheaper));
