@@ -258,7 +258,11 @@ impl ApiError {
 
 impl From<CatalogueError> for ApiError {
     fn from(error: CatalogueError) -> Self {
-        RepriceError::Catalogue(error).into()
+        if error.is_transient() {
+            tracing::warn!(%error, "a request is refused: the database does not answer");
+            return Self::Unavailable { reason: "the database does not answer" };
+        }
+        Self::Internal { reason: error.to_string() }
     }
 }
 

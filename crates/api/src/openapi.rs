@@ -30,6 +30,7 @@ use crate::routes::{
         product::delete,
         import::import,
         market_event::publish,
+        recalculation::list,
         recalculation::post,
         recalculation::get,
         recalculation::approve,

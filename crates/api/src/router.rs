@@ -25,7 +25,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/api/v1/products/{product_id}/explanation", get(explanation::explanation)),
         ("/api/v1/products/{product_id}/history", get(history::history)),
         ("/api/v1/publish-market-event", post(market_event::publish)),
-        ("/api/v1/recalculations", post(recalculation::post)),
+        ("/api/v1/recalculations", get(recalculation::list).post(recalculation::post)),
         ("/api/v1/recalculations/{task_id}", get(recalculation::get)),
         ("/api/v1/recalculations/{task_id}/approve", post(recalculation::approve)),
         ("/api/v1/recalculations/{task_id}/reject", post(recalculation::reject)),

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -26,6 +27,8 @@ pub struct PolicySnapshot {
     current: Arc<PricingPolicy>,
     previous: Option<Arc<PricingPolicy>>,
     location_factors: HashMap<String, Decimal>,
+    /// Counts the reads of this process in the order in which they began.
+    begun: u64,
 }
 
 impl PolicySnapshot {
@@ -69,6 +72,7 @@ pub enum PolicySnapshotError {
 pub struct Policies {
     catalogue: Catalogue,
     snapshot: Arc<ArcSwap<PolicySnapshot>>,
+    reads: Arc<AtomicU64>,
 }
 
 impl Policies {
@@ -82,7 +86,7 @@ impl Policies {
         };
         catalogue.publish_first_policy(&first, chrono::Utc::now()).await?;
         let snapshot = read(&catalogue, None).await?;
-        Ok(Self { catalogue, snapshot: Arc::new(ArcSwap::from_pointee(snapshot)) })
+        Ok(Self { catalogue, snapshot: Arc::new(ArcSwap::from_pointee(snapshot)), reads: Arc::default() })
     }
 
     /// The snapshot in use; hold it for one request, not longer.
@@ -97,9 +101,14 @@ impl Policies {
 
     /// Looks for news now.
     pub async fn refresh(&self) -> Result<(), PolicySnapshotError> {
+        let begun = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
         let known = self.snapshot.load_full();
-        let snapshot = read(&self.catalogue, Some(&known)).await?;
-        self.snapshot.store(Arc::new(snapshot));
+        let snapshot = Arc::new(PolicySnapshot { begun, ..read(&self.catalogue, Some(&known)).await? });
+        // Of several that read at the same time, one that read earlier may be the last to be ready.
+        self.snapshot.rcu(|held| {
+            let is_newer = (held.current.version, held.begun) < (snapshot.current.version, snapshot.begun);
+            Arc::clone(if is_newer { &snapshot } else { held })
+        });
         Ok(())
     }
 
@@ -145,7 +154,7 @@ async fn read(
         let known = known.map(|known| Arc::clone(&known.current));
         known.filter(|known| known.version < current.version)
     });
-    Ok(PolicySnapshot { current, previous, location_factors })
+    Ok(PolicySnapshot { current, previous, location_factors, begun: 0 })
 }
 
 fn compile(stored: &StoredPolicy) -> Result<Arc<PricingPolicy>, PolicySnapshotError> {

@@ -158,7 +158,10 @@ impl Recalculator {
         }
         let policy = Arc::clone(self.repricer.policies.snapshot().current());
         let policy_version = policy.version;
-        if run.run_number.is_none() && run.approved_by.is_none() && self.hold(run, policy, lost).await? {
+        // Whoever approved of it approved of what one policy would do.
+        let is_approved =
+            run.approved_by.is_some() && run.policy_version.is_none_or(|judged| judged == policy_version);
+        if run.run_number.is_none() && !is_approved && self.hold(run, policy, lost).await? {
             return Ok(());
         }
         let total = match catalogue.count_products_of(&run.scope).await {
@@ -187,11 +190,17 @@ impl Recalculator {
         lost: &CancellationToken,
     ) -> Result<bool, JobError> {
         let (catalogue, breaker) = (&self.repricer.catalogue, policy.circuit_breaker);
+        let policy_version = policy.version;
         if breaker.is_off() {
             return Ok(false);
         }
         let go_on = || !lost.is_cancelled() && !self.shutdown.is_cancelled();
-        let judged = self.repricer.judge_recalculation(policy, run.scope.clone(), &[breaker], go_on).await;
+        // As of now: what a policy does later was judged when it was published.
+        let mut simulator = self.repricer.simulator(policy, run.scope.clone(), Utc::now());
+        let judged = match simulator.run(go_on).await {
+            Ok(()) => simulator.judge(&[breaker]).await,
+            Err(error) => Err(error),
+        };
         let reasons = match judged {
             Ok(reasons) => reasons,
             Err(error) => return Err(self.judge_catalogue(error).await),
@@ -200,9 +209,8 @@ impl Recalculator {
         if reasons.is_empty() {
             return Ok(false);
         }
-        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
         let reason = reasons.join("; ");
-        match catalogue.hold_run(&run.task_id, &reason, Utc::now()).await {
+        match catalogue.hold_run(&run.task_id, &reason, policy_version, Utc::now()).await {
             Ok(_) => {
                 tracing::warn!(task_id = run.task_id, reason, "a recalculation is held until it is approved");
                 Ok(true)

@@ -38,15 +38,15 @@ pub(crate) struct HistoryQuery {
 pub(crate) struct HistoryAnswer {
     /// The product.
     product_id: String,
-    /// The reduction that the list price in effect is, by Directive 98/6/EC, article 6a; absent if it is none.
+    /// The reduction that the list price in effect is, by Directive 98/6/EC, article 6a; null if it is none.
     reduction: Option<ReductionAnswer>,
-    /// The lowest list price of the last 30 days; absent if there was none.
+    /// The lowest list price of the last 30 days; null if there was none.
     #[serde(serialize_with = "as_optional_json_number")]
     #[schema(value_type = Option<f64>)]
     lowest_price_30_days: Option<Decimal>,
     /// The changes, the latest first.
     changes: Vec<ChangeAnswer>,
-    /// Where the next page begins; absent if this is the last.
+    /// Where the next page begins; null if this is the last.
     next_before: Option<i64>,
 }
 
@@ -113,13 +113,15 @@ pub(crate) async fn history(
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
     let catalogue = &state.repricer.catalogue;
     let considered = catalogue.price_changes(&id, MAX_CONSIDERED);
-    let page = catalogue.price_changes_before(&id, before.unwrap_or(i64::MAX), limit);
-    let (considered, page) = tokio::try_join!(considered, page)?;
+    let page = catalogue.price_changes_before(&id, before.unwrap_or(i64::MAX), limit + 1);
+    let (considered, mut page) = tokio::try_join!(considered, page)?;
     if considered.is_empty() {
         return Err(not_found());
     }
     let applied = applied_prices(&considered);
-    let is_full = u32::try_from(page.len()).is_ok_and(|length| length == limit);
+    let kept = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = page.len() > kept;
+    page.truncate(kept);
     Ok(Json(HistoryAnswer {
         product_id,
         reduction: prior_price::reduction(&applied).map(|reduction| ReductionAnswer {
@@ -129,19 +131,19 @@ pub(crate) async fn history(
             is_complete: reduction.is_complete,
         }),
         lowest_price_30_days: lowest_before(&applied, Utc::now()).map(|(lowest, _)| lowest),
-        next_before: page.last().filter(|_| is_full).map(|last| last.revision),
+        next_before: page.last().filter(|_| has_more).map(|last| last.revision),
         changes: page.into_iter().map(answer).collect(),
     }))
 }
 
-/// The prices of the currency in effect, oldest first; what was before another currency is no price to compare with.
+/// The prices, oldest first, in the currency in effect; one in another currency is none to compare with.
 fn applied_prices(changes: &[PriceChange]) -> Vec<AppliedPrice> {
     let currency = changes.first().map(|newest| newest.currency);
-    let same = changes.iter().take_while(|change| Some(change.currency) == currency);
-    let mut applied: Vec<AppliedPrice> =
-        same.map(|change| AppliedPrice { since: change.changed_at, price: change.new_list_price }).collect();
-    applied.reverse();
-    applied
+    let applied = changes.iter().rev().map(|change| AppliedPrice {
+        since: change.changed_at,
+        price: change.new_list_price.filter(|_| Some(change.currency) == currency),
+    });
+    applied.collect()
 }
 
 fn answer(change: PriceChange) -> ChangeAnswer {

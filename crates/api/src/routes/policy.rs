@@ -11,7 +11,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use pricing_core::catalogue::{NewPolicy, RunRequest, StoredPolicy};
+use pricing_core::catalogue::{NewPolicy, StoredPolicy, run_of_policy};
+use pricing_core::domain::circuit_breaker::CircuitBreaker;
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::domain::market_event::{Change, EventId, MarketEvent};
 use pricing_core::domain::policy::{MAX_POLICY_BYTES, PolicyDraft, PricingPolicy};
@@ -39,7 +40,7 @@ const DIFF_CONTEXT: usize = 3;
 #[into_params(parameter_in = Query)]
 pub(crate) struct PublishQuery {
     /// Who publishes it.
-    #[param(example = "zoe")]
+    #[param(example = "zoe", required = true)]
     author: Option<String>,
     /// Why.
     note: Option<String>,
@@ -112,7 +113,7 @@ pub(crate) struct PublishPolicyAnswer {
 #[utoipa::path(get, path = "/api/v1/policies", tag = "policies", summary = "Policy versions",
     responses((status = 200, description = "The latest hundred, the newest first", body = PoliciesAnswer)))]
 pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<PoliciesAnswer>, ApiError> {
-    let policies = state.repricer.catalogue.latest_policies(MAX_LISTED).await?;
+    let policies = state.repricer.catalogue.policy_versions(MAX_LISTED).await?;
     let current_version = state.repricer.policies.snapshot().current().version;
     let policies = policies.into_iter().map(|policy| split(policy).0).collect();
     Ok(Json(PoliciesAnswer { current_version, policies }))
@@ -229,17 +230,19 @@ async fn publish_version(
 ) -> Result<Response, ApiError> {
     state.require_redis().await?;
     let Publication { author, note, approved_by, only_after } = publication;
+    if let Some(expected) = only_after
+        && find(&state, "latest").await?.version != expected
+    {
+        return Err(ApiError::PolicyVersionIsOld);
+    }
     let new = NewPolicy { name: policy.name.clone(), source, author, note };
     let in_use = state.repricer.policies.snapshot().current().circuit_breaker;
     let approved_by = match approved_by {
         Some(approved_by) => approved_by,
         None => {
             let breakers = [policy.circuit_breaker, in_use];
-            let judged =
-                state.repricer.judge_recalculation(Arc::new(policy), Scope::All, &breakers, || true).await?;
-            if !judged.is_empty() {
-                let mut reasons: Vec<String> = judged.iter().map(ToString::to_string).collect();
-                reasons.dedup();
+            let reasons = judge(&state, policy, &breakers).await?;
+            if !reasons.is_empty() {
                 return Err(ApiError::HeldByCircuitBreaker { reasons });
             }
             "the circuit breaker, when it was published".to_owned()
@@ -251,6 +254,24 @@ async fn publish_version(
     published.map_err(|error| ApiError::Internal { reason: format!("publishing panicked: {error}") })?
 }
 
+/// What speaks against publishing a policy: of what it does now and of what it will do by itself.
+async fn judge(
+    state: &AppState,
+    policy: PricingPolicy,
+    breakers: &[CircuitBreaker],
+) -> Result<Vec<String>, ApiError> {
+    if breakers.iter().all(CircuitBreaker::is_off) {
+        return Ok(Vec::new());
+    }
+    let _place = state.simulations.take_place()?;
+    let simulator = state.repricer.simulator(Arc::new(policy), Scope::All, Utc::now());
+    let mut simulator = simulator.with_later_instants();
+    simulator.run(|| true).await?;
+    Ok(simulator.judge(breakers).await?)
+}
+
+/// Once the catalogue has it, it is published and its recalculation will be done; what goes wrong after that is only
+/// that others learn of it a few seconds later.
 async fn publish_to_all(
     state: &AppState,
     policy: &NewPolicy,
@@ -259,24 +280,20 @@ async fn publish_to_all(
 ) -> Result<Response, ApiError> {
     let now = Utc::now();
     let catalogue = &state.repricer.catalogue;
-    let version = catalogue.publish_policy(policy, only_after, now).await?;
+    let version = catalogue.publish_policy_and_request_run(policy, only_after, &approved_by, now).await?;
     let version = version.ok_or(ApiError::PolicyVersionIsOld)?;
-    let id = EventId { source: SOURCE.to_owned(), id: format!("policy-{version}") };
+    if let Err(error) = state.repricer.policies.refresh().await {
+        tracing::warn!(%error, version, "a policy is published, and is not read at once");
+    }
+    let id = EventId { source: SOURCE.to_owned(), id: run_of_policy(version) };
     let event = MarketEvent { id, time: now, change: Change::PolicyPublished { version } };
     let task_id = event.task_id();
-    // Written down before anybody is told: it has been judged, and if telling fails, workers find it.
-    let request = RunRequest {
-        task_id: task_id.clone(),
-        scope: Scope::All,
-        requested_at: now,
-        approved_by: Some(approved_by),
-    };
-    catalogue.request_run(&request).await?;
-    state.repricer.policies.refresh().await.map_err(pricing_core::reprice::RepriceError::from)?;
-    if let Err(error) = state.events.publish(&[event]).await {
-        tracing::warn!(%error, version, "a policy is published, and redis does not take the event that says so");
+    match state.events.publish(&[event]).await {
+        Ok(_) => state.metrics.events_published.increment(1),
+        Err(error) => {
+            tracing::warn!(%error, version, "a policy is published, and redis does not take the event that says so");
+        }
     }
-    state.metrics.events_published.increment(1);
     let answer = Json(PublishPolicyAnswer { version, task_id });
     Ok((StatusCode::CREATED, [(header::ETAG, etag(version))], answer).into_response())
 }
@@ -311,19 +328,19 @@ impl Publication {
             ApiError::field("query", rejection.body_text(), "author, note, approved_by")
         })?;
         let (author, note) = (author.unwrap_or_default(), note.unwrap_or_default());
-        check_length("author", &author, MAX_AUTHOR_CHARS)?;
+        check_name("author", &author)?;
         check_length("note", &note, MAX_NOTE_CHARS)?;
         if let Some(approved_by) = &approved_by {
-            check_decider("approved_by", approved_by)?;
+            check_name("approved_by", approved_by)?;
         }
         Ok(Self { author, note, approved_by, only_after: read_if_match(headers)? })
     }
 }
 
-/// Whoever approves or rejects has a name.
-pub(super) fn check_decider(field: &str, name: &str) -> Result<(), ApiError> {
+/// Whoever publishes, approves or rejects has a name.
+pub(super) fn check_name(field: &str, name: &str) -> Result<(), ApiError> {
     if name.trim().is_empty() {
-        return Err(ApiError::field(field, "is missing", "who decides"));
+        return Err(ApiError::field(field, "is missing", "somebody's name"));
     }
     check_length(field, name, MAX_AUTHOR_CHARS)
 }
@@ -332,9 +349,9 @@ pub(super) fn check_length(field: &str, written: &str, max_chars: usize) -> Resu
     if written.chars().count() > max_chars {
         return Err(ApiError::field(field, "is too long", format!("at most {max_chars} characters")));
     }
-    // A database may refuse this character.
-    if written.contains('\0') {
-        return Err(ApiError::field(field, "contains the character NUL", "a text"));
+    // Databases refuse some of these, and terminals obey others.
+    if written.contains(char::is_control) {
+        return Err(ApiError::field(field, "contains a control character", "a text of one line"));
     }
     Ok(())
 }

@@ -109,13 +109,17 @@ pub(crate) async fn put(
     check_length("name", &name, MAX_NAME_CHARS)?;
     let source = String::from_utf8(body.to_vec())
         .map_err(|error| ApiError::field("body", format!("is not UTF-8: {error}"), "a text"))?;
-    // A database may refuse this character, and YAML does.
+    // A database may refuse this character; YAML does.
     if source.contains('\0') {
         return Err(ApiError::field("body", "contains the character NUL", "a text"));
     }
     let only_if = read_condition(&headers)?;
     let catalogue = &state.repricer.catalogue;
-    if catalogue.draft(&name).await?.is_none()
+    let is_new = catalogue.draft(&name).await?.is_none();
+    if is_new && headers.get(header::IF_MATCH).is_some() {
+        return Err(ApiError::DraftChanged);
+    }
+    if is_new
         && catalogue.drafts(MAX_DRAFTS).await?.len() >= usize::try_from(MAX_DRAFTS).unwrap_or(usize::MAX)
     {
         return Err(ApiError::Unavailable { reason: "there are too many drafts; remove some" });
@@ -155,6 +159,9 @@ fn split(draft: StoredDraft) -> (Draft, String) {
 }
 
 fn read_condition(headers: &HeaderMap) -> Result<DraftCondition, ApiError> {
+    if headers.contains_key(header::IF_NONE_MATCH) && headers.contains_key(header::IF_MATCH) {
+        return Err(ApiError::field("If-None-Match", "is given besides If-Match", "one of the two"));
+    }
     match headers.get(header::IF_NONE_MATCH) {
         Some(any) if any == "*" => Ok(DraftCondition::IsNew),
         Some(_) => Err(ApiError::field("If-None-Match", "is not allowed", "*")),

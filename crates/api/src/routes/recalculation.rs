@@ -15,11 +15,11 @@ use pricing_core::catalogue::{RunRequest, StoredRun};
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::domain::market_event::{Change, EventId, MarketEvent};
 use pricing_core::domain::product::ProductId;
-use pricing_core::domain::recalculation::{RunState, Scope};
+use pricing_core::domain::recalculation::Scope;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::policy::check_decider;
+use super::policy::check_name;
 use crate::error::{ApiError, Problem};
 use crate::extract::{BoundedBody, MAX_BODY_BYTES, is_object};
 use crate::state::AppState;
@@ -30,7 +30,9 @@ const SOURCE: &str = "/api/v1/recalculations";
 const MAX_PRODUCTS: usize = 1_000;
 /// The longest category, in bytes.
 const MAX_CATEGORY_BYTES: usize = 200;
-/// Recalculations that may wait for their turn.
+/// Recalculations in one answer.
+const MAX_LISTED: u32 = 100;
+/// Recalculations that may wait for their turn, or for approval.
 const MAX_WAITING: u64 = 1_000;
 
 /// Which products to recalculate: all if the body is empty.
@@ -44,6 +46,31 @@ pub(crate) struct RecalculationRequest {
     #[serde(default)]
     #[schema(example = json!(["P-100", "P-101"]))]
     product_ids: Option<Vec<String>>,
+}
+
+/// Which recalculations.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListQuery {
+    /// `held`.
+    #[serde(rename = "state")]
+    #[param(value_type = String, example = "held")]
+    _state: Listed,
+}
+
+/// The state that can be asked for.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Listed {
+    Held,
+}
+
+/// Some recalculations.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct RecalculationsAnswer {
+    /// The latest first.
+    recalculations: Vec<RecalculationAnswer>,
 }
 
 /// Who decides about a held recalculation.
@@ -123,7 +150,9 @@ pub(crate) async fn post(
     let scope = read_scope(&body)?;
     let catalogue = &state.repricer.catalogue;
     if catalogue.count_requested_runs().await? >= MAX_WAITING {
-        return Err(ApiError::Unavailable { reason: "too many recalculations wait for their turn" });
+        return Err(ApiError::Unavailable {
+            reason: "too many recalculations wait for their turn or for approval",
+        });
     }
     let now = Utc::now();
     let task_id = Uuid::now_v7().to_string();
@@ -142,6 +171,22 @@ pub(crate) async fn post(
     }
     state.metrics.events_published.increment(1);
     Ok((StatusCode::ACCEPTED, Json(RequestAnswer { task_id, state: "requested" })).into_response())
+}
+
+/// Those that the circuit breaker holds.
+#[utoipa::path(get, path = "/api/v1/recalculations", tag = "market", summary = "Held recalculations",
+    params(ListQuery),
+    responses(
+        (status = 200, description = "Those that wait for approval, the latest first", body = RecalculationsAnswer),
+        (status = 422, description = "Another state than held", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn list(
+    State(state): State<AppState>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<RecalculationsAnswer>, ApiError> {
+    query.map_err(|rejection| ApiError::field("state", rejection.body_text(), "held"))?;
+    let held = state.repricer.catalogue.held_runs(MAX_LISTED).await?;
+    let recalculations = held.into_iter().map(|run| answer(run, Utc::now())).collect();
+    Ok(Json(RecalculationsAnswer { recalculations }))
 }
 
 /// How far a recalculation is, or what became of it.
@@ -192,17 +237,15 @@ pub(crate) async fn reject(
     query: Result<Query<DecisionQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let by = read_decision(query)?;
-    let catalogue = &state.repricer.catalogue;
-    let is_held = catalogue.run(&task_id).await?.is_some_and(|run| run.state == RunState::Held);
     let reason = format!("it was rejected by {by}");
-    let is_rejected = is_held && catalogue.withdraw_run(&task_id, &reason, Utc::now()).await?;
+    let is_rejected = state.repricer.catalogue.reject_run(&task_id, &reason, Utc::now()).await?;
     decided(&state, &task_id, is_rejected).await
 }
 
 fn read_decision(query: Result<Query<DecisionQuery>, QueryRejection>) -> Result<String, ApiError> {
     let Query(DecisionQuery { by }) =
         query.map_err(|rejection| ApiError::field("by", rejection.body_text(), "who decides"))?;
-    check_decider("by", &by)?;
+    check_name("by", &by)?;
     Ok(by)
 }
 

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -13,16 +14,15 @@ use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
-use futures::Stream;
 use pricing_core::catalogue::CatalogueError;
 use pricing_core::domain::circuit_breaker::CircuitBreaker;
 use pricing_core::domain::explanation::Outcome;
 use pricing_core::domain::policy::MAX_POLICY_BYTES;
 use pricing_core::domain::recalculation::Scope;
-use pricing_core::domain::simulation::{SimulatedPrice, Simulation, SimulationReport};
+use pricing_core::domain::simulation::{SimulatedPrice, SimulationReport};
 use pricing_core::reprice::Simulator;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::policy::compile;
 use crate::error::{ApiError, Problem};
@@ -32,6 +32,11 @@ use crate::state::AppState;
 /// Simulations that run at a time in one process; each keeps a core busy.
 const MAX_SIMULATIONS: usize = 2;
 
+/// How long a reader may pause; then the simulation is given up, as others wait for its place.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Pages that are ready before they are read.
+const PAGES_AHEAD: usize = 2;
+
 /// The simulations of a process.
 #[derive(Clone)]
 pub(crate) struct Simulations(Arc<Semaphore>);
@@ -40,6 +45,12 @@ impl Simulations {
     /// None runs yet.
     pub(crate) fn new() -> Self {
         Self(Arc::new(Semaphore::new(MAX_SIMULATIONS)))
+    }
+
+    /// A place for one more, if there is one; it is free again when this is dropped.
+    pub(crate) fn take_place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let place = Arc::clone(&self.0).try_acquire_owned();
+        place.map_err(|_| ApiError::Unavailable { reason: "two simulations are running" })
     }
 }
 
@@ -98,68 +109,64 @@ pub(crate) async fn simulate(
     let Query(query) = query
         .map_err(|rejection| ApiError::field("products", rejection.body_text(), "none, moved or all"))?;
     let policy = compile(&body).map_err(|errors| ApiError::Invalid { errors })?;
-    let permit = Arc::clone(&state.simulations.0).try_acquire_owned();
-    let permit = permit.map_err(|_| ApiError::Unavailable { reason: "two simulations are running" })?;
+    let place = state.simulations.take_place()?;
     let breakers = vec![policy.circuit_breaker, state.repricer.policies.snapshot().current().circuit_breaker];
     let simulator = state.repricer.simulator(Arc::new(policy), Scope::All, Utc::now());
+    let simulator =
+        if breakers.iter().all(CircuitBreaker::is_off) { simulator } else { simulator.with_later_instants() };
     let total = simulator.count().await?;
-    let simulated = Simulated {
-        simulator,
-        simulation: Simulation::default(),
-        breakers,
-        total,
-        listed: query.products,
-        _permit: permit,
-    };
-    let body = Body::from_stream(simulated.lines());
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+    let (lines, read) = mpsc::channel(PAGES_AHEAD);
+    let simulated = Simulated { simulator, breakers, total, listed: query.products, lines };
+    tokio::spawn(async move {
+        simulated.run().await;
+        drop(place);
+    });
+    let lines = futures::stream::unfold(read, |mut read| async move {
+        read.recv().await.map(|lines| (Ok::<_, Infallible>(lines), read))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
 /// A simulation under way.
 struct Simulated {
     simulator: Simulator,
-    simulation: Simulation,
     breakers: Vec<CircuitBreaker>,
     total: u64,
     listed: Listed,
-    /// Given back when the answer is sent, or nobody reads it any more.
-    _permit: OwnedSemaphorePermit,
+    lines: mpsc::Sender<Vec<u8>>,
 }
 
 impl Simulated {
-    /// The lines of each page.
-    fn lines(self) -> impl Stream<Item = Result<Vec<u8>, Infallible>> {
-        futures::stream::unfold(Some(self), |simulated| async move {
-            let mut simulated = simulated?;
+    /// To the end, or until nobody reads any more.
+    async fn run(mut self) {
+        loop {
             let mut lines = Vec::new();
-            let is_over = match simulated.next_lines(&mut lines).await {
+            let is_over = match self.next_lines(&mut lines).await {
                 Ok(is_over) => is_over,
                 Err(error) => {
                     write_line(&mut lines, &Line::Error(ApiError::from(error).problem()));
                     true
                 }
             };
-            Some((Ok(lines), (!is_over).then_some(simulated)))
-        })
-    }
-
-    /// Whether these are the last.
-    async fn next_lines(&mut self, lines: &mut Vec<u8>) -> Result<bool, CatalogueError> {
-        let page = self.simulator.next_page().await?;
-        for price in &page {
-            self.simulation.add(price);
-            if self.listed.includes(price) {
-                write_line(lines, &Line::Product(price));
+            if self.lines.send_timeout(lines, MAX_PAUSE).await.is_err() || is_over {
+                return;
             }
         }
+    }
+
+    /// The lines of the next page; whether they are the last.
+    async fn next_lines(&mut self, lines: &mut Vec<u8>) -> Result<bool, CatalogueError> {
+        let page = self.simulator.next_page().await?;
+        for price in page.iter().filter(|price| self.listed.includes(price)) {
+            write_line(lines, &Line::Product(price));
+        }
+        let simulation = self.simulator.simulation();
         if !page.is_empty() {
-            write_line(lines, &Line::Progress { products: self.simulation.moves(), total: self.total });
+            write_line(lines, &Line::Progress { products: simulation.moves(), total: self.total });
             return Ok(false);
         }
-        let held = self.breakers.iter().flat_map(|breaker| breaker.judge(&self.simulation));
-        let mut held: Vec<String> = held.map(|held| held.to_string()).collect();
-        held.dedup();
-        write_line(lines, &Line::Report(Report { report: self.simulation.report(), held }));
+        let held = self.simulator.judge(&self.breakers).await?;
+        write_line(lines, &Line::Report(Report { report: simulation.report(), held }));
         Ok(true)
     }
 }

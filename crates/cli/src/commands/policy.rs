@@ -214,7 +214,7 @@ async fn check(client: &Client, file: &Path) -> Result<ExitCode> {
     for problem in &problems {
         output::show(&located(file, problem))?;
     }
-    bail!("{} problems", problems.len())
+    bail!("{} problem{}", problems.len(), if problems.len() == 1 { "" } else { "s" })
 }
 
 /// As compilers write it, so that editors find the place.

@@ -48,13 +48,14 @@ impl DraftCondition {
         match self {
             Self::None => None,
             Self::IsNew => Some(0),
-            Self::Is(revision) => Some(revision),
+            // No draft has such a revision, and 0 would stand for none.
+            Self::Is(revision) => Some(if revision > 0 { revision } else { -1 }),
         }
     }
 }
 
 impl Catalogue {
-    /// The drafts, those changed last first.
+    /// The drafts, those changed last first, each with an empty text in place of its document.
     pub async fn drafts(&self, limit: u32) -> Result<Vec<StoredDraft>, CatalogueError> {
         on_store!(self, store => store.drafts(limit).await)
     }

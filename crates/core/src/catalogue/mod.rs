@@ -34,7 +34,7 @@ use rust_decimal::Decimal;
 pub use self::drafts::{DraftCondition, NewDraft, StoredDraft};
 pub use self::error::CatalogueError;
 pub use self::postgres::PostgresCatalogue;
-pub use self::runs::{CoalescedRun, MAX_REASON_CHARS, RangeOutcome, RunRequest, StoredRun};
+pub use self::runs::{CoalescedRun, MAX_REASON_CHARS, RangeOutcome, RunRequest, StoredRun, run_of_policy};
 pub use self::sqlite::SqliteCatalogue;
 pub use self::stored::{
     MAX_CAUSE_CHARS, NewPolicy, PriceChange, PriceWrite, StoredFacts, StoredPolicy, StoredPrice,
@@ -268,6 +268,11 @@ impl Catalogue {
         on_store!(self, store => store.latest_policies(limit).await)
     }
 
+    /// The latest policies, newest first, each with an empty text in place of its document.
+    pub async fn policy_versions(&self, limit: u32) -> Result<Vec<StoredPolicy>, CatalogueError> {
+        on_store!(self, store => store.policy_versions(limit).await)
+    }
+
     /// Publishes the policy as version 1 unless there is one already; safe when several processes do so at once.
     pub async fn publish_first_policy(
         &self,
@@ -290,7 +295,19 @@ impl Catalogue {
         only_after: Option<i64>,
         now: DateTime<Utc>,
     ) -> Result<Option<i64>, CatalogueError> {
-        on_store!(self, store => store.publish_policy(policy, only_after, now).await)
+        on_store!(self, store => store.publish_policy(policy, only_after, None, now).await)
+    }
+
+    /// As [`publish_policy`](Self::publish_policy); and in the same transaction the recalculation that moves the
+    /// products over is asked for, approved by this name, under the name that [`run_of_policy`] gives it.
+    pub async fn publish_policy_and_request_run(
+        &self,
+        policy: &NewPolicy,
+        only_after: Option<i64>,
+        approved_by: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Option<i64>, CatalogueError> {
+        on_store!(self, store => store.publish_policy(policy, only_after, Some(approved_by), now).await)
     }
 
     /// Begins a transaction. SQLite admits one at a time, so keep it short and compute nothing long inside.

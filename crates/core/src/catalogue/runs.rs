@@ -50,7 +50,7 @@ pub struct StoredRun {
     pub approved_by: Option<String>,
     /// Its fencing number, once it has begun. A run that is begun again has the newer one.
     pub run_number: Option<i64>,
-    /// The policy it prices by, once it has begun.
+    /// The policy it prices by, once it has begun; while it is held, and until it begins, the one that was judged.
     pub policy_version: Option<i64>,
     /// When it was asked for.
     pub requested_at: DateTime<Utc>,
@@ -106,7 +106,7 @@ impl Catalogue {
         on_store!(self, store => store.run(task_id).await)
     }
 
-    /// Takes back a request that nobody has begun, held or not: it failed, for this reason. Returns whether there was one.
+    /// Takes back a request that waits: it failed, for this reason. Returns whether there was one.
     pub async fn withdraw_run(
         &self,
         task_id: &str,
@@ -116,15 +116,32 @@ impl Catalogue {
         on_store!(self, store => store.withdraw_run(task_id, reason, now).await)
     }
 
-    /// Holds a request that nobody has begun until somebody approves of it. An earlier one for the same products that
-    /// is held is skipped: approving of this one is enough. Returns whether there was such a request.
+    /// Holds a request that nobody has begun until somebody approves of it; what was judged is this policy. An earlier
+    /// one for the same products that is held is skipped, as it is when a later one begins. Returns whether there was
+    /// such a request.
     pub async fn hold_run(
+        &self,
+        task_id: &str,
+        reason: &str,
+        policy_version: i64,
+        now: DateTime<Utc>,
+    ) -> Result<bool, CatalogueError> {
+        on_store!(self, store => store.hold_run(task_id, reason, policy_version, now).await)
+    }
+
+    /// Gives a held request up: it failed, for this reason. Returns whether it was held.
+    pub async fn reject_run(
         &self,
         task_id: &str,
         reason: &str,
         now: DateTime<Utc>,
     ) -> Result<bool, CatalogueError> {
-        on_store!(self, store => store.hold_run(task_id, reason, now).await)
+        on_store!(self, store => store.reject_run(task_id, reason, now).await)
+    }
+
+    /// The held requests, the latest first.
+    pub async fn held_runs(&self, limit: u32) -> Result<Vec<StoredRun>, CatalogueError> {
+        on_store!(self, store => store.held_runs(limit).await)
     }
 
     /// Lets a held request through: it waits for its turn again, and is not held any more. Returns whether it was held.
@@ -132,7 +149,7 @@ impl Catalogue {
         on_store!(self, store => store.approve_run(task_id, approved_by).await)
     }
 
-    /// How many requests wait.
+    /// How many requests wait, for their turn or for approval.
     pub async fn count_requested_runs(&self) -> Result<u64, CatalogueError> {
         on_store!(self, store => store.count_requested_runs().await)
     }
@@ -200,7 +217,7 @@ impl Catalogue {
         on_store!(self, store => store.last_run_number().await)
     }
 
-    /// Forgets runs that were over before an instant, at most so many. Returns how many.
+    /// Forgets runs that were over, or asked for and held, before an instant; at most so many. Returns how many.
     pub async fn forget_runs(&self, before: DateTime<Utc>, limit: u32) -> Result<u64, CatalogueError> {
         on_store!(self, store => store.forget_runs(before, limit).await)
     }
@@ -232,8 +249,19 @@ pub(super) fn follow_up_of(task_id: &str) -> String {
     format!("{task_id}-follow-up")
 }
 
+/// The task that moves the products over to a policy.
+pub fn run_of_policy(version: i64) -> String {
+    format!("policy-{version}")
+}
+
+/// Asks for that task.
+pub(super) fn request_of_policy(version: i64, approved_by: &str, now: DateTime<Utc>) -> RunRequest {
+    let approved_by = Some(approved_by.to_owned());
+    RunRequest { task_id: run_of_policy(version), scope: Scope::All, requested_at: now, approved_by }
+}
+
 /// Why a request that was held is skipped.
-pub(super) const HELD_AGAIN: &str = "it was held, and so is a later request for the same products";
+pub(super) const REPLACED: &str = "it was held, and a later request for the same products takes its place";
 
 /// Why a request was skipped.
 pub(super) fn skipped_because_of(running: Option<i64>) -> String {

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_saphyr::UserMessageFormatter;
 
 use super::apply::Apply;
 use super::circuit_breaker::{CircuitBreaker, CircuitBreakerDraft};
@@ -24,6 +25,8 @@ use super::view::View;
 pub const MAX_POLICY_BYTES: usize = 256 * 1024;
 /// Endings, and price points, of a policy.
 const MAX_PRICE_POINTS: usize = 500;
+/// Instants that a policy is judged at, besides now.
+pub const MAX_INSTANTS: usize = 30;
 /// Market rules a policy may have, and offer rules.
 pub const MAX_RULES: usize = 100;
 
@@ -34,6 +37,7 @@ pub const DEFAULT_POLICY: &str =
 /// A policy as written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["name"]))]
 pub struct PolicyDraft {
     /// What people call it.
     pub name: String,
@@ -142,7 +146,8 @@ impl PolicyDraft {
             )]);
         }
         serde_saphyr::from_str(document).map_err(|error| {
-            let mut problem = Diagnostic::bare("policy", error.to_string());
+            let said = error.without_snippet().render_with_formatter(&UserMessageFormatter);
+            let mut problem = Diagnostic::bare("policy", said.lines().next().unwrap_or_default());
             problem.place = error
                 .location()
                 .map(|place| Place { line: saturated(place.line()), column: saturated(place.column()) });
@@ -159,9 +164,10 @@ impl PolicyDraft {
     /// The policy of this version, or everything that is wrong with the draft.
     pub fn check(&self, version: i64) -> Result<PricingPolicy, Vec<Diagnostic>> {
         let mut problems = Vec::new();
-        if self.name.trim().is_empty() || self.name.chars().count() > MAX_RULE_NAME_CHARS {
+        let is_printable = !self.name.contains(char::is_control);
+        if self.name.trim().is_empty() || self.name.chars().count() > MAX_RULE_NAME_CHARS || !is_printable {
             let allowed = format!("1 to {MAX_RULE_NAME_CHARS} characters");
-            problems.push(Diagnostic::new("name", "is missing or too long", allowed));
+            problems.push(Diagnostic::new("name", "is missing, too long or has control characters", allowed));
         }
         if self.apply.market == Apply::BestForShopper {
             let problem = "a list price is the same for all shoppers";
@@ -200,6 +206,27 @@ impl PricingPolicy {
             problems.iter_mut().for_each(|problem| places.locate(problem));
             problems
         })
+    }
+
+    /// The instants at which windows and schedules of market rules begin or end: of windows all, of schedules those of
+    /// the coming week. At most [`MAX_INSTANTS`], the earliest.
+    pub fn instants_after(&self, now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
+        let mut instants: Vec<DateTime<Utc>> = Vec::new();
+        for rule in &self.market {
+            instants.extend([rule.window.from, rule.window.until].into_iter().flatten());
+            let mut last = now;
+            while let Some(next) = rule.schedule.and_then(|schedule| schedule.next_change(last))
+                && next < now + TimeDelta::days(7)
+            {
+                instants.push(next);
+                last = next;
+            }
+        }
+        instants.retain(|instant| *instant > now);
+        instants.sort_unstable();
+        instants.dedup();
+        instants.truncate(MAX_INSTANTS);
+        instants
     }
 
     /// The next instant at which time alone changes what a rule does: no price computed now outlives it.

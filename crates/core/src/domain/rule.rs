@@ -32,6 +32,7 @@ const MAX_DURATION: TimeDelta = TimeDelta::days(366);
 /// A rule as written. Exactly one action is to be set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["name"]))]
 pub struct RuleDraft {
     /// Names the rule in explanations; unique among the rules of its kind.
     pub name: String,
@@ -199,9 +200,14 @@ impl RuleDraft {
         let before = problems.len();
         let field = |name: &str| format!("{place}.{name}");
         let name = self.name.trim();
-        if name.is_empty() || name.chars().count() > MAX_RULE_NAME_CHARS {
+        let is_printable = !name.contains(char::is_control);
+        if name.is_empty() || name.chars().count() > MAX_RULE_NAME_CHARS || !is_printable {
             let allowed = format!("1 to {MAX_RULE_NAME_CHARS} characters");
-            problems.push(Diagnostic::new(field("name"), "is missing or too long", allowed));
+            problems.push(Diagnostic::new(
+                field("name"),
+                "is missing, too long or has control characters",
+                allowed,
+            ));
         }
         let priority = self.priority.as_ref().and_then(|written| {
             let parsed: Option<i32> = written.0.trim().parse().ok();

@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 
 use super::Repricer;
 use super::compute::compute;
-use crate::catalogue::{Catalogue, CatalogueError};
-use crate::domain::circuit_breaker::{CircuitBreaker, Held};
+use crate::catalogue::{Catalogue, CatalogueError, StoredFacts};
+use crate::domain::circuit_breaker::CircuitBreaker;
 use crate::domain::policy::PricingPolicy;
 use crate::domain::product::ProductId;
 use crate::domain::recalculation::Scope;
@@ -23,61 +23,54 @@ pub struct Simulator {
     now: DateTime<Utc>,
     after: Option<ProductId>,
     is_over: bool,
+    simulation: Simulation,
+    /// The same as of later instants, at which the policy changes by itself.
+    later: Vec<(DateTime<Utc>, Simulation)>,
 }
 
 impl Repricer {
     /// A simulation of this policy, which need not be published, as of an instant.
     pub fn simulator(&self, policy: Arc<PricingPolicy>, scope: Scope, now: DateTime<Utc>) -> Simulator {
-        Simulator { catalogue: self.catalogue.clone(), policy, scope, now, after: None, is_over: false }
-    }
-
-    /// What speaks against a recalculation by this policy, by each of these circuit breakers; nothing if all are off.
-    /// `go_on` is asked before each page.
-    pub async fn judge_recalculation(
-        &self,
-        policy: Arc<PricingPolicy>,
-        scope: Scope,
-        breakers: &[CircuitBreaker],
-        go_on: impl Fn() -> bool,
-    ) -> Result<Vec<Held>, CatalogueError> {
-        let mut simulation = Simulation::default();
-        if breakers.iter().all(CircuitBreaker::is_off) {
-            return Ok(Vec::new());
+        Simulator {
+            catalogue: self.catalogue.clone(),
+            policy,
+            scope,
+            now,
+            after: None,
+            is_over: false,
+            simulation: Simulation::default(),
+            later: Vec::new(),
         }
-        let mut simulator = self.simulator(policy, scope, Utc::now());
-        while go_on() {
-            let page = simulator.next_page().await?;
-            if page.is_empty() {
-                break;
-            }
-            page.iter().for_each(|price| simulation.add(price));
-        }
-        // Parts are parts of the catalogue: all products of a small category may move.
-        let products = self.catalogue.count_products().await?;
-        simulation.add_unmoved(products.saturating_sub(simulation.moves()));
-        Ok(breakers.iter().flat_map(|breaker| breaker.judge(&simulation)).collect())
     }
 }
 
 impl Simulator {
+    /// Simulates, beside the first instant, those at which a window or a schedule of the policy begins or ends, as far
+    /// as they can be foreseen: what is published today is judged by what it will do.
+    pub fn with_later_instants(mut self) -> Self {
+        let instants = self.policy.instants_after(self.now);
+        self.later = instants.into_iter().map(|instant| (instant, Simulation::default())).collect();
+        self
+    }
+
     /// How many products there are.
     pub async fn count(&self) -> Result<u64, CatalogueError> {
         self.catalogue.count_products_of(&self.scope).await
     }
 
-    /// The next products, ordered by identifier; none if there are no more.
+    /// The prices of the next products as of the first instant, ordered by identifier; none if there are no more.
     pub async fn next_page(&mut self) -> Result<Vec<SimulatedPrice>, CatalogueError> {
         while !self.is_over {
             let ids = self.catalogue.product_ids_of(&self.scope, self.after.as_ref(), RANGE_LENGTH).await?;
             self.is_over = ids.is_empty() || matches!(self.scope, Scope::Products(_));
             self.after = ids.last().cloned().or(self.after.take());
             let facts = self.catalogue.facts(&ids).await?;
-            let prices = facts.iter().map(|facts| {
-                let computed = compute(facts, &self.policy, self.now);
-                let list_price = &computed.list_price;
-                SimulatedPrice::new(&list_price.explanation.facts, computed.old_list_price, list_price)
-            });
-            let prices: Vec<SimulatedPrice> = prices.collect();
+            let prices: Vec<SimulatedPrice> =
+                facts.iter().map(|facts| simulated(facts, &self.policy, self.now)).collect();
+            prices.iter().for_each(|price| self.simulation.add(price));
+            for (instant, simulation) in &mut self.later {
+                facts.iter().for_each(|facts| simulation.add(&simulated(facts, &self.policy, *instant)));
+            }
             // All of a page may have been removed since its identifiers were read.
             if !prices.is_empty() {
                 return Ok(prices);
@@ -85,4 +78,48 @@ impl Simulator {
         }
         Ok(Vec::new())
     }
+
+    /// Goes on to the end, as long as it is wanted.
+    pub async fn run(&mut self, go_on: impl Fn() -> bool) -> Result<(), CatalogueError> {
+        while go_on() && !self.next_page().await?.is_empty() {}
+        Ok(())
+    }
+
+    /// What was simulated so far, as of the first instant.
+    pub fn simulation(&self) -> &Simulation {
+        &self.simulation
+    }
+
+    /// Everything that speaks against it by these circuit breakers, in words.
+    pub async fn judge(&self, breakers: &[CircuitBreaker]) -> Result<Vec<String>, CatalogueError> {
+        // Parts are parts of the catalogue: all products of a small category may move.
+        let products = self.catalogue.count_products().await?;
+        let mut reasons: Vec<String> = Vec::new();
+        let first = std::iter::once((None, &self.simulation));
+        let later = self.later.iter().map(|(instant, simulation)| (Some(*instant), simulation));
+        for (instant, simulation) in first.chain(later) {
+            let mut simulation = simulation.clone();
+            simulation.add_unmoved(products.saturating_sub(simulation.moves()));
+            for held in breakers.iter().flat_map(|breaker| breaker.judge(&simulation)) {
+                let reason = match instant {
+                    None => held.to_string(),
+                    Some(instant) => format!("at {}, {held}", instant.format("%FT%TZ")),
+                };
+                if !reasons.contains(&reason) {
+                    reasons.push(reason);
+                }
+            }
+        }
+        reasons.truncate(MAX_REASONS);
+        Ok(reasons)
+    }
+}
+
+/// Reasons that are given.
+const MAX_REASONS: usize = 10;
+
+fn simulated(facts: &StoredFacts, policy: &PricingPolicy, now: DateTime<Utc>) -> SimulatedPrice {
+    let computed = compute(facts, policy, now);
+    let list_price = &computed.list_price;
+    SimulatedPrice::new(&list_price.explanation.facts, computed.old_list_price, list_price)
 }

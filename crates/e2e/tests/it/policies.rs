@@ -57,6 +57,9 @@ async fn post_policy(
     if_match: Option<&str>,
 ) -> Result<HttpReply> {
     let mut request = client.request(Method::POST, path).header("content-type", "application/yaml");
+    if (path.ends_with("/policies") || path.contains("/rollback")) && !path.contains("author=") {
+        request = request.query(&[("author", "test")]);
+    }
     if let Some(etag) = if_match {
         request = request.header("if-match", etag);
     }
@@ -162,8 +165,10 @@ async fn what_is_wrong_with_a_policy_is_said_with_line_and_column() -> Result<()
     for (path, policy, if_match, status) in [
         ("/api/v1/policies", HALVING, Some("2"), 422),
         ("/api/v1/policies", HALVING, Some("W/\"1\""), 422),
-        ("/api/v1/policies?by=zoe", HALVING, None, 422),
-        ("/api/v1/policies/9/rollback", "", None, 404),
+        ("/api/v1/policies?author=zoe&by=zoe", HALVING, None, 422),
+        ("/api/v1/policies?author=%20", HALVING, None, 422),
+        ("/api/v1/policies?author=zoe&note=%1b", HALVING, None, 422),
+        ("/api/v1/policies/9/rollback?author=zoe", "", None, 404),
         ("/api/v1/policies/check", "\u{7}", None, 200),
     ] {
         let reply = post_policy(client, path, policy, if_match).await?;
@@ -208,12 +213,24 @@ circuit_breaker: { moved_products: 50%, moved_by: 10% }
     );
     let reason = "1 of 1 products would move by more than 10% (allowed: 50% of them)";
     assert!(held.text.contains(reason), "{}", held.text);
+    // One that will go too far by itself, in an hour.
+    let hour = (chrono::Utc::now() + chrono::TimeDelta::hours(1)).format("%FT%TZ");
+    let later = format!("name: later\nmarket:\n  - {{ name: sale, from: {hour}, adjust: -40% }}\n");
+    let held_later = post_policy(client, "/api/v1/policies", &later, None).await?;
+    assert_eq!(held_later.status, 409, "{}", held_later.text);
+    assert!(held_later.text.contains(&format!("at {hour}, {reason}")), "{}", held_later.text);
+    let simulated = post_policy(client, "/api/v1/policies/simulate", &later, None).await?;
+    assert!(simulated.text.contains(&format!(r#""held":["at {hour}, {reason}"]"#)), "{}", simulated.text);
+    // Whoever was overtaken is told that, and not to approve of it.
+    let old = post_policy(client, "/api/v1/policies", &careless, Some("\"1\"")).await?;
+    assert_eq!(old.status, 412, "{}", old.text);
     let simulated = post_policy(client, "/api/v1/policies/simulate", &careless, None).await?;
     assert!(simulated.text.contains(&format!(r#""held":["{reason}"]"#)), "{}", simulated.text);
     assert_eq!(client.get("/api/v1/policies/latest").await?.body["version"], 2);
-    let nobody = post_policy(client, "/api/v1/policies?approved_by=%20", &careless, None).await?;
+    let nobody = post_policy(client, "/api/v1/policies?author=test&approved_by=%20", &careless, None).await?;
     assert_eq!(nobody.status, 422, "{}", nobody.text);
-    let approved = post_policy(client, "/api/v1/policies?approved_by=kim", &careless, None).await?;
+    let approved =
+        post_policy(client, "/api/v1/policies?author=test&approved_by=kim", &careless, None).await?;
     ensure!(approved.status == 201, "{}", approved.text);
     engine.price_becomes(50.0).await?;
     let back = post_policy(client, "/api/v1/policies/2/rollback", "", None).await?;
@@ -280,8 +297,13 @@ circuit_breaker: { median_move: 20% }
     catalogue
         .publish_policy(&crate::support::new_policy(&CAREFUL.replace("0.5", "2")), None, chrono::Utc::now())
         .await?;
+    let listed = client.get("/api/v1/recalculations?state=held").await?;
+    assert_eq!(listed.body, json!({"recalculations": []}));
     let third = ask().await?;
     state_becomes(&third, "held").await?;
+    let listed = client.get("/api/v1/recalculations?state=held").await?;
+    assert_eq!(listed.body["recalculations"][0]["task_id"], json!(third), "{}", listed.text);
+    assert_eq!(client.get("/api/v1/recalculations?state=done").await?.status, 422);
     let rejected = decide(&third, "reject?by=kim").await?;
     assert_eq!(
         (&rejected.body["state"], &rejected.body["reason"]),

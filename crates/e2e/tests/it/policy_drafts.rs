@@ -58,8 +58,12 @@ async fn write_drafts(client: &HttpClient) -> Result<()> {
     assert_eq!(client.get(PATH).await?.body["source"], "name: mine");
     assert_eq!(put(client, PATH, "name: whatever", None).await?.status, 204);
 
-    let other = put(client, "/api/v1/policies/drafts/winter", "", Some(("if-match", "\"7\""))).await?;
-    assert_eq!(other.status, 412, "what is not there cannot be changed");
+    for etag in ["\"7\"", "\"0\"", "*"] {
+        let other = put(client, "/api/v1/policies/drafts/winter", "", Some(("if-match", etag))).await?;
+        assert_eq!(other.status, 412, "what is not there cannot be changed: {etag}");
+    }
+    let both = client.request(Method::PUT, PATH).header("if-match", "*").header("if-none-match", "*");
+    assert_eq!(client.send(both.body("")).await?.status, 422);
     assert_eq!(put(client, "/api/v1/policies/drafts/w%C3%AFnter", "", None).await?.status, 204);
     let names: Vec<Value> = client.get("/api/v1/policies/drafts").await?.body["drafts"]
         .as_array()

@@ -95,6 +95,14 @@ async fn changes_are_read_in_pages_and_those_of_a_removed_product_stay() -> Resu
         (&changes[0]["cause"], &changes[4]["cause"]),
         (&json!("product deleted"), &json!("product put"))
     );
+    // A price in another currency is none to compare with, and does not hide the ones before it.
+    for (currency, price) in [("EUR", 40), ("USD", 60), ("EUR", 80), ("EUR", 60)] {
+        let product = json!({"currency": currency, "base_price": price});
+        assert!(api.client.put("/api/v1/products/P-3", &product).await?.status.is_success());
+    }
+    let history = api.client.get("/api/v1/products/P-3/history?limit=4").await?;
+    assert_eq!(history.body["reduction"]["prior_price"], json!(40.0), "{}", history.text);
+    assert_eq!(history.body["next_before"], json!(null), "{}", history.text);
     for (path, status) in [
         ("/api/v1/products/P-2/history", 404),
         ("/api/v1/products/a%20b/history", 404),

@@ -8,7 +8,7 @@ use super::super::error::CatalogueError;
 use super::PostgresCatalogue;
 
 const DRAFTS: &str = "
-    SELECT name, revision, source, author, updated_at FROM policy_drafts ORDER BY revision DESC LIMIT $1";
+    SELECT name, revision, '' AS source, author, updated_at FROM policy_drafts ORDER BY revision DESC LIMIT $1";
 const DRAFT: &str = "SELECT name, revision, source, author, updated_at FROM policy_drafts WHERE name = $1";
 const PUT: &str = "
     INSERT INTO policy_drafts (name, revision, source, author, updated_at)

@@ -15,12 +15,14 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, Postgres, query, query_as, query_scalar, raw_sql};
 
+use self::runs::insert_request;
 pub(super) use self::transaction::PostgresTransaction;
 use self::transaction::facts_of;
 use super::CatalogueSettings;
 use super::error::CatalogueError;
 use super::read_rows::{ChangeRecord, PriceRecord, ProductRecord, SignalRecord};
 use super::read_rows::{count, location_factors, product_ids, read_all};
+use super::runs::request_of_policy;
 use super::session::Session;
 use super::stored::{NewPolicy, PriceChange, StoredFacts, StoredPolicy, StoredPrice};
 use crate::domain::product::{Product, ProductId};
@@ -76,6 +78,9 @@ const LOCATION_FACTORS: &str = "
     WHERE subject_kind = 'location' AND kind = 'location_factor' ORDER BY observed_at, source";
 const LATEST_POLICIES: &str = "
     SELECT version, name, source, author, note, published_at
+    FROM policies ORDER BY version DESC LIMIT $1";
+const POLICY_VERSIONS: &str = "
+    SELECT version, name, '' AS source, author, note, published_at
     FROM policies ORDER BY version DESC LIMIT $1";
 // Conflicts with itself but not with reading: of two who publish, the second waits and then sees the first's
 // version. Without it both would see the same latest version.
@@ -265,6 +270,11 @@ impl PostgresCatalogue {
         location_factors(rows)
     }
 
+    pub(super) async fn policy_versions(&self, limit: u32) -> Result<Vec<StoredPolicy>, CatalogueError> {
+        let mut session = self.session().await?;
+        session.run(|connection| query_as(POLICY_VERSIONS).bind(i64::from(limit)).fetch_all(connection)).await
+    }
+
     pub(super) async fn latest_policies(&self, limit: u32) -> Result<Vec<StoredPolicy>, CatalogueError> {
         let mut session = self.session().await?;
         session.run(|connection| query_as(LATEST_POLICIES).bind(i64::from(limit)).fetch_all(connection)).await
@@ -295,6 +305,7 @@ impl PostgresCatalogue {
         &self,
         policy: &NewPolicy,
         only_after: Option<i64>,
+        run_approved_by: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Option<i64>, CatalogueError> {
         let insert = query_scalar(PUBLISH_POLICY)
@@ -304,9 +315,13 @@ impl PostgresCatalogue {
             .bind(&policy.note)
             .bind(now)
             .bind(only_after);
-        let mut transaction = self.begin_publishing().await?;
-        let version = transaction.run(|connection| insert.fetch_optional(connection)).await?;
-        commit(&mut transaction).await?;
+        let mut session = self.begin_publishing().await?;
+        let version: Option<i64> = session.run(|connection| insert.fetch_optional(connection)).await?;
+        if let (Some(version), Some(approved_by)) = (version, run_approved_by) {
+            let request = request_of_policy(version, approved_by, now);
+            session.run(|connection| insert_request(&request).execute(connection)).await?;
+        }
+        commit(&mut session).await?;
         Ok(version)
     }
 

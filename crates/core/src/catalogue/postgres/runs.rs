@@ -10,9 +10,9 @@ use sqlx::types::Json;
 use sqlx::{Postgres, query, query_as, query_scalar, raw_sql};
 
 use super::super::error::CatalogueError;
-use super::super::read_rows::count;
+use super::super::read_rows::{count, read_all};
 use super::super::runs::{
-    BeginRun, CoalescedRun, FinishRun, HELD_AGAIN, RangeOutcome, RunRecord, RunRequest, StoredRun,
+    BeginRun, CoalescedRun, FinishRun, REPLACED, RangeOutcome, RunRecord, RunRequest, StoredRun,
     WaitingRecord, bounded_reason, follow_up_of, skipped_because_of,
 };
 use super::super::session::Session;
@@ -48,9 +48,13 @@ const REQUEST: &str = "
     VALUES ($1, $2, $3, $4, 'requested', false) ON CONFLICT DO NOTHING";
 const WITHDRAW: &str = "
     UPDATE recalculation_runs SET state = 'failed', reason = $2, finished_at = $3
-    WHERE task_id = $1 AND state IN ('requested', 'held')";
+    WHERE task_id = $1 AND state = 'requested'";
+const REJECT: &str = "
+    UPDATE recalculation_runs SET state = 'failed', reason = $2, finished_at = $3
+    WHERE task_id = $1 AND state = 'held'";
 const HOLD: &str = "
-    UPDATE recalculation_runs SET state = 'held', reason = $2 WHERE task_id = $1 AND state = 'requested'";
+    UPDATE recalculation_runs SET state = 'held', reason = $2, policy_version = $3
+    WHERE task_id = $1 AND state = 'requested'";
 const SKIP_EARLIER_HELD: &str = "
     UPDATE recalculation_runs SET state = 'skipped', reason = $2, follow_up = $1, finished_at = $3
     WHERE state = 'held' AND task_id <> $1
@@ -58,7 +62,9 @@ const SKIP_EARLIER_HELD: &str = "
 const APPROVE: &str = "
     UPDATE recalculation_runs SET state = 'requested', approved_by = $2, reason = NULL
     WHERE task_id = $1 AND state = 'held'";
-const COUNT_REQUESTED: &str = "SELECT count(*) FROM recalculation_runs WHERE state = 'requested'";
+const HELD_RUNS: &str = concat!(runs!(), "WHERE state = 'held' ORDER BY requested_at DESC LIMIT $1");
+const COUNT_REQUESTED: &str = "
+    SELECT count(*) FROM recalculation_runs WHERE state IN ('requested', 'held')";
 
 // Of two who find no follow-up each would ask for one. The lock is the transaction's, and of nobody else: rows of
 // the table are written meanwhile.
@@ -112,8 +118,9 @@ const COUNT_RANGES: &str = "SELECT count(*) FROM recalculation_ranges WHERE run_
 // What somebody else is about to delete is left to him.
 const FORGET: &str = "
     WITH old AS (
-        SELECT task_id FROM recalculation_runs WHERE finished_at < $1
-        ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+        SELECT task_id FROM recalculation_runs
+        WHERE finished_at < $1 OR (state = 'held' AND requested_at < $1)
+        ORDER BY requested_at LIMIT $2 FOR UPDATE SKIP LOCKED)
     DELETE FROM recalculation_runs AS runs USING old WHERE runs.task_id = old.task_id";
 
 // Read after the wait for the lock: a run that has begun meanwhile is seen.
@@ -153,10 +160,11 @@ impl PostgresCatalogue {
         &self,
         task_id: &str,
         reason: &str,
+        policy_version: i64,
         now: DateTime<Utc>,
     ) -> Result<bool, CatalogueError> {
-        let hold = query(HOLD).bind(task_id).bind(bounded_reason(reason));
-        let skip = query(SKIP_EARLIER_HELD).bind(task_id).bind(HELD_AGAIN).bind(now);
+        let hold = query(HOLD).bind(task_id).bind(bounded_reason(reason)).bind(policy_version);
+        let skip = query(SKIP_EARLIER_HELD).bind(task_id).bind(REPLACED).bind(now);
         let mut session = self.begin_session().await?;
         let is_held = changes_any(&mut session, hold).await?;
         if is_held {
@@ -164,6 +172,17 @@ impl PostgresCatalogue {
         }
         commit(&mut session).await?;
         Ok(is_held)
+    }
+
+    pub(in super::super) async fn reject_run(
+        &self,
+        task_id: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<bool, CatalogueError> {
+        let reject = query(REJECT).bind(task_id).bind(bounded_reason(reason)).bind(now);
+        let mut session = self.session().await?;
+        changes_any(&mut session, reject).await
     }
 
     pub(in super::super) async fn approve_run(
@@ -174,6 +193,13 @@ impl PostgresCatalogue {
         let approve = query(APPROVE).bind(task_id).bind(approved_by);
         let mut session = self.session().await?;
         changes_any(&mut session, approve).await
+    }
+
+    pub(in super::super) async fn held_runs(&self, limit: u32) -> Result<Vec<StoredRun>, CatalogueError> {
+        let held = query_as(HELD_RUNS).bind(i64::from(limit));
+        let mut session = self.session().await?;
+        let records: Vec<RunRecord> = session.run(|connection| held.fetch_all(connection)).await?;
+        read_all(records)
     }
 
     pub(in super::super) async fn count_requested_runs(&self) -> Result<u64, CatalogueError> {
@@ -235,6 +261,8 @@ impl PostgresCatalogue {
             .bind(products_total)
             .bind(begin.now);
         session.run(|connection| update.execute(connection)).await?;
+        let skip = query(SKIP_EARLIER_HELD).bind(begin.task_id).bind(REPLACED).bind(begin.now);
+        session.run(|connection| skip.execute(connection)).await?;
         if let Some(former) = former {
             let ranges = query(DELETE_RANGES).bind(former);
             session.run(|connection| ranges.execute(connection)).await?;
@@ -317,7 +345,7 @@ impl PostgresTransaction {
     }
 }
 
-fn insert_request(request: &RunRequest) -> Query<'_, Postgres, PgArguments> {
+pub(super) fn insert_request(request: &RunRequest) -> Query<'_, Postgres, PgArguments> {
     query(REQUEST)
         .bind(&request.task_id)
         .bind(Json(&request.scope))

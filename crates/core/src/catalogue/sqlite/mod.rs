@@ -20,12 +20,14 @@ use sqlx::sqlite::{
 };
 use sqlx::{Sqlite, query, query_as, query_scalar, raw_sql};
 
+use self::runs::insert_request;
 pub(super) use self::transaction::SqliteTransaction;
 use self::transaction::facts_of;
 use super::CatalogueSettings;
 use super::error::CatalogueError;
 use super::read_rows::{ChangeRecord, PriceRecord, ProductRecord, SignalRecord};
 use super::read_rows::{count, location_factors, product_ids, read_all};
+use super::runs::request_of_policy;
 use super::session::Session;
 use super::stored::{NewPolicy, PriceChange, StoredFacts, StoredPolicy, StoredPrice};
 use super::write_rows::{instant, texts};
@@ -82,6 +84,9 @@ const LOCATION_FACTORS: &str = "
     WHERE subject_kind = 'location' AND kind = 'location_factor' ORDER BY observed_at, source";
 const LATEST_POLICIES: &str = "
     SELECT version, name, source, author, note, published_at
+    FROM policies ORDER BY version DESC LIMIT $1";
+const POLICY_VERSIONS: &str = "
+    SELECT version, name, '' AS source, author, note, published_at
     FROM policies ORDER BY version DESC LIMIT $1";
 // A statement that writes holds the file's lock from its beginning, so nobody publishes between the two halves.
 const POLICY: &str = "
@@ -279,6 +284,11 @@ impl SqliteCatalogue {
         location_factors(rows)
     }
 
+    pub(super) async fn policy_versions(&self, limit: u32) -> Result<Vec<StoredPolicy>, CatalogueError> {
+        let mut session = self.reader().await?;
+        session.run(|connection| query_as(POLICY_VERSIONS).bind(limit).fetch_all(connection)).await
+    }
+
     pub(super) async fn latest_policies(&self, limit: u32) -> Result<Vec<StoredPolicy>, CatalogueError> {
         let mut session = self.reader().await?;
         session.run(|connection| query_as(LATEST_POLICIES).bind(limit).fetch_all(connection)).await
@@ -309,6 +319,7 @@ impl SqliteCatalogue {
         &self,
         policy: &NewPolicy,
         only_after: Option<i64>,
+        run_approved_by: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Option<i64>, CatalogueError> {
         let insert = query_scalar(PUBLISH_POLICY)
@@ -318,8 +329,14 @@ impl SqliteCatalogue {
             .bind(&policy.note)
             .bind(instant(now))
             .bind(only_after);
-        let mut session = self.writer().await?;
-        session.run(|connection| insert.fetch_optional(connection)).await
+        let mut session = self.begin_session().await?;
+        let version: Option<i64> = session.run(|connection| insert.fetch_optional(connection)).await?;
+        if let (Some(version), Some(approved_by)) = (version, run_approved_by) {
+            let request = request_of_policy(version, approved_by, now);
+            session.run(|connection| insert_request(&request).execute(connection)).await?;
+        }
+        commit(&mut session).await?;
+        Ok(version)
     }
 
     pub(super) async fn begin(&self) -> Result<SqliteTransaction, CatalogueError> {

@@ -7,9 +7,9 @@ use sqlx::types::Json;
 use sqlx::{Sqlite, query, query_as, query_scalar};
 
 use super::super::error::CatalogueError;
-use super::super::read_rows::count;
+use super::super::read_rows::{count, read_all};
 use super::super::runs::{
-    BeginRun, CoalescedRun, FinishRun, HELD_AGAIN, RangeOutcome, RunRecord, RunRequest, StoredRun,
+    BeginRun, CoalescedRun, FinishRun, REPLACED, RangeOutcome, RunRecord, RunRequest, StoredRun,
     WaitingRecord, bounded_reason, follow_up_of, skipped_because_of,
 };
 use super::super::session::Session;
@@ -46,9 +46,13 @@ const REQUEST: &str = "
     VALUES ($1, $2, $3, $4, 'requested', false) ON CONFLICT DO NOTHING";
 const WITHDRAW: &str = "
     UPDATE recalculation_runs SET state = 'failed', reason = $2, finished_at = $3
-    WHERE task_id = $1 AND state IN ('requested', 'held')";
+    WHERE task_id = $1 AND state = 'requested'";
+const REJECT: &str = "
+    UPDATE recalculation_runs SET state = 'failed', reason = $2, finished_at = $3
+    WHERE task_id = $1 AND state = 'held'";
 const HOLD: &str = "
-    UPDATE recalculation_runs SET state = 'held', reason = $2 WHERE task_id = $1 AND state = 'requested'";
+    UPDATE recalculation_runs SET state = 'held', reason = $2, policy_version = $3
+    WHERE task_id = $1 AND state = 'requested'";
 const SKIP_EARLIER_HELD: &str = "
     UPDATE recalculation_runs SET state = 'skipped', reason = $2, follow_up = $1, finished_at = $3
     WHERE state = 'held' AND task_id <> $1
@@ -56,7 +60,9 @@ const SKIP_EARLIER_HELD: &str = "
 const APPROVE: &str = "
     UPDATE recalculation_runs SET state = 'requested', approved_by = $2, reason = NULL
     WHERE task_id = $1 AND state = 'held'";
-const COUNT_REQUESTED: &str = "SELECT count(*) FROM recalculation_runs WHERE state = 'requested'";
+const HELD_RUNS: &str = concat!(runs!(), "WHERE state = 'held' ORDER BY requested_at DESC LIMIT $1");
+const COUNT_REQUESTED: &str = "
+    SELECT count(*) FROM recalculation_runs WHERE state IN ('requested', 'held')";
 
 const WAITING: &str = "
     SELECT state, reason, follow_up, is_follow_up FROM recalculation_runs WHERE task_id = $1";
@@ -104,7 +110,8 @@ const FINISH: &str = "
 const COUNT_RANGES: &str = "SELECT count(*) FROM recalculation_ranges WHERE run_number = $1";
 const FORGET: &str = "
     DELETE FROM recalculation_runs WHERE task_id IN (
-        SELECT task_id FROM recalculation_runs WHERE finished_at < $1 ORDER BY finished_at LIMIT $2)";
+        SELECT task_id FROM recalculation_runs
+        WHERE finished_at < $1 OR (state = 'held' AND requested_at < $1) ORDER BY requested_at LIMIT $2)";
 
 const FENCE: &str = "SELECT run_number = $1 FROM current_run";
 const FINISH_RANGE: &str = "
@@ -142,10 +149,11 @@ impl SqliteCatalogue {
         &self,
         task_id: &str,
         reason: &str,
+        policy_version: i64,
         now: DateTime<Utc>,
     ) -> Result<bool, CatalogueError> {
-        let hold = query(HOLD).bind(task_id).bind(bounded_reason(reason));
-        let skip = query(SKIP_EARLIER_HELD).bind(task_id).bind(HELD_AGAIN).bind(instant(now));
+        let hold = query(HOLD).bind(task_id).bind(bounded_reason(reason)).bind(policy_version);
+        let skip = query(SKIP_EARLIER_HELD).bind(task_id).bind(REPLACED).bind(instant(now));
         let mut session = self.begin_session().await?;
         let is_held = changes_any(&mut session, hold).await?;
         if is_held {
@@ -153,6 +161,17 @@ impl SqliteCatalogue {
         }
         commit(&mut session).await?;
         Ok(is_held)
+    }
+
+    pub(in super::super) async fn reject_run(
+        &self,
+        task_id: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<bool, CatalogueError> {
+        let reject = query(REJECT).bind(task_id).bind(bounded_reason(reason)).bind(instant(now));
+        let mut session = self.writer().await?;
+        changes_any(&mut session, reject).await
     }
 
     pub(in super::super) async fn approve_run(
@@ -163,6 +182,13 @@ impl SqliteCatalogue {
         let approve = query(APPROVE).bind(task_id).bind(approved_by);
         let mut session = self.writer().await?;
         changes_any(&mut session, approve).await
+    }
+
+    pub(in super::super) async fn held_runs(&self, limit: u32) -> Result<Vec<StoredRun>, CatalogueError> {
+        let held = query_as(HELD_RUNS).bind(limit);
+        let mut session = self.reader().await?;
+        let records: Vec<RunRecord> = session.run(|connection| held.fetch_all(connection)).await?;
+        read_all(records)
     }
 
     pub(in super::super) async fn count_requested_runs(&self) -> Result<u64, CatalogueError> {
@@ -225,6 +251,8 @@ impl SqliteCatalogue {
             .bind(products_total)
             .bind(instant(begin.now));
         session.run(|connection| update.execute(connection)).await?;
+        let skip = query(SKIP_EARLIER_HELD).bind(begin.task_id).bind(REPLACED).bind(instant(begin.now));
+        session.run(|connection| skip.execute(connection)).await?;
         if let Some(former) = former.flatten() {
             let ranges = query(DELETE_RANGES).bind(former);
             session.run(|connection| ranges.execute(connection)).await?;
@@ -306,7 +334,7 @@ impl SqliteTransaction {
     }
 }
 
-fn insert_request(request: &RunRequest) -> Query<'_, Sqlite, SqliteArguments> {
+pub(super) fn insert_request(request: &RunRequest) -> Query<'_, Sqlite, SqliteArguments> {
     query(REQUEST)
         .bind(&request.task_id)
         .bind(Json(&request.scope))

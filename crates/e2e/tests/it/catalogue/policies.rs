@@ -1,7 +1,8 @@
 //! Policies are published as 1, 2, 3 and so on, whoever publishes at the same time.
 
 use anyhow::{Context, Result};
-use pricing_core::catalogue::{Catalogue, NewPolicy, StoredPolicy};
+use pricing_core::catalogue::{Catalogue, NewPolicy, StoredPolicy, run_of_policy};
+use pricing_core::domain::recalculation::Scope;
 use tokio::task::JoinSet;
 
 use super::{now, on_both_stores};
@@ -13,6 +14,7 @@ on_both_stores!(
     the_first_policy_is_published_once,
     the_first_policy_never_follows_another,
     policies_are_read_newest_first,
+    a_policy_and_its_recalculation_are_stored_together,
 );
 
 fn policy(name: &str) -> NewPolicy {
@@ -97,5 +99,20 @@ async fn policies_are_read_newest_first(catalogue: &Catalogue) -> Result<()> {
     }
     let latest = catalogue.latest_policies(2).await?;
     assert!(latest.iter().map(|policy| policy.name.as_str()).eq(["three", "two"]), "{latest:?}");
+    Ok(())
+}
+
+async fn a_policy_and_its_recalculation_are_stored_together(catalogue: &Catalogue) -> Result<()> {
+    let publish = async |only_after| {
+        let policy = policy("one");
+        catalogue.publish_policy_and_request_run(&policy, only_after, "zoe", now()).await
+    };
+    let first = publish(None).await?.context("not published")?;
+    let run = catalogue.run(&run_of_policy(first)).await?.context("no run")?;
+    assert_eq!((run.scope, run.approved_by.as_deref()), (Scope::All, Some("zoe")));
+    assert_eq!(publish(Some(first - 1)).await?, None);
+    assert_eq!(catalogue.count_requested_runs().await?, 1, "nothing published, nothing to do");
+    let versions = catalogue.policy_versions(10).await?;
+    assert!(versions.iter().all(|policy| policy.source.is_empty()) && !versions.is_empty());
     Ok(())
 }

@@ -250,8 +250,8 @@ async fn a_held_run_waits_until_somebody_decides(catalogue: &Catalogue) -> Resul
     let kitchen = request("T-3", Scope::Category("kitchen".to_owned()), 1);
     assert!(catalogue.request_run(&kitchen).await?);
     for task_id in ["T-1", "T-3", "T-2"] {
-        assert!(catalogue.hold_run(task_id, "too far", now()).await?);
-        assert!(!catalogue.hold_run(task_id, "again", now()).await?);
+        assert!(catalogue.hold_run(task_id, "too far", 4, now()).await?);
+        assert!(!catalogue.hold_run(task_id, "again", 4, now()).await?);
     }
     assert_eq!(catalogue.next_requested_run().await?, None);
     let earlier = run(catalogue, "T-1").await?;
@@ -264,9 +264,24 @@ async fn a_held_run_waits_until_somebody_decides(catalogue: &Catalogue) -> Resul
     let next = catalogue.next_requested_run().await?.context("nothing waits")?;
     assert_eq!((next.task_id.as_str(), next.approved_by.as_deref(), next.reason), ("T-2", Some("zoe"), None));
     assert!(catalogue.begin_run("T-2", 1, 1, 10, now()).await?);
-    assert!(catalogue.withdraw_run("T-3", "rejected", now()).await?);
+    assert!(!catalogue.withdraw_run("T-3", "no", now()).await?);
+    assert!(!catalogue.reject_run("T-2", "no", now()).await?, "it was approved");
+    assert_eq!(catalogue.held_runs(10).await?.len(), 1);
+    assert!(catalogue.reject_run("T-3", "rejected", now()).await?);
     assert_eq!(run(catalogue, "T-3").await?.state, RunState::Failed);
     assert!(!catalogue.approve_run("T-3", "zoe").await?);
+    // Whoever begins takes the place of one that is held; what nobody decides about is forgotten.
+    for (task_id, category) in [("T-4", "toys"), ("T-5", "games")] {
+        assert!(catalogue.request_run(&request(task_id, Scope::Category(category.to_owned()), 1)).await?);
+        assert!(catalogue.hold_run(task_id, "too far", 4, now()).await?);
+    }
+    assert_eq!(catalogue.count_requested_runs().await?, 2);
+    assert!(catalogue.request_run(&request("T-6", Scope::Category("toys".to_owned()), 2)).await?);
+    assert!(catalogue.begin_run("T-6", 2, 5, 10, now()).await?);
+    assert_eq!(run(catalogue, "T-4").await?.follow_up.as_deref(), Some("T-6"));
+    assert_eq!(run(catalogue, "T-5").await?.policy_version, Some(4));
+    catalogue.forget_runs(now() + TimeDelta::seconds(60), 10).await?;
+    assert_eq!(catalogue.run("T-5").await?, None);
     Ok(())
 }
 
