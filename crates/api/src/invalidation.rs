@@ -3,10 +3,12 @@
 //! Notices may be lost while the connection to Redis is away. When it is back, memory is emptied; until then entries
 //! are served no longer than `PRICING_L1_MAX_STALENESS` after they were last confirmed.
 
+use pricing_core::keys::PRICE_CHANGES;
 use pricing_core::notices::Notices;
 use pricing_core::policy_snapshot::Policies;
 use pricing_core::redis::{Subscription, SubscriptionEvent};
 use pricing_core::reprice::Repricer;
+use pricing_core::telemetry::spans::{self, TraceParent};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +48,9 @@ pub(crate) async fn hear(
 
 fn invalidate(cache: &pricing_core::cache::PriceCache, notices: &Notices, payload: &[u8]) {
     let Some(notice) = notices.read(payload) else { return };
+    let trace = notice.traceparent.as_deref().and_then(TraceParent::parse);
+    let span = spans::process(PRICE_CHANGES, notice.changes.len(), trace.iter());
+    let _within = span.entered();
     cache.invalidate(notice.changes.iter().map(|change| (&change.product_id, change.revision)));
 }
 

@@ -95,7 +95,16 @@ pub async fn run(
     let hearing = tokio::spawn(invalidation::hear(subscription, repricer.clone(), news, shutdown.clone()));
     let followers = Followers::new(heard, shutdown.clone());
     let simulations = routes::simulation::Simulations::new();
-    let state = AppState { repricer, health, metrics, events, queue, followers, simulations };
+    let state = AppState {
+        repricer,
+        health,
+        metrics,
+        events,
+        queue,
+        followers,
+        simulations,
+        traced_price_ratio: config.shared.trace.price_ratio,
+    };
 
     let polling = tokio::spawn(policies.keep_fresh(shutdown.clone()));
     tracing::info!(address = %listener.local_addr()?, "the API is listening");

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use pricing_api::config::ApiConfig;
 use pricing_core::config::{EXIT_USAGE, process_environment};
+use pricing_core::telemetry;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -20,14 +21,17 @@ async fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    pricing_core::telemetry::start_logging(&config.shared.log);
-    match serve(config).await {
+    let telemetry = telemetry::start(&config.shared.log, &config.shared.trace, pricing_api::SERVICE);
+    let served = serve(config).await;
+    let code = match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the API cannot run");
             ExitCode::FAILURE
         }
-    }
+    };
+    telemetry.stop().await;
+    code
 }
 
 async fn serve(config: ApiConfig) -> Result<(), pricing_api::ApiRunError> {

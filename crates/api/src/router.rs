@@ -74,6 +74,7 @@ pub(crate) fn router(state: AppState) -> Router {
         .fallback(async || ApiError::RouteNotFound.into_response())
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed.into_response())
         .layer(CatchPanicLayer::custom(middleware::answer_panic))
+        .layer(from_fn_with_state(state.traced_price_ratio, middleware::trace))
         .layer(from_fn_with_state(metrics, middleware::measure))
         .with_state(state)
 }

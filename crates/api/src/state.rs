@@ -20,6 +20,8 @@ pub(crate) struct AppState {
     pub(crate) queue: JobQueue,
     pub(crate) followers: Followers,
     pub(crate) simulations: Simulations,
+    /// The part of price requests that are traced.
+    pub(crate) traced_price_ratio: f64,
 }
 
 impl AppState {

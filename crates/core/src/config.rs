@@ -10,6 +10,9 @@
 //! | `PRICING_L1_MAX_STALENESS` | `30s` | how long a price held in process is served without word from Redis |
 //! | `PRICING_LOG` | `info` | what is logged: a level, or `target=level` pairs |
 //! | `PRICING_LOG_FORMAT` | `auto` | `json`, `text`, or `auto`: text in a terminal |
+//! | `PRICING_OTLP_ENDPOINT` | `http://127.0.0.1:4317` | where traces are exported to; `off` for nowhere. The port is 4318 with `http` |
+//! | `PRICING_OTLP_PROTOCOL` | `grpc` | `grpc` or `http` |
+//! | `PRICING_TRACE_PRICE_RATIO` | 0.01 | the part of price requests that are traced, 0 to 1; others are always, and those whose caller does |
 //!
 //! What only one service needs is in that service's own `config.rs`.
 
@@ -41,6 +44,40 @@ pub struct SharedConfig {
     pub l1_max_staleness: Duration,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// What is traced, and where to.
+    pub trace: TraceConfig,
+}
+
+/// What is traced, and where to.
+#[derive(Debug, Clone)]
+pub struct TraceConfig {
+    /// The collector; none if nothing is exported.
+    pub endpoint: Option<String>,
+    /// How it is spoken to.
+    pub protocol: OtlpProtocol,
+    /// The part of price requests that are traced.
+    pub price_ratio: f64,
+}
+
+/// How spans are exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// OTLP over gRPC.
+    Grpc,
+    /// OTLP over HTTP, as protobuf.
+    Http,
+}
+
+impl FromStr for OtlpProtocol {
+    type Err = &'static str;
+
+    fn from_str(written: &str) -> Result<Self, Self::Err> {
+        match written {
+            "grpc" => Ok(Self::Grpc),
+            "http" => Ok(Self::Http),
+            _ => Err("grpc or http"),
+        }
+    }
 }
 
 /// What is logged, and how.
@@ -94,8 +131,21 @@ impl SharedConfig {
                 filter: environment.text("PRICING_LOG", "info"),
                 format: environment.parsed("PRICING_LOG_FORMAT", LogFormat::Auto, "auto, json or text"),
             },
+            trace: trace(environment),
         }
     }
+}
+
+fn trace(environment: &mut Environment<'_>) -> TraceConfig {
+    let protocol = environment.parsed("PRICING_OTLP_PROTOCOL", OtlpProtocol::Grpc, "grpc or http");
+    let default = match protocol {
+        OtlpProtocol::Grpc => "http://127.0.0.1:4317",
+        OtlpProtocol::Http => "http://127.0.0.1:4318",
+    };
+    let endpoint = environment.text("PRICING_OTLP_ENDPOINT", default);
+    let endpoint = (endpoint != "off").then_some(endpoint);
+    let price_ratio = environment.number("PRICING_TRACE_PRICE_RATIO", 0.01, 0.0..=1.0);
+    TraceConfig { endpoint, protocol, price_ratio }
 }
 
 fn redis_url(environment: &mut Environment<'_>) -> String {

@@ -55,6 +55,13 @@ pub const PRICE_CHANGES_KEPT: usize = 5_000;
 /// The consumer group in which listeners share the event log.
 pub const LISTENER_GROUP: &str = "listeners";
 
+/// How traces name the stream of events, whatever the prefix.
+pub const EVENT_LOG: &str = "market_events:log";
+/// How traces name the channel of price changes, whatever the prefix.
+pub const PRICE_CHANGES: &str = "price_changes";
+/// How traces name the queue, whatever the prefix.
+pub const JOBS: &str = "jobs";
+
 /// The names through which services message each other. They belong to no catalogue: who publishes an event does
 /// not know one.
 #[derive(Debug, Clone)]

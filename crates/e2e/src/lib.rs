@@ -6,6 +6,7 @@
 //! | [`PostgresServer`] | a private PostgreSQL cluster, with a database per test |
 //! | [`ServiceProcess`] | one of the workspace's own programs, as a process |
 //! | [`ChaosProxy`] | a network between two of them that can be cut, stalled and slowed |
+//! | [`OtlpCollector`] | where the services export their traces to |
 //! | [`HttpClient`] | JSON requests, and the price request |
 //! | [`eventually()`] | waiting for a condition, so that no test sleeps |
 //! | [`free_port`] | a port for a service that is started as a process |
@@ -23,6 +24,7 @@ mod chaos_proxy;
 mod child;
 mod eventually;
 mod http_client;
+mod otlp_collector;
 mod ports;
 mod postgres_cluster;
 mod postgres_server;
@@ -35,6 +37,7 @@ mod tied_command;
 pub use chaos_proxy::ChaosProxy;
 pub use eventually::eventually;
 pub use http_client::{HttpClient, HttpReply};
+pub use otlp_collector::{OtlpCollector, ReceivedSpan};
 pub use ports::free_port;
 pub use postgres_server::PostgresServer;
 pub use process::ServiceProcess;

@@ -37,7 +37,9 @@ impl ServiceProcess {
     pub fn start_program(program: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Result<Self> {
         let directory = ScratchDirectory::new("service")?;
         let mut command = tied_command(program, Signal::Kill, None)?;
-        command.args(arguments).env_clear().envs(inherited_environment()).envs(environment.iter().copied());
+        command.args(arguments).env_clear().envs(inherited_environment());
+        // Unless the test has a collector, nothing is there to export to.
+        command.env("PRICING_OTLP_ENDPOINT", "off").envs(environment.iter().copied());
         command.current_dir(directory.path());
         let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
         let process = SupervisedChild::spawn(&name, command, &directory.path().join("output.log"))?;

@@ -13,10 +13,13 @@ use pricing_core::events::consume::{ConsumeError, Entry, EventConsumer};
 use pricing_core::events::dead::DeadEvents;
 use pricing_core::jobs::queue::{EnqueueError, Enqueued, JobQueue};
 use pricing_core::jobs::{Job, NewJob};
+use pricing_core::keys::{EVENT_LOG, JOBS};
 use pricing_core::redis::RedisError;
 use pricing_core::telemetry::metrics::Metrics;
+use pricing_core::telemetry::spans;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// Entries in one job: one transaction of a worker, as long as they name one product each.
 const BATCH: usize = 500;
@@ -117,6 +120,16 @@ impl Dispatcher {
         if in_hand.is_empty() {
             return Ok(());
         }
+        let span =
+            spans::process(EVENT_LOG, in_hand.len(), in_hand.iter().filter_map(|entry| entry.trace.as_ref()));
+        let handed_over = self.hand_over_within(in_hand).instrument(span.clone()).await;
+        if let Err(error) = &handed_over {
+            spans::record_error(&span, error);
+        }
+        handed_over
+    }
+
+    async fn hand_over_within(&self, in_hand: &mut Vec<Entry>) -> Result<(), DispatchError> {
         let mut events = Vec::with_capacity(in_hand.len());
         let mut dead = Vec::new();
         for entry in in_hand.iter() {
@@ -129,7 +142,8 @@ impl Dispatcher {
         if !events.is_empty() {
             let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
             let job = NewJob { task_id: task_id(&ids), job: Job::ApplyEvents { events } };
-            if self.enqueue(&job, &ids).await? == Enqueued::Added {
+            let enqueued = self.enqueue(&job, &ids).instrument(spans::send(JOBS, 1)).await?;
+            if enqueued == Enqueued::Added {
                 self.metrics.events_dispatched.increment(count);
                 self.metrics.jobs_enqueued.increment(1);
             }

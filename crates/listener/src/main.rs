@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use pricing_core::config::{EXIT_USAGE, process_environment};
+use pricing_core::telemetry;
 use pricing_listener::ListenerRunError;
 use pricing_listener::config::ListenerConfig;
 
@@ -21,14 +22,17 @@ async fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    pricing_core::telemetry::start_logging(&config.shared.log);
-    match serve(config).await {
+    let telemetry = telemetry::start(&config.shared.log, &config.shared.trace, pricing_listener::SERVICE);
+    let served = serve(config).await;
+    let code = match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the listener cannot run");
             ExitCode::FAILURE
         }
-    }
+    };
+    telemetry.stop().await;
+    code
 }
 
 async fn serve(config: ListenerConfig) -> Result<(), ListenerRunError> {

@@ -18,12 +18,14 @@ use futures::{FutureExt, StreamExt, stream};
 use pricing_core::jobs::queue::{JobQueue, MAX_CRASHES, MAX_RETRIES, Try};
 use pricing_core::jobs::storage::{Payload, storage};
 use pricing_core::jobs::{Job, JobError};
-use pricing_core::keys::MessageKeys;
+use pricing_core::keys::{JOBS, MessageKeys};
 use pricing_core::redis::{RedisConnection, RedisError, Subscription, SubscriptionEvent};
 use pricing_core::telemetry::metrics::Metrics;
+use pricing_core::telemetry::spans;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// How often the queue is looked into when nobody says that there is work.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -176,8 +178,8 @@ impl JobRunner {
             Ok(job) => job,
             Err(error) => return self.bury_unreadable(task_id, error.to_string()).await,
         };
-        let number = match tries {
-            Try::Go { number } => number,
+        let (number, trace, wait_ms) = match tries {
+            Try::Go { number, trace, wait_ms } => (number, trace, wait_ms),
             _ => {
                 let reason = format!("its process has ended {MAX_CRASHES} times while it was done");
                 return self.give_up(task_id, job, reason, MAX_CRASHES).await;
@@ -185,7 +187,13 @@ impl JobRunner {
         };
         let started = Instant::now();
         let kind = job.kind();
-        let ended = self.perform(task_id, &job).await;
+        let span = spans::process(JOBS, 1, trace.iter());
+        spans::record_job(&span, task_id, kind, wait_ms);
+        let ended = self.perform(task_id, &job).instrument(span.clone()).await;
+        if let Err(error @ (JobError::Retry { .. } | JobError::Abort { .. })) = &ended {
+            spans::record_error(&span, error);
+        }
+        drop(span);
         self.metrics.record_job(kind, outcome_name(&ended), started.elapsed());
         match ended {
             Ok(()) => {
@@ -208,7 +216,7 @@ impl JobRunner {
     /// Does the job in a task of its own: a panic ends only that, and work that has begun goes on when nobody waits.
     async fn perform(&self, task_id: &str, job: &Job) -> Result<(), JobError> {
         let delivery = Delivery::Do { task_id: task_id.to_owned(), job: job.clone() };
-        let work = tokio::spawn((self.perform)(delivery));
+        let work = tokio::spawn((self.perform)(delivery).in_current_span());
         let ended = match job {
             Job::Run { .. } => work.await,
             Job::ApplyEvents { .. } | Job::Range(_) => match timeout(JOB_TIMEOUT, work).await {

@@ -7,11 +7,13 @@ use pricing_core::domain::market_event::MarketEvent;
 use pricing_core::domain::recalculation::RunState;
 use pricing_core::jobs::queue::{EnqueueError, Enqueued, JobQueue};
 use pricing_core::jobs::{Job, JobError, NewJob, Range};
-use pricing_core::keys::MessageKeys;
+use pricing_core::keys::{JOBS, MessageKeys};
 use pricing_core::redis::RedisConnection;
 use pricing_core::reprice::{RangeDone, RepriceError, Repricer, WRITE_BATCH, products_of};
+use pricing_core::telemetry::spans;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::queue::Delivery;
 
@@ -78,10 +80,13 @@ impl Recalculator {
     /// Sees to it that a requested run is begun.
     async fn ask_for_coordinator(&self, task_id: String) -> Result<(), JobError> {
         let job = NewJob { task_id: format!("run:{task_id}"), job: Job::Run { task_id } };
-        while !self.enqueue(&job).await? {
-            self.pause(ROOM_PAUSE).await?;
-        }
-        Ok(())
+        let enqueued = async {
+            while !self.enqueue(&job).await? {
+                self.pause(ROOM_PAUSE).await?;
+            }
+            Ok(())
+        };
+        enqueued.instrument(spans::send(JOBS, 1)).await
     }
 
     /// Whether the job is in the queue now; false if there is no room.

@@ -17,10 +17,13 @@ use pricing_core::catalogue::{CatalogueError, StoredRun};
 use pricing_core::domain::policy::PricingPolicy;
 use pricing_core::domain::recalculation::{RunState, Scope};
 use pricing_core::jobs::{Job, JobError, NewJob, RANGE_LENGTH, Range};
+use pricing_core::keys::JOBS;
 use pricing_core::lease::Lease;
 use pricing_core::redis::RedisError;
 use pricing_core::reprice::RepriceError;
+use pricing_core::telemetry::spans;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::recalculate::Recalculator;
 
@@ -240,9 +243,13 @@ impl Recalculator {
                 task_id: format!("range:{}:{ranges}", range.run_number),
                 job: Job::Range(Range { product_ids, ..range.clone() }),
             };
-            while !self.enqueue(&job).await? {
-                self.go_on(lost).await?;
-            }
+            let enqueued = async {
+                while !self.enqueue(&job).await? {
+                    self.go_on(lost).await?;
+                }
+                Ok::<(), JobError>(())
+            };
+            enqueued.instrument(spans::send(JOBS, 1)).await?;
             ranges += 1;
             if matches!(scope, Scope::Products(_)) {
                 return Ok(ranges);

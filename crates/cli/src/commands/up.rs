@@ -13,7 +13,7 @@ use clap::Args;
 use futures::future::BoxFuture;
 use pricing_api::config::ApiConfig;
 use pricing_core::config::{SharedConfig, process_environment};
-use pricing_core::telemetry::start_logging;
+use pricing_core::telemetry;
 use pricing_listener::config::ListenerConfig;
 use pricing_worker::config::WorkerConfig;
 use reqwest::Url;
@@ -58,6 +58,9 @@ pub(crate) struct Arguments {
     no_sample: bool,
 }
 
+/// The name of all services together in traces, as they share this process.
+const SERVICE: &str = "pricing";
+
 /// What the services are started with.
 #[derive(Debug)]
 struct Settings {
@@ -68,12 +71,13 @@ struct Settings {
 
 /// Runs everything until Ctrl-C or SIGTERM.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let mut log = ApiConfig::read(&process_environment)?.shared.log;
+    let shared = ApiConfig::read(&process_environment)?.shared;
+    let mut log = shared.log;
     // People read this terminal; what the services have to say, short of trouble, is for their own logs.
     if process_environment(LOG_VARIABLE).is_none() {
         log.filter = "warn".to_owned();
     }
-    start_logging(&log);
+    let telemetry = telemetry::start(&log, &shared.trace, SERVICE);
     let shutdown = pricing_core::shutdown::on_signal()?;
     let data = DataDirectory::open(&arguments.data_dir)?;
     let listen = arguments.listen;
@@ -101,6 +105,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     if let Some(redis) = private_redis {
         redis.stop().await;
     }
+    telemetry.stop().await;
     outcome.map(|()| ExitCode::SUCCESS)
 }
 

@@ -43,6 +43,7 @@ pub use self::transaction::CatalogueTransaction;
 use crate::domain::product::{Product, ProductId};
 use crate::domain::recalculation::Scope;
 use crate::domain::signal::Signals;
+use crate::telemetry::spans;
 
 /// Bounds on what the catalogue takes from the machine, and from its callers' patience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,9 +313,15 @@ impl Catalogue {
 
     /// Begins a transaction. SQLite admits one at a time, so keep it short and compute nothing long inside.
     pub async fn begin(&self) -> Result<CatalogueTransaction, CatalogueError> {
+        // From the wait for a connection, or for the file, to the end.
+        let span = spans::database(self.kind(), "transaction");
         match self {
-            Self::Sqlite(store) => store.begin().await.map(CatalogueTransaction::sqlite),
-            Self::Postgres(store) => store.begin().await.map(CatalogueTransaction::postgres),
+            Self::Sqlite(store) => {
+                store.begin().await.map(|transaction| CatalogueTransaction::sqlite(transaction, span))
+            }
+            Self::Postgres(store) => {
+                store.begin().await.map(|transaction| CatalogueTransaction::postgres(transaction, span))
+            }
         }
     }
 }

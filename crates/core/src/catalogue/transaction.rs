@@ -1,6 +1,7 @@
 //! Writing to the catalogue: everything in a transaction, or nothing.
 
 use chrono::{DateTime, Utc};
+use tracing::Span;
 
 use super::error::CatalogueError;
 use super::postgres::PostgresTransaction;
@@ -9,6 +10,7 @@ use super::sqlite::SqliteTransaction;
 use super::stored::{PriceWrite, StoredFacts};
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signal;
+use crate::telemetry::spans;
 
 /// A transaction. Dropped without [`commit`](Self::commit), it is rolled back.
 ///
@@ -18,7 +20,11 @@ use crate::domain::signal::Signal;
 /// locks its rows in the order of their keys. Where two wait for each other all the same, the database ends one of
 /// them with a transient error.
 #[derive(Debug)]
-pub struct CatalogueTransaction(Store);
+pub struct CatalogueTransaction {
+    store: Store,
+    /// How long it takes, for the trace; ends with it.
+    span: Span,
+}
 
 #[derive(Debug)]
 enum Store {
@@ -29,7 +35,7 @@ enum Store {
 /// Calls the same method of whichever store it is.
 macro_rules! on_store {
     ($transaction:expr, $store:ident => $call:expr) => {
-        match $transaction.0 {
+        match $transaction.store {
             Store::Sqlite(ref mut $store) => $call,
             Store::Postgres(ref mut $store) => $call,
         }
@@ -37,12 +43,12 @@ macro_rules! on_store {
 }
 
 impl CatalogueTransaction {
-    pub(super) fn sqlite(transaction: SqliteTransaction) -> Self {
-        Self(Store::Sqlite(transaction))
+    pub(super) fn sqlite(transaction: SqliteTransaction, span: Span) -> Self {
+        Self { store: Store::Sqlite(transaction), span }
     }
 
-    pub(super) fn postgres(transaction: PostgresTransaction) -> Self {
-        Self(Store::Postgres(transaction))
+    pub(super) fn postgres(transaction: PostgresTransaction, span: Span) -> Self {
+        Self { store: Store::Postgres(transaction), span }
     }
 
     /// Locks the products and returns those that exist, ordered by identifier. Until this transaction ends, any
@@ -132,6 +138,10 @@ impl CatalogueTransaction {
 
     /// Makes everything permanent. If the connection breaks meanwhile, whether it did is unknown.
     pub async fn commit(mut self) -> Result<(), CatalogueError> {
-        on_store!(self, store => store.commit().await)
+        let committed = on_store!(self, store => store.commit().await);
+        if let Err(error) = &committed {
+            spans::record_error(&self.span, error);
+        }
+        committed
     }
 }

@@ -15,6 +15,7 @@ use super::EVENT_FIELD;
 use super::publish::EVENT_LOG_CAPACITY;
 use crate::keys::{LISTENER_GROUP, MessageKeys};
 use crate::redis::{RedisConnection, RedisError, without_password};
+use crate::telemetry::spans::{TRACEPARENT, TraceParent};
 
 /// How long entries stay in the stream after they were handed to workers, for people who want to look.
 const PROCESSED_KEPT: Duration = Duration::from_secs(60 * 60);
@@ -38,6 +39,8 @@ pub struct Entry {
     pub id: String,
     /// What was published: most likely an event as JSON.
     pub event: Vec<u8>,
+    /// The trace that it is part of.
+    pub trace: Option<TraceParent>,
 }
 
 /// Why the stream could not be consumed.
@@ -230,7 +233,10 @@ impl ConsumeError {
 
 fn entry(entry: StreamId) -> Entry {
     let event = entry.map.get(EVENT_FIELD).and_then(|value| redis::from_redis_value(value.clone()).ok());
-    Entry { id: entry.id, event: event.unwrap_or_default() }
+    let trace: Option<String> =
+        entry.map.get(TRACEPARENT).and_then(|value| redis::from_redis_value(value.clone()).ok());
+    let trace = trace.as_deref().and_then(TraceParent::parse);
+    Entry { id: entry.id, event: event.unwrap_or_default(), trace }
 }
 
 /// The older one of two identifiers.

@@ -5,16 +5,23 @@
 -- ARGV[2]  how many entries the stream may hold
 -- ARGV[3]  the name of the entries' field
 -- ARGV[4]  the name of the attribute that tells the entry
--- ARGV[5…] the events, as JSON objects
+-- ARGV[5]  the name of the field that holds the trace
+-- ARGV[6]  the trace that they are part of, or nothing
+-- ARGV[7…] the events, as JSON objects
 --
 -- Returns the entries' identifiers, or nothing if the stream is full.
-if redis.call('XLEN', KEYS[1]) + #ARGV - 4 > tonumber(ARGV[2]) then
+if redis.call('XLEN', KEYS[1]) + #ARGV - 6 > tonumber(ARGV[2]) then
   return {}
 end
 local ids = {}
-for place = 5, #ARGV do
+for place = 7, #ARGV do
   local event = ARGV[place]
-  local id = redis.call('XADD', KEYS[1], '*', ARGV[3], event)
+  local id
+  if ARGV[6] == '' then
+    id = redis.call('XADD', KEYS[1], '*', ARGV[3], event)
+  else
+    id = redis.call('XADD', KEYS[1], '*', ARGV[3], event, ARGV[5], ARGV[6])
+  end
   redis.call('PUBLISH', ARGV[1], string.sub(event, 1, -2) .. ',"' .. ARGV[4] .. '":"' .. id .. '"}')
   ids[#ids + 1] = id
 end

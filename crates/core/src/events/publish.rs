@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use redis::Script;
+use tracing::Instrument;
 
 use super::{EVENT_FIELD, STREAM_ID_ATTRIBUTE};
 use crate::domain::market_event::MarketEvent;
-use crate::keys::MessageKeys;
+use crate::keys::{EVENT_LOG, MessageKeys};
 use crate::redis::{RedisConnection, RedisError};
+use crate::telemetry::spans::{self, TRACEPARENT, TraceParent};
 
 /// Entries the stream may hold. Beyond that nothing is taken in until listeners have caught up: Redis keeps the
 /// stream in memory, and must not fill up.
@@ -49,6 +51,15 @@ impl EventLog {
 
     /// Takes events in, at most [`PUBLISH_BATCH`], all or none; gives the identifiers of their entries.
     pub async fn publish(&self, events: &[MarketEvent]) -> Result<Vec<String>, PublishError> {
+        let span = spans::send(EVENT_LOG, events.len());
+        let published = self.publish_within(events).instrument(span.clone()).await;
+        if let Err(error) = &published {
+            spans::record_error(&span, error);
+        }
+        published
+    }
+
+    async fn publish_within(&self, events: &[MarketEvent]) -> Result<Vec<String>, PublishError> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
@@ -57,7 +68,9 @@ impl EventLog {
             .arg(self.keys.event_channel())
             .arg(EVENT_LOG_CAPACITY)
             .arg(EVENT_FIELD)
-            .arg(STREAM_ID_ATTRIBUTE);
+            .arg(STREAM_ID_ATTRIBUTE)
+            .arg(TRACEPARENT)
+            .arg(TraceParent::current().as_ref().map_or("", TraceParent::as_str));
         for event in events {
             script.arg(event.to_json());
         }

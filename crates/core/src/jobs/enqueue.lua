@@ -11,6 +11,8 @@
 -- ARGV[2]  its payload
 -- ARGV[3]  how many tasks of the lane may be outstanding
 -- ARGV[4]  the channel that wakes workers
+-- ARGV[5]  the trace that it is part of, or nothing
+-- ARGV[6]  now, in milliseconds
 --
 -- Returns 'added', 'known' or 'full'.
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
@@ -20,7 +22,7 @@ if redis.call('SCARD', KEYS[4]) >= tonumber(ARGV[3]) then
   return 'full'
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('HSET', KEYS[3], 'attempts', 0, 'max_attempts', 25, 'status', 'Pending')
+redis.call('HSET', KEYS[3], 'attempts', 0, 'max_attempts', 25, 'status', 'Pending', 'traceparent', ARGV[5], 'enqueued_at', ARGV[6])
 redis.call('SADD', KEYS[4], ARGV[1])
 redis.call('RPUSH', KEYS[2], ARGV[1])
 redis.call('PUBLISH', ARGV[4], '')

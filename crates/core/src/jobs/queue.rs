@@ -15,6 +15,7 @@ use super::storage::config;
 use super::{Job, JobError, NewJob};
 use crate::keys::MessageKeys;
 use crate::redis::{RedisConnection, RedisError};
+use crate::telemetry::spans::TraceParent;
 
 /// How often a job that failed is done again.
 pub const MAX_RETRIES: u32 = 5;
@@ -47,12 +48,16 @@ pub enum Enqueued {
 }
 
 /// What a try of a job is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Try {
     /// The job is to be done. So many tries failed before.
     Go {
         /// Which try this is, from 1.
         number: u32,
+        /// The trace that the job is part of.
+        trace: Option<TraceParent>,
+        /// How long ago it was put in the queue, in milliseconds.
+        wait_ms: i64,
     },
     /// It has ended its process too often; it is to be buried.
     CrashedTooOften,
@@ -122,7 +127,9 @@ impl JobQueue {
             .arg(&job.task_id)
             .arg(payload)
             .arg(lane_length(job.job.kind()))
-            .arg(self.keys.queue_wake());
+            .arg(self.keys.queue_wake())
+            .arg(TraceParent::current().as_ref().map_or("", TraceParent::as_str))
+            .arg(Utc::now().timestamp_millis());
         let answer: String = script.invoke_async(&mut self.redis.writes()).await.map_err(RedisError::from)?;
         Ok(match answer.as_str() {
             "added" => Enqueued::Added,
@@ -134,13 +141,18 @@ impl JobQueue {
     /// Counts a try of a job that is about to be done.
     pub async fn start(&self, task_id: &str) -> Result<Try, RedisError> {
         let mut script = self.scripts.start.key(self.keys.queue_tries());
-        script.key(self.keys.queue_dead()).arg(task_id);
-        let (begun, failed): (u32, u32) = script.invoke_async(&mut self.redis.writes()).await?;
+        script.key(self.keys.queue_dead()).key(self.about(task_id)).arg(task_id);
+        let (begun, failed, trace, enqueued_at): (u32, u32, String, String) =
+            script.invoke_async(&mut self.redis.writes()).await?;
         Ok(match begun {
             0 => Try::Dead,
             // Every earlier try that did not say how it ended has ended its process.
             begun if begun > failed + MAX_CRASHES => Try::CrashedTooOften,
-            number => Try::Go { number },
+            number => {
+                let now = Utc::now().timestamp_millis();
+                let wait_ms = enqueued_at.parse().map_or(0, |enqueued_at: i64| now - enqueued_at);
+                Try::Go { number, trace: TraceParent::parse(&trace), wait_ms }
+            }
         })
     }
 

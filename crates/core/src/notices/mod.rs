@@ -13,11 +13,13 @@ use redis::Script;
 use redis::streams::StreamRangeReply;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
+use tracing::Instrument;
 
 use crate::domain::money::{Currency, as_optional_json_number};
 use crate::domain::product::{ProductId, optional_amount_from_json};
-use crate::keys::{MessageKeys, PRICE_CHANGES_KEPT};
+use crate::keys::{MessageKeys, PRICE_CHANGES, PRICE_CHANGES_KEPT};
 use crate::redis::{RedisConnection, RedisError};
+use crate::telemetry::spans::{self, TraceParent};
 
 /// Changes in one entry of the stream, so that the bound on entries is a bound on memory.
 const CHANGES_PER_ENTRY: usize = 100;
@@ -31,6 +33,9 @@ pub struct PriceNotice {
     pub catalogue: String,
     /// At most a hundred.
     pub changes: Vec<ChangedPrice>,
+    /// The trace that this is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// A price entry that was replaced.
@@ -95,9 +100,16 @@ impl Notices {
 
     /// Tells every process that these prices were replaced; they are in Redis already.
     pub async fn announce(&self, changes: &[ChangedPrice]) -> Result<(), RedisError> {
+        let span = spans::send(PRICE_CHANGES, changes.len());
+        self.announce_within(changes).instrument(span).await
+    }
+
+    async fn announce_within(&self, changes: &[ChangedPrice]) -> Result<(), RedisError> {
+        let traceparent = TraceParent::current();
+        let traceparent = traceparent.as_ref().map(TraceParent::as_str);
         let mut pipeline = redis::pipe();
         for changes in changes.chunks(CHANGES_PER_ENTRY) {
-            let notice = NoticeToWrite { catalogue: &self.catalogue, changes };
+            let notice = NoticeToWrite { catalogue: &self.catalogue, changes, traceparent };
             // Nothing in it can fail to be written.
             let notice = serde_json::to_string(&notice).unwrap_or_default();
             let mut announce = self.announce.key(self.keys.price_changes_log());
@@ -195,6 +207,8 @@ pub struct ProductChange {
 struct NoticeToWrite<'a> {
     catalogue: &'a str,
     changes: &'a [ChangedPrice],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
 }
 
 impl Position {

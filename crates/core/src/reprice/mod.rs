@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use tracing::Instrument;
 
 use crate::cache::{Cached, Filled, Found, PriceCache, PutMode, ReadError, Tier};
 use crate::catalogue::{
@@ -35,6 +36,7 @@ use crate::notices::{ChangedPrice, ListPriceChange, Notices};
 use crate::policy_snapshot::{Policies, PolicySnapshotError};
 use crate::redis::RedisError;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::spans;
 use compute::compute;
 pub use market::{Applied, products_of};
 pub use products::PutSummary;
@@ -195,7 +197,7 @@ impl Repricer {
         if !changes.is_empty() {
             let notices = self.notices.clone();
             // A read does not wait for it, and goes on without Redis. What other processes hold has expired there too.
-            tokio::spawn(async move { notices.announce(&changes).await });
+            tokio::spawn(async move { notices.announce(&changes).await }.in_current_span());
         }
         Ok(served)
     }
@@ -211,7 +213,8 @@ impl Repricer {
         let products: Vec<(ProductId, Cached)> =
             served.into_iter().map(|served| (served.product_id, served.cached)).collect();
         let put = async |mode| {
-            self.cache.put_all(&products, mode).await?;
+            let span = spans::put_prices(products.len());
+            self.cache.put_all(&products, mode).instrument(span).await?;
             self.notices.announce(&changes).await
         };
         let Err(error) = put(mode).await else { return Ok(()) };
@@ -313,7 +316,7 @@ impl Repricer {
 async fn to_the_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, RepriceError>> + Send + 'static,
 ) -> Result<T, RepriceError> {
-    tokio::spawn(work).await.map_err(|_| RepriceError::Interrupted)?
+    tokio::spawn(work.in_current_span()).await.map_err(|_| RepriceError::Interrupted)?
 }
 
 fn read_error(error: &CatalogueError) -> ReadError {

@@ -1,40 +1,139 @@
-//! Telemetry: log lines and metrics.
+//! Telemetry: log lines, metrics and traces.
 //!
-//! Here: how a service starts logging ([`start_logging`]) and the inventory of all metrics ([`metrics`]). Never
-//! here: what is worth saying; each module logs at its own boundary, once.
+//! Here: how a service starts telling ([`start`]), the inventory of all metrics ([`metrics`]) and that of all spans
+//! ([`spans`]). Never here: what is worth saying; each module logs at its own boundary, once. OpenTelemetry is named
+//! here only.
 
 pub mod metrics;
+pub mod spans;
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use opentelemetry::InstrumentationScope;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use tracing::Metadata;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use crate::config::{LogConfig, LogFormat};
+use crate::config::{LogConfig, LogFormat, OtlpProtocol, TraceConfig};
 
-/// Starts logging to standard error, for the whole process. Further calls change nothing, so that several
-/// services can share a process.
-pub fn start_logging(config: &LogConfig) {
-    let filter = EnvFilter::builder().parse_lossy(&config.filter);
-    let registry = tracing_subscriber::registry().with(filter);
+/// How long one export of spans may take.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the last export may take when the process stops.
+const LAST_EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The exporter's own trouble: spans are dropped while the collector is away, every few seconds anew.
+const QUIET_TARGETS: [&str; 3] = ["opentelemetry=off", "opentelemetry_sdk=off", "opentelemetry-otlp=off"];
+
+/// Telemetry that was started; to be stopped at the end, or the last spans are lost.
+#[must_use]
+pub struct Telemetry {
+    traces: Option<SdkTracerProvider>,
+}
+
+/// Starts telling, for the whole process: log lines to standard error, spans to the collector. Further calls change
+/// nothing, so that several services can share a process. To be called inside the runtime.
+pub fn start(log: &LogConfig, trace: &TraceConfig, service: &'static str) -> Telemetry {
+    let (traces, problem) = match trace.endpoint.as_deref().map(|endpoint| provider(endpoint, trace, service))
+    {
+        Some(Ok(traces)) => (Some(traces), None),
+        Some(Err(problem)) => (None, Some(problem)),
+        None => (None, None),
+    };
+    let spans = traces.as_ref().map(|traces| {
+        let scope = InstrumentationScope::builder("pricing").with_schema_url(spans::SCHEMA_URL).build();
+        let layer = tracing_opentelemetry::layer()
+            .with_tracer(traces.tracer_with_scope(scope))
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false);
+        layer.with_filter(filter_fn(is_own_span)).boxed()
+    });
+    let started = tracing_subscriber::registry().with(spans).with(lines(log)).try_init();
+    if started.is_err() {
+        tracing::debug!("logging was started before");
+        return Telemetry { traces: None };
+    }
+    if let Some(problem) = problem {
+        tracing::warn!(%problem, "no traces are exported");
+    }
+    Telemetry { traces }
+}
+
+impl Telemetry {
+    /// Exports the last spans. With the collector away, they are lost after two seconds.
+    pub async fn stop(self) {
+        let Some(traces) = self.traces else { return };
+        let stopping = tokio::task::spawn_blocking(move || traces.shutdown_with_timeout(LAST_EXPORT_TIMEOUT));
+        let _ = tokio::time::timeout(LAST_EXPORT_TIMEOUT * 2, stopping).await;
+    }
+}
+
+/// Spans are queued in bounded memory and exported by a thread of their own: nothing waits for the collector.
+fn provider(
+    endpoint: &str,
+    trace: &TraceConfig,
+    service: &'static str,
+) -> Result<SdkTracerProvider, ExporterBuildError> {
+    let exporter = match trace.protocol {
+        OtlpProtocol::Grpc => SpanExporter::builder()
+            .with_tonic()
+            .with_endpoint(endpoint)
+            .with_timeout(EXPORT_TIMEOUT)
+            .build()?,
+        OtlpProtocol::Http => SpanExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
+            .with_timeout(EXPORT_TIMEOUT)
+            .build()?,
+    };
+    let resource = Resource::builder().with_service_name(service).build();
+    // Which traces begin is decided where they begin; what others have begun goes on as they decided.
+    let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_sampler(sampler)
+        .with_resource(resource)
+        .build())
+}
+
+fn is_own_span(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && metadata.target() == spans::TARGET
+}
+
+/// Log lines: JSON with the trace they belong to, or text for people, which would be hard to read with it.
+fn lines(config: &LogConfig) -> Box<dyn Layer<Traced> + Send + Sync> {
+    let mut filter = EnvFilter::builder().parse_lossy(&config.filter);
+    for quiet in QUIET_TARGETS.iter().filter_map(|quiet| quiet.parse().ok()) {
+        filter = filter.add_directive(quiet);
+    }
     let in_terminal = std::io::stderr().is_terminal();
     let as_text = match config.format {
         LogFormat::Auto => in_terminal,
         LogFormat::Json => false,
         LogFormat::Text => true,
     };
-    let started = if as_text {
+    if as_text {
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
             .with_target(false)
             .with_ansi(in_terminal);
-        registry.with(lines).try_init()
+        lines.with_filter(filter_fn(|metadata| !metadata.is_span())).with_filter(filter).boxed()
     } else {
-        let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
-        registry.with(lines).try_init()
-    };
-    if started.is_err() {
-        tracing::debug!("logging was started before");
+        let lines = tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .with_writer(std::io::stderr);
+        lines.with_filter(filter).boxed()
     }
 }
+
+/// What the log lines are layered on.
+type Traced = tracing_subscriber::layer::Layered<Option<Box<dyn Layer<Registry> + Send + Sync>>, Registry>;

@@ -46,4 +46,5 @@ mod stale_caches;
 mod stores_agree;
 mod support;
 mod tidy;
+mod traces;
 mod write_path;

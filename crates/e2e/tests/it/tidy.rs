@@ -78,6 +78,17 @@ const BANS: &[Ban] = &[
         why: "the domain does no input or output, so that a price depends on nothing but its arguments",
     },
     Ban {
+        found: Words(&[
+            "opentelemetry",
+            "opentelemetry_sdk::",
+            "opentelemetry_otlp::",
+            "tracing_opentelemetry::",
+        ]),
+        inside: "crates/",
+        except: &["crates/core/src/telemetry/", "crates/e2e/"],
+        why: "the inventory of spans is one file, and what traces are made with is nobody else's business",
+    },
+    Ban {
         found: Words(&["SystemTime", "Instant", "Utc::now", "rand"]),
         inside: "crates/core/src/domain/",
         except: &[],
