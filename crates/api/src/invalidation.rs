@@ -3,11 +3,14 @@
 //! Notices may be lost while the connection to Redis is away. When it is back, memory is emptied; until then entries
 //! are served no longer than `PRICING_L1_MAX_STALENESS` after they were last confirmed.
 
+use chrono::Utc;
+use pricing_core::cache::PriceCache;
 use pricing_core::keys::PRICE_CHANGES;
 use pricing_core::notices::Notices;
 use pricing_core::policy_snapshot::Policies;
 use pricing_core::redis::{Subscription, SubscriptionEvent};
 use pricing_core::reprice::Repricer;
+use pricing_core::telemetry::metrics::Metrics;
 use pricing_core::telemetry::spans::{self, TraceParent};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +22,7 @@ pub(crate) async fn hear(
     news: watch::Sender<u64>,
     shutdown: CancellationToken,
 ) {
-    let Repricer { cache, notices, policies, .. } = repricer;
+    let Repricer { cache, notices, policies, metrics, .. } = repricer;
     let price_changes = notices.keys().price_changes_channel();
     // Reading the policies asks the database; notices of prices do not wait for it.
     let (policy_news, policy_heard) = watch::channel(());
@@ -27,7 +30,7 @@ pub(crate) async fn hear(
     while let Some(event) = shutdown.run_until_cancelled(subscription.next()).await {
         match event {
             SubscriptionEvent::Message { channel, payload } if channel == price_changes => {
-                invalidate(&cache, &notices, &payload);
+                invalidate(&cache, &notices, &metrics, &payload);
                 news.send_modify(|number| *number += 1);
             }
             SubscriptionEvent::Message { .. } => policy_news.send_replace(()),
@@ -46,12 +49,17 @@ pub(crate) async fn hear(
     let _ = reading.await;
 }
 
-fn invalidate(cache: &pricing_core::cache::PriceCache, notices: &Notices, payload: &[u8]) {
+fn invalidate(cache: &PriceCache, notices: &Notices, metrics: &Metrics, payload: &[u8]) {
     let Some(notice) = notices.read(payload) else { return };
     let trace = notice.traceparent.as_deref().and_then(TraceParent::parse);
     let span = spans::process(PRICE_CHANGES, notice.changes.len(), trace.iter());
     let _within = span.entered();
     cache.invalidate(notice.changes.iter().map(|change| (&change.product_id, change.revision)));
+    // Clocks of two machines: one that is ahead by more than the event's age says nothing.
+    let age = notice.published_at.and_then(|published_at| (Utc::now() - published_at).to_std().ok());
+    if let Some(age) = age {
+        metrics.event_to_visible.record(age.as_secs_f64());
+    }
 }
 
 async fn read_policies(policies: Policies, mut heard: watch::Receiver<()>, shutdown: CancellationToken) {

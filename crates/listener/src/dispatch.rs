@@ -141,7 +141,8 @@ impl Dispatcher {
         let ids: Vec<String> = in_hand.iter().map(|entry| entry.id.clone()).collect();
         if !events.is_empty() {
             let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
-            let job = NewJob { task_id: task_id(&ids), job: Job::ApplyEvents { events } };
+            let published_at = in_hand.first().and_then(Entry::published_at);
+            let job = NewJob { task_id: task_id(&ids), job: Job::ApplyEvents { events, published_at } };
             let enqueued = self.enqueue(&job, &ids).instrument(spans::send(JOBS, 1)).await?;
             if enqueued == Enqueued::Added {
                 self.metrics.events_dispatched.increment(count);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use pricing_core::domain::market_event::MarketEvent;
 use pricing_core::domain::recalculation::RunState;
 use pricing_core::jobs::queue::{EnqueueError, Enqueued, JobQueue};
@@ -44,7 +44,9 @@ impl Recalculator {
     /// Does a job.
     pub async fn perform(&self, delivery: Delivery) -> Result<(), JobError> {
         match delivery {
-            Delivery::Do { job: Job::ApplyEvents { events }, .. } => self.apply_events(events).await,
+            Delivery::Do { job: Job::ApplyEvents { events, published_at }, .. } => {
+                self.apply_events(events, published_at).await
+            }
             Delivery::Do { job: Job::Range(range), .. } => self.recalculate_range(range).await,
             Delivery::Do { job: Job::Run { task_id }, .. } => self.coordinate(&task_id).await,
             Delivery::GivenUp { job: Job::Range(range), reason } => self.fail_run(&range, &reason).await,
@@ -55,10 +57,14 @@ impl Recalculator {
         }
     }
 
-    async fn apply_events(&self, events: Vec<MarketEvent>) -> Result<(), JobError> {
+    async fn apply_events(
+        &self,
+        events: Vec<MarketEvent>,
+        published_at: Option<DateTime<Utc>>,
+    ) -> Result<(), JobError> {
         for events in in_transactions(events) {
             let count = events.len();
-            let applied = match self.repricer.apply_events(events).await {
+            let applied = match self.repricer.apply_events(events, published_at).await {
                 Ok(applied) => applied,
                 Err(error) => return Err(self.judge(error).await),
             };
@@ -109,7 +115,11 @@ impl Recalculator {
                 tracing::info!(run_number, "a range was left out: a newer run has begun");
                 Ok(())
             }
-            Ok(RangeDone::Done { .. } | RangeDone::Repeated) => Ok(()),
+            Ok(RangeDone::Done { products, .. }) => {
+                self.repricer.metrics.run_products.increment(products);
+                Ok(())
+            }
+            Ok(RangeDone::Repeated) => Ok(()),
             Err(error) => Err(self.judge(error).await),
         }
     }

@@ -10,7 +10,7 @@
 //! by whoever [keeps time](crate::schedule): a run that nobody coordinates at two looks in a row gets a coordinator.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use pricing_core::catalogue::{CatalogueError, StoredRun};
@@ -171,6 +171,7 @@ impl Recalculator {
             Ok(total) => total,
             Err(error) => return Err(self.judge_catalogue(error).await),
         };
+        let begun = Instant::now();
         match catalogue.begin_run(&run.task_id, run_number, policy_version, total, Utc::now()).await {
             Ok(true) => {}
             Ok(false) => {
@@ -182,7 +183,7 @@ impl Recalculator {
         let range =
             Range { task_id: run.task_id.clone(), run_number, policy_version, product_ids: Vec::new() };
         let ranges = self.hand_out(&run.scope, &range, lost).await?;
-        self.wait_for(&range, ranges, lost).await
+        self.wait_for(&range, ranges, begun, lost).await
     }
 
     /// Whether the run would move prices too far, by the policy's own circuit breaker, and so is held.
@@ -257,7 +258,13 @@ impl Recalculator {
         }
     }
 
-    async fn wait_for(&self, range: &Range, ranges: u64, lost: &CancellationToken) -> Result<(), JobError> {
+    async fn wait_for(
+        &self,
+        range: &Range,
+        ranges: u64,
+        begun: Instant,
+        lost: &CancellationToken,
+    ) -> Result<(), JobError> {
         let (catalogue, run_number) = (&self.repricer.catalogue, range.run_number);
         for look in 1_u32.. {
             let finished = match catalogue.finished_ranges(run_number).await {
@@ -274,6 +281,7 @@ impl Recalculator {
         }
         match catalogue.finish_run(&range.task_id, run_number, RunState::Done, None, Utc::now()).await {
             Ok(_) => {
+                self.repricer.metrics.run_duration.record(begun.elapsed().as_secs_f64());
                 tracing::info!(task_id = range.task_id, run_number, "a recalculation is done");
                 Ok(())
             }

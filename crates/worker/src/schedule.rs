@@ -81,6 +81,8 @@ impl Recalculator {
                 forgotten_at = Some(Instant::now());
             }
             if looked_at.elapsed() > SEARCH_INTERVAL {
+                let held = self.repricer.catalogue.count_held_runs().await?;
+                self.repricer.metrics.held_runs.set(u32::try_from(held).unwrap_or(u32::MAX));
                 self.find_abandoned_run(&mut suspected).await?;
                 looked_at = Instant::now();
             }

@@ -139,6 +139,11 @@ impl Catalogue {
         on_store!(self, store => store.reject_run(task_id, reason, now).await)
     }
 
+    /// How many requests are held.
+    pub async fn count_held_runs(&self) -> Result<u64, CatalogueError> {
+        on_store!(self, store => store.count_held_runs().await)
+    }
+
     /// The held requests, the latest first.
     pub async fn held_runs(&self, limit: u32) -> Result<Vec<StoredRun>, CatalogueError> {
         on_store!(self, store => store.held_runs(limit).await)

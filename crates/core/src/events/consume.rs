@@ -43,6 +43,14 @@ pub struct Entry {
     pub trace: Option<TraceParent>,
 }
 
+impl Entry {
+    /// When it was published: Redis' clock is in its identifier.
+    pub fn published_at(&self) -> Option<DateTime<Utc>> {
+        let (time_ms, _) = self.id.split_once('-')?;
+        DateTime::from_timestamp_millis(time_ms.parse().ok()?)
+    }
+}
+
 /// Why the stream could not be consumed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumeError {

@@ -11,6 +11,7 @@
 pub mod queue;
 pub mod storage;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -30,6 +31,9 @@ pub enum Job {
         /// The events, as they were published.
         #[serde(serialize_with = "write_events", deserialize_with = "read_events")]
         events: Vec<MarketEvent>,
+        /// When the first of them was published.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        published_at: Option<DateTime<Utc>>,
     },
     /// Coordinate the recalculations that were requested, one after another.
     Run {
@@ -136,7 +140,12 @@ mod tests {
             policy_version: 3,
             product_ids: vec![ProductId::parse("P-1").unwrap()],
         };
-        for job in [Job::ApplyEvents { events }, Job::Run { task_id: "t".to_owned() }, Job::Range(range)] {
+        let published_at = Some(chrono::DateTime::UNIX_EPOCH);
+        for job in [
+            Job::ApplyEvents { events, published_at },
+            Job::Run { task_id: "t".to_owned() },
+            Job::Range(range),
+        ] {
             assert_eq!(Job::decode(&job.encode().unwrap()), Ok(job));
         }
     }

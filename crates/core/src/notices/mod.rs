@@ -36,6 +36,9 @@ pub struct PriceNotice {
     /// The trace that this is part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// When the event that led to it was published, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_at: Option<DateTime<Utc>>,
 }
 
 /// A price entry that was replaced.
@@ -99,17 +102,25 @@ impl Notices {
     }
 
     /// Tells every process that these prices were replaced; they are in Redis already.
-    pub async fn announce(&self, changes: &[ChangedPrice]) -> Result<(), RedisError> {
+    pub async fn announce(
+        &self,
+        changes: &[ChangedPrice],
+        published_at: Option<DateTime<Utc>>,
+    ) -> Result<(), RedisError> {
         let span = spans::send(PRICE_CHANGES, changes.len());
-        self.announce_within(changes).instrument(span).await
+        self.announce_within(changes, published_at).instrument(span).await
     }
 
-    async fn announce_within(&self, changes: &[ChangedPrice]) -> Result<(), RedisError> {
+    async fn announce_within(
+        &self,
+        changes: &[ChangedPrice],
+        published_at: Option<DateTime<Utc>>,
+    ) -> Result<(), RedisError> {
         let traceparent = TraceParent::current();
         let traceparent = traceparent.as_ref().map(TraceParent::as_str);
         let mut pipeline = redis::pipe();
         for changes in changes.chunks(CHANGES_PER_ENTRY) {
-            let notice = NoticeToWrite { catalogue: &self.catalogue, changes, traceparent };
+            let notice = NoticeToWrite { catalogue: &self.catalogue, changes, traceparent, published_at };
             // Nothing in it can fail to be written.
             let notice = serde_json::to_string(&notice).unwrap_or_default();
             let mut announce = self.announce.key(self.keys.price_changes_log());
@@ -209,6 +220,8 @@ struct NoticeToWrite<'a> {
     changes: &'a [ChangedPrice],
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published_at: Option<DateTime<Utc>>,
 }
 
 impl Position {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
 use super::{RepriceError, Repricer, Served, to_the_end};
 use crate::cache::PutMode;
@@ -34,12 +34,20 @@ impl Repricer {
     ///
     /// The events may name at most [`WRITE_BATCH`](super::WRITE_BATCH) products. Goes on to the end even if the
     /// caller gives up waiting.
-    pub async fn apply_events(&self, events: Vec<MarketEvent>) -> Result<Applied, RepriceError> {
+    pub async fn apply_events(
+        &self,
+        events: Vec<MarketEvent>,
+        published_at: Option<DateTime<Utc>>,
+    ) -> Result<Applied, RepriceError> {
         let repricer = self.clone();
-        to_the_end(async move { repricer.apply_and_serve(&events).await }).await
+        to_the_end(async move { repricer.apply_and_serve(&events, published_at).await }).await
     }
 
-    async fn apply_and_serve(&self, events: &[MarketEvent]) -> Result<Applied, RepriceError> {
+    async fn apply_and_serve(
+        &self,
+        events: &[MarketEvent],
+        published_at: Option<DateTime<Utc>>,
+    ) -> Result<Applied, RepriceError> {
         let mut transaction = self.catalogue.begin().await?;
         let new = record(&mut transaction, events).await?;
         let requested_runs = request_runs(&mut transaction, events).await?;
@@ -61,7 +69,7 @@ impl Repricer {
         transaction.commit().await?;
         self.add_earlier_changes(&mut served).await?;
         let changed = served.iter().filter(|served| served.is_written && served.change.is_some()).count();
-        self.serve(served, PutMode::Insert).await?;
+        self.serve_since(served, PutMode::Insert, published_at).await?;
         if events.iter().any(acts_on_quotes) {
             self.notices.announce_policy().await?;
         }

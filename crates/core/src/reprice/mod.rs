@@ -197,7 +197,7 @@ impl Repricer {
         if !changes.is_empty() {
             let notices = self.notices.clone();
             // A read does not wait for it, and goes on without Redis. What other processes hold has expired there too.
-            tokio::spawn(async move { notices.announce(&changes).await }.in_current_span());
+            tokio::spawn(async move { notices.announce(&changes, None).await }.in_current_span());
         }
         Ok(served)
     }
@@ -206,6 +206,16 @@ impl Repricer {
     /// tried again until it does or until what Redis holds instead has expired; the error says that the caller was not
     /// waiting for it.
     async fn serve(&self, served: Vec<Served>, mode: PutMode) -> Result<(), RepriceError> {
+        self.serve_since(served, mode, None).await
+    }
+
+    /// [`serve`](Self::serve), because of events that were published then.
+    async fn serve_since(
+        &self,
+        served: Vec<Served>,
+        mode: PutMode,
+        published_at: Option<DateTime<Utc>>,
+    ) -> Result<(), RepriceError> {
         if served.is_empty() {
             return Ok(());
         }
@@ -215,7 +225,7 @@ impl Repricer {
         let put = async |mode| {
             let span = spans::put_prices(products.len());
             self.cache.put_all(&products, mode).instrument(span).await?;
-            self.notices.announce(&changes).await
+            self.notices.announce(&changes, published_at).await
         };
         let Err(error) = put(mode).await else { return Ok(()) };
         let (cache, notices) = (self.cache.clone(), self.notices.clone());
@@ -224,7 +234,7 @@ impl Repricer {
             while tokio::time::Instant::now() < given_up_at {
                 tokio::time::sleep(SERVE_RETRY_PAUSE).await;
                 if cache.put_all(&products, PutMode::Insert).await.is_ok()
-                    && notices.announce(&changes).await.is_ok()
+                    && notices.announce(&changes, published_at).await.is_ok()
                 {
                     return;
                 }

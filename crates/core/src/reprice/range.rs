@@ -13,6 +13,8 @@ use crate::jobs::Range;
 pub enum RangeDone {
     /// Its prices are made and served.
     Done {
+        /// Products that were priced.
+        products: u64,
         /// List prices that are other ones now.
         changed: u64,
     },
@@ -49,12 +51,9 @@ impl Repricer {
         let cause = format!("recalculation {}", range.task_id);
         let served = self.price_in(&mut transaction, &range.product_ids, |_| true, |_| cause.clone()).await?;
         let changed = count(&served, |served| served.is_written && served.change.is_some());
-        let outcome = RangeOutcome {
-            worker,
-            products: count(&served, |_| true),
-            changed,
-            frozen: count(&served, |served| served.is_frozen),
-        };
+        let products = count(&served, |_| true);
+        let outcome =
+            RangeOutcome { worker, products, changed, frozen: count(&served, |served| served.is_frozen) };
         let range_start = range.product_ids.first().map_or("", ProductId::as_str);
         let is_first = transaction.finish_range(range.run_number, range_start, &outcome, Utc::now()).await?;
         transaction.commit().await?;
@@ -65,7 +64,7 @@ impl Repricer {
         }
         let written = served.into_iter().filter(|served| served.is_written).collect();
         self.serve(written, PutMode::Insert).await?;
-        Ok(RangeDone::Done { changed })
+        Ok(RangeDone::Done { products, changed })
     }
 
     /// Prices what time alone has made invalid, oldest first; how many products. Fewer than

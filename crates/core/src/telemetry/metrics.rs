@@ -1,4 +1,4 @@
-//! The inventory of metrics: every name, unit and label of the engine, and the handles to record them.
+//! The handles with which metrics are recorded; [`inventory`](super::inventory) says what each is.
 //!
 //! Each service builds one [`Metrics`], on a registry of its own, and hands it down. Handles are looked up when
 //! the service starts; recording one is an atomic addition. Names carry base units and no product identifiers.
@@ -10,6 +10,13 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, Recorder, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use super::inventory::{
+    BUILD_INFO, DEAD_JOBS, EVENT_LOG_LAG, EVENT_TO_VISIBLE, EVENTS_APPLIED, EVENTS_BURIED, EVENTS_DISPATCHED,
+    EVENTS_PUBLISHED, FAILED_OFFER_RULES, FILL_DURATION, GUARDRAIL_HITS, HELD_RUNS, HTTP_REQUEST_DURATION,
+    IMPORTED_ROWS, INVENTORY, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, Kind, L1_ENTRIES, L1_FLUSHES,
+    L1_INVALIDATIONS, L2_ERRORS, Metric, PRICE_CHANGE_STREAMS, PRICE_READS, PRICES_COMPUTED, QUEUE_DEPTH,
+    RUN_DURATION, RUN_PRODUCTS,
+};
 use crate::domain::guardrail::GuardrailName;
 
 /// Upper bounds of the latency histograms, in seconds: from a price out of memory to a slow import.
@@ -18,29 +25,8 @@ const LATENCY_BUCKETS_SECONDS: &[f64] = &[
     1.0, 2.5, 10.0,
 ];
 
-const HTTP_REQUEST_DURATION: &str = "http_request_duration_seconds";
-const PRICE_READS: &str = "pricing_price_reads_total";
-const FILL_DURATION: &str = "pricing_fill_duration_seconds";
-const L1_ENTRIES: &str = "pricing_l1_entries";
-const L1_INVALIDATIONS: &str = "pricing_l1_invalidations_total";
-const L1_FLUSHES: &str = "pricing_l1_flushes_total";
-const PRICE_CHANGE_STREAMS: &str = "pricing_price_change_streams";
-const L2_ERRORS: &str = "pricing_l2_errors_total";
-const PRICES_COMPUTED: &str = "pricing_prices_computed_total";
-const GUARDRAIL_HITS: &str = "pricing_guardrail_hits_total";
-const FAILED_OFFER_RULES: &str = "pricing_failed_offer_rules_total";
-const IMPORTED_ROWS: &str = "pricing_imported_rows_total";
-const EVENTS_PUBLISHED: &str = "pricing_events_published_total";
-const EVENTS_DISPATCHED: &str = "pricing_events_dispatched_total";
-const EVENTS_BURIED: &str = "pricing_events_buried_total";
-const EVENT_LOG_LAG: &str = "pricing_event_log_lag";
-const EVENTS_APPLIED: &str = "pricing_events_applied_total";
-const JOBS_ENQUEUED: &str = "pricing_jobs_enqueued_total";
-const JOB_DURATION: &str = "pricing_job_duration_seconds";
-const JOBS_BURIED: &str = "pricing_jobs_buried_total";
-const QUEUE_DEPTH: &str = "pricing_queue_depth";
-const DEAD_JOBS: &str = "pricing_dead_jobs";
-const BUILD_INFO: &str = "pricing_build_info";
+/// Upper bounds for recalculations, in seconds: from a category to millions of products.
+const RUN_BUCKETS_SECONDS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0];
 
 /// All metrics of one service.
 #[derive(Clone)]
@@ -101,6 +87,15 @@ pub struct Metrics {
     pub queue_depth: Gauge,
     /// Jobs that were given up and are kept.
     pub dead_jobs: Gauge,
+    /// From the publication of an event to the end of the old price in this process.
+    pub event_to_visible: Histogram,
+    /// How long recalculations took.
+    pub run_duration: Histogram,
+    /// Products priced by recalculations.
+    pub run_products: Counter,
+    /// Recalculations that the circuit breaker holds.
+    pub held_runs: Gauge,
+    process: metrics_process::Collector,
 }
 
 impl Metrics {
@@ -108,7 +103,10 @@ impl Metrics {
     pub fn new(service: &'static str) -> Self {
         let builder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), LATENCY_BUCKETS_SECONDS);
-        // The buckets above are a constant, neither empty nor unordered.
+        let builder = builder.and_then(|builder| {
+            builder.set_buckets_for_metric(Matcher::Full(RUN_DURATION.to_owned()), RUN_BUCKETS_SECONDS)
+        });
+        // The buckets above are constants, neither empty nor unordered.
         let builder = builder.unwrap_or_default();
         let recorder = Arc::new(builder.build_recorder());
         let read = |from: &'static str| counter(&recorder, PRICE_READS, Some(("from", from)));
@@ -146,6 +144,11 @@ impl Metrics {
             jobs_buried: counter(&recorder, JOBS_BURIED, None),
             queue_depth: gauge(&recorder, QUEUE_DEPTH),
             dead_jobs: gauge(&recorder, DEAD_JOBS),
+            event_to_visible: histogram(&recorder, EVENT_TO_VISIBLE, Vec::new()),
+            run_duration: histogram(&recorder, RUN_DURATION, Vec::new()),
+            run_products: counter(&recorder, RUN_PRODUCTS, None),
+            held_runs: gauge(&recorder, HELD_RUNS),
+            process: metrics_process::Collector::default(),
             requests: Arc::default(),
             recorder,
         };
@@ -188,6 +191,7 @@ impl Metrics {
 
     /// Everything recorded so far, in the Prometheus text format.
     pub fn render(&self) -> String {
+        metrics::with_local_recorder(&*self.recorder, || self.process.collect());
         let handle = self.handle();
         handle.run_upkeep();
         handle.render()
@@ -216,50 +220,15 @@ impl Metrics {
     }
 
     fn describe(&self) {
-        let seconds = Some(Unit::Seconds);
-        let describe_histogram = |name: &'static str, unit, text: &'static str| {
-            self.recorder.describe_histogram(name.into(), unit, text.into());
-        };
-        describe_histogram(HTTP_REQUEST_DURATION, seconds, "Time to answer a request, by route and status.");
-        describe_histogram(FILL_DURATION, seconds, "Time to read a price from the catalogue.");
-        describe_histogram(JOB_DURATION, seconds, "Time of one try of a job, by kind and outcome.");
-        let counters = [
-            (EVENTS_PUBLISHED, "Market events that were taken in."),
-            (
-                EVENTS_DISPATCHED,
-                "Market events that were handed over to workers; after a crash some of them more than once.",
-            ),
-            (EVENTS_BURIED, "Messages that are no market events."),
-            (EVENTS_APPLIED, "Market events, by what became of them; products that are unknown, one each."),
-            (JOBS_ENQUEUED, "Jobs that were put in the queue."),
-            (JOBS_BURIED, "Jobs that were given up."),
-            (PRICE_READS, "Prices read, by where they were found."),
-            (L1_INVALIDATIONS, "Prices that went out of memory because another process has a newer one."),
-            (L1_FLUSHES, "Times that memory was emptied, as notices may have been missed."),
-            (L2_ERRORS, "Redis commands for prices that failed; the read went on without Redis."),
-            (PRICES_COMPUTED, "List prices computed, by outcome."),
-            (GUARDRAIL_HITS, "List prices that a guardrail stopped, by guardrail."),
-            (FAILED_OFFER_RULES, "Offer rules that failed in a quote and were passed over."),
-            (IMPORTED_ROWS, "Rows of product imports, by result."),
-        ];
-        for (name, text) in counters {
-            self.recorder.describe_counter(name.into(), None, text.into());
+        for Metric { name, kind, text, .. } in INVENTORY {
+            let (name, text) = ((*name).into(), (*text).into());
+            match kind {
+                Kind::Counter => self.recorder.describe_counter(name, None, text),
+                Kind::Gauge => self.recorder.describe_gauge(name, None, text),
+                Kind::Histogram => self.recorder.describe_histogram(name, Some(Unit::Seconds), text),
+            }
         }
-        let gauges = [
-            (L1_ENTRIES, "Prices held in this process."),
-            (PRICE_CHANGE_STREAMS, "Clients that follow price changes."),
-            (EVENT_LOG_LAG, "Market events that wait in the stream."),
-            (QUEUE_DEPTH, "Jobs that wait or are being done."),
-            (DEAD_JOBS, "Jobs that were given up and are kept."),
-        ];
-        for (name, text) in gauges {
-            self.recorder.describe_gauge(name.into(), None, text.into());
-        }
-        self.recorder.describe_gauge(
-            BUILD_INFO.into(),
-            None,
-            "The version that is running; always 1.".into(),
-        );
+        metrics::with_local_recorder(&*self.recorder, || self.process.describe());
     }
 }
 

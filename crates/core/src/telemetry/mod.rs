@@ -1,9 +1,11 @@
 //! Telemetry: log lines, metrics and traces.
 //!
-//! Here: how a service starts telling ([`start`]), the inventory of all metrics ([`metrics`]) and that of all spans
+//! Here: how a service starts telling ([`start`]), the metrics ([`metrics`], of which
+//! [`inventory`] is the list) and that of all spans
 //! ([`spans`]). Never here: what is worth saying; each module logs at its own boundary, once. OpenTelemetry is named
 //! here only.
 
+pub mod inventory;
 pub mod metrics;
 pub mod spans;
 

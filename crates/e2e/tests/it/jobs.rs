@@ -99,7 +99,7 @@ fn queue(redis_url: &str) -> Result<JobQueue> {
 }
 
 fn job(task_id: &str) -> NewJob {
-    NewJob { task_id: task_id.to_owned(), job: Job::ApplyEvents { events: Vec::new() } }
+    NewJob { task_id: task_id.to_owned(), job: Job::ApplyEvents { events: Vec::new(), published_at: None } }
 }
 
 async fn until_empty(queue: &JobQueue) -> Result<()> {

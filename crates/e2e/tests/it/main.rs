@@ -35,6 +35,7 @@ mod harness;
 mod jobs;
 mod leases;
 mod market_events;
+mod metrics;
 mod notices;
 mod policies;
 mod policy_drafts;

@@ -111,7 +111,7 @@ impl Messages {
         let mut ids = BTreeSet::new();
         for job in jobs {
             let payload = self.queue.payload(&job).await?.context("a job without a payload")?;
-            let Job::ApplyEvents { events } = Job::decode(&payload)? else { continue };
+            let Job::ApplyEvents { events, .. } = Job::decode(&payload)? else { continue };
             for event in events {
                 ensure!(ids.insert(event.id.id.clone()), "{} is in the queue twice", event.id.id);
             }

@@ -63,6 +63,7 @@ const APPROVE: &str = "
     UPDATE recalculation_runs SET state = 'requested', approved_by = $2, reason = NULL
     WHERE task_id = $1 AND state = 'held'";
 const HELD_RUNS: &str = concat!(runs!(), "WHERE state = 'held' ORDER BY requested_at DESC LIMIT $1");
+const COUNT_HELD: &str = "SELECT count(*) FROM recalculation_runs WHERE state = 'held'";
 const COUNT_REQUESTED: &str = "
     SELECT count(*) FROM recalculation_runs WHERE state IN ('requested', 'held')";
 
@@ -193,6 +194,11 @@ impl PostgresCatalogue {
         let approve = query(APPROVE).bind(task_id).bind(approved_by);
         let mut session = self.session().await?;
         changes_any(&mut session, approve).await
+    }
+
+    pub(in super::super) async fn count_held_runs(&self) -> Result<u64, CatalogueError> {
+        let mut session = self.session().await?;
+        count(session.run(|connection| query_scalar(COUNT_HELD).fetch_one(connection)).await?)
     }
 
     pub(in super::super) async fn held_runs(&self, limit: u32) -> Result<Vec<StoredRun>, CatalogueError> {

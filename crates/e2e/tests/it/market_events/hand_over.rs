@@ -97,7 +97,8 @@ async fn an_entry_that_is_no_event_is_buried_once_though_its_listener_stops_whil
     let fleet = messages.listeners();
     for number in 0..WINDOW {
         let events = vec![checked(&event(&format!("filling-{number}")))?];
-        let job = NewJob { task_id: number.to_string(), job: Job::ApplyEvents { events } };
+        let job =
+            NewJob { task_id: number.to_string(), job: Job::ApplyEvents { events, published_at: None } };
         assert_eq!(messages.queue.enqueue(&job).await?, Enqueued::Added);
     }
     messages.publish(["held-0".to_owned()]).await?;

@@ -1,0 +1,288 @@
+//! The inventory of metrics: every name, label and unit, and who has it. `docs/metrics.md` is made of it.
+
+use Kind::{Counter, Gauge, Histogram};
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts values by their size, in seconds.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Its name, with the base unit last.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Its labels, and what values they have; all are bounded.
+    pub labels: &'static str,
+    /// Which services have it.
+    pub services: &'static str,
+    /// What it says.
+    pub text: &'static str,
+}
+
+/// Every metric of the engine.
+pub const INVENTORY: &[Metric] = &[
+    Metric {
+        name: HTTP_REQUEST_DURATION,
+        kind: Histogram,
+        labels: "`route` (a pattern of the API), `status`",
+        services: "api",
+        text: "Time to answer a request, by route and status.",
+    },
+    Metric {
+        name: PRICE_READS,
+        kind: Counter,
+        labels: "`from`: `l1`, `l2`, `catalogue`, `unknown`",
+        services: "api",
+        text: "Prices read, by where they were found.",
+    },
+    Metric {
+        name: FILL_DURATION,
+        kind: Histogram,
+        labels: "",
+        services: "api",
+        text: "Time to read a price from the catalogue.",
+    },
+    Metric {
+        name: L1_ENTRIES,
+        kind: Gauge,
+        labels: "",
+        services: "api",
+        text: "Prices held in this process.",
+    },
+    Metric {
+        name: L1_INVALIDATIONS,
+        kind: Counter,
+        labels: "",
+        services: "api",
+        text: "Prices that went out of memory because another process has a newer one.",
+    },
+    Metric {
+        name: L1_FLUSHES,
+        kind: Counter,
+        labels: "",
+        services: "api",
+        text: "Times that memory was emptied, as notices may have been missed.",
+    },
+    Metric {
+        name: L2_ERRORS,
+        kind: Counter,
+        labels: "",
+        services: "api, worker",
+        text: "Redis commands for prices that failed; the read went on without Redis.",
+    },
+    Metric {
+        name: PRICE_CHANGE_STREAMS,
+        kind: Gauge,
+        labels: "",
+        services: "api",
+        text: "Clients that follow price changes.",
+    },
+    Metric {
+        name: EVENT_TO_VISIBLE,
+        kind: Histogram,
+        labels: "",
+        services: "api",
+        text: "From the publication of a market event to the end of the old price in this process, by the earliest event of each notice.",
+    },
+    Metric {
+        name: PRICES_COMPUTED,
+        kind: Counter,
+        labels: "`outcome`: `priced`, `frozen`",
+        services: "api, worker",
+        text: "List prices computed, by outcome.",
+    },
+    Metric {
+        name: GUARDRAIL_HITS,
+        kind: Counter,
+        labels: "`guardrail`: its name in policies",
+        services: "api, worker",
+        text: "List prices that a guardrail stopped, by guardrail.",
+    },
+    Metric {
+        name: FAILED_OFFER_RULES,
+        kind: Counter,
+        labels: "",
+        services: "api",
+        text: "Offer rules that failed in a quote and were passed over.",
+    },
+    Metric {
+        name: IMPORTED_ROWS,
+        kind: Counter,
+        labels: "`result`: `taken`, `refused`",
+        services: "api",
+        text: "Rows of product imports, by result.",
+    },
+    Metric {
+        name: EVENTS_PUBLISHED,
+        kind: Counter,
+        labels: "",
+        services: "api, listener",
+        text: "Market events that were taken in.",
+    },
+    Metric {
+        name: EVENTS_DISPATCHED,
+        kind: Counter,
+        labels: "",
+        services: "listener",
+        text: "Market events that were handed over to workers; after a crash some of them more than once.",
+    },
+    Metric {
+        name: EVENTS_BURIED,
+        kind: Counter,
+        labels: "",
+        services: "listener",
+        text: "Messages that are no market events.",
+    },
+    Metric {
+        name: EVENT_LOG_LAG,
+        kind: Gauge,
+        labels: "",
+        services: "listener",
+        text: "Market events that wait in the stream.",
+    },
+    Metric {
+        name: EVENTS_APPLIED,
+        kind: Counter,
+        labels: "`outcome`: `applied`, `repeated`, `unknown_product`",
+        services: "worker",
+        text: "Market events, by what became of them; products that are unknown, one each.",
+    },
+    Metric {
+        name: JOBS_ENQUEUED,
+        kind: Counter,
+        labels: "",
+        services: "listener, worker",
+        text: "Jobs that were put in the queue.",
+    },
+    Metric {
+        name: JOB_DURATION,
+        kind: Histogram,
+        labels: "`kind`: `apply_events`, `run`, `range`; `outcome`: `done`, `failed`, `aborted`, `handed_back`",
+        services: "worker",
+        text: "Time of one try of a job, by kind and outcome; `failed` ones are tried again.",
+    },
+    Metric {
+        name: JOBS_BURIED,
+        kind: Counter,
+        labels: "",
+        services: "worker",
+        text: "Jobs that were given up.",
+    },
+    Metric {
+        name: QUEUE_DEPTH,
+        kind: Gauge,
+        labels: "",
+        services: "worker",
+        text: "Jobs that wait or are being done.",
+    },
+    Metric {
+        name: DEAD_JOBS,
+        kind: Gauge,
+        labels: "",
+        services: "worker",
+        text: "Jobs that were given up and are kept.",
+    },
+    Metric {
+        name: RUN_DURATION,
+        kind: Histogram,
+        labels: "",
+        services: "worker",
+        text: "Time of a recalculation, from its beginning to its end, by the worker that coordinated it.",
+    },
+    Metric {
+        name: RUN_PRODUCTS,
+        kind: Counter,
+        labels: "",
+        services: "worker",
+        text: "Products priced by recalculations.",
+    },
+    Metric {
+        name: HELD_RUNS,
+        kind: Gauge,
+        labels: "",
+        services: "worker",
+        text: "Recalculations that the circuit breaker holds.",
+    },
+    Metric {
+        name: BUILD_INFO,
+        kind: Gauge,
+        labels: "`service`, `version`",
+        services: "all",
+        text: "The version that is running; always 1.",
+    },
+];
+
+pub(super) const HTTP_REQUEST_DURATION: &str = "http_request_duration_seconds";
+pub(super) const PRICE_READS: &str = "pricing_price_reads_total";
+pub(super) const FILL_DURATION: &str = "pricing_fill_duration_seconds";
+pub(super) const L1_ENTRIES: &str = "pricing_l1_entries";
+pub(super) const L1_INVALIDATIONS: &str = "pricing_l1_invalidations_total";
+pub(super) const L1_FLUSHES: &str = "pricing_l1_flushes_total";
+pub(super) const L2_ERRORS: &str = "pricing_l2_errors_total";
+pub(super) const PRICE_CHANGE_STREAMS: &str = "pricing_price_change_streams";
+pub(super) const EVENT_TO_VISIBLE: &str = "pricing_event_to_visible_duration_seconds";
+pub(super) const PRICES_COMPUTED: &str = "pricing_prices_computed_total";
+pub(super) const GUARDRAIL_HITS: &str = "pricing_guardrail_hits_total";
+pub(super) const FAILED_OFFER_RULES: &str = "pricing_failed_offer_rules_total";
+pub(super) const IMPORTED_ROWS: &str = "pricing_imported_rows_total";
+pub(super) const EVENTS_PUBLISHED: &str = "pricing_events_published_total";
+pub(super) const EVENTS_DISPATCHED: &str = "pricing_events_dispatched_total";
+pub(super) const EVENTS_BURIED: &str = "pricing_events_buried_total";
+pub(super) const EVENT_LOG_LAG: &str = "pricing_event_log_lag";
+pub(super) const EVENTS_APPLIED: &str = "pricing_events_applied_total";
+pub(super) const JOBS_ENQUEUED: &str = "pricing_jobs_enqueued_total";
+pub(super) const JOB_DURATION: &str = "pricing_job_duration_seconds";
+pub(super) const JOBS_BURIED: &str = "pricing_jobs_buried_total";
+pub(super) const QUEUE_DEPTH: &str = "pricing_queue_depth";
+pub(super) const DEAD_JOBS: &str = "pricing_dead_jobs";
+pub(super) const RUN_DURATION: &str = "pricing_run_duration_seconds";
+pub(super) const RUN_PRODUCTS: &str = "pricing_run_products_total";
+pub(super) const HELD_RUNS: &str = "pricing_held_runs";
+pub(super) const BUILD_INFO: &str = "pricing_build_info";
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+
+    fn rendered() -> String {
+        let mut text = "# Metrics\n\nEvery service serves `/metrics` in the Prometheus text format. This page is made of [the inventory](../crates/core/src/telemetry/inventory.rs) by a test. Besides these, each service has the usual figures of its process (`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds` and so on).\n\n| metric | kind | services | labels | what it says |\n|---|---|---|---|---|\n".to_owned();
+        for metric in INVENTORY {
+            let kind = format!("{:?}", metric.kind).to_lowercase();
+            let Metric { name, services, labels, text: says, .. } = metric;
+            writeln!(text, "| `{name}` | {kind} | {services} | {labels} | {says} |").unwrap();
+        }
+        text
+    }
+
+    #[test]
+    fn the_document_is_the_inventory() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(path, rendered()).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(written, rendered(), "write it anew: BLESS=1 cargo test -p pricing-core inventory");
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for (index, metric) in INVENTORY.iter().enumerate() {
+            let name = metric.name;
+            assert_eq!(name.ends_with("_total"), metric.kind == Counter, "{name}");
+            assert_eq!(name.ends_with("_seconds"), metric.kind == Histogram, "{name}");
+            assert!(name.starts_with("pricing_") || name.starts_with("http_"), "{name}");
+            assert!(INVENTORY.iter().skip(index + 1).all(|other| other.name != name), "{name} stands twice");
+        }
+    }
+}

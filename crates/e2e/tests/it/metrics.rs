@@ -1,0 +1,123 @@
+//! What the services count, against a workload that is known.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use chrono::Utc;
+use pricing_e2e::eventually;
+use serde_json::json;
+
+use crate::fleet::{Fleet, Member, Service};
+use crate::support::{Stores, new_policy};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const POLICY: &str = "
+name: following
+market:
+  - { name: match, when: competitor.min != null, match: { reference: competitor.min } }
+guardrails: { max_step: 10% }
+";
+
+/// The value of one series, written as it is rendered.
+async fn value(member: &Member, series: &str) -> Result<f64> {
+    let text = member.client.get("/metrics").await?.text;
+    let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+    let value =
+        line.and_then(|line| line.rsplit(' ').next()).with_context(|| format!("no {series} in {text}"))?;
+    Ok(value.parse()?)
+}
+
+async fn check(member: &Member, expected: &[(&str, f64)]) -> Result<()> {
+    for (series, expected) in expected {
+        let found = value(member, series).await?;
+        ensure!(found == *expected, "{series} is {found}, expected {expected}");
+    }
+    Ok(())
+}
+
+const OF_THE_API: &[(&str, f64)] = &[
+    ("pricing_price_reads_total{from=\"catalogue\"}", 10.0),
+    ("pricing_price_reads_total{from=\"l1\"}", 100.0),
+    ("pricing_price_reads_total{from=\"l2\"}", 0.0),
+    ("pricing_price_reads_total{from=\"unknown\"}", 3.0),
+    ("pricing_fill_duration_seconds_count", 13.0),
+    ("pricing_imported_rows_total{result=\"taken\"}", 10.0),
+    ("pricing_imported_rows_total{result=\"refused\"}", 1.0),
+    ("pricing_events_published_total", 6.0),
+    ("pricing_l1_invalidations_total", 5.0),
+    ("http_request_duration_seconds_count{route=\"/api/v1/price\",status=\"200\"}", 110.0),
+    ("http_request_duration_seconds_count{route=\"/api/v1/price\",status=\"404\"}", 3.0),
+    ("http_request_duration_seconds_count{route=\"/api/v1/publish-market-event\",status=\"200\"}", 5.0),
+];
+const OF_THE_LISTENER: &[(&str, f64)] =
+    &[("pricing_events_dispatched_total", 6.0), ("pricing_events_buried_total", 0.0)];
+const OF_THE_WORKER: &[(&str, f64)] = &[
+    ("pricing_guardrail_hits_total{guardrail=\"max_step\"}", 5.0),
+    ("pricing_guardrail_hits_total{guardrail=\"floor_price\"}", 0.0),
+    ("pricing_prices_computed_total{outcome=\"priced\"}", 5.0),
+    ("pricing_prices_computed_total{outcome=\"frozen\"}", 0.0),
+    ("pricing_jobs_buried_total", 0.0),
+    ("pricing_held_runs", 0.0),
+];
+
+/// Ten products; of prices ten that are in no cache, then a hundred that are in memory, and three that do not exist.
+async fn import_and_read(api: &Member) -> Result<()> {
+    let rows: String = (0..10).map(|number| format!("P-{number},USD,100,1\n")).collect();
+    let csv = format!("product_id,currency,base_price,floor_price\n{rows}bad row\n");
+    let request = api.client.request(reqwest::Method::POST, "/api/v1/products/import");
+    let reply = api.client.send(request.header("content-type", "text/csv").body(csv)).await?;
+    ensure!(reply.body["created"] == 10 && reply.body["failed"] == 1, "{}", reply.text);
+    for number in 0..110 {
+        let reply = api.client.price(&format!("P-{}", number % 10), "NY", number % 2 == 0).await?;
+        ensure!(reply.status == 200, "{}", reply.text);
+    }
+    for _ in 0..3 {
+        ensure!(api.client.price("P-none", "NY", false).await?.status == 404);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_known_workload_is_counted_exactly() -> Result<()> {
+    let stores = Stores::start().await?;
+    stores.catalogue().await?.publish_policy(&new_policy(POLICY), None, Utc::now()).await?;
+    let fleet =
+        Fleet::new(&stores.redis.url(), &stores.database_url()).with("PRICING_L1_MAX_STALENESS", "1h");
+    let api = fleet.start(Service::Api).await?;
+    let (listener, worker) = (fleet.start(Service::Listener).await?, fleet.start(Service::Worker).await?);
+
+    import_and_read(&api).await?;
+    for number in 0..5 {
+        let event = json!({
+            "specversion": "1.0", "id": number.to_string(), "source": "/test",
+            "type": "pricing.competitor_price.v1",
+            "data": {"product_id": format!("P-{number}"), "competitor": "acme", "price": 50},
+        });
+        let reply = api.client.post("/api/v1/publish-market-event", &event).await?;
+        ensure!(reply.status == 200, "{}", reply.text);
+        let applied = f64::from(number + 1);
+        eventually("it is applied", PATIENCE, async || {
+            check(&worker, &[("pricing_events_applied_total{outcome=\"applied\"}", applied)]).await?;
+            check(&api, &[("pricing_event_to_visible_duration_seconds_count", applied)]).await
+        })
+        .await?;
+    }
+    let asked = api.client.post("/api/v1/recalculations", &json!({"category": "none"})).await?;
+    let task_id = asked.body["task_id"].as_str().context("no task_id")?;
+    eventually("it is done", PATIENCE, async || {
+        let run = api.client.get(&format!("/api/v1/recalculations/{task_id}")).await?;
+        ensure!(run.body["state"] == "done", "{}", run.text);
+        check(&worker, &[("pricing_run_duration_seconds_count", 1.0), ("pricing_queue_depth", 0.0)]).await
+    })
+    .await?;
+
+    check(&api, OF_THE_API).await?;
+    check(&listener, OF_THE_LISTENER).await?;
+    check(&worker, OF_THE_WORKER).await?;
+    for member in [&api, &listener, &worker] {
+        ensure!(value(member, "process_resident_memory_bytes").await? > 1_000_000.0);
+        let text = member.client.get("/metrics").await?.text;
+        ensure!(text.contains("# HELP pricing_build_info "), "{text}");
+    }
+    Ok(())
+}
