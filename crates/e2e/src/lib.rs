@@ -7,6 +7,7 @@
 //! | [`ServiceProcess`] | one of the workspace's own programs, as a process |
 //! | [`ChaosProxy`] | a network between two of them that can be cut, stalled and slowed |
 //! | [`OtlpCollector`] | where the services export their traces to |
+//! | [`PrometheusServer`], [`promtool`] | what watches the services in production |
 //! | [`HttpClient`] | JSON requests, and the price request |
 //! | [`eventually()`] | waiting for a condition, so that no test sleeps |
 //! | [`free_port`] | a port for a service that is started as a process |
@@ -30,6 +31,7 @@ mod postgres_cluster;
 mod postgres_server;
 mod process;
 mod programs;
+mod prometheus_server;
 mod redis_server;
 mod scratch_directory;
 mod tied_command;
@@ -41,4 +43,5 @@ pub use otlp_collector::{OtlpCollector, ReceivedSpan};
 pub use ports::free_port;
 pub use postgres_server::PostgresServer;
 pub use process::ServiceProcess;
+pub use prometheus_server::{PrometheusServer, promtool};
 pub use redis_server::RedisServer;

@@ -81,6 +81,11 @@ impl Fleet {
 }
 
 impl Member {
+    /// Where it listens, as Prometheus writes it.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.process.kill()

@@ -30,6 +30,7 @@ mod catalogue;
 mod catalogue_changes;
 mod chaos;
 mod command_line;
+mod dashboards;
 mod fleet;
 mod harness;
 mod jobs;
