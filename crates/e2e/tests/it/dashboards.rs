@@ -49,7 +49,7 @@ async fn work(api: &Member, round: u32) -> Result<()> {
         "data": {"product_id": format!("P-{}", round % 10), "competitor": "acme", "price": 50 + round % 40},
     });
     ensure!(api.client.post("/api/v1/publish-market-event", &event).await?.status == 200);
-    if round % 5 == 0 {
+    if round.is_multiple_of(5) {
         api.client.post("/api/v1/recalculations", &json!({})).await?;
     }
     Ok(())
