@@ -1,6 +1,6 @@
 //! What happens around every request; the order is the document.
 //!
-//! From the outside in: the measurement (so that it sees every answer), the trace, the panic catcher, the time limit.
+//! From the outside in: the measurement and the trace (so that they see every answer), the panic catcher, the time limit.
 
 use std::any::Any;
 use std::time::{Duration, Instant};
@@ -10,45 +10,48 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_core::telemetry::spans::{self, TRACEPARENT, TraceParent};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::error::ApiError;
 
 /// How long an answer may take. Imports have no limit: they stream.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Measures the request under its route's pattern.
-pub(crate) async fn measure(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+/// Measures the request under its route's pattern, and traces it if it is to be.
+pub(crate) async fn observe(
+    State((metrics, price_ratio)): State<(Metrics, f64)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
-    let path = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
-    let route = path.as_ref().map_or("unmatched", |path| crate::router::route_name(path.as_str()));
+    let path = request.extensions().get::<MatchedPath>();
+    let route = path.map_or("unmatched", |path| crate::router::route_name(path.as_str()));
+    let response = match span_of(&request, route, price_ratio) {
+        Some(span) => {
+            let response = next.run(request).instrument(span.clone()).await;
+            spans::record_answer(&span, response.status().as_u16());
+            response
+        }
+        None => next.run(request).await,
+    };
     metrics.record_request(route, response.status().as_u16(), started.elapsed());
     response
 }
 
-/// Begins the request's span, or goes on with the caller's trace. Of prices only a part is traced, as a span costs more
-/// than a price; of what only machines ask for, nothing.
-pub(crate) async fn trace(State(price_ratio): State<f64>, request: Request, next: Next) -> Response {
-    let path = request.extensions().get::<MatchedPath>().cloned();
-    let Some(route) = path.as_ref().map(|path| crate::router::route_name(path.as_str())) else {
-        return next.run(request).await;
-    };
+/// The request's span, which goes on with the caller's trace if there is one. Of prices only a part is traced, as a span
+/// costs more than a price; of what only machines ask for, nothing.
+fn span_of(request: &Request, route: &str, price_ratio: f64) -> Option<Span> {
+    if !route.starts_with("/api/") {
+        return None;
+    }
     let parent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
     let parent = parent.and_then(TraceParent::parse);
     let is_traced = match (route, &parent) {
-        (route, _) if !route.starts_with("/api/") => false,
         ("/api/v1/price" | "/api/v1/prices", Some(parent)) => parent.is_sampled(),
         ("/api/v1/price" | "/api/v1/prices", None) => price_ratio > 0.0 && fastrand::f64() < price_ratio,
         _ => true,
     };
-    if !is_traced {
-        return next.run(request).await;
-    }
-    let span = spans::request(request.method().as_str(), route, request.uri().path(), parent.as_ref());
-    let response = next.run(request).instrument(span.clone()).await;
-    spans::record_answer(&span, response.status().as_u16());
-    response
+    is_traced.then(|| spans::request(request.method().as_str(), route, request.uri().path(), parent.as_ref()))
 }
 
 /// Gives up on a request that takes too long.

@@ -14,7 +14,7 @@ use crate::routes::{
 /// The API as OpenAPI 3.1.
 #[derive(OpenApi)]
 #[openapi(
-    modifiers(&OptionalBody),
+    modifiers(&OptionalBody, &OperationNames),
     info(
         title = "Pricing engine",
         description = "What a product costs this shopper now: exact to the minor unit, with the reason. Errors are application/problem+json with stable types."
@@ -75,6 +75,34 @@ impl Modify for OptionalBody {
     }
 }
 
+/// Each operation is named after its method and path: clients are generated from these names, which have to differ, and
+/// those of the handlers do not.
+struct OperationNames;
+
+impl Modify for OperationNames {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for (path, item) in &mut document.paths.paths {
+            let operations = [
+                ("get", &mut item.get),
+                ("put", &mut item.put),
+                ("post", &mut item.post),
+                ("delete", &mut item.delete),
+            ];
+            for (method, operation) in operations {
+                if let Some(operation) = operation {
+                    operation.operation_id = Some(operation_name(method, path));
+                }
+            }
+        }
+    }
+}
+
+/// `post_recalculations_task_id_approve` of `POST /api/v1/recalculations/{task_id}/approve`.
+fn operation_name(method: &str, path: &str) -> String {
+    let words = path.trim_start_matches("/api/v1").split(|c: char| !c.is_ascii_alphanumeric());
+    std::iter::once(method).chain(words.filter(|word| !word.is_empty())).collect::<Vec<_>>().join("_")
+}
+
 /// The document.
 pub(crate) async fn document() -> impl IntoResponse {
     Json(ApiDocument::openapi())
@@ -88,6 +116,16 @@ pub(crate) fn swagger_ui() -> SwaggerUi {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_operations_have_one_name() {
+        let text = ApiDocument::openapi().to_json().unwrap();
+        let names: Vec<&str> =
+            text.split(r#""operationId":""#).skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        let different: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+        assert_eq!((names.len(), names.len() > 20), (different.len(), true), "{names:?}");
+        assert!(different.contains("post_recalculations_task_id_approve"), "{names:?}");
+    }
 
     #[test]
     fn the_document_changes_only_on_purpose() {

@@ -68,14 +68,13 @@ pub(crate) fn router(state: AppState) -> Router {
     for (path, handlers) in streaming_routes() {
         router = router.route(path, handlers);
     }
-    let metrics = state.metrics.clone();
+    let observed = (state.metrics.clone(), state.traced_price_ratio);
     router
         .merge(openapi::swagger_ui())
         .fallback(async || ApiError::RouteNotFound.into_response())
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed.into_response())
         .layer(CatchPanicLayer::custom(middleware::answer_panic))
-        .layer(from_fn_with_state(state.traced_price_ratio, middleware::trace))
-        .layer(from_fn_with_state(metrics, middleware::measure))
+        .layer(from_fn_with_state(observed, middleware::observe))
         .with_state(state)
 }
 

@@ -3,6 +3,9 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{ContentArrangement, Table};
+
 use crate::client::ClientError;
 
 /// The work failed, or some rows of it.
@@ -32,6 +35,20 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         Some(ClientError::Unreachable { .. }) => ExitCode::from(UNREACHABLE),
         _ => ExitCode::from(FAILED),
     }
+}
+
+/// The width of tables where there is no terminal to ask.
+const DEFAULT_WIDTH: u16 = 120;
+
+/// A table with these headings, as wide as the terminal.
+pub(crate) fn table<const N: usize>(headings: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    if !table.is_tty() {
+        table.set_width(DEFAULT_WIDTH);
+    }
+    table.set_header(headings);
+    table
 }
 
 /// A colour that carries meaning.

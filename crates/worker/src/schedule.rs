@@ -55,13 +55,17 @@ impl Recalculator {
         }
     }
 
-    /// Cleans up the queue's records until told to stop.
+    /// Cleans up the queue's records, and measures what waits, until told to stop.
     pub async fn keep_queue_clean(self) {
         while self.pause(CLEANING_INTERVAL).await.is_ok() {
             // Redis being away is said where jobs are fetched.
             while matches!(self.queue.clean().await, Ok(forgotten) if forgotten > 0) {}
             if let Ok(depth) = self.queue.depth().await {
                 self.repricer.metrics.queue_depth.set(u32::try_from(depth).unwrap_or(u32::MAX));
+            }
+            // By every worker: the one that keeps time may be another one tomorrow.
+            if let Ok(held) = self.repricer.catalogue.count_held_runs().await {
+                self.repricer.metrics.held_runs.set(u32::try_from(held).unwrap_or(u32::MAX));
             }
             if let Ok(dead) = self.queue.count_dead().await {
                 self.repricer.metrics.dead_jobs.set(u32::try_from(dead).unwrap_or(u32::MAX));
@@ -81,8 +85,6 @@ impl Recalculator {
                 forgotten_at = Some(Instant::now());
             }
             if looked_at.elapsed() > SEARCH_INTERVAL {
-                let held = self.repricer.catalogue.count_held_runs().await?;
-                self.repricer.metrics.held_runs.set(u32::try_from(held).unwrap_or(u32::MAX));
                 self.find_abandoned_run(&mut suspected).await?;
                 looked_at = Instant::now();
             }

@@ -112,14 +112,17 @@ pub(crate) async fn history(
     let not_found = || ApiError::ProductNotFound { product_id: shorten(&product_id) };
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
     let catalogue = &state.repricer.catalogue;
-    let considered = catalogue.price_changes(&id, MAX_CONSIDERED);
-    let page = catalogue.price_changes_before(&id, before.unwrap_or(i64::MAX), limit + 1);
-    let (considered, mut page) = tokio::try_join!(considered, page)?;
-    if considered.is_empty() {
+    let latest = catalogue.price_changes(&id, MAX_CONSIDERED).await?;
+    if latest.is_empty() {
         return Err(not_found());
     }
-    let applied = applied_prices(&considered);
+    let applied = applied_prices(&latest);
     let kept = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut page = match before {
+        // The first page is among those.
+        None => latest,
+        Some(before) => catalogue.price_changes_before(&id, before, limit + 1).await?,
+    };
     let has_more = page.len() > kept;
     page.truncate(kept);
     Ok(Json(HistoryAnswer {

@@ -5,16 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use comfy_table::{Cell, CellAlignment};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::client::{ApiAddress, Client};
 use crate::output;
-
-/// The table's width where there is no terminal to ask.
-const DEFAULT_WIDTH: u16 = 120;
 
 /// Whose history.
 #[derive(Debug, Args)]
@@ -68,12 +64,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 }
 
 fn render(history: &History) -> String {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    if !table.is_tty() {
-        table.set_width(DEFAULT_WIDTH);
-    }
-    table.set_header(["changed at", "from", "to", "", "policy", "revision", "because of"]);
+    let mut table = output::table(["changed at", "from", "to", "", "policy", "revision", "because of"]);
     for change in &history.changes {
         let amount = |amount: &Option<Box<RawValue>>| {
             let text = amount.as_ref().map_or("-", |amount| amount.get());

@@ -4,15 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{ContentArrangement, Table};
 use serde::Deserialize;
 
 use crate::client::{ApiAddress, Client};
 use crate::output;
-
-/// The table's width where there is no terminal to ask.
-const DEFAULT_WIDTH: u16 = 120;
 
 /// What to do with jobs.
 #[derive(Debug, Args)]
@@ -98,12 +93,7 @@ fn render(jobs: &Jobs) -> String {
     if jobs.jobs.is_empty() {
         return summary;
     }
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    if !table.is_tty() {
-        table.set_width(DEFAULT_WIDTH);
-    }
-    table.set_header(["job", "kind", "tries", "given up at", "why"]);
+    let mut table = output::table(["job", "kind", "tries", "given up at", "why"]);
     for job in &jobs.jobs {
         table.add_row([&job.task_id, &job.kind, &job.tries.to_string(), &job.died_at, &job.reason]);
     }

@@ -6,16 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{ContentArrangement, Table};
 use reqwest::RequestBuilder;
 use serde::Deserialize;
 
 use crate::client::{ApiAddress, Client};
 use crate::output;
-
-/// The table's width where there is no terminal to ask.
-const DEFAULT_WIDTH: u16 = 120;
 
 /// What to do with policies.
 #[derive(Debug, Args)]
@@ -228,12 +223,7 @@ fn located(file: &Path, problem: &PolicyProblem) -> String {
 }
 
 fn render(policies: &Policies) -> String {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    if !table.is_tty() {
-        table.set_width(DEFAULT_WIDTH);
-    }
-    table.set_header(["version", "name", "published at", "by", "note"]);
+    let mut table = output::table(["version", "name", "published at", "by", "note"]);
     for policy in &policies.policies {
         let mark = if policy.version == policies.current_version { " in use" } else { "" };
         let version = format!("{}{mark}", policy.version);

@@ -29,7 +29,7 @@ pub struct Guardrails {
 }
 
 /// So many changes in one direction, all of them because of competitors, within such a time: then somebody follows us
-/// as we follow them, and the price stays for the rest of that time.
+/// as we follow them, and the price goes no further that way for the rest of that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompetitorLoop {
     /// How many changes.
@@ -158,15 +158,15 @@ impl Default for Guardrails {
 }
 
 impl Guardrails {
-    /// The guardrails for the product of these facts, whose price would become `proposed`.
+    /// The guardrails for the product of these facts. They do not depend on where its price would go, so a lower
+    /// price before them is never a higher one after them.
     pub fn of_product(
         &self,
         facts: &Facts<'_>,
-        proposed: Decimal,
         follows_competitors: bool,
         now: DateTime<Utc>,
     ) -> ProductGuardrails {
-        let moves = facts.previous.map(|previous| self.moves(&previous, proposed, follows_competitors, now));
+        let moves = facts.previous.map(|previous| self.moves(&previous, follows_competitors, now));
         ProductGuardrails { moves: moves.unwrap_or_default(), bounds: self.bounds(facts) }
     }
 
@@ -200,6 +200,11 @@ impl Guardrails {
         }
     }
 
+    /// Whether the streak is as long as one that chases its own tail.
+    fn is_loop(&self, streak: &Streak) -> bool {
+        streak.moves.unsigned_abs() >= self.competitor_loop.moves
+    }
+
     fn is_going_on(&self, streak: &Streak, direction: i32, now: DateTime<Utc>) -> bool {
         let end = streak.since.checked_add_signed(self.competitor_loop.within);
         streak.moves.signum() == direction && end.is_some_and(|end| now < end)
@@ -208,37 +213,40 @@ impl Guardrails {
     fn moves(
         &self,
         previous: &Previous,
-        proposed: Decimal,
         follows_competitors: bool,
         now: DateTime<Utc>,
     ) -> Vec<AppliedGuardrail> {
         let price = previous.list_price;
         let pause = self.min_time_between_changes;
-        let hold = |name, until| {
-            let limits = Limits { lowest: Some(price), highest: Some(price) };
-            AppliedGuardrail { name, limits, until: Some(until) }
-        };
-        let direction = if proposed > price { 1 } else { -1 };
-        let chased = previous.streak.filter(|streak| {
-            follows_competitors
-                && streak.moves.unsigned_abs() >= self.competitor_loop.moves
-                && self.is_going_on(streak, direction, now)
+        let chased = previous.streak.filter(|streak| follows_competitors && self.is_loop(streak));
+        let chased = chased.and_then(|streak| {
+            let until = streak.since.checked_add_signed(self.competitor_loop.within)?;
+            // Only the direction of the chase is barred: whichever way this price would go, the limits are the same,
+            // so a cheaper competitor cannot lift one of them.
+            let limits = match streak.moves {
+                ..0 => Limits { lowest: Some(price), highest: None },
+                0.. => Limits { lowest: None, highest: Some(price) },
+            };
+            (now < until).then_some((GuardrailName::CompetitorLoop, limits, until))
         });
-        let chased = chased.and_then(|streak| streak.since.checked_add_signed(self.competitor_loop.within));
-        let paused = pause.zip(previous.changed_at);
-        let paused = paused.and_then(|(pause, changed_at)| changed_at.checked_add_signed(pause));
+        let paused = pause.zip(previous.changed_at).and_then(|(pause, changed_at)| {
+            let until = changed_at.checked_add_signed(pause)?;
+            let limits = Limits { lowest: Some(price), highest: Some(price) };
+            (now < until).then_some((GuardrailName::MinTimeBetweenChanges, limits, until))
+        });
+        let holds = [chased, paused].map(|hold| {
+            let (name, limits, until) = hold?;
+            Some(AppliedGuardrail { name, limits, until: Some(until) })
+        });
         let next_step = pause.and_then(|pause| now.checked_add_signed(pause));
         let step = self.max_step.and_then(|most| within(GuardrailName::MaxStep, price, most, next_step));
-        let daily = self.max_daily_move;
-        let daily = daily.and_then(|most| {
-            within(GuardrailName::MaxDailyMove, previous.opening_price, most, next_day(now))
+        let daily = self.max_daily_move.and_then(|most| {
+            let mut daily = within(GuardrailName::MaxDailyMove, previous.opening_price, most, next_day(now))?;
+            // A price that a floor or a ceiling has moved further today may stay: a limit on moves forces none.
+            daily.limits.lowest = daily.limits.lowest.map(|lowest| lowest.min(price));
+            daily.limits.highest = daily.limits.highest.map(|highest| highest.max(price));
+            Some(daily)
         });
-        let holds = [
-            chased.map(|until| hold(GuardrailName::CompetitorLoop, until)),
-            paused
-                .filter(|until| now < *until)
-                .map(|until| hold(GuardrailName::MinTimeBetweenChanges, until)),
-        ];
         holds.into_iter().chain([step, daily]).flatten().collect()
     }
 

@@ -86,14 +86,38 @@ pub enum AmountError {
     TooLarge(String),
 }
 
+/// [`AMOUNT_LIMIT`] in units of each decimal place, from none on. An amount has less than 10^29 units.
+const LIMITS: [i128; 17] = {
+    const fn units(scale: u32) -> i128 {
+        10_i128.pow(12 + scale)
+    }
+    [
+        units(0),
+        units(1),
+        units(2),
+        units(3),
+        units(4),
+        units(5),
+        units(6),
+        units(7),
+        units(8),
+        units(9),
+        units(10),
+        units(11),
+        units(12),
+        units(13),
+        units(14),
+        units(15),
+        units(16),
+    ]
+};
+
 /// Whether an amount is not negative and below [`AMOUNT_LIMIT`]; quicker than comparing the two, which are seldom of the
 /// same scale.
 #[inline]
 pub fn is_below_limit(amount: Decimal) -> bool {
-    const LIMIT_DIGITS: u32 = 12;
-    // The limit in units of the amount's last place. All digits of an amount are less than 10^29, so this is never
-    // more than an integer holds, and with many places never reached.
-    let limit = 10_i128.pow(LIMIT_DIGITS + amount.scale().min(17));
+    // With more decimal places, all the digits there are do not reach the limit.
+    let limit = LIMITS.get(amount.scale() as usize).copied().unwrap_or(i128::MAX);
     (0..limit).contains(&amount.mantissa())
 }
 

@@ -123,7 +123,7 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
     let outcome = if applied.price.is_some() { Outcome::Priced } else { Outcome::Frozen };
     let by_rules = applied.price.unwrap_or_else(|| facts.price_in_effect());
     let follows = applied.follows_competitors;
-    let guardrails = policy.guardrails.of_product(facts, by_rules, follows, now);
+    let guardrails = policy.guardrails.of_product(facts, follows, now);
     let mut amount = by_rules;
     let mut released_at = None;
     if outcome == Outcome::Priced {

@@ -1,8 +1,9 @@
 //! From facts to served prices: the one place where prices are made and written.
 //!
 //! Here: the [`Repricer`], with a file for each reason to price: a read that finds nothing (this file), products that
-//! people put ([`products`]), the market ([`market`]), a recalculation or the clock ([`range`]), a question ([`simulate`]). Never here: what a
-//! price is ([`domain::price`](crate::domain::price)) and when to make one (the routes, the worker).
+//! people put ([`products`]), the market ([`market`]), a recalculation or the clock ([`range`]), a question
+//! ([`simulate`]). Never here: what a price is ([`domain::price`](crate::domain::price)) and when to make one (the
+//! routes, the worker).
 //!
 //! Each function works on a batch in one transaction: lock the products, compute, write prices and history,
 //! commit; then put the entries into the caches, where their revision keeps older ones out. A crash between the
