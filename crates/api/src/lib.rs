@@ -31,6 +31,7 @@ use pricing_core::reprice::Repricer;
 use pricing_core::telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use config::ApiConfig;
@@ -67,12 +68,12 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), ApiRunError> {
     let metrics = Metrics::new(SERVICE);
-    let redis = RedisConnection::open(&config.shared.redis_url)?;
+    let redis = RedisConnection::open(&config.shared.redis_url)?.measured_by(&metrics);
     let settings = CatalogueSettings {
         max_connections: config.shared.database_connections,
         ..CatalogueSettings::default()
     };
-    let catalogue = Catalogue::open(&config.shared.database_url, settings).await?;
+    let catalogue = Catalogue::open(&config.shared.database_url, settings).await?.measured_by(&metrics);
     let policies = Policies::load(catalogue.clone()).await?;
     let identity = catalogue.identity().await?;
     let keys = Keys::new(&config.shared.key_prefix, &identity);
@@ -92,7 +93,10 @@ pub async fn run(
     let channels = vec![message_keys.price_changes_channel(), message_keys.policy_changes_channel()];
     let subscription = Subscription::open(&config.shared.redis_url, channels)?;
     let (news, heard) = watch::channel(0);
-    let hearing = tokio::spawn(invalidation::hear(subscription, repricer.clone(), news, shutdown.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(policies.keep_fresh(shutdown.clone()));
+    tasks.spawn(invalidation::hear(subscription, repricer.clone(), news, shutdown.clone()));
+    tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
     let followers = Followers::new(heard, shutdown.clone());
     let simulations = routes::simulation::Simulations::new();
     let state = AppState {
@@ -106,7 +110,6 @@ pub async fn run(
         traced_price_ratio: config.shared.trace.price_ratio,
     };
 
-    let polling = tokio::spawn(policies.keep_fresh(shutdown.clone()));
     tracing::info!(address = %listener.local_addr()?, "the API is listening");
     let serving = axum::serve(listener, router::router(state))
         .with_graceful_shutdown(shutdown.clone().cancelled_owned());
@@ -118,7 +121,7 @@ pub async fn run(
         served = serving.into_future() => served?,
         () = drained => tracing::warn!("requests were still under way at the end of the drain"),
     }
-    let _ = tokio::join!(polling, hearing);
+    tasks.join_all().await;
     catalogue.close().await;
     tracing::info!("the API has stopped");
     Ok(())

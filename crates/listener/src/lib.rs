@@ -49,7 +49,7 @@ pub async fn run(
 ) -> Result<(), ListenerRunError> {
     let metrics = Metrics::new(SERVICE);
     let url = &config.shared.redis_url;
-    let redis = RedisConnection::open(url)?;
+    let redis = RedisConnection::open(url)?.measured_by(&metrics);
     let keys = MessageKeys::new(&config.shared.key_prefix);
     // New at each start: what a former process of this listener left behind is taken over from it as from any other.
     let name = format!("listener-{}-{}", std::process::id(), Uuid::now_v7().simple());
@@ -73,6 +73,7 @@ pub async fn run(
     tracing::info!(address = %listener.local_addr()?, "the listener is running");
 
     let mut tasks = JoinSet::new();
+    tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
     tasks.spawn(dispatcher.run());
     tasks.spawn(bridge.run(shutdown.clone()));
     health::serve(listener, health::router(health, metrics), shutdown).await?;

@@ -64,18 +64,19 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), WorkerRunError> {
     let metrics = Metrics::new(SERVICE);
-    let redis = RedisConnection::open(&config.shared.redis_url)?;
+    let redis = RedisConnection::open(&config.shared.redis_url)?.measured_by(&metrics);
     let settings = CatalogueSettings {
         max_connections: config.shared.database_connections,
         ..CatalogueSettings::default()
     };
-    let catalogue = Catalogue::open(&config.shared.database_url, settings).await?;
+    let catalogue = Catalogue::open(&config.shared.database_url, settings).await?.measured_by(&metrics);
     let recalculator = recalculator(&config, &redis, &catalogue, &metrics, &shutdown).await?;
     let runner = job_runner(&config, &recalculator);
     let health = Health { service: SERVICE, redis, catalogue: Some(catalogue.clone()) };
     tracing::info!(address = %listener.local_addr()?, "the worker is running");
 
     let mut tasks = JoinSet::new();
+    tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
     tasks.spawn(recalculator.repricer.policies.clone().keep_fresh(shutdown.clone()));
     tasks.spawn(recalculator.clone().keep_time());
     tasks.spawn(recalculator.keep_queue_clean());

@@ -172,8 +172,12 @@ impl Recalculator {
             Err(error) => return Err(self.judge_catalogue(error).await),
         };
         let begun = Instant::now();
-        match catalogue.begin_run(&run.task_id, run_number, policy_version, total, Utc::now()).await {
-            Ok(true) => {}
+        let now = Utc::now();
+        match catalogue.begin_run(&run.task_id, run_number, policy_version, total, now).await {
+            Ok(true) => {
+                let waited = (now - run.requested_at).to_std().unwrap_or_default();
+                self.repricer.metrics.run_wait_duration.record(waited);
+            }
             Ok(false) => {
                 return Err(JobError::Retry { reason: "another coordinator has begun a run".to_owned() });
             }

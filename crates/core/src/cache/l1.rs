@@ -7,7 +7,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use metrics::Counter;
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
+use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 
 use super::{Cached, PutMode};
 use crate::domain::product::ProductId;
@@ -17,13 +19,25 @@ const ANNOUNCED_KEPT: usize = 65_536;
 
 /// Prices in memory, the least useful evicted when it is full.
 pub(super) struct L1 {
-    entries: Cache<ProductId, Held>,
+    entries: Cache<ProductId, Held, UnitWeighter, DefaultHashBuilder, CountEvictions>,
     /// The latest revisions that other processes have told of.
     announced: Cache<ProductId, i64>,
     /// Grows with every flush.
     epoch: AtomicU64,
     /// Other processes change prices too; after this long an entry is looked up again.
     max_staleness: Duration,
+}
+
+/// Counts what goes out because the cache is full, and nothing else.
+#[derive(Clone)]
+struct CountEvictions(Counter);
+
+impl Lifecycle<ProductId, Held> for CountEvictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _: ProductId, _: Held) {
+        self.0.increment(1);
+    }
 }
 
 #[derive(Clone)]
@@ -34,9 +48,13 @@ struct Held {
 
 impl L1 {
     /// Room for this many products.
-    pub(super) fn new(capacity: usize, max_staleness: Duration) -> Self {
+    pub(super) fn new(capacity: usize, max_staleness: Duration, evictions: Counter) -> Self {
+        let weight_capacity = u64::try_from(capacity).unwrap_or(u64::MAX);
+        let lifecycle = CountEvictions(evictions);
+        let entries =
+            Cache::with(capacity, weight_capacity, UnitWeighter, DefaultHashBuilder::default(), lifecycle);
         let announced = Cache::new(ANNOUNCED_KEPT);
-        Self { entries: Cache::new(capacity), announced, epoch: AtomicU64::new(0), max_staleness }
+        Self { entries, announced, epoch: AtomicU64::new(0), max_staleness }
     }
 
     pub(super) fn get(&self, product_id: &str) -> Option<Cached> {
@@ -116,6 +134,8 @@ impl L1 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn gone(revision: i64) -> Cached {
@@ -124,7 +144,7 @@ mod tests {
 
     #[test]
     fn an_older_revision_never_replaces_a_newer_one() {
-        let l1 = L1::new(10, Duration::from_secs(60));
+        let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         for (revision, expected) in [(5, 5), (3, 5), (5, 5), (6, 6), (1, 6)] {
             l1.put(&id, gone(revision), PutMode::Insert);
@@ -134,8 +154,30 @@ mod tests {
     }
 
     #[test]
+    fn only_what_had_to_make_room_is_counted() {
+        let counted = Arc::new(AtomicU64::new(0));
+        let l1 = L1::new(100, Duration::from_secs(60), Counter::from_arc(Arc::clone(&counted)));
+        let ids: Vec<ProductId> =
+            (0..100).map(|number| ProductId::parse(&format!("P-{number}")).unwrap()).collect();
+        for id in ids.iter().take(50) {
+            l1.put(id, gone(1), PutMode::Insert);
+            l1.put(id, gone(2), PutMode::Insert);
+            l1.invalidate(id, 3);
+            l1.put(id, gone(3), PutMode::Insert);
+        }
+        assert_eq!((l1.len(), counted.load(Ordering::SeqCst)), (50, 0));
+        for round in 0..100 {
+            let id = ProductId::parse(&format!("P-{round}-more")).unwrap();
+            l1.put(&id, gone(1), PutMode::Insert);
+        }
+        let held = u64::try_from(l1.len()).unwrap();
+        assert!(held <= 100);
+        assert_eq!(counted.load(Ordering::SeqCst), 150 - held);
+    }
+
+    #[test]
     fn an_entry_nobody_confirms_is_not_served() {
-        let l1 = L1::new(10, Duration::ZERO);
+        let l1 = L1::new(10, Duration::ZERO, Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         l1.put(&id, gone(1), PutMode::Insert);
         assert_eq!(l1.get("P-1"), None);
@@ -143,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_is_only_to_be_replaced_is_not_inserted() {
-        let l1 = L1::new(10, Duration::from_secs(60));
+        let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         l1.put(&id, gone(1), PutMode::Replace);
         assert_eq!(l1.get("P-1"), None);
@@ -154,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_was_announced_evicts_what_is_older_and_keeps_late_finds_out() {
-        let l1 = L1::new(10, Duration::from_secs(60));
+        let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         let epoch = l1.epoch();
         l1.put_found(&id, gone(5), epoch);
@@ -173,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_look_up_from_before_a_flush_is_not_kept() {
-        let l1 = L1::new(10, Duration::from_secs(60));
+        let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         let before = l1.epoch();
         l1.put_found(&id, gone(1), before);
@@ -187,7 +229,7 @@ mod tests {
 
     #[test]
     fn notices_and_look_ups_at_once_leave_nothing_older_than_announced() {
-        let l1 = L1::new(10, Duration::from_secs(60));
+        let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         for revision in 1..2_000 {
             std::thread::scope(|scope| {
@@ -201,7 +243,7 @@ mod tests {
 
     #[test]
     fn it_stays_within_its_bound() {
-        let l1 = L1::new(100, Duration::from_secs(60));
+        let l1 = L1::new(100, Duration::from_secs(60), Counter::noop());
         for number in 0..10_000 {
             l1.put(&ProductId::parse(&format!("P-{number}")).unwrap(), gone(1), PutMode::Insert);
         }
@@ -210,7 +252,7 @@ mod tests {
 
     #[test]
     fn concurrent_puts_leave_the_newest() {
-        let l1 = L1::new(10, Duration::from_secs(60));
+        let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         std::thread::scope(|scope| {
             for offset in 0..8 {

@@ -10,13 +10,12 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use metrics::Counter;
 use redis::Script;
-use redis::aio::ConnectionManager;
 
 use super::{Cached, PutMode};
 use crate::domain::price::PriceEntry;
 use crate::domain::product::ProductId;
 use crate::keys::{Keys, PRICE_TTL};
-use crate::redis::{RedisConnection, RedisError};
+use crate::redis::{MeasuredConnection, RedisConnection, RedisError};
 
 /// Entries put in one round trip.
 pub(super) const PUT_BATCH: usize = 500;
@@ -88,7 +87,7 @@ impl L2 {
 
     async fn put_batch(
         &self,
-        mut connection: ConnectionManager,
+        mut connection: MeasuredConnection,
         batch: &[(ProductId, Cached)],
         mode: PutMode,
     ) -> redis::RedisResult<()> {

@@ -115,7 +115,7 @@ impl PriceCache {
         metrics: Metrics,
     ) -> Self {
         Self {
-            l1: Arc::new(L1::new(l1_capacity, l1_max_staleness)),
+            l1: Arc::new(L1::new(l1_capacity, l1_max_staleness, metrics.l1_evictions.clone())),
             l2: L2::new(redis, keys, metrics.l2_errors.clone()),
             flights: Arc::default(),
             metrics,

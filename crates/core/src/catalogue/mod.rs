@@ -43,6 +43,7 @@ pub use self::transaction::CatalogueTransaction;
 use crate::domain::product::{Product, ProductId};
 use crate::domain::recalculation::Scope;
 use crate::domain::signal::Signals;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
 
 /// Bounds on what the catalogue takes from the machine, and from its callers' patience.
@@ -105,6 +106,16 @@ impl Catalogue {
             _ => Err(CatalogueError::InvalidUrl {
                 reason: "it begins with none of sqlite://, postgres:// and postgresql://".to_owned(),
             }),
+        }
+    }
+
+    /// The same catalogue, its statements measured from here on.
+    #[must_use]
+    pub fn measured_by(self, metrics: &Metrics) -> Self {
+        let duration = metrics.database_duration.clone();
+        match self {
+            Self::Sqlite(store) => Self::Sqlite(store.measured_by(duration)),
+            Self::Postgres(store) => Self::Postgres(store.measured_by(duration)),
         }
     }
 

@@ -8,13 +8,14 @@
 //! Therefore a connection on which a statement failed, was abandoned or timed out, or whose transaction was not
 //! committed, is closed; the database rolls back what it had begun. The next call opens another.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
 use sqlx::{Database, Pool};
 use tokio::time::timeout;
 
 use super::error::CatalogueError;
+use crate::telemetry::metrics::DatabaseDuration;
 
 /// What an answer may take beyond the limit of the statement itself, which the database keeps.
 const TRANSPORT_ALLOWANCE: Duration = Duration::from_secs(1);
@@ -24,6 +25,7 @@ const TRANSPORT_ALLOWANCE: Duration = Duration::from_secs(1);
 pub(super) struct Session<DB: Database> {
     connection: PoolConnection<DB>,
     answer_limit: Duration,
+    duration: DatabaseDuration,
     /// No statement is running, and none has failed.
     in_order: bool,
     in_transaction: bool,
@@ -34,10 +36,15 @@ impl<DB: Database> Session<DB> {
     pub(super) async fn acquire(
         pool: &Pool<DB>,
         statement_timeout: Duration,
+        duration: &DatabaseDuration,
     ) -> Result<Self, CatalogueError> {
+        let started = Instant::now();
+        let connection = pool.acquire().await;
+        duration.connection.record(started, connection.is_ok());
         Ok(Self {
-            connection: pool.acquire().await?,
+            connection: connection?,
             answer_limit: statement_timeout + TRANSPORT_ALLOWANCE,
+            duration: duration.clone(),
             in_order: true,
             in_transaction: false,
         })
@@ -52,7 +59,9 @@ impl<DB: Database> Session<DB> {
         F: Future<Output = Result<T, sqlx::Error>>,
     {
         let was_in_order = std::mem::replace(&mut self.in_order, false);
+        let started = Instant::now();
         let answer = timeout(self.answer_limit, statement(&mut *self.connection)).await;
+        self.duration.statement.record(started, matches!(answer, Ok(Ok(_))));
         let outcome = answer.map_err(|_| CatalogueError::TimedOut { limit: self.answer_limit })??;
         self.in_order = was_in_order;
         Ok(outcome)

@@ -288,13 +288,28 @@ impl Guardrails {
 impl ProductGuardrails {
     /// Where the price may be at all.
     pub fn outer_limits(&self) -> Limits {
-        intersection(&self.bounds)
+        intersection(self.bounds.iter())
     }
 
-    /// Where the price may be now: within the moves, unless the outer limits leave no such price.
-    pub fn limits(&self) -> Limits {
+    /// Whether a limit on moves is against this price.
+    pub fn stop_move_to(&self, price: Decimal) -> bool {
+        self.moves.iter().any(|guardrail| guardrail.limits.clamp(price) != price)
+    }
+
+    /// When the limits on moves end by themselves, one after another.
+    pub fn ends(&self) -> impl Iterator<Item = DateTime<Utc>> {
+        let mut ends: Vec<DateTime<Utc>> =
+            self.moves.iter().filter_map(|guardrail| guardrail.until).collect();
+        ends.sort_unstable();
+        ends.into_iter()
+    }
+
+    /// Where the price may be at an instant: within the moves that are limited then, unless the outer limits leave no
+    /// such price.
+    pub fn limits_at(&self, instant: DateTime<Utc>) -> Limits {
         let outer = self.outer_limits();
-        let moves = intersection(&self.moves);
+        let held = self.moves.iter().filter(|guardrail| guardrail.until.is_none_or(|until| instant < until));
+        let moves = intersection(held);
         let both = Limits {
             lowest: outer.lowest.into_iter().chain(moves.lowest).max(),
             highest: outer.highest.into_iter().chain(moves.highest).min(),
@@ -323,9 +338,9 @@ fn next_day(now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     Some(tomorrow.and_time(NaiveTime::MIN).and_utc())
 }
 
-fn intersection(guardrails: &[AppliedGuardrail]) -> Limits {
+fn intersection<'a>(guardrails: impl Iterator<Item = &'a AppliedGuardrail> + Clone) -> Limits {
     Limits {
-        lowest: guardrails.iter().filter_map(|guardrail| guardrail.limits.lowest).max(),
-        highest: guardrails.iter().filter_map(|guardrail| guardrail.limits.highest).min(),
+        lowest: guardrails.clone().filter_map(|guardrail| guardrail.limits.lowest).max(),
+        highest: guardrails.filter_map(|guardrail| guardrail.limits.highest).min(),
     }
 }

@@ -136,9 +136,16 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
     {
         steps.push(Step::GuardrailsContradict { lowest, highest, after: amount });
     }
-    let limits = if outcome == Outcome::Priced { guardrails.limits() } else { outer_limits };
     // An amount that cannot be rounded is beyond any allowed amount; the rules refuse those.
-    let rounded = policy.rounding.list_price(amount, facts.product.currency, limits).unwrap_or(amount);
+    let round = |limits| policy.rounding.list_price(amount, facts.product.currency, limits).unwrap_or(amount);
+    let mut rounded = round(outer_limits);
+    if outcome == Outcome::Priced && guardrails.stop_move_to(rounded) {
+        // The limits on moves hold for the rounding too, and so the end of one may change it.
+        rounded = round(guardrails.limits_at(now));
+        let mut ends = guardrails.ends();
+        let changes = ends.find(|end| round(guardrails.limits_at(*end)) != rounded);
+        released_at = released_at.into_iter().chain(changes).min();
+    }
     if rounded != amount {
         steps.push(Step::Rounding { mode: policy.rounding.mode, before: amount, after: rounded });
     }

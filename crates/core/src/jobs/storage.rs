@@ -12,9 +12,9 @@ use apalis_core::backend::ext::poll_strategy::{PollWith, StreamStrategy};
 use apalis_core::backend::ext::with_codec::WithCodec;
 use apalis_redis::{Config, RedisStorage};
 use futures::stream::BoxStream;
-use redis::aio::ConnectionManager;
 
 use crate::keys::MessageKeys;
+use crate::redis::MeasuredConnection;
 
 /// A worker that was not heard of for three of these is taken for dead, and its jobs are given to others.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
@@ -44,13 +44,13 @@ impl Codec<Payload> for AnyBytes {
 
 /// What a worker fetches its jobs from.
 pub type JobStorage = PollWith<
-    WithCodec<RedisStorage<Payload, ConnectionManager>, AnyBytes>,
+    WithCodec<RedisStorage<Payload, MeasuredConnection>, AnyBytes>,
     StreamStrategy<BoxStream<'static, ()>>,
 >;
 
 /// The queue, looked into whenever `wake` yields.
 pub fn storage(
-    connection: ConnectionManager,
+    connection: MeasuredConnection,
     keys: &MessageKeys,
     wake: BoxStream<'static, ()>,
 ) -> JobStorage {

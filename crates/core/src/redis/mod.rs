@@ -7,13 +7,16 @@
 //! library has a connection of its own, as it ends its worker at any error, and [`Subscription`] hears what is
 //! published.
 
+mod measured;
 mod subscription;
 
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
+pub use self::measured::MeasuredConnection;
 pub use self::subscription::{Subscription, SubscriptionEvent};
+use crate::telemetry::metrics::{CallDuration, Metrics};
 
 /// How long a read, or connecting for one, may take.
 pub const READ_TIMEOUT: Duration = Duration::from_millis(100);
@@ -27,9 +30,9 @@ const WRITE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
 /// A cheap handle to the shared connections.
 #[derive(Clone)]
 pub struct RedisConnection {
-    reads: ConnectionManager,
-    writes: ConnectionManager,
-    queue: ConnectionManager,
+    reads: MeasuredConnection,
+    writes: MeasuredConnection,
+    queue: MeasuredConnection,
 }
 
 impl std::fmt::Debug for RedisConnection {
@@ -79,13 +82,25 @@ impl RedisConnection {
                 .set_number_of_retries(0)
                 .set_connection_timeout(Some(connection_timeout))
                 .set_response_timeout(Some(response_timeout));
-            ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(invalid)
+            let connection = ConnectionManager::new_lazy_with_config(client.clone(), config);
+            connection
+                .map(|connection| MeasuredConnection::new(connection, CallDuration::unmeasured()))
+                .map_err(invalid)
         };
         Ok(Self {
             reads: manager(READ_TIMEOUT, READ_TIMEOUT)?,
             writes: manager(WRITE_CONNECTION_TIMEOUT, WRITE_TIMEOUT)?,
             queue: manager(WRITE_CONNECTION_TIMEOUT, WRITE_TIMEOUT)?,
         })
+    }
+
+    /// The same connections, their commands measured from here on.
+    pub fn measured_by(&self, metrics: &Metrics) -> Self {
+        Self {
+            reads: self.reads.measured_by(metrics.redis_duration("reads")),
+            writes: self.writes.measured_by(metrics.redis_duration("writes")),
+            queue: self.queue.measured_by(metrics.redis_duration("queue")),
+        }
     }
 
     /// Whether the server answers.
@@ -108,22 +123,22 @@ impl RedisConnection {
     }
 
     /// The connection of the queue library.
-    pub fn queue(&self) -> ConnectionManager {
+    pub fn queue(&self) -> MeasuredConnection {
         self.queue.clone()
     }
 
     /// The connection for commands whose sender goes on without an answer.
-    pub(crate) fn reads(&self) -> ConnectionManager {
+    pub(crate) fn reads(&self) -> MeasuredConnection {
         self.reads.clone()
     }
 
     /// The connection for commands that have to be done.
-    pub(crate) fn writes(&self) -> ConnectionManager {
+    pub(crate) fn writes(&self) -> MeasuredConnection {
         self.writes.clone()
     }
 }
 
-async fn ping(mut connection: ConnectionManager) -> Result<(), RedisError> {
+async fn ping(mut connection: MeasuredConnection) -> Result<(), RedisError> {
     let ping = redis::cmd("PING");
     // The first command after a break finds the broken connection; the second, a new one.
     if ping.query_async::<()>(&mut connection).await.is_err() {

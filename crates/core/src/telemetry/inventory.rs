@@ -59,6 +59,13 @@ pub const INVENTORY: &[Metric] = &[
         text: "Prices held in this process.",
     },
     Metric {
+        name: L1_EVICTIONS,
+        kind: Counter,
+        labels: "",
+        services: "api, worker",
+        text: "Prices that went out of memory because it was full.",
+    },
+    Metric {
         name: L1_INVALIDATIONS,
         kind: Counter,
         labels: "",
@@ -78,6 +85,20 @@ pub const INVENTORY: &[Metric] = &[
         labels: "",
         services: "api, worker",
         text: "Redis commands for prices that failed; the read went on without Redis.",
+    },
+    Metric {
+        name: REDIS_DURATION,
+        kind: Histogram,
+        labels: "`connection`: `reads`, `writes`, `queue`; `outcome`: `done`, `failed`",
+        services: "all",
+        text: "Time until Redis answered a command, or a pipeline of commands, by connection and outcome.",
+    },
+    Metric {
+        name: DATABASE_DURATION,
+        kind: Histogram,
+        labels: "`operation`: `connection`, `statement`; `outcome`: `done`, `failed`",
+        services: "api, worker",
+        text: "Time until the database answered a statement, or until there was a connection for one.",
     },
     Metric {
         name: PRICE_CHANGE_STREAMS,
@@ -199,6 +220,13 @@ pub const INVENTORY: &[Metric] = &[
         text: "Time of a recalculation, from its beginning to its end, by the worker that coordinated it.",
     },
     Metric {
+        name: RUN_WAIT_DURATION,
+        kind: Histogram,
+        labels: "",
+        services: "worker",
+        text: "From the request of a recalculation to its beginning: the wait for a worker, and for the lease while another run is under way.",
+    },
+    Metric {
         name: RUN_PRODUCTS,
         kind: Counter,
         labels: "",
@@ -225,9 +253,12 @@ pub(super) const HTTP_REQUEST_DURATION: &str = "http_request_duration_seconds";
 pub(super) const PRICE_READS: &str = "pricing_price_reads_total";
 pub(super) const FILL_DURATION: &str = "pricing_fill_duration_seconds";
 pub(super) const L1_ENTRIES: &str = "pricing_l1_entries";
+pub(super) const L1_EVICTIONS: &str = "pricing_l1_evictions_total";
 pub(super) const L1_INVALIDATIONS: &str = "pricing_l1_invalidations_total";
 pub(super) const L1_FLUSHES: &str = "pricing_l1_flushes_total";
 pub(super) const L2_ERRORS: &str = "pricing_l2_errors_total";
+pub(super) const REDIS_DURATION: &str = "pricing_redis_duration_seconds";
+pub(super) const DATABASE_DURATION: &str = "pricing_database_duration_seconds";
 pub(super) const PRICE_CHANGE_STREAMS: &str = "pricing_price_change_streams";
 pub(super) const EVENT_TO_VISIBLE: &str = "pricing_event_to_visible_duration_seconds";
 pub(super) const PRICES_COMPUTED: &str = "pricing_prices_computed_total";
@@ -245,6 +276,7 @@ pub(super) const JOBS_BURIED: &str = "pricing_jobs_buried_total";
 pub(super) const QUEUE_DEPTH: &str = "pricing_queue_depth";
 pub(super) const DEAD_JOBS: &str = "pricing_dead_jobs";
 pub(super) const RUN_DURATION: &str = "pricing_run_duration_seconds";
+pub(super) const RUN_WAIT_DURATION: &str = "pricing_run_wait_duration_seconds";
 pub(super) const RUN_PRODUCTS: &str = "pricing_run_products_total";
 pub(super) const HELD_RUNS: &str = "pricing_held_runs";
 pub(super) const BUILD_INFO: &str = "pricing_build_info";

@@ -5,17 +5,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, Histogram, Recorder, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio_util::sync::CancellationToken;
 
 use super::inventory::{
-    BUILD_INFO, DEAD_JOBS, EVENT_LOG_LAG, EVENT_TO_VISIBLE, EVENTS_APPLIED, EVENTS_BURIED, EVENTS_DISPATCHED,
-    EVENTS_PUBLISHED, FAILED_OFFER_RULES, FILL_DURATION, GUARDRAIL_HITS, HELD_RUNS, HTTP_REQUEST_DURATION,
-    IMPORTED_ROWS, INVENTORY, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, Kind, L1_ENTRIES, L1_FLUSHES,
-    L1_INVALIDATIONS, L2_ERRORS, Metric, PRICE_CHANGE_STREAMS, PRICE_READS, PRICES_COMPUTED, QUEUE_DEPTH,
-    RUN_DURATION, RUN_PRODUCTS,
+    BUILD_INFO, DATABASE_DURATION, DEAD_JOBS, EVENT_LOG_LAG, EVENT_TO_VISIBLE, EVENTS_APPLIED, EVENTS_BURIED,
+    EVENTS_DISPATCHED, EVENTS_PUBLISHED, FAILED_OFFER_RULES, FILL_DURATION, GUARDRAIL_HITS, HELD_RUNS,
+    HTTP_REQUEST_DURATION, IMPORTED_ROWS, INVENTORY, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, Kind,
+    L1_ENTRIES, L1_EVICTIONS, L1_FLUSHES, L1_INVALIDATIONS, L2_ERRORS, Metric, PRICE_CHANGE_STREAMS,
+    PRICE_READS, PRICES_COMPUTED, QUEUE_DEPTH, REDIS_DURATION, RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
 };
 use crate::domain::guardrail::GuardrailName;
 
@@ -27,6 +28,45 @@ const LATENCY_BUCKETS_SECONDS: &[f64] = &[
 
 /// Upper bounds for recalculations, in seconds: from a category to millions of products.
 const RUN_BUCKETS_SECONDS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0];
+
+/// How often what was recorded is sorted into histograms.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long calls of something take, apart by whether they succeed.
+#[derive(Debug, Clone)]
+pub struct CallDuration {
+    done: Histogram,
+    failed: Histogram,
+}
+
+/// How long the database takes.
+#[derive(Debug, Clone)]
+pub struct DatabaseDuration {
+    /// Until there is a connection for a statement.
+    pub connection: CallDuration,
+    /// Until a statement is answered.
+    pub statement: CallDuration,
+}
+
+impl CallDuration {
+    /// Of calls that nobody measures.
+    pub fn unmeasured() -> Self {
+        Self { done: Histogram::noop(), failed: Histogram::noop() }
+    }
+
+    /// Records a call that ends now.
+    pub fn record(&self, started: Instant, is_done: bool) {
+        let histogram = if is_done { &self.done } else { &self.failed };
+        histogram.record(started.elapsed());
+    }
+}
+
+impl DatabaseDuration {
+    /// Of a database that nobody measures.
+    pub fn unmeasured() -> Self {
+        Self { connection: CallDuration::unmeasured(), statement: CallDuration::unmeasured() }
+    }
+}
 
 /// All metrics of one service.
 #[derive(Clone)]
@@ -45,6 +85,8 @@ pub struct Metrics {
     pub fill_duration: Histogram,
     /// Prices held in this process.
     pub l1_entries: Gauge,
+    /// Prices that went out of this process' memory because it was full.
+    pub l1_evictions: Counter,
     /// Prices that went out of this process' memory because another one has a newer one.
     pub l1_invalidations: Counter,
     /// How often this process' memory was emptied, as notices may have been missed.
@@ -89,6 +131,10 @@ pub struct Metrics {
     pub dead_jobs: Gauge,
     /// From the publication of an event to the end of the old price in this process.
     pub event_to_visible: Histogram,
+    /// How long the database took.
+    pub database_duration: DatabaseDuration,
+    /// How long recalculations waited for their beginning.
+    pub run_wait_duration: Histogram,
     /// How long recalculations took.
     pub run_duration: Histogram,
     /// Products priced by recalculations.
@@ -104,7 +150,10 @@ impl Metrics {
         let builder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), LATENCY_BUCKETS_SECONDS);
         let builder = builder.and_then(|builder| {
-            builder.set_buckets_for_metric(Matcher::Full(RUN_DURATION.to_owned()), RUN_BUCKETS_SECONDS)
+            let of_runs = |name: &str| Matcher::Full(name.to_owned());
+            builder
+                .set_buckets_for_metric(of_runs(RUN_DURATION), RUN_BUCKETS_SECONDS)?
+                .set_buckets_for_metric(of_runs(RUN_WAIT_DURATION), RUN_BUCKETS_SECONDS)
         });
         // The buckets above are constants, neither empty nor unordered.
         let builder = builder.unwrap_or_default();
@@ -122,6 +171,7 @@ impl Metrics {
             reads_of_unknown: read("unknown"),
             fill_duration: histogram(&recorder, FILL_DURATION, Vec::new()),
             l1_entries: gauge(&recorder, L1_ENTRIES),
+            l1_evictions: counter(&recorder, L1_EVICTIONS, None),
             l1_invalidations: counter(&recorder, L1_INVALIDATIONS, None),
             l1_flushes: counter(&recorder, L1_FLUSHES, None),
             price_change_streams: gauge(&recorder, PRICE_CHANGE_STREAMS),
@@ -145,6 +195,11 @@ impl Metrics {
             queue_depth: gauge(&recorder, QUEUE_DEPTH),
             dead_jobs: gauge(&recorder, DEAD_JOBS),
             event_to_visible: histogram(&recorder, EVENT_TO_VISIBLE, Vec::new()),
+            database_duration: DatabaseDuration {
+                connection: calls(&recorder, DATABASE_DURATION, ("operation", "connection")),
+                statement: calls(&recorder, DATABASE_DURATION, ("operation", "statement")),
+            },
+            run_wait_duration: histogram(&recorder, RUN_WAIT_DURATION, Vec::new()),
             run_duration: histogram(&recorder, RUN_DURATION, Vec::new()),
             run_products: counter(&recorder, RUN_PRODUCTS, None),
             held_runs: gauge(&recorder, HELD_RUNS),
@@ -187,6 +242,20 @@ impl Metrics {
             jobs.entry((kind, outcome)).or_insert(histogram).clone()
         });
         histogram.record(duration.as_secs_f64());
+    }
+
+    /// How long Redis takes on one of the connections: `reads`, `writes`, `queue`.
+    pub fn redis_duration(&self, connection: &'static str) -> CallDuration {
+        calls(&self.recorder, REDIS_DURATION, ("connection", connection))
+    }
+
+    /// Sorts what was recorded into its histograms, every few seconds until told to stop: what was recorded is kept one
+    /// by one until then, and nobody may ever ask for the metrics.
+    pub async fn keep_small(self, shutdown: CancellationToken) {
+        let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+        while shutdown.run_until_cancelled(upkeep.tick()).await.is_some() {
+            self.handle().run_upkeep();
+        }
     }
 
     /// Everything recorded so far, in the Prometheus text format.
@@ -251,6 +320,18 @@ fn gauge(recorder: &PrometheusRecorder, name: &'static str) -> Gauge {
 
 fn histogram(recorder: &PrometheusRecorder, name: &'static str, labels: Vec<metrics::Label>) -> Histogram {
     recorder.register_histogram(&metrics::Key::from_parts(name, labels), &METADATA)
+}
+
+fn calls(
+    recorder: &PrometheusRecorder,
+    name: &'static str,
+    (key, value): (&'static str, &'static str),
+) -> CallDuration {
+    let with_outcome = |outcome: &'static str| {
+        let labels = vec![metrics::Label::new(key, value), metrics::Label::new("outcome", outcome)];
+        histogram(recorder, name, labels)
+    };
+    CallDuration { done: with_outcome("done"), failed: with_outcome("failed") }
 }
 
 #[cfg(test)]

@@ -41,6 +41,9 @@ const OF_THE_API: &[(&str, f64)] = &[
     ("pricing_price_reads_total{from=\"l2\"}", 0.0),
     ("pricing_price_reads_total{from=\"unknown\"}", 3.0),
     ("pricing_fill_duration_seconds_count", 13.0),
+    ("pricing_l1_evictions_total", 0.0),
+    // Each fill looks into Redis, and offers it a product that was found.
+    ("pricing_redis_duration_seconds_count{connection=\"reads\",outcome=\"done\"}", 23.0),
     ("pricing_imported_rows_total{result=\"taken\"}", 10.0),
     ("pricing_imported_rows_total{result=\"refused\"}", 1.0),
     ("pricing_events_published_total", 6.0),
@@ -58,6 +61,14 @@ const OF_THE_WORKER: &[(&str, f64)] = &[
     ("pricing_prices_computed_total{outcome=\"frozen\"}", 0.0),
     ("pricing_jobs_buried_total", 0.0),
     ("pricing_held_runs", 0.0),
+    ("pricing_run_wait_duration_seconds_count", 1.0),
+];
+
+const NOTHING_FAILED: &[(&str, f64)] = &[
+    ("pricing_redis_duration_seconds_count{connection=\"reads\",outcome=\"failed\"}", 0.0),
+    ("pricing_redis_duration_seconds_count{connection=\"writes\",outcome=\"failed\"}", 0.0),
+    ("pricing_redis_duration_seconds_count{connection=\"queue\",outcome=\"failed\"}", 0.0),
+    ("pricing_database_duration_seconds_count{operation=\"statement\",outcome=\"failed\"}", 0.0),
 ];
 
 /// Ten products; of prices ten that are in no cache, then a hundred that are in memory, and three that do not exist.
@@ -115,6 +126,7 @@ async fn a_known_workload_is_counted_exactly() -> Result<()> {
     check(&listener, OF_THE_LISTENER).await?;
     check(&worker, OF_THE_WORKER).await?;
     for member in [&api, &listener, &worker] {
+        check(member, NOTHING_FAILED).await?;
         ensure!(value(member, "process_resident_memory_bytes").await? > 1_000_000.0);
         let text = member.client.get("/metrics").await?.text;
         ensure!(text.contains("# HELP pricing_build_info "), "{text}");

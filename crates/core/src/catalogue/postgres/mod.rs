@@ -27,6 +27,7 @@ use super::session::Session;
 use super::stored::{NewPolicy, PriceChange, StoredFacts, StoredPolicy, StoredPrice};
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signals;
+use crate::telemetry::metrics::DatabaseDuration;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -107,9 +108,14 @@ const TRUSTED_IDLE_TIME: Duration = Duration::from_secs(1);
 pub struct PostgresCatalogue {
     pool: PgPool,
     statement_timeout: Duration,
+    duration: DatabaseDuration,
 }
 
 impl PostgresCatalogue {
+    pub(super) fn measured_by(self, duration: DatabaseDuration) -> Self {
+        Self { duration, ..self }
+    }
+
     pub(super) async fn open(url: &str, settings: CatalogueSettings) -> Result<Self, CatalogueError> {
         let server = PgConnectOptions::from_str(url)
             .map_err(|problem| CatalogueError::InvalidUrl { reason: problem.to_string() })?;
@@ -135,7 +141,11 @@ impl PostgresCatalogue {
         // The migrator takes a lock of its own, so several processes may do this at once. `run_direct`, as a
         // future that awaits `run` is not `Send` for the compiler.
         MIGRATIONS.run_direct(None, &mut *pool.acquire().await?, false).await?;
-        Ok(Self { pool, statement_timeout: settings.statement_timeout })
+        Ok(Self {
+            pool,
+            statement_timeout: settings.statement_timeout,
+            duration: DatabaseDuration::unmeasured(),
+        })
     }
 
     pub(super) async fn check(&self) -> Result<(), CatalogueError> {
@@ -342,7 +352,7 @@ impl PostgresCatalogue {
     }
 
     async fn session(&self) -> Result<Session<Postgres>, CatalogueError> {
-        Session::acquire(&self.pool, self.statement_timeout).await
+        Session::acquire(&self.pool, self.statement_timeout, &self.duration).await
     }
 }
 

@@ -33,6 +33,7 @@ use super::stored::{NewPolicy, PriceChange, StoredFacts, StoredPolicy, StoredPri
 use super::write_rows::{instant, texts};
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signals;
+use crate::telemetry::metrics::DatabaseDuration;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -109,9 +110,14 @@ pub struct SqliteCatalogue {
     writer: SqlitePool,
     readers: SqlitePool,
     statement_timeout: Duration,
+    duration: DatabaseDuration,
 }
 
 impl SqliteCatalogue {
+    pub(super) fn measured_by(self, duration: DatabaseDuration) -> Self {
+        Self { duration, ..self }
+    }
+
     pub(super) async fn open(url: &str, settings: CatalogueSettings) -> Result<Self, CatalogueError> {
         let file = parse_url(url)?.busy_timeout(settings.statement_timeout);
         // Nothing is gained by closing a connection to a file, so connections have no greatest age.
@@ -126,7 +132,12 @@ impl SqliteCatalogue {
             .max_connections(settings.max_connections)
             .acquire_timeout(settings.connect_timeout)
             .connect_lazy_with(file.read_only(true));
-        let catalogue = Self { writer, readers, statement_timeout: settings.statement_timeout };
+        let catalogue = Self {
+            writer,
+            readers,
+            statement_timeout: settings.statement_timeout,
+            duration: DatabaseDuration::unmeasured(),
+        };
         // Of two that open a new file, one may be told that it is locked, without waiting for the lock: a file is
         // turned to write-ahead mode before the time limit for locks counts.
         let give_up_at = Instant::now() + settings.connect_timeout;
@@ -351,11 +362,11 @@ impl SqliteCatalogue {
     }
 
     async fn reader(&self) -> Result<Session<Sqlite>, CatalogueError> {
-        Session::acquire(&self.readers, self.statement_timeout).await
+        Session::acquire(&self.readers, self.statement_timeout, &self.duration).await
     }
 
     async fn writer(&self) -> Result<Session<Sqlite>, CatalogueError> {
-        Session::acquire(&self.writer, self.statement_timeout).await
+        Session::acquire(&self.writer, self.statement_timeout, &self.duration).await
     }
 }
 
