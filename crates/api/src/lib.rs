@@ -67,7 +67,7 @@ pub async fn run(
     config: ApiConfig,
     shutdown: CancellationToken,
 ) -> Result<(), ApiRunError> {
-    let metrics = Metrics::new(SERVICE);
+    let metrics = Metrics::new(SERVICE, config.shared.metrics);
     let redis = RedisConnection::open(&config.shared.redis_url)?.measured_by(&metrics);
     let settings = CatalogueSettings {
         max_connections: config.shared.database_connections,

@@ -10,6 +10,7 @@
 //! | `PRICING_L1_MAX_STALENESS` | `30s` | how long a price held in process is served without word from Redis |
 //! | `PRICING_LOG` | `info` | what is logged: a level, or `target=level` pairs |
 //! | `PRICING_LOG_FORMAT` | `auto` | `json`, `text`, or `auto`: text in a terminal |
+//! | `PRICING_METRICS` | `on` | `on` or `off`: nothing is counted, and `/metrics` is empty |
 //! | `PRICING_OTLP_ENDPOINT` | `http://127.0.0.1:4317` | where traces are exported to; `off` for nowhere. The port is 4318 with `http` |
 //! | `PRICING_OTLP_PROTOCOL` | `grpc` | `grpc` or `http` |
 //! | `PRICING_TRACE_PRICE_RATIO` | 0.01 | the part of price requests that are traced, 0 to 1; others are always, and those whose caller does |
@@ -44,6 +45,8 @@ pub struct SharedConfig {
     pub l1_max_staleness: Duration,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// Whether metrics are recorded.
+    pub metrics: MetricsSwitch,
     /// What is traced, and where to.
     pub trace: TraceConfig,
 }
@@ -76,6 +79,27 @@ impl FromStr for OtlpProtocol {
             "grpc" => Ok(Self::Grpc),
             "http" => Ok(Self::Http),
             _ => Err("grpc or http"),
+        }
+    }
+}
+
+/// Whether metrics are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsSwitch {
+    /// All of them.
+    On,
+    /// None; to see what recording them costs.
+    Off,
+}
+
+impl FromStr for MetricsSwitch {
+    type Err = &'static str;
+
+    fn from_str(written: &str) -> Result<Self, Self::Err> {
+        match written {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err("on or off"),
         }
     }
 }
@@ -131,6 +155,7 @@ impl SharedConfig {
                 filter: environment.text("PRICING_LOG", "info"),
                 format: environment.parsed("PRICING_LOG_FORMAT", LogFormat::Auto, "auto, json or text"),
             },
+            metrics: environment.parsed("PRICING_METRICS", MetricsSwitch::On, "on or off"),
             trace: trace(environment),
         }
     }

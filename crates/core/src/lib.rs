@@ -19,5 +19,6 @@ pub mod notices;
 pub mod policy_snapshot;
 pub mod redis;
 pub mod reprice;
+pub mod service;
 pub mod shutdown;
 pub mod telemetry;

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use pricing_core::config::{ConfigError, Environment, SharedConfig};
+use pricing_core::service::ServiceConfig;
 
 /// What the listener needs to know.
 #[derive(Debug, Clone)]
@@ -26,5 +27,15 @@ impl ListenerConfig {
             shared: SharedConfig::read(&mut environment),
         };
         environment.finish(config)
+    }
+}
+
+impl ServiceConfig for ListenerConfig {
+    fn shared(&self) -> &SharedConfig {
+        &self.shared
+    }
+
+    fn listen(&self) -> SocketAddr {
+        self.listen
     }
 }

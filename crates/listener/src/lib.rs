@@ -47,7 +47,7 @@ pub async fn run(
     config: ListenerConfig,
     shutdown: CancellationToken,
 ) -> Result<(), ListenerRunError> {
-    let metrics = Metrics::new(SERVICE);
+    let metrics = Metrics::new(SERVICE, config.shared.metrics);
     let url = &config.shared.redis_url;
     let redis = RedisConnection::open(url)?.measured_by(&metrics);
     let keys = MessageKeys::new(&config.shared.key_prefix);

@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 
 use pricing_core::config::{ConfigError, Environment, SharedConfig};
+use pricing_core::service::ServiceConfig;
 
 /// What the worker needs to know.
 #[derive(Debug, Clone)]
@@ -30,5 +31,15 @@ impl WorkerConfig {
             shared: SharedConfig::read(&mut environment),
         };
         environment.finish(config)
+    }
+}
+
+impl ServiceConfig for WorkerConfig {
+    fn shared(&self) -> &SharedConfig {
+        &self.shared
+    }
+
+    fn listen(&self) -> SocketAddr {
+        self.listen
     }
 }

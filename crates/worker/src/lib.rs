@@ -63,7 +63,7 @@ pub async fn run(
     config: WorkerConfig,
     shutdown: CancellationToken,
 ) -> Result<(), WorkerRunError> {
-    let metrics = Metrics::new(SERVICE);
+    let metrics = Metrics::new(SERVICE, config.shared.metrics);
     let redis = RedisConnection::open(&config.shared.redis_url)?.measured_by(&metrics);
     let settings = CatalogueSettings {
         max_connections: config.shared.database_connections,

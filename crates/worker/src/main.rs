@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use pricing_core::config::{EXIT_USAGE, process_environment};
-use pricing_core::telemetry;
-use pricing_worker::WorkerRunError;
+use pricing_core::config::process_environment;
+use pricing_core::service;
 use pricing_worker::config::WorkerConfig;
 
 #[global_allocator]
@@ -12,31 +11,5 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config = match WorkerConfig::read(&process_environment) {
-        Ok(config) => config,
-        Err(error) => {
-            #[expect(clippy::print_stderr, reason = "logging has not started")]
-            {
-                eprintln!("pricing-worker: {error}");
-            }
-            return ExitCode::from(EXIT_USAGE);
-        }
-    };
-    let telemetry = telemetry::start(&config.shared.log, &config.shared.trace, pricing_worker::SERVICE);
-    let served = serve(config).await;
-    let code = match served {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "the worker cannot run");
-            ExitCode::FAILURE
-        }
-    };
-    telemetry.stop().await;
-    code
-}
-
-async fn serve(config: WorkerConfig) -> Result<(), WorkerRunError> {
-    let shutdown = pricing_core::shutdown::on_signal()?;
-    let listener = tokio::net::TcpListener::bind(config.listen).await?;
-    pricing_worker::run(listener, config, shutdown).await
+    service::run(pricing_worker::SERVICE, WorkerConfig::read(&process_environment), pricing_worker::run).await
 }

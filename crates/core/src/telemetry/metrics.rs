@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use metrics::{Counter, Gauge, Histogram, Recorder, Unit};
+use metrics::{Counter, Gauge, Histogram, NoopRecorder, Recorder, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,7 @@ use super::inventory::{
     L1_ENTRIES, L1_EVICTIONS, L1_FLUSHES, L1_INVALIDATIONS, L2_ERRORS, Metric, PRICE_CHANGE_STREAMS,
     PRICE_READS, PRICES_COMPUTED, QUEUE_DEPTH, REDIS_DURATION, RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
 };
+use crate::config::MetricsSwitch;
 use crate::domain::guardrail::GuardrailName;
 
 /// Upper bounds of the latency histograms, in seconds: from a price out of memory to a slow import.
@@ -71,7 +72,9 @@ impl DatabaseDuration {
 /// All metrics of one service.
 #[derive(Clone)]
 pub struct Metrics {
-    recorder: Arc<PrometheusRecorder>,
+    recorder: Arc<dyn Recorder + Send + Sync>,
+    /// None if nothing is recorded.
+    exporter: Option<PrometheusHandle>,
     requests: Arc<RwLock<HashMap<(&'static str, u16), Histogram>>>,
     /// Price reads answered from this process' memory.
     pub reads_from_l1: Counter,
@@ -146,66 +149,72 @@ pub struct Metrics {
 
 impl Metrics {
     /// The metrics of this service, all zero.
-    pub fn new(service: &'static str) -> Self {
-        let builder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), LATENCY_BUCKETS_SECONDS);
-        let builder = builder.and_then(|builder| {
-            let of_runs = |name: &str| Matcher::Full(name.to_owned());
-            builder
-                .set_buckets_for_metric(of_runs(RUN_DURATION), RUN_BUCKETS_SECONDS)?
-                .set_buckets_for_metric(of_runs(RUN_WAIT_DURATION), RUN_BUCKETS_SECONDS)
-        });
-        // The buckets above are constants, neither empty nor unordered.
-        let builder = builder.unwrap_or_default();
-        let recorder = Arc::new(builder.build_recorder());
-        let read = |from: &'static str| counter(&recorder, PRICE_READS, Some(("from", from)));
+    pub fn new(service: &'static str, switch: MetricsSwitch) -> Self {
+        match switch {
+            MetricsSwitch::On => {
+                let recorder = prometheus_recorder();
+                let exporter = recorder.handle();
+                Self::on(Arc::new(recorder), Some(exporter), service)
+            }
+            MetricsSwitch::Off => Self::on(Arc::new(NoopRecorder), None, service),
+        }
+    }
+
+    fn on(
+        recorder: Arc<dyn Recorder + Send + Sync>,
+        exporter: Option<PrometheusHandle>,
+        service: &'static str,
+    ) -> Self {
+        let read = |from: &'static str| counter(&*recorder, PRICE_READS, Some(("from", from)));
         let computed =
-            |outcome: &'static str| counter(&recorder, PRICES_COMPUTED, Some(("outcome", outcome)));
-        let hits = |name: GuardrailName| counter(&recorder, GUARDRAIL_HITS, Some(("guardrail", name.name())));
-        let imported = |result: &'static str| counter(&recorder, IMPORTED_ROWS, Some(("result", result)));
-        let applied = |outcome: &'static str| counter(&recorder, EVENTS_APPLIED, Some(("outcome", outcome)));
+            |outcome: &'static str| counter(&*recorder, PRICES_COMPUTED, Some(("outcome", outcome)));
+        let hits =
+            |name: GuardrailName| counter(&*recorder, GUARDRAIL_HITS, Some(("guardrail", name.name())));
+        let imported = |result: &'static str| counter(&*recorder, IMPORTED_ROWS, Some(("result", result)));
+        let applied = |outcome: &'static str| counter(&*recorder, EVENTS_APPLIED, Some(("outcome", outcome)));
         let metrics = Self {
             reads_from_l1: read("l1"),
             reads_from_l2: read("l2"),
             reads_from_catalogue: read("catalogue"),
             reads_of_unknown: read("unknown"),
-            fill_duration: histogram(&recorder, FILL_DURATION, Vec::new()),
-            l1_entries: gauge(&recorder, L1_ENTRIES),
-            l1_evictions: counter(&recorder, L1_EVICTIONS, None),
-            l1_invalidations: counter(&recorder, L1_INVALIDATIONS, None),
-            l1_flushes: counter(&recorder, L1_FLUSHES, None),
-            price_change_streams: gauge(&recorder, PRICE_CHANGE_STREAMS),
-            l2_errors: counter(&recorder, L2_ERRORS, None),
+            fill_duration: histogram(&*recorder, FILL_DURATION, Vec::new()),
+            l1_entries: gauge(&*recorder, L1_ENTRIES),
+            l1_evictions: counter(&*recorder, L1_EVICTIONS, None),
+            l1_invalidations: counter(&*recorder, L1_INVALIDATIONS, None),
+            l1_flushes: counter(&*recorder, L1_FLUSHES, None),
+            price_change_streams: gauge(&*recorder, PRICE_CHANGE_STREAMS),
+            l2_errors: counter(&*recorder, L2_ERRORS, None),
             prices_made: computed("priced"),
             prices_frozen: computed("frozen"),
             guardrail_hits: Arc::new(GuardrailName::ALL.map(|name| (name, hits(name))).into_iter().collect()),
-            failed_offer_rules: counter(&recorder, FAILED_OFFER_RULES, None),
+            failed_offer_rules: counter(&*recorder, FAILED_OFFER_RULES, None),
             rows_imported: imported("taken"),
             rows_refused: imported("refused"),
-            events_published: counter(&recorder, EVENTS_PUBLISHED, None),
-            events_dispatched: counter(&recorder, EVENTS_DISPATCHED, None),
-            events_buried: counter(&recorder, EVENTS_BURIED, None),
-            event_log_lag: gauge(&recorder, EVENT_LOG_LAG),
+            events_published: counter(&*recorder, EVENTS_PUBLISHED, None),
+            events_dispatched: counter(&*recorder, EVENTS_DISPATCHED, None),
+            events_buried: counter(&*recorder, EVENTS_BURIED, None),
+            event_log_lag: gauge(&*recorder, EVENT_LOG_LAG),
             events_applied: applied("applied"),
             events_repeated: applied("repeated"),
             events_unknown: applied("unknown_product"),
             jobs: Arc::default(),
-            jobs_enqueued: counter(&recorder, JOBS_ENQUEUED, None),
-            jobs_buried: counter(&recorder, JOBS_BURIED, None),
-            queue_depth: gauge(&recorder, QUEUE_DEPTH),
-            dead_jobs: gauge(&recorder, DEAD_JOBS),
-            event_to_visible: histogram(&recorder, EVENT_TO_VISIBLE, Vec::new()),
+            jobs_enqueued: counter(&*recorder, JOBS_ENQUEUED, None),
+            jobs_buried: counter(&*recorder, JOBS_BURIED, None),
+            queue_depth: gauge(&*recorder, QUEUE_DEPTH),
+            dead_jobs: gauge(&*recorder, DEAD_JOBS),
+            event_to_visible: histogram(&*recorder, EVENT_TO_VISIBLE, Vec::new()),
             database_duration: DatabaseDuration {
-                connection: calls(&recorder, DATABASE_DURATION, ("operation", "connection")),
-                statement: calls(&recorder, DATABASE_DURATION, ("operation", "statement")),
+                connection: calls(&*recorder, DATABASE_DURATION, ("operation", "connection")),
+                statement: calls(&*recorder, DATABASE_DURATION, ("operation", "statement")),
             },
-            run_wait_duration: histogram(&recorder, RUN_WAIT_DURATION, Vec::new()),
-            run_duration: histogram(&recorder, RUN_DURATION, Vec::new()),
-            run_products: counter(&recorder, RUN_PRODUCTS, None),
-            held_runs: gauge(&recorder, HELD_RUNS),
+            run_wait_duration: histogram(&*recorder, RUN_WAIT_DURATION, Vec::new()),
+            run_duration: histogram(&*recorder, RUN_DURATION, Vec::new()),
+            run_products: counter(&*recorder, RUN_PRODUCTS, None),
+            held_runs: gauge(&*recorder, HELD_RUNS),
             process: metrics_process::Collector::default(),
             requests: Arc::default(),
             recorder,
+            exporter,
         };
         metrics.describe();
         metrics.record_build(service);
@@ -214,6 +223,9 @@ impl Metrics {
 
     /// Records an answered request. The route is its pattern, so the number of series is bounded.
     pub fn record_request(&self, route: &'static str, status: u16, duration: Duration) {
+        if self.exporter.is_none() {
+            return;
+        }
         let known = {
             let requests = self.requests.read().unwrap_or_else(PoisonError::into_inner);
             requests.get(&(route, status)).cloned()
@@ -237,7 +249,7 @@ impl Metrics {
         };
         let histogram = known.unwrap_or_else(|| {
             let labels = vec![metrics::Label::new("kind", kind), metrics::Label::new("outcome", outcome)];
-            let histogram = histogram(&self.recorder, JOB_DURATION, labels);
+            let histogram = histogram(&*self.recorder, JOB_DURATION, labels);
             let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
             jobs.entry((kind, outcome)).or_insert(histogram).clone()
         });
@@ -246,7 +258,7 @@ impl Metrics {
 
     /// How long Redis takes on one of the connections: `reads`, `writes`, `queue`.
     pub fn redis_duration(&self, connection: &'static str) -> CallDuration {
-        calls(&self.recorder, REDIS_DURATION, ("connection", connection))
+        calls(&*self.recorder, REDIS_DURATION, ("connection", connection))
     }
 
     /// Sorts what was recorded into its histograms, every few seconds until told to stop: what was recorded is kept one
@@ -254,27 +266,24 @@ impl Metrics {
     pub async fn keep_small(self, shutdown: CancellationToken) {
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
         while shutdown.run_until_cancelled(upkeep.tick()).await.is_some() {
-            self.handle().run_upkeep();
+            if let Some(exporter) = &self.exporter {
+                exporter.run_upkeep();
+            }
         }
     }
 
     /// Everything recorded so far, in the Prometheus text format.
     pub fn render(&self) -> String {
         metrics::with_local_recorder(&*self.recorder, || self.process.collect());
-        let handle = self.handle();
-        handle.run_upkeep();
-        handle.render()
-    }
-
-    /// The registry's handle.
-    fn handle(&self) -> PrometheusHandle {
-        self.recorder.handle()
+        let Some(exporter) = &self.exporter else { return String::new() };
+        exporter.run_upkeep();
+        exporter.render()
     }
 
     fn register_request(&self, route: &'static str, status: u16) -> Histogram {
         let labels =
             vec![metrics::Label::new("route", route), metrics::Label::new("status", status.to_string())];
-        let histogram = histogram(&self.recorder, HTTP_REQUEST_DURATION, labels);
+        let histogram = histogram(&*self.recorder, HTTP_REQUEST_DURATION, labels);
         let mut requests = self.requests.write().unwrap_or_else(PoisonError::into_inner);
         requests.entry((route, status)).or_insert(histogram).clone()
     }
@@ -301,11 +310,25 @@ impl Metrics {
     }
 }
 
+fn prometheus_recorder() -> PrometheusRecorder {
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), LATENCY_BUCKETS_SECONDS);
+    let builder = builder.and_then(|builder| {
+        let of_runs = |name: &str| Matcher::Full(name.to_owned());
+        builder
+            .set_buckets_for_metric(of_runs(RUN_DURATION), RUN_BUCKETS_SECONDS)?
+            .set_buckets_for_metric(of_runs(RUN_WAIT_DURATION), RUN_BUCKETS_SECONDS)
+    });
+    // The buckets above are constants, neither empty nor unordered.
+    let builder = builder.unwrap_or_default();
+    builder.build_recorder()
+}
+
 static METADATA: metrics::Metadata<'static> =
     metrics::Metadata::new(module_path!(), metrics::Level::INFO, Some(module_path!()));
 
 fn counter(
-    recorder: &PrometheusRecorder,
+    recorder: &dyn Recorder,
     name: &'static str,
     label: Option<(&'static str, &'static str)>,
 ) -> Counter {
@@ -314,16 +337,16 @@ fn counter(
     recorder.register_counter(&metrics::Key::from_parts(name, labels), &METADATA)
 }
 
-fn gauge(recorder: &PrometheusRecorder, name: &'static str) -> Gauge {
+fn gauge(recorder: &dyn Recorder, name: &'static str) -> Gauge {
     recorder.register_gauge(&metrics::Key::from_static_name(name), &METADATA)
 }
 
-fn histogram(recorder: &PrometheusRecorder, name: &'static str, labels: Vec<metrics::Label>) -> Histogram {
+fn histogram(recorder: &dyn Recorder, name: &'static str, labels: Vec<metrics::Label>) -> Histogram {
     recorder.register_histogram(&metrics::Key::from_parts(name, labels), &METADATA)
 }
 
 fn calls(
-    recorder: &PrometheusRecorder,
+    recorder: &dyn Recorder,
     name: &'static str,
     (key, value): (&'static str, &'static str),
 ) -> CallDuration {
@@ -340,7 +363,7 @@ mod tests {
 
     #[test]
     fn what_was_recorded_is_rendered() {
-        let metrics = Metrics::new("pricing-test");
+        let metrics = Metrics::new("pricing-test", MetricsSwitch::On);
         metrics.reads_from_l1.increment(3);
         metrics.record_request("/api/v1/price", 200, Duration::from_millis(2));
         metrics.record_request("/api/v1/price", 200, Duration::from_millis(2));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use chrono::Utc;
 use pricing_core::cache::{Cached, PriceCache, PutMode, ReadError, Tier};
+use pricing_core::config::MetricsSwitch;
 use pricing_core::domain::money::Currency;
 use pricing_core::domain::price::PriceEntry;
 use pricing_core::domain::product::ProductId;
@@ -22,7 +23,7 @@ fn cache(redis: &RedisServer) -> Result<PriceCache> {
         Duration::from_secs(60),
         &connection,
         Keys::new(DEFAULT_PREFIX, "test"),
-        Metrics::new("test"),
+        Metrics::new("test", MetricsSwitch::On),
     ))
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::FutureExt;
+use pricing_core::config::MetricsSwitch;
 use pricing_core::jobs::queue::{Enqueued, JobQueue, MAX_CRASHES, MAX_RETRIES};
 use pricing_core::jobs::{Job, JobError, NewJob};
 use pricing_core::keys::MessageKeys;
@@ -86,7 +87,7 @@ fn runner(redis_url: &str, owner: &str, perform: Perform) -> Result<JobRunner> {
         owner: format!("{owner}-{}", uuid_text()),
         concurrency: 4,
         perform,
-        metrics: Metrics::new("test"),
+        metrics: Metrics::new("test", MetricsSwitch::On),
     })
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Utc};
 use pricing_core::cache::PriceCache;
 use pricing_core::catalogue::{Catalogue, CatalogueSettings};
+use pricing_core::config::MetricsSwitch;
 use pricing_core::domain::explanation::RecordedFacts;
 use pricing_core::domain::policy::PricingPolicy;
 use pricing_core::domain::price::price;
@@ -40,7 +41,7 @@ struct Store {
 impl Store {
     async fn open(url: &str, files: TempDir, redis: &RedisServer, prefix: &str) -> Result<Self> {
         let catalogue = Catalogue::open(url, CatalogueSettings::default()).await?;
-        let metrics = Metrics::new("test");
+        let metrics = Metrics::new("test", MetricsSwitch::On);
         let connection = RedisConnection::open(&redis.url())?;
         let cache = PriceCache::new(
             10,

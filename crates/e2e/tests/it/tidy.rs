@@ -45,7 +45,7 @@ const CORE_ROWS: &[&[&str]] = &[
     &["redis"],
     &["lease", "catalogue", "events", "jobs", "notices"],
     &["cache", "policy_snapshot"],
-    &["reprice", "health"],
+    &["reprice", "health", "service"],
 ];
 
 /// Names that say nothing about what is inside, and so draw in everything.
