@@ -47,7 +47,10 @@ pub async fn run<C: ServiceConfig, E: Display>(
             return ExitCode::SUCCESS;
         }
         _ => {
-            return refuse(name, &"it takes no argument but healthcheck or --version; settings are variables");
+            return refuse(
+                name,
+                &"it takes no argument but healthcheck or --version; settings are variables",
+            );
         }
     }
     let telemetry = telemetry::start(&config.shared().log, &config.shared().trace, name);

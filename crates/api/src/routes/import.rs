@@ -39,6 +39,9 @@ pub(crate) struct ImportQuery {
     /// Check and compare only; nothing is written.
     #[serde(default)]
     dry_run: bool,
+    /// Import nothing if the catalogue has products already.
+    #[serde(default)]
+    if_empty: bool,
 }
 
 /// What an import did.
@@ -58,6 +61,8 @@ pub(crate) struct ImportAnswer {
     failed: u64,
     /// Whether nothing was written.
     dry_run: bool,
+    /// Whether the rows were passed over because the catalogue had products already.
+    skipped: bool,
     /// The first thousand refused rows.
     errors: Vec<RowErrors>,
     /// Refused rows that are not listed.
@@ -92,14 +97,17 @@ pub(crate) async fn import(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let Query(query) =
-        query.map_err(|rejection| ApiError::field("dry_run", rejection.body_text(), "true or false"))?;
+    let Query(query) = query.map_err(|rejection| {
+        ApiError::field("query", rejection.body_text(), "dry_run and if_empty, true or false")
+    })?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let format = content_type.and_then(Format::of_content_type).ok_or(ApiError::UnsupportedMediaType)?;
     if !query.dry_run {
         state.require_redis().await?;
     }
-    let mut import = Import::new(state, query.dry_run);
+    let catalogue = &state.repricer.catalogue;
+    let skipped = query.if_empty && catalogue.count_products().await? > 0;
+    let mut import = Import::new(state, query.dry_run, skipped);
     let mut reader = RowReader::new(format);
     let mut chunks = body.into_data_stream();
     let mut bytes_read = 0;
@@ -138,13 +146,16 @@ struct Import {
 }
 
 impl Import {
-    fn new(state: AppState, dry_run: bool) -> Self {
-        let answer = ImportAnswer { dry_run, ..ImportAnswer::default() };
+    fn new(state: AppState, dry_run: bool, skipped: bool) -> Self {
+        let answer = ImportAnswer { dry_run, skipped, ..ImportAnswer::default() };
         Self { state, batch: IndexMap::with_capacity(WRITE_BATCH), serving: None, answer }
     }
 
     async fn take(&mut self, row: Row) -> Result<(), ApiError> {
         self.answer.rows += 1;
+        if self.answer.skipped {
+            return Ok(());
+        }
         let Row { line, draft } = row;
         let product_id = draft.as_ref().ok().and_then(|draft| draft.product_id.as_deref().map(shorten));
         match draft.and_then(|draft| draft.check()) {

@@ -40,6 +40,9 @@ pub(crate) struct Arguments {
     /// Check every row; write nothing
     #[arg(long)]
     dry_run: bool,
+    /// Import nothing if the catalogue has products already
+    #[arg(long)]
+    if_empty: bool,
     /// Print the API's answer as it is
     #[arg(long)]
     json: bool,
@@ -94,6 +97,8 @@ pub(super) struct Summary {
     superseded: u64,
     pub(super) failed: u64,
     dry_run: bool,
+    #[serde(default)]
+    skipped: bool,
     errors: Vec<RowErrors>,
     errors_left_out: u64,
 }
@@ -113,7 +118,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let seen = Arc::clone(&progress);
     let chunks = ReaderStream::with_capacity(source, CHUNK_BYTES).inspect_ok(move |chunk| seen.count(chunk));
     let body = reqwest::Body::wrap_stream(chunks);
-    let sending = send(&client, format, arguments.dry_run, body);
+    let choices = [("dry_run", arguments.dry_run), ("if_empty", arguments.if_empty)];
+    let sending = send(&client, format, choices, body);
     let answer = tokio::select! {
         answer = sending => answer,
         () = progress.stalled(MAX_STALL) => {
@@ -139,12 +145,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 pub(super) async fn send(
     client: &Client,
     format: Format,
-    dry_run: bool,
+    choices: [(&str, bool); 2],
     body: impl Into<reqwest::Body>,
 ) -> Result<Answer> {
     let request = client
         .upload(&["api", "v1", "products", "import"])
-        .query(&[("dry_run", dry_run)])
+        .query(&choices)
         .header(CONTENT_TYPE, format.content_type())
         .body(body);
     Ok(client.send(request).await?)
@@ -187,7 +193,11 @@ fn bar(length: Option<u64>) -> ProgressBar {
 }
 
 fn render(summary: &Summary) -> String {
-    let heading = if summary.dry_run { "checked, nothing written" } else { "imported" };
+    let heading = match summary {
+        Summary { skipped: true, .. } => "passed over, as the catalogue has products already",
+        Summary { dry_run: true, .. } => "checked, nothing written",
+        _ => "imported",
+    };
     let mut text = format!("{heading}: {} rows\n", summary.rows);
     let _ = writeln!(text, "  created   {:>9}", summary.created);
     let _ = writeln!(text, "  updated   {:>9}", summary.updated);

@@ -9,15 +9,15 @@ function init(arguments)
   local path, products, items = arguments[1], tonumber(arguments[2]), tonumber(arguments[3])
   local headers = { ["content-type"] = "application/json" }
   for first = 0, products - 1, items do
-    local queries = {}
+    local asked = {}
     for item = first, first + items - 1 do
-      local product = string.format("B-%05d", item % products)
-      local member = item % 2 == 0 and "true" or "false"
-      table.insert(queries, string.format('{"product_id":"%s","user_location":"NY","is_member":%s}', product, member))
+      table.insert(asked, string.format('"product_id":"B-%05d"', item % products))
     end
-    local body = queries[1]
+    local member = first % 2 == 0 and "true" or "false"
+    local shopper = string.format('"user_location":"NY","is_prime_member":%s', member)
+    local body = "{" .. shopper .. "," .. asked[1] .. "}"
     if items > 1 then
-      body = '{"items":[' .. table.concat(queries, ",") .. "]}"
+      body = "{" .. shopper .. ',"items":[{' .. table.concat(asked, "},{") .. "}]}"
     end
     table.insert(requests, wrk.format("POST", path, headers, body))
   end

@@ -153,10 +153,8 @@ async fn warm(api: &HttpClient) -> Result<(usize, usize)> {
         ensure!(reply.status == 200, "{}", reply.text);
         price = api.price(&format!("B-{number:05}"), "NY", number % 2 == 0).await?.text.len();
     }
-    let items: Vec<_> = (0..BATCH)
-        .map(|number| json!({"product_id": format!("B-{number:05}"), "user_location": "NY", "is_member": number % 2 == 0}))
-        .collect();
-    let prices = api.post("/api/v1/prices", &json!({"items": items})).await?;
+    let items: Vec<_> = (0..BATCH).map(|number| json!({"product_id": format!("B-{number:05}")})).collect();
+    let prices = api.post("/api/v1/prices", &json!({"user_location": "NY", "items": items})).await?;
     ensure!(prices.status == 200, "{}", prices.text);
     Ok((price, prices.text.len()))
 }
