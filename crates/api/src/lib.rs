@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use config::ApiConfig;
 use routes::price_changes::Followers;
-use state::AppState;
+use state::Handles;
 
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-api";
@@ -99,7 +99,7 @@ pub async fn run(
     tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
     let followers = Followers::new(heard, shutdown.clone());
     let simulations = routes::simulation::Simulations::new();
-    let state = AppState {
+    let state = Handles {
         repricer,
         health,
         metrics,
@@ -111,7 +111,7 @@ pub async fn run(
     };
 
     tracing::info!(address = %listener.local_addr()?, "the API is listening");
-    let serving = axum::serve(listener, router::router(state))
+    let serving = axum::serve(listener, router::router(state.into()))
         .with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let drained = async {
         shutdown.cancelled().await;

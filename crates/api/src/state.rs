@@ -1,4 +1,7 @@
-//! What handlers share: handles, cheap to clone, built once at the start.
+//! What handlers share: handles, built once at the start.
+
+use std::ops::Deref;
+use std::sync::Arc;
 
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
@@ -10,9 +13,12 @@ use crate::error::ApiError;
 use crate::routes::price_changes::Followers;
 use crate::routes::simulation::Simulations;
 
-/// The state of every handler.
+/// The state of every handler. It is cloned for each request, more than once: a clone is one count, not dozens.
 #[derive(Clone)]
-pub(crate) struct AppState {
+pub(crate) struct AppState(Arc<Handles>);
+
+/// What is in it.
+pub(crate) struct Handles {
     pub(crate) repricer: Repricer,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
@@ -22,6 +28,20 @@ pub(crate) struct AppState {
     pub(crate) simulations: Simulations,
     /// The part of price requests that are traced.
     pub(crate) traced_price_ratio: f64,
+}
+
+impl Deref for AppState {
+    type Target = Handles;
+
+    fn deref(&self) -> &Handles {
+        &self.0
+    }
+}
+
+impl From<Handles> for AppState {
+    fn from(handles: Handles) -> Self {
+        Self(Arc::new(handles))
+    }
 }
 
 impl AppState {

@@ -4,6 +4,7 @@
 //! the service starts; recording one is an atomic addition. Names carry base units and no product identifiers.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,14 @@ pub struct DatabaseDuration {
     pub statement: CallDuration,
 }
 
+impl Deref for Metrics {
+    type Target = Handles;
+
+    fn deref(&self) -> &Handles {
+        &self.0
+    }
+}
+
 impl CallDuration {
     /// Of calls that nobody measures.
     pub fn unmeasured() -> Self {
@@ -69,13 +78,16 @@ impl DatabaseDuration {
     }
 }
 
-/// All metrics of one service.
+/// All metrics of one service. A clone is a handle to the same.
 #[derive(Clone)]
-pub struct Metrics {
+pub struct Metrics(Arc<Handles>);
+
+/// What is recorded with.
+pub struct Handles {
     recorder: Arc<dyn Recorder + Send + Sync>,
     /// None if nothing is recorded.
     exporter: Option<PrometheusHandle>,
-    requests: Arc<RwLock<HashMap<(&'static str, u16), Histogram>>>,
+    requests: RwLock<HashMap<(&'static str, u16), Histogram>>,
     /// Price reads answered from this process' memory.
     pub reads_from_l1: Counter,
     /// Price reads answered from Redis.
@@ -102,7 +114,7 @@ pub struct Metrics {
     pub prices_made: Counter,
     /// List prices that stayed because a rule failed.
     pub prices_frozen: Counter,
-    guardrail_hits: Arc<BTreeMap<GuardrailName, Counter>>,
+    guardrail_hits: BTreeMap<GuardrailName, Counter>,
     /// Offer rules that failed and were passed over.
     pub failed_offer_rules: Counter,
     /// Rows of imports that were taken.
@@ -123,7 +135,7 @@ pub struct Metrics {
     pub events_repeated: Counter,
     /// Products that market events named and the catalogue does not have.
     pub events_unknown: Counter,
-    jobs: Arc<RwLock<HashMap<(&'static str, &'static str), Histogram>>>,
+    jobs: RwLock<HashMap<(&'static str, &'static str), Histogram>>,
     /// Jobs that were put in the queue.
     pub jobs_enqueued: Counter,
     /// Jobs that were given up.
@@ -172,7 +184,7 @@ impl Metrics {
             |name: GuardrailName| counter(&*recorder, GUARDRAIL_HITS, Some(("guardrail", name.name())));
         let imported = |result: &'static str| counter(&*recorder, IMPORTED_ROWS, Some(("result", result)));
         let applied = |outcome: &'static str| counter(&*recorder, EVENTS_APPLIED, Some(("outcome", outcome)));
-        let metrics = Self {
+        let metrics = Self(Arc::new(Handles {
             reads_from_l1: read("l1"),
             reads_from_l2: read("l2"),
             reads_from_catalogue: read("catalogue"),
@@ -186,7 +198,7 @@ impl Metrics {
             l2_errors: counter(&*recorder, L2_ERRORS, None),
             prices_made: computed("priced"),
             prices_frozen: computed("frozen"),
-            guardrail_hits: Arc::new(GuardrailName::ALL.map(|name| (name, hits(name))).into_iter().collect()),
+            guardrail_hits: GuardrailName::ALL.map(|name| (name, hits(name))).into_iter().collect(),
             failed_offer_rules: counter(&*recorder, FAILED_OFFER_RULES, None),
             rows_imported: imported("taken"),
             rows_refused: imported("refused"),
@@ -197,7 +209,7 @@ impl Metrics {
             events_applied: applied("applied"),
             events_repeated: applied("repeated"),
             events_unknown: applied("unknown_product"),
-            jobs: Arc::default(),
+            jobs: RwLock::default(),
             jobs_enqueued: counter(&*recorder, JOBS_ENQUEUED, None),
             jobs_buried: counter(&*recorder, JOBS_BURIED, None),
             queue_depth: gauge(&*recorder, QUEUE_DEPTH),
@@ -212,10 +224,10 @@ impl Metrics {
             run_products: counter(&*recorder, RUN_PRODUCTS, None),
             held_runs: gauge(&*recorder, HELD_RUNS),
             process: metrics_process::Collector::default(),
-            requests: Arc::default(),
+            requests: RwLock::default(),
             recorder,
             exporter,
-        };
+        }));
         metrics.describe();
         metrics.record_build(service);
         metrics
