@@ -143,54 +143,65 @@ impl PriceCache {
         }
     }
 
-    /// The product's price out of L2 or else by `fill`. Requests that come while one of them is looking wait for
-    /// its result; the search goes on if the one that started it gives up.
+    /// The product's price out of L2 or else by `fill`. Of requests that come while one of them fills, each waits for
+    /// its result; the fill goes on if the one that began it gives up.
     pub async fn get_or_fill<F>(
         &self,
         product_id: ProductId,
         now: DateTime<Utc>,
-        knows_policy: impl Fn(i64) -> bool + Send + Sync + 'static,
-        fill: impl FnOnce(ProductId) -> F + Send + 'static,
+        knows_policy: impl Fn(i64) -> bool + Send + Sync,
+        fill: impl FnOnce(ProductId) -> F + Send,
     ) -> Result<Found, ReadError>
     where
         F: Future<Output = Filled> + Send + 'static,
     {
-        let cache = self.clone();
-        let key = product_id.clone();
-        let found = self.flights.run(key, move || async move {
-            // After a fail-over Redis may know less than this process; then the catalogue decides.
-            let known = cache.l1.revision(product_id.as_str()).unwrap_or(0);
-            let epoch = cache.l1.epoch();
-            let in_redis = cache.l2.get(product_id.as_str()).await;
-            if let Some(cached) = in_redis.filter(|cached| cached.revision() >= known) {
-                cache.l1.put_found(&product_id, cached.clone(), epoch);
-                match cached {
-                    Cached::Gone { .. } => return Err(ReadError::UnknownProduct),
-                    Cached::Priced(entry) if entry.is_valid(now) && knows_policy(entry.policy_version) => {
-                        return Ok(Found { entry, tier: Tier::L2 });
-                    }
-                    Cached::Priced(_) => {}
+        let found = match self.get_l2(&product_id, now, &knows_policy).await {
+            Some(found) => found,
+            None => {
+                // Another request may have filled it meanwhile.
+                if let Some(filled) = self.get_l1(product_id.as_str(), now, &knows_policy) {
+                    return filled.map(|entry| Found { entry, tier: Tier::L1 });
                 }
+                let found = self.flights.run(product_id.clone(), || {
+                    let (cache, filling) = (self.clone(), fill(product_id.clone()));
+                    async move { cache.fill(product_id, filling).await }
+                });
+                found.await.unwrap_or_else(|| Err(ReadError::Internal("a fill ended early".to_owned())))
             }
-            cache.fill(product_id, epoch, fill).await
-        });
-        let found =
-            found.await.unwrap_or_else(|| Err(ReadError::Internal("a price look-up ended early".to_owned())));
+        };
         self.count(&found);
         found
     }
 
-    async fn fill<F>(
+    /// The product's price out of Redis, if it may be served.
+    async fn get_l2(
+        &self,
+        product_id: &ProductId,
+        now: DateTime<Utc>,
+        knows_policy: &(impl Fn(i64) -> bool + Sync),
+    ) -> Option<Result<Found, ReadError>> {
+        // After a fail-over Redis may know less than this process; then the catalogue decides.
+        let known = self.l1.revision(product_id.as_str()).unwrap_or(0);
+        let epoch = self.l1.epoch();
+        let cached = self.l2.get(product_id.as_str()).await.filter(|cached| cached.revision() >= known)?;
+        self.l1.put_found(product_id, cached.clone(), epoch);
+        match cached {
+            Cached::Gone { .. } => Some(Err(ReadError::UnknownProduct)),
+            Cached::Priced(entry) if entry.is_valid(now) && knows_policy(entry.policy_version) => {
+                Some(Ok(Found { entry, tier: Tier::L2 }))
+            }
+            Cached::Priced(_) => None,
+        }
+    }
+
+    async fn fill(
         &self,
         product_id: ProductId,
-        epoch: u64,
-        fill: impl FnOnce(ProductId) -> F + Send,
-    ) -> Result<Found, ReadError>
-    where
-        F: Future<Output = Filled> + Send,
-    {
+        filling: impl Future<Output = Filled> + Send,
+    ) -> Result<Found, ReadError> {
+        let epoch = self.l1.epoch();
         let started = std::time::Instant::now();
-        let filled = fill(product_id.clone()).await;
+        let filled = filling.await;
         self.metrics.fill_duration.record(started.elapsed());
         let cached = filled?;
         self.l1.put_found(&product_id, cached.clone(), epoch);

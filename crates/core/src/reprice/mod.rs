@@ -161,9 +161,11 @@ impl Repricer {
     /// The price of a product that is not in this process' memory.
     pub async fn read_beyond_l1(&self, product_id: &str, now: DateTime<Utc>) -> Result<Found, ReadError> {
         let product_id = ProductId::parse(product_id).map_err(|_| ReadError::UnknownProduct)?;
-        let (policies, repricer) = (self.policies.clone(), self.clone());
-        let knows_policy = move |version| policies.knows(version);
-        let fill = move |product_id| async move { repricer.fill(product_id).await };
+        let knows_policy = |version| self.policies.knows(version);
+        let fill = |product_id| {
+            let repricer = self.clone();
+            async move { repricer.fill(product_id).await }
+        };
         self.cache.get_or_fill(product_id, now, knows_policy, fill).await
     }
 
