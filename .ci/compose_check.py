@@ -15,6 +15,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -345,6 +346,35 @@ def stopped():
     return f"api, worker and listener stopped in {took_s:.1f} s; an event acknowledged just before was applied after the start"
 
 
+def backed_up():
+    """An event after the backup is forgotten by the restored stack, one before it is not, and the next one is applied."""
+
+    def learn(event, price):
+        publish(f"backup-{event}", "P-105", price)
+        eventually(f"{event} is applied", lambda: known_price("P-105") == price)
+
+    learn("before", 1111.11)
+    with tempfile.TemporaryDirectory() as directory:
+        run_backup("save", directory)
+        sizes = {name: os.path.getsize(os.path.join(directory, name)) for name in sorted(os.listdir(directory))}
+        learn("after", 2222.22)
+        began = time.monotonic()
+        run_backup("restore", directory)
+        took_s = time.monotonic() - began
+    eventually("what was saved is back", lambda: known_price("P-105") == 1111.11)
+    learn("restored", 3333.33)
+    shown = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items())
+    return f"saved {shown}; restored in {took_s:.1f} s, and the next event was applied"
+
+
+def run_backup(*arguments):
+    done = subprocess.run(
+        ["deploy/compose-backup", *arguments, *COMPOSE], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise Unexpected(f"deploy/compose-backup {arguments[0]}: {done.stderr.strip()[-2000:]}")
+
+
 CHECKS = [
     ("one command starts every service", started),
     ("a price is read from the database, then from the cache", miss_then_hit),
@@ -355,6 +385,7 @@ CHECKS = [
     ("it bears load", load),
     ("it heals itself", killed_one_after_another),
     ("it stops in time and loses nothing", stopped),
+    ("it is saved and restored", backed_up),
 ]
 
 

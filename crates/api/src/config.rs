@@ -3,6 +3,7 @@
 //! | variable | default | what |
 //! |---|---|---|
 //! | `PRICING_API_LISTEN` | `127.0.0.1:8000` | the address to serve on |
+//! | `PRICING_SEED_FILE` | | a CSV file of products, imported at the start if the catalogue has none |
 
 use std::net::SocketAddr;
 
@@ -14,6 +15,8 @@ use pricing_core::service::ServiceConfig;
 pub struct ApiConfig {
     /// The address to serve on.
     pub listen: SocketAddr,
+    /// Products that an empty catalogue begins with.
+    pub seed_file: Option<String>,
     /// What all services need to know.
     pub shared: SharedConfig,
 }
@@ -24,6 +27,7 @@ impl ApiConfig {
         let mut environment = Environment::new(lookup);
         let config = Self {
             listen: environment.address("PRICING_API_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8000))),
+            seed_file: Some(environment.text("PRICING_SEED_FILE", "")).filter(|path| !path.is_empty()),
             shared: SharedConfig::read(&mut environment),
         };
         environment.finish(config)

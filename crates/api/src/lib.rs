@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use config::ApiConfig;
 use routes::price_changes::Followers;
-use state::Handles;
+use state::{AppState, Handles};
 
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-api";
@@ -99,7 +99,7 @@ pub async fn run(
     tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
     let followers = Followers::new(heard, shutdown.clone());
     let simulations = routes::simulation::Simulations::new();
-    let state = Handles {
+    let state = AppState::from(Handles {
         repricer,
         health,
         metrics,
@@ -108,10 +108,13 @@ pub async fn run(
         followers,
         simulations,
         traced_price_ratio: config.shared.trace.price_ratio,
-    };
+    });
+    if let Some(path) = &config.seed_file {
+        routes::import::seed(state.clone(), path).await;
+    }
 
     tracing::info!(address = %listener.local_addr()?, "the API is listening");
-    let serving = axum::serve(listener, router::router(state.into()))
+    let serving = axum::serve(listener, router::router(state))
         .with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let drained = async {
         shutdown.cancelled().await;

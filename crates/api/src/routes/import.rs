@@ -19,6 +19,7 @@ use pricing_core::domain::product::{Product, ProductId};
 use pricing_core::reprice::{PutSummary, RepriceError, WRITE_BATCH};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
+use tokio_util::io::ReaderStream;
 
 use super::import_rows::{Format, Row, RowReader};
 use crate::error::{ApiError, FieldError, Problem};
@@ -39,9 +40,6 @@ pub(crate) struct ImportQuery {
     /// Check and compare only; nothing is written.
     #[serde(default)]
     dry_run: bool,
-    /// Import nothing if the catalogue has products already.
-    #[serde(default)]
-    if_empty: bool,
 }
 
 /// What an import did.
@@ -61,8 +59,6 @@ pub(crate) struct ImportAnswer {
     failed: u64,
     /// Whether nothing was written.
     dry_run: bool,
-    /// Whether the rows were passed over because the catalogue had products already.
-    skipped: bool,
     /// The first thousand refused rows.
     errors: Vec<RowErrors>,
     /// Refused rows that are not listed.
@@ -97,17 +93,62 @@ pub(crate) async fn import(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let Query(query) = query.map_err(|rejection| {
-        ApiError::field("query", rejection.body_text(), "dry_run and if_empty, true or false")
-    })?;
+    let Query(query) =
+        query.map_err(|rejection| ApiError::field("dry_run", rejection.body_text(), "true or false"))?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let format = content_type.and_then(Format::of_content_type).ok_or(ApiError::UnsupportedMediaType)?;
     if !query.dry_run {
         state.require_redis().await?;
     }
-    let catalogue = &state.repricer.catalogue;
-    let skipped = query.if_empty && catalogue.count_products().await? > 0;
-    let mut import = Import::new(state, query.dry_run, skipped);
+    take_all(Import::new(state, query.dry_run), format, body).await.map(|answer| Json(answer).into_response())
+}
+
+/// Imports a CSV file, if the catalogue has no product yet. Without it, the service serves all the same.
+pub(crate) async fn seed(state: AppState, path: &str) {
+    match seed_from(state, path).await {
+        Ok(0) => tracing::info!(path, "the catalogue has products already and is not seeded"),
+        Ok(products) => tracing::info!(path, products, "the catalogue was seeded"),
+        Err(error) => tracing::error!(path, %error, "the catalogue is not seeded"),
+    }
+}
+
+async fn seed_from(state: AppState, path: &str) -> Result<u64, SeedError> {
+    let products = state.repricer.catalogue.count_products().await.map_err(RepriceError::from);
+    if products.map_err(ApiError::from)? > 0 {
+        return Ok(0);
+    }
+    let file = ReaderStream::new(tokio::fs::File::open(path).await?);
+    let answer = take_all(Import::new(state, false), Format::Csv, Body::from_stream(file)).await?;
+    if let Some(RowErrors { line, .. }) = answer.errors.first() {
+        tracing::warn!(
+            path,
+            failed = answer.failed,
+            first_line = line,
+            "some rows of the seed file were refused"
+        );
+    }
+    Ok(answer.created)
+}
+
+/// Why a catalogue was not seeded.
+#[derive(Debug, thiserror::Error)]
+enum SeedError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    File(#[from] std::io::Error),
+    /// The rows cannot be taken.
+    #[error("{0:?}")]
+    Import(ApiError),
+}
+
+impl From<ApiError> for SeedError {
+    fn from(error: ApiError) -> Self {
+        Self::Import(error)
+    }
+}
+
+/// Takes every row of the body.
+async fn take_all(mut import: Import, format: Format, body: Body) -> Result<ImportAnswer, ApiError> {
     let mut reader = RowReader::new(format);
     let mut chunks = body.into_data_stream();
     let mut bytes_read = 0;
@@ -132,7 +173,7 @@ pub(crate) async fn import(
     }
     import.write_batch().await?;
     import.served().await?;
-    Ok(Json(import.answer).into_response())
+    Ok(import.answer)
 }
 
 /// An import under way.
@@ -146,16 +187,13 @@ struct Import {
 }
 
 impl Import {
-    fn new(state: AppState, dry_run: bool, skipped: bool) -> Self {
-        let answer = ImportAnswer { dry_run, skipped, ..ImportAnswer::default() };
+    fn new(state: AppState, dry_run: bool) -> Self {
+        let answer = ImportAnswer { dry_run, ..ImportAnswer::default() };
         Self { state, batch: IndexMap::with_capacity(WRITE_BATCH), serving: None, answer }
     }
 
     async fn take(&mut self, row: Row) -> Result<(), ApiError> {
         self.answer.rows += 1;
-        if self.answer.skipped {
-            return Ok(());
-        }
         let Row { line, draft } = row;
         let product_id = draft.as_ref().ok().and_then(|draft| draft.product_id.as_deref().map(shorten));
         match draft.and_then(|draft| draft.check()) {

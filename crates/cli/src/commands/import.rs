@@ -40,9 +40,6 @@ pub(crate) struct Arguments {
     /// Check every row; write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Import nothing if the catalogue has products already
-    #[arg(long)]
-    if_empty: bool,
     /// Print the API's answer as it is
     #[arg(long)]
     json: bool,
@@ -97,8 +94,6 @@ pub(super) struct Summary {
     superseded: u64,
     pub(super) failed: u64,
     dry_run: bool,
-    #[serde(default)]
-    skipped: bool,
     errors: Vec<RowErrors>,
     errors_left_out: u64,
 }
@@ -118,8 +113,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let seen = Arc::clone(&progress);
     let chunks = ReaderStream::with_capacity(source, CHUNK_BYTES).inspect_ok(move |chunk| seen.count(chunk));
     let body = reqwest::Body::wrap_stream(chunks);
-    let choices = [("dry_run", arguments.dry_run), ("if_empty", arguments.if_empty)];
-    let sending = send(&client, format, choices, body);
+    let sending = send(&client, format, arguments.dry_run, body);
     let answer = tokio::select! {
         answer = sending => answer,
         () = progress.stalled(MAX_STALL) => {
@@ -145,12 +139,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 pub(super) async fn send(
     client: &Client,
     format: Format,
-    choices: [(&str, bool); 2],
+    dry_run: bool,
     body: impl Into<reqwest::Body>,
 ) -> Result<Answer> {
     let request = client
         .upload(&["api", "v1", "products", "import"])
-        .query(&choices)
+        .query(&[("dry_run", dry_run)])
         .header(CONTENT_TYPE, format.content_type())
         .body(body);
     Ok(client.send(request).await?)
@@ -193,11 +187,7 @@ fn bar(length: Option<u64>) -> ProgressBar {
 }
 
 fn render(summary: &Summary) -> String {
-    let heading = match summary {
-        Summary { skipped: true, .. } => "passed over, as the catalogue has products already",
-        Summary { dry_run: true, .. } => "checked, nothing written",
-        _ => "imported",
-    };
+    let heading = if summary.dry_run { "checked, nothing written" } else { "imported" };
     let mut text = format!("{heading}: {} rows\n", summary.rows);
     let _ = writeln!(text, "  created   {:>9}", summary.created);
     let _ = writeln!(text, "  updated   {:>9}", summary.updated);

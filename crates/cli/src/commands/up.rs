@@ -213,8 +213,7 @@ async fn ready(client: &Client) -> Result<()> {
 }
 
 async fn load_sample(client: &Client, data: &DataDirectory) -> Result<()> {
-    let loading =
-        import::send(client, import::Format::Csv, [("dry_run", false), ("if_empty", true)], SAMPLE_PRODUCTS);
+    let loading = import::send(client, import::Format::Csv, false, SAMPLE_PRODUCTS);
     let answer = loading.await.context("the sample catalogue cannot be loaded")?;
     let summary: import::Summary = client.read(&answer)?;
     if summary.failed > 0 {

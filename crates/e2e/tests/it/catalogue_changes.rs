@@ -4,6 +4,7 @@ use anyhow::Result;
 use pricing_e2e::HttpReply;
 use serde_json::{Value, json};
 
+use crate::fleet::{Fleet, Service};
 use crate::support::{Api, Stores};
 
 #[tokio::test]
@@ -46,6 +47,24 @@ async fn a_product_lives_from_put_to_delete() -> Result<()> {
         json!(49.39),
         "it is back"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_empty_catalogue_begins_with_the_seed_file_and_no_other_does() -> Result<()> {
+    let stores = Stores::start().await?;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("seed.csv");
+    std::fs::write(&file, "product_id,currency,base_price\nP-1,USD,10\nP-2,USD,nothing\nP-3,USD,30\n")?;
+    let path = file.to_string_lossy().into_owned();
+    let fleet = Fleet::new(&stores.redis.url(), &stores.database_url()).with("PRICING_SEED_FILE", &path);
+    let first = fleet.start(Service::Api).await?;
+    assert_eq!(first.client.price("P-3", "NY", false).await?.body["base_price"], json!(30.0));
+    assert_eq!(first.client.delete("/api/v1/products/P-1").await?.status, 204);
+    let second = fleet.start(Service::Api).await?;
+    assert_eq!(second.client.price("P-1", "NY", false).await?.status, 404, "it is not brought back");
+    let missing = fleet.with("PRICING_SEED_FILE", "/no/such/file").start(Service::Api).await?;
+    assert_eq!(missing.client.price("P-3", "NY", false).await?.status, 200, "it serves all the same");
     Ok(())
 }
 
