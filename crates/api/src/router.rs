@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -15,7 +15,7 @@ use crate::routes::{
 use crate::state::AppState;
 use crate::{middleware, openapi};
 
-/// The routes with a time limit: path pattern and handlers.
+/// Path pattern and handlers.
 fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
     vec![
         ("/", get(live::index)),
@@ -45,12 +45,6 @@ fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/readyz", get(async |State(state): State<AppState>| state.health.readiness().await)),
         ("/metrics", get(async |State(state): State<AppState>| pricing_core::health::render(&state.metrics))),
         ("/openapi.json", get(openapi::document)),
-    ]
-}
-
-/// Routes that stream, or go through the whole catalogue, and may take as long as they need.
-fn streaming_routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
-    vec![
         ("/api/v1/products/import", post(import::import)),
         ("/api/v1/price-changes", get(price_changes::follow)),
         ("/api/v1/policies", get(policy::list).post(policy::publish)),
@@ -63,9 +57,6 @@ fn streaming_routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
 pub(crate) fn router(state: AppState) -> Router {
     let mut router = Router::new();
     for (path, handlers) in routes() {
-        router = router.route(path, handlers.layer(from_fn(middleware::limit_time)));
-    }
-    for (path, handlers) in streaming_routes() {
         router = router.route(path, handlers);
     }
     let observed = (state.metrics.clone(), state.traced_price_ratio);
@@ -120,8 +111,12 @@ mod tests {
 
     #[test]
     fn every_route_is_measured_under_its_own_name() {
-        for (pattern, _) in routes().into_iter().chain(streaming_routes()) {
-            assert_eq!(route_name(pattern), pattern);
+        let patterns: Vec<&str> = routes().into_iter().map(|(pattern, _)| pattern).collect();
+        for pattern in &patterns {
+            assert_eq!(route_name(pattern), *pattern);
+        }
+        for streaming in middleware::STREAMING_ROUTES {
+            assert!(patterns.contains(&streaming), "{streaming} is no route");
         }
     }
 }

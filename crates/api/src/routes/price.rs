@@ -25,6 +25,8 @@ use crate::state::AppState;
 /// Says where a price was found: `l1`, `l2` or `miss`.
 pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
+/// Room for most answers.
+pub(crate) const ANSWER_BYTES: usize = 320;
 /// The longest location, channel or segment, in bytes.
 const MAX_LABEL_BYTES: usize = 64;
 /// The largest quantity.
@@ -116,8 +118,9 @@ pub(crate) async fn price(
         found = read().await?;
     }
     let detail = detail(&state, &found, &asked, now)?;
-    let body =
-        serde_json::to_vec(&detail).map_err(|error| ApiError::Internal { reason: error.to_string() })?;
+    let mut body = Vec::with_capacity(ANSWER_BYTES);
+    serde_json::to_writer(&mut body, &detail)
+        .map_err(|error| ApiError::Internal { reason: error.to_string() })?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (X_CACHE, HeaderValue::from_static(tier_name(found.tier))),

@@ -12,6 +12,7 @@ use pricing_core::domain::diagnostic::Diagnostic;
 use pricing_core::domain::quote::Shopper;
 use serde::{Deserialize, Serialize};
 
+use super::price::ANSWER_BYTES;
 use super::price::{
     CHANNEL, IS_PRIME_MEMBER, PriceDetail, SEGMENT, USER_LOCATION, check_product_id, check_shopper, detail,
 };
@@ -132,7 +133,8 @@ pub(crate) async fn prices(
         Ok(price) => ItemAnswer { product_id: &item.product_id, price: Some(price), error: None },
         Err(error) => ItemAnswer { product_id: &item.product_id, price: None, error: Some(error.problem()) },
     });
-    let body = serde_json::to_vec(&PricesAnswer { prices: prices.collect() })
+    let mut body = Vec::with_capacity(ANSWER_BYTES * request.items.len());
+    serde_json::to_writer(&mut body, &PricesAnswer { prices: prices.collect() })
         .map_err(|error| ApiError::Internal { reason: error.to_string() })?;
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
 }
