@@ -8,6 +8,7 @@ if anything is not as promised. Only what Python brings is used, and Locust wher
 """
 
 import concurrent.futures
+import datetime
 import http.client
 import json
 import os
@@ -25,6 +26,7 @@ JAEGER_PORT = 16686
 PROMETHEUS_PORT = 9090
 PATIENCE_S = 60
 STOP_LIMIT_S = 10
+IMAGE_LIMIT_MB = 150
 LOCUST_S = 20
 EVENTS_PER_SECOND = 100
 # They are killed one after another while events and reads go on.
@@ -166,7 +168,29 @@ def kill_9(service):
 
 def started():
     count, _ = eventually("every container is healthy", all_healthy)
-    return f"{count} containers are healthy, {len(api_ports())} APIs answer"
+    image = inspect(containers("api")[0], "{{.Image}}")
+    size_mb = int(inspect(image, "{{.Size}}")) / 1e6
+    if size_mb > IMAGE_LIMIT_MB:
+        raise Unexpected(f"the image has {size_mb:.0f} MB")
+    return (
+        f"{count} containers are healthy, the last of them {healthy_after_s():.1f} s after the first was started; "
+        f"the image has {size_mb:.0f} MB"
+    )
+
+
+def healthy_after_s():
+    found = [container for service in compose("ps", "--services").split() for container in containers(service)]
+    started = [instant(inspect(container, "{{.State.StartedAt}}")) for container in found]
+    healthy = []
+    for container in found:
+        checks = json.loads(inspect(container, "{{json .State.Health.Log}}"))
+        healthy.append(min(instant(check["End"]) for check in checks if check["ExitCode"] == 0))
+    return (max(healthy) - min(started)).total_seconds()
+
+
+def instant(written):
+    """Docker writes nanoseconds, Python reads microseconds."""
+    return datetime.datetime.fromisoformat(written[:26].rstrip("Z") + "+00:00")
 
 
 def miss_then_hit():

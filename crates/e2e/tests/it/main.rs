@@ -33,6 +33,7 @@ mod command_line;
 mod dashboards;
 mod fleet;
 mod harness;
+mod health_checks;
 mod jobs;
 mod leases;
 mod market_events;
