@@ -20,7 +20,8 @@ RUN for crate in crates/*; do \
     && mkdir -p crates/core/benches crates/e2e/benches/http crates/e2e/tests/it \
     && touch crates/core/benches/price.rs crates/e2e/benches/visible.rs crates/e2e/benches/http/main.rs \
         crates/e2e/tests/it/main.rs \
-    && cargo build --release --locked -p pricing-api -p pricing-worker -p pricing-listener -p pricing-cli
+    && cargo build --release --locked -p pricing-api -p pricing-worker -p pricing-listener -p pricing-cli \
+    && rm -r crates/*/src
 
 # Our own sources. Their times say that they are older than what was built of the empty ones, so they are touched.
 COPY crates crates
