@@ -31,6 +31,7 @@ LOCUST_S = 20
 EVENTS_PER_SECOND = 100
 # They are killed one after another while events and reads go on.
 VICTIMS = ["api", "worker", "listener", "redis", "postgres", "jaeger"]
+SERVICES = ["pricing-api", "pricing-listener", "pricing-worker"]
 PRODUCTS = [f"P-{number}" for number in range(100, 1000)]
 
 
@@ -41,12 +42,12 @@ class Unexpected(Exception):
 # --- asking ---------------------------------------------------------------------------------------------------------
 
 
-def request(port, method, path, body=None, headers=None, timeout=5):
+def request(port, method, path, body=None, timeout=5):
     """The status and the body of an answer, read as JSON where it is."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         written = None if body is None else json.dumps(body)
-        connection.request(method, path, written, {"content-type": "application/json", **(headers or {})})
+        connection.request(method, path, written, {"content-type": "application/json"})
         response = connection.getresponse()
         text = response.read().decode()
         try:
@@ -69,13 +70,13 @@ def answers(port):
         return False
 
 
-def ask_any(method, path, body=None, headers=None):
+def ask_any(method, path, body=None):
     """The first good answer of any API, as a load balancer with retries would give it."""
     problem = None
     for _ in range(40):
         for port in API_PORTS:
             try:
-                status, answer = request(port, method, path, body, headers)
+                status, answer = request(port, method, path, body)
             except (OSError, http.client.HTTPException) as error:
                 problem = error
                 continue
@@ -93,7 +94,7 @@ def ask_price(product_id):
     return answer
 
 
-def publish(event_id, product_id, price, headers=None):
+def publish(event_id, product_id, price):
     event = {
         "specversion": "1.0",
         "id": event_id,
@@ -101,7 +102,7 @@ def publish(event_id, product_id, price, headers=None):
         "type": "pricing.competitor_price.v1",
         "data": {"product_id": product_id, "competitor": "acme", "price": price},
     }
-    return ask_any("POST", "/api/v1/publish-market-event", event, headers)
+    return ask_any("POST", "/api/v1/publish-market-event", event)
 
 
 def eventually(what, check, patience_s=PATIENCE_S):
@@ -201,27 +202,33 @@ def miss_then_hit():
 
 
 def one_trace():
-    trace_id = secrets.token_hex(16)
     before = ask_price("P-101")
     began = time.monotonic()
-    traceparent = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
-    status, answer = publish(secrets.token_hex(8), "P-101", round(before["base_price"] * 0.93, 2), traceparent)
+    status, answer = publish(secrets.token_hex(8), "P-101", round(before["base_price"] * 0.93, 2))
     if status != 200:
         raise Unexpected(f"publishing: {status} {answer}")
     changed = lambda: ask_price("P-101")["revision"] > before["revision"]
     eventually("the new price", changed)
     visible_ms = (time.monotonic() - began) * 1000
 
-    def services():
-        _, found = request(JAEGER_PORT, "GET", f"/api/traces/{trace_id}")
-        trace = found["data"][0]
-        names = sorted({process["serviceName"] for process in trace["processes"].values()})
-        return names == ["pricing-api", "pricing-listener", "pricing-worker"] and (names, len(trace["spans"]))
+    (trace_id, spans), _ = eventually("the trace", traced_event)
+    return f"an event was a new price after {visible_ms:.0f} ms; trace {trace_id} has {spans} spans, of {', '.join(SERVICES)}"
 
-    (names, spans), _ = eventually("the trace", services)
-    return (
-        f"an event was a new price after {visible_ms:.0f} ms; trace {trace_id[:8]}…: {spans} spans of {', '.join(names)}"
-    )
+
+def traced_event():
+    """A trace of an event that all three services had a part in, found by search and read by its identifier."""
+    _, found = request(JAEGER_PORT, "GET", "/api/traces?service=pricing-api&limit=100")
+    for candidate in found["data"]:
+        _, answer = request(JAEGER_PORT, "GET", f"/api/traces/{candidate['traceID']}")
+        if not isinstance(answer, dict):
+            # Found, but not yet complete.
+            continue
+        trace = answer["data"][0]
+        names = {process["serviceName"] for process in trace["processes"].values()}
+        operations = {span["operationName"] for span in trace["spans"]}
+        if names == set(SERVICES) and "POST /api/v1/publish-market-event" in operations:
+            return trace["traceID"], len(trace["spans"])
+    return None
 
 
 def one_run_at_a_time():
@@ -308,11 +315,12 @@ def price_of(number):
     return round(1000 + number / 100, 2)
 
 
-def known_price(product_id):
-    """What the engine knows of the competitor of a product."""
-    _, answer = ask_any("GET", f"/api/v1/products/{product_id}/explanation")
-    prices = answer["explanation"]["facts"]["signals"]["competitor_prices"]
-    return next((one["price"] for one in prices if one["competitor"] == "acme"), None)
+def known_prices():
+    """What the engine knows of the competitor, by product: the stored facts themselves, as a price's explanation stays
+    that of its last change."""
+    query = "select subject, value from signals where subject_kind = 'product' and kind = 'competitor_price'"
+    rows = compose("exec", "-T", "postgres", "psql", "-U", "pricing", "-Atc", f"{query} and source = 'acme'")
+    return {product: float(price) for product, price in (row.split("|") for row in rows.splitlines())}
 
 
 def killed_one_after_another():
@@ -340,11 +348,8 @@ def killed_one_after_another():
 
 def lost(work):
     """Products whose last acknowledged event, or a later one, is not what the engine knows."""
-    return [
-        product_id
-        for product_id, number in work.acknowledged.items()
-        if (known_price(product_id) or 0) < price_of(number)
-    ]
+    known = known_prices()
+    return [product for product, number in work.acknowledged.items() if known.get(product, 0) < price_of(number)]
 
 
 def scaled():
@@ -366,7 +371,7 @@ def stopped():
     if took_s > STOP_LIMIT_S:
         raise Unexpected(f"stopping took {took_s:.1f} s")
     compose("start", "api", "worker", "listener")
-    eventually("the last event is applied", lambda: known_price("P-104") == 4321.09)
+    eventually("the last event is applied", lambda: known_prices().get("P-104") == 4321.09)
     return f"api, worker and listener stopped in {took_s:.1f} s; an event acknowledged just before was applied after the start"
 
 
@@ -375,7 +380,7 @@ def backed_up():
 
     def learn(event, price):
         publish(f"backup-{event}", "P-105", price)
-        eventually(f"{event} is applied", lambda: known_price("P-105") == price)
+        eventually(f"{event} is applied", lambda: known_prices().get("P-105") == price)
 
     learn("before", 1111.11)
     with tempfile.TemporaryDirectory() as directory:
@@ -385,7 +390,7 @@ def backed_up():
         began = time.monotonic()
         run_backup("restore", directory)
         took_s = time.monotonic() - began
-    eventually("what was saved is back", lambda: known_price("P-105") == 1111.11)
+    eventually("what was saved is back", lambda: known_prices().get("P-105") == 1111.11)
     learn("restored", 3333.33)
     shown = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items())
     return f"saved {shown}; restored in {took_s:.1f} s, and the next event was applied"
