@@ -3,6 +3,7 @@
 //! | variable | default | what |
 //! |---|---|---|
 //! | `PRICING_API_LISTEN` | `127.0.0.1:8000` | the address to serve on |
+//! | `PRICING_API_MAX_CONNECTIONS` | 4096 | connections at once, 1 to 1000000; further ones wait |
 //! | `PRICING_SEED_FILE` | | a CSV file of products, imported at the start if the catalogue has none |
 
 use std::net::SocketAddr;
@@ -15,6 +16,8 @@ use pricing_core::service::ServiceConfig;
 pub struct ApiConfig {
     /// The address to serve on.
     pub listen: SocketAddr,
+    /// Connections at once.
+    pub max_connections: usize,
     /// Products that an empty catalogue begins with.
     pub seed_file: Option<String>,
     /// What all services need to know.
@@ -27,6 +30,7 @@ impl ApiConfig {
         let mut environment = Environment::new(lookup);
         let config = Self {
             listen: environment.address("PRICING_API_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8000))),
+            max_connections: environment.number("PRICING_API_MAX_CONNECTIONS", 4_096, 1..=1_000_000),
             seed_file: Some(environment.text("PRICING_SEED_FILE", "")).filter(|path| !path.is_empty()),
             shared: SharedConfig::read(&mut environment),
         };

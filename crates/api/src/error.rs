@@ -18,6 +18,7 @@
 //! | `/problems/body-too-large` | 413 | the body is beyond the route's bound |
 //! | `/problems/unsupported-media-type` | 415 | the import does not say CSV or NDJSON |
 //! | `/problems/unavailable` | 503 | the database or Redis does not answer; `Retry-After` says when to try again |
+//! | `/problems/overloaded` | 503 | more is asked than can be answered; `Retry-After` says when to try again |
 //! | `/problems/timeout` | 503 | the answer took too long |
 //! | `/problems/internal` | 500 | a fault of the engine; the details are in its log |
 
@@ -105,6 +106,8 @@ pub enum ApiError {
         /// Which, in words, and what that means for the request.
         reason: &'static str,
     },
+    /// More is asked than can be answered.
+    Overloaded,
     /// The answer took too long.
     Timeout,
     /// A fault of the engine.
@@ -182,7 +185,7 @@ impl ApiError {
             Self::HeldByCircuitBreaker { .. } | Self::RecalculationNotHeld { .. } => StatusCode::CONFLICT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Unavailable { .. } | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable { .. } | Self::Overloaded | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -221,6 +224,7 @@ impl ApiError {
             Self::BodyTooLarge { .. } => ("/problems/body-too-large", "Body too large"),
             Self::UnsupportedMediaType => ("/problems/unsupported-media-type", "Unsupported media type"),
             Self::Unavailable { .. } => ("/problems/unavailable", "Not available now"),
+            Self::Overloaded => ("/problems/overloaded", "Overloaded"),
             Self::Timeout => ("/problems/timeout", "Took too long"),
             Self::Internal { .. } => ("/problems/internal", "Internal error"),
         }
@@ -250,6 +254,7 @@ impl ApiError {
             Self::BodyTooLarge { max_bytes } => format!("the body is longer than {max_bytes} bytes"),
             Self::UnsupportedMediaType => "Content-Type must be text/csv or application/x-ndjson".to_owned(),
             Self::Unavailable { reason } => format!("{reason}; try again later"),
+            Self::Overloaded => "more is asked than can be answered now; try again later".to_owned(),
             Self::Timeout => "the answer took too long; try again later".to_owned(),
             Self::Internal { .. } => "the engine has a fault; its log says more".to_owned(),
         }

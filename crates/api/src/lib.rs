@@ -12,8 +12,10 @@ mod extract;
 mod invalidation;
 mod middleware;
 pub mod openapi;
+mod overload;
 mod router;
 mod routes;
+mod serve;
 mod state;
 
 use std::time::Duration;
@@ -97,6 +99,8 @@ pub async fn run(
     tasks.spawn(policies.keep_fresh(shutdown.clone()));
     tasks.spawn(invalidation::hear(subscription, repricer.clone(), news, shutdown.clone()));
     tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
+    let lateness = overload::Lateness::default();
+    tasks.spawn(lateness.clone().measure(metrics.clone(), shutdown.clone()));
     let followers = Followers::new(heard, shutdown.clone());
     let simulations = routes::simulation::Simulations::new();
     let state = AppState::from(Handles {
@@ -107,6 +111,7 @@ pub async fn run(
         queue,
         followers,
         simulations,
+        lateness,
         traced_price_ratio: config.shared.trace.price_ratio,
     });
     if let Some(path) = &config.seed_file {
@@ -114,14 +119,13 @@ pub async fn run(
     }
 
     tracing::info!(address = %listener.local_addr()?, "the API is listening");
-    let serving = axum::serve(listener, router::router(state))
-        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let serving = serve::serve(listener, router::router(state), config.max_connections, shutdown.clone());
     let drained = async {
         shutdown.cancelled().await;
         tokio::time::sleep(DRAIN_TIMEOUT).await;
     };
     tokio::select! {
-        served = serving.into_future() => served?,
+        () = serving => {}
         () = drained => tracing::warn!("requests were still under way at the end of the drain"),
     }
     tasks.join_all().await;

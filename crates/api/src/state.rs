@@ -10,6 +10,7 @@ use pricing_core::reprice::Repricer;
 use pricing_core::telemetry::metrics::Metrics;
 
 use crate::error::ApiError;
+use crate::overload::{Lateness, Work};
 use crate::routes::price_changes::Followers;
 use crate::routes::simulation::Simulations;
 
@@ -26,6 +27,8 @@ pub(crate) struct Handles {
     pub(crate) queue: JobQueue,
     pub(crate) followers: Followers,
     pub(crate) simulations: Simulations,
+    /// How late the process is.
+    pub(crate) lateness: Lateness,
     /// The part of price requests that are traced.
     pub(crate) traced_price_ratio: f64,
 }
@@ -45,6 +48,11 @@ impl From<Handles> for AppState {
 }
 
 impl AppState {
+    /// Refuses this work while more is asked than can be answered.
+    pub(crate) fn admit(&self, work: Work) -> Result<(), ApiError> {
+        self.lateness.admit(work, &self.metrics)
+    }
+
     /// Refuses a write while Redis takes none: it could be stored, but not served.
     pub(crate) async fn require_redis(&self) -> Result<(), ApiError> {
         self.repricer.cache.check_writable().await.map_err(|error| {

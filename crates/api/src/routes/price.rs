@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, Problem};
 use crate::extract::{BoundedBody, Field, MAX_BODY_BYTES, parse_json};
+use crate::overload::Work;
 use crate::state::AppState;
 
 /// Says where a price was found: `l1`, `l2` or `miss`.
@@ -100,7 +101,7 @@ pub(crate) struct PriceDetail<'a> {
         (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such product", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing or not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database does not answer", body = Problem, content_type = "application/problem+json")))]
+        (status = 503, description = "The database does not answer, or too much is asked", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn price(
     State(state): State<AppState>,
     BoundedBody(body): BoundedBody<MAX_BODY_BYTES>,
@@ -108,14 +109,10 @@ pub(crate) async fn price(
     let request: PriceRequest<'_> = parse_json(&body, PRICE_FIELDS)?;
     let asked = request.check()?;
     let now = Utc::now();
-    let read = async || {
-        let found = state.repricer.read(&request.product_id, now).await;
-        found.map_err(|error| ApiError::of_read(error, &request.product_id))
-    };
-    let mut found = read().await?;
+    let mut found = read(&state, &request.product_id, now).await?;
     if !state.repricer.policies.knows(found.entry.policy_version) {
         // Two policies were published between the look-up and now.
-        found = read().await?;
+        found = read(&state, &request.product_id, now).await?;
     }
     let detail = detail(&state, &found, &asked, now)?;
     let mut body = Vec::with_capacity(ANSWER_BYTES);
@@ -126,6 +123,17 @@ pub(crate) async fn price(
         (X_CACHE, HeaderValue::from_static(tier_name(found.tier))),
     ];
     Ok((headers, body).into_response())
+}
+
+async fn read(state: &AppState, product_id: &str, now: DateTime<Utc>) -> Result<Found, ApiError> {
+    let found = match state.repricer.read_l1(product_id, now) {
+        Some(found) => found,
+        None => {
+            state.admit(Work::LookUp)?;
+            state.repricer.read_beyond_l1(product_id, now).await
+        }
+    };
+    found.map_err(|error| ApiError::of_read(error, product_id))
 }
 
 /// The wire form of the found price for this shopper.

@@ -16,8 +16,9 @@ use super::inventory::{
     BUILD_INFO, DATABASE_DURATION, DEAD_JOBS, EVENT_LOG_LAG, EVENT_TO_VISIBLE, EVENTS_APPLIED, EVENTS_BURIED,
     EVENTS_DISPATCHED, EVENTS_PUBLISHED, FAILED_OFFER_RULES, FILL_DURATION, GUARDRAIL_HITS, HELD_RUNS,
     HTTP_REQUEST_DURATION, IMPORTED_ROWS, INVENTORY, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, Kind,
-    L1_ENTRIES, L1_EVICTIONS, L1_FLUSHES, L1_INVALIDATIONS, L2_ERRORS, Metric, PRICE_CHANGE_STREAMS,
-    PRICE_READS, PRICES_COMPUTED, QUEUE_DEPTH, REDIS_DURATION, RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
+    L1_ENTRIES, L1_EVICTIONS, L1_FLUSHES, L1_INVALIDATIONS, L2_ERRORS, LATENESS, Metric,
+    PRICE_CHANGE_STREAMS, PRICE_READS, PRICES_COMPUTED, QUEUE_DEPTH, REDIS_DURATION, REQUESTS_REFUSED,
+    RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
 };
 use crate::config::MetricsSwitch;
 use crate::domain::guardrail::GuardrailName;
@@ -108,6 +109,12 @@ pub struct Handles {
     pub l1_flushes: Counter,
     /// Clients that follow price changes.
     pub price_change_streams: Gauge,
+    /// Requests for many prices that were refused because the process was late.
+    pub batches_refused: Counter,
+    /// Look-ups that were refused because the process was late.
+    pub look_ups_refused: Counter,
+    /// By how many seconds what is ready has to wait for its turn.
+    pub lateness: Gauge,
     /// Redis commands for prices that failed; the read went on without.
     pub l2_errors: Counter,
     /// List prices the rules made.
@@ -182,6 +189,7 @@ impl Metrics {
             |outcome: &'static str| counter(&*recorder, PRICES_COMPUTED, Some(("outcome", outcome)));
         let hits =
             |name: GuardrailName| counter(&*recorder, GUARDRAIL_HITS, Some(("guardrail", name.name())));
+        let refused = |work: &'static str| counter(&*recorder, REQUESTS_REFUSED, Some(("work", work)));
         let imported = |result: &'static str| counter(&*recorder, IMPORTED_ROWS, Some(("result", result)));
         let applied = |outcome: &'static str| counter(&*recorder, EVENTS_APPLIED, Some(("outcome", outcome)));
         let metrics = Self(Arc::new(Handles {
@@ -195,6 +203,9 @@ impl Metrics {
             l1_invalidations: counter(&*recorder, L1_INVALIDATIONS, None),
             l1_flushes: counter(&*recorder, L1_FLUSHES, None),
             price_change_streams: gauge(&*recorder, PRICE_CHANGE_STREAMS),
+            batches_refused: refused("batch"),
+            look_ups_refused: refused("look_up"),
+            lateness: gauge(&*recorder, LATENESS),
             l2_errors: counter(&*recorder, L2_ERRORS, None),
             prices_made: computed("priced"),
             prices_frozen: computed("frozen"),

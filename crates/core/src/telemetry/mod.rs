@@ -18,8 +18,8 @@ use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportC
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing::Metadata;
-use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::filter::{FilterExt, LevelFilter, dynamic_filter_fn, filter_fn};
+use tracing_subscriber::layer::{Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
@@ -51,6 +51,8 @@ pub fn start(log: &LogConfig, trace: &TraceConfig, service: &'static str) -> Tel
         let scope = InstrumentationScope::builder("pricing").with_schema_url(spans::SCHEMA_URL).build();
         let layer = tracing_opentelemetry::layer()
             .with_tracer(traces.tracer_with_scope(scope))
+            // Nobody asks OpenTelemetry itself which span is current.
+            .with_context_activation(false)
             .with_location(false)
             .with_threads(false)
             .with_target(false);
@@ -126,15 +128,27 @@ fn lines(config: &LogConfig) -> Box<dyn Layer<Traced> + Send + Sync> {
             .with_writer(std::io::stderr)
             .with_target(false)
             .with_ansi(in_terminal);
-        lines.with_filter(filter_fn(|metadata| !metadata.is_span())).with_filter(filter).boxed()
+        lines
+            .with_filter(filter_fn(|metadata| !metadata.is_span()))
+            .with_filter(asked_each_time(filter))
+            .boxed()
     } else {
         let lines = tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
             .with_span_list(false)
             .with_writer(std::io::stderr);
-        lines.with_filter(filter).boxed()
+        lines.with_filter(asked_each_time(filter)).boxed()
     }
+}
+
+/// The same filter, asked about every span and event, where usually its answer for a place in the code is kept.
+///
+/// When a library asks whether an event would be logged and then makes none (`tracing::enabled!`, `log::log_enabled!`;
+/// sqlx does so with every statement), the filters' answer stays on the thread and is taken for that about the next span
+/// or event whose own answer was kept: it is lost. Asking anew replaces what was left behind.
+fn asked_each_time(filter: EnvFilter) -> impl Filter<Traced> {
+    filter.and(dynamic_filter_fn(|_, _| true).with_max_level_hint(LevelFilter::TRACE))
 }
 
 /// What the log lines are layered on.

@@ -15,6 +15,7 @@
 //! | `leases` | locks that end by themselves, and subscriptions, while Redis dies and is cut off |
 //! | `market_events` | events from whoever publishes them to the queue: taken in, handed over, taken over |
 //! | `notices` | what processes tell each other and those who follow price changes |
+//! | `overload` | more is asked than can be answered |
 //! | `price_read_path` | where a price is found, whose it is, and what happens when something is away |
 //! | `real_catalogue` | 20,000 products imported and asked for |
 //! | `stale_caches` | no cache wins over the catalogue, whatever happened to either |
@@ -39,6 +40,7 @@ mod leases;
 mod market_events;
 mod metrics;
 mod notices;
+mod overload;
 mod policies;
 mod policy_drafts;
 mod price_history;

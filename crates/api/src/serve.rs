@@ -1,0 +1,147 @@
+//! Connections: how many there may be, how long one may be silent, and how they end.
+//!
+//! The bound on connections is what keeps answers prompt when more is asked than can be answered: a connection carries
+//! one request at a time, so no more of them than that wait here, and who finds no place waits in the socket's queue.
+//! `axum::serve` has neither bound, hence this loop around the same HTTP implementation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// How long a connection may be open between requests, and how long a request's head may take. More than the minute
+/// after which most load balancers drop idle connections themselves, so that none of them meets one that just ended.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long nobody is accepted after that has failed, as it does while the process has too many files open.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// Serves at most so many connections at once until told to stop, and then until those requests that are under way
+/// have their answers.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    max_connections: usize,
+    shutdown: CancellationToken,
+) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(SILENCE_TIMEOUT);
+    let under_way = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(max_connections));
+    while let Some(Some((stream, place))) = shutdown.run_until_cancelled(accept(&listener, &places)).await {
+        let service = TowerToHyperService::new(router.clone());
+        let connection = under_way.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection has failed");
+            }
+            drop(place);
+        });
+    }
+    // Who connects from now on is refused, not left waiting.
+    drop(listener);
+    under_way.shutdown().await;
+}
+
+/// The next connection, once there is a place for it. `None` never comes: the places are never closed.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // An answer is written at once and whole; there is nothing to wait for.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "a connection keeps its delay");
+                }
+                return Some((stream, place));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be accepted; trying again");
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+
+    async fn start(
+        max_connections: usize,
+        router: Router,
+    ) -> (std::net::SocketAddr, CancellationToken, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, router, max_connections, shutdown.clone()));
+        (address, shutdown, serving)
+    }
+
+    async fn status(stream: &mut TcpStream) -> String {
+        let mut answer = vec![0; 1_024];
+        let read = stream.read(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[..read]).lines().next().unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_place_waits_until_another_leaves() {
+        let (address, shutdown, serving) = start(1, Router::new().route("/", get(async || "here"))).await;
+        let mut first = TcpStream::connect(address).await.unwrap();
+        first.write_all(ASK).await.unwrap();
+        assert_eq!(status(&mut first).await, "HTTP/1.1 200 OK");
+
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second.write_all(ASK).await.unwrap();
+        // The first is answered once more, so that the second had its chance.
+        first.write_all(ASK).await.unwrap();
+        assert_eq!(status(&mut first).await, "HTTP/1.1 200 OK");
+        let mut nothing = [0; 1];
+        assert!(second.try_read(&mut nothing).is_err());
+
+        drop(first);
+        assert_eq!(status(&mut second).await, "HTTP/1.1 200 OK");
+        shutdown.cancel();
+        serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_under_way_is_answered_after_the_signal_to_stop() {
+        let (asked, heard) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let handler = {
+            let (asked, heard) = (Arc::clone(&asked), Arc::clone(&heard));
+            async move || {
+                asked.add_permits(1);
+                heard.acquire().await.unwrap().forget();
+                "at last"
+            }
+        };
+        let (address, shutdown, serving) = start(10, Router::new().route("/", get(handler))).await;
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        let mut busy = TcpStream::connect(address).await.unwrap();
+        busy.write_all(ASK).await.unwrap();
+        asked.acquire().await.unwrap().forget();
+        shutdown.cancel();
+        // One that asks for nothing is closed.
+        assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0);
+        assert!(TcpStream::connect(address).await.is_err());
+        heard.add_permits(1);
+        assert_eq!(status(&mut busy).await, "HTTP/1.1 200 OK");
+        serving.await.unwrap();
+    }
+}

@@ -1,0 +1,92 @@
+//! More is asked of an API than it can answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use pricing_e2e::{HttpClient, eventually};
+use serde_json::json;
+
+use crate::support::{Api, Stores};
+
+const PRODUCTS: usize = 1_000;
+/// Prices that are asked for meanwhile, at least.
+const SINGLES: usize = 50;
+/// Clients that ask for one batch after another.
+const BATCH_CLIENTS: usize = 64;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_are_refused_before_prices_in_memory_and_taken_again_afterwards() -> Result<()> {
+    let stores = Stores::start().await?;
+    let settings = [("PRICING_L1_MAX_STALENESS", "10m")];
+    let api = Api::start_with(&stores.redis.url(), &stores.database_url(), &settings).await?;
+    let rows: String = (0..PRODUCTS).map(|number| format!("P-{number},USD,100\n")).collect();
+    api.import(&rows).await?;
+    let items: Vec<_> = (0..PRODUCTS).map(|number| json!({"product_id": format!("P-{number}")})).collect();
+    let batch = Arc::new(json!({"user_location": "NY", "items": items}));
+    // Afterwards they are in memory.
+    ensure!(api.client.post("/api/v1/prices", &batch).await?.status == 200);
+
+    let (stop, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> = (0..BATCH_CLIENTS)
+        .map(|_| {
+            let asking = ask_for_batches(
+                api.client.clone(),
+                Arc::clone(&batch),
+                Arc::clone(&stop),
+                Arc::clone(&refused),
+            );
+            tokio::spawn(asking)
+        })
+        .collect();
+    let singles = async {
+        for number in 0.. {
+            let reply = api.client.price(&format!("P-{}", number % PRODUCTS), "NY", false).await?;
+            ensure!(reply.status == 200, "a price in memory was refused: {}", reply.text);
+            if refused.load(Ordering::SeqCst) > 0 && number > SINGLES {
+                break;
+            }
+        }
+        Ok(())
+    };
+    let answered = tokio::time::timeout(PATIENCE, singles).await;
+    stop.store(true, Ordering::SeqCst);
+    answered.context("no batch was refused")??;
+    for client in clients {
+        client.await??;
+    }
+
+    let metrics = api.client.get("/metrics").await?.text;
+    let counted =
+        metrics.lines().find_map(|line| line.strip_prefix("pricing_requests_refused_total{work=\"batch\"} "));
+    let counted: usize = counted.context("no count of what was refused")?.parse()?;
+    ensure!(counted == refused.load(Ordering::SeqCst), "{counted} counted, {refused:?} refused");
+    eventually("batches are taken again", PATIENCE, async || {
+        let status = api.client.post("/api/v1/prices", &batch).await?.status;
+        ensure!(status == 200, "{status}");
+        Ok(())
+    })
+    .await
+}
+
+/// Asks for one batch after another; each is answered, or refused as the document says.
+async fn ask_for_batches(
+    client: HttpClient,
+    batch: Arc<serde_json::Value>,
+    stop: Arc<AtomicBool>,
+    refused: Arc<AtomicUsize>,
+) -> Result<()> {
+    while !stop.load(Ordering::SeqCst) {
+        let reply = client.post("/api/v1/prices", &batch).await?;
+        if reply.status == 503 {
+            ensure!(reply.body["type"] == "/problems/overloaded", "{}", reply.text);
+            ensure!(reply.header("retry-after") == Some("1"), "no Retry-After");
+            refused.fetch_add(1, Ordering::SeqCst);
+        } else {
+            ensure!(reply.status == 200, "{}", reply.text);
+        }
+    }
+    Ok(())
+}
