@@ -1,6 +1,7 @@
 //! What is written: rows as JSON, so that any number of them goes to either database as one argument of one
 //! constant statement (SQLite reads it by `jsonb_each`, PostgreSQL by `json_to_recordset`). Only SQLite's prices
-//! go as single values: to quote and unquote their explanations takes longer than to store them.
+//! and their changes go as single values: to quote and unquote explanations takes longer than to store them, and
+//! `jsonb_each` longer than to bind.
 //!
 //! The rows come out ordered by their key, so that two transactions lock them in the same order and cannot wait
 //! for each other, and with each key once, which PostgreSQL's upsert demands.
@@ -47,18 +48,13 @@ pub(super) fn price_rows(writes: &[PriceWrite]) -> Vec<PriceRow<'_>> {
     newest(writes).into_values().map(PriceRow::of).collect()
 }
 
-/// The rows of `price_changes`: the writes that change a list price. `None` if there are none, which is what
-/// most recalculations find.
-pub(super) fn change_rows(writes: &[PriceWrite]) -> Result<Option<String>, sqlx::Error> {
-    let rows: Vec<ChangeRow<'_>> = newest(writes)
+/// The rows of `price_changes`: the writes that change a list price. Most recalculations find few.
+pub(super) fn change_rows(writes: &[PriceWrite]) -> Vec<ChangeRow<'_>> {
+    newest(writes)
         .into_values()
         .filter(|write| write.previous_list_price != Some(write.entry.list_price))
         .map(ChangeRow::of)
-        .collect();
-    if rows.is_empty() {
-        return Ok(None);
-    }
-    as_json(&rows).map(Some)
+        .collect()
 }
 
 /// A list of texts as JSON.
@@ -237,17 +233,18 @@ impl<'a> PriceRow<'a> {
     }
 }
 
+/// A row of `price_changes`.
 #[derive(Serialize)]
-struct ChangeRow<'a> {
-    product_id: &'a str,
-    revision: i64,
-    old_list_price: Option<Decimal>,
-    new_list_price: Decimal,
-    currency: &'static str,
-    policy_version: i64,
-    cause: &'a str,
+pub(super) struct ChangeRow<'a> {
+    pub(super) product_id: &'a str,
+    pub(super) revision: i64,
+    pub(super) old_list_price: Option<Decimal>,
+    pub(super) new_list_price: Decimal,
+    pub(super) currency: &'static str,
+    pub(super) policy_version: i64,
+    pub(super) cause: &'a str,
     #[serde(serialize_with = "as_instant")]
-    changed_at: DateTime<Utc>,
+    pub(super) changed_at: DateTime<Utc>,
 }
 
 impl<'a> ChangeRow<'a> {

@@ -8,10 +8,12 @@
 //! and the same bytes into Redis by a pipeline. What that takes is the limit.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
+#![expect(clippy::print_stderr, reason = "what was not measured is said apart from the results")]
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the measurement has failed")]
 #![expect(clippy::float_arithmetic, reason = "these are measurements, not prices")]
 
 mod limit;
+mod peer;
 mod products;
 
 use std::time::{Duration, Instant};
@@ -45,6 +47,7 @@ struct Measured {
     worker_memory_mb: u64,
 }
 
+/// What a user asks on the command line.
 struct Arguments {
     most: usize,
     only: Option<String>,
@@ -70,7 +73,7 @@ async fn measure_all(arguments: &Arguments) -> Result<()> {
         }
     }
     report(&all);
-    Ok(())
+    peer::compare().await
 }
 
 async fn measure(database: &Database, products: usize) -> Result<Measured> {
@@ -172,7 +175,7 @@ fn peak_memory_mb(process: &ServiceProcess) -> Result<u64> {
 
 fn report(all: &[Measured]) {
     println!(
-        "\n| database | products | import s | its limit s | times | recalculation s | its limit s | times | api MB | worker MB |"
+        "## Import and recalculation\n\n| database | products | import s | its limit s | times | recalculation s | its limit s | times | api MB | worker MB |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for one in all {
@@ -189,12 +192,12 @@ fn report(all: &[Measured]) {
         );
     }
     println!(
-        "\nA recalculation's limit is the sum of: reading the products, loading prices and changes, and Redis' SETs:"
+        "\nA recalculation's limit is the sum of reading the products, loading prices and changes, and SETs:\n"
     );
     for one in all {
         let limit = &one.recalculation_limit;
         println!(
-            "  {} {}: {:.2} s, {:.2} s, {:.2} s",
+            "- {} {}: {:.2} s, {:.2} s, {:.2} s",
             one.database,
             one.products,
             limit.scan.as_secs_f64(),
@@ -209,7 +212,7 @@ fn report(all: &[Measured]) {
             ratio.log10() / (large.products / small.products).ilog10().max(1) as f64
         };
         println!(
-            "growth, {} from {} to {}: import n^{:.2}, recalculation n^{:.2}",
+            "\nGrowth, {} from {} to {}: import n^{:.2}, recalculation n^{:.2}",
             large.database,
             small.products,
             large.products,

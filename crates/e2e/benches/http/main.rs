@@ -2,16 +2,19 @@
 //! answers, and what telemetry costs.
 //!
 //! `cargo bench -p pricing-e2e --bench http` starts a Redis, an SQLite file, a collector of traces, three APIs (as
-//! delivered; with all telemetry off; with a memory that nothing may be served from) and the bare server, each a process.
+//! delivered; with all telemetry off; with a memory that nothing may be served from), the bare server, and a service in
+//! Python that does what the tutorial's did ([`peer`]), each a process.
 //! `wrk` asks each of them in turn over 64 connections, for three seconds, and so on for five rounds. The machine is the
 //! same for all and shared by wrk and the server, so the ratios say something and the rates little; each ratio is the
 //! median of the rounds'.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
+#![expect(clippy::print_stderr, reason = "what was not measured is said apart from the results")]
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the measurement has failed")]
 #![expect(clippy::float_arithmetic, reason = "these are measurements, not prices")]
 
 mod bare;
+mod peer;
 
 use std::path::Path;
 
@@ -51,12 +54,16 @@ struct Round {
     p99_us: f64,
 }
 
+/// What somebody would write instead.
+const FASTAPI: &str = "FastAPI + GET";
+
 /// What is compared: a contestant, its limit, and the least ratio of the rates.
-const COMPARISONS: [(&str, &str, f64); 4] = [
+const COMPARISONS: [(&str, &str, f64); 5] = [
     ("price, from memory", "bare", 0.85),
     ("price, from memory", "price, telemetry off", 0.9),
     ("price, from Redis", "bare + GET", 0.85),
     ("100 prices, from memory", "bare, 100 prices", 0.6),
+    ("price, from memory", FASTAPI, 20.0),
 ];
 
 fn main() -> Result<()> {
@@ -88,6 +95,7 @@ async fn measure() -> Result<()> {
     }
     set_bare_key(&redis, lengths.0).await?;
     let (_bare, bare) = start_bare(lengths, &redis.url()).await?;
+    let peer = peer::start(&redis, PRODUCTS).await?;
 
     let contestant = |name, base_url: &String, path, items| Contestant {
         name,
@@ -96,7 +104,7 @@ async fn measure() -> Result<()> {
         items,
         rounds: Vec::new(),
     };
-    let mut contestants = [
+    let mut contestants = vec![
         contestant("bare", &bare, bare::PRICE, 1),
         contestant("price, from memory", &delivered, "/api/v1/price", 1),
         contestant("price, telemetry off", &silent, "/api/v1/price", 1),
@@ -105,6 +113,9 @@ async fn measure() -> Result<()> {
         contestant("bare, 100 prices", &bare, bare::PRICES, BATCH),
         contestant("100 prices, from memory", &delivered, "/api/v1/prices", BATCH),
     ];
+    if let Some((_, url)) = &peer {
+        contestants.push(contestant(FASTAPI, url, peer::PRICE, 1));
+    }
     for _ in 0..ROUNDS {
         for contestant in &mut contestants {
             let round = run_wrk(contestant).await?;
@@ -185,7 +196,7 @@ async fn run_wrk(contestant: &Contestant) -> Result<Round> {
 }
 
 fn report(contestants: &[Contestant]) -> Result<()> {
-    println!("\n| server | requests/s | prices/s | p50 ms | p99 ms |\n|---|---|---|---|---|");
+    println!("## Requests\n\n| server | requests/s | prices/s | p50 ms | p99 ms |\n|---|---|---|---|---|");
     for contestant in contestants {
         let rate = contestant.median(Round::rate);
         let (p50, p99) = (contestant.median(|round| round.p50_us), contestant.median(|round| round.p99_us));
@@ -194,8 +205,9 @@ fn report(contestants: &[Contestant]) -> Result<()> {
     }
     println!("\n| work | beside | of its rate | goal | its p99 times |\n|---|---|---|---|---|");
     for (name, limit, goal) in COMPARISONS {
-        let find = |name| contestants.iter().find(|one| one.name == name).context("no such contestant");
-        let (ours, limit) = (find(name)?, find(limit)?);
+        let find = |name| contestants.iter().find(|one| one.name == name);
+        // The peer is there only if there is a Python for it.
+        let (Some(ours), Some(limit)) = (find(name), find(limit)) else { continue };
         let rate = ratio(ours, limit, Round::rate);
         let p99 = ratio(ours, limit, |round| round.p99_us);
         println!("| {name} | {} | {rate:.2} | ≥ {goal} | {p99:.2} |", limit.name);

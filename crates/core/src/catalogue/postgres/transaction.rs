@@ -170,8 +170,9 @@ impl PostgresTransaction {
     ) -> Result<(), CatalogueError> {
         let prices = query(WRITE_PRICES).bind(as_json(price_rows(writes))?);
         self.session.run(|connection| prices.execute(connection)).await?;
-        if let Some(changes) = change_rows(writes)? {
-            let changes = query(WRITE_CHANGES).bind(changes);
+        let changes = change_rows(writes);
+        if !changes.is_empty() {
+            let changes = query(WRITE_CHANGES).bind(as_json(changes)?);
             self.session.run(|connection| changes.execute(connection)).await?;
         }
         Ok(())

@@ -13,8 +13,8 @@ use super::super::read_rows::{
 use super::super::session::Session;
 use super::super::stored::{PriceWrite, StoredFacts};
 use super::super::write_rows::{
-    PriceRow, bounded_cause, change_rows, event_rows, instant, price_rows, product_rows, row_count,
-    signal_rows, texts,
+    ChangeRow, PriceRow, bounded_cause, change_rows, event_rows, instant, price_rows, product_rows,
+    row_count, signal_rows, texts,
 };
 use super::{commit, price_columns, product_columns};
 use crate::domain::product::{Product, ProductId};
@@ -81,12 +81,9 @@ const UNLESS_OLDER: &str = "
 const WRITE_CHANGES: &str = "
     INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
                                cause, changed_at)
-    SELECT value ->> 'product_id', value ->> 'revision', value ->> 'old_list_price',
-           value ->> 'new_list_price', value ->> 'currency', value ->> 'policy_version', value ->> 'cause',
-           value ->> 'changed_at'
-    FROM jsonb_each($1)
-    WHERE EXISTS (SELECT 1 FROM prices
-                  WHERE product_id = value ->> 'product_id' AND revision = value ->> 'revision')
+    SELECT * FROM (";
+const OF_PRICES_IN_EFFECT: &str = ")
+    WHERE EXISTS (SELECT 1 FROM prices WHERE product_id = column1 AND revision = column2)
     ON CONFLICT DO NOTHING";
 const WRITE_REMOVAL: &str = "
     INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
@@ -94,8 +91,8 @@ const WRITE_REMOVAL: &str = "
     SELECT product_id, $2, list_price, NULL, currency, policy_version, $3, $4
     FROM prices WHERE product_id = $1";
 
-/// Seventeen values each; a statement may have 32,766.
-const PRICES_PER_STATEMENT: usize = 1_000;
+/// The most rows of a statement: of seventeen values each, and a statement may have 32,766.
+const ROWS_PER_STATEMENT: usize = 1_024;
 
 /// A transaction on the file's only writer.
 #[derive(Debug)]
@@ -166,14 +163,14 @@ impl SqliteTransaction {
         &mut self,
         writes: &[PriceWrite],
     ) -> Result<(), CatalogueError> {
-        for rows in price_rows(writes).chunks(PRICES_PER_STATEMENT) {
+        for rows in powers_of_two(&price_rows(writes)) {
             let mut prices = insert_prices(rows);
-            // Not kept prepared: there would be one for every number of rows, each of them large.
-            let prices = prices.build().persistent(false);
+            let prices = prices.build();
             self.session.run(|connection| prices.execute(connection)).await?;
         }
-        if let Some(changes) = change_rows(writes)? {
-            let changes = query(WRITE_CHANGES).bind(changes);
+        for rows in powers_of_two(&change_rows(writes)) {
+            let mut changes = insert_changes(rows);
+            let changes = changes.build();
             self.session.run(|connection| changes.execute(connection)).await?;
         }
         Ok(())
@@ -227,6 +224,34 @@ fn insert_prices(rows: &[PriceRow<'_>]) -> QueryBuilder<Sqlite> {
     });
     statement.push(UNLESS_OLDER);
     statement
+}
+
+fn insert_changes(rows: &[ChangeRow<'_>]) -> QueryBuilder<Sqlite> {
+    let mut statement = QueryBuilder::new(WRITE_CHANGES);
+    statement.push_values(rows, |mut values, row| {
+        values
+            .push_bind(row.product_id.to_owned())
+            .push_bind(row.revision)
+            .push_bind(row.old_list_price.map(|amount| amount.to_string()))
+            .push_bind(row.new_list_price.to_string())
+            .push_bind(row.currency)
+            .push_bind(row.policy_version)
+            .push_bind(row.cause.to_owned())
+            .push_bind(instant(row.changed_at));
+    });
+    statement.push(OF_PRICES_IN_EFFECT);
+    statement
+}
+
+/// The rows in pieces of 1,024, 512 and so on: a statement of many rows takes long to prepare, so each is kept prepared,
+/// and there are few of them.
+fn powers_of_two<R>(mut rows: &[R]) -> impl Iterator<Item = &[R]> {
+    std::iter::from_fn(move || {
+        let length = 1 << rows.len().min(ROWS_PER_STATEMENT).checked_ilog2()?;
+        let (piece, rest) = rows.split_at_checked(length)?;
+        rows = rest;
+        Some(piece)
+    })
 }
 
 /// What the prices of these products depend on.

@@ -1,0 +1,150 @@
+//! What happens when more is asked than can be answered: latency against load, up to three times the capacity.
+//!
+//! `cargo bench -p pricing-e2e --bench overload` starts a Redis, an SQLite file and an API. `oha` first asks for batches
+//! of a hundred prices as fast as they are answered, which is the capacity; then at fixed rates from a quarter to three
+//! times of it, whether answers come or not. Latency counts from the moment at which a request was due, so that waiting
+//! for a connection is not hidden. Meanwhile single prices are asked for at a hundredth of what they can be.
+
+#![expect(clippy::print_stdout, reason = "its output is what it is for")]
+#![expect(clippy::indexing_slicing, reason = "where one of these panics, the measurement has failed")]
+#![expect(clippy::float_arithmetic, reason = "these are measurements, not prices")]
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use pricing_e2e::{HttpClient, RedisServer, ServiceProcess, free_port};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+const PRODUCTS: usize = 1_000;
+const BATCH: usize = 100;
+const CONNECTIONS: &str = "256";
+const DURATION: &str = "8s";
+/// Parts of the capacity.
+const LOADS: [f64; 6] = [0.25, 0.5, 0.75, 1.0, 2.0, 3.0];
+/// Single prices asked for meanwhile, each second.
+const SINGLES_PER_SECOND: &str = "400";
+
+/// What oha says.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Round {
+    summary: Summary,
+    /// Of those that were answered with 200.
+    latency_percentiles_successful: Percentiles,
+    status_code_distribution: std::collections::BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Summary {
+    /// Seconds.
+    total: f64,
+}
+
+/// In seconds.
+#[derive(Debug, Deserialize)]
+struct Percentiles {
+    p50: Option<f64>,
+    p99: Option<f64>,
+}
+
+impl Round {
+    fn answered(&self, status: &str) -> f64 {
+        let count = self.status_code_distribution.get(status).copied().unwrap_or(0);
+        count as f64 / self.summary.total
+    }
+}
+
+fn main() -> Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(measure())
+}
+
+async fn measure() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let directory = tempfile::tempdir()?;
+    let database = format!("sqlite://{}", directory.path().join("catalogue.db").display());
+    let listen = format!("127.0.0.1:{}", free_port()?);
+    let environment = [
+        ("PRICING_API_LISTEN", listen.as_str()),
+        ("PRICING_REDIS_URL", &redis.url()),
+        ("PRICING_DATABASE_URL", &database),
+        // Everything stays in memory.
+        ("PRICING_L1_MAX_STALENESS", "1h"),
+    ];
+    let mut api = ServiceProcess::start("pricing-api", &environment, &[])?;
+    let url = format!("http://{listen}");
+    api.wait_until_ready(&url).await?;
+    let client = HttpClient::new(&url)?;
+    import(&client).await?;
+    let bodies = tempfile::tempdir()?;
+    let (batch, single) = (bodies.path().join("batch.json"), bodies.path().join("single.json"));
+    let items: Vec<Value> = (0..BATCH).map(|number| json!({"product_id": product(number)})).collect();
+    let asked = json!({"user_location": "NY", "items": items});
+    std::fs::write(&batch, serde_json::to_vec(&asked)?)?;
+    std::fs::write(&single, serde_json::to_vec(&json!({"product_id": product(0), "user_location": "NY"}))?)?;
+    ensure!(client.post("/api/v1/prices", &asked).await?.status == 200);
+
+    let batches = format!("{url}/api/v1/prices");
+    let capacity = oha(&batches, &batch, &["-z", DURATION, "-c", CONNECTIONS]).await?.answered("200");
+    println!("## More than can be answered\n");
+    println!("Capacity: {capacity:.0} batches of {BATCH} prices a second.\n");
+    println!(
+        "| asked | of the capacity | answered | refused | p50 ms | p99 ms | a single price p99 ms | refused |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    let mut least_goodput = f64::INFINITY;
+    for load in LOADS {
+        let rate = (capacity * load).round().to_string();
+        let options = ["-z", DURATION, "-c", CONNECTIONS, "-q", &rate, "--latency-correction"];
+        let singles = format!("{url}/api/v1/price");
+        let single_options = ["-z", DURATION, "-c", "16", "-q", SINGLES_PER_SECOND, "--latency-correction"];
+        let (round, singles) =
+            tokio::try_join!(oha(&batches, &batch, &options), oha(&singles, &single, &single_options))?;
+        let (answered, refused) = (round.answered("200"), round.answered("503"));
+        if load >= 1.0 {
+            least_goodput = least_goodput.min(answered / capacity);
+        }
+        println!(
+            "| {rate} | {load} | {answered:.0} | {refused:.0} | {} | {} | {} | {:.0} |",
+            milliseconds(round.latency_percentiles_successful.p50),
+            milliseconds(round.latency_percentiles_successful.p99),
+            milliseconds(singles.latency_percentiles_successful.p99),
+            singles.answered("503"),
+        );
+    }
+    println!("\nFrom the capacity on, at least {least_goodput:.2} of it is answered (goal: 0.8).");
+    Ok(())
+}
+
+async fn import(api: &HttpClient) -> Result<()> {
+    let rows: String = (0..PRODUCTS).map(|number| format!("{},USD,100,60,140\n", product(number))).collect();
+    let rows = format!("product_id,currency,base_price,floor_price,ceiling_price\n{rows}");
+    let request = api.request(reqwest::Method::POST, "/api/v1/products/import");
+    let reply = api.send(request.header("content-type", "text/csv").body(rows)).await?;
+    ensure!(reply.status == 200 && reply.body["failed"] == 0, "{}", reply.text);
+    Ok(())
+}
+
+fn product(number: usize) -> String {
+    format!("B-{number:05}")
+}
+
+async fn oha(url: &str, body: &Path, options: &[&str]) -> Result<Round> {
+    let output = Command::new("oha")
+        .args(["--no-tui", "--output-format", "json", "--stats-success-breakdown"])
+        .args(["-m", "POST", "-T", "application/json", "-D"])
+        .arg(body)
+        .args(options)
+        .arg(url)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context("running oha: cargo install oha")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    serde_json::from_str(&text).with_context(|| format!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn milliseconds(seconds: Option<f64>) -> String {
+    seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{:.2}", seconds * 1e3))
+}
