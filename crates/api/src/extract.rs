@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body;
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use serde::Deserialize;
 
@@ -29,15 +31,16 @@ impl<S: Send + Sync, const MAX: usize> FromRequest<S> for BoundedBody<MAX> {
     }
 }
 
-async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
-    axum::body::to_bytes(body, max_bytes).await.map_err(|error| {
-        let source = std::error::Error::source(&error);
-        if source.is_some_and(|source| source.to_string().contains("length limit")) {
-            ApiError::BodyTooLarge { max_bytes }
-        } else {
-            ApiError::MalformedBody { reason: "the body ended early".to_owned() }
-        }
-    })
+/// A whole body, unless it is longer than that.
+pub(crate) async fn read_body<B>(body: B, max_bytes: usize) -> Result<Bytes, ApiError>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
+    match Limited::new(body, max_bytes).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::BodyTooLarge { max_bytes }),
+        Err(_) => Err(ApiError::MalformedBody { reason: "the body ended early".to_owned() }),
+    }
 }
 
 /// The product that a path names, decoded.

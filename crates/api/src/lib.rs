@@ -9,7 +9,9 @@
 pub mod config;
 pub mod error;
 mod extract;
+mod front;
 mod invalidation;
+mod lane;
 mod middleware;
 pub mod openapi;
 mod overload;
@@ -18,10 +20,13 @@ mod routes;
 mod serve;
 mod state;
 
+use std::num::NonZero;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pricing_core::cache::PriceCache;
 use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings};
+use pricing_core::config::SharedConfig;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
@@ -32,11 +37,13 @@ use pricing_core::redis::{RedisConnection, RedisError, Subscription};
 use pricing_core::reprice::Repricer;
 use pricing_core::telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use config::ApiConfig;
+use front::Front;
 use routes::price_changes::Followers;
 use state::{AppState, Handles};
 
@@ -71,24 +78,9 @@ pub async fn run(
 ) -> Result<(), ApiRunError> {
     let metrics = Metrics::new(SERVICE, config.shared.metrics);
     let redis = RedisConnection::open(&config.shared.redis_url)?.measured_by(&metrics);
-    let settings = CatalogueSettings {
-        max_connections: config.shared.database_connections,
-        ..CatalogueSettings::default()
-    };
-    let catalogue = Catalogue::open(&config.shared.database_url, settings).await?.measured_by(&metrics);
-    let policies = Policies::load(catalogue.clone()).await?;
-    let identity = catalogue.identity().await?;
-    let keys = Keys::new(&config.shared.key_prefix, &identity);
     let message_keys = MessageKeys::new(&config.shared.key_prefix);
-    let (capacity, staleness) = (config.shared.l1_capacity, config.shared.l1_max_staleness);
-    let cache = PriceCache::new(capacity, staleness, &redis, keys, metrics.clone());
-    let repricer = Repricer {
-        catalogue: catalogue.clone(),
-        cache,
-        policies: policies.clone(),
-        notices: Notices::new(&redis, message_keys.clone(), &identity),
-        metrics: metrics.clone(),
-    };
+    let repricer = repricer(&config.shared, &redis, &message_keys, &metrics).await?;
+    let (catalogue, policies) = (repricer.catalogue.clone(), repricer.policies.clone());
     let events = EventLog::new(&redis, &message_keys);
     let queue = JobQueue::new(&redis, &message_keys);
     let health = Health { service: SERVICE, redis, catalogue: Some(catalogue.clone()) };
@@ -99,8 +91,11 @@ pub async fn run(
     tasks.spawn(policies.keep_fresh(shutdown.clone()));
     tasks.spawn(invalidation::hear(subscription, repricer.clone(), news, shutdown.clone()));
     tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
-    let lateness = overload::Lateness::default();
-    tasks.spawn(lateness.clone().measure(metrics.clone(), shutdown.clone()));
+    // A lane for each core that this process may use.
+    let lanes = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let lateness = overload::Lateness::of(lanes + 1);
+    // That of this runtime; lanes measure their own.
+    tasks.spawn(lateness.clone().measure(lanes, metrics.clone(), shutdown.clone()));
     let followers = Followers::new(heard, shutdown.clone());
     let simulations = routes::simulation::Simulations::new();
     let state = AppState::from(Handles {
@@ -119,17 +114,59 @@ pub async fn run(
     }
 
     tracing::info!(address = %listener.local_addr()?, "the API is listening");
-    let serving = serve::serve(listener, router::router(state), config.max_connections, shutdown.clone());
+    serve_until(listener, lanes, state, config.max_connections, shutdown).await?;
+    tasks.join_all().await;
+    catalogue.close().await;
+    tracing::info!("the API has stopped");
+    Ok(())
+}
+
+/// What reads and makes prices.
+async fn repricer(
+    config: &SharedConfig,
+    redis: &RedisConnection,
+    message_keys: &MessageKeys,
+    metrics: &Metrics,
+) -> Result<Repricer, ApiRunError> {
+    let max_connections = config.database_connections;
+    let settings = CatalogueSettings { max_connections, ..CatalogueSettings::default() };
+    let catalogue = Catalogue::open(&config.database_url, settings).await?.measured_by(metrics);
+    let policies = Policies::load(catalogue.clone()).await?;
+    let identity = catalogue.identity().await?;
+    let keys = Keys::new(&config.key_prefix, &identity);
+    let (capacity, staleness) = (config.l1_capacity, config.l1_max_staleness);
+    let cache = PriceCache::new(capacity, staleness, redis, keys, metrics.clone(), Handle::current());
+    let notices = Notices::new(redis, message_keys.clone(), &identity);
+    Ok(Repricer { catalogue, cache, policies, notices, metrics: metrics.clone() })
+}
+
+/// Serves on so many lanes until told to stop, and then until requests under way have ended or the drain has.
+async fn serve_until(
+    listener: TcpListener,
+    lanes: usize,
+    state: AppState,
+    max_connections: usize,
+    shutdown: CancellationToken,
+) -> Result<(), ApiRunError> {
+    let (routes, runtime) = (router::router(state.clone()), Handle::current());
+    let begin = |lane| {
+        let (state, routes, runtime) = (state.for_lane()?, routes.clone(), runtime.clone());
+        let shutdown = shutdown.clone();
+        Ok(move || {
+            tokio::spawn(state.lateness.clone().measure(lane, state.metrics.clone(), shutdown));
+            let front = Front::new(state, routes, runtime);
+            move |request| Front::answer(Arc::clone(&front), request)
+        })
+    };
+    let begins = (0..lanes).map(begin).collect::<Result<Vec<_>, RedisError>>()?;
+    let serving = serve::serve(listener, begins, max_connections, shutdown.clone());
     let drained = async {
         shutdown.cancelled().await;
         tokio::time::sleep(DRAIN_TIMEOUT).await;
     };
     tokio::select! {
-        () = serving => {}
+        served = serving => served?,
         () = drained => tracing::warn!("requests were still under way at the end of the drain"),
     }
-    tasks.join_all().await;
-    catalogue.close().await;
-    tracing::info!("the API has stopped");
     Ok(())
 }

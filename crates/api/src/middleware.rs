@@ -4,16 +4,22 @@
 //! catcher. The first three are one layer, as each layer costs a price two allocations.
 
 use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use hyper::body::Incoming;
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_core::telemetry::spans::{self, TRACEPARENT, TraceParent};
 use tracing::{Instrument, Span};
 
 use crate::error::ApiError;
+use crate::routes::{price, prices};
+use crate::state::AppState;
 
 /// How long an answer may take.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,21 +34,43 @@ pub(crate) const STREAMING_ROUTES: [&str; 5] = [
 ];
 
 /// Measures the request under its route's pattern, and traces it if it is to be.
-pub(crate) async fn observe(
-    State((metrics, price_ratio)): State<(Metrics, f64)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let started = Instant::now();
+pub(crate) async fn observe(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>();
     let route = path.map_or("unmatched", |path| crate::router::route_name(path.as_str()));
-    let response = match span_of(&request, route, price_ratio) {
+    let span = span_of(&request, route, state.traced_price_ratio);
+    let answering = next.run(request);
+    if STREAMING_ROUTES.contains(&route) {
+        return observed(&state.metrics, route, span, answering).await;
+    }
+    observed(&state.metrics, route, span, in_time(answering)).await
+}
+
+/// The same around a price that a lane answers without the way through the routes.
+pub(crate) async fn observe_price<A: Future<Output = Response>>(
+    state: &AppState,
+    request: hyper::Request<Incoming>,
+    answer: impl FnOnce(Incoming) -> A,
+) -> Response {
+    let span = span_of(&request, price::PATH, state.traced_price_ratio);
+    let answering = AssertUnwindSafe(answer(request.into_body())).catch_unwind();
+    let answering = in_time(answering.map(|answer| answer.unwrap_or_else(answer_panic)));
+    observed(&state.metrics, price::PATH, span, answering).await
+}
+
+async fn observed(
+    metrics: &Metrics,
+    route: &'static str,
+    span: Option<Span>,
+    answer: impl Future<Output = Response>,
+) -> Response {
+    let started = Instant::now();
+    let response = match span {
         Some(span) => {
-            let response = answer(request, next, route).instrument(span.clone()).await;
+            let response = answer.instrument(span.clone()).await;
             spans::record_answer(&span, response.status().as_u16());
             response
         }
-        None => answer(request, next, route).await,
+        None => answer.await,
     };
     metrics.record_request(route, response.status().as_u16(), started.elapsed());
     response
@@ -50,26 +78,23 @@ pub(crate) async fn observe(
 
 /// The request's span, which goes on with the caller's trace if there is one. Of prices only a part is traced, as a span
 /// costs more than a price; of what only machines ask for, nothing.
-fn span_of(request: &Request, route: &str, price_ratio: f64) -> Option<Span> {
+fn span_of<B>(request: &hyper::Request<B>, route: &str, price_ratio: f64) -> Option<Span> {
     if !route.starts_with("/api/") {
         return None;
     }
     let parent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
     let parent = parent.and_then(TraceParent::parse);
     let is_traced = match (route, &parent) {
-        ("/api/v1/price" | "/api/v1/prices", Some(parent)) => parent.is_sampled(),
-        ("/api/v1/price" | "/api/v1/prices", None) => price_ratio > 0.0 && fastrand::f64() < price_ratio,
+        (price::PATH | prices::PATH, Some(parent)) => parent.is_sampled(),
+        (price::PATH | prices::PATH, None) => price_ratio > 0.0 && fastrand::f64() < price_ratio,
         _ => true,
     };
     is_traced.then(|| spans::request(request.method().as_str(), route, request.uri().path(), parent.as_ref()))
 }
 
 /// The answer, unless it takes too long.
-async fn answer(request: Request, next: Next, route: &str) -> Response {
-    if STREAMING_ROUTES.contains(&route) {
-        return next.run(request).await;
-    }
-    let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
+async fn in_time(answer: impl Future<Output = Response>) -> Response {
+    let answer = tokio::time::timeout(REQUEST_TIMEOUT, answer).await;
     answer.unwrap_or_else(|_| ApiError::Timeout.into_response())
 }
 

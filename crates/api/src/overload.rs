@@ -1,7 +1,7 @@
 //! What is refused when more is asked than can be answered.
 //!
-//! The measure is how late this process is: a task that asks to be woken at an instant is woken later by as long as
-//! everything that was ready before it took. Short bursts make the process late for a moment and are left to pass; what
+//! The measure is how late this process is, on whichever of its runtimes is the latest: a task that asks to be woken at
+//! an instant is woken later by as long as everything that was ready before it took. Short bursts make the process late for a moment and are left to pass; what
 //! has lasted is refused, dear requests first: batches, then prices that are not in memory. A price in memory is always
 //! answered, as refusing it would take as long. The bound on connections ([`crate::serve`]) limits those.
 //!
@@ -27,9 +27,10 @@ const TOO_LATE_FOR_BATCHES_MS: u64 = 20;
 const TOO_LATE_FOR_LOOK_UPS_MS: u64 = 100;
 
 /// How late the process is; cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Lateness {
-    least_us: Arc<AtomicU64>,
+    /// Of each of its runtimes.
+    least_us: Arc<[AtomicU64]>,
 }
 
 /// What a request costs.
@@ -51,9 +52,14 @@ impl Work {
 }
 
 impl Lateness {
+    /// Of a process with so many runtimes, none of them late.
+    pub(crate) fn of(runtimes: usize) -> Self {
+        Self { least_us: (0..runtimes).map(|_| AtomicU64::new(0)).collect() }
+    }
+
     /// Refuses this work if the process has been too late for it for a while.
     pub(crate) fn admit(&self, work: Work, metrics: &Metrics) -> Result<(), ApiError> {
-        if self.least_us.load(Ordering::Relaxed) < work.too_late_ms() * 1_000 {
+        if self.latest_us() < work.too_late_ms() * 1_000 {
             return Ok(());
         }
         match work {
@@ -63,8 +69,8 @@ impl Lateness {
         Err(ApiError::Overloaded)
     }
 
-    /// Measures until told to stop.
-    pub(crate) async fn measure(self, metrics: Metrics, shutdown: CancellationToken) {
+    /// Measures the runtime that this runs in until told to stop.
+    pub(crate) async fn measure(self, runtime: usize, metrics: Metrics, shutdown: CancellationToken) {
         let mut latest = Latest::default();
         loop {
             let due = Instant::now() + INTERVAL;
@@ -72,9 +78,15 @@ impl Lateness {
                 return;
             }
             let least = latest.least_with(due.elapsed());
-            self.least_us.store(u64::try_from(least.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-            metrics.lateness.set(least.as_secs_f64());
+            if let Some(least_us) = self.least_us.get(runtime) {
+                least_us.store(u64::try_from(least.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            }
+            metrics.lateness.set(Duration::from_micros(self.latest_us()).as_secs_f64());
         }
+    }
+
+    fn latest_us(&self) -> u64 {
+        self.least_us.iter().map(|least_us| least_us.load(Ordering::Relaxed)).max().unwrap_or(0)
     }
 }
 
@@ -103,7 +115,7 @@ mod tests {
     use super::*;
 
     fn late(ms: u64) -> Lateness {
-        Lateness { least_us: Arc::new(AtomicU64::new(ms * 1_000)) }
+        Lateness { least_us: [0, ms * 1_000, 0].into_iter().map(AtomicU64::new).collect() }
     }
 
     #[test]

@@ -19,8 +19,9 @@ use crate::{middleware, openapi};
 fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
     vec![
         ("/", get(live::index)),
-        ("/api/v1/price", post(price::price)),
-        ("/api/v1/prices", post(prices::prices)),
+        // Answered before it gets here; the route is for those who use it wrongly.
+        (price::PATH, post(price::price)),
+        (prices::PATH, post(prices::prices)),
         ("/api/v1/products/{product_id}", get(product::get).put(product::put).delete(product::delete)),
         ("/api/v1/products/{product_id}/explanation", get(explanation::explanation)),
         ("/api/v1/products/{product_id}/history", get(history::history)),
@@ -59,21 +60,20 @@ pub(crate) fn router(state: AppState) -> Router {
     for (path, handlers) in routes() {
         router = router.route(path, handlers);
     }
-    let observed = (state.metrics.clone(), state.traced_price_ratio);
     router
         .merge(openapi::swagger_ui())
         .fallback(async || ApiError::RouteNotFound.into_response())
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed.into_response())
         .layer(CatchPanicLayer::custom(middleware::answer_panic))
-        .layer(from_fn_with_state(observed, middleware::observe))
+        .layer(from_fn_with_state(state.clone(), middleware::observe))
         .with_state(state)
 }
 
 /// The name under which requests of a route are measured: its pattern, out of a fixed set.
 pub(crate) fn route_name(pattern: &str) -> &'static str {
     const NAMES: [&str; 29] = [
-        "/api/v1/price",
-        "/api/v1/prices",
+        price::PATH,
+        prices::PATH,
         "/api/v1/products/{product_id}",
         "/api/v1/products/{product_id}/explanation",
         "/api/v1/products/{product_id}/history",

@@ -1,52 +1,57 @@
-//! Connections: how many there may be, how long one may be silent, and how they end.
+//! Connections: how many there may be, which lane serves each, and how they end.
 //!
 //! The bound on connections is what keeps answers prompt when more is asked than can be answered: a connection carries
 //! one request at a time, so no more of them than that wait here, and who finds no place waits in the socket's queue.
-//! `axum::serve` has neither bound, hence this loop around the same HTTP implementation.
+//! `axum::serve` has no such bound, and no lanes, hence this loop around the same HTTP implementation.
 
+use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-/// How long a connection may be open between requests, and how long a request's head may take. More than the minute
-/// after which most load balancers drop idle connections themselves, so that none of them meets one that just ended.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(75);
+use crate::lane::Lane;
+
 /// How long nobody is accepted after that has failed, as it does while the process has too many files open.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// Serves at most so many connections at once until told to stop, and then until those requests that are under way
-/// have their answers.
-pub(crate) async fn serve(
+/// have their answers. Each of `begins` makes a lane; there is at least one.
+pub(crate) async fn serve<B, S, A>(
     listener: TcpListener,
-    router: Router,
+    begins: Vec<B>,
     max_connections: usize,
     shutdown: CancellationToken,
-) {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(SILENCE_TIMEOUT);
-    let under_way = GracefulShutdown::new();
+) -> io::Result<()>
+where
+    B: FnOnce() -> S + Send + 'static,
+    S: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
+    A: Future<Output = Response> + Send + 'static,
+{
+    // Whoever stops waiting for the end leaves no lane behind.
+    let abandoned = CancellationToken::new();
+    let _unless_waited_for = abandoned.clone().drop_guard();
+    let lanes = begins.into_iter().enumerate();
+    let lanes: Vec<Lane> = lanes
+        .map(|(number, begin)| Lane::start(number, begin, abandoned.clone()))
+        .collect::<io::Result<_>>()?;
     let places = Arc::new(Semaphore::new(max_connections));
     while let Some(Some((stream, place))) = shutdown.run_until_cancelled(accept(&listener, &places)).await {
-        let service = TowerToHyperService::new(router.clone());
-        let connection = under_way.watch(http.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection has failed");
-            }
-            drop(place);
-        });
+        let Some(lane) = lanes.iter().min_by_key(|lane| lane.open()) else { break };
+        if let Err(error) = lane.take(stream, place) {
+            tracing::warn!(%error, "a connection cannot be served");
+        }
     }
     // Who connects from now on is refused, not left waiting.
     drop(listener);
-    under_way.shutdown().await;
+    futures::future::join_all(lanes.into_iter().map(Lane::end)).await;
+    Ok(())
 }
 
 /// The next connection, once there is a place for it. `None` never comes: the places are never closed.
@@ -74,7 +79,11 @@ async fn accept(
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
     use axum::routing::get;
+    use futures::FutureExt;
+    use hyper::service::Service;
+    use hyper_util::service::TowerToHyperService;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::task::JoinHandle;
 
@@ -89,7 +98,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, router, max_connections, shutdown.clone()));
+        let routes = TowerToHyperService::new(router);
+        let begin = || {
+            move |request| routes.call(request).map(|answer| answer.unwrap_or_else(|never| match never {}))
+        };
+        let serving = serve(listener, vec![begin], max_connections, shutdown.clone());
+        let serving = tokio::spawn(async { serving.await.unwrap() });
         (address, shutdown, serving)
     }
 

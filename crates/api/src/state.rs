@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
+use pricing_core::redis::RedisError;
 use pricing_core::reprice::Repricer;
 use pricing_core::telemetry::metrics::Metrics;
 
@@ -18,7 +19,8 @@ use crate::routes::simulation::Simulations;
 #[derive(Clone)]
 pub(crate) struct AppState(Arc<Handles>);
 
-/// What is in it.
+/// What is in it; cheap to clone, though not as cheap.
+#[derive(Clone)]
 pub(crate) struct Handles {
     pub(crate) repricer: Repricer,
     pub(crate) health: Health,
@@ -48,6 +50,14 @@ impl From<Handles> for AppState {
 }
 
 impl AppState {
+    /// The same state for a thread with a runtime of its own, which counts it for itself and reads Redis over a
+    /// connection of its own.
+    pub(crate) fn for_lane(&self) -> Result<Self, RedisError> {
+        let cache = self.repricer.cache.with_own_reads()?;
+        let repricer = Repricer { cache, ..self.repricer.clone() };
+        Ok(Self::from(Handles { repricer, ..Handles::clone(self) }))
+    }
+
     /// Refuses this work while more is asked than can be answered.
     pub(crate) fn admit(&self, work: Work) -> Result<(), ApiError> {
         self.lateness.admit(work, &self.metrics)

@@ -9,6 +9,7 @@
 //! | [`OtlpCollector`] | where the services export their traces to |
 //! | [`PrometheusServer`], [`promtool`] | what watches the services in production |
 //! | [`HttpClient`] | JSON requests, and the price request |
+//! | [`open_loop`] | requests at a fixed rate, for benches |
 //! | [`eventually()`] | waiting for a condition, so that no test sleeps |
 //! | [`free_port`] | a port for a service that is started as a process |
 //!
@@ -25,6 +26,7 @@ mod chaos_proxy;
 mod child;
 mod eventually;
 mod http_client;
+pub mod open_loop;
 mod otlp_collector;
 mod ports;
 mod postgres_cluster;

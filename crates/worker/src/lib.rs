@@ -27,6 +27,7 @@ use pricing_core::redis::{RedisConnection, RedisError};
 use pricing_core::reprice::Repricer;
 use pricing_core::telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -99,8 +100,8 @@ async fn recalculator(
     let identity = catalogue.identity().await?;
     let keys = MessageKeys::new(&config.shared.key_prefix);
     let price_keys = Keys::new(&config.shared.key_prefix, &identity);
-    let cache =
-        PriceCache::new(L1_CAPACITY, config.shared.l1_max_staleness, redis, price_keys, metrics.clone());
+    let (staleness, runtime) = (config.shared.l1_max_staleness, Handle::current());
+    let cache = PriceCache::new(L1_CAPACITY, staleness, redis, price_keys, metrics.clone(), runtime);
     let repricer = Repricer {
         catalogue: catalogue.clone(),
         cache,

@@ -5,6 +5,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
+use pricing_core::cache::Moment;
 use pricing_core::catalogue::StoredPrice;
 use pricing_core::domain::explanation::Step;
 use pricing_core::domain::money::as_json_number;
@@ -109,7 +110,7 @@ pub(crate) async fn explanation(
     let shopper = query.check()?;
     let now = Utc::now();
     // Reading the price first makes one for a product that has none yet.
-    let read = state.repricer.read(&product_id, now).await;
+    let read = state.repricer.read(&product_id, Moment::now()).await;
     read.map_err(|error| ApiError::of_read(error, &product_id))?;
     let (product, stored, recorded) = stored_explanation(&state, &product_id).await?;
     let entry = &stored.entry;

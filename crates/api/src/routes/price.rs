@@ -8,20 +8,27 @@ use std::borrow::Cow;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Utc};
-use pricing_core::cache::{Found, Tier};
+use chrono::{DateTime, SecondsFormat, Utc};
+use pricing_core::cache::{Found, Moment, Tier};
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
-use pricing_core::domain::money::as_json_number;
+use pricing_core::domain::money::{append_json_number, as_json_number};
 use pricing_core::domain::policy::PricingPolicy;
 use pricing_core::domain::product::ProductId;
 use pricing_core::domain::quote::{Shopper, quote};
+use pricing_core::policy_snapshot::PolicySnapshot;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, Problem};
-use crate::extract::{BoundedBody, Field, MAX_BODY_BYTES, parse_json};
+use crate::extract::{BoundedBody, Field, parse_json};
 use crate::overload::Work;
 use crate::state::AppState;
+
+/// Where this is served.
+pub(crate) const PATH: &str = "/api/v1/price";
+
+/// The longest body.
+pub(crate) const MAX_BODY_BYTES: usize = crate::extract::MAX_BODY_BYTES;
 
 /// Says where a price was found: `l1`, `l2` or `miss`.
 pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -106,18 +113,24 @@ pub(crate) async fn price(
     State(state): State<AppState>,
     BoundedBody(body): BoundedBody<MAX_BODY_BYTES>,
 ) -> Result<Response, ApiError> {
-    let request: PriceRequest<'_> = parse_json(&body, PRICE_FIELDS)?;
+    answer(&state, &body).await
+}
+
+/// The price that this body asks for.
+pub(crate) async fn answer(state: &AppState, body: &[u8]) -> Result<Response, ApiError> {
+    let request: PriceRequest<'_> = parse_json(body, PRICE_FIELDS)?;
     let asked = request.check()?;
-    let now = Utc::now();
-    let mut found = read(&state, &request.product_id, now).await?;
+    let now = Moment::now();
+    let mut found = read(state, &request.product_id, now).await?;
     if !state.repricer.policies.knows(found.entry.policy_version) {
         // Two policies were published between the look-up and now.
-        found = read(&state, &request.product_id, now).await?;
+        found = read(state, &request.product_id, now).await?;
     }
-    let detail = detail(&state, &found, &asked, now)?;
+    let policies = state.repricer.policies.snapshot();
+    let shopper = Shopper { location_factor: policies.location_factor(asked.location), ..asked };
+    let detail = detail(state, &policies, &found, &shopper, now.utc)?;
     let mut body = Vec::with_capacity(ANSWER_BYTES);
-    serde_json::to_writer(&mut body, &detail)
-        .map_err(|error| ApiError::Internal { reason: error.to_string() })?;
+    detail.append_json(&mut body);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (X_CACHE, HeaderValue::from_static(tier_name(found.tier))),
@@ -125,32 +138,31 @@ pub(crate) async fn price(
     Ok((headers, body).into_response())
 }
 
-async fn read(state: &AppState, product_id: &str, now: DateTime<Utc>) -> Result<Found, ApiError> {
+async fn read(state: &AppState, product_id: &str, now: Moment) -> Result<Found, ApiError> {
     let found = match state.repricer.read_l1(product_id, now) {
         Some(found) => found,
         None => {
             state.admit(Work::LookUp)?;
-            state.repricer.read_beyond_l1(product_id, now).await
+            state.repricer.read_beyond_l1(product_id, now.utc).await
         }
     };
     found.map_err(|error| ApiError::of_read(error, product_id))
 }
 
-/// The wire form of the found price for this shopper.
+/// The wire form of the found price for this shopper, under these policies.
 pub(crate) fn detail<'a>(
     state: &AppState,
+    policies: &PolicySnapshot,
     found: &'a Found,
     shopper: &Shopper<'a>,
     now: DateTime<Utc>,
 ) -> Result<PriceDetail<'a>, ApiError> {
     let entry = &*found.entry;
-    let snapshot = state.repricer.policies.snapshot();
-    let policy: &PricingPolicy = snapshot
+    let policy: &PricingPolicy = policies
         .policy(entry.policy_version)
         // Two newer ones were published since the look-up; asking again finds a new price.
         .ok_or(ApiError::Unavailable { reason: "the policies are changing" })?;
-    let shopper = Shopper { location_factor: snapshot.location_factor(shopper.location), ..*shopper };
-    let quote = quote(entry, policy, &shopper, now, None);
+    let quote = quote(entry, policy, shopper, now, None);
     if quote.failed_rules > 0 {
         state.metrics.failed_offer_rules.increment(u64::from(quote.failed_rules));
     }
@@ -207,6 +219,37 @@ pub(crate) const SEGMENT: Field = Field {
     fits: |value| value.is_string(),
 };
 
+impl PriceDetail<'_> {
+    /// Appends what serde would write, in a fraction of the time: nothing here needs to be escaped.
+    pub(crate) fn append_json(&self, json: &mut Vec<u8>) {
+        json.extend_from_slice(b"{\"product_id\":\"");
+        json.extend_from_slice(self.product_id.as_str().as_bytes());
+        json.extend_from_slice(b"\",\"final_price\":");
+        append_json_number(json, self.final_price);
+        json.extend_from_slice(b",\"base_price\":");
+        append_json_number(json, self.base_price);
+        json.extend_from_slice(b",\"discount_rate\":");
+        append_json_number(json, self.discount_rate);
+        json.extend_from_slice(b",\"source\":\"");
+        json.extend_from_slice(self.source.as_bytes());
+        json.extend_from_slice(b"\",\"currency\":\"");
+        json.extend_from_slice(self.currency.as_bytes());
+        json.extend_from_slice(b"\",\"policy_version\":");
+        json.extend_from_slice(itoa::Buffer::new().format(self.policy_version).as_bytes());
+        json.extend_from_slice(b",\"revision\":");
+        json.extend_from_slice(itoa::Buffer::new().format(self.revision).as_bytes());
+        json.extend_from_slice(b",\"valid_until\":");
+        match self.valid_until {
+            Some(valid_until) => {
+                let instant = valid_until.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+                json.extend([b"\"", instant.as_bytes(), b"\""].concat());
+            }
+            None => json.extend_from_slice(b"null"),
+        }
+        json.push(b'}');
+    }
+}
+
 impl PriceRequest<'_> {
     /// The shopper who asks, or everything that is wrong with the request.
     fn check(&self) -> Result<Shopper<'_>, ApiError> {
@@ -235,18 +278,24 @@ pub(crate) fn check_product_id(product_id: &str, field: &str, errors: &mut Vec<D
 
 /// Adds what is wrong with what a shopper said of themselves.
 pub(crate) fn check_shopper(shopper: &Shopper<'_>, errors: &mut Vec<Diagnostic>) {
-    let mut check = |field: &Field, fits: bool, shown: &dyn Fn() -> String| {
-        if !fits {
-            errors.push(Diagnostic::new(field.name, format!("{} is not allowed", shown()), field.allowed));
-        }
-    };
-    let label_fits = |text: &str| (1..=MAX_LABEL_BYTES).contains(&text.len());
-    check(&USER_LOCATION, label_fits(shopper.location), &|| format!("\"{}\"", shorten(shopper.location)));
-    check(&QUANTITY, (1..=MAX_QUANTITY).contains(&shopper.quantity), &|| shopper.quantity.to_string());
-    let channel = shopper.channel.unwrap_or("-");
-    check(&CHANNEL, label_fits(channel), &|| format!("\"{}\"", shorten(channel)));
-    let segment = shopper.segment.unwrap_or("-");
-    check(&SEGMENT, label_fits(segment), &|| format!("\"{}\"", shorten(segment)));
+    check_label(&USER_LOCATION, shopper.location, errors);
+    check_quantity(shopper.quantity, errors);
+    check_label(&CHANNEL, shopper.channel.unwrap_or("-"), errors);
+    check_label(&SEGMENT, shopper.segment.unwrap_or("-"), errors);
+}
+
+pub(crate) fn check_quantity(quantity: u32, errors: &mut Vec<Diagnostic>) {
+    if !(1..=MAX_QUANTITY).contains(&quantity) {
+        let problem = format!("{quantity} is not allowed");
+        errors.push(Diagnostic::new(QUANTITY.name, problem, QUANTITY.allowed));
+    }
+}
+
+fn check_label(field: &Field, label: &str, errors: &mut Vec<Diagnostic>) {
+    if !(1..=MAX_LABEL_BYTES).contains(&label.len()) {
+        let problem = format!("\"{}\" is not allowed", shorten(label));
+        errors.push(Diagnostic::new(field.name, problem, field.allowed));
+    }
 }
 
 pub(crate) fn tier_name(tier: Tier) -> &'static str {
@@ -254,5 +303,42 @@ pub(crate) fn tier_name(tier: Tier) -> &'static str {
         Tier::L1 => "l1",
         Tier::L2 => "l2",
         Tier::Catalogue => "miss",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_appended_is_what_serde_writes(
+            product_id in "[A-Za-z0-9_.:/#+@~!-]{1,64}",
+            digits in proptest::array::uniform3((0_i64..i64::MAX, 0_u32..12)),
+            numbers in proptest::array::uniform2(any::<i64>()),
+            is_cached in any::<bool>(),
+            valid_until_us in proptest::option::of(0_i64..4_000_000_000_000_000),
+        ) {
+            let [final_price, base_price, discount_rate] =
+                digits.map(|(digits, scale)| Decimal::new(digits, scale));
+            let product_id = ProductId::parse(&product_id);
+            prop_assume!(product_id.is_ok());
+            let detail = PriceDetail {
+                product_id: &product_id.unwrap(),
+                final_price,
+                base_price,
+                discount_rate,
+                source: if is_cached { "cache" } else { "database" },
+                currency: "USD",
+                policy_version: numbers[0],
+                revision: numbers[1],
+                valid_until: valid_until_us.and_then(DateTime::from_timestamp_micros),
+            };
+            let mut json = Vec::new();
+            detail.append_json(&mut json);
+            prop_assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&detail).unwrap());
+        }
     }
 }

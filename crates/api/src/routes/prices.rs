@@ -7,19 +7,24 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
-use pricing_core::cache::{Found, ReadError};
+use pricing_core::cache::{Found, Moment, ReadError};
 use pricing_core::domain::diagnostic::Diagnostic;
 use pricing_core::domain::quote::Shopper;
+use pricing_core::policy_snapshot::PolicySnapshot;
 use serde::{Deserialize, Serialize};
 
 use super::price::ANSWER_BYTES;
 use super::price::{
-    CHANNEL, IS_PRIME_MEMBER, PriceDetail, SEGMENT, USER_LOCATION, check_product_id, check_shopper, detail,
+    CHANNEL, IS_PRIME_MEMBER, PriceDetail, SEGMENT, USER_LOCATION, check_product_id, check_quantity,
+    check_shopper, detail,
 };
 use crate::error::{ApiError, Problem};
 use crate::extract::{BoundedBody, Field, MAX_BATCH_BODY_BYTES, parse_json};
 use crate::overload::Work;
 use crate::state::AppState;
+
+/// Where this is served.
+pub(crate) const PATH: &str = "/api/v1/prices";
 
 /// Items of one request.
 const MAX_ITEMS: usize = 1_000;
@@ -131,23 +136,44 @@ pub(crate) async fn prices(
         Ok(request) => request,
         Err(_) => parse_json(&body, PRICES_FIELDS)?,
     };
-    let shopper = request.check()?;
-    let now = Utc::now();
+    let asked = request.check()?;
+    let now = Moment::now();
     let found = look_up(&state, &request.items, now).await;
-    let mut prices = Vec::with_capacity(found.len());
-    for (item, found) in request.items.iter().zip(&found) {
-        prices.push(match answer(&state, item, found, &shopper, now) {
+    let policies = state.repricer.policies.snapshot();
+    let shopper = Shopper { location_factor: policies.location_factor(asked.location), ..asked };
+    let mut json = Vec::with_capacity(ANSWER_BYTES * found.len());
+    json.extend_from_slice(b"{\"prices\":[");
+    for (number, (item, found)) in request.items.iter().zip(&found).enumerate() {
+        let separator: &[u8] = if number > 0 { b"," } else { b"" };
+        json.extend_from_slice(separator);
+        let answer = match price(&state, &policies, item, found, &shopper, now.utc) {
             Ok(price) => ItemAnswer { product_id: &item.product_id, price: Some(price), error: None },
             Err(error) => {
                 ItemAnswer { product_id: &item.product_id, price: None, error: Some(error.problem()) }
             }
-        });
-        let_others_go_first(prices.len()).await;
+        };
+        answer.append_json(&mut json)?;
+        let_others_go_first(number + 1).await;
     }
-    let mut body = Vec::with_capacity(ANSWER_BYTES * prices.len());
-    serde_json::to_writer(&mut body, &PricesAnswer { prices })
-        .map_err(|error| ApiError::Internal { reason: error.to_string() })?;
-    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
+    json.extend_from_slice(b"]}");
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response())
+}
+
+impl ItemAnswer<'_> {
+    /// Appends what serde would write.
+    fn append_json(&self, json: &mut Vec<u8>) -> Result<(), ApiError> {
+        let Some(price) = &self.price else {
+            return serde_json::to_writer(json, self)
+                .map_err(|error| ApiError::Internal { reason: error.to_string() });
+        };
+        // It is a product's, so nothing in it needs to be escaped.
+        json.extend_from_slice(b"{\"product_id\":\"");
+        json.extend_from_slice(self.product_id.as_bytes());
+        json.extend_from_slice(b"\",\"price\":");
+        price.append_json(json);
+        json.push(b'}');
+        Ok(())
+    }
 }
 
 impl PricesRequest<'_> {
@@ -171,32 +197,28 @@ impl PricesRequest<'_> {
 }
 
 /// Finds the items' prices: those in memory at once, the others concurrently.
-async fn look_up(
-    state: &AppState,
-    items: &[PricesItem<'_>],
-    now: DateTime<Utc>,
-) -> Vec<Result<Found, ReadError>> {
+async fn look_up(state: &AppState, items: &[PricesItem<'_>], now: Moment) -> Vec<Result<Found, ReadError>> {
     let mut found = Vec::with_capacity(items.len());
-    let mut missing = Vec::new();
-    for (place, item) in items.iter().enumerate() {
-        let in_memory = state.repricer.read_l1(&item.product_id, now);
-        if in_memory.is_none() {
-            missing.push((place, item.product_id.to_string(), state.repricer.clone()));
-        }
-        found.push(in_memory.unwrap_or(Err(ReadError::UnknownProduct)));
-        let_others_go_first(place + 1).await;
+    for items in items.chunks(ITEMS_PER_TURN) {
+        let product_ids = items.iter().map(|item| &*item.product_id);
+        found.extend(state.repricer.read_many_l1(product_ids, now));
+        let_others_go_first(found.len()).await;
     }
+    let missing = found.iter().zip(items).enumerate().filter(|(_, (found, _))| found.is_none());
+    let missing: Vec<_> = missing
+        .map(|(place, (_, item))| (place, item.product_id.to_string(), state.repricer.clone()))
+        .collect();
     let mut look_ups = futures::stream::iter(missing)
         .map(|(place, product_id, repricer)| async move {
-            (place, repricer.read_beyond_l1(&product_id, now).await)
+            (place, repricer.read_beyond_l1(&product_id, now.utc).await)
         })
         .buffer_unordered(MAX_CONCURRENT_LOOKUPS);
     while let Some((place, result)) = look_ups.next().await {
         if let Some(slot) = found.get_mut(place) {
-            *slot = result;
+            *slot = Some(result);
         }
     }
-    found
+    found.into_iter().map(|found| found.unwrap_or(Err(ReadError::UnknownProduct))).collect()
 }
 
 /// Lets what else is ready have its turn after every so many items: a single price does not wait for a long batch.
@@ -206,8 +228,9 @@ async fn let_others_go_first(items_done: usize) {
     }
 }
 
-fn answer<'a>(
+fn price<'a>(
     state: &AppState,
+    policies: &PolicySnapshot,
     item: &PricesItem<'_>,
     found: &'a Result<Found, ReadError>,
     shopper: &Shopper<'a>,
@@ -215,11 +238,13 @@ fn answer<'a>(
 ) -> Result<PriceDetail<'a>, ApiError> {
     let shopper = Shopper { quantity: item.quantity.unwrap_or(1), ..*shopper };
     let mut errors = Vec::new();
-    check_product_id(&item.product_id, "product_id", &mut errors);
-    check_shopper(&shopper, &mut errors);
+    check_quantity(shopper.quantity, &mut errors);
+    if found.is_err() {
+        check_product_id(&item.product_id, "product_id", &mut errors);
+    }
     if !errors.is_empty() {
         return Err(ApiError::Invalid { errors });
     }
     let found = found.as_ref().map_err(|error| ApiError::of_read(error.clone(), &item.product_id))?;
-    detail(state, found, &shopper, now)
+    detail(state, policies, found, &shopper, now)
 }

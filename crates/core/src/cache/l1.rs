@@ -57,9 +57,9 @@ impl L1 {
         Self { entries, announced, epoch: AtomicU64::new(0), max_staleness }
     }
 
-    pub(super) fn get(&self, product_id: &str) -> Option<Cached> {
+    pub(super) fn get(&self, product_id: &str, at: Instant) -> Option<Cached> {
         let held = self.entries.get(product_id)?;
-        (held.confirmed_at.elapsed() < self.max_staleness).then_some(held.cached)
+        (at.saturating_duration_since(held.confirmed_at) < self.max_staleness).then_some(held.cached)
     }
 
     /// The revision that is held, however old the word of it.
@@ -142,15 +142,20 @@ mod tests {
         Cached::Gone { revision }
     }
 
+    /// What is served now.
+    fn get(l1: &L1, product_id: &str) -> Option<Cached> {
+        l1.get(product_id, Instant::now())
+    }
+
     #[test]
     fn an_older_revision_never_replaces_a_newer_one() {
         let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         for (revision, expected) in [(5, 5), (3, 5), (5, 5), (6, 6), (1, 6)] {
             l1.put(&id, gone(revision), PutMode::Insert);
-            assert_eq!(l1.get("P-1"), Some(gone(expected)));
+            assert_eq!(get(&l1, "P-1"), Some(gone(expected)));
         }
-        assert_eq!(l1.get("P-2"), None);
+        assert_eq!(get(&l1, "P-2"), None);
     }
 
     #[test]
@@ -180,7 +185,7 @@ mod tests {
         let l1 = L1::new(10, Duration::ZERO, Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         l1.put(&id, gone(1), PutMode::Insert);
-        assert_eq!(l1.get("P-1"), None);
+        assert_eq!(get(&l1, "P-1"), None);
     }
 
     #[test]
@@ -188,10 +193,10 @@ mod tests {
         let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         l1.put(&id, gone(1), PutMode::Replace);
-        assert_eq!(l1.get("P-1"), None);
+        assert_eq!(get(&l1, "P-1"), None);
         l1.put(&id, gone(2), PutMode::Insert);
         l1.put(&id, gone(3), PutMode::Replace);
-        assert_eq!(l1.get("P-1"), Some(gone(3)));
+        assert_eq!(get(&l1, "P-1"), Some(gone(3)));
     }
 
     #[test]
@@ -201,16 +206,16 @@ mod tests {
         let epoch = l1.epoch();
         l1.put_found(&id, gone(5), epoch);
         assert!(!l1.invalidate(&id, 5));
-        assert_eq!(l1.get("P-1"), Some(gone(5)));
+        assert_eq!(get(&l1, "P-1"), Some(gone(5)));
         assert!(l1.invalidate(&id, 7));
-        assert_eq!(l1.get("P-1"), None);
+        assert_eq!(get(&l1, "P-1"), None);
         // A look-up that had read revision 6 before the notice came.
         l1.put_found(&id, gone(6), epoch);
-        assert_eq!(l1.get("P-1"), None);
+        assert_eq!(get(&l1, "P-1"), None);
         l1.put_found(&id, gone(7), epoch);
-        assert_eq!(l1.get("P-1"), Some(gone(7)));
+        assert_eq!(get(&l1, "P-1"), Some(gone(7)));
         assert!(!l1.invalidate(&id, 6));
-        assert_eq!(l1.get("P-1"), Some(gone(7)));
+        assert_eq!(get(&l1, "P-1"), Some(gone(7)));
     }
 
     #[test]
@@ -220,11 +225,11 @@ mod tests {
         let before = l1.epoch();
         l1.put_found(&id, gone(1), before);
         l1.flush();
-        assert_eq!(l1.get("P-1"), None);
+        assert_eq!(get(&l1, "P-1"), None);
         l1.put_found(&id, gone(1), before);
-        assert_eq!(l1.get("P-1"), None);
+        assert_eq!(get(&l1, "P-1"), None);
         l1.put_found(&id, gone(1), l1.epoch());
-        assert_eq!(l1.get("P-1"), Some(gone(1)));
+        assert_eq!(get(&l1, "P-1"), Some(gone(1)));
     }
 
     #[test]
@@ -236,7 +241,7 @@ mod tests {
                 scope.spawn(|| l1.put_found(&id, gone(revision - 1), l1.epoch()));
                 scope.spawn(|| l1.invalidate(&id, revision));
             });
-            let kept = l1.get("P-1").map(|kept| kept.revision());
+            let kept = get(&l1, "P-1").map(|kept| kept.revision());
             assert!(kept.is_none_or(|kept| kept >= revision), "{kept:?} after {revision} was announced");
         }
     }
@@ -262,6 +267,6 @@ mod tests {
                 });
             }
         });
-        assert_eq!(l1.get("P-1"), Some(gone(7_999)));
+        assert_eq!(get(&l1, "P-1"), Some(gone(7_999)));
     }
 }

@@ -44,6 +44,11 @@ impl L2 {
         Self { redis: redis.clone(), keys, fenced_put, errors, pause: Arc::default() }
     }
 
+    /// The same with a connection of its own for reads.
+    pub(super) fn with_own_reads(&self) -> Result<Self, RedisError> {
+        Ok(Self { redis: self.redis.with_own_reads()?, ..self.clone() })
+    }
+
     /// What Redis knows of the product; nothing if it does not answer, or holds what this version cannot read.
     pub(super) async fn get(&self, product_id: &str) -> Option<Cached> {
         if self.pause.is_on() {

@@ -14,9 +14,10 @@ mod single_flight;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use tokio::runtime::Handle;
 
 use crate::domain::price::PriceEntry;
 use crate::domain::product::ProductId;
@@ -58,6 +59,22 @@ pub enum Tier {
     L2,
     /// In neither: it was read from the catalogue.
     Catalogue,
+}
+
+/// An instant by two clocks: by the wall's prices end; by the one that nobody sets, what is in memory grows old.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// The wall's.
+    pub utc: DateTime<Utc>,
+    /// The other's.
+    pub monotonic: Instant,
+}
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Self {
+        Self { utc: Utc::now(), monotonic: Instant::now() }
+    }
 }
 
 /// A price and where it was found.
@@ -106,40 +123,51 @@ pub struct PriceCache {
 }
 
 impl PriceCache {
-    /// An empty L1 before the L2 in this Redis.
+    /// An empty L1 before the L2 in this Redis. Fills run on this runtime, whichever thread asks for them.
     pub fn new(
         l1_capacity: usize,
         l1_max_staleness: Duration,
         redis: &RedisConnection,
         keys: Keys,
         metrics: Metrics,
+        runtime: Handle,
     ) -> Self {
         Self {
             l1: Arc::new(L1::new(l1_capacity, l1_max_staleness, metrics.l1_evictions.clone())),
             l2: L2::new(redis, keys, metrics.l2_errors.clone()),
-            flights: Arc::default(),
+            flights: Arc::new(SingleFlight::new(runtime)),
             metrics,
         }
     }
 
+    /// The same cache, which reads Redis over a connection of its own, made and driven where it is first used: a thread
+    /// with a runtime of its own then waits for no other thread.
+    pub fn with_own_reads(&self) -> Result<Self, RedisError> {
+        Ok(Self { l2: self.l2.with_own_reads()?, ..self.clone() })
+    }
+
     /// The product's price out of L1, if it may be served: the path of nearly every request, without a wait and
-    /// without a copy.
+    /// without a copy. The caller [counts](Self::count_l1) it.
     pub fn get_l1(
         &self,
         product_id: &str,
-        now: DateTime<Utc>,
+        now: Moment,
         knows_policy: &impl Fn(i64) -> bool,
     ) -> Option<Result<Arc<PriceEntry>, ReadError>> {
-        match self.l1.get(product_id)? {
-            Cached::Priced(entry) if entry.is_valid(now) && knows_policy(entry.policy_version) => {
-                self.metrics.reads_from_l1.increment(1);
+        match self.l1.get(product_id, now.monotonic)? {
+            Cached::Priced(entry) if entry.is_valid(now.utc) && knows_policy(entry.policy_version) => {
                 Some(Ok(entry))
             }
             Cached::Priced(_) => None,
-            Cached::Gone { .. } => {
-                self.metrics.reads_of_unknown.increment(1);
-                Some(Err(ReadError::UnknownProduct))
-            }
+            Cached::Gone { .. } => Some(Err(ReadError::UnknownProduct)),
+        }
+    }
+
+    /// Counts reads that L1 has answered: with a price, and with the word that there is no such product.
+    pub fn count_l1(&self, priced: u64, unknown: u64) {
+        self.metrics.reads_from_l1.increment(priced);
+        if unknown > 0 {
+            self.metrics.reads_of_unknown.increment(unknown);
         }
     }
 
@@ -159,14 +187,18 @@ impl PriceCache {
             Some(found) => found,
             None => {
                 // Another request may have filled it meanwhile.
-                if let Some(filled) = self.get_l1(product_id.as_str(), now, &knows_policy) {
-                    return filled.map(|entry| Found { entry, tier: Tier::L1 });
+                let meanwhile = Moment { utc: now, monotonic: Instant::now() };
+                match self.get_l1(product_id.as_str(), meanwhile, &knows_policy) {
+                    Some(filled) => filled.map(|entry| Found { entry, tier: Tier::L1 }),
+                    None => {
+                        let found = self.flights.run(product_id.clone(), || {
+                            let (cache, filling) = (self.clone(), fill(product_id.clone()));
+                            async move { cache.fill(product_id, filling).await }
+                        });
+                        let ended_early = || Err(ReadError::Internal("a fill ended early".to_owned()));
+                        found.await.unwrap_or_else(ended_early)
+                    }
                 }
-                let found = self.flights.run(product_id.clone(), || {
-                    let (cache, filling) = (self.clone(), fill(product_id.clone()));
-                    async move { cache.fill(product_id, filling).await }
-                });
-                found.await.unwrap_or_else(|| Err(ReadError::Internal("a fill ended early".to_owned())))
             }
         };
         self.count(&found);

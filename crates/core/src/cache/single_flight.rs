@@ -7,26 +7,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use tokio::runtime::Handle;
 
 /// Searches under way, by what is searched for. Bounded by the requests under way, as each waits for one.
 pub(super) struct SingleFlight<K, V> {
     under_way: Arc<Mutex<HashMap<K, Flight<V>>>>,
+    /// Searches run here, whoever waits for them.
+    runtime: Handle,
 }
 
 /// `None` when the search did not come to an end: it panicked, or the runtime stops.
 type Flight<V> = Shared<BoxFuture<'static, Option<V>>>;
-
-impl<K, V> Default for SingleFlight<K, V> {
-    fn default() -> Self {
-        Self { under_way: Arc::default() }
-    }
-}
 
 impl<K, V> SingleFlight<K, V>
 where
     K: Eq + Hash + Clone + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
+    /// Nothing is searched for yet.
+    pub(super) fn new(runtime: Handle) -> Self {
+        Self { under_way: Arc::default(), runtime }
+    }
+
     /// The result of the search that is under way for the key, or of a new one. A search runs on its own, so it
     /// ends for the others even if the request that began it goes away.
     pub(super) fn run<F>(&self, key: K, search: impl FnOnce() -> F) -> Flight<V>
@@ -39,7 +41,7 @@ where
         }
         let landing = Landing { under_way: Arc::clone(&self.under_way), key: key.clone() };
         let search = search();
-        let task = tokio::spawn(async move {
+        let task = self.runtime.spawn(async move {
             let _landing = landing;
             search.await
         });
@@ -72,7 +74,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_come_later_share_the_first_result() {
-        let flights = SingleFlight::<&str, usize>::default();
+        let flights = SingleFlight::<&str, usize>::new(Handle::current());
         let (searches, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(2)));
         let search = || {
             let (searches, gate) = (Arc::clone(&searches), Arc::clone(&gate));
@@ -93,7 +95,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_search_ends_for_the_others_when_its_first_request_goes_away() {
-        let flights = SingleFlight::<&str, u8>::default();
+        let flights = SingleFlight::<&str, u8>::new(Handle::current());
         let gate = Arc::new(Barrier::new(2));
         let inner = Arc::clone(&gate);
         let first = flights.run("a", || async move {
@@ -108,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_search_that_panics_gives_nothing_and_is_not_in_the_way() {
-        let flights = SingleFlight::<&str, u8>::default();
+        let flights = SingleFlight::<&str, u8>::new(Handle::current());
         let failing = flights.run("a", || async { panic!("the search fails") });
         assert_eq!(failing.await, None);
         assert_eq!(flights.run("a", || async { 1 }).await, Some(1));

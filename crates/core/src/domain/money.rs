@@ -167,6 +167,11 @@ pub fn as_json_number<S: Serializer>(amount: &Decimal, serializer: S) -> Result<
     raw.serialize(serializer)
 }
 
+/// Appends what [`as_json_number`] writes.
+pub fn append_json_number(json: &mut Vec<u8>, amount: Decimal) {
+    json.extend_from_slice(Written::of(amount).text().as_bytes());
+}
+
 /// [`as_json_number`] for an amount that may be absent (`null`).
 pub fn as_optional_json_number<S: Serializer>(
     amount: &Option<Decimal>,

@@ -19,6 +19,11 @@ impl MeasuredConnection {
         Self { connection, duration }
     }
 
+    /// Another connection, measured as this one is.
+    pub(super) fn through(&self, connection: ConnectionManager) -> Self {
+        Self::new(connection, self.duration.clone())
+    }
+
     /// The same connection, measured by this.
     pub(super) fn measured_by(&self, duration: CallDuration) -> Self {
         Self::new(self.connection.clone(), duration)

@@ -30,6 +30,7 @@ const WRITE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
 /// A cheap handle to the shared connections.
 #[derive(Clone)]
 pub struct RedisConnection {
+    client: redis::Client,
     reads: MeasuredConnection,
     writes: MeasuredConnection,
     queue: MeasuredConnection,
@@ -77,26 +78,23 @@ impl RedisConnection {
             reason: error.to_string(),
         };
         let client = redis::Client::open(url).map_err(invalid)?;
-        let manager = |connection_timeout, response_timeout| {
-            let config = ConnectionManagerConfig::new()
-                .set_number_of_retries(0)
-                .set_connection_timeout(Some(connection_timeout))
-                .set_response_timeout(Some(response_timeout));
-            let connection = ConnectionManager::new_lazy_with_config(client.clone(), config);
-            connection
-                .map(|connection| MeasuredConnection::new(connection, CallDuration::unmeasured()))
-                .map_err(invalid)
-        };
-        Ok(Self {
-            reads: manager(READ_TIMEOUT, READ_TIMEOUT)?,
-            writes: manager(WRITE_CONNECTION_TIMEOUT, WRITE_TIMEOUT)?,
-            queue: manager(WRITE_CONNECTION_TIMEOUT, WRITE_TIMEOUT)?,
-        })
+        let reads = lazy(&client, READ_TIMEOUT, READ_TIMEOUT).map_err(invalid)?;
+        let writes = lazy(&client, WRITE_CONNECTION_TIMEOUT, WRITE_TIMEOUT).map_err(invalid)?;
+        let queue = lazy(&client, WRITE_CONNECTION_TIMEOUT, WRITE_TIMEOUT).map_err(invalid)?;
+        let unmeasured = |connection| MeasuredConnection::new(connection, CallDuration::unmeasured());
+        Ok(Self { client, reads: unmeasured(reads), writes: unmeasured(writes), queue: unmeasured(queue) })
+    }
+
+    /// The same connections, but a new one for reads. It is driven by the runtime in which it is first used.
+    pub fn with_own_reads(&self) -> Result<Self, RedisError> {
+        let reads = lazy(&self.client, READ_TIMEOUT, READ_TIMEOUT)?;
+        Ok(Self { reads: self.reads.through(reads), ..self.clone() })
     }
 
     /// The same connections, their commands measured from here on.
     pub fn measured_by(&self, metrics: &Metrics) -> Self {
         Self {
+            client: self.client.clone(),
             reads: self.reads.measured_by(metrics.redis_duration("reads")),
             writes: self.writes.measured_by(metrics.redis_duration("writes")),
             queue: self.queue.measured_by(metrics.redis_duration("queue")),
@@ -136,6 +134,19 @@ impl RedisConnection {
     pub(crate) fn writes(&self) -> MeasuredConnection {
         self.writes.clone()
     }
+}
+
+/// A connection that is made when it is first used.
+fn lazy(
+    client: &redis::Client,
+    connection_timeout: Duration,
+    response_timeout: Duration,
+) -> redis::RedisResult<ConnectionManager> {
+    let config = ConnectionManagerConfig::new()
+        .set_number_of_retries(0)
+        .set_connection_timeout(Some(connection_timeout))
+        .set_response_timeout(Some(response_timeout));
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
 }
 
 async fn ping(mut connection: MeasuredConnection) -> Result<(), RedisError> {

@@ -23,7 +23,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tracing::Instrument;
 
-use crate::cache::{Cached, Filled, Found, PriceCache, PutMode, ReadError, Tier};
+use crate::cache::{Cached, Filled, Found, Moment, PriceCache, PutMode, ReadError, Tier};
 use crate::catalogue::{
     Catalogue, CatalogueError, CatalogueTransaction, PriceChange, PriceWrite, StoredFacts, StoredPrice,
 };
@@ -145,17 +145,41 @@ pub enum RepriceError {
 
 impl Repricer {
     /// The price of a product for a read: L1, L2, or the catalogue.
-    pub async fn read(&self, product_id: &str, now: DateTime<Utc>) -> Result<Found, ReadError> {
+    pub async fn read(&self, product_id: &str, now: Moment) -> Result<Found, ReadError> {
         match self.read_l1(product_id, now) {
             Some(found) => found,
-            None => self.read_beyond_l1(product_id, now).await,
+            None => self.read_beyond_l1(product_id, now.utc).await,
         }
     }
 
     /// The price of a product out of this process' memory, if it is there.
-    pub fn read_l1(&self, product_id: &str, now: DateTime<Utc>) -> Option<Result<Found, ReadError>> {
-        let found = self.cache.get_l1(product_id, now, &|version| self.policies.knows(version))?;
+    pub fn read_l1(&self, product_id: &str, now: Moment) -> Option<Result<Found, ReadError>> {
+        let policies = self.policies.snapshot();
+        let found = self.cache.get_l1(product_id, now, &|version| policies.policy(version).is_some())?;
+        self.cache.count_l1(u64::from(found.is_ok()), u64::from(found.is_err()));
         Some(found.map(|entry| Found { entry, tier: Tier::L1 }))
+    }
+
+    /// The prices of products out of this process' memory, each if it is there; in one go.
+    pub fn read_many_l1<'a>(
+        &self,
+        product_ids: impl Iterator<Item = &'a str>,
+        now: Moment,
+    ) -> Vec<Option<Result<Found, ReadError>>> {
+        let policies = self.policies.snapshot();
+        let (mut priced, mut unknown) = (0, 0);
+        let found = product_ids.map(|product_id| {
+            let found = self.cache.get_l1(product_id, now, &|version| policies.policy(version).is_some())?;
+            if found.is_ok() {
+                priced += 1
+            } else {
+                unknown += 1
+            }
+            Some(found.map(|entry| Found { entry, tier: Tier::L1 }))
+        });
+        let found = found.collect();
+        self.cache.count_l1(priced, unknown);
+        found
     }
 
     /// The price of a product that is not in this process' memory.

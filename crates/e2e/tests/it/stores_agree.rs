@@ -49,6 +49,7 @@ impl Store {
             &connection,
             Keys::new(prefix, "test"),
             metrics.clone(),
+            tokio::runtime::Handle::current(),
         );
         let policies = Policies::load(catalogue.clone()).await?;
         let notices = Notices::new(&connection, MessageKeys::new(prefix), "test");

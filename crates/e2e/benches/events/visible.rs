@@ -1,0 +1,150 @@
+//! A thousand events a second, while twenty thousand prices a second are read.
+//!
+//! Ten of these events in a hundred are followed: from the beginning of the POST to the answer of the other API that has
+//! the new price. Beside it stands the least that such a way can take, in the same seconds: a message published to
+//! Redis, its arrival at a subscriber, and a GET.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures::StreamExt;
+use pricing_e2e::RedisServer;
+use pricing_e2e::open_loop::{Client, Latencies, OpenLoop, post};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{PRODUCTS, PUBLISH, Services, event, milliseconds, price, product};
+
+const READS_PER_SECOND: u32 = 20_000;
+const READERS: u32 = 64;
+/// Events that nobody follows.
+const EVENTS_PER_SECOND: u32 = 900;
+const PUBLISHERS: u32 = 32;
+/// Those who follow events, and how often each publishes one.
+const FOLLOWERS: u64 = 20;
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
+const DURATION: Duration = Duration::from_secs(15);
+/// How often a follower looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) async fn measure(services: &Services) -> Result<()> {
+    let stop = CancellationToken::new();
+    let reads = OpenLoop {
+        address: services.reading.address.clone(),
+        connections: READERS,
+        per_second: READS_PER_SECOND,
+    };
+    let events = OpenLoop {
+        address: services.publishing.address.clone(),
+        connections: PUBLISHERS,
+        per_second: EVENTS_PER_SECOND,
+    };
+    let others = |number| FOLLOWERS + number % (PRODUCTS - FOLLOWERS);
+    let publish =
+        move |number| post(PUBLISH, "application/json", &event("flow", number, &product(others(number))));
+    let timer = async {
+        tokio::time::sleep(DURATION).await;
+        stop.cancel();
+        Ok(())
+    };
+    let began = Instant::now();
+    let (reads, events, followed, round_trips, ()) = tokio::try_join!(
+        reads.run(|number| price(&product(number * 7)), stop.clone()),
+        events.run(publish, stop.clone()),
+        follow_all(services, &stop),
+        round_trips(&services.redis, &stop),
+        timer
+    )?;
+    let seconds = began.elapsed().as_secs_f64();
+    let (posted, visible) = followed;
+    println!(
+        "### {:.0} events and {:.0} reads a second\n\n| ms | p50 | p99 | max |\n|---|---|---|---|",
+        (events.count() + visible.count()) as f64 / seconds,
+        reads.count() as f64 / seconds
+    );
+    row("read of a price", &reads);
+    row("POST of an event", &posted);
+    row("event to the new price at the other API", &visible);
+    row("for comparison: PUBLISH, its arrival, GET", &round_trips);
+    println!("\nGoal: the new price after at most 50 ms at p99.\n");
+    Ok(())
+}
+
+/// How long the POSTs of followed events took, and how long until the new price was seen.
+async fn follow_all(services: &Services, stop: &CancellationToken) -> Result<(Latencies, Latencies)> {
+    let mut following = JoinSet::new();
+    for follower in 0..FOLLOWERS {
+        let (publishing, reading) = (services.publishing.address.clone(), services.reading.address.clone());
+        let stop = stop.clone();
+        following.spawn(async move {
+            follow(Client::connect(&publishing).await?, Client::connect(&reading).await?, follower, stop)
+                .await
+        });
+    }
+    let (mut posted, mut visible) = (Vec::new(), Vec::new());
+    while let Some(followed) = following.join_next().await {
+        for (post, seen) in followed?? {
+            posted.push(post);
+            visible.push(seen);
+        }
+    }
+    Ok((posted.into(), visible.into()))
+}
+
+async fn follow(
+    mut publishing: Client,
+    mut reading: Client,
+    follower: u64,
+    stop: CancellationToken,
+) -> Result<Vec<(Duration, Duration)>> {
+    let product = product(follower);
+    let mut pace = tokio::time::interval(FOLLOW_INTERVAL);
+    let mut times = Vec::new();
+    for number in 0.. {
+        if stop.run_until_cancelled(pace.tick()).await.is_none() {
+            break;
+        }
+        let before = revision(&mut reading, &product).await?;
+        let name = format!("followed-{follower}");
+        let event = post(PUBLISH, "application/json", &event(&name, number * 37, &product));
+        let began = Instant::now();
+        publishing.ask(&event).await?;
+        let posted = began.elapsed();
+        while revision(&mut reading, &product).await? == before {
+            ensure!(began.elapsed() < PATIENCE, "the price of {product} did not follow");
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        times.push((posted, began.elapsed()));
+    }
+    Ok(times)
+}
+
+async fn revision(reading: &mut Client, product: &str) -> Result<i64> {
+    let answer = reading.ask(&price(product)).await?;
+    let answer: serde_json::Value = serde_json::from_slice(answer)?;
+    answer["revision"].as_i64().context("no revision")
+}
+
+async fn round_trips(redis: &RedisServer, stop: &CancellationToken) -> Result<Latencies> {
+    let client = redis::Client::open(redis.url())?;
+    let mut subscriber = client.get_async_pubsub().await?;
+    subscriber.subscribe("round_trip").await?;
+    let mut messages = subscriber.on_message();
+    let mut connection = redis.connection().await?;
+    let mut pace = tokio::time::interval(Duration::from_millis(10));
+    let mut times = Vec::new();
+    while stop.run_until_cancelled(pace.tick()).await.is_some() {
+        let began = Instant::now();
+        redis::cmd("PUBLISH").arg("round_trip").arg("").query_async::<()>(&mut connection).await?;
+        messages.next().await.context("the subscription ended")?;
+        redis::cmd("GET").arg("round_trip").query_async::<()>(&mut connection).await?;
+        times.push(began.elapsed());
+    }
+    Ok(times.into())
+}
+
+fn row(what: &str, latencies: &Latencies) {
+    let at = |permille| milliseconds(latencies.permille(permille));
+    println!("| {what} | {} | {} | {} |", at(500), at(990), at(1_000));
+}
