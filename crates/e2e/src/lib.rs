@@ -9,6 +9,7 @@
 //! | [`OtlpCollector`] | where the services export their traces to |
 //! | [`PrometheusServer`], [`promtool`] | what watches the services in production |
 //! | [`HttpClient`] | JSON requests, and the price request |
+//! | [`wire_client`] | one HTTP connection, for loads |
 //! | [`open_loop`] | requests at a fixed rate, for benches |
 //! | [`eventually()`] | waiting for a condition, so that no test sleeps |
 //! | [`free_port`] | a port for a service that is started as a process |
@@ -37,6 +38,7 @@ mod prometheus_server;
 mod redis_server;
 mod scratch_directory;
 mod tied_command;
+pub mod wire_client;
 
 pub use chaos_proxy::ChaosProxy;
 pub use eventually::eventually;

@@ -7,14 +7,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use anyhow::Result;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// The longest answer.
-const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+use crate::wire_client::WireClient;
 
 /// A load on one server.
 pub struct OpenLoop {
@@ -42,7 +39,7 @@ impl OpenLoop {
         let began = Instant::now();
         let mut clients = JoinSet::new();
         for first in 0..self.connections {
-            let client = Client::connect(&self.address).await?;
+            let client = WireClient::connect(&self.address).await?;
             let (request, stop) = (Arc::clone(&request), stop.clone());
             let turns = (u64::from(first)..).step_by(self.connections as usize);
             let turns =
@@ -58,7 +55,7 @@ impl OpenLoop {
 }
 
 async fn ask(
-    mut client: Client,
+    mut client: WireClient,
     turns: impl Iterator<Item = (u64, Instant)>,
     request: impl Fn(u64) -> Vec<u8>,
     stop: CancellationToken,
@@ -77,7 +74,7 @@ async fn ask(
         if stop.is_cancelled() {
             break;
         }
-        client.ask(&request(number)).await?;
+        client.ask(&request(number)).await?.ok()?;
         latencies.push(from.elapsed());
     }
     Ok(latencies)
@@ -101,60 +98,4 @@ impl Latencies {
         let place = (self.0.len() * permille / 1_000).min(self.0.len().saturating_sub(1));
         self.0.get(place).copied().unwrap_or_default()
     }
-}
-
-/// One connection, as cheap as can be: it shares its cores with the server.
-pub struct Client {
-    stream: TcpStream,
-    answer: Vec<u8>,
-}
-
-impl Client {
-    /// Connects to `127.0.0.1:8000` or the like.
-    pub async fn connect(address: &str) -> Result<Self> {
-        let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, answer: Vec::new() })
-    }
-
-    /// Sends a whole request; the body of its answer, which has to be 200.
-    pub async fn ask(&mut self, request: &[u8]) -> Result<&[u8]> {
-        self.stream.write_all(request).await?;
-        self.answer.clear();
-        loop {
-            let read = self.stream.read_buf(&mut self.answer).await?;
-            ensure!(
-                read > 0 && self.answer.len() <= MAX_ANSWER_BYTES,
-                "the answer ended early or is too long"
-            );
-            if let Some((head, length)) = head_of(&self.answer)? {
-                ensure!(
-                    self.answer.starts_with(b"HTTP/1.1 200"),
-                    "{}",
-                    String::from_utf8_lossy(&self.answer)
-                );
-                if self.answer.len() >= head + length {
-                    return self.answer.get(head..head + length).context("the answer is cut");
-                }
-            }
-        }
-    }
-}
-
-/// A POST of JSON as it goes over the wire.
-pub fn post(path: &str, content_type: &str, body: &str) -> Vec<u8> {
-    let length = body.len();
-    format!("POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}")
-        .into_bytes()
-}
-
-/// How long the head and the body are, once the head is there.
-fn head_of(answer: &[u8]) -> Result<Option<(usize, usize)>> {
-    let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
-    let head = std::str::from_utf8(answer.get(..end).unwrap_or_default())?;
-    let length = head
-        .lines()
-        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(str::to_owned));
-    let length = length.context("an answer without a length")?.trim().parse()?;
-    Ok(Some((end + 4, length)))
 }

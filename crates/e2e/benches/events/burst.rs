@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use pricing_e2e::open_loop::{Client, Latencies, OpenLoop, post};
+use pricing_e2e::open_loop::{Latencies, OpenLoop};
+use pricing_e2e::wire_client::{WireClient, post};
 use tokio_util::sync::CancellationToken;
 
 use crate::{PUBLISH, Services, event, milliseconds, price, product};
@@ -61,10 +62,10 @@ async fn burst(services: &Services) -> Result<(Duration, Duration)> {
     let before = applied(services).await?;
     let requests: Vec<Vec<u8>> =
         (0..EVENTS / EVENTS_PER_REQUEST).map(|request| batch(request * EVENTS_PER_REQUEST)).collect();
-    let mut client = Client::connect(&services.publishing.address).await?;
+    let mut client = WireClient::connect(&services.publishing.address).await?;
     let began = Instant::now();
     for request in &requests {
-        client.ask(request).await?;
+        client.ask(request).await?.ok()?;
     }
     let posted = began.elapsed();
     while applied(services).await? < before + EVENTS {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use chrono::Utc;
-use pricing_e2e::open_loop::post;
+use pricing_e2e::wire_client::post;
 use pricing_e2e::{HttpClient, RedisServer, ServiceProcess, free_port};
 use reqwest::Method;
 

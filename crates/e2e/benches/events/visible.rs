@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use pricing_e2e::RedisServer;
-use pricing_e2e::open_loop::{Client, Latencies, OpenLoop, post};
+use pricing_e2e::open_loop::{Latencies, OpenLoop};
+use pricing_e2e::wire_client::{WireClient, post};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -78,8 +79,13 @@ async fn follow_all(services: &Services, stop: &CancellationToken) -> Result<(La
         let (publishing, reading) = (services.publishing.address.clone(), services.reading.address.clone());
         let stop = stop.clone();
         following.spawn(async move {
-            follow(Client::connect(&publishing).await?, Client::connect(&reading).await?, follower, stop)
-                .await
+            follow(
+                WireClient::connect(&publishing).await?,
+                WireClient::connect(&reading).await?,
+                follower,
+                stop,
+            )
+            .await
         });
     }
     let (mut posted, mut visible) = (Vec::new(), Vec::new());
@@ -93,8 +99,8 @@ async fn follow_all(services: &Services, stop: &CancellationToken) -> Result<(La
 }
 
 async fn follow(
-    mut publishing: Client,
-    mut reading: Client,
+    mut publishing: WireClient,
+    mut reading: WireClient,
     follower: u64,
     stop: CancellationToken,
 ) -> Result<Vec<(Duration, Duration)>> {
@@ -109,7 +115,7 @@ async fn follow(
         let name = format!("followed-{follower}");
         let event = post(PUBLISH, "application/json", &event(&name, number * 37, &product));
         let began = Instant::now();
-        publishing.ask(&event).await?;
+        publishing.ask(&event).await?.ok()?;
         let posted = began.elapsed();
         while revision(&mut reading, &product).await? == before {
             ensure!(began.elapsed() < PATIENCE, "the price of {product} did not follow");
@@ -120,14 +126,14 @@ async fn follow(
     Ok(times)
 }
 
-async fn revision(reading: &mut Client, product: &str) -> Result<i64> {
-    let answer = reading.ask(&price(product)).await?;
+async fn revision(reading: &mut WireClient, product: &str) -> Result<i64> {
+    let answer = reading.ask(&price(product)).await?.ok()?;
     let answer: serde_json::Value = serde_json::from_slice(answer)?;
     answer["revision"].as_i64().context("no revision")
 }
 
 async fn round_trips(redis: &RedisServer, stop: &CancellationToken) -> Result<Latencies> {
-    let client = redis::Client::open(redis.url())?;
+    let client = redis::WireClient::open(redis.url())?;
     let mut subscriber = client.get_async_pubsub().await?;
     subscriber.subscribe("round_trip").await?;
     let mut messages = subscriber.on_message();

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use pricing_e2e::{HttpClient, eventually};
+use pricing_e2e::eventually;
+use pricing_e2e::wire_client::{WireClient, post};
 use serde_json::json;
 
 use crate::support::{Api, Stores};
@@ -25,20 +26,16 @@ async fn batches_are_refused_before_prices_in_memory_and_taken_again_afterwards(
     let rows: String = (0..PRODUCTS).map(|number| format!("P-{number},USD,100\n")).collect();
     api.import(&rows).await?;
     let items: Vec<_> = (0..PRODUCTS).map(|number| json!({"product_id": format!("P-{number}")})).collect();
-    let batch = Arc::new(json!({"user_location": "NY", "items": items}));
+    let batch = json!({"user_location": "NY", "items": items});
     // Afterwards they are in memory.
     ensure!(api.client.post("/api/v1/prices", &batch).await?.status == 200);
 
     let (stop, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let clients: Vec<_> = (0..BATCH_CLIENTS)
         .map(|_| {
-            let asking = ask_for_batches(
-                api.client.clone(),
-                Arc::clone(&batch),
-                Arc::clone(&stop),
-                Arc::clone(&refused),
-            );
-            tokio::spawn(asking)
+            let (address, request) =
+                (api.address.clone(), post("/api/v1/prices", "application/json", &batch.to_string()));
+            tokio::spawn(ask_for_batches(address, request, Arc::clone(&stop), Arc::clone(&refused)))
         })
         .collect();
     let singles = async {
@@ -73,19 +70,21 @@ async fn batches_are_refused_before_prices_in_memory_and_taken_again_afterwards(
 
 /// Asks for one batch after another; each is answered, or refused as the document says.
 async fn ask_for_batches(
-    client: HttpClient,
-    batch: Arc<serde_json::Value>,
+    address: String,
+    request: Vec<u8>,
     stop: Arc<AtomicBool>,
     refused: Arc<AtomicUsize>,
 ) -> Result<()> {
+    let mut client = WireClient::connect(&address).await?;
     while !stop.load(Ordering::SeqCst) {
-        let reply = client.post("/api/v1/prices", &batch).await?;
-        if reply.status == 503 {
-            ensure!(reply.body["type"] == "/problems/overloaded", "{}", reply.text);
-            ensure!(reply.header("retry-after") == Some("1"), "no Retry-After");
+        let answer = client.ask(&request).await?;
+        if answer.status == 503 {
+            let body = String::from_utf8_lossy(answer.body);
+            ensure!(body.contains("\"/problems/overloaded\""), "{body}");
+            ensure!(answer.head.contains("retry-after: 1\r\n"), "no Retry-After: {}", answer.head);
             refused.fetch_add(1, Ordering::SeqCst);
         } else {
-            ensure!(reply.status == 200, "{}", reply.text);
+            answer.ok()?;
         }
     }
     Ok(())

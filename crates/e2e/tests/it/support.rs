@@ -22,6 +22,8 @@ pub(crate) async fn shared_postgres() -> Result<&'static PostgresServer> {
 /// An API process with a client for it.
 pub(crate) struct Api {
     pub(crate) client: HttpClient,
+    /// Where it listens.
+    pub(crate) address: String,
     _process: ServiceProcess,
 }
 
@@ -47,7 +49,7 @@ impl Api {
         environment.extend(more);
         let mut process = ServiceProcess::start("pricing-api", &environment, &[])?;
         process.wait_until_ready(&base_url).await?;
-        Ok(Self { client: HttpClient::new(&base_url)?, _process: process })
+        Ok(Self { client: HttpClient::new(&base_url)?, address: listen, _process: process })
     }
 
     /// Imports CSV rows under a header with `product_id,currency,base_price`; all of them have to be taken.
