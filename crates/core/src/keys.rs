@@ -16,7 +16,7 @@
 //! `{catalogue}` is the identity of the database: another one, with revisions of its own, finds no prices of the
 //! first. The prefix is `pricing:v1:` unless configured; the number changes when a stored shape does. Names that other
 //! programs use carry the prefix only if it was configured. Every command and script names keys of one slot, so the
-//! schema works on Redis Cluster.
+//! schema works on Redis Cluster; only prices are put by the batch, until a server refuses that because it is one.
 
 use std::time::Duration;
 

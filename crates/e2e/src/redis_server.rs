@@ -10,7 +10,7 @@ use redis::aio::MultiplexedConnection;
 
 use crate::child::SupervisedChild;
 use crate::eventually::eventually;
-use crate::ports::on_free_port;
+use crate::ports::{free_port, on_free_port};
 use crate::programs::find_program;
 use crate::scratch_directory::ScratchDirectory;
 use crate::tied_command::{Signal, tied_command};
@@ -28,16 +28,44 @@ pub struct RedisServer {
     program: PathBuf,
     port: u16,
     directory: ScratchDirectory,
+    mode: Mode,
+}
+
+/// How it serves keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Alone,
+    /// As the only node of a cluster, which has all slots and refuses commands with keys of several.
+    Cluster,
 }
 
 impl RedisServer {
     /// Starts an empty server and waits until it answers.
     pub async fn start() -> Result<Self> {
+        Self::start_as(Mode::Alone).await
+    }
+
+    /// Starts an empty server that is a whole cluster, and waits until it serves keys.
+    pub async fn start_cluster() -> Result<Self> {
+        let server = Self::start_as(Mode::Cluster).await?;
+        let mut connection = server.connection().await?;
+        let mut own = redis::cmd("CLUSTER");
+        own.arg("ADDSLOTSRANGE").arg(0).arg(16_383).query_async::<()>(&mut connection).await?;
+        eventually("the cluster serves keys", START_PATIENCE, async || {
+            let mut connection = server.connection().await?;
+            Ok(redis::cmd("EXISTS").arg("any").query_async::<()>(&mut connection).await?)
+        })
+        .await?;
+        Ok(server)
+    }
+
+    async fn start_as(mode: Mode) -> Result<Self> {
         let program = find_program("redis-server", "redis-server")?;
         let directory = ScratchDirectory::new("redis")?;
-        let (process, port) =
-            on_free_port(async |port| Ok((launch(&program, directory.path(), port).await?, port))).await?;
-        Ok(Self { process, program, port, directory })
+        let launched =
+            on_free_port(async |port| Ok((launch(&program, directory.path(), port, mode).await?, port)));
+        let (process, port) = launched.await?;
+        Ok(Self { process, program, port, directory, mode })
     }
 
     /// `redis://127.0.0.1:{port}`
@@ -75,7 +103,7 @@ impl RedisServer {
         self.kill()?;
         let directory = self.directory.path();
         self.process = eventually("redis-server restarts on its port", RESTART_PATIENCE, async || {
-            launch(&self.program, directory, self.port).await
+            launch(&self.program, directory, self.port, self.mode).await
         })
         .await?;
         Ok(())
@@ -92,11 +120,14 @@ impl RedisServer {
     }
 }
 
-async fn launch(program: &Path, directory: &Path, port: u16) -> Result<SupervisedChild> {
+async fn launch(program: &Path, directory: &Path, port: u16, mode: Mode) -> Result<SupervisedChild> {
     let mut command = tied_command(program, Signal::Kill, None)?;
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
     command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""]);
     command.arg("--dir").arg(directory);
+    if mode == Mode::Cluster {
+        command.args(["--cluster-enabled", "yes", "--cluster-port", &free_port()?.to_string()]);
+    }
     let mut process = SupervisedChild::spawn("redis-server", command, &directory.join("output.log"))?;
     let process_id = process.id();
     let ready =

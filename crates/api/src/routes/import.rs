@@ -1,7 +1,7 @@
 //! `POST /api/v1/products/import`: a catalogue, as a stream of rows.
 //!
-//! Rows are read as they arrive and written in batches, each in one transaction; the next bytes are read when
-//! the batch is stored, so a sender can be no faster than the database and memory stays bounded. A row that is
+//! Rows are read as they arrive and written in batches, each in one transaction; while one is stored, the next is read,
+//! and no further one, so a sender can be no faster than the database and memory stays bounded. A row that is
 //! refused is reported with its line and keeps no other row back. Importing a file again changes nothing.
 
 use std::time::Duration;
@@ -18,8 +18,9 @@ use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::domain::product::{Product, ProductId};
 use pricing_core::reprice::{PutSummary, RepriceError, WRITE_BATCH};
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::io::ReaderStream;
+use tracing::Instrument;
 
 use super::import_rows::{Format, Row, RowReader};
 use crate::error::{ApiError, FieldError, Problem};
@@ -172,24 +173,30 @@ async fn take_all(mut import: Import, format: Format, body: Body) -> Result<Impo
         import.take(row).await?;
     }
     import.write_batch().await?;
+    import.stored().await?;
     import.served().await?;
     Ok(import.answer)
 }
 
-/// An import under way.
+/// Prices on their way to Redis.
+type Serving = JoinHandle<Result<(), RepriceError>>;
+
+/// An import under way: of three batches one is read, one is stored and one is served.
 struct Import {
     state: AppState,
     /// The rows to write next; of a product that comes more than once among them, the last.
     batch: IndexMap<ProductId, Product>,
-    /// The batch before, on its way to Redis while this one is read and stored.
-    serving: Option<JoinHandle<Result<(), RepriceError>>>,
+    /// The batch before, being stored while this one is read.
+    storing: Option<JoinHandle<Result<(PutSummary, Serving), RepriceError>>>,
+    /// The batch before that, on its way to Redis.
+    serving: Option<Serving>,
     answer: ImportAnswer,
 }
 
 impl Import {
     fn new(state: AppState, dry_run: bool) -> Self {
         let answer = ImportAnswer { dry_run, ..ImportAnswer::default() };
-        Self { state, batch: IndexMap::with_capacity(WRITE_BATCH), serving: None, answer }
+        Self { state, batch: IndexMap::with_capacity(WRITE_BATCH), storing: None, serving: None, answer }
     }
 
     async fn take(&mut self, row: Row) -> Result<(), ApiError> {
@@ -225,26 +232,43 @@ impl Import {
             return Ok(());
         }
         let products: Vec<Product> = self.batch.drain(..).map(|(_, product)| product).collect();
-        let repricer = &self.state.repricer;
-        let PutSummary { created, updated, unchanged } = if self.answer.dry_run {
-            repricer.compare_products(&products).await?
-        } else {
-            self.state.metrics.rows_imported.increment(products.len() as u64);
-            let (summary, serving) = repricer.put_products_early(products, "import").await?;
-            self.served().await?;
-            self.serving = Some(serving);
-            summary
-        };
-        self.answer.created += created;
-        self.answer.updated += updated;
-        self.answer.unchanged += unchanged;
+        let repricer = self.state.repricer.clone();
+        if self.answer.dry_run {
+            let summary = repricer.compare_products(&products).await?;
+            self.count(summary);
+            return Ok(());
+        }
+        self.stored().await?;
+        self.state.metrics.rows_imported.increment(products.len() as u64);
+        let storing = async move { repricer.put_products_early(products, "import").await };
+        self.storing = Some(tokio::spawn(storing.in_current_span()));
         Ok(())
     }
 
-    /// Waits until the batch before is in Redis.
+    fn count(&mut self, summary: PutSummary) {
+        self.answer.created += summary.created;
+        self.answer.updated += summary.updated;
+        self.answer.unchanged += summary.unchanged;
+    }
+
+    /// Waits until the batch before is stored.
+    async fn stored(&mut self) -> Result<(), ApiError> {
+        let Some(storing) = self.storing.take() else { return Ok(()) };
+        let (summary, serving) = storing.await.map_err(interrupted)??;
+        self.count(summary);
+        self.served().await?;
+        self.serving = Some(serving);
+        Ok(())
+    }
+
+    /// Waits until the batch that was stored last is in Redis.
     async fn served(&mut self) -> Result<(), ApiError> {
         let Some(serving) = self.serving.take() else { return Ok(()) };
-        let served = serving.await.map_err(|error| ApiError::Internal { reason: error.to_string() })?;
-        Ok(served?)
+        Ok(serving.await.map_err(interrupted)??)
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as an argument of map_err")]
+fn interrupted(error: JoinError) -> ApiError {
+    ApiError::Internal { reason: error.to_string() }
 }

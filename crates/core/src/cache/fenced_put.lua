@@ -1,20 +1,27 @@
--- Puts a price entry unless the key holds the same or a newer revision.
+-- Puts price entries, each unless its key holds the same or a newer revision.
 --
--- KEYS[1]  the price key
--- ARGV[1]  the entry's revision, 20 digits with leading zeros, so that text order is number order
--- ARGV[2]  the entry as JSON, or '' for a product that is gone
--- ARGV[3]  milliseconds until the entry expires
--- ARGV[4]  'insert' to put it in any case, 'replace' to put it only where something older is
+-- KEYS     the price keys
+-- ARGV[1]  'insert' to put an entry in any case, 'replace' to put it only where something older is
+-- ARGV[2]  the first key's entry: its revision, 20 digits with leading zeros, so that text order is number order, and
+--          the entry as JSON, or nothing for a product that is gone
+-- ARGV[3]  milliseconds until it expires
+-- ARGV[4]  the second key's entry, and so on
 --
--- Returns 1 if the entry was put, 0 if not.
-local current = redis.pcall('GETRANGE', KEYS[1], 0, 19)
-if type(current) == 'table' or not string.match(current, '^%d*$') then
-  -- Somebody else's value: it is in the way, and no price.
-  redis.call('DEL', KEYS[1])
-  current = ''
+-- Returns how many entries were put.
+-- (Numbers as text: the script's own numbers are binary floating point, and writing one down takes a while.)
+local only_over_older = ARGV[1] == 'replace'
+local put = 0
+for number, key in ipairs(KEYS) do
+  local entry = ARGV[2 * number]
+  local current = redis.pcall('GETRANGE', key, '0', '19')
+  if type(current) == 'table' or not string.match(current, '^%d*$') then
+    -- Somebody else's value: it is in the way, and no price.
+    redis.call('DEL', key)
+    current = ''
+  end
+  if current < string.sub(entry, 1, 20) and not (current == '' and only_over_older) then
+    redis.call('SET', key, entry, 'PX', ARGV[2 * number + 1])
+    put = put + 1
+  end
 end
-if current >= ARGV[1] or (current == '' and ARGV[4] == 'replace') then
-  return 0
-end
-redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3])
-return 1
+return put

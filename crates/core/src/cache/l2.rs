@@ -4,7 +4,7 @@
 //! that requests do not queue up behind a server that does not answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -17,7 +17,8 @@ use crate::domain::product::ProductId;
 use crate::keys::{Keys, PRICE_TTL};
 use crate::redis::{MeasuredConnection, RedisConnection, RedisError};
 
-/// Entries put in one round trip.
+/// Entries put in one call, for which Redis keeps others waiting a millisecond or two. A server that syncs every write to
+/// disk does so once for the call; a cluster takes the keys of a slot only, so there each entry has a call of its own.
 pub(super) const PUT_BATCH: usize = 500;
 
 /// How long Redis may take to show that it takes writes.
@@ -29,11 +30,20 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 /// Digits of the revision at the head of an entry; as many as the largest `u64` has.
 const REVISION_DIGITS: usize = 20;
 
+/// An entry on its way to Redis.
+struct EncodedEntry {
+    key: String,
+    value: Vec<u8>,
+    ttl_ms: u64,
+}
+
 #[derive(Clone)]
 pub(super) struct L2 {
     redis: RedisConnection,
     keys: Keys,
     fenced_put: Arc<Script>,
+    /// Whether Redis has refused a call that names keys of several slots.
+    is_cluster: Arc<AtomicBool>,
     errors: Counter,
     pause: Arc<Pause>,
 }
@@ -41,7 +51,8 @@ pub(super) struct L2 {
 impl L2 {
     pub(super) fn new(redis: &RedisConnection, keys: Keys, errors: Counter) -> Self {
         let fenced_put = Arc::new(Script::new(include_str!("fenced_put.lua")));
-        Self { redis: redis.clone(), keys, fenced_put, errors, pause: Arc::default() }
+        let is_cluster = Arc::default();
+        Self { redis: redis.clone(), keys, fenced_put, is_cluster, errors, pause: Arc::default() }
     }
 
     /// The same with a connection of its own for reads.
@@ -85,9 +96,34 @@ impl L2 {
         mode: PutMode,
     ) -> Result<(), RedisError> {
         for batch in products.chunks(PUT_BATCH) {
-            self.put_batch(self.redis.writes(), batch, mode).await?;
+            match mode {
+                PutMode::Insert => self.put_batch(self.redis.writes(), batch, mode).await?,
+                // Most are nowhere, and are not sent.
+                PutMode::Replace => {
+                    let there = self.those_there(batch).await?;
+                    self.put_batch(self.redis.writes(), &there, mode).await?;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// The products of which Redis knows something.
+    async fn those_there(
+        &self,
+        batch: &[(ProductId, Cached)],
+    ) -> redis::RedisResult<Vec<(ProductId, Cached)>> {
+        let mut pipeline = redis::pipe();
+        for (product_id, _) in batch {
+            pipeline.exists(self.keys.price(product_id.as_str()));
+        }
+        let there: Vec<bool> = pipeline.query_async(&mut self.redis.writes()).await?;
+        Ok(batch
+            .iter()
+            .zip(there)
+            .filter(|(_, is_there)| *is_there)
+            .map(|(known, _)| known.clone())
+            .collect())
     }
 
     async fn put_batch(
@@ -100,26 +136,57 @@ impl L2 {
             PutMode::Insert => "insert",
             PutMode::Replace => "replace",
         };
-        let mut pipeline = redis::pipe();
-        for (product_id, cached) in batch {
-            // An entry that has expired meanwhile is nobody's price any more.
-            let Some((revision, body, ttl_ms)) = encode(cached) else {
-                continue;
-            };
-            let mut put = self.fenced_put.key(self.keys.price(product_id.as_str()));
-            pipeline.invoke_script(put.arg(revision).arg(body).arg(ttl_ms).arg(mode)).ignore();
-        }
-        if pipeline.is_empty() {
+        // An entry that has expired meanwhile is nobody's price any more.
+        let entries: Vec<EncodedEntry> =
+            batch.iter().filter_map(|(product_id, cached)| self.encoded(product_id, cached)).collect();
+        if entries.is_empty() {
             return Ok(());
         }
-        let put = pipeline.query_async::<()>(&mut connection).await;
-        match put {
-            Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript) => {
-                self.fenced_put.load_async(&mut connection).await?;
-                pipeline.query_async::<()>(&mut connection).await
+        if !self.is_cluster.load(Ordering::Relaxed) {
+            match self.call(&mut connection, &entries, entries.len(), mode).await {
+                Err(error) if RedisError::is_of_several_slots(&error) => {
+                    self.is_cluster.store(true, Ordering::Relaxed);
+                }
+                put => return put,
             }
-            other => other,
         }
+        self.call(&mut connection, &entries, 1, mode).await
+    }
+
+    /// Puts the entries by calls of the script with so many of them each, in one round trip.
+    async fn call(
+        &self,
+        connection: &mut MeasuredConnection,
+        entries: &[EncodedEntry],
+        entries_per_call: usize,
+        mode: &str,
+    ) -> redis::RedisResult<()> {
+        let mut pipeline = redis::pipe();
+        for entries in entries.chunks(entries_per_call) {
+            // Not by `Script::key` and `arg`, which copy everything twice.
+            let mut put = redis::cmd("EVALSHA");
+            put.arg(self.fenced_put.get_hash()).arg(entries.len());
+            for entry in entries {
+                put.arg(&entry.key);
+            }
+            put.arg(mode);
+            for entry in entries {
+                put.arg(&entry.value).arg(entry.ttl_ms);
+            }
+            pipeline.add_command(put).ignore();
+        }
+        match pipeline.query_async::<()>(connection).await {
+            Err(error) if RedisError::is_missing_script(&error) => {
+                self.fenced_put.load_async(connection).await?;
+                pipeline.query_async::<()>(connection).await
+            }
+            put => put,
+        }
+    }
+
+    fn encoded(&self, product_id: &ProductId, cached: &Cached) -> Option<EncodedEntry> {
+        let (value, ttl_ms) = encode(cached)?;
+        Some(EncodedEntry { key: self.keys.price(product_id.as_str()), value, ttl_ms })
     }
 
     /// Whether Redis takes writes: one that is full or has lost its replicas answers and does not.
@@ -149,13 +216,17 @@ impl L2 {
     }
 }
 
-fn encode(cached: &Cached) -> Option<(String, String, u64)> {
-    let (body, ttl) = match cached {
-        Cached::Priced(entry) => (serde_json::to_string(entry.as_ref()).ok()?, time_to_live(entry)?),
-        Cached::Gone { .. } => (String::new(), PRICE_TTL),
+/// What is stored of a price, and for how many milliseconds.
+fn encode(cached: &Cached) -> Option<(Vec<u8>, u64)> {
+    let mut value = format!("{:0width$}", cached.revision(), width = REVISION_DIGITS).into_bytes();
+    let ttl = match cached {
+        Cached::Priced(entry) => {
+            serde_json::to_writer(&mut value, entry.as_ref()).ok()?;
+            time_to_live(entry)?
+        }
+        Cached::Gone { .. } => PRICE_TTL,
     };
-    let revision = format!("{:0width$}", cached.revision(), width = REVISION_DIGITS);
-    Some((revision, body, u64::try_from(ttl.as_millis()).ok()?))
+    Some((value, u64::try_from(ttl.as_millis()).ok()?))
 }
 
 /// `None` for an entry that may not be served any more.
@@ -228,20 +299,23 @@ mod tests {
         }
     }
 
+    fn body(entry: &PriceEntry) -> String {
+        let (value, _) = encode(&Cached::Priced(Arc::new(entry.clone()))).unwrap();
+        String::from_utf8(value[REVISION_DIGITS..].to_vec()).unwrap()
+    }
+
     #[test]
     fn what_is_stored_is_read_back() {
         for cached in [Cached::Priced(Arc::new(entry())), Cached::Gone { revision: i64::MAX }] {
-            let (revision, body, _) = encode(&cached).unwrap();
-            assert_eq!(revision.len(), REVISION_DIGITS);
-            assert_eq!(decode(format!("{revision}{body}").as_bytes()), Some(cached));
+            let (value, _) = encode(&cached).unwrap();
+            assert_eq!(decode(&value), Some(cached));
         }
-        insta::assert_snapshot!(encode(&Cached::Priced(Arc::new(entry()))).unwrap().1);
+        insta::assert_snapshot!(body(&entry()));
     }
 
     #[test]
     fn what_cannot_be_read_is_not_there() {
-        let other_revision =
-            format!("00000000000000000018{}", encode(&Cached::Priced(Arc::new(entry()))).unwrap().1);
+        let other_revision = format!("00000000000000000018{}", body(&entry()));
         for stored in ["", "17", "0000000000000000001x", "00000000000000000017{", "\u{fffd}", &other_revision]
         {
             assert_eq!(decode(stored.as_bytes()), None, "{stored}");

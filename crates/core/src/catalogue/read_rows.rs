@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
+use serde::Deserialize;
 use sqlx::FromRow;
 use sqlx::types::Json;
 
@@ -80,7 +81,7 @@ pub(super) fn assemble_facts(
 }
 
 /// A row of `products`.
-#[derive(Debug, FromRow)]
+#[derive(Debug, Deserialize, FromRow)]
 pub(super) struct ProductRecord {
     product_id: String,
     name: String,
@@ -119,7 +120,7 @@ impl TryFrom<ProductRecord> for Product {
 }
 
 /// A row of `signals`.
-#[derive(Debug, FromRow)]
+#[derive(Debug, Deserialize, FromRow)]
 pub(super) struct SignalRecord {
     subject_kind: String,
     subject: String,
@@ -153,7 +154,7 @@ impl TryFrom<SignalRecord> for Signal {
 }
 
 /// A row of `prices`, without the explanation.
-#[derive(Debug, FromRow)]
+#[derive(Debug, Deserialize, FromRow)]
 pub(super) struct PriceRecord {
     product_id: String,
     revision: i64,

@@ -15,9 +15,9 @@ use crate::telemetry::spans;
 /// A transaction. Dropped without [`commit`](Self::commit), it is rolled back.
 ///
 /// Every statement takes any number of rows; the caller bounds its batches. Two transactions never wait for each
-/// other if each calls each method once, in this order: it records events, writes signals, asks for a
-/// recalculation or locks its run, locks products, draws revisions, writes prices, finishes its range. A statement
-/// locks its rows in the order of their keys. Where two wait for each other all the same, the database ends one of
+/// other if each goes on in this order: it records events, writes signals, asks for a recalculation or locks its run,
+/// locks products, draws revisions, writes prices, finishes its range; the products may come in several pieces, each
+/// locked, then written, in the order of their keys. A statement locks its rows in that order too. Where two wait for each other all the same, the database ends one of
 /// them with a transient error.
 #[derive(Debug)]
 pub struct CatalogueTransaction {
@@ -70,6 +70,11 @@ impl CatalogueTransaction {
     /// depend on.
     pub async fn lock_facts(&mut self, ids: &[ProductId]) -> Result<Vec<StoredFacts>, CatalogueError> {
         on_store!(self, store => store.lock_facts(ids).await)
+    }
+
+    /// What the next prices of these products depend on, which this transaction has put or locked just so.
+    pub async fn facts_of(&mut self, products: Vec<Product>) -> Result<Vec<StoredFacts>, CatalogueError> {
+        on_store!(self, store => store.facts_of(products).await)
     }
 
     /// Records events, each a source and an identifier that is unique there, as applied. Returns for each whether it

@@ -1,7 +1,7 @@
-//! What is written: rows as JSON, so that any number of them goes to either database as one argument of one
-//! constant statement (SQLite reads it by `jsonb_each`, PostgreSQL by `json_to_recordset`). Only SQLite's prices
-//! and their changes go as single values: to quote and unquote explanations takes longer than to store them, and
-//! `jsonb_each` longer than to bind.
+//! What is written. Signals and events go as JSON, so that any number of rows goes to either database as one argument
+//! of one constant statement (SQLite reads it by `jsonb_each`, PostgreSQL by `json_to_recordset`). Products, prices and
+//! their changes, of which there can be millions, go to SQLite as single values and to PostgreSQL as arrays: to quote
+//! and unquote a row takes longer than to store it.
 //!
 //! The rows come out ordered by their key, so that two transactions lock them in the same order and cannot wait
 //! for each other, and with each key once, which PostgreSQL's upsert demands.
@@ -18,10 +18,10 @@ use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signal;
 
 /// The rows of `products`; of two with the same identifier the later one.
-pub(super) fn product_rows(products: &[Product]) -> Result<String, sqlx::Error> {
+pub(super) fn product_rows(products: &[Product]) -> Vec<ProductRow<'_>> {
     let rows: BTreeMap<&str, ProductRow<'_>> =
         products.iter().map(|product| (product.product_id.as_str(), ProductRow::of(product))).collect();
-    as_json(rows.values())
+    rows.into_values().collect()
 }
 
 /// The rows of `signals`; of two about the same thing the newer one, and of two of the same instant the first.
@@ -45,13 +45,13 @@ pub(super) fn event_rows(events: &[(&str, &str)]) -> Result<String, sqlx::Error>
 
 /// The rows of `prices`; of two of the same product the newer one.
 pub(super) fn price_rows(writes: &[PriceWrite]) -> Vec<PriceRow<'_>> {
-    newest(writes).into_values().map(PriceRow::of).collect()
+    newest(writes).into_iter().map(PriceRow::of).collect()
 }
 
 /// The rows of `price_changes`: the writes that change a list price. Most recalculations find few.
 pub(super) fn change_rows(writes: &[PriceWrite]) -> Vec<ChangeRow<'_>> {
     newest(writes)
-        .into_values()
+        .into_iter()
         .filter(|write| write.previous_list_price != Some(write.entry.list_price))
         .map(ChangeRow::of)
         .collect()
@@ -83,7 +83,11 @@ pub(super) fn bounded(text: &str, max_chars: usize) -> &str {
     end.and_then(|(end, _)| text.get(..end)).unwrap_or(text)
 }
 
-fn newest(writes: &[PriceWrite]) -> BTreeMap<&ProductId, &PriceWrite> {
+fn newest(writes: &[PriceWrite]) -> Vec<&PriceWrite> {
+    let is_in_order = writes.is_sorted_by(|one, next| one.entry.product_id < next.entry.product_id);
+    if is_in_order {
+        return writes.iter().collect();
+    }
     let mut newest: BTreeMap<&ProductId, &PriceWrite> = BTreeMap::new();
     for write in writes {
         let kept = newest.entry(&write.entry.product_id).or_insert(write);
@@ -91,7 +95,7 @@ fn newest(writes: &[PriceWrite]) -> BTreeMap<&ProductId, &PriceWrite> {
             *kept = write;
         }
     }
-    newest
+    newest.into_values().collect()
 }
 
 /// Rows as one JSON array.
@@ -101,6 +105,11 @@ pub(super) fn as_json<R: Serialize>(rows: impl IntoIterator<Item = R>) -> Result
         .collect_seq(rows)
         .map_err(|problem| sqlx::Error::Encode(problem.into()))?;
     String::from_utf8(json).map_err(|problem| sqlx::Error::Encode(problem.into()))
+}
+
+/// One value as JSON.
+pub(super) fn as_json_object(value: &impl Serialize) -> Result<String, sqlx::Error> {
+    serde_json::to_string(value).map_err(|problem| sqlx::Error::Encode(problem.into()))
 }
 
 fn as_instant<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -116,19 +125,20 @@ fn as_optional_instant<S: Serializer>(
 
 // A `Decimal` serialises as a string with its digits, which neither database's JSON reader can round.
 
+/// A row of `products`.
 #[derive(Serialize)]
-struct ProductRow<'a> {
-    product_id: &'a str,
-    name: &'a str,
-    category: Option<&'a str>,
-    brand: Option<&'a str>,
-    currency: &'static str,
-    base_price: Decimal,
-    unit_cost: Option<Decimal>,
-    floor_price: Option<Decimal>,
-    ceiling_price: Option<Decimal>,
-    minimum_advertised_price: Option<Decimal>,
-    attributes: &'a BTreeMap<String, String>,
+pub(super) struct ProductRow<'a> {
+    pub(super) product_id: &'a str,
+    pub(super) name: &'a str,
+    pub(super) category: Option<&'a str>,
+    pub(super) brand: Option<&'a str>,
+    pub(super) currency: &'static str,
+    pub(super) base_price: Decimal,
+    pub(super) unit_cost: Option<Decimal>,
+    pub(super) floor_price: Option<Decimal>,
+    pub(super) ceiling_price: Option<Decimal>,
+    pub(super) minimum_advertised_price: Option<Decimal>,
+    pub(super) attributes: &'a BTreeMap<String, String>,
 }
 
 impl<'a> ProductRow<'a> {

@@ -118,26 +118,18 @@ impl Notices {
     ) -> Result<(), RedisError> {
         let traceparent = TraceParent::current();
         let traceparent = traceparent.as_ref().map(TraceParent::as_str);
-        let mut pipeline = redis::pipe();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        // One call: a server that syncs every write to disk does so once for all of them.
+        let mut announce = self.announce.key(self.keys.price_changes_log());
+        announce.arg(self.keys.price_changes_channel()).arg(PRICE_CHANGES_KEPT).arg(FIELD);
         for changes in changes.chunks(CHANGES_PER_ENTRY) {
             let notice = NoticeToWrite { catalogue: &self.catalogue, changes, traceparent, published_at };
             // Nothing in it can fail to be written.
-            let notice = serde_json::to_string(&notice).unwrap_or_default();
-            let mut announce = self.announce.key(self.keys.price_changes_log());
-            announce.arg(self.keys.price_changes_channel()).arg(PRICE_CHANGES_KEPT).arg(FIELD).arg(notice);
-            pipeline.invoke_script(&announce).ignore();
+            announce.arg(serde_json::to_vec(&notice).unwrap_or_default());
         }
-        if pipeline.is_empty() {
-            return Ok(());
-        }
-        let mut connection = self.redis.writes();
-        match pipeline.query_async::<()>(&mut connection).await {
-            Err(error) if RedisError::is_missing_script(&error) => {
-                self.announce.load_async(&mut connection).await?;
-                Ok(pipeline.query_async::<()>(&mut connection).await?)
-            }
-            told => Ok(told?),
-        }
+        Ok(announce.invoke_async(&mut self.redis.writes()).await?)
     }
 
     /// Tells every process that a policy was published or a location factor changed.

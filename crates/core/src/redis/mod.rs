@@ -64,6 +64,11 @@ impl RedisError {
         error.is_io_error() || error.is_connection_dropped()
     }
 
+    /// Whether the server is a cluster, which takes keys of one slot only in a command.
+    pub(crate) fn is_of_several_slots(error: &redis::RedisError) -> bool {
+        error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::CrossSlot)
+    }
+
     /// Whether the server does not know a script yet.
     pub(crate) fn is_missing_script(error: &redis::RedisError) -> bool {
         error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)

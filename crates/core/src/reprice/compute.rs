@@ -8,6 +8,9 @@ use crate::domain::explanation::Outcome;
 use crate::domain::policy::PricingPolicy;
 use crate::domain::price::{Facts, ListPrice, Previous, PriceEntry, price};
 
+/// Room for most explanations.
+const USUAL_EXPLANATION_BYTES: usize = 1_536;
+
 /// A product's new price beside the stored one.
 pub(super) struct Computed<'a> {
     pub(super) list_price: ListPrice<'a>,
@@ -69,13 +72,15 @@ impl Computed<'_> {
 
     /// What is written of it.
     pub(super) fn write(&self, cause: &str, now: DateTime<Utc>) -> Result<PriceWrite, serde_json::Error> {
+        let mut explanation = Vec::with_capacity(USUAL_EXPLANATION_BYTES);
+        serde_json::to_writer(&mut explanation, &self.list_price.explanation)?;
         Ok(PriceWrite {
             entry: self.entry.clone(),
             opening_price: self.previous.map_or(self.entry.list_price, |previous| previous.opening_price),
             opened_on: now.date_naive(),
             changed_at: self.changed_at(now),
             streak: self.list_price.streak,
-            explanation: serde_json::to_string(&self.list_price.explanation)?,
+            explanation: String::from_utf8(explanation).map_err(serde::ser::Error::custom)?,
             previous_list_price: self.old_list_price,
             cause: cause.to_owned(),
             priced_at: now,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
-use super::{RepriceError, Repricer, Served, to_the_end};
+use super::{Batch, RepriceError, Repricer, Served, to_the_end};
 use crate::cache::PutMode;
 use crate::catalogue::{CatalogueTransaction, PriceChange, RunRequest, StoredFacts};
 use crate::domain::market_event::{Change, MarketEvent};
@@ -59,7 +59,7 @@ impl Repricer {
         let moved: HashSet<ProductId> = new.iter().flat_map(|event| products_of(event)).collect();
         let needs_price = |facts: &StoredFacts| moved.contains(&facts.product.product_id);
         let cause = |id: &ProductId| causes.get(id).cloned().unwrap_or_default();
-        let served = self.price_in(&mut transaction, &ids, needs_price, cause).await?;
+        let served = self.price_in(&mut transaction, Batch::named(&ids), needs_price, cause).await?;
         let found: HashSet<ProductId> = served.iter().map(|served| served.product_id.clone()).collect();
         // What stayed as it was is served already, unless these events were delivered before.
         let mut served: Vec<Served> = served

@@ -5,13 +5,14 @@
 //! ([`simulate`]). Never here: what a price is ([`domain::price`](crate::domain::price)) and when to make one (the
 //! routes, the worker).
 //!
-//! Each function works on a batch in one transaction: lock the products, compute, write prices and history,
+//! Each function works on a batch in one transaction ([`pieces`]): lock the products, compute, write prices and history,
 //! commit; then put the entries into the caches, where their revision keeps older ones out. A crash between the
 //! commit and the put leaves a stale entry in Redis, so the caller's request is not acknowledged before both are
 //! done, and doing it again repeats only the put.
 
 mod compute;
 mod market;
+mod pieces;
 mod products;
 mod range;
 mod simulate;
@@ -24,9 +25,7 @@ use chrono::{DateTime, Utc};
 use tracing::Instrument;
 
 use crate::cache::{Cached, Filled, Found, Moment, PriceCache, PutMode, ReadError, Tier};
-use crate::catalogue::{
-    Catalogue, CatalogueError, CatalogueTransaction, PriceChange, PriceWrite, StoredFacts, StoredPrice,
-};
+use crate::catalogue::{Catalogue, CatalogueError, PriceChange, PriceWrite, StoredFacts, StoredPrice};
 use crate::domain::explanation::{Explanation, Outcome};
 use crate::domain::guardrail::GuardrailName;
 use crate::domain::policy::PricingPolicy;
@@ -38,8 +37,8 @@ use crate::policy_snapshot::{Policies, PolicySnapshotError};
 use crate::redis::RedisError;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
-use compute::compute;
 pub use market::{Applied, products_of};
+use pieces::Batch;
 pub use products::PutSummary;
 pub use range::{RangeDone, RangeError};
 pub use simulate::Simulator;
@@ -217,7 +216,8 @@ impl Repricer {
 
     async fn price_what_is_not_servable(&self, ids: &[ProductId]) -> Result<Vec<Served>, RepriceError> {
         let mut transaction = self.catalogue.begin().await?;
-        let served = self.price_in(&mut transaction, ids, |_| false, |_| "fill".to_owned()).await?;
+        let batch = Batch::named(ids);
+        let served = self.price_in(&mut transaction, batch, |_| false, |_| "fill".to_owned()).await?;
         transaction.commit().await?;
         let changes: Vec<ChangedPrice> =
             served.iter().filter(|served| served.change.is_some()).map(announced).collect();
@@ -273,52 +273,6 @@ impl Repricer {
     /// Whether a stored price may be served as it is.
     fn is_servable(&self, stored: &StoredPrice) -> bool {
         stored.entry.is_valid(Utc::now()) && self.policies.knows(stored.entry.policy_version)
-    }
-
-    /// Prices the products that `needs_price`, and those without a price that may be served. Gives the prices of all,
-    /// as they will be after the transaction; products that do not exist are left out.
-    async fn price_in(
-        &self,
-        transaction: &mut CatalogueTransaction,
-        ids: &[ProductId],
-        needs_price: impl Fn(&StoredFacts) -> bool,
-        cause: impl Fn(&ProductId) -> String,
-    ) -> Result<Vec<Served>, RepriceError> {
-        let stored = transaction.lock_facts(ids).await?;
-        // Not before: the wait for the locks may have been long.
-        let now = Utc::now();
-        let policy = self.policy_for(&stored).await?;
-        let mut served = Vec::with_capacity(stored.len());
-        let mut changed = Vec::new();
-        for facts in &stored {
-            match &facts.price {
-                Some(price) if self.is_servable(price) && !needs_price(facts) => {
-                    served.push(Served::unchanged(price.entry.clone(), false));
-                }
-                _ => {
-                    let computed = compute(facts, &policy, now);
-                    self.count(&computed.list_price.explanation);
-                    if computed.changed {
-                        changed.push(computed);
-                    } else {
-                        served.push(Served::unchanged(computed.entry.clone(), computed.is_frozen()));
-                    }
-                }
-            }
-        }
-        let revisions = transaction.next_revisions(changed.len()).await?;
-        let mut writes = Vec::with_capacity(changed.len());
-        let mut frozen = Vec::with_capacity(changed.len());
-        for (mut computed, revision) in changed.into_iter().zip(revisions) {
-            computed.entry.revision = revision;
-            writes.push(computed.write(&cause(&computed.entry.product_id), now)?);
-            frozen.push(computed.is_frozen());
-        }
-        transaction.write_prices(&writes).await?;
-        served.extend(
-            writes.into_iter().zip(frozen).map(|(write, is_frozen)| Served::written(write, is_frozen)),
-        );
-        Ok(served)
     }
 
     /// The current policy, no older than that of any stored price: no product goes back to an earlier version.

@@ -1,12 +1,12 @@
 //! Products put and removed: by people, by imports.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::Utc;
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
-use super::{RepriceError, Repricer, Served, to_the_end};
+use super::{Batch, RepriceError, Repricer, Served, to_the_end};
 use crate::cache::{Cached, PutMode};
 use crate::catalogue::StoredFacts;
 use crate::domain::product::{Product, ProductId};
@@ -42,7 +42,7 @@ impl Repricer {
     ) -> Result<PutSummary, RepriceError> {
         let repricer = self.clone();
         to_the_end(async move {
-            let (summary, prices) = repricer.store_products(&products, cause).await?;
+            let (summary, prices) = repricer.store_products(products, cause).await?;
             repricer.serve_stored(prices).await?;
             Ok(summary)
         })
@@ -58,7 +58,7 @@ impl Repricer {
     ) -> Result<(PutSummary, JoinHandle<Result<(), RepriceError>>), RepriceError> {
         let repricer = self.clone();
         to_the_end(async move {
-            let (summary, prices) = repricer.store_products(&products, cause).await?;
+            let (summary, prices) = repricer.store_products(products, cause).await?;
             let serving = tokio::spawn(async move { repricer.serve_stored(prices).await });
             Ok((summary, serving))
         })
@@ -85,17 +85,21 @@ impl Repricer {
 
     async fn store_products(
         &self,
-        products: &[Product],
+        products: Vec<Product>,
         cause: &str,
     ) -> Result<(PutSummary, StoredPrices), RepriceError> {
         let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
         let mut transaction = self.catalogue.begin().await?;
         let known = transaction.lock_products(&ids).await?;
-        let (summary, changed) = compare(&known, products);
+        let (summary, changed) = compare(&known, &products);
         transaction.put_products(&changed, Utc::now()).await?;
-        let changed: HashSet<&ProductId> = changed.iter().map(|product| &product.product_id).collect();
+        let changed: HashSet<ProductId> = changed.into_iter().map(|product| product.product_id).collect();
+        // In the order of their keys, and of two of the same product the later one, as they are stored.
+        let products: BTreeMap<ProductId, Product> =
+            products.into_iter().map(|product| (product.product_id.clone(), product)).collect();
+        let batch = Batch::held(&products.into_values().collect::<Vec<_>>());
         let needs_price = |facts: &StoredFacts| changed.contains(&facts.product.product_id);
-        let served = self.price_in(&mut transaction, &ids, needs_price, |_| cause.to_owned()).await?;
+        let served = self.price_in(&mut transaction, batch, needs_price, |_| cause.to_owned()).await?;
         transaction.commit().await?;
         let known: HashSet<&ProductId> = known.iter().map(|product| &product.product_id).collect();
         let (updated, others) = served

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{RepriceError, Repricer, Served, WRITE_BATCH, to_the_end};
+use super::{Batch, RepriceError, Repricer, Served, WRITE_BATCH, to_the_end};
 use crate::cache::{Cached, PutMode};
 use crate::catalogue::RangeOutcome;
 use crate::domain::product::ProductId;
@@ -42,14 +42,15 @@ impl Repricer {
         if !transaction.lock_run(range.run_number).await? {
             // The first time, the worker may have died between the commit and Redis. What is stored is served, whoever
             // made it.
-            let stored =
-                self.price_in(&mut transaction, &range.product_ids, |_| false, |_| "fill".to_owned()).await?;
+            let batch = Batch::named(&range.product_ids);
+            let served = self.price_in(&mut transaction, batch, |_| false, |_| "fill".to_owned()).await?;
             transaction.commit().await?;
-            self.serve(stored, PutMode::Replace).await?;
+            self.serve(served, PutMode::Replace).await?;
             return Ok(RangeDone::Superseded);
         }
         let cause = format!("recalculation {}", range.task_id);
-        let served = self.price_in(&mut transaction, &range.product_ids, |_| true, |_| cause.clone()).await?;
+        let batch = Batch::named(&range.product_ids);
+        let served = self.price_in(&mut transaction, batch, |_| true, |_| cause.clone()).await?;
         let changed = count(&served, |served| served.is_written && served.change.is_some());
         let products = count(&served, |_| true);
         let outcome =
@@ -82,7 +83,8 @@ impl Repricer {
         }
         let mut transaction = self.catalogue.begin().await?;
         // Those that a read has priced meanwhile are valid again, and stay as they are.
-        let served = self.price_in(&mut transaction, &ids, |_| false, |_| "time".to_owned()).await?;
+        let batch = Batch::named(&ids);
+        let served = self.price_in(&mut transaction, batch, |_| false, |_| "time".to_owned()).await?;
         transaction.commit().await?;
         let written = served.into_iter().filter(|served| served.is_written).collect();
         self.serve(written, PutMode::Insert).await?;

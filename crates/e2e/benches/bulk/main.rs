@@ -50,7 +50,14 @@ struct Measured {
 /// What a user asks on the command line.
 struct Arguments {
     most: usize,
-    only: Option<String>,
+    only: Option<Only>,
+}
+
+/// The database that is measured, if not both are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Only {
+    Sqlite,
+    Postgres,
 }
 
 fn main() -> Result<()> {
@@ -60,16 +67,17 @@ fn main() -> Result<()> {
 
 async fn measure_all(arguments: &Arguments) -> Result<()> {
     let mut all = Vec::new();
-    for name in ["SQLite", "PostgreSQL"] {
-        if arguments.only.as_ref().is_some_and(|only| !only.eq_ignore_ascii_case(name)) {
+    for only in [Only::Sqlite, Only::Postgres] {
+        if arguments.only.is_some_and(|wanted| wanted != only) {
             continue;
         }
         for products in SIZES.into_iter().filter(|products| *products <= arguments.most) {
-            let database = match name {
-                "SQLite" => Database::Sqlite { directory: tempfile::tempdir()? },
-                _ => Database::Postgres { server: Box::new(PostgresServer::start().await?) },
+            let database = match only {
+                Only::Sqlite => Database::Sqlite { directory: tempfile::tempdir()? },
+                Only::Postgres => Database::Postgres { server: Box::new(PostgresServer::start().await?) },
             };
-            all.push(measure(&database, products).await.with_context(|| format!("{name}, {products}"))?);
+            let measured = measure(&database, products).await;
+            all.push(measured.with_context(|| format!("{}, {products}", database.name()))?);
         }
     }
     report(&all);
@@ -248,7 +256,13 @@ impl Arguments {
         while let Some(argument) = given.next() {
             match argument.as_str() {
                 "--most" => arguments.most = given.next().context("--most takes a number")?.parse()?,
-                "--only" => arguments.only = Some(given.next().context("--only takes a database")?),
+                "--only" => {
+                    arguments.only = match given.next().as_deref().map(str::to_ascii_lowercase).as_deref() {
+                        Some("sqlite") => Some(Only::Sqlite),
+                        Some("postgres" | "postgresql") => Some(Only::Postgres),
+                        _ => bail!("--only takes sqlite or postgres"),
+                    };
+                }
                 unknown => bail!("unknown argument {unknown}"),
             }
         }

@@ -1,95 +1,254 @@
 """The worker that somebody would write instead: Celery, prices re-made in bulk.
 
-A task has a thousand products: one SELECT, decimal arithmetic, executemany for prices and history in one transaction,
-one pipeline of SETs. It knows one rule and two limits, and keeps a short explanation; nothing keeps an older price from
-replacing a newer one.
+It does the same work as the engine, on the engine's tables and with the engine's scripts for Redis: reads products,
+signals and the prices in effect; applies the two rules and the guardrails of `bulk/policy.yaml`; writes prices with a
+full explanation, and their history; puts entries into Redis over older ones only; tells of the changes. A task has a
+thousand products: one SELECT for each table, exact decimals, executemany in one transaction, one script call for the
+entries and one for the notices.
 
     python celery_reprice.py REDIS_URL PRODUCTS     starts two workers, re-prices PRODUCTS products, prints the seconds
 """
 
-import json
 import os
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime, timezone
 from decimal import ROUND_HALF_EVEN, Decimal
+from pathlib import Path
 
 import celery
+import orjson
 import redis
 
 BATCH = 1_000
 WORKERS = 2
+CHANGES_PER_NOTICE = 100
+NOTICES_KEPT = 5_000
+ENTRY_TTL_MS = 3_600_000
+CORE = Path(__file__).resolve().parents[3] / "core"
+
+FIRST_POLICY = 1
+RAISING_POLICY = 2
 CENT = Decimal("0.01")
 RAISE = Decimal("1.03")
+MATCH_OFFSET = Decimal("-0.01")
+MIN_STOCK = Decimal(20)
+MARGIN = 1 - Decimal("0.10")
+STEP = Decimal("0.15")
+DAILY_MOVE = Decimal("0.30")
+
+WRITE_PRICE = """
+    INSERT INTO prices (product_id, revision, category, currency, base_price, list_price, lowest, highest,
+                        policy_version, opening_price, opened_on, changed_at, priced_at, explanation)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (product_id) DO UPDATE SET
+        revision = excluded.revision, category = excluded.category, currency = excluded.currency,
+        base_price = excluded.base_price, list_price = excluded.list_price, lowest = excluded.lowest,
+        highest = excluded.highest, policy_version = excluded.policy_version, opening_price = excluded.opening_price,
+        opened_on = excluded.opened_on, changed_at = excluded.changed_at, priced_at = excluded.priced_at,
+        explanation = excluded.explanation
+    WHERE excluded.revision > prices.revision"""
+WRITE_CHANGE = "INSERT INTO price_changes VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+SELECT = """
+    SELECT product_id, name, products.category, brand, products.currency, products.base_price, unit_cost, floor_price,
+           ceiling_price, attributes, list_price, opening_price, opened_on, changed_at
+    FROM products LEFT JOIN prices USING (product_id)
+    WHERE product_id >= ? ORDER BY product_id LIMIT ?"""
 
 app = celery.Celery("celery_reprice", broker=os.environ.get("REDIS_URL"), backend=os.environ.get("REDIS_URL"))
 app.conf.worker_prefetch_multiplier = 1
-connections = {}
+stores = {}
 
 
-def stores():
+def connected():
     """One connection to each store for each process."""
-    if not connections:
-        connections["database"] = connect(os.environ["DATABASE"])
-        connections["redis"] = redis.Redis.from_url(os.environ["REDIS_URL"])
-    return connections["database"], connections["redis"]
+    if not stores:
+        cache = redis.Redis.from_url(os.environ["REDIS_URL"])
+        stores["database"] = connect(os.environ["DATABASE"])
+        stores["put"] = cache.register_script((CORE / "src/cache/fenced_put.lua").read_text())
+        stores["announce"] = cache.register_script((CORE / "src/notices/announce.lua").read_text())
+    return stores["database"], stores["put"], stores["announce"]
 
 
 def connect(file):
     database = sqlite3.connect(file, timeout=60, isolation_level=None)
+    database.execute("PRAGMA page_size = 8192")
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
+    database.execute("PRAGMA cache_size = -16384")
+    database.execute("PRAGMA wal_autocheckpoint = 4000")
     return database
 
 
 @app.task(name="reprice")
-def reprice(first, count):
-    database, cache = stores()
+def reprice(first, count, policy_version, cause):
+    database, put, announce = connected()
     database.execute("BEGIN IMMEDIATE")
-    rows = database.execute(
-        "SELECT products.product_id, currency, base_price, floor_price, ceiling_price, list_price, revision"
-        " FROM products JOIN prices USING (product_id) WHERE products.product_id >= ? ORDER BY 1 LIMIT ?",
-        (product_id(first), count),
-    ).fetchall()
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    prices, changes, pipeline = [], [], cache.pipeline(transaction=False)
-    for identifier, currency, base, floor, ceiling, old, revision in rows:
-        moved = Decimal(base) * RAISE
-        price = min(max(moved, Decimal(floor)), Decimal(ceiling)).quantize(CENT, ROUND_HALF_EVEN)
-        explanation = json.dumps(
-            {"base_price": base, "rule": "raise", "after": str(moved), "floor": floor, "ceiling": ceiling, "price": str(price)}
-        )
-        prices.append((str(price), revision + 1, now, explanation, identifier))
-        changes.append((identifier, revision + 1, old, str(price), currency, now))
-        entry = {"list_price": str(price), "base_price": base, "lowest": floor, "highest": ceiling, "currency": currency, "revision": revision + 1}
-        pipeline.set(f"peer:{identifier}", json.dumps(entry), ex=3600)
-    database.executemany("UPDATE prices SET list_price = ?, revision = ?, priced_at = ?, explanation = ? WHERE product_id = ?", prices)
-    database.executemany("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?)", changes)
+    rows = database.execute(SELECT, (product_id(first), count)).fetchall()
+    signals = signals_of(database, rows)
+    draw = "UPDATE price_revisions SET last_revision = last_revision + ? RETURNING last_revision"
+    revision = database.execute(draw, (len(rows),)).fetchone()[0] - len(rows)
+    now = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    prices, changes, keys, entries, notices = [], [], [], ["insert"], []
+    for row in rows:
+        revision += 1
+        write, change, entry, notice = price(row, signals, revision, policy_version, cause, now)
+        prices.append(write)
+        if change:
+            changes.append(change)
+        keys.append(f"peer:price:{row[0]}")
+        entries += (b"%020d" % revision + entry, ENTRY_TTL_MS)
+        notices.append(notice)
+    database.executemany(WRITE_PRICE, prices)
+    database.executemany(WRITE_CHANGE, changes)
     database.execute("COMMIT")
-    pipeline.execute()
+    if keys:
+        put(keys, entries)
+        told = [notices[start : start + CHANGES_PER_NOTICE] for start in range(0, len(notices), CHANGES_PER_NOTICE)]
+        told = [orjson.dumps({"catalogue": "peer", "changes": changes}) for changes in told]
+        announce(["peer:price_changes:log"], ["peer:price_changes", NOTICES_KEPT, "notice", *told])
     return len(rows)
+
+
+def signals_of(database, rows):
+    """What is known of the products and their categories, by subject."""
+    if not rows:
+        return {}
+    found = database.execute(
+        "SELECT subject_kind, subject, kind, source, value, in_stock, observed_at FROM signals"
+        " WHERE subject_kind = 'product' AND subject BETWEEN ? AND ? OR subject_kind = 'category'",
+        (rows[0][0], rows[-1][0]),
+    )
+    signals = {}
+    for kind_of_subject, subject, *signal in found:
+        signals.setdefault((kind_of_subject, subject), []).append(signal)
+    return signals
+
+
+def price(row, signals, revision, policy_version, cause, now):
+    """A product's price: its row, its change, its entry in Redis and what others are told."""
+    identifier, name, category, brand, currency, base, cost, floor, ceiling, attributes, *previous = row
+    old_text, opening_text, opened_on, changed_at = previous
+    known = signals.get(("category", category), []) + signals.get(("product", identifier), [])
+    competitors = {source: Decimal(value) for kind, source, value, *_ in known if kind == "competitor_price"}
+    facts = {kind: Decimal(value) for kind, source, value, *_ in known if kind != "competitor_price"}
+    start = before = Decimal(base)
+    cheapest = min(competitors.values(), default=None)
+    stock = facts.get("stock_level")
+    matched = cheapest is not None and (100 if stock is None else stock) > MIN_STOCK
+    after = cheapest + MATCH_OFFSET if matched else before
+    steps = [
+        {"step": "start", "after": start},
+        {
+            "step": "rule", "rule": "match-cheapest-competitor",
+            "when": "competitor.min != null and (stock.level ?? 100) > 20", "action": "match competitor.min -0.01",
+            "inputs": {"competitor.min": cheapest, "stock.level": stock},
+            "applied": matched, "before": before, "after": after,
+        },
+    ]
+    if policy_version == RAISING_POLICY:
+        before, after = after, after * RAISE
+        steps.append({"step": "rule", "rule": "raise", "action": "adjust +3%", "inputs": {}, "applied": True, "before": before, "after": after})
+    today = now[:10]
+    opening_text = (opening_text if opened_on == today else old_text) if old_text else None
+    lowest, highest, guarded = guard(after, facts.get("unit_cost", cost), floor, ceiling, old_text, opening_text, steps)
+    rounded = guarded.quantize(CENT, ROUND_HALF_EVEN)
+    if rounded != guarded:
+        steps.append({"step": "rounding", "mode": "half_even", "before": guarded, "after": rounded})
+    list_price = str(rounded)
+    explanation = orjson.dumps(
+        {
+            "policy_version": policy_version, "priced_at": now, "outcome": "priced",
+            "facts": {
+                "product": {
+                    "product_id": identifier, "name": name, "category": category, "brand": brand, "currency": currency,
+                    "base_price": base, "unit_cost": cost, "floor_price": floor, "ceiling_price": ceiling,
+                    "attributes": orjson.loads(attributes),
+                },
+                "signals": {
+                    "competitor_prices": [
+                        {"competitor": source, "price": value, "in_stock": in_stock, "observed_at": observed_at}
+                        for kind, source, value, in_stock, observed_at in known if kind == "competitor_price"
+                    ],
+                    "demand_index": facts.get("demand_index"), "stock_level": stock, "unit_cost": facts.get("unit_cost"),
+                },
+                "previous": {"list_price": old_text, "opening_price": opening_text, "changed_at": changed_at},
+            },
+            "steps": steps,
+        },
+        default=str,
+    )
+    lowest, highest = (str(lowest) if lowest is not None else None), (str(highest) if highest is not None else None)
+    write = (
+        identifier, revision, category, currency, base, list_price, lowest, highest, policy_version,
+        opening_text or list_price, today, now, now, explanation.decode(),
+    )
+    change = (identifier, revision, old_text, list_price, currency, policy_version, cause, now) if list_price != old_text else None
+    entry = orjson.dumps(
+        {
+            "product_id": identifier, "category": category, "currency": currency, "base_price": base,
+            "list_price": list_price, "lowest": lowest, "highest": highest, "policy_version": policy_version,
+            "revision": revision, "valid_until": None,
+        }
+    )
+    notice = {"product_id": identifier, "revision": revision}
+    if change:
+        notice["change"] = {
+            "old_list_price": old_text, "new_list_price": list_price, "currency": currency,
+            "policy_version": policy_version, "cause": cause, "changed_at": now,
+        }
+    return write, change, entry, notice
+
+
+def guard(price, cost, floor, ceiling, old_text, opening_text, steps):
+    """The price within its guardrails, and what shoppers' prices may be."""
+    floors, ceilings = [], []
+    if cost:
+        floors.append(("min_margin", (Decimal(cost) / MARGIN).quantize(CENT, "ROUND_CEILING")))
+    if floor:
+        floors.append(("floor", Decimal(floor)))
+    if ceiling:
+        ceilings.append(("ceiling", Decimal(ceiling)))
+    lowest = max((limit for _, limit in floors), default=None)
+    highest = min((limit for _, limit in ceilings), default=None)
+    for name, known, most in (("max_step", old_text, STEP), ("max_daily_move", opening_text, DAILY_MOVE)):
+        if known:
+            known = Decimal(known)
+            ceilings.insert(0, (name, known + known * most))
+            floors.insert(0, (name, known - known * most))
+    for limits, bounded in ((ceilings, min), (floors, max)):
+        for name, limit in limits:
+            within = bounded(price, limit)
+            if within != price:
+                steps.append({"step": "guardrail", "guardrail": name, "before": price, "after": within})
+                price = within
+    return lowest, highest, price
 
 
 def product_id(number):
     return f"SKU-{number:07}"
 
 
+def amount(cents):
+    return f"{cents // 100}.{cents % 100:02}"
+
+
 def fill(file, count):
+    """The engine's tables with the products of `bulk/products.rs`."""
     database = connect(file)
-    database.executescript(
-        """
-        CREATE TABLE products (product_id TEXT PRIMARY KEY, currency TEXT, base_price TEXT, floor_price TEXT, ceiling_price TEXT) WITHOUT ROWID;
-        CREATE TABLE prices (product_id TEXT PRIMARY KEY, list_price TEXT, revision INTEGER, priced_at TEXT, explanation TEXT);
-        CREATE TABLE changes (product_id TEXT, revision INTEGER, old TEXT, new TEXT, currency TEXT, changed_at TEXT, PRIMARY KEY (product_id, revision)) WITHOUT ROWID;
-        """
-    )
-    amounts = [Decimal(200 + number * 7_919 % 50_000) / 100 for number in range(count)]
-    products = [(product_id(n), "USD", str(a), str(a * 7 / 10), str(a * 2)) for n, a in enumerate(amounts)]
+    for migration in sorted((CORE / "migrations/sqlite").glob("*.sql")):
+        database.executescript(migration.read_text())
+    products = []
+    for number in range(count):
+        cents = 200 + number * 7_919 % 50_000
+        limits = (amount(cents * 6 // 10), amount(cents * 7 // 10), amount(cents * 2))
+        names = (product_id(number), f"Product {number}", f"category-{number % 200}", f"brand-{number % 37}", "USD")
+        products.append((*names, amount(cents), *limits, "{}", "2026-01-01T00:00:00.000000Z", None))
     database.execute("BEGIN")
-    database.executemany("INSERT INTO products VALUES (?, ?, ?, ?, ?)", products)
-    database.executemany("INSERT INTO prices VALUES (?, ?, 1, '', '{}')", [(row[0], row[2]) for row in products])
+    database.executemany("INSERT INTO products VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", products)
     database.execute("COMMIT")
     database.close()
 
@@ -109,20 +268,33 @@ def main():
             stdout=subprocess.DEVNULL,
         )
         try:
-            # Both processes have opened their stores before the clock starts.
-            warm = [reprice.delay(count, 0) for _ in range(WORKERS * 4)]
-            for task in warm:
-                task.get(timeout=60)
-            began = time.monotonic()
-            tasks = [reprice.delay(first, BATCH) for first in range(0, count, BATCH)]
-            done = sum(task.get(timeout=600) for task in tasks)
-            took_s = time.monotonic() - began
+            # The first prices; both processes have opened their stores before the clock starts.
+            reprice_all(count, FIRST_POLICY)
+            took_s = reprice_all(count, RAISING_POLICY)
         finally:
             worker.terminate()
             worker.wait()
+        check(file, count)
+    print(f"{took_s:.3f}")
+
+
+def reprice_all(count, policy_version):
+    began = time.monotonic()
+    tasks = [reprice.delay(first, BATCH, policy_version, f"recalculation {policy_version}") for first in range(0, count, BATCH)]
+    done = sum(task.get(timeout=600) for task in tasks)
     if done != count:
         sys.exit(f"{done} products were re-priced")
-    print(f"{took_s:.3f}")
+    return time.monotonic() - began
+
+
+def check(file, count):
+    """Every product has its second price, and a change in the history for it."""
+    database = connect(file)
+    for table in ("prices", "price_changes"):
+        (written,) = database.execute(f"SELECT count(*) FROM {table} WHERE policy_version = ?", (RAISING_POLICY,)).fetchone()
+        if written != count:
+            sys.exit(f"{written} rows of {table} are of the second policy")
+    database.close()
 
 
 if __name__ == "__main__":

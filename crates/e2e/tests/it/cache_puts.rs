@@ -136,3 +136,22 @@ async fn what_is_only_to_be_replaced_is_not_inserted() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_cluster_takes_a_batch_whose_keys_lie_in_many_slots() -> Result<()> {
+    let redis = RedisServer::start_cluster().await?;
+    let process = cache(&redis)?;
+    let batch = |revision| {
+        let ids = (1..=20).map(|number| ProductId::parse(&format!("P-{number}")));
+        ids.map(|id| Ok((id?, entry(revision)?))).collect::<Result<Vec<_>>>()
+    };
+    // The second time it is known to be a cluster.
+    for (revision, expected) in [(2, 2), (3, 3), (1, 3)] {
+        process.put_all(&batch(revision)?, PutMode::Insert).await?;
+        assert_eq!(found_in_redis(&redis).await?, Ok((expected, Tier::L2)));
+    }
+    let mut connection = redis.connection().await?;
+    let keys: usize = redis::cmd("DBSIZE").query_async(&mut connection).await?;
+    assert_eq!(keys, 20);
+    Ok(())
+}

@@ -4,6 +4,9 @@
 //! is read by a statement of its own: only that sees what the transaction waited for has committed.
 
 use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
 use sqlx::{Postgres, query, query_as, query_scalar};
 
 use super::super::error::CatalogueError;
@@ -13,7 +16,8 @@ use super::super::read_rows::{
 use super::super::session::Session;
 use super::super::stored::{PriceWrite, StoredFacts};
 use super::super::write_rows::{
-    as_json, bounded_cause, change_rows, event_rows, price_rows, product_rows, row_count, signal_rows,
+    ChangeRow, PriceRow, as_json_object, bounded_cause, change_rows, event_rows, price_rows, product_rows,
+    row_count, signal_rows,
 };
 use super::{commit, price_columns, product_columns};
 use crate::domain::product::{Product, ProductId};
@@ -34,12 +38,12 @@ const SIGNALS: &str = "
 const PUT_PRODUCTS: &str = "
     INSERT INTO products (product_id, name, category, brand, currency, base_price, unit_cost, floor_price,
                           ceiling_price, minimum_advertised_price, attributes, updated_at)
-    SELECT product_id, name, category, brand, currency, base_price, unit_cost, floor_price, ceiling_price,
-           minimum_advertised_price, attributes, $2
-    FROM json_to_recordset($1::json) AS written (
-        product_id text, name text, category text, brand text, currency text, base_price numeric,
-        unit_cost numeric, floor_price numeric, ceiling_price numeric,
-        minimum_advertised_price numeric, attributes jsonb)
+    SELECT product_id, name, category, brand, currency, base_price::numeric, unit_cost::numeric,
+           floor_price::numeric, ceiling_price::numeric, minimum_advertised_price::numeric, attributes::jsonb, $12
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                $9::text[], $10::text[], $11::text[]) AS written (
+        product_id, name, category, brand, currency, base_price, unit_cost, floor_price, ceiling_price,
+        minimum_advertised_price, attributes)
     ON CONFLICT (product_id) DO UPDATE SET
         name = excluded.name, category = excluded.category, brand = excluded.brand,
         currency = excluded.currency, base_price = excluded.base_price, unit_cost = excluded.unit_cost,
@@ -65,13 +69,14 @@ const WRITE_PRICES: &str = "
     INSERT INTO prices (product_id, revision, category, currency, base_price, list_price, lowest, highest,
                         policy_version, valid_until, opening_price, opened_on, changed_at, streak_moves,
                         streak_since, priced_at, explanation)
-    SELECT product_id, revision, category, currency, base_price, list_price, lowest, highest, policy_version,
-           valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since, priced_at, explanation
-    FROM json_to_recordset($1::json) AS written (
-        product_id text, revision bigint, category text, currency text, base_price numeric,
-        list_price numeric, lowest numeric, highest numeric, policy_version bigint, valid_until timestamptz,
-        opening_price numeric, opened_on date, changed_at timestamptz, streak_moves integer,
-        streak_since timestamptz, priced_at timestamptz, explanation text)
+    SELECT product_id, revision, category, currency, base_price::numeric, list_price::numeric, lowest::numeric,
+           highest::numeric, policy_version, valid_until, opening_price::numeric, opened_on, changed_at,
+           streak_moves, streak_since, priced_at, explanation
+    FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                $9::bigint[], $10::timestamptz[], $11::text[], $12::date[], $13::timestamptz[], $14::integer[],
+                $15::timestamptz[], $16::timestamptz[], $17::text[]) AS written (
+        product_id, revision, category, currency, base_price, list_price, lowest, highest, policy_version,
+        valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since, priced_at, explanation)
     ON CONFLICT (product_id) DO UPDATE SET
         revision = excluded.revision, category = excluded.category, currency = excluded.currency,
         base_price = excluded.base_price, list_price = excluded.list_price, lowest = excluded.lowest,
@@ -85,10 +90,11 @@ const WRITE_PRICES: &str = "
 const WRITE_CHANGES: &str = "
     INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
                                cause, changed_at)
-    SELECT product_id, revision, old_list_price, new_list_price, currency, policy_version, cause, changed_at
-    FROM json_to_recordset($1::json) AS written (
-        product_id text, revision bigint, old_list_price numeric, new_list_price numeric, currency text,
-        policy_version bigint, cause text, changed_at timestamptz)
+    SELECT product_id, revision, old_list_price::numeric, new_list_price::numeric, currency, policy_version, cause,
+           changed_at
+    FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[],
+                $8::timestamptz[]) AS written (
+        product_id, revision, old_list_price, new_list_price, currency, policy_version, cause, changed_at)
     WHERE EXISTS (SELECT 1 FROM prices
                   WHERE prices.product_id = written.product_id AND prices.revision = written.revision)
     ON CONFLICT DO NOTHING";
@@ -124,7 +130,22 @@ impl PostgresTransaction {
         products: &[Product],
         now: DateTime<Utc>,
     ) -> Result<(), CatalogueError> {
-        let put = query(PUT_PRODUCTS).bind(product_rows(products)?).bind(now);
+        let rows = product_rows(products);
+        let attributes: Vec<String> =
+            rows.iter().map(|row| as_json_object(row.attributes)).collect::<Result<_, _>>()?;
+        let put = query(PUT_PRODUCTS)
+            .bind(column(&rows, |row| row.product_id))
+            .bind(column(&rows, |row| row.name))
+            .bind(column(&rows, |row| row.category))
+            .bind(column(&rows, |row| row.brand))
+            .bind(column(&rows, |row| row.currency))
+            .bind(column(&rows, |row| row.base_price.to_string()))
+            .bind(column(&rows, |row| digits(row.unit_cost)))
+            .bind(column(&rows, |row| digits(row.floor_price)))
+            .bind(column(&rows, |row| digits(row.ceiling_price)))
+            .bind(column(&rows, |row| digits(row.minimum_advertised_price)))
+            .bind(attributes)
+            .bind(now);
         self.session.run(|connection| put.execute(connection)).await?;
         Ok(())
     }
@@ -134,6 +155,13 @@ impl PostgresTransaction {
         ids: &[ProductId],
     ) -> Result<Vec<StoredFacts>, CatalogueError> {
         let products = self.lock_products(ids).await?;
+        facts_of(&mut self.session, products).await
+    }
+
+    pub(in super::super) async fn facts_of(
+        &mut self,
+        products: Vec<Product>,
+    ) -> Result<Vec<StoredFacts>, CatalogueError> {
         facts_of(&mut self.session, products).await
     }
 
@@ -168,11 +196,11 @@ impl PostgresTransaction {
         &mut self,
         writes: &[PriceWrite],
     ) -> Result<(), CatalogueError> {
-        let prices = query(WRITE_PRICES).bind(as_json(price_rows(writes))?);
+        let prices = insert_prices(&price_rows(writes));
         self.session.run(|connection| prices.execute(connection)).await?;
         let changes = change_rows(writes);
         if !changes.is_empty() {
-            let changes = query(WRITE_CHANGES).bind(as_json(changes)?);
+            let changes = insert_changes(&changes);
             self.session.run(|connection| changes.execute(connection)).await?;
         }
         Ok(())
@@ -197,6 +225,49 @@ impl PostgresTransaction {
     pub(in super::super) async fn commit(&mut self) -> Result<(), CatalogueError> {
         commit(&mut self.session).await
     }
+}
+
+fn insert_prices(rows: &[PriceRow<'_>]) -> Query<'static, Postgres, PgArguments> {
+    query(WRITE_PRICES)
+        .bind(column(rows, |row| row.product_id))
+        .bind(column(rows, |row| row.revision))
+        .bind(column(rows, |row| row.category))
+        .bind(column(rows, |row| row.currency))
+        .bind(column(rows, |row| row.base_price.to_string()))
+        .bind(column(rows, |row| row.list_price.to_string()))
+        .bind(column(rows, |row| digits(row.lowest)))
+        .bind(column(rows, |row| digits(row.highest)))
+        .bind(column(rows, |row| row.policy_version))
+        .bind(column(rows, |row| row.valid_until))
+        .bind(column(rows, |row| row.opening_price.to_string()))
+        .bind(column(rows, |row| row.opened_on))
+        .bind(column(rows, |row| row.changed_at))
+        .bind(column(rows, |row| row.streak_moves))
+        .bind(column(rows, |row| row.streak_since))
+        .bind(column(rows, |row| row.priced_at))
+        .bind(column(rows, |row| row.explanation))
+}
+
+fn insert_changes(rows: &[ChangeRow<'_>]) -> Query<'static, Postgres, PgArguments> {
+    query(WRITE_CHANGES)
+        .bind(column(rows, |row| row.product_id))
+        .bind(column(rows, |row| row.revision))
+        .bind(column(rows, |row| digits(row.old_list_price)))
+        .bind(column(rows, |row| row.new_list_price.to_string()))
+        .bind(column(rows, |row| row.currency))
+        .bind(column(rows, |row| row.policy_version))
+        .bind(column(rows, |row| row.cause))
+        .bind(column(rows, |row| row.changed_at))
+}
+
+/// One column of the rows. Columns travel as arrays, which PostgreSQL takes apart faster than JSON.
+fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
+/// An amount as text: the driver's own conversion to NUMERIC loses the decimal places of a zero.
+fn digits(amount: Option<Decimal>) -> Option<String> {
+    amount.map(|amount| amount.to_string())
 }
 
 /// What the prices of these products depend on.
