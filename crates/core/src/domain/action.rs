@@ -7,6 +7,7 @@ use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::arithmetic::multiply;
 use super::diagnostic::{Diagnostic, shorten};
 use super::evaluate::EvaluationError;
 use super::expression::Expression;
@@ -129,7 +130,7 @@ impl Change {
     #[inline]
     pub fn apply(self, price: Decimal) -> Option<Decimal> {
         match self {
-            Self::Factor(factor) => price.checked_mul(factor),
+            Self::Factor(factor) => multiply(price, factor),
             Self::Amount(amount) => price.checked_add(amount),
         }
     }
@@ -181,16 +182,17 @@ pub enum ActionError {
 impl Action {
     /// The price after the action; `None` if it has nothing to go by: no competitor's price counts, stock, sales or
     /// demand are not known, or no step is meant.
+    #[inline]
     pub(super) fn apply<'a>(&'a self, view: &View<'a>) -> Result<Option<Decimal>, ActionError> {
         let price = view.price;
         let moved = match self {
             Self::Adjust(change) => change.apply(price),
-            Self::MultiplyBy(factor) => price.checked_mul(number(factor, view)?),
+            Self::MultiplyBy(factor) => multiply(price, number(factor, view)?),
             Self::SetTo(formula) => Some(number(formula, view)?),
             Self::Match { reference, .. } | Self::Beat { reference, .. } | Self::Index { reference, .. } => {
                 let Some(reference) = value_of(reference, view)? else { return Ok(None) };
                 match self {
-                    Self::Index { at, .. } => reference.checked_mul(*at),
+                    Self::Index { at, .. } => multiply(reference, *at),
                     Self::Match { offset: change, .. } | Self::Beat { by: change, .. } => {
                         change.apply(reference)
                     }

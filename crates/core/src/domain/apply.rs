@@ -6,6 +6,7 @@ use serde::Deserialize;
 use smallvec::SmallVec;
 
 use super::action::{Action, Change};
+use super::arithmetic::multiply;
 use super::explanation::{Inputs, RuleSeen, Step};
 use super::reference::Reference;
 use super::rule::{Rule, RuleError};
@@ -59,7 +60,11 @@ pub(super) fn apply_rules<'a>(
     }
     let mut applied = Applied::nothing(view.price);
     for (index, rule) in rules.iter().enumerate() {
-        let result = check_floor(rule, rule.apply(&view), &view);
+        let mut result = rule.apply(&view);
+        // A price that is set by what others ask needs a bound of the seller's own: others make mistakes too.
+        if !view.has_floor && rule.follows_competitors && matches!(result, Ok(Some(_))) {
+            result = Err(RuleError::NoFloor);
+        }
         if let Some(steps) = steps {
             steps.push(step_of(rule, &result, &view, on_failure));
         }
@@ -136,7 +141,7 @@ impl Applied {
     fn add(&mut self, rule: &Rule, view: &View<'_>, after: Decimal) {
         self.price = Some(after);
         if let About::Market(_) = view.about {
-            self.follows_competitors |= rule.action.follows_competitors();
+            self.follows_competitors |= rule.follows_competitors;
             return;
         }
         let factor = match rule.action {
@@ -145,19 +150,7 @@ impl Applied {
             // Others are no discounts.
             _ => return,
         };
-        self.kept = factor.and_then(|factor| self.kept.checked_mul(factor)).unwrap_or(self.kept);
-    }
-}
-
-/// A price that is set by what others ask needs a bound of the seller's own: others make mistakes too.
-fn check_floor(
-    rule: &Rule,
-    result: Result<Option<Decimal>, RuleError>,
-    view: &View<'_>,
-) -> Result<Option<Decimal>, RuleError> {
-    match result {
-        Ok(Some(_)) if !view.has_floor && rule.action.follows_competitors() => Err(RuleError::NoFloor),
-        result => result,
+        self.kept = factor.and_then(|factor| multiply(self.kept, factor)).unwrap_or(self.kept);
     }
 }
 

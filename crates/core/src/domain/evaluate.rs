@@ -7,6 +7,7 @@ use rust_decimal::prelude::ToPrimitive;
 use rust_decimal::{Decimal, RoundingStrategy};
 use smallvec::SmallVec;
 
+use super::arithmetic;
 use super::expression::{Arithmetic, Comparison, Expression, Function, Instruction, Interval, JumpWhen};
 use super::variable::{Value, Variable};
 
@@ -87,6 +88,12 @@ impl Expression {
                     Value::Number(left) => holds = Some(compare(*comparison, left, *right)),
                     _ => return None,
                 },
+                Instruction::CompareNumberOr(variable, default, comparison, right) => {
+                    match or_number(value_of(*variable), *default) {
+                        Value::Number(left) => holds = Some(compare(*comparison, left, *right)),
+                        _ => return None,
+                    }
+                }
                 Instruction::Load(variable) => match value_of(*variable) {
                     Value::Bool(value) => holds = Some(value),
                     _ => return None,
@@ -112,10 +119,13 @@ fn look_up<'a>(
 ) -> Option<Result<Value<'a>>> {
     let value = match instruction {
         Instruction::Load(variable) => value_of(*variable),
-        Instruction::CompareNumber(variable, comparison, right) => match value_of(*variable) {
-            Value::Number(left) => Value::Bool(compare(*comparison, left, *right)),
-            other => return Some(Err(wrong_kind("comparison", other))),
-        },
+        Instruction::LoadOr(variable, default) => or_number(value_of(*variable), *default),
+        Instruction::CompareNumber(variable, comparison, right) => {
+            return Some(compare_value(*comparison, value_of(*variable), *right));
+        }
+        Instruction::CompareNumberOr(variable, default, comparison, right) => {
+            return Some(compare_value(*comparison, or_number(value_of(*variable), *default), *right));
+        }
         Instruction::IsKnown(variable) => Value::Bool(value_of(*variable) != Value::Null),
         Instruction::IsNull(variable) => Value::Bool(value_of(*variable) == Value::Null),
         Instruction::PushNull => Value::Null,
@@ -125,6 +135,18 @@ fn look_up<'a>(
         _ => return None,
     };
     Some(Ok(value))
+}
+
+#[inline]
+fn or_number(value: Value<'_>, default: Decimal) -> Value<'_> {
+    if value == Value::Null { Value::Number(default) } else { value }
+}
+
+fn compare_value<'a>(comparison: Comparison, left: Value<'a>, right: Decimal) -> Result<Value<'a>> {
+    match left {
+        Value::Number(left) => Ok(Value::Bool(compare(comparison, left, right))),
+        other => Err(wrong_kind("comparison", other)),
+    }
 }
 
 /// Does an instruction that works on the stack.
@@ -177,12 +199,14 @@ fn jumps(when: JumpWhen, top: Value<'_>) -> Result<bool> {
     }
 }
 
+#[inline]
 fn compare(comparison: Comparison, left: Decimal, right: Decimal) -> bool {
+    let order = arithmetic::compare(left, right);
     match comparison {
-        Comparison::More => left > right,
-        Comparison::Less => left < right,
-        Comparison::MoreOrEqual => left >= right,
-        Comparison::LessOrEqual => left <= right,
+        Comparison::More => order.is_gt(),
+        Comparison::Less => order.is_lt(),
+        Comparison::MoreOrEqual => order.is_ge(),
+        Comparison::LessOrEqual => order.is_le(),
     }
 }
 
@@ -191,7 +215,7 @@ fn calculate<'a>(operator: Arithmetic, left: Decimal, right: Decimal) -> Result<
     let result = match operator {
         Arithmetic::Add => left.checked_add(right),
         Arithmetic::Subtract => left.checked_sub(right),
-        Arithmetic::Multiply => left.checked_mul(right),
+        Arithmetic::Multiply => arithmetic::multiply(left, right),
         Arithmetic::Divide => return Ok(Value::number(left.checked_div(right))),
         Arithmetic::Modulo => return Ok(Value::number(left.checked_rem(right))),
     };

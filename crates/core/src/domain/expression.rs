@@ -69,8 +69,12 @@ pub(super) enum Instruction {
     Jump(JumpWhen, usize),
     /// Goes to this instruction, or takes the value off the stack and goes on.
     JumpOrPop(JumpWhen, usize),
+    /// The variable, or the number where it has no value.
+    LoadOr(Variable, Decimal),
     /// Whether the variable compares so with the number.
     CompareNumber(Variable, Comparison, Decimal),
+    /// Whether the variable, or the first number where it has no value, compares so with the second one.
+    CompareNumberOr(Variable, Decimal, Comparison, Decimal),
     /// Whether the variable has a value.
     IsKnown(Variable),
     /// Whether the variable has none.
@@ -152,7 +156,7 @@ impl Expression {
                 variables.push(*variable);
             }
         }
-        let instructions = fuse(&instructions);
+        let instructions = fuse(instructions);
         let is_chain_of_tests = instructions.iter().all(Instruction::is_test_or_link);
         Ok(Self { source: source.into(), variables, instructions: instructions.into(), is_chain_of_tests })
     }
@@ -175,6 +179,7 @@ impl Instruction {
             self,
             Self::Load(_)
                 | Self::CompareNumber(..)
+                | Self::CompareNumberOr(..)
                 | Self::IsKnown(_)
                 | Self::IsNull(_)
                 | Self::Not

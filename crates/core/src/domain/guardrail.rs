@@ -5,7 +5,9 @@ use std::cmp::Ordering;
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize, Serializer};
+use smallvec::SmallVec;
 
+use super::arithmetic::{compare, larger, multiply, smaller};
 use super::price::{Facts, Previous};
 use super::rounding::Limits;
 
@@ -138,9 +140,9 @@ pub struct AppliedGuardrail {
 #[derive(Debug, Clone, Default)]
 pub struct ProductGuardrails {
     /// How far the price may move now.
-    pub moves: Vec<AppliedGuardrail>,
+    pub moves: SmallVec<[AppliedGuardrail; 4]>,
     /// Where the price may be at all.
-    pub bounds: Vec<AppliedGuardrail>,
+    pub bounds: SmallVec<[AppliedGuardrail; 7]>,
 }
 
 impl Default for Guardrails {
@@ -186,7 +188,7 @@ impl Guardrails {
         follows_competitors: bool,
         now: DateTime<Utc>,
     ) -> Option<Streak> {
-        let direction = match price.cmp(&previous.list_price) {
+        let direction = match compare(price, previous.list_price) {
             Ordering::Equal => return previous.streak,
             _ if !follows_competitors => return None,
             Ordering::Greater => 1,
@@ -215,7 +217,7 @@ impl Guardrails {
         previous: &Previous,
         follows_competitors: bool,
         now: DateTime<Utc>,
-    ) -> Vec<AppliedGuardrail> {
+    ) -> SmallVec<[AppliedGuardrail; 4]> {
         let price = previous.list_price;
         let pause = self.min_time_between_changes;
         let chased = previous.streak.filter(|streak| follows_competitors && self.is_loop(streak));
@@ -243,21 +245,21 @@ impl Guardrails {
         let daily = self.max_daily_move.and_then(|most| {
             let mut daily = within(GuardrailName::MaxDailyMove, previous.opening_price, most, next_day(now))?;
             // A price that a floor or a ceiling has moved further today may stay: a limit on moves forces none.
-            daily.limits.lowest = daily.limits.lowest.map(|lowest| lowest.min(price));
-            daily.limits.highest = daily.limits.highest.map(|highest| highest.max(price));
+            daily.limits.lowest = daily.limits.lowest.map(|lowest| smaller(lowest, price));
+            daily.limits.highest = daily.limits.highest.map(|highest| larger(highest, price));
             Some(daily)
         });
         holds.into_iter().chain([step, daily]).flatten().collect()
     }
 
-    fn bounds(&self, facts: &Facts<'_>) -> Vec<AppliedGuardrail> {
+    fn bounds(&self, facts: &Facts<'_>) -> SmallVec<[AppliedGuardrail; 7]> {
         let product = facts.product;
         let unit_cost = facts.unit_cost();
         let margin_floor = self
             .min_margin
             .zip(unit_cost)
             .and_then(|(margin, cost)| cost.checked_div(Decimal::ONE.checked_sub(margin)?));
-        let of_base = |part: Option<Decimal>| product.base_price.checked_mul(part?);
+        let of_base = |part: Option<Decimal>| multiply(product.base_price, part?);
         let floor_of_base = of_base(self.floor_of_base);
         let has_other_floor = product.floor_price.or(margin_floor).or(floor_of_base).is_some();
         let cost_floor = unit_cost.filter(|_| !has_other_floor);
@@ -293,7 +295,7 @@ impl ProductGuardrails {
 
     /// Whether a limit on moves is against this price.
     pub fn stop_move_to(&self, price: Decimal) -> bool {
-        self.moves.iter().any(|guardrail| guardrail.limits.clamp(price) != price)
+        self.moves.iter().any(|guardrail| compare(guardrail.limits.clamp(price), price).is_ne())
     }
 
     /// When the limits on moves end by themselves, one after another.
@@ -324,7 +326,7 @@ fn within(
     most: Decimal,
     until: Option<DateTime<Utc>>,
 ) -> Option<AppliedGuardrail> {
-    let distance = reference.checked_mul(most)?;
+    let distance = multiply(reference, most)?;
     let limits = Limits {
         lowest: Some(reference.checked_sub(distance)?),
         highest: Some(reference.checked_add(distance)?),
@@ -340,7 +342,7 @@ fn next_day(now: DateTime<Utc>) -> Option<DateTime<Utc>> {
 
 fn intersection<'a>(guardrails: impl Iterator<Item = &'a AppliedGuardrail> + Clone) -> Limits {
     Limits {
-        lowest: guardrails.clone().filter_map(|guardrail| guardrail.limits.lowest).max(),
-        highest: guardrails.filter_map(|guardrail| guardrail.limits.highest).min(),
+        lowest: guardrails.clone().filter_map(|guardrail| guardrail.limits.lowest).reduce(larger),
+        highest: guardrails.filter_map(|guardrail| guardrail.limits.highest).reduce(smaller),
     }
 }

@@ -14,6 +14,7 @@
 
 pub mod action;
 pub mod apply;
+mod arithmetic;
 pub mod circuit_breaker;
 pub mod diagnostic;
 mod evaluate;

@@ -156,7 +156,10 @@ pub fn parse_amount(written: &str, max_scale: u32) -> Result<Decimal, AmountErro
 /// Gives an amount the currency's number of decimal places: 46.9 USD is 46.90. What does not fit is rounded away,
 /// so this is for amounts that fit.
 pub fn in_minor_units(mut amount: Decimal, currency: Currency) -> Decimal {
-    amount.rescale(currency.exponent());
+    // Most have them already.
+    if amount.scale() != currency.exponent() {
+        amount.rescale(currency.exponent());
+    }
     amount
 }
 

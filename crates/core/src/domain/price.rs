@@ -11,6 +11,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use super::apply::{OnFailure, apply_rules};
+use super::arithmetic::compare;
 use super::explanation::{Explanation, Outcome, Step};
 use super::guardrail::{AppliedGuardrail, Streak};
 use super::money::{Currency, as_json_number};
@@ -146,7 +147,7 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
         let changes = ends.find(|end| round(guardrails.limits_at(*end)) != rounded);
         released_at = released_at.into_iter().chain(changes).min();
     }
-    if rounded != amount {
+    if compare(rounded, amount).is_ne() {
         steps.push(Step::Rounding { mode: policy.rounding.mode, before: amount, after: rounded });
     }
     let previous = facts.previous;
@@ -171,7 +172,7 @@ fn apply_guardrails(
     let mut released_at = None;
     for guardrail in guardrails {
         let kept = guardrail.limits.clamp(amount);
-        if kept != amount {
+        if compare(kept, amount).is_ne() {
             steps.push(Step::Guardrail { guardrail: guardrail.name, before: amount, after: kept });
             amount = kept;
             released_at = released_at.into_iter().chain(guardrail.until).min();

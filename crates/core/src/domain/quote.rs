@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 
 use super::apply::{OnFailure, apply_rules};
+use super::arithmetic::{compare, multiply, part_taken};
 use super::explanation::Step;
 use super::guardrail::GuardrailName;
 use super::policy::PricingPolicy;
@@ -68,14 +69,14 @@ fn bring_to_market(
     steps: &mut Option<&mut Vec<Step<'_>>>,
 ) -> Decimal {
     let limits = entry.limits();
-    if allowed != price {
-        let guardrail =
-            if allowed > price { GuardrailName::LowestPrice } else { GuardrailName::HighestPrice };
+    let moved = compare(allowed, price);
+    if moved.is_ne() {
+        let guardrail = if moved.is_gt() { GuardrailName::LowestPrice } else { GuardrailName::HighestPrice };
         record(steps, || Step::Guardrail { guardrail, before: price, after: allowed });
     }
     // `None` only for prices too large to round, which the rules refuse.
     let rounded = policy.rounding.shopper_price(allowed, entry.currency, limits).unwrap_or(entry.list_price);
-    if rounded != allowed {
+    if compare(rounded, allowed).is_ne() {
         record(steps, || Step::Rounding { mode: policy.rounding.mode, before: allowed, after: rounded });
     }
     rounded
@@ -83,12 +84,11 @@ fn bring_to_market(
 
 /// The discount out of what the rules kept of 1, less what the guardrails took back of it.
 fn discount(kept: Decimal, price: Decimal, allowed: Decimal) -> Decimal {
-    if kept == Decimal::ONE {
+    if compare(kept, Decimal::ONE).is_eq() {
         return Decimal::ZERO;
     }
-    let taken_back = if allowed > price { allowed.checked_div(price) } else { None };
-    let kept = taken_back.and_then(|part| kept.checked_mul(part)).unwrap_or(kept);
-    (Decimal::ONE - kept).max(Decimal::ZERO).round_dp(4).normalize()
+    let taken_back = if compare(allowed, price).is_gt() { allowed.checked_div(price) } else { None };
+    part_taken(taken_back.and_then(|part| multiply(kept, part)).unwrap_or(kept))
 }
 
 fn record<'a>(steps: &mut Option<&mut Vec<Step<'a>>>, step: impl FnOnce() -> Step<'a>) {

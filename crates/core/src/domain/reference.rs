@@ -7,6 +7,7 @@ use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::arithmetic::{larger, smaller};
 use super::diagnostic::{Diagnostic, shorten};
 use super::expression::Expression;
 use super::product::MAX_LABEL_CHARS;
@@ -75,8 +76,8 @@ impl CompetitorReference {
     pub fn price(&self, signals: &Signals, now: DateTime<Utc>) -> Option<Decimal> {
         let counted = signals.competitor_prices.iter().filter(|known| self.counts(known, now));
         match &self.which {
-            Which::Statistic(Statistic::Min) => counted.map(|known| known.price).min(),
-            Which::Statistic(Statistic::Max) => counted.map(|known| known.price).max(),
+            Which::Statistic(Statistic::Min) => counted.map(|known| known.price).reduce(smaller),
+            Which::Statistic(Statistic::Max) => counted.map(|known| known.price).reduce(larger),
             Which::Statistic(Statistic::Median) => median(counted.map(|known| known.price).collect()),
             Which::Nth(nth) => {
                 let mut prices: Vec<Decimal> = counted.map(|known| known.price).collect();

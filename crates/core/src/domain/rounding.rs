@@ -8,6 +8,7 @@ use rust_decimal::{Decimal, RoundingStrategy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::arithmetic::{compare, larger, round, smaller};
 use super::money::{Currency, in_minor_units};
 
 /// Which neighbour on the grid an amount between two of them goes to.
@@ -28,7 +29,7 @@ pub enum RoundingMode {
 }
 
 impl RoundingMode {
-    fn strategy(self) -> RoundingStrategy {
+    pub(super) fn strategy(self) -> RoundingStrategy {
         match self {
             Self::HalfEven => RoundingStrategy::MidpointNearestEven,
             Self::HalfUp => RoundingStrategy::MidpointAwayFromZero,
@@ -77,8 +78,8 @@ pub struct Limits {
 impl Limits {
     /// The amount itself, or the nearest allowed one.
     pub fn clamp(&self, amount: Decimal) -> Decimal {
-        let capped = self.highest.map_or(amount, |highest| amount.min(highest));
-        self.lowest.map_or(capped, |lowest| capped.max(lowest))
+        let capped = self.highest.map_or(amount, |highest| smaller(amount, highest));
+        self.lowest.map_or(capped, |lowest| larger(capped, lowest))
     }
 
     /// Whether no amount satisfies both.
@@ -91,6 +92,9 @@ impl Rounding {
     /// A list price: on a price point or an ending if there are any and the limits leave room for one, else on the
     /// increment; never below `limits.lowest`, and above `limits.highest` only if no allowed amount exists.
     pub fn list_price(&self, amount: Decimal, currency: Currency, limits: Limits) -> Option<Decimal> {
+        if self.price_points.is_empty() && self.endings.is_empty() {
+            return self.shopper_price(amount, currency, limits);
+        }
         let grids = || self.endings.iter().filter_map(|ending| Grid::ending(*ending, currency));
         let chosen = self.price_point(amount, currency, limits).or_else(|| match &*self.endings {
             [ending] => Grid::ending(*ending, currency)?.nearest_within(amount, self.mode, limits),
@@ -150,7 +154,7 @@ impl Grid {
     fn increment(increment: Option<Decimal>, currency: Currency) -> Self {
         let minor_unit = Decimal::new(1, currency.exponent());
         Self {
-            step: increment.map_or(minor_unit, |increment| increment.max(minor_unit)),
+            step: increment.map_or(minor_unit, |increment| larger(increment, minor_unit)),
             offset: Decimal::ZERO,
         }
     }
@@ -170,11 +174,11 @@ impl Grid {
     /// The grid's amount for this one by the mode; if that breaks a limit, the nearest that does not.
     fn nearest_within(&self, amount: Decimal, mode: RoundingMode, limits: Limits) -> Option<Decimal> {
         let rounded = self.round(limits.clamp(amount), mode)?;
-        if limits.highest.is_some_and(|highest| rounded > highest) {
+        if limits.highest.is_some_and(|highest| compare(rounded, highest).is_gt()) {
             let below = self.at_or_below(limits.highest?)?;
             return limits.lowest.is_none_or(|lowest| below >= lowest).then_some(below);
         }
-        if limits.lowest.is_some_and(|lowest| rounded < lowest) {
+        if limits.lowest.is_some_and(|lowest| compare(rounded, lowest).is_lt()) {
             let above = self.at_or_above(limits.lowest?)?;
             return limits.highest.is_none_or(|highest| above <= highest).then_some(above);
         }
@@ -184,11 +188,9 @@ impl Grid {
     fn round(&self, amount: Decimal, mode: RoundingMode) -> Option<Decimal> {
         if self.offset.is_zero() && self.step.mantissa() == 1 {
             // The common case, a power of ten: no division.
-            return Some(
-                self.at_least_first(amount.round_dp_with_strategy(self.step.scale(), mode.strategy())),
-            );
+            return Some(self.at_least_first(round(amount, self.step.scale(), mode)));
         }
-        self.at_count(self.count(amount)?.round_dp_with_strategy(0, mode.strategy()))
+        self.at_count(round(self.count(amount)?, 0, mode))
     }
 
     fn at_or_above(&self, amount: Decimal) -> Option<Decimal> {
@@ -216,7 +218,7 @@ impl Grid {
     }
 
     fn at_least_first(&self, amount: Decimal) -> Decimal {
-        amount.max(self.first())
+        larger(amount, self.first())
     }
 }
 

@@ -119,8 +119,12 @@ pub struct Rule {
     pub action: Action,
     /// [`Action`] and [`RuleDraft::only`] in words.
     pub in_words: Box<str>,
+    /// Whether its price is set by what others ask, so that their mistakes become its own.
+    pub(super) follows_competitors: bool,
     /// Whether time alone changes nothing that it does.
     is_timeless: bool,
+    /// Whether it is meant for every product and shopper at any time.
+    is_always_meant: bool,
     /// What it reads, the condition's first, each once.
     variables: Box<[Variable]>,
 }
@@ -147,8 +151,9 @@ pub enum RuleError {
 
 impl Rule {
     /// The price after this rule, or `None` if it does not apply now.
+    #[inline]
     pub fn apply<'a>(&'a self, view: &View<'a>) -> Result<Option<Decimal>, RuleError> {
-        if !self.is_meant(view) || !self.condition_holds(view)? {
+        if !(self.is_always_meant || self.is_meant(view)) || !self.condition_holds(view)? {
             return Ok(None);
         }
         let Some(moved) = self.action.apply(view)? else { return Ok(None) };
@@ -237,8 +242,21 @@ impl RuleDraft {
         let in_words =
             if only.is_everything() { action.to_string() } else { format!("{action} (only {only})") };
         let (name, in_words, variables) = (name.into(), in_words.into(), variables.into());
-        let is_timeless = window == Window::default() && schedule.is_none() && !action.may_change_with_time();
-        Some(Rule { name, priority, when, only, window, schedule, action, in_words, is_timeless, variables })
+        let is_at_any_time = window == Window::default() && schedule.is_none();
+        Some(Rule {
+            name,
+            priority,
+            when,
+            is_always_meant: is_at_any_time && only.is_everything(),
+            only,
+            window,
+            schedule,
+            follows_competitors: action.follows_competitors(),
+            is_timeless: is_at_any_time && !action.may_change_with_time(),
+            action,
+            in_words,
+            variables,
+        })
     }
 }
 

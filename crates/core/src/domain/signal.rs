@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
+use super::arithmetic::{larger, smaller};
 use super::money::{as_json_number, as_optional_json_number};
 use super::product::{amount_from_json, optional_amount_from_json};
 
@@ -177,12 +178,12 @@ impl Signals {
 
     /// The lowest competitor price.
     pub fn competitor_min(&self) -> Option<Decimal> {
-        self.competitor_prices.iter().map(|competitor| competitor.price).min()
+        self.competitor_prices.iter().map(|competitor| competitor.price).reduce(smaller)
     }
 
     /// The highest competitor price.
     pub fn competitor_max(&self) -> Option<Decimal> {
-        self.competitor_prices.iter().map(|competitor| competitor.price).max()
+        self.competitor_prices.iter().map(|competitor| competitor.price).reduce(larger)
     }
 
     /// The median competitor price; of an even number, the mean of the middle two.

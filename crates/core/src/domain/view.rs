@@ -41,6 +41,7 @@ impl<'a> View<'a> {
     }
 }
 
+#[inline]
 fn of_market<'a>(facts: &Facts<'a>, variable: Variable) -> Value<'a> {
     match variable {
         Variable::ProductId => Value::Text(facts.product.product_id.as_str()),
@@ -63,6 +64,7 @@ fn of_market<'a>(facts: &Facts<'a>, variable: Variable) -> Value<'a> {
     }
 }
 
+#[inline]
 fn of_offer<'a>(entry: &'a PriceEntry, shopper: &'a Shopper<'a>, variable: Variable) -> Value<'a> {
     match variable {
         Variable::ProductId => Value::Text(entry.product_id.as_str()),
