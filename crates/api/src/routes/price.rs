@@ -143,7 +143,8 @@ async fn read(state: &AppState, product_id: &str, now: Moment) -> Result<Found, 
         Some(found) => found,
         None => {
             state.admit(Work::LookUp)?;
-            state.repricer.read_beyond_l1(product_id, now.utc).await
+            // On the heap: few requests have a use for it, and each would be moved about with room for it.
+            Box::pin(state.repricer.read_beyond_l1(product_id, now.utc)).await
         }
     };
     found.map_err(|error| ApiError::of_read(error, product_id))
