@@ -97,16 +97,16 @@ pub(super) fn compare(left: Decimal, right: Decimal) -> Ordering {
     left.cmp(&right)
 }
 
-/// The larger one; of two equal ones the second, as [`Ord::max`] has it.
+/// The larger one; of two equal ones, whose scales may differ, the first.
 #[inline]
 pub(super) fn larger(left: Decimal, right: Decimal) -> Decimal {
-    if compare(left, right) == Ordering::Greater { left } else { right }
+    if compare(left, right).is_lt() { right } else { left }
 }
 
-/// The smaller one; of two equal ones the first, as [`Ord::min`] has it.
+/// The smaller one; of two equal ones, whose scales may differ, the first.
 #[inline]
 pub(super) fn smaller(left: Decimal, right: Decimal) -> Decimal {
-    if compare(left, right) == Ordering::Greater { right } else { left }
+    if compare(left, right).is_gt() { right } else { left }
 }
 
 /// The amount with at most so many decimal places.
@@ -202,10 +202,10 @@ mod tests {
             (1 << 96) - 1,
         ];
         let digits = prop_oneof![
-            4 => (0_i128..1_000_000),
+            4 => 0_i128..1_000_000,
             2 => any::<u64>().prop_map(i128::from),
             2 => (any::<u32>(), 0_u32..12).prop_map(|(digits, zeros)| i128::from(digits) * 10_i128.pow(zeros)),
-            1 => (0_i128..(1 << 96)),
+            1 => 0_i128..(1 << 96),
             1 => proptest::sample::select(edges),
         ];
         let scale = prop_oneof![4 => 0_u32..8, 1 => 0_u32..=28];
@@ -227,10 +227,14 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(5_000))]
         #[test]
         fn results_are_those_of_decimal(left in amount(), right in amount(), places in 0_u32..8, mode in mode()) {
-            prop_assert_eq!(multiply(left, right).map(parts), left.checked_mul(right).map(parts));
-            prop_assert_eq!(compare(left, right), left.cmp(&right));
-            prop_assert_eq!(parts(larger(left, right)), parts(left.max(right)));
-            prop_assert_eq!(parts(smaller(left, right)), parts(left.min(right)));
+            let mut same = left;
+            same.rescale(left.scale() + places);
+            for right in [right, same] {
+                prop_assert_eq!(multiply(left, right).map(parts), left.checked_mul(right).map(parts));
+                prop_assert_eq!(compare(left, right), left.cmp(&right));
+                prop_assert_eq!(parts(larger(left, right)), parts(left.max(right)));
+                prop_assert_eq!(parts(smaller(left, right)), parts(left.min(right)));
+            }
             let rounded = left.round_dp_with_strategy(places, mode.strategy());
             prop_assert_eq!(parts(round(left, places, mode)), parts(rounded));
         }

@@ -342,7 +342,12 @@ fn next_day(now: DateTime<Utc>) -> Option<DateTime<Utc>> {
 
 fn intersection<'a>(guardrails: impl Iterator<Item = &'a AppliedGuardrail> + Clone) -> Limits {
     Limits {
-        lowest: guardrails.clone().filter_map(|guardrail| guardrail.limits.lowest).reduce(larger),
-        highest: guardrails.filter_map(|guardrail| guardrail.limits.highest).reduce(smaller),
+        lowest: guardrails
+            .clone()
+            .filter_map(|guardrail| guardrail.limits.lowest)
+            .max_by(|left, right| compare(*left, *right)),
+        highest: guardrails
+            .filter_map(|guardrail| guardrail.limits.highest)
+            .min_by(|left, right| compare(*left, *right)),
     }
 }

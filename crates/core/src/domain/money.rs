@@ -170,9 +170,9 @@ pub fn as_json_number<S: Serializer>(amount: &Decimal, serializer: S) -> Result<
     raw.serialize(serializer)
 }
 
-/// Appends what [`as_json_number`] writes.
+/// Appends what [`as_json_number`] writes, for those who write JSON themselves.
 pub fn append_json_number(json: &mut Vec<u8>, amount: Decimal) {
-    json.extend_from_slice(Written::of(amount).text().as_bytes());
+    json.extend_from_slice(Written::of(amount).bytes());
 }
 
 /// [`as_json_number`] for an amount that may be absent (`null`).
@@ -206,27 +206,27 @@ impl Written {
             }
         };
         let scale = amount.scale();
-        let mut rest = amount.mantissa().unsigned_abs();
         let mut digits = 0;
         // From the last digit to the first; one at least stands before the point.
-        while rest > 0 || digits <= scale {
+        let mut put_digit = |digit: u64| {
             if digits == scale && scale > 0 {
                 put(b'.');
             }
-            // Most amounts fit 64 bits, which are divided much faster.
-            let digit = match u64::try_from(rest) {
-                Ok(short) => {
-                    rest = u128::from(short / 10);
-                    short % 10
-                }
-                Err(_) => {
-                    let digit = rest % 10;
-                    rest /= 10;
-                    u64::try_from(digit).unwrap_or_default()
-                }
-            };
             put(b'0' + u8::try_from(digit).unwrap_or_default());
             digits += 1;
+            digits <= scale
+        };
+        let mut rest = amount.mantissa().unsigned_abs();
+        let mut short = loop {
+            // Most amounts fit 64 bits, which are divided much faster.
+            match u64::try_from(rest) {
+                Ok(short) => break short,
+                Err(_) => put_digit(u64::try_from(rest % 10).unwrap_or_default()),
+            };
+            rest /= 10;
+        };
+        while put_digit(short % 10) || short > 9 {
+            short /= 10;
         }
         if amount.is_sign_negative() {
             put(b'-');
@@ -234,9 +234,12 @@ impl Written {
         written
     }
 
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(Self::ROOM - self.length..).unwrap_or_default()
+    }
+
     fn text(&self) -> &str {
-        let bytes = self.bytes.get(Self::ROOM - self.length..).unwrap_or_default();
-        std::str::from_utf8(bytes).unwrap_or_default()
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
     }
 }
 
@@ -320,8 +323,9 @@ mod tests {
             for mantissa in [mantissa % (longest + 1), short.into(), 0, 1, longest, -longest] {
                 let amount = Decimal::from_i128_with_scale(mantissa, scale);
                 for amount in [amount, -amount] {
-                    let written = Written::of(amount);
-                    proptest::prop_assert_eq!(written.text(), amount.to_string());
+                    let mut json = b"[".to_vec();
+                    append_json_number(&mut json, amount);
+                    proptest::prop_assert_eq!(String::from_utf8_lossy(&json), format!("[{amount}"));
                 }
             }
         }

@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::arithmetic::{larger, smaller};
+use super::arithmetic::compare;
 use super::diagnostic::{Diagnostic, shorten};
 use super::expression::Expression;
 use super::product::MAX_LABEL_CHARS;
@@ -76,8 +76,12 @@ impl CompetitorReference {
     pub fn price(&self, signals: &Signals, now: DateTime<Utc>) -> Option<Decimal> {
         let counted = signals.competitor_prices.iter().filter(|known| self.counts(known, now));
         match &self.which {
-            Which::Statistic(Statistic::Min) => counted.map(|known| known.price).reduce(smaller),
-            Which::Statistic(Statistic::Max) => counted.map(|known| known.price).reduce(larger),
+            Which::Statistic(Statistic::Min) => {
+                counted.map(|known| known.price).min_by(|left, right| compare(*left, *right))
+            }
+            Which::Statistic(Statistic::Max) => {
+                counted.map(|known| known.price).max_by(|left, right| compare(*left, *right))
+            }
             Which::Statistic(Statistic::Median) => median(counted.map(|known| known.price).collect()),
             Which::Nth(nth) => {
                 let mut prices: Vec<Decimal> = counted.map(|known| known.price).collect();

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use super::arithmetic::{larger, smaller};
+use super::arithmetic::compare;
 use super::money::{as_json_number, as_optional_json_number};
 use super::product::{amount_from_json, optional_amount_from_json};
 
@@ -178,12 +178,18 @@ impl Signals {
 
     /// The lowest competitor price.
     pub fn competitor_min(&self) -> Option<Decimal> {
-        self.competitor_prices.iter().map(|competitor| competitor.price).reduce(smaller)
+        self.competitor_prices
+            .iter()
+            .map(|competitor| competitor.price)
+            .min_by(|left, right| compare(*left, *right))
     }
 
     /// The highest competitor price.
     pub fn competitor_max(&self) -> Option<Decimal> {
-        self.competitor_prices.iter().map(|competitor| competitor.price).reduce(larger)
+        self.competitor_prices
+            .iter()
+            .map(|competitor| competitor.price)
+            .max_by(|left, right| compare(*left, *right))
     }
 
     /// The median competitor price; of an even number, the mean of the middle two.
