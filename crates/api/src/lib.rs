@@ -98,6 +98,7 @@ pub async fn run(
     tasks.spawn(lateness.clone().measure(lanes, metrics.clone(), shutdown.clone()));
     let followers = Followers::new(heard, shutdown.clone());
     let simulations = routes::simulation::Simulations::new();
+    let answered_prices = metrics.request_duration(routes::price::PATH, 200);
     let state = AppState::from(Handles {
         repricer,
         health,
@@ -106,6 +107,7 @@ pub async fn run(
         queue,
         followers,
         simulations,
+        answered_prices,
         lateness,
         traced_price_ratio: config.shared.trace.price_ratio,
     });

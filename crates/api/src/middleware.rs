@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
@@ -53,8 +54,14 @@ pub(crate) async fn observe_price<A: Future<Output = Response>>(
 ) -> Response {
     let span = span_of(&request, price::PATH, state.traced_price_ratio);
     let answering = AssertUnwindSafe(answer(request.into_body())).catch_unwind();
+    let started = Instant::now();
     let answering = in_time(answering.map(|answer| answer.unwrap_or_else(answer_panic)));
-    observed(&state.metrics, price::PATH, span, answering).await
+    let response = traced(span, answering).await;
+    match response.status() {
+        StatusCode::OK => state.answered_prices.record(started.elapsed()),
+        status => state.metrics.record_request(price::PATH, status.as_u16(), started.elapsed()),
+    }
+    response
 }
 
 async fn observed(
@@ -64,15 +71,15 @@ async fn observed(
     answer: impl Future<Output = Response>,
 ) -> Response {
     let started = Instant::now();
-    let response = match span {
-        Some(span) => {
-            let response = answer.instrument(span.clone()).await;
-            spans::record_answer(&span, response.status().as_u16());
-            response
-        }
-        None => answer.await,
-    };
+    let response = traced(span, answer).await;
     metrics.record_request(route, response.status().as_u16(), started.elapsed());
+    response
+}
+
+async fn traced(span: Option<Span>, answer: impl Future<Output = Response>) -> Response {
+    let Some(span) = span else { return answer.await };
+    let response = answer.instrument(span.clone()).await;
+    spans::record_answer(&span, response.status().as_u16());
     response
 }
 

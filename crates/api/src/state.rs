@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use metrics::Histogram;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
@@ -29,6 +30,8 @@ pub(crate) struct Handles {
     pub(crate) queue: JobQueue,
     pub(crate) followers: Followers,
     pub(crate) simulations: Simulations,
+    /// How long it takes to answer a price.
+    pub(crate) answered_prices: Histogram,
     /// How late the process is.
     pub(crate) lateness: Lateness,
     /// The part of price requests that are traced.

@@ -5,9 +5,11 @@
 //! mean something on any machine. That both give the same result is checked before anything is measured.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot start has nothing to measure")]
+#![expect(clippy::panic, reason = "a bench that is asked for something else has nothing to do")]
 #![expect(clippy::print_stdout, reason = "this is what it is for")]
 
 mod facts;
+mod instructions;
 mod native;
 
 use std::hint::black_box;
@@ -27,6 +29,12 @@ const TURN: Duration = Duration::from_micros(200);
 const NOW: DateTime<chrono::Utc> = DateTime::UNIX_EPOCH;
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, work, calls] = &arguments[..]
+        && flag == instructions::ARGUMENT
+    {
+        return instructions::run(work, calls.parse().expect("a number of calls"));
+    }
     println!("## Functions\n\n| work | time | beside | time | times | goal |\n|---|---|---|---|---|---|");
     let entry = entry();
     quotes(&entry);

@@ -6,8 +6,8 @@
 use std::fmt;
 
 use rust_decimal::Decimal;
+use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::value::RawValue;
 
 /// Amounts have at most twelve digits before the decimal point, in the currency's main unit: they are below this.
 pub const AMOUNT_LIMIT: Decimal = Decimal::from_parts(0xD4A5_1000, 0xE8, 0, false, 0);
@@ -163,11 +163,15 @@ pub fn in_minor_units(mut amount: Decimal, currency: Currency) -> Decimal {
     amount
 }
 
+/// How serde_json knows a text that is JSON already: by the name of the structure and of its only field.
+const RAW_VALUE: &str = "$serde_json::private::RawValue";
+
 /// Serialises an amount as a JSON number with exactly its digits: `49.90`, never `49.900000000000006`.
 pub fn as_json_number<S: Serializer>(amount: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
-    let written = Written::of(*amount);
-    let raw: &RawValue = serde_json::from_str(written.text()).map_err(serde::ser::Error::custom)?;
-    raw.serialize(serializer)
+    // What `RawValue` does; but to make one, the text would be read again to see whether it is JSON.
+    let mut raw = serializer.serialize_struct(RAW_VALUE, 1)?;
+    raw.serialize_field(RAW_VALUE, Written::of(*amount).text())?;
+    raw.end()
 }
 
 /// Appends what [`as_json_number`] writes, for those who write JSON themselves.

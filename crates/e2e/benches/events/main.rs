@@ -17,11 +17,15 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use chrono::Utc;
 use pricing_e2e::wire_client::post;
-use pricing_e2e::{HttpClient, RedisServer, ServiceProcess, free_port};
+use pricing_e2e::{HttpClient, RedisServer, ServiceProcess, eventually, free_port};
 use reqwest::Method;
 
 const PRODUCTS: u64 = 2_000;
 const PUBLISH: &str = "/api/v1/publish-market-event";
+
+/// Prices follow demand, at once and as far as it goes: that the same product moves again and again is what is measured.
+const POLICY: &str = "name: follows demand\nmarket:\n  - { name: demand, multiply_by: demand.index ?? 1 }\n";
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Everything that is started.
 struct Services {
@@ -63,6 +67,7 @@ impl Services {
         let listener = start("pricing-listener", "PRICING_LISTENER_LISTEN").await?;
         let worker = start("pricing-worker", "PRICING_WORKER_LISTEN").await?;
         import(&publishing.client).await?;
+        publish_policy(&publishing.client).await?;
         for number in 0..PRODUCTS {
             reading.client.price(&product(number), "NY", false).await?;
         }
@@ -95,18 +100,30 @@ async fn import(api: &HttpClient) -> Result<()> {
     Ok(())
 }
 
+/// Publishes the policy; done when every product has a price by it.
+async fn publish_policy(api: &HttpClient) -> Result<()> {
+    let request = api.request(Method::POST, "/api/v1/policies?author=bench&approved_by=bench").body(POLICY);
+    let published = api.send(request.header("content-type", "application/yaml")).await?;
+    ensure!(published.status == 201, "{}", published.text);
+    let run = format!("/api/v1/recalculations/{}", published.body["task_id"].as_str().unwrap_or_default());
+    eventually("the policy is in use", PATIENCE, async || {
+        let run = api.get(&run).await?;
+        ensure!(run.body["state"] == "done", "{}", run.text);
+        Ok(())
+    })
+    .await
+}
+
 fn product(number: u64) -> String {
     format!("P-{}", number % PRODUCTS)
 }
 
-/// An event that moves a product's price: a competitor asks for something else than before.
+/// An event that moves a product's price: demand is another than before.
 fn event(name: &str, number: u64, product: &str) -> String {
-    let cents = 9_000 + number % 900;
+    let time = Utc::now().to_rfc3339();
+    let data = format!(r#"{{"product_id":"{product}","index":1.{:03}}}"#, number % 900);
     format!(
-        r#"{{"specversion":"1.0","id":"{name}-{number}","source":"/bench","time":"{}","type":"pricing.competitor_price.v1","data":{{"product_id":"{product}","competitor":"bench","price":{}.{:02}}}}}"#,
-        Utc::now().to_rfc3339(),
-        cents / 100,
-        cents % 100
+        r#"{{"specversion":"1.0","id":"{name}-{number}","source":"/bench","time":"{time}","type":"pricing.demand_index.v1","data":{data}}}"#
     )
 }
 

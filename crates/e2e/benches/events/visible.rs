@@ -133,7 +133,7 @@ async fn revision(reading: &mut WireClient, product: &str) -> Result<i64> {
 }
 
 async fn round_trips(redis: &RedisServer, stop: &CancellationToken) -> Result<Latencies> {
-    let client = redis::WireClient::open(redis.url())?;
+    let client = redis::Client::open(redis.url())?;
     let mut subscriber = client.get_async_pubsub().await?;
     subscriber.subscribe("round_trip").await?;
     let mut messages = subscriber.on_message();

@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Counts the instructions of the hot path with callgrind and compares them with what they were.
+
+    .ci/instructions.py PROGRAM COUNTS [--write]
+
+PROGRAM --instructions WORK CALLS does one kind of work so many times. Each is run twice, with a thousand calls and with
+two thousand: the difference is what a thousand calls take, without the start and the end of the program. COUNTS has a
+line "WORK INSTRUCTIONS" for each. A count that is more than a twentieth larger fails; --write keeps the new counts.
+"""
+
+import re
+import subprocess
+import sys
+
+CALLS = 1_000
+# Other compilers and processors make a little difference.
+TOLERANCE = 0.05
+
+
+def main():
+    arguments = [argument for argument in sys.argv[1:] if argument != "--write"]
+    program, file = arguments
+    with open(file, encoding="utf-8") as lines:
+        known = {work: int(count) for work, count in map(str.split, lines)}
+    counted = {work: (count(program, work, 2 * CALLS) - count(program, work, CALLS)) // CALLS for work in known}
+    worse = 0
+    for work, before in known.items():
+        change = counted[work] / before - 1 if before else float("inf")
+        too_many = change > TOLERANCE
+        worse += too_many
+        print(f"{work:24} {counted[work]:8,} instructions, {before:,} before{'  TOO MANY' if too_many else ''}")
+    if "--write" in sys.argv:
+        with open(file, "w", encoding="utf-8") as lines:
+            lines.writelines(f"{work} {count}\n" for work, count in counted.items())
+    elif worse:
+        sys.exit(f"{worse} of them take more instructions than before; if that is meant: ./dev instructions --write")
+
+
+def count(program, work, calls):
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", program, "--instructions", work, str(calls)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    collected = re.search(r"Collected : (\d+)", ended.stderr)
+    if ended.returncode or not collected:
+        sys.exit(f"{work} cannot be counted: {ended.stderr}")
+    return int(collected[1])
+
+
+if __name__ == "__main__":
+    main()
