@@ -24,7 +24,7 @@ use crate::state::AppState;
 
 /// What one lane answers with.
 pub(crate) struct Front {
-    /// The lane's own: nothing in it is counted by another lane.
+    /// The lane's own: to clone it is to count where no other lane counts.
     state: AppState,
     routes: TowerToHyperService<Router>,
     runtime: Handle,

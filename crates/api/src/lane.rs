@@ -71,6 +71,8 @@ impl Lane {
         let (ending, ended) = oneshot::channel();
         thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
             runtime.block_on(abandoned.run_until_cancelled(async { serve(connections, begin()).await }));
+            // With its tasks, and what they hold.
+            drop(runtime);
             // Nobody waits for it if the service was abandoned.
             let _ = ending.send(());
         })?;
@@ -82,7 +84,7 @@ impl Lane {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Gives the lane a connection, and the place that it holds.
+    /// Gives the lane a connection, and the place that it holds. An error means that the lane has ended.
     pub(crate) fn take(&self, stream: TcpStream, place: OwnedSemaphorePermit) -> io::Result<()> {
         let stream = stream.into_std()?;
         self.open.fetch_add(1, Ordering::Relaxed);

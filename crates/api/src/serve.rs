@@ -44,9 +44,7 @@ where
     let places = Arc::new(Semaphore::new(max_connections));
     while let Some(Some((stream, place))) = shutdown.run_until_cancelled(accept(&listener, &places)).await {
         let Some(lane) = lanes.iter().min_by_key(|lane| lane.open()) else { break };
-        if let Err(error) = lane.take(stream, place) {
-            tracing::warn!(%error, "a connection cannot be served");
-        }
+        lane.take(stream, place)?;
     }
     // Who connects from now on is refused, not left waiting.
     drop(listener);

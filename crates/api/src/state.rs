@@ -53,8 +53,8 @@ impl From<Handles> for AppState {
 }
 
 impl AppState {
-    /// The same state for a thread with a runtime of its own, which counts it for itself and reads Redis over a
-    /// connection of its own.
+    /// The same state for a thread with a runtime of its own, whose clones no other thread counts, and which reads Redis
+    /// over a connection of its own.
     pub(crate) fn for_lane(&self) -> Result<Self, RedisError> {
         let cache = self.repricer.cache.with_own_reads()?;
         let repricer = Repricer { cache, ..self.repricer.clone() };

@@ -148,8 +148,17 @@ impl From<ApiError> for SeedError {
     }
 }
 
-/// Takes every row of the body.
+/// Takes every row of the body. Nothing is on its way any more when it returns, whatever went wrong: what somebody writes
+/// after an answer is not written over by what came before it.
 async fn take_all(mut import: Import, format: Format, body: Body) -> Result<ImportAnswer, ApiError> {
+    let taken = take_rows(&mut import, format, body).await;
+    let stored = import.stored().await;
+    let served = import.served().await;
+    taken.and(stored).and(served)?;
+    Ok(import.answer)
+}
+
+async fn take_rows(import: &mut Import, format: Format, body: Body) -> Result<(), ApiError> {
     let mut reader = RowReader::new(format);
     let mut chunks = body.into_data_stream();
     let mut bytes_read = 0;
@@ -172,10 +181,7 @@ async fn take_all(mut import: Import, format: Format, body: Body) -> Result<Impo
     while let Some(row) = reader.last_row()? {
         import.take(row).await?;
     }
-    import.write_batch().await?;
-    import.stored().await?;
-    import.served().await?;
-    Ok(import.answer)
+    import.write_batch().await
 }
 
 /// Prices on their way to Redis.

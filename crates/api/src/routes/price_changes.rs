@@ -19,7 +19,7 @@ use pricing_core::domain::product::ProductId;
 use pricing_core::notices::{Notices, Position, ProductChange};
 use pricing_core::telemetry::metrics::Metrics;
 use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{ApiError, Problem};
@@ -29,6 +29,8 @@ use crate::state::AppState;
 const MAX_STREAMS: usize = 256;
 /// Entries read at a time, each with up to a hundred changes.
 const ENTRIES: usize = 20;
+/// Events that wait for a client to take them.
+const EVENTS_AHEAD: usize = 16;
 /// How often a silent stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Pause after Redis did not answer.
@@ -143,12 +145,18 @@ struct Follower {
 }
 
 impl Follower {
-    fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
-        futures::stream::unfold(self, |mut follower| async move {
-            let shutdown = follower.shutdown.clone();
-            let event = shutdown.run_until_cancelled(follower.next()).await?;
-            Some((Ok(event), follower))
-        })
+    /// The events, made on the runtime of the service: the answer is written by a lane, which has prices to answer.
+    fn events(mut self) -> impl Stream<Item = Result<Event, Infallible>> {
+        let (sender, mut events) = mpsc::channel(EVENTS_AHEAD);
+        tokio::spawn(async move {
+            let shutdown = self.shutdown.clone();
+            let following = async { while sender.send(self.next().await).await.is_ok() {} };
+            tokio::select! {
+                _ = shutdown.run_until_cancelled(following) => {}
+                () = sender.closed() => {}
+            }
+        });
+        futures::stream::poll_fn(move |context| events.poll_recv(context).map(|event| event.map(Ok)))
     }
 
     async fn next(&mut self) -> Event {

@@ -248,3 +248,17 @@ fn price<'a>(
     let found = found.as_ref().map_err(|error| ApiError::of_read(error.clone(), &item.product_id))?;
     detail(state, policies, found, &shopper, now)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_that_cannot_be_priced_is_written_as_serde_does() {
+        let error = ApiError::ProductNotFound { product_id: "\"?\"".to_owned() }.problem();
+        let answer = ItemAnswer { product_id: "\"?\"", price: None, error: Some(error) };
+        let mut json = Vec::new();
+        answer.append_json(&mut json).unwrap();
+        assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&answer).unwrap());
+    }
+}

@@ -57,7 +57,8 @@ impl L2 {
 
     /// The same with a connection of its own for reads.
     pub(super) fn with_own_reads(&self) -> Result<Self, RedisError> {
-        Ok(Self { redis: self.redis.with_own_reads()?, ..self.clone() })
+        // Of its own are also its failures: a thread that is late is no reason for others to leave Redis alone.
+        Ok(Self { redis: self.redis.with_own_reads()?, pause: Arc::default(), ..self.clone() })
     }
 
     /// What Redis knows of the product; nothing if it does not answer, or holds what this version cannot read.

@@ -118,6 +118,8 @@ pub type Filled = Result<Cached, ReadError>;
 pub struct PriceCache {
     l1: Arc<L1>,
     l2: L2,
+    /// What fills put with, on their own runtime.
+    fill_l2: L2,
     flights: Arc<SingleFlight<ProductId, Result<Found, ReadError>>>,
     metrics: Metrics,
 }
@@ -132,16 +134,18 @@ impl PriceCache {
         metrics: Metrics,
         runtime: Handle,
     ) -> Self {
+        let l2 = L2::new(redis, keys, metrics.l2_errors.clone());
         Self {
             l1: Arc::new(L1::new(l1_capacity, l1_max_staleness, metrics.l1_evictions.clone())),
-            l2: L2::new(redis, keys, metrics.l2_errors.clone()),
+            l2: l2.clone(),
+            fill_l2: l2,
             flights: Arc::new(SingleFlight::new(runtime)),
             metrics,
         }
     }
 
-    /// The same cache, which reads Redis over a connection of its own, made and driven where it is first used: a thread
-    /// with a runtime of its own then waits for no other thread.
+    /// The same cache, which reads Redis over a connection of its own, made and driven where it is used: a thread with
+    /// a runtime of its own then waits for no other thread.
     pub fn with_own_reads(&self) -> Result<Self, RedisError> {
         Ok(Self { l2: self.l2.with_own_reads()?, ..self.clone() })
     }
@@ -239,7 +243,7 @@ impl PriceCache {
         self.l1.put_found(&product_id, cached.clone(), epoch);
         self.measure_l1();
         // Redis being away costs the next process a fill, nothing more.
-        self.l2.offer(&product_id, &cached).await;
+        self.fill_l2.offer(&product_id, &cached).await;
         match cached {
             Cached::Priced(entry) => Ok(Found { entry, tier: Tier::Catalogue }),
             Cached::Gone { .. } => Err(ReadError::UnknownProduct),

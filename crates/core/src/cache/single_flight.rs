@@ -39,10 +39,11 @@ where
         if let Some(flight) = under_way.get(&key) {
             return flight.clone();
         }
-        let landing = Landing { under_way: Arc::clone(&self.under_way), key: key.clone() };
+        let (searches, landed) = (Arc::clone(&self.under_way), key.clone());
         let search = search();
         let task = self.runtime.spawn(async move {
-            let _landing = landing;
+            // Not before: a runtime that has ended drops this at once, while the list is locked.
+            let _landing = Landing { under_way: searches, key: landed };
             search.await
         });
         let flight = task.map(Result::ok).boxed().shared();

@@ -90,7 +90,7 @@ impl RedisConnection {
         Ok(Self { client, reads: unmeasured(reads), writes: unmeasured(writes), queue: unmeasured(queue) })
     }
 
-    /// The same connections, but a new one for reads. It is driven by the runtime in which it is first used.
+    /// The same connections, but a new one for reads. It is driven by the runtime in which it is used.
     pub fn with_own_reads(&self) -> Result<Self, RedisError> {
         let reads = lazy(&self.client, READ_TIMEOUT, READ_TIMEOUT)?;
         Ok(Self { reads: self.reads.through(reads), ..self.clone() })

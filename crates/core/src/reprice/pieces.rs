@@ -75,7 +75,8 @@ impl Batch {
 
 impl Repricer {
     /// Prices the products that `needs_price`, and those without a price that may be served. Gives the prices of all,
-    /// as they will be after the transaction; products that do not exist are left out.
+    /// as they will be after the transaction; products that do not exist are left out. Each piece is priced by the policy,
+    /// and as of the instant, at which its turn comes.
     pub(super) async fn price_in(
         &self,
         transaction: &mut CatalogueTransaction,

@@ -88,16 +88,16 @@ impl Repricer {
         products: Vec<Product>,
         cause: &str,
     ) -> Result<(PutSummary, StoredPrices), RepriceError> {
-        let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
+        // In the order of their keys, and of two of the same product the later one.
+        let products: BTreeMap<ProductId, Product> =
+            products.into_iter().map(|product| (product.product_id.clone(), product)).collect();
+        let (ids, products): (Vec<ProductId>, Vec<Product>) = products.into_iter().unzip();
         let mut transaction = self.catalogue.begin().await?;
         let known = transaction.lock_products(&ids).await?;
         let (summary, changed) = compare(&known, &products);
         transaction.put_products(&changed, Utc::now()).await?;
         let changed: HashSet<ProductId> = changed.into_iter().map(|product| product.product_id).collect();
-        // In the order of their keys, and of two of the same product the later one, as they are stored.
-        let products: BTreeMap<ProductId, Product> =
-            products.into_iter().map(|product| (product.product_id.clone(), product)).collect();
-        let batch = Batch::held(&products.into_values().collect::<Vec<_>>());
+        let batch = Batch::held(&products);
         let needs_price = |facts: &StoredFacts| changed.contains(&facts.product.product_id);
         let served = self.price_in(&mut transaction, batch, needs_price, |_| cause.to_owned()).await?;
         transaction.commit().await?;

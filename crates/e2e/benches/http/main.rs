@@ -17,6 +17,7 @@ mod bare;
 mod peer;
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use pricing_e2e::{HttpClient, OtlpCollector, RedisServer, ServiceProcess, free_port};
@@ -113,7 +114,8 @@ async fn measure() -> Result<()> {
         contestant("bare, 100 prices", &bare, bare::PRICES, BATCH),
         contestant("100 prices, from memory", &delivered, "/api/v1/prices", BATCH),
     ];
-    if let Some((_, url)) = &peer {
+    let (peer, peer_url) = peer.unzip();
+    if let Some(url) = &peer_url {
         contestants.push(contestant(FASTAPI, url, peer::PRICE, 1));
     }
     for _ in 0..ROUNDS {
@@ -121,6 +123,10 @@ async fn measure() -> Result<()> {
             let round = run_wrk(contestant).await?;
             contestant.rounds.push(round);
         }
+    }
+    if let Some(mut peer) = peer {
+        // Killed, it would leave its processes behind.
+        peer.terminate(Duration::from_secs(10)).await?;
     }
     report(&contestants)
 }
