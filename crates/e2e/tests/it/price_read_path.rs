@@ -298,6 +298,13 @@ async fn with_the_database_away_cached_reads_go_on_and_the_rest_says_when_to_ret
     api.price("P-1", false).await?;
     let other = Api::start(&redis.url(), &database).await?;
     postgres.kill()?;
+    // Its processes that serve connections end a moment after the one that was killed.
+    eventually("the database is away", PATIENCE, async || {
+        let ready = other.client.get("/readyz").await?;
+        ensure!(ready.body["status"] == "degraded", "{}", ready.text);
+        Ok(())
+    })
+    .await?;
     assert_eq!(api.price("P-1", false).await?.header("x-cache"), Some("l1"));
     assert_eq!(other.price("P-1", false).await?.header("x-cache"), Some("l2"));
     let miss = other.client.price("P-2", "NY", false).await?;
