@@ -171,7 +171,10 @@ impl JobRunner {
     /// One delivery of a job, from the count of its tries to the word of how it ended.
     async fn attempt(&self, task_id: &str, payload: &[u8]) -> Result<Outcome, RedisError> {
         let tries = match self.queue.start(task_id).await? {
-            Try::Dead => return Ok(Outcome::Dead("it was given up before".to_owned())),
+            Try::Dead => {
+                tracing::info!(task_id, "a job that was given up was delivered once more");
+                return Ok(Outcome::Dead("it was given up before".to_owned()));
+            }
             tries => tries,
         };
         let job = match Job::decode(payload) {
@@ -200,7 +203,10 @@ impl JobRunner {
                 self.queue.finish(task_id, kind).await?;
                 Ok(Outcome::Done)
             }
-            Err(JobError::HandBack) => Ok(Outcome::Again(JobError::HandBack.to_string())),
+            Err(JobError::HandBack) => {
+                self.queue.uncount(task_id).await?;
+                Ok(Outcome::Again(JobError::HandBack.to_string()))
+            }
             Err(JobError::Abort { reason }) => self.give_up(task_id, job, reason, number).await,
             Err(JobError::Retry { reason }) => {
                 let failed = self.queue.fail(task_id, &reason).await?;

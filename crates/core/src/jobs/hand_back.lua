@@ -1,5 +1,6 @@
 -- Gives back what a worker has fetched and not acknowledged, when that worker has ended and its process lives on.
--- Without this, others would wait until it is taken for dead. The tries do not count: nothing went wrong with them.
+-- Without this, others would wait until it is taken for dead. Tries that were begun and did not say how they ended do not
+-- count: nothing went wrong with them. Of what was fetched and not begun there is no such try.
 --
 -- KEYS[1]  what the worker has fetched
 -- KEYS[2]  the list that workers fetch from
@@ -13,7 +14,8 @@
 local tasks = redis.call('SMEMBERS', KEYS[1])
 for _, task in ipairs(tasks) do
   redis.call('RPUSH', KEYS[2], task)
-  if redis.call('HEXISTS', KEYS[4], task .. ':begun') == 1 then
+  local tries = redis.call('HMGET', KEYS[4], task .. ':begun', task .. ':failed')
+  if tonumber(tries[1] or '0') > tonumber(tries[2] or '0') then
     redis.call('HINCRBY', KEYS[4], task .. ':begun', -1)
   end
 end

@@ -93,6 +93,7 @@ struct Scripts {
     enqueue: Script,
     start: Script,
     fail: Script,
+    uncount: Script,
     finish: Script,
     bury: Script,
     requeue: Script,
@@ -107,6 +108,7 @@ impl JobQueue {
             enqueue: Script::new(include_str!("enqueue.lua")),
             start: Script::new(include_str!("start.lua")),
             fail: Script::new(include_str!("fail.lua")),
+            uncount: Script::new(include_str!("uncount.lua")),
             finish: Script::new(include_str!("finish.lua")),
             bury: Script::new(include_str!("bury.lua")),
             requeue: Script::new(include_str!("requeue.lua")),
@@ -142,13 +144,13 @@ impl JobQueue {
     pub async fn start(&self, task_id: &str) -> Result<Try, RedisError> {
         let mut script = self.scripts.start.key(self.keys.queue_tries());
         script.key(self.keys.queue_dead()).key(self.about(task_id)).arg(task_id);
-        let (begun, failed, trace, enqueued_at): (u32, u32, String, String) =
+        let (begun, failed, trace, enqueued_at): (i64, i64, String, String) =
             script.invoke_async(&mut self.redis.writes()).await?;
-        Ok(match begun {
-            0 => Try::Dead,
+        Ok(match u32::try_from(begun) {
+            Err(_) => Try::Dead,
             // Every earlier try that did not say how it ended has ended its process.
-            begun if begun > failed + MAX_CRASHES => Try::CrashedTooOften,
-            number => {
+            Ok(_) if begun > failed + i64::from(MAX_CRASHES) => Try::CrashedTooOften,
+            Ok(number) => {
                 let now = Utc::now().timestamp_millis();
                 let wait_ms = enqueued_at.parse().map_or(0, |enqueued_at: i64| now - enqueued_at);
                 Try::Go { number, trace: TraceParent::parse(&trace), wait_ms }
@@ -160,6 +162,13 @@ impl JobQueue {
     pub async fn fail(&self, task_id: &str, reason: &str) -> Result<u32, RedisError> {
         let mut script = self.scripts.fail.key(self.keys.queue_tries());
         script.key(self.about(task_id)).arg(task_id).arg(bounded(reason));
+        Ok(script.invoke_async(&mut self.redis.writes()).await?)
+    }
+
+    /// A try ended because its process is to stop; it does not count.
+    pub async fn uncount(&self, task_id: &str) -> Result<(), RedisError> {
+        let mut script = self.scripts.uncount.key(self.keys.queue_tries());
+        script.arg(task_id);
         Ok(script.invoke_async(&mut self.redis.writes()).await?)
     }
 

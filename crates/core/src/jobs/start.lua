@@ -6,9 +6,10 @@
 -- ARGV[1]  the task
 --
 -- Returns how often the task was begun, this time included, and how many of those tries said that they failed;
--- its trace, and when it was enqueued; or {0, 0} if the task is dead, and was delivered once more because its worker died before it could say so.
+-- its trace, and when it was enqueued; or {-1} if the task is dead, and was delivered once more because its worker died
+-- before it could say so.
 if redis.call('ZSCORE', KEYS[2], ARGV[1]) then
-  return {0, 0, '', ''}
+  return {-1, 0, '', ''}
 end
 local begun = redis.call('HINCRBY', KEYS[1], ARGV[1] .. ':begun', 1)
 local failed = tonumber(redis.call('HGET', KEYS[1], ARGV[1] .. ':failed') or '0')

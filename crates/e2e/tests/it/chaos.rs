@@ -16,6 +16,7 @@ use pricing_core::domain::policy::PricingPolicy;
 use pricing_core::domain::price::{Facts, price};
 use pricing_core::domain::product::ProductId;
 use pricing_core::domain::signal::{Signal, SignalKind, Signals, Subject};
+use pricing_core::keys::{DEFAULT_PREFIX, MessageKeys};
 use pricing_e2e::{ChaosProxy, HttpClient, RedisServer, eventually};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -205,12 +206,41 @@ impl Arena {
             ensure!(jobs["outstanding"] == 0, "{jobs}");
             Ok(())
         });
-        at_rest.await.with_context(|| self.output())?;
+        if let Err(error) = at_rest.await {
+            let left = self.what_is_left().await?;
+            return Err(error.context(format!("{left}\n---\n{}", self.output())));
+        }
         let dead: usize = redis::cmd("XLEN").arg("market_events:dead").query_async(&mut connection).await?;
         ensure!(dead == 0, "{dead} messages are dead");
         let jobs = self.jobs().await?;
         ensure!(jobs["dead"] == 0, "jobs are dead: {jobs}");
         Ok(())
+    }
+
+    /// The recalculations, and all that is in the queue.
+    async fn what_is_left(&self) -> Result<String> {
+        let mut left = Vec::new();
+        for task_id in &self.tasks {
+            let path = format!("/api/v1/recalculations/{task_id}");
+            left.push(self.apis.first().context("no API")?.client.get(&path).await?.text);
+        }
+        let mut connection = self.redis.connection().await?;
+        let keys: Vec<String> = redis::cmd("KEYS")
+            .arg(format!("{}*", MessageKeys::new(DEFAULT_PREFIX).queue()))
+            .query_async(&mut connection)
+            .await?;
+        for key in keys {
+            let kind: String = redis::cmd("TYPE").arg(&key).query_async(&mut connection).await?;
+            let content = match kind.as_str() {
+                "list" => redis::Cmd::lrange(&key, 0, 20),
+                "set" => redis::Cmd::srandmember_multiple(&key, 20),
+                "zset" => redis::Cmd::zrange_withscores(&key, 0, 20),
+                _ => continue,
+            };
+            let content: Vec<String> = content.query_async(&mut connection).await?;
+            left.push(format!("{kind} {key}: {content:?}"));
+        }
+        Ok(left.join("\n"))
     }
 
     /// What the services have said.

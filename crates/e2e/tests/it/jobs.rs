@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::FutureExt;
 use pricing_core::config::MetricsSwitch;
-use pricing_core::jobs::queue::{Enqueued, JobQueue, MAX_CRASHES, MAX_RETRIES};
+use pricing_core::jobs::queue::{Enqueued, JobQueue, MAX_CRASHES, MAX_RETRIES, Try};
 use pricing_core::jobs::{Job, JobError, NewJob};
 use pricing_core::keys::MessageKeys;
 use pricing_core::redis::RedisConnection;
@@ -310,6 +310,37 @@ async fn a_worker_that_stops_finishes_or_gives_back_what_it_holds() -> Result<()
     assert_eq!(successor.times_done("stopping"), 1);
     assert_eq!(queue.count_dead().await?, 0);
     successor.stop().await
+}
+
+#[tokio::test]
+async fn what_is_given_back_again_and_again_is_no_try_and_is_not_taken_for_dead() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let queue = queue(&redis.url())?;
+    let mut connection = redis.connection().await?;
+    let key = |name: &str| format!("{}:{name}", MessageKeys::new(PREFIX).queue());
+    queue.enqueue(&job("unlucky")).await?;
+    // As a worker fetches it; whether it comes to begin the job before the connection breaks is chance.
+    let mut fetch = async |number: usize| -> Result<String> {
+        let worker = format!("worker-{number}");
+        let _: () = connection.lrem(key("active"), 0, "unlucky").await?;
+        let _: () = connection.sadd(key(&format!("inflight:{worker}")), "unlucky").await?;
+        Ok(worker)
+    };
+    for number in 0..4 * usize::try_from(MAX_CRASHES)? {
+        let worker = fetch(number).await?;
+        if number % 3 == 0 {
+            assert!(matches!(queue.start("unlucky").await?, Try::Go { number: 1, .. }));
+        }
+        assert_eq!(queue.hand_back(&worker).await?, 1);
+    }
+    for _ in 0..=MAX_CRASHES {
+        assert!(matches!(queue.start("unlucky").await?, Try::Go { number: 1, .. }));
+        queue.uncount("unlucky").await?;
+    }
+    let worker = Worker::start(&redis.url(), "lucky", |_, _| Ok(()))?;
+    until_empty(&queue).await?;
+    assert_eq!((worker.times_done("unlucky"), queue.count_dead().await?), (1, 0));
+    worker.stop().await
 }
 
 #[tokio::test]
