@@ -1,4 +1,4 @@
-//! What other processes tell of: prices that changed go out of this process' memory, and policies are read anew.
+//! What other processes tell of: prices that changed are replaced in this process' memory, and policies are read anew.
 //!
 //! Notices may be lost while the connection to Redis is away. When it is back, memory is emptied; until then entries
 //! are served no longer than `PRICING_L1_MAX_STALENESS` after they were last confirmed.
@@ -30,7 +30,7 @@ pub(crate) async fn hear(
     while let Some(event) = shutdown.run_until_cancelled(subscription.next()).await {
         match event {
             SubscriptionEvent::Message { channel, payload } if channel == price_changes => {
-                invalidate(&cache, &notices, &metrics, &payload);
+                take_in(&cache, &notices, &metrics, &payload);
                 news.send_modify(|number| *number += 1);
             }
             SubscriptionEvent::Message { .. } => policy_news.send_replace(()),
@@ -49,12 +49,12 @@ pub(crate) async fn hear(
     let _ = reading.await;
 }
 
-fn invalidate(cache: &PriceCache, notices: &Notices, metrics: &Metrics, payload: &[u8]) {
+fn take_in(cache: &PriceCache, notices: &Notices, metrics: &Metrics, payload: &[u8]) {
     let Some(notice) = notices.read(payload) else { return };
     let trace = notice.traceparent.as_deref().and_then(TraceParent::parse);
     let span = spans::process(PRICE_CHANGES, notice.changes.len(), trace.iter());
     let _within = span.entered();
-    cache.invalidate(notice.changes.iter().map(|change| (&change.product_id, change.revision)));
+    cache.hear(notice.told().map(|(changed, entry)| (&changed.product_id, changed.revision, entry)));
     // Clocks of two machines: one that is ahead by more than the event's age says nothing.
     let age = notice.published_at.and_then(|published_at| (Utc::now() - published_at).to_std().ok());
     if let Some(age) = age {

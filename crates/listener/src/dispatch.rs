@@ -2,14 +2,15 @@
 //!
 //! What was read and not acknowledged is delivered again, to this listener or another one; a job that is made twice
 //! out of the same events is done once in effect. When the queue's window is used up, nothing is read: the backlog
-//! waits in the stream.
+//! waits in the stream. While workers are busy, batches are gathered until they are full: many events in one job cost
+//! little more than one, where many jobs of one event each would keep every event waiting.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use chrono::Utc;
 use pricing_core::domain::market_event::{EventDraft, MarketEvent};
-use pricing_core::events::consume::{ConsumeError, Entry, EventConsumer};
+use pricing_core::events::consume::{ConsumeError, Entry, EntryReader, EventConsumer};
 use pricing_core::events::dead::DeadEvents;
 use pricing_core::jobs::queue::{EnqueueError, Enqueued, JobQueue};
 use pricing_core::jobs::{Job, NewJob};
@@ -23,6 +24,12 @@ use tracing::Instrument;
 
 /// Entries in one job: one transaction of a worker, as long as they name one product each.
 const BATCH: usize = 500;
+/// As many jobs of events outstanding as keep a database busy: one waits for Redis while another is in the database.
+const BUSY: u64 = 3;
+/// How often workers are looked at while a batch is gathered.
+const GATHER_PAUSE: Duration = Duration::from_millis(2);
+/// The longest that entries wait for others.
+const LONGEST_GATHERING: Duration = Duration::from_secs(1);
 /// How often entries are looked for that another listener has left behind.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(2);
 /// After how long without an acknowledgement an entry counts as left behind.
@@ -45,6 +52,17 @@ pub(crate) struct Dispatcher {
     pub(crate) queue: JobQueue,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
+}
+
+/// How far a listener is; it outlives a connection that breaks.
+#[derive(Default)]
+struct Progress {
+    /// Read, and not handed over.
+    in_hand: Vec<Entry>,
+    /// Handed over, and not acknowledged: that goes with the next look for entries.
+    done: Vec<String>,
+    /// Jobs of events that workers had not done, when last heard of.
+    outstanding: u64,
 }
 
 /// Why events could not be handed over.
@@ -72,9 +90,9 @@ impl Dispatcher {
 
     async fn hand_over_all(&self) {
         let mut pause = SHORTEST_PAUSE;
-        let mut in_hand = Vec::new();
+        let mut progress = Progress::default();
         while !self.shutdown.is_cancelled() {
-            let Err(error) = self.dispatch(&mut in_hand, &mut pause).await else { break };
+            let Err(error) = self.dispatch(&mut progress, &mut pause).await else { break };
             if matches!(error, DispatchError::Stopping) {
                 break;
             }
@@ -84,26 +102,30 @@ impl Dispatcher {
             let _ = self.shutdown.run_until_cancelled(sleep(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        if let Err(error) = self.consumer.acknowledge(&progress.done).await {
+            tracing::debug!(%error, "what was handed over last is delivered once more");
+        }
     }
 
     /// Until something fails; what was being handed over then is still in hand.
-    async fn dispatch(&self, in_hand: &mut Vec<Entry>, pause: &mut Duration) -> Result<(), DispatchError> {
+    async fn dispatch(&self, progress: &mut Progress, pause: &mut Duration) -> Result<(), DispatchError> {
         self.consumer.ensure_group().await?;
+        let mut reader = self.consumer.reader().await?;
         let mut reclaimed_at: Option<Instant> = None;
         loop {
-            self.hand_over(in_hand).await?;
+            self.hand_over(progress).await?;
             if self.shutdown.is_cancelled() {
                 return Err(DispatchError::Stopping);
             }
             if reclaimed_at.is_none_or(|reclaimed_at| reclaimed_at.elapsed() >= RECLAIM_INTERVAL) {
-                *in_hand = self.consumer.reclaim(LEFT_BEHIND, BATCH).await?;
-                if in_hand.len() < BATCH {
+                progress.in_hand = self.consumer.reclaim(LEFT_BEHIND, BATCH).await?;
+                if progress.in_hand.len() < BATCH {
                     reclaimed_at = Some(Instant::now());
                 }
                 continue;
             }
             // Not interrupted: what is on its way to this listener would have to be missed by another one first.
-            *in_hand = match self.consumer.read(BATCH).await {
+            progress.in_hand = match reader.next(&progress.done, BATCH).await {
                 Err(error) if error.is_missing_group() => {
                     tracing::warn!("redis has lost the group of the listeners; it begins anew");
                     self.consumer.ensure_group().await?;
@@ -111,25 +133,52 @@ impl Dispatcher {
                 }
                 entries => entries?,
             };
+            progress.done.clear();
+            self.gather(progress, &mut reader).await?;
             *pause = SHORTEST_PAUSE;
         }
     }
 
+    /// Adds entries until the batch is full or workers have little to do, for a while: others would take over what is held
+    /// too long.
+    async fn gather(
+        &self,
+        progress: &mut Progress,
+        reader: &mut EntryReader<'_>,
+    ) -> Result<(), DispatchError> {
+        let began = Instant::now();
+        while progress.outstanding >= BUSY
+            && began.elapsed() < LONGEST_GATHERING
+            && (1..BATCH).contains(&progress.in_hand.len())
+            && !self.shutdown.is_cancelled()
+        {
+            progress.outstanding = self.queue.outstanding_events().await?;
+            if progress.outstanding >= BUSY {
+                sleep(GATHER_PAUSE).await;
+                let room = BATCH - progress.in_hand.len();
+                progress.in_hand.extend(reader.more(room).await?);
+            }
+        }
+        Ok(())
+    }
+
     /// One batch, to the end. Its job is enqueued first: that is what may be repeated, as it is known then.
-    async fn hand_over(&self, in_hand: &mut Vec<Entry>) -> Result<(), DispatchError> {
+    async fn hand_over(&self, progress: &mut Progress) -> Result<(), DispatchError> {
+        let in_hand = &progress.in_hand;
         if in_hand.is_empty() {
             return Ok(());
         }
         let span =
             spans::process(EVENT_LOG, in_hand.len(), in_hand.iter().filter_map(|entry| entry.trace.as_ref()));
-        let handed_over = self.hand_over_within(in_hand).instrument(span.clone()).await;
+        let handed_over = self.hand_over_within(progress).instrument(span.clone()).await;
         if let Err(error) = &handed_over {
             spans::record_error(&span, error);
         }
         handed_over
     }
 
-    async fn hand_over_within(&self, in_hand: &mut Vec<Entry>) -> Result<(), DispatchError> {
+    async fn hand_over_within(&self, progress: &mut Progress) -> Result<(), DispatchError> {
+        let in_hand = &progress.in_hand;
         let mut events = Vec::with_capacity(in_hand.len());
         let mut dead = Vec::new();
         for entry in in_hand.iter() {
@@ -144,7 +193,8 @@ impl Dispatcher {
             let published_at = in_hand.first().and_then(Entry::published_at);
             let job = NewJob { task_id: task_id(&ids), job: Job::ApplyEvents { events, published_at } };
             let enqueued = self.enqueue(&job, &ids).instrument(spans::send(JOBS, 1)).await?;
-            if enqueued == Enqueued::Added {
+            if let Enqueued::Added { outstanding } = enqueued {
+                progress.outstanding = outstanding;
                 self.metrics.events_dispatched.increment(count);
                 self.metrics.jobs_enqueued.increment(1);
             }
@@ -154,8 +204,8 @@ impl Dispatcher {
             self.dead.bury(&entry.event, Some(&entry.id), &reason).await?;
             self.metrics.events_buried.increment(1);
         }
-        self.consumer.acknowledge(&ids).await?;
-        in_hand.clear();
+        progress.done.extend(ids);
+        progress.in_hand.clear();
         Ok(())
     }
 

@@ -293,7 +293,18 @@ fn when_woken(wake: Arc<Notify>) -> BoxStream<'static, ()> {
         let _ = timeout(POLL_INTERVAL, wake.notified()).await;
         Some(((), wake))
     });
-    looks.boxed()
+    let mut looks = looks.boxed();
+    // The library looks for work whenever it is polled, whatever this yields. If a look that found nothing ends in the same
+    // poll in which this yields, the word is spent and nobody would look again before the next heartbeat; so it is polled
+    // once more.
+    let polled_again = stream::poll_fn(move |context| {
+        let look = looks.poll_next_unpin(context);
+        if look.is_ready() {
+            context.waker().wake_by_ref();
+        }
+        look
+    });
+    polled_again.boxed()
 }
 
 async fn hear(mut subscription: Subscription, wake: Arc<Notify>, shutdown: CancellationToken) {

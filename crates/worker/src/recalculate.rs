@@ -99,7 +99,7 @@ impl Recalculator {
     pub(crate) async fn enqueue(&self, job: &NewJob) -> Result<bool, JobError> {
         match self.queue.enqueue(job).await {
             Ok(enqueued) => {
-                let added = u64::from(enqueued == Enqueued::Added);
+                let added = u64::from(matches!(enqueued, Enqueued::Added { .. }));
                 self.repricer.metrics.jobs_enqueued.increment(added);
                 Ok(enqueued != Enqueued::Full)
             }

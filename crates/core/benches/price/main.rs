@@ -1,8 +1,7 @@
 //! How long one price and one quote take, beside their limit: `./dev bench price`.
 //!
 //! The limit is what a programmer would write for one policy only: the same decimal operations in straight-line Rust
-//! (`native`). The two of a pair take turns in every round, and the times are medians of the rounds, so the ratios
-//! mean something on any machine. That both give the same result is checked before anything is measured.
+//! (`native`). How they are compared: `measure`. That both give the same result is checked before anything is measured.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot start has nothing to measure")]
 #![expect(clippy::panic, reason = "a bench that is asked for something else has nothing to do")]
@@ -10,10 +9,10 @@
 
 mod facts;
 mod instructions;
+mod measure;
 mod native;
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 use chrono::DateTime;
 use pricing_core::domain::policy::DEFAULT_POLICY;
@@ -21,10 +20,7 @@ use pricing_core::domain::price::{PriceEntry, price};
 use pricing_core::domain::quote::{Quote, quote};
 
 use facts::{Market, SHOPPER, entry, policy};
-
-const ROUNDS: usize = 301;
-/// How long each of a pair works in a round, about: too short to be interrupted in most rounds.
-const TURN: Duration = Duration::from_micros(200);
+use measure::compare;
 
 const NOW: DateTime<chrono::Utc> = DateTime::UNIX_EPOCH;
 
@@ -78,53 +74,4 @@ fn explanations() {
 /// With the digits and the scale that a shopper sees.
 fn wire(quote: &Quote) -> (String, String) {
     (quote.final_price.to_string(), quote.discount_rate.to_string())
-}
-
-/// Measures a pair and prints its row.
-fn compare<A, B>(ours: &(&str, impl Fn() -> A), beside: &(&str, impl Fn() -> B), goal: &str) {
-    let (our_calls, their_calls) = (calls_in_a_turn(&ours.1), calls_in_a_turn(&beside.1));
-    let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        our_times.push(picoseconds(&ours.1, our_calls));
-        their_times.push(picoseconds(&beside.1, their_calls));
-    }
-    let (ours_ps, beside_ps) = (median(our_times), median(their_times));
-    let hundredths = ours_ps * 100 / beside_ps.max(1);
-    let times = format!("{}.{:02}", hundredths / 100, hundredths % 100);
-    println!("| {} | {} | {} | {} | {times} | {goal} |", ours.0, shown(ours_ps), beside.0, shown(beside_ps));
-}
-
-fn calls_in_a_turn<T>(work: &impl Fn() -> T) -> u32 {
-    let mut calls = 1;
-    // Other programs make a try longer, never shorter.
-    while (0..5).any(|_| duration(work, calls) < TURN) {
-        calls *= 2;
-    }
-    calls
-}
-
-fn picoseconds<T>(work: &impl Fn() -> T, calls: u32) -> u128 {
-    duration(work, calls).as_nanos() * 1_000 / u128::from(calls)
-}
-
-#[inline(never)]
-fn duration<T>(work: &impl Fn() -> T, calls: u32) -> Duration {
-    let started = Instant::now();
-    for _ in 0..calls {
-        black_box(work());
-    }
-    started.elapsed()
-}
-
-fn median(mut values: Vec<u128>) -> u128 {
-    values.sort_unstable();
-    values.get(values.len() / 2).copied().unwrap_or_default()
-}
-
-fn shown(picoseconds: u128) -> String {
-    if picoseconds < 1_000_000 {
-        format!("{} ns", picoseconds / 1_000)
-    } else {
-        format!("{}.{:02} µs", picoseconds / 1_000_000, picoseconds / 10_000 % 100)
-    }
 }

@@ -1,9 +1,10 @@
 //! The cache in this process' memory: bounded, and no older than Redis' word allows.
 //!
-//! Notices of other processes evict entries. A look-up that has read the older price before the notice came must not
-//! put it here after it: the look-up puts first and then checks what was announced, the notice is noted first and
-//! evicts then, so one of the two sees the other. The same goes for a flush and the epoch it begins.
+//! Notices of other processes replace or evict entries. A look-up that has read the older price before the notice came must
+//! not put it here after it: the look-up puts first and then checks what was announced, the notice is noted first and
+//! replaces or evicts then, so one of the two sees the other. The same goes for a flush and the epoch it begins.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use quick_cache::sync::{Cache, EntryAction, EntryResult};
 use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 
 use super::{Cached, PutMode};
+use crate::domain::price::PriceEntry;
 use crate::domain::product::ProductId;
 
 /// Announced revisions that are remembered: as many as can come while a look-up is on its way.
@@ -108,13 +110,31 @@ impl L1 {
         }
     }
 
-    /// Another process has told that this is the product's revision now; whether something older was evicted.
-    pub(super) fn invalidate(&self, product_id: &ProductId, revision: i64) -> bool {
+    /// Another process has told that this is the product's revision now; whether something older was here. If the price was
+    /// told too, it takes the place of the older one, which is evicted otherwise. What nobody here has asked for is not
+    /// taken in.
+    pub(super) fn hear(
+        &self,
+        product_id: &ProductId,
+        revision: i64,
+        entry: impl FnOnce() -> Option<PriceEntry>,
+    ) -> bool {
+        self.note(product_id, revision);
+        if self.revision(product_id.as_str()).is_none_or(|here| here >= revision) {
+            return false;
+        }
+        match entry() {
+            Some(entry) => self.put(product_id, Cached::Priced(Arc::new(entry)), PutMode::Replace),
+            None => self.evict(product_id, revision),
+        }
+        true
+    }
+
+    fn note(&self, product_id: &ProductId, revision: i64) {
         let known = self.announced.get(product_id);
         if known.is_none_or(|known| known < revision) {
             self.announced.insert(product_id.clone(), revision);
         }
-        self.evict(product_id, revision)
     }
 
     /// Forgets everything.
@@ -123,8 +143,8 @@ impl L1 {
         self.entries.clear();
     }
 
-    fn evict(&self, product_id: &ProductId, revision: i64) -> bool {
-        self.entries.remove_if(product_id, |held| held.cached.revision() < revision).is_some()
+    fn evict(&self, product_id: &ProductId, revision: i64) {
+        self.entries.remove_if(product_id, |held| held.cached.revision() < revision);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -134,12 +154,26 @@ impl L1 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn gone(revision: i64) -> Cached {
         Cached::Gone { revision }
+    }
+
+    fn priced(revision: i64) -> PriceEntry {
+        let amount = rust_decimal::Decimal::ONE;
+        PriceEntry {
+            product_id: ProductId::parse("P-1").unwrap(),
+            category: None,
+            currency: crate::domain::money::Currency::from_code("USD").unwrap(),
+            base_price: amount,
+            list_price: amount,
+            lowest: None,
+            highest: None,
+            policy_version: 1,
+            revision,
+            valid_until: None,
+        }
     }
 
     /// What is served now.
@@ -167,7 +201,7 @@ mod tests {
         for id in ids.iter().take(50) {
             l1.put(id, gone(1), PutMode::Insert);
             l1.put(id, gone(2), PutMode::Insert);
-            l1.invalidate(id, 3);
+            l1.hear(id, 3, || None);
             l1.put(id, gone(3), PutMode::Insert);
         }
         assert_eq!((l1.len(), counted.load(Ordering::SeqCst)), (50, 0));
@@ -205,17 +239,37 @@ mod tests {
         let id = ProductId::parse("P-1").unwrap();
         let epoch = l1.epoch();
         l1.put_found(&id, gone(5), epoch);
-        assert!(!l1.invalidate(&id, 5));
+        assert!(!l1.hear(&id, 5, || None));
         assert_eq!(get(&l1, "P-1"), Some(gone(5)));
-        assert!(l1.invalidate(&id, 7));
+        assert!(l1.hear(&id, 7, || None));
         assert_eq!(get(&l1, "P-1"), None);
         // A look-up that had read revision 6 before the notice came.
         l1.put_found(&id, gone(6), epoch);
         assert_eq!(get(&l1, "P-1"), None);
         l1.put_found(&id, gone(7), epoch);
         assert_eq!(get(&l1, "P-1"), Some(gone(7)));
-        assert!(!l1.invalidate(&id, 6));
+        assert!(!l1.hear(&id, 6, || None));
         assert_eq!(get(&l1, "P-1"), Some(gone(7)));
+    }
+
+    #[test]
+    fn what_was_told_replaces_what_is_older_and_keeps_late_finds_out() {
+        let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
+        let id = ProductId::parse("P-1").unwrap();
+        let epoch = l1.epoch();
+        assert!(!l1.hear(&id, 3, || panic!("nobody reads it")));
+        assert_eq!(get(&l1, "P-1"), None, "nobody has asked for it");
+        l1.put_found(&id, gone(5), epoch);
+        for (told, is_news, expected) in [(4, false, 5), (5, false, 5), (7, true, 7), (6, false, 7)] {
+            assert_eq!(l1.hear(&id, told, || Some(priced(told))), is_news, "{told}");
+            assert_eq!(get(&l1, "P-1").map(|held| held.revision()), Some(expected));
+        }
+        // A look-up that had read revision 6 before the notice came, and the same after the price went out of memory.
+        l1.put_found(&id, gone(6), epoch);
+        assert_eq!(get(&l1, "P-1").map(|held| held.revision()), Some(7));
+        l1.flush();
+        l1.put_found(&id, gone(6), l1.epoch());
+        assert_eq!(get(&l1, "P-1"), None);
     }
 
     #[test]
@@ -239,7 +293,7 @@ mod tests {
         for revision in 1..2_000 {
             std::thread::scope(|scope| {
                 scope.spawn(|| l1.put_found(&id, gone(revision - 1), l1.epoch()));
-                scope.spawn(|| l1.invalidate(&id, revision));
+                scope.spawn(|| l1.hear(&id, revision, || (revision % 2 == 0).then(|| priced(revision))));
             });
             let kept = get(&l1, "P-1").map(|kept| kept.revision());
             assert!(kept.is_none_or(|kept| kept >= revision), "{kept:?} after {revision} was announced");

@@ -26,6 +26,7 @@ use crate::redis::{RedisConnection, RedisError};
 use crate::telemetry::metrics::Metrics;
 use l1::L1;
 use l2::L2;
+pub(crate) use l2::PUT_BATCH;
 use single_flight::SingleFlight;
 
 /// What is known of a product's price.
@@ -264,10 +265,15 @@ impl PriceCache {
         self.l2.put_all(products, mode).await
     }
 
-    /// Other processes have told that these are the products' revisions now: what is older goes out of L1.
-    pub fn invalidate<'a>(&self, changes: impl IntoIterator<Item = (&'a ProductId, i64)>) {
-        let evicted = changes.into_iter().filter(|(id, revision)| self.l1.invalidate(id, *revision)).count();
-        self.metrics.l1_invalidations.increment(u64::try_from(evicted).unwrap_or(u64::MAX));
+    /// Other processes have told that these are the products' prices now: what is older in L1 is replaced, and dropped if
+    /// the price itself was not told.
+    pub fn hear<'a, E>(&self, changes: impl IntoIterator<Item = (&'a ProductId, i64, E)>)
+    where
+        E: FnOnce() -> Option<PriceEntry>,
+    {
+        let heard = changes.into_iter().map(|(id, revision, entry)| self.l1.hear(id, revision, entry));
+        let outdated = heard.filter(|is_outdated| *is_outdated).count();
+        self.metrics.l1_invalidations.increment(u64::try_from(outdated).unwrap_or(u64::MAX));
         self.measure_l1();
     }
 

@@ -78,6 +78,12 @@ pub struct EventConsumer {
     leave: Arc<Script>,
 }
 
+/// What a listener reads entries with. After an error, the next one has another connection.
+pub struct EntryReader<'a> {
+    consumer: &'a EventConsumer,
+    connection: deadpool_redis::Connection,
+}
+
 impl EventConsumer {
     /// A consumer of this name, which no other one may have.
     pub fn new(
@@ -114,17 +120,11 @@ impl EventConsumer {
         }
     }
 
-    /// Entries that nobody has yet, at most `max`; waits up to [`LONGEST_WAIT`] for the first of them.
-    pub async fn read(&self, max: usize) -> Result<Vec<Entry>, ConsumeError> {
+    /// A connection to read over, as reading waits.
+    pub async fn reader(&self) -> Result<EntryReader<'_>, ConsumeError> {
         let connection = self.exclusive.get().await;
-        let mut connection = connection.map_err(|error| ConsumeError::Connection(error.to_string()))?;
-        let mut read = redis::cmd("XREADGROUP");
-        read.arg("GROUP").arg(LISTENER_GROUP).arg(&self.name).arg("COUNT").arg(max);
-        read.arg("BLOCK").arg(u64::try_from(LONGEST_WAIT.as_millis()).unwrap_or(u64::MAX));
-        read.arg("STREAMS").arg(self.keys.event_log()).arg(">");
-        let reply: Option<StreamReadReply> = read.query_async(&mut connection).await?;
-        let streams = reply.map(|reply| reply.keys).unwrap_or_default();
-        Ok(streams.into_iter().flat_map(|stream| stream.ids).map(entry).collect())
+        let connection = connection.map_err(|error| ConsumeError::Connection(error.to_string()))?;
+        Ok(EntryReader { consumer: self, connection })
     }
 
     /// Takes over entries that another listener got so long ago and has not acknowledged, at most `max`.
@@ -141,9 +141,13 @@ impl EventConsumer {
         if ids.is_empty() {
             return Ok(());
         }
+        Ok(self.acknowledgement(ids).query_async(&mut self.redis.writes()).await?)
+    }
+
+    fn acknowledgement(&self, ids: &[String]) -> redis::Cmd {
         let mut acknowledge = redis::cmd("XACK");
         acknowledge.arg(self.keys.event_log()).arg(LISTENER_GROUP).arg(ids);
-        Ok(acknowledge.query_async(&mut self.redis.writes()).await?)
+        acknowledge
     }
 
     /// Says that these entries are being worked on, so that nobody takes them over.
@@ -232,10 +236,48 @@ impl EventConsumer {
     }
 }
 
+impl EntryReader<'_> {
+    /// Entries that nobody has yet, at most `max`; waits up to [`LONGEST_WAIT`] for the first of them. Acknowledges those
+    /// that are done on the way: a server that syncs every write to disk does so once for both.
+    pub async fn next(&mut self, done: &[String], max: usize) -> Result<Vec<Entry>, ConsumeError> {
+        self.read(done, max, Some(LONGEST_WAIT)).await
+    }
+
+    /// Entries that nobody has yet, at most `max`; none if none is there now.
+    pub async fn more(&mut self, max: usize) -> Result<Vec<Entry>, ConsumeError> {
+        self.read(&[], max, None).await
+    }
+
+    async fn read(
+        &mut self,
+        done: &[String],
+        max: usize,
+        wait: Option<Duration>,
+    ) -> Result<Vec<Entry>, ConsumeError> {
+        let EventConsumer { keys, name, .. } = self.consumer;
+        let mut read = redis::cmd("XREADGROUP");
+        read.arg("GROUP").arg(LISTENER_GROUP).arg(name).arg("COUNT").arg(max);
+        if let Some(wait) = wait {
+            read.arg("BLOCK").arg(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        }
+        read.arg("STREAMS").arg(keys.event_log()).arg(">");
+        let mut pipeline = redis::pipe();
+        if !done.is_empty() {
+            pipeline.add_command(self.consumer.acknowledgement(done)).ignore();
+        }
+        pipeline.add_command(read);
+        let (reply,): (Option<StreamReadReply>,) = pipeline.query_async(&mut self.connection).await?;
+        let streams = reply.map(|reply| reply.keys).unwrap_or_default();
+        Ok(streams.into_iter().flat_map(|stream| stream.ids).map(entry).collect())
+    }
+}
+
 impl ConsumeError {
     /// Whether the stream or the group is not there: Redis has lost its data, or nobody has listened yet.
     pub fn is_missing_group(&self) -> bool {
-        matches!(self, Self::Redis(RedisError::Command(error)) if error.code() == Some("NOGROUP"))
+        let Self::Redis(RedisError::Command(error)) = self else { return false };
+        let refused = error.clone().into_server_errors();
+        refused.is_some_and(|refused| refused.iter().any(|(_, error)| error.code() == "NOGROUP"))
     }
 }
 

@@ -40,7 +40,10 @@ const MAX_REASON_CHARS: usize = 1_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enqueued {
     /// It waits for a worker.
-    Added,
+    Added {
+        /// So many jobs of its lane are outstanding now, with this one.
+        outstanding: u64,
+    },
     /// It is, or was a moment ago, in the queue.
     Known,
     /// The window is used up; try again when a job is done.
@@ -132,11 +135,11 @@ impl JobQueue {
             .arg(self.keys.queue_wake())
             .arg(TraceParent::current().as_ref().map_or("", TraceParent::as_str))
             .arg(Utc::now().timestamp_millis());
-        let answer: String = script.invoke_async(&mut self.redis.writes()).await.map_err(RedisError::from)?;
-        Ok(match answer.as_str() {
-            "added" => Enqueued::Added,
-            "known" => Enqueued::Known,
-            _ => Enqueued::Full,
+        let answer: i64 = script.invoke_async(&mut self.redis.writes()).await.map_err(RedisError::from)?;
+        Ok(match u64::try_from(answer) {
+            Ok(outstanding) => Enqueued::Added { outstanding },
+            Err(_) if answer == -1 => Enqueued::Known,
+            Err(_) => Enqueued::Full,
         })
     }
 
@@ -232,6 +235,12 @@ impl JobQueue {
         }
         let depths: Vec<u64> = pipeline.query_async(&mut self.redis.writes()).await?;
         Ok(depths.iter().sum())
+    }
+
+    /// How many of them apply events.
+    pub async fn outstanding_events(&self) -> Result<u64, RedisError> {
+        let mut count = redis::cmd("SCARD");
+        Ok(count.arg(self.lane("apply_events")).query_async(&mut self.redis.writes()).await?)
     }
 
     /// How many jobs are dead.

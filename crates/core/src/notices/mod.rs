@@ -13,9 +13,11 @@ use redis::Script;
 use redis::streams::StreamRangeReply;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tracing::Instrument;
 
 use crate::domain::money::{Currency, as_optional_json_number};
+use crate::domain::price::PriceEntry;
 use crate::domain::product::{ProductId, optional_amount_from_json};
 use crate::keys::{MessageKeys, PRICE_CHANGES, PRICE_CHANGES_KEPT};
 use crate::redis::{RedisConnection, RedisError};
@@ -27,18 +29,22 @@ const CHANGES_PER_ENTRY: usize = 100;
 const FIELD: &str = "notice";
 
 /// That prices changed, in one catalogue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct PriceNotice {
     /// Which catalogue; revisions of another one cannot be compared.
     pub catalogue: String,
     /// At most a hundred.
     pub changes: Vec<ChangedPrice>,
     /// The trace that this is part of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub traceparent: Option<String>,
     /// When the event that led to it was published, if one did.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub published_at: Option<DateTime<Utc>>,
+    /// The new entries, in the order of the changes, as JSON: nobody reads those of products that it does not hold. Told on
+    /// the channel and not kept in the stream.
+    #[serde(default)]
+    entries: Vec<Option<Box<RawValue>>>,
 }
 
 /// A price entry that was replaced.
@@ -51,6 +57,9 @@ pub struct ChangedPrice {
     /// What became of the list price, if it is another one now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub change: Option<ListPriceChange>,
+    /// The new entry, to be told to those who hold the older one; absent if the product is gone, or hardly anybody does.
+    #[serde(skip)]
+    pub entry: Option<Arc<PriceEntry>>,
 }
 
 /// A list price that became another.
@@ -78,6 +87,21 @@ pub struct Position {
     time_ms: u64,
     number: u64,
     index: usize,
+}
+
+impl PriceNotice {
+    /// Each change, and what gives the new entry if it was told.
+    pub fn told(&self) -> impl Iterator<Item = (&ChangedPrice, impl FnOnce() -> Option<PriceEntry>)> {
+        let entries = self.entries.iter().map(Option::as_deref).chain(std::iter::repeat(None));
+        self.changes.iter().zip(entries).map(|(changed, entry)| {
+            let read = move || {
+                let entry: PriceEntry = serde_json::from_str(entry?.get()).ok()?;
+                (entry.revision == changed.revision && entry.product_id == changed.product_id)
+                    .then_some(entry)
+            };
+            (changed, read)
+        })
+    }
 }
 
 /// Tells other processes, and reads what was told; cheap to clone.
@@ -126,8 +150,11 @@ impl Notices {
         announce.arg(self.keys.price_changes_channel()).arg(PRICE_CHANGES_KEPT).arg(FIELD);
         for changes in changes.chunks(CHANGES_PER_ENTRY) {
             let notice = NoticeToWrite { catalogue: &self.catalogue, changes, traceparent, published_at };
-            // Nothing in it can fail to be written.
+            let entries: Vec<Option<&PriceEntry>> =
+                changes.iter().map(|changed| changed.entry.as_deref()).collect();
+            // Nothing in them can fail to be written.
             announce.arg(serde_json::to_vec(&notice).unwrap_or_default());
+            announce.arg(serde_json::to_vec(&entries).unwrap_or_default());
         }
         Ok(announce.invoke_async(&mut self.redis.writes()).await?)
     }
@@ -172,8 +199,8 @@ impl Notices {
             let notice = text.and_then(|text| self.read(&text));
             for (index, changed) in notice.into_iter().flat_map(|notice| notice.changes).enumerate() {
                 let position = Position { index, ..position };
-                if let (true, Some(change)) = (position > after, changed.change) {
-                    let ChangedPrice { product_id, revision, .. } = changed;
+                let ChangedPrice { product_id, revision, change, .. } = changed;
+                if let (true, Some(change)) = (position > after, change) {
                     changes.push((position, ProductChange { product_id, revision, change }));
                 }
             }

@@ -24,7 +24,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tracing::Instrument;
 
-use crate::cache::{Cached, Filled, Found, Moment, PriceCache, PutMode, ReadError, Tier};
+use crate::cache::{Cached, Filled, Found, Moment, PUT_BATCH, PriceCache, PutMode, ReadError, Tier};
 use crate::catalogue::{Catalogue, CatalogueError, PriceChange, PriceWrite, StoredFacts, StoredPrice};
 use crate::domain::explanation::{Explanation, Outcome};
 use crate::domain::guardrail::GuardrailName;
@@ -111,6 +111,10 @@ fn announced(served: &Served) -> ChangedPrice {
     ChangedPrice {
         product_id: served.product_id.clone(),
         revision: served.cached.revision(),
+        entry: match &served.cached {
+            Cached::Priced(entry) => Some(Arc::clone(entry)),
+            Cached::Gone { .. } => None,
+        },
         change: served.change.as_ref().map(|change| ListPriceChange {
             old_list_price: change.old_list_price,
             new_list_price: change.new_list_price,
@@ -246,28 +250,46 @@ impl Repricer {
         if served.is_empty() {
             return Ok(());
         }
-        let changes: Vec<ChangedPrice> = served.iter().map(announced).collect();
+        let mut changes: Vec<ChangedPrice> = served.iter().map(announced).collect();
+        if mode == PutMode::Replace {
+            // New, or long since told: hardly anybody holds something older.
+            changes.iter_mut().for_each(|changed| changed.entry = None);
+        }
         let products: Vec<(ProductId, Cached)> =
             served.into_iter().map(|served| (served.product_id, served.cached)).collect();
-        let put = async |mode| {
-            let span = spans::put_prices(products.len());
-            self.cache.put_all(&products, mode).instrument(span).await?;
-            self.notices.announce(&changes, published_at).await
+        let Err(error) = self.put_and_tell(&products, &changes, mode, published_at).await else {
+            return Ok(());
         };
-        let Err(error) = put(mode).await else { return Ok(()) };
-        let (cache, notices) = (self.cache.clone(), self.notices.clone());
+        let repricer = self.clone();
         tokio::spawn(async move {
             let given_up_at = tokio::time::Instant::now() + PRICE_TTL;
             while tokio::time::Instant::now() < given_up_at {
                 tokio::time::sleep(SERVE_RETRY_PAUSE).await;
-                if cache.put_all(&products, PutMode::Insert).await.is_ok()
-                    && notices.announce(&changes, published_at).await.is_ok()
-                {
+                let mode = PutMode::Insert;
+                if repricer.put_and_tell(&products, &changes, mode, published_at).await.is_ok() {
                     return;
                 }
             }
         });
         Err(error.into())
+    }
+
+    async fn put_and_tell(
+        &self,
+        products: &[(ProductId, Cached)],
+        changes: &[ChangedPrice],
+        mode: PutMode,
+        published_at: Option<DateTime<Utc>>,
+    ) -> Result<(), RedisError> {
+        let putting = self.cache.put_all(products, mode).instrument(spans::put_prices(products.len()));
+        let telling = self.notices.announce(changes, published_at);
+        if products.len() <= PUT_BATCH && mode == PutMode::Insert {
+            // One call each, sent in this order over the same connection: a server that syncs every write to disk does so
+            // once for both.
+            return tokio::try_join!(putting, telling).map(|_| ());
+        }
+        putting.await?;
+        telling.await
     }
 
     /// Whether a stored price may be served as it is.

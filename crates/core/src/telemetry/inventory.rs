@@ -70,7 +70,7 @@ pub const INVENTORY: &[Metric] = &[
         kind: Counter,
         labels: "",
         services: "api",
-        text: "Prices that went out of memory because another process has a newer one.",
+        text: "Prices in memory that were older than what another process told of: replaced, or dropped.",
     },
     Metric {
         name: L1_FLUSHES,

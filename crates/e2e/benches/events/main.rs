@@ -118,10 +118,10 @@ fn product(number: u64) -> String {
     format!("P-{}", number % PRODUCTS)
 }
 
-/// An event that moves a product's price: demand is another than before.
+/// An event that moves a product's price: demand is another than before, and never the usual.
 fn event(name: &str, number: u64, product: &str) -> String {
     let time = Utc::now().to_rfc3339();
-    let data = format!(r#"{{"product_id":"{product}","index":1.{:03}}}"#, number % 900);
+    let data = format!(r#"{{"product_id":"{product}","index":1.{:03}}}"#, 1 + number % 900);
     format!(
         r#"{{"specversion":"1.0","id":"{name}-{number}","source":"/bench","time":"{time}","type":"pricing.demand_index.v1","data":{data}}}"#
     )

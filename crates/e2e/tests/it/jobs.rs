@@ -103,6 +103,10 @@ fn job(task_id: &str) -> NewJob {
     NewJob { task_id: task_id.to_owned(), job: Job::ApplyEvents { events: Vec::new(), published_at: None } }
 }
 
+fn is_added(enqueued: Enqueued) -> bool {
+    matches!(enqueued, Enqueued::Added { .. })
+}
+
 async fn until_empty(queue: &JobQueue) -> Result<()> {
     eventually("no job is outstanding", PATIENCE, async || {
         let depth = queue.depth().await?;
@@ -121,7 +125,7 @@ async fn jobs_are_done_once_and_known_ones_are_not_taken_again() -> Result<()> {
         let job = job(&format!("job-{number}"));
         eventually("there is room", PATIENCE, async || {
             let enqueued = queue.enqueue(&job).await?;
-            ensure!(enqueued == Enqueued::Added, "{enqueued:?}");
+            ensure!(is_added(enqueued), "{enqueued:?}");
             Ok(())
         })
         .await?;
@@ -137,12 +141,12 @@ async fn the_window_is_bounded_and_a_full_lane_leaves_room_in_the_others() -> Re
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
     let mut added = 0;
-    while queue.enqueue(&job(&format!("job-{added}"))).await? == Enqueued::Added {
+    while is_added(queue.enqueue(&job(&format!("job-{added}"))).await?) {
         added += 1;
         ensure!(added <= 64, "the window has no bound");
     }
     let run = NewJob { task_id: "run".to_owned(), job: Job::Run { task_id: "x".to_owned() } };
-    assert_eq!(queue.enqueue(&run).await?, Enqueued::Added);
+    assert!(is_added(queue.enqueue(&run).await?));
     assert_eq!(queue.depth().await?, added + 1);
     Ok(())
 }
@@ -159,7 +163,7 @@ async fn what_fails_is_tried_again_and_then_kept_with_its_reason_until_it_is_req
         _ => Ok(()),
     })?;
     for task_id in ["passing", "lasting", "impossible", "panicking", "fine"] {
-        assert_eq!(queue.enqueue(&job(task_id)).await?, Enqueued::Added);
+        assert!(is_added(queue.enqueue(&job(task_id)).await?));
     }
     until_empty(&queue).await?;
     assert_eq!(worker.times_done("passing"), 3);
@@ -365,7 +369,7 @@ async fn done_jobs_are_forgotten() -> Result<()> {
     .await?;
     let about: Vec<String> = connection.keys(format!("{}:meta:*", keys.queue())).await?;
     assert!(about.is_empty(), "{about:?}");
-    assert_eq!(queue.enqueue(&job("job-1")).await?, Enqueued::Added);
+    assert!(is_added(queue.enqueue(&job("job-1")).await?));
     until_empty(&queue).await?;
     worker.stop().await
 }

@@ -4,6 +4,7 @@
 //! is fair and wakes at once, where queueing for the file's lock means polling. In write-ahead mode readers and
 //! the writer do not wait for each other. Other processes may open the same file: then the file's lock decides.
 
+mod checkpoint;
 mod drafts;
 mod runs;
 mod transaction;
@@ -20,6 +21,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Sqlite, query, query_as, query_scalar, raw_sql};
 
+use self::checkpoint::Checkpoints;
 use self::runs::insert_request;
 pub(super) use self::transaction::SqliteTransaction;
 use self::transaction::{facts_of, products_of};
@@ -103,6 +105,7 @@ const OPEN_RETRY_PAUSE: Duration = Duration::from_millis(20);
 pub struct SqliteCatalogue {
     writer: SqlitePool,
     readers: SqlitePool,
+    checkpoints: Checkpoints,
     statement_timeout: Duration,
     duration: DatabaseDuration,
 }
@@ -122,6 +125,7 @@ impl SqliteCatalogue {
             .max_connections(1)
             .acquire_timeout(settings.statement_timeout)
             .connect_lazy_with(for_bulk_writes(file.clone()));
+        let checkpoints = Checkpoints::start(file.clone());
         let readers = pool()
             .max_connections(settings.max_connections)
             .acquire_timeout(settings.connect_timeout)
@@ -129,6 +133,7 @@ impl SqliteCatalogue {
         let catalogue = Self {
             writer,
             readers,
+            checkpoints,
             statement_timeout: settings.statement_timeout,
             duration: DatabaseDuration::unmeasured(),
         };
@@ -177,6 +182,7 @@ impl SqliteCatalogue {
     pub(super) async fn close(&self) {
         // The writer last: the last connection to close moves the log into the file and removes it, which a
         // read-only one cannot.
+        self.checkpoints.close().await;
         self.readers.close().await;
         self.writer.close().await;
     }
@@ -359,6 +365,7 @@ impl SqliteCatalogue {
     }
 
     async fn writer(&self) -> Result<Session<Sqlite>, CatalogueError> {
+        self.checkpoints.expect_writes();
         Session::acquire(&self.writer, self.statement_timeout, &self.duration).await
     }
 }
@@ -368,15 +375,16 @@ async fn commit(session: &mut Session<Sqlite>) -> Result<(), CatalogueError> {
     Ok(())
 }
 
-/// Room for a batch of a thousand prices: its pages stay in memory (16 MB) until it commits, and the log is moved into the
-/// file every 32 MB, which is every dozen batches or so (in files that have pages of 4 kB, every 16 MB). A new file gets pages of 8 kB, which hold twice as many prices,
-/// each a kilobyte or more: half as many pages are written, searched and split. Rows are handed over without a stop.
+/// Room for a batch of a thousand prices: its pages stay in memory (16 MB) until it commits. A new file gets pages of 8 kB,
+/// which hold twice as many prices as usual ones, each a kilobyte or more: half as many pages are written, searched and
+/// split. Rows are handed over without a stop. The writer moves the log only if nobody else does, every 128 MB (64 MB in a
+/// file that has pages of 4 kB).
 fn for_bulk_writes(file: SqliteConnectOptions) -> SqliteConnectOptions {
     file.create_if_missing(true)
         .page_size(8_192)
         .journal_mode(SqliteJournalMode::Wal)
         .pragma("cache_size", "-16384")
-        .pragma("wal_autocheckpoint", "4000")
+        .pragma("wal_autocheckpoint", "16000")
         .row_buffer_size(1024)
 }
 

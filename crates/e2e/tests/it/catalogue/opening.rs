@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings};
+use pricing_e2e::eventually;
 use tokio::task::JoinSet;
 
-use super::{failure, on_both_stores, product, put, sqlite_url};
+use super::{failure, on_both_stores, product, product_id, put, sqlite_url};
 use crate::support::shared_postgres;
 
 on_both_stores!(an_open_catalogue_says_what_it_is, a_closed_catalogue_answers_with_a_transient_error);
@@ -124,4 +125,21 @@ async fn a_sqlite_file_that_another_process_writes_is_a_transient_error() -> Res
     assert!(error.is_transient(), "{error}");
     transaction.commit().await?;
     put(&ours, &[product("P-1")?]).await
+}
+
+#[tokio::test]
+async fn what_is_written_is_moved_into_the_file_while_it_is_open() -> Result<()> {
+    let (directory, copies) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let catalogue = Catalogue::open(&sqlite_url(&directory), CatalogueSettings::default()).await?;
+    put(&catalogue, &[product("P-1")?]).await?;
+    eventually("the product is in the file", Duration::from_secs(30), async || {
+        // Without the log.
+        std::fs::copy(directory.path().join("catalogue.db"), copies.path().join("catalogue.db"))?;
+        let copy = Catalogue::open(&sqlite_url(&copies), CatalogueSettings::default()).await?;
+        let product = copy.product(&product_id("P-1")?).await;
+        copy.close().await;
+        ensure!(product?.is_some());
+        Ok(())
+    })
+    .await
 }

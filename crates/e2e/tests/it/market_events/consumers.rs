@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chrono::{TimeDelta, Utc};
-use pricing_core::events::consume::{Entry, EventConsumer};
+use pricing_core::events::consume::{ConsumeError, Entry, EventConsumer};
 use pricing_core::keys::LISTENER_GROUP;
 use pricing_e2e::{ChaosProxy, eventually};
 use serde_json::Value;
@@ -25,6 +25,11 @@ fn entry_ids(entries: &[Entry]) -> Vec<String> {
     entries.iter().map(|entry| entry.id.clone()).collect()
 }
 
+/// Entries that nobody has yet, none of those before being done.
+async fn read(consumer: &EventConsumer, max: usize) -> Result<Vec<Entry>, ConsumeError> {
+    consumer.reader().await?.next(&[], max).await
+}
+
 async fn consumer_names(messages: &Messages) -> Result<Vec<String>> {
     let info: redis::streams::StreamInfoConsumersReply =
         messages.command(&["XINFO", "CONSUMERS", &messages.keys.event_log(), LISTENER_GROUP]).await?;
@@ -38,17 +43,22 @@ async fn consumers_share_what_was_published_before_and_after_they_came() -> Resu
     let (one, other) = (messages.consumer("one")?, messages.consumer("other")?);
     one.ensure_group().await?;
     // A second time, by another one: nothing begins anew.
-    let first = one.read(6).await?;
+    let first = read(&one, 6).await?;
     other.ensure_group().await?;
-    let second = other.read(100).await?;
+    let second = read(&other, 100).await?;
     assert_eq!([event_ids(&first)?, event_ids(&second)?].concat(), numbered("a", 10));
-    assert_eq!(other.read(100).await?, []);
+    assert_eq!(read(&other, 100).await?, []);
     messages.publish(numbered("b", 2)).await?;
     assert_eq!(one.lag().await?, 12);
-    assert_eq!(event_ids(&one.read(100).await?)?, numbered("b", 2));
+    assert_eq!(event_ids(&read(&one, 100).await?)?, numbered("b", 2));
     one.acknowledge(&entry_ids(&first)).await?;
     one.acknowledge(&[]).await?;
     assert_eq!((one.lag().await?, messages.pending().await?), (6, 6));
+    // The next look for entries may say so too.
+    messages.publish(numbered("c", 3)).await?;
+    let third = other.reader().await?.next(&entry_ids(&second), 100).await?;
+    assert_eq!(event_ids(&third)?, numbered("c", 3));
+    assert_eq!((one.lag().await?, messages.pending().await?), (5, 5));
     Ok(())
 }
 
@@ -58,7 +68,7 @@ async fn what_a_consumer_left_behind_is_taken_over_a_batch_at_a_time() -> Result
     messages.publish(numbered("a", 10)).await?;
     let (dead, other) = (messages.consumer("dead")?, messages.consumer("other")?);
     dead.ensure_group().await?;
-    let got = dead.read(10).await?;
+    let got = read(&dead, 10).await?;
     dead.acknowledge(&entry_ids(&got[..3])).await?;
     assert_eq!(other.reclaim(Duration::from_secs(3_600), 100).await?, [], "they are not left behind yet");
     let mut taken_over = Vec::new();
@@ -79,8 +89,8 @@ async fn a_consumer_leaves_only_if_nothing_of_it_is_pending() -> Result<()> {
     messages.publish(numbered("a", 2)).await?;
     let (one, other) = (messages.consumer("one")?, messages.consumer("other")?);
     one.ensure_group().await?;
-    let entries = one.read(1).await?;
-    let others = other.read(1).await?;
+    let entries = read(&one, 1).await?;
+    let others = read(&other, 1).await?;
     other.acknowledge(&entry_ids(&others)).await?;
     one.leave().await?;
     other.leave().await?;
@@ -102,9 +112,9 @@ async fn what_a_consumer_gets_while_it_leaves_is_not_lost() -> Result<()> {
     let (reading, leaving) = (messages.consumer("one")?, messages.consumer("one")?);
     reading.ensure_group().await?;
     for id in ids {
-        let (read, left) = tokio::join!(reading.read(1), leaving.leave());
+        let (got, left) = tokio::join!(read(&reading, 1), leaving.leave());
         left?;
-        assert_eq!(entry_ids(&read?), [id]);
+        assert_eq!(entry_ids(&got?), [id]);
         let taken_over = messages.consumer("other")?.reclaim(Duration::ZERO, 10).await?;
         assert_eq!(taken_over.len(), 1, "what was delivered is not pending");
         leaving.acknowledge(&entry_ids(&taken_over)).await?;
@@ -125,9 +135,9 @@ async fn the_stream_is_trimmed_behind_what_is_still_to_be_done() -> Result<()> {
     assert_eq!(messages.length().await?, ENTRIES, "nothing was delivered");
 
     // The 350th is pending at one consumer, and another one has acknowledged all that it got after that.
-    let first = one.read(350).await?;
+    let first = read(&one, 350).await?;
     one.acknowledge(&ids[..349]).await?;
-    let second = other.read(350).await?;
+    let second = read(&other, 350).await?;
     other.acknowledge(&entry_ids(&second)).await?;
     one.trim(Utc::now()).await?;
     assert_eq!(messages.length().await?, ENTRIES, "people may want to look at what was done just now");
@@ -139,7 +149,7 @@ async fn the_stream_is_trimmed_behind_what_is_still_to_be_done() -> Result<()> {
     other.acknowledge(&ids[349..350]).await?;
     one.trim(much_later).await?;
     assert!((300..700).contains(&messages.length().await?));
-    assert_eq!(entry_ids(&other.read(ENTRIES).await?), ids[700..]);
+    assert_eq!(entry_ids(&read(&other, ENTRIES).await?), ids[700..]);
     other.acknowledge(&ids[700..]).await?;
     one.trim(much_later).await?;
     assert!((1..300).contains(&messages.length().await?));
@@ -171,9 +181,9 @@ async fn a_consumer_goes_on_after_its_connection_broke_and_nothing_is_lost() -> 
         let name = format!("{round}-{trouble:?}");
         let failed = async {
             // Waits for entries when the trouble begins.
-            let read = consumer.read(100);
+            let reading = read(&consumer, 100);
             let begin = begin(trouble, &messages, &mut proxy);
-            let (read, begun) = tokio::join!(read, begin);
+            let (read, begun) = tokio::join!(reading, begin);
             begun?;
             anyhow::Ok(read.is_err())
         };
@@ -182,7 +192,7 @@ async fn a_consumer_goes_on_after_its_connection_broke_and_nothing_is_lost() -> 
         messages.publish(numbered(&name, 5)).await?;
         proxy.restore().await?;
         eventually("all are read", PATIENCE, async || {
-            got.extend(event_ids(&consumer.read(100).await?)?);
+            got.extend(event_ids(&read(&consumer, 100).await?)?);
             // What was on its way when the connection broke is pending, and no read brings it.
             got.extend(event_ids(&consumer.reclaim(Duration::ZERO, 100).await?)?);
             ensure!(got == published, "{name}: missing {:?}", published.difference(&got));
@@ -216,19 +226,19 @@ async fn begin(trouble: Trouble, messages: &Messages, proxy: &mut ChaosProxy) ->
 async fn a_lost_group_is_told_from_other_trouble_and_made_again() -> Result<()> {
     let mut messages = Messages::start().await?;
     let consumer = messages.consumer("one")?;
-    let is_missing = async |consumer: &EventConsumer| match consumer.read(10).await {
+    let is_missing = async |consumer: &EventConsumer| match read(consumer, 10).await {
         Err(error) => error.is_missing_group(),
         Ok(entries) => panic!("{entries:?}"),
     };
     assert!(is_missing(&consumer).await);
     consumer.ensure_group().await?;
-    assert_eq!(consumer.read(10).await?, []);
+    assert_eq!(read(&consumer, 10).await?, []);
     messages.command::<()>(&["FLUSHALL"]).await?;
     assert!(is_missing(&consumer).await);
     messages.publish(numbered("a", 2)).await?;
     assert!(is_missing(&consumer).await);
     consumer.ensure_group().await?;
-    assert_eq!(event_ids(&consumer.read(10).await?)?, numbered("a", 2));
+    assert_eq!(event_ids(&read(&consumer, 10).await?)?, numbered("a", 2));
     messages.redis.kill()?;
     assert!(!is_missing(&consumer).await);
     Ok(())

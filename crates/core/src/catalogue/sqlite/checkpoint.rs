@@ -1,0 +1,57 @@
+//! Moving the log into the file, beside the writing.
+//!
+//! SQLite does so itself in the commit that makes the log too long, and that one commit then takes as long as the disk
+//! needs for megabytes of pages, with everybody waiting for the writer behind it. Here a connection of its own moves what
+//! was committed, little by little; the writer goes on meanwhile, and does it itself only if this falls far behind.
+//! (<https://www.sqlite.org/wal.html>, "Application-Initiated Checkpoints".)
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::raw_sql;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
+
+/// How often the log is moved while there are writes: a few megabytes of it when many are written.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// Moves the log of one file; ends with its last clone.
+#[derive(Debug, Clone)]
+pub(super) struct Checkpoints {
+    written: Arc<Notify>,
+    pool: SqlitePool,
+    _moving: Arc<AbortOnDropHandle<()>>,
+}
+
+impl Checkpoints {
+    /// Begins; nothing is opened until there is something to do.
+    pub(super) fn start(file: SqliteConnectOptions) -> Self {
+        let options = SqlitePoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+        let pool = options.test_before_acquire(false).connect_lazy_with(file);
+        let written = Arc::new(Notify::new());
+        let moving = tokio::spawn(move_log(Arc::clone(&written), pool.clone()));
+        Self { written, pool, _moving: Arc::new(AbortOnDropHandle::new(moving)) }
+    }
+
+    /// Something is being written.
+    pub(super) fn expect_writes(&self) {
+        self.written.notify_one();
+    }
+
+    /// Lets a move under way end, and begins no other.
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+async fn move_log(written: Arc<Notify>, pool: SqlitePool) {
+    while !pool.is_closed() {
+        written.notified().await;
+        tokio::time::sleep(INTERVAL).await;
+        // Passive: as much as can be moved while others read and write.
+        if let Err(error) = raw_sql("PRAGMA wal_checkpoint(PASSIVE)").execute(&pool).await {
+            tracing::debug!(%error, "the log of the database is not moved into its file for now");
+        }
+    }
+}
