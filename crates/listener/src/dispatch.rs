@@ -1,7 +1,7 @@
 //! From the stream to the queue: read, check, hand over, acknowledge, in this order.
 //!
-//! What was read and not acknowledged is delivered again, to this listener or another one; a job that is made twice
-//! out of the same events is done once in effect. When the queue's window is used up, nothing is read: the backlog
+//! What was read and not acknowledged is delivered again, to this listener or another one; events that come in two jobs are
+//! applied once in effect. When the queue's window is used up, nothing is read: the backlog
 //! waits in the stream. While workers are busy, batches are gathered until they are full: many events in one job cost
 //! little more than one, where many jobs of one event each would keep every event waiting.
 
@@ -28,8 +28,8 @@ const BATCH: usize = 500;
 const BUSY: u64 = 3;
 /// How often workers are looked at while a batch is gathered.
 const GATHER_PAUSE: Duration = Duration::from_millis(2);
-/// The longest that entries wait for others.
-const LONGEST_GATHERING: Duration = Duration::from_secs(1);
+/// The longest that entries wait for others: jobs may be outstanding for long while other workers have nothing to do.
+const LONGEST_GATHERING: Duration = Duration::from_millis(50);
 /// How often entries are looked for that another listener has left behind.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(2);
 /// After how long without an acknowledgement an entry counts as left behind.
@@ -110,6 +110,7 @@ impl Dispatcher {
     /// Until something fails; what was being handed over then is still in hand.
     async fn dispatch(&self, progress: &mut Progress, pause: &mut Duration) -> Result<(), DispatchError> {
         self.consumer.ensure_group().await?;
+        self.hand_over(progress).await?;
         let mut reader = self.consumer.reader().await?;
         let mut reclaimed_at: Option<Instant> = None;
         loop {
@@ -118,6 +119,9 @@ impl Dispatcher {
                 return Err(DispatchError::Stopping);
             }
             if reclaimed_at.is_none_or(|reclaimed_at| reclaimed_at.elapsed() >= RECLAIM_INTERVAL) {
+                // What is done would be taken over too, by and by.
+                self.consumer.acknowledge(&progress.done).await?;
+                progress.done.clear();
                 progress.in_hand = self.consumer.reclaim(LEFT_BEHIND, BATCH).await?;
                 if progress.in_hand.len() < BATCH {
                     reclaimed_at = Some(Instant::now());
@@ -258,7 +262,8 @@ pub(crate) fn read_event(entry: &[u8]) -> Result<MarketEvent, String> {
     })
 }
 
-/// The same for the same entries, so that a job for them is known when they are delivered again.
+/// The same for the same entries, so that a job for them is known when they are delivered again together. (Otherwise they
+/// are applied by two jobs, once in effect.)
 fn task_id(ids: &[String]) -> String {
     let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return String::new() };
     let mut hasher = DefaultHasher::new();

@@ -60,6 +60,9 @@ impl Recalculator {
         while self.pause(CLEANING_INTERVAL).await.is_ok() {
             // Redis being away is said where jobs are fetched.
             while matches!(self.queue.clean().await, Ok(forgotten) if forgotten > 0) {}
+            if let Ok(jobs @ 1..) = self.queue.revive().await {
+                tracing::warn!(jobs, "jobs that no worker would have got are done after all");
+            }
             if let Ok(depth) = self.queue.depth().await {
                 self.repricer.metrics.queue_depth.set(u32::try_from(depth).unwrap_or(u32::MAX));
             }

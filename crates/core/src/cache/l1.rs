@@ -112,7 +112,7 @@ impl L1 {
 
     /// Another process has told that this is the product's revision now; whether something older was here. If the price was
     /// told too, it takes the place of the older one, which is evicted otherwise. What nobody here has asked for is not
-    /// taken in.
+    /// taken in; what somebody once did stays as long as it changes often.
     pub(super) fn hear(
         &self,
         product_id: &ProductId,

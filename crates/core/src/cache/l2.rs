@@ -19,7 +19,7 @@ use crate::redis::{MeasuredConnection, RedisConnection, RedisError};
 
 /// Entries put in one call, for which Redis keeps others waiting a millisecond or two. A server that syncs every write to
 /// disk does so once for the call; a cluster takes the keys of a slot only, so there each entry has a call of its own.
-pub(crate) const PUT_BATCH: usize = 500;
+pub(super) const PUT_BATCH: usize = 500;
 
 /// How long Redis may take to show that it takes writes.
 const WRITE_CHECK_TIMEOUT: Duration = Duration::from_secs(1);

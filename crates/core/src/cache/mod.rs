@@ -26,7 +26,6 @@ use crate::redis::{RedisConnection, RedisError};
 use crate::telemetry::metrics::Metrics;
 use l1::L1;
 use l2::L2;
-pub(crate) use l2::PUT_BATCH;
 use single_flight::SingleFlight;
 
 /// What is known of a product's price.

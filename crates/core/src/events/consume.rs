@@ -78,7 +78,7 @@ pub struct EventConsumer {
     leave: Arc<Script>,
 }
 
-/// What a listener reads entries with. After an error, the next one has another connection.
+/// What a listener reads entries with. After an error another one is to be taken: its connection is checked then.
 pub struct EntryReader<'a> {
     consumer: &'a EventConsumer,
     connection: deadpool_redis::Connection,

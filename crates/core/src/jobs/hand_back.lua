@@ -1,6 +1,7 @@
 -- Gives back what a worker has fetched and not acknowledged, when that worker has ended and its process lives on.
--- Without this, others would wait until it is taken for dead. Tries that were begun and did not say how they ended do not
--- count: nothing went wrong with them. Of what was fetched and not begun there is no such try.
+-- Without this, others would wait until it is taken for dead. A try that was begun and did not say how it ended does not
+-- count: nothing went wrong with it. (Of what was fetched and not begun again, one that ended its process may be taken for
+-- it; such a job is then tried once more.)
 --
 -- KEYS[1]  what the worker has fetched
 -- KEYS[2]  the list that workers fetch from
@@ -15,7 +16,10 @@ local tasks = redis.call('SMEMBERS', KEYS[1])
 for _, task in ipairs(tasks) do
   redis.call('RPUSH', KEYS[2], task)
   local tries = redis.call('HMGET', KEYS[4], task .. ':begun', task .. ':failed')
-  if tonumber(tries[1] or '0') > tonumber(tries[2] or '0') then
+  local begun = tonumber(tries[1] or '0')
+  if begun == 1 and not tries[2] then
+    redis.call('HDEL', KEYS[4], task .. ':begun')
+  elseif begun > tonumber(tries[2] or '0') then
     redis.call('HINCRBY', KEYS[4], task .. ':begun', -1)
   end
 end

@@ -102,7 +102,11 @@ struct Scripts {
     requeue: Script,
     hand_back: Script,
     clean: Script,
+    revive: Script,
 }
+
+/// The lanes, by a kind of job in each.
+const LANES: [&str; 3] = ["apply_events", "run", "range"];
 
 impl JobQueue {
     /// The queue in this Redis.
@@ -117,6 +121,7 @@ impl JobQueue {
             requeue: Script::new(include_str!("requeue.lua")),
             hand_back: Script::new(include_str!("hand_back.lua")),
             clean: Script::new(include_str!("clean.lua")),
+            revive: Script::new(include_str!("revive.lua")),
         };
         Self { redis: redis.clone(), keys: keys.clone(), names: config(keys), scripts: Arc::new(scripts) }
     }
@@ -227,10 +232,27 @@ impl JobQueue {
         Ok(script.invoke_async(&mut self.redis.writes()).await?)
     }
 
+    /// Has those jobs done that are outstanding and that no worker would ever get; how many.
+    pub async fn revive(&self) -> Result<u32, RedisError> {
+        let mut revived = 0;
+        for kind in LANES {
+            let mut script = self.scripts.revive.key(self.lane(kind));
+            script
+                .key(self.names.dead_jobs_set())
+                .key(self.keys.queue_dead())
+                .key(self.names.job_data_hash())
+                .key(self.names.active_jobs_list())
+                .arg(self.about(""))
+                .arg(self.keys.queue_wake());
+            revived += script.invoke_async::<u32>(&mut self.redis.writes()).await?;
+        }
+        Ok(revived)
+    }
+
     /// How many jobs are outstanding: waiting, being done, or to be done again.
     pub async fn depth(&self) -> Result<u64, RedisError> {
         let mut pipeline = redis::pipe();
-        for kind in ["apply_events", "run", "range"] {
+        for kind in LANES {
             pipeline.scard(self.lane(kind));
         }
         let depths: Vec<u64> = pipeline.query_async(&mut self.redis.writes()).await?;

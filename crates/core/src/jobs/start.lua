@@ -12,6 +12,11 @@ if redis.call('ZSCORE', KEYS[2], ARGV[1]) then
   return {-1, 0, '', ''}
 end
 local begun = redis.call('HINCRBY', KEYS[1], ARGV[1] .. ':begun', 1)
+if begun < 1 then
+  -- Earlier versions took back more tries than were begun.
+  redis.call('HSET', KEYS[1], ARGV[1] .. ':begun', 1)
+  begun = 1
+end
 local failed = tonumber(redis.call('HGET', KEYS[1], ARGV[1] .. ':failed') or '0')
 local about = redis.call('HMGET', KEYS[3], 'traceparent', 'enqueued_at')
 return {begun, failed, about[1] or '', about[2] or ''}

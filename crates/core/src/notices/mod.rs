@@ -1,8 +1,8 @@
 //! What processes tell each other: that prices changed, and that what quotes are made with changed.
 //!
-//! Here: the notices and the stream of the latest ones. Never here: what follows from them (the API's `invalidation`)
-//! and the prices themselves, which are in Redis before anybody is told. A notice may be lost; whoever lives by them
-//! starts afresh when its subscription was interrupted.
+//! Here: the notices and the stream of the latest ones. Never here: what follows from them (the API's `invalidation`).
+//! Prices are in Redis before anybody is told; a notice about events brings them along for those who hold older ones. A
+//! notice may be lost; whoever lives by them starts afresh when its subscription was interrupted.
 
 use std::fmt;
 use std::str::FromStr;

@@ -24,7 +24,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tracing::Instrument;
 
-use crate::cache::{Cached, Filled, Found, Moment, PUT_BATCH, PriceCache, PutMode, ReadError, Tier};
+use crate::cache::{Cached, Filled, Found, Moment, PriceCache, PutMode, ReadError, Tier};
 use crate::catalogue::{Catalogue, CatalogueError, PriceChange, PriceWrite, StoredFacts, StoredPrice};
 use crate::domain::explanation::{Explanation, Outcome};
 use crate::domain::guardrail::GuardrailName;
@@ -251,8 +251,8 @@ impl Repricer {
             return Ok(());
         }
         let mut changes: Vec<ChangedPrice> = served.iter().map(announced).collect();
-        if mode == PutMode::Replace {
-            // New, or long since told: hardly anybody holds something older.
+        if published_at.is_none() {
+            // Of a whole catalogue, nobody holds most; and what is new, nobody.
             changes.iter_mut().for_each(|changed| changed.entry = None);
         }
         let products: Vec<(ProductId, Cached)> =
@@ -282,14 +282,9 @@ impl Repricer {
         published_at: Option<DateTime<Utc>>,
     ) -> Result<(), RedisError> {
         let putting = self.cache.put_all(products, mode).instrument(spans::put_prices(products.len()));
-        let telling = self.notices.announce(changes, published_at);
-        if products.len() <= PUT_BATCH && mode == PutMode::Insert {
-            // One call each, sent in this order over the same connection: a server that syncs every write to disk does so
-            // once for both.
-            return tokio::try_join!(putting, telling).map(|_| ());
-        }
+        // First: who is told, and does not hold the product, asks Redis.
         putting.await?;
-        telling.await
+        self.notices.announce(changes, published_at).await
     }
 
     /// Whether a stored price may be served as it is.

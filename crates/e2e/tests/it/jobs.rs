@@ -348,6 +348,27 @@ async fn what_is_given_back_again_and_again_is_no_try_and_is_not_taken_for_dead(
 }
 
 #[tokio::test]
+async fn a_job_that_the_library_has_put_away_is_done_after_all() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let queue = queue(&redis.url())?;
+    let mut connection = redis.connection().await?;
+    let key = |name: &str| format!("{}:{name}", MessageKeys::new(PREFIX).queue());
+    for task_id in ["put-away", "buried", "without-payload"] {
+        queue.enqueue(&job(task_id)).await?;
+        let _: () = connection.lrem(key("active"), 0, task_id).await?;
+        let _: () = connection.sadd(key("dead"), task_id).await?;
+    }
+    queue.bury("buried", "apply_events", "on purpose", 1).await?;
+    let _: () = connection.hdel(key("data"), "without-payload").await?;
+    assert_eq!((queue.depth().await?, queue.revive().await?, queue.revive().await?), (2, 1, 0));
+    let worker = Worker::start(&redis.url(), "one", |_, _| Ok(()))?;
+    until_empty(&queue).await?;
+    assert_eq!((worker.times_done("put-away"), worker.times_done("buried")), (1, 0));
+    assert_eq!(queue.count_dead().await?, 1);
+    worker.stop().await
+}
+
+#[tokio::test]
 async fn done_jobs_are_forgotten() -> Result<()> {
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;

@@ -45,13 +45,17 @@ impl Checkpoints {
     }
 }
 
+/// What is committed later than this looks stays in the log until the next write, or until the file is closed.
 async fn move_log(written: Arc<Notify>, pool: SqlitePool) {
+    let mut failing = false;
     while !pool.is_closed() {
         written.notified().await;
         tokio::time::sleep(INTERVAL).await;
         // Passive: as much as can be moved while others read and write.
-        if let Err(error) = raw_sql("PRAGMA wal_checkpoint(PASSIVE)").execute(&pool).await {
-            tracing::debug!(%error, "the log of the database is not moved into its file for now");
+        let moved = raw_sql("PRAGMA wal_checkpoint(PASSIVE)").execute(&pool).await;
+        if let (Err(error), false) = (&moved, failing || pool.is_closed()) {
+            tracing::warn!(%error, "the log of the database is not moved into its file for now");
         }
+        failing = moved.is_err();
     }
 }

@@ -1,0 +1,27 @@
+-- Finds outstanding jobs that nobody will do, and has them done.
+--
+-- The library puts a task among its dead after 25 deliveries, for whatever reason; earlier versions of the worker took a
+-- job that was given back before it was begun for dead. Such a job was never buried, and keeps its place in the window.
+--
+-- KEYS[1]  the outstanding tasks of a lane
+-- KEYS[2]  the library's set of dead tasks
+-- KEYS[3]  the dead tasks, by time
+-- KEYS[4]  the payloads, by task
+-- KEYS[5]  the list that workers fetch from
+-- ARGV[1]  what the names of the tasks' own keys begin with; those lie in the same slot
+-- ARGV[2]  the channel that wakes workers
+--
+-- Returns how many wait again.
+local revived = 0
+for _, task in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  if redis.call('HEXISTS', KEYS[4], task) == 0 then
+    redis.call('SREM', KEYS[1], task)
+  elseif redis.call('SISMEMBER', KEYS[2], task) == 1 and not redis.call('ZSCORE', KEYS[3], task) then
+    redis.call('SREM', KEYS[2], task)
+    redis.call('HSET', ARGV[1] .. task, 'attempts', 0, 'status', 'Pending')
+    redis.call('RPUSH', KEYS[5], task)
+    redis.call('PUBLISH', ARGV[2], '')
+    revived = revived + 1
+  end
+end
+return revived
