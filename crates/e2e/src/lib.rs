@@ -11,6 +11,7 @@
 //! | [`HttpClient`] | JSON requests, and the price request |
 //! | [`wire_client`] | one HTTP connection, for loads |
 //! | [`open_loop`] | requests at a fixed rate, for benches |
+//! | [`line_chart`] | a curve in a Markdown page, for benches |
 //! | [`eventually()`] | waiting for a condition, so that no test sleeps |
 //! | [`free_port`] | a port for a service that is started as a process |
 //!
@@ -29,6 +30,7 @@ mod eventually;
 mod http_client;
 pub mod open_loop;
 mod otlp_collector;
+mod plot;
 mod ports;
 mod postgres_cluster;
 mod postgres_server;
@@ -44,6 +46,7 @@ pub use chaos_proxy::ChaosProxy;
 pub use eventually::eventually;
 pub use http_client::{HttpClient, HttpReply};
 pub use otlp_collector::{OtlpCollector, ReceivedSpan};
+pub use plot::line_chart;
 pub use ports::free_port;
 pub use postgres_server::PostgresServer;
 pub use process::ServiceProcess;

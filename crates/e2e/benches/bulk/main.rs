@@ -19,7 +19,7 @@ mod products;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use pricing_e2e::{HttpClient, PostgresServer, RedisServer, ServiceProcess, free_port};
+use pricing_e2e::{HttpClient, PostgresServer, RedisServer, ServiceProcess, free_port, line_chart};
 use reqwest::{Body, Method};
 use serde_json::Value;
 
@@ -81,7 +81,22 @@ async fn measure_all(arguments: &Arguments) -> Result<()> {
         }
     }
     report(&all);
+    for only in [Only::Sqlite, Only::Postgres] {
+        let of_it: Vec<&Measured> = all.iter().filter(|one| one.database == only.name()).collect();
+        if of_it.len() > 1 {
+            draw(only.name(), &of_it);
+        }
+    }
     peer::compare().await
+}
+
+impl Only {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres => "PostgreSQL",
+        }
+    }
 }
 
 async fn measure(database: &Database, products: usize) -> Result<Measured> {
@@ -230,11 +245,22 @@ fn report(all: &[Measured]) {
     }
 }
 
+/// What a product takes should not depend on how many there are.
+fn draw(database: &str, all: &[&Measured]) {
+    let sizes: Vec<String> = all.iter().map(|one| one.products.to_string()).collect();
+    let per_product = |time: fn(&Measured) -> Duration| -> Vec<f64> {
+        all.iter().map(|one| time(one).as_secs_f64() * 1e6 / one.products as f64).collect()
+    };
+    let lines = [per_product(|one| one.import), per_product(|one| one.recalculation)];
+    let title = format!("{database}: import and recalculation, time for a product");
+    println!("\n{}", line_chart(&title, ("products", &sizes), "µs", &lines));
+}
+
 impl Database {
     fn name(&self) -> &'static str {
         match self {
-            Self::Sqlite { .. } => "SQLite",
-            Self::Postgres { .. } => "PostgreSQL",
+            Self::Sqlite { .. } => Only::Sqlite.name(),
+            Self::Postgres { .. } => Only::Postgres.name(),
         }
     }
 

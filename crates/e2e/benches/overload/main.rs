@@ -12,7 +12,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use pricing_e2e::{HttpClient, RedisServer, ServiceProcess, free_port};
+use pricing_e2e::{HttpClient, RedisServer, ServiceProcess, free_port, line_chart};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -94,6 +94,7 @@ async fn measure() -> Result<()> {
     );
     println!("|---|---|---|---|---|---|---|---|");
     let mut least_goodput = f64::INFINITY;
+    let mut latencies = Vec::new();
     for load in LOADS {
         let rate = (capacity * load).round().to_string();
         let options = ["-z", DURATION, "-c", CONNECTIONS, "-q", &rate, "--latency-correction"];
@@ -105,6 +106,7 @@ async fn measure() -> Result<()> {
         if load >= 1.0 {
             least_goodput = least_goodput.min(answered / capacity);
         }
+        latencies.push(round.latency_percentiles_successful.p99.unwrap_or_default() * 1e3);
         println!(
             "| {rate} | {load} | {answered:.0} | {refused:.0} | {} | {} | {} | {:.0} |",
             milliseconds(round.latency_percentiles_successful.p50),
@@ -113,7 +115,15 @@ async fn measure() -> Result<()> {
             singles.answered("503"),
         );
     }
-    println!("\nFrom the capacity on, at least {least_goodput:.2} of it is answered (goal: 0.8).");
+    println!("\nFrom the capacity on, at least {least_goodput:.2} of it is answered (goal: 0.8).\n");
+    let loads = LOADS.map(|load| load.to_string());
+    let chart = line_chart(
+        "p99 of the batches that are answered",
+        ("asked, parts of the capacity", &loads),
+        "ms",
+        &[latencies],
+    );
+    println!("{chart}");
     Ok(())
 }
 
