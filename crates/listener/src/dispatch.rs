@@ -110,6 +110,7 @@ impl Dispatcher {
     /// Until something fails; what was being handed over then is still in hand.
     async fn dispatch(&self, progress: &mut Progress, pause: &mut Duration) -> Result<(), DispatchError> {
         self.consumer.ensure_group().await?;
+        // What is in hand after an error does not wait for a connection to read over.
         self.hand_over(progress).await?;
         let mut reader = self.consumer.reader().await?;
         let mut reclaimed_at: Option<Instant> = None;
@@ -143,8 +144,7 @@ impl Dispatcher {
         }
     }
 
-    /// Adds entries until the batch is full or workers have little to do, for a while: others would take over what is held
-    /// too long.
+    /// Adds entries until the batch is full or workers have little to do, but not for long.
     async fn gather(
         &self,
         progress: &mut Progress,

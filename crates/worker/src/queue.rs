@@ -173,8 +173,6 @@ impl JobRunner {
         let tries = match self.queue.start(task_id).await? {
             Try::Dead => {
                 tracing::info!(task_id, "a job that was given up was delivered once more");
-                let kind = Job::decode(payload).map_or("unreadable", |job| job.kind());
-                self.queue.finish(task_id, kind).await?;
                 return Ok(Outcome::Dead("it was given up before".to_owned()));
             }
             tries => tries,

@@ -16,10 +16,7 @@ local tasks = redis.call('SMEMBERS', KEYS[1])
 for _, task in ipairs(tasks) do
   redis.call('RPUSH', KEYS[2], task)
   local tries = redis.call('HMGET', KEYS[4], task .. ':begun', task .. ':failed')
-  local begun = tonumber(tries[1] or '0')
-  if begun == 1 and not tries[2] then
-    redis.call('HDEL', KEYS[4], task .. ':begun')
-  elseif begun > tonumber(tries[2] or '0') then
+  if tonumber(tries[1] or '0') > tonumber(tries[2] or '0') then
     redis.call('HINCRBY', KEYS[4], task .. ':begun', -1)
   end
 end

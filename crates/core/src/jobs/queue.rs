@@ -152,18 +152,15 @@ impl JobQueue {
     pub async fn start(&self, task_id: &str) -> Result<Try, RedisError> {
         let mut script = self.scripts.start.key(self.keys.queue_tries());
         script.key(self.keys.queue_dead()).key(self.about(task_id)).arg(task_id);
-        let (begun, failed, trace, enqueued_at): (i64, i64, String, String) =
-            script.invoke_async(&mut self.redis.writes()).await?;
-        Ok(match u32::try_from(begun) {
-            Err(_) => Try::Dead,
-            // Every earlier try that did not say how it ended has ended its process.
-            Ok(_) if begun > failed + i64::from(MAX_CRASHES) => Try::CrashedTooOften,
-            Ok(number) => {
-                let now = Utc::now().timestamp_millis();
-                let wait_ms = enqueued_at.parse().map_or(0, |enqueued_at: i64| now - enqueued_at);
-                Try::Go { number, trace: TraceParent::parse(&trace), wait_ms }
-            }
-        })
+        let begun: Option<(u32, u32, String, String)> = script.invoke_async(&mut self.redis.writes()).await?;
+        let Some((number, failed, trace, enqueued_at)) = begun else { return Ok(Try::Dead) };
+        // Every earlier try that did not say how it ended has ended its process.
+        if number > failed + MAX_CRASHES {
+            return Ok(Try::CrashedTooOften);
+        }
+        let now = Utc::now().timestamp_millis();
+        let wait_ms = enqueued_at.parse().map_or(0, |enqueued_at: i64| now - enqueued_at);
+        Ok(Try::Go { number, trace: TraceParent::parse(&trace), wait_ms })
     }
 
     /// Records that a try failed; gives how many have.

@@ -6,17 +6,12 @@
 -- ARGV[1]  the task
 --
 -- Returns how often the task was begun, this time included, and how many of those tries said that they failed;
--- its trace, and when it was enqueued; or {-1} if the task is dead, and was delivered once more because its worker died
--- before it could say so.
+-- its trace, and when it was enqueued; or nothing if the task is dead, and was delivered once more because its worker
+-- died before it could say so.
 if redis.call('ZSCORE', KEYS[2], ARGV[1]) then
-  return {-1, 0, '', ''}
+  return false
 end
 local begun = redis.call('HINCRBY', KEYS[1], ARGV[1] .. ':begun', 1)
-if begun < 1 then
-  -- Earlier versions took back more tries than were begun.
-  redis.call('HSET', KEYS[1], ARGV[1] .. ':begun', 1)
-  begun = 1
-end
 local failed = tonumber(redis.call('HGET', KEYS[1], ARGV[1] .. ':failed') or '0')
 local about = redis.call('HMGET', KEYS[3], 'traceparent', 'enqueued_at')
 return {begun, failed, about[1] or '', about[2] or ''}

@@ -3,10 +3,7 @@
 -- KEYS[1]  the tries
 -- ARGV[1]  the task
 local tries = redis.call('HMGET', KEYS[1], ARGV[1] .. ':begun', ARGV[1] .. ':failed')
-local begun = tonumber(tries[1] or '0')
-if begun == 1 and not tries[2] then
-  redis.call('HDEL', KEYS[1], ARGV[1] .. ':begun')
-elseif begun > tonumber(tries[2] or '0') then
+if tonumber(tries[1] or '0') > tonumber(tries[2] or '0') then
   redis.call('HINCRBY', KEYS[1], ARGV[1] .. ':begun', -1)
 end
 return 1

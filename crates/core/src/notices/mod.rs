@@ -57,7 +57,7 @@ pub struct ChangedPrice {
     /// What became of the list price, if it is another one now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub change: Option<ListPriceChange>,
-    /// The new entry, to be told to those who hold the older one; absent if the product is gone, or hardly anybody does.
+    /// The new entry, for those who hold the older one; absent if the product is gone, or hardly anybody does.
     #[serde(skip)]
     pub entry: Option<Arc<PriceEntry>>,
 }
@@ -150,8 +150,10 @@ impl Notices {
         announce.arg(self.keys.price_changes_channel()).arg(PRICE_CHANGES_KEPT).arg(FIELD);
         for changes in changes.chunks(CHANGES_PER_ENTRY) {
             let notice = NoticeToWrite { catalogue: &self.catalogue, changes, traceparent, published_at };
+            // None at all, or one for each change.
+            let brings_any = changes.iter().any(|changed| changed.entry.is_some());
             let entries: Vec<Option<&PriceEntry>> =
-                changes.iter().map(|changed| changed.entry.as_deref()).collect();
+                changes.iter().filter(|_| brings_any).map(|changed| changed.entry.as_deref()).collect();
             // Nothing in them can fail to be written.
             announce.arg(serde_json::to_vec(&notice).unwrap_or_default());
             announce.arg(serde_json::to_vec(&entries).unwrap_or_default());

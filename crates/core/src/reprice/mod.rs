@@ -106,14 +106,14 @@ impl Served {
     }
 }
 
-/// What other processes are told of a price.
-fn announced(served: &Served) -> ChangedPrice {
+/// What other processes are told of a price, and whether that brings it along.
+fn announced(served: &Served, brings_price: bool) -> ChangedPrice {
     ChangedPrice {
         product_id: served.product_id.clone(),
         revision: served.cached.revision(),
         entry: match &served.cached {
-            Cached::Priced(entry) => Some(Arc::clone(entry)),
-            Cached::Gone { .. } => None,
+            Cached::Priced(entry) if brings_price => Some(Arc::clone(entry)),
+            Cached::Priced(_) | Cached::Gone { .. } => None,
         },
         change: served.change.as_ref().map(|change| ListPriceChange {
             old_list_price: change.old_list_price,
@@ -223,8 +223,11 @@ impl Repricer {
         let batch = Batch::named(ids);
         let served = self.price_in(&mut transaction, batch, |_| false, |_| "fill".to_owned()).await?;
         transaction.commit().await?;
-        let changes: Vec<ChangedPrice> =
-            served.iter().filter(|served| served.change.is_some()).map(announced).collect();
+        let changes: Vec<ChangedPrice> = served
+            .iter()
+            .filter(|served| served.change.is_some())
+            .map(|served| announced(served, false))
+            .collect();
         if !changes.is_empty() {
             let notices = self.notices.clone();
             // A read does not wait for it, and goes on without Redis. What other processes hold has expired there too.
@@ -250,11 +253,10 @@ impl Repricer {
         if served.is_empty() {
             return Ok(());
         }
-        let mut changes: Vec<ChangedPrice> = served.iter().map(announced).collect();
-        if published_at.is_none() {
-            // Of a whole catalogue, nobody holds most; and what is new, nobody.
-            changes.iter_mut().for_each(|changed| changed.entry = None);
-        }
+        // Of a whole catalogue, nobody holds most; and what is new, nobody.
+        let brings_prices = published_at.is_some();
+        let changes: Vec<ChangedPrice> =
+            served.iter().map(|served| announced(served, brings_prices)).collect();
         let products: Vec<(ProductId, Cached)> =
             served.into_iter().map(|served| (served.product_id, served.cached)).collect();
         let Err(error) = self.put_and_tell(&products, &changes, mode, published_at).await else {

@@ -20,11 +20,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use pricing_e2e::{HttpClient, PostgresServer, RedisServer, ServiceProcess, free_port, line_chart};
-use reqwest::{Body, Method};
+use reqwest::Method;
 use serde_json::Value;
 
 const SIZES: [usize; 3] = [10_000, 100_000, 1_000_000];
-/// How long the largest import or recalculation may take before this is given up.
+/// How long the largest recalculation may take before this is given up.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// It raises every price.
 const POLICY: &str = include_str!("policy.yaml");
@@ -107,9 +107,10 @@ async fn measure(database: &Database, products: usize) -> Result<Measured> {
     let (mut listener, _) = start("pricing-listener", "PRICING_LISTENER_LISTEN").await?;
     let (mut worker, _) = start("pricing-worker", "PRICING_WORKER_LISTEN").await?;
 
-    let import = import(&api, products).await?;
+    let import = products::import(&api, products).await?;
     let import_limit = limit::of_import(database).await?;
     let recalculation = recalculate(&api, products).await?;
+    let peak_memory_mb = |process: &ServiceProcess| anyhow::Ok(process.memory_kb("VmHWM")? / 1_000);
     let (api_memory_mb, worker_memory_mb) = (peak_memory_mb(&api_process)?, peak_memory_mb(&worker)?);
     for process in [&mut api_process, &mut listener, &mut worker] {
         process.terminate(Duration::from_secs(20)).await?;
@@ -147,21 +148,6 @@ async fn start(
     Ok((process, HttpClient::new(url)?))
 }
 
-/// Sends the products as one CSV document, made while it is sent.
-async fn import(api: &HttpClient, products: usize) -> Result<Duration> {
-    let rows = futures::stream::iter(products::csv(products).map(Ok::<_, std::io::Error>));
-    let request = api.request(Method::POST, "/api/v1/products/import").timeout(PATIENCE);
-    let began = Instant::now();
-    let reply = api.send(request.header("content-type", "text/csv").body(Body::wrap_stream(rows))).await?;
-    let took = began.elapsed();
-    ensure!(
-        reply.status == 200 && reply.body["created"] == products && reply.body["failed"] == 0,
-        "{}",
-        reply.text
-    );
-    Ok(took)
-}
-
 /// Publishes a policy that changes every price; how long the recalculation took that follows.
 async fn recalculate(api: &HttpClient, products: usize) -> Result<Duration> {
     let request = api.request(Method::POST, "/api/v1/policies?author=bench&approved_by=bench").body(POLICY);
@@ -187,13 +173,6 @@ async fn recalculate(api: &HttpClient, products: usize) -> Result<Duration> {
 fn between(started_at: &Value, finished_at: &Value) -> Result<Duration> {
     let instant = |value: &Value| chrono::DateTime::parse_from_rfc3339(value.as_str().unwrap_or_default());
     Ok((instant(finished_at)? - instant(started_at)?).to_std()?)
-}
-
-/// The most memory that the process has had.
-fn peak_memory_mb(process: &ServiceProcess) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-    Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? / 1_000)
 }
 
 fn report(all: &[Measured]) {

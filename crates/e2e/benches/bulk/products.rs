@@ -1,13 +1,35 @@
 //! Made-up products, any number of them, always the same.
 
 use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use pricing_e2e::HttpClient;
+use reqwest::{Body, Method};
 
 /// Rows of one piece of the document.
 const ROWS_PER_PIECE: usize = 1_000;
 const CATEGORIES: usize = 200;
+/// How long the largest import may take before this is given up.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// Sends the products as one CSV document, made while it is sent.
+pub(super) async fn import(api: &HttpClient, products: usize) -> Result<Duration> {
+    let rows = futures::stream::iter(csv(products).map(Ok::<_, std::io::Error>));
+    let request = api.request(Method::POST, "/api/v1/products/import").timeout(PATIENCE);
+    let began = Instant::now();
+    let reply = api.send(request.header("content-type", "text/csv").body(Body::wrap_stream(rows))).await?;
+    let took = began.elapsed();
+    ensure!(
+        reply.status == 200 && reply.body["created"] == products && reply.body["failed"] == 0,
+        "{}",
+        reply.text
+    );
+    Ok(took)
+}
 
 /// The products as pieces of a CSV document.
-pub(super) fn csv(products: usize) -> impl Iterator<Item = String> + Send + 'static {
+fn csv(products: usize) -> impl Iterator<Item = String> + Send + 'static {
     let header =
         "product_id,name,category,brand,currency,base_price,unit_cost,floor_price,ceiling_price\n".to_owned();
     let starts = (0..products).step_by(ROWS_PER_PIECE);

@@ -19,12 +19,9 @@ use anyhow::{Context, Result, ensure};
 use pricing_e2e::open_loop::{Latencies, OpenLoop};
 use pricing_e2e::wire_client::{WireClient, post};
 use pricing_e2e::{HttpClient, RedisServer, ServiceProcess, free_port};
-use reqwest::{Body, Method};
 use tokio_util::sync::CancellationToken;
 
 const SIZES: [usize; 3] = [10_000, 100_000, 1_000_000];
-/// How long the largest import may take.
-const PATIENCE: Duration = Duration::from_secs(900);
 /// Products of one request while memory is filled.
 const BATCH: usize = 1_000;
 const CONNECTIONS: u32 = 16;
@@ -80,22 +77,13 @@ async fn measure(products: usize) -> Result<Measured> {
     ];
     let mut api = ServiceProcess::start("pricing-api", &environment, &[])?;
     api.wait_until_ready(&format!("http://{address}")).await?;
-    let idle_kb = memory_kb(&api)?;
-    import(&address, products).await?;
+    let idle_kb = api.memory_kb("VmRSS")?;
+    products::import(&HttpClient::new(format!("http://{address}"))?, products).await?;
     read_each(&address, products).await?;
-    let full_kb = memory_kb(&api)?;
+    let full_kb = api.memory_kb("VmRSS")?;
     let reads = read_here_and_there(&address, products).await?;
     api.terminate(Duration::from_secs(20)).await?;
     Ok(Measured { products, idle_kb, full_kb, reads })
-}
-
-async fn import(address: &str, products: usize) -> Result<()> {
-    let rows = futures::stream::iter(products::csv(products).map(Ok::<_, std::io::Error>));
-    let api = HttpClient::new(format!("http://{address}"))?;
-    let request = api.request(Method::POST, "/api/v1/products/import").timeout(PATIENCE);
-    let reply = api.send(request.header("content-type", "text/csv").body(Body::wrap_stream(rows))).await?;
-    ensure!(reply.status == 200 && reply.body["created"] == products, "{}", reply.text);
-    Ok(())
 }
 
 /// Afterwards all of them are in memory.
@@ -133,11 +121,4 @@ fn one_price(number: u64, products: usize) -> Vec<u8> {
 
 fn product_id(number: usize) -> String {
     format!("SKU-{number:07}")
-}
-
-/// The memory that the process has now.
-fn memory_kb(process: &ServiceProcess) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }

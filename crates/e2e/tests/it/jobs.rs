@@ -103,6 +103,11 @@ fn job(task_id: &str) -> NewJob {
     NewJob { task_id: task_id.to_owned(), job: Job::ApplyEvents { events: Vec::new(), published_at: None } }
 }
 
+/// A key of the queue library's.
+fn key(name: &str) -> String {
+    format!("{}:{name}", MessageKeys::new(PREFIX).queue())
+}
+
 fn is_added(enqueued: Enqueued) -> bool {
     matches!(enqueued, Enqueued::Added { .. })
 }
@@ -194,8 +199,7 @@ async fn what_cannot_be_read_ends_among_the_dead_and_stops_nobody() -> Result<()
     let queue = queue(&redis.url())?;
     queue.enqueue(&job("garbage")).await?;
     let mut connection = redis.connection().await?;
-    let payloads = format!("{}:data", MessageKeys::new(PREFIX).queue());
-    let _: () = connection.hset(&payloads, "garbage", b"\xff\x00 not json".as_slice()).await?;
+    let _: () = connection.hset(key("data"), "garbage", b"\xff\x00 not json".as_slice()).await?;
     let worker = Worker::start(&redis.url(), "one", |_, _| Ok(()))?;
     queue.enqueue(&job("fine")).await?;
     until_empty(&queue).await?;
@@ -321,7 +325,6 @@ async fn what_is_given_back_again_and_again_is_no_try_and_is_not_taken_for_dead(
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
     let mut connection = redis.connection().await?;
-    let key = |name: &str| format!("{}:{name}", MessageKeys::new(PREFIX).queue());
     queue.enqueue(&job("unlucky")).await?;
     // As a worker fetches it; whether it comes to begin the job before the connection breaks is chance.
     let mut fetch = async |number: usize| -> Result<String> {
@@ -352,7 +355,6 @@ async fn a_job_that_the_library_has_put_away_is_done_after_all() -> Result<()> {
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
     let mut connection = redis.connection().await?;
-    let key = |name: &str| format!("{}:{name}", MessageKeys::new(PREFIX).queue());
     for task_id in ["put-away", "buried", "without-payload"] {
         queue.enqueue(&job(task_id)).await?;
         let _: () = connection.lrem(key("active"), 0, task_id).await?;

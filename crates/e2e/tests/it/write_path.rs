@@ -107,10 +107,21 @@ async fn an_event_becomes_a_price_at_every_api_and_a_repetition_changes_nothing(
     let engine = Engine::start(FOLLOWING).await?;
     engine.import(10).await?;
     let other = engine.fleet.start(Service::Api).await?;
+    eventually("notices are heard, and memory was emptied for it", PATIENCE, async || {
+        ensure!(other.metric("pricing_l1_flushes_total", "").await? > 0);
+        Ok(())
+    })
+    .await?;
     price_becomes(&other, "P-1", 100.0).await?;
+    let reads_beyond_memory = async || {
+        let name = "pricing_price_reads_total";
+        Ok::<_, anyhow::Error>(other.metric(name, "l2").await? + other.metric(name, "catalogue").await?)
+    };
+    let before = reads_beyond_memory().await?;
     let data = json!({"product_id": "P-1", "competitor": "acme", "price": 41.95});
     engine.publish("1", "competitor_price", data.clone()).await?;
     price_becomes(&other, "P-1", 41.95).await?;
+    assert_eq!(reads_beyond_memory().await?, before, "the notice has brought the price");
     price_becomes(&engine.api, "P-1", 41.95).await?;
     engine
         .publish("1", "competitor_price", json!({"product_id": "P-1", "competitor": "acme", "price": 1}))
