@@ -3,6 +3,7 @@
 //! Redis being away is ordinary: a read then finds nothing and goes on, and for a moment nobody asks again, so
 //! that requests do not queue up behind a server that does not answer.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -29,6 +30,9 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 
 /// Digits of the revision at the head of an entry; as many as the largest `u64` has.
 const REVISION_DIGITS: usize = 20;
+
+/// Room for most entries.
+const USUAL_ENTRY_BYTES: usize = 384;
 
 /// An entry on its way to Redis.
 struct EncodedEntry {
@@ -219,10 +223,11 @@ impl L2 {
 
 /// What is stored of a price, and for how many milliseconds.
 fn encode(cached: &Cached) -> Option<(Vec<u8>, u64)> {
-    let mut value = format!("{:0width$}", cached.revision(), width = REVISION_DIGITS).into_bytes();
+    let mut value = Vec::with_capacity(USUAL_ENTRY_BYTES);
+    write!(value, "{:0width$}", cached.revision(), width = REVISION_DIGITS).ok()?;
     let ttl = match cached {
         Cached::Priced(entry) => {
-            serde_json::to_writer(&mut value, entry.as_ref()).ok()?;
+            entry.append_json(&mut value).ok()?;
             time_to_live(entry)?
         }
         Cached::Gone { .. } => PRICE_TTL,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use smallvec::SmallVec;
 
 use super::guardrail::GuardrailName;
+use super::instant::as_instant;
 use super::money::{as_json_number, as_optional_json_number};
 use super::price::{Facts, Previous};
 use super::product::Product;
@@ -23,6 +24,7 @@ pub struct Explanation<'a> {
     /// The policy that was applied.
     pub policy_version: i64,
     /// The instant it was applied for.
+    #[serde(serialize_with = "as_instant")]
     pub priced_at: DateTime<Utc>,
     /// Whether the rules made the price.
     pub outcome: Outcome,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use smallvec::SmallVec;
 
 use super::arithmetic::{compare, larger, multiply, smaller};
+use super::instant::as_instant;
 use super::price::{Facts, Previous};
 use super::rounding::Limits;
 
@@ -46,6 +47,7 @@ pub struct Streak {
     /// How many; below zero if downwards.
     pub moves: i32,
     /// When the first one was.
+    #[serde(serialize_with = "as_instant")]
     pub since: DateTime<Utc>,
 }
 

@@ -22,6 +22,8 @@ pub mod explanation;
 pub mod expression;
 mod fuse;
 pub mod guardrail;
+pub mod instant;
+mod json;
 pub mod ladder;
 pub mod market_event;
 pub mod money;

@@ -14,6 +14,7 @@ use super::apply::{OnFailure, apply_rules};
 use super::arithmetic::compare;
 use super::explanation::{Explanation, Outcome, Step};
 use super::guardrail::{AppliedGuardrail, Streak};
+use super::instant::as_optional_instant;
 use super::money::{Currency, as_json_number};
 use super::policy::PricingPolicy;
 use super::product::{Product, ProductId, amount_from_json};
@@ -42,7 +43,7 @@ pub struct Previous {
     #[serde(serialize_with = "as_json_number", deserialize_with = "amount_from_json")]
     pub opening_price: Decimal,
     /// When the list price became what it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
     pub changed_at: Option<DateTime<Utc>>,
     /// How the last changes came about, if because of competitors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,6 +87,7 @@ pub struct PriceEntry {
     /// Grows with every change of the entry: a newer one is never replaced by an older one.
     pub revision: i64,
     /// The entry may not be served from this instant on.
+    #[serde(serialize_with = "as_optional_instant")]
     pub valid_until: Option<DateTime<Utc>>,
 }
 

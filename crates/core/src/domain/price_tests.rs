@@ -347,6 +347,9 @@ proptest! {
         let priced = price(&facts, &policy, now());
         assert_within_guardrails(&product, &priced);
         let stored = serde_json::to_string(&priced.explanation).unwrap();
+        let mut written = Vec::new();
+        priced.explanation.append_json(&mut written).unwrap();
+        prop_assert_eq!(&String::from_utf8(written).unwrap(), &stored);
         prop_assert_eq!(replayed(&stored, &policy), stored);
         // Time alone changes nothing before the price ends.
         if let Some(valid_until) = priced.valid_until {

@@ -5,6 +5,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use super::arithmetic::compare;
+use super::instant::as_optional_instant;
 use super::money::{as_json_number, as_optional_json_number};
 use super::product::{amount_from_json, optional_amount_from_json};
 
@@ -101,7 +102,7 @@ pub struct CompetitorPrice {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_stock: Option<bool>,
     /// When they asked it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
     pub observed_at: Option<DateTime<Utc>>,
 }
 
@@ -123,7 +124,7 @@ pub struct Signals {
     #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub unit_cost: Option<Decimal>,
     /// When the demand was such.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
     pub demand_observed_at: Option<DateTime<Utc>>,
     /// See [`SignalKind::UnitsSold`].
     #[serde(

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tracing::Instrument;
 
+use crate::domain::instant::as_instant;
 use crate::domain::money::{Currency, as_optional_json_number};
 use crate::domain::price::PriceEntry;
 use crate::domain::product::{ProductId, optional_amount_from_json};
@@ -34,7 +35,7 @@ pub struct PriceNotice {
     /// Which catalogue; revisions of another one cannot be compared.
     pub catalogue: String,
     /// At most a hundred.
-    pub changes: Vec<ChangedPrice>,
+    pub changes: Vec<ReplacedPrice>,
     /// The trace that this is part of.
     #[serde(default)]
     pub traceparent: Option<String>,
@@ -47,7 +48,16 @@ pub struct PriceNotice {
     entries: Vec<Option<Box<RawValue>>>,
 }
 
-/// A price entry that was replaced.
+/// A price entry that was replaced, as far as those care who hold the older one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ReplacedPrice {
+    /// Of this product.
+    pub product_id: ProductId,
+    /// The revision of the new one.
+    pub revision: i64,
+}
+
+/// A price entry that was replaced, and what became of the list price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangedPrice {
     /// Of this product.
@@ -78,6 +88,7 @@ pub struct ListPriceChange {
     /// What made it change.
     pub cause: String,
     /// When.
+    #[serde(serialize_with = "as_instant")]
     pub changed_at: DateTime<Utc>,
 }
 
@@ -91,7 +102,7 @@ pub struct Position {
 
 impl PriceNotice {
     /// Each change, and what gives the new entry if it was told.
-    pub fn told(&self) -> impl Iterator<Item = (&ChangedPrice, impl FnOnce() -> Option<PriceEntry>)> {
+    pub fn told(&self) -> impl Iterator<Item = (&ReplacedPrice, impl FnOnce() -> Option<PriceEntry>)> {
         let entries = self.entries.iter().map(Option::as_deref).chain(std::iter::repeat(None));
         self.changes.iter().zip(entries).map(|(changed, entry)| {
             let read = move || {
@@ -174,6 +185,11 @@ impl Notices {
         (*notice.catalogue == *self.catalogue).then_some(notice)
     }
 
+    fn read_kept(&self, text: &[u8]) -> Option<KeptNotice> {
+        let notice: KeptNotice = serde_json::from_slice(text).ok()?;
+        (*notice.catalogue == *self.catalogue).then_some(notice)
+    }
+
     /// The end of the stream: changes from now on come after it.
     pub async fn end(&self) -> Result<Position, RedisError> {
         let mut last = redis::cmd("XREVRANGE");
@@ -198,7 +214,7 @@ impl Notices {
             let Some(position) = Position::of_entry(&entry.id) else { continue };
             let text: Option<Vec<u8>> =
                 entry.map.get(FIELD).and_then(|value| redis::from_redis_value(value.clone()).ok());
-            let notice = text.and_then(|text| self.read(&text));
+            let notice = text.and_then(|text| self.read_kept(&text));
             for (index, changed) in notice.into_iter().flat_map(|notice| notice.changes).enumerate() {
                 let position = Position { index, ..position };
                 let ChangedPrice { product_id, revision, change, .. } = changed;
@@ -233,6 +249,13 @@ pub struct ProductChange {
     /// What became of it.
     #[serde(flatten)]
     pub change: ListPriceChange,
+}
+
+/// A notice as the stream keeps it.
+#[derive(Deserialize)]
+struct KeptNotice {
+    catalogue: String,
+    changes: Vec<ChangedPrice>,
 }
 
 #[derive(Serialize)]

@@ -73,7 +73,7 @@ impl Computed<'_> {
     /// What is written of it.
     pub(super) fn write(&self, cause: &str, now: DateTime<Utc>) -> Result<PriceWrite, serde_json::Error> {
         let mut explanation = Vec::with_capacity(USUAL_EXPLANATION_BYTES);
-        serde_json::to_writer(&mut explanation, &self.list_price.explanation)?;
+        self.list_price.explanation.append_json(&mut explanation)?;
         Ok(PriceWrite {
             entry: self.entry.clone(),
             opening_price: self.previous.map_or(self.entry.list_price, |previous| previous.opening_price),
