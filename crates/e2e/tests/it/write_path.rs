@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use chrono::{TimeDelta, Utc};
 use pricing_core::catalogue::Catalogue;
 use pricing_core::domain::product::ProductId;
@@ -243,36 +243,46 @@ async fn two_workers_share_a_run_and_a_request_meanwhile_is_coalesced_into_one_m
     let _second = engine.fleet.start(Service::Worker).await?;
     engine.import(PRODUCTS).await?;
     let catalogue = engine.catalogue().await?;
-    let doubling = "name: doubling\nmarket:\n  - { name: double, multiply_by: 2 }\n";
-    catalogue.publish_policy(&new_policy(doubling), None, Utc::now()).await?;
-    let first = engine.request_recalculation(json!({})).await?;
-    eventually("the run is under way", PATIENCE, async || {
-        let reply = engine.api.client.get(&format!("/api/v1/recalculations/{first}")).await?;
-        ensure!(reply.body["state"] == "running", "{}", reply.text);
-        Ok(())
-    })
-    .await?;
-    let second = engine.request_recalculation(json!({})).await?;
-    let third = engine.request_recalculation(json!({})).await?;
-    let done = engine.ended(&first).await?;
-    assert_eq!(done["state"], "done", "{done}");
-    assert_eq!(done["prices_changed"], json!(PRODUCTS), "{done}");
-    assert_eq!(done["progress_percent"], 100);
-    assert_eq!(done["workers"].as_object().map(serde_json::Map::len), Some(2), "{done}");
-    let (second, third) = (engine.ended(&second).await?, engine.ended(&third).await?);
-    for skipped in [&second, &third] {
-        assert_eq!(skipped["state"], "skipped", "{skipped}");
-        assert!(skipped["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{skipped}");
+    // Whether the requests are looked at while the run is still under way is a matter of luck.
+    for factor in 2..=6 {
+        let policy = format!("name: raise\nmarket:\n  - {{ name: raise, multiply_by: {factor} }}\n");
+        catalogue.publish_policy(&new_policy(&policy), None, Utc::now()).await?;
+        let first = engine.request_recalculation(json!({})).await?;
+        eventually("the run is under way", PATIENCE, async || {
+            let reply = engine.api.client.get(&format!("/api/v1/recalculations/{first}")).await?;
+            ensure!(reply.body["state"] == "running", "{}", reply.text);
+            Ok(())
+        })
+        .await?;
+        let second = engine.request_recalculation(json!({})).await?;
+        let third = engine.request_recalculation(json!({})).await?;
+        let done = engine.ended(&first).await?;
+        assert_eq!(done["state"], "done", "{done}");
+        assert_eq!(done["prices_changed"], json!(PRODUCTS), "{done}");
+        assert_eq!(done["progress_percent"], 100);
+        assert_eq!(done["workers"].as_object().map(serde_json::Map::len), Some(2), "{done}");
+        let (second, third) = (engine.ended(&second).await?, engine.ended(&third).await?);
+        price_becomes(&engine.api, "P-19999", 100.0 * f64::from(factor)).await?;
+        if [&second, &third].iter().any(|request| request["state"] != "skipped") {
+            // Too late: a run of its own, then.
+            for request in [&second, &third] {
+                if let Some(follow_up) = request["follow_up_task_id"].as_str() {
+                    engine.ended(follow_up).await?;
+                }
+            }
+            continue;
+        }
+        for skipped in [&second, &third] {
+            assert!(skipped["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{skipped}");
+        }
+        assert_eq!(second["follow_up_task_id"], third["follow_up_task_id"]);
+        let follow_up = second["follow_up_task_id"].as_str().context("no follow-up")?;
+        let follow_up = engine.ended(follow_up).await?;
+        let outcome = (&follow_up["state"], &follow_up["prices_changed"]);
+        assert_eq!(outcome, (&json!("done"), &json!(0)), "{follow_up}");
+        return Ok(());
     }
-    assert_eq!(second["follow_up_task_id"], third["follow_up_task_id"]);
-    let follow_up = second["follow_up_task_id"].as_str().context("no follow-up")?;
-    let follow_up = engine.ended(follow_up).await?;
-    assert_eq!(
-        (&follow_up["state"], &follow_up["prices_changed"]),
-        (&json!("done"), &json!(0)),
-        "{follow_up}"
-    );
-    price_becomes(&engine.api, "P-19999", 200.0).await
+    bail!("no request came while a run was under way")
 }
 
 #[tokio::test]
