@@ -7,6 +7,7 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /src
 
 # The dependencies: every manifest, with empty sources in place of ours.
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY crates/api/Cargo.toml crates/api/
 COPY crates/cli/Cargo.toml crates/cli/
@@ -17,10 +18,6 @@ COPY crates/worker/Cargo.toml crates/worker/
 RUN for crate in crates/*; do \
         mkdir -p "$crate/src" && touch "$crate/src/lib.rs" && echo 'fn main() {}' > "$crate/src/main.rs"; \
     done \
-    && mkdir -p crates/core/benches crates/e2e/benches/bulk crates/e2e/benches/http \
-        crates/e2e/benches/overload crates/e2e/tests/it \
-    && touch crates/core/benches/price.rs crates/e2e/benches/visible.rs crates/e2e/benches/bulk/main.rs \
-        crates/e2e/benches/http/main.rs crates/e2e/benches/overload/main.rs crates/e2e/tests/it/main.rs \
     && cargo build --release --locked -p pricing-api -p pricing-worker -p pricing-listener -p pricing-cli \
     && rm -r crates/*/src
 

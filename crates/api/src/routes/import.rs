@@ -4,6 +4,7 @@
 //! and no further one, so a sender can be no faster than the database and memory stays bounded. A row that is
 //! refused is reported with its line and keeps no other row back. Importing a file again changes nothing.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use axum::Json;
@@ -16,8 +17,9 @@ use futures::StreamExt;
 use indexmap::IndexMap;
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::domain::product::{Product, ProductId};
-use pricing_core::reprice::{PutSummary, RepriceError, WRITE_BATCH};
+use pricing_core::reprice::{PreparedProducts, PutSummary, RepriceError, WRITE_BATCH};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::io::ReaderStream;
 use tracing::Instrument;
@@ -30,6 +32,13 @@ use crate::state::AppState;
 const MAX_IMPORT_BYTES: usize = 4 * 1024 * 1024 * 1024;
 /// Refused rows that are listed; the others are counted.
 const MAX_LISTED_ERRORS: usize = 1_000;
+/// Products of a batch, which is one transaction. Each writes a page for every category that it touches, so in small ones
+/// that is most of what is written; and as long as one lasts, others wait for SQLite.
+const IMPORT_BATCH: usize = 2 * WRITE_BATCH;
+/// Batches that are stored or wait for their turn: the database never waits for the next.
+const MAX_STORING: usize = 2;
+/// Batches on their way to Redis. A server that syncs every write to disk is slow now and then; the database goes on.
+const MAX_SERVING: usize = 4;
 /// How long a sender may pause.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
@@ -152,8 +161,8 @@ impl From<ApiError> for SeedError {
 /// after an answer is not written over by what came before it.
 async fn take_all(mut import: Import, format: Format, body: Body) -> Result<ImportAnswer, ApiError> {
     let taken = take_rows(&mut import, format, body).await;
-    let stored = import.stored().await;
-    let served = import.served().await;
+    let stored = import.stored(0).await;
+    let served = import.served(0).await;
     taken.and(stored).and(served)?;
     Ok(import.answer)
 }
@@ -184,25 +193,33 @@ async fn take_rows(import: &mut Import, format: Format, body: Body) -> Result<()
     import.write_batch().await
 }
 
+/// A batch that is stored in its turn, and then served.
+type Storing = JoinHandle<Result<(PutSummary, Serving), RepriceError>>;
 /// Prices on their way to Redis.
 type Serving = JoinHandle<Result<(), RepriceError>>;
 
-/// An import under way: of three batches one is read, one is stored and one is served.
+/// An import under way: while one batch is read, those before it are stored, one after the other, and those before them are
+/// on their way to Redis.
 struct Import {
     state: AppState,
     /// The rows to write next; of a product that comes more than once among them, the last.
     batch: IndexMap<ProductId, Product>,
-    /// The batch before, being stored while this one is read.
-    storing: Option<JoinHandle<Result<(PutSummary, Serving), RepriceError>>>,
-    /// The batch before that, on its way to Redis.
-    serving: Option<Serving>,
+    /// The batches before, being stored while this one is read, the oldest first.
+    storing: VecDeque<Storing>,
+    /// Comes when the last of them is stored, and not if one of them is not.
+    turn: oneshot::Receiver<()>,
+    /// The batches before that, on their way to Redis, the oldest first.
+    serving: VecDeque<Serving>,
     answer: ImportAnswer,
 }
 
 impl Import {
     fn new(state: AppState, dry_run: bool) -> Self {
         let answer = ImportAnswer { dry_run, ..ImportAnswer::default() };
-        Self { state, batch: IndexMap::with_capacity(WRITE_BATCH), storing: None, serving: None, answer }
+        let (first, turn) = oneshot::channel();
+        let _ = first.send(());
+        let (storing, serving) = (VecDeque::new(), VecDeque::new());
+        Self { state, batch: IndexMap::with_capacity(IMPORT_BATCH), storing, turn, serving, answer }
     }
 
     async fn take(&mut self, row: Row) -> Result<(), ApiError> {
@@ -214,7 +231,7 @@ impl Import {
                 if self.batch.insert(product.product_id.clone(), product).is_some() {
                     self.answer.superseded += 1;
                 }
-                if self.batch.len() >= WRITE_BATCH {
+                if self.batch.len() >= IMPORT_BATCH {
                     self.write_batch().await?;
                 }
             }
@@ -244,10 +261,21 @@ impl Import {
             self.count(summary);
             return Ok(());
         }
-        self.stored().await?;
-        self.state.metrics.rows_imported.increment(products.len() as u64);
-        let storing = async move { repricer.put_products_early(products, "import").await };
-        self.storing = Some(tokio::spawn(storing.in_current_span()));
+        let rows = products.len() as u64;
+        // While those before are stored.
+        let products = PreparedProducts::of(products)?;
+        self.stored(MAX_STORING - 1).await?;
+        self.state.metrics.rows_imported.increment(rows);
+        let (done, next_turn) = oneshot::channel();
+        let turn = std::mem::replace(&mut self.turn, next_turn);
+        let storing = async move {
+            turn.await.map_err(|_| RepriceError::Interrupted)?;
+            let (summary, prices) = repricer.store_products(products, "import").await?;
+            let _ = done.send(());
+            let serving = async move { repricer.serve_stored(prices).await };
+            Ok((summary, tokio::spawn(serving.in_current_span())))
+        };
+        self.storing.push_back(tokio::spawn(storing.in_current_span()));
         Ok(())
     }
 
@@ -257,20 +285,36 @@ impl Import {
         self.answer.unchanged += summary.unchanged;
     }
 
-    /// Waits until the batch before is stored.
-    async fn stored(&mut self) -> Result<(), ApiError> {
-        let Some(storing) = self.storing.take() else { return Ok(()) };
-        let (summary, serving) = storing.await.map_err(interrupted)??;
-        self.count(summary);
-        self.served().await?;
-        self.serving = Some(serving);
-        Ok(())
+    /// Waits until so many batches at most are being stored.
+    async fn stored(&mut self, but: usize) -> Result<(), ApiError> {
+        let mut outcome = Ok(());
+        while self.storing.len() > but
+            && let Some(storing) = self.storing.pop_front()
+        {
+            let stored = storing.await.map_err(interrupted).and_then(|stored| Ok(stored?));
+            let served = match stored {
+                Ok((summary, serving)) => {
+                    self.count(summary);
+                    self.serving.push_back(serving);
+                    self.served(MAX_SERVING).await
+                }
+                Err(error) => Err(error),
+            };
+            outcome = outcome.and(served);
+        }
+        outcome
     }
 
-    /// Waits until the batch that was stored last is in Redis.
-    async fn served(&mut self) -> Result<(), ApiError> {
-        let Some(serving) = self.serving.take() else { return Ok(()) };
-        Ok(serving.await.map_err(interrupted)??)
+    /// Waits until so many batches at most are on their way to Redis.
+    async fn served(&mut self, but: usize) -> Result<(), ApiError> {
+        let mut outcome = Ok(());
+        while self.serving.len() > but
+            && let Some(serving) = self.serving.pop_front()
+        {
+            let served = serving.await.map_err(interrupted);
+            outcome = outcome.and(served.and_then(|served| Ok(served?)));
+        }
+        outcome
     }
 }
 

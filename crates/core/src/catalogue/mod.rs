@@ -15,8 +15,10 @@
 
 mod drafts;
 mod error;
+mod facts;
 mod postgres;
 mod read_rows;
+mod rows;
 mod runs;
 mod session;
 mod sqlite;
@@ -33,7 +35,9 @@ use rust_decimal::Decimal;
 
 pub use self::drafts::{DraftCondition, NewDraft, StoredDraft};
 pub use self::error::CatalogueError;
+pub use self::facts::UnreadFacts;
 pub use self::postgres::PostgresCatalogue;
+pub use self::rows::{PriceRows, ProductRows};
 pub use self::runs::{CoalescedRun, MAX_REASON_CHARS, RangeOutcome, RunRequest, StoredRun, run_of_policy};
 pub use self::sqlite::SqliteCatalogue;
 pub use self::stored::{

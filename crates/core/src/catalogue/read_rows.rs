@@ -14,12 +14,12 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 
 use super::error::CatalogueError;
-use super::stored::{PriceChange, StoredFacts, StoredPrice};
+use super::stored::{PriceChange, StoredPrice};
 use crate::domain::guardrail::Streak;
 use crate::domain::money::Currency;
 use crate::domain::price::PriceEntry;
 use crate::domain::product::{Product, ProductId};
-use crate::domain::signal::{Signal, SignalKind, Signals, Subject};
+use crate::domain::signal::{Signal, SignalKind, Subject};
 
 /// Turns the records of a statement into values.
 pub(super) fn read_all<R, T>(records: Vec<R>) -> Result<Vec<T>, CatalogueError>
@@ -51,33 +51,6 @@ pub(super) fn which_are_new(events: &[(&str, &str)], new: &[(String, String)]) -
     let mut new: HashSet<(&str, &str)> =
         new.iter().map(|(source, event_id)| (source.as_str(), event_id.as_str())).collect();
     events.iter().map(|event| new.remove(event)).collect()
-}
-
-/// Puts together the facts of each product, in the order of the products.
-pub(super) fn assemble_facts(
-    products: Vec<Product>,
-    signals: Vec<Signal>,
-    prices: Vec<StoredPrice>,
-) -> Vec<StoredFacts> {
-    let mut signals_by_subject: HashMap<Subject, Vec<Signal>> = HashMap::new();
-    for signal in signals {
-        signals_by_subject.entry(signal.subject.clone()).or_default().push(signal);
-    }
-    let mut price_by_product: HashMap<ProductId, StoredPrice> =
-        prices.into_iter().map(|price| (price.entry.product_id.clone(), price)).collect();
-    let signals_of = |subject: Subject| signals_by_subject.get(&subject).into_iter().flatten().cloned();
-    products
-        .into_iter()
-        .map(|product| {
-            let own = signals_of(Subject::Product(product.product_id.to_string()));
-            let category = product.category.clone().map(Subject::Category);
-            StoredFacts {
-                signals: Signals::of_product(own.chain(category.into_iter().flat_map(signals_of))),
-                price: price_by_product.remove(&product.product_id),
-                product,
-            }
-        })
-        .collect()
 }
 
 /// A row of `products`.

@@ -4,10 +4,11 @@ use chrono::{DateTime, Utc};
 use tracing::Span;
 
 use super::error::CatalogueError;
+use super::facts::UnreadFacts;
 use super::postgres::PostgresTransaction;
+use super::rows::{PriceRows, ProductRows};
 use super::runs::{RangeOutcome, RunRequest};
 use super::sqlite::SqliteTransaction;
-use super::stored::{PriceWrite, StoredFacts};
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signal;
 use crate::telemetry::spans;
@@ -57,10 +58,10 @@ impl CatalogueTransaction {
         on_store!(self, store => store.lock_products(ids).await)
     }
 
-    /// Adds or replaces products, and locks them. Of two with the same identifier the later one is kept.
+    /// Adds or replaces products, and locks them.
     pub async fn put_products(
         &mut self,
-        products: &[Product],
+        products: ProductRows,
         now: DateTime<Utc>,
     ) -> Result<(), CatalogueError> {
         on_store!(self, store => store.put_products(products, now).await)
@@ -68,12 +69,12 @@ impl CatalogueTransaction {
 
     /// Locks the products as [`lock_products`](Self::lock_products) does and returns what their next prices
     /// depend on.
-    pub async fn lock_facts(&mut self, ids: &[ProductId]) -> Result<Vec<StoredFacts>, CatalogueError> {
+    pub async fn lock_facts(&mut self, ids: &[ProductId]) -> Result<UnreadFacts, CatalogueError> {
         on_store!(self, store => store.lock_facts(ids).await)
     }
 
     /// What the next prices of these products depend on, which this transaction has put or locked just so.
-    pub async fn facts_of(&mut self, products: Vec<Product>) -> Result<Vec<StoredFacts>, CatalogueError> {
+    pub async fn facts_of(&mut self, products: Vec<Product>) -> Result<UnreadFacts, CatalogueError> {
         on_store!(self, store => store.facts_of(products).await)
     }
 
@@ -100,9 +101,9 @@ impl CatalogueTransaction {
     }
 
     /// Stores prices, unless one with a newer revision is there, and adds to the history those that differ from
-    /// their predecessor. Of two of the same product the newer one is kept.
-    pub async fn write_prices(&mut self, writes: &[PriceWrite]) -> Result<(), CatalogueError> {
-        on_store!(self, store => store.write_prices(writes).await)
+    /// their predecessor.
+    pub async fn write_prices(&mut self, prices: PriceRows) -> Result<(), CatalogueError> {
+        on_store!(self, store => store.write_prices(prices).await)
     }
 
     /// Removes a product and its price, and says so in the history. Returns whether there was such a product.

@@ -1,6 +1,7 @@
 //! The market moved: events become facts, and the products they are about get their prices.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
@@ -54,11 +55,15 @@ impl Repricer {
         if new.iter().any(|event| matches!(event.change, Change::PolicyPublished { .. })) {
             self.policies.refresh().await?;
         }
-        let causes = causes(events);
+        let causes = Arc::new(causes(events));
         let ids: Vec<ProductId> = causes.keys().cloned().collect();
         let moved: HashSet<ProductId> = new.iter().flat_map(|event| products_of(event)).collect();
-        let needs_price = |facts: &StoredFacts| moved.contains(&facts.product.product_id);
-        let cause = |id: &ProductId| causes.get(id).cloned().unwrap_or_default();
+        let moved = Arc::new(moved);
+        let needs_price = {
+            let moved = Arc::clone(&moved);
+            move |facts: &StoredFacts| moved.contains(&facts.product.product_id)
+        };
+        let cause = move |id: &ProductId| causes.get(id).cloned().unwrap_or_default();
         let served = self.price_in(&mut transaction, Batch::named(&ids), needs_price, cause).await?;
         let found: HashSet<ProductId> = served.iter().map(|served| served.product_id.clone()).collect();
         // What stayed as it was is served already, unless these events were delivered before.

@@ -39,7 +39,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
 pub use market::{Applied, products_of};
 use pieces::Batch;
-pub use products::PutSummary;
+pub use products::{PreparedProducts, PutSummary, StoredPrices};
 pub use range::{RangeDone, RangeError};
 pub use simulate::Simulator;
 

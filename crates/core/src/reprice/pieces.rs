@@ -1,19 +1,22 @@
 //! A batch priced in a transaction, piece by piece: while one piece is computed, the database writes the one before and
-//! reads the next. So neither waits for the other, and a batch of any length has few explanations in memory.
+//! reads the next. So neither waits for the other, and a batch of any length has few explanations in memory. What a
+//! transaction does between two statements keeps the database waiting: rows are read and written out by whoever
+//! computes.
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use tracing::Instrument;
 
 use super::compute::compute;
 use super::{RepriceError, Repricer, Served};
-use crate::catalogue::{CatalogueError, CatalogueTransaction, PriceWrite, StoredFacts};
-use crate::domain::policy::PricingPolicy;
+use crate::catalogue::{
+    CatalogueError, CatalogueTransaction, PriceRows, PriceWrite, ProductRows, StoredFacts, UnreadFacts,
+};
 use crate::domain::product::{Product, ProductId};
 
 /// Products in a piece: enough that its statements cost little beside its rows.
-const PIECE: usize = 250;
+const PIECE: usize = 500;
 
 /// What is to be priced, in the order of the identifiers: transactions that lock the same products do so in one order.
 pub(super) struct Batch {
@@ -23,8 +26,8 @@ pub(super) struct Batch {
 enum Piece {
     /// To be locked; what does not exist is left out.
     Named(Vec<ProductId>),
-    /// As the transaction has put or locked them.
-    Held(Vec<Product>),
+    /// To be put, as far as they are not stored just so and locked.
+    Put { products: Vec<Product>, rows: ProductRows },
 }
 
 /// A piece whose prices are computed.
@@ -35,13 +38,7 @@ struct Priced {
     writes: Vec<PriceWrite>,
     /// Which of the writes are of a price that stayed because a rule failed.
     frozen: Vec<bool>,
-}
-
-/// A product with what is asked about it.
-struct Asked {
-    facts: StoredFacts,
-    needs_price: bool,
-    cause: String,
+    rows: PriceRows,
 }
 
 impl Batch {
@@ -52,9 +49,15 @@ impl Batch {
         Self::of(ids.chunks(PIECE).map(|ids| Piece::Named(ids.to_vec())))
     }
 
-    /// Products that the transaction has put or locked just so; each once, in the order of their identifiers.
-    pub(super) fn held(products: &[Product]) -> Self {
-        Self::of(products.chunks(PIECE).map(|products| Piece::Held(products.to_vec())))
+    /// Products, each once, in the order of their identifiers, and the rows of those that the transaction has not locked
+    /// just so.
+    pub(super) fn put(products: Vec<Product>, mut rows: ProductRows) -> Self {
+        let mut products = products.into_iter();
+        Self::of(std::iter::from_fn(move || {
+            let products: Vec<Product> = products.by_ref().take(PIECE).collect();
+            let last = products.last()?;
+            Some(Piece::Put { rows: rows.take_through(&last.product_id), products })
+        }))
     }
 
     fn of(pieces: impl Iterator<Item = Piece>) -> Self {
@@ -64,10 +67,13 @@ impl Batch {
     async fn next_facts(
         &mut self,
         transaction: &mut CatalogueTransaction,
-    ) -> Result<Option<Vec<StoredFacts>>, CatalogueError> {
+    ) -> Result<Option<UnreadFacts>, CatalogueError> {
         Ok(match self.pieces.next() {
             Some(Piece::Named(ids)) => Some(transaction.lock_facts(&ids).await?),
-            Some(Piece::Held(products)) => Some(transaction.facts_of(products).await?),
+            Some(Piece::Put { products, rows }) => {
+                transaction.put_products(rows, Utc::now()).await?;
+                Some(transaction.facts_of(products).await?)
+            }
             None => None,
         })
     }
@@ -81,23 +87,15 @@ impl Repricer {
         &self,
         transaction: &mut CatalogueTransaction,
         mut batch: Batch,
-        needs_price: impl Fn(&StoredFacts) -> bool,
-        cause: impl Fn(&ProductId) -> String,
+        needs_price: impl Fn(&StoredFacts) -> bool + Clone + Send + 'static,
+        cause: impl Fn(&ProductId) -> String + Clone + Send + 'static,
     ) -> Result<Vec<Served>, RepriceError> {
         let mut served = Vec::new();
         let mut priced = Priced::default();
         let mut next = batch.next_facts(transaction).await?;
-        while let Some(stored) = next {
-            // Not before: the wait for the locks may have been long.
-            let now = Utc::now();
-            let policy = self.policy_for(&stored).await?;
-            let asked = stored.into_iter().map(|facts| Asked {
-                needs_price: needs_price(&facts),
-                cause: cause(&facts.product.product_id),
-                facts,
-            });
-            let (repricer, asked) = (self.clone(), asked.collect::<Vec<_>>());
-            let computing = async move { repricer.price_piece(&asked, &policy, now) };
+        while let Some(unread) = next {
+            let (repricer, needs_price, cause) = (self.clone(), needs_price.clone(), cause.clone());
+            let computing = async move { repricer.price_piece(unread, needs_price, cause).await };
             let computing = tokio::spawn(computing.in_current_span());
             served.extend(write(transaction, priced).await?);
             next = batch.next_facts(transaction).await?;
@@ -107,23 +105,27 @@ impl Repricer {
         Ok(served)
     }
 
-    fn price_piece(
+    async fn price_piece(
         &self,
-        piece: &[Asked],
-        policy: &PricingPolicy,
-        now: DateTime<Utc>,
+        unread: UnreadFacts,
+        needs_price: impl Fn(&StoredFacts) -> bool,
+        cause: impl Fn(&ProductId) -> String,
     ) -> Result<Priced, RepriceError> {
+        let piece = unread.read()?;
+        // Not before: the wait for the locks may have been long.
+        let now = Utc::now();
+        let policy = self.policy_for(&piece).await?;
         let mut priced = Priced::default();
-        for Asked { facts, needs_price, cause } in piece {
+        for facts in &piece {
             match &facts.price {
-                Some(price) if self.is_servable(price) && !needs_price => {
+                Some(price) if self.is_servable(price) && !needs_price(facts) => {
                     priced.unchanged.push(Served::unchanged(price.entry.clone(), false));
                 }
                 _ => {
-                    let computed = compute(facts, policy, now);
+                    let computed = compute(facts, &policy, now);
                     self.count(&computed.list_price.explanation);
                     if computed.changed {
-                        priced.writes.push(computed.write(cause, now)?);
+                        priced.writes.push(computed.write(&cause(&facts.product.product_id), now)?);
                         priced.frozen.push(computed.is_frozen());
                     } else {
                         priced
@@ -133,19 +135,20 @@ impl Repricer {
                 }
             }
         }
+        priced.rows = PriceRows::of(&priced.writes);
         Ok(priced)
     }
 }
 
 /// Writes a piece, under new revisions; gives the prices of all of it.
 async fn write(transaction: &mut CatalogueTransaction, priced: Priced) -> Result<Vec<Served>, RepriceError> {
-    let Priced { unchanged: mut served, mut writes, frozen } = priced;
+    let Priced { unchanged: mut served, mut writes, frozen, rows } = priced;
     if !writes.is_empty() {
         let revisions = transaction.next_revisions(writes.len()).await?;
+        transaction.write_prices(rows.with_revisions(&revisions)).await?;
         for (write, revision) in writes.iter_mut().zip(revisions) {
             write.entry.revision = revision;
         }
-        transaction.write_prices(&writes).await?;
     }
     let written = writes.into_iter().zip(frozen);
     served.extend(written.map(|(write, is_frozen)| Served::written(write, is_frozen)));

@@ -1,14 +1,14 @@
 //! Products put and removed: by people, by imports.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use chrono::Utc;
 use serde::Serialize;
-use tokio::task::JoinHandle;
 
 use super::{Batch, RepriceError, Repricer, Served, to_the_end};
 use crate::cache::{Cached, PutMode};
-use crate::catalogue::StoredFacts;
+use crate::catalogue::{ProductRows, StoredFacts};
 use crate::domain::product::{Product, ProductId};
 
 /// What a batch of products did to the catalogue.
@@ -22,8 +22,30 @@ pub struct PutSummary {
     pub unchanged: u64,
 }
 
+/// Products to be put: each once, in the order of their identifiers, and written out.
+pub struct PreparedProducts {
+    products: Vec<Product>,
+    rows: ProductRows,
+}
+
+impl PreparedProducts {
+    /// Prepares products to be put; of two with the same identifier the later one.
+    pub fn of(mut products: Vec<Product>) -> Result<Self, RepriceError> {
+        products.sort_by(|one, other| one.product_id.cmp(&other.product_id));
+        products.dedup_by(|later, kept| {
+            let is_repeated = later.product_id == kept.product_id;
+            if is_repeated {
+                std::mem::swap(later, kept);
+            }
+            is_repeated
+        });
+        let rows = ProductRows::of(&products)?;
+        Ok(Self { products, rows })
+    }
+}
+
 /// Prices that are stored and not yet served.
-struct StoredPrices {
+pub struct StoredPrices {
     /// Of products that had another one before: a fill may be on its way with that one.
     updated: Vec<Served>,
     /// Of new products, and those that stayed. Put only over older ones, which a crash or a removal left behind.
@@ -42,25 +64,10 @@ impl Repricer {
     ) -> Result<PutSummary, RepriceError> {
         let repricer = self.clone();
         to_the_end(async move {
+            let products = PreparedProducts::of(products)?;
             let (summary, prices) = repricer.store_products(products, cause).await?;
             repricer.serve_stored(prices).await?;
             Ok(summary)
-        })
-        .await
-    }
-
-    /// [`put_products`](Self::put_products) that returns when the products are stored; their prices are then on the
-    /// way to where they are served from.
-    pub async fn put_products_early(
-        &self,
-        products: Vec<Product>,
-        cause: &'static str,
-    ) -> Result<(PutSummary, JoinHandle<Result<(), RepriceError>>), RepriceError> {
-        let repricer = self.clone();
-        to_the_end(async move {
-            let (summary, prices) = repricer.store_products(products, cause).await?;
-            let serving = tokio::spawn(async move { repricer.serve_stored(prices).await });
-            Ok((summary, serving))
         })
         .await
     }
@@ -69,8 +76,8 @@ impl Repricer {
     pub async fn compare_products(&self, products: &[Product]) -> Result<PutSummary, RepriceError> {
         let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
         let mut transaction = self.catalogue.begin().await?;
-        let (summary, _) = compare(&transaction.lock_products(&ids).await?, products);
-        Ok(summary)
+        let stored = transaction.lock_products(&ids).await?;
+        Ok(compare(stored, products).summary)
     }
 
     /// Removes a product and its price everywhere; whether it was there.
@@ -83,32 +90,37 @@ impl Repricer {
         to_the_end(async move { repricer.delete_and_tell(product_id, cause).await }).await
     }
 
-    async fn store_products(
+    /// The first half of [`put_products`](Self::put_products), for whoever sees to it that the second one follows.
+    pub async fn store_products(
         &self,
-        products: Vec<Product>,
-        cause: &str,
+        products: PreparedProducts,
+        cause: &'static str,
     ) -> Result<(PutSummary, StoredPrices), RepriceError> {
-        // In the order of their keys, and of two of the same product the later one.
-        let products: BTreeMap<ProductId, Product> =
-            products.into_iter().map(|product| (product.product_id.clone(), product)).collect();
-        let (ids, products): (Vec<ProductId>, Vec<Product>) = products.into_iter().unzip();
+        let PreparedProducts { products, mut rows } = products;
+        let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
         let mut transaction = self.catalogue.begin().await?;
-        let known = transaction.lock_products(&ids).await?;
-        let (summary, changed) = compare(&known, &products);
-        transaction.put_products(&changed, Utc::now()).await?;
-        let changed: HashSet<ProductId> = changed.into_iter().map(|product| product.product_id).collect();
-        let batch = Batch::held(&products);
-        let needs_price = |facts: &StoredFacts| changed.contains(&facts.product.product_id);
-        let served = self.price_in(&mut transaction, batch, needs_price, |_| cause.to_owned()).await?;
+        let stored = transaction.lock_products(&ids).await?;
+        let Comparison { summary, created, updated } = compare(stored, &products);
+        let (created, updated) = (Arc::new(created), Arc::new(updated));
+        if summary.unchanged > 0 {
+            rows.retain(|product_id| created.contains(product_id) || updated.contains(product_id));
+        }
+        let batch = Batch::put(products, rows);
+        let needs_price = {
+            let (created, updated) = (Arc::clone(&created), Arc::clone(&updated));
+            move |facts: &StoredFacts| {
+                let product_id = &facts.product.product_id;
+                created.contains(product_id) || updated.contains(product_id)
+            }
+        };
+        let served = self.price_in(&mut transaction, batch, needs_price, move |_| cause.to_owned()).await?;
         transaction.commit().await?;
-        let known: HashSet<&ProductId> = known.iter().map(|product| &product.product_id).collect();
-        let (updated, others) = served
-            .into_iter()
-            .partition(|served| known.contains(&served.product_id) && changed.contains(&served.product_id));
+        let (updated, others) = served.into_iter().partition(|served| updated.contains(&served.product_id));
         Ok((summary, StoredPrices { updated, others }))
     }
 
-    async fn serve_stored(&self, prices: StoredPrices) -> Result<(), RepriceError> {
+    /// The second half of [`put_products`](Self::put_products).
+    pub async fn serve_stored(&self, prices: StoredPrices) -> Result<(), RepriceError> {
         self.serve(prices.updated, PutMode::Insert).await?;
         self.serve(prices.others, PutMode::Replace).await
     }
@@ -138,22 +150,33 @@ impl Repricer {
     }
 }
 
-/// Which of the products are new or differ from the stored ones.
-fn compare(stored: &[Product], products: &[Product]) -> (PutSummary, Vec<Product>) {
-    let stored: HashMap<&ProductId, &Product> =
-        stored.iter().map(|product| (&product.product_id, product)).collect();
-    let mut summary = PutSummary::default();
-    let mut changed = Vec::new();
+/// What putting products changes.
+#[derive(Default)]
+struct Comparison {
+    summary: PutSummary,
+    created: HashSet<ProductId>,
+    updated: HashSet<ProductId>,
+}
+
+/// Compares products with the stored ones.
+fn compare(stored: Vec<Product>, products: &[Product]) -> Comparison {
+    let stored: HashMap<ProductId, Product> =
+        stored.into_iter().map(|product| (product.product_id.clone(), product)).collect();
+    let mut comparison = Comparison::default();
+    let summary = &mut comparison.summary;
     for product in products {
-        match stored.get(&product.product_id) {
-            None => summary.created += 1,
-            Some(known) if *known != product => summary.updated += 1,
-            Some(_) => {
-                summary.unchanged += 1;
-                continue;
+        let product_id = &product.product_id;
+        match stored.get(product_id) {
+            None => {
+                summary.created += 1;
+                comparison.created.insert(product_id.clone());
             }
+            Some(known) if known != product => {
+                summary.updated += 1;
+                comparison.updated.insert(product_id.clone());
+            }
+            Some(_) => summary.unchanged += 1,
         }
-        changed.push(product.clone());
     }
-    (summary, changed)
+    comparison
 }

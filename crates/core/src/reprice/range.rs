@@ -50,7 +50,7 @@ impl Repricer {
         }
         let cause = format!("recalculation {}", range.task_id);
         let batch = Batch::named(&range.product_ids);
-        let served = self.price_in(&mut transaction, batch, |_| true, |_| cause.clone()).await?;
+        let served = self.price_in(&mut transaction, batch, |_| true, move |_| cause.clone()).await?;
         let changed = count(&served, |served| served.is_written && served.change.is_some());
         let products = count(&served, |_| true);
         let outcome =

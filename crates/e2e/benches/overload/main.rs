@@ -19,7 +19,10 @@ use tokio::process::Command;
 
 const PRODUCTS: usize = 1_000;
 const BATCH: usize = 100;
-const CONNECTIONS: &str = "256";
+/// As many as keep it busy.
+const CAPACITY_CONNECTIONS: &str = "256";
+/// So many that requests wait in the API and not in the load generator.
+const CONNECTIONS: &str = "2048";
 const DURATION: &str = "8s";
 /// Parts of the capacity.
 const LOADS: [f64; 6] = [0.25, 0.5, 0.75, 1.0, 2.0, 3.0];
@@ -86,7 +89,8 @@ async fn measure() -> Result<()> {
     ensure!(client.post("/api/v1/prices", &asked).await?.status == 200);
 
     let batches = format!("{url}/api/v1/prices");
-    let capacity = oha(&batches, &batch, &["-z", DURATION, "-c", CONNECTIONS]).await?.answered("200");
+    let capacity =
+        oha(&batches, &batch, &["-z", DURATION, "-c", CAPACITY_CONNECTIONS]).await?.answered("200");
     println!("## More than can be answered\n");
     println!("Capacity: {capacity:.0} batches of {BATCH} prices a second.\n");
     println!(

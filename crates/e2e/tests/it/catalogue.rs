@@ -17,7 +17,9 @@ mod transactions;
 
 use anyhow::{Result, anyhow, bail};
 use chrono::{DateTime, Utc};
-use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings, PriceWrite};
+use pricing_core::catalogue::{
+    Catalogue, CatalogueError, CatalogueSettings, PriceRows, PriceWrite, ProductRows,
+};
 use pricing_core::domain::guardrail::Streak;
 use pricing_core::domain::price::PriceEntry;
 use pricing_core::domain::product::{Product, ProductDraft, ProductId};
@@ -117,13 +119,13 @@ fn price_write(product: &Product, revision: i64, list_price: &str) -> Result<Pri
 
 async fn put(catalogue: &Catalogue, products: &[Product]) -> Result<()> {
     let mut transaction = catalogue.begin().await?;
-    transaction.put_products(products, now()).await?;
+    transaction.put_products(ProductRows::of(products)?, now()).await?;
     Ok(transaction.commit().await?)
 }
 
 async fn write(catalogue: &Catalogue, writes: &[PriceWrite]) -> Result<()> {
     let mut transaction = catalogue.begin().await?;
-    transaction.write_prices(writes).await?;
+    transaction.write_prices(PriceRows::of(writes)).await?;
     Ok(transaction.commit().await?)
 }
 

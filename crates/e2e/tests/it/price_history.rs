@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, TimeDelta, Utc};
-use pricing_core::catalogue::{Catalogue, PriceWrite};
+use pricing_core::catalogue::{Catalogue, PriceRows, PriceWrite};
 use pricing_core::domain::product::ProductId;
 use rust_decimal::Decimal;
 use serde_json::json;
@@ -14,7 +14,7 @@ async fn write_history(catalogue: &Catalogue, id: &ProductId, history: &[(i64, i
     for (days, cents) in history {
         let at: DateTime<Utc> = Utc::now() - TimeDelta::days(*days);
         let mut transaction = catalogue.begin().await?;
-        let facts = transaction.lock_facts(std::slice::from_ref(id)).await?;
+        let facts = transaction.lock_facts(std::slice::from_ref(id)).await?.read()?;
         let stored = facts.into_iter().next().and_then(|facts| facts.price).context("no price")?;
         let revision = *transaction.next_revisions(1).await?.first().context("no revision")?;
         let mut entry = stored.entry.clone();
@@ -30,7 +30,7 @@ async fn write_history(catalogue: &Catalogue, id: &ProductId, history: &[(i64, i
             cause: "test".to_owned(),
             priced_at: at,
         };
-        transaction.write_prices(&[write]).await?;
+        transaction.write_prices(PriceRows::of(&[write])).await?;
         transaction.commit().await?;
     }
     Ok(())

@@ -20,6 +20,7 @@ pub(super) use self::transaction::PostgresTransaction;
 use self::transaction::facts_of;
 use super::CatalogueSettings;
 use super::error::CatalogueError;
+use super::facts::{Products, Rows};
 use super::read_rows::{ChangeRecord, PriceRecord, ProductRecord, SignalRecord};
 use super::read_rows::{count, location_factors, product_ids, read_all};
 use super::runs::request_of_policy;
@@ -180,10 +181,11 @@ impl PostgresCatalogue {
     }
 
     pub(super) async fn facts(&self, ids: &[ProductId]) -> Result<Vec<StoredFacts>, CatalogueError> {
-        let products = query_as(PRODUCTS).bind(ids.iter().map(ProductId::as_str).collect::<Vec<_>>());
+        let ids: Vec<&str> = ids.iter().map(ProductId::as_str).collect();
+        let products = query(PRODUCTS).bind(&ids);
         let mut session = self.session().await?;
-        let records: Vec<ProductRecord> = session.run(|connection| products.fetch_all(connection)).await?;
-        facts_of(&mut session, read_all(records)?).await
+        let products = session.run(|connection| products.fetch_all(connection)).await?;
+        facts_of(&mut session, &ids, Products::Unread(Rows::Records(products))).await?.read()
     }
 
     pub(super) async fn signals(&self, id: &ProductId) -> Result<Signals, CatalogueError> {

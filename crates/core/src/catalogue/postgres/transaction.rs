@@ -4,21 +4,16 @@
 //! is read by a statement of its own: only that sees what the transaction waited for has committed.
 
 use chrono::{DateTime, Utc};
-use rust_decimal::Decimal;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{Postgres, query, query_as, query_scalar};
 
 use super::super::error::CatalogueError;
-use super::super::read_rows::{
-    PriceRecord, ProductRecord, SignalRecord, assemble_facts, read_all, which_are_new,
-};
+use super::super::facts::{Products, Rows, UnreadFacts, read_products};
+use super::super::read_rows::which_are_new;
+use super::super::rows::{PriceChangeRow, PriceRow, PriceRows, ProductRows};
 use super::super::session::Session;
-use super::super::stored::{PriceWrite, StoredFacts};
-use super::super::write_rows::{
-    ChangeRow, PriceRow, as_json_object, bounded_cause, change_rows, event_rows, price_rows, product_rows,
-    row_count, signal_rows,
-};
+use super::super::write_rows::{bounded_cause, event_rows, row_count, signal_rows};
 use super::{commit, price_columns, product_columns};
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signal;
@@ -34,7 +29,8 @@ const SIGNALS: &str = "
     FROM signals WHERE subject_kind = 'product' AND subject = ANY($1)
     UNION ALL
     SELECT subject_kind, subject, kind, source, value::text, in_stock, observed_at
-    FROM signals WHERE subject_kind = 'category' AND subject = ANY($2)";
+    FROM signals WHERE subject_kind = 'category' AND subject IN (
+        SELECT category FROM products WHERE product_id = ANY($1))";
 const PUT_PRODUCTS: &str = "
     INSERT INTO products (product_id, name, category, brand, currency, base_price, unit_cost, floor_price,
                           ceiling_price, minimum_advertised_price, attributes, updated_at)
@@ -85,19 +81,28 @@ const WRITE_PRICES: &str = "
         opened_on = excluded.opened_on, changed_at = excluded.changed_at, streak_moves = excluded.streak_moves,
         streak_since = excluded.streak_since, priced_at = excluded.priced_at, explanation = excluded.explanation
     WHERE excluded.revision > prices.revision";
-// Only of prices that are in effect now: one that lost to a newer revision was never anybody's price. A change
-// that is there already is the same one, written twice.
-const WRITE_CHANGES: &str = "
+macro_rules! write_changes {
+    () => {
+        "
     INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
                                cause, changed_at)
     SELECT product_id, revision, old_list_price::numeric, new_list_price::numeric, currency, policy_version, cause,
            changed_at
     FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[],
                 $8::timestamptz[]) AS written (
-        product_id, revision, old_list_price, new_list_price, currency, policy_version, cause, changed_at)
+        product_id, revision, old_list_price, new_list_price, currency, policy_version, cause, changed_at)"
+    };
+}
+// A change that is there already is the same one, written twice.
+const WRITE_CHANGES: &str = concat!(write_changes!(), " ON CONFLICT DO NOTHING");
+// Only of prices that are in effect now: one that lost to a newer revision was never anybody's price.
+const WRITE_CHANGES_IN_EFFECT: &str = concat!(
+    write_changes!(),
+    "
     WHERE EXISTS (SELECT 1 FROM prices
                   WHERE prices.product_id = written.product_id AND prices.revision = written.revision)
-    ON CONFLICT DO NOTHING";
+    ON CONFLICT DO NOTHING"
+);
 const WRITE_REMOVAL: &str = "
     INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
                                cause, changed_at)
@@ -120,31 +125,30 @@ impl PostgresTransaction {
         ids: &[ProductId],
     ) -> Result<Vec<Product>, CatalogueError> {
         let ids: Vec<&str> = ids.iter().map(ProductId::as_str).collect();
-        let records: Vec<ProductRecord> =
-            self.session.run(|connection| query_as(PRODUCTS).bind(ids).fetch_all(connection)).await?;
-        read_all(records)
+        read_products(products_of(&mut self.session, &ids).await?)
     }
 
     pub(in super::super) async fn put_products(
         &mut self,
-        products: &[Product],
+        products: ProductRows,
         now: DateTime<Utc>,
     ) -> Result<(), CatalogueError> {
-        let rows = product_rows(products);
-        let attributes: Vec<String> =
-            rows.iter().map(|row| as_json_object(row.attributes)).collect::<Result<_, _>>()?;
+        let rows = products.rows;
+        if rows.is_empty() {
+            return Ok(());
+        }
         let put = query(PUT_PRODUCTS)
-            .bind(column(&rows, |row| row.product_id))
-            .bind(column(&rows, |row| row.name))
-            .bind(column(&rows, |row| row.category))
-            .bind(column(&rows, |row| row.brand))
+            .bind(column(&rows, |row| &row.product_id))
+            .bind(column(&rows, |row| &row.name))
+            .bind(column(&rows, |row| &row.category))
+            .bind(column(&rows, |row| &row.brand))
             .bind(column(&rows, |row| row.currency))
-            .bind(column(&rows, |row| row.base_price.to_string()))
-            .bind(column(&rows, |row| digits(row.unit_cost)))
-            .bind(column(&rows, |row| digits(row.floor_price)))
-            .bind(column(&rows, |row| digits(row.ceiling_price)))
-            .bind(column(&rows, |row| digits(row.minimum_advertised_price)))
-            .bind(attributes)
+            .bind(column(&rows, |row| &row.base_price))
+            .bind(column(&rows, |row| &row.unit_cost))
+            .bind(column(&rows, |row| &row.floor_price))
+            .bind(column(&rows, |row| &row.ceiling_price))
+            .bind(column(&rows, |row| &row.minimum_advertised_price))
+            .bind(column(&rows, |row| &row.attributes))
             .bind(now);
         self.session.run(|connection| put.execute(connection)).await?;
         Ok(())
@@ -153,16 +157,19 @@ impl PostgresTransaction {
     pub(in super::super) async fn lock_facts(
         &mut self,
         ids: &[ProductId],
-    ) -> Result<Vec<StoredFacts>, CatalogueError> {
-        let products = self.lock_products(ids).await?;
-        facts_of(&mut self.session, products).await
+    ) -> Result<UnreadFacts, CatalogueError> {
+        let ids: Vec<&str> = ids.iter().map(ProductId::as_str).collect();
+        let products = products_of(&mut self.session, &ids).await?;
+        facts_of(&mut self.session, &ids, Products::Unread(products)).await
     }
 
     pub(in super::super) async fn facts_of(
         &mut self,
         products: Vec<Product>,
-    ) -> Result<Vec<StoredFacts>, CatalogueError> {
-        facts_of(&mut self.session, products).await
+    ) -> Result<UnreadFacts, CatalogueError> {
+        let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
+        let ids: Vec<&str> = ids.iter().map(ProductId::as_str).collect();
+        facts_of(&mut self.session, &ids, Products::Known(products)).await
     }
 
     pub(in super::super) async fn record_events(
@@ -192,15 +199,17 @@ impl PostgresTransaction {
         Ok(revisions)
     }
 
-    pub(in super::super) async fn write_prices(
-        &mut self,
-        writes: &[PriceWrite],
-    ) -> Result<(), CatalogueError> {
-        let prices = insert_prices(&price_rows(writes));
-        self.session.run(|connection| prices.execute(connection)).await?;
-        let changes = change_rows(writes);
+    pub(in super::super) async fn write_prices(&mut self, prices: PriceRows) -> Result<(), CatalogueError> {
+        if prices.is_empty() {
+            return Ok(());
+        }
+        let (count, changes) = (row_count(prices.len())?, prices.changes().collect::<Vec<_>>());
+        let prices = insert_prices(&prices.rows);
+        let written = self.session.run(|connection| prices.execute(connection)).await?;
         if !changes.is_empty() {
-            let changes = insert_changes(&changes);
+            let all_in_effect = row_count(written.rows_affected())? == count;
+            let write_changes = if all_in_effect { WRITE_CHANGES } else { WRITE_CHANGES_IN_EFFECT };
+            let changes = insert_changes(write_changes, &changes);
             self.session.run(|connection| changes.execute(connection)).await?;
         }
         Ok(())
@@ -227,36 +236,39 @@ impl PostgresTransaction {
     }
 }
 
-fn insert_prices(rows: &[PriceRow<'_>]) -> Query<'static, Postgres, PgArguments> {
+fn insert_prices(rows: &[PriceRow]) -> Query<'static, Postgres, PgArguments> {
     query(WRITE_PRICES)
-        .bind(column(rows, |row| row.product_id))
+        .bind(column(rows, |row| &row.product_id))
         .bind(column(rows, |row| row.revision))
-        .bind(column(rows, |row| row.category))
+        .bind(column(rows, |row| &row.category))
         .bind(column(rows, |row| row.currency))
-        .bind(column(rows, |row| row.base_price.to_string()))
-        .bind(column(rows, |row| row.list_price.to_string()))
-        .bind(column(rows, |row| digits(row.lowest)))
-        .bind(column(rows, |row| digits(row.highest)))
+        .bind(column(rows, |row| &row.base_price))
+        .bind(column(rows, |row| &row.list_price))
+        .bind(column(rows, |row| &row.lowest))
+        .bind(column(rows, |row| &row.highest))
         .bind(column(rows, |row| row.policy_version))
         .bind(column(rows, |row| row.valid_until))
-        .bind(column(rows, |row| row.opening_price.to_string()))
+        .bind(column(rows, |row| &row.opening_price))
         .bind(column(rows, |row| row.opened_on))
         .bind(column(rows, |row| row.changed_at))
         .bind(column(rows, |row| row.streak_moves))
         .bind(column(rows, |row| row.streak_since))
         .bind(column(rows, |row| row.priced_at))
-        .bind(column(rows, |row| row.explanation))
+        .bind(column(rows, |row| &row.explanation))
 }
 
-fn insert_changes(rows: &[ChangeRow<'_>]) -> Query<'static, Postgres, PgArguments> {
-    query(WRITE_CHANGES)
-        .bind(column(rows, |row| row.product_id))
+fn insert_changes(
+    write_changes: &'static str,
+    rows: &[PriceChangeRow],
+) -> Query<'static, Postgres, PgArguments> {
+    query(write_changes)
+        .bind(column(rows, |row| &row.product_id))
         .bind(column(rows, |row| row.revision))
-        .bind(column(rows, |row| digits(row.old_list_price)))
-        .bind(column(rows, |row| row.new_list_price.to_string()))
+        .bind(column(rows, |row| &row.old_list_price))
+        .bind(column(rows, |row| &row.new_list_price))
         .bind(column(rows, |row| row.currency))
         .bind(column(rows, |row| row.policy_version))
-        .bind(column(rows, |row| row.cause))
+        .bind(column(rows, |row| &row.cause))
         .bind(column(rows, |row| row.changed_at))
 }
 
@@ -265,21 +277,21 @@ fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }
 
-/// An amount as text: the driver's own conversion to NUMERIC loses the decimal places of a zero.
-fn digits(amount: Option<Decimal>) -> Option<String> {
-    amount.map(|amount| amount.to_string())
+/// Locks the products with these identifiers.
+async fn products_of(session: &mut Session<Postgres>, ids: &[&str]) -> Result<Rows, CatalogueError> {
+    let products = query(PRODUCTS).bind(ids);
+    Ok(Rows::Records(session.run(|connection| products.fetch_all(connection)).await?))
 }
 
 /// What the prices of these products depend on.
 pub(super) async fn facts_of(
     session: &mut Session<Postgres>,
-    products: Vec<Product>,
-) -> Result<Vec<StoredFacts>, CatalogueError> {
-    let ids: Vec<&str> = products.iter().map(|product| product.product_id.as_str()).collect();
-    let categories: Vec<&str> = products.iter().filter_map(|product| product.category.as_deref()).collect();
-    let signals = query_as(SIGNALS).bind(&ids).bind(&categories);
-    let signals: Vec<SignalRecord> = session.run(|connection| signals.fetch_all(connection)).await?;
-    let prices = query_as(PRICES).bind(&ids);
-    let prices: Vec<PriceRecord> = session.run(|connection| prices.fetch_all(connection)).await?;
-    Ok(assemble_facts(products, read_all(signals)?, read_all(prices)?))
+    ids: &[&str],
+    products: Products,
+) -> Result<UnreadFacts, CatalogueError> {
+    let signals = query(SIGNALS).bind(ids);
+    let signals = session.run(|connection| signals.fetch_all(connection)).await?;
+    let prices = query(PRICES).bind(ids);
+    let prices = session.run(|connection| prices.fetch_all(connection)).await?;
+    Ok(UnreadFacts { products, signals: Rows::Records(signals), prices: Rows::Records(prices) })
 }

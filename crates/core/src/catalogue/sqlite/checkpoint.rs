@@ -6,20 +6,27 @@
 //! (<https://www.sqlite.org/wal.html>, "Application-Initiated Checkpoints".)
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::raw_sql;
+use sqlx::query_as;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How often the log is moved while there are writes: a few megabytes of it when many are written.
 const INTERVAL: Duration = Duration::from_millis(250);
+/// Pages of the log from which on it should begin anew (64 MB).
+const LONG_LOG: i64 = 8_000;
+/// As much as can be moved while others read and write: whether it was somebody else's turn, pages of the log, pages moved.
+pub(super) const MOVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
 /// Moves the log of one file; ends with its last clone.
 #[derive(Debug, Clone)]
 pub(super) struct Checkpoints {
     written: Arc<Notify>,
+    /// Whether the log is long, and nearly all of it is moved.
+    is_long: Arc<AtomicBool>,
     pool: SqlitePool,
     _moving: Arc<AbortOnDropHandle<()>>,
 }
@@ -29,14 +36,20 @@ impl Checkpoints {
     pub(super) fn start(file: SqliteConnectOptions) -> Self {
         let options = SqlitePoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
         let pool = options.test_before_acquire(false).connect_lazy_with(file);
-        let written = Arc::new(Notify::new());
-        let moving = tokio::spawn(move_log(Arc::clone(&written), pool.clone()));
-        Self { written, pool, _moving: Arc::new(AbortOnDropHandle::new(moving)) }
+        let (written, is_long) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+        let moving = tokio::spawn(move_log(Arc::clone(&written), Arc::clone(&is_long), pool.clone()));
+        Self { written, is_long, pool, _moving: Arc::new(AbortOnDropHandle::new(moving)) }
     }
 
     /// Something is being written.
     pub(super) fn expect_writes(&self) {
         self.written.notify_one();
+    }
+
+    /// Whether the writer should move the rest of the log before it goes on. With everything moved the log begins anew; as
+    /// long as somebody writes, only the writer can see to that, and what is left for it is little.
+    pub(super) fn should_move_rest(&self) -> bool {
+        self.is_long.load(Ordering::Relaxed) && self.is_long.swap(false, Ordering::Relaxed)
     }
 
     /// Lets a move under way end, and begins no other.
@@ -46,13 +59,17 @@ impl Checkpoints {
 }
 
 /// What is committed later than this looks stays in the log until the next write, or until the file is closed.
-async fn move_log(written: Arc<Notify>, pool: SqlitePool) {
+async fn move_log(written: Arc<Notify>, is_long: Arc<AtomicBool>, pool: SqlitePool) {
     let mut failing = false;
     while !pool.is_closed() {
         written.notified().await;
         tokio::time::sleep(INTERVAL).await;
-        // Passive: as much as can be moved while others read and write.
-        let moved = raw_sql("PRAGMA wal_checkpoint(PASSIVE)").execute(&pool).await;
+        let mut moved: Result<(i64, i64, i64), sqlx::Error> = query_as(MOVE).fetch_one(&pool).await;
+        if matches!(moved, Ok((_, pages, _)) if pages > LONG_LOG) {
+            // Once more, as much was written meanwhile.
+            moved = query_as(MOVE).fetch_one(&pool).await;
+            is_long.store(true, Ordering::Relaxed);
+        }
         if let (Err(error), false) = (&moved, failing || pool.is_closed()) {
             tracing::warn!(%error, "the log of the database is not moved into its file for now");
         }

@@ -24,7 +24,7 @@ use sqlx::{Sqlite, query, query_as, query_scalar, raw_sql};
 use self::checkpoint::Checkpoints;
 use self::runs::insert_request;
 pub(super) use self::transaction::SqliteTransaction;
-use self::transaction::{facts_of, products_of};
+use self::transaction::facts_named;
 use super::CatalogueSettings;
 use super::error::CatalogueError;
 use super::read_rows::{ChangeRecord, PriceRecord, ProductRecord, SignalRecord};
@@ -116,7 +116,8 @@ impl SqliteCatalogue {
     }
 
     pub(super) async fn open(url: &str, settings: CatalogueSettings) -> Result<Self, CatalogueError> {
-        let file = parse_url(url)?.busy_timeout(settings.statement_timeout);
+        // Rows are handed over without a stop.
+        let file = parse_url(url)?.busy_timeout(settings.statement_timeout).row_buffer_size(1024);
         // Nothing is gained by closing a connection to a file, so connections have no greatest age.
         let pool =
             || SqlitePoolOptions::new().max_lifetime(None).idle_timeout(None).test_before_acquire(false);
@@ -196,8 +197,7 @@ impl SqliteCatalogue {
 
     pub(super) async fn facts(&self, ids: &[ProductId]) -> Result<Vec<StoredFacts>, CatalogueError> {
         let mut session = self.reader().await?;
-        let products = products_of(&mut session, ids).await?;
-        facts_of(&mut session, products).await
+        facts_named(&mut session, ids).await?.read()
     }
 
     pub(super) async fn signals(&self, id: &ProductId) -> Result<Signals, CatalogueError> {
@@ -355,6 +355,9 @@ impl SqliteCatalogue {
 
     async fn begin_session(&self) -> Result<Session<Sqlite>, CatalogueError> {
         let mut session = self.writer().await?;
+        if self.checkpoints.should_move_rest() {
+            session.run(|connection| raw_sql(checkpoint::MOVE).execute(connection)).await?;
+        }
         // A transaction that began by reading could not become a writing one once another process has written.
         session.begin(|connection| raw_sql("BEGIN IMMEDIATE").execute(connection)).await?;
         Ok(session)
@@ -377,15 +380,15 @@ async fn commit(session: &mut Session<Sqlite>) -> Result<(), CatalogueError> {
 
 /// Room for a batch of a thousand prices: its pages stay in memory (16 MB) until it commits. A new file gets pages of 8 kB,
 /// which hold twice as many prices as usual ones, each a kilobyte or more: half as many pages are written, searched and
-/// split. Rows are handed over without a stop. The writer moves the log only if nobody else does, every 128 MB (64 MB in a
-/// file that has pages of 4 kB).
+/// split. The writer moves the log only if nobody else does, every 128 MB (64 MB in a file that has pages of 4 kB). What a
+/// statement of many rows needs to be undone stays in memory: otherwise it would be written to a file for each.
 fn for_bulk_writes(file: SqliteConnectOptions) -> SqliteConnectOptions {
     file.create_if_missing(true)
         .page_size(8_192)
         .journal_mode(SqliteJournalMode::Wal)
         .pragma("cache_size", "-16384")
         .pragma("wal_autocheckpoint", "16000")
-        .row_buffer_size(1024)
+        .pragma("temp_store", "memory")
 }
 
 /// `sqlite://path`, with the path taken as it is written, and `?synchronous=full` or `normal`.

@@ -3,26 +3,19 @@
 //! An upsert that reads from a SELECT needs a WHERE, even an empty one: without, SQLite takes ON CONFLICT for
 //! the ON of a join.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use rust_decimal::Decimal;
-use serde::de::DeserializeOwned;
 use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe, Sqlite, query, query_as, query_scalar, query_with};
 
 use super::super::error::CatalogueError;
-use super::super::read_rows::{
-    PriceRecord, ProductRecord, SignalRecord, assemble_facts, read_all, which_are_new,
-};
+use super::super::facts::{Products, Rows, UnreadFacts, read_products};
+use super::super::read_rows::which_are_new;
+use super::super::rows::{PriceChangeRow, PriceRow, PriceRows, ProductRow, ProductRows};
 use super::super::session::Session;
-use super::super::stored::{PriceWrite, StoredFacts};
-use super::super::write_rows::{
-    ChangeRow, PriceRow, ProductRow, as_json_object, bounded_cause, change_rows, event_rows, instant,
-    price_rows, product_rows, row_count, signal_rows, texts,
-};
+use super::super::write_rows::{bounded_cause, event_rows, instant, row_count, signal_rows, texts};
 use super::commit;
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signal;
@@ -45,7 +38,8 @@ const SIGNALS: &str = "
           WHERE subject_kind = 'product' AND subject IN (SELECT value FROM json_each($1))
           UNION ALL
           SELECT * FROM signals
-          WHERE subject_kind = 'category' AND subject IN (SELECT value FROM json_each($2)))";
+          WHERE subject_kind = 'category' AND subject IN (
+              SELECT category FROM products WHERE product_id IN (SELECT value FROM json_each($1))))";
 const PUT_PRODUCTS: &str = "
     INSERT INTO products (product_id, name, category, brand, currency, base_price, unit_cost, floor_price,
                           ceiling_price, minimum_advertised_price, attributes, updated_at) ";
@@ -83,15 +77,24 @@ const UNLESS_OLDER: &str = "
         opened_on = excluded.opened_on, changed_at = excluded.changed_at, streak_moves = excluded.streak_moves,
         streak_since = excluded.streak_since, priced_at = excluded.priced_at, explanation = excluded.explanation
     WHERE excluded.revision > prices.revision";
-// Only of prices that are in effect now: one that lost to a newer revision was never anybody's price. A change
-// that is there already is the same one, written twice.
-const WRITE_CHANGES: &str = "
+// A change that is there already is the same one, written twice.
+const WRITE_CHANGES: (&str, &str) = (
+    "
+    INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
+                               cause, changed_at) ",
+    "
+    ON CONFLICT DO NOTHING",
+);
+// Only of prices that are in effect now: one that lost to a newer revision was never anybody's price.
+const WRITE_CHANGES_IN_EFFECT: (&str, &str) = (
+    "
     INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
                                cause, changed_at)
-    SELECT * FROM (";
-const OF_PRICES_IN_EFFECT: &str = ")
+    SELECT * FROM (",
+    ")
     WHERE EXISTS (SELECT 1 FROM prices WHERE product_id = column1 AND revision = column2)
-    ON CONFLICT DO NOTHING";
+    ON CONFLICT DO NOTHING",
+);
 const WRITE_REMOVAL: &str = "
     INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
                                cause, changed_at)
@@ -100,7 +103,7 @@ const WRITE_REMOVAL: &str = "
 
 /// The most rows of a statement; batches of prices come in as many. Of seventeen values each; a statement may have
 /// 32,766.
-const ROWS_PER_STATEMENT: usize = 250;
+const ROWS_PER_STATEMENT: usize = 500;
 
 /// A transaction on the file's only writer.
 #[derive(Debug)]
@@ -117,16 +120,18 @@ impl SqliteTransaction {
         &mut self,
         ids: &[ProductId],
     ) -> Result<Vec<Product>, CatalogueError> {
-        products_of(&mut self.session, ids).await
+        let ids = texts(ids.iter().map(ProductId::as_str))?;
+        read_products(products_of(&mut self.session, ids).await?)
     }
 
     pub(in super::super) async fn put_products(
         &mut self,
-        products: &[Product],
+        products: ProductRows,
         now: DateTime<Utc>,
     ) -> Result<(), CatalogueError> {
-        for rows in pieces(&product_rows(products)) {
-            let products = insert_products(rows, now)?;
+        let mut rows = products.rows.into_iter();
+        for length in statement_lengths(rows.len()) {
+            let products = insert_products(rows.by_ref().take(length), length, now)?;
             self.session.run(|connection| products.execute(connection)).await?;
         }
         Ok(())
@@ -135,16 +140,16 @@ impl SqliteTransaction {
     pub(in super::super) async fn facts_of(
         &mut self,
         products: Vec<Product>,
-    ) -> Result<Vec<StoredFacts>, CatalogueError> {
-        facts_of(&mut self.session, products).await
+    ) -> Result<UnreadFacts, CatalogueError> {
+        let ids = texts(products.iter().map(|product| product.product_id.as_str()))?;
+        facts_of(&mut self.session, ids, Products::Known(products)).await
     }
 
     pub(in super::super) async fn lock_facts(
         &mut self,
         ids: &[ProductId],
-    ) -> Result<Vec<StoredFacts>, CatalogueError> {
-        let products = self.lock_products(ids).await?;
-        facts_of(&mut self.session, products).await
+    ) -> Result<UnreadFacts, CatalogueError> {
+        facts_named(&mut self.session, ids).await
     }
 
     pub(in super::super) async fn record_events(
@@ -173,16 +178,19 @@ impl SqliteTransaction {
         Ok((last - count + 1..=last).collect())
     }
 
-    pub(in super::super) async fn write_prices(
-        &mut self,
-        writes: &[PriceWrite],
-    ) -> Result<(), CatalogueError> {
-        for rows in pieces(&price_rows(writes)) {
-            let prices = insert_prices(rows)?;
-            self.session.run(|connection| prices.execute(connection)).await?;
+    pub(in super::super) async fn write_prices(&mut self, prices: PriceRows) -> Result<(), CatalogueError> {
+        let changes: Vec<PriceChangeRow> = prices.changes().collect();
+        let mut rows = prices.rows.into_iter();
+        let (count, mut in_effect) = (row_count(rows.len())?, 0);
+        for length in statement_lengths(rows.len()) {
+            let prices = insert_prices(rows.by_ref().take(length), length)?;
+            let written = self.session.run(|connection| prices.execute(connection)).await?;
+            in_effect += row_count(written.rows_affected())?;
         }
-        for rows in pieces(&change_rows(writes)) {
-            let changes = insert_changes(rows)?;
+        let write_changes = if in_effect == count { WRITE_CHANGES } else { WRITE_CHANGES_IN_EFFECT };
+        let mut rows = changes.into_iter();
+        for length in statement_lengths(rows.len()) {
+            let changes = insert_changes(write_changes, rows.by_ref().take(length), length)?;
             self.session.run(|connection| changes.execute(connection)).await?;
         }
         Ok(())
@@ -212,14 +220,13 @@ impl SqliteTransaction {
     }
 }
 
-/// A statement with so many rows of values.
+/// A statement with so many rows, each of so many values.
 fn with_rows(
     insert: &str,
-    rows: usize,
+    (rows, columns): (usize, usize),
     upsert: &str,
     values: SqliteArguments,
 ) -> Query<'static, Sqlite, SqliteArguments> {
-    let columns = values.len() / rows.max(1);
     let row = format!("({}),", vec!["?"; columns].join(","));
     let all = row.repeat(rows);
     let statement = format!("{insert}VALUES {}{upsert}", all.trim_end_matches(','));
@@ -227,48 +234,59 @@ fn with_rows(
     query_with(AssertSqlSafe(statement), values)
 }
 
-fn insert_products(
-    rows: &[ProductRow<'_>],
-    now: DateTime<Utc>,
-) -> Result<Query<'static, Sqlite, SqliteArguments>, sqlx::Error> {
-    let mut values = SqliteArguments::default();
-    let mut texts = Texts::default();
-    for row in rows {
-        let attributes = as_json_object(row.attributes)?;
-        let add = |row: &ProductRow<'_>| {
-            values.add(row.product_id)?;
-            values.add(row.name)?;
-            values.add(row.category)?;
-            values.add(row.brand)?;
-            values.add(row.currency)?;
-            values.add(row.base_price.to_string())?;
-            values.add(digits(row.unit_cost))?;
-            values.add(digits(row.floor_price))?;
-            values.add(digits(row.ceiling_price))?;
-            values.add(digits(row.minimum_advertised_price))?;
-            values.add(attributes)?;
-            values.add(texts.of(now))
-        };
-        add(row).map_err(sqlx::Error::Encode)?;
-    }
-    Ok(with_rows(PUT_PRODUCTS, rows.len(), REPLACE_PRODUCT, values))
+const PRODUCT_COLUMNS: usize = 12;
+const PRICE_COLUMNS: usize = 17;
+const CHANGE_COLUMNS: usize = 8;
+
+fn room_for(values: usize) -> SqliteArguments {
+    let mut arguments = SqliteArguments::default();
+    arguments.reserve(values, 0);
+    arguments
 }
 
-fn insert_prices(rows: &[PriceRow<'_>]) -> Result<Query<'static, Sqlite, SqliteArguments>, sqlx::Error> {
-    let mut values = SqliteArguments::default();
+fn insert_products(
+    mut rows: impl Iterator<Item = ProductRow>,
+    length: usize,
+    now: DateTime<Utc>,
+) -> Result<Query<'static, Sqlite, SqliteArguments>, sqlx::Error> {
+    let mut values = room_for(length * PRODUCT_COLUMNS);
     let mut texts = Texts::default();
-    let mut add = |row: &PriceRow<'_>| {
+    let mut add = |row: ProductRow| {
+        values.add(row.product_id)?;
+        values.add(row.name)?;
+        values.add(row.category)?;
+        values.add(row.brand)?;
+        values.add(row.currency)?;
+        values.add(row.base_price)?;
+        values.add(row.unit_cost)?;
+        values.add(row.floor_price)?;
+        values.add(row.ceiling_price)?;
+        values.add(row.minimum_advertised_price)?;
+        values.add(row.attributes)?;
+        values.add(texts.of(now))
+    };
+    rows.try_for_each(&mut add).map_err(sqlx::Error::Encode)?;
+    Ok(with_rows(PUT_PRODUCTS, (length, PRODUCT_COLUMNS), REPLACE_PRODUCT, values))
+}
+
+fn insert_prices(
+    mut rows: impl Iterator<Item = PriceRow>,
+    length: usize,
+) -> Result<Query<'static, Sqlite, SqliteArguments>, sqlx::Error> {
+    let mut values = room_for(length * PRICE_COLUMNS);
+    let mut texts = Texts::default();
+    let mut add = |row: PriceRow| {
         values.add(row.product_id)?;
         values.add(row.revision)?;
         values.add(row.category)?;
         values.add(row.currency)?;
-        values.add(row.base_price.to_string())?;
-        values.add(row.list_price.to_string())?;
-        values.add(digits(row.lowest))?;
-        values.add(digits(row.highest))?;
+        values.add(row.base_price)?;
+        values.add(row.list_price)?;
+        values.add(row.lowest)?;
+        values.add(row.highest)?;
         values.add(row.policy_version)?;
         values.add(row.valid_until.map(instant))?;
-        values.add(row.opening_price.to_string())?;
+        values.add(row.opening_price)?;
         values.add(texts.of_day(row.opened_on))?;
         values.add(row.changed_at.map(|instant| texts.of(instant)))?;
         values.add(row.streak_moves)?;
@@ -276,29 +294,29 @@ fn insert_prices(rows: &[PriceRow<'_>]) -> Result<Query<'static, Sqlite, SqliteA
         values.add(texts.of(row.priced_at))?;
         values.add(row.explanation)
     };
-    rows.iter().try_for_each(&mut add).map_err(sqlx::Error::Encode)?;
-    Ok(with_rows(WRITE_PRICES, rows.len(), UNLESS_OLDER, values))
+    rows.try_for_each(&mut add).map_err(sqlx::Error::Encode)?;
+    Ok(with_rows(WRITE_PRICES, (length, PRICE_COLUMNS), UNLESS_OLDER, values))
 }
 
-fn insert_changes(rows: &[ChangeRow<'_>]) -> Result<Query<'static, Sqlite, SqliteArguments>, sqlx::Error> {
-    let mut values = SqliteArguments::default();
+fn insert_changes(
+    (insert, unless): (&str, &str),
+    mut rows: impl Iterator<Item = PriceChangeRow>,
+    length: usize,
+) -> Result<Query<'static, Sqlite, SqliteArguments>, sqlx::Error> {
+    let mut values = room_for(length * CHANGE_COLUMNS);
     let mut texts = Texts::default();
-    let mut add = |row: &ChangeRow<'_>| {
+    let mut add = |row: PriceChangeRow| {
         values.add(row.product_id)?;
         values.add(row.revision)?;
-        values.add(digits(row.old_list_price))?;
-        values.add(row.new_list_price.to_string())?;
+        values.add(row.old_list_price)?;
+        values.add(row.new_list_price)?;
         values.add(row.currency)?;
         values.add(row.policy_version)?;
         values.add(row.cause)?;
         values.add(texts.of(row.changed_at))
     };
-    rows.iter().try_for_each(&mut add).map_err(sqlx::Error::Encode)?;
-    Ok(with_rows(WRITE_CHANGES, rows.len(), OF_PRICES_IN_EFFECT, values))
-}
-
-fn digits(amount: Option<Decimal>) -> Option<String> {
-    amount.map(|amount| amount.to_string())
+    rows.try_for_each(&mut add).map_err(sqlx::Error::Encode)?;
+    Ok(with_rows(insert, (length, CHANGE_COLUMNS), unless, values))
 }
 
 /// Instants and days as text. Most rows of a batch have the same, which is written once.
@@ -333,51 +351,42 @@ fn written_once<T: PartialEq>(
     }
 }
 
-/// The rows in pieces of 250, then of 128, 64 and so on: a statement of many rows takes long to prepare, so each
-/// is kept prepared, and there are few of them.
-fn pieces<R>(mut rows: &[R]) -> impl Iterator<Item = &[R]> {
+/// How many rows the statements for so many have: 250, then 128, 64 and so on. A statement of many rows takes long to
+/// prepare, so each is kept prepared, and there are few of them.
+fn statement_lengths(mut rows: usize) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
-        let length = match rows.len() {
+        let length = match rows {
             ROWS_PER_STATEMENT.. => ROWS_PER_STATEMENT,
             fewer => 1 << fewer.checked_ilog2()?,
         };
-        let (piece, rest) = rows.split_at_checked(length)?;
-        rows = rest;
-        Some(piece)
+        rows -= length;
+        Some(length)
     })
 }
 
-/// The products with these identifiers, ordered by them.
-pub(super) async fn products_of(
+/// What the prices of the products with these identifiers depend on.
+pub(super) async fn facts_named(
     session: &mut Session<Sqlite>,
     ids: &[ProductId],
-) -> Result<Vec<Product>, CatalogueError> {
+) -> Result<UnreadFacts, CatalogueError> {
     let ids = texts(ids.iter().map(ProductId::as_str))?;
-    let records: String =
-        session.run(|connection| query_scalar(PRODUCTS).bind(ids).fetch_one(connection)).await?;
-    let mut products: Vec<Product> = read_all(records_of::<ProductRecord>(&records)?)?;
-    products.sort_unstable_by(|one, other| one.product_id.cmp(&other.product_id));
-    Ok(products)
+    let products = products_of(session, ids.clone()).await?;
+    facts_of(session, ids, Products::Unread(products)).await
 }
 
-/// What the prices of these products depend on.
-pub(super) async fn facts_of(
+async fn products_of(session: &mut Session<Sqlite>, ids: String) -> Result<Rows, CatalogueError> {
+    let products = query_scalar(PRODUCTS).bind(ids);
+    Ok(Rows::Json(session.run(|connection| products.fetch_one(connection)).await?))
+}
+
+async fn facts_of(
     session: &mut Session<Sqlite>,
-    products: Vec<Product>,
-) -> Result<Vec<StoredFacts>, CatalogueError> {
-    let ids = texts(products.iter().map(|product| product.product_id.as_str()))?;
-    let categories: BTreeSet<&str> =
-        products.iter().filter_map(|product| product.category.as_deref()).collect();
-    let signals = query_scalar(SIGNALS).bind(ids.clone()).bind(texts(categories)?);
-    let signals: String = session.run(|connection| signals.fetch_one(connection)).await?;
+    ids: String,
+    products: Products,
+) -> Result<UnreadFacts, CatalogueError> {
+    let signals = query_scalar(SIGNALS).bind(ids.clone());
+    let signals = session.run(|connection| signals.fetch_one(connection)).await?;
     let prices = query_scalar(PRICES).bind(ids);
-    let prices: String = session.run(|connection| prices.fetch_one(connection)).await?;
-    let signals = read_all(records_of::<SignalRecord>(&signals)?)?;
-    Ok(assemble_facts(products, signals, read_all(records_of::<PriceRecord>(&prices)?)?))
-}
-
-/// Records out of the one text that a statement gives: the driver would copy every value of a row by itself, and hand rows
-/// over one by one.
-fn records_of<R: DeserializeOwned>(json: &str) -> Result<Vec<R>, CatalogueError> {
-    serde_json::from_str(json).map_err(|problem| CatalogueError::corrupt("rows as JSON", problem))
+    let prices = session.run(|connection| prices.fetch_one(connection)).await?;
+    Ok(UnreadFacts { products, signals: Rows::Json(signals), prices: Rows::Json(prices) })
 }

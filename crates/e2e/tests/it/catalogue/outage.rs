@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use pricing_core::catalogue::{Catalogue, CatalogueSettings};
+use pricing_core::catalogue::{Catalogue, CatalogueSettings, ProductRows};
 use pricing_e2e::{ChaosProxy, PostgresServer, eventually, free_port};
 
 use super::{failure, now, product, put};
@@ -69,7 +69,7 @@ async fn a_network_that_is_cut_is_a_transient_error_in_time() -> Result<()> {
     let (catalogue, mut proxy) = behind_proxy("a_network_that_is_cut").await?;
     let mut transaction = catalogue.begin().await?;
     proxy.cut().await;
-    let error = failure(transaction.put_products(&[product("P-3")?], now()).await)?;
+    let error = failure(transaction.put_products(ProductRows::of(&[product("P-3")?])?, now()).await)?;
     assert!(error.is_transient(), "{error}");
     assert_fails_in_time_and_transiently(&catalogue).await?;
     proxy.restore().await?;
@@ -85,7 +85,7 @@ async fn a_network_that_swallows_everything_is_a_transient_error_in_time() -> Re
     proxy.stall();
     for transaction in &mut transactions {
         let started = Instant::now();
-        let error = failure(transaction.put_products(&[product("P-3")?], now()).await)?;
+        let error = failure(transaction.put_products(ProductRows::of(&[product("P-3")?])?, now()).await)?;
         assert!(error.is_transient(), "{error}");
         assert!(started.elapsed() < IN_TIME, "{:?}", started.elapsed());
     }

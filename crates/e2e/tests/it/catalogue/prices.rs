@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use anyhow::{Result, bail};
 use chrono::{DateTime, TimeDelta, Utc};
-use pricing_core::catalogue::{Catalogue, StoredPrice};
+use pricing_core::catalogue::{Catalogue, PriceRows, ProductRows, StoredPrice};
 use pricing_core::domain::product::Product;
 use rust_decimal::Decimal;
 
@@ -17,6 +17,7 @@ on_both_stores!(
     an_explanation_comes_back_byte_for_byte,
     an_older_revision_never_replaces_a_newer_one,
     within_one_batch_the_newest_revision_counts,
+    of_a_batch_only_prices_in_effect_come_into_the_history,
     a_price_of_no_product_is_refused_for_good,
     revisions_ascend_however_many_draw_them,
     the_revisions_of_a_product_grow_in_the_order_of_commits,
@@ -50,7 +51,7 @@ async fn a_price_comes_back_with_every_field_and_digit(catalogue: &Catalogue) ->
     let read = catalogue.stored_price(&kettle.product_id).await?;
     assert_eq!(digits(&read), digits(&Some(&expected)));
     let ids = std::slice::from_ref(&kettle.product_id);
-    let facts = catalogue.begin().await?.lock_facts(ids).await?;
+    let facts = catalogue.begin().await?.lock_facts(ids).await?.read()?;
     assert_eq!(facts.len(), 1);
     assert!(facts.iter().all(|facts| digits(&facts.price) == digits(&Some(&expected))), "{facts:?}");
     Ok(())
@@ -126,10 +127,23 @@ async fn within_one_batch_the_newest_revision_counts(catalogue: &Catalogue) -> R
     Ok(())
 }
 
+async fn of_a_batch_only_prices_in_effect_come_into_the_history(catalogue: &Catalogue) -> Result<()> {
+    let products = products(["P-1".to_owned(), "P-2".to_owned()])?;
+    put(catalogue, &products).await?;
+    let [late, first] = &products[..] else { bail!("not two") };
+    write(catalogue, &[price_write(late, 5, "50.00")?]).await?;
+    write(catalogue, &[price_write(late, 4, "40.00")?, price_write(first, 6, "60.00")?]).await?;
+    for (product, revision) in [(late, 5), (first, 6)] {
+        let history = catalogue.price_changes(&product.product_id, 10).await?;
+        assert!(history.iter().map(|change| change.revision).eq([revision]), "{history:?}");
+    }
+    Ok(())
+}
+
 async fn a_price_of_no_product_is_refused_for_good(catalogue: &Catalogue) -> Result<()> {
     let unknown = price_write(&product("unknown")?, 1, "10.00")?;
     let mut transaction = catalogue.begin().await?;
-    let error = failure(transaction.write_prices(&[unknown]).await)?;
+    let error = failure(transaction.write_prices(PriceRows::of(&[unknown])).await)?;
     assert!(!error.is_transient(), "{error}");
     Ok(())
 }
@@ -168,7 +182,7 @@ async fn the_revisions_of_a_product_grow_in_the_order_of_commits(catalogue: &Cat
         writing.spawn(async move {
             let ids: Vec<_> = products.iter().map(|product| product.product_id.clone()).collect();
             let mut transaction = catalogue.begin().await?;
-            let facts = transaction.lock_facts(&ids).await?;
+            let facts = transaction.lock_facts(&ids).await?.read()?;
             let revisions = transaction.next_revisions(facts.len()).await?;
             let mut writes = Vec::new();
             for (facts, revision) in facts.iter().zip(revisions) {
@@ -178,7 +192,7 @@ async fn the_revisions_of_a_product_grow_in_the_order_of_commits(catalogue: &Cat
                 write.previous_list_price = facts.price.as_ref().map(|price| price.entry.list_price);
                 writes.push(write);
             }
-            transaction.write_prices(&writes).await?;
+            transaction.write_prices(PriceRows::of(&writes)).await?;
             Ok(transaction.commit().await?)
         });
     }
@@ -199,13 +213,13 @@ async fn a_removed_products_revisions_are_not_given_to_its_successor(catalogue: 
     let mut last = 0;
     for _ in 0..3 {
         let mut transaction = catalogue.begin().await?;
-        transaction.put_products(std::slice::from_ref(&kettle), now()).await?;
+        transaction.put_products(ProductRows::of(std::slice::from_ref(&kettle))?, now()).await?;
         let drawn = transaction.next_revisions(2).await?;
         let [written, removed] = drawn[..] else {
             bail!("{drawn:?} are not two");
         };
         assert!(last < written && written < removed, "{drawn:?} after {last}");
-        transaction.write_prices(&[price_write(&kettle, written, "49.90")?]).await?;
+        transaction.write_prices(PriceRows::of(&[price_write(&kettle, written, "49.90")?])).await?;
         transaction.delete_product(&kettle.product_id, removed, "test", now()).await?;
         transaction.commit().await?;
         last = removed;

@@ -1,7 +1,7 @@
 //! Products come back as they were put, and are found in order.
 
 use anyhow::Result;
-use pricing_core::catalogue::Catalogue;
+use pricing_core::catalogue::{Catalogue, PriceRows, ProductRows};
 
 use super::{checked, digits, now, on_both_stores, product, product_id, products, put};
 
@@ -65,7 +65,7 @@ async fn what_is_not_there_is_none(catalogue: &Catalogue) -> Result<()> {
 
     let mut transaction = catalogue.begin().await?;
     assert_eq!(transaction.lock_products(std::slice::from_ref(&absent)).await?, []);
-    assert_eq!(transaction.lock_facts(std::slice::from_ref(&absent)).await?, []);
+    assert_eq!(transaction.lock_facts(std::slice::from_ref(&absent)).await?.read()?, []);
     assert!(!transaction.delete_product(&absent, 1, "test", now()).await?);
     Ok(transaction.commit().await?)
 }
@@ -100,17 +100,17 @@ async fn thousands_of_products_are_put_at_once(catalogue: &Catalogue) -> Result<
     let mut transaction = catalogue.begin().await?;
     let locked = transaction.lock_products(&ids).await?;
     assert!(locked.iter().eq(written.iter().rev()), "ordered by identifier");
-    assert_eq!(transaction.lock_facts(&ids).await?.len(), 2_500);
+    assert_eq!(transaction.lock_facts(&ids).await?.read()?.len(), 2_500);
     Ok(())
 }
 
 async fn nothing_is_put_for_no_products(catalogue: &Catalogue) -> Result<()> {
     let mut transaction = catalogue.begin().await?;
-    transaction.put_products(&[], now()).await?;
-    transaction.write_prices(&[]).await?;
+    transaction.put_products(ProductRows::of(&[])?, now()).await?;
+    transaction.write_prices(PriceRows::of(&[])).await?;
     assert_eq!(transaction.put_signals(&[]).await?, 0);
     assert_eq!(transaction.next_revisions(0).await?, [0; 0]);
-    assert_eq!(transaction.lock_facts(&[]).await?, []);
+    assert_eq!(transaction.lock_facts(&[]).await?.read()?, []);
     Ok(transaction.commit().await?)
 }
 

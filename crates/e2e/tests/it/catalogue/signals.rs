@@ -145,7 +145,7 @@ async fn facts_have_the_signals_that_reading_gives(catalogue: &Catalogue) -> Res
     ];
     put_signals(catalogue, &batch).await?;
     let ids = products.map(|product| product.product_id);
-    let facts = catalogue.begin().await?.lock_facts(&ids).await?;
+    let facts = catalogue.begin().await?.lock_facts(&ids).await?.read()?;
     assert_eq!(facts.len(), 3);
     for facts in facts {
         let read = catalogue.signals(&facts.product.product_id).await?;

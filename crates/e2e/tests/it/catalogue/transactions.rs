@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use pricing_core::catalogue::{Catalogue, CatalogueError};
+use pricing_core::catalogue::{Catalogue, CatalogueError, PriceRows, ProductRows};
 use tokio::time::timeout;
 
 use super::{now, on_both_stores, price_write, product, product_id, products, put};
@@ -23,8 +23,8 @@ on_both_stores!(
 async fn what_is_not_committed_is_rolled_back(catalogue: &Catalogue) -> Result<()> {
     let kettle = product("P-1")?;
     let mut transaction = catalogue.begin().await?;
-    transaction.put_products(std::slice::from_ref(&kettle), now()).await?;
-    transaction.write_prices(&[price_write(&kettle, 1, "49.90")?]).await?;
+    transaction.put_products(ProductRows::of(std::slice::from_ref(&kettle))?, now()).await?;
+    transaction.write_prices(PriceRows::of(&[price_write(&kettle, 1, "49.90")?])).await?;
     drop(transaction);
     // Whoever locks the product next waits for the end of the one before.
     let mut next = catalogue.begin().await?;
@@ -36,7 +36,7 @@ async fn what_is_not_committed_is_rolled_back(catalogue: &Catalogue) -> Result<(
 
 async fn what_is_not_committed_is_not_seen_by_others(catalogue: &Catalogue) -> Result<()> {
     let mut transaction = catalogue.begin().await?;
-    transaction.put_products(&[product("P-1")?], now()).await?;
+    transaction.put_products(ProductRows::of(&[product("P-1")?])?, now()).await?;
     assert_eq!(catalogue.count_products().await?, 0);
     transaction.commit().await?;
     assert_eq!(catalogue.count_products().await?, 1);
@@ -45,9 +45,9 @@ async fn what_is_not_committed_is_not_seen_by_others(catalogue: &Catalogue) -> R
 
 async fn after_a_failed_statement_nothing_can_be_committed(catalogue: &Catalogue) -> Result<()> {
     let mut transaction = catalogue.begin().await?;
-    transaction.put_products(&[product("P-1")?], now()).await?;
+    transaction.put_products(ProductRows::of(&[product("P-1")?])?, now()).await?;
     let unknown = price_write(&product("unknown")?, 1, "49.90")?;
-    assert!(transaction.write_prices(&[unknown]).await.is_err());
+    assert!(transaction.write_prices(PriceRows::of(&[unknown])).await.is_err());
     let outcome = transaction.commit().await;
     assert!(matches!(outcome, Err(CatalogueError::TransactionFailed)), "{outcome:?}");
     put(catalogue, &[product("P-2")?]).await?;
@@ -58,7 +58,7 @@ async fn after_a_failed_statement_nothing_can_be_committed(catalogue: &Catalogue
 async fn after_an_abandoned_statement_nothing_can_be_committed(catalogue: &Catalogue) -> Result<()> {
     let many = products((0..2_000).map(|number| format!("P-{number}")))?;
     let mut transaction = catalogue.begin().await?;
-    assert!(timeout(Duration::ZERO, transaction.put_products(&many, now())).await.is_err());
+    assert!(timeout(Duration::ZERO, transaction.put_products(ProductRows::of(&many)?, now())).await.is_err());
     let outcome = transaction.commit().await;
     assert!(matches!(outcome, Err(CatalogueError::TransactionFailed)), "{outcome:?}");
     put(catalogue, &[product("Q")?]).await?;
@@ -69,7 +69,7 @@ async fn after_an_abandoned_statement_nothing_can_be_committed(catalogue: &Catal
 async fn failed_transactions_use_up_no_connections(catalogue: &Catalogue) -> Result<()> {
     let unknown = [price_write(&product("unknown")?, 1, "49.90")?];
     for _ in 0..50 {
-        assert!(catalogue.begin().await?.write_prices(&unknown).await.is_err());
+        assert!(catalogue.begin().await?.write_prices(PriceRows::of(&unknown)).await.is_err());
     }
     put(catalogue, &[product("P-1")?]).await
 }
@@ -83,15 +83,15 @@ async fn two_transactions_on_one_product_take_turns(catalogue: &Catalogue) -> Re
     let (theirs, id) = (catalogue.clone(), kettle.product_id.clone());
     let mut second = tokio::spawn(async move {
         let mut second = theirs.begin().await?;
-        anyhow::Ok(second.lock_facts(&[id]).await?)
+        anyhow::Ok(second.lock_facts(&[id]).await?.read()?)
     });
     let early = timeout(Duration::from_millis(200), &mut second).await;
     assert!(early.is_err(), "the second waits: {early:?}");
 
     let mut renamed = kettle.clone();
     renamed.name = "Pot".to_owned();
-    first.put_products(&[renamed], now()).await?;
-    first.write_prices(&[price_write(&kettle, 1, "49.90")?]).await?;
+    first.put_products(ProductRows::of(&[renamed])?, now()).await?;
+    first.write_prices(PriceRows::of(&[price_write(&kettle, 1, "49.90")?])).await?;
     first.commit().await?;
     let seen = second.await??;
     assert!(seen.iter().all(|facts| facts.product.name == "Pot"), "{seen:?}");
@@ -138,7 +138,7 @@ async fn reading_does_not_wait_for_writing(catalogue: &Catalogue) -> Result<()> 
     transaction.lock_products(std::slice::from_ref(&kettle.product_id)).await?;
     let mut renamed = kettle.clone();
     renamed.name = "Pot".to_owned();
-    transaction.put_products(&[renamed], now()).await?;
+    transaction.put_products(ProductRows::of(&[renamed])?, now()).await?;
     let read = timeout(Duration::from_secs(2), catalogue.product(&kettle.product_id)).await?;
     assert_eq!(read?, Some(kettle));
     Ok(())

@@ -1,0 +1,106 @@
+//! What the next prices depend on: the rows as a database gave them, and the facts put together out of them.
+//!
+//! To read rows takes about as long as the database took to find them, and no connection. So the two are apart: while
+//! one batch is read, the database looks for the next.
+
+use std::collections::HashMap;
+
+use serde::de::DeserializeOwned;
+use sqlx::FromRow;
+use sqlx::postgres::PgRow;
+
+use super::error::CatalogueError;
+use super::read_rows::{PriceRecord, ProductRecord, SignalRecord, read_all};
+use super::stored::{StoredFacts, StoredPrice};
+use crate::domain::product::Product;
+use crate::domain::signal::{Signal, Signals, Subject};
+
+/// What the next prices of some products depend on, not read yet.
+#[derive(Debug)]
+pub struct UnreadFacts {
+    pub(super) products: Products,
+    pub(super) signals: Rows,
+    pub(super) prices: Rows,
+}
+
+/// Which products they are about.
+#[derive(Debug)]
+pub(super) enum Products {
+    /// As the caller has them.
+    Known(Vec<Product>),
+    /// As the database has them.
+    Unread(Rows),
+}
+
+/// Rows as a database gave them.
+#[derive(Debug)]
+pub(super) enum Rows {
+    /// SQLite's, as one JSON text: its driver would copy every value of a row by itself, and hand rows over one by one.
+    Json(String),
+    /// PostgreSQL's.
+    Records(Vec<PgRow>),
+}
+
+impl UnreadFacts {
+    /// The facts of each product, ordered by product; without those of products that do not exist.
+    pub fn read(self) -> Result<Vec<StoredFacts>, CatalogueError> {
+        let products = match self.products {
+            Products::Known(products) => products,
+            Products::Unread(rows) => read_all(rows.records::<ProductRecord>()?)?,
+        };
+        let signals = read_all(self.signals.records::<SignalRecord>()?)?;
+        let prices = read_all(self.prices.records::<PriceRecord>()?)?;
+        Ok(assemble(products, signals, prices))
+    }
+}
+
+impl Rows {
+    fn records<R>(self) -> Result<Vec<R>, CatalogueError>
+    where
+        R: DeserializeOwned + for<'row> FromRow<'row, PgRow>,
+    {
+        match self {
+            Self::Json(json) => serde_json::from_str(&json)
+                .map_err(|problem| CatalogueError::corrupt("rows as JSON", problem)),
+            Self::Records(rows) => Ok(rows.iter().map(R::from_row).collect::<Result<_, _>>()?),
+        }
+    }
+}
+
+/// Products, ordered by identifier.
+pub(super) fn read_products(rows: Rows) -> Result<Vec<Product>, CatalogueError> {
+    let mut products: Vec<Product> = read_all(rows.records::<ProductRecord>()?)?;
+    products.sort_unstable_by(|one, other| one.product_id.cmp(&other.product_id));
+    Ok(products)
+}
+
+fn assemble(
+    mut products: Vec<Product>,
+    signals: Vec<Signal>,
+    mut prices: Vec<StoredPrice>,
+) -> Vec<StoredFacts> {
+    let (mut of_products, mut of_categories) = (HashMap::new(), HashMap::new());
+    for signal in signals {
+        let of_subject: &mut Vec<Signal> = match &signal.subject {
+            Subject::Product(name) => of_products.entry(name.clone()).or_default(),
+            Subject::Category(name) => of_categories.entry(name.clone()).or_default(),
+            Subject::Location(_) => continue,
+        };
+        of_subject.push(signal);
+    }
+    // They come in this order; that is nobody's promise.
+    products.sort_unstable_by(|one, other| one.product_id.cmp(&other.product_id));
+    prices.sort_unstable_by(|one, other| one.entry.product_id.cmp(&other.entry.product_id));
+    let mut prices = prices.into_iter().peekable();
+    let facts = products.into_iter().map(|product| {
+        while prices.next_if(|price| price.entry.product_id < product.product_id).is_some() {}
+        let own = of_products.get(product.product_id.as_str());
+        let category = product.category.as_ref().and_then(|category| of_categories.get(category));
+        StoredFacts {
+            signals: Signals::of_product(own.into_iter().chain(category).flatten().cloned()),
+            price: prices.next_if(|price| price.entry.product_id == product.product_id),
+            product,
+        }
+    });
+    facts.collect()
+}
