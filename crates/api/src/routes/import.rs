@@ -1,10 +1,12 @@
 //! `POST /api/v1/products/import`: a catalogue, as a stream of rows.
 //!
-//! Rows are read as they arrive and written in batches, each in one transaction; while one is stored, the next is read,
-//! and no further one, so a sender can be no faster than the database and memory stays bounded. A row that is
+//! Rows are read as they arrive and written in batches, each in one transaction, one after the other. While they are
+//! stored, the next is read, and no further one, so a sender can be no faster than the database and memory stays bounded.
+//! A row that is
 //! refused is reported with its line and keeps no other row back. Importing a file again changes nothing.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -17,7 +19,9 @@ use futures::StreamExt;
 use indexmap::IndexMap;
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::domain::product::{Product, ProductId};
-use pricing_core::reprice::{PreparedProducts, PutSummary, RepriceError, WRITE_BATCH};
+use pricing_core::reprice::{
+    PreparedProducts, PutSummary, RepriceError, Repricer, StoredPrices, WRITE_BATCH,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
@@ -37,7 +41,8 @@ const MAX_LISTED_ERRORS: usize = 1_000;
 const IMPORT_BATCH: usize = 2 * WRITE_BATCH;
 /// Batches that are stored or wait for their turn: the database never waits for the next.
 const MAX_STORING: usize = 2;
-/// Batches on their way to Redis. A server that syncs every write to disk is slow now and then; the database goes on.
+/// Batches on their way to Redis, beside those that were stored last. A server that syncs every write to disk is slow now and
+/// then; the database goes on.
 const MAX_SERVING: usize = 4;
 /// How long a sender may pause.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
@@ -161,6 +166,9 @@ impl From<ApiError> for SeedError {
 /// after an answer is not written over by what came before it.
 async fn take_all(mut import: Import, format: Format, body: Body) -> Result<ImportAnswer, ApiError> {
     let taken = take_rows(&mut import, format, body).await;
+    if taken.is_err() {
+        import.is_wanted = None;
+    }
     let stored = import.stored(0).await;
     let served = import.served(0).await;
     taken.and(stored).and(served)?;
@@ -193,13 +201,12 @@ async fn take_rows(import: &mut Import, format: Format, body: Body) -> Result<()
     import.write_batch().await
 }
 
-/// A batch that is stored in its turn, and then served.
+/// A batch that is stored in its turn.
 type Storing = JoinHandle<Result<(PutSummary, Serving), RepriceError>>;
-/// Prices on their way to Redis.
+/// Prices on their way to Redis, in their turn: who follows changes hears them in the order in which they were stored.
 type Serving = JoinHandle<Result<(), RepriceError>>;
 
-/// An import under way: while one batch is read, those before it are stored, one after the other, and those before them are
-/// on their way to Redis.
+/// An import under way: while one batch is read, those before it are stored, and those before them go to Redis.
 struct Import {
     state: AppState,
     /// The rows to write next; of a product that comes more than once among them, the last.
@@ -207,19 +214,32 @@ struct Import {
     /// The batches before, being stored while this one is read, the oldest first.
     storing: VecDeque<Storing>,
     /// Comes when the last of them is stored, and not if one of them is not.
-    turn: oneshot::Receiver<()>,
+    turn_to_store: oneshot::Receiver<()>,
     /// The batches before that, on their way to Redis, the oldest first.
     serving: VecDeque<Serving>,
+    /// Ends when the last of them is served, or cannot be.
+    turn_to_serve: oneshot::Receiver<()>,
+    /// Goes when something fails, or with the import when its sender hangs up: then no further batch is begun. Whoever sent
+    /// it may write anew.
+    is_wanted: Option<Arc<()>>,
     answer: ImportAnswer,
 }
 
 impl Import {
     fn new(state: AppState, dry_run: bool) -> Self {
         let answer = ImportAnswer { dry_run, ..ImportAnswer::default() };
-        let (first, turn) = oneshot::channel();
+        let (first, turn_to_store) = oneshot::channel();
         let _ = first.send(());
-        let (storing, serving) = (VecDeque::new(), VecDeque::new());
-        Self { state, batch: IndexMap::with_capacity(IMPORT_BATCH), storing, turn, serving, answer }
+        Self {
+            state,
+            batch: IndexMap::with_capacity(IMPORT_BATCH),
+            storing: VecDeque::new(),
+            turn_to_store,
+            serving: VecDeque::new(),
+            turn_to_serve: oneshot::channel().1,
+            is_wanted: Some(Arc::new(())),
+            answer,
+        }
     }
 
     async fn take(&mut self, row: Row) -> Result<(), ApiError> {
@@ -261,18 +281,23 @@ impl Import {
             self.count(summary);
             return Ok(());
         }
-        let rows = products.len() as u64;
         // While those before are stored.
         let products = PreparedProducts::of(products)?;
         self.stored(MAX_STORING - 1).await?;
-        self.state.metrics.rows_imported.increment(rows);
-        let (done, next_turn) = oneshot::channel();
-        let turn = std::mem::replace(&mut self.turn, next_turn);
+        self.served(MAX_SERVING).await?;
+        let (stored, next_turn) = oneshot::channel();
+        let turn_to_store = std::mem::replace(&mut self.turn_to_store, next_turn);
+        let (served, next_turn) = oneshot::channel();
+        let turn_to_serve = std::mem::replace(&mut self.turn_to_serve, next_turn);
+        let is_wanted = self.is_wanted.as_ref().map(Arc::downgrade).unwrap_or_default();
         let storing = async move {
-            turn.await.map_err(|_| RepriceError::Interrupted)?;
+            if turn_to_store.await.is_err() || is_wanted.strong_count() == 0 {
+                return Err(RepriceError::Interrupted);
+            }
             let (summary, prices) = repricer.store_products(products, "import").await?;
-            let _ = done.send(());
-            let serving = async move { repricer.serve_stored(prices).await };
+            let _ = stored.send(());
+            // What is stored is served, whoever still waits for it.
+            let serving = serve(repricer, prices, turn_to_serve, served);
             Ok((summary, tokio::spawn(serving.in_current_span())))
         };
         self.storing.push_back(tokio::spawn(storing.in_current_span()));
@@ -283,6 +308,7 @@ impl Import {
         self.answer.created += summary.created;
         self.answer.updated += summary.updated;
         self.answer.unchanged += summary.unchanged;
+        self.state.metrics.rows_imported.increment(summary.created + summary.updated + summary.unchanged);
     }
 
     /// Waits until so many batches at most are being stored.
@@ -305,10 +331,10 @@ impl Import {
         outcome
     }
 
-    /// Waits until so many batches at most are on their way to Redis.
+    /// Waits until so many batches at most are on their way to Redis, and looks at those that have ended.
     async fn served(&mut self, but: usize) -> Result<(), ApiError> {
         let mut outcome = Ok(());
-        while self.serving.len() > but
+        while (self.serving.len() > but || self.serving.front().is_some_and(JoinHandle::is_finished))
             && let Some(serving) = self.serving.pop_front()
         {
             let served = serving.await.map_err(interrupted);
@@ -316,6 +342,19 @@ impl Import {
         }
         outcome
     }
+}
+
+/// Serves a batch when the one before is served, or could not be.
+async fn serve(
+    repricer: Repricer,
+    prices: StoredPrices,
+    turn: oneshot::Receiver<()>,
+    served: oneshot::Sender<()>,
+) -> Result<(), RepriceError> {
+    let _ = turn.await;
+    let outcome = repricer.serve_stored(prices).await;
+    let _ = served.send(());
+    outcome
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as an argument of map_err")]

@@ -43,25 +43,38 @@ impl Explanation<'_> {
 impl PriceEntry {
     /// Appends the entry as JSON.
     pub fn append_json(&self, json: &mut Vec<u8>) -> Written {
+        // By name, so that a new field is not forgotten here.
+        let Self {
+            product_id,
+            category,
+            currency,
+            base_price,
+            list_price,
+            lowest,
+            highest,
+            policy_version,
+            revision,
+            valid_until,
+        } = self;
         json.extend_from_slice(b"{\"product_id\":");
-        append_text(json, self.product_id.as_str())?;
-        append_optional_text(json, b",\"category\":", self.category.as_deref())?;
+        append_text(json, product_id.as_str())?;
+        append_optional_text(json, b",\"category\":", category.as_deref())?;
         json.extend_from_slice(b",\"currency\":\"");
-        json.extend_from_slice(self.currency.code().as_bytes());
+        json.extend_from_slice(currency.code().as_bytes());
         json.extend_from_slice(b"\",\"base_price\":");
-        append_digits(json, Some(self.base_price));
+        append_digits(json, Some(*base_price));
         json.extend_from_slice(b",\"list_price\":");
-        append_digits(json, Some(self.list_price));
+        append_digits(json, Some(*list_price));
         json.extend_from_slice(b",\"lowest\":");
-        append_digits(json, self.lowest);
+        append_digits(json, *lowest);
         json.extend_from_slice(b",\"highest\":");
-        append_digits(json, self.highest);
+        append_digits(json, *highest);
         json.extend_from_slice(b",\"policy_version\":");
-        append_whole(json, self.policy_version);
+        append_whole(json, *policy_version);
         json.extend_from_slice(b",\"revision\":");
-        append_whole(json, self.revision);
+        append_whole(json, *revision);
         json.extend_from_slice(b",\"valid_until\":");
-        match self.valid_until {
+        match *valid_until {
             Some(valid_until) => append_instant(json, valid_until),
             None => json.extend_from_slice(b"null"),
         }
@@ -92,30 +105,43 @@ fn append_facts(json: &mut Vec<u8>, facts: &Facts<'_>) -> Written {
 }
 
 fn append_product(json: &mut Vec<u8>, product: &Product) -> Written {
+    let Product {
+        product_id,
+        name,
+        category,
+        brand,
+        currency,
+        base_price,
+        unit_cost,
+        floor_price,
+        ceiling_price,
+        minimum_advertised_price,
+        attributes,
+    } = product;
     json.extend_from_slice(b"{\"product_id\":");
-    append_text(json, product.product_id.as_str())?;
+    append_text(json, product_id.as_str())?;
     json.extend_from_slice(b",\"name\":");
-    append_text(json, &product.name)?;
-    append_optional_text(json, b",\"category\":", product.category.as_deref())?;
-    append_optional_text(json, b",\"brand\":", product.brand.as_deref())?;
+    append_text(json, name)?;
+    append_optional_text(json, b",\"category\":", category.as_deref())?;
+    append_optional_text(json, b",\"brand\":", brand.as_deref())?;
     json.extend_from_slice(b",\"currency\":\"");
-    json.extend_from_slice(product.currency.code().as_bytes());
+    json.extend_from_slice(currency.code().as_bytes());
     json.extend_from_slice(b"\",\"base_price\":");
-    append_json_number(json, product.base_price);
+    append_json_number(json, *base_price);
     for (key, amount) in [
-        (&b",\"unit_cost\":"[..], product.unit_cost),
-        (b",\"floor_price\":", product.floor_price),
-        (b",\"ceiling_price\":", product.ceiling_price),
+        (&b",\"unit_cost\":"[..], unit_cost),
+        (b",\"floor_price\":", floor_price),
+        (b",\"ceiling_price\":", ceiling_price),
     ] {
         json.extend_from_slice(key);
-        append_optional_number(json, amount);
+        append_optional_number(json, *amount);
     }
-    if let Some(lowest) = product.minimum_advertised_price {
+    if let Some(lowest) = *minimum_advertised_price {
         json.extend_from_slice(b",\"minimum_advertised_price\":");
         append_json_number(json, lowest);
     }
     json.extend_from_slice(b",\"attributes\":");
-    serde_json::to_writer(&mut *json, &product.attributes)?;
+    serde_json::to_writer(&mut *json, attributes)?;
     json.push(b'}');
     Ok(())
 }

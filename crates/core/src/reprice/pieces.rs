@@ -144,6 +144,8 @@ impl Repricer {
 async fn write(transaction: &mut CatalogueTransaction, priced: Priced) -> Result<Vec<Served>, RepriceError> {
     let Priced { unchanged: mut served, mut writes, frozen, rows } = priced;
     if !writes.is_empty() {
+        // Each once and in the order of the products, as the pieces are: so the rows have the order of the writes.
+        debug_assert_eq!(rows.len(), writes.len());
         let revisions = transaction.next_revisions(writes.len()).await?;
         transaction.write_prices(rows.with_revisions(&revisions)).await?;
         for (write, revision) in writes.iter_mut().zip(revisions) {

@@ -90,7 +90,8 @@ impl Repricer {
         to_the_end(async move { repricer.delete_and_tell(product_id, cause).await }).await
     }
 
-    /// The first half of [`put_products`](Self::put_products), for whoever sees to it that the second one follows.
+    /// The first half of [`put_products`](Self::put_products), for whoever sees to it that the second one follows. All of
+    /// them in one transaction, however many.
     pub async fn store_products(
         &self,
         products: PreparedProducts,

@@ -138,6 +138,33 @@ async fn changes_by_one_api_leave_the_memory_of_the_other() -> Result<()> {
     list_price_becomes(&other, "P-1", Some(40)).await
 }
 
+/// An import stores several batches one after the other, and Redis hears of several at once.
+#[tokio::test]
+async fn the_changes_of_an_import_are_told_in_the_order_of_its_rows() -> Result<()> {
+    const BATCHES: u32 = 6;
+    let stores = Stores::start().await?;
+    let api = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
+    let mut follower = Follower::of(&api, "", None).await?;
+    let mut rows = "product_id,currency,base_price\n".to_owned();
+    for batch in 1..=BATCHES {
+        rows += &format!("P-0,USD,{batch}00\n");
+        rows.extend((1..2_000).map(|number| format!("P-{batch}-{number},USD,5\n")));
+    }
+    let import = api.client.request(Method::POST, "/api/v1/products/import");
+    let reply = api.client.send(import.header("content-type", "text/csv").body(rows)).await?;
+    assert_eq!((reply.status.as_u16(), &reply.body["superseded"]), (200, &json!(0)), "{}", reply.text);
+    let mut prices = Vec::new();
+    while prices.len() < BATCHES as usize {
+        if let Told::Change { product_id, new_list_price, .. } = follower.next().await?
+            && product_id == "P-0"
+        {
+            prices.extend(new_list_price);
+        }
+    }
+    assert_eq!(prices, ["100", "200", "300", "400", "500", "600"]);
+    list_price_becomes(&api, "P-0", Some(600)).await
+}
+
 #[tokio::test]
 async fn what_was_told_while_an_api_was_cut_off_is_seen_when_it_is_back() -> Result<()> {
     let stores = Stores::start().await?;

@@ -19,7 +19,7 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Sqlite, query, query_as, query_scalar, raw_sql};
+use sqlx::{Connection, Sqlite, query, query_as, query_scalar, raw_sql};
 
 use self::checkpoint::Checkpoints;
 use self::runs::insert_request;
@@ -154,7 +154,11 @@ impl SqliteCatalogue {
     /// Under the file's lock, as the migrator itself has none for SQLite: of two processes that find the tables
     /// missing, the second would fail to create them.
     async fn migrate(&self) -> Result<(), CatalogueError> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut connection = self.writer.acquire().await?;
+        // Another one takes its place: what a migration sorts may be more than there is memory.
+        connection.close_on_drop();
+        raw_sql("PRAGMA temp_store = default").execute(&mut *connection).await?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         // `run_direct`, as a future that awaits `run` is not `Send` for the compiler.
         MIGRATIONS.run_direct(None, &mut *transaction, false).await?;
         Ok(transaction.commit().await?)
@@ -355,8 +359,12 @@ impl SqliteCatalogue {
 
     async fn begin_session(&self) -> Result<Session<Sqlite>, CatalogueError> {
         let mut session = self.writer().await?;
-        if self.checkpoints.should_move_rest() {
-            session.run(|connection| raw_sql(checkpoint::MOVE).execute(connection)).await?;
+        if self.checkpoints.should_move_rest()
+            && let Err(error) = session.run(|connection| raw_sql(checkpoint::MOVE).execute(connection)).await
+        {
+            // The log grows on; what is to be written may go well all the same.
+            tracing::warn!(%error, "the log of the database does not begin anew for now");
+            session = self.writer().await?;
         }
         // A transaction that began by reading could not become a writing one once another process has written.
         session.begin(|connection| raw_sql("BEGIN IMMEDIATE").execute(connection)).await?;
@@ -378,7 +386,7 @@ async fn commit(session: &mut Session<Sqlite>) -> Result<(), CatalogueError> {
     Ok(())
 }
 
-/// Room for a batch of a thousand prices: its pages stay in memory (16 MB) until it commits. A new file gets pages of 8 kB,
+/// Room for a batch of products in order: the pages that it touches stay in memory (16 MB) until it commits. A new file gets pages of 8 kB,
 /// which hold twice as many prices as usual ones, each a kilobyte or more: half as many pages are written, searched and
 /// split. The writer moves the log only if nobody else does, every 128 MB (64 MB in a file that has pages of 4 kB). What a
 /// statement of many rows needs to be undone stays in memory: otherwise it would be written to a file for each.

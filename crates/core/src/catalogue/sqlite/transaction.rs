@@ -351,7 +351,7 @@ fn written_once<T: PartialEq>(
     }
 }
 
-/// How many rows the statements for so many have: 250, then 128, 64 and so on. A statement of many rows takes long to
+/// How many rows the statements for so many have: 500, then 256, 128 and so on. A statement of many rows takes long to
 /// prepare, so each is kept prepared, and there are few of them.
 fn statement_lengths(mut rows: usize) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
