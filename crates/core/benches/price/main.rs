@@ -66,7 +66,11 @@ fn explanations() {
     let ten = policy(facts::TEN_MARKET_RULES);
     let facts = market.facts();
     let priced = price(&facts, &ten, NOW);
-    let written = || serde_json::to_string(black_box(&priced.explanation)).expect("it can be written");
+    let written = || {
+        let mut json = Vec::with_capacity(4_096);
+        black_box(&priced.explanation).append_json(&mut json).expect("it can be written");
+        json
+    };
     let computed = || price(black_box(&facts), &ten, NOW);
     compare(&("its explanation as JSON", written), &("price(), 10 rules", computed), "");
 }
