@@ -157,7 +157,8 @@ impl Catalogue {
     }
 
     /// What the next prices of these products depend on, ordered by product; those that do not exist are left out.
-    /// Nothing is locked: to write what comes of it, see [`CatalogueTransaction::lock_facts`].
+    /// Nothing is locked, and each statement sees what is there when it runs: to write what comes of it, see
+    /// [`CatalogueTransaction::lock_facts`].
     pub async fn facts(&self, ids: &[ProductId]) -> Result<Vec<StoredFacts>, CatalogueError> {
         on_store!(self, store => store.facts(ids).await)
     }

@@ -1,11 +1,7 @@
 //! Writes: products put, imported and removed, and what bad input gets.
 
-use std::time::Duration;
-
 use anyhow::Result;
-use futures::StreamExt;
 use pricing_e2e::HttpReply;
-use reqwest::{Body, Method};
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Service};
@@ -51,35 +47,6 @@ async fn a_product_lives_from_put_to_delete() -> Result<()> {
         json!(49.39),
         "it is back"
     );
-    Ok(())
-}
-
-/// Whoever hangs up may write anew at once, and is not written over by rows that were still waiting.
-#[tokio::test]
-async fn what_is_put_after_an_import_was_given_up_stays() -> Result<()> {
-    let stores = Stores::start().await?;
-    let api = stores.api().await?;
-    for round in 1..=4 {
-        let rows: String = (0..20_000).map(|number| format!("P-{number},USD,{round}0\n")).collect();
-        let pieces = [Ok("product_id,currency,base_price\n".to_owned()), Ok::<_, std::io::Error>(rows)];
-        // The body does not end.
-        let body = Body::wrap_stream(futures::stream::iter(pieces).chain(futures::stream::pending()));
-        let import = api.client.request(Method::POST, "/api/v1/products/import");
-        let import = api.client.send(import.header("content-type", "text/csv").body(body));
-        let given_up = tokio::time::timeout(Duration::from_millis(150 * round), import).await;
-        assert!(given_up.is_err(), "the import waits for more");
-        let product = json!({"currency": "USD", "base_price": 7});
-        let ids = (0..20).map(|number| format!("P-{}", number * 999));
-        for id in ids.clone() {
-            let put = api.client.put(&format!("/api/v1/products/{id}"), &product).await?;
-            assert!(put.status.is_success(), "{}", put.text);
-        }
-        // Whatever was still on its way has arrived when a write that came after all of it has.
-        api.import("last,USD,1\n").await?;
-        for id in ids {
-            assert_eq!(api.price(&id, false).await?.body["base_price"], json!(7.0), "{id} in round {round}");
-        }
-    }
     Ok(())
 }
 
