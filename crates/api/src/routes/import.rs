@@ -2,8 +2,7 @@
 //!
 //! Rows are read as they arrive and written in batches, each in one transaction, one after the other. While they are
 //! stored, the next is read, and no further one, so a sender can be no faster than the database and memory stays bounded.
-//! A row that is
-//! refused is reported with its line and keeps no other row back. Importing a file again changes nothing.
+//! A row that is refused is reported with its line and keeps no other row back. Importing a file again changes nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

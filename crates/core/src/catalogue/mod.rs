@@ -16,16 +16,16 @@
 mod drafts;
 mod error;
 mod facts;
+mod json_rows;
 mod postgres;
+mod prepared_rows;
 mod read_rows;
-mod rows;
 mod runs;
 mod session;
 mod sqlite;
 mod stored;
 mod transaction;
 mod upkeep;
-mod write_rows;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub use self::drafts::{DraftCondition, NewDraft, StoredDraft};
 pub use self::error::CatalogueError;
 pub use self::facts::UnreadFacts;
 pub use self::postgres::PostgresCatalogue;
-pub use self::rows::{PriceRows, ProductRows};
+pub use self::prepared_rows::{PriceRows, ProductRows};
 pub use self::runs::{CoalescedRun, MAX_REASON_CHARS, RangeOutcome, RunRequest, StoredRun, run_of_policy};
 pub use self::sqlite::SqliteCatalogue;
 pub use self::stored::{

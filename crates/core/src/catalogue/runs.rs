@@ -12,8 +12,8 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 
 use super::error::CatalogueError;
+use super::json_rows::bounded;
 use super::read_rows::count;
-use super::write_rows::bounded;
 use super::{Catalogue, on_store};
 use crate::domain::recalculation::{RunState, Scope};
 

@@ -6,7 +6,7 @@ use tracing::Span;
 use super::error::CatalogueError;
 use super::facts::UnreadFacts;
 use super::postgres::PostgresTransaction;
-use super::rows::{PriceRows, ProductRows};
+use super::prepared_rows::{PriceRows, ProductRows};
 use super::runs::{RangeOutcome, RunRequest};
 use super::sqlite::SqliteTransaction;
 use crate::domain::product::{Product, ProductId};

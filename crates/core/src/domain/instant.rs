@@ -6,7 +6,12 @@ use serde::Serializer;
 
 /// Serialises an instant.
 pub fn as_instant<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&instant.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    serializer.serialize_str(&written(*instant))
+}
+
+/// The text of an instant, for those who write JSON themselves.
+pub(super) fn written(instant: DateTime<Utc>) -> String {
+    instant.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 /// [`as_instant`] for one that may be absent (`null`).

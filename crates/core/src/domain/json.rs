@@ -1,13 +1,14 @@
-//! Explanations and price entries as JSON text: the very bytes that serialising one gives, in a fraction of the time.
+//! Explanations and price entries as JSON text: the very bytes that serialising one gives, in half the time.
 //!
 //! Every price that is made is written down, with its explanation, and a serialiser does so comma by comma. What all of
 //! them have is written here in larger pieces; what few have is left to the serialiser.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 
 use super::explanation::{Explanation, Outcome, RuleSeen, Step};
-use super::money::append_json_number;
+use super::instant;
+use super::money::{Currency, append_json_number};
 use super::price::{Facts, Previous, PriceEntry};
 use super::product::Product;
 use super::signal::Signals;
@@ -59,9 +60,8 @@ impl PriceEntry {
         json.extend_from_slice(b"{\"product_id\":");
         append_text(json, product_id.as_str())?;
         append_optional_text(json, b",\"category\":", category.as_deref())?;
-        json.extend_from_slice(b",\"currency\":\"");
-        json.extend_from_slice(currency.code().as_bytes());
-        json.extend_from_slice(b"\",\"base_price\":");
+        append_currency(json, *currency);
+        json.extend_from_slice(b",\"base_price\":");
         append_digits(json, Some(*base_price));
         json.extend_from_slice(b",\"list_price\":");
         append_digits(json, Some(*list_price));
@@ -124,9 +124,8 @@ fn append_product(json: &mut Vec<u8>, product: &Product) -> Written {
     append_text(json, name)?;
     append_optional_text(json, b",\"category\":", category.as_deref())?;
     append_optional_text(json, b",\"brand\":", brand.as_deref())?;
-    json.extend_from_slice(b",\"currency\":\"");
-    json.extend_from_slice(currency.code().as_bytes());
-    json.extend_from_slice(b"\",\"base_price\":");
+    append_currency(json, *currency);
+    json.extend_from_slice(b",\"base_price\":");
     append_json_number(json, *base_price);
     for (key, amount) in [
         (&b",\"unit_cost\":"[..], unit_cost),
@@ -215,6 +214,12 @@ fn append_rule(json: &mut Vec<u8>, rule: &RuleSeen<'_>) -> Written {
     Ok(())
 }
 
+fn append_currency(json: &mut Vec<u8>, currency: Currency) {
+    json.extend_from_slice(b",\"currency\":\"");
+    json.extend_from_slice(currency.code().as_bytes());
+    json.push(b'"');
+}
+
 fn append_optional_number(json: &mut Vec<u8>, amount: Option<Decimal>) {
     match amount {
         Some(amount) => append_json_number(json, amount),
@@ -245,9 +250,9 @@ fn append_optional_text(json: &mut Vec<u8>, key: &[u8], text: Option<&str>) -> W
     }
 }
 
-fn append_instant(json: &mut Vec<u8>, instant: DateTime<Utc>) {
+fn append_instant(json: &mut Vec<u8>, at: DateTime<Utc>) {
     json.push(b'"');
-    json.extend_from_slice(instant.to_rfc3339_opts(SecondsFormat::AutoSi, true).as_bytes());
+    json.extend_from_slice(instant::written(at).as_bytes());
     json.push(b'"');
 }
 
@@ -269,7 +274,6 @@ mod tests {
 
     use super::*;
     use crate::domain::guardrail::Streak;
-    use crate::domain::money::Currency;
     use crate::domain::policy::PricingPolicy;
     use crate::domain::price::price;
     use crate::domain::product::{ProductDraft, ProductId, WrittenNumber};

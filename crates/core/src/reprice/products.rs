@@ -1,6 +1,6 @@
 //! Products put and removed: by people, by imports.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -77,7 +77,7 @@ impl Repricer {
         let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
         let mut transaction = self.catalogue.begin().await?;
         let stored = transaction.lock_products(&ids).await?;
-        Ok(compare(stored, products).summary)
+        Ok(compare(stored, products).0)
     }
 
     /// Removes a product and its price everywhere; whether it was there.
@@ -101,22 +101,20 @@ impl Repricer {
         let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
         let mut transaction = self.catalogue.begin().await?;
         let stored = transaction.lock_products(&ids).await?;
-        let Comparison { summary, created, updated } = compare(stored, &products);
-        let (created, updated) = (Arc::new(created), Arc::new(updated));
+        let (summary, differences) = compare(stored, &products);
+        let differences = Arc::new(differences);
         if summary.unchanged > 0 {
-            rows.retain(|product_id| created.contains(product_id) || updated.contains(product_id));
+            rows.retain(|product_id| differences.contains_key(product_id));
         }
         let batch = Batch::put(products, rows);
         let needs_price = {
-            let (created, updated) = (Arc::clone(&created), Arc::clone(&updated));
-            move |facts: &StoredFacts| {
-                let product_id = &facts.product.product_id;
-                created.contains(product_id) || updated.contains(product_id)
-            }
+            let differences = Arc::clone(&differences);
+            move |facts: &StoredFacts| differences.contains_key(&facts.product.product_id)
         };
         let served = self.price_in(&mut transaction, batch, needs_price, move |_| cause.to_owned()).await?;
         transaction.commit().await?;
-        let (updated, others) = served.into_iter().partition(|served| updated.contains(&served.product_id));
+        let is_updated = |served: &Served| differences.get(&served.product_id) == Some(&Difference::Updated);
+        let (updated, others) = served.into_iter().partition(is_updated);
         Ok((summary, StoredPrices { updated, others }))
     }
 
@@ -151,33 +149,37 @@ impl Repricer {
     }
 }
 
-/// What putting products changes.
-#[derive(Default)]
-struct Comparison {
-    summary: PutSummary,
-    created: HashSet<ProductId>,
-    updated: HashSet<ProductId>,
+/// How a product differs from the stored one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Difference {
+    /// There is none.
+    Created,
+    /// There is another one.
+    Updated,
 }
 
-/// Compares products with the stored ones.
-fn compare(stored: Vec<Product>, products: &[Product]) -> Comparison {
+/// Which products differ from the stored ones, and how.
+fn compare(stored: Vec<Product>, products: &[Product]) -> (PutSummary, HashMap<ProductId, Difference>) {
     let stored: HashMap<ProductId, Product> =
         stored.into_iter().map(|product| (product.product_id.clone(), product)).collect();
-    let mut comparison = Comparison::default();
-    let summary = &mut comparison.summary;
+    let mut summary = PutSummary::default();
+    let mut differences = HashMap::new();
     for product in products {
-        let product_id = &product.product_id;
-        match stored.get(product_id) {
+        let difference = match stored.get(&product.product_id) {
             None => {
                 summary.created += 1;
-                comparison.created.insert(product_id.clone());
+                Difference::Created
             }
             Some(known) if known != product => {
                 summary.updated += 1;
-                comparison.updated.insert(product_id.clone());
+                Difference::Updated
             }
-            Some(_) => summary.unchanged += 1,
-        }
+            Some(_) => {
+                summary.unchanged += 1;
+                continue;
+            }
+        };
+        differences.insert(product.product_id.clone(), difference);
     }
-    comparison
+    (summary, differences)
 }

@@ -10,13 +10,13 @@ use sqlx::types::Json;
 use sqlx::{Postgres, query, query_as, query_scalar, raw_sql};
 
 use super::super::error::CatalogueError;
+use super::super::json_rows::row_count;
 use super::super::read_rows::{count, read_all};
 use super::super::runs::{
     BeginRun, CoalescedRun, FinishRun, REPLACED, RangeOutcome, RunRecord, RunRequest, StoredRun,
     WaitingRecord, bounded_reason, follow_up_of, skipped_because_of,
 };
 use super::super::session::Session;
-use super::super::write_rows::row_count;
 use super::{PostgresCatalogue, PostgresTransaction, commit};
 use crate::domain::recalculation::{RunState, Scope};
 

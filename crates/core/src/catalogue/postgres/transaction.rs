@@ -10,10 +10,10 @@ use sqlx::{Postgres, query, query_as, query_scalar};
 
 use super::super::error::CatalogueError;
 use super::super::facts::{Products, Rows, UnreadFacts, read_products};
+use super::super::json_rows::{bounded_cause, event_rows, row_count, signal_rows};
+use super::super::prepared_rows::{PriceChangeRow, PriceRow, PriceRows, ProductRows};
 use super::super::read_rows::which_are_new;
-use super::super::rows::{PriceChangeRow, PriceRow, PriceRows, ProductRows};
 use super::super::session::Session;
-use super::super::write_rows::{bounded_cause, event_rows, row_count, signal_rows};
 use super::{commit, price_columns, product_columns};
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signal;

@@ -5,7 +5,7 @@ use sqlx::{query, query_as, query_scalar};
 
 use super::super::drafts::{DraftCondition, NewDraft, StoredDraft};
 use super::super::error::CatalogueError;
-use super::super::write_rows::instant;
+use super::super::json_rows::instant;
 use super::SqliteCatalogue;
 
 const DRAFTS: &str = "

@@ -12,10 +12,10 @@ use sqlx::{Arguments, AssertSqlSafe, Sqlite, query, query_as, query_scalar, quer
 
 use super::super::error::CatalogueError;
 use super::super::facts::{Products, Rows, UnreadFacts, read_products};
+use super::super::json_rows::{bounded_cause, event_rows, instant, row_count, signal_rows, texts};
+use super::super::prepared_rows::{PriceChangeRow, PriceRow, PriceRows, ProductRow, ProductRows};
 use super::super::read_rows::which_are_new;
-use super::super::rows::{PriceChangeRow, PriceRow, PriceRows, ProductRow, ProductRows};
 use super::super::session::Session;
-use super::super::write_rows::{bounded_cause, event_rows, instant, row_count, signal_rows, texts};
 use super::commit;
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signal;

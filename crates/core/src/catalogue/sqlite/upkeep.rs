@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use sqlx::{query, query_scalar};
 
 use super::super::error::CatalogueError;
+use super::super::json_rows::instant;
 use super::super::read_rows::product_ids;
-use super::super::write_rows::instant;
 use super::SqliteCatalogue;
 use crate::domain::product::ProductId;
 

@@ -10,8 +10,8 @@ use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 
 use super::error::CatalogueError;
+use super::json_rows::bounded_cause;
 use super::stored::PriceWrite;
-use super::write_rows::bounded_cause;
 use crate::domain::product::{Product, ProductId};
 
 /// Rows of `products`.
@@ -86,10 +86,12 @@ pub(super) struct PriceChangeRow {
 impl ProductRows {
     /// The rows of these products; of two with the same identifier the later one.
     pub fn of(products: &[Product]) -> Result<Self, CatalogueError> {
-        let rows: BTreeMap<&ProductId, &Product> =
+        if products.is_sorted_by(|one, next| one.product_id < next.product_id) {
+            return Ok(Self { rows: products.iter().map(ProductRow::of).collect::<Result<_, _>>()? });
+        }
+        let last: BTreeMap<&ProductId, &Product> =
             products.iter().map(|product| (&product.product_id, product)).collect();
-        let rows = rows.into_values().map(ProductRow::of).collect::<Result<_, _>>()?;
-        Ok(Self { rows })
+        Ok(Self { rows: last.into_values().map(ProductRow::of).collect::<Result<_, _>>()? })
     }
 
     /// Takes out the rows of the products up to this one.
@@ -108,8 +110,7 @@ impl ProductRows {
 impl PriceRows {
     /// The rows of these prices; of two of the same product the newer one.
     pub fn of(writes: &[PriceWrite]) -> Self {
-        let is_in_order = writes.is_sorted_by(|one, next| one.entry.product_id < next.entry.product_id);
-        if is_in_order {
+        if writes.is_sorted_by(|one, next| one.entry.product_id < next.entry.product_id) {
             return Self { rows: writes.iter().map(PriceRow::of).collect() };
         }
         let mut newest: BTreeMap<&ProductId, &PriceWrite> = BTreeMap::new();
