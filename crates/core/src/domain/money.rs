@@ -163,6 +163,9 @@ pub fn in_minor_units(mut amount: Decimal, currency: Currency) -> Decimal {
     amount
 }
 
+/// A sign, 29 digits and a point.
+const LONGEST_AMOUNT: usize = 31;
+
 /// How serde_json knows a text that is JSON already: by the name of the structure and of its only field.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
@@ -170,13 +173,41 @@ const RAW_VALUE: &str = "$serde_json::private::RawValue";
 pub fn as_json_number<S: Serializer>(amount: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
     // What `RawValue` does; but to make one, the text would be read again to see whether it is JSON.
     let mut raw = serializer.serialize_struct(RAW_VALUE, 1)?;
-    raw.serialize_field(RAW_VALUE, Written::of(*amount).text())?;
+    let mut digits = Vec::with_capacity(LONGEST_AMOUNT);
+    append_json_number(&mut digits, *amount);
+    raw.serialize_field(RAW_VALUE, std::str::from_utf8(&digits).map_err(serde::ser::Error::custom)?)?;
     raw.end()
 }
 
-/// Appends what [`as_json_number`] writes, for those who write JSON themselves.
+/// Appends what [`as_json_number`] writes, for those who write JSON themselves: the same as `Display`, in a fraction of
+/// the time.
 pub fn append_json_number(json: &mut Vec<u8>, amount: Decimal) {
-    json.extend_from_slice(Written::of(amount).bytes());
+    let parts = amount.unpack();
+    let short = u64::from(parts.mid) << 32 | u64::from(parts.lo);
+    let mut buffer = itoa::Buffer::new();
+    let digits = match parts.hi {
+        // Most amounts fit 64 bits, which are divided much faster.
+        0 => buffer.format(short),
+        high => buffer.format(u128::from(high) << 64 | u128::from(short)),
+    };
+    if parts.negative {
+        json.push(b'-');
+    }
+    let decimal_places = parts.scale as usize;
+    match digits.len().checked_sub(decimal_places).and_then(|point| digits.as_bytes().split_at_checked(point)) {
+        Some((whole, [])) => json.extend_from_slice(whole),
+        Some((whole @ [_, ..], fraction)) => {
+            json.extend_from_slice(whole);
+            json.push(b'.');
+            json.extend_from_slice(fraction);
+        }
+        // One digit at least stands before the point.
+        _ => {
+            json.extend_from_slice(b"0.");
+            json.resize(json.len() + decimal_places - digits.len(), b'0');
+            json.extend_from_slice(digits.as_bytes());
+        }
+    }
 }
 
 /// [`as_json_number`] for an amount that may be absent (`null`).
@@ -187,63 +218,6 @@ pub fn as_optional_json_number<S: Serializer>(
     match amount {
         Some(amount) => as_json_number(amount, serializer),
         None => serializer.serialize_none(),
-    }
-}
-
-/// An amount as text on the stack: the same as its `Display`, in a third of the time.
-struct Written {
-    /// The text is at the end. A sign, 29 digits and a point fit.
-    bytes: [u8; Self::ROOM],
-    length: usize,
-}
-
-impl Written {
-    const ROOM: usize = 32;
-
-    fn of(amount: Decimal) -> Self {
-        let mut written = Self { bytes: [0; Self::ROOM], length: 0 };
-        let mut places = written.bytes.iter_mut().rev();
-        let mut put = |byte: u8| {
-            if let Some(place) = places.next() {
-                *place = byte;
-                written.length += 1;
-            }
-        };
-        let scale = amount.scale();
-        let mut digits = 0;
-        // From the last digit to the first; one at least stands before the point.
-        let mut put_digit = |digit: u64| {
-            if digits == scale && scale > 0 {
-                put(b'.');
-            }
-            put(b'0' + u8::try_from(digit).unwrap_or_default());
-            digits += 1;
-            digits <= scale
-        };
-        let mut rest = amount.mantissa().unsigned_abs();
-        let mut short = loop {
-            // Most amounts fit 64 bits, which are divided much faster.
-            match u64::try_from(rest) {
-                Ok(short) => break short,
-                Err(_) => put_digit(u64::try_from(rest % 10).unwrap_or_default()),
-            };
-            rest /= 10;
-        };
-        while put_digit(short % 10) || short > 9 {
-            short /= 10;
-        }
-        if amount.is_sign_negative() {
-            put(b'-');
-        }
-        written
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.bytes.get(Self::ROOM - self.length..).unwrap_or_default()
-    }
-
-    fn text(&self) -> &str {
-        std::str::from_utf8(self.bytes()).unwrap_or_default()
     }
 }
 
