@@ -194,7 +194,8 @@ pub fn append_json_number(json: &mut Vec<u8>, amount: Decimal) {
         json.push(b'-');
     }
     let decimal_places = parts.scale as usize;
-    match digits.len().checked_sub(decimal_places).and_then(|point| digits.as_bytes().split_at_checked(point)) {
+    match digits.len().checked_sub(decimal_places).and_then(|point| digits.as_bytes().split_at_checked(point))
+    {
         Some((whole, [])) => json.extend_from_slice(whole),
         Some((whole @ [_, ..], fraction)) => {
             json.extend_from_slice(whole);
