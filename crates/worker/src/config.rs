@@ -3,7 +3,7 @@
 //! | variable | default | what |
 //! |---|---|---|
 //! | `PRICING_WORKER_LISTEN` | `127.0.0.1:8001` | the address for health and metrics |
-//! | `PRICING_WORKER_CONCURRENCY` | 4 | jobs done at the same time, 2 to 64: one of them may coordinate a run |
+//! | `PRICING_WORKER_CONCURRENCY` | 6 | jobs done at the same time, 2 to 64: one of them may coordinate a run; keep it below the database connections |
 
 use std::net::SocketAddr;
 
@@ -27,7 +27,7 @@ impl WorkerConfig {
         let mut environment = Environment::new(lookup);
         let config = Self {
             listen: environment.address("PRICING_WORKER_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8001))),
-            concurrency: environment.number("PRICING_WORKER_CONCURRENCY", 4, 2..=64),
+            concurrency: environment.number("PRICING_WORKER_CONCURRENCY", 6, 2..=64),
             shared: SharedConfig::read(&mut environment),
         };
         environment.finish(config)

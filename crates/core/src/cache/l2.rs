@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use futures::future::try_join_all;
 use metrics::Counter;
 use redis::Script;
 
@@ -94,23 +95,22 @@ impl L2 {
         }
     }
 
-    /// Puts each unless Redis knows something as new. The first failure ends it; what was put stays.
+    /// Puts each unless Redis knows something as new. If some cannot be put, the others may be.
     pub(super) async fn put_all(
         &self,
         products: &[(ProductId, Cached)],
         mode: PutMode,
     ) -> Result<(), RedisError> {
-        for batch in products.chunks(PUT_BATCH) {
-            match mode {
-                PutMode::Insert => self.put_batch(self.redis.writes(), batch, mode).await?,
-                // Most are nowhere, and are not sent.
-                PutMode::Replace => {
-                    let there = self.those_there(batch).await?;
-                    self.put_batch(self.redis.writes(), &there, mode).await?;
-                }
+        // Sent one after the other, without a wait for the one before.
+        let puts = products.chunks(PUT_BATCH).map(async |batch| match mode {
+            PutMode::Insert => self.put_batch(self.redis.writes(), batch, mode).await,
+            // Most are nowhere, and are not sent.
+            PutMode::Replace => {
+                let there = self.those_there(batch).await?;
+                self.put_batch(self.redis.writes(), &there, mode).await
             }
-        }
-        Ok(())
+        });
+        Ok(try_join_all(puts).await.map(drop)?)
     }
 
     /// The products of which Redis knows something.

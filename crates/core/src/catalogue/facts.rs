@@ -12,7 +12,7 @@ use sqlx::postgres::PgRow;
 use super::error::CatalogueError;
 use super::read_rows::{PriceRecord, ProductRecord, SignalRecord, read_all};
 use super::stored::{StoredFacts, StoredPrice};
-use crate::domain::product::Product;
+use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::{Signal, Signals, Subject};
 
 /// What the next prices of some products depend on, not read yet.
@@ -29,7 +29,12 @@ pub(super) enum Products {
     /// As the caller has them.
     Known(Vec<Product>),
     /// As the database has them.
-    Unread(Rows),
+    Unread {
+        /// Their rows, perhaps with others among them.
+        rows: Rows,
+        /// If so, which are meant, in order.
+        only: Option<Vec<ProductId>>,
+    },
 }
 
 /// Rows as a database gave them.
@@ -46,7 +51,13 @@ impl UnreadFacts {
     pub fn read(self) -> Result<Vec<StoredFacts>, CatalogueError> {
         let products = match self.products {
             Products::Known(products) => products,
-            Products::Unread(rows) => read_all(rows.records::<ProductRecord>()?)?,
+            Products::Unread { rows, only } => {
+                let mut products: Vec<Product> = read_all(rows.records::<ProductRecord>()?)?;
+                if let Some(only) = only {
+                    products.retain(|product| only.binary_search(&product.product_id).is_ok());
+                }
+                products
+            }
         };
         let signals = read_all(self.signals.records::<SignalRecord>()?)?;
         let prices = read_all(self.prices.records::<PriceRecord>()?)?;

@@ -284,9 +284,12 @@ impl Repricer {
         published_at: Option<DateTime<Utc>>,
     ) -> Result<(), RedisError> {
         let putting = self.cache.put_all(products, mode).instrument(spans::put_prices(products.len()));
-        // First: who is told, and does not hold the product, asks Redis.
-        putting.await?;
-        self.notices.announce(changes, published_at).await
+        let telling = self.notices.announce(changes, published_at);
+        // One after the other over one connection, in this order, without a wait for the first one's answer, which a Redis
+        // that syncs every write gives late. Who is told, and does not hold the product, asks Redis; if what it gets is
+        // older after all, as the put has failed or was for another server, that is not taken in.
+        let (put, told) = tokio::join!(biased; putting, telling);
+        put.and(told)
     }
 
     /// Whether a stored price may be served as it is.

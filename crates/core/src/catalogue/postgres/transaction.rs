@@ -160,7 +160,7 @@ impl PostgresTransaction {
     ) -> Result<UnreadFacts, CatalogueError> {
         let ids: Vec<&str> = ids.iter().map(ProductId::as_str).collect();
         let products = products_of(&mut self.session, &ids).await?;
-        facts_of(&mut self.session, &ids, Products::Unread(products)).await
+        facts_of(&mut self.session, &ids, Products::Unread { rows: products, only: None }).await
     }
 
     pub(in super::super) async fn facts_of(

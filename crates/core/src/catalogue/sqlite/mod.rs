@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod drafts;
+mod facts;
 mod runs;
 mod transaction;
 mod upkeep;
@@ -22,9 +23,9 @@ use sqlx::sqlite::{
 use sqlx::{Connection, Sqlite, query, query_as, query_scalar, raw_sql};
 
 use self::checkpoint::Checkpoints;
+use self::facts::facts_named;
 use self::runs::insert_request;
 pub(super) use self::transaction::SqliteTransaction;
-use self::transaction::facts_named;
 use super::CatalogueSettings;
 use super::error::CatalogueError;
 use super::json_rows::{instant, texts};

@@ -3,6 +3,7 @@
 //! An upsert that reads from a SELECT needs a WHERE, even an empty one: without, SQLite takes ON CONFLICT for
 //! the ON of a join.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -11,35 +12,16 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe, Sqlite, query, query_as, query_scalar, query_with};
 
 use super::super::error::CatalogueError;
-use super::super::facts::{Products, Rows, UnreadFacts, read_products};
-use super::super::json_rows::{bounded_cause, event_rows, instant, row_count, signal_rows, texts};
+use super::super::facts::{UnreadFacts, read_products};
+use super::super::json_rows::{bounded_cause, event_rows, instant, row_count, signal_rows};
 use super::super::prepared_rows::{PriceChangeRow, PriceRow, PriceRows, ProductRow, ProductRows};
 use super::super::read_rows::which_are_new;
 use super::super::session::Session;
 use super::commit;
+use super::facts::{facts_named, facts_of, products_named};
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signal;
 
-const PRODUCTS: &str = "
-    SELECT json_group_array(json_array(
-        product_id, name, category, brand, currency, base_price, unit_cost, floor_price, ceiling_price,
-        minimum_advertised_price, json(attributes)))
-    FROM products WHERE product_id IN (SELECT value FROM json_each($1))";
-const PRICES: &str = "
-    SELECT json_group_array(json_array(
-        product_id, revision, category, currency, base_price, list_price, lowest, highest, policy_version,
-        valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since))
-    FROM prices WHERE product_id IN (SELECT value FROM json_each($1))";
-const SIGNALS: &str = "
-    SELECT json_group_array(json_array(
-        subject_kind, subject, kind, source, value, iif(in_stock, json('true'), iif(in_stock = 0, json('false'))),
-        observed_at))
-    FROM (SELECT * FROM signals
-          WHERE subject_kind = 'product' AND subject IN (SELECT value FROM json_each($1))
-          UNION ALL
-          SELECT * FROM signals
-          WHERE subject_kind = 'category' AND subject IN (
-              SELECT category FROM products WHERE product_id IN (SELECT value FROM json_each($1))))";
 const PUT_PRODUCTS: &str = "
     INSERT INTO products (product_id, name, category, brand, currency, base_price, unit_cost, floor_price,
                           ceiling_price, minimum_advertised_price, attributes, updated_at) ";
@@ -120,8 +102,10 @@ impl SqliteTransaction {
         &mut self,
         ids: &[ProductId],
     ) -> Result<Vec<Product>, CatalogueError> {
-        let ids = texts(ids.iter().map(ProductId::as_str))?;
-        read_products(products_of(&mut self.session, ids).await?)
+        let mut products = read_products(products_named(&mut self.session, ids).await?)?;
+        let named: BTreeSet<&ProductId> = ids.iter().collect();
+        products.retain(|product| named.contains(&product.product_id));
+        Ok(products)
     }
 
     pub(in super::super) async fn put_products(
@@ -141,8 +125,7 @@ impl SqliteTransaction {
         &mut self,
         products: Vec<Product>,
     ) -> Result<UnreadFacts, CatalogueError> {
-        let ids = texts(products.iter().map(|product| product.product_id.as_str()))?;
-        facts_of(&mut self.session, ids, Products::Known(products)).await
+        facts_of(&mut self.session, products).await
     }
 
     pub(in super::super) async fn lock_facts(
@@ -362,31 +345,4 @@ fn statement_lengths(mut rows: usize) -> impl Iterator<Item = usize> {
         rows -= length;
         Some(length)
     })
-}
-
-/// What the prices of the products with these identifiers depend on.
-pub(super) async fn facts_named(
-    session: &mut Session<Sqlite>,
-    ids: &[ProductId],
-) -> Result<UnreadFacts, CatalogueError> {
-    let ids = texts(ids.iter().map(ProductId::as_str))?;
-    let products = products_of(session, ids.clone()).await?;
-    facts_of(session, ids, Products::Unread(products)).await
-}
-
-async fn products_of(session: &mut Session<Sqlite>, ids: String) -> Result<Rows, CatalogueError> {
-    let products = query_scalar(PRODUCTS).bind(ids);
-    Ok(Rows::Json(session.run(|connection| products.fetch_one(connection)).await?))
-}
-
-async fn facts_of(
-    session: &mut Session<Sqlite>,
-    ids: String,
-    products: Products,
-) -> Result<UnreadFacts, CatalogueError> {
-    let signals = query_scalar(SIGNALS).bind(ids.clone());
-    let signals = session.run(|connection| signals.fetch_one(connection)).await?;
-    let prices = query_scalar(PRICES).bind(ids);
-    let prices = session.run(|connection| prices.fetch_one(connection)).await?;
-    Ok(UnreadFacts { products, signals: Rows::Json(signals), prices: Rows::Json(prices) })
 }

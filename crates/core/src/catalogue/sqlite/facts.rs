@@ -1,0 +1,187 @@
+//! What prices depend on, read out of a SQLite file: each kind of row by one statement, as one JSON text.
+//!
+//! A list of identifiers is sorted into a table before a row is looked up by it, and each row is looked for from the root.
+//! So where nothing is between the first and the last of them, as for products that an import has just added, nothing is
+//! looked up, and where nothing else is, as in a range of a recalculation, the rows are read one after the other.
+
+use std::collections::BTreeSet;
+
+use sqlx::{Sqlite, query_as, query_scalar};
+
+use super::super::error::CatalogueError;
+use super::super::facts::{Products, Rows, UnreadFacts};
+use super::super::json_rows::{row_count, texts};
+use super::super::session::Session;
+use crate::domain::product::{Product, ProductId};
+
+/// The products, and the categories that they are of.
+macro_rules! products {
+    ($which:literal) => {
+        concat!(
+            "
+    SELECT json_group_array(json_array(
+               product_id, name, category, brand, currency, base_price, unit_cost, floor_price, ceiling_price,
+               minimum_advertised_price, json(attributes))),
+           json_group_array(DISTINCT category) FILTER (WHERE category IS NOT NULL)
+    FROM products WHERE product_id ",
+            $which
+        )
+    };
+}
+macro_rules! prices {
+    ($which:literal) => {
+        concat!(
+            "
+    SELECT json_group_array(json_array(
+               product_id, revision, category, currency, base_price, list_price, lowest, highest, policy_version,
+               valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since))
+    FROM prices WHERE product_id ",
+            $which
+        )
+    };
+}
+
+const PRODUCTS_NAMED: &str = products!("IN (SELECT value FROM json_each($1))");
+const PRODUCTS_BETWEEN: &str = products!("BETWEEN $1 AND $2");
+const PRICES_BETWEEN: &str = prices!("BETWEEN $1 AND $2");
+// A CASE works out only what is asked of it.
+const PRICES_NAMED: &str = concat!(
+    "SELECT CASE WHEN EXISTS (SELECT 1 FROM prices WHERE product_id BETWEEN $2 AND $3) THEN (",
+    prices!("IN (SELECT value FROM json_each($1))"),
+    ") ELSE '[]' END"
+);
+const COUNT: &str = "
+    SELECT count(*) FROM (SELECT 1 FROM products WHERE product_id BETWEEN $1 AND $2 LIMIT $3 + 1)";
+const SIGNALS: &str = "
+    SELECT json_group_array(json_array(
+        subject_kind, subject, kind, source, value, iif(in_stock, json('true'), iif(in_stock = 0, json('false'))),
+        observed_at))
+    FROM (SELECT * FROM signals
+          WHERE subject_kind = 'product' AND subject IN (
+              SELECT value FROM json_each(CASE
+                  WHEN EXISTS (SELECT 1 FROM signals WHERE subject_kind = 'product' AND subject BETWEEN $2 AND $3)
+                  THEN $1 ELSE '[]' END))
+          UNION ALL
+          SELECT * FROM signals
+          WHERE subject_kind = 'category' AND subject IN (SELECT value FROM json_each($4)))";
+
+/// How many identifiers it takes for a look at what is between them to be worth a statement.
+const MANY: usize = 64;
+
+/// Identifiers of products, for statements.
+struct Ids<'a> {
+    json: String,
+    first: &'a str,
+    last: &'a str,
+    /// How many there are, if they are in order and each is there once.
+    in_order: Option<usize>,
+}
+
+/// Which products are between the first and the last of some identifiers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Between {
+    Nothing,
+    /// As many as there are identifiers; if some of these are not there, others.
+    AsMany,
+    /// Any.
+    Unknown,
+}
+
+impl<'a> Ids<'a> {
+    fn of(ids: &[&'a str]) -> Result<Self, CatalogueError> {
+        Ok(Self {
+            json: texts(ids.iter().copied())?,
+            first: ids.iter().min().unwrap_or(&""),
+            last: ids.iter().max().unwrap_or(&""),
+            in_order: ids.is_sorted_by(|one, next| one < next).then_some(ids.len()),
+        })
+    }
+
+    async fn between(&self, session: &mut Session<Sqlite>) -> Result<Between, CatalogueError> {
+        let Some(count) = self.in_order.filter(|count| *count >= MANY) else {
+            return Ok(Between::Unknown);
+        };
+        let count = row_count(count)?;
+        let counting = query_scalar(COUNT).bind(self.first).bind(self.last).bind(count);
+        let between: i64 = session.run(|connection| counting.fetch_one(connection)).await?;
+        Ok(match between {
+            0 => Between::Nothing,
+            as_many if as_many == count => Between::AsMany,
+            _ => Between::Unknown,
+        })
+    }
+}
+
+/// The products with these identifiers, and perhaps as many others.
+pub(super) async fn products_named(
+    session: &mut Session<Sqlite>,
+    ids: &[ProductId],
+) -> Result<Rows, CatalogueError> {
+    let names: Vec<&str> = ids.iter().map(ProductId::as_str).collect();
+    let ids = Ids::of(&names)?;
+    let between = ids.between(session).await?;
+    Ok(Rows::Json(products_and_categories(session, &ids, between).await?.0))
+}
+
+/// What the prices of the products with these identifiers depend on.
+pub(super) async fn facts_named(
+    session: &mut Session<Sqlite>,
+    named: &[ProductId],
+) -> Result<UnreadFacts, CatalogueError> {
+    let names: Vec<&str> = named.iter().map(ProductId::as_str).collect();
+    let ids = Ids::of(&names)?;
+    let between = ids.between(session).await?;
+    let (products, categories) = products_and_categories(session, &ids, between).await?;
+    let signals = signals_of(session, &ids, categories).await?;
+    let prices = prices_of(session, &ids, between).await?;
+    let only = (between == Between::AsMany).then(|| named.to_vec());
+    Ok(UnreadFacts { products: Products::Unread { rows: Rows::Json(products), only }, signals, prices })
+}
+
+/// The same of products that are known.
+pub(super) async fn facts_of(
+    session: &mut Session<Sqlite>,
+    products: Vec<Product>,
+) -> Result<UnreadFacts, CatalogueError> {
+    let names: Vec<&str> = products.iter().map(|product| product.product_id.as_str()).collect();
+    let ids = Ids::of(&names)?;
+    let categories: BTreeSet<&str> =
+        products.iter().filter_map(|product| product.category.as_deref()).collect();
+    let signals = signals_of(session, &ids, texts(categories)?).await?;
+    let prices = prices_of(session, &ids, Between::Unknown).await?;
+    Ok(UnreadFacts { products: Products::Known(products), signals, prices })
+}
+
+async fn products_and_categories(
+    session: &mut Session<Sqlite>,
+    ids: &Ids<'_>,
+    between: Between,
+) -> Result<(String, String), CatalogueError> {
+    let products = match between {
+        Between::Nothing => return Ok(("[]".to_owned(), "[]".to_owned())),
+        Between::AsMany => query_as(PRODUCTS_BETWEEN).bind(ids.first).bind(ids.last),
+        Between::Unknown => query_as(PRODUCTS_NAMED).bind(&ids.json),
+    };
+    session.run(|connection| products.fetch_one(connection)).await
+}
+
+async fn prices_of(
+    session: &mut Session<Sqlite>,
+    ids: &Ids<'_>,
+    between: Between,
+) -> Result<Rows, CatalogueError> {
+    let prices = match between {
+        Between::AsMany => query_scalar(PRICES_BETWEEN).bind(ids.first).bind(ids.last),
+        _ => query_scalar(PRICES_NAMED).bind(&ids.json).bind(ids.first).bind(ids.last),
+    };
+    Ok(Rows::Json(session.run(|connection| prices.fetch_one(connection)).await?))
+}
+
+async fn signals_of(
+    session: &mut Session<Sqlite>,
+    ids: &Ids<'_>,
+    categories: String,
+) -> Result<Rows, CatalogueError> {
+    let signals = query_scalar(SIGNALS).bind(&ids.json).bind(ids.first).bind(ids.last).bind(categories);
+    Ok(Rows::Json(session.run(|connection| signals.fetch_one(connection)).await?))
+}
