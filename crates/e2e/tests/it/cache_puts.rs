@@ -155,3 +155,23 @@ async fn a_cluster_takes_a_batch_whose_keys_lie_in_many_slots() -> Result<()> {
     assert_eq!(keys, 20);
     Ok(())
 }
+
+#[tokio::test]
+async fn what_is_no_price_makes_way() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let key = Keys::new(DEFAULT_PREFIX, "test").price("P-1");
+    let mut connection = redis.connection().await?;
+    for foreign in ["null", "7", "{\"revision\": 12345678901}", "99999999999999999999"] {
+        redis::cmd("SET").arg(&key).arg(foreign).query_async::<()>(&mut connection).await?;
+        cache(&redis)?.put_all(&[(ProductId::parse("P-1")?, entry(3)?)], PutMode::Insert).await?;
+        // What looks like a revision is one.
+        let is_price = foreign.starts_with("99999");
+        let found = found_in_redis(&redis).await?;
+        assert_eq!(found.ok(), (!is_price).then_some((3, Tier::L2)), "{foreign}");
+    }
+    redis::cmd("DEL").arg(&key).query_async::<()>(&mut connection).await?;
+    redis::cmd("LPUSH").arg(&key).arg("a list").query_async::<()>(&mut connection).await?;
+    cache(&redis)?.put_all(&[(ProductId::parse("P-1")?, entry(4)?)], PutMode::Insert).await?;
+    assert_eq!(found_in_redis(&redis).await?, Ok((4, Tier::L2)));
+    Ok(())
+}

@@ -1,4 +1,4 @@
-//! What prices depend on, read out of a SQLite file: each kind of row by one statement, as one JSON text.
+//! What prices depend on, read out of a SQLite file: each kind of row as one JSON text.
 //!
 //! A list of identifiers is sorted into a table before a row is looked up by it, and each row is looked for from the root.
 //! So where nothing is between the first and the last of them, as for products that an import has just added, nothing is
@@ -14,48 +14,45 @@ use super::super::json_rows::{row_count, texts};
 use super::super::session::Session;
 use crate::domain::product::{Product, ProductId};
 
+macro_rules! product_rows {
+    () => {
+        "json_group_array(json_array(
+            product_id, name, category, brand, currency, base_price, unit_cost, floor_price, ceiling_price,
+            minimum_advertised_price, json(attributes)))"
+    };
+}
+macro_rules! signal_rows {
+    () => {
+        "json_group_array(json_array(
+            subject_kind, subject, kind, source, value, iif(in_stock, json('true'), iif(in_stock = 0, json('false'))),
+            observed_at))"
+    };
+}
+macro_rules! price_rows {
+    () => {
+        "json_group_array(json_array(
+            product_id, revision, category, currency, base_price, list_price, lowest, highest, policy_version,
+            valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since))"
+    };
+}
 /// The products, and the categories that they are of.
 macro_rules! products {
     ($which:literal) => {
         concat!(
-            "
-    SELECT json_group_array(json_array(
-               product_id, name, category, brand, currency, base_price, unit_cost, floor_price, ceiling_price,
-               minimum_advertised_price, json(attributes))),
-           json_group_array(DISTINCT category) FILTER (WHERE category IS NOT NULL)
-    FROM products WHERE product_id ",
+            "SELECT ",
+            product_rows!(),
+            ", json_group_array(DISTINCT category) FILTER (WHERE category IS NOT NULL) FROM products WHERE ",
             $which
         )
     };
 }
-macro_rules! prices {
-    ($which:literal) => {
+/// The signals of products, which are named or of these categories, and something else.
+macro_rules! signals_and {
+    () => {
         concat!(
+            "SELECT (SELECT ",
+            signal_rows!(),
             "
-    SELECT json_group_array(json_array(
-               product_id, revision, category, currency, base_price, list_price, lowest, highest, policy_version,
-               valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since))
-    FROM prices WHERE product_id ",
-            $which
-        )
-    };
-}
-
-const PRODUCTS_NAMED: &str = products!("IN (SELECT value FROM json_each($1))");
-const PRODUCTS_BETWEEN: &str = products!("BETWEEN $1 AND $2");
-const PRICES_BETWEEN: &str = prices!("BETWEEN $1 AND $2");
-// A CASE works out only what is asked of it.
-const PRICES_NAMED: &str = concat!(
-    "SELECT CASE WHEN EXISTS (SELECT 1 FROM prices WHERE product_id BETWEEN $2 AND $3) THEN (",
-    prices!("IN (SELECT value FROM json_each($1))"),
-    ") ELSE '[]' END"
-);
-const COUNT: &str = "
-    SELECT count(*) FROM (SELECT 1 FROM products WHERE product_id BETWEEN $1 AND $2 LIMIT $3 + 1)";
-const SIGNALS: &str = "
-    SELECT json_group_array(json_array(
-        subject_kind, subject, kind, source, value, iif(in_stock, json('true'), iif(in_stock = 0, json('false'))),
-        observed_at))
     FROM (SELECT * FROM signals
           WHERE subject_kind = 'product' AND subject IN (
               SELECT value FROM json_each(CASE
@@ -63,9 +60,42 @@ const SIGNALS: &str = "
                   THEN $1 ELSE '[]' END))
           UNION ALL
           SELECT * FROM signals
-          WHERE subject_kind = 'category' AND subject IN (SELECT value FROM json_each($4)))";
+          WHERE subject_kind = 'category' AND subject IN (SELECT value FROM json_each($4)))), "
+        )
+    };
+}
 
-/// How many identifiers it takes for a look at what is between them to be worth a statement.
+const PRODUCTS_NAMED: &str = products!("product_id IN (SELECT value FROM json_each($1))");
+const PRODUCTS_BETWEEN: &str = products!("product_id BETWEEN $1 AND $2");
+// A CASE works out only what is asked of it.
+const SIGNALS_AND_PRICES_NAMED: &str = concat!(
+    signals_and!(),
+    "(SELECT CASE WHEN EXISTS (SELECT 1 FROM prices WHERE product_id BETWEEN $2 AND $3) THEN (SELECT ",
+    price_rows!(),
+    " FROM prices WHERE product_id IN (SELECT value FROM json_each($1))) ELSE '[]' END)"
+);
+const SIGNALS_AND_PRICES_BETWEEN: &str =
+    concat!(signals_and!(), "(SELECT ", price_rows!(), " FROM prices WHERE product_id BETWEEN $2 AND $3)");
+/// Products, signals and prices by one statement: of few, the way to the database and back is what takes long.
+const FACTS_NAMED: &str = concat!(
+    "WITH named AS MATERIALIZED (SELECT value FROM json_each($1))
+    SELECT (SELECT ",
+    product_rows!(),
+    " FROM products WHERE product_id IN named),
+           (SELECT ",
+    signal_rows!(),
+    " FROM (SELECT * FROM signals WHERE subject_kind = 'product' AND subject IN named
+            UNION ALL
+            SELECT * FROM signals WHERE subject_kind = 'category' AND subject IN (
+                SELECT category FROM products WHERE product_id IN named))),
+           (SELECT ",
+    price_rows!(),
+    " FROM prices WHERE product_id IN named)"
+);
+const COUNT: &str = "
+    SELECT count(*) FROM (SELECT 1 FROM products WHERE product_id BETWEEN $1 AND $2 LIMIT $3 + 1)";
+
+/// How many identifiers it takes for statements of their own for each kind of row, and for a look at what is between them.
 const MANY: usize = 64;
 
 /// Identifiers of products, for statements.
@@ -130,10 +160,16 @@ pub(super) async fn facts_named(
 ) -> Result<UnreadFacts, CatalogueError> {
     let names: Vec<&str> = named.iter().map(ProductId::as_str).collect();
     let ids = Ids::of(&names)?;
+    if named.len() < MANY {
+        let facts = query_as(FACTS_NAMED).bind(&ids.json);
+        let (products, signals, prices): (String, String, String) =
+            session.run(|connection| facts.fetch_one(connection)).await?;
+        let products = Products::Unread { rows: Rows::Json(products), only: None };
+        return Ok(UnreadFacts { products, signals: Rows::Json(signals), prices: Rows::Json(prices) });
+    }
     let between = ids.between(session).await?;
     let (products, categories) = products_and_categories(session, &ids, between).await?;
-    let signals = signals_of(session, &ids, categories).await?;
-    let prices = prices_of(session, &ids, between).await?;
+    let (signals, prices) = signals_and_prices(session, &ids, categories, between).await?;
     let only = (between == Between::AsMany).then(|| named.to_vec());
     Ok(UnreadFacts { products: Products::Unread { rows: Rows::Json(products), only }, signals, prices })
 }
@@ -147,8 +183,7 @@ pub(super) async fn facts_of(
     let ids = Ids::of(&names)?;
     let categories: BTreeSet<&str> =
         products.iter().filter_map(|product| product.category.as_deref()).collect();
-    let signals = signals_of(session, &ids, texts(categories)?).await?;
-    let prices = prices_of(session, &ids, Between::Unknown).await?;
+    let (signals, prices) = signals_and_prices(session, &ids, texts(categories)?, Between::Unknown).await?;
     Ok(UnreadFacts { products: Products::Known(products), signals, prices })
 }
 
@@ -165,23 +200,17 @@ async fn products_and_categories(
     session.run(|connection| products.fetch_one(connection)).await
 }
 
-async fn prices_of(
-    session: &mut Session<Sqlite>,
-    ids: &Ids<'_>,
-    between: Between,
-) -> Result<Rows, CatalogueError> {
-    let prices = match between {
-        Between::AsMany => query_scalar(PRICES_BETWEEN).bind(ids.first).bind(ids.last),
-        _ => query_scalar(PRICES_NAMED).bind(&ids.json).bind(ids.first).bind(ids.last),
-    };
-    Ok(Rows::Json(session.run(|connection| prices.fetch_one(connection)).await?))
-}
-
-async fn signals_of(
+async fn signals_and_prices(
     session: &mut Session<Sqlite>,
     ids: &Ids<'_>,
     categories: String,
-) -> Result<Rows, CatalogueError> {
-    let signals = query_scalar(SIGNALS).bind(&ids.json).bind(ids.first).bind(ids.last).bind(categories);
-    Ok(Rows::Json(session.run(|connection| signals.fetch_one(connection)).await?))
+    between: Between,
+) -> Result<(Rows, Rows), CatalogueError> {
+    let statement = match between {
+        Between::AsMany => SIGNALS_AND_PRICES_BETWEEN,
+        Between::Nothing | Between::Unknown => SIGNALS_AND_PRICES_NAMED,
+    };
+    let facts = query_as(statement).bind(&ids.json).bind(ids.first).bind(ids.last).bind(categories);
+    let (signals, prices) = session.run(|connection| facts.fetch_one(connection)).await?;
+    Ok((Rows::Json(signals), Rows::Json(prices)))
 }

@@ -86,6 +86,8 @@ const WRITE_REMOVAL: &str = "
 /// The most rows of a statement; batches of prices come in as many. Of seventeen values each; a statement may have
 /// 32,766.
 const ROWS_PER_STATEMENT: usize = 500;
+/// Up to so many rows go into one statement, whatever their number.
+const ROWS_OF_ANY_STATEMENT: usize = 32;
 
 /// A transaction on the file's only writer.
 #[derive(Debug)]
@@ -334,11 +336,13 @@ fn written_once<T: PartialEq>(
     }
 }
 
-/// How many rows the statements for so many have: 500, then 256, 128 and so on. A statement of many rows takes long to
-/// prepare, so each is kept prepared, and there are few of them.
+/// How many rows the statements for so many have: 500, then 256, 128 and so on, and what is left of those in one. A
+/// statement of many rows takes long to prepare, so each is kept prepared, and there are few of them.
 fn statement_lengths(mut rows: usize) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let length = match rows {
+            0 => return None,
+            1..=ROWS_OF_ANY_STATEMENT => rows,
             ROWS_PER_STATEMENT.. => ROWS_PER_STATEMENT,
             fewer => 1 << fewer.checked_ilog2()?,
         };

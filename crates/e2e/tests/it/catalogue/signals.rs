@@ -17,6 +17,7 @@ on_both_stores!(
     the_values_of_signals_keep_their_digits,
     a_products_own_signals_come_before_its_categorys,
     facts_have_the_signals_that_reading_gives,
+    facts_are_those_of_the_named_products_however_many,
     locations_have_their_latest_factor,
 );
 
@@ -151,6 +152,51 @@ async fn facts_have_the_signals_that_reading_gives(catalogue: &Catalogue) -> Res
         let read = catalogue.signals(&facts.product.product_id).await?;
         assert_ne!(read, Signals::default());
         assert_eq!(digits(&facts.signals), digits(&read));
+    }
+    Ok(())
+}
+
+/// Few and many, side by side and apart, with some that do not exist; in each case another way of reading may be taken.
+async fn facts_are_those_of_the_named_products_however_many(catalogue: &Catalogue) -> Result<()> {
+    let id = |number: usize| ProductId::parse(&format!("P-{number:03}"));
+    let mut products = Vec::new();
+    for number in (0..300).filter(|number| number % 100 != 50) {
+        let mut product = product(id(number)?.as_str())?;
+        product.category = (number % 3 > 0).then(|| format!("category-{}", number % 3));
+        products.push(product);
+    }
+    put(catalogue, &products).await?;
+    let of_category = |number: usize| Subject::Category(format!("category-{number}"));
+    let mut batch = vec![signal(of_category(1), SignalKind::DemandIndex, "1.5", 0)?];
+    batch.push(signal(of_category(9), SignalKind::DemandIndex, "9", 0)?);
+    for number in (0..310).step_by(7) {
+        let subject = Subject::Product(id(number)?.as_str().to_owned());
+        batch.push(signal(subject, SignalKind::StockLevel, &number.to_string(), 0)?);
+    }
+    put_signals(catalogue, &batch).await?;
+    let numbers: [Vec<usize>; 7] = [
+        vec![1, 7, 8],
+        (100..110).collect(),
+        (60..140).collect(),
+        (0..300).collect(),
+        (0..300).step_by(3).collect(),
+        // As many as there are products from the first to the last of them: one is not there, and one there is not named.
+        (20..100).filter(|number| *number != 70).collect(),
+        (0..99).map(|number| 400 + number).collect(),
+    ];
+    for numbers in numbers {
+        let ids = numbers.iter().map(|number| id(*number)).collect::<Result<Vec<_>, _>>()?;
+        let expected: Vec<_> = products.iter().filter(|product| ids.contains(&product.product_id)).collect();
+        let mut transaction = catalogue.begin().await?;
+        let locked = transaction.lock_products(&ids).await?;
+        assert!(locked.iter().eq(expected.iter().copied()), "{numbers:?}");
+        let facts = transaction.lock_facts(&ids).await?.read()?;
+        assert!(facts.iter().map(|facts| &facts.product).eq(expected), "{numbers:?}");
+        assert_eq!(catalogue.facts(&ids).await?, facts);
+        for facts in facts.iter().step_by(5) {
+            let read = catalogue.signals(&facts.product.product_id).await?;
+            assert_eq!(digits(&facts.signals), digits(&read), "{:?}", facts.product.product_id);
+        }
     }
     Ok(())
 }
