@@ -3,7 +3,7 @@
 //! | variable | default | what |
 //! |---|---|---|
 //! | `PRICING_WORKER_LISTEN` | `127.0.0.1:8001` | the address for health and metrics |
-//! | `PRICING_WORKER_CONCURRENCY` | 6 | jobs done at the same time, 2 to 64: one of them may coordinate a run; keep it below the database connections |
+//! | `PRICING_WORKER_CONCURRENCY` | 6, or two fewer than the database connections | jobs done at the same time, 2 to 64: one of them may coordinate a run |
 
 use std::net::SocketAddr;
 
@@ -25,10 +25,12 @@ impl WorkerConfig {
     /// Reads the environment through this function; reports everything that is wrong with it at once.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut environment = Environment::new(lookup);
+        let shared = SharedConfig::read(&mut environment);
+        let concurrency = default_concurrency(shared.database_connections);
         let config = Self {
             listen: environment.address("PRICING_WORKER_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8001))),
-            concurrency: environment.number("PRICING_WORKER_CONCURRENCY", 6, 2..=64),
-            shared: SharedConfig::read(&mut environment),
+            concurrency: environment.number("PRICING_WORKER_CONCURRENCY", concurrency, 2..=64),
+            shared,
         };
         environment.finish(config)
     }
@@ -42,4 +44,11 @@ impl ServiceConfig for WorkerConfig {
     fn listen(&self) -> SocketAddr {
         self.listen
     }
+}
+
+/// As many as keep two cores busy beside a database and a Redis; and two connections are free when each job has a
+/// transaction, as one may have to read policies meanwhile.
+fn default_concurrency(database_connections: u32) -> usize {
+    let spare = database_connections.saturating_sub(2).clamp(2, 6);
+    usize::try_from(spare).unwrap_or(2)
 }

@@ -10,12 +10,12 @@
 -- Returns how many entries were put.
 -- (Numbers as text: the script's own numbers are binary floating point, and writing one down takes a while.)
 
--- Whether a text has twenty characters of which the first and the last are digits: a pattern would cost as much as the
--- rest of the script.
-local function begins_with_revision(text)
+-- Whether a text is as long as a revision, begins with the zero with which each does, as the largest has nineteen digits,
+-- and ends with a digit: a pattern would cost as much as the rest of the script.
+local function is_revision(text)
   if type(text) ~= 'string' then return false end
   local first, last = string.byte(text, 1), string.byte(text, 20)
-  return last ~= nil and first >= 48 and first <= 57 and last >= 48 and last <= 57
+  return first == 48 and last ~= nil and last >= 48 and last <= 57
 end
 
 local only_over_older = ARGV[1] == 'replace'
@@ -23,7 +23,7 @@ local put = 0
 for number, key in ipairs(KEYS) do
   local entry = ARGV[2 * number]
   local current = redis.pcall('GETRANGE', key, '0', '19')
-  if current ~= '' and not begins_with_revision(current) then
+  if current ~= '' and not is_revision(current) then
     -- Somebody else's value: it is in the way, and no price.
     redis.call('DEL', key)
     current = ''

@@ -69,6 +69,12 @@ impl L1 {
         self.entries.peek(product_id).map(|held| held.cached.revision())
     }
 
+    /// The newest revision that is held, or that others have told of; 0 if there is none.
+    pub(super) fn known(&self, product_id: &str) -> i64 {
+        let told = self.announced.get(product_id);
+        self.revision(product_id).max(told).unwrap_or(0)
+    }
+
     /// Puts it unless something newer is there. The same revision confirms what is there.
     pub(super) fn put(&self, product_id: &ProductId, cached: Cached, mode: PutMode) {
         if mode == PutMode::Replace && self.entries.peek(product_id).is_none() {

@@ -216,8 +216,9 @@ impl PriceCache {
         now: DateTime<Utc>,
         knows_policy: &(impl Fn(i64) -> bool + Sync),
     ) -> Option<Result<Found, ReadError>> {
-        // After a fail-over Redis may know less than this process; then the catalogue decides.
-        let known = self.l1.revision(product_id.as_str()).unwrap_or(0);
+        // After a fail-over, or before a put that others have told of, Redis may know less than this process; then the
+        // catalogue decides.
+        let known = self.l1.known(product_id.as_str());
         let epoch = self.l1.epoch();
         let cached = self.l2.get(product_id.as_str()).await.filter(|cached| cached.revision() >= known)?;
         self.l1.put_found(product_id, cached.clone(), epoch);

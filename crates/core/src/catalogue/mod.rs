@@ -7,7 +7,7 @@
 //! promise is the same, and the contract tests hold them to it: exact digits, instants to the microsecond, no
 //! older fact over a newer one, and errors that say whether to try again ([`CatalogueError::is_transient`]).
 //!
-//! Reads are methods of [`Catalogue`], one statement each; facts and prices are written by a
+//! Reads are methods of [`Catalogue`], nearly all of one statement; facts and prices are written by a
 //! [`CatalogueTransaction`]. Where next: `runs` for recalculations and what keeps two of them apart, `upkeep` for
 //! what becomes due or old, `sqlite` and `postgres` for the SQL, `session` for time limits and connections that
 //! went wrong, `migrations/` for the tables and why they are as they are. Who calls this: `reprice`, the API's

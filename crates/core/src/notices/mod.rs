@@ -1,7 +1,7 @@
 //! What processes tell each other: that prices changed, and that what quotes are made with changed.
 //!
 //! Here: the notices and the stream of the latest ones. Never here: what follows from them (the API's `invalidation`).
-//! Prices are in Redis before anybody is told; a notice about events brings them along for those who hold older ones. A
+//! Prices are on their way to Redis before anybody is told; a notice about events brings them along for those who hold older ones. A
 //! notice may be lost; whoever lives by them starts afresh when its subscription was interrupted.
 
 use std::fmt;
@@ -136,7 +136,7 @@ impl Notices {
         &self.keys
     }
 
-    /// Tells every process that these prices were replaced; they are in Redis already.
+    /// Tells every process that these prices were replaced; they are in Redis already, or on their way.
     pub async fn announce(
         &self,
         changes: &[ChangedPrice],

@@ -267,8 +267,10 @@ impl Repricer {
             let given_up_at = tokio::time::Instant::now() + PRICE_TTL;
             while tokio::time::Instant::now() < given_up_at {
                 tokio::time::sleep(SERVE_RETRY_PAUSE).await;
-                let mode = PutMode::Insert;
-                if repricer.put_and_tell(&products, &changes, mode, published_at).await.is_ok() {
+                // Told once they are there: nobody waits for it any more, and what is told again is heard again.
+                if repricer.cache.put_all(&products, PutMode::Insert).await.is_ok()
+                    && repricer.notices.announce(&changes, published_at).await.is_ok()
+                {
                     return;
                 }
             }
@@ -285,9 +287,9 @@ impl Repricer {
     ) -> Result<(), RedisError> {
         let putting = self.cache.put_all(products, mode).instrument(spans::put_prices(products.len()));
         let telling = self.notices.announce(changes, published_at);
-        // One after the other over one connection, in this order, without a wait for the first one's answer, which a Redis
-        // that syncs every write gives late. Who is told, and does not hold the product, asks Redis; if what it gets is
-        // older after all, as the put has failed or was for another server, that is not taken in.
+        // Sent one after the other over one connection, without a wait for the first one's answer, which a Redis that syncs
+        // every write gives late. Whoever is told, asks Redis and finds an older price after all, as when the put has
+        // failed, asks the catalogue.
         let (put, told) = tokio::join!(biased; putting, telling);
         put.and(told)
     }

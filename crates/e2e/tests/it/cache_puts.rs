@@ -164,14 +164,26 @@ async fn what_is_no_price_makes_way() -> Result<()> {
     for foreign in ["null", "7", "{\"revision\": 12345678901}", "99999999999999999999"] {
         redis::cmd("SET").arg(&key).arg(foreign).query_async::<()>(&mut connection).await?;
         cache(&redis)?.put_all(&[(ProductId::parse("P-1")?, entry(3)?)], PutMode::Insert).await?;
-        // What looks like a revision is one.
-        let is_price = foreign.starts_with("99999");
-        let found = found_in_redis(&redis).await?;
-        assert_eq!(found.ok(), (!is_price).then_some((3, Tier::L2)), "{foreign}");
+        assert_eq!(found_in_redis(&redis).await?, Ok((3, Tier::L2)), "{foreign}");
     }
     redis::cmd("DEL").arg(&key).query_async::<()>(&mut connection).await?;
     redis::cmd("LPUSH").arg(&key).arg("a list").query_async::<()>(&mut connection).await?;
     cache(&redis)?.put_all(&[(ProductId::parse("P-1")?, entry(4)?)], PutMode::Insert).await?;
     assert_eq!(found_in_redis(&redis).await?, Ok((4, Tier::L2)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_price_older_than_what_others_have_told_of_is_not_served_out_of_redis() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let id = ProductId::parse("P-1")?;
+    let here = cache(&redis)?;
+    cache(&redis)?.put_all(&[(id.clone(), entry(3)?)], PutMode::Insert).await?;
+    // Told, and not put yet; nothing is held here.
+    here.hear([(&id, 5, || None)]);
+    let filled = entry(5)?;
+    let found = here.get_or_fill(id, Utc::now(), |_| true, move |_| async move { Ok(filled) }).await?;
+    assert_eq!((found.entry.revision, found.tier), (5, Tier::Catalogue));
+    assert_eq!(found_in_redis(&redis).await?, Ok((5, Tier::L2)));
     Ok(())
 }

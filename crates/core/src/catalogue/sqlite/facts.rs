@@ -2,7 +2,7 @@
 //!
 //! A list of identifiers is sorted into a table before a row is looked up by it, and each row is looked for from the root.
 //! So where nothing is between the first and the last of them, as for products that an import has just added, nothing is
-//! looked up, and where nothing else is, as in a range of a recalculation, the rows are read one after the other.
+//! looked up, and where nothing else is, as in a range of a recalculation, products and prices are read one after the other.
 
 use std::collections::BTreeSet;
 

@@ -393,7 +393,7 @@ async fn commit(session: &mut Session<Sqlite>) -> Result<(), CatalogueError> {
 /// statement of many rows needs to be undone stays in memory: otherwise it would be written to a file for each.
 fn for_bulk_writes(file: SqliteConnectOptions) -> SqliteConnectOptions {
     file.create_if_missing(true)
-        // A statement for each number of rows up to 32, for three tables.
+        // Four that write rows have a text for each number of rows up to 32.
         .statement_cache_capacity(256)
         .page_size(8_192)
         .journal_mode(SqliteJournalMode::Wal)

@@ -337,7 +337,7 @@ fn written_once<T: PartialEq>(
 }
 
 /// How many rows the statements for so many have: 500, then 256, 128 and so on, and what is left of those in one. A
-/// statement of many rows takes long to prepare, so each is kept prepared, and there are few of them.
+/// statement of many rows takes long to prepare, so each is kept prepared; of long ones there are few.
 fn statement_lengths(mut rows: usize) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let length = match rows {
