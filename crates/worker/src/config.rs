@@ -52,3 +52,15 @@ fn default_concurrency(database_connections: u32) -> usize {
     let spare = database_connections.saturating_sub(2).clamp(2, 6);
     usize::try_from(spare).unwrap_or(2)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_connections_are_left_for_reading_policies() {
+        for (connections, jobs) in [(1, 2), (4, 2), (5, 3), (7, 5), (8, 6), (200, 6)] {
+            assert_eq!(default_concurrency(connections), jobs, "{connections}");
+        }
+    }
+}

@@ -101,7 +101,7 @@ impl L2 {
         products: &[(ProductId, Cached)],
         mode: PutMode,
     ) -> Result<(), RedisError> {
-        // Sent one after the other, without a wait for the one before.
+        // Sent without a wait for the one before: four at most, of an import's batch.
         let puts = products.chunks(PUT_BATCH).map(async |batch| match mode {
             PutMode::Insert => self.put_batch(self.redis.writes(), batch, mode).await,
             // Most are nowhere, and are not sent.

@@ -49,19 +49,38 @@ pub(super) enum Rows {
 impl UnreadFacts {
     /// The facts of each product, ordered by product; without those of products that do not exist.
     pub fn read(self) -> Result<Vec<StoredFacts>, CatalogueError> {
-        let products = match self.products {
-            Products::Known(products) => products,
-            Products::Unread { rows, only } => {
+        let products = self.products.read()?;
+        let signals = read_all(self.signals.records::<SignalRecord>()?)?;
+        let prices = read_all(self.prices.records::<PriceRecord>()?)?;
+        Ok(assemble(products, signals, prices))
+    }
+}
+
+impl Products {
+    /// Those of these rows.
+    pub(super) fn of(rows: Rows) -> Self {
+        Self::Unread { rows, only: None }
+    }
+
+    /// The products, in any order.
+    fn read(self) -> Result<Vec<Product>, CatalogueError> {
+        match self {
+            Self::Known(products) => Ok(products),
+            Self::Unread { rows, only } => {
                 let mut products: Vec<Product> = read_all(rows.records::<ProductRecord>()?)?;
                 if let Some(only) = only {
                     products.retain(|product| only.binary_search(&product.product_id).is_ok());
                 }
-                products
+                Ok(products)
             }
-        };
-        let signals = read_all(self.signals.records::<SignalRecord>()?)?;
-        let prices = read_all(self.prices.records::<PriceRecord>()?)?;
-        Ok(assemble(products, signals, prices))
+        }
+    }
+
+    /// The products, ordered by identifier.
+    pub(super) fn read_in_order(self) -> Result<Vec<Product>, CatalogueError> {
+        let mut products = self.read()?;
+        products.sort_unstable_by(|one, other| one.product_id.cmp(&other.product_id));
+        Ok(products)
     }
 }
 
@@ -76,13 +95,6 @@ impl Rows {
             Self::Records(rows) => Ok(rows.iter().map(R::from_row).collect::<Result<_, _>>()?),
         }
     }
-}
-
-/// Products, ordered by identifier.
-pub(super) fn read_products(rows: Rows) -> Result<Vec<Product>, CatalogueError> {
-    let mut products: Vec<Product> = read_all(rows.records::<ProductRecord>()?)?;
-    products.sort_unstable_by(|one, other| one.product_id.cmp(&other.product_id));
-    Ok(products)
 }
 
 fn assemble(

@@ -1,8 +1,8 @@
 //! What processes tell each other: that prices changed, and that what quotes are made with changed.
 //!
 //! Here: the notices and the stream of the latest ones. Never here: what follows from them (the API's `invalidation`).
-//! Prices are on their way to Redis before anybody is told; a notice about events brings them along for those who hold older ones. A
-//! notice may be lost; whoever lives by them starts afresh when its subscription was interrupted.
+//! Prices are on their way to Redis before anybody is told; a notice about events brings them along for those who hold
+//! older ones. A notice may be lost; whoever lives by them starts afresh when its subscription was interrupted.
 
 use std::fmt;
 use std::str::FromStr;

@@ -289,7 +289,7 @@ impl Repricer {
         let telling = self.notices.announce(changes, published_at);
         // Sent one after the other over one connection, without a wait for the first one's answer, which a Redis that syncs
         // every write gives late. Whoever is told, asks Redis and finds an older price after all, as when the put has
-        // failed, asks the catalogue.
+        // failed, or to replace it asks first what is there, goes on to the catalogue.
         let (put, told) = tokio::join!(biased; putting, telling);
         put.and(told)
     }

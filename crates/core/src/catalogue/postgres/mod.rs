@@ -185,9 +185,7 @@ impl PostgresCatalogue {
         let products = query(PRODUCTS).bind(&ids);
         let mut session = self.session().await?;
         let products = session.run(|connection| products.fetch_all(connection)).await?;
-        facts_of(&mut session, &ids, Products::Unread { rows: Rows::Records(products), only: None })
-            .await?
-            .read()
+        facts_of(&mut session, &ids, Products::of(Rows::Records(products))).await?.read()
     }
 
     pub(super) async fn signals(&self, id: &ProductId) -> Result<Signals, CatalogueError> {

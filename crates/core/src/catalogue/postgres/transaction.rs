@@ -9,7 +9,7 @@ use sqlx::query::Query;
 use sqlx::{Postgres, query, query_as, query_scalar};
 
 use super::super::error::CatalogueError;
-use super::super::facts::{Products, Rows, UnreadFacts, read_products};
+use super::super::facts::{Products, Rows, UnreadFacts};
 use super::super::json_rows::{bounded_cause, event_rows, row_count, signal_rows};
 use super::super::prepared_rows::{PriceChangeRow, PriceRow, PriceRows, ProductRows};
 use super::super::read_rows::which_are_new;
@@ -125,7 +125,7 @@ impl PostgresTransaction {
         ids: &[ProductId],
     ) -> Result<Vec<Product>, CatalogueError> {
         let ids: Vec<&str> = ids.iter().map(ProductId::as_str).collect();
-        read_products(products_of(&mut self.session, &ids).await?)
+        products_of(&mut self.session, &ids).await?.read_in_order()
     }
 
     pub(in super::super) async fn put_products(
@@ -160,7 +160,7 @@ impl PostgresTransaction {
     ) -> Result<UnreadFacts, CatalogueError> {
         let ids: Vec<&str> = ids.iter().map(ProductId::as_str).collect();
         let products = products_of(&mut self.session, &ids).await?;
-        facts_of(&mut self.session, &ids, Products::Unread { rows: products, only: None }).await
+        facts_of(&mut self.session, &ids, products).await
     }
 
     pub(in super::super) async fn facts_of(
@@ -278,9 +278,9 @@ fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
 }
 
 /// Locks the products with these identifiers.
-async fn products_of(session: &mut Session<Postgres>, ids: &[&str]) -> Result<Rows, CatalogueError> {
+async fn products_of(session: &mut Session<Postgres>, ids: &[&str]) -> Result<Products, CatalogueError> {
     let products = query(PRODUCTS).bind(ids);
-    Ok(Rows::Records(session.run(|connection| products.fetch_all(connection)).await?))
+    Ok(Products::of(Rows::Records(session.run(|connection| products.fetch_all(connection)).await?)))
 }
 
 /// What the prices of these products depend on.

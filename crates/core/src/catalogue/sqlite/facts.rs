@@ -142,15 +142,15 @@ impl<'a> Ids<'a> {
     }
 }
 
-/// The products with these identifiers, and perhaps as many others.
+/// The products with these identifiers.
 pub(super) async fn products_named(
     session: &mut Session<Sqlite>,
-    ids: &[ProductId],
-) -> Result<Rows, CatalogueError> {
-    let names: Vec<&str> = ids.iter().map(ProductId::as_str).collect();
+    named: &[ProductId],
+) -> Result<Products, CatalogueError> {
+    let names: Vec<&str> = named.iter().map(ProductId::as_str).collect();
     let ids = Ids::of(&names)?;
     let between = ids.between(session).await?;
-    Ok(Rows::Json(products_and_categories(session, &ids, between).await?.0))
+    Ok(products_and_categories(session, &ids, between, named).await?.0)
 }
 
 /// What the prices of the products with these identifiers depend on.
@@ -164,14 +164,13 @@ pub(super) async fn facts_named(
         let facts = query_as(FACTS_NAMED).bind(&ids.json);
         let (products, signals, prices): (String, String, String) =
             session.run(|connection| facts.fetch_one(connection)).await?;
-        let products = Products::Unread { rows: Rows::Json(products), only: None };
+        let products = Products::of(Rows::Json(products));
         return Ok(UnreadFacts { products, signals: Rows::Json(signals), prices: Rows::Json(prices) });
     }
     let between = ids.between(session).await?;
-    let (products, categories) = products_and_categories(session, &ids, between).await?;
+    let (products, categories) = products_and_categories(session, &ids, between, named).await?;
     let (signals, prices) = signals_and_prices(session, &ids, categories, between).await?;
-    let only = (between == Between::AsMany).then(|| named.to_vec());
-    Ok(UnreadFacts { products: Products::Unread { rows: Rows::Json(products), only }, signals, prices })
+    Ok(UnreadFacts { products, signals, prices })
 }
 
 /// The same of products that are known.
@@ -187,17 +186,26 @@ pub(super) async fn facts_of(
     Ok(UnreadFacts { products: Products::Known(products), signals, prices })
 }
 
+/// The products, and a list of their categories as JSON.
 async fn products_and_categories(
     session: &mut Session<Sqlite>,
     ids: &Ids<'_>,
     between: Between,
-) -> Result<(String, String), CatalogueError> {
-    let products = match between {
-        Between::Nothing => return Ok(("[]".to_owned(), "[]".to_owned())),
-        Between::AsMany => query_as(PRODUCTS_BETWEEN).bind(ids.first).bind(ids.last),
-        Between::Unknown => query_as(PRODUCTS_NAMED).bind(&ids.json),
+    named: &[ProductId],
+) -> Result<(Products, String), CatalogueError> {
+    let (rows, categories) = match between {
+        Between::Nothing => ("[]".to_owned(), "[]".to_owned()),
+        Between::AsMany => {
+            let products = query_as(PRODUCTS_BETWEEN).bind(ids.first).bind(ids.last);
+            session.run(|connection| products.fetch_one(connection)).await?
+        }
+        Between::Unknown => {
+            let products = query_as(PRODUCTS_NAMED).bind(&ids.json);
+            session.run(|connection| products.fetch_one(connection)).await?
+        }
     };
-    session.run(|connection| products.fetch_one(connection)).await
+    let only = (between == Between::AsMany).then(|| named.to_vec());
+    Ok((Products::Unread { rows: Rows::Json(rows), only }, categories))
 }
 
 async fn signals_and_prices(

@@ -3,7 +3,6 @@
 //! An upsert that reads from a SELECT needs a WHERE, even an empty one: without, SQLite takes ON CONFLICT for
 //! the ON of a join.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -12,7 +11,7 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe, Sqlite, query, query_as, query_scalar, query_with};
 
 use super::super::error::CatalogueError;
-use super::super::facts::{UnreadFacts, read_products};
+use super::super::facts::UnreadFacts;
 use super::super::json_rows::{bounded_cause, event_rows, instant, row_count, signal_rows};
 use super::super::prepared_rows::{PriceChangeRow, PriceRow, PriceRows, ProductRow, ProductRows};
 use super::super::read_rows::which_are_new;
@@ -104,10 +103,7 @@ impl SqliteTransaction {
         &mut self,
         ids: &[ProductId],
     ) -> Result<Vec<Product>, CatalogueError> {
-        let mut products = read_products(products_named(&mut self.session, ids).await?)?;
-        let named: BTreeSet<&ProductId> = ids.iter().collect();
-        products.retain(|product| named.contains(&product.product_id));
-        Ok(products)
+        products_named(&mut self.session, ids).await?.read_in_order()
     }
 
     pub(in super::super) async fn put_products(
