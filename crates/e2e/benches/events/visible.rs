@@ -105,6 +105,8 @@ async fn follow(
     stop: CancellationToken,
 ) -> Result<Vec<(Duration, Duration)>> {
     let product = product(follower);
+    // One after the other, as the other events come: not all in the same instant.
+    tokio::time::sleep(FOLLOW_INTERVAL * u32::try_from(follower)? / u32::try_from(FOLLOWERS)?).await;
     let mut pace = tokio::time::interval(FOLLOW_INTERVAL);
     let mut times = Vec::new();
     for number in 0.. {

@@ -12,10 +12,15 @@ use std::time::Duration;
 use sqlx::query_as;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-/// How often the log is moved while there are writes: a few megabytes of it when many are written.
-const INTERVAL: Duration = Duration::from_millis(250);
+/// While there are writes, the log is moved again after so many times as long as the last move took. So little is moved
+/// at a time, and a Redis whose file is on the same disk does not wait long for its own sync behind that of the move.
+const PAUSE_PER_MOVE: u32 = 4;
+/// The shortest and the longest of these pauses.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// Pages of the log from which on it should begin anew (64 MB).
 const LONG_LOG: i64 = 8_000;
 /// As much as can be moved while others read and write: whether it was somebody else's turn, pages of the log, pages moved.
@@ -61,9 +66,11 @@ impl Checkpoints {
 /// What is committed later than this looks stays in the log until the next write, or until the file is closed.
 async fn move_log(written: Arc<Notify>, is_long: Arc<AtomicBool>, pool: SqlitePool) {
     let mut failing = false;
+    let mut pause = LONGEST_PAUSE;
     while !pool.is_closed() {
         written.notified().await;
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(pause).await;
+        let began = Instant::now();
         let mut moved: Result<(i64, i64, i64), sqlx::Error> = query_as(MOVE).fetch_one(&pool).await;
         if matches!(moved, Ok((_, pages, _)) if pages > LONG_LOG) {
             // Once more, as much was written meanwhile.
@@ -74,5 +81,9 @@ async fn move_log(written: Arc<Notify>, is_long: Arc<AtomicBool>, pool: SqlitePo
             tracing::warn!(%error, "the log of the database is not moved into its file for now");
         }
         failing = moved.is_err();
+        pause = match failing {
+            true => LONGEST_PAUSE,
+            false => (began.elapsed() * PAUSE_PER_MOVE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+        };
     }
 }
