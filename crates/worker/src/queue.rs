@@ -10,12 +10,14 @@ use std::time::Duration;
 use apalis::layers::WorkerBuilderExt;
 use apalis_core::error::{AbortError, BoxDynError, WorkerError};
 use apalis_core::task::data::Data;
+use apalis_core::task::metadata::MetadataStore;
 use apalis_core::task::task_id::TaskId;
 use apalis_core::worker::builder::WorkerBuilder;
+use chrono::Utc;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
-use pricing_core::jobs::queue::{JobQueue, MAX_CRASHES, MAX_RETRIES, Try};
+use pricing_core::jobs::queue::{Fetched, JobQueue, MAX_CRASHES, MAX_RETRIES, Try};
 use pricing_core::jobs::storage::{Payload, storage};
 use pricing_core::jobs::{Job, JobError};
 use pricing_core::keys::{JOBS, MessageKeys};
@@ -169,35 +171,61 @@ impl JobRunner {
     }
 
     /// One delivery of a job, from the count of its tries to the word of how it ended.
-    async fn attempt(&self, task_id: &str, payload: &[u8]) -> Result<Outcome, RedisError> {
-        let tries = match self.queue.start(task_id).await? {
-            Try::Dead => {
+    async fn attempt(&self, task_id: &str, payload: &[u8], fetched: Fetched) -> Result<Outcome, RedisError> {
+        let job = Job::decode(payload);
+        if let (Ok(job), true) = (&job, fetched.is_first && self.queue.counts_at_once()) {
+            // Nothing is known against it, so it does not wait until a Redis that syncs every write says that it is counted.
+            let begun = async {
+                // The connection's task sends the count meanwhile: it comes even if the job ends this process at once. Should it
+                // not, the process that does the job next waits for its first count.
+                tokio::task::yield_now().await;
+                self.try_once(task_id, job, &fetched).await
+            };
+            let (counted, ended) = tokio::join!(biased; self.queue.start(task_id), begun);
+            counted?;
+            return self.record(task_id, job, 1, ended).await;
+        }
+        let tries = self.queue.start(task_id).await?;
+        match (tries, job) {
+            (Try::Dead, _) => {
                 tracing::info!(task_id, "a job that was given up was delivered once more");
-                return Ok(Outcome::Dead("it was given up before".to_owned()));
+                Ok(Outcome::Dead("it was given up before".to_owned()))
             }
-            tries => tries,
-        };
-        let job = match Job::decode(payload) {
-            Ok(job) => job,
-            Err(error) => return self.bury_unreadable(task_id, error.to_string()).await,
-        };
-        let (number, trace, wait_ms) = match tries {
-            Try::Go { number, trace, wait_ms } => (number, trace, wait_ms),
-            _ => {
+            (_, Err(error)) => self.bury_unreadable(task_id, error.to_string()).await,
+            (Try::CrashedTooOften, Ok(job)) => {
                 let reason = format!("its process has ended {MAX_CRASHES} times while it was done");
-                return self.give_up(task_id, job, reason, MAX_CRASHES).await;
+                self.give_up(task_id, &job, reason, MAX_CRASHES).await
             }
-        };
+            (Try::Go { number }, Ok(job)) => {
+                let ended = self.try_once(task_id, &job, &fetched).await;
+                self.record(task_id, &job, number, ended).await
+            }
+        }
+    }
+
+    async fn try_once(&self, task_id: &str, job: &Job, fetched: &Fetched) -> Result<(), JobError> {
         let started = Instant::now();
         let kind = job.kind();
-        let span = spans::process(JOBS, 1, trace.iter());
-        spans::record_job(&span, task_id, kind, wait_ms);
-        let ended = self.perform(task_id, &job).instrument(span.clone()).await;
+        let span = spans::process(JOBS, 1, fetched.trace.iter());
+        spans::record_job(&span, task_id, kind, fetched.wait_ms);
+        let ended = self.perform(task_id, job).instrument(span.clone()).await;
         if let Err(error @ (JobError::Retry { .. } | JobError::Abort { .. })) = &ended {
             spans::record_error(&span, error);
         }
         drop(span);
         self.metrics.record_job(kind, outcome_name(&ended), started.elapsed());
+        ended
+    }
+
+    /// Records how a try ended.
+    async fn record(
+        &self,
+        task_id: &str,
+        job: &Job,
+        number: u32,
+        ended: Result<(), JobError>,
+    ) -> Result<Outcome, RedisError> {
+        let kind = job.kind();
         match ended {
             Ok(()) => {
                 self.queue.finish(task_id, kind).await?;
@@ -239,7 +267,7 @@ impl JobRunner {
     async fn give_up(
         &self,
         task_id: &str,
-        job: Job,
+        job: &Job,
         reason: String,
         tries: u32,
     ) -> Result<Outcome, RedisError> {
@@ -252,7 +280,8 @@ impl JobRunner {
         );
         self.queue.bury(task_id, job.kind(), &reason, tries).await?;
         self.metrics.jobs_buried.increment(1);
-        let told = AssertUnwindSafe((self.perform)(Delivery::GivenUp { job, reason: reason.clone() }));
+        let told =
+            AssertUnwindSafe((self.perform)(Delivery::GivenUp { job: job.clone(), reason: reason.clone() }));
         if !matches!(told.catch_unwind().await, Ok(Ok(()))) {
             tracing::warn!(task_id, "nobody could be told that a job was given up");
         }
@@ -274,8 +303,14 @@ enum Outcome {
     Dead(String),
 }
 
-async fn handle(payload: Payload, task_id: TaskId, runner: Data<Arc<JobRunner>>) -> Result<(), BoxDynError> {
-    match runner.attempt(&task_id.to_string(), &payload.0).await {
+async fn handle(
+    payload: Payload,
+    task_id: TaskId,
+    about: MetadataStore,
+    runner: Data<Arc<JobRunner>>,
+) -> Result<(), BoxDynError> {
+    let fetched = Fetched::read(|field| about.get(field), Utc::now());
+    match runner.attempt(&task_id.to_string(), &payload.0, fetched).await {
         Ok(Outcome::Done) => Ok(()),
         Ok(Outcome::Again(reason)) => {
             sleep(Duration::from_millis(fastrand::u64(0..=MAX_JITTER_MS))).await;

@@ -5,6 +5,7 @@
 //! ranges of a run do not keep events waiting.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -57,15 +58,34 @@ pub enum Try {
     Go {
         /// Which try this is, from 1.
         number: u32,
-        /// The trace that the job is part of.
-        trace: Option<TraceParent>,
-        /// How long ago it was put in the queue, in milliseconds.
-        wait_ms: i64,
     },
     /// It has ended its process too often; it is to be buried.
     CrashedTooOften,
     /// It is dead already.
     Dead,
+}
+
+/// What is known about a job when it is fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// Whether no try of it has been counted yet, so that nothing is known against it.
+    pub is_first: bool,
+    /// The trace that it is part of.
+    pub trace: Option<TraceParent>,
+    /// How long ago it was put in the queue, in milliseconds.
+    pub wait_ms: i64,
+}
+
+impl Fetched {
+    /// What the fields say that the library has fetched with it.
+    pub fn read<'a>(field: impl Fn(&str) -> Option<&'a str>, now: DateTime<Utc>) -> Self {
+        let enqueued_at_ms = field("enqueued_at").and_then(|written| written.parse().ok());
+        Self {
+            is_first: field("begun").is_none(),
+            trace: field("traceparent").and_then(TraceParent::parse),
+            wait_ms: enqueued_at_ms.map_or(0, |enqueued_at_ms: i64| now.timestamp_millis() - enqueued_at_ms),
+        }
+    }
 }
 
 /// A job that was given up.
@@ -90,6 +110,8 @@ pub struct JobQueue {
     keys: MessageKeys,
     names: apalis_redis::Config,
     scripts: Arc<Scripts>,
+    /// Whether Redis took the last count of a try that it answered.
+    counts: Arc<AtomicBool>,
 }
 
 struct Scripts {
@@ -123,7 +145,13 @@ impl JobQueue {
             clean: Script::new(include_str!("clean.lua")),
             revive: Script::new(include_str!("revive.lua")),
         };
-        Self { redis: redis.clone(), keys: keys.clone(), names: config(keys), scripts: Arc::new(scripts) }
+        Self {
+            redis: redis.clone(),
+            keys: keys.clone(),
+            names: config(keys),
+            scripts: Arc::new(scripts),
+            counts: Arc::default(),
+        }
     }
 
     /// Adds a job, unless it is known or its lane is full.
@@ -148,19 +176,24 @@ impl JobQueue {
         })
     }
 
-    /// Counts a try of a job that is about to be done.
+    /// Whether the next count of a try is sent as soon as the task of the connection has its turn: the connection is open
+    /// and Redis knows the script, as the last time it went well.
+    pub fn counts_at_once(&self) -> bool {
+        self.counts.load(Ordering::Relaxed)
+    }
+
+    /// Counts a try of a job.
     pub async fn start(&self, task_id: &str) -> Result<Try, RedisError> {
         let mut script = self.scripts.start.key(self.keys.queue_tries());
         script.key(self.keys.queue_dead()).key(self.about(task_id)).arg(task_id);
-        let begun: Option<(u32, u32, String, String)> = script.invoke_async(&mut self.redis.writes()).await?;
-        let Some((number, failed, trace, enqueued_at)) = begun else { return Ok(Try::Dead) };
+        let counted: Result<Option<(u32, u32)>, _> = script.invoke_async(&mut self.redis.writes()).await;
+        self.counts.store(counted.is_ok(), Ordering::Relaxed);
+        let Some((number, failed)) = counted? else { return Ok(Try::Dead) };
         // Every earlier try that did not say how it ended has ended its process.
         if number > failed + MAX_CRASHES {
             return Ok(Try::CrashedTooOften);
         }
-        let now = Utc::now().timestamp_millis();
-        let wait_ms = enqueued_at.parse().map_or(0, |enqueued_at: i64| now - enqueued_at);
-        Ok(Try::Go { number, trace: TraceParent::parse(&trace), wait_ms })
+        Ok(Try::Go { number })
     }
 
     /// Records that a try failed; gives how many have.
