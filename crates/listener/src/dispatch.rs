@@ -156,12 +156,14 @@ impl Dispatcher {
             && (1..BATCH).contains(&progress.in_hand.len())
             && !self.shutdown.is_cancelled()
         {
-            sleep(GATHER_PAUSE).await;
             let room = BATCH - progress.in_hand.len();
             // Over a connection each, so at the same time. What was read is in hand, whatever becomes of the other.
             let (more, outstanding) = tokio::join!(reader.more(room), self.queue.outstanding_events());
             progress.in_hand.extend(more?);
             progress.outstanding = outstanding?;
+            if progress.outstanding >= BUSY {
+                sleep(GATHER_PAUSE).await;
+            }
         }
         Ok(())
     }

@@ -172,25 +172,12 @@ impl JobRunner {
 
     /// One delivery of a job, from the count of its tries to the word of how it ended.
     async fn attempt(&self, task_id: &str, payload: &[u8], fetched: Fetched) -> Result<Outcome, RedisError> {
-        let job = Job::decode(payload);
-        if let (Ok(job), true) = (&job, fetched.is_first && self.queue.counts_at_once()) {
-            // Nothing is known against it, so it does not wait until a Redis that syncs every write says that it is counted.
-            let begun = async {
-                // The connection's task sends the count meanwhile: it comes even if the job ends this process at once. Should it
-                // not, the process that does the job next waits for its first count.
-                tokio::task::yield_now().await;
-                self.try_once(task_id, job, &fetched).await
-            };
-            let (counted, ended) = tokio::join!(biased; self.queue.start(task_id), begun);
-            counted?;
-            return self.record(task_id, job, 1, ended).await;
+        if fetched.is_uncounted && self.queue.last_count_went_well() {
+            return self.attempt_uncounted(task_id, payload, &fetched).await;
         }
         let tries = self.queue.start(task_id).await?;
-        match (tries, job) {
-            (Try::Dead, _) => {
-                tracing::info!(task_id, "a job that was given up was delivered once more");
-                Ok(Outcome::Dead("it was given up before".to_owned()))
-            }
+        match (tries, Job::decode(payload)) {
+            (Try::Dead, _) => Ok(given_up_before(task_id)),
             (_, Err(error)) => self.bury_unreadable(task_id, error.to_string()).await,
             (Try::CrashedTooOften, Ok(job)) => {
                 let reason = format!("its process has ended {MAX_CRASHES} times while it was done");
@@ -200,6 +187,33 @@ impl JobRunner {
                 let ended = self.try_once(task_id, &job, &fetched).await;
                 self.record(task_id, &job, number, ended).await
             }
+        }
+    }
+
+    /// Nothing is known against the job, so it does not wait until a Redis that syncs every write says that it is counted.
+    async fn attempt_uncounted(
+        &self,
+        task_id: &str,
+        payload: &[u8],
+        fetched: &Fetched,
+    ) -> Result<Outcome, RedisError> {
+        let begun = async {
+            // Meanwhile the connection's task sends the count, nearly always: then it comes even if the job ends this process at
+            // once. Where it does not, that crash is not counted; a process that starts anew waits for its first count.
+            tokio::task::yield_now().await;
+            let job = Job::decode(payload)?;
+            let ended = self.try_once(task_id, &job, fetched).await;
+            Ok::<_, JobError>((job, ended))
+        };
+        let (counted, begun) = tokio::join!(biased; self.queue.start(task_id), begun);
+        let number = match counted? {
+            Try::Dead => return Ok(given_up_before(task_id)),
+            Try::Go { number } => number,
+            Try::CrashedTooOften => MAX_CRASHES + 1,
+        };
+        match begun {
+            Ok((job, ended)) => self.record(task_id, &job, number, ended).await,
+            Err(error) => self.bury_unreadable(task_id, error.to_string()).await,
         }
     }
 
@@ -320,6 +334,11 @@ async fn handle(
         // How it ended could not be recorded, so it is delivered again.
         Err(error) => Err(error.into()),
     }
+}
+
+fn given_up_before(task_id: &str) -> Outcome {
+    tracing::info!(task_id, "a job that was given up was delivered once more");
+    Outcome::Dead("it was given up before".to_owned())
 }
 
 /// Yields when there may be work.

@@ -13,6 +13,7 @@
 -- ARGV[4]  the channel that wakes workers
 -- ARGV[5]  the trace that it is part of, or nothing
 -- ARGV[6]  now, in milliseconds
+-- ARGV[7]  0 if its first try need not wait for being counted, or nothing
 --
 -- Returns how many tasks of the lane are outstanding then; -1 if the task is known, -2 if the window is used up.
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
@@ -22,7 +23,7 @@ if redis.call('SCARD', KEYS[4]) >= tonumber(ARGV[3]) then
   return -2
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('HSET', KEYS[3], 'attempts', 0, 'max_attempts', 25, 'status', 'Pending', 'traceparent', ARGV[5], 'enqueued_at', ARGV[6])
+redis.call('HSET', KEYS[3], 'attempts', 0, 'max_attempts', 25, 'status', 'Pending', 'traceparent', ARGV[5], 'enqueued_at', ARGV[6], 'begun', ARGV[7])
 redis.call('SADD', KEYS[4], ARGV[1])
 redis.call('RPUSH', KEYS[2], ARGV[1])
 redis.call('PUBLISH', ARGV[4], '')

@@ -54,7 +54,7 @@ pub enum Enqueued {
 /// What a try of a job is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Try {
-    /// The job is to be done. So many tries failed before.
+    /// The job is to be done.
     Go {
         /// Which try this is, from 1.
         number: u32,
@@ -65,11 +65,14 @@ pub enum Try {
     Dead,
 }
 
+/// What an enqueued job's tries are said to be before one of them is counted.
+const NOT_BEGUN: &str = "0";
+
 /// What is known about a job when it is fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
-    /// Whether no try of it has been counted yet, so that nothing is known against it.
-    pub is_first: bool,
+    /// Whether it applies events and no try of it was counted when it was fetched, so that nothing is known against it.
+    pub is_uncounted: bool,
     /// The trace that it is part of.
     pub trace: Option<TraceParent>,
     /// How long ago it was put in the queue, in milliseconds.
@@ -77,11 +80,11 @@ pub struct Fetched {
 }
 
 impl Fetched {
-    /// What the fields say that the library has fetched with it.
+    /// What the fields say that the library has fetched with a job.
     pub fn read<'a>(field: impl Fn(&str) -> Option<&'a str>, now: DateTime<Utc>) -> Self {
         let enqueued_at_ms = field("enqueued_at").and_then(|written| written.parse().ok());
         Self {
-            is_first: field("begun").is_none(),
+            is_uncounted: field("begun") == Some(NOT_BEGUN),
             trace: field("traceparent").and_then(TraceParent::parse),
             wait_ms: enqueued_at_ms.map_or(0, |enqueued_at_ms: i64| now.timestamp_millis() - enqueued_at_ms),
         }
@@ -110,8 +113,7 @@ pub struct JobQueue {
     keys: MessageKeys,
     names: apalis_redis::Config,
     scripts: Arc<Scripts>,
-    /// Whether Redis took the last count of a try that it answered.
-    counts: Arc<AtomicBool>,
+    last_count_went_well: Arc<AtomicBool>,
 }
 
 struct Scripts {
@@ -150,7 +152,7 @@ impl JobQueue {
             keys: keys.clone(),
             names: config(keys),
             scripts: Arc::new(scripts),
-            counts: Arc::default(),
+            last_count_went_well: Arc::default(),
         }
     }
 
@@ -167,7 +169,9 @@ impl JobQueue {
             .arg(lane_length(job.job.kind()))
             .arg(self.keys.queue_wake())
             .arg(TraceParent::current().as_ref().map_or("", TraceParent::as_str))
-            .arg(Utc::now().timestamp_millis());
+            .arg(Utc::now().timestamp_millis())
+            // Runs and their ranges take so long that the wait for their count is nothing.
+            .arg(if matches!(job.job, Job::ApplyEvents { .. }) { NOT_BEGUN } else { "" });
         let answer: i64 = script.invoke_async(&mut self.redis.writes()).await.map_err(RedisError::from)?;
         Ok(match u64::try_from(answer) {
             Ok(outstanding) => Enqueued::Added { outstanding },
@@ -176,10 +180,10 @@ impl JobQueue {
         })
     }
 
-    /// Whether the next count of a try is sent as soon as the task of the connection has its turn: the connection is open
-    /// and Redis knows the script, as the last time it went well.
-    pub fn counts_at_once(&self) -> bool {
-        self.counts.load(Ordering::Relaxed)
+    /// Whether Redis took the last count of a try that it answered. If so, the next one is most likely sent as soon as the
+    /// connection's task has its turn: the connection is open, and Redis knows the script.
+    pub fn last_count_went_well(&self) -> bool {
+        self.last_count_went_well.load(Ordering::Relaxed)
     }
 
     /// Counts a try of a job.
@@ -187,7 +191,7 @@ impl JobQueue {
         let mut script = self.scripts.start.key(self.keys.queue_tries());
         script.key(self.keys.queue_dead()).key(self.about(task_id)).arg(task_id);
         let counted: Result<Option<(u32, u32)>, _> = script.invoke_async(&mut self.redis.writes()).await;
-        self.counts.store(counted.is_ok(), Ordering::Relaxed);
+        self.last_count_went_well.store(counted.is_ok(), Ordering::Relaxed);
         let Some((number, failed)) = counted? else { return Ok(Try::Dead) };
         // Every earlier try that did not say how it ended has ended its process.
         if number > failed + MAX_CRASHES {

@@ -13,5 +13,7 @@ if redis.call('ZSCORE', KEYS[2], ARGV[1]) then
 end
 local begun = redis.call('HINCRBY', KEYS[1], ARGV[1] .. ':begun', 1)
 local failed = tonumber(redis.call('HGET', KEYS[1], ARGV[1] .. ':failed') or '0')
-redis.call('HSET', KEYS[3], 'begun', begun)
+if redis.call('EXISTS', KEYS[3]) == 1 then
+  redis.call('HSET', KEYS[3], 'begun', begun)
+end
 return {begun, failed}
