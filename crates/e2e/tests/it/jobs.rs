@@ -238,7 +238,27 @@ async fn a_job_that_ends_its_process_is_given_up_and_the_others_are_done() -> Re
     Ok(())
 }
 
-/// Not a test: the process that the test above lets crash.
+#[tokio::test]
+async fn a_job_that_was_given_up_before_its_first_try_was_counted_stays_dead() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let queue = queue(&redis.url())?;
+    let worker = Worker::start(&redis.url(), "one", |_, _| Ok(()))?;
+    // From then on this worker does not wait for the count of a first try.
+    queue.enqueue(&job("counted")).await?;
+    until_empty(&queue).await?;
+    queue.bury("given-up", "apply_events", "on purpose", 1).await?;
+    queue.enqueue(&job("given-up")).await?;
+    eventually("it is among the library's dead, so that it can be requeued", PATIENCE, async || {
+        ensure!(queue.requeue("given-up").await?);
+        Ok(())
+    })
+    .await?;
+    until_empty(&queue).await?;
+    assert_eq!(queue.count_dead().await?, 0);
+    worker.stop().await
+}
+
+/// Not a test: the process that a test lets crash.
 #[tokio::test]
 #[ignore = "run by another test, in a process of its own"]
 async fn inner_worker_process() -> Result<()> {

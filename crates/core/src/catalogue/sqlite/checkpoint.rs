@@ -81,9 +81,10 @@ async fn move_log(written: Arc<Notify>, is_long: Arc<AtomicBool>, pool: SqlitePo
             tracing::warn!(%error, "the log of the database is not moved into its file for now");
         }
         failing = moved.is_err();
-        pause = match failing {
-            true => LONGEST_PAUSE,
-            false => (began.elapsed() * PAUSE_PER_MOVE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+        pause = if failing {
+            LONGEST_PAUSE
+        } else {
+            (began.elapsed() * PAUSE_PER_MOVE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
         };
     }
 }
