@@ -28,6 +28,7 @@ use pricing_core::reprice::Repricer;
 use pricing_core::telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -72,7 +73,7 @@ pub async fn run(
     };
     let catalogue = Catalogue::open(&config.shared.database_url, settings).await?.measured_by(&metrics);
     let recalculator = recalculator(&config, &redis, &catalogue, &metrics, &shutdown).await?;
-    let runner = job_runner(&config, &recalculator);
+    let runner = job_runner(&config, &redis, &recalculator);
     let health = Health { service: SERVICE, redis, catalogue: Some(catalogue.clone()) };
     tracing::info!(address = %listener.local_addr()?, "the worker is running");
 
@@ -112,14 +113,15 @@ async fn recalculator(
     Ok(Recalculator {
         repricer,
         queue: JobQueue::new(redis, &keys),
-        redis: redis.clone(),
+        redis: redis.with_own_writes()?,
         keys,
         owner: owner(),
+        range_turns: Arc::new(Semaphore::new(config.concurrency.div_ceil(2))),
         shutdown: shutdown.clone(),
     })
 }
 
-fn job_runner(config: &WorkerConfig, recalculator: &Recalculator) -> JobRunner {
+fn job_runner(config: &WorkerConfig, redis: &RedisConnection, recalculator: &Recalculator) -> JobRunner {
     let doer = recalculator.clone();
     let perform: Perform = Arc::new(move |delivery| {
         let doer = doer.clone();
@@ -127,7 +129,7 @@ fn job_runner(config: &WorkerConfig, recalculator: &Recalculator) -> JobRunner {
     });
     JobRunner {
         queue: recalculator.queue.clone(),
-        redis: recalculator.redis.clone(),
+        redis: redis.clone(),
         redis_url: config.shared.redis_url.clone(),
         keys: recalculator.keys.clone(),
         owner: recalculator.owner.clone(),

@@ -1,5 +1,6 @@
 //! What jobs do: each ends in one function of the core, and its error says whether to try again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -11,6 +12,7 @@ use pricing_core::keys::{JOBS, MessageKeys};
 use pricing_core::redis::RedisConnection;
 use pricing_core::reprice::{RangeDone, RepriceError, Repricer, WRITE_BATCH, products_of};
 use pricing_core::telemetry::spans;
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -30,12 +32,16 @@ pub struct Recalculator {
     pub repricer: Repricer,
     /// Takes the parts of a run.
     pub queue: JobQueue,
-    /// Where leases are.
+    /// Where leases are. Its writes are its own: a lease that was renewed behind thousands of prices would be lost when
+    /// the disk is slow.
     pub redis: RedisConnection,
     /// Their names.
     pub keys: MessageKeys,
     /// The name of this worker.
     pub owner: String,
+    /// Ranges take turns to write. If all wrote at a time, sharing the database, they would all be done at a time, and then
+    /// wait for Redis together while the database has nothing to do.
+    pub range_turns: Arc<Semaphore>,
     /// Cancelled when the process is to stop.
     pub shutdown: CancellationToken,
 }
@@ -110,7 +116,8 @@ impl Recalculator {
 
     async fn recalculate_range(&self, range: Range) -> Result<(), JobError> {
         let run_number = range.run_number;
-        match self.repricer.recalculate_range(range, self.owner.clone()).await {
+        let turn = Arc::clone(&self.range_turns).acquire_owned().await.map_err(|_| JobError::HandBack)?;
+        match self.repricer.recalculate_range(range, self.owner.clone(), turn).await {
             Ok(RangeDone::Superseded) => {
                 tracing::info!(run_number, "a range was left out: a newer run has begun");
                 Ok(())

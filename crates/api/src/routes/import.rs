@@ -1,9 +1,11 @@
 //! `POST /api/v1/products/import`: a catalogue, as a stream of rows.
 //!
-//! Rows are read as they arrive and written in batches, each in one transaction, one after the other. While they are
-//! stored, the next is read, and no further one, so a sender can be no faster than the database and memory stays bounded.
+//! Rows are read as they arrive and written in batches, each in one transaction, as many at a time as the database can
+//! use. While they are stored, the next is read, and no further one, so a sender can be no faster than the database and
+//! memory stays bounded.
 //! A row that is refused is reported with its line and keeps no other row back. Importing a file again changes nothing.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +24,7 @@ use pricing_core::reprice::{
     PreparedProducts, PutSummary, RepriceError, Repricer, StoredPrices, WRITE_BATCH,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::io::ReaderStream;
 use tracing::Instrument;
@@ -38,8 +40,8 @@ const MAX_LISTED_ERRORS: usize = 1_000;
 /// Products of a batch, which is one transaction. Each writes a page for every category that it touches, so in small ones
 /// that is most of what is written; and as long as one lasts, others wait for SQLite.
 const IMPORT_BATCH: usize = 2 * WRITE_BATCH;
-/// Batches that are stored or wait for their turn: the database never waits for the next.
-const MAX_STORING: usize = 2;
+/// Batches that wait for their turn beside those that are stored: the database never waits for the next.
+const MAX_WAITING: usize = 1;
 /// Batches on their way to Redis, beside those that were stored last. A server that syncs every write to disk is slow now and
 /// then; the database goes on.
 const MAX_SERVING: usize = 4;
@@ -201,7 +203,12 @@ async fn take_rows(import: &mut Import, format: Format, body: Body) -> Result<()
 }
 
 /// A batch that is stored in its turn.
-type Storing = JoinHandle<Result<(PutSummary, Serving), RepriceError>>;
+struct Storing {
+    /// Its products, in order.
+    product_ids: Vec<ProductId>,
+    task: JoinHandle<Result<(PutSummary, Serving), RepriceError>>,
+}
+
 /// Prices on their way to Redis, in their turn: who follows changes hears them in the order in which they were stored.
 type Serving = JoinHandle<Result<(), RepriceError>>;
 
@@ -210,10 +217,11 @@ struct Import {
     state: AppState,
     /// The rows to write next; of a product that comes more than once among them, the last.
     batch: IndexMap<ProductId, Product>,
-    /// The batches before, being stored while this one is read, the oldest first.
+    /// The batches before, being stored while this one is read, the oldest first. None has a product of another: the row
+    /// that came last is the one that stays.
     storing: VecDeque<Storing>,
-    /// Comes when the last of them is stored, and not if one of them is not.
-    turn_to_store: oneshot::Receiver<()>,
+    /// A turn for each that may be stored at a time. Closed when one of them cannot be.
+    turns_to_store: Arc<Semaphore>,
     /// The batches before that, on their way to Redis, the oldest first.
     serving: VecDeque<Serving>,
     /// Ends when the last of them is served, or cannot be.
@@ -227,13 +235,12 @@ struct Import {
 impl Import {
     fn new(state: AppState, dry_run: bool) -> Self {
         let answer = ImportAnswer { dry_run, ..ImportAnswer::default() };
-        let (first, turn_to_store) = oneshot::channel();
-        let _ = first.send(());
+        let turns_to_store = Arc::new(Semaphore::new(state.repricer.catalogue.concurrent_writes()));
         Self {
             state,
             batch: IndexMap::with_capacity(IMPORT_BATCH),
             storing: VecDeque::new(),
-            turn_to_store,
+            turns_to_store,
             serving: VecDeque::new(),
             turn_to_serve: oneshot::channel().1,
             is_wanted: Some(Arc::new(())),
@@ -282,24 +289,32 @@ impl Import {
         }
         // While those before are stored.
         let products = PreparedProducts::of(products)?;
-        self.stored(MAX_STORING - 1).await?;
+        let product_ids = products.ids();
+        let has_another = |storing: &Storing| has_in_common(&storing.product_ids, &product_ids);
+        let most_before = match self.storing.iter().rposition(has_another) {
+            Some(last) => self.storing.len() - 1 - last,
+            None => self.state.repricer.catalogue.concurrent_writes() + MAX_WAITING - 1,
+        };
+        self.stored(most_before).await?;
         self.served(MAX_SERVING).await?;
-        let (stored, next_turn) = oneshot::channel();
-        let turn_to_store = std::mem::replace(&mut self.turn_to_store, next_turn);
         let (served, next_turn) = oneshot::channel();
         let turn_to_serve = std::mem::replace(&mut self.turn_to_serve, next_turn);
+        let turns = Arc::clone(&self.turns_to_store);
         let is_wanted = self.is_wanted.as_ref().map(Arc::downgrade).unwrap_or_default();
         let storing = async move {
-            if turn_to_store.await.is_err() || is_wanted.strong_count() == 0 {
+            let turn = turns.acquire().await.map_err(|_| RepriceError::Interrupted)?;
+            if is_wanted.strong_count() == 0 {
                 return Err(RepriceError::Interrupted);
             }
-            let (summary, prices) = repricer.store_products(products, "import").await?;
-            let _ = stored.send(());
+            let stored = repricer.store_products(products, "import").await;
+            let (summary, prices) = stored.inspect_err(|_| turns.close())?;
+            drop(turn);
             // What is stored is served, whoever still waits for it.
             let serving = serve(repricer, prices, turn_to_serve, served);
             Ok((summary, tokio::spawn(serving.in_current_span())))
         };
-        self.storing.push_back(tokio::spawn(storing.in_current_span()));
+        let task = tokio::spawn(storing.in_current_span());
+        self.storing.push_back(Storing { product_ids, task });
         Ok(())
     }
 
@@ -316,7 +331,7 @@ impl Import {
         while self.storing.len() > but
             && let Some(storing) = self.storing.pop_front()
         {
-            let stored = storing.await.map_err(interrupted).and_then(|stored| Ok(stored?));
+            let stored = storing.task.await.map_err(interrupted).and_then(|stored| Ok(stored?));
             let served = match stored {
                 Ok((summary, serving)) => {
                     self.count(summary);
@@ -343,6 +358,19 @@ impl Import {
     }
 }
 
+/// Whether two lists in order have one of their elements in common.
+fn has_in_common<T: Ord>(one: &[T], other: &[T]) -> bool {
+    let (mut one, mut other) = (one, other);
+    while let ([first, rest @ ..], [other_first, other_rest @ ..]) = (one, other) {
+        match first.cmp(other_first) {
+            Ordering::Less => one = rest,
+            Ordering::Greater => other = other_rest,
+            Ordering::Equal => return true,
+        }
+    }
+    false
+}
+
 /// Serves a batch when the one before is served, or could not be.
 async fn serve(
     repricer: Repricer,
@@ -359,4 +387,25 @@ async fn serve(
 #[expect(clippy::needless_pass_by_value, reason = "as an argument of map_err")]
 fn interrupted(error: JoinError) -> ApiError {
     ApiError::Internal { reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_in_order_have_an_element_in_common_or_not() {
+        let lists: [(&[u8], &[u8], bool); 7] = [
+            (&[], &[1], false),
+            (&[1, 2], &[3, 4], false),
+            (&[3, 4], &[1, 2], false),
+            (&[1, 3, 5], &[2, 4, 6], false),
+            (&[1, 3, 5], &[2, 5], true),
+            (&[1], &[1, 2], true),
+            (&[2, 7], &[1, 3, 5, 7], true),
+        ];
+        for (one, other, expected) in lists {
+            assert_eq!(has_in_common(one, other), expected, "{one:?} {other:?}");
+        }
+    }
 }

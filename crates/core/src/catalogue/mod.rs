@@ -131,6 +131,15 @@ impl Catalogue {
         }
     }
 
+    /// How many transactions that write one caller has under way to some purpose: SQLite has one writer; PostgreSQL gives
+    /// each a process, and a second one has work for it while the first waits for its caller.
+    pub fn concurrent_writes(&self) -> usize {
+        match self {
+            Self::Sqlite(_) => 1,
+            Self::Postgres(_) => 2,
+        }
+    }
+
     /// Whether the database answers a query that reads a table.
     pub async fn check(&self) -> Result<(), CatalogueError> {
         on_store!(self, store => store.check().await)

@@ -96,6 +96,12 @@ impl RedisConnection {
         Ok(Self { reads: self.reads.through(reads), ..self.clone() })
     }
 
+    /// The same connections, but a new one for writes: what is sent over it does not wait behind what others write.
+    pub fn with_own_writes(&self) -> Result<Self, RedisError> {
+        let writes = lazy(&self.client, WRITE_CONNECTION_TIMEOUT, WRITE_TIMEOUT)?;
+        Ok(Self { writes: self.writes.through(writes), ..self.clone() })
+    }
+
     /// The same connections, their commands measured from here on.
     pub fn measured_by(&self, metrics: &Metrics) -> Self {
         Self {

@@ -42,6 +42,11 @@ impl PreparedProducts {
         let rows = ProductRows::of(&products)?;
         Ok(Self { products, rows })
     }
+
+    /// Their identifiers, in order.
+    pub fn ids(&self) -> Vec<ProductId> {
+        self.products.iter().map(|product| product.product_id.clone()).collect()
+    }
 }
 
 /// Prices that are stored and not yet served.
@@ -97,8 +102,8 @@ impl Repricer {
         products: PreparedProducts,
         cause: &'static str,
     ) -> Result<(PutSummary, StoredPrices), RepriceError> {
+        let ids = products.ids();
         let PreparedProducts { products, mut rows } = products;
-        let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
         let mut transaction = self.catalogue.begin().await?;
         let stored = transaction.lock_products(&ids).await?;
         let (summary, differences) = compare(stored, &products);

@@ -1,6 +1,7 @@
 //! Prices made anew because a recalculation or the clock asks for it.
 
 use chrono::{DateTime, Utc};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Batch, RepriceError, Repricer, Served, WRITE_BATCH, to_the_end};
 use crate::cache::{Cached, PutMode};
@@ -28,13 +29,24 @@ pub enum RangeDone {
 pub type RangeError = RepriceError;
 
 impl Repricer {
-    /// Prices a range of a run and serves the prices. That the range is done is recorded in the same transaction.
-    pub async fn recalculate_range(&self, range: Range, worker: String) -> Result<RangeDone, RangeError> {
+    /// Prices a range of a run and serves the prices. That the range is done is recorded in the same transaction. `turn`
+    /// is the caller's turn to write; it is given back before the prices are served.
+    pub async fn recalculate_range(
+        &self,
+        range: Range,
+        worker: String,
+        turn: OwnedSemaphorePermit,
+    ) -> Result<RangeDone, RangeError> {
         let repricer = self.clone();
-        to_the_end(async move { repricer.price_range_and_serve(&range, worker).await }).await
+        to_the_end(async move { repricer.price_range_and_serve(&range, worker, turn).await }).await
     }
 
-    async fn price_range_and_serve(&self, range: &Range, worker: String) -> Result<RangeDone, RangeError> {
+    async fn price_range_and_serve(
+        &self,
+        range: &Range,
+        worker: String,
+        turn: OwnedSemaphorePermit,
+    ) -> Result<RangeDone, RangeError> {
         if self.policies.snapshot().current().version < range.policy_version {
             self.policies.refresh().await?;
         }
@@ -45,6 +57,7 @@ impl Repricer {
             let batch = Batch::named(&range.product_ids);
             let served = self.price_in(&mut transaction, batch, |_| false, |_| "fill".to_owned()).await?;
             transaction.commit().await?;
+            drop(turn);
             self.serve(served, PutMode::Replace).await?;
             return Ok(RangeDone::Superseded);
         }
@@ -58,6 +71,7 @@ impl Repricer {
         let range_start = range.product_ids.first().map_or("", ProductId::as_str);
         let is_first = transaction.finish_range(range.run_number, range_start, &outcome, Utc::now()).await?;
         transaction.commit().await?;
+        drop(turn);
         if !is_first {
             // The first time, the worker may have died before the prices were served.
             self.serve(served, PutMode::Insert).await?;

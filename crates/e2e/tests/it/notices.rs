@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use pricing_core::keys::{DEFAULT_PREFIX, MessageKeys};
-use pricing_e2e::{ChaosProxy, eventually};
+use pricing_e2e::{ChaosProxy, RedisServer, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Member, Service};
-use crate::support::Stores;
+use crate::support::{Stores, shared_postgres};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// As many clients may follow one process.
@@ -138,12 +138,24 @@ async fn changes_by_one_api_leave_the_memory_of_the_other() -> Result<()> {
     list_price_becomes(&other, "P-1", Some(40)).await
 }
 
-/// An import stores several batches one after the other, and Redis hears of several at once.
 #[tokio::test]
-async fn the_changes_of_an_import_are_told_in_the_order_of_its_rows() -> Result<()> {
-    const BATCHES: u32 = 6;
+async fn the_changes_of_an_import_into_sqlite_are_told_in_the_order_of_its_rows() -> Result<()> {
     let stores = Stores::start().await?;
-    let api = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
+    changes_of_an_import_are_told_in_order(&fleet(&stores.redis.url(), &stores)).await
+}
+
+#[tokio::test]
+async fn the_changes_of_an_import_into_postgres_are_told_in_the_order_of_its_rows() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let database = shared_postgres().await?.create_database("changes_of_an_import").await?;
+    changes_of_an_import_are_told_in_order(&Fleet::new(&redis.url(), &database)).await
+}
+
+/// Several batches of an import are under way at a time: those that have a product in common are stored one after the
+/// other, and Redis hears of several at once.
+async fn changes_of_an_import_are_told_in_order(fleet: &Fleet) -> Result<()> {
+    const BATCHES: u32 = 6;
+    let api = fleet.start(Service::Api).await?;
     let mut follower = Follower::of(&api, "", None).await?;
     let mut rows = "product_id,currency,base_price\n".to_owned();
     for batch in 1..=BATCHES {

@@ -36,10 +36,11 @@ const PUT_PRODUCTS: &str = "
                           ceiling_price, minimum_advertised_price, attributes, updated_at)
     SELECT product_id, name, category, brand, currency, base_price::numeric, unit_cost::numeric,
            floor_price::numeric, ceiling_price::numeric, minimum_advertised_price::numeric, attributes::jsonb, $12
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                $9::text[], $10::text[], $11::text[]) AS written (
-        product_id, name, category, brand, currency, base_price, unit_cost, floor_price, ceiling_price,
-        minimum_advertised_price, attributes)
+    FROM (SELECT unnest($1::text[]) AS product_id, unnest($2::text[]) AS name, unnest($3::text[]) AS category,
+                 unnest($4::text[]) AS brand, unnest($5::text[]) AS currency, unnest($6::text[]) AS base_price,
+                 unnest($7::text[]) AS unit_cost, unnest($8::text[]) AS floor_price,
+                 unnest($9::text[]) AS ceiling_price, unnest($10::text[]) AS minimum_advertised_price,
+                 unnest($11::text[]) AS attributes) AS written
     ON CONFLICT (product_id) DO UPDATE SET
         name = excluded.name, category = excluded.category, brand = excluded.brand,
         currency = excluded.currency, base_price = excluded.base_price, unit_cost = excluded.unit_cost,
@@ -68,11 +69,15 @@ const WRITE_PRICES: &str = "
     SELECT product_id, revision, category, currency, base_price::numeric, list_price::numeric, lowest::numeric,
            highest::numeric, policy_version, valid_until, opening_price::numeric, opened_on, changed_at,
            streak_moves, streak_since, priced_at, explanation
-    FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                $9::bigint[], $10::timestamptz[], $11::text[], $12::date[], $13::timestamptz[], $14::integer[],
-                $15::timestamptz[], $16::timestamptz[], $17::text[]) AS written (
-        product_id, revision, category, currency, base_price, list_price, lowest, highest, policy_version,
-        valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since, priced_at, explanation)
+    FROM (SELECT unnest($1::text[]) AS product_id, unnest($2::bigint[]) AS revision,
+                 unnest($3::text[]) AS category, unnest($4::text[]) AS currency,
+                 unnest($5::text[]) AS base_price, unnest($6::text[]) AS list_price,
+                 unnest($7::text[]) AS lowest, unnest($8::text[]) AS highest,
+                 unnest($9::bigint[]) AS policy_version, unnest($10::timestamptz[]) AS valid_until,
+                 unnest($11::text[]) AS opening_price, unnest($12::date[]) AS opened_on,
+                 unnest($13::timestamptz[]) AS changed_at, unnest($14::integer[]) AS streak_moves,
+                 unnest($15::timestamptz[]) AS streak_since, unnest($16::timestamptz[]) AS priced_at,
+                 unnest($17::text[]) AS explanation) AS written
     ON CONFLICT (product_id) DO UPDATE SET
         revision = excluded.revision, category = excluded.category, currency = excluded.currency,
         base_price = excluded.base_price, list_price = excluded.list_price, lowest = excluded.lowest,
@@ -88,14 +93,16 @@ macro_rules! write_changes {
                                cause, changed_at)
     SELECT product_id, revision, old_list_price::numeric, new_list_price::numeric, currency, policy_version, cause,
            changed_at
-    FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[],
-                $8::timestamptz[]) AS written (
-        product_id, revision, old_list_price, new_list_price, currency, policy_version, cause, changed_at)"
+    FROM (SELECT unnest($1::text[]) AS product_id, unnest($2::bigint[]) AS revision,
+                 unnest($3::text[]) AS old_list_price, unnest($4::text[]) AS new_list_price,
+                 unnest($5::text[]) AS currency, unnest($6::bigint[]) AS policy_version,
+                 unnest($7::text[]) AS cause, unnest($8::timestamptz[]) AS changed_at) AS written"
     };
 }
-// A change that is there already is the same one, written twice.
-const WRITE_CHANGES: &str = concat!(write_changes!(), " ON CONFLICT DO NOTHING");
-// Only of prices that are in effect now: one that lost to a newer revision was never anybody's price.
+// Of prices that all took effect: their revisions are new. To be ready for one that is not takes twice as long.
+const WRITE_CHANGES: &str = write_changes!();
+// Only of prices that are in effect now: one that lost to a newer revision was never anybody's price. A change that is
+// there already is the same one, written twice.
 const WRITE_CHANGES_IN_EFFECT: &str = concat!(
     write_changes!(),
     "

@@ -9,6 +9,7 @@ use pricing_core::domain::product::Product;
 use rust_decimal::Decimal;
 
 use super::{digits, failure, now, on_both_stores, price_write, product, products, put, write};
+use crate::support::shared_postgres;
 
 on_both_stores!(
     a_price_comes_back_with_every_field_and_digit,
@@ -225,5 +226,30 @@ async fn a_removed_products_revisions_are_not_given_to_its_successor(catalogue: 
         last = removed;
     }
     assert_eq!(catalogue.price_changes(&kettle.product_id, 10).await?.len(), 6);
+    Ok(())
+}
+
+/// There by triggers, as a foreign key takes too long: what it promised holds for whoever changes the tables by hand too.
+#[tokio::test]
+async fn postgres_keeps_prices_and_products_together() -> Result<()> {
+    let name = "postgres_keeps_prices_and_products_together";
+    let catalogue = super::postgres(name).await?;
+    let pair = products(["P-1".to_owned(), "P-2".to_owned()])?;
+    put(&catalogue, &pair).await?;
+    for (product, revision) in pair.iter().zip(1..) {
+        write(&catalogue, &[price_write(product, revision, "50.00")?]).await?;
+    }
+    let server = shared_postgres().await?;
+    for statement in [
+        "UPDATE products SET product_id = 'P-3' WHERE product_id = 'P-1'",
+        "UPDATE prices SET product_id = 'P-3' WHERE product_id = 'P-1'",
+        "TRUNCATE products",
+    ] {
+        let error = server.execute(name, statement).await.unwrap_err();
+        assert!(format!("{error:#}").contains("would part prices from their products"), "{error:#}");
+    }
+    server.execute(name, "DELETE FROM products WHERE product_id = 'P-1'").await?;
+    let priced = server.execute(name, "SELECT product_id FROM prices").await?;
+    assert_eq!(priced.trim(), "P-2");
     Ok(())
 }
