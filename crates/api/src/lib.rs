@@ -38,7 +38,7 @@ use pricing_core::reprice::Repricer;
 use pricing_core::telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -99,6 +99,7 @@ pub async fn run(
     let followers = Followers::new(heard, shutdown.clone());
     let simulations = routes::simulation::Simulations::new();
     let answered_prices = metrics.request_duration(routes::price::PATH, 200);
+    let import_turns = Arc::new(Semaphore::new(half_of(config.shared.database_connections)));
     let state = AppState::from(Handles {
         repricer,
         health,
@@ -107,6 +108,7 @@ pub async fn run(
         queue,
         followers,
         simulations,
+        import_turns,
         answered_prices,
         lateness,
         traced_price_ratio: config.shared.trace.price_ratio,
@@ -121,6 +123,11 @@ pub async fn run(
     catalogue.close().await;
     tracing::info!("the API has stopped");
     Ok(())
+}
+
+/// Half of the connections, and one at least.
+fn half_of(database_connections: u32) -> usize {
+    usize::try_from(database_connections / 2).map_or(1, |half| half.max(1))
 }
 
 /// What reads and makes prices.

@@ -10,6 +10,7 @@ use pricing_core::jobs::queue::JobQueue;
 use pricing_core::redis::RedisError;
 use pricing_core::reprice::Repricer;
 use pricing_core::telemetry::metrics::Metrics;
+use tokio::sync::Semaphore;
 
 use crate::error::ApiError;
 use crate::overload::{Lateness, Work};
@@ -30,6 +31,9 @@ pub(crate) struct Handles {
     pub(crate) queue: JobQueue,
     pub(crate) followers: Followers,
     pub(crate) simulations: Simulations,
+    /// A turn for each batch that imports store at a time, all together: connections are left for others, and for reading
+    /// the policies meanwhile.
+    pub(crate) import_turns: Arc<Semaphore>,
     /// How long it takes to answer a price.
     pub(crate) answered_prices: Histogram,
     /// How late the process is.

@@ -13,7 +13,7 @@ use pricing_core::redis::RedisConnection;
 use pricing_core::reprice::{RangeDone, RepriceError, Repricer, WRITE_BATCH, products_of};
 use pricing_core::telemetry::spans;
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -24,6 +24,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long to wait for room in the queue.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
+/// How long a range waits for its turn before it goes back to the queue, so that most of a job's time is left for the work.
+const TURN_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Everything that jobs need; cheap to clone.
 #[derive(Clone)]
@@ -116,7 +118,10 @@ impl Recalculator {
 
     async fn recalculate_range(&self, range: Range) -> Result<(), JobError> {
         let run_number = range.run_number;
-        let turn = Arc::clone(&self.range_turns).acquire_owned().await.map_err(|_| JobError::HandBack)?;
+        let turn = timeout(TURN_PATIENCE, Arc::clone(&self.range_turns).acquire_owned());
+        let Some(Ok(Ok(turn))) = self.shutdown.run_until_cancelled(turn).await else {
+            return Err(JobError::HandBack);
+        };
         match self.repricer.recalculate_range(range, self.owner.clone(), turn).await {
             Ok(RangeDone::Superseded) => {
                 tracing::info!(run_number, "a range was left out: a newer run has begun");

@@ -24,7 +24,7 @@ use pricing_core::reprice::{
     PreparedProducts, PutSummary, RepriceError, Repricer, StoredPrices, WRITE_BATCH,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::io::ReaderStream;
 use tracing::Instrument;
@@ -40,8 +40,6 @@ const MAX_LISTED_ERRORS: usize = 1_000;
 /// Products of a batch, which is one transaction. Each writes a page for every category that it touches, so in small ones
 /// that is most of what is written; and as long as one lasts, others wait for SQLite.
 const IMPORT_BATCH: usize = 2 * WRITE_BATCH;
-/// Batches that wait for their turn beside those that are stored: the database never waits for the next.
-const MAX_WAITING: usize = 1;
 /// Batches on their way to Redis, beside those that were stored last. A server that syncs every write to disk is slow now and
 /// then; the database goes on.
 const MAX_SERVING: usize = 4;
@@ -102,7 +100,7 @@ pub(crate) struct RowErrors {
         (status = 200, description = "What was done; refused rows are listed with their lines", body = ImportAnswer),
         (status = 400, description = "No header, or the body ended early", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "Neither CSV nor NDJSON", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database or Redis does not answer; what was stored before stays", body = Problem, content_type = "application/problem+json")))]
+        (status = 503, description = "The database or Redis does not answer; what is stored stays, and the import can be sent again", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn import(
     State(state): State<AppState>,
     query: Result<Query<ImportQuery>, QueryRejection>,
@@ -202,14 +200,14 @@ async fn take_rows(import: &mut Import, format: Format, body: Body) -> Result<()
     import.write_batch().await
 }
 
-/// A batch that is stored in its turn.
+/// A batch that is being stored.
 struct Storing {
     /// Its products, in order.
     product_ids: Vec<ProductId>,
     task: JoinHandle<Result<(PutSummary, Serving), RepriceError>>,
 }
 
-/// Prices on their way to Redis, in their turn: who follows changes hears them in the order in which they were stored.
+/// Prices on their way to Redis, in their turn: who follows changes hears them in the order of the rows.
 type Serving = JoinHandle<Result<(), RepriceError>>;
 
 /// An import under way: while one batch is read, those before it are stored, and those before them go to Redis.
@@ -220,8 +218,6 @@ struct Import {
     /// The batches before, being stored while this one is read, the oldest first. None has a product of another: the row
     /// that came last is the one that stays.
     storing: VecDeque<Storing>,
-    /// A turn for each that may be stored at a time. Closed when one of them cannot be.
-    turns_to_store: Arc<Semaphore>,
     /// The batches before that, on their way to Redis, the oldest first.
     serving: VecDeque<Serving>,
     /// Ends when the last of them is served, or cannot be.
@@ -235,12 +231,10 @@ struct Import {
 impl Import {
     fn new(state: AppState, dry_run: bool) -> Self {
         let answer = ImportAnswer { dry_run, ..ImportAnswer::default() };
-        let turns_to_store = Arc::new(Semaphore::new(state.repricer.catalogue.concurrent_writes()));
         Self {
             state,
             batch: IndexMap::with_capacity(IMPORT_BATCH),
             storing: VecDeque::new(),
-            turns_to_store,
             serving: VecDeque::new(),
             turn_to_serve: oneshot::channel().1,
             is_wanted: Some(Arc::new(())),
@@ -287,27 +281,26 @@ impl Import {
             self.count(summary);
             return Ok(());
         }
-        // While those before are stored.
+        // While those before are stored: the database never waits for the next.
         let products = PreparedProducts::of(products)?;
         let product_ids = products.ids();
         let has_another = |storing: &Storing| has_in_common(&storing.product_ids, &product_ids);
         let most_before = match self.storing.iter().rposition(has_another) {
             Some(last) => self.storing.len() - 1 - last,
-            None => self.state.repricer.catalogue.concurrent_writes() + MAX_WAITING - 1,
+            None => self.state.repricer.catalogue.useful_writers() - 1,
         };
         self.stored(most_before).await?;
         self.served(MAX_SERVING).await?;
         let (served, next_turn) = oneshot::channel();
         let turn_to_serve = std::mem::replace(&mut self.turn_to_serve, next_turn);
-        let turns = Arc::clone(&self.turns_to_store);
+        let turns = Arc::clone(&self.state.import_turns);
         let is_wanted = self.is_wanted.as_ref().map(Arc::downgrade).unwrap_or_default();
         let storing = async move {
-            let turn = turns.acquire().await.map_err(|_| RepriceError::Interrupted)?;
+            let turn = turns.acquire().await;
             if is_wanted.strong_count() == 0 {
                 return Err(RepriceError::Interrupted);
             }
-            let stored = repricer.store_products(products, "import").await;
-            let (summary, prices) = stored.inspect_err(|_| turns.close())?;
+            let (summary, prices) = repricer.store_products(products, "import").await?;
             drop(turn);
             // What is stored is served, whoever still waits for it.
             let serving = serve(repricer, prices, turn_to_serve, served);

@@ -131,9 +131,9 @@ impl Catalogue {
         }
     }
 
-    /// How many transactions that write one caller has under way to some purpose: SQLite has one writer; PostgreSQL gives
-    /// each a process, and a second one has work for it while the first waits for its caller.
-    pub fn concurrent_writes(&self) -> usize {
+    /// How many transactions that write are of use to one caller at a time: SQLite has one writer; PostgreSQL gives each a
+    /// process, and works on a second one while the first waits for its caller.
+    pub fn useful_writers(&self) -> usize {
         match self {
             Self::Sqlite(_) => 1,
             Self::Postgres(_) => 2,

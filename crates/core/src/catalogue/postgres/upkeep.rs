@@ -8,8 +8,11 @@ use super::super::read_rows::product_ids;
 use super::PostgresCatalogue;
 use crate::domain::product::ProductId;
 
+// One that was left behind by hand has no product, and would be found for ever.
 const EXPIRED: &str = "
-    SELECT product_id FROM prices WHERE valid_until <= $1 ORDER BY valid_until, product_id LIMIT $2";
+    SELECT product_id FROM prices
+    WHERE valid_until <= $1 AND EXISTS (SELECT FROM products WHERE products.product_id = prices.product_id)
+    ORDER BY valid_until, product_id LIMIT $2";
 const NEXT_EXPIRY: &str = "
     SELECT valid_until FROM prices WHERE valid_until IS NOT NULL ORDER BY valid_until LIMIT 1";
 // What somebody else is about to delete is left to him.

@@ -229,7 +229,7 @@ async fn a_removed_products_revisions_are_not_given_to_its_successor(catalogue: 
     Ok(())
 }
 
-/// There by triggers, as a foreign key takes too long: what it promised holds for whoever changes the tables by hand too.
+/// By triggers, as a foreign key takes too long; so this holds too for whoever removes products by hand.
 #[tokio::test]
 async fn postgres_keeps_prices_and_products_together() -> Result<()> {
     let name = "postgres_keeps_prices_and_products_together";
