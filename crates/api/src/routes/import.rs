@@ -2,11 +2,10 @@
 //!
 //! Rows are read as they arrive and written in batches, each in one transaction, as many at a time as the database can
 //! use. While they are stored, the next is read, and no further one, so a sender can be no faster than the database and
-//! memory stays bounded.
-//! A row that is refused is reported with its line and keeps no other row back. Importing a file again changes nothing.
+//! memory stays bounded. A row that is refused is reported with its line and keeps no other row back. Importing a file
+//! again changes nothing.
 
-use std::cmp::Ordering;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -202,8 +201,8 @@ async fn take_rows(import: &mut Import, format: Format, body: Body) -> Result<()
 
 /// A batch that is being stored.
 struct Storing {
-    /// Its products, in order.
-    product_ids: Vec<ProductId>,
+    /// Its products.
+    product_ids: HashSet<ProductId>,
     task: JoinHandle<Result<(PutSummary, Serving), RepriceError>>,
 }
 
@@ -283,8 +282,8 @@ impl Import {
         }
         // While those before are stored: the database never waits for the next.
         let products = PreparedProducts::of(products)?;
-        let product_ids = products.ids();
-        let has_another = |storing: &Storing| has_in_common(&storing.product_ids, &product_ids);
+        let product_ids: HashSet<ProductId> = products.ids().into_iter().collect();
+        let has_another = |storing: &Storing| !storing.product_ids.is_disjoint(&product_ids);
         let most_before = match self.storing.iter().rposition(has_another) {
             Some(last) => self.storing.len() - 1 - last,
             None => self.state.repricer.catalogue.useful_writers() - 1,
@@ -351,19 +350,6 @@ impl Import {
     }
 }
 
-/// Whether two lists in order have one of their elements in common.
-fn has_in_common<T: Ord>(one: &[T], other: &[T]) -> bool {
-    let (mut one, mut other) = (one, other);
-    while let ([first, rest @ ..], [other_first, other_rest @ ..]) = (one, other) {
-        match first.cmp(other_first) {
-            Ordering::Less => one = rest,
-            Ordering::Greater => other = other_rest,
-            Ordering::Equal => return true,
-        }
-    }
-    false
-}
-
 /// Serves a batch when the one before is served, or could not be.
 async fn serve(
     repricer: Repricer,
@@ -380,25 +366,4 @@ async fn serve(
 #[expect(clippy::needless_pass_by_value, reason = "as an argument of map_err")]
 fn interrupted(error: JoinError) -> ApiError {
     ApiError::Internal { reason: error.to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_in_order_have_an_element_in_common_or_not() {
-        let lists: [(&[u8], &[u8], bool); 7] = [
-            (&[], &[1], false),
-            (&[1, 2], &[3, 4], false),
-            (&[3, 4], &[1, 2], false),
-            (&[1, 3, 5], &[2, 4, 6], false),
-            (&[1, 3, 5], &[2, 5], true),
-            (&[1], &[1, 2], true),
-            (&[2, 7], &[1, 3, 5, 7], true),
-        ];
-        for (one, other, expected) in lists {
-            assert_eq!(has_in_common(one, other), expected, "{one:?} {other:?}");
-        }
-    }
 }
