@@ -307,6 +307,8 @@ impl Import {
         };
         let task = tokio::spawn(storing.in_current_span());
         self.storing.push_back(Storing { product_ids, task });
+        // Or it would begin when the next batch is read: what a thread of the runtime spawns, it begins itself.
+        tokio::task::yield_now().await;
         Ok(())
     }
 

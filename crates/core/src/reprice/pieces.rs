@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 
 use chrono::Utc;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use super::compute::compute;
@@ -96,7 +98,7 @@ impl Repricer {
         while let Some(unread) = next {
             let (repricer, needs_price, cause) = (self.clone(), needs_price.clone(), cause.clone());
             let computing = async move { repricer.price_piece(unread, needs_price, cause).await };
-            let computing = tokio::spawn(computing.in_current_span());
+            let computing = off_the_runtime(computing);
             served.extend(write(transaction, priced).await?);
             next = batch.next_facts(transaction).await?;
             priced = computing.await.map_err(|_| RepriceError::Interrupted)??;
@@ -138,6 +140,16 @@ impl Repricer {
         priced.rows = PriceRows::of(&priced.writes);
         Ok(priced)
     }
+}
+
+/// Runs what computes for milliseconds on a thread of its own: on one of the runtime's it would hold up whoever waits to
+/// give the database its next statement.
+fn off_the_runtime<T: Send + 'static>(
+    computing: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
+    let computing = computing.in_current_span();
+    let runtime = Handle::current();
+    tokio::task::spawn_blocking(move || runtime.block_on(computing))
 }
 
 /// Writes a piece, under new revisions; gives the prices of all of it.
