@@ -46,6 +46,9 @@ pub enum CatalogueError {
         /// What the migration reported.
         cause: MigrateError,
     },
+    /// What is to be written was prepared for the other kind of database.
+    #[error("the rows were prepared for another database")]
+    PreparedForAnother,
     /// The database refused, and would again: no such database, no permission, a constraint.
     #[error("the database refused: {cause}")]
     Refused {
@@ -62,6 +65,7 @@ impl CatalogueError {
             Self::InvalidUrl { .. }
             | Self::Corrupt { .. }
             | Self::Migration { .. }
+            | Self::PreparedForAnother
             | Self::Refused { .. } => false,
         }
     }

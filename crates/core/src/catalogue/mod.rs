@@ -37,7 +37,7 @@ pub use self::drafts::{DraftCondition, NewDraft, StoredDraft};
 pub use self::error::CatalogueError;
 pub use self::facts::UnreadFacts;
 pub use self::postgres::PostgresCatalogue;
-pub use self::prepared_rows::{PriceRows, ProductRows};
+pub use self::prepared_rows::{PreparedPrices, ProductRows};
 pub use self::runs::{CoalescedRun, MAX_REASON_CHARS, RangeOutcome, RunRequest, StoredRun, run_of_policy};
 pub use self::sqlite::SqliteCatalogue;
 pub use self::stored::{
@@ -137,6 +137,15 @@ impl Catalogue {
         match self {
             Self::Sqlite(_) => 1,
             Self::Postgres(_) => 2,
+        }
+    }
+
+    /// Prices as this database's driver takes them, for a transaction to write; of two of the same product the newer one.
+    /// Needs no connection.
+    pub fn prepare_prices(&self, writes: Vec<PriceWrite>) -> Result<PreparedPrices, CatalogueError> {
+        match self {
+            Self::Sqlite(_) => PreparedPrices::for_sqlite(writes),
+            Self::Postgres(_) => PreparedPrices::for_postgres(writes),
         }
     }
 

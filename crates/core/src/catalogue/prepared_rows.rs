@@ -4,13 +4,14 @@
 //! The rows are ordered by their key, so that two transactions lock them in the same order and cannot wait for each
 //! other, and each key comes once, which PostgreSQL's upsert demands.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 
 use super::error::CatalogueError;
-use super::json_rows::bounded_cause;
+use super::postgres::PostgresPrices;
+use super::sqlite::SqlitePrices;
 use super::stored::PriceWrite;
 use crate::domain::product::{Product, ProductId};
 
@@ -20,10 +21,15 @@ pub struct ProductRows {
     pub(super) rows: Vec<ProductRow>,
 }
 
-/// Rows of `prices`, and with each the row of `price_changes` that comes with it.
-#[derive(Debug, Clone, Default)]
-pub struct PriceRows {
-    pub(super) rows: Vec<PriceRow>,
+/// Rows of `prices`, and with each that changes the list price a row of `price_changes`, as one database's driver takes
+/// them.
+#[derive(Debug)]
+pub struct PreparedPrices(pub(super) PricesOf);
+
+#[derive(Debug)]
+pub(super) enum PricesOf {
+    Sqlite(SqlitePrices),
+    Postgres(Box<PostgresPrices>),
 }
 
 #[derive(Debug, Clone)]
@@ -40,47 +46,6 @@ pub(super) struct ProductRow {
     pub(super) minimum_advertised_price: Option<String>,
     /// A JSON object of texts.
     pub(super) attributes: String,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct PriceRow {
-    pub(super) product_id: String,
-    pub(super) revision: i64,
-    pub(super) category: Option<String>,
-    pub(super) currency: &'static str,
-    pub(super) base_price: String,
-    pub(super) list_price: String,
-    pub(super) lowest: Option<String>,
-    pub(super) highest: Option<String>,
-    pub(super) policy_version: i64,
-    pub(super) valid_until: Option<DateTime<Utc>>,
-    pub(super) opening_price: String,
-    pub(super) opened_on: NaiveDate,
-    pub(super) changed_at: Option<DateTime<Utc>>,
-    pub(super) streak_moves: Option<i32>,
-    pub(super) streak_since: Option<DateTime<Utc>>,
-    pub(super) priced_at: DateTime<Utc>,
-    pub(super) explanation: String,
-    /// Absent if the list price stays.
-    change: Option<Change>,
-}
-
-#[derive(Debug, Clone)]
-struct Change {
-    old_list_price: Option<String>,
-    cause: String,
-}
-
-/// A row of `price_changes`.
-pub(super) struct PriceChangeRow {
-    pub(super) product_id: String,
-    pub(super) revision: i64,
-    pub(super) old_list_price: Option<String>,
-    pub(super) new_list_price: String,
-    pub(super) currency: &'static str,
-    pub(super) policy_version: i64,
-    pub(super) cause: String,
-    pub(super) changed_at: DateTime<Utc>,
 }
 
 impl ProductRows {
@@ -107,57 +72,24 @@ impl ProductRows {
     }
 }
 
-impl PriceRows {
-    /// The rows of these prices; of two of the same product the newer one.
-    pub fn of(writes: &[PriceWrite]) -> Self {
-        if writes.is_sorted_by(|one, next| one.entry.product_id < next.entry.product_id) {
-            return Self { rows: writes.iter().map(PriceRow::of).collect() };
-        }
-        let mut newest: BTreeMap<&ProductId, &PriceWrite> = BTreeMap::new();
-        for write in writes {
-            let kept = newest.entry(&write.entry.product_id).or_insert(write);
-            if kept.entry.revision < write.entry.revision {
-                *kept = write;
-            }
-        }
-        Self { rows: newest.into_values().map(PriceRow::of).collect() }
+impl PreparedPrices {
+    pub(super) fn for_sqlite(writes: Vec<PriceWrite>) -> Result<Self, CatalogueError> {
+        Ok(Self(PricesOf::Sqlite(SqlitePrices::of(newest_of_each(writes))?)))
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.rows.len()
+    pub(super) fn for_postgres(writes: Vec<PriceWrite>) -> Result<Self, CatalogueError> {
+        Ok(Self(PricesOf::Postgres(Box::new(PostgresPrices::of(&newest_of_each(writes))?))))
     }
+}
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+/// The writes in the order of their products; of two of the same product the newer one.
+fn newest_of_each(mut writes: Vec<PriceWrite>) -> Vec<PriceWrite> {
+    if !writes.is_sorted_by(|one, next| one.entry.product_id < next.entry.product_id) {
+        let key = |write: &PriceWrite| (write.entry.product_id.clone(), Reverse(write.entry.revision));
+        writes.sort_by_cached_key(key);
+        writes.dedup_by(|later, kept| later.entry.product_id == kept.entry.product_id);
     }
-
-    /// Gives each its revision, in the order of the products.
-    #[must_use]
-    pub fn with_revisions(mut self, revisions: &[i64]) -> Self {
-        for (row, revision) in self.rows.iter_mut().zip(revisions) {
-            row.revision = *revision;
-        }
-        self
-    }
-
-    /// The rows of `price_changes`: most recalculations find few.
-    pub(super) fn changes(&self) -> impl Iterator<Item = PriceChangeRow> {
-        self.rows.iter().filter_map(|row| {
-            let Change { old_list_price, cause } = row.change.clone()?;
-            Some(PriceChangeRow {
-                product_id: row.product_id.clone(),
-                revision: row.revision,
-                old_list_price,
-                new_list_price: row.list_price.clone(),
-                currency: row.currency,
-                policy_version: row.policy_version,
-                cause,
-                changed_at: row.priced_at,
-            })
-        })
-    }
+    writes
 }
 
 impl ProductRow {
@@ -180,37 +112,7 @@ impl ProductRow {
     }
 }
 
-impl PriceRow {
-    fn of(write: &PriceWrite) -> Self {
-        let entry = &write.entry;
-        let is_another = write.previous_list_price != Some(entry.list_price);
-        Self {
-            product_id: entry.product_id.to_string(),
-            revision: entry.revision,
-            category: entry.category.as_deref().map(str::to_owned),
-            currency: entry.currency.code(),
-            base_price: entry.base_price.to_string(),
-            list_price: entry.list_price.to_string(),
-            lowest: digits(entry.lowest),
-            highest: digits(entry.highest),
-            policy_version: entry.policy_version,
-            valid_until: entry.valid_until,
-            opening_price: write.opening_price.to_string(),
-            opened_on: write.opened_on,
-            changed_at: write.changed_at,
-            streak_moves: write.streak.map(|streak| streak.moves),
-            streak_since: write.streak.map(|streak| streak.since),
-            priced_at: write.priced_at,
-            explanation: write.explanation.clone(),
-            change: is_another.then(|| Change {
-                old_list_price: digits(write.previous_list_price),
-                cause: bounded_cause(&write.cause).to_owned(),
-            }),
-        }
-    }
-}
-
 /// An amount as text: neither database's JSON reader nor PostgreSQL's driver keeps every digit of a number.
-fn digits(amount: Option<Decimal>) -> Option<String> {
+pub(super) fn digits(amount: Option<Decimal>) -> Option<String> {
     amount.map(|amount| amount.to_string())
 }

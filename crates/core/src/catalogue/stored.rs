@@ -61,6 +61,13 @@ pub struct PriceWrite {
     pub priced_at: DateTime<Utc>,
 }
 
+impl PriceWrite {
+    /// Whether the list price is another one now, which the history gets a row for.
+    pub fn changes_list_price(&self) -> bool {
+        self.previous_list_price != Some(self.entry.list_price)
+    }
+}
+
 /// A row of the history: a list price that became another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PriceChange {

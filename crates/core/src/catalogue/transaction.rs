@@ -6,7 +6,7 @@ use tracing::Span;
 use super::error::CatalogueError;
 use super::facts::UnreadFacts;
 use super::postgres::PostgresTransaction;
-use super::prepared_rows::{PriceRows, ProductRows};
+use super::prepared_rows::{PreparedPrices, PricesOf, ProductRows};
 use super::runs::{RangeOutcome, RunRequest};
 use super::sqlite::SqliteTransaction;
 use crate::domain::product::{Product, ProductId};
@@ -102,8 +102,14 @@ impl CatalogueTransaction {
 
     /// Stores prices, unless one with a newer revision is there, and adds to the history those that differ from
     /// their predecessor.
-    pub async fn write_prices(&mut self, prices: PriceRows) -> Result<(), CatalogueError> {
-        on_store!(self, store => store.write_prices(prices).await)
+    pub async fn write_prices(&mut self, prices: PreparedPrices) -> Result<(), CatalogueError> {
+        match (&mut self.store, prices.0) {
+            (Store::Sqlite(store), PricesOf::Sqlite(prices)) => store.write_prices(prices).await,
+            (Store::Postgres(store), PricesOf::Postgres(prices)) => store.write_prices(*prices).await,
+            (Store::Sqlite(_), PricesOf::Postgres(_)) | (Store::Postgres(_), PricesOf::Sqlite(_)) => {
+                Err(CatalogueError::PreparedForAnother)
+            }
+        }
     }
 
     /// Removes a product and its price, and says so in the history. Returns whether there was such a product.

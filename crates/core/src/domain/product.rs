@@ -57,6 +57,11 @@ impl ProductId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The identifier's text, to be shared.
+    pub fn into_text(self) -> Arc<str> {
+        self.0
+    }
 }
 
 impl fmt::Display for ProductId {

@@ -89,20 +89,19 @@ impl Served {
         }
     }
 
-    fn written(write: PriceWrite, is_frozen: bool) -> Self {
-        let PriceWrite { entry, previous_list_price, cause, priced_at, .. } = write;
-        let is_another = previous_list_price != Some(entry.list_price);
-        let change = is_another.then(|| PriceChange {
+    fn written(write: &PriceWrite, is_frozen: bool) -> Self {
+        let entry = &write.entry;
+        let change = write.changes_list_price().then(|| PriceChange {
             revision: entry.revision,
             product_id: entry.product_id.clone(),
-            old_list_price: previous_list_price,
+            old_list_price: write.previous_list_price,
             new_list_price: Some(entry.list_price),
             currency: entry.currency,
             policy_version: entry.policy_version,
-            cause,
-            changed_at: priced_at,
+            cause: write.cause.clone(),
+            changed_at: write.priced_at,
         });
-        Self { is_written: true, change, ..Self::unchanged(entry, is_frozen) }
+        Self { is_written: true, change, ..Self::unchanged(entry.clone(), is_frozen) }
     }
 }
 

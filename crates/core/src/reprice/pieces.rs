@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::compute::compute;
 use super::{RepriceError, Repricer, Served};
 use crate::catalogue::{
-    CatalogueError, CatalogueTransaction, PriceRows, PriceWrite, ProductRows, StoredFacts, UnreadFacts,
+    CatalogueError, CatalogueTransaction, PreparedPrices, ProductRows, StoredFacts, UnreadFacts,
 };
 use crate::domain::product::{Product, ProductId};
 
@@ -32,15 +32,18 @@ enum Piece {
     Put { products: Vec<Product>, rows: ProductRows },
 }
 
+/// A piece whose products are locked, with a revision for the price of each.
+struct Locked {
+    facts: UnreadFacts,
+    revisions: Vec<i64>,
+}
+
 /// A piece whose prices are computed.
-#[derive(Default)]
 struct Priced {
-    unchanged: Vec<Served>,
-    /// With the stored revision until each gets its own.
-    writes: Vec<PriceWrite>,
-    /// Which of the writes are of a price that stayed because a rule failed.
-    frozen: Vec<bool>,
-    rows: PriceRows,
+    /// The prices of all of it, as they will be.
+    served: Vec<Served>,
+    /// Those that are new, to be written.
+    prices: PreparedPrices,
 }
 
 impl Batch {
@@ -66,18 +69,21 @@ impl Batch {
         Self { pieces: pieces.collect::<Vec<_>>().into_iter() }
     }
 
-    async fn next_facts(
+    /// Locks the next piece. Revisions are drawn for all of it, though perhaps few of its prices become others, and after
+    /// the lock: so those of a product grow in the order in which its prices are committed.
+    async fn lock_next(
         &mut self,
         transaction: &mut CatalogueTransaction,
-    ) -> Result<Option<UnreadFacts>, CatalogueError> {
-        Ok(match self.pieces.next() {
-            Some(Piece::Named(ids)) => Some(transaction.lock_facts(&ids).await?),
-            Some(Piece::Put { products, rows }) => {
+    ) -> Result<Option<Locked>, CatalogueError> {
+        let Some(piece) = self.pieces.next() else { return Ok(None) };
+        let (products, facts) = match piece {
+            Piece::Named(ids) => (ids.len(), transaction.lock_facts(&ids).await?),
+            Piece::Put { products, rows } => {
                 transaction.put_products(rows, Utc::now()).await?;
-                Some(transaction.facts_of(products).await?)
+                (products.len(), transaction.facts_of(products).await?)
             }
-            None => None,
-        })
+        };
+        Ok(Some(Locked { facts, revisions: transaction.next_revisions(products).await? }))
     }
 }
 
@@ -93,78 +99,65 @@ impl Repricer {
         cause: impl Fn(&ProductId) -> String + Clone + Send + 'static,
     ) -> Result<Vec<Served>, RepriceError> {
         let mut served = Vec::new();
-        let mut priced = Priced::default();
-        let mut next = batch.next_facts(transaction).await?;
-        while let Some(unread) = next {
+        let mut computed = None;
+        let mut next = batch.lock_next(transaction).await?;
+        while let Some(locked) = next {
             let (repricer, needs_price, cause) = (self.clone(), needs_price.clone(), cause.clone());
-            let computing = async move { repricer.price_piece(unread, needs_price, cause).await };
+            let computing = async move { repricer.price_piece(locked, needs_price, cause).await };
             let computing = off_the_runtime(computing);
-            served.extend(write(transaction, priced).await?);
-            next = batch.next_facts(transaction).await?;
-            priced = computing.await.map_err(|_| RepriceError::Interrupted)??;
+            if let Some(prices) = computed.take() {
+                transaction.write_prices(prices).await?;
+            }
+            next = batch.lock_next(transaction).await?;
+            let priced = computing.await.map_err(|_| RepriceError::Interrupted)??;
+            served.extend(priced.served);
+            computed = Some(priced.prices);
         }
-        served.extend(write(transaction, priced).await?);
+        if let Some(prices) = computed {
+            transaction.write_prices(prices).await?;
+        }
         Ok(served)
     }
 
     async fn price_piece(
         &self,
-        unread: UnreadFacts,
+        locked: Locked,
         needs_price: impl Fn(&StoredFacts) -> bool,
         cause: impl Fn(&ProductId) -> String,
     ) -> Result<Priced, RepriceError> {
-        let piece = unread.read()?;
+        let piece = locked.facts.read()?;
+        debug_assert!(piece.len() <= locked.revisions.len());
         // Not before: the wait for the locks may have been long.
         let now = Utc::now();
         let policy = self.policy_for(&piece).await?;
-        let mut priced = Priced::default();
-        for facts in &piece {
+        let (mut served, mut writes) = (Vec::with_capacity(piece.len()), Vec::new());
+        for (facts, revision) in piece.iter().zip(locked.revisions) {
             match &facts.price {
                 Some(price) if self.is_servable(price) && !needs_price(facts) => {
-                    priced.unchanged.push(Served::unchanged(price.entry.clone(), false));
+                    served.push(Served::unchanged(price.entry.clone(), false));
                 }
                 _ => {
                     let computed = compute(facts, &policy, now);
                     self.count(&computed.list_price.explanation);
+                    let is_frozen = computed.is_frozen();
                     if computed.changed {
-                        priced.writes.push(computed.write(&cause(&facts.product.product_id), now)?);
-                        priced.frozen.push(computed.is_frozen());
+                        let write = computed.write(revision, cause(&facts.product.product_id), now)?;
+                        served.push(Served::written(&write, is_frozen));
+                        writes.push(write);
                     } else {
-                        priced
-                            .unchanged
-                            .push(Served::unchanged(computed.entry.clone(), computed.is_frozen()));
+                        served.push(Served::unchanged(computed.entry.clone(), is_frozen));
                     }
                 }
             }
         }
-        priced.rows = PriceRows::of(&priced.writes);
-        Ok(priced)
+        Ok(Priced { served, prices: self.catalogue.prepare_prices(writes)? })
     }
 }
 
 /// Runs what computes for milliseconds on a thread of its own: on one of the runtime's it would hold up whoever waits to
 /// give the database its next statement.
-fn off_the_runtime<T: Send + 'static>(
-    computing: impl Future<Output = T> + Send + 'static,
-) -> JoinHandle<T> {
+fn off_the_runtime<T: Send + 'static>(computing: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     let computing = computing.in_current_span();
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || runtime.block_on(computing))
-}
-
-/// Writes a piece, under new revisions; gives the prices of all of it.
-async fn write(transaction: &mut CatalogueTransaction, priced: Priced) -> Result<Vec<Served>, RepriceError> {
-    let Priced { unchanged: mut served, mut writes, frozen, rows } = priced;
-    if !writes.is_empty() {
-        // Each once and in the order of the products, as the pieces are: so the rows have the order of the writes.
-        debug_assert_eq!(rows.len(), writes.len());
-        let revisions = transaction.next_revisions(writes.len()).await?;
-        transaction.write_prices(rows.with_revisions(&revisions)).await?;
-        for (write, revision) in writes.iter_mut().zip(revisions) {
-            write.entry.revision = revision;
-        }
-    }
-    let written = writes.into_iter().zip(frozen);
-    served.extend(written.map(|(write, is_frozen)| Served::written(write, is_frozen)));
-    Ok(served)
 }

@@ -17,9 +17,7 @@ mod transactions;
 
 use anyhow::{Result, anyhow, bail};
 use chrono::{DateTime, Utc};
-use pricing_core::catalogue::{
-    Catalogue, CatalogueError, CatalogueSettings, PriceRows, PriceWrite, ProductRows,
-};
+use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings, PriceWrite, ProductRows};
 use pricing_core::domain::guardrail::Streak;
 use pricing_core::domain::price::PriceEntry;
 use pricing_core::domain::product::{Product, ProductDraft, ProductId};
@@ -125,7 +123,7 @@ async fn put(catalogue: &Catalogue, products: &[Product]) -> Result<()> {
 
 async fn write(catalogue: &Catalogue, writes: &[PriceWrite]) -> Result<()> {
     let mut transaction = catalogue.begin().await?;
-    transaction.write_prices(PriceRows::of(writes)).await?;
+    transaction.write_prices(catalogue.prepare_prices(writes.to_vec())?).await?;
     Ok(transaction.commit().await?)
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, TimeDelta, Utc};
-use pricing_core::catalogue::{Catalogue, PriceRows, PriceWrite};
+use pricing_core::catalogue::{Catalogue, PriceWrite};
 use pricing_core::domain::product::ProductId;
 use rust_decimal::Decimal;
 use serde_json::json;
@@ -30,7 +30,7 @@ async fn write_history(catalogue: &Catalogue, id: &ProductId, history: &[(i64, i
             cause: "test".to_owned(),
             priced_at: at,
         };
-        transaction.write_prices(PriceRows::of(&[write])).await?;
+        transaction.write_prices(catalogue.prepare_prices(vec![write])?).await?;
         transaction.commit().await?;
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The catalogue in a PostgreSQL database: opening it, and reading.
 
 mod drafts;
+mod prepared;
 mod runs;
 mod transaction;
 mod upkeep;
@@ -15,6 +16,7 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, Postgres, query, query_as, query_scalar, raw_sql};
 
+pub(super) use self::prepared::PostgresPrices;
 use self::runs::insert_request;
 pub(super) use self::transaction::PostgresTransaction;
 use self::transaction::facts_of;

@@ -4,16 +4,15 @@
 //! is read by a statement of its own: only that sees what the transaction waited for has committed.
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgArguments;
-use sqlx::query::Query;
-use sqlx::{Postgres, query, query_as, query_scalar};
+use sqlx::{Postgres, query, query_as, query_scalar, query_with};
 
 use super::super::error::CatalogueError;
 use super::super::facts::{Products, Rows, UnreadFacts};
 use super::super::json_rows::{bounded_cause, event_rows, row_count, signal_rows};
-use super::super::prepared_rows::{PriceChangeRow, PriceRow, PriceRows, ProductRows};
+use super::super::prepared_rows::ProductRows;
 use super::super::read_rows::which_are_new;
 use super::super::session::Session;
+use super::prepared::{PostgresPrices, column};
 use super::{commit, price_columns, product_columns};
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signal;
@@ -206,18 +205,19 @@ impl PostgresTransaction {
         Ok(revisions)
     }
 
-    pub(in super::super) async fn write_prices(&mut self, prices: PriceRows) -> Result<(), CatalogueError> {
-        if prices.is_empty() {
-            return Ok(());
-        }
-        let (count, changes) = (row_count(prices.len())?, prices.changes().collect::<Vec<_>>());
-        let prices = insert_prices(&prices.rows);
-        let written = self.session.run(|connection| prices.execute(connection)).await?;
-        if !changes.is_empty() {
-            let all_in_effect = row_count(written.rows_affected())? == count;
+    pub(in super::super) async fn write_prices(
+        &mut self,
+        written: PostgresPrices,
+    ) -> Result<(), CatalogueError> {
+        let PostgresPrices { count, prices, changes } = written;
+        let Some(prices) = prices else { return Ok(()) };
+        let write = query_with(WRITE_PRICES, prices);
+        let written = self.session.run(|connection| write.execute(connection)).await?;
+        if let Some(changes) = changes {
+            let all_in_effect = written.rows_affected() == count;
             let write_changes = if all_in_effect { WRITE_CHANGES } else { WRITE_CHANGES_IN_EFFECT };
-            let changes = insert_changes(write_changes, &changes);
-            self.session.run(|connection| changes.execute(connection)).await?;
+            let write = query_with(write_changes, changes);
+            self.session.run(|connection| write.execute(connection)).await?;
         }
         Ok(())
     }
@@ -241,47 +241,6 @@ impl PostgresTransaction {
     pub(in super::super) async fn commit(&mut self) -> Result<(), CatalogueError> {
         commit(&mut self.session).await
     }
-}
-
-fn insert_prices(rows: &[PriceRow]) -> Query<'static, Postgres, PgArguments> {
-    query(WRITE_PRICES)
-        .bind(column(rows, |row| &row.product_id))
-        .bind(column(rows, |row| row.revision))
-        .bind(column(rows, |row| &row.category))
-        .bind(column(rows, |row| row.currency))
-        .bind(column(rows, |row| &row.base_price))
-        .bind(column(rows, |row| &row.list_price))
-        .bind(column(rows, |row| &row.lowest))
-        .bind(column(rows, |row| &row.highest))
-        .bind(column(rows, |row| row.policy_version))
-        .bind(column(rows, |row| row.valid_until))
-        .bind(column(rows, |row| &row.opening_price))
-        .bind(column(rows, |row| row.opened_on))
-        .bind(column(rows, |row| row.changed_at))
-        .bind(column(rows, |row| row.streak_moves))
-        .bind(column(rows, |row| row.streak_since))
-        .bind(column(rows, |row| row.priced_at))
-        .bind(column(rows, |row| &row.explanation))
-}
-
-fn insert_changes(
-    write_changes: &'static str,
-    rows: &[PriceChangeRow],
-) -> Query<'static, Postgres, PgArguments> {
-    query(write_changes)
-        .bind(column(rows, |row| &row.product_id))
-        .bind(column(rows, |row| row.revision))
-        .bind(column(rows, |row| &row.old_list_price))
-        .bind(column(rows, |row| &row.new_list_price))
-        .bind(column(rows, |row| row.currency))
-        .bind(column(rows, |row| row.policy_version))
-        .bind(column(rows, |row| &row.cause))
-        .bind(column(rows, |row| row.changed_at))
-}
-
-/// One column of the rows. Columns travel as arrays, which PostgreSQL takes apart faster than JSON.
-fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
-    rows.iter().map(value).collect()
 }
 
 /// Locks the products with these identifiers.

@@ -7,6 +7,7 @@
 mod checkpoint;
 mod drafts;
 mod facts;
+mod prepared;
 mod runs;
 mod transaction;
 mod upkeep;
@@ -24,6 +25,7 @@ use sqlx::{Connection, Sqlite, query, query_as, query_scalar, raw_sql};
 
 use self::checkpoint::Checkpoints;
 use self::facts::facts_named;
+pub(super) use self::prepared::SqlitePrices;
 use self::runs::insert_request;
 pub(super) use self::transaction::SqliteTransaction;
 use super::CatalogueSettings;

@@ -3,21 +3,18 @@
 //! An upsert that reads from a SELECT needs a WHERE, even an empty one: without, SQLite takes ON CONFLICT for
 //! the ON of a join.
 
-use std::sync::Arc;
-
-use chrono::{DateTime, NaiveDate, Utc};
-use sqlx::query::Query;
-use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments, AssertSqlSafe, Sqlite, query, query_as, query_scalar, query_with};
+use chrono::{DateTime, Utc};
+use sqlx::{Sqlite, query, query_as, query_scalar};
 
 use super::super::error::CatalogueError;
 use super::super::facts::UnreadFacts;
 use super::super::json_rows::{bounded_cause, event_rows, instant, row_count, signal_rows};
-use super::super::prepared_rows::{PriceChangeRow, PriceRow, PriceRows, ProductRow, ProductRows};
+use super::super::prepared_rows::ProductRows;
 use super::super::read_rows::which_are_new;
 use super::super::session::Session;
 use super::commit;
 use super::facts::{facts_named, facts_of, products_named};
+use super::prepared::{SqlitePrices, product_rows};
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signal;
 
@@ -82,12 +79,6 @@ const WRITE_REMOVAL: &str = "
     SELECT product_id, $2, list_price, NULL, currency, policy_version, $3, $4
     FROM prices WHERE product_id = $1";
 
-/// The most rows of a statement; batches of prices come in as many. Of seventeen values each; a statement may have
-/// 32,766.
-const ROWS_PER_STATEMENT: usize = 500;
-/// Up to so many rows go into one statement, whatever their number.
-const ROWS_OF_ANY_STATEMENT: usize = 32;
-
 /// A transaction on the file's only writer.
 #[derive(Debug)]
 pub(in super::super) struct SqliteTransaction {
@@ -111,10 +102,9 @@ impl SqliteTransaction {
         products: ProductRows,
         now: DateTime<Utc>,
     ) -> Result<(), CatalogueError> {
-        let mut rows = products.rows.into_iter();
-        for length in statement_lengths(rows.len()) {
-            let products = insert_products(rows.by_ref().take(length), length, now)?;
-            self.session.run(|connection| products.execute(connection)).await?;
+        for rows in product_rows(products, now)? {
+            let put = rows.into_query(PUT_PRODUCTS, REPLACE_PRODUCT);
+            self.session.run(|connection| put.execute(connection)).await?;
         }
         Ok(())
     }
@@ -159,20 +149,21 @@ impl SqliteTransaction {
         Ok((last - count + 1..=last).collect())
     }
 
-    pub(in super::super) async fn write_prices(&mut self, prices: PriceRows) -> Result<(), CatalogueError> {
-        let changes: Vec<PriceChangeRow> = prices.changes().collect();
-        let mut rows = prices.rows.into_iter();
-        let (count, mut in_effect) = (row_count(rows.len())?, 0);
-        for length in statement_lengths(rows.len()) {
-            let prices = insert_prices(rows.by_ref().take(length), length)?;
-            let written = self.session.run(|connection| prices.execute(connection)).await?;
-            in_effect += row_count(written.rows_affected())?;
+    pub(in super::super) async fn write_prices(
+        &mut self,
+        written: SqlitePrices,
+    ) -> Result<(), CatalogueError> {
+        let SqlitePrices { count, prices, changes } = written;
+        let mut in_effect = 0;
+        for rows in prices {
+            let write = rows.into_query(WRITE_PRICES, UNLESS_OLDER);
+            let written = self.session.run(|connection| write.execute(connection)).await?;
+            in_effect += written.rows_affected();
         }
-        let write_changes = if in_effect == count { WRITE_CHANGES } else { WRITE_CHANGES_IN_EFFECT };
-        let mut rows = changes.into_iter();
-        for length in statement_lengths(rows.len()) {
-            let changes = insert_changes(write_changes, rows.by_ref().take(length), length)?;
-            self.session.run(|connection| changes.execute(connection)).await?;
+        let (insert, unless) = if in_effect == count { WRITE_CHANGES } else { WRITE_CHANGES_IN_EFFECT };
+        for rows in changes {
+            let write = rows.into_query(insert, unless);
+            self.session.run(|connection| write.execute(connection)).await?;
         }
         Ok(())
     }
@@ -199,150 +190,4 @@ impl SqliteTransaction {
     pub(in super::super) async fn commit(&mut self) -> Result<(), CatalogueError> {
         commit(&mut self.session).await
     }
-}
-
-/// A statement with so many rows, each of so many values.
-fn with_rows(
-    insert: &str,
-    (rows, columns): (usize, usize),
-    upsert: &str,
-    values: SqliteArguments,
-) -> Query<'static, Sqlite, SqliteArguments> {
-    let row = format!("({}),", vec!["?"; columns].join(","));
-    let all = row.repeat(rows);
-    let statement = format!("{insert}VALUES {}{upsert}", all.trim_end_matches(','));
-    // Put together from constants.
-    query_with(AssertSqlSafe(statement), values)
-}
-
-const PRODUCT_COLUMNS: usize = 12;
-const PRICE_COLUMNS: usize = 17;
-const CHANGE_COLUMNS: usize = 8;
-
-fn room_for(values: usize) -> SqliteArguments {
-    let mut arguments = SqliteArguments::default();
-    arguments.reserve(values, 0);
-    arguments
-}
-
-fn insert_products(
-    mut rows: impl Iterator<Item = ProductRow>,
-    length: usize,
-    now: DateTime<Utc>,
-) -> Result<Query<'static, Sqlite, SqliteArguments>, sqlx::Error> {
-    let mut values = room_for(length * PRODUCT_COLUMNS);
-    let mut texts = Texts::default();
-    let mut add = |row: ProductRow| {
-        values.add(row.product_id)?;
-        values.add(row.name)?;
-        values.add(row.category)?;
-        values.add(row.brand)?;
-        values.add(row.currency)?;
-        values.add(row.base_price)?;
-        values.add(row.unit_cost)?;
-        values.add(row.floor_price)?;
-        values.add(row.ceiling_price)?;
-        values.add(row.minimum_advertised_price)?;
-        values.add(row.attributes)?;
-        values.add(texts.of(now))
-    };
-    rows.try_for_each(&mut add).map_err(sqlx::Error::Encode)?;
-    Ok(with_rows(PUT_PRODUCTS, (length, PRODUCT_COLUMNS), REPLACE_PRODUCT, values))
-}
-
-fn insert_prices(
-    mut rows: impl Iterator<Item = PriceRow>,
-    length: usize,
-) -> Result<Query<'static, Sqlite, SqliteArguments>, sqlx::Error> {
-    let mut values = room_for(length * PRICE_COLUMNS);
-    let mut texts = Texts::default();
-    let mut add = |row: PriceRow| {
-        values.add(row.product_id)?;
-        values.add(row.revision)?;
-        values.add(row.category)?;
-        values.add(row.currency)?;
-        values.add(row.base_price)?;
-        values.add(row.list_price)?;
-        values.add(row.lowest)?;
-        values.add(row.highest)?;
-        values.add(row.policy_version)?;
-        values.add(row.valid_until.map(instant))?;
-        values.add(row.opening_price)?;
-        values.add(texts.of_day(row.opened_on))?;
-        values.add(row.changed_at.map(|instant| texts.of(instant)))?;
-        values.add(row.streak_moves)?;
-        values.add(row.streak_since.map(instant))?;
-        values.add(texts.of(row.priced_at))?;
-        values.add(row.explanation)
-    };
-    rows.try_for_each(&mut add).map_err(sqlx::Error::Encode)?;
-    Ok(with_rows(WRITE_PRICES, (length, PRICE_COLUMNS), UNLESS_OLDER, values))
-}
-
-fn insert_changes(
-    (insert, unless): (&str, &str),
-    mut rows: impl Iterator<Item = PriceChangeRow>,
-    length: usize,
-) -> Result<Query<'static, Sqlite, SqliteArguments>, sqlx::Error> {
-    let mut values = room_for(length * CHANGE_COLUMNS);
-    let mut texts = Texts::default();
-    let mut add = |row: PriceChangeRow| {
-        values.add(row.product_id)?;
-        values.add(row.revision)?;
-        values.add(row.old_list_price)?;
-        values.add(row.new_list_price)?;
-        values.add(row.currency)?;
-        values.add(row.policy_version)?;
-        values.add(row.cause)?;
-        values.add(texts.of(row.changed_at))
-    };
-    rows.try_for_each(&mut add).map_err(sqlx::Error::Encode)?;
-    Ok(with_rows(insert, (length, CHANGE_COLUMNS), unless, values))
-}
-
-/// Instants and days as text. Most rows of a batch have the same, which is written once.
-#[derive(Default)]
-struct Texts {
-    last: Option<(DateTime<Utc>, Arc<str>)>,
-    last_day: Option<(NaiveDate, Arc<str>)>,
-}
-
-impl Texts {
-    fn of(&mut self, asked: DateTime<Utc>) -> Arc<str> {
-        written_once(&mut self.last, asked, || instant(asked))
-    }
-
-    fn of_day(&mut self, asked: NaiveDate) -> Arc<str> {
-        written_once(&mut self.last_day, asked, || asked.to_string())
-    }
-}
-
-fn written_once<T: PartialEq>(
-    last: &mut Option<(T, Arc<str>)>,
-    asked: T,
-    write: impl FnOnce() -> String,
-) -> Arc<str> {
-    match last {
-        Some((known, text)) if *known == asked => Arc::clone(text),
-        _ => {
-            let text: Arc<str> = write().into();
-            *last = Some((asked, Arc::clone(&text)));
-            text
-        }
-    }
-}
-
-/// How many rows the statements for so many have: 500, then 256, 128 and so on, and what is left of those in one. A
-/// statement of many rows takes long to prepare, so each is kept prepared; of long ones there are few.
-fn statement_lengths(mut rows: usize) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let length = match rows {
-            0 => return None,
-            1..=ROWS_OF_ANY_STATEMENT => rows,
-            ROWS_PER_STATEMENT.. => ROWS_PER_STATEMENT,
-            fewer => 1 << fewer.checked_ilog2()?,
-        };
-        rows -= length;
-        Some(length)
-    })
 }

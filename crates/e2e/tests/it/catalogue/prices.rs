@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use anyhow::{Result, bail};
 use chrono::{DateTime, TimeDelta, Utc};
-use pricing_core::catalogue::{Catalogue, PriceRows, ProductRows, StoredPrice};
+use pricing_core::catalogue::{Catalogue, ProductRows, StoredPrice};
 use pricing_core::domain::product::Product;
 use rust_decimal::Decimal;
 
@@ -144,7 +144,7 @@ async fn of_a_batch_only_prices_in_effect_come_into_the_history(catalogue: &Cata
 async fn a_price_of_no_product_is_refused_for_good(catalogue: &Catalogue) -> Result<()> {
     let unknown = price_write(&product("unknown")?, 1, "10.00")?;
     let mut transaction = catalogue.begin().await?;
-    let error = failure(transaction.write_prices(PriceRows::of(&[unknown])).await)?;
+    let error = failure(transaction.write_prices(catalogue.prepare_prices(vec![unknown])?).await)?;
     assert!(!error.is_transient(), "{error}");
     Ok(())
 }
@@ -193,7 +193,7 @@ async fn the_revisions_of_a_product_grow_in_the_order_of_commits(catalogue: &Cat
                 write.previous_list_price = facts.price.as_ref().map(|price| price.entry.list_price);
                 writes.push(write);
             }
-            transaction.write_prices(PriceRows::of(&writes)).await?;
+            transaction.write_prices(catalogue.prepare_prices(writes)?).await?;
             Ok(transaction.commit().await?)
         });
     }
@@ -220,7 +220,9 @@ async fn a_removed_products_revisions_are_not_given_to_its_successor(catalogue: 
             bail!("{drawn:?} are not two");
         };
         assert!(last < written && written < removed, "{drawn:?} after {last}");
-        transaction.write_prices(PriceRows::of(&[price_write(&kettle, written, "49.90")?])).await?;
+        transaction
+            .write_prices(catalogue.prepare_prices(vec![price_write(&kettle, written, "49.90")?])?)
+            .await?;
         transaction.delete_product(&kettle.product_id, removed, "test", now()).await?;
         transaction.commit().await?;
         last = removed;

@@ -1,7 +1,7 @@
 //! Products come back as they were put, and are found in order.
 
 use anyhow::Result;
-use pricing_core::catalogue::{Catalogue, PriceRows, ProductRows};
+use pricing_core::catalogue::{Catalogue, ProductRows};
 
 use super::{checked, digits, now, on_both_stores, product, product_id, products, put};
 
@@ -107,7 +107,7 @@ async fn thousands_of_products_are_put_at_once(catalogue: &Catalogue) -> Result<
 async fn nothing_is_put_for_no_products(catalogue: &Catalogue) -> Result<()> {
     let mut transaction = catalogue.begin().await?;
     transaction.put_products(ProductRows::of(&[])?, now()).await?;
-    transaction.write_prices(PriceRows::of(&[])).await?;
+    transaction.write_prices(catalogue.prepare_prices(Vec::new())?).await?;
     assert_eq!(transaction.put_signals(&[]).await?, 0);
     assert_eq!(transaction.next_revisions(0).await?, [0; 0]);
     assert_eq!(transaction.lock_facts(&[]).await?.read()?, []);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use pricing_core::catalogue::{Catalogue, CatalogueError, PriceRows, ProductRows};
+use pricing_core::catalogue::{Catalogue, CatalogueError, ProductRows};
 use tokio::time::timeout;
 
 use super::{now, on_both_stores, price_write, product, product_id, products, put};
@@ -24,7 +24,7 @@ async fn what_is_not_committed_is_rolled_back(catalogue: &Catalogue) -> Result<(
     let kettle = product("P-1")?;
     let mut transaction = catalogue.begin().await?;
     transaction.put_products(ProductRows::of(std::slice::from_ref(&kettle))?, now()).await?;
-    transaction.write_prices(PriceRows::of(&[price_write(&kettle, 1, "49.90")?])).await?;
+    transaction.write_prices(catalogue.prepare_prices(vec![price_write(&kettle, 1, "49.90")?])?).await?;
     drop(transaction);
     // Whoever locks the product next waits for the end of the one before.
     let mut next = catalogue.begin().await?;
@@ -47,7 +47,7 @@ async fn after_a_failed_statement_nothing_can_be_committed(catalogue: &Catalogue
     let mut transaction = catalogue.begin().await?;
     transaction.put_products(ProductRows::of(&[product("P-1")?])?, now()).await?;
     let unknown = price_write(&product("unknown")?, 1, "49.90")?;
-    assert!(transaction.write_prices(PriceRows::of(&[unknown])).await.is_err());
+    assert!(transaction.write_prices(catalogue.prepare_prices(vec![unknown])?).await.is_err());
     let outcome = transaction.commit().await;
     assert!(matches!(outcome, Err(CatalogueError::TransactionFailed)), "{outcome:?}");
     put(catalogue, &[product("P-2")?]).await?;
@@ -69,7 +69,9 @@ async fn after_an_abandoned_statement_nothing_can_be_committed(catalogue: &Catal
 async fn failed_transactions_use_up_no_connections(catalogue: &Catalogue) -> Result<()> {
     let unknown = [price_write(&product("unknown")?, 1, "49.90")?];
     for _ in 0..50 {
-        assert!(catalogue.begin().await?.write_prices(PriceRows::of(&unknown)).await.is_err());
+        assert!(
+            catalogue.begin().await?.write_prices(catalogue.prepare_prices(unknown.to_vec())?).await.is_err()
+        );
     }
     put(catalogue, &[product("P-1")?]).await
 }
@@ -91,7 +93,7 @@ async fn two_transactions_on_one_product_take_turns(catalogue: &Catalogue) -> Re
     let mut renamed = kettle.clone();
     renamed.name = "Pot".to_owned();
     first.put_products(ProductRows::of(&[renamed])?, now()).await?;
-    first.write_prices(PriceRows::of(&[price_write(&kettle, 1, "49.90")?])).await?;
+    first.write_prices(catalogue.prepare_prices(vec![price_write(&kettle, 1, "49.90")?])?).await?;
     first.commit().await?;
     let seen = second.await??;
     assert!(seen.iter().all(|facts| facts.product.name == "Pot"), "{seen:?}");
