@@ -37,7 +37,7 @@ const PORT_TAKEN: &str = "Address already in use";
 /// Free ports that are tried.
 const MAX_PORTS: usize = 3;
 /// How long the server may take to read its append-only file.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long the server may take to end before it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -165,6 +165,8 @@ impl Place {
             .args(["--port", &self.port.to_string()])
             .args(["--bind", "127.0.0.1", "--protected-mode", "yes"])
             .args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""])
+            // By default a process that writes the file anew begins at 64 MB, several times in an import.
+            .args(["--auto-aof-rewrite-min-size", "512mb"])
             .args(["--maxmemory-policy", "noeviction"])
             // Relative: the server would split a path with spaces.
             .args(["--dir", "./"])

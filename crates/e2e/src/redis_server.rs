@@ -124,6 +124,7 @@ async fn launch(program: &Path, directory: &Path, port: u16, mode: Mode) -> Resu
     let mut command = tied_command(program, Signal::Kill, None)?;
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
     command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""]);
+    command.args(["--auto-aof-rewrite-min-size", "512mb"]);
     command.arg("--dir").arg(directory);
     if mode == Mode::Cluster {
         command.args(["--cluster-enabled", "yes", "--cluster-port", &free_port()?.to_string()]);

@@ -46,7 +46,7 @@ pub enum CatalogueError {
         /// What the migration reported.
         cause: MigrateError,
     },
-    /// What is to be written was prepared for the other kind of database.
+    /// What is to be written was prepared by another catalogue, for the other kind of database: a mistake of the caller's.
     #[error("the rows were prepared for another database")]
     PreparedForAnother,
     /// The database refused, and would again: no such database, no permission, a constraint.

@@ -1,5 +1,6 @@
-//! Products and prices as rows, their values written out as a database takes them. That takes a while and needs no
-//! connection, so it is done before a transaction begins, or while the database works on the rows before.
+//! Products and prices as rows, their values written out as a database takes them (prices by the `prepared` of each). That
+//! takes a while and needs no connection, so it is done before a transaction begins, or while the database works on the
+//! rows before.
 //!
 //! The rows are ordered by their key, so that two transactions lock them in the same order and cannot wait for each
 //! other, and each key comes once, which PostgreSQL's upsert demands.
@@ -24,10 +25,10 @@ pub struct ProductRows {
 /// Rows of `prices`, and with each that changes the list price a row of `price_changes`, as one database's driver takes
 /// them.
 #[derive(Debug)]
-pub struct PreparedPrices(pub(super) PricesOf);
+pub struct PreparedPrices(pub(super) PreparedFor);
 
 #[derive(Debug)]
-pub(super) enum PricesOf {
+pub(super) enum PreparedFor {
     Sqlite(SqlitePrices),
     Postgres(Box<PostgresPrices>),
 }
@@ -74,11 +75,11 @@ impl ProductRows {
 
 impl PreparedPrices {
     pub(super) fn for_sqlite(writes: Vec<PriceWrite>) -> Result<Self, CatalogueError> {
-        Ok(Self(PricesOf::Sqlite(SqlitePrices::of(newest_of_each(writes))?)))
+        Ok(Self(PreparedFor::Sqlite(SqlitePrices::of(newest_of_each(writes))?)))
     }
 
     pub(super) fn for_postgres(writes: Vec<PriceWrite>) -> Result<Self, CatalogueError> {
-        Ok(Self(PricesOf::Postgres(Box::new(PostgresPrices::of(&newest_of_each(writes))?))))
+        Ok(Self(PreparedFor::Postgres(Box::new(PostgresPrices::of(&newest_of_each(writes))?))))
     }
 }
 

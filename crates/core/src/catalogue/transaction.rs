@@ -6,7 +6,7 @@ use tracing::Span;
 use super::error::CatalogueError;
 use super::facts::UnreadFacts;
 use super::postgres::PostgresTransaction;
-use super::prepared_rows::{PreparedPrices, PricesOf, ProductRows};
+use super::prepared_rows::{PreparedFor, PreparedPrices, ProductRows};
 use super::runs::{RangeOutcome, RunRequest};
 use super::sqlite::SqliteTransaction;
 use crate::domain::product::{Product, ProductId};
@@ -104,9 +104,9 @@ impl CatalogueTransaction {
     /// their predecessor.
     pub async fn write_prices(&mut self, prices: PreparedPrices) -> Result<(), CatalogueError> {
         match (&mut self.store, prices.0) {
-            (Store::Sqlite(store), PricesOf::Sqlite(prices)) => store.write_prices(prices).await,
-            (Store::Postgres(store), PricesOf::Postgres(prices)) => store.write_prices(*prices).await,
-            (Store::Sqlite(_), PricesOf::Postgres(_)) | (Store::Postgres(_), PricesOf::Sqlite(_)) => {
+            (Store::Sqlite(store), PreparedFor::Sqlite(prices)) => store.write_prices(prices).await,
+            (Store::Postgres(store), PreparedFor::Postgres(prices)) => store.write_prices(*prices).await,
+            (Store::Sqlite(_), PreparedFor::Postgres(_)) | (Store::Postgres(_), PreparedFor::Sqlite(_)) => {
                 Err(CatalogueError::PreparedForAnother)
             }
         }

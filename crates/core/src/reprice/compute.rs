@@ -70,17 +70,12 @@ impl Computed<'_> {
         }
     }
 
-    /// What is written of it, under its own revision.
-    pub(super) fn write(
-        &self,
-        revision: i64,
-        cause: String,
-        now: DateTime<Utc>,
-    ) -> Result<PriceWrite, serde_json::Error> {
+    /// What is written of it.
+    pub(super) fn write(&self, cause: String, now: DateTime<Utc>) -> Result<PriceWrite, serde_json::Error> {
         let mut explanation = Vec::with_capacity(USUAL_EXPLANATION_BYTES);
         self.list_price.explanation.append_json(&mut explanation)?;
         Ok(PriceWrite {
-            entry: PriceEntry { revision, ..self.entry.clone() },
+            entry: self.entry.clone(),
             opening_price: self.previous.map_or(self.entry.list_price, |previous| previous.opening_price),
             opened_on: now.date_naive(),
             changed_at: self.changed_at(now),

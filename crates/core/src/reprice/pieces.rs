@@ -1,7 +1,7 @@
-//! A batch priced in a transaction, piece by piece: while one piece is computed, the database writes the one before and
-//! reads the next. So neither waits for the other, and a batch of any length has few explanations in memory. What a
-//! transaction does between two statements keeps the database waiting: rows are read and written out by whoever
-//! computes.
+//! A batch priced in a transaction, piece by piece: while one piece is computed and the one before is written out, the
+//! database writes the one before that and reads the next. So neither waits for the other, and a batch of any length has
+//! few explanations in memory. What a transaction does between two statements keeps the database waiting: rows are read and
+//! prices written out by whoever computes.
 
 use std::collections::BTreeSet;
 
@@ -13,12 +13,16 @@ use tracing::Instrument;
 use super::compute::compute;
 use super::{RepriceError, Repricer, Served};
 use crate::catalogue::{
-    CatalogueError, CatalogueTransaction, PreparedPrices, ProductRows, StoredFacts, UnreadFacts,
+    Catalogue, CatalogueError, CatalogueTransaction, PreparedPrices, PriceWrite, ProductRows, StoredFacts,
+    UnreadFacts,
 };
 use crate::domain::product::{Product, ProductId};
 
 /// Products in a piece: enough that its statements cost little beside its rows.
 const PIECE: usize = 500;
+
+/// Products that are computed in less time than it takes to wake a thread and to be woken by it.
+const FEW: usize = 8;
 
 /// What is to be priced, in the order of the identifiers: transactions that lock the same products do so in one order.
 pub(super) struct Batch {
@@ -32,17 +36,25 @@ enum Piece {
     Put { products: Vec<Product>, rows: ProductRows },
 }
 
-/// A piece whose products are locked, with a revision for the price of each.
+/// A piece whose products are locked.
 struct Locked {
+    /// How many were named; of these, some may not exist.
+    named: usize,
     facts: UnreadFacts,
-    revisions: Vec<i64>,
 }
 
 /// A piece whose prices are computed.
-struct Priced {
+struct Computed {
+    unchanged: Vec<Served>,
+    /// With the stored revision until each gets its own, and whether the price stayed because a rule failed.
+    writes: Vec<(PriceWrite, bool)>,
+}
+
+/// A piece that is ready to be written.
+struct WrittenOut {
     /// The prices of all of it, as they will be.
     served: Vec<Served>,
-    /// Those that are new, to be written.
+    /// Those that are new.
     prices: PreparedPrices,
 }
 
@@ -69,21 +81,19 @@ impl Batch {
         Self { pieces: pieces.collect::<Vec<_>>().into_iter() }
     }
 
-    /// Locks the next piece. Revisions are drawn for all of it, though perhaps few of its prices become others, and after
-    /// the lock: so those of a product grow in the order in which its prices are committed.
     async fn lock_next(
         &mut self,
         transaction: &mut CatalogueTransaction,
     ) -> Result<Option<Locked>, CatalogueError> {
         let Some(piece) = self.pieces.next() else { return Ok(None) };
-        let (products, facts) = match piece {
+        let (named, facts) = match piece {
             Piece::Named(ids) => (ids.len(), transaction.lock_facts(&ids).await?),
             Piece::Put { products, rows } => {
                 transaction.put_products(rows, Utc::now()).await?;
                 (products.len(), transaction.facts_of(products).await?)
             }
         };
-        Ok(Some(Locked { facts, revisions: transaction.next_revisions(products).await? }))
+        Ok(Some(Locked { named, facts }))
     }
 }
 
@@ -99,65 +109,107 @@ impl Repricer {
         cause: impl Fn(&ProductId) -> String + Clone + Send + 'static,
     ) -> Result<Vec<Served>, RepriceError> {
         let mut served = Vec::new();
-        let mut computed = None;
-        let mut next = batch.lock_next(transaction).await?;
-        while let Some(locked) = next {
-            let (repricer, needs_price, cause) = (self.clone(), needs_price.clone(), cause.clone());
-            let computing = async move { repricer.price_piece(locked, needs_price, cause).await };
-            let computing = off_the_runtime(computing);
-            if let Some(prices) = computed.take() {
-                transaction.write_prices(prices).await?;
+        let (mut computing, mut writing_out) = (None, None);
+        loop {
+            let locked = batch.lock_next(transaction).await?;
+            let computed: Option<Computed> = outcome(computing.take()).await?;
+            computing = locked.map(|Locked { named, facts }| {
+                let (repricer, needs_price, cause) = (self.clone(), needs_price.clone(), cause.clone());
+                let compute = async move { repricer.compute_piece(facts, needs_price, cause).await };
+                beside_the_database(named, compute)
+            });
+            let before = writing_out.take();
+            if let Some(computed) = computed {
+                writing_out = Some(self.begin_to_write_out(transaction, computed).await?);
             }
-            next = batch.lock_next(transaction).await?;
-            let priced = computing.await.map_err(|_| RepriceError::Interrupted)??;
-            served.extend(priced.served);
-            computed = Some(priced.prices);
+            if let Some(before) = outcome(before).await? {
+                transaction.write_prices(before.prices).await?;
+                served.extend(before.served);
+            }
+            if computing.is_none() && writing_out.is_none() {
+                return Ok(served);
+            }
         }
-        if let Some(prices) = computed {
-            transaction.write_prices(prices).await?;
-        }
-        Ok(served)
     }
 
-    async fn price_piece(
+    async fn compute_piece(
         &self,
-        locked: Locked,
+        unread: UnreadFacts,
         needs_price: impl Fn(&StoredFacts) -> bool,
         cause: impl Fn(&ProductId) -> String,
-    ) -> Result<Priced, RepriceError> {
-        let piece = locked.facts.read()?;
-        debug_assert!(piece.len() <= locked.revisions.len());
+    ) -> Result<Computed, RepriceError> {
+        let piece = unread.read()?;
         // Not before: the wait for the locks may have been long.
         let now = Utc::now();
         let policy = self.policy_for(&piece).await?;
-        let (mut served, mut writes) = (Vec::with_capacity(piece.len()), Vec::new());
-        for (facts, revision) in piece.iter().zip(locked.revisions) {
+        let (mut unchanged, mut writes) = (Vec::new(), Vec::new());
+        for facts in &piece {
             match &facts.price {
                 Some(price) if self.is_servable(price) && !needs_price(facts) => {
-                    served.push(Served::unchanged(price.entry.clone(), false));
+                    unchanged.push(Served::unchanged(price.entry.clone(), false));
                 }
                 _ => {
                     let computed = compute(facts, &policy, now);
                     self.count(&computed.list_price.explanation);
                     let is_frozen = computed.is_frozen();
                     if computed.changed {
-                        let write = computed.write(revision, cause(&facts.product.product_id), now)?;
-                        served.push(Served::written(&write, is_frozen));
-                        writes.push(write);
+                        writes.push((computed.write(cause(&facts.product.product_id), now)?, is_frozen));
                     } else {
-                        served.push(Served::unchanged(computed.entry.clone(), is_frozen));
+                        unchanged.push(Served::unchanged(computed.entry.clone(), is_frozen));
                     }
                 }
             }
         }
-        Ok(Priced { served, prices: self.catalogue.prepare_prices(writes)? })
+        Ok(Computed { unchanged, writes })
+    }
+
+    /// Draws revisions, while the products are locked: so those of a product grow in the order in which its prices are
+    /// committed.
+    async fn begin_to_write_out(
+        &self,
+        transaction: &mut CatalogueTransaction,
+        computed: Computed,
+    ) -> Result<JoinHandle<Result<WrittenOut, RepriceError>>, RepriceError> {
+        let writes = computed.writes.len();
+        let revisions = if writes == 0 { Vec::new() } else { transaction.next_revisions(writes).await? };
+        let catalogue = self.catalogue.clone();
+        let write_out = async move { computed.write_out(&catalogue, revisions) };
+        Ok(beside_the_database(writes, write_out))
     }
 }
 
-/// Runs what computes for milliseconds on a thread of its own: on one of the runtime's it would hold up whoever waits to
-/// give the database its next statement.
-fn off_the_runtime<T: Send + 'static>(computing: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-    let computing = computing.in_current_span();
+impl Computed {
+    fn write_out(self, catalogue: &Catalogue, revisions: Vec<i64>) -> Result<WrittenOut, RepriceError> {
+        debug_assert_eq!(self.writes.len(), revisions.len());
+        let mut served = self.unchanged;
+        served.reserve(self.writes.len());
+        let writes = self.writes.into_iter().zip(revisions).map(|((mut write, is_frozen), revision)| {
+            write.entry.revision = revision;
+            served.push(Served::written(&write, is_frozen));
+            write
+        });
+        let writes = writes.collect();
+        Ok(WrittenOut { served, prices: catalogue.prepare_prices(writes)? })
+    }
+}
+
+/// Begins what is computed while the database works. For many products, on a thread of its own: on one of the runtime's it
+/// would hold up, for milliseconds, whoever waits to give the database its next statement.
+fn beside_the_database<T: Send + 'static>(
+    products: usize,
+    work: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
+    let work = work.in_current_span();
+    if products <= FEW {
+        return tokio::spawn(work);
+    }
     let runtime = Handle::current();
-    tokio::task::spawn_blocking(move || runtime.block_on(computing))
+    tokio::task::spawn_blocking(move || runtime.block_on(work))
+}
+
+async fn outcome<T>(task: Option<JoinHandle<Result<T, RepriceError>>>) -> Result<Option<T>, RepriceError> {
+    match task {
+        Some(task) => task.await.map_err(|_| RepriceError::Interrupted)?.map(Some),
+        None => Ok(None),
+    }
 }

@@ -34,6 +34,11 @@ impl PostgresPrices {
     }
 }
 
+/// One column of the rows. Columns travel as arrays, which PostgreSQL takes apart faster than JSON.
+pub(super) fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
 fn price_columns(writes: &[PriceWrite]) -> Result<PgArguments, BoxDynError> {
     let mut columns = PgArguments::default();
     columns.add(column(writes, |write| write.entry.product_id.as_str()))?;
@@ -67,9 +72,4 @@ fn change_columns(writes: &[&PriceWrite]) -> Result<PgArguments, BoxDynError> {
     columns.add(column(writes, |write| bounded_cause(&write.cause)))?;
     columns.add(column(writes, |write| write.priced_at))?;
     Ok(columns)
-}
-
-/// One column of the rows. Columns travel as arrays, which PostgreSQL takes apart faster than JSON.
-pub(super) fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
-    rows.iter().map(value).collect()
 }

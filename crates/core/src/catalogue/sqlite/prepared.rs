@@ -1,7 +1,6 @@
 //! Products and prices written out as SQLite's driver takes them, for statements of many rows.
 //!
-//! To write out the values of a row takes about a tenth of what SQLite takes to store it. Prices are written out by whoever
-//! computes them, as SQLite would wait meanwhile.
+//! That needs no connection, and SQLite would wait meanwhile: prices are written out by whoever computes them.
 
 use std::sync::Arc;
 
@@ -66,11 +65,11 @@ pub(super) fn product_rows(
 }
 
 impl RowsOfStatement {
-    /// The statement that writes them, each by an `insert`.
-    pub(super) fn into_query(self, insert: &str, upsert: &str) -> Query<'static, Sqlite, SqliteArguments> {
+    /// The statement that writes them: what stands before the rows, and after them.
+    pub(super) fn into_query(self, before: &str, after: &str) -> Query<'static, Sqlite, SqliteArguments> {
         let row = format!("({}),", vec!["?"; self.columns].join(","));
         let all = row.repeat(self.rows);
-        let statement = format!("{insert}VALUES {}{upsert}", all.trim_end_matches(','));
+        let statement = format!("{before}VALUES {}{after}", all.trim_end_matches(','));
         // Put together from constants.
         query_with(AssertSqlSafe(statement), self.values)
     }
