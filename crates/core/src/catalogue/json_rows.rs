@@ -1,6 +1,7 @@
 //! What is written as JSON: signals and events, so that any number of rows goes to either database as one argument of
 //! one constant statement (SQLite reads it by `jsonb_each`, PostgreSQL by `json_to_recordset`). Products and prices, of
-//! which there can be millions, go as values (`prepared_rows`, `prepared`): to quote and unquote a row takes longer than to store it.
+//! which there can be millions, go as values (`prepared_rows`, `prepared`): to quote and unquote a row takes longer than to
+//! store it.
 //!
 //! The rows come out ordered by their key, so that two transactions lock them in the same order and cannot wait
 //! for each other, and with each key once, which PostgreSQL's upsert demands.

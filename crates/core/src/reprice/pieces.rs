@@ -21,7 +21,7 @@ use crate::domain::product::{Product, ProductId};
 /// Products in a piece: enough that its statements cost little beside its rows.
 const PIECE: usize = 500;
 
-/// Products that are computed in less time than it takes to wake a thread and to be woken by it.
+/// So many products are not worth waking a thread for.
 const FEW: usize = 8;
 
 /// What is to be priced, in the order of the identifiers: transactions that lock the same products do so in one order.
@@ -44,7 +44,7 @@ struct Locked {
 }
 
 /// A piece whose prices are computed.
-struct Computed {
+struct Priced {
     unchanged: Vec<Served>,
     /// With the stored revision until each gets its own, and whether the price stayed because a rule failed.
     writes: Vec<(PriceWrite, bool)>,
@@ -112,15 +112,15 @@ impl Repricer {
         let (mut computing, mut writing_out) = (None, None);
         loop {
             let locked = batch.lock_next(transaction).await?;
-            let computed: Option<Computed> = outcome(computing.take()).await?;
+            let priced: Option<Priced> = outcome(computing.take()).await?;
             computing = locked.map(|Locked { named, facts }| {
                 let (repricer, needs_price, cause) = (self.clone(), needs_price.clone(), cause.clone());
-                let compute = async move { repricer.compute_piece(facts, needs_price, cause).await };
-                beside_the_database(named, compute)
+                let price = async move { repricer.price_piece(facts, needs_price, cause).await };
+                beside_the_database(named, price)
             });
             let before = writing_out.take();
-            if let Some(computed) = computed {
-                writing_out = Some(self.begin_to_write_out(transaction, computed).await?);
+            if let Some(priced) = priced {
+                writing_out = Some(self.begin_to_write_out(transaction, priced).await?);
             }
             if let Some(before) = outcome(before).await? {
                 transaction.write_prices(before.prices).await?;
@@ -132,12 +132,12 @@ impl Repricer {
         }
     }
 
-    async fn compute_piece(
+    async fn price_piece(
         &self,
         unread: UnreadFacts,
         needs_price: impl Fn(&StoredFacts) -> bool,
         cause: impl Fn(&ProductId) -> String,
-    ) -> Result<Computed, RepriceError> {
+    ) -> Result<Priced, RepriceError> {
         let piece = unread.read()?;
         // Not before: the wait for the locks may have been long.
         let now = Utc::now();
@@ -160,7 +160,7 @@ impl Repricer {
                 }
             }
         }
-        Ok(Computed { unchanged, writes })
+        Ok(Priced { unchanged, writes })
     }
 
     /// Draws revisions, while the products are locked: so those of a product grow in the order in which its prices are
@@ -168,17 +168,17 @@ impl Repricer {
     async fn begin_to_write_out(
         &self,
         transaction: &mut CatalogueTransaction,
-        computed: Computed,
+        priced: Priced,
     ) -> Result<JoinHandle<Result<WrittenOut, RepriceError>>, RepriceError> {
-        let writes = computed.writes.len();
+        let writes = priced.writes.len();
         let revisions = if writes == 0 { Vec::new() } else { transaction.next_revisions(writes).await? };
         let catalogue = self.catalogue.clone();
-        let write_out = async move { computed.write_out(&catalogue, revisions) };
+        let write_out = async move { priced.write_out(&catalogue, revisions) };
         Ok(beside_the_database(writes, write_out))
     }
 }
 
-impl Computed {
+impl Priced {
     fn write_out(self, catalogue: &Catalogue, revisions: Vec<i64>) -> Result<WrittenOut, RepriceError> {
         debug_assert_eq!(self.writes.len(), revisions.len());
         let mut served = self.unchanged;
