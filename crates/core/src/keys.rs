@@ -2,7 +2,7 @@
 //!
 //! | key | type | what | written by |
 //! |---|---|---|---|
-//! | `{prefix}{catalogue}:price:{product_id}` | string | a revision of 20 digits, then a `PriceEntry` as JSON, or nothing for a product that is gone | fenced put only |
+//! | `{prefix}{catalogue}:price:{product_id}` | string | a revision of 20 digits, then a `PriceEntry` as JSON, or nothing for a product that is gone | `cache/put_and_tell.lua` only |
 //! | `{prefix}{catalogue}:write_check` | string | nothing; lives for a second | a check that Redis takes writes |
 //! | `market_events` | channel | a market event with its stream id, or anything a foreign program publishes | `events::publish` |
 //! | `market_events:log` | stream | market events, until a while after they were handed to workers | `events::publish` |
@@ -16,7 +16,8 @@
 //! `{catalogue}` is the identity of the database: another one, with revisions of its own, finds no prices of the
 //! first. The prefix is `pricing:v1:` unless configured; the number changes when a stored shape does. Names that other
 //! programs use carry the prefix only if it was configured. Every command and script names keys of one slot, so the
-//! schema works on Redis Cluster; only prices are put by the batch, until a server refuses that because it is one.
+//! schema works on Redis Cluster; only prices are put by the batch, together with the notice of them, until a server
+//! refuses that because it is one.
 
 use std::time::Duration;
 

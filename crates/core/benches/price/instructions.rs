@@ -67,7 +67,7 @@ fn hit_in_memory(calls: u32) {
         let entry = entry();
         let product = (entry.product_id.clone(), Cached::Priced(Arc::new(entry.clone())));
         // Memory is first; that Redis does not answer is of no account.
-        let _ = cache.put_all(&[product], PutMode::Insert).await;
+        let _ = cache.put_all(&[product], PutMode::Insert, None).await;
         let now = Moment::now();
         assert!(cache.get_l1(entry.product_id.as_str(), now, &|_| true).is_some());
         repeat(calls, || cache.get_l1(black_box(entry.product_id.as_str()), now, &|_| true));

@@ -11,17 +11,18 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use futures::future::try_join_all;
 use metrics::Counter;
-use redis::Script;
+use redis::{Cmd, Script};
 
 use super::{Cached, PutMode};
 use crate::domain::price::PriceEntry;
 use crate::domain::product::ProductId;
 use crate::keys::{Keys, PRICE_TTL};
+use crate::notices::Announcement;
 use crate::redis::{MeasuredConnection, RedisConnection, RedisError};
 
-/// Entries put in one call, for which Redis keeps others waiting a millisecond or two. A server that syncs every write to
+/// Entries put in one call, for which Redis keeps others waiting for some milliseconds. A server that syncs every write to
 /// disk does so once for the call; a cluster takes the keys of a slot only, so there each entry has a call of its own.
-pub(super) const PUT_BATCH: usize = 500;
+const PUT_BATCH: usize = 1_000;
 
 /// How long Redis may take to show that it takes writes.
 const WRITE_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -46,7 +47,7 @@ struct EncodedEntry {
 pub(super) struct L2 {
     redis: RedisConnection,
     keys: Keys,
-    fenced_put: Arc<Script>,
+    put_and_tell: Arc<Script>,
     /// Whether Redis has refused a call that names keys of several slots.
     is_cluster: Arc<AtomicBool>,
     errors: Counter,
@@ -55,9 +56,9 @@ pub(super) struct L2 {
 
 impl L2 {
     pub(super) fn new(redis: &RedisConnection, keys: Keys, errors: Counter) -> Self {
-        let fenced_put = Arc::new(Script::new(include_str!("fenced_put.lua")));
+        let put_and_tell = Arc::new(Script::new(include_str!("put_and_tell.lua")));
         let is_cluster = Arc::default();
-        Self { redis: redis.clone(), keys, fenced_put, is_cluster, errors, pause: Arc::default() }
+        Self { redis: redis.clone(), keys, put_and_tell, is_cluster, errors, pause: Arc::default() }
     }
 
     /// The same with a connection of its own for reads.
@@ -89,28 +90,39 @@ impl L2 {
             return;
         }
         let product = [(product_id.clone(), cached.clone())];
-        let put = self.put_batch(self.redis.reads(), &product, PutMode::Insert).await;
+        let put = self.put_batch(self.redis.reads(), &product, PutMode::Insert, None).await;
         if let Err(error) = put {
             self.failed(&error);
         }
     }
 
-    /// Puts each unless Redis knows something as new. If some cannot be put, the others may be.
+    /// Puts each unless Redis knows something as new, and tells of all with the last of them. If some cannot be put, the others
+    /// may be, and all may have been told of.
     pub(super) async fn put_all(
         &self,
         products: &[(ProductId, Cached)],
         mode: PutMode,
-    ) -> Result<(), RedisError> {
-        // Sent without a wait for the one before: four at most, of an import's batch.
-        let puts = products.chunks(PUT_BATCH).map(async |batch| match mode {
-            PutMode::Insert => self.put_batch(self.redis.writes(), batch, mode).await,
+        announcement: Option<&Announcement>,
+    ) -> redis::RedisResult<()> {
+        let there: Vec<(ProductId, Cached)>;
+        let products = match mode {
+            PutMode::Insert => products,
             // Most are nowhere, and are not sent.
             PutMode::Replace => {
-                let there = self.those_there(batch).await?;
-                self.put_batch(self.redis.writes(), &there, mode).await
+                there = self.those_there(products).await?;
+                &there
             }
-        });
-        Ok(try_join_all(puts).await.map(drop)?)
+        };
+        let mut batches = products.chunks(PUT_BATCH);
+        let last = batches.next_back().unwrap_or_default();
+        // Sent without a wait for the one before.
+        let before = batches.map(async |batch| self.put_batch(self.redis.writes(), batch, mode, None).await);
+        let (before, last) = tokio::join!(
+            biased;
+            try_join_all(before),
+            self.put_batch(self.redis.writes(), last, mode, announcement)
+        );
+        before.and(last)
     }
 
     /// The products of which Redis knows something.
@@ -136,56 +148,68 @@ impl L2 {
         mut connection: MeasuredConnection,
         batch: &[(ProductId, Cached)],
         mode: PutMode,
+        announcement: Option<&Announcement>,
     ) -> redis::RedisResult<()> {
-        let mode = match mode {
-            PutMode::Insert => "insert",
-            PutMode::Replace => "replace",
-        };
         // An entry that has expired meanwhile is nobody's price any more.
         let entries: Vec<EncodedEntry> =
             batch.iter().filter_map(|(product_id, cached)| self.encoded(product_id, cached)).collect();
-        if entries.is_empty() {
+        if entries.is_empty() && announcement.is_none() {
             return Ok(());
         }
         if !self.is_cluster.load(Ordering::Relaxed) {
-            match self.call(&mut connection, &entries, entries.len(), mode).await {
+            let call = [self.call(&entries, mode, announcement)];
+            match self.send(&mut connection, call).await {
                 Err(error) if RedisError::is_of_several_slots(&error) => {
                     self.is_cluster.store(true, Ordering::Relaxed);
                 }
-                put => return put,
+                done => return done,
             }
         }
-        self.call(&mut connection, &entries, 1, mode).await
+        let puts = entries.chunks(1).map(|entry| self.call(entry, mode, None));
+        let told = announcement.map(|announcement| self.call(&[], mode, Some(announcement)));
+        self.send(&mut connection, puts.chain(told)).await
     }
 
-    /// Puts the entries by calls of the script with so many of them each, in one round trip.
-    async fn call(
+    /// A call of the script. (Not by `Script::key` and `arg`, which copy everything twice.)
+    fn call(&self, entries: &[EncodedEntry], mode: PutMode, announcement: Option<&Announcement>) -> Cmd {
+        let mut call = redis::cmd("EVALSHA");
+        call.arg(self.put_and_tell.get_hash()).arg(entries.len() + usize::from(announcement.is_some()));
+        for entry in entries {
+            call.arg(&entry.key);
+        }
+        if let Some(announcement) = announcement {
+            call.arg(&announcement.stream);
+        }
+        call.arg(match mode {
+            PutMode::Insert => "insert",
+            PutMode::Replace => "replace",
+        });
+        call.arg(entries.len());
+        for entry in entries {
+            call.arg(&entry.value).arg(entry.ttl_ms);
+        }
+        if let Some(announcement) = announcement {
+            call.arg(&announcement.arguments);
+        }
+        call
+    }
+
+    /// Sends calls of the script in one round trip.
+    async fn send(
         &self,
         connection: &mut MeasuredConnection,
-        entries: &[EncodedEntry],
-        entries_per_call: usize,
-        mode: &str,
+        calls: impl IntoIterator<Item = Cmd>,
     ) -> redis::RedisResult<()> {
         let mut pipeline = redis::pipe();
-        for entries in entries.chunks(entries_per_call) {
-            // Not by `Script::key` and `arg`, which copy everything twice.
-            let mut put = redis::cmd("EVALSHA");
-            put.arg(self.fenced_put.get_hash()).arg(entries.len());
-            for entry in entries {
-                put.arg(&entry.key);
-            }
-            put.arg(mode);
-            for entry in entries {
-                put.arg(&entry.value).arg(entry.ttl_ms);
-            }
-            pipeline.add_command(put).ignore();
+        for call in calls {
+            pipeline.add_command(call).ignore();
         }
         match pipeline.query_async::<()>(connection).await {
             Err(error) if RedisError::is_missing_script(&error) => {
-                self.fenced_put.load_async(connection).await?;
+                self.put_and_tell.load_async(connection).await?;
                 pipeline.query_async::<()>(connection).await
             }
-            put => put,
+            done => done,
         }
     }
 

@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use crate::domain::price::PriceEntry;
 use crate::domain::product::ProductId;
 use crate::keys::Keys;
+use crate::notices::Announcement;
 use crate::redis::{RedisConnection, RedisError};
 use crate::telemetry::metrics::Metrics;
 use l1::L1;
@@ -256,13 +257,19 @@ impl PriceCache {
         self.l2.check_writable().await
     }
 
-    /// Puts what is known of products in both caches, unless they know something as new.
-    pub async fn put_all(&self, products: &[(ProductId, Cached)], mode: PutMode) -> Result<(), RedisError> {
+    /// Puts what is known of products in both caches, unless they know something as new, and has Redis tell of it in the same
+    /// call as it puts the last of them. After an error, some may be put, and all told of.
+    pub async fn put_all(
+        &self,
+        products: &[(ProductId, Cached)],
+        mode: PutMode,
+        announcement: Option<&Announcement>,
+    ) -> Result<(), RedisError> {
         for (product_id, cached) in products {
             self.l1.put(product_id, cached.clone(), mode);
         }
         self.measure_l1();
-        self.l2.put_all(products, mode).await
+        Ok(self.l2.put_all(products, mode, announcement).await?)
     }
 
     /// Other processes have told that these are the products' prices now: what is older in L1 is replaced, and dropped if

@@ -9,20 +9,18 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use redis::Script;
 use redis::streams::StreamRangeReply;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tracing::Instrument;
 
 use crate::domain::instant::as_instant;
 use crate::domain::money::{Currency, as_optional_json_number};
 use crate::domain::price::PriceEntry;
 use crate::domain::product::{ProductId, optional_amount_from_json};
-use crate::keys::{MessageKeys, PRICE_CHANGES, PRICE_CHANGES_KEPT};
+use crate::keys::{MessageKeys, PRICE_CHANGES_KEPT};
 use crate::redis::{RedisConnection, RedisError};
-use crate::telemetry::spans::{self, TraceParent};
+use crate::telemetry::spans::TraceParent;
 
 /// Changes in one entry of the stream, so that the bound on entries is a bound on memory.
 const CHANGES_PER_ENTRY: usize = 100;
@@ -115,20 +113,27 @@ impl PriceNotice {
     }
 }
 
+/// Notices on their way: they go to Redis with the prices that they are about, in one call of the cache's script.
+#[derive(Debug)]
+pub struct Announcement {
+    /// The key of the stream that keeps them.
+    pub(crate) stream: String,
+    /// The script's arguments about them.
+    pub(crate) arguments: Vec<Vec<u8>>,
+}
+
 /// Tells other processes, and reads what was told; cheap to clone.
 #[derive(Clone)]
 pub struct Notices {
     redis: RedisConnection,
     keys: MessageKeys,
     catalogue: Arc<str>,
-    announce: Arc<Script>,
 }
 
 impl Notices {
     /// Notices about the catalogue with this identity.
     pub fn new(redis: &RedisConnection, keys: MessageKeys, catalogue: &str) -> Self {
-        let announce = Arc::new(Script::new(include_str!("announce.lua")));
-        Self { redis: redis.clone(), keys, catalogue: catalogue.into(), announce }
+        Self { redis: redis.clone(), keys, catalogue: catalogue.into() }
     }
 
     /// The names that notices are heard under.
@@ -136,29 +141,19 @@ impl Notices {
         &self.keys
     }
 
-    /// Tells every process that these prices were replaced; they are in Redis already, or on their way.
-    pub async fn announce(
+    /// What tells every process that these prices were replaced; nothing if there are none. It carries the current trace.
+    pub fn announcement(
         &self,
         changes: &[ChangedPrice],
         published_at: Option<DateTime<Utc>>,
-    ) -> Result<(), RedisError> {
-        let span = spans::send(PRICE_CHANGES, changes.len());
-        self.announce_within(changes, published_at).instrument(span).await
-    }
-
-    async fn announce_within(
-        &self,
-        changes: &[ChangedPrice],
-        published_at: Option<DateTime<Utc>>,
-    ) -> Result<(), RedisError> {
+    ) -> Option<Announcement> {
+        if changes.is_empty() {
+            return None;
+        }
         let traceparent = TraceParent::current();
         let traceparent = traceparent.as_ref().map(TraceParent::as_str);
-        if changes.is_empty() {
-            return Ok(());
-        }
-        // One call: a server that syncs every write to disk does so once for all of them.
-        let mut announce = self.announce.key(self.keys.price_changes_log());
-        announce.arg(self.keys.price_changes_channel()).arg(PRICE_CHANGES_KEPT).arg(FIELD);
+        let (channel, kept) = (self.keys.price_changes_channel(), PRICE_CHANGES_KEPT.to_string());
+        let mut arguments = vec![channel.into_bytes(), kept.into_bytes(), FIELD.into()];
         for changes in changes.chunks(CHANGES_PER_ENTRY) {
             let notice = NoticeToWrite { catalogue: &self.catalogue, changes, traceparent, published_at };
             // None at all, or one for each change.
@@ -166,10 +161,10 @@ impl Notices {
             let entries: Vec<Option<&PriceEntry>> =
                 changes.iter().filter(|_| brings_any).map(|changed| changed.entry.as_deref()).collect();
             // Nothing in them can fail to be written.
-            announce.arg(serde_json::to_vec(&notice).unwrap_or_default());
-            announce.arg(serde_json::to_vec(&entries).unwrap_or_default());
+            arguments.push(serde_json::to_vec(&notice).unwrap_or_default());
+            arguments.push(serde_json::to_vec(&entries).unwrap_or_default());
         }
-        Ok(announce.invoke_async(&mut self.redis.writes()).await?)
+        Some(Announcement { stream: self.keys.price_changes_log(), arguments })
     }
 
     /// Tells every process that a policy was published or a location factor changed.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::cache::{Cached, Filled, Found, Moment, PriceCache, PutMode, ReadError, Tier};
 use crate::catalogue::{Catalogue, CatalogueError, PriceChange, PriceWrite, StoredFacts, StoredPrice};
@@ -31,7 +31,7 @@ use crate::domain::guardrail::GuardrailName;
 use crate::domain::policy::PricingPolicy;
 use crate::domain::price::PriceEntry;
 use crate::domain::product::ProductId;
-use crate::keys::PRICE_TTL;
+use crate::keys::{PRICE_CHANGES, PRICE_TTL};
 use crate::notices::{ChangedPrice, ListPriceChange, Notices};
 use crate::policy_snapshot::{Policies, PolicySnapshotError};
 use crate::redis::RedisError;
@@ -228,9 +228,10 @@ impl Repricer {
             .map(|served| announced(served, false))
             .collect();
         if !changes.is_empty() {
-            let notices = self.notices.clone();
+            let repricer = self.clone();
             // A read does not wait for it, and goes on without Redis. What other processes hold has expired there too.
-            tokio::spawn(async move { notices.announce(&changes, None).await }.in_current_span());
+            let telling = async move { repricer.put_and_tell(&[], &changes, PutMode::Insert, None).await };
+            tokio::spawn(telling.in_current_span());
         }
         Ok(served)
     }
@@ -266,10 +267,9 @@ impl Repricer {
             let given_up_at = tokio::time::Instant::now() + PRICE_TTL;
             while tokio::time::Instant::now() < given_up_at {
                 tokio::time::sleep(SERVE_RETRY_PAUSE).await;
-                // Told once they are there: nobody waits for it any more, and what is told again is heard again.
-                if repricer.cache.put_all(&products, PutMode::Insert).await.is_ok()
-                    && repricer.notices.announce(&changes, published_at).await.is_ok()
-                {
+                // What is told again is heard again.
+                let again = repricer.put_and_tell(&products, &changes, PutMode::Insert, published_at);
+                if again.await.is_ok() {
                     return;
                 }
             }
@@ -284,13 +284,12 @@ impl Repricer {
         mode: PutMode,
         published_at: Option<DateTime<Utc>>,
     ) -> Result<(), RedisError> {
-        let putting = self.cache.put_all(products, mode).instrument(spans::put_prices(products.len()));
-        let telling = self.notices.announce(changes, published_at);
-        // Sent one after the other over one connection, without a wait for the first one's answer, which a Redis that syncs
-        // every write gives late. Whoever is told, asks Redis and finds an older price after all, as when the put has
-        // failed, or to replace it asks first what is there, goes on to the catalogue.
-        let (put, told) = tokio::join!(biased; putting, telling);
-        put.and(told)
+        let sending = spans::send(PRICE_CHANGES, changes.len());
+        let announcement = sending.in_scope(|| self.notices.announcement(changes, published_at));
+        // In one call: a Redis that syncs every write then does so once for both.
+        let putting = self.cache.put_all(products, mode, announcement.as_ref());
+        let span = if products.is_empty() { Span::none() } else { spans::put_prices(products.len()) };
+        putting.instrument(span).await
     }
 
     /// Whether a stored price may be served as it is.

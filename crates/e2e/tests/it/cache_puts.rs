@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chrono::Utc;
+use futures::StreamExt;
 use pricing_core::cache::{Cached, Moment, PriceCache, PutMode, ReadError, Tier};
 use pricing_core::config::MetricsSwitch;
 use pricing_core::domain::money::Currency;
 use pricing_core::domain::price::PriceEntry;
 use pricing_core::domain::product::ProductId;
-use pricing_core::keys::{DEFAULT_PREFIX, Keys};
+use pricing_core::keys::{DEFAULT_PREFIX, Keys, MessageKeys};
+use pricing_core::notices::{Announcement, ChangedPrice, Notices};
 use pricing_core::redis::RedisConnection;
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_e2e::RedisServer;
@@ -59,7 +61,7 @@ async fn an_older_revision_never_replaces_a_newer_one_in_redis() -> Result<()> {
     for (process, revision, expected) in
         [(&one, 9, 9), (&other, 3, 9), (&other, 10, 10), (&one, 9, 10), (&one, 100, 100)]
     {
-        process.put_all(&[(id.clone(), entry(revision)?)], PutMode::Insert).await?;
+        process.put_all(&[(id.clone(), entry(revision)?)], PutMode::Insert, None).await?;
         assert_eq!(found_in_redis(&redis).await?, Ok((expected, Tier::L2)));
     }
     Ok(())
@@ -74,7 +76,8 @@ async fn a_slow_fill_cannot_bring_back_a_product_that_is_gone() -> Result<()> {
     // The fill has read revision 5; before it is put, the product is removed with revision 6.
     let fill = move |id: ProductId| async move {
         let read = entry(5).map_err(|error| ReadError::Internal(error.to_string()));
-        let removed = gone.put_all(&[(id.clone(), Cached::Gone { revision: 6 })], PutMode::Insert).await;
+        let removed =
+            gone.put_all(&[(id.clone(), Cached::Gone { revision: 6 })], PutMode::Insert, None).await;
         removed.map_err(|error| ReadError::Internal(error.to_string()))?;
         read
     };
@@ -96,7 +99,9 @@ async fn many_puts_at_once_leave_the_newest_of_each() -> Result<()> {
         // In an order that is neither up nor down.
         let revision = (number * 7) % 300 + 1;
         async move {
-            Ok::<_, anyhow::Error>(process.put_all(&[(id.clone(), entry(revision)?)], PutMode::Insert).await?)
+            Ok::<_, anyhow::Error>(
+                process.put_all(&[(id.clone(), entry(revision)?)], PutMode::Insert, None).await?,
+            )
         }
     });
     futures::future::try_join_all(puts).await?;
@@ -109,13 +114,15 @@ async fn what_redis_forgets_between_two_puts_is_put_again() -> Result<()> {
     let redis = RedisServer::start().await?;
     let id = ProductId::parse("P-1")?;
     let process = cache(&redis)?;
-    process.put_all(&[(id.clone(), entry(1)?)], PutMode::Insert).await?;
+    process.put_all(&[(id.clone(), entry(1)?)], PutMode::Insert, None).await?;
     let mut connection = redis.connection().await?;
     // Scripts are gone too after a restart or a fail-over.
     redis::cmd("SCRIPT").arg("FLUSH").query_async::<()>(&mut connection).await?;
     redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await?;
-    process.put_all(&[(id.clone(), entry(2)?)], PutMode::Insert).await?;
+    let product = [(id.clone(), entry(2)?)];
+    process.put_all(&product, PutMode::Insert, announcement(&redis, &product)?.as_ref()).await?;
     assert_eq!(found_in_redis(&redis).await?, Ok((2, Tier::L2)));
+    assert_eq!(told(&redis).await?, 1);
     Ok(())
 }
 
@@ -131,7 +138,7 @@ async fn what_is_only_to_be_replaced_is_not_inserted() -> Result<()> {
         (3, PutMode::Replace, Ok((3, Tier::L2))),
         (2, PutMode::Replace, Ok((3, Tier::L2))),
     ] {
-        process.put_all(&[(id.clone(), entry(revision)?)], mode).await?;
+        process.put_all(&[(id.clone(), entry(revision)?)], mode, None).await?;
         assert_eq!(found_in_redis(&redis).await?, expected, "{revision} {mode:?}");
     }
     Ok(())
@@ -147,13 +154,80 @@ async fn a_cluster_takes_a_batch_whose_keys_lie_in_many_slots() -> Result<()> {
     };
     // The second time it is known to be a cluster.
     for (revision, expected) in [(2, 2), (3, 3), (1, 3)] {
-        process.put_all(&batch(revision)?, PutMode::Insert).await?;
+        let announcement = announcement(&redis, &batch(revision)?)?;
+        process.put_all(&batch(revision)?, PutMode::Insert, announcement.as_ref()).await?;
         assert_eq!(found_in_redis(&redis).await?, Ok((expected, Tier::L2)));
     }
     let mut connection = redis.connection().await?;
     let keys: usize = redis::cmd("DBSIZE").query_async(&mut connection).await?;
-    assert_eq!(keys, 20);
+    assert_eq!(keys, 20 + 1, "the prices, and the stream of changes");
+    assert_eq!(told(&redis).await?, 3);
     Ok(())
+}
+
+#[tokio::test]
+async fn a_cluster_takes_a_price_and_its_notice_which_lie_in_two_slots() -> Result<()> {
+    let redis = RedisServer::start_cluster().await?;
+    let product = [(ProductId::parse("P-1")?, entry(2)?)];
+    let announcement = announcement(&redis, &product)?;
+    cache(&redis)?.put_all(&product, PutMode::Insert, announcement.as_ref()).await?;
+    assert_eq!(found_in_redis(&redis).await?, Ok((2, Tier::L2)));
+    assert_eq!(told(&redis).await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_told_of_is_there() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let process = cache(&redis)?;
+    let mut subscriber = redis::Client::open(redis.url())?.get_async_pubsub().await?;
+    subscriber.subscribe(MessageKeys::new(DEFAULT_PREFIX).price_changes_channel()).await?;
+    let mut messages = subscriber.on_message();
+    let mut connection = redis.connection().await?;
+    // So that Redis knows the scripts.
+    let product = [(ProductId::parse("P-0")?, entry(1)?)];
+    process.put_all(&product, PutMode::Insert, announcement(&redis, &product)?.as_ref()).await?;
+    messages.next().await.context("no notice")?;
+    // More than go into one transaction.
+    let ids = (0..2_500).map(|number| ProductId::parse(&format!("P-{number}")));
+    let products = ids.map(|id| Ok((id?, entry(2)?))).collect::<Result<Vec<_>>>()?;
+    let announcement = announcement(&redis, &products)?;
+    let hear = async {
+        let notice = tokio::time::timeout(Duration::from_secs(10), messages.next()).await?;
+        notice.context("no notice")?;
+        Ok::<usize, anyhow::Error>(redis::cmd("DBSIZE").query_async(&mut connection).await?)
+    };
+    let put = async { Ok(process.put_all(&products, PutMode::Insert, announcement.as_ref()).await?) };
+    let ((), keys) = tokio::try_join!(put, hear)?;
+    assert_eq!(keys, products.len() + 1, "the prices, and the stream of changes");
+    assert_eq!(told(&redis).await?, 1 + 25);
+    // The first one twice, as Redis did not know the script; of the three batches, the last brings the notices along.
+    let calls: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await?;
+    let calls = calls.lines().find(|line| line.starts_with("cmdstat_evalsha:")).context("no calls")?;
+    assert!(calls.starts_with("cmdstat_evalsha:calls=5,"), "{calls}");
+    Ok(())
+}
+
+/// What tells of these prices.
+fn announcement(redis: &RedisServer, products: &[(ProductId, Cached)]) -> Result<Option<Announcement>> {
+    let connection = RedisConnection::open(&redis.url())?;
+    let notices = Notices::new(&connection, MessageKeys::new(DEFAULT_PREFIX), "test");
+    let changes: Vec<ChangedPrice> = products
+        .iter()
+        .map(|(product_id, cached)| ChangedPrice {
+            product_id: product_id.clone(),
+            revision: cached.revision(),
+            change: None,
+            entry: None,
+        })
+        .collect();
+    Ok(notices.announcement(&changes, None))
+}
+
+/// How many notices the stream of changes keeps.
+async fn told(redis: &RedisServer) -> Result<usize> {
+    let log = MessageKeys::new(DEFAULT_PREFIX).price_changes_log();
+    Ok(redis::cmd("XLEN").arg(log).query_async(&mut redis.connection().await?).await?)
 }
 
 #[tokio::test]
@@ -163,12 +237,12 @@ async fn what_is_no_price_makes_way() -> Result<()> {
     let mut connection = redis.connection().await?;
     for foreign in ["null", "7", "{\"revision\": 12345678901}", "99999999999999999999"] {
         redis::cmd("SET").arg(&key).arg(foreign).query_async::<()>(&mut connection).await?;
-        cache(&redis)?.put_all(&[(ProductId::parse("P-1")?, entry(3)?)], PutMode::Insert).await?;
+        cache(&redis)?.put_all(&[(ProductId::parse("P-1")?, entry(3)?)], PutMode::Insert, None).await?;
         assert_eq!(found_in_redis(&redis).await?, Ok((3, Tier::L2)), "{foreign}");
     }
     redis::cmd("DEL").arg(&key).query_async::<()>(&mut connection).await?;
     redis::cmd("LPUSH").arg(&key).arg("a list").query_async::<()>(&mut connection).await?;
-    cache(&redis)?.put_all(&[(ProductId::parse("P-1")?, entry(4)?)], PutMode::Insert).await?;
+    cache(&redis)?.put_all(&[(ProductId::parse("P-1")?, entry(4)?)], PutMode::Insert, None).await?;
     assert_eq!(found_in_redis(&redis).await?, Ok((4, Tier::L2)));
     Ok(())
 }
@@ -178,7 +252,7 @@ async fn a_price_older_than_what_others_have_told_of_is_not_served_out_of_redis(
     let redis = RedisServer::start().await?;
     let id = ProductId::parse("P-1")?;
     let here = cache(&redis)?;
-    cache(&redis)?.put_all(&[(id.clone(), entry(3)?)], PutMode::Insert).await?;
+    cache(&redis)?.put_all(&[(id.clone(), entry(3)?)], PutMode::Insert, None).await?;
     // Told, and not put yet; nothing is held here.
     here.hear([(&id, 5, || None)]);
     let filled = entry(5)?;
