@@ -1,10 +1,9 @@
 """The worker that somebody would write instead: Celery, prices re-made in bulk.
 
-It does the same work as the engine, on the engine's tables and with the engine's scripts for Redis: reads products,
+It does the same work as the engine, on the engine's tables and with the engine's script for Redis: reads products,
 signals and the prices in effect; applies the two rules and the guardrails of `bulk/policy.yaml`; writes prices with a
-full explanation, and their history; puts entries into Redis over older ones only; tells of the changes. A task has a
-thousand products: one SELECT for each table, exact decimals, executemany in one transaction, one script call for the
-entries and one for the notices.
+full explanation, and their history; puts entries into Redis over older ones only, and tells of the changes. A task has a
+thousand products: one SELECT for each table, exact decimals, executemany in one transaction, one call of the script.
 
     python celery_reprice.py REDIS_URL PRODUCTS     starts two workers, re-prices PRODUCTS products, prints the seconds
 """
@@ -68,9 +67,8 @@ def connected():
     if not stores:
         cache = redis.Redis.from_url(os.environ["REDIS_URL"])
         stores["database"] = connect(os.environ["DATABASE"])
-        stores["put"] = cache.register_script((CORE / "src/cache/fenced_put.lua").read_text())
-        stores["announce"] = cache.register_script((CORE / "src/notices/announce.lua").read_text())
-    return stores["database"], stores["put"], stores["announce"]
+        stores["put_and_tell"] = cache.register_script((CORE / "src/cache/put_and_tell.lua").read_text())
+    return stores["database"], stores["put_and_tell"]
 
 
 def connect(file):
@@ -85,14 +83,14 @@ def connect(file):
 
 @app.task(name="reprice")
 def reprice(first, count, policy_version, cause):
-    database, put, announce = connected()
+    database, put_and_tell = connected()
     database.execute("BEGIN IMMEDIATE")
     rows = database.execute(SELECT, (product_id(first), count)).fetchall()
     signals = signals_of(database, rows)
     draw = "UPDATE price_revisions SET last_revision = last_revision + ? RETURNING last_revision"
     revision = database.execute(draw, (len(rows),)).fetchone()[0] - len(rows)
     now = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    prices, changes, keys, entries, notices = [], [], [], ["insert"], []
+    prices, changes, keys, entries, notices = [], [], [], [], []
     for row in rows:
         revision += 1
         write, change, entry, notice = price(row, signals, revision, policy_version, cause, now)
@@ -106,10 +104,11 @@ def reprice(first, count, policy_version, cause):
     database.executemany(WRITE_CHANGE, changes)
     database.execute("COMMIT")
     if keys:
-        put(keys, entries)
-        told = [notices[start : start + CHANGES_PER_NOTICE] for start in range(0, len(notices), CHANGES_PER_NOTICE)]
-        told = [orjson.dumps({"catalogue": "peer", "changes": changes}) for changes in told]
-        announce(["peer:price_changes:log"], ["peer:price_changes", NOTICES_KEPT, "notice", *told])
+        told = ["peer:price_changes", NOTICES_KEPT, "notice"]
+        for start in range(0, len(notices), CHANGES_PER_NOTICE):
+            changes = notices[start : start + CHANGES_PER_NOTICE]
+            told += (orjson.dumps({"catalogue": "peer", "changes": changes}), "[]")
+        put_and_tell([*keys, "peer:price_changes:log"], ["insert", len(keys), *entries, *told])
     return len(rows)
 
 
