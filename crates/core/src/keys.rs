@@ -7,8 +7,8 @@
 //! | `market_events` | channel | a market event with its stream id, or anything a foreign program publishes | `events::publish` |
 //! | `market_events:log` | stream | market events, until a while after they were handed to workers | `events::publish` |
 //! | `market_events:dead` | stream | messages that are no market events, with the reason | the listener |
-//! | `price_changes` | channel | that prices changed | `notices` |
-//! | `price_changes:log` | stream | the latest price changes | `notices` |
+//! | `price_changes` | channel | that prices changed | `cache/put_and_tell.lua` |
+//! | `price_changes:log` | stream | the latest price changes | `cache/put_and_tell.lua` |
 //! | `policy_changes` | channel | that a policy or a location factor changed | `notices` |
 //! | `{prefix}lease:{name}`, with `:token` | strings | who holds a lease; its last fencing token | `lease` |
 //! | `{core:apalis:queues:list}:{prefix}jobs` and what begins so | several | the queue of the workers | `jobs` |

@@ -12,7 +12,7 @@
 --          the channel
 --          about how many entries of the stream are kept
 --          the name of their field
---          the changes of the first of them, a JSON object
+--          the changes of the first new one, a JSON object
 --          the prices that are in effect now, or null, in the same order, or none at all: a JSON list
 --          the changes of the second, and so on
 --

@@ -1,7 +1,7 @@
 //! What processes tell each other: that prices changed, and that what quotes are made with changed.
 //!
 //! Here: the notices and the stream of the latest ones. Never here: what follows from them (the API's `invalidation`).
-//! Prices are on their way to Redis before anybody is told; a notice about events brings them along for those who hold
+//! Prices go to Redis before anybody is told, or with the word of it; a notice about events brings them along for those who hold
 //! older ones. A notice may be lost; whoever lives by them starts afresh when its subscription was interrupted.
 
 use std::fmt;
@@ -113,7 +113,8 @@ impl PriceNotice {
     }
 }
 
-/// Notices on their way: they go to Redis with the prices that they are about, in one call of the cache's script.
+/// Notices on their way: they go to Redis in a call of the cache's script, which puts the prices that they are about, or the
+/// last of them, unless those are there already.
 #[derive(Debug)]
 pub struct Announcement {
     /// The key of the stream that keeps them.

@@ -267,9 +267,11 @@ impl Repricer {
             let given_up_at = tokio::time::Instant::now() + PRICE_TTL;
             while tokio::time::Instant::now() < given_up_at {
                 tokio::time::sleep(SERVE_RETRY_PAUSE).await;
-                // What is told again is heard again.
-                let again = repricer.put_and_tell(&products, &changes, PutMode::Insert, published_at);
-                if again.await.is_ok() {
+                // Told once they are there: nobody waits for it any more, and what is told again is heard again.
+                let mode = PutMode::Insert;
+                if repricer.put_and_tell(&products, &[], mode, published_at).await.is_ok()
+                    && repricer.put_and_tell(&[], &changes, mode, published_at).await.is_ok()
+                {
                     return;
                 }
             }

@@ -106,8 +106,8 @@ def reprice(first, count, policy_version, cause):
     if keys:
         told = ["peer:price_changes", NOTICES_KEPT, "notice"]
         for start in range(0, len(notices), CHANGES_PER_NOTICE):
-            changes = notices[start : start + CHANGES_PER_NOTICE]
-            told += (orjson.dumps({"catalogue": "peer", "changes": changes}), "[]")
+            notice = {"catalogue": "peer", "changes": notices[start : start + CHANGES_PER_NOTICE]}
+            told += (orjson.dumps(notice), "[]")
         put_and_tell([*keys, "peer:price_changes:log"], ["insert", len(keys), *entries, *told])
     return len(rows)
 

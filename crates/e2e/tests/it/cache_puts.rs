@@ -184,11 +184,11 @@ async fn what_is_told_of_is_there() -> Result<()> {
     subscriber.subscribe(MessageKeys::new(DEFAULT_PREFIX).price_changes_channel()).await?;
     let mut messages = subscriber.on_message();
     let mut connection = redis.connection().await?;
-    // So that Redis knows the scripts.
+    // So that Redis knows the script.
     let product = [(ProductId::parse("P-0")?, entry(1)?)];
     process.put_all(&product, PutMode::Insert, announcement(&redis, &product)?.as_ref()).await?;
     messages.next().await.context("no notice")?;
-    // More than go into one transaction.
+    // More than go into one call.
     let ids = (0..2_500).map(|number| ProductId::parse(&format!("P-{number}")));
     let products = ids.map(|id| Ok((id?, entry(2)?))).collect::<Result<Vec<_>>>()?;
     let announcement = announcement(&redis, &products)?;
