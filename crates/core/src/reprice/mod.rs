@@ -291,7 +291,8 @@ impl Repricer {
         // In one call: a Redis that syncs every write then does so once for both.
         let putting = self.cache.put_all(products, mode, announcement.as_ref());
         let span = if products.is_empty() { Span::none() } else { spans::put_prices(products.len()) };
-        putting.instrument(span).await
+        // Both last as long as the call: they stand beside each other in the trace.
+        putting.instrument(span).instrument(sending).await
     }
 
     /// Whether a stored price may be served as it is.
