@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pricing_core::cache::{Cached, Moment, PriceCache, PutMode};
+use pricing_core::cache::{Cached, Moment, PriceCache};
 use pricing_core::config::MetricsSwitch;
 use pricing_core::domain::money::append_json_number;
 use pricing_core::domain::policy::DEFAULT_POLICY;
@@ -67,9 +67,11 @@ fn hit_in_memory(calls: u32) {
         let (staleness, runtime) = (Duration::from_secs(3_600), tokio::runtime::Handle::current());
         let cache = PriceCache::new(1_000, staleness, &redis, Keys::new("bench:", "bench"), metrics, runtime);
         let entry = entry();
-        let product = (entry.product_id.clone(), Cached::Priced(Arc::new(entry.clone())));
-        // Memory is first; that Redis does not answer is of no account.
-        let _ = cache.put_all(&[product], PutMode::Insert, None).await;
+        let filled = Cached::Priced(Arc::new(entry.clone()));
+        let fill = async move |_| Ok(filled);
+        // That Redis does not answer is of no account.
+        let found = cache.get_or_fill(entry.product_id.clone(), NOW, |_| true, |id| Box::pin(fill(id))).await;
+        assert!(found.is_ok());
         let now = Moment::now();
         assert!(cache.get_l1(entry.product_id.as_str(), now, &|_| true).is_some());
         repeat(calls, || cache.get_l1(black_box(entry.product_id.as_str()), now, &|_| true));

@@ -4,7 +4,6 @@
 //! not put it here after it: the look-up puts first and then checks what was announced, the notice is noted first and
 //! replaces or evicts then, so one of the two sees the other. The same goes for a flush and the epoch it begins.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,6 @@ use quick_cache::sync::{Cache, EntryAction, EntryResult};
 use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 
 use super::{Cached, PutMode};
-use crate::domain::price::PriceEntry;
 use crate::domain::product::ProductId;
 
 /// Announced revisions that are remembered: as many as can come while a look-up is on its way.
@@ -75,8 +73,9 @@ impl L1 {
         self.revision(product_id).max(told).unwrap_or(0)
     }
 
-    /// Puts it unless something newer is there. The same revision confirms what is there.
-    pub(super) fn put(&self, product_id: &ProductId, cached: Cached, mode: PutMode) {
+    /// Puts it unless something newer is there. The same revision confirms what is there. Only for what has just been read:
+    /// see [`put_found`](Self::put_found) and [`hear`](Self::hear).
+    fn put(&self, product_id: &ProductId, cached: Cached, mode: PutMode) {
         if mode == PutMode::Replace && self.entries.peek(product_id).is_none() {
             return;
         }
@@ -116,21 +115,22 @@ impl L1 {
         }
     }
 
-    /// Another process has told that this is the product's revision now; whether something older was here. If the price was
-    /// told too, it takes the place of the older one, which is evicted otherwise. What nobody here has asked for is not
-    /// taken in; what somebody once did stays as long as it changes often.
+    /// Somebody has told that this is the product's revision now, in this process or in another; whether something older was
+    /// here. If the price was told too, it takes the place of the older one, which is evicted otherwise. What nobody here
+    /// has asked for is not taken in; what somebody once did stays as long as it changes often. What is told late, or
+    /// again, changes nothing and confirms nothing.
     pub(super) fn hear(
         &self,
         product_id: &ProductId,
         revision: i64,
-        entry: impl FnOnce() -> Option<PriceEntry>,
+        told: impl FnOnce() -> Option<Cached>,
     ) -> bool {
         self.note(product_id, revision);
         if self.revision(product_id.as_str()).is_none_or(|here| here >= revision) {
             return false;
         }
-        match entry() {
-            Some(entry) => self.put(product_id, Cached::Priced(Arc::new(entry)), PutMode::Replace),
+        match told() {
+            Some(cached) => self.put(product_id, cached, PutMode::Replace),
             None => self.evict(product_id, revision),
         }
         true
@@ -160,15 +160,18 @@ impl L1 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::domain::price::PriceEntry;
 
     fn gone(revision: i64) -> Cached {
         Cached::Gone { revision }
     }
 
-    fn priced(revision: i64) -> PriceEntry {
+    fn priced(revision: i64) -> Cached {
         let amount = rust_decimal::Decimal::ONE;
-        PriceEntry {
+        Cached::Priced(Arc::new(PriceEntry {
             product_id: ProductId::parse("P-1").unwrap(),
             category: None,
             currency: crate::domain::money::Currency::from_code("USD").unwrap(),
@@ -179,7 +182,7 @@ mod tests {
             policy_version: 1,
             revision,
             valid_until: None,
-        }
+        }))
     }
 
     /// What is served now.
@@ -275,6 +278,22 @@ mod tests {
         assert_eq!(get(&l1, "P-1").map(|held| held.revision()), Some(7));
         l1.flush();
         l1.put_found(&id, gone(6), l1.epoch());
+        assert_eq!(get(&l1, "P-1"), None);
+    }
+
+    #[test]
+    fn what_is_told_late_or_again_changes_nothing_and_confirms_nothing() {
+        let staleness = Duration::from_secs(60);
+        let l1 = L1::new(10, staleness, Counter::noop());
+        let id = ProductId::parse("P-1").unwrap();
+        l1.put_found(&id, priced(5), l1.epoch());
+        let confirmed = Instant::now();
+        while Instant::now() == confirmed {}
+        assert!(!l1.hear(&id, 5, || Some(priced(5))));
+        assert_eq!(l1.get("P-1", confirmed + staleness), None);
+        // The price that came after it is known already, as another process has told of it.
+        l1.hear(&id, 7, || None);
+        assert!(!l1.hear(&id, 6, || Some(priced(6))));
         assert_eq!(get(&l1, "P-1"), None);
     }
 

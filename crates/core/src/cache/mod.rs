@@ -257,8 +257,9 @@ impl PriceCache {
         self.l2.check_writable().await
     }
 
-    /// Puts what is known of products in both caches, unless they know something as new, and has Redis tell of it in the same
-    /// call as it puts the last of them. After an error, some may be put, and all told of.
+    /// Puts what is known of products in Redis, unless that knows something as new, and has it tell of them in the same call as
+    /// it puts the last of them. After an error, some may be put, and all told of. In memory it takes the place of what
+    /// is older, as if another process had told of it: what was stored a while ago may be out of date by now.
     pub async fn put_all(
         &self,
         products: &[(ProductId, Cached)],
@@ -266,9 +267,8 @@ impl PriceCache {
         announcement: Option<&Announcement>,
     ) -> Result<(), RedisError> {
         for (product_id, cached) in products {
-            self.l1.put(product_id, cached.clone(), mode);
+            self.l1.hear(product_id, cached.revision(), || Some(cached.clone()));
         }
-        self.measure_l1();
         Ok(self.l2.put_all(products, mode, announcement).await?)
     }
 
@@ -278,7 +278,9 @@ impl PriceCache {
     where
         E: FnOnce() -> Option<PriceEntry>,
     {
-        let heard = changes.into_iter().map(|(id, revision, entry)| self.l1.hear(id, revision, entry));
+        let heard = changes.into_iter().map(|(id, revision, entry)| {
+            self.l1.hear(id, revision, || entry().map(|entry| Cached::Priced(Arc::new(entry))))
+        });
         let outdated = heard.filter(|is_outdated| *is_outdated).count();
         self.metrics.l1_invalidations.increment(u64::try_from(outdated).unwrap_or(u64::MAX));
         self.measure_l1();
