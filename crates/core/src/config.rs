@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `PRICING_REDIS_URL` | `redis://127.0.0.1:6379` | Redis; if unset, `REDIS_HOST` and `REDIS_PORT` are used |
 //! | `PRICING_DATABASE_URL` | `sqlite://pricing.db` | `sqlite://FILE` or `postgres://…` |
-//! | `PRICING_DATABASE_CONNECTIONS` | 8 | connections to the database, 1 to 200 |
+//! | `PRICING_DATABASE_CONNECTIONS` | 8 | connections to the database, 3 to 200 |
 //! | `PRICING_KEY_PREFIX` | `pricing:v1:` | prefix of the Redis keys |
 //! | `PRICING_L1_CAPACITY` | 1000000 | prices held in process, 1 to 100000000 |
 //! | `PRICING_L1_MAX_STALENESS` | `30s` | how long a price held in process is served without word from Redis |
@@ -143,7 +143,7 @@ impl SharedConfig {
         Self {
             redis_url: redis_url(environment),
             database_url: environment.text("PRICING_DATABASE_URL", "sqlite://pricing.db"),
-            database_connections: environment.number("PRICING_DATABASE_CONNECTIONS", 8, 1..=200),
+            database_connections: environment.number("PRICING_DATABASE_CONNECTIONS", 8, 3..=200),
             key_prefix: environment.text("PRICING_KEY_PREFIX", keys::DEFAULT_PREFIX),
             l1_capacity: environment.number("PRICING_L1_CAPACITY", 1_000_000, 1..=100_000_000),
             l1_max_staleness: environment.duration(

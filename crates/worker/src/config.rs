@@ -3,7 +3,7 @@
 //! | variable | default | what |
 //! |---|---|---|
 //! | `PRICING_WORKER_LISTEN` | `127.0.0.1:8001` | the address for health and metrics |
-//! | `PRICING_WORKER_CONCURRENCY` | 6, or two fewer than the database connections | jobs done at the same time, 2 to 64: one of them may coordinate a run |
+//! | `PRICING_WORKER_CONCURRENCY` | 6, or two fewer than the database connections | jobs done at the same time, 2 to 64 and fewer than the database connections: one of them may coordinate a run |
 
 use std::net::SocketAddr;
 
@@ -27,9 +27,10 @@ impl WorkerConfig {
         let mut environment = Environment::new(lookup);
         let shared = SharedConfig::read(&mut environment);
         let concurrency = default_concurrency(shared.database_connections);
+        let most = greatest_concurrency(shared.database_connections);
         let config = Self {
             listen: environment.address("PRICING_WORKER_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8001))),
-            concurrency: environment.number("PRICING_WORKER_CONCURRENCY", concurrency, 2..=64),
+            concurrency: environment.number("PRICING_WORKER_CONCURRENCY", concurrency, 2..=most),
             shared,
         };
         environment.finish(config)
@@ -53,13 +54,25 @@ fn default_concurrency(database_connections: u32) -> usize {
     usize::try_from(spare).unwrap_or(2)
 }
 
+/// A job reads policies while it has a transaction open: a connection has to be left for that.
+fn greatest_concurrency(database_connections: u32) -> usize {
+    usize::try_from(database_connections.saturating_sub(1).clamp(2, 64)).unwrap_or(2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn no_more_jobs_than_leave_a_connection() {
+        for (connections, jobs) in [(3, 2), (8, 7), (65, 64), (200, 64)] {
+            assert_eq!(greatest_concurrency(connections), jobs, "{connections}");
+        }
+    }
+
+    #[test]
     fn two_connections_are_left_for_reading_policies() {
-        for (connections, jobs) in [(1, 2), (4, 2), (5, 3), (7, 5), (8, 6), (200, 6)] {
+        for (connections, jobs) in [(3, 2), (4, 2), (5, 3), (7, 5), (8, 6), (200, 6)] {
             assert_eq!(default_concurrency(connections), jobs, "{connections}");
         }
     }

@@ -34,24 +34,53 @@ const EVENTS_KEPT: TimeDelta = TimeDelta::days(7);
 /// For how long what became of a recalculation can be asked for.
 const RUNS_KEPT: TimeDelta = TimeDelta::days(30);
 
+/// One of the things that time brings about. When one fails, the others go on; it is said once, until it goes well again.
+struct Chore {
+    /// What does not happen when it fails.
+    name: &'static str,
+    is_failing: bool,
+}
+
+impl Chore {
+    fn new(name: &'static str) -> Self {
+        Self { name, is_failing: false }
+    }
+
+    fn ended(&mut self, ended: &Result<(), RepriceError>) {
+        if let (Err(error), false) = (ended, self.is_failing) {
+            tracing::warn!(%error, "{}; trying again", self.name);
+        }
+        self.is_failing = ended.is_err();
+    }
+}
+
 impl Recalculator {
     /// Looks after time until told to stop.
     pub async fn keep_time(self) {
-        let mut failing = false;
-        loop {
+        let mut expiry = Chore::new("expired prices are not made anew");
+        let mut forgetting = Chore::new("old records are not forgotten");
+        let mut search = Chore::new("runs without a coordinator are not searched for");
+        let (mut forgotten_at, mut suspected, mut looked_at) = (None, None, Instant::now());
+        while !self.shutdown.is_cancelled() {
             let lease = Lease::acquire(&self.redis, &self.keys, LEASE, &self.owner, LEASE_TTL, 0).await;
             if let Ok(Some(lease)) = lease {
-                let ended = self.keep_time_while(&lease.lost()).await;
-                if let (Err(error), false) = (&ended, failing) {
-                    tracing::warn!(%error, "expired prices cannot be made anew; trying again");
+                let lost = lease.lost();
+                while !lost.is_cancelled() && !self.shutdown.is_cancelled() {
+                    expiry.ended(&self.reprice_expired(&lost).await);
+                    if forgotten_at.is_none_or(|at: Instant| at.elapsed() > FORGETTING_INTERVAL) {
+                        forgetting.ended(&self.forget(&lost).await);
+                        forgotten_at = Some(Instant::now());
+                    }
+                    if looked_at.elapsed() > SEARCH_INTERVAL {
+                        search.ended(&self.find_abandoned_run(&mut suspected).await);
+                        looked_at = Instant::now();
+                    }
+                    self.wait_for_expiry(&lost).await;
                 }
-                failing = ended.is_err();
                 // If this fails, the lease expires.
                 let _ = lease.release().await;
             }
-            if self.pause(INTERVAL).await.is_err() {
-                return;
-            }
+            let _ = self.pause(INTERVAL).await;
         }
     }
 
@@ -76,29 +105,28 @@ impl Recalculator {
         }
     }
 
-    async fn keep_time_while(&self, lost: &CancellationToken) -> Result<(), RepriceError> {
-        let mut forgotten_at: Option<Instant> = None;
-        let (mut suspected, mut looked_at) = (None, Instant::now());
-        while !lost.is_cancelled() && !self.shutdown.is_cancelled() {
-            while self.repricer.reprice_expired(Utc::now()).await? == WRITE_BATCH && !lost.is_cancelled() {}
-            if forgotten_at.is_none_or(|at| at.elapsed() > FORGETTING_INTERVAL) {
-                let now = Utc::now();
-                self.repricer.catalogue.forget_applied_events(now - EVENTS_KEPT, FORGET_BATCH).await?;
-                self.repricer.catalogue.forget_runs(now - RUNS_KEPT, FORGET_BATCH).await?;
-                forgotten_at = Some(Instant::now());
-            }
-            if looked_at.elapsed() > SEARCH_INTERVAL {
-                self.find_abandoned_run(&mut suspected).await?;
-                looked_at = Instant::now();
-            }
-            let next = self.repricer.catalogue.next_expiry().await?;
-            let left = next.and_then(|next| (next - Utc::now()).to_std().ok()).unwrap_or(INTERVAL);
-            tokio::select! {
-                () = sleep(left.clamp(Duration::from_millis(1), INTERVAL)) => {}
-                () = lost.cancelled() => {}
-                () = self.shutdown.cancelled() => {}
-            }
-        }
+    async fn reprice_expired(&self, lost: &CancellationToken) -> Result<(), RepriceError> {
+        while self.repricer.reprice_expired(Utc::now()).await? == WRITE_BATCH && !lost.is_cancelled() {}
         Ok(())
+    }
+
+    /// Forgets what is old, in small statements; as many as it takes, as more may come in a minute than one of them removes.
+    async fn forget(&self, lost: &CancellationToken) -> Result<(), RepriceError> {
+        let (catalogue, now) = (&self.repricer.catalogue, Utc::now());
+        let is_full = |forgotten: u64| forgotten >= u64::from(FORGET_BATCH) && !lost.is_cancelled();
+        while is_full(catalogue.forget_applied_events(now - EVENTS_KEPT, FORGET_BATCH).await?) {}
+        while is_full(catalogue.forget_runs(now - RUNS_KEPT, FORGET_BATCH).await?) {}
+        Ok(())
+    }
+
+    /// Waits until the next price expires, or a moment if that is later or not known.
+    async fn wait_for_expiry(&self, lost: &CancellationToken) {
+        let next = self.repricer.catalogue.next_expiry().await.ok().flatten();
+        let left = next.and_then(|next| (next - Utc::now()).to_std().ok()).unwrap_or(INTERVAL);
+        tokio::select! {
+            () = sleep(left.clamp(Duration::from_millis(1), INTERVAL)) => {}
+            () = lost.cancelled() => {}
+            () = self.shutdown.cancelled() => {}
+        }
     }
 }

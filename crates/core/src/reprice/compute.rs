@@ -1,6 +1,6 @@
 //! One product's next price beside the stored one.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 
 use crate::catalogue::{PriceWrite, StoredFacts, StoredPrice};
@@ -17,6 +17,8 @@ pub(super) struct Computed<'a> {
     /// The new entry, with the stored revision until it gets its own.
     pub(super) entry: PriceEntry,
     previous: Option<Previous>,
+    /// The day (UTC) of which the opening price is known.
+    opened_on: NaiveDate,
     /// For the history; absent if it was in another currency.
     pub(super) old_list_price: Option<Decimal>,
     pub(super) changed: bool,
@@ -32,7 +34,10 @@ pub(super) fn compute<'a>(
         (price.entry.currency, price.entry.base_price) == (stored.product.currency, stored.product.base_price)
     };
     // A new base price is the seller's decision, not a move of the market: nothing holds it back.
-    let previous = stored.price.as_ref().filter(same_terms).map(|price| previous(price, now));
+    let carried_on = stored.price.as_ref().filter(same_terms);
+    let previous = carried_on.map(|price| previous(price, now));
+    // A clock that is behind does not begin the day before anew.
+    let opened_on = carried_on.map(|price| price.opened_on).max(Some(now.date_naive())).unwrap_or_default();
     let facts = Facts { product: &stored.product, signals: &stored.signals, previous };
     let list_price = price(&facts, policy, now);
     let product = &stored.product;
@@ -54,7 +59,7 @@ pub(super) fn compute<'a>(
         .as_ref()
         .filter(|price| price.entry.currency == product.currency)
         .map(|price| price.entry.list_price);
-    Computed { list_price, entry, previous, old_list_price, changed }
+    Computed { list_price, entry, previous, opened_on, old_list_price, changed }
 }
 
 impl Computed<'_> {
@@ -77,7 +82,7 @@ impl Computed<'_> {
         Ok(PriceWrite {
             entry: self.entry.clone(),
             opening_price: self.previous.map_or(self.entry.list_price, |previous| previous.opening_price),
-            opened_on: now.date_naive(),
+            opened_on: self.opened_on,
             changed_at: self.changed_at(now),
             streak: self.list_price.streak,
             explanation: String::from_utf8(explanation).map_err(serde::ser::Error::custom)?,
@@ -91,7 +96,66 @@ impl Computed<'_> {
 /// The price until now; on a new day, the day opens with it.
 fn previous(stored: &StoredPrice, now: DateTime<Utc>) -> Previous {
     let list_price = stored.entry.list_price;
-    let same_day = stored.opened_on == now.date_naive();
-    let opening_price = if same_day { stored.opening_price } else { list_price };
+    let is_new_day = stored.opened_on < now.date_naive();
+    let opening_price = if is_new_day { list_price } else { stored.opening_price };
     Previous { list_price, opening_price, changed_at: stored.changed_at, streak: stored.streak }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::money::Currency;
+    use crate::domain::policy::DEFAULT_POLICY;
+    use crate::domain::product::{ProductDraft, WrittenNumber};
+    use crate::domain::signal::Signals;
+
+    fn instant(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    /// What is stored of a product that opened the 2nd of January at 100 and costs 115 since.
+    fn stored() -> StoredFacts {
+        let draft = ProductDraft {
+            product_id: Some("P-1".to_owned()),
+            currency: Some("USD".to_owned()),
+            base_price: Some(WrittenNumber("100".to_owned())),
+            ..ProductDraft::default()
+        };
+        let product = draft.check().unwrap();
+        let entry = PriceEntry {
+            product_id: product.product_id.clone(),
+            category: None,
+            currency: Currency::from_code("USD").unwrap(),
+            base_price: product.base_price,
+            list_price: Decimal::from(115),
+            lowest: None,
+            highest: None,
+            policy_version: 1,
+            revision: 7,
+            valid_until: None,
+        };
+        let price = StoredPrice {
+            entry,
+            opening_price: Decimal::from(100),
+            opened_on: NaiveDate::from_ymd_opt(2026, 1, 2).unwrap(),
+            changed_at: None,
+            streak: None,
+        };
+        StoredFacts { product, signals: Signals::default(), price: Some(price) }
+    }
+
+    #[test]
+    fn a_day_is_opened_once_however_the_clocks_of_the_workers_differ() {
+        let (stored, policy) = (stored(), PricingPolicy::from_yaml(DEFAULT_POLICY, 1).unwrap());
+        for (now, opening_price, opened_on) in [
+            ("2026-01-02T00:00:00.2Z", 100, "2026-01-02"),
+            ("2026-01-01T23:59:59.5Z", 100, "2026-01-02"),
+            ("2026-01-03T00:00:00Z", 115, "2026-01-03"),
+        ] {
+            let computed = compute(&stored, &policy, instant(now));
+            let written = computed.write("test".to_owned(), instant(now)).unwrap();
+            assert_eq!(written.opening_price, Decimal::from(opening_price), "{now}");
+            assert_eq!(written.opened_on.to_string(), opened_on, "{now}");
+        }
+    }
 }
