@@ -308,6 +308,12 @@ impl From<RepriceError> for ApiError {
                     reason: "the database does not answer; what was being written is not stored",
                 }
             }
+            unknown @ RepriceError::PolicyUnknown { .. } => {
+                tracing::warn!(error = %unknown, "a write is refused: a newer version of the engine has to do it");
+                Self::Unavailable {
+                    reason: "the price was made by a policy that this process cannot read; nothing was stored",
+                }
+            }
             other => Self::Internal { reason: other.to_string() },
         }
     }

@@ -158,7 +158,7 @@ impl Dispatcher {
         {
             let room = BATCH - progress.in_hand.len();
             // Over a connection each, so at the same time. What was read is in hand, whatever becomes of the other.
-            let (more, outstanding) = tokio::join!(reader.more(room), self.queue.outstanding_events());
+            let (more, outstanding) = tokio::join!(reader.more(room), self.queue.outstanding("apply_events"));
             progress.in_hand.extend(more?);
             progress.outstanding = outstanding?;
             if progress.outstanding >= BUSY {

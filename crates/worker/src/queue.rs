@@ -223,7 +223,8 @@ impl JobRunner {
         let span = spans::process(JOBS, 1, fetched.trace.iter());
         spans::record_job(&span, task_id, kind, fetched.wait_ms);
         let ended = self.perform(task_id, job).instrument(span.clone()).await;
-        if let Err(error @ (JobError::Retry { .. } | JobError::Abort { .. })) = &ended {
+        if let Err(error @ (JobError::Retry { .. } | JobError::Away { .. } | JobError::Abort { .. })) = &ended
+        {
             spans::record_error(&span, error);
         }
         drop(span);
@@ -245,9 +246,10 @@ impl JobRunner {
                 self.queue.finish(task_id, kind).await?;
                 Ok(Outcome::Done)
             }
-            Err(JobError::HandBack) => {
+            Err(error @ (JobError::HandBack | JobError::Away { .. })) => {
                 self.queue.uncount(task_id).await?;
-                Ok(Outcome::Again(JobError::HandBack.to_string()))
+                tracing::debug!(task_id, kind, %error, "a job goes back to the queue");
+                Ok(Outcome::Again(error.to_string()))
             }
             Err(JobError::Abort { reason }) => self.give_up(task_id, job, reason, number).await,
             Err(JobError::Retry { reason }) => {
@@ -278,6 +280,8 @@ impl JobRunner {
         ended.unwrap_or_else(|error| Err(JobError::Retry { reason: format!("it panicked: {error}") }))
     }
 
+    /// Tells of it first: a run that does not learn that a part of it was given up would wait for that part. If nobody can be
+    /// told, the job is delivered again.
     async fn give_up(
         &self,
         task_id: &str,
@@ -285,20 +289,17 @@ impl JobRunner {
         reason: String,
         tries: u32,
     ) -> Result<Outcome, RedisError> {
-        tracing::error!(
-            task_id,
-            kind = job.kind(),
-            tries,
-            reason,
-            "a job is given up; `pricing jobs` shows it"
-        );
-        self.queue.bury(task_id, job.kind(), &reason, tries).await?;
-        self.metrics.jobs_buried.increment(1);
-        let told =
-            AssertUnwindSafe((self.perform)(Delivery::GivenUp { job: job.clone(), reason: reason.clone() }));
-        if !matches!(told.catch_unwind().await, Ok(Ok(()))) {
-            tracing::warn!(task_id, "nobody could be told that a job was given up");
+        let kind = job.kind();
+        let given_up = Delivery::GivenUp { job: job.clone(), reason: reason.clone() };
+        let told = AssertUnwindSafe((self.perform)(given_up)).catch_unwind().await;
+        let told = told.unwrap_or_else(|_| Err(JobError::Retry { reason: "it panicked".to_owned() }));
+        if let Err(error) = told {
+            tracing::warn!(task_id, kind, tries, reason, %error, "it cannot be told that a job is given up");
+            return Ok(Outcome::Again(reason));
         }
+        tracing::error!(task_id, kind, tries, reason, "a job is given up; `pricing jobs` shows it");
+        self.queue.bury(task_id, kind, &reason, tries).await?;
+        self.metrics.jobs_buried.increment(1);
         Ok(Outcome::Dead(reason))
     }
 
@@ -372,7 +373,7 @@ async fn hear(mut subscription: Subscription, wake: Arc<Notify>, shutdown: Cance
 fn outcome_name(ended: &Result<(), JobError>) -> &'static str {
     match ended {
         Ok(()) => "done",
-        Err(JobError::Retry { .. }) => "failed",
+        Err(JobError::Retry { .. } | JobError::Away { .. }) => "failed",
         Err(JobError::Abort { .. }) => "aborted",
         Err(JobError::HandBack) => "handed_back",
     }

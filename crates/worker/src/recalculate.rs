@@ -9,11 +9,12 @@ use pricing_core::domain::recalculation::RunState;
 use pricing_core::jobs::queue::{EnqueueError, Enqueued, JobQueue};
 use pricing_core::jobs::{Job, JobError, NewJob, Range};
 use pricing_core::keys::{JOBS, MessageKeys};
+use pricing_core::policy_snapshot::PolicySnapshotError;
 use pricing_core::redis::RedisConnection;
 use pricing_core::reprice::{RangeDone, RepriceError, Repricer, WRITE_BATCH, products_of};
 use pricing_core::telemetry::spans;
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -22,8 +23,9 @@ use crate::queue::Delivery;
 /// Pauses between looks at a database that is away.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How long to wait for room in the queue.
-const ROOM_PAUSE: Duration = Duration::from_millis(20);
+/// How long a job waits for a database that is away before it goes back to the queue: with everything else that it may have
+/// waited for, less than a job may take.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a range waits for its turn before it goes back to the queue, so that most of a job's time is left for the work.
 const TURN_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -91,16 +93,12 @@ impl Recalculator {
         Ok(())
     }
 
-    /// Sees to it that a requested run is begun.
+    /// Sees to it that a requested run is begun. Not by a wait for room in the queue: as many coordinators as there is room for
+    /// may need the place that this job takes. They go on until nothing is requested, and what one of them misses is
+    /// [found](Self::find_abandoned_run) a moment later.
     async fn ask_for_coordinator(&self, task_id: String) -> Result<(), JobError> {
         let job = NewJob { task_id: format!("run:{task_id}"), job: Job::Run { task_id } };
-        let enqueued = async {
-            while !self.enqueue(&job).await? {
-                self.pause(ROOM_PAUSE).await?;
-            }
-            Ok(())
-        };
-        enqueued.instrument(spans::send(JOBS, 1)).await
+        self.enqueue(&job).instrument(spans::send(JOBS, 1)).await.map(|_| ())
     }
 
     /// Whether the job is in the queue now; false if there is no room.
@@ -146,33 +144,47 @@ impl Recalculator {
             .map_err(|error| JobError::Retry { reason: error.to_string() })
     }
 
-    /// What an error means for the job. While the database is away no tries are spent: the job waits here until it
-    /// answers again.
+    /// What an error means for the job. While the database is away no tries are spent: the job waits here until it answers
+    /// again, and goes back to the queue.
     pub(crate) async fn judge(&self, error: RepriceError) -> JobError {
         let reason = error.to_string();
         match error {
-            RepriceError::Catalogue(error) if error.is_transient() => {
-                self.wait_for_database(&reason).await;
-                JobError::Retry { reason }
+            RepriceError::Catalogue(error)
+            | RepriceError::Policies(PolicySnapshotError::Catalogue(error)) => {
+                if !error.is_away() && !error.is_transient() {
+                    return JobError::Abort { reason };
+                }
+                let did_not_answer = self.wait_for_database(&reason).await;
+                if did_not_answer || error.is_away() {
+                    JobError::Away { reason }
+                } else {
+                    JobError::Retry { reason }
+                }
             }
+            // By another worker, which knows the policy.
+            RepriceError::PolicyUnknown { .. } => JobError::Away { reason },
             RepriceError::Redis(_) | RepriceError::Interrupted | RepriceError::Policies(_) => {
                 JobError::Retry { reason }
             }
-            RepriceError::Catalogue(_) | RepriceError::Explanation(_) => JobError::Abort { reason },
+            RepriceError::Explanation(_) => JobError::Abort { reason },
         }
     }
 
-    async fn wait_for_database(&self, reason: &str) {
-        let mut pause = SHORTEST_PAUSE;
+    /// Waits a bounded time for the database to answer; whether it did not at first.
+    async fn wait_for_database(&self, reason: &str) -> bool {
+        let given_up_at = Instant::now() + DATABASE_PATIENCE;
+        let (mut pause, mut did_not_answer) = (SHORTEST_PAUSE, false);
         while let Err(error) = self.repricer.catalogue.check().await {
-            if pause == SHORTEST_PAUSE {
+            if !did_not_answer {
                 tracing::warn!(%error, reason, "the database does not answer; jobs wait for it");
             }
-            if self.pause(pause).await.is_err() {
-                return;
+            did_not_answer = true;
+            if Instant::now() > given_up_at || self.pause(pause).await.is_err() {
+                break;
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        did_not_answer
     }
 
     /// Waits, unless the process is to stop.

@@ -19,6 +19,7 @@ use pricing_core::domain::recalculation::{RunState, Scope};
 use pricing_core::jobs::{Job, JobError, NewJob, RANGE_LENGTH, Range};
 use pricing_core::keys::JOBS;
 use pricing_core::lease::Lease;
+use pricing_core::policy_snapshot::PolicySnapshotError;
 use pricing_core::redis::RedisError;
 use pricing_core::reprice::RepriceError;
 use pricing_core::telemetry::spans;
@@ -34,8 +35,42 @@ const LEASE: &str = "recalculation";
 const LEASE_TTL: Duration = Duration::from_secs(3);
 /// How often the coordinator looks whether ranges are done.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(15);
-/// How many of those looks pass between looks at the run itself, which a failed range ends.
+/// How many of those looks pass between looks at the run itself, which a failed range ends, and at the queue, which may have
+/// lost ranges.
 const LOOKS_PER_RUN_CHECK: u32 = 20;
+
+/// Why a coordinator stopped.
+#[derive(Debug)]
+enum Stopped {
+    /// The job is to end like this.
+    Ended(JobError),
+    /// Something failed; what that means for the job is still to be [judged](Recalculator::judge).
+    Failed(RepriceError),
+}
+
+impl From<JobError> for Stopped {
+    fn from(error: JobError) -> Self {
+        Self::Ended(error)
+    }
+}
+
+impl From<CatalogueError> for Stopped {
+    fn from(error: CatalogueError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<PolicySnapshotError> for Stopped {
+    fn from(error: PolicySnapshotError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<RedisError> for Stopped {
+    fn from(error: RedisError) -> Self {
+        Self::Failed(error.into())
+    }
+}
 
 /// A run that nobody seems to coordinate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +83,11 @@ pub(crate) struct AbandonedRun {
 impl Recalculator {
     /// Sees to it that what was requested is done: by this worker, or by the one that is at it.
     pub(crate) async fn coordinate(&self, task_id: &str) -> Result<(), JobError> {
+        let ended = self.coordinate_until_stopped(task_id).await;
+        self.judge_stopped(ended).await
+    }
+
+    async fn coordinate_until_stopped(&self, task_id: &str) -> Result<(), Stopped> {
         let mut coalesced = false;
         loop {
             match self.acquire_lease().await? {
@@ -65,7 +105,7 @@ impl Recalculator {
                     continue;
                 }
             }
-            if self.next_run().await?.is_none() {
+            if self.repricer.catalogue.next_requested_run().await?.is_none() {
                 return Ok(());
             }
         }
@@ -100,65 +140,58 @@ impl Recalculator {
     /// A coordinator was given up. What it was at would be taken up again and again, so it has failed, unless somebody
     /// else is at it.
     pub(crate) async fn fail_abandoned_run(&self, reason: &str) -> Result<(), JobError> {
-        let is_free = Lease::last_token_if_free(&self.redis, &self.keys, LEASE).await;
-        let is_free = is_free.map_err(|error| JobError::Retry { reason: error.to_string() })?.is_some();
-        let (true, Some(run)) = (is_free, self.next_run().await?) else { return Ok(()) };
+        let ended = self.fail_run_without_lease(reason).await;
+        self.judge_stopped(ended).await
+    }
+
+    async fn fail_run_without_lease(&self, reason: &str) -> Result<(), Stopped> {
+        let is_free = Lease::last_token_if_free(&self.redis, &self.keys, LEASE).await?.is_some();
         let (catalogue, now) = (&self.repricer.catalogue, Utc::now());
-        let failed = match run.run_number {
+        let (true, Some(run)) = (is_free, catalogue.next_requested_run().await?) else { return Ok(()) };
+        match run.run_number {
             Some(number) => {
-                catalogue.finish_run(&run.task_id, number, RunState::Failed, Some(reason), now).await
+                catalogue.finish_run(&run.task_id, number, RunState::Failed, Some(reason), now).await?;
             }
-            None => catalogue.withdraw_run(&run.task_id, reason, now).await,
-        };
-        match failed {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.judge_catalogue(error).await),
+            None => {
+                catalogue.withdraw_run(&run.task_id, reason, now).await?;
+            }
         }
+        Ok(())
     }
 
-    async fn acquire_lease(&self) -> Result<Option<Lease>, JobError> {
-        let last_number = self.repricer.catalogue.last_run_number().await;
-        let last_number = match last_number {
-            Ok(number) => number,
-            Err(error) => return Err(self.judge_catalogue(error).await),
-        };
-        let lease = Lease::acquire(&self.redis, &self.keys, LEASE, &self.owner, LEASE_TTL, last_number).await;
-        lease.map_err(|error: RedisError| JobError::Retry { reason: error.to_string() })
-    }
-
-    async fn coalesce(&self, task_id: &str) -> Result<(), JobError> {
-        let catalogue = &self.repricer.catalogue;
-        let coalesced = async {
-            if let Some(run) = catalogue.run(task_id).await? {
-                catalogue.coalesce_run(task_id, &run.scope, Utc::now()).await?;
-            }
-            Ok(())
-        };
-        match coalesced.await {
+    async fn judge_stopped(&self, ended: Result<(), Stopped>) -> Result<(), JobError> {
+        match ended {
             Ok(()) => Ok(()),
-            Err(error) => Err(self.judge_catalogue(error).await),
+            Err(Stopped::Ended(error)) => Err(error),
+            Err(Stopped::Failed(error)) => Err(self.judge(error).await),
         }
     }
 
-    async fn next_run(&self) -> Result<Option<StoredRun>, JobError> {
-        match self.repricer.catalogue.next_requested_run().await {
-            Ok(run) => Ok(run),
-            Err(error) => Err(self.judge_catalogue(error).await),
+    async fn acquire_lease(&self) -> Result<Option<Lease>, Stopped> {
+        let last_number = self.repricer.catalogue.last_run_number().await?;
+        Ok(Lease::acquire(&self.redis, &self.keys, LEASE, &self.owner, LEASE_TTL, last_number).await?)
+    }
+
+    async fn coalesce(&self, task_id: &str) -> Result<(), Stopped> {
+        let catalogue = &self.repricer.catalogue;
+        if let Some(run) = catalogue.run(task_id).await? {
+            catalogue.coalesce_run(task_id, &run.scope, Utc::now()).await?;
         }
+        Ok(())
     }
 
     /// Does the run that has waited longest, under the lease's token: each run has a number, and so a lease, of its
     /// own.
-    async fn run_next(&self, lease: &Lease) -> Result<(), JobError> {
-        let Some(run) = self.next_run().await? else { return Ok(()) };
-        self.run(&run, lease.token(), &lease.lost()).await
+    async fn run_next(&self, lease: &Lease) -> Result<(), Stopped> {
+        match self.repricer.catalogue.next_requested_run().await? {
+            Some(run) => self.run(&run, lease.token(), &lease.lost()).await,
+            None => Ok(()),
+        }
     }
 
-    async fn run(&self, run: &StoredRun, run_number: i64, lost: &CancellationToken) -> Result<(), JobError> {
+    async fn run(&self, run: &StoredRun, run_number: i64, lost: &CancellationToken) -> Result<(), Stopped> {
         let catalogue = &self.repricer.catalogue;
-        if let Err(error) = self.repricer.policies.refresh().await {
-            return Err(self.judge(RepriceError::from(error)).await);
-        }
+        self.repricer.policies.refresh().await?;
         let policy = Arc::clone(self.repricer.policies.snapshot().current());
         let policy_version = policy.version;
         // Whoever approved of it approved of what one policy would do.
@@ -167,22 +200,15 @@ impl Recalculator {
         if run.run_number.is_none() && !is_approved && self.hold(run, policy, lost).await? {
             return Ok(());
         }
-        let total = match catalogue.count_products_of(&run.scope).await {
-            Ok(total) => total,
-            Err(error) => return Err(self.judge_catalogue(error).await),
-        };
+        let total = catalogue.count_products_of(&run.scope).await?;
         let begun = Instant::now();
         let now = Utc::now();
-        match catalogue.begin_run(&run.task_id, run_number, policy_version, total, now).await {
-            Ok(true) => {
-                let waited = (now - run.requested_at).to_std().unwrap_or_default();
-                self.repricer.metrics.run_wait_duration.record(waited);
-            }
-            Ok(false) => {
-                return Err(JobError::Retry { reason: "another coordinator has begun a run".to_owned() });
-            }
-            Err(error) => return Err(self.judge_catalogue(error).await),
+        if !catalogue.begin_run(&run.task_id, run_number, policy_version, total, now).await? {
+            let reason = "another coordinator has begun a run".to_owned();
+            return Err(Stopped::Ended(JobError::Retry { reason }));
         }
+        let waited = (now - run.requested_at).to_std().unwrap_or_default();
+        self.repricer.metrics.run_wait_duration.record(waited);
         tracing::info!(task_id = run.task_id, run_number, products = total, "a recalculation has begun");
         let range =
             Range { task_id: run.task_id.clone(), run_number, policy_version, product_ids: Vec::new() };
@@ -196,7 +222,7 @@ impl Recalculator {
         run: &StoredRun,
         policy: Arc<PricingPolicy>,
         lost: &CancellationToken,
-    ) -> Result<bool, JobError> {
+    ) -> Result<bool, Stopped> {
         let (catalogue, breaker) = (&self.repricer.catalogue, policy.circuit_breaker);
         let policy_version = policy.version;
         if breaker.is_off() {
@@ -205,43 +231,25 @@ impl Recalculator {
         let go_on = || !lost.is_cancelled() && !self.shutdown.is_cancelled();
         // As of now: what a policy does later was judged when it was published.
         let mut simulator = self.repricer.simulator(policy, run.scope.clone(), Utc::now());
-        let judged = match simulator.run(go_on).await {
-            Ok(()) => simulator.judge(&[breaker]).await,
-            Err(error) => Err(error),
-        };
-        let reasons = match judged {
-            Ok(reasons) => reasons,
-            Err(error) => return Err(self.judge_catalogue(error).await),
-        };
+        simulator.run(go_on).await?;
+        let reasons = simulator.judge(&[breaker]).await?;
         self.go_on(lost).await?;
         if reasons.is_empty() {
             return Ok(false);
         }
         let reason = reasons.join("; ");
-        match catalogue.hold_run(&run.task_id, &reason, policy_version, Utc::now()).await {
-            Ok(_) => {
-                tracing::warn!(task_id = run.task_id, reason, "a recalculation is held until it is approved");
-                Ok(true)
-            }
-            Err(error) => Err(self.judge_catalogue(error).await),
-        }
+        catalogue.hold_run(&run.task_id, &reason, policy_version, Utc::now()).await?;
+        tracing::warn!(task_id = run.task_id, reason, "a recalculation is held until it is approved");
+        Ok(true)
     }
 
     /// Puts the ranges into the queue, as fast as workers take them out; how many.
-    async fn hand_out(
-        &self,
-        scope: &Scope,
-        range: &Range,
-        lost: &CancellationToken,
-    ) -> Result<u64, JobError> {
+    async fn hand_out(&self, scope: &Scope, range: &Range, lost: &CancellationToken) -> Result<u64, Stopped> {
         let mut ranges = 0;
         let mut last = None;
         loop {
-            let product_ids =
-                match self.repricer.catalogue.product_ids_of(scope, last.as_ref(), RANGE_LENGTH).await {
-                    Ok(ids) => ids,
-                    Err(error) => return Err(self.judge_catalogue(error).await),
-                };
+            let catalogue = &self.repricer.catalogue;
+            let product_ids = catalogue.product_ids_of(scope, last.as_ref(), RANGE_LENGTH).await?;
             let Some(end) = product_ids.last() else { return Ok(ranges) };
             last = Some(end.clone());
             let job = NewJob {
@@ -268,36 +276,33 @@ impl Recalculator {
         ranges: u64,
         begun: Instant,
         lost: &CancellationToken,
-    ) -> Result<(), JobError> {
+    ) -> Result<(), Stopped> {
         let (catalogue, run_number) = (&self.repricer.catalogue, range.run_number);
         for look in 1_u32.. {
-            let finished = match catalogue.finished_ranges(run_number).await {
-                Ok(finished) => finished,
-                Err(error) => return Err(self.judge_catalogue(error).await),
-            };
-            if finished >= ranges {
+            let checks_run = look % LOOKS_PER_RUN_CHECK == 0;
+            // Looked at before the count: a range leaves the queue after it is done.
+            let is_queue_empty = checks_run && matches!(self.queue.outstanding("range").await, Ok(0));
+            if catalogue.finished_ranges(run_number).await? >= ranges {
                 break;
             }
-            if look % LOOKS_PER_RUN_CHECK == 0 && !self.is_running(range).await? {
+            if checks_run && !self.is_running(range).await? {
                 return Ok(());
+            }
+            if is_queue_empty {
+                let reason = "ranges of the run are neither done nor in the queue any more".to_owned();
+                return Err(Stopped::Ended(JobError::Retry { reason }));
             }
             self.go_on(lost).await?;
         }
-        match catalogue.finish_run(&range.task_id, run_number, RunState::Done, None, Utc::now()).await {
-            Ok(_) => {
-                self.repricer.metrics.run_duration.record(begun.elapsed().as_secs_f64());
-                tracing::info!(task_id = range.task_id, run_number, "a recalculation is done");
-                Ok(())
-            }
-            Err(error) => Err(self.judge_catalogue(error).await),
-        }
+        catalogue.finish_run(&range.task_id, run_number, RunState::Done, None, Utc::now()).await?;
+        self.repricer.metrics.run_duration.record(begun.elapsed().as_secs_f64());
+        tracing::info!(task_id = range.task_id, run_number, "a recalculation is done");
+        Ok(())
     }
 
-    async fn is_running(&self, range: &Range) -> Result<bool, JobError> {
-        match self.repricer.catalogue.run(&range.task_id).await {
-            Ok(run) => Ok(run.is_some_and(|run| run.state == RunState::Running)),
-            Err(error) => Err(self.judge_catalogue(error).await),
-        }
+    async fn is_running(&self, range: &Range) -> Result<bool, CatalogueError> {
+        let run = self.repricer.catalogue.run(&range.task_id).await?;
+        Ok(run.is_some_and(|run| run.state == RunState::Running))
     }
 
     /// Waits a moment, unless there is no point in going on.
@@ -306,9 +311,5 @@ impl Recalculator {
             return Err(JobError::Retry { reason: "the lease of the recalculation was lost".to_owned() });
         }
         self.pause(PROGRESS_INTERVAL).await
-    }
-
-    async fn judge_catalogue(&self, error: CatalogueError) -> JobError {
-        self.judge(RepriceError::Catalogue(error)).await
     }
 }

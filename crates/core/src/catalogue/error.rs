@@ -70,6 +70,26 @@ impl CatalogueError {
         }
     }
 
+    /// Whether the database serves nobody at the moment: it does not answer, is starting, takes no writes, has no room left, or
+    /// lets nobody in. So the call says nothing of what it asked for.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Unavailable { cause } | Self::Refused { cause } => match cause {
+                sqlx::Error::Io(_) => true,
+                sqlx::Error::Database(refusal) => {
+                    refusal.code().is_some_and(|code| is_code_of_absence(&code))
+                }
+                _ => false,
+            },
+            Self::InvalidUrl { .. }
+            | Self::TimedOut { .. }
+            | Self::TransactionFailed
+            | Self::Corrupt { .. }
+            | Self::Migration { .. }
+            | Self::PreparedForAnother => false,
+        }
+    }
+
     /// Something in the database that this program cannot read.
     pub(super) fn corrupt(column: &str, problem: impl std::fmt::Display) -> Self {
         Self::Corrupt { what: format!("an unreadable {column}: {problem}") }
@@ -136,9 +156,10 @@ impl Refusal {
     fn of_sql_state(code: &str) -> Self {
         match code {
             // Serialization failure, deadlock; lock not available; query cancelled by its time limit; the server
-            // is shutting down, crashed or starting; a session ended for idling in a transaction.
+            // is shutting down, crashed or starting; a session ended for idling in a transaction; a server that takes
+            // no writes, as it is no longer the primary one.
             "40001" | "40P01" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03"
-            | "25P04" => Self::Passing,
+            | "25P04" | "25006" => Self::Passing,
             // Damaged data and index.
             "XX001" | "XX002" => Self::Damaged,
             // Connection exceptions; insufficient resources, a full disk among them; system errors.
@@ -150,8 +171,8 @@ impl Refusal {
     fn of_sqlite_code(code: &str) -> Self {
         // The low byte is the primary code, the rest its refinement.
         match code.parse::<u32>().map(|code| code & 0xff) {
-            // BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL, PROTOCOL.
-            Ok(5 | 6 | 7 | 9 | 10 | 13 | 15) => Self::Passing,
+            // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, PROTOCOL.
+            Ok(5 | 6 | 7 | 8 | 9 | 10 | 13 | 15) => Self::Passing,
             // CORRUPT, NOTADB.
             Ok(11 | 26) => Self::Damaged,
             _ => Self::Lasting,
@@ -159,9 +180,41 @@ impl Refusal {
     }
 }
 
+/// Whether an error code says that the database serves nobody.
+fn is_code_of_absence(code: &str) -> bool {
+    if code.len() != 5 {
+        // NOMEM, READONLY, IOERR, FULL.
+        return matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(7 | 8 | 10 | 13));
+    }
+    // No writes; shutting down, crashed, starting; no such database, as while one is restored. The classes: connection
+    // exceptions, nobody is let in, insufficient resources, system errors.
+    ["25006", "57P01", "57P02", "57P03", "3D000"].contains(&code)
+        || ["08", "28", "53", "58"].iter().any(|class| code.starts_with(class))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_say_whether_the_database_serves_anybody() {
+        for (code, expected) in [
+            ("25006", true),
+            ("28P01", true),
+            ("53100", true),
+            ("3D000", true),
+            ("57P03", true),
+            ("40P01", false),
+            ("57014", false),
+            ("23505", false),
+            ("13", true),
+            ("778", true),
+            ("5", false),
+            ("1555", false),
+        ] {
+            assert_eq!(is_code_of_absence(code), expected, "{code}");
+        }
+    }
 
     #[test]
     fn codes_say_whether_to_try_again() {
@@ -169,12 +222,14 @@ mod tests {
             (Some("40P01"), Refusal::Passing),
             (Some("57014"), Refusal::Passing),
             (Some("53100"), Refusal::Passing),
+            (Some("25006"), Refusal::Passing),
             (Some("23505"), Refusal::Lasting),
             (Some("3D000"), Refusal::Lasting),
             (Some("XX001"), Refusal::Damaged),
             (Some("5"), Refusal::Passing),
             (Some("517"), Refusal::Passing),
             (Some("13"), Refusal::Passing),
+            (Some("8"), Refusal::Passing),
             (Some("11"), Refusal::Damaged),
             (Some("1555"), Refusal::Lasting),
             (None, Refusal::Lasting),

@@ -92,9 +92,15 @@ pub struct NewJob {
 /// Why a job did not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JobError {
-    /// Something it needs is away; the job is done again, later and a bounded number of times.
+    /// It failed, and may not the next time; the job is done again, later and a bounded number of times.
     #[error("{reason}")]
     Retry {
+        /// Why it failed.
+        reason: String,
+    },
+    /// What every job needs is away, which says nothing of this one: it is done again, later. Counts as no try.
+    #[error("{reason}")]
+    Away {
         /// What is away.
         reason: String,
     },

@@ -221,17 +221,16 @@ impl JobQueue {
         Ok(script.invoke_async(&mut self.redis.writes()).await?)
     }
 
-    /// A job is given up.
+    /// A job is given up. Of one that cannot be read, and so is of no known kind, it is not known in which lane it is.
     pub async fn bury(&self, task_id: &str, kind: &str, reason: &str, tries: u32) -> Result<(), RedisError> {
-        let mut script = self.scripts.bury.key(self.lane(kind));
-        script
-            .key(self.keys.queue_tries())
-            .key(self.about(task_id))
-            .key(self.keys.queue_dead())
-            .arg(task_id)
-            .arg(bounded(reason))
-            .arg(Utc::now().timestamp_millis())
-            .arg(tries);
+        let mut script = self.scripts.bury.key(self.keys.queue_tries());
+        script.key(self.about(task_id)).key(self.keys.queue_dead());
+        for lane in LANES {
+            if kind == lane || !LANES.contains(&kind) {
+                script.key(self.lane(lane));
+            }
+        }
+        script.arg(task_id).arg(bounded(reason)).arg(Utc::now().timestamp_millis()).arg(tries);
         Ok(script.invoke_async(&mut self.redis.writes()).await?)
     }
 
@@ -293,10 +292,10 @@ impl JobQueue {
         Ok(depths.iter().sum())
     }
 
-    /// How many of them apply events.
-    pub async fn outstanding_events(&self) -> Result<u64, RedisError> {
+    /// How many of them are of this kind.
+    pub async fn outstanding(&self, kind: &str) -> Result<u64, RedisError> {
         let mut count = redis::cmd("SCARD");
-        Ok(count.arg(self.lane("apply_events")).query_async(&mut self.redis.writes()).await?)
+        Ok(count.arg(self.lane(kind)).query_async(&mut self.redis.writes()).await?)
     }
 
     /// How many jobs are dead.

@@ -140,6 +140,15 @@ pub enum RepriceError {
     /// The policies cannot be read.
     #[error(transparent)]
     Policies(#[from] PolicySnapshotError),
+    /// A newer version of the engine has published a policy that this one cannot read: what was priced by it is not priced
+    /// by an earlier one again.
+    #[error("prices were made by policy version {version}, and this process can use none after {known}")]
+    PolicyUnknown {
+        /// Which policy.
+        version: i64,
+        /// The newest one that can be used.
+        known: i64,
+    },
     /// The explanation of a price cannot be written down.
     #[error("an explanation cannot be serialised: {0}")]
     Explanation(#[from] serde_json::Error),
@@ -212,6 +221,7 @@ impl Repricer {
         }
         let served = self.price_what_is_not_servable(&[product_id]).await.map_err(|error| match error {
             RepriceError::Catalogue(error) => read_error(&error),
+            unknown @ RepriceError::PolicyUnknown { .. } => ReadError::Unavailable(unknown.to_string()),
             other => ReadError::Internal(other.to_string()),
         })?;
         served.into_iter().next().map(|served| served.cached).ok_or(ReadError::UnknownProduct)
@@ -302,15 +312,22 @@ impl Repricer {
 
     /// The current policy, no older than that of any stored price: no product goes back to an earlier version.
     async fn policy_for(&self, stored: &[StoredFacts]) -> Result<Arc<PricingPolicy>, RepriceError> {
-        let newest = stored
-            .iter()
-            .filter_map(|facts| facts.price.as_ref())
-            .map(|price| price.entry.policy_version)
-            .max();
-        if newest.is_some_and(|newest| newest > self.policies.snapshot().current().version) {
+        let prices = stored.iter().filter_map(|facts| facts.price.as_ref());
+        let newest = prices.map(|price| price.entry.policy_version).max();
+        self.current_policy(newest.unwrap_or(0)).await
+    }
+
+    /// The current policy, which is this version or a later one.
+    async fn current_policy(&self, at_least: i64) -> Result<Arc<PricingPolicy>, RepriceError> {
+        if self.policies.snapshot().current().version < at_least {
+            // Perhaps published by another process a moment ago.
             self.policies.refresh().await?;
         }
-        Ok(Arc::clone(self.policies.snapshot().current()))
+        let current = Arc::clone(self.policies.snapshot().current());
+        if current.version < at_least {
+            return Err(RepriceError::PolicyUnknown { version: at_least, known: current.version });
+        }
+        Ok(current)
     }
 
     fn count(&self, explanation: &Explanation<'_>) {

@@ -47,9 +47,7 @@ impl Repricer {
         worker: String,
         turn: OwnedSemaphorePermit,
     ) -> Result<RangeDone, RangeError> {
-        if self.policies.snapshot().current().version < range.policy_version {
-            self.policies.refresh().await?;
-        }
+        self.current_policy(range.policy_version).await?;
         let mut transaction = self.catalogue.begin().await?;
         if !transaction.lock_run(range.run_number).await? {
             // The first time, the worker may have died between the commit and Redis. What is stored is served, whoever

@@ -2,6 +2,7 @@
 //! reason, and no job stops the others.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,12 +41,23 @@ impl Worker {
         owner: &str,
         perform: impl Fn(&str, u32) -> Result<(), JobError> + Send + Sync + 'static,
     ) -> Result<Self> {
+        Self::start_telling(redis_url, owner, perform, || Ok(()))
+    }
+
+    /// [`start`](Self::start), with what happens when a job is given up.
+    fn start_telling(
+        redis_url: &str,
+        owner: &str,
+        perform: impl Fn(&str, u32) -> Result<(), JobError> + Send + Sync + 'static,
+        given_up: impl Fn() -> Result<(), JobError> + Send + Sync + 'static,
+    ) -> Result<Self> {
         let done: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
-        let (counted, perform) = (Arc::clone(&done), Arc::new(perform));
+        let (counted, perform, given_up) = (Arc::clone(&done), Arc::new(perform), Arc::new(given_up));
         let perform: Perform = Arc::new(move |delivery| {
             let (counted, perform) = (Arc::clone(&counted), Arc::clone(&perform));
+            let given_up = Arc::clone(&given_up);
             async move {
-                let Delivery::Do { task_id, .. } = delivery else { return Ok(()) };
+                let Delivery::Do { task_id, .. } = delivery else { return given_up() };
                 let number = {
                     let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
                     let number = counted.entry(task_id.clone()).or_default();
@@ -369,6 +381,54 @@ async fn what_is_given_back_again_and_again_is_no_try_and_is_not_taken_for_dead(
     let worker = Worker::start(&redis.url(), "lucky", |_, _| Ok(()))?;
     until_empty(&queue).await?;
     assert_eq!((worker.times_done("unlucky"), queue.count_dead().await?), (1, 0));
+    worker.stop().await
+}
+
+#[tokio::test]
+async fn what_is_away_spends_no_tries() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let queue = queue(&redis.url())?;
+    let worker = Worker::start(&redis.url(), "one", |_, number| match number {
+        1 | 2 => Err(JobError::Away { reason: "no database".to_owned() }),
+        _ => Err(JobError::Abort { reason: "makes no sense".to_owned() }),
+    })?;
+    queue.enqueue(&job("waiting")).await?;
+    until_empty(&queue).await?;
+    let tries: Vec<u32> = queue.dead_jobs(10).await?.iter().map(|dead| dead.tries).collect();
+    assert_eq!((worker.times_done("waiting"), tries), (3, vec![1]));
+    worker.stop().await
+}
+
+#[tokio::test]
+async fn a_job_is_not_buried_before_it_is_told_that_it_is_given_up() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let queue = queue(&redis.url())?;
+    let told = Arc::new(AtomicU32::new(0));
+    let telling = Arc::clone(&told);
+    let given_up = move || match telling.fetch_add(1, Ordering::SeqCst) {
+        0 => Err(JobError::Retry { reason: "nobody hears it".to_owned() }),
+        _ => Ok(()),
+    };
+    let impossible = |_: &str, _| Err(JobError::Abort { reason: "makes no sense".to_owned() });
+    let worker = Worker::start_telling(&redis.url(), "one", impossible, given_up)?;
+    queue.enqueue(&job("impossible")).await?;
+    until_empty(&queue).await?;
+    assert_eq!((worker.times_done("impossible"), told.load(Ordering::SeqCst)), (2, 2));
+    assert_eq!(queue.count_dead().await?, 1);
+    worker.stop().await
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_read_gives_back_its_place_whichever_lane_that_is_in() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let queue = queue(&redis.url())?;
+    let mut connection = redis.connection().await?;
+    let run = Job::Run { task_id: "r".to_owned() };
+    queue.enqueue(&NewJob { task_id: "run:r".to_owned(), job: run }).await?;
+    let _: () = connection.hset(key("data"), "run:r", "of another version").await?;
+    let worker = Worker::start(&redis.url(), "one", |_, _| Ok(()))?;
+    until_empty(&queue).await?;
+    assert_eq!((worker.times_done("run:r"), queue.count_dead().await?), (0, 1));
     worker.stop().await
 }
 

@@ -123,6 +123,27 @@ async fn a_policy_that_cannot_be_used_is_passed_over() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_price_of_a_policy_that_cannot_be_read_is_not_made_anew_by_an_earlier_one() -> Result<()> {
+    const DATABASE: &str = "policy_that_cannot_be_read";
+    let postgres = shared_postgres().await?;
+    let database = postgres.create_database(DATABASE).await?;
+    let redis = RedisServer::start().await?;
+    let api = Api::start(&redis.url(), &database).await?;
+    put(&api, "P-1", "USD", json!(10)).await?;
+    // As a newer version of the engine would have left it.
+    postgres.execute(DATABASE, "UPDATE prices SET policy_version = 9").await?;
+    let other_redis = RedisServer::start().await?;
+    let older = Api::start(&other_redis.url(), &database).await?;
+    let reply = older.client.price("P-1", "NY", false).await?;
+    assert_eq!(reply.status, 503, "{}", reply.text);
+    let reply = older.client.put("/api/v1/products/P-1", &json!({"currency": "USD", "base_price": 11})).await?;
+    assert_eq!(reply.status, 503, "{}", reply.text);
+    let versions = postgres.execute(DATABASE, "SELECT policy_version FROM prices").await?;
+    assert_eq!(versions.trim(), "9");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_delete_that_races_with_a_create_leaves_one_truth() -> Result<()> {
     let redis = RedisServer::start().await?;
     let database = shared_postgres().await?.create_database("delete_and_create").await?;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use chrono::{TimeDelta, Utc};
-use pricing_core::catalogue::Catalogue;
+use pricing_core::catalogue::{Catalogue, CatalogueSettings};
 use pricing_core::domain::product::ProductId;
 use pricing_core::keys::{DEFAULT_PREFIX, MessageKeys};
-use pricing_e2e::eventually;
+use pricing_e2e::{PostgresServer, eventually};
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Member, Service};
@@ -38,10 +38,16 @@ struct Engine {
 impl Engine {
     async fn start(policy: &str) -> Result<Self> {
         let stores = Stores::start().await?;
-        stores.catalogue().await?.publish_policy(&new_policy(policy), None, Utc::now()).await?;
+        let database_url = stores.database_url();
+        Self::start_on(stores, &database_url, policy).await
+    }
+
+    /// The same on another database.
+    async fn start_on(stores: Stores, database_url: &str, policy: &str) -> Result<Self> {
+        let catalogue = Catalogue::open(database_url, CatalogueSettings::default()).await?;
+        catalogue.publish_policy(&new_policy(policy), None, Utc::now()).await?;
         // Whatever is seen in memory must have come by a notice.
-        let fleet =
-            Fleet::new(&stores.redis.url(), &stores.database_url()).with("PRICING_L1_MAX_STALENESS", "1h");
+        let fleet = Fleet::new(&stores.redis.url(), database_url).with("PRICING_L1_MAX_STALENESS", "1h");
         let api = fleet.start(Service::Api).await?;
         let listener = fleet.start(Service::Listener).await?;
         let worker = fleet.start(Service::Worker).await?;
@@ -350,6 +356,108 @@ async fn a_request_that_found_a_dead_holder_of_the_lease_is_not_forgotten() -> R
     let follow_up = skipped["follow_up_task_id"].as_str().context("no follow-up")?;
     let done = engine.ended(follow_up).await?;
     assert_eq!((&done["state"], &done["products_done"]), (&json!("done"), &json!(10)), "{done}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_range_that_redis_has_lost_does_not_keep_its_run_waiting() -> Result<()> {
+    const PRODUCTS: usize = 20_000;
+    let engine = Engine::start(FOLLOWING).await?;
+    engine.import(PRODUCTS).await?;
+    let keys = MessageKeys::new(DEFAULT_PREFIX);
+    // Takes out a range that waits.
+    let lose = redis::Script::new(
+        "for _, task in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+           if string.find(task, 'range:', 1, true) == 1 then
+             redis.call('LREM', KEYS[1], 0, task)
+             return redis.call('SREM', KEYS[2], task)
+           end
+         end
+         return 0",
+    );
+    let mut redis = engine.stores.redis.connection().await?;
+    // Whether one waits while somebody looks is a matter of luck.
+    for _ in 0..5 {
+        let task_id = engine.request_recalculation(json!({})).await?;
+        let path = format!("/api/v1/recalculations/{task_id}");
+        let mut lost = 0;
+        while lost == 0 && engine.api.client.get(&path).await?.body["finished_at"].is_null() {
+            lost = lose
+                .key(format!("{}:active", keys.queue()))
+                .key(keys.queue_lane("ranges"))
+                .invoke_async::<u32>(&mut redis)
+                .await?;
+        }
+        let done = engine.ended(&task_id).await?;
+        assert_eq!((&done["state"], &done["products_done"]), (&json!("done"), &json!(PRODUCTS)), "{done}");
+        if lost == 1 {
+            return Ok(());
+        }
+    }
+    bail!("no range was lost")
+}
+
+#[tokio::test]
+async fn events_that_ask_for_more_runs_than_may_wait_do_not_hold_them_up() -> Result<()> {
+    const EVENTS: usize = 60;
+    let mut engine = Engine::start(FOLLOWING).await?;
+    engine.import(10).await?;
+    engine.worker.kill()?;
+    // Each becomes a job of its own, with more categories than the queue takes runs; there are more such jobs than one
+    // worker does at a time.
+    for number in 0..EVENTS / 6 {
+        let events: Vec<Value> = (0..6)
+            .map(|category| {
+                json!({
+                    "specversion": "1.0", "id": format!("{number}-{category}"), "source": "/test",
+                    "time": Utc::now().to_rfc3339(), "type": "pricing.demand_index.v1",
+                    "data": {"category": format!("category-{category}"), "index": 2},
+                })
+            })
+            .collect();
+        let request = engine.api.client.request(reqwest::Method::POST, "/api/v1/publish-market-event");
+        let request = request.header("content-type", "application/cloudevents-batch+json");
+        let reply = engine.api.client.send(request.body(serde_json::to_string(&events)?)).await?;
+        ensure!(reply.status == 200, "{}", reply.text);
+    }
+    engine.worker.start_again()?;
+    engine.worker.wait_until_ready().await?;
+    for number in 0..6 {
+        price_becomes(&engine.api, &format!("P-{number}"), 200.0).await?;
+    }
+    // None of them was held up until its time was over.
+    let failed = engine.worker.metric("pricing_job_duration_seconds_count", "\"failed\"").await?;
+    assert_eq!(failed, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_database_that_takes_no_writes_for_a_while_costs_no_event() -> Result<()> {
+    const DATABASE: &str = "takes_no_writes";
+    let postgres = PostgresServer::start().await?;
+    let url = postgres.create_database(DATABASE).await?;
+    let engine = Engine::start_on(Stores::start().await?, &url, FOLLOWING).await?;
+    engine.import(3).await?;
+    let end_sessions =
+        format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{DATABASE}'");
+    let set = async |read_only: &str| {
+        let setting = format!("ALTER DATABASE {DATABASE} SET default_transaction_read_only = {read_only}");
+        postgres.execute("postgres", &setting).await?;
+        postgres.execute("postgres", &end_sessions).await
+    };
+    set("on").await?;
+    engine
+        .publish("1", "competitor_price", json!({"product_id": "P-1", "competitor": "acme", "price": 5}))
+        .await?;
+    eventually("the worker has tried", PATIENCE, async || {
+        let failed = engine.worker.metric("pricing_job_duration_seconds_count", "\"failed\"").await?;
+        ensure!(failed > 0);
+        Ok(())
+    })
+    .await?;
+    set("off").await?;
+    price_becomes(&engine.api, "P-1", 5.0).await?;
+    assert_eq!(engine.worker.metric("pricing_jobs_buried_total", "").await?, 0);
     Ok(())
 }
 
