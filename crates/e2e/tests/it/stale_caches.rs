@@ -136,7 +136,8 @@ async fn a_price_of_a_policy_that_cannot_be_read_is_not_made_anew_by_an_earlier_
     let older = Api::start(&other_redis.url(), &database).await?;
     let reply = older.client.price("P-1", "NY", false).await?;
     assert_eq!(reply.status, 503, "{}", reply.text);
-    let reply = older.client.put("/api/v1/products/P-1", &json!({"currency": "USD", "base_price": 11})).await?;
+    let reply =
+        older.client.put("/api/v1/products/P-1", &json!({"currency": "USD", "base_price": 11})).await?;
     assert_eq!(reply.status, 503, "{}", reply.text);
     let versions = postgres.execute(DATABASE, "SELECT policy_version FROM prices").await?;
     assert_eq!(versions.trim(), "9");
