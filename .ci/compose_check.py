@@ -25,7 +25,7 @@ API_PORTS = range(8000, 8010)
 JAEGER_PORT = 16686
 PROMETHEUS_PORT = 9090
 PATIENCE_S = 60
-STOP_LIMIT_S = 10
+STOP_LIMIT_S = 15
 IMAGE_LIMIT_MB = 150
 LOCUST_S = 20
 EVENTS_PER_SECOND = 100
@@ -376,7 +376,8 @@ def stopped():
 
 
 def backed_up():
-    """An event after the backup is forgotten by the restored stack, one before it is not, and the next one is applied."""
+    """An event after the backup is forgotten by the restored stack, one before it is not, and the next one is applied.
+    A backup that is cut off changes nothing."""
 
     def learn(event, price):
         publish(f"backup-{event}", "P-105", price)
@@ -387,13 +388,37 @@ def backed_up():
         run_backup("save", directory)
         sizes = {name: os.path.getsize(os.path.join(directory, name)) for name in sorted(os.listdir(directory))}
         learn("after", 2222.22)
+        for cut_off in sizes:
+            refused_in_half(cut_off, directory)
+        if known_prices().get("P-105") != 2222.22:
+            raise Unexpected("a backup that is cut off was restored")
         began = time.monotonic()
         run_backup("restore", directory)
         took_s = time.monotonic() - began
     eventually("what was saved is back", lambda: known_prices().get("P-105") == 1111.11)
     learn("restored", 3333.33)
     shown = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items())
-    return f"saved {shown}; restored in {took_s:.1f} s, and the next event was applied"
+    return (
+        f"saved {shown}; cut off, neither was restored; restored in {took_s:.1f} s, and the next event was applied"
+    )
+
+
+def refused_in_half(cut_off, directory):
+    """Half of a backup's file is refused, and every service goes on."""
+    with tempfile.TemporaryDirectory() as half:
+        for name in os.listdir(directory):
+            with open(os.path.join(directory, name), "rb") as whole:
+                content = whole.read()
+            with open(os.path.join(half, name), "wb") as copy:
+                copy.write(content[: len(content) // 2] if name == cut_off else content)
+        try:
+            run_backup("restore", half)
+        except Unexpected:
+            pass
+        else:
+            raise Unexpected(f"half of {cut_off} was restored")
+    if not all_healthy():
+        raise Unexpected(f"half of {cut_off} has stopped a service")
 
 
 def run_backup(*arguments):
