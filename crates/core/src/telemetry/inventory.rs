@@ -91,7 +91,7 @@ pub const INVENTORY: &[Metric] = &[
         kind: Gauge,
         labels: "",
         services: "api",
-        text: "By how much what is ready has to wait for its turn; the least of the last ten measurements.",
+        text: "How long work that is ready waits for its turn on a core: the least of the last ten measurements, on the runtime that is the latest.",
     },
     Metric {
         name: L2_ERRORS,
@@ -126,7 +126,7 @@ pub const INVENTORY: &[Metric] = &[
         kind: Histogram,
         labels: "",
         services: "api",
-        text: "From the publication of a market event to the end of the old price in this process, by the earliest event of each notice.",
+        text: "Time from the publication of a market event until this process no longer serves the old price; one value for each notice of new prices, by its earliest event.",
     },
     Metric {
         name: PRICES_COMPUTED,
@@ -189,7 +189,7 @@ pub const INVENTORY: &[Metric] = &[
         kind: Counter,
         labels: "`outcome`: `applied`, `repeated`, `unknown_product`",
         services: "worker",
-        text: "Market events, by what became of them; products that are unknown, one each.",
+        text: "Market events that were new (`applied`), or had been applied before (`repeated`). `unknown_product` counts something else: each product that an event names and the catalogue does not have.",
     },
     Metric {
         name: JOBS_ENQUEUED,
