@@ -2,7 +2,7 @@
 //!
 //! Market rules move the base price, guardrails stop it, rounding puts it on the currency's grid, and the
 //! guardrails are checked again. A rule that fails freezes the price: the one in effect stays (or, for a product
-//! that never had one, the base price), still within the guardrails.
+//! that never had one, the base price) as it is, unless a floor or a ceiling is against it.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::arithmetic::compare;
 use super::explanation::{Explanation, Outcome, Step};
 use super::guardrail::{AppliedGuardrail, Streak};
 use super::instant::as_optional_instant;
-use super::money::{Currency, as_json_number};
+use super::money::{Currency, as_json_number, in_minor_units};
 use super::policy::PricingPolicy;
 use super::product::{Product, ProductId, amount_from_json};
 use super::rounding::Limits;
@@ -140,8 +140,14 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
         steps.push(Step::GuardrailsContradict { lowest, highest, after: amount });
     }
     // An amount that cannot be rounded is beyond any allowed amount; the rules refuse those.
-    let round = |limits| policy.rounding.list_price(amount, facts.product.currency, limits).unwrap_or(amount);
-    let mut rounded = round(outer_limits);
+    let currency = facts.product.currency;
+    let round = |limits| policy.rounding.list_price(amount, currency, limits).unwrap_or(amount);
+    let mut rounded = match outcome {
+        Outcome::Priced => round(outer_limits),
+        Outcome::Frozen if compare(amount, by_rules).is_eq() => in_minor_units(amount, currency),
+        // A bound has moved it, and no ending or price point moves it further.
+        Outcome::Frozen => policy.rounding.shopper_price(amount, currency, outer_limits).unwrap_or(amount),
+    };
     if outcome == Outcome::Priced && guardrails.stop_move_to(rounded) {
         // The limits on moves hold for the rounding too, and so the end of one may change it.
         rounded = round(guardrails.limits_at(now));

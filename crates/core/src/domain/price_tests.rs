@@ -166,6 +166,20 @@ fn a_rule_that_fails_freezes_the_price() {
         &policy("name: x\nmarket: [{ name: bad, set_to: competitor.min }]"),
         "47.00 failed:bad FloorPrice",
     );
+    // What a new policy rounds to does not move it, and a floor moves it no further than to itself.
+    let new_grid = policy(
+        "name: x\nmarket: [{ name: bad, set_to: competitor.min }]\nrounding: { price_points: [9.99, 99.99] }",
+    );
+    let signals = Signals::default();
+    check(&product("50", "", "", ""), &signals, previous("44", "44"), &new_grid, "44.00 failed:bad");
+    check(&product("50", "", "", ""), &signals, None, &new_grid, "50.00 failed:bad");
+    check(
+        &product("50", "", "47", ""),
+        &signals,
+        previous("44", "44"),
+        &new_grid,
+        "47.00 failed:bad FloorPrice",
+    );
 }
 
 #[test]
@@ -358,6 +372,29 @@ proptest! {
             prop_assert_eq!(later.amount, priced.amount);
         } else {
             prop_assert_eq!(price(&facts, &policy, now() + TimeDelta::days(400)).amount, priced.amount);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #[test]
+    fn a_frozen_price_stays_unless_a_bound_is_against_it(
+        (product, signals, previous) in any_facts(),
+        mut policy in any_policy(),
+    ) {
+        let failing = self::policy("name: x\nmarket: [{ name: fails, set_to: 5 - 5 }]");
+        policy.market.splice(0..0, failing.market);
+        let facts = Facts { product: &product, signals: &signals, previous };
+        let priced = price(&facts, &policy, now());
+        prop_assert_eq!(priced.explanation.outcome, Outcome::Frozen);
+        let in_effect = facts.price_in_effect();
+        let allowed = priced.limits.clamp(in_effect);
+        if allowed == in_effect {
+            prop_assert_eq!(priced.amount, in_effect);
+        } else {
+            // The coarsest increment of the policies here.
+            prop_assert!((priced.amount - allowed).abs() <= Decimal::new(5, 2), "{} {allowed}", priced.amount);
         }
     }
 }
