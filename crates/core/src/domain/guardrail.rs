@@ -66,7 +66,8 @@ pub enum GuardrailName {
     CeilingPrice,
     /// [`Guardrails::ceiling_of_base`].
     CeilingOfBase,
-    /// The unit cost, where neither a floor nor a margin is set: nothing is sold at a loss by accident.
+    /// The unit cost, where neither the product's `floor_price` nor a margin is set: nothing is sold at a loss by
+    /// accident.
     UnitCost,
     /// [`Guardrails::min_margin`].
     MinMargin,
@@ -263,8 +264,8 @@ impl Guardrails {
             .and_then(|(margin, cost)| cost.checked_div(Decimal::ONE.checked_sub(margin)?));
         let of_base = |part: Option<Decimal>| multiply(product.base_price, part?);
         let floor_of_base = of_base(self.floor_of_base);
-        let has_other_floor = product.floor_price.or(margin_floor).or(floor_of_base).is_some();
-        let cost_floor = unit_cost.filter(|_| !has_other_floor);
+        // Only the seller's word on this very product may be below its cost; a margin over the cost is never below it.
+        let cost_floor = unit_cost.filter(|_| product.floor_price.or(margin_floor).is_none());
         let guardrail = |name, lowest, highest| AppliedGuardrail {
             name,
             limits: Limits { lowest, highest },

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use rust_decimal::Decimal;
 
 use super::super::explanation::{Outcome, RecordedFacts, Step};
-use super::super::guardrail::Streak;
+use super::super::guardrail::{Guardrails, Streak};
 use super::super::policy::{DEFAULT_POLICY, PricingPolicy};
 use super::super::product::{Product, ProductDraft, WrittenNumber};
 use super::super::signal::{CompetitorPrice, Signals};
@@ -395,6 +395,28 @@ proptest! {
         } else {
             // The coarsest increment of the policies here.
             prop_assert!((priced.amount - allowed).abs() <= Decimal::new(5, 2), "{} {allowed}", priced.amount);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn one_more_guardrail_never_lowers_the_lowest_bound(
+        (product, signals, previous) in any_facts(),
+        (margin, floor) in (0_i64..100, 0_i64..100),
+    ) {
+        let facts = Facts { product: &product, signals: &signals, previous };
+        let lowest = |min_margin: Option<i64>, floor_of_base: Option<i64>| {
+            let part = |percent: i64| Decimal::new(percent, 2);
+            let (min_margin, floor_of_base) = (min_margin.map(part), floor_of_base.map(part));
+            let guardrails = Guardrails { min_margin, floor_of_base, ..Guardrails::default() };
+            guardrails.of_product(&facts, false, now()).outer_limits().lowest
+        };
+        for with_margin in [None, Some(margin)] {
+            prop_assert!(lowest(with_margin, Some(floor)) >= lowest(with_margin, None));
+        }
+        for with_floor in [None, Some(floor)] {
+            prop_assert!(lowest(Some(margin), with_floor) >= lowest(None, with_floor));
         }
     }
 }
