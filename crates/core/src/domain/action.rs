@@ -15,7 +15,8 @@ use super::ladder::Ladder;
 use super::money::parse_amount;
 use super::reference::{CompetitorDraft, Reference, check_reference};
 use super::rule::{
-    MAX_POLICY_SCALE, RuleDraft, Scalar, compile, fraction, parse_percent, parse_percent_digits,
+    MAX_PERCENT_SCALE, MAX_POLICY_SCALE, RuleDraft, Scalar, compile, fraction, parse_percent_digits,
+    percentage,
 };
 use super::surge::Surge;
 use super::variable::{Scope, Value, Variable};
@@ -41,7 +42,7 @@ pub struct BeatDraft {
     pub reference: Option<Scalar>,
     /// The competitor to stay below.
     pub competitor: Option<CompetitorDraft>,
-    /// By how much: a percentage or an amount.
+    /// By how much: a percentage or an amount, above 0.
     pub by: Scalar,
 }
 
@@ -121,6 +122,26 @@ impl Change {
         }
     }
 
+    /// A change within what is allowed: which percentages are, and which amounts.
+    fn check(
+        field: &str,
+        written: &Scalar,
+        [percentages, amounts]: [&str; 2],
+        is_allowed: impl Fn(Self) -> bool,
+        problems: &mut Vec<Diagnostic>,
+    ) -> Option<Self> {
+        let parsed = Self::parse(&written.0).filter(|change| is_allowed(*change));
+        if parsed.is_none() {
+            let problem = format!("\"{}\" is not such a change", shorten(&written.0));
+            let allowed = format!(
+                "a percentage {percentages}, with at most {MAX_PERCENT_SCALE} decimal places, or an amount \
+                 {amounts}, with at most {MAX_POLICY_SCALE}"
+            );
+            problems.push(Diagnostic::new(field, problem, allowed));
+        }
+        parsed
+    }
+
     /// By a fraction of the price: 0.05 is five percent more.
     fn of_fraction(fraction: Decimal) -> Option<Self> {
         Decimal::ONE.checked_add(fraction).map(Self::Factor)
@@ -140,6 +161,18 @@ impl Change {
             Self::Factor(factor) => factor == Decimal::ONE,
             Self::Amount(amount) => amount.is_zero(),
         }
+    }
+
+    fn is_above_nothing(self) -> bool {
+        match self {
+            Self::Factor(factor) => factor > Decimal::ONE,
+            Self::Amount(amount) => amount > Decimal::ZERO,
+        }
+    }
+
+    /// Whether there is a price at all after it: without a percentage of -100% or less, by which a rule always fails.
+    fn leaves_something(self) -> bool {
+        !matches!(self, Self::Factor(factor) if factor <= Decimal::ZERO)
     }
 
     fn negated(self) -> Self {
@@ -416,7 +449,14 @@ impl BeatDraft {
     fn check(&self, place: &str, scope: Scope, problems: &mut Vec<Diagnostic>) -> Option<Action> {
         let reference =
             check_reference(place, self.reference.as_ref(), self.competitor.as_ref(), scope, problems);
-        let by = change(&format!("{place}.by"), &self.by, problems);
+        let is_allowed = |by: Change| by.is_above_nothing() && by.negated().leaves_something();
+        let by = Change::check(
+            &format!("{place}.by"),
+            &self.by,
+            ["above 0% and below 100% such as 1%", "above 0 such as 0.50"],
+            is_allowed,
+            problems,
+        );
         Some(Action::Beat { reference: reference?, by: by?.negated() })
     }
 }
@@ -425,20 +465,15 @@ impl IndexDraft {
     fn check(&self, place: &str, scope: Scope, problems: &mut Vec<Diagnostic>) -> Option<Action> {
         let reference =
             check_reference(place, self.reference.as_ref(), self.competitor.as_ref(), scope, problems);
-        let at = parse_percent(&self.at.0).filter(|at| *at > Decimal::ZERO && *at <= Decimal::TEN);
-        if at.is_none() {
-            let problem = format!("\"{}\" is not such a percentage", shorten(&self.at.0));
-            problems.push(Diagnostic::new(format!("{place}.at"), problem, "above 0%, at most 1000%"));
-        }
+        let is_allowed = |at: Decimal| at > Decimal::ZERO && at <= Decimal::TEN;
+        let at =
+            percentage(&format!("{place}.at"), &self.at, "above 0%, at most 1000%", is_allowed, problems);
         Some(Action::Index { reference: reference?, at: at? })
     }
 }
 
+/// A change that leaves something of a price.
 pub(super) fn change(field: &str, written: &Scalar, problems: &mut Vec<Diagnostic>) -> Option<Change> {
-    let parsed = Change::parse(&written.0);
-    if parsed.is_none() {
-        let problem = format!("\"{}\" is not a change", shorten(&written.0));
-        problems.push(Diagnostic::new(field, problem, "a percentage such as -5% or an amount such as +0.50"));
-    }
-    parsed
+    let allowed = ["above -100% such as -5%", "such as +0.50"];
+    Change::check(field, written, allowed, Change::leaves_something, problems)
 }

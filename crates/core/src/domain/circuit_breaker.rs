@@ -9,8 +9,8 @@ use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::diagnostic::{Diagnostic, shorten};
-use super::rule::{Scalar, fraction, parse_percent};
+use super::diagnostic::Diagnostic;
+use super::rule::{Scalar, fraction, percentage};
 use super::simulation::Simulation;
 
 /// The circuit breaker as written.
@@ -114,12 +114,8 @@ impl CircuitBreakerDraft {
 
 /// A percentage above 0%, as a fraction.
 fn change(name: &str, written: &Scalar, problems: &mut Vec<Diagnostic>) -> Option<Decimal> {
-    let parsed = parse_percent(&written.0).filter(|fraction| *fraction > Decimal::ZERO);
-    if parsed.is_none() {
-        let problem = format!("\"{}\" is not such a percentage", shorten(&written.0));
-        problems.push(Diagnostic::new(format!("circuit_breaker.{name}"), problem, "above 0%"));
-    }
-    parsed
+    let field = format!("circuit_breaker.{name}");
+    percentage(&field, written, "above 0%", |fraction| fraction > Decimal::ZERO, problems)
 }
 
 impl fmt::Display for Held {

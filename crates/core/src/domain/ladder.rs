@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::action::{Change, change};
 use super::diagnostic::{Diagnostic, shorten};
 use super::money::parse_amount;
-use super::rule::{MAX_POLICY_SCALE, Scalar, parse_percent};
+use super::rule::{MAX_PERCENT_SCALE, MAX_POLICY_SCALE, Scalar, parse_percent};
 
 /// Steps of a ladder.
 const MAX_STEPS: usize = 50;
@@ -71,7 +71,11 @@ impl Ladder {
                     problems.push(Diagnostic::new(field, "is missing", "only the last step may have no end"))
                 }
                 Some(written) => {
-                    let allowed = if in_percent { "percentages that rise" } else { "numbers that rise" };
+                    let (numbers, places) = match in_percent {
+                        true => ("percentages", MAX_PERCENT_SCALE),
+                        false => ("numbers", MAX_POLICY_SCALE),
+                    };
+                    let allowed = format!("{numbers} that rise, with at most {places} decimal places");
                     let number = if in_percent { parse_percent(&written.0) } else { number(&written.0) };
                     match number.filter(|number| *number > from) {
                         Some(number) => from = number,

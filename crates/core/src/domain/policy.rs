@@ -16,7 +16,7 @@ use super::money::parse_amount;
 use super::policy_places::Places;
 use super::rounding::{Rounding, RoundingMode};
 use super::rule::{
-    MAX_POLICY_SCALE, MAX_RULE_NAME_CHARS, Rule, RuleDraft, Scalar, duration, fraction, parse_percent,
+    MAX_POLICY_SCALE, MAX_RULE_NAME_CHARS, Rule, RuleDraft, Scalar, duration, fraction, percentage,
 };
 use super::variable::Scope;
 use super::view::View;
@@ -267,22 +267,18 @@ impl GuardrailsDraft {
             pause.and_then(|written| duration("guardrails.min_time_between_changes", written, problems));
         let competitor_loop = self.competitor_loop.as_ref().and_then(|draft| draft.check(problems));
         let ceiling_of_base = self.ceiling_of_base.as_ref().and_then(|written| {
-            let parsed = parse_percent(&written.0).filter(|part| *part >= Decimal::ONE);
-            if parsed.is_none() {
-                let problem = format!("\"{}\" is not such a percentage", shorten(&written.0));
-                problems.push(Diagnostic::new("guardrails.ceiling_of_base", problem, "100% or more"));
-            }
-            parsed
+            let is_allowed = |part| part >= Decimal::ONE;
+            percentage("guardrails.ceiling_of_base", written, "100% or more", is_allowed, problems)
         });
-        let mut percentage = |name: &str, written: &Option<Scalar>| {
+        let mut part = |name: &str, written: &Option<Scalar>| {
             written.as_ref().and_then(|written| fraction(&format!("guardrails.{name}"), written, problems))
         };
         Guardrails {
-            min_margin: percentage("min_margin", &self.min_margin),
-            floor_of_base: percentage("floor_of_base", &self.floor_of_base),
+            min_margin: part("min_margin", &self.min_margin),
+            floor_of_base: part("floor_of_base", &self.floor_of_base),
             ceiling_of_base,
-            max_step: percentage("max_step", &self.max_step),
-            max_daily_move: percentage("max_daily_move", &self.max_daily_move),
+            max_step: part("max_step", &self.max_step),
+            max_daily_move: part("max_daily_move", &self.max_daily_move),
             min_time_between_changes,
             competitor_loop: competitor_loop.unwrap_or(defaults.competitor_loop),
         }

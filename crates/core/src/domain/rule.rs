@@ -22,8 +22,10 @@ use super::window::{Schedule, ScheduleDraft, Window};
 
 /// The longest name of a rule or a policy, in characters.
 pub const MAX_RULE_NAME_CHARS: usize = 64;
-/// Decimal places of percentages, offsets and the other numbers of a policy.
+/// Decimal places of offsets and the other numbers of a policy, and of percentages as fractions.
 pub const MAX_POLICY_SCALE: u32 = 6;
+/// Decimal places of percentages as they are written.
+pub(super) const MAX_PERCENT_SCALE: u32 = MAX_POLICY_SCALE - 2;
 /// The largest priority; the smallest is as far below zero.
 const MAX_PRIORITY: i32 = 1_000;
 /// The longest duration in a policy.
@@ -281,11 +283,23 @@ pub(super) fn compile(
 
 /// A percentage from 0% to below 100%, as a fraction.
 pub(super) fn fraction(field: &str, written: &Scalar, problems: &mut Vec<Diagnostic>) -> Option<Decimal> {
-    let parsed =
-        parse_percent(&written.0).filter(|fraction| *fraction >= Decimal::ZERO && *fraction < Decimal::ONE);
+    let is_allowed = |fraction: Decimal| fraction >= Decimal::ZERO && fraction < Decimal::ONE;
+    percentage(field, written, "0% to below 100%", is_allowed, problems)
+}
+
+/// A percentage within what is allowed, as a fraction.
+pub(super) fn percentage(
+    field: &str,
+    written: &Scalar,
+    allowed: &str,
+    is_allowed: impl Fn(Decimal) -> bool,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Decimal> {
+    let parsed = parse_percent(&written.0).filter(|fraction| is_allowed(*fraction));
     if parsed.is_none() {
         let problem = format!("\"{}\" is not such a percentage", shorten(&written.0));
-        problems.push(Diagnostic::new(field, problem, "0% to below 100%"));
+        let allowed = format!("{allowed}, with at most {MAX_PERCENT_SCALE} decimal places");
+        problems.push(Diagnostic::new(field, problem, allowed));
     }
     parsed
 }
@@ -310,6 +324,6 @@ pub(super) fn parse_percent(written: &str) -> Option<Decimal> {
 
 pub(super) fn parse_percent_digits(digits: &str) -> Option<Decimal> {
     const MAX_PERCENT: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
-    let percent = parse_amount(digits.trim(), MAX_POLICY_SCALE - 2).ok()?;
+    let percent = parse_amount(digits.trim(), MAX_PERCENT_SCALE).ok()?;
     (percent.abs() <= MAX_PERCENT).then(|| percent / Decimal::ONE_HUNDRED)
 }

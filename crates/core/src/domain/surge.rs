@@ -7,8 +7,8 @@ use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::diagnostic::{Diagnostic, shorten};
-use super::rule::{Scalar, duration, parse_percent};
+use super::diagnostic::Diagnostic;
+use super::rule::{Scalar, duration, percentage};
 use super::signal::Signals;
 
 /// Steps in which a surge comes down: exact numbers, and an instant at which each price ends.
@@ -63,16 +63,12 @@ impl Surge {
 
 impl SurgeDraft {
     pub(super) fn check(&self, place: &str, problems: &mut Vec<Diagnostic>) -> Option<Surge> {
-        let mut percentage = |name: &str, written: &Scalar| {
-            let parsed = parse_percent(&written.0).filter(|part| *part > Decimal::ZERO);
-            if parsed.is_none() {
-                let problem = format!("\"{}\" is not such a percentage", shorten(&written.0));
-                problems.push(Diagnostic::new(format!("{place}.{name}"), problem, "a percentage above 0%"));
-            }
-            parsed
+        let mut above_zero = |name: &str, written: &Scalar| {
+            let field = format!("{place}.{name}");
+            percentage(&field, written, "above 0%", |part| part > Decimal::ZERO, problems)
         };
-        let sensitivity = percentage("sensitivity", &self.sensitivity);
-        let cap = percentage("cap", &self.cap);
+        let sensitivity = above_zero("sensitivity", &self.sensitivity);
+        let cap = above_zero("cap", &self.cap);
         let before = problems.len();
         let decay =
             self.decay.as_ref().and_then(|decay| duration(&format!("{place}.decay"), decay, problems));
