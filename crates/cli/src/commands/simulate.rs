@@ -87,10 +87,17 @@ struct Report {
     median_change_percent: Box<RawValue>,
     distribution: Vec<MoveRange>,
     guardrails: BTreeMap<String, u64>,
-    failed_rules: BTreeMap<String, u64>,
+    rules: Vec<Rule>,
     margins: BTreeMap<String, Margin>,
     biggest_moves: Vec<Product>,
     held: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rule {
+    name: String,
+    applied: u64,
+    failed: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -218,15 +225,18 @@ fn render(report: &Report) -> String {
         let width = usize::try_from((range.products * BAR_WIDTH).div_ceil(most)).unwrap_or(0);
         let _ = writeln!(text, "  {:>13} {:>9} {}", range_name(range), range.products, "█".repeat(width));
     }
-    for (title, counts) in
-        [("guardrails that stop a price", &report.guardrails), ("rules that fail", &report.failed_rules)]
-    {
-        if !counts.is_empty() {
-            let _ = writeln!(text, "{title}");
-        }
-        for (name, count) in counts {
-            let _ = writeln!(text, "  {name:<25} {count:>9}");
-        }
+    if !report.rules.is_empty() {
+        let _ = writeln!(text, "{:<27} {:>9} {:>9}", "market rules", "apply to", "fail for");
+    }
+    for Rule { name, applied, failed } in &report.rules {
+        let nothing = if *applied == 0 { "  applies to no product now" } else { "" };
+        let _ = writeln!(text, "  {name:<25} {applied:>9} {failed:>9}{nothing}");
+    }
+    if !report.guardrails.is_empty() {
+        let _ = writeln!(text, "guardrails that stop a price");
+    }
+    for (name, count) in &report.guardrails {
+        let _ = writeln!(text, "  {name:<25} {count:>9}");
     }
     for (currency, margin) in &report.margins {
         let _ = writeln!(
@@ -280,6 +290,7 @@ mod tests {
             "distribution":[{"from_percent":null,"to_percent":-50,"products":0},{"from_percent":-5,"to_percent":-1,"products":300},
                 {"from_percent":0,"to_percent":0,"products":18500},{"from_percent":0,"to_percent":1,"products":200},
                 {"from_percent":50,"to_percent":null,"products":1000}],
+            "rules":[{"name":"follow","applied":1500,"failed":7},{"name":"toys","applied":0,"failed":0}],
             "guardrails":{"max_step":41},"failed_rules":{"follow":7},
             "margins":{"USD":{"products":900,"revenue":1000.50,"simulated_revenue":1100.00,"margin":200.10,"simulated_margin":299.60}},
             "biggest_moves":[{"product_id":"P-7","currency":"USD","list_price":10.00,"simulated_list_price":15.00,"change_percent":50,"outcome":"priced","guardrails":["max_step"]}],

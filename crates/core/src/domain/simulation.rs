@@ -1,16 +1,19 @@
 //! What a policy would do to a catalogue: its products' prices, one after another, added up.
 //!
-//! The memory is bounded, whatever the size of the catalogue: moves are counted by hundredths of a percent, rules and
-//! guardrails by name, and of the products only those that move the most are kept.
+//! The memory is bounded, whatever the size of the catalogue: moves are counted by hundredths of a percent, rules by
+//! their place in the policy, guardrails by name, and of the products only those that move the most are kept.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde::Serialize;
+use smallvec::SmallVec;
 
 use super::explanation::{Outcome, Step};
 use super::guardrail::GuardrailName;
 use super::money::{as_json_number, as_optional_json_number};
+use super::policy::PricingPolicy;
 use super::price::{Facts, ListPrice};
 use super::product::ProductId;
 
@@ -52,6 +55,16 @@ pub struct SimulatedPrice {
     /// What the move would do to the margin; absent if the cost or the sales are not known.
     #[serde(skip)]
     pub margin: Option<Margin>,
+    /// The market rules that would have a part in it.
+    #[serde(skip)]
+    pub rules: RulePlaces,
+}
+
+/// Those that would apply and the one that would fail, by their place in the policy's order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RulePlaces {
+    applied: SmallVec<[usize; 4]>,
+    failed: Option<usize>,
 }
 
 /// Revenue and margin of the last 28 days' units at the prices before and after.
@@ -69,7 +82,8 @@ pub struct Simulation {
     /// Products by their move, in hundredths of a percent.
     moves: BTreeMap<i32, u64>,
     guardrails: BTreeMap<GuardrailName, u64>,
-    failed_rules: BTreeMap<String, u64>,
+    /// The policy's market rules in their order; none if nobody asks for them.
+    rules: Vec<RuleEffect>,
     margins: BTreeMap<&'static str, (u64, Margin)>,
     /// Those that move the most, the largest first.
     biggest: Vec<SimulatedPrice>,
@@ -103,13 +117,26 @@ pub struct SimulationReport {
     pub distribution: Vec<MoveRange>,
     /// How often each guardrail would stop a price.
     pub guardrails: BTreeMap<GuardrailName, u64>,
-    /// How often each rule would fail.
-    pub failed_rules: BTreeMap<String, u64>,
+    /// What each market rule would do, in their order; one that does nothing is here as well.
+    pub rules: Vec<RuleEffect>,
+    /// How often each rule that fails would.
+    pub failed_rules: BTreeMap<Arc<str>, u64>,
     /// What would become of revenue and margin if as many units were sold as in the last 28 days, by currency. Only
     /// products whose cost and sales are known.
     pub margins: BTreeMap<&'static str, MarginEffect>,
     /// The products that would move the most.
     pub biggest_moves: Vec<SimulatedPrice>,
+}
+
+/// What a market rule would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RuleEffect {
+    /// Its name.
+    pub name: Arc<str>,
+    /// To how many products it would apply, those included that a later rule freezes.
+    pub applied: u64,
+    /// How many it would freeze because it fails.
+    pub failed: u64,
 }
 
 /// A part of the distribution of moves.
@@ -145,10 +172,22 @@ pub struct MarginEffect {
 impl SimulatedPrice {
     /// A product's price in effect, if it is in the product's currency, beside the one that was computed.
     pub fn new(facts: &Facts<'_>, list_price: Option<Decimal>, computed: &ListPrice<'_>) -> Self {
-        let failure = computed.explanation.steps.iter().find_map(|step| match step {
-            Step::RuleFailed { rule, problem, .. } => Some((rule.name.to_owned(), problem.clone())),
-            _ => None,
-        });
+        let mut rules = RulePlaces::default();
+        let mut failure = None;
+        // Rules are looked at in their order, each with a step of its own.
+        let mut place = 0;
+        for step in &computed.explanation.steps {
+            match step {
+                Step::Rule { applied: true, .. } => rules.applied.push(place),
+                Step::RuleFailed { rule, problem, .. } => {
+                    rules.failed = Some(place);
+                    failure = Some((rule.name.to_owned(), problem.clone()));
+                }
+                Step::Rule { applied: false, .. } => {}
+                _ => continue,
+            }
+            place += 1;
+        }
         let (failed_rule, problem) = failure.unzip();
         let margin = match (facts.unit_cost(), facts.signals.units_sold) {
             (Some(cost), Some(units)) => Some(Margin {
@@ -169,6 +208,7 @@ impl SimulatedPrice {
             failed_rule,
             problem,
             margin,
+            rules,
         }
     }
 
@@ -179,6 +219,13 @@ impl SimulatedPrice {
 }
 
 impl Simulation {
+    /// A simulation of this policy that counts what each of its market rules does; [`default`](Self::default) does not.
+    pub fn of(policy: &PricingPolicy) -> Self {
+        let effect = |name: &Arc<str>| RuleEffect { name: Arc::clone(name), applied: 0, failed: 0 };
+        let rules = policy.market.iter().map(|rule| effect(&rule.name)).collect();
+        Self { rules, ..Self::default() }
+    }
+
     /// Adds a product.
     pub fn add(&mut self, price: &SimulatedPrice) {
         let change = price.change();
@@ -191,11 +238,13 @@ impl Simulation {
         for guardrail in &price.guardrails {
             *self.guardrails.entry(*guardrail).or_default() += 1;
         }
-        if let Some(rule) = &price.failed_rule {
-            match self.failed_rules.get_mut(rule) {
-                Some(times) => *times += 1,
-                None => drop(self.failed_rules.insert(rule.clone(), 1)),
+        for place in &price.rules.applied {
+            if let Some(rule) = self.rules.get_mut(*place) {
+                rule.applied += 1;
             }
+        }
+        if let Some(rule) = price.rules.failed.and_then(|place| self.rules.get_mut(place)) {
+            rule.failed += 1;
         }
         if let Some(margin) = price.margin {
             let (products, sum) = self.margins.entry(price.currency).or_default();
@@ -237,6 +286,7 @@ impl Simulation {
     /// What has been added up.
     pub fn report(&self) -> SimulationReport {
         let Counts { products, up, down, frozen } = self.counts;
+        let failed = self.rules.iter().filter(|rule| rule.failed > 0);
         let margins = self.margins.iter().map(|(currency, (products, sum))| {
             let effect = MarginEffect {
                 products: *products,
@@ -256,7 +306,8 @@ impl Simulation {
             median_change_percent: in_percent(self.median_move()),
             distribution: self.distribution(),
             guardrails: self.guardrails.clone(),
-            failed_rules: self.failed_rules.clone(),
+            rules: self.rules.clone(),
+            failed_rules: failed.map(|rule| (Arc::clone(&rule.name), rule.failed)).collect(),
             margins: margins.collect(),
             biggest_moves: self.biggest.clone(),
         }

@@ -11,7 +11,7 @@ fn simulate(list_prices: &[i64]) -> Simulation {
     let policy =
         "name: x\nmarket:\n  - { name: fair, set_to: product.base_price }\nguardrails: { max_step: 50% }\n";
     let policy = PricingPolicy::from_yaml(policy, 1).unwrap();
-    let mut simulation = Simulation::default();
+    let mut simulation = Simulation::of(&policy);
     for (number, list_price) in list_prices.iter().enumerate() {
         let draft = format!(
             r#"{{"product_id": "P-{number}", "currency": "USD", "base_price": 100, "unit_cost": 40}}"#
@@ -127,4 +127,42 @@ fn a_price_says_of_itself_what_stopped_it() {
         serde_json::to_string(&report.biggest_moves[0]).unwrap(),
         r#"{"product_id":"P-0","currency":"USD","list_price":400,"simulated_list_price":200.00,"change_percent":-50,"outcome":"priced","guardrails":["max_step"]}"#
     );
+}
+
+#[test]
+fn each_rule_says_for_how_many_it_does_something() {
+    for (apply, expected) in [
+        ("all", [("fair", 3, 0), ("Toys", 1, 0), ("toys", 0, 0), ("scarce", 1, 1)]),
+        ("first_match", [("fair", 3, 0), ("Toys", 0, 0), ("toys", 0, 0), ("scarce", 0, 0)]),
+    ] {
+        let policy = format!(
+            "name: x
+apply: {{ market: {apply} }}
+market:
+  - {{ name: toys, only: {{ categories: [toys] }}, adjust: -10% }}
+  - {{ name: scarce, when: stock.level < 5, adjust: +1% }}
+  - {{ name: fair, priority: 1, set_to: product.base_price }}
+  - {{ name: Toys, priority: 1, only: {{ categories: [Toys] }}, adjust: -10% }}
+"
+        );
+        let policy = PricingPolicy::from_yaml(&policy, 1).unwrap();
+        let mut simulation = Simulation::of(&policy);
+        for (id, category, stock) in
+            [("P-1", "Toys", Some(4)), ("P-2", "Games", None), ("P-3", "Games", Some(9))]
+        {
+            let draft = format!(
+                r#"{{"product_id": "{id}", "currency": "USD", "base_price": 100, "category": "{category}"}}"#
+            );
+            let product = serde_json::from_str::<ProductDraft>(&draft).unwrap().check().unwrap();
+            let signals = Signals { stock_level: stock.map(Decimal::from), ..Signals::default() };
+            let facts = Facts { product: &product, signals: &signals, previous: None };
+            let computed = price(&facts, &policy, chrono::DateTime::UNIX_EPOCH);
+            simulation.add(&SimulatedPrice::new(&facts, None, &computed));
+        }
+        let report = simulation.report();
+        let rules: Vec<(&str, u64, u64)> =
+            report.rules.iter().map(|rule| (&*rule.name, rule.applied, rule.failed)).collect();
+        assert_eq!(rules, expected, "{apply}");
+        assert_eq!(report.failed_rules.values().sum::<u64>(), report.frozen);
+    }
 }

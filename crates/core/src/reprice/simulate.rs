@@ -33,12 +33,12 @@ impl Repricer {
     pub fn simulator(&self, policy: Arc<PricingPolicy>, scope: Scope, now: DateTime<Utc>) -> Simulator {
         Simulator {
             catalogue: self.catalogue.clone(),
+            simulation: Simulation::of(&policy),
             policy,
             scope,
             now,
             after: None,
             is_over: false,
-            simulation: Simulation::default(),
             later: Vec::new(),
         }
     }

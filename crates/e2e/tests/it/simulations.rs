@@ -28,6 +28,7 @@ name: after
 market:
   - { name: follow, when: competitor.min != null, match: { reference: competitor.min } }
   - { name: fails, when: demand.index != null, multiply_by: demand.index / (demand.index - 2) }
+  - { name: misspelt, only: { categories: [no such category] }, adjust: -50% }
   - { name: clear, when: stock.level != null and stock.level > 50, adjust: -4% }
 guardrails: { floor_of_base: 70%, max_step: 12%, min_margin: 20% }
 rounding: { mode: half_up, endings: [0.49, 0.99] }
@@ -91,6 +92,12 @@ async fn a_simulation_of_the_whole_catalogue_is_what_publishing_then_does() -> R
         assert!(count(name)? > 0, "{name}: {report}");
     }
     assert_eq!(report["failed_rules"], json!({"fails": count("frozen")?}));
+    let effects = report["rules"].as_array().context("no rules")?;
+    let names: Vec<&str> = effects.iter().filter_map(|rule| rule["name"].as_str()).collect();
+    assert_eq!(names, ["follow", "fails", "misspelt", "clear"]);
+    let effect = |place: usize, name: &str| effects.get(place).and_then(|rule| rule[name].as_u64());
+    assert!(effect(0, "applied") > Some(0) && effect(3, "applied") > Some(0), "{report}");
+    assert_eq!((effect(1, "failed"), effect(2, "applied")), (Some(count("frozen")?), Some(0)));
     assert!(report["guardrails"]["max_step"].as_u64() > Some(0), "{report}");
     assert!(report["margins"]["USD"]["products"].as_u64() > Some(0), "{report}");
     assert_eq!(report["biggest_moves"].as_array().map(Vec::len), Some(20));
