@@ -87,8 +87,12 @@ struct Step {
     action: Option<String>,
     #[serde(default)]
     inputs: BTreeMap<String, Box<RawValue>>,
+    reference: Option<Box<RawValue>>,
     #[serde(default)]
     applied: bool,
+    chosen: Option<String>,
+    #[serde(default)]
+    others: Vec<String>,
     problem: Option<String>,
     guardrail: Option<String>,
     lowest: Option<Box<RawValue>>,
@@ -171,6 +175,11 @@ fn describe(start: &str, step: &Step) -> [String; 3] {
             let problem = step.problem.as_deref().unwrap_or("for an unknown reason");
             [rule(), what_a_rule_saw(step), format!("FAILED: {problem}")]
         }
+        "tie" => {
+            let chosen = step.chosen.as_deref().unwrap_or("the first");
+            let did = format!("{chosen} is taken, the first in the policy");
+            ["tie".to_owned(), format!("as good: {}", step.others.join(", ")), did]
+        }
         "guardrail" => {
             let name = step.guardrail.as_deref().unwrap_or("guardrail");
             [guardrail(name).to_owned(), digits(step.before.as_deref()), "stopped at the limit".to_owned()]
@@ -190,14 +199,15 @@ fn describe(start: &str, step: &Step) -> [String; 3] {
     }
 }
 
-/// The rule's condition, then each value it read, a line each.
+/// The rule's condition, then each value it read and the competitor's price it went by, a line each.
 fn what_a_rule_saw(step: &Step) -> String {
     let condition = step.when.clone();
     let values = step.inputs.iter().map(|(name, value)| match value.get() {
         "null" => format!("{name}: not known"),
         known => format!("{name}: {known}"),
     });
-    condition.into_iter().chain(values).collect::<Vec<_>>().join("\n")
+    let reference = step.reference.iter().map(|price| format!("competitor's price: {}", price.get()));
+    condition.into_iter().chain(values).chain(reference).collect::<Vec<_>>().join("\n")
 }
 
 fn what_a_rule_did(step: &Step) -> String {
