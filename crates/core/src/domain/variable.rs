@@ -27,13 +27,13 @@ pub enum Variable {
     ProductCategory,
     /// The product's brand, or null.
     ProductBrand,
-    /// The lowest competitor price of a product in stock, or null.
+    /// The lowest competitor price, or null.
     CompetitorMin,
     /// The median competitor price, or null.
     CompetitorMedian,
     /// The highest competitor price, or null.
     CompetitorMax,
-    /// How many competitors have it in stock; 0 when nothing is known.
+    /// How many competitors' prices are known, whatever their stock and age.
     CompetitorCount,
     /// Units in stock, or null.
     StockLevel,
