@@ -62,6 +62,11 @@ pub struct TraceConfig {
     pub price_ratio: f64,
 }
 
+/// What addresses of Redis begin with.
+const REDIS_SCHEMES: &[&str] = &["redis://", "rediss://", "unix://", "redis+unix://"];
+/// What addresses of databases begin with.
+const DATABASE_SCHEMES: &[&str] = &["sqlite://", "postgres://", "postgresql://"];
+
 /// How spans are exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OtlpProtocol {
@@ -142,7 +147,7 @@ impl SharedConfig {
     pub fn read(environment: &mut Environment<'_>) -> Self {
         Self {
             redis_url: redis_url(environment),
-            database_url: environment.text("PRICING_DATABASE_URL", "sqlite://pricing.db"),
+            database_url: environment.url("PRICING_DATABASE_URL", "sqlite://pricing.db", DATABASE_SCHEMES),
             database_connections: environment.number("PRICING_DATABASE_CONNECTIONS", 8, 3..=200),
             key_prefix: environment.text("PRICING_KEY_PREFIX", keys::DEFAULT_PREFIX),
             l1_capacity: environment.number("PRICING_L1_CAPACITY", 1_000_000, 1..=100_000_000),
@@ -152,7 +157,12 @@ impl SharedConfig {
                 Duration::ZERO..=Duration::from_secs(3_600),
             ),
             log: LogConfig {
-                filter: environment.text("PRICING_LOG", "info"),
+                filter: environment.checked(
+                    "PRICING_LOG",
+                    "info".to_owned(),
+                    "levels such as info, or targets with levels such as info,pricing_core=debug",
+                    |written| is_log_filter(written).then(|| written.to_owned()),
+                ),
                 format: environment.parsed("PRICING_LOG_FORMAT", LogFormat::Auto, "auto, json or text"),
             },
             metrics: environment.parsed("PRICING_METRICS", MetricsSwitch::On, "on or off"),
@@ -169,14 +179,26 @@ fn trace(environment: &mut Environment<'_>) -> TraceConfig {
     };
     let endpoint = environment.text("PRICING_OTLP_ENDPOINT", default);
     let endpoint = (endpoint != "off").then_some(endpoint);
-    let price_ratio = environment.number("PRICING_TRACE_PRICE_RATIO", 0.01, 0.0..=1.0);
+    let price_ratio = environment.checked(
+        "PRICING_TRACE_PRICE_RATIO",
+        0.01,
+        "a part from 0 to 1 such as 0.01",
+        |written| written.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio)),
+    );
     TraceConfig { endpoint, protocol, price_ratio }
 }
 
 fn redis_url(environment: &mut Environment<'_>) -> String {
     let host = environment.text("REDIS_HOST", "127.0.0.1");
     let port: u16 = environment.number("REDIS_PORT", 6379, 1..=u16::MAX);
-    environment.text("PRICING_REDIS_URL", &format!("redis://{host}:{port}"))
+    environment.url("PRICING_REDIS_URL", &format!("redis://{host}:{port}"), REDIS_SCHEMES)
+}
+
+/// Whether each part of a log filter has a level: one without would be taken for the name of a target.
+fn is_log_filter(written: &str) -> bool {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let level_of = |part: &str| part.rsplit_once('=').map_or(part, |(_, level)| level).trim().to_lowercase();
+    written.split(',').all(|part| LEVELS.contains(&level_of(part).as_str()))
 }
 
 /// One variable that cannot be used.
@@ -221,6 +243,16 @@ impl<'a> Environment<'a> {
     /// The text of a variable; empty counts as unset.
     pub fn text(&mut self, variable: &'static str, default: &str) -> String {
         (self.lookup)(variable).filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
+    }
+
+    /// An address with one of these schemes. A wrong one is not shown: it may hold a password.
+    pub fn url(&mut self, variable: &'static str, default: &str, schemes: &[&str]) -> String {
+        let url = self.text(variable, default);
+        if !schemes.iter().any(|scheme| url.starts_with(scheme)) {
+            let allowed = format!("an address that begins with {}", schemes.join(", "));
+            self.problems.push(ConfigProblem { variable, value: "…".to_owned(), allowed });
+        }
+        url
     }
 
     /// A variable of any type that can be parsed.
@@ -322,15 +354,42 @@ mod tests {
         let error = read(&[
             ("PRICING_L1_CAPACITY", "0"),
             ("PRICING_L1_MAX_STALENESS", "30"),
+            ("PRICING_LOG", "info,inof"),
             ("PRICING_LOG_FORMAT", "xml"),
+            ("PRICING_TRACE_PRICE_RATIO", "1%"),
+            ("PRICING_DATABASE_URL", "mysql://user:secret@host/prices"),
             ("REDIS_PORT", "x"),
         ])
         .unwrap_err();
         let variables: Vec<&str> = error.0.iter().map(|problem| problem.variable).collect();
         assert_eq!(
             variables,
-            ["REDIS_PORT", "PRICING_L1_CAPACITY", "PRICING_L1_MAX_STALENESS", "PRICING_LOG_FORMAT"]
+            [
+                "REDIS_PORT",
+                "PRICING_DATABASE_URL",
+                "PRICING_L1_CAPACITY",
+                "PRICING_L1_MAX_STALENESS",
+                "PRICING_LOG",
+                "PRICING_LOG_FORMAT",
+                "PRICING_TRACE_PRICE_RATIO",
+            ]
         );
-        assert!(error.to_string().contains("must be a whole number from 1 to 100000000"), "{error}");
+        let shown = error.to_string();
+        assert!(shown.contains("must be a whole number from 1 to 100000000"), "{shown}");
+        assert!(shown.contains("must be a part from 0 to 1 such as 0.01"), "{shown}");
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
+    fn a_log_filter_has_levels() {
+        for (written, expected) in [
+            ("info", true),
+            ("WARN,sqlx=off", true),
+            ("inof", false),
+            ("pricing_core", false),
+            ("a=loud", false),
+        ] {
+            assert_eq!(is_log_filter(written), expected, "{written}");
+        }
     }
 }

@@ -76,7 +76,8 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// Reads the policies, after publishing the default one in a new catalogue.
+    /// Reads the policies, after publishing the default one in a new catalogue. The newest one has to be usable: a version of
+    /// the engine that does not understand it would do nothing about the prices that others have made by it.
     pub async fn load(catalogue: Catalogue) -> Result<Self, PolicySnapshotError> {
         let first = NewPolicy {
             name: "default".to_owned(),
@@ -85,6 +86,9 @@ impl Policies {
             note: "the policy every installation starts with".to_owned(),
         };
         catalogue.publish_first_policy(&first, chrono::Utc::now()).await?;
+        if let Some(newest) = catalogue.latest_policies(1).await?.first() {
+            compile(newest)?;
+        }
         let snapshot = read(&catalogue, None).await?;
         Ok(Self { catalogue, snapshot: Arc::new(ArcSwap::from_pointee(snapshot)), reads: Arc::default() })
     }

@@ -94,6 +94,12 @@ impl CatalogueTransaction {
         on_store!(self, store => store.put_signals(signals).await)
     }
 
+    /// Forgets what the signals of these products say in money, whose currency is another one now. (After the lock of
+    /// the products, so not in the order of the others: a currency changes so seldom that it may end in a transient error.)
+    pub async fn forget_amounts(&mut self, ids: &[ProductId]) -> Result<(), CatalogueError> {
+        on_store!(self, store => store.forget_amounts(ids).await)
+    }
+
     /// Draws ascending revisions; one that was committed is never given out again. Draw them while the products
     /// are locked: then the revisions of a product grow in the order in which its prices are committed.
     pub async fn next_revisions(&mut self, count: usize) -> Result<Vec<i64>, CatalogueError> {

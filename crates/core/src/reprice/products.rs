@@ -82,7 +82,7 @@ impl Repricer {
         let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
         let mut transaction = self.catalogue.begin().await?;
         let stored = transaction.lock_products(&ids).await?;
-        Ok(compare(stored, products).0)
+        Ok(compare(stored, products).summary)
     }
 
     /// Removes a product and its price everywhere; whether it was there.
@@ -106,8 +106,11 @@ impl Repricer {
         let PreparedProducts { products, mut rows } = products;
         let mut transaction = self.catalogue.begin().await?;
         let stored = transaction.lock_products(&ids).await?;
-        let (summary, differences) = compare(stored, &products);
+        let Comparison { summary, differences, in_other_currency } = compare(stored, &products);
         let differences = Arc::new(differences);
+        if !in_other_currency.is_empty() {
+            transaction.forget_amounts(&in_other_currency).await?;
+        }
         if summary.unchanged > 0 {
             rows.retain(|product_id| differences.contains_key(product_id));
         }
@@ -163,12 +166,20 @@ enum Difference {
     Updated,
 }
 
-/// Which products differ from the stored ones, and how.
-fn compare(stored: Vec<Product>, products: &[Product]) -> (PutSummary, HashMap<ProductId, Difference>) {
+/// Products beside the stored ones.
+struct Comparison {
+    summary: PutSummary,
+    /// Those that differ, and how.
+    differences: HashMap<ProductId, Difference>,
+    /// Those that were in another currency.
+    in_other_currency: Vec<ProductId>,
+}
+
+fn compare(stored: Vec<Product>, products: &[Product]) -> Comparison {
     let stored: HashMap<ProductId, Product> =
         stored.into_iter().map(|product| (product.product_id.clone(), product)).collect();
     let mut summary = PutSummary::default();
-    let mut differences = HashMap::new();
+    let (mut differences, mut in_other_currency) = (HashMap::new(), Vec::new());
     for product in products {
         let difference = match stored.get(&product.product_id) {
             None => {
@@ -177,6 +188,9 @@ fn compare(stored: Vec<Product>, products: &[Product]) -> (PutSummary, HashMap<P
             }
             Some(known) if known != product => {
                 summary.updated += 1;
+                if known.currency != product.currency {
+                    in_other_currency.push(product.product_id.clone());
+                }
                 Difference::Updated
             }
             Some(_) => {
@@ -186,5 +200,5 @@ fn compare(stored: Vec<Product>, products: &[Product]) -> (PutSummary, HashMap<P
         };
         differences.insert(product.product_id.clone(), difference);
     }
-    (summary, differences)
+    Comparison { summary, differences, in_other_currency }
 }

@@ -172,6 +172,21 @@ async fn an_older_event_never_wins_over_a_newer_one() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_was_known_in_another_currency_does_not_count() -> Result<()> {
+    let engine = Engine::start(FOLLOWING).await?;
+    engine.import(2).await?;
+    let data = json!({"product_id": "P-1", "competitor": "acme", "price": 48.10});
+    engine.publish("1", "competitor_price", data).await?;
+    price_becomes(&engine.api, "P-1", 48.1).await?;
+    let product = json!({"currency": "JPY", "base_price": 7500, "floor_price": 1});
+    let reply = engine.api.client.put("/api/v1/products/P-1", &product).await?;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let reply = engine.api.client.price("P-1", "NY", false).await?;
+    assert_eq!((&reply.body["final_price"], &reply.body["currency"]), (&json!(7500), &json!("JPY")));
+    Ok(())
+}
+
+#[tokio::test]
 async fn locations_categories_and_policies_act_as_they_should() -> Result<()> {
     let engine = Engine::start(FOLLOWING).await?;
     engine.import(20).await?;

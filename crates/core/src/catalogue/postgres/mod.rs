@@ -102,6 +102,9 @@ const PUBLISH_FIRST_POLICY: &str = "
 // Every statement must see what was committed before it: rows are read after the wait for their lock.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
+/// How long a statement that changes the tables may take, and the wait for another process that does: tables may be large.
+const MIGRATION_TIMEOUT: &str = "SET statement_timeout = '30min'";
+
 /// A connection that idled for longer is tested before it is used: the server may have been restarted since. One
 /// that did not saves that round trip, which is half of a read.
 const TRUSTED_IDLE_TIME: Duration = Duration::from_secs(1);
@@ -141,9 +144,13 @@ impl PostgresCatalogue {
             })
             .connect_with(server)
             .await?;
+        let mut connection = pool.acquire().await?;
+        query(MIGRATION_TIMEOUT).execute(&mut *connection).await?;
         // The migrator takes a lock of its own, so several processes may do this at once. `run_direct`, as a
         // future that awaits `run` is not `Send` for the compiler.
-        MIGRATIONS.run_direct(None, &mut *pool.acquire().await?, false).await?;
+        MIGRATIONS.run_direct(None, &mut *connection, false).await?;
+        query("RESET statement_timeout").execute(&mut *connection).await?;
+        drop(connection);
         Ok(Self {
             pool,
             statement_timeout: settings.statement_timeout,

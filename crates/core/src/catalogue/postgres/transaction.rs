@@ -109,6 +109,9 @@ const WRITE_CHANGES_IN_EFFECT: &str = concat!(
                   WHERE prices.product_id = written.product_id AND prices.revision = written.revision)
     ON CONFLICT DO NOTHING"
 );
+const FORGET_AMOUNTS: &str = "
+    DELETE FROM signals
+    WHERE subject_kind = 'product' AND subject = ANY($1) AND kind IN ('competitor_price', 'unit_cost')";
 const WRITE_REMOVAL: &str = "
     INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
                                cause, changed_at)
@@ -192,6 +195,13 @@ impl PostgresTransaction {
         let put = query(PUT_SIGNALS).bind(signal_rows(signals)?);
         let outcome = self.session.run(|connection| put.execute(connection)).await?;
         Ok(outcome.rows_affected())
+    }
+
+    pub(in super::super) async fn forget_amounts(&mut self, ids: &[ProductId]) -> Result<(), CatalogueError> {
+        let ids: Vec<&str> = ids.iter().map(ProductId::as_str).collect();
+        let forget = query(FORGET_AMOUNTS).bind(ids);
+        self.session.run(|connection| forget.execute(connection)).await?;
+        Ok(())
     }
 
     pub(in super::super) async fn next_revisions(

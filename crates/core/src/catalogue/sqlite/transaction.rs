@@ -73,6 +73,9 @@ const WRITE_CHANGES_IN_EFFECT: (&str, &str) = (
     WHERE EXISTS (SELECT 1 FROM prices WHERE product_id = column1 AND revision = column2)
     ON CONFLICT DO NOTHING",
 );
+const FORGET_AMOUNTS: &str = "
+    DELETE FROM signals
+    WHERE subject_kind = 'product' AND subject = $1 AND kind IN ('competitor_price', 'unit_cost')";
 const WRITE_REMOVAL: &str = "
     INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
                                cause, changed_at)
@@ -137,6 +140,14 @@ impl SqliteTransaction {
         let put = query(PUT_SIGNALS).bind(signal_rows(signals)?);
         let outcome = self.session.run(|connection| put.execute(connection)).await?;
         Ok(outcome.rows_affected())
+    }
+
+    pub(in super::super) async fn forget_amounts(&mut self, ids: &[ProductId]) -> Result<(), CatalogueError> {
+        for id in ids {
+            let forget = query(FORGET_AMOUNTS).bind(id.as_str());
+            self.session.run(|connection| forget.execute(connection)).await?;
+        }
+        Ok(())
     }
 
     pub(in super::super) async fn next_revisions(

@@ -19,7 +19,28 @@ on_both_stores!(
     facts_have_the_signals_that_reading_gives,
     facts_are_those_of_the_named_products_however_many,
     locations_have_their_latest_factor,
+    amounts_of_a_product_can_be_forgotten,
 );
+
+async fn amounts_of_a_product_can_be_forgotten(catalogue: &Catalogue) -> Result<()> {
+    let of = |id: &str| Subject::Product(id.to_owned());
+    let signals = [
+        competitor(of("P-1"), "acme", "41.90")?,
+        own(SignalKind::UnitCost, "20", 0)?,
+        own(SignalKind::StockLevel, "7", 0)?,
+        competitor(of("P-2"), "acme", "41.90")?,
+    ];
+    put_signals(catalogue, &signals).await?;
+    let mut transaction = catalogue.begin().await?;
+    transaction.forget_amounts(&[ProductId::parse("P-1")?]).await?;
+    transaction.commit().await?;
+    let left = read(catalogue).await?;
+    assert_eq!((left.competitor_prices.len(), left.unit_cost), (0, None));
+    assert_eq!(digits(&left.stock_level), "Some(7)");
+    let other = catalogue.signals(&ProductId::parse("P-2")?).await?;
+    assert_eq!(other.competitor_prices.len(), 1);
+    Ok(())
+}
 
 fn signal(subject: Subject, kind: SignalKind, value: &str, microseconds: i64) -> Result<Signal> {
     Ok(Signal {
