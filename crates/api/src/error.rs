@@ -15,6 +15,7 @@
 //! | `/problems/job-not-found` | 404 | no such job was given up |
 //! | `/problems/not-found` | 404 | no such route |
 //! | `/problems/method-not-allowed` | 405 | the route exists, not with this method |
+//! | `/problems/body-too-slow` | 408 | the body did not arrive in time |
 //! | `/problems/body-too-large` | 413 | the body is beyond the route's bound |
 //! | `/problems/unsupported-media-type` | 415 | the import does not say CSV or NDJSON |
 //! | `/problems/unavailable` | 503 | the database or Redis does not answer; `Retry-After` says when to try again |
@@ -94,6 +95,11 @@ pub enum ApiError {
     RouteNotFound,
     /// The route exists, not with this method.
     MethodNotAllowed,
+    /// The body did not arrive in time.
+    BodyTooSlow {
+        /// Which time that is.
+        reason: String,
+    },
     /// The body is too long.
     BodyTooLarge {
         /// The route's bound.
@@ -183,6 +189,7 @@ impl ApiError {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::PolicyVersionIsOld | Self::DraftChanged => StatusCode::PRECONDITION_FAILED,
             Self::HeldByCircuitBreaker { .. } | Self::RecalculationNotHeld { .. } => StatusCode::CONFLICT,
+            Self::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Unavailable { .. } | Self::Overloaded | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
@@ -221,6 +228,7 @@ impl ApiError {
             Self::JobNotFound { .. } => ("/problems/job-not-found", "Job not found"),
             Self::RouteNotFound => ("/problems/not-found", "Not found"),
             Self::MethodNotAllowed => ("/problems/method-not-allowed", "Method not allowed"),
+            Self::BodyTooSlow { .. } => ("/problems/body-too-slow", "Body too slow"),
             Self::BodyTooLarge { .. } => ("/problems/body-too-large", "Body too large"),
             Self::UnsupportedMediaType => ("/problems/unsupported-media-type", "Unsupported media type"),
             Self::Unavailable { .. } => ("/problems/unavailable", "Not available now"),
@@ -251,6 +259,7 @@ impl ApiError {
             Self::JobNotFound { task_id } => format!("no job \"{task_id}\" was given up"),
             Self::RouteNotFound => "there is no such route; see /docs".to_owned(),
             Self::MethodNotAllowed => "the route exists, but not with this method; see /docs".to_owned(),
+            Self::BodyTooSlow { reason } => format!("the body is too slow: {reason}"),
             Self::BodyTooLarge { max_bytes } => format!("the body is longer than {max_bytes} bytes"),
             Self::UnsupportedMediaType => "Content-Type must be text/csv or application/x-ndjson".to_owned(),
             Self::Unavailable { reason } => format!("{reason}; try again later"),

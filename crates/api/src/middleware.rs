@@ -22,10 +22,10 @@ use crate::error::ApiError;
 use crate::routes::{price, prices};
 use crate::state::AppState;
 
-/// How long an answer may take.
+/// How long an answer may take, with the reading of the request's body, which has a limit of its own.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Routes that stream, or go through the whole catalogue, and may take as long as they need.
+/// Routes that stream, or go through the whole catalogue, and may take as long as they need; their bodies may not.
 pub(crate) const STREAMING_ROUTES: [&str; 5] = [
     "/api/v1/products/import",
     "/api/v1/price-changes",

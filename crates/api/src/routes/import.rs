@@ -179,7 +179,7 @@ async fn take_rows(import: &mut Import, format: Format, body: Body) -> Result<()
     let mut bytes_read = 0;
     loop {
         let chunk = tokio::time::timeout(MAX_PAUSE, chunks.next()).await.map_err(|_| {
-            ApiError::MalformedBody { reason: format!("no bytes for {} s", MAX_PAUSE.as_secs()) }
+            ApiError::BodyTooSlow { reason: format!("nothing of it came for {} s", MAX_PAUSE.as_secs()) }
         })?;
         let Some(chunk) = chunk else { break };
         let chunk =

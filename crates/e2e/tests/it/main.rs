@@ -18,6 +18,7 @@
 //! | `overload` | more is asked than can be answered |
 //! | `price_read_path` | where a price is found, whose it is, and what happens when something is away |
 //! | `real_catalogue` | 20,000 products imported and asked for |
+//! | `slow_clients` | bodies that do not arrive |
 //! | `stale_caches` | no cache wins over the catalogue, whatever happened to either |
 //! | `stores_agree` | SQLite and PostgreSQL give the same prices; stored prices can be computed again |
 //! | `support` | what tests of several modules share; no tests |
@@ -47,6 +48,7 @@ mod price_history;
 mod price_read_path;
 mod real_catalogue;
 mod simulations;
+mod slow_clients;
 mod stale_caches;
 mod stores_agree;
 mod support;
