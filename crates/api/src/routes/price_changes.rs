@@ -5,6 +5,7 @@
 //! stream.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::Stream;
+use futures::{Stream, StreamExt, stream};
 use pricing_core::domain::product::ProductId;
 use pricing_core::notices::{Notices, Position, ProductChange};
 use pricing_core::telemetry::metrics::Metrics;
@@ -31,6 +32,8 @@ const MAX_STREAMS: usize = 256;
 const ENTRIES: usize = 20;
 /// Events that wait for a client to take them.
 const EVENTS_AHEAD: usize = 16;
+/// How long a client may leave them there; then it is given up, as others wait for its place. It can go on where it was.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// How often a silent stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Pause after Redis did not answer.
@@ -146,17 +149,18 @@ struct Follower {
 
 impl Follower {
     /// The events, made on the runtime of the service: the answer is written by a lane, which has prices to answer.
-    fn events(mut self) -> impl Stream<Item = Result<Event, Infallible>> {
+    fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
         let (sender, mut events) = mpsc::channel(EVENTS_AHEAD);
         tokio::spawn(async move {
             let shutdown = self.shutdown.clone();
-            let following = async { while sender.send(self.next().await).await.is_ok() {} };
+            let made = stream::unfold(self, |mut follower| async { Some((follower.next().await, follower)) });
+            let following = send_all(made, &sender, MAX_PAUSE);
             tokio::select! {
                 _ = shutdown.run_until_cancelled(following) => {}
                 () = sender.closed() => {}
             }
         });
-        futures::stream::poll_fn(move |context| events.poll_recv(context).map(|event| event.map(Ok)))
+        stream::poll_fn(move |context| events.poll_recv(context).map(|event| event.map(Ok)))
     }
 
     async fn next(&mut self) -> Event {
@@ -190,5 +194,47 @@ impl Follower {
             Ok(_) => drop(self.news.changed().await),
             Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
         }
+    }
+}
+
+/// Sends events, one after another, until nobody takes them any more, or not for so long.
+async fn send_all(events: impl Stream<Item = Event>, sender: &mpsc::Sender<Event>, max_pause: Duration) {
+    let mut events = pin!(events);
+    while let Some(event) = events.next().await {
+        if sender.send_timeout(event, max_pause).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_given_up() {
+        let (sender, _events) = mpsc::channel(EVENTS_AHEAD);
+        let sent = send_all(stream::repeat_with(Event::default), &sender, Duration::from_millis(1));
+        tokio::time::timeout(PATIENCE, sent).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_its_time_gets_every_event() {
+        let (sender, mut events) = mpsc::channel(1);
+        let sending = async {
+            send_all(stream::repeat_with(Event::default).take(100), &sender, PATIENCE).await;
+            drop(sender);
+        };
+        let taking = async {
+            let mut taken = 0;
+            while events.recv().await.is_some() {
+                taken += 1;
+                tokio::task::yield_now().await;
+            }
+            taken
+        };
+        assert_eq!(tokio::join!(sending, taking).1, 100);
     }
 }
