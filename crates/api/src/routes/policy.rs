@@ -4,6 +4,7 @@
 //! a recalculation; until that has moved a product over, its quotes use the version its price was made with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -33,6 +34,8 @@ pub(super) const MAX_AUTHOR_CHARS: usize = 100;
 const MAX_NOTE_CHARS: usize = 1_000;
 /// Lines around each difference.
 const DIFF_CONTEXT: usize = 3;
+/// How long the least difference is looked for; then what is left counts as removed and written anew.
+const DIFF_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Who publishes, and why.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -215,10 +218,16 @@ pub(crate) async fn diff(
     Path((version, other)): Path<(String, String)>,
 ) -> Result<String, ApiError> {
     let (from, to) = (find(&state, &version).await?, find(&state, &other).await?);
+    // Two long documents with little in common keep a thread busy that others wait for.
+    let comparing = tokio::task::spawn_blocking(move || compare(&from, &to, DIFF_TIMEOUT));
+    comparing.await.map_err(|error| ApiError::Internal { reason: format!("comparing panicked: {error}") })
+}
+
+fn compare(from: &StoredPolicy, to: &StoredPolicy, limit: Duration) -> String {
     let title =
         |policy: &StoredPolicy| format!("version {}, {}", policy.version, policy.published_at.to_rfc3339());
-    let diff = TextDiff::from_lines(&from.source, &to.source);
-    Ok(diff.unified_diff().context_radius(DIFF_CONTEXT).header(&title(&from), &title(&to)).to_string())
+    let diff = TextDiff::configure().timeout(limit).diff_lines(&from.source, &to.source);
+    diff.unified_diff().context_radius(DIFF_CONTEXT).header(&title(from), &title(to)).to_string()
 }
 
 /// Publishes a policy, unless a circuit breaker speaks against it: its own, or that of the policy in use.
@@ -374,4 +383,30 @@ pub(super) fn read_if_match(headers: &HeaderMap) -> Result<Option<i64>, ApiError
         ApiError::field("If-Match", problem, "the ETag of a version, such as \"3\"")
     };
     version.map(Some).ok_or_else(refuse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(version: i64, lines: impl Iterator<Item = usize>) -> StoredPolicy {
+        StoredPolicy {
+            version,
+            name: "long".to_owned(),
+            source: lines.map(|line| format!("# {line}\n")).collect(),
+            author: String::new(),
+            note: String::new(),
+            published_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_comparison_ends_however_little_two_versions_have_in_common() {
+        let (from, to) = (version(1, 0..100), version(2, (0..100).rev()));
+        let lines = |diff: &str, sign: char| diff.lines().filter(|line| line.starts_with(sign)).count();
+        let least = compare(&from, &to, Duration::from_secs(60));
+        assert_eq!((lines(&least, '-'), lines(&least, '+')), (100, 100), "{least}");
+        let given_up = compare(&from, &to, Duration::ZERO);
+        assert_eq!((lines(&given_up, '-'), lines(&given_up, '+')), (101, 101), "{given_up}");
+    }
 }
