@@ -29,6 +29,7 @@ use pricing_core::cache::ReadError;
 use pricing_core::catalogue::CatalogueError;
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::events::publish::PublishError;
+use pricing_core::policy_snapshot::PolicySnapshotError;
 use pricing_core::redis::RedisError;
 use pricing_core::reprice::RepriceError;
 use serde::Serialize;
@@ -175,6 +176,14 @@ impl ApiError {
         }
     }
 
+    /// The error of comparing with what is stored, which writes nothing.
+    pub fn of_comparison(error: RepriceError) -> Self {
+        match error {
+            RepriceError::Catalogue(error) => error.into(),
+            other => other.into(),
+        }
+    }
+
     /// The status on the wire.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -301,7 +310,7 @@ impl From<PublishError> for ApiError {
     }
 }
 
-/// Writes that fail: transient trouble is 503, whatever its cause.
+/// Writes that fail: transient trouble is 503, whatever its cause. Reads are errors of the catalogue alone.
 impl From<RepriceError> for ApiError {
     fn from(error: RepriceError) -> Self {
         match error {
@@ -311,10 +320,15 @@ impl From<RepriceError> for ApiError {
                     reason: "the change is stored, but redis does not take it yet; sending it again does no harm",
                 }
             }
-            RepriceError::Catalogue(error) if error.is_transient() => {
-                tracing::warn!(%error, "a write is refused: the database does not answer");
+            RepriceError::Catalogue(error)
+            | RepriceError::Policies(PolicySnapshotError::Catalogue(error))
+                if error.is_transient() =>
+            {
+                tracing::warn!(%error, "a write has failed: the database does not answer");
+                // It may have committed what it did not live to acknowledge.
                 Self::Unavailable {
-                    reason: "the database does not answer; what was being written is not stored",
+                    reason: "the database does not answer, so it is not known whether the change is stored; \
+                             sending it again does no harm",
                 }
             }
             unknown @ RepriceError::PolicyUnknown { .. } => {
@@ -340,5 +354,24 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_says_of_a_write_only_what_is_known() {
+        let away = || CatalogueError::TimedOut { limit: std::time::Duration::from_secs(1) };
+        let policies_away = RepriceError::from(PolicySnapshotError::from(away()));
+        for write in [RepriceError::from(away()), policies_away] {
+            let write = ApiError::from(write).problem();
+            assert_eq!(write.status, 503);
+            assert!(write.detail.contains("not known whether the change is stored"), "{}", write.detail);
+        }
+        for read in [ApiError::from(away()), ApiError::of_comparison(away().into())] {
+            assert_eq!(read.problem().detail, "the database does not answer; try again later");
+        }
     }
 }

@@ -11,7 +11,6 @@ use pricing_core::domain::explanation::Step;
 use pricing_core::domain::money::as_json_number;
 use pricing_core::domain::product::{Product, ProductId};
 use pricing_core::domain::quote::{Shopper, quote};
-use pricing_core::reprice::RepriceError;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -150,10 +149,9 @@ async fn stored_explanation(
     let id = ProductId::parse(product_id).map_err(|_| unknown())?;
     let catalogue = &state.repricer.catalogue;
     for _ in 0..MAX_EXPLANATION_READS {
-        let stored = catalogue.stored_price(&id).await.map_err(RepriceError::from)?.ok_or_else(unknown)?;
-        let (product, recorded) = tokio::try_join!(catalogue.product(&id), catalogue.explanation(&id))
-            .map_err(RepriceError::from)?;
-        let after = catalogue.stored_price(&id).await.map_err(RepriceError::from)?.ok_or_else(unknown)?;
+        let stored = catalogue.stored_price(&id).await?.ok_or_else(unknown)?;
+        let (product, recorded) = tokio::try_join!(catalogue.product(&id), catalogue.explanation(&id))?;
+        let after = catalogue.stored_price(&id).await?.ok_or_else(unknown)?;
         if after.entry.revision == stored.entry.revision {
             let (product, recorded) = product.zip(recorded).ok_or_else(unknown)?;
             return Ok((product, stored, recorded));

@@ -126,7 +126,7 @@ pub(crate) async fn seed(state: AppState, path: &str) {
 }
 
 async fn seed_from(state: AppState, path: &str) -> Result<u64, SeedError> {
-    let products = state.repricer.catalogue.count_products().await.map_err(RepriceError::from);
+    let products = state.repricer.catalogue.count_products().await;
     if products.map_err(ApiError::from)? > 0 {
         return Ok(0);
     }
@@ -276,7 +276,7 @@ impl Import {
         let products: Vec<Product> = self.batch.drain(..).map(|(_, product)| product).collect();
         let repricer = self.state.repricer.clone();
         if self.answer.dry_run {
-            let summary = repricer.compare_products(&products).await?;
+            let summary = repricer.compare_products(&products).await.map_err(ApiError::of_comparison)?;
             self.count(summary);
             return Ok(());
         }

@@ -61,8 +61,7 @@ pub(crate) async fn get(
 ) -> Result<Json<Product>, ApiError> {
     let not_found = || ApiError::ProductNotFound { product_id: product_id.clone() };
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
-    let product =
-        state.repricer.catalogue.product(&id).await.map_err(pricing_core::reprice::RepriceError::from)?;
+    let product = state.repricer.catalogue.product(&id).await?;
     product.map(Json).ok_or_else(not_found)
 }
 
