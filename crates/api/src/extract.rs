@@ -1,10 +1,14 @@
 //! What handlers take from a request: a bounded body, and JSON out of it with errors that name the field.
 
-use std::fmt::Write;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 use std::pin::pin;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -12,7 +16,10 @@ use futures::FutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::error::ApiError;
 
@@ -66,33 +73,86 @@ where
     }
 }
 
-/// The product that a path names, decoded.
-pub(crate) struct ProductPath(pub(crate) String);
+/// What a path names, decoded: a text, or as many as it has places for names.
+pub(crate) struct Named<T>(pub(crate) T);
 
-impl<S: Send + Sync> FromRequestParts<S> for ProductPath {
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Named<T> {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        let path = Path::<String>::from_request_parts(parts, state).await;
-        path.map(|Path(product_id)| Self(product_id)).map_err(|rejection| {
-            let allowed = "a product's identifier, percent-encoded UTF-8";
-            ApiError::field("product_id", rejection.body_text(), allowed).into_response()
+        let path = Path::<T>::from_request_parts(parts, state).await;
+        path.map(|Path(names)| Self(names)).map_err(|rejection| {
+            let field = match &rejection {
+                PathRejection::FailedToDeserializePathParams(error) => match error.kind() {
+                    ErrorKind::InvalidUtf8InPathParam { key } => key,
+                    _ => "path",
+                },
+                _ => "path",
+            };
+            ApiError::field(field, rejection.body_text(), "percent-encoded UTF-8").into_response()
         })
     }
 }
 
-/// The JSON of a body. If it does not fit, `expected` tells which fields do not.
+/// The JSON object of a body. If it does not fit, `expected` tells which fields do not.
 pub(crate) fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8], expected: &[Field]) -> Result<T, ApiError> {
     if !is_object(body) {
-        // serde takes a list for an object, by the order of its fields.
-        return Err(ApiError::MalformedBody { reason: "the body is not a JSON object".to_owned() });
+        return Err(no_object());
     }
     serde_json::from_slice(body).map_err(|error| explain(body, &error, expected))
 }
 
-/// Whether a JSON text is that of an object, or of nothing at all.
+/// The JSON object of a body. If it does not fit, serde says why.
+pub(crate) fn read_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+    if !is_object(body) {
+        return Err(no_object());
+    }
+    serde_json::from_slice(body).map_err(|error| unreadable(&error))
+}
+
+/// Why a body cannot be read.
+pub(crate) fn unreadable(error: &serde_json::Error) -> ApiError {
+    let reason = format!("the body cannot be read: {error}");
+    // JSON, but not what is expected: a field that does not exist, or one of the wrong type.
+    if error.is_data() {
+        ApiError::Invalid { errors: vec![Diagnostic::bare("body", reason)] }
+    } else {
+        ApiError::MalformedBody { reason }
+    }
+}
+
+fn no_object() -> ApiError {
+    ApiError::MalformedBody { reason: "the body is not a JSON object".to_owned() }
+}
+
+/// Whether a JSON text is that of an object, or of nothing at all. serde takes a list for an object, by the order of its
+/// fields.
 pub(crate) fn is_object(body: &[u8]) -> bool {
     matches!(body.trim_ascii_start().first(), None | Some(b'{'))
+}
+
+/// What is written as an object within JSON, and not as a list.
+#[derive(Debug)]
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+    }
 }
 
 /// A field of a JSON body, for error messages.
@@ -108,9 +168,9 @@ pub(crate) struct Field {
 /// The slow path of a request that is refused anyway: finds each field that is missing or of the wrong type.
 fn explain(body: &[u8], error: &serde_json::Error, expected: &[Field]) -> ApiError {
     let malformed = |reason: String| ApiError::MalformedBody { reason };
-    let value = match serde_json::from_slice::<serde_json::Value>(body) {
-        Ok(serde_json::Value::Object(object)) => object,
-        Ok(_) => return malformed("the body is not a JSON object".to_owned()),
+    // Each value as it is written: some are JSON, and still more than a number of ours can hold.
+    let written = match serde_json::from_slice::<BTreeMap<String, &RawValue>>(body) {
+        Ok(written) => written,
         Err(_) if body.is_empty() => {
             return malformed("the body is empty; a JSON object is expected".to_owned());
         }
@@ -118,25 +178,22 @@ fn explain(body: &[u8], error: &serde_json::Error, expected: &[Field]) -> ApiErr
     };
     let mut errors = Vec::new();
     for field in expected {
-        match value.get(field.name) {
-            None if field.required => errors.push(Diagnostic::new(field.name, "is missing", field.allowed)),
-            Some(given) if (field.required || !given.is_null()) && !(field.fits)(given) => {
-                let problem = format!("{} is not allowed", shown(given));
-                errors.push(Diagnostic::new(field.name, problem, field.allowed));
+        let Some(written) = written.get(field.name).map(|written| written.get()) else {
+            if field.required {
+                errors.push(Diagnostic::new(field.name, "is missing", field.allowed));
             }
-            _ => {}
+            continue;
+        };
+        let is_left_out = !field.required && written == "null";
+        if !is_left_out && !serde_json::from_str(written).is_ok_and(|value| (field.fits)(&value)) {
+            let problem = format!("{} is not allowed", shorten(written));
+            errors.push(Diagnostic::new(field.name, problem, field.allowed));
         }
     }
     if errors.is_empty() {
         return malformed(format!("the body cannot be read: {error}"));
     }
     ApiError::Invalid { errors }
-}
-
-fn shown(value: &serde_json::Value) -> String {
-    let mut text = String::new();
-    let _ = write!(text, "{value}");
-    shorten(&text)
 }
 
 #[cfg(test)]
@@ -170,6 +227,50 @@ mod tests {
         assert_eq!(read_body_within(limit, body(&["{", "}"], true), 100).await, Ok(Bytes::from("{}")));
         let read = read_body_within(limit, body(&["{", "}"], false), 1).await;
         assert_eq!(read, Err(ApiError::BodyTooLarge { max_bytes: 1 }));
+    }
+
+    #[test]
+    fn a_list_is_no_object_wherever_it_stands() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Item {
+            number: u32,
+        }
+        for (json, expected) in [
+            (r#"[{"number":1}]"#, Some(1)),
+            (r#"[{"other":[{}],"number":1}]"#, Some(1)),
+            ("[[1]]", None),
+            ("[1]", None),
+            ("[{}]", None),
+        ] {
+            let read = serde_json::from_str::<[Object<Item>; 1]>(json);
+            assert_eq!(read.ok().map(|[Object(item)]| item.number), expected, "{json}");
+            let read = simd_json::serde::from_slice::<[Object<Item>; 1]>(&mut json.as_bytes().to_vec());
+            assert_eq!(read.ok().map(|[Object(item)]| item.number), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_number_beyond_all_numbers_is_said_of_its_field() {
+        const FIELDS: &[Field] = &[Field {
+            name: "number",
+            required: false,
+            allowed: "a number",
+            fits: serde_json::Value::is_u64,
+        }];
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Body {
+            number: Option<u32>,
+        }
+        let fields = |json: &str| match parse_json::<Body>(json.as_bytes(), FIELDS) {
+            Err(ApiError::Invalid { errors }) => {
+                errors.into_iter().map(|error| format!("{} {}", error.field, error.problem)).collect()
+            }
+            other => vec![format!("{other:?}")],
+        };
+        assert_eq!(fields(r#"{"number": 1e400}"#), ["number 1e400 is not allowed"]);
+        assert_eq!(fields(r#"{"number": [ 1 ] }"#), ["number [ 1 ] is not allowed"]);
+        assert_eq!(fields(r#"{"number": null, "other": 1e400}"#), ["Ok(Body { number: None })"]);
+        assert!(fields(r#"{"number": 1} 2"#)[0].contains("is not JSON"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use super::price::check_shopper;
 use crate::error::{ApiError, Problem};
-use crate::extract::ProductPath;
+use crate::extract::Named;
 use crate::state::AppState;
 
 /// How often price and explanation are read until both are of one revision.
@@ -96,7 +96,7 @@ pub(crate) struct QuoteExplanation<'a> {
         (status = 422, description = "A parameter is not allowed", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn explanation(
     State(state): State<AppState>,
-    ProductPath(product_id): ProductPath,
+    Named(product_id): Named<String>,
     query: Result<Query<ExplanationQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|rejection| {

@@ -3,7 +3,7 @@
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use chrono::{DateTime, Utc};
 use pricing_core::catalogue::PriceChange;
 use pricing_core::domain::diagnostic::shorten;
@@ -14,6 +14,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, Problem};
+use crate::extract::Named;
 use crate::state::AppState;
 
 /// Changes in one answer, if nothing else is asked for, and at most.
@@ -100,7 +101,7 @@ pub(crate) struct ChangeAnswer {
         (status = 503, description = "The database does not answer", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn history(
     State(state): State<AppState>,
-    Path(product_id): Path<String>,
+    Named(product_id): Named<String>,
     query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<Json<HistoryAnswer>, ApiError> {
     let Query(HistoryQuery { limit, before }) =

@@ -2,13 +2,14 @@
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use pricing_core::domain::diagnostic::shorten;
 use pricing_core::jobs::queue::{DEAD_KEPT, DeadJob};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, Problem};
+use crate::extract::Named;
 use crate::state::AppState;
 
 /// Dead jobs that are listed unless asked otherwise.
@@ -77,7 +78,7 @@ pub(crate) async fn list(
         (status = 404, description = "No such job was given up", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
-    Path(task_id): Path<String>,
+    Named(task_id): Named<String>,
 ) -> Result<Json<JobAnswer>, ApiError> {
     let dead = state.queue.dead_jobs(DEAD_KEPT).await?;
     let job = dead.into_iter().find(|job| job.task_id == task_id).ok_or_else(|| not_found(&task_id))?;
@@ -95,7 +96,7 @@ pub(crate) async fn get(
         (status = 404, description = "No such job was given up", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn requeue(
     State(state): State<AppState>,
-    Path(task_id): Path<String>,
+    Named(task_id): Named<String>,
 ) -> Result<StatusCode, ApiError> {
     let requeued = state.queue.requeue(&task_id).await?;
     if requeued { Ok(StatusCode::ACCEPTED) } else { Err(not_found(&task_id)) }

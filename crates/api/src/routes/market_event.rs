@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::error::{ApiError, Problem};
-use crate::extract::{BoundedBody, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES};
+use crate::extract::{BoundedBody, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, unreadable};
 use crate::state::AppState;
 
 /// Where it is.
@@ -123,16 +123,6 @@ fn is_batch_type(content_type: &str) -> bool {
         .split(';')
         .next()
         .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(BATCH_TYPE))
-}
-
-fn unreadable(error: &serde_json::Error) -> ApiError {
-    let reason = format!("the body cannot be read: {error}");
-    // JSON, but no event: a field of the wrong type.
-    if error.is_data() {
-        ApiError::Invalid { errors: vec![Diagnostic::bare("body", reason)] }
-    } else {
-        ApiError::MalformedBody { reason }
-    }
 }
 
 fn check(draft: EventDraft, now: DateTime<Utc>) -> Result<MarketEvent, Vec<Diagnostic>> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use similar::TextDiff;
 
 use crate::error::{ApiError, FieldError, Problem};
-use crate::extract::BoundedBody;
+use crate::extract::{BoundedBody, Named};
 use crate::state::AppState;
 
 /// The source of the events that this route publishes.
@@ -130,7 +130,7 @@ pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<PoliciesA
         (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
-    Path(version): Path<String>,
+    Named(version): Named<String>,
 ) -> Result<Response, ApiError> {
     let policy = find(&state, &version).await?;
     let etag = etag(policy.version);
@@ -192,7 +192,7 @@ pub(crate) async fn publish(
         (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn rollback(
     State(state): State<AppState>,
-    Path(version): Path<String>,
+    Named(version): Named<String>,
     query: Result<Query<PublishQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -215,7 +215,7 @@ pub(crate) async fn rollback(
         (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn diff(
     State(state): State<AppState>,
-    Path((version, other)): Path<(String, String)>,
+    Named((version, other)): Named<(String, String)>,
 ) -> Result<String, ApiError> {
     let (from, to) = (find(&state, &version).await?, find(&state, &other).await?);
     // Two long documents with little in common keep a thread busy that others wait for.

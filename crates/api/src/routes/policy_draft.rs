@@ -3,7 +3,7 @@
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::{MAX_AUTHOR_CHARS, check_length, etag, read_if_match};
 use crate::error::{ApiError, Problem};
-use crate::extract::BoundedBody;
+use crate::extract::{BoundedBody, Named};
 use crate::state::AppState;
 
 /// Drafts that are kept at a time.
@@ -75,10 +75,11 @@ pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<DraftsAns
         (status = 404, description = "No such draft", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
 ) -> Result<Response, ApiError> {
+    check_may_exist(&name)?;
     let draft = state.repricer.catalogue.draft(&name).await?;
-    let draft = draft.ok_or_else(|| ApiError::DraftNotFound { name: shorten(&name) })?;
+    let draft = draft.ok_or_else(|| not_found(&name))?;
     let etag = etag(draft.revision);
     let (draft, source) = split(draft);
     Ok(([(header::ETAG, etag)], Json(DraftAnswer { draft, source })).into_response())
@@ -97,7 +98,7 @@ pub(crate) async fn get(
         (status = 503, description = "The database does not answer, or there are too many drafts", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn put(
     State(state): State<AppState>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     query: Result<Query<DraftQuery>, QueryRejection>,
     headers: HeaderMap,
     BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
@@ -106,7 +107,7 @@ pub(crate) async fn put(
         query.map_err(|rejection| ApiError::field("query", rejection.body_text(), "author"))?;
     let author = author.unwrap_or_default();
     check_length("author", &author, MAX_AUTHOR_CHARS)?;
-    check_length("name", &name, MAX_NAME_CHARS)?;
+    check_draft_name(&name)?;
     let source = String::from_utf8(body.to_vec())
         .map_err(|error| ApiError::field("body", format!("is not UTF-8: {error}"), "a text"))?;
     // A database may refuse this character; YAML does.
@@ -139,9 +140,10 @@ pub(crate) async fn put(
         (status = 412, description = "Somebody else has changed it since", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
+    check_may_exist(&name)?;
     let catalogue = &state.repricer.catalogue;
     let only_if = read_if_match(&headers)?.map_or(DraftCondition::None, DraftCondition::Is);
     if catalogue.delete_draft(&name, only_if).await? {
@@ -149,8 +151,21 @@ pub(crate) async fn delete(
     }
     match catalogue.draft(&name).await? {
         Some(_) => Err(ApiError::DraftChanged),
-        None => Err(ApiError::DraftNotFound { name: shorten(&name) }),
+        None => Err(not_found(&name)),
     }
+}
+
+fn check_draft_name(name: &str) -> Result<(), ApiError> {
+    check_length("name", name, MAX_NAME_CHARS)
+}
+
+/// No draft has a name that it could not be kept under, and not every database can be asked for one.
+fn check_may_exist(name: &str) -> Result<(), ApiError> {
+    check_draft_name(name).map_err(|_| not_found(name))
+}
+
+fn not_found(name: &str) -> ApiError {
+    ApiError::DraftNotFound { name: shorten(name) }
 }
 
 fn split(draft: StoredDraft) -> (Draft, String) {

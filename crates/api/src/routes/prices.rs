@@ -19,7 +19,7 @@ use super::price::{
     check_shopper, detail,
 };
 use crate::error::{ApiError, Problem};
-use crate::extract::{BoundedBody, Field, MAX_BATCH_BODY_BYTES, parse_json};
+use crate::extract::{BoundedBody, Field, MAX_BATCH_BODY_BYTES, Object, parse_json};
 use crate::overload::Work;
 use crate::state::AppState;
 
@@ -55,8 +55,8 @@ pub(crate) struct PricesRequest<'a> {
     segment: Option<Cow<'a, str>>,
     /// What is asked for, 1 to 1,000.
     #[serde(borrow)]
-    #[schema(min_items = 1, max_items = 1000)]
-    items: Vec<PricesItem<'a>>,
+    #[schema(min_items = 1, max_items = 1000, value_type = Vec<PricesItem<'static>>)]
+    items: Vec<Object<PricesItem<'a>>>,
 }
 
 /// One product of such a request.
@@ -133,7 +133,7 @@ pub(crate) async fn prices(
     // what it refuses is read again by the other.
     let mut scratch = body.to_vec();
     let request: PricesRequest<'_> = match simd_json::serde::from_slice(&mut scratch) {
-        Ok(request) => request,
+        Ok(Object(request)) => request,
         Err(_) => parse_json(&body, PRICES_FIELDS)?,
     };
     let asked = request.check()?;
@@ -143,7 +143,7 @@ pub(crate) async fn prices(
     let shopper = Shopper { location_factor: policies.location_factor(asked.location), ..asked };
     let mut json = Vec::with_capacity(ANSWER_BYTES * found.len());
     json.extend_from_slice(b"{\"prices\":[");
-    for (number, (item, found)) in request.items.iter().zip(&found).enumerate() {
+    for (number, (Object(item), found)) in request.items.iter().zip(&found).enumerate() {
         let separator: &[u8] = if number > 0 { b"," } else { b"" };
         json.extend_from_slice(separator);
         let answer = match price(&state, &policies, item, found, &shopper, now.utc) {
@@ -197,16 +197,20 @@ impl PricesRequest<'_> {
 }
 
 /// Finds the items' prices: those in memory at once, the others concurrently.
-async fn look_up(state: &AppState, items: &[PricesItem<'_>], now: Moment) -> Vec<Result<Found, ReadError>> {
+async fn look_up(
+    state: &AppState,
+    items: &[Object<PricesItem<'_>>],
+    now: Moment,
+) -> Vec<Result<Found, ReadError>> {
     let mut found = Vec::with_capacity(items.len());
     for items in items.chunks(ITEMS_PER_TURN) {
-        let product_ids = items.iter().map(|item| &*item.product_id);
+        let product_ids = items.iter().map(|Object(item)| &*item.product_id);
         found.extend(state.repricer.read_many_l1(product_ids, now));
         let_others_go_first(found.len()).await;
     }
     let missing = found.iter().zip(items).enumerate().filter(|(_, (found, _))| found.is_none());
     let missing: Vec<_> = missing
-        .map(|(place, (_, item))| (place, item.product_id.to_string(), state.repricer.clone()))
+        .map(|(place, (_, Object(item)))| (place, item.product_id.to_string(), state.repricer.clone()))
         .collect();
     let mut look_ups = futures::stream::iter(missing)
         .map(|(place, product_id, repricer)| async move {

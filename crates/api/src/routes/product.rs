@@ -4,12 +4,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use pricing_core::domain::diagnostic::{Diagnostic, shorten};
+use pricing_core::domain::diagnostic::shorten;
 use pricing_core::domain::product::{Product, ProductDraft, ProductId};
 use serde::Serialize;
 
 use crate::error::{ApiError, Problem};
-use crate::extract::{BoundedBody, MAX_BODY_BYTES, ProductPath, is_object};
+use crate::extract::{BoundedBody, MAX_BODY_BYTES, Named, read_object};
 use crate::state::AppState;
 
 /// What putting a product did.
@@ -57,7 +57,7 @@ pub(crate) struct ProductSchema {
         (status = 404, description = "No such product", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
-    ProductPath(product_id): ProductPath,
+    Named(product_id): Named<String>,
 ) -> Result<Json<Product>, ApiError> {
     let not_found = || ApiError::ProductNotFound { product_id: product_id.clone() };
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
@@ -76,7 +76,7 @@ pub(crate) async fn get(
         (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn put(
     State(state): State<AppState>,
-    ProductPath(product_id): ProductPath,
+    Named(product_id): Named<String>,
     BoundedBody(body): BoundedBody<MAX_BODY_BYTES>,
 ) -> Result<Response, ApiError> {
     let product = read_product(&product_id, &body)?;
@@ -99,7 +99,7 @@ pub(crate) async fn put(
         (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
-    ProductPath(product_id): ProductPath,
+    Named(product_id): Named<String>,
 ) -> Result<StatusCode, ApiError> {
     let not_found = || ApiError::ProductNotFound { product_id: product_id.clone() };
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
@@ -109,18 +109,7 @@ pub(crate) async fn delete(
 }
 
 fn read_product(product_id: &str, body: &[u8]) -> Result<Product, ApiError> {
-    if !is_object(body) {
-        return Err(ApiError::MalformedBody { reason: "the body is not a JSON object".to_owned() });
-    }
-    let mut draft: ProductDraft = serde_json::from_slice(body).map_err(|error| {
-        let reason = format!("the body cannot be read: {error}");
-        // JSON, but not a product: a field that does not exist, or one of the wrong type.
-        if error.is_data() {
-            ApiError::Invalid { errors: vec![Diagnostic::bare("body", reason)] }
-        } else {
-            ApiError::MalformedBody { reason }
-        }
-    })?;
+    let mut draft: ProductDraft = read_object(body)?;
     let named = draft.product_id.get_or_insert_with(|| product_id.to_owned());
     if named != product_id {
         let problem = format!("\"{}\" is not the product of the path", shorten(named));

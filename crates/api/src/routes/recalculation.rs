@@ -7,29 +7,27 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use pricing_core::catalogue::{RunRequest, StoredRun};
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::domain::market_event::{Change, EventId, MarketEvent};
-use pricing_core::domain::product::ProductId;
+use pricing_core::domain::product::{ProductId, check_category};
 use pricing_core::domain::recalculation::Scope;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::policy::check_name;
 use crate::error::{ApiError, Problem};
-use crate::extract::{BoundedBody, MAX_BODY_BYTES, is_object};
+use crate::extract::{BoundedBody, MAX_BODY_BYTES, Named, read_object};
 use crate::state::AppState;
 
 /// The source of the events that this route publishes.
 const SOURCE: &str = "/api/v1/recalculations";
 /// Products that can be named in one request.
 const MAX_PRODUCTS: usize = 1_000;
-/// The longest category, in bytes.
-const MAX_CATEGORY_BYTES: usize = 200;
 /// Recalculations in one answer.
 const MAX_LISTED: u32 = 100;
 /// Recalculations that may wait for their turn, or for approval.
@@ -197,11 +195,9 @@ pub(crate) async fn list(
         (status = 404, description = "No such recalculation", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
-    Path(task_id): Path<String>,
+    Named(task_id): Named<String>,
 ) -> Result<Json<RecalculationAnswer>, ApiError> {
-    let run = state.repricer.catalogue.run(&task_id).await?;
-    let run = run.ok_or_else(|| ApiError::RecalculationNotFound { task_id: shorten(&task_id) })?;
-    Ok(Json(answer(run, Utc::now())))
+    Ok(Json(answer(find(&state, &task_id).await?, Utc::now())))
 }
 
 /// Lets a held recalculation through.
@@ -214,10 +210,11 @@ pub(crate) async fn get(
         (status = 422, description = "Nobody's name is given", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn approve(
     State(state): State<AppState>,
-    Path(task_id): Path<String>,
+    Named(task_id): Named<String>,
     query: Result<Query<DecisionQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let by = read_decision(query)?;
+    check_task_id(&task_id)?;
     // Workers find it by themselves: it has no coordinator.
     let is_approved = state.repricer.catalogue.approve_run(&task_id, &by).await?;
     decided(&state, &task_id, is_approved).await
@@ -233,10 +230,11 @@ pub(crate) async fn approve(
         (status = 422, description = "Nobody's name is given", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn reject(
     State(state): State<AppState>,
-    Path(task_id): Path<String>,
+    Named(task_id): Named<String>,
     query: Result<Query<DecisionQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let by = read_decision(query)?;
+    check_task_id(&task_id)?;
     let reason = format!("it was rejected by {by}");
     let is_rejected = state.repricer.catalogue.reject_run(&task_id, &reason, Utc::now()).await?;
     decided(&state, &task_id, is_rejected).await
@@ -250,12 +248,26 @@ fn read_decision(query: Result<Query<DecisionQuery>, QueryRejection>) -> Result<
 }
 
 async fn decided(state: &AppState, task_id: &str, is_done: bool) -> Result<Response, ApiError> {
-    let run = state.repricer.catalogue.run(task_id).await?;
-    let run = run.ok_or_else(|| ApiError::RecalculationNotFound { task_id: shorten(task_id) })?;
+    let run = find(state, task_id).await?;
     if !is_done {
         return Err(ApiError::RecalculationNotHeld { state: run.state.name() });
     }
     Ok((StatusCode::ACCEPTED, Json(answer(run, Utc::now()))).into_response())
+}
+
+async fn find(state: &AppState, task_id: &str) -> Result<StoredRun, ApiError> {
+    check_task_id(task_id)?;
+    let run = state.repricer.catalogue.run(task_id).await?;
+    run.ok_or_else(|| not_found(task_id))
+}
+
+/// No recalculation has a name with a control character, and not every database can be asked for one.
+fn check_task_id(task_id: &str) -> Result<(), ApiError> {
+    if task_id.contains(char::is_control) { Err(not_found(task_id)) } else { Ok(()) }
+}
+
+fn not_found(task_id: &str) -> ApiError {
+    ApiError::RecalculationNotFound { task_id: shorten(task_id) }
 }
 
 fn answer(run: StoredRun, now: DateTime<Utc>) -> RecalculationAnswer {
@@ -291,24 +303,12 @@ fn read_scope(body: &[u8]) -> Result<Scope, ApiError> {
     if body.trim_ascii().is_empty() {
         return Ok(Scope::All);
     }
-    if !is_object(body) {
-        return Err(ApiError::MalformedBody { reason: "the body is not a JSON object".to_owned() });
-    }
-    let request: RecalculationRequest = serde_json::from_slice(body).map_err(|error| {
-        let reason = format!("the body cannot be read: {error}");
-        if error.is_data() {
-            ApiError::Invalid { errors: vec![Diagnostic::bare("body", reason)] }
-        } else {
-            ApiError::MalformedBody { reason }
-        }
-    })?;
+    let request: RecalculationRequest = read_object(body)?;
     match request {
         RecalculationRequest { category: None, product_ids: None } => Ok(Scope::All),
         RecalculationRequest { category: Some(category), product_ids: None } => {
-            if !(1..=MAX_CATEGORY_BYTES).contains(&category.len()) {
-                let problem = format!("\"{}\" is not allowed", shorten(&category));
-                return Err(ApiError::field("category", problem, "a text of 1 to 200 bytes"));
-            }
+            check_category("category", &category)
+                .map_err(|problem| ApiError::Invalid { errors: vec![problem] })?;
             Ok(Scope::Category(category))
         }
         RecalculationRequest { category: None, product_ids: Some(written) } => read_products(&written),

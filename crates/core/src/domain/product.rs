@@ -244,11 +244,25 @@ fn check_text(
     problems: &mut Vec<Diagnostic>,
 ) -> Option<String> {
     let written = written.filter(|written| !written.trim().is_empty())?;
-    if written.chars().nth(max_chars).is_some() || written.chars().any(char::is_control) {
-        let allowed = format!("at most {max_chars} characters, none of them a control character");
-        problems.push(Diagnostic::new(field, format!("\"{}\" is not allowed", shorten(&written)), allowed));
-    }
+    problems.extend(refuse_text(field, &written, max_chars));
     Some(written)
+}
+
+/// What is wrong with a text, if anything.
+fn refuse_text(field: &str, written: &str, max_chars: usize) -> Option<Diagnostic> {
+    let is_refused = written.chars().nth(max_chars).is_some() || written.contains(char::is_control);
+    is_refused.then(|| {
+        let allowed = format!("at most {max_chars} characters, none of them a control character");
+        Diagnostic::new(field, format!("\"{}\" is not allowed", shorten(written)), allowed)
+    })
+}
+
+/// Refuses what no product can have as its category.
+pub fn check_category(field: &str, written: &str) -> Result<(), Diagnostic> {
+    if written.trim().is_empty() {
+        return Err(Diagnostic::new(field, "is empty", "the category of a product"));
+    }
+    refuse_text(field, written, MAX_LABEL_CHARS).map_or(Ok(()), Err)
 }
 
 fn check_attributes(
@@ -343,6 +357,26 @@ mod tests {
         let json = serde_json::to_string(&product).unwrap();
         assert!(json.contains(r#""base_price":51.99"#), "{json}");
         assert_eq!(serde_json::from_str::<Product>(&json).unwrap(), product);
+    }
+
+    #[test]
+    fn a_category_is_what_a_product_can_have() {
+        let longest = "ü".repeat(MAX_LABEL_CHARS);
+        let too_long = format!("{longest}x");
+        for (written, is_allowed) in [
+            ("toys", true),
+            (&longest, true),
+            (&too_long, false),
+            ("a\0b", false),
+            ("a\nb", false),
+            ("", false),
+            (" ", false),
+        ] {
+            assert_eq!(check_category("category", written).is_ok(), is_allowed, "{written:?}");
+            let draft = serde_json::json!({"product_id": "P-1", "currency": "USD", "base_price": 1, "category": written});
+            let has_it = check(&draft.to_string()).is_ok_and(|product| product.category.is_some());
+            assert_eq!(has_it, is_allowed, "{written:?}");
+        }
     }
 
     #[test]
