@@ -4,11 +4,11 @@
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use pricing_core::catalogue::PriceChange;
 use pricing_core::domain::diagnostic::shorten;
 use pricing_core::domain::money::{as_json_number, as_optional_json_number};
-use pricing_core::domain::prior_price::{self, AppliedPrice, lowest_before};
+use pricing_core::domain::prior_price::{self, AppliedPrice, PRIOR_PRICE_DAYS, lowest_before};
 use pricing_core::domain::product::ProductId;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -41,10 +41,13 @@ pub(crate) struct HistoryAnswer {
     product_id: String,
     /// The reduction that the list price in effect is, by Directive 98/6/EC, article 6a; null if it is none.
     reduction: Option<ReductionAnswer>,
-    /// The lowest list price of the last 30 days; null if there was none.
+    /// The lowest list price of the last 30 days; null if there was none, or if it is not known.
     #[serde(serialize_with = "as_optional_json_number")]
     #[schema(value_type = Option<f64>)]
     lowest_price_30_days: Option<Decimal>,
+    /// Whether all changes of the last 30 days were looked at. If the price has changed 9,000 times in them, they were
+    /// not, and the lowest price is not known.
+    is_lowest_price_known: bool,
     /// The changes, the latest first.
     changes: Vec<ChangeAnswer>,
     /// Where the next page begins; null if this is the last.
@@ -73,11 +76,11 @@ pub(crate) struct ReductionAnswer {
 pub(crate) struct ChangeAnswer {
     /// Grows with every change of any price.
     revision: i64,
-    /// The list price before; absent if it is the first.
+    /// The list price before; null if it is the first.
     #[serde(serialize_with = "as_optional_json_number")]
     #[schema(value_type = Option<f64>)]
     old_list_price: Option<Decimal>,
-    /// The list price after; absent if the product was removed.
+    /// The list price after; null if the product was removed.
     #[serde(serialize_with = "as_optional_json_number")]
     #[schema(value_type = Option<f64>)]
     new_list_price: Option<Decimal>,
@@ -118,6 +121,9 @@ pub(crate) async fn history(
         return Err(not_found());
     }
     let applied = applied_prices(&latest);
+    let now = Utc::now();
+    let is_lowest_price_known = reaches_back(&latest, now);
+    let lowest = lowest_before(&applied, now).filter(|_| is_lowest_price_known);
     let kept = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut page = match before {
         // The first page is among those.
@@ -134,10 +140,18 @@ pub(crate) async fn history(
             percent: reduction.percent,
             is_complete: reduction.is_complete,
         }),
-        lowest_price_30_days: lowest_before(&applied, Utc::now()).map(|(lowest, _)| lowest),
+        lowest_price_30_days: lowest.map(|(lowest, _)| lowest),
+        is_lowest_price_known,
         next_before: page.last().filter(|_| has_more).map(|last| last.revision),
         changes: page.into_iter().map(answer).collect(),
     }))
+}
+
+/// Whether these changes, the latest first, are all there were, or all of the last 30 days.
+fn reaches_back(latest: &[PriceChange], now: DateTime<Utc>) -> bool {
+    let are_all = u32::try_from(latest.len()).is_ok_and(|count| count < MAX_CONSIDERED);
+    let start = now - TimeDelta::days(PRIOR_PRICE_DAYS);
+    are_all || latest.last().is_some_and(|oldest| oldest.changed_at <= start)
 }
 
 /// The prices, oldest first, in the currency in effect; one in another currency is none to compare with.
@@ -159,5 +173,44 @@ fn answer(change: PriceChange) -> ChangeAnswer {
         policy_version: change.policy_version,
         cause: change.cause,
         changed_at: change.changed_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pricing_core::domain::money::Currency;
+
+    use super::*;
+
+    /// So many changes, the latest of them now.
+    fn changes(count: u32, apart: TimeDelta, now: DateTime<Utc>) -> Vec<PriceChange> {
+        let change = |number: u32| PriceChange {
+            revision: i64::from(count - number),
+            product_id: ProductId::parse("P-1").unwrap(),
+            old_list_price: None,
+            new_list_price: Some(Decimal::ONE),
+            currency: Currency::from_code("EUR").unwrap(),
+            policy_version: 1,
+            cause: "test".to_owned(),
+            changed_at: now - apart * i32::try_from(number).unwrap(),
+        };
+        (0..count).map(change).collect()
+    }
+
+    #[test]
+    fn the_lowest_price_is_not_known_if_changes_of_the_thirty_days_were_not_read() {
+        let now = DateTime::UNIX_EPOCH + TimeDelta::days(1_000);
+        for (count, minutes_apart, expected) in [
+            // A product of today, with few changes and with as many as are read.
+            (1, 1, true),
+            (MAX_CONSIDERED - 1, 2, true),
+            // Twelve days and a half.
+            (MAX_CONSIDERED, 2, false),
+            // A month and more.
+            (MAX_CONSIDERED, 5, true),
+        ] {
+            let latest = changes(count, TimeDelta::minutes(minutes_apart), now);
+            assert_eq!(reaches_back(&latest, now), expected, "{count} every {minutes_apart} minutes");
+        }
     }
 }

@@ -63,6 +63,7 @@ async fn a_reduction_is_announced_against_the_lowest_price_of_thirty_days() -> R
             "{id}: {}",
             reply.text
         );
+        assert_eq!(reply.body["is_lowest_price_known"], json!(true), "{id}: {}", reply.text);
     }
     Ok(())
 }
