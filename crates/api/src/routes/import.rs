@@ -50,7 +50,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ImportQuery {
-    /// Check and compare only; nothing is written.
+    /// Check and compare only; nothing is written. As each batch of 2,000 products is compared with what is stored, a new
+    /// product that comes again in a later batch is counted as created once more.
     #[serde(default)]
     dry_run: bool,
 }

@@ -106,6 +106,20 @@ enum Column {
     Attribute(String),
 }
 
+/// The columns that become no attributes, as a header names them.
+const COLUMN_NAMES: [&str; 10] = [
+    "product_id",
+    "name",
+    "category",
+    "brand",
+    "currency",
+    "base_price",
+    "unit_cost",
+    "floor_price",
+    "ceiling_price",
+    "minimum_advertised_price",
+];
+
 impl Default for CsvReader {
     fn default() -> Self {
         Self {
@@ -220,7 +234,8 @@ impl CsvReader {
 }
 
 fn read_header(names: &[String]) -> Result<Vec<Column>, ApiError> {
-    let columns: Vec<Column> = names.iter().map(|name| column(name.trim_start_matches('\u{feff}'))).collect();
+    let columns = names.iter().map(|name| column(name.trim_start_matches('\u{feff}').trim()));
+    let columns = columns.collect::<Result<Vec<Column>, ApiError>>()?;
     let mut seen = HashSet::new();
     if let Some(twice) = columns.iter().zip(names).find(|(column, _)| !seen.insert(*column)) {
         return Err(malformed(&format!("the header names \"{}\" twice", shorten(twice.1))));
@@ -238,8 +253,8 @@ fn read_header(names: &[String]) -> Result<Vec<Column>, ApiError> {
     Ok(columns)
 }
 
-fn column(name: &str) -> Column {
-    match name {
+fn column(name: &str) -> Result<Column, ApiError> {
+    Ok(match name {
         "product_id" => Column::ProductId,
         "name" => Column::Name,
         "category" => Column::Category,
@@ -250,8 +265,25 @@ fn column(name: &str) -> Column {
         "floor_price" => Column::FloorPrice,
         "ceiling_price" => Column::CeilingPrice,
         "minimum_advertised_price" => Column::MinimumAdvertisedPrice,
-        other => Column::Attribute(other.to_owned()),
-    }
+        other => match column_meant(other) {
+            None => Column::Attribute(other.to_owned()),
+            // As an attribute it would leave the product without what it says: a price without its floor.
+            Some(meant) => {
+                let written = shorten(other);
+                return Err(malformed(&format!("the header names \"{written}\": write {meant}")));
+            }
+        },
+    })
+}
+
+/// The column whose name differs from this one only by case, blanks, hyphens and underscores.
+fn column_meant(name: &str) -> Option<&'static str> {
+    let bare = |name: &str| -> String {
+        let kept = name.chars().filter(|c| !c.is_whitespace() && !matches!(c, '-' | '_'));
+        kept.flat_map(char::to_lowercase).collect()
+    };
+    let written = bare(name);
+    COLUMN_NAMES.into_iter().find(|known| bare(known) == written)
 }
 
 fn draft_of(columns: &[Column], fields: Vec<String>) -> Result<ProductDraft, Vec<Diagnostic>> {

@@ -71,6 +71,33 @@ fn columns_that_are_not_known_become_attributes() {
 }
 
 #[test]
+fn a_column_that_is_nearly_a_known_one_is_refused_and_named() {
+    for known in COLUMN_NAMES {
+        assert!(!matches!(column(known), Ok(Column::Attribute(_))), "{known}");
+        for written in [
+            known.to_uppercase(),
+            known.replace('_', " "),
+            known.replace('_', "-"),
+            known.replace('_', ""),
+            known.replace('e', "E"),
+        ] {
+            let header = format!("product_id,currency,base_price,{written}\n");
+            match rows(Format::Csv, header.as_bytes(), 7) {
+                Err(ApiError::MalformedBody { reason }) if written != known => {
+                    assert_eq!(reason, format!("the header names \"{written}\": write {known}"));
+                }
+                // Named twice, or well.
+                other => assert!(written == known, "{written}: {other:?}"),
+            }
+        }
+    }
+    for name in ["cost", "price", "unit.cost", "base_price_old", "names", ""] {
+        assert!(matches!(column(name), Ok(Column::Attribute(_))), "{name}");
+    }
+    assert!(rows(Format::Csv, "\u{feff} product_id , currency,\tbase_price\n".as_bytes(), 7).is_ok());
+}
+
+#[test]
 fn headers_that_cannot_be_used_are_refused() {
     for header in
         ["", "\n\n", "product_id,currency\n", "product_id,product_id,currency,base_price\n", "\u{fffd}\n"]
