@@ -2,10 +2,12 @@
 
 use axum::Json;
 use axum::response::IntoResponse;
-use utoipa::openapi::RefOr;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use crate::error::PROBLEM_JSON;
 use crate::routes::{
     explanation, history, import, job, live, market_event, policy, policy_draft, price, price_changes,
     prices, product, recalculation, simulation,
@@ -14,7 +16,7 @@ use crate::routes::{
 /// The API as OpenAPI 3.1.
 #[derive(OpenApi)]
 #[openapi(
-    modifiers(&OptionalBody, &OperationNames),
+    modifiers(&OptionalBodies, &OperationNames, &CommonProblems),
     info(
         title = "Pricing engine",
         description = "What a product costs this shopper now: exact to the minor unit, with the reason. Errors are application/problem+json with stable types."
@@ -63,14 +65,17 @@ use crate::routes::{
 )]
 pub struct ApiDocument;
 
-/// An event may be published without a body, which the description of a handler cannot say of several media types.
-struct OptionalBody;
+/// Events and recalculations may be asked for without a body, which the description of a handler cannot say of several
+/// media types, nor without allowing `null`.
+struct OptionalBodies;
 
-impl Modify for OptionalBody {
+impl Modify for OptionalBodies {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let publish = document.paths.paths.get_mut(market_event::PATH).and_then(|path| path.post.as_mut());
-        if let Some(RefOr::T(body)) = publish.and_then(|publish| publish.request_body.as_mut()) {
-            body.required = None;
+        for path in [market_event::PATH, recalculation::PATH] {
+            let post = document.paths.paths.get_mut(path).and_then(|path| path.post.as_mut());
+            if let Some(RefOr::T(body)) = post.and_then(|post| post.request_body.as_mut()) {
+                body.required = None;
+            }
         }
     }
 }
@@ -82,19 +87,51 @@ struct OperationNames;
 impl Modify for OperationNames {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         for (path, item) in &mut document.paths.paths {
-            let operations = [
-                ("get", &mut item.get),
-                ("put", &mut item.put),
-                ("post", &mut item.post),
-                ("delete", &mut item.delete),
+            for (method, operation) in operations(item) {
+                operation.operation_id = Some(operation_name(method, path));
+            }
+        }
+    }
+}
+
+/// What any operation of a kind may answer, said once; what an operation says itself stays.
+struct CommonProblems;
+
+impl Modify for CommonProblems {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for (path, item) in &mut document.paths.paths {
+            let kinds = [
+                (path.contains('{'), "422", "The path is not percent-encoded UTF-8"),
+                (
+                    path.starts_with("/api/"),
+                    "503",
+                    "What it needs does not answer, or the answer took too long",
+                ),
             ];
-            for (method, operation) in operations {
-                if let Some(operation) = operation {
-                    operation.operation_id = Some(operation_name(method, path));
+            for (_, operation) in operations(item) {
+                let body = (operation.request_body.is_some(), "408", "The body did not arrive in time");
+                for (_, status, description) in kinds.into_iter().chain([body]).filter(|(may, ..)| *may) {
+                    let responses = &mut operation.responses.responses;
+                    responses.entry(status.to_owned()).or_insert_with(|| problem(description));
                 }
             }
         }
     }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
+    let operations = [
+        ("get", &mut item.get),
+        ("put", &mut item.put),
+        ("post", &mut item.post),
+        ("delete", &mut item.delete),
+    ];
+    operations.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+fn problem(description: &str) -> RefOr<utoipa::openapi::Response> {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    ResponseBuilder::new().description(description).content(PROBLEM_JSON, content).build().into()
 }
 
 /// `post_recalculations_task_id_approve` of `POST /api/v1/recalculations/{task_id}/approve`.
@@ -125,6 +162,19 @@ mod tests {
         let different: std::collections::BTreeSet<&str> = names.iter().copied().collect();
         assert_eq!((names.len(), names.len() > 20), (different.len(), true), "{names:?}");
         assert!(different.contains("post_recalculations_task_id_approve"), "{names:?}");
+    }
+
+    #[test]
+    fn every_operation_says_what_any_of_its_kind_may_answer() {
+        for (path, mut item) in ApiDocument::openapi().paths.paths {
+            for (method, operation) in operations(&mut item) {
+                let says = |status: &str| operation.responses.responses.contains_key(status);
+                let has_body = operation.request_body.is_some();
+                assert!(!has_body || (says("408") && says("413")), "{method} {path}");
+                assert!(!path.contains('{') || says("422"), "{method} {path}");
+                assert!(!path.starts_with("/api/") || says("503"), "{method} {path}");
+            }
+        }
     }
 
     #[test]

@@ -94,12 +94,14 @@ pub(crate) struct RowErrors {
 /// Imports products from CSV with a header line, or from NDJSON with one product object a line.
 #[utoipa::path(post, path = "/api/v1/products/import", tag = "catalogue", summary = "Import products",
     params(ImportQuery),
-    request_body(content = String, content_type = "text/csv",
+    request_body(content((String = "text/csv"), (String = "application/x-ndjson")),
         description = "text/csv: a header line with product_id, currency, base_price and perhaps name, category, brand, unit_cost, floor_price, ceiling_price, minimum_advertised_price; other columns become attributes. application/x-ndjson: one product object a line."),
     responses(
         (status = 200, description = "What was done; refused rows are listed with their lines", body = ImportAnswer),
         (status = 400, description = "No header, or the body ended early", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "More than 4 GiB; what is stored stays", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "Neither CSV nor NDJSON", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "dry_run is neither true nor false", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database or Redis does not answer; what is stored stays, and the import can be sent again", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn import(
     State(state): State<AppState>,

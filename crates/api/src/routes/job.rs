@@ -53,6 +53,7 @@ pub(crate) struct JobAnswer {
     params(JobsQuery),
     responses(
         (status = 200, description = "The jobs", body = JobsAnswer),
+        (status = 422, description = "limit is not allowed", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Redis does not answer", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn list(
     State(state): State<AppState>,

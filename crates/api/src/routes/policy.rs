@@ -166,6 +166,7 @@ pub(crate) async fn schema() -> Response {
         (status = 201, description = "It is published, and a recalculation is asked for", body = PublishPolicyAnswer),
         (status = 409, description = "A circuit breaker would hold it", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "Somebody else has published since", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "Longer than 256 KiB", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Something is wrong with it; nothing was published", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn publish(
@@ -189,6 +190,7 @@ pub(crate) async fn publish(
         (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "A circuit breaker would hold it", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "Somebody else has published since", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Nobody's name is given, or this engine does not understand the version", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn rollback(
     State(state): State<AppState>,

@@ -94,6 +94,7 @@ pub(crate) async fn get(
     responses(
         (status = 204, description = "It is kept; the ETag is its new one"),
         (status = 412, description = "Somebody else has changed it since", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "Longer than 256 KiB", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The name is too long, or the document no text", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database does not answer, or there are too many drafts", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn put(
@@ -137,7 +138,8 @@ pub(crate) async fn put(
     responses(
         (status = 204, description = "It is removed"),
         (status = 404, description = "No such draft", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "Somebody else has changed it since", body = Problem, content_type = "application/problem+json")))]
+        (status = 412, description = "Somebody else has changed it since", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "If-Match is no ETag", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
     Named(name): Named<String>,

@@ -107,6 +107,7 @@ pub(crate) struct PriceDetail<'a> {
         (status = 200, description = "The price; the header X-Cache says l1, l2 or miss", body = PriceDetail<'static>),
         (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such product", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "More than 64 KiB", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing or not allowed", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database does not answer, or too much is asked", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn price(

@@ -49,6 +49,37 @@ pub(crate) struct ProductSchema {
     attributes: std::collections::BTreeMap<String, String>,
 }
 
+/// A product as it is put: amounts may be numbers or texts, and what is left out is not known.
+#[derive(Debug, utoipa::ToSchema)]
+#[schema(as = ProductDraft)]
+#[expect(dead_code, reason = "documents the wire form of a type of the core")]
+pub(crate) struct ProductDraftSchema {
+    /// That of the path, if it is said again.
+    #[schema(example = "P-100", max_length = 64)]
+    product_id: Option<String>,
+    #[schema(max_length = 200)]
+    name: Option<String>,
+    #[schema(max_length = 100)]
+    category: Option<String>,
+    #[schema(max_length = 100)]
+    brand: Option<String>,
+    /// ISO 4217.
+    #[schema(example = "USD")]
+    currency: String,
+    /// Above 0, in whole minor units.
+    #[schema(example = 51.99)]
+    base_price: f64,
+    /// Above 0, up to six decimal places.
+    unit_cost: Option<f64>,
+    floor_price: Option<f64>,
+    ceiling_price: Option<f64>,
+    /// What its maker allows it to be advertised for; no price is lower.
+    minimum_advertised_price: Option<f64>,
+    /// Up to 32 more facts.
+    #[schema(required = false)]
+    attributes: std::collections::BTreeMap<String, String>,
+}
+
 /// The product.
 #[utoipa::path(get, path = "/api/v1/products/{product_id}", tag = "catalogue", summary = "A product",
     params(("product_id" = String, Path, description = "The product")),
@@ -68,10 +99,12 @@ pub(crate) async fn get(
 /// Creates or replaces the product and prices it.
 #[utoipa::path(put, path = "/api/v1/products/{product_id}", tag = "catalogue", summary = "Create or replace a product",
     params(("product_id" = String, Path, description = "The product")),
-    request_body = ProductSchema,
+    request_body = ProductDraftSchema,
     responses(
         (status = 200, description = "It was updated, or is unchanged", body = PutAnswer),
         (status = 201, description = "It was created", body = PutAnswer),
+        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "More than 64 KiB", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing or not allowed", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn put(

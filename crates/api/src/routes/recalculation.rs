@@ -24,8 +24,10 @@ use crate::error::{ApiError, Problem};
 use crate::extract::{BoundedBody, MAX_BODY_BYTES, Named, read_object};
 use crate::state::AppState;
 
+/// Where they are asked for.
+pub(crate) const PATH: &str = "/api/v1/recalculations";
 /// The source of the events that this route publishes.
-const SOURCE: &str = "/api/v1/recalculations";
+const SOURCE: &str = PATH;
 /// Products that can be named in one request.
 const MAX_PRODUCTS: usize = 1_000;
 /// Recalculations in one answer.
@@ -39,6 +41,7 @@ const MAX_WAITING: u64 = 1_000;
 pub(crate) struct RecalculationRequest {
     /// All products of this category.
     #[serde(default)]
+    #[schema(max_length = 100)]
     category: Option<String>,
     /// These products, up to 1,000.
     #[serde(default)]
@@ -134,11 +137,12 @@ pub(crate) struct RecalculationAnswer {
 }
 
 /// Asks for a recalculation; answers at once.
-#[utoipa::path(post, path = "/api/v1/recalculations", tag = "market", summary = "Recalculate prices",
+#[utoipa::path(post, path = PATH, tag = "market", summary = "Recalculate prices",
     request_body(content = RecalculationRequest, description = "Which products; all if empty"),
     responses(
         (status = 202, description = "It was asked for", body = RequestAnswer),
         (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "More than 64 KiB", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is not allowed", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database or Redis does not answer, or too many wait", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn post(
