@@ -35,6 +35,7 @@ use pricing_core::notices::Notices;
 use pricing_core::policy_snapshot::{Policies, PolicySnapshotError};
 use pricing_core::redis::{RedisConnection, RedisError, Subscription};
 use pricing_core::reprice::Repricer;
+use pricing_core::service;
 use pricing_core::telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -66,7 +67,7 @@ pub enum ApiRunError {
     #[error(transparent)]
     Redis(#[from] RedisError),
     /// The socket failed.
-    #[error("the listener failed: {0}")]
+    #[error("serving failed: {0}")]
     Listener(#[from] std::io::Error),
 }
 
@@ -118,8 +119,8 @@ pub async fn run(
     }
 
     tracing::info!(address = %listener.local_addr()?, "the API is listening");
-    serve_until(listener, lanes, state, config.max_connections, shutdown).await?;
-    tasks.join_all().await;
+    let serving = serve_until(listener, lanes, state, config.max_connections, shutdown.clone());
+    service::serve_beside(tasks, &shutdown, serving).await?;
     catalogue.close().await;
     tracing::info!("the API has stopped");
     Ok(())

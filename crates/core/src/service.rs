@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ConfigError, EXIT_USAGE, SharedConfig};
@@ -60,6 +61,30 @@ pub async fn run<C: ServiceConfig, E: Display>(
     };
     telemetry.stop().await;
     code
+}
+
+/// Serves beside the service's other tasks, which run until it is told to stop, and then lets those end too. If one of them
+/// ends before that, because it panicked, the service ends with an error: without it, it would only look healthy.
+pub async fn serve_beside<E: From<std::io::Error>>(
+    mut tasks: JoinSet<()>,
+    shutdown: &CancellationToken,
+    serving: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
+    let one_has_ended = async {
+        while let Some(ended) = tasks.join_next().await {
+            if !shutdown.is_cancelled() {
+                let why = ended.map_or_else(|error| error.to_string(), |()| "it was done".to_owned());
+                return std::io::Error::other(format!("a task that the service needs has ended: {why}"));
+            }
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        served = serving => served?,
+        error = one_has_ended => return Err(error.into()),
+    }
+    while tasks.join_next().await.is_some() {}
+    Ok(())
 }
 
 async fn bind(listen: SocketAddr) -> std::io::Result<(TcpListener, CancellationToken)> {
@@ -132,6 +157,24 @@ fn say(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_before_the_service_ends_it() {
+        let shutdown = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        tasks.spawn(async { panic!("on purpose") });
+        let served = serve_beside(tasks, &shutdown, std::future::pending::<std::io::Result<()>>()).await;
+        assert!(served.unwrap_err().to_string().contains("panicked"));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(shutdown.clone().cancelled_owned());
+        let stop = shutdown.clone();
+        let serving = async move {
+            stop.cancel();
+            Ok::<(), std::io::Error>(())
+        };
+        assert!(serve_beside(tasks, &shutdown, serving).await.is_ok());
+    }
 
     #[test]
     fn what_listens_everywhere_is_reached_on_loopback() {

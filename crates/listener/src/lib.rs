@@ -17,6 +17,7 @@ use pricing_core::health::{self, Health};
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::keys::MessageKeys;
 use pricing_core::redis::{RedisConnection, RedisError, Subscription};
+use pricing_core::service;
 use pricing_core::telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -37,7 +38,7 @@ pub enum ListenerRunError {
     #[error(transparent)]
     Redis(#[from] RedisError),
     /// The socket for health and metrics failed.
-    #[error("the listener failed: {0}")]
+    #[error("serving failed: {0}")]
     Listener(#[from] std::io::Error),
 }
 
@@ -76,8 +77,8 @@ pub async fn run(
     tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
     tasks.spawn(dispatcher.run());
     tasks.spawn(bridge.run(shutdown.clone()));
-    health::serve(listener, health::router(health, metrics), shutdown).await?;
-    tasks.join_all().await;
+    let serving = health::serve(listener, health::router(health, metrics), shutdown.clone());
+    service::serve_beside(tasks, &shutdown, serving).await?;
     tracing::info!("the listener has stopped");
     Ok(())
 }

@@ -25,6 +25,7 @@ use pricing_core::notices::Notices;
 use pricing_core::policy_snapshot::{Policies, PolicySnapshotError};
 use pricing_core::redis::{RedisConnection, RedisError};
 use pricing_core::reprice::Repricer;
+use pricing_core::service;
 use pricing_core::telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -55,7 +56,7 @@ pub enum WorkerRunError {
     #[error(transparent)]
     Redis(#[from] RedisError),
     /// The socket for health and metrics failed.
-    #[error("the listener failed: {0}")]
+    #[error("serving failed: {0}")]
     Listener(#[from] std::io::Error),
 }
 
@@ -82,10 +83,14 @@ pub async fn run(
     tasks.spawn(recalculator.repricer.policies.clone().keep_fresh(shutdown.clone()));
     tasks.spawn(recalculator.clone().keep_time());
     tasks.spawn(recalculator.keep_queue_clean());
-    let jobs = tokio::spawn(runner.run(shutdown.clone()));
-    health::serve(listener, health::router(health, metrics), shutdown).await?;
-    jobs.await.map_err(std::io::Error::other)??;
-    tasks.join_all().await;
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        if let Err(error) = runner.run(stop).await {
+            tracing::error!(%error, "jobs cannot be fetched");
+        }
+    });
+    let serving = health::serve(listener, health::router(health, metrics), shutdown.clone());
+    service::serve_beside(tasks, &shutdown, serving).await?;
     catalogue.close().await;
     tracing::info!("the worker has stopped");
     Ok(())
