@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::Args;
+use pricing_core::tls;
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
@@ -27,9 +28,9 @@ pub(crate) struct ApiAddress {
 }
 
 fn api_url(written: &str) -> Result<Url, String> {
-    let example = "give it as http://HOST:PORT";
+    let example = "give it as http://HOST:PORT or https://HOST";
     match Url::parse(written) {
-        Ok(url) if url.scheme() == "http" && url.has_host() => Ok(url),
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
         Ok(_) => Err(example.to_owned()),
         Err(error) => Err(format!("{error}; {example}")),
     }
@@ -72,8 +73,10 @@ pub(crate) enum ClientError {
 impl Client {
     /// A client of the API at this address; nothing is sent yet.
     pub(crate) fn new(url: &Url) -> Result<Self, ClientError> {
-        let mut builder =
-            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).tcp_keepalive(KEEPALIVE);
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_keepalive(KEEPALIVE)
+            .tls_backend_preconfigured(tls::client_config());
         // A proxy for the outside world cannot reach a service on this machine.
         if matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]")) {
             builder = builder.no_proxy();

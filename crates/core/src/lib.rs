@@ -22,3 +22,4 @@ pub mod reprice;
 pub mod service;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;

@@ -6,6 +6,7 @@
 //! | [`PostgresServer`] | a private PostgreSQL cluster, with a database per test |
 //! | [`ServiceProcess`] | one of the workspace's own programs, as a process |
 //! | [`ChaosProxy`] | a network between two of them that can be cut, stalled and slowed |
+//! | [`Certificates`], [`TlsProxy`] | an authority that only a test trusts; TLS in front of a server that speaks none |
 //! | [`OtlpCollector`] | where the services export their traces to |
 //! | [`PrometheusServer`], [`promtool`] | what watches the services in production |
 //! | [`HttpClient`] | JSON requests, and the price request |
@@ -24,6 +25,7 @@
 //! touches a server it did not start: each has its own port and directory, and is ended by its process id.
 
 mod account;
+mod certificates;
 mod chaos_proxy;
 mod child;
 mod eventually;
@@ -40,8 +42,10 @@ mod prometheus_server;
 mod redis_server;
 mod scratch_directory;
 mod tied_command;
+mod tls_proxy;
 pub mod wire_client;
 
+pub use certificates::Certificates;
 pub use chaos_proxy::ChaosProxy;
 pub use eventually::eventually;
 pub use http_client::{HttpClient, HttpReply};
@@ -52,3 +56,4 @@ pub use postgres_server::PostgresServer;
 pub use process::ServiceProcess;
 pub use prometheus_server::{PrometheusServer, promtool};
 pub use redis_server::RedisServer;
+pub use tls_proxy::TlsProxy;

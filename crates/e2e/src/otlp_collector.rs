@@ -73,6 +73,11 @@ impl OtlpCollector {
         format!("http://{}", self.address)
     }
 
+    /// Where it listens; what a [`TlsProxy`](crate::TlsProxy) is put in front of.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The spans that have come so far.
     pub fn spans(&self) -> Vec<ReceivedSpan> {
         self.received.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

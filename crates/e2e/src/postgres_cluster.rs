@@ -1,5 +1,7 @@
 //! The directory of a PostgreSQL cluster and the programs that work on it.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::account::Account;
+use crate::certificates::Certificates;
 use crate::child::SupervisedChild;
 use crate::eventually::eventually;
 use crate::programs::PostgresPrograms;
@@ -28,6 +31,7 @@ pub(crate) struct PostgresCluster {
     programs: PostgresPrograms,
     account: Option<Account>,
     directory: ScratchDirectory,
+    has_tls: bool,
 }
 
 impl PostgresCluster {
@@ -35,9 +39,23 @@ impl PostgresCluster {
         let programs = PostgresPrograms::find()?;
         let directory = ScratchDirectory::new("postgres")?;
         let account = Account::unprivileged_owner_of(directory.path())?;
-        let cluster = Self { programs, account, directory };
+        let cluster = Self { programs, account, directory, has_tls: false };
         cluster.initialise().await?;
         Ok(cluster)
+    }
+
+    /// Offers TLS with this certificate. The server reads files of its own only, and its key's nobody else may read.
+    pub(crate) fn with_tls(self, certificates: &Certificates) -> Result<Self> {
+        for (file, from) in
+            [(self.certificate(), certificates.certificate()), (self.key(), certificates.key())]
+        {
+            fs::copy(from, &file)?;
+            fs::set_permissions(&file, Permissions::from_mode(0o600))?;
+            if let Some(account) = self.account {
+                chown(&file, Some(account.user_id), Some(account.group_id))?;
+            }
+        }
+        Ok(Self { has_tls: true, ..self })
     }
 
     async fn initialise(&self) -> Result<()> {
@@ -59,6 +77,11 @@ impl PostgresCluster {
         command.args(["--fsync=off", "--full_page_writes=off", "--max_connections=200"]);
         // In files of the cluster, so that a killed server leaves nothing in /dev/shm.
         command.arg("--dynamic_shared_memory_type=mmap");
+        if self.has_tls {
+            command.arg("--ssl=on");
+            command.arg(format!("--ssl_cert_file={}", self.certificate().display()));
+            command.arg(format!("--ssl_key_file={}", self.key().display()));
+        }
         let mut process = self.spawn("postgres", command)?;
         let ready = eventually("postgres answers", START_PATIENCE, async || self.answers(port).await);
         process.until_ready(ready).await?;
@@ -98,6 +121,14 @@ impl PostgresCluster {
 
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.directory().join("certificate.pem")
+    }
+
+    fn key(&self) -> PathBuf {
+        self.directory().join("key.pem")
     }
 
     fn data(&self) -> PathBuf {

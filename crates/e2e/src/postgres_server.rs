@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use crate::certificates::Certificates;
 use crate::child::SupervisedChild;
 use crate::eventually::eventually;
 use crate::ports::on_free_port;
@@ -31,7 +32,15 @@ pub struct PostgresServer {
 impl PostgresServer {
     /// Makes an empty cluster, starts a server on it and waits until it answers a query.
     pub async fn start() -> Result<Self> {
-        let cluster = PostgresCluster::create().await?;
+        Self::start_on(PostgresCluster::create().await?).await
+    }
+
+    /// The same with a server that offers TLS with this certificate, and lets `postgres` in without it too.
+    pub async fn start_with_tls(certificates: &Certificates) -> Result<Self> {
+        Self::start_on(PostgresCluster::create().await?.with_tls(certificates)?).await
+    }
+
+    async fn start_on(cluster: PostgresCluster) -> Result<Self> {
         let (process, port) = on_free_port(async |port| Ok((cluster.launch(port).await?, port))).await?;
         Ok(Self { process, port, cluster })
     }

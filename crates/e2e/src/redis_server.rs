@@ -1,13 +1,16 @@
 //! A private Redis, durable as the engine asks of the real one: append-only file, fsync always.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, TlsCertificates};
 
+use crate::certificates::Certificates;
 use crate::child::SupervisedChild;
 use crate::eventually::eventually;
 use crate::ports::{free_port, on_free_port};
@@ -32,11 +35,13 @@ pub struct RedisServer {
 }
 
 /// How it serves keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Mode {
     Alone,
     /// As the only node of a cluster, which has all slots and refuses commands with keys of several.
     Cluster,
+    /// Over TLS and in no other way.
+    Tls(Arc<Certificates>),
 }
 
 impl RedisServer {
@@ -59,18 +64,23 @@ impl RedisServer {
         Ok(server)
     }
 
+    /// Starts an empty server that is reached over TLS only, with this certificate, and waits until it answers.
+    pub async fn start_with_tls(certificates: &Arc<Certificates>) -> Result<Self> {
+        Self::start_as(Mode::Tls(Arc::clone(certificates))).await
+    }
+
     async fn start_as(mode: Mode) -> Result<Self> {
         let program = find_program("redis-server", "redis-server")?;
         let directory = ScratchDirectory::new("redis")?;
         let launched =
-            on_free_port(async |port| Ok((launch(&program, directory.path(), port, mode).await?, port)));
+            on_free_port(async |port| Ok((launch(&program, directory.path(), port, &mode).await?, port)));
         let (process, port) = launched.await?;
         Ok(Self { process, program, port, directory, mode })
     }
 
-    /// `redis://127.0.0.1:{port}`
+    /// `redis://127.0.0.1:{port}`, or `rediss://`
     pub fn url(&self) -> String {
-        format!("redis://{}", self.address())
+        url(self.port, &self.mode)
     }
 
     /// Where it listens; what a [`ChaosProxy`](crate::ChaosProxy) is put in front of.
@@ -90,7 +100,7 @@ impl RedisServer {
 
     /// A connection of the test's own, not through any proxy.
     pub async fn connection(&self) -> Result<MultiplexedConnection> {
-        connect(self.port).await
+        connect(self.port, &self.mode).await
     }
 
     /// SIGKILL: what was not on disk is lost, clients see their connections break.
@@ -103,7 +113,7 @@ impl RedisServer {
         self.kill()?;
         let directory = self.directory.path();
         self.process = eventually("redis-server restarts on its port", RESTART_PATIENCE, async || {
-            launch(&self.program, directory, self.port, self.mode).await
+            launch(&self.program, directory, self.port, &self.mode).await
         })
         .await?;
         Ok(())
@@ -120,26 +130,37 @@ impl RedisServer {
     }
 }
 
-async fn launch(program: &Path, directory: &Path, port: u16, mode: Mode) -> Result<SupervisedChild> {
+async fn launch(program: &Path, directory: &Path, port: u16, mode: &Mode) -> Result<SupervisedChild> {
     let mut command = tied_command(program, Signal::Kill, None)?;
-    command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
+    command.args(["--bind", "127.0.0.1"]);
     command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""]);
     command.args(["--auto-aof-rewrite-min-size", "512mb"]);
     command.arg("--dir").arg(directory);
-    if mode == Mode::Cluster {
-        command.args(["--cluster-enabled", "yes", "--cluster-port", &free_port()?.to_string()]);
-    }
+    let port_argument = port.to_string();
+    match mode {
+        Mode::Alone => command.args(["--port", &port_argument]),
+        Mode::Cluster => {
+            command.args(["--port", &port_argument, "--cluster-enabled", "yes"]);
+            command.args(["--cluster-port", &free_port()?.to_string()])
+        }
+        Mode::Tls(certificates) => {
+            command.args(["--port", "0", "--tls-port", &port_argument, "--tls-auth-clients", "no"]);
+            command.arg("--tls-cert-file").arg(certificates.certificate());
+            command.arg("--tls-key-file").arg(certificates.key());
+            command.arg("--tls-ca-cert-file").arg(certificates.authority())
+        }
+    };
     let mut process = SupervisedChild::spawn("redis-server", command, &directory.join("output.log"))?;
     let process_id = process.id();
     let ready =
-        eventually("redis-server answers", START_PATIENCE, async || answers_as(process_id, port).await);
+        eventually("redis-server answers", START_PATIENCE, async || answers_as(process_id, port, mode).await);
     process.until_ready(ready).await?;
     Ok(process)
 }
 
 /// Checks that the server on `port` has loaded its data and is the one that was started.
-async fn answers_as(process_id: u32, port: u16) -> Result<()> {
-    let mut connection = connect(port).await?;
+async fn answers_as(process_id: u32, port: u16, mode: &Mode) -> Result<()> {
+    let mut connection = connect(port, mode).await?;
     let _: String = redis::cmd("PING").query_async(&mut connection).await?;
     let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
     let expected = format!("process_id:{process_id}");
@@ -147,11 +168,23 @@ async fn answers_as(process_id: u32, port: u16) -> Result<()> {
     Ok(())
 }
 
-async fn connect(port: u16) -> Result<MultiplexedConnection> {
-    let client = redis::Client::open(format!("redis://{}", address(port)))?;
+async fn connect(port: u16, mode: &Mode) -> Result<MultiplexedConnection> {
+    let url = url(port, mode);
+    let client = match mode {
+        Mode::Alone | Mode::Cluster => Client::open(url)?,
+        Mode::Tls(certificates) => {
+            let root_cert = Some(fs::read(certificates.authority())?);
+            Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert })?
+        }
+    };
     let config = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
     let connection = client.get_multiplexed_async_connection_with_config(&config).await;
     connection.with_context(|| format!("no connection to redis on port {port}"))
+}
+
+fn url(port: u16, mode: &Mode) -> String {
+    let scheme = if matches!(mode, Mode::Tls(_)) { "rediss" } else { "redis" };
+    format!("{scheme}://{}", address(port))
 }
 
 fn address(port: u16) -> SocketAddr {

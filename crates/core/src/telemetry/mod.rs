@@ -9,12 +9,15 @@ pub mod inventory;
 pub mod metrics;
 pub mod spans;
 
+use std::error::Error;
 use std::io::IsTerminal;
+use std::thread;
 use std::time::Duration;
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing::Metadata;
@@ -24,6 +27,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::{LogConfig, LogFormat, OtlpProtocol, TraceConfig};
+use crate::tls;
 
 /// How long one export of spans may take.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -83,15 +87,22 @@ fn provider(
     endpoint: &str,
     trace: &TraceConfig,
     service: &'static str,
-) -> Result<SdkTracerProvider, ExporterBuildError> {
+) -> Result<SdkTracerProvider, Box<dyn Error + Send + Sync>> {
     let exporter = match trace.protocol {
-        OtlpProtocol::Grpc => SpanExporter::builder()
-            .with_tonic()
-            .with_endpoint(endpoint)
-            .with_timeout(EXPORT_TIMEOUT)
-            .build()?,
+        OtlpProtocol::Grpc => {
+            let exporter =
+                SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_TIMEOUT);
+            // By itself the exporter trusts nobody. Where there is no TLS, nobody is looked for: a system that trusts
+            // nobody is an error.
+            if endpoint.starts_with("https:") {
+                exporter.with_tls_config(ClientTlsConfig::new().with_native_roots()).build()?
+            } else {
+                exporter.build()?
+            }
+        }
         OtlpProtocol::Http => SpanExporter::builder()
             .with_http()
+            .with_http_client(http_client()?)
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
             .with_timeout(EXPORT_TIMEOUT)
@@ -105,6 +116,16 @@ fn provider(
         .with_sampler(sampler)
         .with_resource(resource)
         .build())
+}
+
+/// Made on a thread of its own, as it blocks and must not be made inside the runtime.
+fn http_client() -> Result<reqwest::blocking::Client, Box<dyn Error + Send + Sync>> {
+    let build = || {
+        let client = reqwest::blocking::Client::builder().timeout(EXPORT_TIMEOUT);
+        client.tls_backend_preconfigured(tls::client_config()).build()
+    };
+    let built = thread::Builder::new().spawn(build)?.join();
+    Ok(built.map_err(|_| "the HTTP client cannot be made")??)
 }
 
 fn is_own_span(metadata: &Metadata<'_>) -> bool {

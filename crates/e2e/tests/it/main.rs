@@ -23,6 +23,7 @@
 //! | `stores_agree` | SQLite and PostgreSQL give the same prices; stored prices can be computed again |
 //! | `support` | what tests of several modules share; no tests |
 //! | `tidy` | the house rules; needs no server |
+//! | `tls` | stores, a collector and a gateway over TLS; what nobody trusts is refused |
 //! | `write_path` | the market moves and prices follow; recalculations |
 
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the test has failed")]
@@ -53,5 +54,6 @@ mod stale_caches;
 mod stores_agree;
 mod support;
 mod tidy;
+mod tls;
 mod traces;
 mod write_path;

@@ -39,7 +39,7 @@ const DEPENDANTS: &[(&str, &[&str])] = &[
 /// The modules of the core. A module uses only what stands in an earlier row.
 const CORE_ROWS: &[&[&str]] = &[
     &["domain"],
-    &["keys", "shutdown"],
+    &["keys", "shutdown", "tls"],
     &["config"],
     &["telemetry"],
     &["redis"],

@@ -1,0 +1,55 @@
+//! A certificate authority that nobody but a test trusts, and a certificate of it for servers on loopback.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+use crate::scratch_directory::ScratchDirectory;
+
+/// PEM files in a directory of their own.
+#[derive(Debug)]
+pub struct Certificates {
+    directory: ScratchDirectory,
+}
+
+impl Certificates {
+    /// Makes an authority, and a certificate for `127.0.0.1` and `localhost`.
+    pub fn make() -> Result<Self> {
+        let directory = ScratchDirectory::new("certificates")?;
+        let mut authority = CertificateParams::new([])?;
+        // Of two authorities of one name, a certificate would seem to be signed by the wrong one, and wrongly.
+        let name = directory.path().to_string_lossy();
+        authority.distinguished_name.push(DnType::CommonName, name.as_ref());
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
+        let key = KeyPair::generate()?;
+        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let certificate = CertificateParams::new(names)?.signed_by(&key, &authority)?;
+        let made = Self { directory };
+        fs::write(made.authority(), authority.pem())?;
+        fs::write(made.certificate(), certificate.pem())?;
+        fs::write(made.key(), key.serialize_pem())?;
+        Ok(made)
+    }
+
+    /// The authority's own certificate: who is given it as `SSL_CERT_FILE` trusts the server.
+    pub fn authority(&self) -> PathBuf {
+        self.file("authority.pem")
+    }
+
+    /// The server's certificate.
+    pub fn certificate(&self) -> PathBuf {
+        self.file("certificate.pem")
+    }
+
+    /// The key of the server's certificate.
+    pub fn key(&self) -> PathBuf {
+        self.file("key.pem")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
