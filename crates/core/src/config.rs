@@ -2,8 +2,8 @@
 //!
 //! | variable | default | what |
 //! |---|---|---|
-//! | `PRICING_REDIS_URL` | `redis://127.0.0.1:6379` | Redis; if unset, `REDIS_HOST` and `REDIS_PORT` are used |
-//! | `PRICING_DATABASE_URL` | `sqlite://pricing.db` | `sqlite://FILE` or `postgres://…` |
+//! | `PRICING_REDIS_URL` | `redis://127.0.0.1:6379` | Redis, over TLS with `rediss://…`; if unset, `REDIS_HOST` and `REDIS_PORT` are used |
+//! | `PRICING_DATABASE_URL` | `sqlite://pricing.db` | `sqlite://FILE` or `postgres://…`, over TLS with `?sslmode=verify-full`, `verify-ca` or `require`, and `&sslrootcert=FILE` |
 //! | `PRICING_DATABASE_CONNECTIONS` | 8 | connections to the database, 3 to 200 |
 //! | `PRICING_KEY_PREFIX` | `pricing:v1:` | prefix of the Redis keys |
 //! | `PRICING_L1_CAPACITY` | 1000000 | prices held in process, 1 to 100000000 |
@@ -11,9 +11,11 @@
 //! | `PRICING_LOG` | `info` | what is logged: a level, or `target=level` pairs |
 //! | `PRICING_LOG_FORMAT` | `auto` | `json`, `text`, or `auto`: text in a terminal |
 //! | `PRICING_METRICS` | `on` | `on` or `off`: nothing is counted, and `/metrics` is empty |
-//! | `PRICING_OTLP_ENDPOINT` | `http://127.0.0.1:4317` | where traces are exported to; `off` for nowhere. The port is 4318 with `http` |
+//! | `PRICING_OTLP_ENDPOINT` | `http://127.0.0.1:4317` | where traces are exported to; `off` for nowhere; over TLS with `https://…`. The port is 4318 with `http` |
 //! | `PRICING_OTLP_PROTOCOL` | `grpc` | `grpc` or `http` |
 //! | `PRICING_TRACE_PRICE_RATIO` | 0.01 | the part of price requests that are traced, 0 to 1; others are always, and those whose caller does |
+//!
+//! TLS trusts whom the system trusts or, where `SSL_CERT_FILE` is set, the authorities in that file (PEM).
 //!
 //! What only one service needs is in that service's own `config.rs`.
 
