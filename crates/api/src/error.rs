@@ -334,7 +334,7 @@ impl From<RepriceError> for ApiError {
             unknown @ RepriceError::PolicyUnknown { .. } => {
                 tracing::warn!(error = %unknown, "a write is refused: a newer version of the engine has to do it");
                 Self::Unavailable {
-                    reason: "the price was made by a policy that this process cannot read; nothing was stored",
+                    reason: "a price was made by a policy that this process cannot read: a newer version of the engine has to do it",
                 }
             }
             other => Self::Internal { reason: other.to_string() },

@@ -84,7 +84,12 @@ pub async fn run(
     let (catalogue, policies) = (repricer.catalogue.clone(), repricer.policies.clone());
     let events = EventLog::new(&redis, &message_keys);
     let queue = JobQueue::new(&redis, &message_keys);
-    let health = Health { service: SERVICE, redis, catalogue: Some(catalogue.clone()) };
+    let health = Health {
+        service: SERVICE,
+        redis,
+        catalogue: Some(catalogue.clone()),
+        policies: Some(policies.clone()),
+    };
     let channels = vec![message_keys.price_changes_channel(), message_keys.policy_changes_channel()];
     let subscription = Subscription::open(&config.shared.redis_url, channels)?;
     let (news, heard) = watch::channel(0);

@@ -65,7 +65,8 @@ pub struct TraceConfig {
 }
 
 /// What addresses of Redis begin with.
-const REDIS_SCHEMES: &[&str] = &["redis://", "rediss://", "unix://", "redis+unix://"];
+const REDIS_SCHEMES: &[&str] =
+    &["redis://", "rediss://", "valkey://", "valkeys://", "unix://", "redis+unix://", "valkey+unix://"];
 /// What addresses of databases begin with.
 const DATABASE_SCHEMES: &[&str] = &["sqlite://", "postgres://", "postgresql://"];
 
@@ -200,7 +201,7 @@ fn redis_url(environment: &mut Environment<'_>) -> String {
 fn is_log_filter(written: &str) -> bool {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let level_of = |part: &str| part.rsplit_once('=').map_or(part, |(_, level)| level).trim().to_lowercase();
-    written.split(',').all(|part| LEVELS.contains(&level_of(part).as_str()))
+    written.split(',').all(|part| part.trim().is_empty() || LEVELS.contains(&level_of(part).as_str()))
 }
 
 /// One variable that cannot be used.
@@ -385,7 +386,7 @@ mod tests {
     #[test]
     fn a_log_filter_has_levels() {
         for (written, expected) in [
-            ("info", true),
+            ("info,", true),
             ("WARN,sqlx=off", true),
             ("inof", false),
             ("pricing_core", false),

@@ -2,7 +2,8 @@
 //!
 //! `/healthz` answers while the process runs. `/readyz` asks the database and Redis, each within a time limit:
 //! `ready` when both answer, `degraded` (still 200) when only one does, since reads go on without the other, and
-//! `unavailable` (503) when neither does.
+//! `unavailable` (503) when neither does, or when the newest policy is one that only a newer version of the engine can use:
+//! an upgrade that would break something gets no further than its first process.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::Catalogue;
+use crate::policy_snapshot::Policies;
 use crate::redis::RedisConnection;
 use crate::telemetry::metrics::Metrics;
 
@@ -33,6 +35,8 @@ pub struct Health {
     pub redis: RedisConnection,
     /// Checked as `database`, for services that use one.
     pub catalogue: Option<Catalogue>,
+    /// Named as `policy` if the newest one cannot be used, for services that use them.
+    pub policies: Option<Policies>,
 }
 
 /// The answer of `/readyz`.
@@ -63,7 +67,7 @@ pub enum ReadinessStatus {
 /// One thing a service depends on.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Check {
-    /// What was checked: `redis`, `database`.
+    /// What was checked: `redis`, `database`; and `policy` if the newest one cannot be used.
     pub name: &'static str,
     /// `ok` or `failed`.
     pub status: &'static str,
@@ -85,13 +89,21 @@ impl Health {
             }
         };
         let (redis, database) = tokio::join!(redis, database);
-        let checks: Vec<Check> = std::iter::once(redis).chain(database).collect();
+        let mut checks: Vec<Check> = std::iter::once(redis).chain(database).collect();
         let working = checks.iter().filter(|check| check.status == "ok").count();
+        let unusable = self.policies.as_ref().and_then(Policies::unusable);
         let status = match working {
+            _ if unusable.is_some() => ReadinessStatus::Unavailable,
             0 => ReadinessStatus::Unavailable,
             some if some < checks.len() => ReadinessStatus::Degraded,
             _ => ReadinessStatus::Ready,
         };
+        checks.extend(unusable.map(|detail| Check {
+            name: "policy",
+            status: "failed",
+            detail,
+            duration_ms: 0,
+        }));
         Readiness { status, service: self.service, version: env!("CARGO_PKG_VERSION"), checks }
     }
 }

@@ -26,6 +26,8 @@ const VERSIONS_KEPT: u32 = 2;
 pub struct PolicySnapshot {
     current: Arc<PricingPolicy>,
     previous: Option<Arc<PricingPolicy>>,
+    /// Why the newest policy is none of these, if so.
+    unusable: Option<String>,
     location_factors: HashMap<String, Decimal>,
     /// Counts the reads of this process in the order in which they began.
     begun: u64,
@@ -76,8 +78,7 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// Reads the policies, after publishing the default one in a new catalogue. The newest one has to be usable: a version of
-    /// the engine that does not understand it would do nothing about the prices that others have made by it.
+    /// Reads the policies, after publishing the default one in a new catalogue.
     pub async fn load(catalogue: Catalogue) -> Result<Self, PolicySnapshotError> {
         let first = NewPolicy {
             name: "default".to_owned(),
@@ -86,9 +87,6 @@ impl Policies {
             note: "the policy every installation starts with".to_owned(),
         };
         catalogue.publish_first_policy(&first, chrono::Utc::now()).await?;
-        if let Some(newest) = catalogue.latest_policies(1).await?.first() {
-            compile(newest)?;
-        }
         let snapshot = read(&catalogue, None).await?;
         Ok(Self { catalogue, snapshot: Arc::new(ArcSwap::from_pointee(snapshot)), reads: Arc::default() })
     }
@@ -101,6 +99,12 @@ impl Policies {
     /// Whether prices made with this version can be quoted from.
     pub fn knows(&self, version: i64) -> bool {
         self.snapshot.load().policy(version).is_some()
+    }
+
+    /// Why the newest policy cannot be used by this version of the engine, if so: prices that others have made by it are left
+    /// to them.
+    pub fn unusable(&self) -> Option<String> {
+        self.snapshot.load().unusable.clone()
     }
 
     /// Looks for news now.
@@ -138,6 +142,7 @@ async fn read(
         tokio::try_join!(catalogue.latest_policies(VERSIONS_KEPT), catalogue.location_factors())?;
     let mut usable = Vec::new();
     let mut problem = PolicySnapshotError::Missing;
+    let mut unusable = None;
     for stored in &stored {
         match known.and_then(|known| known.policy(stored.version)) {
             Some(policy) => usable.push(Arc::clone(policy)),
@@ -146,6 +151,9 @@ async fn read(
                 // Published by a version of the engine that knows more. The newest usable one stays in use.
                 Err(error) => {
                     tracing::error!(%error, "a published policy is passed over");
+                    if usable.is_empty() {
+                        unusable.get_or_insert_with(|| error.to_string());
+                    }
                     problem = error;
                 }
             },
@@ -158,7 +166,7 @@ async fn read(
         let known = known.map(|known| Arc::clone(&known.current));
         known.filter(|known| known.version < current.version)
     });
-    Ok(PolicySnapshot { current, previous, location_factors, begun: 0 })
+    Ok(PolicySnapshot { current, previous, unusable, location_factors, begun: 0 })
 }
 
 fn compile(stored: &StoredPolicy) -> Result<Arc<PricingPolicy>, PolicySnapshotError> {

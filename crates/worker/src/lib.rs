@@ -75,7 +75,8 @@ pub async fn run(
     let catalogue = Catalogue::open(&config.shared.database_url, settings).await?.measured_by(&metrics);
     let recalculator = recalculator(&config, &redis, &catalogue, &metrics, &shutdown).await?;
     let runner = job_runner(&config, &redis, &recalculator);
-    let health = Health { service: SERVICE, redis, catalogue: Some(catalogue.clone()) };
+    let policies = Some(recalculator.repricer.policies.clone());
+    let health = Health { service: SERVICE, redis, catalogue: Some(catalogue.clone()), policies };
     tracing::info!(address = %listener.local_addr()?, "the worker is running");
 
     let mut tasks = JoinSet::new();

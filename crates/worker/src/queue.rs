@@ -246,10 +246,19 @@ impl JobRunner {
                 self.queue.finish(task_id, kind).await?;
                 Ok(Outcome::Done)
             }
-            Err(error @ (JobError::HandBack | JobError::Away { .. })) => {
+            Err(JobError::HandBack) => {
                 self.queue.uncount(task_id).await?;
-                tracing::debug!(task_id, kind, %error, "a job goes back to the queue");
-                Ok(Outcome::Again(error.to_string()))
+                Ok(Outcome::Again(JobError::HandBack.to_string()))
+            }
+            Err(JobError::Away { reason }) => {
+                self.queue.uncount(task_id).await?;
+                tracing::warn!(
+                    task_id,
+                    kind,
+                    reason,
+                    "a job cannot be done here now, and goes back to the queue"
+                );
+                Ok(Outcome::Again(reason))
             }
             Err(JobError::Abort { reason }) => self.give_up(task_id, job, reason, number).await,
             Err(JobError::Retry { reason }) => {

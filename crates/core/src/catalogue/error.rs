@@ -70,18 +70,18 @@ impl CatalogueError {
         }
     }
 
-    /// Whether the database serves nobody at the moment: it does not answer, is starting, takes no writes, has no room left, or
-    /// lets nobody in. So the call says nothing of what it asked for.
+    /// Whether the database does nothing for anybody at the moment though it may answer: it takes no writes, has no room left,
+    /// or lets nobody in. So the error says nothing of what the call asked for. (What other errors say of the database, it
+    /// says itself when it is asked for something else.)
     pub fn is_away(&self) -> bool {
         match self {
-            Self::Unavailable { cause } | Self::Refused { cause } => match cause {
-                sqlx::Error::Io(_) => true,
-                sqlx::Error::Database(refusal) => {
-                    refusal.code().is_some_and(|code| is_code_of_absence(&code))
-                }
-                _ => false,
-            },
-            Self::InvalidUrl { .. }
+            Self::Unavailable { cause: sqlx::Error::Database(refusal) }
+            | Self::Refused { cause: sqlx::Error::Database(refusal) } => {
+                refusal.code().is_some_and(|code| is_code_of_absence(&code))
+            }
+            Self::Unavailable { .. }
+            | Self::Refused { .. }
+            | Self::InvalidUrl { .. }
             | Self::TimedOut { .. }
             | Self::TransactionFailed
             | Self::Corrupt { .. }
@@ -180,16 +180,15 @@ impl Refusal {
     }
 }
 
-/// Whether an error code says that the database serves nobody.
+/// Whether an error code says that the database does nothing for anybody.
 fn is_code_of_absence(code: &str) -> bool {
     if code.len() != 5 {
-        // NOMEM, READONLY, IOERR, FULL.
-        return matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(7 | 8 | 10 | 13));
+        // READONLY, FULL.
+        return matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(8 | 13));
     }
-    // No writes; shutting down, crashed, starting; no such database, as while one is restored. The classes: connection
-    // exceptions, nobody is let in, insufficient resources, system errors.
-    ["25006", "57P01", "57P02", "57P03", "3D000"].contains(&code)
-        || ["08", "28", "53", "58"].iter().any(|class| code.starts_with(class))
+    // No writes; full disk; too many connections; starting; no such database, as while one is restored; and the class of
+    // those who are not let in.
+    ["25006", "53100", "53300", "57P03", "3D000"].contains(&code) || code.starts_with("28")
 }
 
 #[cfg(test)]
@@ -204,11 +203,14 @@ mod tests {
             ("53100", true),
             ("3D000", true),
             ("57P03", true),
+            ("57P02", false),
+            ("58030", false),
             ("40P01", false),
             ("57014", false),
             ("23505", false),
             ("13", true),
-            ("778", true),
+            ("520", true),
+            ("778", false),
             ("5", false),
             ("1555", false),
         ] {

@@ -98,7 +98,8 @@ pub enum JobError {
         /// Why it failed.
         reason: String,
     },
-    /// What every job needs is away, which says nothing of this one: it is done again, later. Counts as no try.
+    /// What the job needs is away from this worker, which says nothing of the job: it is done again, later or elsewhere. Counts
+    /// as no try.
     #[error("{reason}")]
     Away {
         /// What is away.

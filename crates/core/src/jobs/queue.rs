@@ -207,7 +207,7 @@ impl JobQueue {
         Ok(script.invoke_async(&mut self.redis.writes()).await?)
     }
 
-    /// A try ended because its process is to stop; it does not count.
+    /// A try ended because its process is to stop, or what it needs is away; it does not count.
     pub async fn uncount(&self, task_id: &str) -> Result<(), RedisError> {
         let mut script = self.scripts.uncount.key(self.keys.queue_tries());
         script.arg(task_id);

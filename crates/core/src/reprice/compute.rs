@@ -36,8 +36,9 @@ pub(super) fn compute<'a>(
     // A new base price is the seller's decision, not a move of the market: nothing holds it back.
     let carried_on = stored.price.as_ref().filter(same_terms);
     let previous = carried_on.map(|price| previous(price, now));
-    // A clock that is behind does not begin the day before anew.
-    let opened_on = carried_on.map(|price| price.opened_on).max(Some(now.date_naive())).unwrap_or_default();
+    let day_opened =
+        carried_on.map(|price| price.opened_on).filter(|opened_on| is_under_way(*opened_on, now));
+    let opened_on = day_opened.unwrap_or_else(|| now.date_naive());
     let facts = Facts { product: &stored.product, signals: &stored.signals, previous };
     let list_price = price(&facts, policy, now);
     let product = &stored.product;
@@ -96,9 +97,15 @@ impl Computed<'_> {
 /// The price until now; on a new day, the day opens with it.
 fn previous(stored: &StoredPrice, now: DateTime<Utc>) -> Previous {
     let list_price = stored.entry.list_price;
-    let is_new_day = stored.opened_on < now.date_naive();
-    let opening_price = if is_new_day { list_price } else { stored.opening_price };
+    let opening_price = if is_under_way(stored.opened_on, now) { stored.opening_price } else { list_price };
     Previous { list_price, opening_price, changed_at: stored.changed_at, streak: stored.streak }
+}
+
+/// Whether the day is not over. A clock that is a little behind does not begin the day before anew; a day that is further
+/// ahead was opened by one that was wrong.
+fn is_under_way(day: NaiveDate, now: DateTime<Utc>) -> bool {
+    let today = now.date_naive();
+    day == today || today.succ_opt() == Some(day)
 }
 
 #[cfg(test)]
@@ -151,6 +158,7 @@ mod tests {
             ("2026-01-02T00:00:00.2Z", 100, "2026-01-02"),
             ("2026-01-01T23:59:59.5Z", 100, "2026-01-02"),
             ("2026-01-03T00:00:00Z", 115, "2026-01-03"),
+            ("2025-12-31T23:59:59Z", 115, "2025-12-31"),
         ] {
             let computed = compute(&stored, &policy, instant(now));
             let written = computed.write("test".to_owned(), instant(now)).unwrap();

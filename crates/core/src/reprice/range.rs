@@ -47,7 +47,6 @@ impl Repricer {
         worker: String,
         turn: OwnedSemaphorePermit,
     ) -> Result<RangeDone, RangeError> {
-        self.current_policy(range.policy_version).await?;
         let mut transaction = self.catalogue.begin().await?;
         if !transaction.lock_run(range.run_number).await? {
             // The first time, the worker may have died between the commit and Redis. What is stored is served, whoever
@@ -59,6 +58,7 @@ impl Repricer {
             self.serve(served, PutMode::Replace).await?;
             return Ok(RangeDone::Superseded);
         }
+        self.current_policy(range.policy_version).await?;
         let cause = format!("recalculation {}", range.task_id);
         let batch = Batch::named(&range.product_ids);
         let served = self.price_in(&mut transaction, batch, |_| true, move |_| cause.clone()).await?;

@@ -1,11 +1,15 @@
 //! What a cache must not do: win over the catalogue, whatever happened to either.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
-use pricing_e2e::RedisServer;
+use pricing_e2e::{RedisServer, eventually};
 use serde_json::{Value, json};
 
 use crate::support::{Api, Stores, new_policy, shared_postgres, sqlite_url};
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn put(api: &Api, product_id: &str, currency: &str, base_price: Value) -> Result<()> {
     let product = json!({"currency": currency, "base_price": base_price});
@@ -118,7 +122,18 @@ async fn a_policy_that_cannot_be_used_is_passed_over() -> Result<()> {
     put(&api, "P-1", "USD", json!(10)).await?;
     let price = api.price("P-1", false).await?;
     assert_eq!((&price.body["final_price"], &price.body["policy_version"]), (&json!(10.0), &json!(1)));
-    assert!(stores.api().await.is_err(), "what starts later says that it cannot use it");
+    let readiness_becomes = async |status: u16| {
+        eventually("it is known that it cannot be used, or can", PATIENCE, async || {
+            let reply = api.client.get("/readyz").await?;
+            ensure!(reply.status == status, "{}", reply.text);
+            Ok(reply.body)
+        })
+        .await
+    };
+    let body = readiness_becomes(503).await?;
+    assert_eq!(body["checks"][2]["name"], "policy", "{body}");
+    catalogue.publish_policy(&new_policy("name: better\n"), None, Utc::now()).await?;
+    readiness_becomes(200).await?;
     Ok(())
 }
 
