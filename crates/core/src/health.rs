@@ -2,8 +2,8 @@
 //!
 //! `/healthz` answers while the process runs. `/readyz` asks the database and Redis, each within a time limit:
 //! `ready` when both answer, `degraded` (still 200) when only one does, since reads go on without the other, and
-//! `unavailable` (503) when neither does, or when the newest policy is one that only a newer version of the engine can use:
-//! an upgrade that would break something gets no further than its first process.
+//! `unavailable` (503) when neither does, or when the newest policy at its start was one that this version of the engine cannot
+//! use: an upgrade that would break something gets no further than its first process.
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -21,12 +21,15 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Policy versions a process keeps: the current one and the one before.
 const VERSIONS_KEPT: u32 = 2;
 
+/// Policy versions among which a process that starts looks for one that it can use.
+const VERSIONS_SEARCHED: u32 = 100;
+
 /// Policies and location factors as they were at one instant. Never empty of policies.
 #[derive(Debug, Clone)]
 pub struct PolicySnapshot {
     current: Arc<PricingPolicy>,
     previous: Option<Arc<PricingPolicy>>,
-    /// Why the newest policy is none of these, if so.
+    /// Why the newest policy is none of these, if so since this process started.
     unusable: Option<String>,
     location_factors: HashMap<String, Decimal>,
     /// Counts the reads of this process in the order in which they began.
@@ -87,7 +90,10 @@ impl Policies {
             note: "the policy every installation starts with".to_owned(),
         };
         catalogue.publish_first_policy(&first, chrono::Utc::now()).await?;
-        let snapshot = read(&catalogue, None).await?;
+        let snapshot = match read(&catalogue, None, VERSIONS_KEPT).await {
+            Err(PolicySnapshotError::Invalid { .. }) => read(&catalogue, None, VERSIONS_SEARCHED).await?,
+            other => other?,
+        };
         Ok(Self { catalogue, snapshot: Arc::new(ArcSwap::from_pointee(snapshot)), reads: Arc::default() })
     }
 
@@ -101,8 +107,9 @@ impl Policies {
         self.snapshot.load().policy(version).is_some()
     }
 
-    /// Why the newest policy cannot be used by this version of the engine, if so: prices that others have made by it are left
-    /// to them.
+    /// Why the newest policy cannot be used by this version of the engine, if it never could since this process started: prices
+    /// that others have made by it are left to them. One that is published later is no reason to stop answering for the
+    /// others.
     pub fn unusable(&self) -> Option<String> {
         self.snapshot.load().unusable.clone()
     }
@@ -111,7 +118,9 @@ impl Policies {
     pub async fn refresh(&self) -> Result<(), PolicySnapshotError> {
         let begun = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
         let known = self.snapshot.load_full();
-        let snapshot = Arc::new(PolicySnapshot { begun, ..read(&self.catalogue, Some(&known)).await? });
+        let read = read(&self.catalogue, Some(&known), VERSIONS_KEPT).await?;
+        let unusable = known.unusable.as_ref().and(read.unusable);
+        let snapshot = Arc::new(PolicySnapshot { begun, unusable, ..read });
         // Of several that read at the same time, one that read earlier may be the last to be ready.
         self.snapshot.rcu(|held| {
             let is_newer = (held.current.version, held.begun) < (snapshot.current.version, snapshot.begun);
@@ -137,9 +146,10 @@ impl Policies {
 async fn read(
     catalogue: &Catalogue,
     known: Option<&PolicySnapshot>,
+    versions: u32,
 ) -> Result<PolicySnapshot, PolicySnapshotError> {
     let (stored, location_factors) =
-        tokio::try_join!(catalogue.latest_policies(VERSIONS_KEPT), catalogue.location_factors())?;
+        tokio::try_join!(catalogue.latest_policies(versions), catalogue.location_factors())?;
     let mut usable = Vec::new();
     let mut problem = PolicySnapshotError::Missing;
     let mut unusable = None;
@@ -163,8 +173,9 @@ async fn read(
     let current = usable.next().or_else(|| known.map(|known| Arc::clone(&known.current))).ok_or(problem)?;
     let previous = usable.next().or_else(|| {
         // Still in use until the products have moved on.
-        let known = known.map(|known| Arc::clone(&known.current));
-        known.filter(|known| known.version < current.version)
+        let mut known =
+            known.into_iter().flat_map(|known| std::iter::once(&known.current).chain(&known.previous));
+        known.find(|known| known.version < current.version).cloned()
     });
     Ok(PolicySnapshot { current, previous, unusable, location_factors, begun: 0 })
 }

@@ -64,27 +64,31 @@ pub async fn run<C: ServiceConfig, E: Display>(
 }
 
 /// Serves beside the service's other tasks, which run until it is told to stop, and then lets those end too. If one of them
-/// ends before that, because it panicked, the service ends with an error: without it, it would only look healthy.
+/// ends before that, because it panicked, the service stops as if it was told to, with an error: without that task it would
+/// only look healthy.
 pub async fn serve_beside<E: From<std::io::Error>>(
     mut tasks: JoinSet<()>,
     shutdown: &CancellationToken,
     serving: impl Future<Output = Result<(), E>>,
 ) -> Result<(), E> {
-    let one_has_ended = async {
+    let watching = async {
+        let mut failed = Ok(());
         while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = &ended {
+                tracing::error!(%error, "a task of the service has failed");
+            }
             if !shutdown.is_cancelled() {
                 let why = ended.map_or_else(|error| error.to_string(), |()| "it was done".to_owned());
-                return std::io::Error::other(format!("a task that the service needs has ended: {why}"));
+                failed =
+                    Err(std::io::Error::other(format!("a task that the service needs has ended: {why}")));
+                shutdown.cancel();
             }
         }
-        std::future::pending().await
+        failed
     };
-    tokio::select! {
-        served = serving => served?,
-        error = one_has_ended => return Err(error.into()),
-    }
-    while tasks.join_next().await.is_some() {}
-    Ok(())
+    let (served, failed) = tokio::join!(serving, watching);
+    served?;
+    Ok(failed?)
 }
 
 async fn bind(listen: SocketAddr) -> std::io::Result<(TcpListener, CancellationToken)> {
@@ -161,11 +165,26 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_ends_before_the_service_ends_it() {
         let shutdown = CancellationToken::new();
+        let until = |shutdown: &CancellationToken| {
+            let stopped = shutdown.clone().cancelled_owned();
+            async {
+                stopped.await;
+                Ok::<(), std::io::Error>(())
+            }
+        };
         let mut tasks = JoinSet::new();
-        tasks.spawn(std::future::pending());
+        // What is under way is brought to its end.
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        let stopped = shutdown.clone().cancelled_owned();
+        tasks.spawn(async {
+            stopped.await;
+            let _ = done.send(());
+        });
         tasks.spawn(async { panic!("on purpose") });
-        let served = serve_beside(tasks, &shutdown, std::future::pending::<std::io::Result<()>>()).await;
+        let served = serve_beside(tasks, &shutdown, until(&shutdown)).await;
         assert!(served.unwrap_err().to_string().contains("panicked"));
+        assert!(is_done.await.is_ok());
+        let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(shutdown.clone().cancelled_owned());
         let stop = shutdown.clone();

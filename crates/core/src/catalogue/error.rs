@@ -100,7 +100,10 @@ impl From<sqlx::Error> for CatalogueError {
     fn from(cause: sqlx::Error) -> Self {
         use sqlx::Error;
         match &cause {
+            // A proxy that accepts and hangs up while its database is away is no correct server, nor one that speaks TLS.
             Error::Io(_)
+            | Error::Protocol(_)
+            | Error::Tls(_)
             | Error::PoolTimedOut
             | Error::PoolClosed
             | Error::WorkerCrashed

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
-use pricing_e2e::{RedisServer, eventually};
+use pricing_e2e::{HttpClient, RedisServer, ServiceProcess, eventually, free_port};
 use serde_json::{Value, json};
 
 use crate::support::{Api, Stores, new_policy, shared_postgres, sqlite_url};
@@ -118,13 +118,25 @@ async fn a_policy_that_cannot_be_used_is_passed_over() -> Result<()> {
     let catalogue = stores.catalogue().await?;
     catalogue.publish_policy(&new_policy("name: usable\noffer: []\n"), None, Utc::now()).await?;
     let api = stores.api().await?;
-    catalogue.publish_policy(&new_policy("nonsense: ["), None, Utc::now()).await?;
+    for _ in 0..3 {
+        catalogue.publish_policy(&new_policy("nonsense: ["), None, Utc::now()).await?;
+    }
     put(&api, "P-1", "USD", json!(10)).await?;
     let price = api.price("P-1", false).await?;
     assert_eq!((&price.body["final_price"], &price.body["policy_version"]), (&json!(10.0), &json!(1)));
+
+    // What starts now says that it cannot use it, until one comes that it can.
+    let listen = format!("127.0.0.1:{}", free_port()?);
+    let environment = [
+        ("PRICING_API_LISTEN", listen.as_str()),
+        ("PRICING_REDIS_URL", &stores.redis.url()),
+        ("PRICING_DATABASE_URL", &stores.database_url()),
+    ];
+    let _process = ServiceProcess::start("pricing-api", &environment, &[])?;
+    let later = HttpClient::new(format!("http://{listen}"))?;
     let readiness_becomes = async |status: u16| {
-        eventually("it is known that it cannot be used, or can", PATIENCE, async || {
-            let reply = api.client.get("/readyz").await?;
+        eventually(&format!("/readyz answers {status}"), PATIENCE, async || {
+            let reply = later.get("/readyz").await?;
             ensure!(reply.status == status, "{}", reply.text);
             Ok(reply.body)
         })
@@ -132,6 +144,7 @@ async fn a_policy_that_cannot_be_used_is_passed_over() -> Result<()> {
     };
     let body = readiness_becomes(503).await?;
     assert_eq!(body["checks"][2]["name"], "policy", "{body}");
+    assert_eq!(api.client.get("/readyz").await?.status, 200);
     catalogue.publish_policy(&new_policy("name: better\n"), None, Utc::now()).await?;
     readiness_becomes(200).await?;
     Ok(())
