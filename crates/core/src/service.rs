@@ -63,9 +63,9 @@ pub async fn run<C: ServiceConfig, E: Display>(
     code
 }
 
-/// Serves beside the service's other tasks, which run until it is told to stop, and then lets those end too. If one of them
-/// ends before that, because it panicked, the service stops as if it was told to, with an error: without that task it would
-/// only look healthy.
+/// Serves beside the service's other tasks, which run until it is told to stop, and then lets those end too. If serving fails,
+/// or one of them ends before that, because it panicked, the service stops as if it was told to, with an error: without
+/// that task it would only look healthy.
 pub async fn serve_beside<E: From<std::io::Error>>(
     mut tasks: JoinSet<()>,
     shutdown: &CancellationToken,
@@ -85,6 +85,12 @@ pub async fn serve_beside<E: From<std::io::Error>>(
             }
         }
         failed
+    };
+    let serving = async {
+        let served = serving.await;
+        // If it failed, nobody has told the others yet.
+        shutdown.cancel();
+        served
     };
     let (served, failed) = tokio::join!(serving, watching);
     served?;
@@ -193,6 +199,16 @@ mod tests {
             Ok::<(), std::io::Error>(())
         };
         assert!(serve_beside(tasks, &shutdown, serving).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_service_that_cannot_serve_ends_with_its_tasks() {
+        let shutdown = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(shutdown.clone().cancelled_owned());
+        let serving = async { Err::<(), _>(std::io::Error::other("no socket")) };
+        let served = tokio::time::timeout(Duration::from_secs(30), serve_beside(tasks, &shutdown, serving));
+        assert_eq!(served.await.unwrap().unwrap_err().to_string(), "no socket");
     }
 
     #[test]
