@@ -18,6 +18,8 @@ use pricing_core::telemetry::metrics::Metrics;
 use pricing_e2e::RedisServer;
 use rust_decimal::Decimal;
 
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn cache(redis: &RedisServer) -> Result<PriceCache> {
     let connection = RedisConnection::open(&redis.url())?;
     Ok(PriceCache::new(
@@ -192,7 +194,7 @@ async fn what_is_told_of_is_there() -> Result<()> {
     let products = ids.map(|id| Ok((id?, entry(2)?))).collect::<Result<Vec<_>>>()?;
     let announcement = announcement(&redis, &products)?;
     let hear = async {
-        let notice = tokio::time::timeout(Duration::from_secs(10), messages.next()).await?;
+        let notice = tokio::time::timeout(PATIENCE, messages.next()).await?;
         notice.context("no notice")?;
         Ok::<usize, anyhow::Error>(redis::cmd("DBSIZE").query_async(&mut connection).await?)
     };

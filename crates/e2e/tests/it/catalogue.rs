@@ -15,6 +15,8 @@ mod runs;
 mod signals;
 mod transactions;
 
+use std::time::Duration;
+
 use anyhow::{Result, anyhow, bail};
 use chrono::{DateTime, Utc};
 use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings, PriceWrite, ProductRows};
@@ -25,6 +27,9 @@ use rust_decimal::Decimal;
 use tempfile::TempDir;
 
 use crate::support::shared_postgres;
+
+/// What has to come, comes within this on the slowest host; it bounds how long a failing test takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes a test on each store of every promise named.
 macro_rules! on_both_stores {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use pricing_e2e::{HttpClient, ServiceProcess, eventually, free_port};
 use serde_json::json;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running `pricing up`.
 struct Engine {

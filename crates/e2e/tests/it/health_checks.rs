@@ -8,7 +8,7 @@ use pricing_e2e::{ServiceProcess, free_port};
 use crate::fleet::{Fleet, Service};
 use crate::support::Stores;
 
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 const PROGRAMS: [(Service, &str, &str); 3] = [
     (Service::Api, "pricing-api", "PRICING_API_LISTEN"),
     (Service::Worker, "pricing-worker", "PRICING_WORKER_LISTEN"),

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::fleet::{Fleet, Member, Service};
 use crate::support::{Stores, new_policy};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const POLICY: &str = "
 name: following
 market:

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::fleet::{Fleet, Member, Service};
 use crate::support::Stores;
 
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 const HALVING: &str = "name: halving\nmarket:\n  - { name: half, multiply_by: 0.5 }\n";
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use chrono::{SecondsFormat, Utc};
 use pricing_e2e::{PostgresServer, RedisServer, eventually};
 use serde_json::json;
 
 use crate::support::{Api, Stores, new_policy, price_request};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_price_comes_from_the_database_then_from_memory_and_elsewhere_from_redis() -> Result<()> {
@@ -111,8 +111,19 @@ async fn a_stampede_on_a_cold_product_is_one_fill() -> Result<()> {
 #[tokio::test]
 async fn a_time_rule_stops_on_time_without_any_job() -> Result<()> {
     let stores = Stores::start().await?;
+    // Enough for two starts and an import; a busy host gets a longer sale.
+    for seconds in [4, 16, 64] {
+        if sale_was_seen_to_end(&stores, Duration::from_secs(seconds)).await? {
+            return Ok(());
+        }
+    }
+    bail!("the sale was always over before a price could be asked for")
+}
+
+/// Whether a price was seen both in a sale that ends after this time and after it.
+async fn sale_was_seen_to_end(stores: &Stores, lasts: Duration) -> Result<bool> {
     let catalogue = stores.catalogue().await?;
-    let end = Utc::now() + Duration::from_secs(4);
+    let end = Utc::now() + lasts;
     let written = end.to_rfc3339_opts(SecondsFormat::Millis, true);
     let policy = format!("name: sale\nmarket: [{{ name: sale, adjust: -10%, until: {written} }}]\n");
     catalogue.publish_policy(&new_policy(&policy), None, Utc::now()).await?;
@@ -134,8 +145,7 @@ async fn a_time_rule_stops_on_time_without_any_job() -> Result<()> {
             prices.insert(price);
         }
     }
-    assert_eq!(prices.len(), 2, "{prices:?}");
-    Ok(())
+    Ok(prices.len() == 2)
 }
 
 /// Each shopper's price, computed by hand: the location's factor, then the member's discount, rounded once.

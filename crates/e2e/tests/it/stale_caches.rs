@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Api, Stores, new_policy, shared_postgres, sqlite_url};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn put(api: &Api, product_id: &str, currency: &str, base_price: Value) -> Result<()> {
     let product = json!({"currency": currency, "base_price": base_price});

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::fleet::{Fleet, Service};
 use crate::support::{Api, Stores, new_policy};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const POLICY: &str = "name: following\nmarket:\n  - { name: match, when: competitor.min != null, match: { reference: competitor.min } }\n";
 const REFUSED: &str = "invalid peer certificate: UnknownIssuer";
 const SESSIONS: &str = "SELECT count(*) FILTER (WHERE ssl), count(*) FILTER (WHERE NOT ssl) \

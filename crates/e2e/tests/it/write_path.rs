@@ -3,20 +3,17 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use chrono::{TimeDelta, Utc};
 use pricing_core::catalogue::{Catalogue, CatalogueSettings};
-use pricing_core::domain::market_event::EventDraft;
 use pricing_core::domain::product::ProductId;
-use pricing_core::jobs::queue::JobQueue;
-use pricing_core::jobs::{Job, NewJob};
-use pricing_core::keys::{DEFAULT_PREFIX, MessageKeys};
-use pricing_core::redis::RedisConnection;
 use pricing_e2e::{PostgresServer, eventually};
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Member, Service};
 use crate::support::{Stores, new_policy};
+
+mod runs;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -48,10 +45,23 @@ impl Engine {
 
     /// The same on another database.
     async fn start_on(stores: Stores, database_url: &str, policy: &str) -> Result<Self> {
+        Self::start_with(stores, database_url, policy, &[]).await
+    }
+
+    /// The same with further environment variables.
+    async fn start_with(
+        stores: Stores,
+        database_url: &str,
+        policy: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let catalogue = Catalogue::open(database_url, CatalogueSettings::default()).await?;
         catalogue.publish_policy(&new_policy(policy), None, Utc::now()).await?;
         // Whatever is seen in memory must have come by a notice.
-        let fleet = Fleet::new(&stores.redis.url(), database_url).with("PRICING_L1_MAX_STALENESS", "1h");
+        let mut fleet = Fleet::new(&stores.redis.url(), database_url).with("PRICING_L1_MAX_STALENESS", "1h");
+        for (variable, value) in settings {
+            fleet = fleet.with(variable, value);
+        }
         let api = fleet.start(Service::Api).await?;
         let listener = fleet.start(Service::Listener).await?;
         let worker = fleet.start(Service::Worker).await?;
@@ -262,193 +272,6 @@ async fn what_is_published_while_no_listener_runs_is_applied_when_one_does() -> 
 }
 
 #[tokio::test]
-async fn two_workers_share_a_run_and_a_request_meanwhile_is_coalesced_into_one_more() -> Result<()> {
-    const PRODUCTS: usize = 20_000;
-    let engine = Engine::start(FOLLOWING).await?;
-    let _second = engine.fleet.start(Service::Worker).await?;
-    engine.import(PRODUCTS).await?;
-    let catalogue = engine.catalogue().await?;
-    // Whether the requests are looked at while the run is still under way is a matter of luck.
-    for factor in 2..=6 {
-        let policy = format!("name: raise\nmarket:\n  - {{ name: raise, multiply_by: {factor} }}\n");
-        catalogue.publish_policy(&new_policy(&policy), None, Utc::now()).await?;
-        let first = engine.request_recalculation(json!({})).await?;
-        eventually("the run is under way", PATIENCE, async || {
-            let reply = engine.api.client.get(&format!("/api/v1/recalculations/{first}")).await?;
-            ensure!(reply.body["state"] == "running", "{}", reply.text);
-            Ok(())
-        })
-        .await?;
-        let second = engine.request_recalculation(json!({})).await?;
-        let third = engine.request_recalculation(json!({})).await?;
-        let done = engine.ended(&first).await?;
-        assert_eq!(done["state"], "done", "{done}");
-        assert_eq!(done["prices_changed"], json!(PRODUCTS), "{done}");
-        assert_eq!(done["progress_percent"], 100);
-        assert_eq!(done["workers"].as_object().map(serde_json::Map::len), Some(2), "{done}");
-        let (second, third) = (engine.ended(&second).await?, engine.ended(&third).await?);
-        price_becomes(&engine.api, "P-19999", 100.0 * f64::from(factor)).await?;
-        if [&second, &third].iter().any(|request| request["state"] != "skipped") {
-            // Too late: a run of its own, then.
-            for request in [&second, &third] {
-                if let Some(follow_up) = request["follow_up_task_id"].as_str() {
-                    engine.ended(follow_up).await?;
-                }
-            }
-            continue;
-        }
-        for skipped in [&second, &third] {
-            assert!(skipped["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{skipped}");
-        }
-        assert_eq!(second["follow_up_task_id"], third["follow_up_task_id"]);
-        let follow_up = second["follow_up_task_id"].as_str().context("no follow-up")?;
-        let follow_up = engine.ended(follow_up).await?;
-        let outcome = (&follow_up["state"], &follow_up["prices_changed"]);
-        assert_eq!(outcome, (&json!("done"), &json!(0)), "{follow_up}");
-        return Ok(());
-    }
-    bail!("no request came while a run was under way")
-}
-
-#[tokio::test]
-async fn a_recalculation_can_be_of_some_products_and_says_what_is_wrong_with_a_request() -> Result<()> {
-    let engine = Engine::start(FOLLOWING).await?;
-    engine.import(30).await?;
-    for (body, products) in [
-        (json!({"category": "category-1"}), 3),
-        (json!({"product_ids": ["P-1", "P-2", "P-1"]}), 2),
-        (json!({}), 30),
-    ] {
-        let task_id = engine.request_recalculation(body).await?;
-        let done = engine.ended(&task_id).await?;
-        assert_eq!((&done["state"], &done["products_done"]), (&json!("done"), &json!(products)), "{done}");
-    }
-    for (body, status) in [
-        (json!({"category": ""}), 422),
-        (json!({"product_ids": []}), 422),
-        (json!({"product_ids": ["a b"]}), 422),
-        (json!({"product_ids": ["P-1"], "category": "toys"}), 422),
-        (json!({"products": ["P-1"]}), 422),
-        (json!([1]), 400),
-    ] {
-        let reply = engine.api.client.post("/api/v1/recalculations", &body).await?;
-        assert_eq!(reply.status, status, "{body}: {}", reply.text);
-    }
-    let unknown = engine.api.client.get("/api/v1/recalculations/none").await?;
-    assert_eq!(
-        (unknown.status.as_u16(), &unknown.body["type"]),
-        (404, &json!("/problems/recalculation-not-found"))
-    );
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_run_whose_coordinator_is_killed_is_finished_by_another_worker() -> Result<()> {
-    let mut engine = Engine::start(FOLLOWING).await?;
-    engine.import(20_000).await?;
-    let task_id = engine.request_recalculation(json!({})).await?;
-    eventually("the run is under way", PATIENCE, async || {
-        let reply = engine.api.client.get(&format!("/api/v1/recalculations/{task_id}")).await?;
-        ensure!(reply.body["state"] == "running", "{}", reply.text);
-        Ok(())
-    })
-    .await?;
-    engine.worker.kill()?;
-    let _other = engine.fleet.start(Service::Worker).await?;
-    let done = engine.ended(&task_id).await?;
-    assert_eq!((&done["state"], &done["products_done"]), (&json!("done"), &json!(20_000)), "{done}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_request_that_found_a_dead_holder_of_the_lease_is_not_forgotten() -> Result<()> {
-    let engine = Engine::start(FOLLOWING).await?;
-    engine.import(10).await?;
-    let keys = MessageKeys::new(DEFAULT_PREFIX);
-    let mut redis = engine.stores.redis.connection().await?;
-    let mut hold = redis::cmd("SET");
-    hold.arg(keys.lease("recalculation")).arg("somebody who died").arg("PX").arg(4_000);
-    hold.exec_async(&mut redis).await?;
-    let task_id = engine.request_recalculation(json!({})).await?;
-    let skipped = engine.ended(&task_id).await?;
-    assert_eq!(skipped["state"], "skipped", "{skipped}");
-    let follow_up = skipped["follow_up_task_id"].as_str().context("no follow-up")?;
-    let done = engine.ended(follow_up).await?;
-    assert_eq!((&done["state"], &done["products_done"]), (&json!("done"), &json!(10)), "{done}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_range_that_redis_has_lost_does_not_keep_its_run_waiting() -> Result<()> {
-    const PRODUCTS: usize = 20_000;
-    let engine = Engine::start(FOLLOWING).await?;
-    engine.import(PRODUCTS).await?;
-    let keys = MessageKeys::new(DEFAULT_PREFIX);
-    // Takes out a range that waits.
-    let lose = redis::Script::new(
-        "for _, task in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
-           if string.find(task, 'range:', 1, true) == 1 then
-             redis.call('LREM', KEYS[1], 0, task)
-             return redis.call('SREM', KEYS[2], task)
-           end
-         end
-         return 0",
-    );
-    let mut redis = engine.stores.redis.connection().await?;
-    // Whether one waits while somebody looks is a matter of luck.
-    for _ in 0..5 {
-        let task_id = engine.request_recalculation(json!({})).await?;
-        let path = format!("/api/v1/recalculations/{task_id}");
-        let mut lost = 0;
-        while lost == 0 && engine.api.client.get(&path).await?.body["finished_at"].is_null() {
-            lost = lose
-                .key(format!("{}:active", keys.queue()))
-                .key(keys.queue_lane("ranges"))
-                .invoke_async::<u32>(&mut redis)
-                .await?;
-        }
-        let done = engine.ended(&task_id).await?;
-        assert_eq!((&done["state"], &done["products_done"]), (&json!("done"), &json!(PRODUCTS)), "{done}");
-        if lost == 1 {
-            return Ok(());
-        }
-    }
-    bail!("no range was lost")
-}
-
-#[tokio::test]
-async fn events_that_ask_for_more_runs_than_may_wait_do_not_hold_them_up() -> Result<()> {
-    let mut engine = Engine::start(FOLLOWING).await?;
-    engine.import(10).await?;
-    engine.worker.kill()?;
-    // More jobs than one worker does at a time, each about more categories than the queue takes runs.
-    let redis = RedisConnection::open(&engine.stores.redis.url())?;
-    let queue = JobQueue::new(&redis, &MessageKeys::new(DEFAULT_PREFIX));
-    for number in 0..8 {
-        let events = (0..6).map(|category| {
-            let event = json!({
-                "specversion": "1.0", "id": format!("{number}-{category}"), "source": "/test",
-                "time": Utc::now().to_rfc3339(), "type": "pricing.demand_index.v1",
-                "data": {"category": format!("category-{category}"), "index": 2},
-            });
-            let checked = serde_json::from_value::<EventDraft>(event)?.check(Utc::now());
-            checked.map_err(|problems| anyhow::anyhow!("{problems:?}"))
-        });
-        let job = Job::ApplyEvents { events: events.collect::<Result<_>>()?, published_at: None };
-        queue.enqueue(&NewJob { task_id: format!("events-{number}"), job }).await?;
-    }
-    engine.worker.start_again()?;
-    engine.worker.wait_until_ready().await?;
-    for number in 0..6 {
-        price_becomes(&engine.api, &format!("P-{number}"), 200.0).await?;
-    }
-    // None of them was held up until its time was over.
-    let failed = engine.worker.metric("pricing_job_duration_seconds_count", "\"failed\"").await?;
-    assert_eq!(failed, 0);
-    Ok(())
-}
-
-#[tokio::test]
 async fn a_database_that_takes_no_writes_for_a_while_costs_no_event() -> Result<()> {
     const DATABASE: &str = "takes_no_writes";
     let postgres = PostgresServer::start().await?;
@@ -477,32 +300,6 @@ async fn a_database_that_takes_no_writes_for_a_while_costs_no_event() -> Result<
     set("off").await?;
     price_becomes(&engine.api, "P-1", 5.0).await?;
     assert_eq!(engine.worker.metric("pricing_jobs_buried_total", "").await?, 0);
-    Ok(())
-}
-
-#[tokio::test]
-async fn prices_that_expire_are_made_anew_once_across_all_workers() -> Result<()> {
-    let soon = Utc::now() + TimeDelta::seconds(4);
-    let policy = format!(
-        "name: timed\nmarket:\n  - {{ name: sale, until: \"{}\", adjust: -10% }}\n",
-        soon.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
-    );
-    let engine = Engine::start(&policy).await?;
-    let _second = engine.fleet.start(Service::Worker).await?;
-    engine.import(50).await?;
-    let catalogue = engine.catalogue().await?;
-    let id = ProductId::parse("P-7")?;
-    // Nobody reads it: a worker makes it, and its history has one row for it.
-    eventually("the sale has ended in the catalogue", PATIENCE, async || {
-        let price = catalogue.stored_price(&id).await?.context("no price")?.entry.list_price;
-        ensure!(price == 100.into(), "{price}");
-        Ok(())
-    })
-    .await?;
-    let changes = catalogue.price_changes(&id, 10).await?;
-    assert_eq!(changes.len(), 2, "{changes:?}");
-    assert_eq!(changes[0].cause, "time");
-    assert!(changes[0].changed_at >= soon, "{changes:?}");
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings};
 use pricing_e2e::eventually;
 use tokio::task::JoinSet;
 
-use super::{failure, on_both_stores, product, product_id, put, sqlite_url};
+use super::{PATIENCE, failure, on_both_stores, product, product_id, put, sqlite_url};
 use crate::support::shared_postgres;
 
 on_both_stores!(an_open_catalogue_says_what_it_is, a_closed_catalogue_answers_with_a_transient_error);
@@ -132,7 +132,7 @@ async fn what_is_written_is_moved_into_the_file_while_it_is_open() -> Result<()>
     let (directory, copies) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let catalogue = Catalogue::open(&sqlite_url(&directory), CatalogueSettings::default()).await?;
     put(&catalogue, &[product("P-1")?]).await?;
-    eventually("the product is in the file", Duration::from_secs(30), async || {
+    eventually("the product is in the file", PATIENCE, async || {
         // Without the log.
         std::fs::copy(directory.path().join("catalogue.db"), copies.path().join("catalogue.db"))?;
         let copy = Catalogue::open(&sqlite_url(&copies), CatalogueSettings::default()).await?;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use pricing_core::catalogue::{Catalogue, CatalogueError, ProductRows};
 use tokio::time::timeout;
 
-use super::{now, on_both_stores, price_write, product, product_id, products, put};
+use super::{PATIENCE, now, on_both_stores, price_write, product, product_id, products, put};
 
 on_both_stores!(
     what_is_not_committed_is_rolled_back,
@@ -141,7 +141,7 @@ async fn reading_does_not_wait_for_writing(catalogue: &Catalogue) -> Result<()> 
     let mut renamed = kettle.clone();
     renamed.name = "Pot".to_owned();
     transaction.put_products(ProductRows::of(&[renamed])?, now()).await?;
-    let read = timeout(Duration::from_secs(2), catalogue.product(&kettle.product_id)).await?;
+    let read = timeout(PATIENCE, catalogue.product(&kettle.product_id)).await?;
     assert_eq!(read?, Some(kettle));
     Ok(())
 }

@@ -35,7 +35,7 @@ async fn a_paused_redis_answers_nothing_until_it_is_resumed() -> Result<()> {
     assert!(unanswered.is_err(), "{unanswered:?}");
     redis.resume()?;
 
-    eventually("redis answers again", Duration::from_secs(5), async || {
+    eventually("redis answers again", Duration::from_secs(60), async || {
         Ok(redis.connection().await?.exists::<_, bool>("key").await?)
     })
     .await?;

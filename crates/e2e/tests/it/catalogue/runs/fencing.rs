@@ -10,7 +10,7 @@ use pricing_core::domain::recalculation::RunState;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::super::{now, on_both_stores};
+use super::super::{PATIENCE, now, on_both_stores};
 use super::{ask, begin, finish_range, outcome, run};
 
 on_both_stores!(
@@ -128,7 +128,7 @@ async fn ranges_of_one_run_do_not_wait_for_each_other(catalogue: &Catalogue) -> 
     assert!(first.lock_run(1).await?);
     let theirs = outcome("w-2", 1, 0, 0);
     let second = finish_range(catalogue, 1, "P-1", &theirs);
-    assert!(timeout(Duration::from_secs(2), second).await??);
+    assert!(timeout(PATIENCE, second).await??);
     assert!(first.finish_range(1, "", &outcome("w-1", 1, 0, 0), now()).await?);
     first.commit().await?;
     assert_eq!(catalogue.finished_ranges(1).await?, 2);
