@@ -16,9 +16,9 @@ use crate::programs::PostgresPrograms;
 use crate::scratch_directory::ScratchDirectory;
 use crate::tied_command::{Signal, tied_command};
 
-const INITDB_PATIENCE: Duration = Duration::from_secs(60);
-const START_PATIENCE: Duration = Duration::from_secs(30);
-const STATEMENT_PATIENCE: Duration = Duration::from_secs(30);
+const INITDB_PATIENCE: Duration = Duration::from_secs(180);
+const START_PATIENCE: Duration = Duration::from_secs(180);
+const STATEMENT_PATIENCE: Duration = Duration::from_secs(180);
 
 /// How the server is told to end. SIGQUIT is PostgreSQL's immediate shutdown: no checkpoint, for nothing
 /// needs keeping. SIGKILL would leave a System V shared memory segment behind each time, of which a system

@@ -13,7 +13,7 @@ use crate::http_client::HttpClient;
 use crate::scratch_directory::ScratchDirectory;
 use crate::tied_command::{Signal, tied_command};
 
-const READY_PATIENCE: Duration = Duration::from_secs(30);
+const READY_PATIENCE: Duration = Duration::from_secs(180);
 
 /// The only variables a service inherits: a developer's own configuration must not reach a test.
 const INHERITED_VARIABLES: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "RUST_BACKTRACE"];

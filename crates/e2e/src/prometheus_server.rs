@@ -16,7 +16,7 @@ use crate::programs::find_program;
 use crate::scratch_directory::ScratchDirectory;
 use crate::tied_command::{Signal, tied_command};
 
-const START_PATIENCE: Duration = Duration::from_secs(30);
+const START_PATIENCE: Duration = Duration::from_secs(180);
 const SCRAPE_INTERVAL: &str = "1s";
 
 /// A `prometheus` on a loopback port with a directory of its own. Killed on drop.

@@ -18,9 +18,9 @@ use crate::programs::find_program;
 use crate::scratch_directory::ScratchDirectory;
 use crate::tied_command::{Signal, tied_command};
 
-const START_PATIENCE: Duration = Duration::from_secs(20);
+const START_PATIENCE: Duration = Duration::from_secs(180);
 /// Enough for one launch that fails late and another that succeeds.
-const RESTART_PATIENCE: Duration = Duration::from_secs(45);
+const RESTART_PATIENCE: Duration = Duration::from_secs(180);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A `redis-server` on a loopback port with a directory of its own. Killed on drop.

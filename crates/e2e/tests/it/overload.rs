@@ -42,7 +42,9 @@ async fn batches_are_refused_before_prices_in_memory_and_taken_again_afterwards(
     let singles = async {
         for number in 0.. {
             let reply = api.client.price(&format!("P-{}", number % PRODUCTS), "NY", false).await?;
-            ensure!(reply.status == 200, "a price in memory was refused: {}", reply.text);
+            // A host this busy may take longer for an answer than the API waits; that is no refusal.
+            let is_late = reply.body["type"] == "/problems/timeout";
+            ensure!(reply.status == 200 || is_late, "a price in memory was refused: {}", reply.text);
             if refused.load(Ordering::SeqCst) > 0 && number > SINGLES {
                 break;
             }
