@@ -172,9 +172,22 @@ pub(crate) struct Problem {
 /// What is wrong with one field.
 #[derive(Debug, Deserialize)]
 pub(crate) struct FieldError {
-    field: String,
-    problem: String,
-    allowed: Option<String>,
+    pub(crate) field: String,
+    pub(crate) problem: String,
+    pub(crate) allowed: Option<String>,
+    /// Where it stands in a policy.
+    pub(crate) line: Option<u32>,
+    pub(crate) column: Option<u32>,
+}
+
+impl FieldError {
+    /// Where it stands, as compilers write it.
+    pub(crate) fn place_in(&self, document: &str) -> String {
+        match (self.line, self.column) {
+            (Some(line), Some(column)) => format!("{document}:{line}:{column}"),
+            _ => document.to_owned(),
+        }
+    }
 }
 
 impl Problem {
@@ -194,7 +207,10 @@ impl fmt::Display for Problem {
             write!(formatter, ": {}", self.detail)?;
         }
         for error in &self.errors {
-            write!(formatter, "\n  {error}")?;
+            match (error.line, error.column) {
+                (Some(line), Some(column)) => write!(formatter, "\n  {line}:{column}: {error}")?,
+                _ => write!(formatter, "\n  {error}")?,
+            }
         }
         Ok(())
     }

@@ -67,9 +67,9 @@ pub enum ReadinessStatus {
 /// One thing a service depends on.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Check {
-    /// What was checked: `redis`, `database`; and `policy` if the newest one cannot be used.
+    /// What was checked: `redis`, `database`; and `policy` if the newest one cannot be used, or would be refused today.
     pub name: &'static str,
-    /// `ok` or `failed`.
+    /// `ok`, `warning` or `failed`.
     pub status: &'static str,
     /// What it said.
     pub detail: String,
@@ -98,9 +98,12 @@ impl Health {
             some if some < checks.len() => ReadinessStatus::Degraded,
             _ => ReadinessStatus::Ready,
         };
-        checks.extend(unusable.map(|detail| Check {
+        let outdated = self.policies.as_ref().and_then(Policies::outdated);
+        let of_policy = unusable.map(|detail| ("failed", detail));
+        let of_policy = of_policy.or(outdated.map(|detail| ("warning", detail)));
+        checks.extend(of_policy.map(|(status, detail)| Check {
             name: "policy",
-            status: "failed",
+            status,
             detail,
             duration_ms: 0,
         }));

@@ -13,6 +13,7 @@ use rust_decimal::Decimal;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::{Catalogue, CatalogueError, NewPolicy, StoredPolicy};
+use crate::domain::diagnostic::{Diagnostic, Place};
 use crate::domain::policy::{DEFAULT_POLICY, PricingPolicy};
 
 /// How often a process looks for a new policy or location factor.
@@ -114,6 +115,11 @@ impl Policies {
         self.snapshot.load().unusable.clone()
     }
 
+    /// What in the policy in use would be refused if it were published today, if anything: it keeps its meaning.
+    pub fn outdated(&self) -> Option<String> {
+        outdated(self.snapshot.load().current())
+    }
+
     /// Looks for news now.
     pub async fn refresh(&self) -> Result<(), PolicySnapshotError> {
         let begun = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
@@ -181,9 +187,35 @@ async fn read(
 }
 
 fn compile(stored: &StoredPolicy) -> Result<Arc<PricingPolicy>, PolicySnapshotError> {
-    let compiled = PricingPolicy::from_yaml(&stored.source, stored.version);
-    compiled.map(Arc::new).map_err(|problems| PolicySnapshotError::Invalid {
+    let compiled = PricingPolicy::from_stored_yaml(&stored.source, stored.version);
+    let policy = compiled.map_err(|problems| PolicySnapshotError::Invalid {
         version: stored.version,
-        problem: problems.first().map(ToString::to_string).unwrap_or_default(),
-    })
+        problem: problems.iter().find(|problem| problem.is_refusal()).map(described).unwrap_or_default(),
+    })?;
+    if let Some(outdated) = outdated(&policy) {
+        tracing::warn!(
+            version = stored.version,
+            problem = outdated,
+            "a published policy keeps a meaning that would be refused today"
+        );
+    }
+    Ok(Arc::new(policy))
+}
+
+/// What in a stored policy would be refused today: the first of it, and how many more there are.
+fn outdated(policy: &PricingPolicy) -> Option<String> {
+    let mut refusals = policy.refusals();
+    let first = described(refusals.next()?);
+    let more = match refusals.count() {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    Some(format!("version {} would be refused today: {first}{more}", policy.version))
+}
+
+fn described(problem: &Diagnostic) -> String {
+    match problem.place {
+        Some(Place { line, column }) => format!("{line}:{column}: {problem}"),
+        None => problem.to_string(),
+    }
 }

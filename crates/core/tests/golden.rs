@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use pricing_core::domain::explanation::{RecordedFacts, Step};
+use pricing_core::domain::explanation::{RecordedExplanation, Step};
 use pricing_core::domain::guardrail::{GuardrailName, Streak};
 use pricing_core::domain::policy::PricingPolicy;
 use pricing_core::domain::price::{Facts, ListPrice, Previous, PriceEntry, price};
@@ -173,9 +173,9 @@ fn outcome(table: &Table, case: &Case) -> (String, Vec<String>) {
     let facts = Facts { product: &product, signals: &signals, previous };
     let priced = price(&facts, &policy, now);
     let stored = serde_json::to_string(&priced.explanation).expect("it can be written");
-    let recorded: RecordedFacts = recorded(&stored);
-    let replayed = serde_json::to_string(&price(&recorded.as_facts(), &policy, now).explanation);
-    assert_eq!(replayed.expect("it can be written"), stored, "{}", case.name);
+    let recorded: RecordedExplanation = serde_json::from_str(&stored).expect("it can be read");
+    let replayed = recorded.replay(&policy).map(|price| serde_json::to_string(&price.explanation));
+    assert_eq!(replayed.expect("it is of this engine").expect("it can be written"), stored, "{}", case.name);
     let Some(shopper) = &case.shopper else {
         let mut why: Vec<String> = priced.explanation.steps.iter().filter_map(in_words).collect();
         why.extend(priced.valid_until.map(|until| format!("until {}", until.format("%F %TZ"))));
@@ -225,14 +225,6 @@ fn quoted(
 fn example(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../data/policies/{name}.yaml"));
     fs::read_to_string(file).expect("the example can be read")
-}
-
-fn recorded(stored: &str) -> RecordedFacts {
-    #[derive(Deserialize)]
-    struct Recorded {
-        facts: RecordedFacts,
-    }
-    serde_json::from_str::<Recorded>(stored).expect("it can be read").facts
 }
 
 fn product(table: &Table, case: &Case) -> Product {

@@ -63,7 +63,8 @@ pub(crate) struct ExplanationAnswer<'a> {
     revision: i64,
     /// The instant from which time alone may change the price.
     valid_until: Option<DateTime<Utc>>,
-    /// What was recorded when the list price was made: facts, steps and outcome.
+    /// What was recorded when the list price was made: facts, steps and outcome; `semantics` counts the engines that
+    /// made other prices or explanations of the same, and is 1 where it is missing.
     #[schema(value_type = Object)]
     explanation: &'a RawValue,
     /// The shopper's price, if a location was given.

@@ -101,6 +101,9 @@ pub(crate) struct CheckAnswer {
     /// Everything that is wrong, with its place in the document.
     #[schema(value_type = Vec<FieldError>)]
     problems: Vec<Diagnostic>,
+    /// What is allowed and probably not meant.
+    #[schema(value_type = Vec<FieldError>)]
+    warnings: Vec<Diagnostic>,
 }
 
 /// A version that was published.
@@ -110,6 +113,9 @@ pub(crate) struct PublishPolicyAnswer {
     version: i64,
     /// The recalculation that moves the products over.
     task_id: String,
+    /// What in it is allowed and probably not meant.
+    #[schema(value_type = Vec<FieldError>)]
+    warnings: Vec<Diagnostic>,
 }
 
 /// The latest versions.
@@ -147,8 +153,9 @@ pub(crate) async fn get(
 pub(crate) async fn check(
     BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
 ) -> Result<Json<CheckAnswer>, ApiError> {
-    let problems = compile(&body).err().unwrap_or_default();
-    Ok(Json(CheckAnswer { is_valid: problems.is_empty(), problems }))
+    let found = compile(&body).map_or_else(|found| found, |policy| policy.warnings);
+    let (problems, warnings): (Vec<_>, Vec<_>) = found.into_iter().partition(Diagnostic::is_refusal);
+    Ok(Json(CheckAnswer { is_valid: problems.is_empty(), problems, warnings }))
 }
 
 /// What a policy may contain, for editors that complete and check as people write.
@@ -176,7 +183,7 @@ pub(crate) async fn publish(
     BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
 ) -> Result<Response, ApiError> {
     let publication = Publication::read(query, &headers)?;
-    let policy = compile(&body).map_err(|errors| ApiError::Invalid { errors })?;
+    let policy = compile(&body).map_err(refused)?;
     let source = String::from_utf8_lossy(&body).into_owned();
     publish_version(state, policy, source, publication).await
 }
@@ -200,9 +207,8 @@ pub(crate) async fn rollback(
 ) -> Result<Response, ApiError> {
     let mut publication = Publication::read(query, &headers)?;
     let earlier = find(&state, &version).await?;
-    // An engine that was set back may not know all that a newer one has published.
-    let policy = PricingPolicy::from_yaml(&earlier.source, earlier.version)
-        .map_err(|errors| ApiError::Invalid { errors })?;
+    // A newer engine may have published it, or an older one that refused less.
+    let policy = PricingPolicy::from_yaml(&earlier.source, earlier.version).map_err(refused)?;
     if publication.note.is_empty() {
         publication.note = format!("back to version {}", earlier.version);
     }
@@ -247,6 +253,7 @@ async fn publish_version(
         return Err(ApiError::PolicyVersionIsOld);
     }
     let new = NewPolicy { name: policy.name.clone(), source, author, note };
+    let warnings = policy.warnings.clone();
     let in_use = state.repricer.policies.snapshot().current().circuit_breaker;
     let approved_by = match approved_by {
         Some(approved_by) => approved_by,
@@ -262,7 +269,10 @@ async fn publish_version(
     // To the end, even if the client hangs up: a policy that is published needs its recalculation.
     let publishing = tokio::spawn(async move { publish_to_all(&state, &new, only_after, approved_by).await });
     let published = publishing.await;
-    published.map_err(|error| ApiError::Internal { reason: format!("publishing panicked: {error}") })?
+    let (version, task_id) = published
+        .map_err(|error| ApiError::Internal { reason: format!("publishing panicked: {error}") })??;
+    let answer = Json(PublishPolicyAnswer { version, task_id, warnings });
+    Ok((StatusCode::CREATED, [(header::ETAG, etag(version))], answer).into_response())
 }
 
 /// What speaks against publishing a policy: of what it does now and of what it will do by itself.
@@ -282,13 +292,13 @@ async fn judge(
 }
 
 /// Once the catalogue has it, it is published and its recalculation will be done; what goes wrong after that is only
-/// that others learn of it a few seconds later.
+/// that others learn of it a few seconds later. The version, and the task of the recalculation.
 async fn publish_to_all(
     state: &AppState,
     policy: &NewPolicy,
     only_after: Option<i64>,
     approved_by: String,
-) -> Result<Response, ApiError> {
+) -> Result<(i64, String), ApiError> {
     let now = Utc::now();
     let catalogue = &state.repricer.catalogue;
     let version = catalogue.publish_policy_and_request_run(policy, only_after, &approved_by, now).await?;
@@ -305,8 +315,7 @@ async fn publish_to_all(
             tracing::warn!(%error, version, "a policy is published, and redis does not take the event that says so");
         }
     }
-    let answer = Json(PublishPolicyAnswer { version, task_id });
-    Ok((StatusCode::CREATED, [(header::ETAG, etag(version))], answer).into_response())
+    Ok((version, task_id))
 }
 
 async fn find(state: &AppState, version: &str) -> Result<StoredPolicy, ApiError> {
@@ -327,7 +336,15 @@ fn split(policy: StoredPolicy) -> (PolicyVersion, String) {
 pub(super) fn compile(body: &[u8]) -> Result<PricingPolicy, Vec<Diagnostic>> {
     let text = std::str::from_utf8(body);
     let text = text.map_err(|error| vec![Diagnostic::bare("policy", format!("is not UTF-8: {error}"))])?;
-    PricingPolicy::from_yaml(text, 0)
+    let mut policy = PricingPolicy::from_yaml(text, 0)?;
+    policy.warn_of_windows_that_are_over(text, Utc::now());
+    Ok(policy)
+}
+
+/// The refusal of a policy; warnings are no reason for one.
+pub(super) fn refused(mut found: Vec<Diagnostic>) -> ApiError {
+    found.retain(Diagnostic::is_refusal);
+    ApiError::Invalid { errors: found }
 }
 
 impl Publication {

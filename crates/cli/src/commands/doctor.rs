@@ -133,6 +133,9 @@ fn dependency(check: &ReportedCheck) -> Finding {
         return Finding::ok(&check.name, format!("{} in {} ms", check.detail, check.duration_ms));
     }
     let advice = match check.name.as_str() {
+        "policy" if check.status == "warning" => {
+            "it keeps the meaning it had: see `pricing policy check`, mend it and publish it again"
+        }
         "redis" => {
             "prices are still read, changes are refused: start Redis, or correct the API's PRICING_REDIS_URL"
         }
@@ -141,7 +144,8 @@ fn dependency(check: &ReportedCheck) -> Finding {
         }
         _ => "see the API's log",
     };
-    Finding::bad(&check.name, Status::Failed, check.detail.clone(), advice)
+    let status = if check.status == "warning" { Status::Warning } else { Status::Failed };
+    Finding::bad(&check.name, status, check.detail.clone(), advice)
 }
 
 /// Compares the clocks, if the API tells the time.

@@ -11,6 +11,7 @@ use super::arithmetic::multiply;
 use super::diagnostic::{Diagnostic, shorten};
 use super::evaluate::EvaluationError;
 use super::expression::Expression;
+use super::expression_check::Wanted;
 use super::ladder::Ladder;
 use super::money::parse_amount;
 use super::reference::{CompetitorDraft, Reference, check_reference};
@@ -367,10 +368,12 @@ impl RuleDraft {
         let field = |name: &str| format!("{place}.{name}");
         let mut actions = Vec::new();
         if let Some(written) = &self.multiply_by {
-            actions.push(compile(&field("multiply_by"), &written.0, scope, problems).map(Action::MultiplyBy));
+            let factor = compile(&field("multiply_by"), &written.0, Wanted::Factor, scope, problems);
+            actions.push(factor.map(Action::MultiplyBy));
         }
         if let Some(written) = &self.set_to {
-            actions.push(compile(&field("set_to"), &written.0, scope, problems).map(Action::SetTo));
+            let price = compile(&field("set_to"), &written.0, Wanted::Price, scope, problems);
+            actions.push(price.map(Action::SetTo));
         }
         if let Some(draft) = &self.match_reference {
             actions.push(draft.check(&field("match"), scope, problems));

@@ -138,13 +138,7 @@ pub(super) enum Function {
 impl Expression {
     /// Compiles and checks an expression for rules of this scope.
     pub fn compile(source: &str, scope: Scope) -> Result<Self, ExpressionError> {
-        let source = source.trim();
-        if source.is_empty() {
-            return Err(ExpressionError::Empty);
-        }
-        if source.len() > MAX_SOURCE_BYTES {
-            return Err(ExpressionError::TooLong(source.len()));
-        }
+        let source = Self::check_length(source)?;
         let compiled = zen_expression::compile_expression(source)
             .map_err(|error| ExpressionError::Syntax(error.to_string()))?;
         let instructions = admit(compiled.bytecode(), scope)?;
@@ -159,6 +153,15 @@ impl Expression {
         let instructions = fuse(instructions);
         let is_chain_of_tests = instructions.iter().all(Instruction::is_test_or_link);
         Ok(Self { source: source.into(), variables, instructions: instructions.into(), is_chain_of_tests })
+    }
+
+    /// The text without white space around it, if it is neither empty nor too long.
+    pub(super) fn check_length(source: &str) -> Result<&str, ExpressionError> {
+        match source.trim() {
+            "" => Err(ExpressionError::Empty),
+            trimmed if trimmed.len() > MAX_SOURCE_BYTES => Err(ExpressionError::TooLong(trimmed.len())),
+            trimmed => Ok(trimmed),
+        }
     }
 
     /// The expression as it was written.

@@ -19,9 +19,11 @@ type Written = Result<(), serde_json::Error>;
 impl Explanation<'_> {
     /// Appends the explanation as JSON.
     pub fn append_json(&self, json: &mut Vec<u8>) -> Written {
-        let Self { policy_version, priced_at, outcome, facts, steps } = self;
+        let Self { policy_version, semantics, priced_at, outcome, facts, steps } = self;
         json.extend_from_slice(b"{\"policy_version\":");
         append_whole(json, *policy_version);
+        json.extend_from_slice(b",\"semantics\":");
+        append_whole(json, i64::from(*semantics));
         json.extend_from_slice(b",\"priced_at\":");
         append_instant(json, *priced_at);
         json.extend_from_slice(match outcome {

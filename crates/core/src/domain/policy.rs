@@ -10,9 +10,10 @@ use serde_saphyr::UserMessageFormatter;
 
 use super::apply::Apply;
 use super::circuit_breaker::{CircuitBreaker, CircuitBreakerDraft};
-use super::diagnostic::{Diagnostic, Place, shorten};
+use super::diagnostic::{Diagnostic, Place, Severity, count_errors, shorten};
 use super::guardrail::{CompetitorLoop, Guardrails};
 use super::money::parse_amount;
+use super::policy_document;
 use super::policy_places::Places;
 use super::rounding::{Rounding, RoundingMode};
 use super::rule::{
@@ -132,6 +133,17 @@ pub struct PricingPolicy {
     pub rounding: Rounding,
     /// See [`PolicyDraft::circuit_breaker`]; off if absent.
     pub circuit_breaker: CircuitBreaker,
+    /// What in the document is allowed and probably not meant; in a stored policy also what would be refused today.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Where a document comes from, and so what of it is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Its author wants to publish it: what cannot be meant is refused.
+    Draft,
+    /// It is published already: what has a meaning keeps it.
+    Stored,
 }
 
 impl PolicyDraft {
@@ -145,14 +157,7 @@ impl PolicyDraft {
                 format!("at most {MAX_POLICY_BYTES} bytes"),
             )]);
         }
-        serde_saphyr::from_str(document).map_err(|error| {
-            let said = error.without_snippet().render_with_formatter(&UserMessageFormatter);
-            let mut problem = Diagnostic::bare("policy", said.lines().next().unwrap_or_default());
-            problem.place = error
-                .location()
-                .map(|place| Place { line: saturated(place.line()), column: saturated(place.column()) });
-            vec![problem]
-        })
+        serde_saphyr::from_str(document).map_err(|error| all_that_is_wrong(document, &error))
     }
 
     /// What a document may contain, as a JSON Schema (2020-12) for editors. It knows names and kinds; what is wrong
@@ -161,8 +166,17 @@ impl PolicyDraft {
         schemars::schema_for!(Self).to_value()
     }
 
-    /// The policy of this version, or everything that is wrong with the draft.
+    /// The policy of this version, or everything that is wrong with the draft, warnings included.
     pub fn check(&self, version: i64) -> Result<PricingPolicy, Vec<Diagnostic>> {
+        self.check_as(Origin::Draft, version, |_| ())
+    }
+
+    fn check_as(
+        &self,
+        origin: Origin,
+        version: i64,
+        locate: impl Fn(&mut Diagnostic),
+    ) -> Result<PricingPolicy, Vec<Diagnostic>> {
         let mut problems = Vec::new();
         let is_printable = !self.name.contains(char::is_control);
         if self.name.trim().is_empty() || self.name.chars().count() > MAX_RULE_NAME_CHARS || !is_printable {
@@ -179,7 +193,8 @@ impl PolicyDraft {
         let rounding = self.rounding.check(&mut problems);
         let circuit_breaker =
             self.circuit_breaker.as_ref().map(|draft| draft.check(&mut problems)).unwrap_or_default();
-        if !problems.is_empty() {
+        problems.iter_mut().for_each(locate);
+        if origin.refuses(&problems) {
             return Err(problems);
         }
         let ApplyDraft { market: market_apply, offer: offer_apply } = self.apply;
@@ -194,18 +209,81 @@ impl PolicyDraft {
             guardrails,
             rounding,
             circuit_breaker,
+            warnings: problems,
         })
     }
 }
 
+/// What is wrong with a document that is no policy: every field that it may not have or that is of another kind, and what
+/// the check says of the rest.
+fn all_that_is_wrong(document: &str, error: &serde_saphyr::Error) -> Vec<Diagnostic> {
+    let Some((mut problems, draft)) = policy_document::examine(document).filter(|found| !found.0.is_empty())
+    else {
+        let said = error.without_snippet().render_with_formatter(&UserMessageFormatter);
+        let said = said.lines().next().unwrap_or_default();
+        // The place is said once, as that of the diagnostic.
+        let said = said.split_once(" at line ").map_or(said, |(said, _)| said);
+        let place = error.location();
+        let place = place.map(|at| Place { line: saturated(at.line()), column: saturated(at.column()) });
+        return vec![Diagnostic { place, ..Diagnostic::bare("policy", said) }];
+    };
+    let places = Places::of(document);
+    let checked = draft.map(|draft| draft.check_as(Origin::Draft, 0, |problem| places.locate(problem)));
+    let mut others =
+        checked.map_or_else(Vec::new, |checked| checked.map_or_else(|found| found, |policy| policy.warnings));
+    // What is missing because a field was left out is not said again.
+    let is_within = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    others.retain(|other| !problems.iter().any(|problem| is_within(&problem.field, &other.field)));
+    problems.extend(others);
+    problems.sort_by_key(|problem| problem.place.map(|place| (place.line, place.column)));
+    problems
+}
+
+impl Origin {
+    fn refuses(self, problems: &[Diagnostic]) -> bool {
+        match self {
+            Self::Draft => problems.iter().any(Diagnostic::is_refusal),
+            Self::Stored => count_errors(problems) > 0,
+        }
+    }
+}
+
 impl PricingPolicy {
-    /// The policy of this version from its YAML text.
+    /// The policy of this version from its YAML text, or everything that is wrong with it, warnings included.
     pub fn from_yaml(document: &str, version: i64) -> Result<Self, Vec<Diagnostic>> {
-        PolicyDraft::from_yaml(document)?.check(version).map_err(|mut problems| {
-            let places = Places::of(document);
-            problems.iter_mut().for_each(|problem| places.locate(problem));
-            problems
-        })
+        Self::read(document, version, Origin::Draft)
+    }
+
+    /// The policy of this version from a text that was published: it keeps the meaning it had, and its warnings say
+    /// what would be refused today.
+    pub fn from_stored_yaml(document: &str, version: i64) -> Result<Self, Vec<Diagnostic>> {
+        Self::read(document, version, Origin::Stored)
+    }
+
+    fn read(document: &str, version: i64, origin: Origin) -> Result<Self, Vec<Diagnostic>> {
+        let places = Places::of(document);
+        PolicyDraft::from_yaml(document)?.check_as(origin, version, |problem| places.locate(problem))
+    }
+
+    /// Adds a warning for each rule whose window is over. `document` is what the policy was read from.
+    pub fn warn_of_windows_that_are_over(&mut self, document: &str, now: DateTime<Utc>) {
+        let places = Places::of(document);
+        for (list, rules) in [("market", &self.market), ("offer", &self.offer)] {
+            for rule in rules.iter().filter(|rule| rule.window.until.is_some_and(|until| until <= now)) {
+                let field = format!("{list}[{}].until", rule.index);
+                let problem = "is over: the rule never applies again";
+                let mut warning = Diagnostic::bare(field, problem).with_severity(Severity::Warning);
+                places.locate(&mut warning);
+                self.warnings.push(warning);
+            }
+        }
+    }
+
+    /// What would be refused if it were published today.
+    pub fn refusals(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.warnings.iter().filter(|warning| warning.is_refusal())
     }
 
     /// The instants at which windows and schedules of market rules begin or end: of windows all, of schedules those of
@@ -252,7 +330,10 @@ fn check_rules(list: &str, drafts: &[RuleDraft], scope: Scope, problems: &mut Ve
             let problem = format!("\"{}\" is the name of an earlier rule", shorten(&draft.name));
             problems.push(Diagnostic::new(format!("{place}.name"), problem, "a name of its own"));
         }
-        rules.extend(draft.check(&place, scope, problems));
+        if let Some(mut rule) = draft.check(&place, scope, problems) {
+            rule.index = index;
+            rules.push(rule);
+        }
     }
     // Stable: what has the same priority stays as it is written.
     rules.sort_by_key(|rule| std::cmp::Reverse(rule.priority.unwrap_or_default()));
@@ -417,12 +498,60 @@ rounding: { increment: 0.03, ending: 0 }
     }
 
     #[test]
-    fn a_document_that_is_not_a_policy_is_refused_with_its_place() {
-        for yaml in ["name: [", "nme: x", "- 1", "market: 5", "name: x\nmarket:\n  - { nam: y }"] {
-            let found = problems(yaml);
+    fn a_document_that_cannot_be_read_is_refused_with_its_place() {
+        for yaml in ["name: [", "name: x\nname: [", "name: &a x\nmarket: [{ nam: *a }]"] {
+            let found = PricingPolicy::from_yaml(yaml, 1).unwrap_err();
             assert_eq!(found.len(), 1, "{yaml}: {found:?}");
-            assert!(found[0].starts_with("policy: "), "{found:?}");
+            assert_eq!(found[0].field, "policy");
+            assert!(found[0].place.is_some() && !found[0].problem.contains(" at line "), "{found:?}");
         }
+    }
+
+    /// Each problem as a command line shows it.
+    fn located(found: &[Diagnostic]) -> Vec<String> {
+        let located = found.iter().map(|problem| {
+            let place = problem.place.map(|place| format!("{}:{}", place.line, place.column));
+            format!("{} {problem}", place.unwrap_or_default())
+        });
+        located.collect()
+    }
+
+    #[test]
+    fn unknown_fields_wrong_kinds_and_all_else_are_reported_at_once() {
+        let document = r#"
+name: x
+aply: { market: all }
+apply: { market: best, offer: first }
+market:
+  - { name: a, whne: "stock.level < 1", adjust: 5 % }
+  - { name: b, adjst: -5% }
+  - { name: c, beat: { competitor: { statistic: mean, instock: true } } }
+  - { name: d, when: [1], set_to: product.base_price / 0 }
+  - { name: e, only: { category: [toys], attributes: { colour: red } }, adjust: ~, multiply_by: stock.levle }
+  - { name: e, adjust: -5%, adjust: -6% }
+offer: none
+guardrails: [min_margin]
+rounding: { mode: half, in: { stock: yes } }
+"#;
+        insta::assert_snapshot!(located(&PricingPolicy::from_yaml(document, 1).unwrap_err()).join("\n"));
+        let alone = ["nme: x", "- 1", "name: x\nmarket: 5", "name: x\nmarket:\n  - { nam: y }", "text"];
+        let found = alone.map(|yaml| located(&PricingPolicy::from_yaml(yaml, 1).unwrap_err()).join("\n"));
+        insta::assert_snapshot!(found.join("\n"));
+    }
+
+    #[test]
+    fn a_window_that_is_over_is_warned_of_where_it_stands() {
+        let document = "name: x\nmarket:\n  - { name: a, adjust: -5% }\n  - { name: b, adjust: -5%, priority: 9, until: 2020-01-01T00:00:00Z }\n";
+        let mut policy = PricingPolicy::from_yaml(document, 1).unwrap();
+        assert!(policy.warnings.is_empty());
+        policy.warn_of_windows_that_are_over(document, DateTime::UNIX_EPOCH);
+        assert!(policy.warnings.is_empty());
+        policy.warn_of_windows_that_are_over(document, DateTime::from_timestamp(1_800_000_000, 0).unwrap());
+        assert_eq!(
+            located(&policy.warnings),
+            ["4:42 market[1].until: is over: the rule never applies again"]
+        );
+        assert_eq!(policy.refusals().count(), 0);
     }
 
     #[test]

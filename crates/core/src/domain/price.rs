@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::apply::{OnFailure, apply_rules};
 use super::arithmetic::compare;
-use super::explanation::{Explanation, Outcome, Step};
+use super::explanation::{Explanation, Outcome, SEMANTICS, Step};
 use super::guardrail::{AppliedGuardrail, Streak};
 use super::instant::as_optional_instant;
 use super::money::{Currency, as_json_number, in_minor_units};
@@ -159,8 +159,14 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
         steps.push(Step::Rounding { mode: policy.rounding.mode, before: amount, after: rounded });
     }
     let previous = facts.previous;
-    let explanation =
-        Explanation { policy_version: policy.version, priced_at: now, outcome, facts: *facts, steps };
+    let explanation = Explanation {
+        policy_version: policy.version,
+        semantics: SEMANTICS,
+        priced_at: now,
+        outcome,
+        facts: *facts,
+        steps,
+    };
     ListPrice {
         amount: rounded,
         limits: outer_limits,

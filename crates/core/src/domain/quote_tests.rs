@@ -90,7 +90,7 @@ fn offer_rules_see_the_shopper() {
 #[test]
 fn a_failing_offer_rule_is_passed_over_and_said() {
     let policy = policy(
-        "name: x\noffer: [{ name: bad, multiply_by: location.factor }, { name: free, multiply_by: 0 }, { name: good, adjust: -5% }]",
+        "name: x\noffer: [{ name: bad, multiply_by: location.factor }, { name: free, multiply_by: shopper.quantity - 1 }, { name: good, adjust: -5% }]",
     );
     let entry = entry("10.00");
     let shopper = shopper(false);

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::arithmetic::compare;
 use super::diagnostic::{Diagnostic, shorten};
 use super::expression::Expression;
+use super::expression_check::Wanted;
 use super::product::MAX_LABEL_CHARS;
 use super::rule::{Scalar, compile, duration};
 use super::signal::{CompetitorPrice, Signals, median};
@@ -152,7 +153,8 @@ pub(super) fn check_reference(
 ) -> Option<Reference> {
     match (formula, competitor) {
         (Some(formula), None) => {
-            compile(&format!("{place}.reference"), &formula.0, scope, problems).map(Reference::Formula)
+            let field = format!("{place}.reference");
+            compile(&field, &formula.0, Wanted::Reference, scope, problems).map(Reference::Formula)
         }
         (None, Some(_)) if scope == Scope::Offer => {
             let problem = "what competitors ask is not known when a shopper asks";

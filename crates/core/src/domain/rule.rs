@@ -9,9 +9,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
 use super::action::{Action, ActionError, BeatDraft, IndexDraft, MatchDraft};
-use super::diagnostic::{Diagnostic, shorten};
+use super::diagnostic::{Diagnostic, count_errors, shorten};
 use super::evaluate::EvaluationError;
-use super::expression::{Expression, ExpressionError};
+use super::expression::Expression;
+use super::expression_check::{self, Wanted};
 use super::ladder::{StepDraft, TierDraft};
 use super::money::{is_below_limit, parse_amount};
 use super::selector::{Selector, SelectorDraft};
@@ -107,6 +108,8 @@ impl JsonSchema for Scalar {
 pub struct Rule {
     /// See [`RuleDraft::name`].
     pub name: Arc<str>,
+    /// How many rules stand before it in the document.
+    pub(super) index: usize,
     /// See [`RuleDraft::priority`]; absent if none was written.
     pub priority: Option<i32>,
     /// See [`RuleDraft::when`].
@@ -204,7 +207,7 @@ impl Rule {
 impl RuleDraft {
     /// The rule, or `None` with the reasons added to `problems`. `place` is where it stands: `market[0]`.
     pub(super) fn check(&self, place: &str, scope: Scope, problems: &mut Vec<Diagnostic>) -> Option<Rule> {
-        let before = problems.len();
+        let before = count_errors(problems);
         let field = |name: &str| format!("{place}.{name}");
         let name = self.name.trim();
         let is_printable = !name.contains(char::is_control);
@@ -229,12 +232,15 @@ impl RuleDraft {
             }
             parsed
         });
-        let when = self.when.as_deref().and_then(|when| compile(&field("when"), when, scope, problems));
+        let when = self
+            .when
+            .as_deref()
+            .and_then(|when| compile(&field("when"), when, Wanted::Condition, scope, problems));
         let only = self.only.as_ref().map(|only| only.check(place, scope, problems)).unwrap_or_default();
         let window = Window::check(place, self.from.as_deref(), self.until.as_deref(), problems);
         let schedule = self.schedule.as_ref().and_then(|schedule| schedule.check(place, problems));
         let action = self.check_action(place, scope, problems);
-        let action = action.filter(|_| problems.len() == before)?;
+        let action = action.filter(|_| count_errors(problems) == before)?;
         let mut variables: Vec<Variable> = Vec::new();
         for variable in when.iter().flat_map(|when| when.variables()).chain(action.variables()) {
             if !variables.contains(variable) {
@@ -247,6 +253,7 @@ impl RuleDraft {
         let is_at_any_time = window == Window::default() && schedule.is_none();
         Some(Rule {
             name,
+            index: 0,
             priority,
             when,
             is_always_meant: is_at_any_time && only.is_everything(),
@@ -262,21 +269,31 @@ impl RuleDraft {
     }
 }
 
+/// The expression, or `None` with the reasons added to `problems`.
 pub(super) fn compile(
     field: &str,
     written: &str,
+    wanted: Wanted,
     scope: Scope,
     problems: &mut Vec<Diagnostic>,
 ) -> Option<Expression> {
+    if let Err(error) = Expression::check_length(written) {
+        problems.push(Diagnostic::bare(field, error.to_string()));
+        return None;
+    }
+    let before = count_errors(problems);
+    problems.extend(expression_check::check(written, scope, wanted).into_iter().map(|fault| Diagnostic {
+        allowed: fault.allowed,
+        severity: fault.severity,
+        offset: Some(fault.at),
+        ..Diagnostic::bare(field, fault.problem)
+    }));
+    if count_errors(problems) > before {
+        return None;
+    }
     let compiled = Expression::compile(written, scope);
     if let Err(error) = &compiled {
-        problems.push(match error {
-            ExpressionError::UnknownVariable(_) => {
-                let known: Vec<&str> = Variable::names_in(scope).collect();
-                Diagnostic::new(field, error.to_string(), known.join(", "))
-            }
-            _ => Diagnostic::bare(field, error.to_string()),
-        });
+        problems.push(Diagnostic::bare(field, error.to_string()));
     }
     compiled.ok()
 }

@@ -47,6 +47,7 @@ fn of_market<'a>(facts: &Facts<'a>, variable: Variable) -> Value<'a> {
         Variable::ProductId => Value::Text(facts.product.product_id.as_str()),
         Variable::ProductBasePrice => Value::Number(facts.product.base_price),
         Variable::ProductUnitCost => Value::number(facts.unit_cost()),
+        Variable::ProductCurrency => Value::Text(facts.product.currency.code()),
         Variable::ProductCategory => Value::text(facts.product.category.as_deref()),
         Variable::ProductBrand => Value::text(facts.product.brand.as_deref()),
         Variable::CompetitorMin => Value::number(facts.signals.competitor_min()),
@@ -69,6 +70,7 @@ fn of_offer<'a>(entry: &'a PriceEntry, shopper: &'a Shopper<'a>, variable: Varia
     match variable {
         Variable::ProductId => Value::Text(entry.product_id.as_str()),
         Variable::ProductBasePrice => Value::Number(entry.base_price),
+        Variable::ProductCurrency => Value::Text(entry.currency.code()),
         Variable::ProductCategory => Value::text(entry.category.as_deref()),
         Variable::PriceList => Value::Number(entry.list_price),
         Variable::ShopperLocation => Value::Text(shopper.location),

@@ -152,14 +152,22 @@ async fn what_is_wrong_with_a_policy_is_said_with_line_and_column() -> Result<()
         .collect();
     assert_eq!(
         places,
-        [("market[0].when", &json!(4), &json!(5)), ("market[1].adjust", &json!(6), &json!(16)),],
+        [("market[0].when", &json!(4), &json!(11)), ("market[1].adjust", &json!(6), &json!(16)),],
         "{}",
         checked.text
     );
     let refused = post_policy(client, "/api/v1/policies", wrong, None).await?;
     assert_eq!((refused.status.as_u16(), &refused.body["errors"]), (422, &checked.body["problems"]));
     let valid = post_policy(client, "/api/v1/policies/check", HALVING, None).await?;
-    assert_eq!(valid.body, json!({"is_valid": true, "problems": []}));
+    assert_eq!(valid.body, json!({"is_valid": true, "problems": [], "warnings": []}));
+    let over = format!("{HALVING}    until: 2020-01-01T00:00:00Z\n")
+        .replace("- { name: half, multiply_by: 0.5 }", "- name: half\n    multiply_by: 0.5");
+    let warned = post_policy(client, "/api/v1/policies/check", &over, None).await?;
+    assert_eq!((&warned.body["is_valid"], &warned.body["problems"]), (&json!(true), &json!([])));
+    let warning = json!({"field": "market[0].until", "problem": "is over: the rule never applies again", "line": 5, "column": 5});
+    assert_eq!(warned.body["warnings"], json!([warning]), "{}", warned.text);
+    let simulated = post_policy(client, "/api/v1/policies/simulate", &over, None).await?;
+    assert!(simulated.text.contains(r#""warnings":[{"field":"market[0].until""#), "{}", simulated.text);
     assert_eq!(client.get("/api/v1/policies/latest").await?.body["version"], 1, "nothing was published");
 
     for (path, policy, if_match, status) in [
@@ -318,5 +326,38 @@ circuit_breaker: { median_move: 20% }
         (&rejected.body["state"], &rejected.body["reason"]),
         (&json!("failed"), &json!("it was rejected by kim"))
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_policy_of_before_a_refusal_keeps_its_meaning_and_is_warned_of() -> Result<()> {
+    const OLD: &str =
+        "name: old\nmarket:\n  - { name: follow, set_to: competitor.median ?? product.base_price * 0.9 }\n";
+    let stores = Stores::start().await?;
+    let catalogue = stores.catalogue().await?;
+    catalogue.publish_first_policy(&crate::support::new_policy(OLD), chrono::Utc::now()).await?;
+    let api = stores.api().await?;
+    let client = &api.client;
+    let product = json!({"currency": "USD", "base_price": 100});
+    ensure!(client.put("/api/v1/products/P-1", &product).await?.status == 201);
+    // What no floor keeps up is frozen, as it was.
+    let priced = client.price("P-1", "NY", false).await?;
+    assert_eq!(priced.body["final_price"], json!(100.0), "{}", priced.text);
+
+    let problem = "3:29: market[0].set_to: `??` binds tighter than `*`: this is `(competitor.median ?? product.base_price) * 0.9`";
+    let ready = client.get("/readyz").await?;
+    assert_eq!((ready.status.as_u16(), &ready.body["status"]), (200, &json!("ready")));
+    let checks = ready.body["checks"].as_array().context("no checks")?;
+    let policy = checks.iter().find(|check| check["name"] == "policy").context("no check of the policy")?;
+    assert_eq!(policy["status"], "warning");
+    let detail = policy["detail"].as_str().context("no detail")?;
+    assert!(detail.starts_with(&format!("version 1 would be refused today: {problem}")), "{detail}");
+
+    ensure!(post_policy(client, "/api/v1/policies", HALVING, None).await?.status == 201);
+    let checked = client.get("/readyz").await?;
+    assert!(!checked.text.contains("\"policy\""), "{}", checked.text);
+    let back = post_policy(client, "/api/v1/policies/1/rollback", "", None).await?;
+    assert_eq!((back.status.as_u16(), &back.body["type"]), (422, &json!("/problems/invalid-request")));
+    assert_eq!((&back.body["errors"][0]["line"], &back.body["errors"][0]["column"]), (&json!(3), &json!(29)));
     Ok(())
 }

@@ -7,9 +7,8 @@ use chrono::{DateTime, Utc};
 use pricing_core::cache::PriceCache;
 use pricing_core::catalogue::{Catalogue, CatalogueSettings};
 use pricing_core::config::MetricsSwitch;
-use pricing_core::domain::explanation::RecordedFacts;
+use pricing_core::domain::explanation::RecordedExplanation;
 use pricing_core::domain::policy::PricingPolicy;
-use pricing_core::domain::price::price;
 use pricing_core::domain::product::{Product, ProductDraft, ProductId, WrittenNumber};
 use pricing_core::domain::signal::{Signal, SignalKind, Subject};
 use pricing_core::keys::{Keys, MessageKeys};
@@ -23,7 +22,6 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use rust_decimal::Decimal;
-use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::support::{new_policy, shared_postgres, sqlite_url};
@@ -106,14 +104,8 @@ async fn both_stores_give_the_same_prices_and_each_can_be_computed_again() -> Re
 
 /// Prices the recorded facts again: the same explanation, byte for byte, and the same price as is stored.
 async fn compute_again(store: &Store, id: &ProductId, stored: &str, policy: &PricingPolicy) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Recorded {
-        priced_at: DateTime<Utc>,
-        facts: RecordedFacts,
-    }
-    let recorded: Recorded = serde_json::from_str(stored)?;
-    let facts = recorded.facts.as_facts();
-    let again = price(&facts, policy, recorded.priced_at);
+    let recorded: RecordedExplanation = serde_json::from_str(stored)?;
+    let again = recorded.replay(policy)?;
     ensure!(
         serde_json::to_string(&again.explanation)? == *stored,
         "{id} is explained differently:\n{stored}"
