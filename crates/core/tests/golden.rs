@@ -270,6 +270,7 @@ fn in_words(step: &Step<'_>) -> Option<String> {
             Some(format!("floor {lowest} over ceiling {highest}"))
         }
         Step::Rounding { before, after, .. } => Some(format!("rounding {before} to {after}")),
+        Step::IncrementPassedOver { increment, .. } => Some(format!("no multiple of {increment}")),
     }
 }
 

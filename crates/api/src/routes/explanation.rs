@@ -63,7 +63,8 @@ pub(crate) struct ExplanationAnswer<'a> {
     revision: i64,
     /// The instant from which time alone may change the price.
     valid_until: Option<DateTime<Utc>>,
-    /// What was recorded when the list price was made: facts, steps and outcome.
+    /// What was recorded when the list price was made: facts, steps and outcome. Steps are as in a quote's,
+    /// and `guardrails_contradict` (`lowest`, `highest`).
     #[schema(value_type = Object)]
     explanation: &'a RawValue,
     /// The shopper's price, if a location was given.
@@ -77,11 +78,15 @@ pub(crate) struct QuoteExplanation<'a> {
     #[serde(serialize_with = "as_json_number")]
     #[schema(value_type = f64)]
     final_price: Decimal,
-    /// What part of the price the shopper's discounts took off.
+    /// What part of what this shopper would pay without the rules that are discounts they take off.
     #[serde(serialize_with = "as_json_number")]
     #[schema(value_type = f64)]
     discount_rate: Decimal,
-    /// What happened, from the list price on.
+    /// What happened, from the list price on; each is an object whose `step` names its kind, with the price
+    /// `after` it: `start`; `rule` (`rule`, `when`, `action`, `inputs`, `reference`, `applied`, `before`);
+    /// `rule_failed` (`problem`); `tie` (`chosen`, `others`); `guardrail` (`guardrail`, `before`); `rounding`
+    /// (`mode`, `before`); `increment_passed_over` (`increment`): no multiple of the increment fits, and the
+    /// price keeps to the minor unit.
     #[schema(value_type = Vec<Object>)]
     steps: Vec<Step<'a>>,
 }

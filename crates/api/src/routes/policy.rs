@@ -101,6 +101,9 @@ pub(crate) struct CheckAnswer {
     /// Everything that is wrong, with its place in the document.
     #[schema(value_type = Vec<FieldError>)]
     problems: Vec<Diagnostic>,
+    /// What it does that its author may not mean, with its place; it may be published all the same.
+    #[schema(value_type = Vec<FieldError>)]
+    warnings: Vec<Diagnostic>,
 }
 
 /// A version that was published.
@@ -110,6 +113,10 @@ pub(crate) struct PublishPolicyAnswer {
     version: i64,
     /// The recalculation that moves the products over.
     task_id: String,
+    /// What it does that its author may not mean, with its place; and, where the catalogue was looked at, how
+    /// many products meet it.
+    #[schema(value_type = Vec<FieldError>)]
+    warnings: Vec<Diagnostic>,
 }
 
 /// The latest versions.
@@ -147,8 +154,11 @@ pub(crate) async fn get(
 pub(crate) async fn check(
     BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
 ) -> Result<Json<CheckAnswer>, ApiError> {
-    let problems = compile(&body).err().unwrap_or_default();
-    Ok(Json(CheckAnswer { is_valid: problems.is_empty(), problems }))
+    let (problems, warnings) = match compile(&body) {
+        Ok(policy) => (Vec::new(), policy.warnings),
+        Err(problems) => (problems, Vec::new()),
+    };
+    Ok(Json(CheckAnswer { is_valid: problems.is_empty(), problems, warnings }))
 }
 
 /// What a policy may contain, for editors that complete and check as people write.
@@ -248,37 +258,46 @@ async fn publish_version(
     }
     let new = NewPolicy { name: policy.name.clone(), source, author, note };
     let in_use = state.repricer.policies.snapshot().current().circuit_breaker;
+    let mut warnings = policy.warnings.clone();
     let approved_by = match approved_by {
         Some(approved_by) => approved_by,
         None => {
             let breakers = [policy.circuit_breaker, in_use];
-            let reasons = judge(&state, policy, &breakers).await?;
+            let (reasons, met) = judge(&state, policy, &breakers).await?;
             if !reasons.is_empty() {
                 return Err(ApiError::HeldByCircuitBreaker { reasons });
             }
+            warnings.extend(met);
             "the circuit breaker, when it was published".to_owned()
         }
     };
     // To the end, even if the client hangs up: a policy that is published needs its recalculation.
-    let publishing = tokio::spawn(async move { publish_to_all(&state, &new, only_after, approved_by).await });
+    let publishing =
+        tokio::spawn(async move { publish_to_all(&state, &new, only_after, approved_by, warnings).await });
     let published = publishing.await;
     published.map_err(|error| ApiError::Internal { reason: format!("publishing panicked: {error}") })?
 }
 
-/// What speaks against publishing a policy: of what it does now and of what it will do by itself.
+/// What speaks against publishing a policy, of what it does now and of what it will do by itself; and what
+/// products meet that its author may not mean. The catalogue is looked at only where one of the two may be.
 async fn judge(
     state: &AppState,
     policy: PricingPolicy,
     breakers: &[CircuitBreaker],
-) -> Result<Vec<String>, ApiError> {
-    if breakers.iter().all(CircuitBreaker::is_off) {
-        return Ok(Vec::new());
+) -> Result<(Vec<String>, Vec<Diagnostic>), ApiError> {
+    let is_judged = !breakers.iter().all(CircuitBreaker::is_off);
+    if !is_judged && !policy.needs_a_look_at_the_catalogue() {
+        return Ok((Vec::new(), Vec::new()));
     }
     let _place = state.simulations.take_place()?;
-    let simulator = state.repricer.simulator(Arc::new(policy), Scope::All, Utc::now());
-    let mut simulator = simulator.with_later_instants();
+    let mut simulator = state.repricer.simulator(Arc::new(policy), Scope::All, Utc::now());
+    if is_judged {
+        simulator = simulator.with_later_instants();
+    }
     simulator.run(|| true).await?;
-    Ok(simulator.judge(breakers).await?)
+    let met = simulator.simulation().report().warnings;
+    let met = met.iter().map(|warning| Diagnostic::bare(&*warning.about, warning.to_string()));
+    Ok((simulator.judge(breakers).await?, met.collect()))
 }
 
 /// Once the catalogue has it, it is published and its recalculation will be done; what goes wrong after that is only
@@ -288,6 +307,7 @@ async fn publish_to_all(
     policy: &NewPolicy,
     only_after: Option<i64>,
     approved_by: String,
+    warnings: Vec<Diagnostic>,
 ) -> Result<Response, ApiError> {
     let now = Utc::now();
     let catalogue = &state.repricer.catalogue;
@@ -305,7 +325,7 @@ async fn publish_to_all(
             tracing::warn!(%error, version, "a policy is published, and redis does not take the event that says so");
         }
     }
-    let answer = Json(PublishPolicyAnswer { version, task_id });
+    let answer = Json(PublishPolicyAnswer { version, task_id, warnings });
     Ok((StatusCode::CREATED, [(header::ETAG, etag(version))], answer).into_response())
 }
 

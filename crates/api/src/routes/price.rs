@@ -34,7 +34,7 @@ pub(crate) const MAX_BODY_BYTES: usize = crate::extract::MAX_BODY_BYTES;
 pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// Room for most answers.
-pub(crate) const ANSWER_BYTES: usize = 320;
+pub(crate) const ANSWER_BYTES: usize = 352;
 /// The longest location, channel or segment, in bytes.
 const MAX_LABEL_BYTES: usize = 64;
 /// The largest quantity.
@@ -82,7 +82,13 @@ pub(crate) struct PriceDetail<'a> {
     #[serde(serialize_with = "as_json_number")]
     #[schema(value_type = f64, example = 51.99)]
     base_price: Decimal,
-    /// What part of the price the shopper's discounts took off: 0.05 is five percent.
+    /// The price that the offer rules start from, the same for all shoppers.
+    #[serde(serialize_with = "as_json_number")]
+    #[schema(value_type = f64, example = 51.99)]
+    list_price: Decimal,
+    /// What part of what this shopper would pay without the rules that are discounts they take off:
+    /// `max(0, 1 - final_price / the other)`, four decimal places, half even. 0.05 is five percent. A rule with
+    /// `discount: false` is none.
     #[serde(serialize_with = "as_json_number")]
     #[schema(value_type = f64, example = 0.05)]
     discount_rate: Decimal,
@@ -172,6 +178,7 @@ pub(crate) fn detail<'a>(
         product_id: &entry.product_id,
         final_price: quote.final_price,
         base_price: entry.base_price,
+        list_price: entry.list_price,
         discount_rate: quote.discount_rate,
         source: if found.tier == Tier::Catalogue { "database" } else { "cache" },
         currency: entry.currency.code(),
@@ -230,6 +237,8 @@ impl PriceDetail<'_> {
         append_json_number(json, self.final_price);
         json.extend_from_slice(b",\"base_price\":");
         append_json_number(json, self.base_price);
+        json.extend_from_slice(b",\"list_price\":");
+        append_json_number(json, self.list_price);
         json.extend_from_slice(b",\"discount_rate\":");
         append_json_number(json, self.discount_rate);
         json.extend_from_slice(b",\"source\":\"");
@@ -318,12 +327,12 @@ mod tests {
         #[test]
         fn what_is_appended_is_what_serde_writes(
             product_id in "[A-Za-z0-9_.:/#+@~!-]{1,64}",
-            digits in proptest::array::uniform3((0_i64..i64::MAX, 0_u32..12)),
+            digits in proptest::array::uniform4((0_i64..i64::MAX, 0_u32..12)),
             numbers in proptest::array::uniform2(any::<i64>()),
             is_cached in any::<bool>(),
             valid_until_us in proptest::option::of(0_i64..4_000_000_000_000_000),
         ) {
-            let [final_price, base_price, discount_rate] =
+            let [final_price, base_price, list_price, discount_rate] =
                 digits.map(|(digits, scale)| Decimal::new(digits, scale));
             let product_id = ProductId::parse(&product_id);
             prop_assume!(product_id.is_ok());
@@ -331,6 +340,7 @@ mod tests {
                 product_id: &product_id.unwrap(),
                 final_price,
                 base_price,
+                list_price,
                 discount_rate,
                 source: if is_cached { "cache" } else { "database" },
                 currency: "USD",

@@ -98,6 +98,7 @@ struct Step {
     lowest: Option<Box<RawValue>>,
     highest: Option<Box<RawValue>>,
     mode: Option<String>,
+    increment: Option<Box<RawValue>>,
 }
 
 /// Asks, and shows the answer.
@@ -193,6 +194,10 @@ fn describe(start: &str, step: &Step) -> [String; 3] {
             let mode = step.mode.as_deref().unwrap_or("unknown mode");
             let did = format!("rounded, {}", mode.replace('_', " "));
             ["rounding".to_owned(), digits(step.before.as_deref()), did]
+        }
+        "increment_passed_over" => {
+            let saw = format!("multiples of {}", digits(step.increment.as_deref()));
+            ["increment".to_owned(), saw, "none fits: kept to the minor unit".to_owned()]
         }
         // From an engine newer than this program.
         other => [other.replace('_', " "), digits(step.before.as_deref()), String::new()],

@@ -23,6 +23,7 @@ const EVERY_STEP: &str = r#"{
             {"step": "guardrail", "guardrail": "min_margin", "before": 53.00, "after": 55.196},
             {"step": "guardrails_contradict", "lowest": 55.196, "highest": 54, "after": 55.196},
             {"step": "rounding", "mode": "half_even", "before": 55.196, "after": 55.20},
+            {"step": "increment_passed_over", "increment": 0.50, "after": 55.20},
             {"step": "price_memory", "after": 55.20}
         ]
     },

@@ -114,6 +114,8 @@ struct Document {
 #[derive(Debug, Deserialize)]
 struct Checked {
     problems: Vec<PolicyProblem>,
+    #[serde(default)]
+    warnings: Vec<PolicyProblem>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -129,6 +131,8 @@ struct PolicyProblem {
 struct Published {
     version: i64,
     task_id: String,
+    #[serde(default)]
+    warnings: Vec<PolicyProblem>,
 }
 
 /// Does it.
@@ -191,7 +195,10 @@ impl Publication {
 
 async fn publish(client: &Client, request: RequestBuilder) -> Result<()> {
     let answer = client.send(request).await?;
-    let Published { version, task_id } = client.read(&answer)?;
+    let Published { version, task_id, warnings } = client.read(&answer)?;
+    for warning in warnings {
+        output::show(&format!("warning: {}: {}", warning.field, warning.problem))?;
+    }
     output::show(&format!(
         "version {version} is published; recalculation {task_id} moves the products over"
     ))?;
@@ -201,7 +208,10 @@ async fn publish(client: &Client, request: RequestBuilder) -> Result<()> {
 async fn check(client: &Client, file: &Path) -> Result<ExitCode> {
     let request = client.post(&["api", "v1", "policies", "check"]).body(read(file)?);
     let answer = client.send(request).await?;
-    let Checked { problems } = client.read(&answer)?;
+    let Checked { problems, warnings } = client.read(&answer)?;
+    for warning in &warnings {
+        output::show(&format!("warning: {}", located(file, warning)))?;
+    }
     if problems.is_empty() {
         output::show(&format!("{}: nothing is wrong with it", file.display()))?;
         return Ok(ExitCode::SUCCESS);

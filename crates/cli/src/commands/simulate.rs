@@ -90,7 +90,17 @@ struct Report {
     rules: Vec<Rule>,
     margins: BTreeMap<String, Margin>,
     biggest_moves: Vec<Product>,
+    #[serde(default)]
+    warnings: Vec<Warning>,
     held: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Warning {
+    about: String,
+    problem: String,
+    products: u64,
+    examples: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -264,6 +274,11 @@ fn render(report: &Report) -> String {
             product.guardrails.join(", ")
         );
     }
+    for Warning { about, problem, products, examples } in &report.warnings {
+        let noun = if *products == 1 { "product" } else { "products" };
+        let _ =
+            writeln!(text, "warning: {about}: {problem}, for {products} {noun} ({})", examples.join(", "));
+    }
     for reason in &report.held {
         let _ = writeln!(text, "publishing it needs approval: {reason}");
     }
@@ -294,6 +309,7 @@ mod tests {
             "guardrails":{"max_step":41},"failed_rules":{"follow":7},
             "margins":{"USD":{"products":900,"revenue":1000.50,"simulated_revenue":1100.00,"margin":200.10,"simulated_margin":299.60}},
             "biggest_moves":[{"product_id":"P-7","currency":"USD","list_price":10.00,"simulated_list_price":15.00,"change_percent":50,"outcome":"priced","guardrails":["max_step"]}],
+            "warnings":[{"about":"tenner","problem":"would leave nothing, and is passed over","products":12,"examples":["P-3","P-4","P-9"]}],
             "held":["1000 of 20000 products would move by more than 10% (allowed: 2% of them)"]}"#;
         insta::assert_snapshot!(render(&serde_json::from_str(report).unwrap()));
     }

@@ -163,6 +163,13 @@ impl Change {
         }
     }
 
+    pub(super) fn lowers(self) -> bool {
+        match self {
+            Self::Factor(factor) => factor < Decimal::ONE,
+            Self::Amount(amount) => amount < Decimal::ZERO,
+        }
+    }
+
     fn is_above_nothing(self) -> bool {
         match self {
             Self::Factor(factor) => factor > Decimal::ONE,
@@ -236,7 +243,7 @@ impl Action {
             Self::TargetMargin(margin) => unit_cost(view)?.checked_div(Decimal::ONE - margin),
             Self::StockCover(ladder) => return climb(ladder, Variable::StockCoverDays, view),
             Self::SellThrough(ladder) => return climb(ladder, Variable::StockSellThrough, view),
-            Self::QuantityTiers(ladder) => return climb(ladder, Variable::ShopperQuantity, view),
+            Self::QuantityTiers(ladder) => return take_tier(ladder, view),
             Self::Surge(surge) => {
                 let About::Market(facts) = view.about else { return Ok(None) };
                 let Some(rise) = surge.rise(facts.signals, view.now) else { return Ok(None) };
@@ -331,6 +338,19 @@ fn climb(ladder: &Ladder, variable: Variable, view: &View<'_>) -> Result<Option<
     let Value::Number(number) = view.value_of(variable) else { return Ok(None) };
     let Some(change) = ladder.change(number) else { return Ok(None) };
     change.apply(view.price).map(Some).ok_or(ActionError::TooLarge)
+}
+
+/// The tier of the quantity. Where it takes everything off and no lowest price is known, the largest one
+/// below it that leaves a price: a unit never costs more if more are bought.
+fn take_tier(tiers: &Ladder, view: &View<'_>) -> Result<Option<Decimal>, ActionError> {
+    let Value::Number(quantity) = view.value_of(Variable::ShopperQuantity) else { return Ok(None) };
+    let mut prices = tiers.changes(quantity).map(|change| change.apply(view.price));
+    let Some(meant) = prices.next() else { return Ok(None) };
+    let meant = meant.ok_or(ActionError::TooLarge)?;
+    if meant > Decimal::ZERO || view.has_lowest_price() {
+        return Ok(Some(meant));
+    }
+    Ok(prices.flatten().find(|price| *price > Decimal::ZERO).or(Some(meant)))
 }
 
 impl fmt::Display for Action {

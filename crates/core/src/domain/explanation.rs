@@ -9,12 +9,13 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use smallvec::SmallVec;
 
+use super::arithmetic::compare;
 use super::guardrail::GuardrailName;
 use super::instant::as_instant;
 use super::money::{as_json_number, as_optional_json_number};
 use super::price::{Facts, Previous};
 use super::product::Product;
-use super::rounding::RoundingMode;
+use super::rounding::{Rounded, RoundingMode};
 use super::signal::Signals;
 use super::variable::{Value, Variable};
 
@@ -133,6 +134,28 @@ pub enum Step<'a> {
         #[serde(serialize_with = "as_json_number")]
         after: Decimal,
     },
+    /// No multiple of the increment is within the guardrails, or 0 is the nearest: the price keeps to the
+    /// minor unit.
+    IncrementPassedOver {
+        /// The policy's increment.
+        #[serde(serialize_with = "as_json_number")]
+        increment: Decimal,
+        /// The price.
+        #[serde(serialize_with = "as_json_number")]
+        after: Decimal,
+    },
+}
+
+impl Rounded {
+    /// What rounding this amount has done, for an explanation.
+    pub(super) fn steps<'a>(self, mode: RoundingMode, before: Decimal) -> impl Iterator<Item = Step<'a>> {
+        let after = self.amount;
+        let is_moved = compare(after, before).is_ne();
+        let rounding = is_moved.then_some(Step::Rounding { mode, before, after });
+        let passed_over =
+            self.increment_passed_over.map(|increment| Step::IncrementPassedOver { increment, after });
+        rounding.into_iter().chain(passed_over)
+    }
 }
 
 /// A rule and the values of the variables it reads.

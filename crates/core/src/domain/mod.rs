@@ -43,4 +43,5 @@ pub mod simulation;
 pub mod surge;
 pub mod variable;
 pub mod view;
+pub mod warning;
 pub mod window;

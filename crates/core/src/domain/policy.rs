@@ -20,6 +20,7 @@ use super::rule::{
 };
 use super::variable::Scope;
 use super::view::View;
+use super::warning::warnings;
 
 /// The largest policy document, in bytes.
 pub const MAX_POLICY_BYTES: usize = 256 * 1024;
@@ -132,6 +133,8 @@ pub struct PricingPolicy {
     pub rounding: Rounding,
     /// See [`PolicyDraft::circuit_breaker`]; off if absent.
     pub circuit_breaker: CircuitBreaker,
+    /// What it does that its author may not mean.
+    pub warnings: Vec<Diagnostic>,
 }
 
 impl PolicyDraft {
@@ -184,7 +187,7 @@ impl PolicyDraft {
         }
         let ApplyDraft { market: market_apply, offer: offer_apply } = self.apply;
         let name = self.name.trim().to_owned();
-        Ok(PricingPolicy {
+        let mut policy = PricingPolicy {
             version,
             name,
             market_apply,
@@ -194,18 +197,28 @@ impl PolicyDraft {
             guardrails,
             rounding,
             circuit_breaker,
-        })
+            warnings: Vec::new(),
+        };
+        policy.warnings = warnings(self, &policy);
+        Ok(policy)
     }
 }
 
 impl PricingPolicy {
     /// The policy of this version from its YAML text.
     pub fn from_yaml(document: &str, version: i64) -> Result<Self, Vec<Diagnostic>> {
-        PolicyDraft::from_yaml(document)?.check(version).map_err(|mut problems| {
-            let places = Places::of(document);
-            problems.iter_mut().for_each(|problem| places.locate(problem));
-            problems
-        })
+        let locate = |diagnostics: &mut Vec<Diagnostic>| {
+            if !diagnostics.is_empty() {
+                let places = Places::of(document);
+                diagnostics.iter_mut().for_each(|diagnostic| places.locate(diagnostic));
+            }
+        };
+        let mut checked = PolicyDraft::from_yaml(document)?.check(version);
+        match &mut checked {
+            Ok(policy) => locate(&mut policy.warnings),
+            Err(problems) => locate(problems),
+        }
+        checked
     }
 
     /// The instants at which windows and schedules of market rules begin or end: of windows all, of schedules those of

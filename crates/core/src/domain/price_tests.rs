@@ -71,6 +71,7 @@ fn name(step: &Step<'_>) -> Option<String> {
         Step::Guardrail { guardrail, .. } => Some(format!("{guardrail:?}")),
         Step::Tie { others, .. } => Some(format!("tie:{}", others.join("+"))),
         Step::GuardrailsContradict { .. } => Some("contradict".to_owned()),
+        Step::IncrementPassedOver { .. } => Some("no-multiple".to_owned()),
         Step::Start { .. } | Step::Rounding { .. } => None,
     }
 }

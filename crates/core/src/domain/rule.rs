@@ -75,6 +75,8 @@ pub struct RuleDraft {
     pub surge: Option<SurgeDraft>,
     /// Changes the price of a unit by how many are bought.
     pub quantity_tiers: Option<Vec<TierDraft>>,
+    /// Whether what an offer rule takes off counts in the shopper's `discount_rate`; true if absent.
+    pub discount: Option<bool>,
 }
 
 /// A text or a number of a policy document, with its digits as written.
@@ -121,6 +123,8 @@ pub struct Rule {
     pub action: Action,
     /// [`Action`] and [`RuleDraft::only`] in words.
     pub in_words: Box<str>,
+    /// Whether a shopper's discount is the difference between the price with it and the one without it.
+    pub(super) is_discount: bool,
     /// Whether its price is set by what others ask, so that their mistakes become its own.
     pub(super) follows_competitors: bool,
     /// Whether time alone changes nothing that it does.
@@ -160,7 +164,7 @@ impl Rule {
         }
         let Some(moved) = self.action.apply(view)? else { return Ok(None) };
         if moved.is_sign_negative() || moved.is_zero() {
-            return Err(RuleError::NotAboveZero(moved));
+            return at_nothing(moved, view);
         }
         if !is_below_limit(moved) {
             return Err(ActionError::TooLarge.into());
@@ -201,6 +205,14 @@ impl Rule {
     }
 }
 
+/// What becomes of a price of nothing or less: an offer may take everything off, as its price then goes to
+/// the lowest one that is allowed, whatever rules follow; where none is known, and in market rules, the rule
+/// fails.
+#[cold]
+fn at_nothing(moved: Decimal, view: &View<'_>) -> Result<Option<Decimal>, RuleError> {
+    if view.has_lowest_price() { Ok(Some(Decimal::ZERO)) } else { Err(RuleError::NotAboveZero(moved)) }
+}
+
 impl RuleDraft {
     /// The rule, or `None` with the reasons added to `problems`. `place` is where it stands: `market[0]`.
     pub(super) fn check(&self, place: &str, scope: Scope, problems: &mut Vec<Diagnostic>) -> Option<Rule> {
@@ -233,6 +245,10 @@ impl RuleDraft {
         let only = self.only.as_ref().map(|only| only.check(place, scope, problems)).unwrap_or_default();
         let window = Window::check(place, self.from.as_deref(), self.until.as_deref(), problems);
         let schedule = self.schedule.as_ref().and_then(|schedule| schedule.check(place, problems));
+        if scope == Scope::Market && self.discount.is_some() {
+            let problem = "is about one shopper, and a list price is the same for all of them";
+            problems.push(Diagnostic::new(field("discount"), problem, "in offer rules"));
+        }
         let action = self.check_action(place, scope, problems);
         let action = action.filter(|_| problems.len() == before)?;
         let mut variables: Vec<Variable> = Vec::new();
@@ -253,6 +269,7 @@ impl RuleDraft {
             only,
             window,
             schedule,
+            is_discount: scope == Scope::Offer && self.discount.unwrap_or(true),
             follows_competitors: action.follows_competitors(),
             is_timeless: is_at_any_time && !action.may_change_with_time(),
             action,

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::diagnostic::Diagnostic;
-use super::product::{MAX_LABEL_CHARS, ProductId};
+use super::product::{MAX_LABEL_CHARS, Product, ProductId};
 use super::rule::Scalar;
 use super::variable::Scope;
 use super::view::{About, View};
@@ -60,6 +60,18 @@ impl Selector {
     pub fn selects(&self, view: &View<'_>) -> bool {
         self.0.iter().all(|(what, values)| {
             what.of(view).is_some_and(|value| values.binary_search_by(|known| (**known).cmp(value)).is_ok())
+        })
+    }
+
+    /// Whether the product is meant for some shopper.
+    pub fn may_select(&self, product: &Product) -> bool {
+        self.0.iter().all(|(what, values)| {
+            let value = match what {
+                Trait::Category => product.category.as_deref(),
+                Trait::Product => Some(product.product_id.as_str()),
+                _ => return true,
+            };
+            value.is_some_and(|value| values.binary_search_by(|known| (**known).cmp(value)).is_ok())
         })
     }
 

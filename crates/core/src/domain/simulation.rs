@@ -16,6 +16,7 @@ use super::money::{as_json_number, as_optional_json_number};
 use super::policy::PricingPolicy;
 use super::price::{Facts, ListPrice};
 use super::product::ProductId;
+use super::warning::{CatalogueWarning, CatalogueWarnings, OfferEnds, offer_ends};
 
 /// How many of the products that move the most are kept.
 const BIGGEST_MOVES: usize = 20;
@@ -58,6 +59,12 @@ pub struct SimulatedPrice {
     /// The market rules that would have a part in it.
     #[serde(skip)]
     pub rules: RulePlaces,
+    /// Whether the list price would keep to the minor unit, as no multiple of the increment fits.
+    #[serde(skip)]
+    passes_over_increment: bool,
+    /// What would become of offer rules that its price is too low for.
+    #[serde(skip)]
+    offer_ends: OfferEnds,
 }
 
 /// Those that would apply and the one that would fail, by their place in the policy's order.
@@ -85,6 +92,7 @@ pub struct Simulation {
     /// The policy's market rules in their order; none if nobody asks for them.
     rules: Vec<RuleEffect>,
     margins: BTreeMap<&'static str, (u64, Margin)>,
+    warnings: CatalogueWarnings,
     /// Those that move the most, the largest first.
     biggest: Vec<SimulatedPrice>,
 }
@@ -126,6 +134,8 @@ pub struct SimulationReport {
     pub margins: BTreeMap<&'static str, MarginEffect>,
     /// The products that would move the most.
     pub biggest_moves: Vec<SimulatedPrice>,
+    /// What products meet that the author of the policy may not mean.
+    pub warnings: Vec<CatalogueWarning>,
 }
 
 /// What a market rule would do.
@@ -171,7 +181,13 @@ pub struct MarginEffect {
 
 impl SimulatedPrice {
     /// A product's price in effect, if it is in the product's currency, beside the one that was computed.
-    pub fn new(facts: &Facts<'_>, list_price: Option<Decimal>, computed: &ListPrice<'_>) -> Self {
+    pub fn new(
+        facts: &Facts<'_>,
+        list_price: Option<Decimal>,
+        computed: &ListPrice<'_>,
+        policy: &PricingPolicy,
+    ) -> Self {
+        let mut passes_over_increment = false;
         let mut rules = RulePlaces::default();
         let mut failure = None;
         // Rules are looked at in their order, each with a step of its own.
@@ -184,6 +200,10 @@ impl SimulatedPrice {
                     failure = Some((rule.name.to_owned(), problem.clone()));
                 }
                 Step::Rule { applied: false, .. } => {}
+                Step::IncrementPassedOver { .. } => {
+                    passes_over_increment = true;
+                    continue;
+                }
                 _ => continue,
             }
             place += 1;
@@ -209,6 +229,8 @@ impl SimulatedPrice {
             problem,
             margin,
             rules,
+            passes_over_increment,
+            offer_ends: offer_ends(policy, facts, computed),
         }
     }
 
@@ -223,7 +245,7 @@ impl Simulation {
     pub fn of(policy: &PricingPolicy) -> Self {
         let effect = |name: &Arc<str>| RuleEffect { name: Arc::clone(name), applied: 0, failed: 0 };
         let rules = policy.market.iter().map(|rule| effect(&rule.name)).collect();
-        Self { rules, ..Self::default() }
+        Self { rules, warnings: CatalogueWarnings::of(policy), ..Self::default() }
     }
 
     /// Adds a product.
@@ -253,6 +275,7 @@ impl Simulation {
             sum.simulated_revenue = sum.simulated_revenue.saturating_add(margin.simulated_revenue);
             sum.cost = sum.cost.saturating_add(margin.cost);
         }
+        self.warnings.add(&price.product_id, price.passes_over_increment, &price.offer_ends);
         self.keep_if_big(price, change);
     }
 
@@ -310,6 +333,7 @@ impl Simulation {
             failed_rules: failed.map(|rule| (Arc::clone(&rule.name), rule.failed)).collect(),
             margins: margins.collect(),
             biggest_moves: self.biggest.clone(),
+            warnings: self.warnings.met(),
         }
     }
 

@@ -27,7 +27,7 @@ fn simulate(list_prices: &[i64]) -> Simulation {
         });
         let facts = Facts { product: &product, signals: &signals, previous };
         let computed = price(&facts, &policy, chrono::DateTime::UNIX_EPOCH);
-        simulation.add(&SimulatedPrice::new(&facts, in_effect, &computed));
+        simulation.add(&SimulatedPrice::new(&facts, in_effect, &computed, &policy));
     }
     simulation
 }
@@ -157,7 +157,7 @@ market:
             let signals = Signals { stock_level: stock.map(Decimal::from), ..Signals::default() };
             let facts = Facts { product: &product, signals: &signals, previous: None };
             let computed = price(&facts, &policy, chrono::DateTime::UNIX_EPOCH);
-            simulation.add(&SimulatedPrice::new(&facts, None, &computed));
+            simulation.add(&SimulatedPrice::new(&facts, None, &computed, &policy));
         }
         let report = simulation.report();
         let rules: Vec<(&str, u64, u64)> =

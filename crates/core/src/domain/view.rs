@@ -30,6 +30,12 @@ pub enum About<'a> {
 }
 
 impl<'a> View<'a> {
+    /// Whether a lowest price is known that a shopper's price goes to, if rules leave less.
+    pub fn has_lowest_price(&self) -> bool {
+        let About::Offer(entry, _) = self.about else { return false };
+        entry.lowest.is_some_and(|lowest| lowest > Decimal::ZERO)
+    }
+
     /// What a variable stands for.
     #[inline]
     pub fn value_of(&self, variable: Variable) -> Value<'a> {

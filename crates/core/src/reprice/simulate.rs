@@ -124,5 +124,5 @@ const MAX_REASONS: usize = 10;
 fn simulated(facts: &StoredFacts, policy: &PricingPolicy, now: DateTime<Utc>) -> SimulatedPrice {
     let computed = compute(facts, policy, now);
     let list_price = &computed.list_price;
-    SimulatedPrice::new(&list_price.explanation.facts, computed.old_list_price, list_price)
+    SimulatedPrice::new(&list_price.explanation.facts, computed.old_list_price, list_price, policy)
 }

@@ -113,6 +113,55 @@ async fn a_policy_is_published_to_every_process_compared_and_gone_back_on() -> R
     Ok(())
 }
 
+/// Takes ten off whatever a product costs, and has an increment that small prices cannot keep to.
+const TENNER: &str =
+    "name: tenner\noffer:\n  - { name: tenner, adjust: -10 }\nrounding: { increment: 5, ending: 0.99 }\n";
+
+#[tokio::test]
+async fn what_products_are_too_cheap_for_is_warned_of_and_not_refused() -> Result<()> {
+    let stores = Stores::start().await?;
+    let api = stores.api().await?;
+    let client = &api.client;
+    for (id, product) in [
+        ("cheap", json!({"currency": "USD", "base_price": 1.20})),
+        (
+            "narrow",
+            json!({"currency": "USD", "base_price": 1.20, "floor_price": 1.10, "ceiling_price": 1.50}),
+        ),
+        ("floored", json!({"currency": "USD", "base_price": 10, "floor_price": 5})),
+        ("dear", json!({"currency": "USD", "base_price": 100})),
+    ] {
+        let reply = client.put(&format!("/api/v1/products/{id}"), &product).await?;
+        ensure!(reply.status == 201, "{}", reply.text);
+    }
+    let checked = post_policy(client, "/api/v1/policies/check", TENNER, None).await?.body;
+    assert_eq!((&checked["is_valid"], &checked["problems"]), (&json!(true), &json!([])), "{checked}");
+    let fields = |body: &Value| -> Vec<String> {
+        let warnings = body["warnings"].as_array().into_iter().flatten();
+        warnings.map(|warning| format!("{} {}", warning["field"], warning["line"])).collect()
+    };
+    let in_document = [r#""offer[0]" 3"#, r#""rounding.increment" 4"#, r#""rounding.ending" 4"#];
+    assert_eq!(fields(&checked), in_document, "{checked}");
+
+    let simulated = post_policy(client, "/api/v1/policies/simulate", TENNER, None).await?;
+    let report: Value = serde_json::from_str(simulated.text.lines().last().context("no report")?)?;
+    let met = [
+        json!({"about": "rounding.increment", "problem": "no multiple fits, and the list price keeps to the minor unit",
+            "products": 1, "examples": ["narrow"]}),
+        json!({"about": "tenner", "problem": "goes to the lowest price that is allowed", "products": 2, "examples": ["floored", "narrow"]}),
+        json!({"about": "tenner", "problem": "would leave nothing, and is passed over", "products": 1, "examples": ["cheap"]}),
+    ];
+    assert_eq!(report["report"]["warnings"], json!(met), "{report}");
+
+    let published = post_policy(client, "/api/v1/policies", TENNER, None).await?;
+    ensure!(published.status == 201, "{}", published.text);
+    let in_catalogue = [r#""rounding.increment" null"#, r#""tenner" null"#, r#""tenner" null"#];
+    assert_eq!(fields(&published.body), [&in_document[..], &in_catalogue[..]].concat());
+    let last = published.body["warnings"][5]["problem"].as_str().unwrap_or_default();
+    assert_eq!(last, "would leave nothing, and is passed over, for 1 product (cheap)");
+    Ok(())
+}
+
 #[tokio::test]
 async fn of_two_who_publish_at_once_one_is_told_to_look_again() -> Result<()> {
     let stores = Stores::start().await?;
