@@ -2,6 +2,8 @@
 //!
 //! Nothing that depends on the shopper is ever cached, so no shopper can be given another's price.
 
+use std::cmp::Ordering;
+
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 
@@ -78,21 +80,29 @@ fn bring_to_market(
     }
     let limits = entry.limits();
     let allowed = limits.clamp(price);
-    let moved = compare(allowed, price);
-    if moved.is_ne() {
-        let guardrail = if moved.is_gt() { GuardrailName::LowestPrice } else { GuardrailName::HighestPrice };
-        record(steps, || Step::Guardrail { guardrail, before: price, after: allowed });
+    if let Some(steps) = steps {
+        steps.extend(guardrail(price, allowed));
     }
     // The list price is a multiple of the minor unit, so only a coarser increment can go past it.
     let limits = if policy.rounding.increment.is_some() { limits.up_to(list_price, allowed) } else { limits };
     // `None` only for prices too large to round, which the rules refuse.
-    let Some(rounded) = policy.rounding.shopper_price(allowed, entry.currency, limits) else {
+    let Some(rounded) = policy.rounding.round_allowed(allowed, entry.currency, limits) else {
         return list_price;
     };
     if let Some(steps) = steps {
         steps.extend(rounded.steps(policy.rounding.mode, allowed));
     }
     rounded.amount
+}
+
+/// The step of a price that the limits moved.
+fn guardrail<'a>(before: Decimal, after: Decimal) -> Option<Step<'a>> {
+    let guardrail = match compare(after, before) {
+        Ordering::Equal => return None,
+        Ordering::Greater => GuardrailName::LowestPrice,
+        Ordering::Less => GuardrailName::HighestPrice,
+    };
+    Some(Step::Guardrail { guardrail, before, after })
 }
 
 fn record<'a>(steps: &mut Option<&mut Vec<Step<'a>>>, step: impl FnOnce() -> Step<'a>) {

@@ -121,27 +121,27 @@ impl Rounding {
         if self.price_points.is_empty() && self.endings.is_empty() {
             return self.shopper_price(amount, currency, limits);
         }
+        let amount = limits.clamp(amount);
         let grids = || self.endings.iter().filter_map(|ending| Grid::ending(*ending, currency));
         let chosen = self.price_point(amount, currency, limits).or_else(|| match &*self.endings {
             [ending] => Grid::ending(*ending, currency)?.nearest_within(amount, self.mode, limits),
             _ => {
-                let wanted = limits.clamp(amount);
                 let neighbours =
-                    grids().flat_map(|grid| [grid.at_or_below(wanted), grid.at_or_above(wanted)]);
-                self.nearest(neighbours.flatten(), wanted, limits)
+                    grids().flat_map(|grid| [grid.at_or_below(amount), grid.at_or_above(amount)]);
+                self.nearest(neighbours.flatten(), amount, limits)
             }
         });
         match chosen {
             Some(amount) => {
                 Some(Rounded { amount: in_minor_units(amount, currency), increment_passed_over: None })
             }
-            None => self.shopper_price(amount, currency, limits),
+            None => self.round_allowed(amount, currency, limits),
         }
     }
 
     fn price_point(&self, amount: Decimal, currency: Currency, limits: Limits) -> Option<Decimal> {
         let points = self.price_points.iter().filter(|point| point.scale() <= currency.exponent());
-        self.nearest(points.copied(), limits.clamp(amount), limits)
+        self.nearest(points.copied(), amount, limits)
     }
 
     /// The one among these amounts that the mode prefers, if one is within the limits; of two that are equally near
@@ -171,6 +171,16 @@ impl Rounding {
     /// A shopper's price: on the increment or the minor unit, with the same promise about the limits as
     /// [`list_price`](Self::list_price). `None` only when the amount is beyond what a [`Decimal`] holds.
     pub fn shopper_price(&self, amount: Decimal, currency: Currency, limits: Limits) -> Option<Rounded> {
+        self.round_allowed(limits.clamp(amount), currency, limits)
+    }
+
+    /// The same for an amount that the limits allow.
+    pub(super) fn round_allowed(
+        &self,
+        amount: Decimal,
+        currency: Currency,
+        limits: Limits,
+    ) -> Option<Rounded> {
         let minor_unit = Grid::minor_unit(currency);
         let increment = self.increment.filter(|increment| *increment > minor_unit.step);
         let multiple =
@@ -178,7 +188,7 @@ impl Rounding {
         let increment_passed_over = if multiple.is_some() { None } else { increment };
         let amount = multiple
             .or_else(|| minor_unit.nearest_within(amount, self.mode, limits))
-            .or_else(|| minor_unit.at_or_above(limits.clamp(amount)))?;
+            .or_else(|| minor_unit.at_or_above(amount))?;
         Some(Rounded { amount: in_minor_units(amount, currency), increment_passed_over })
     }
 }
@@ -208,21 +218,23 @@ impl Grid {
     /// is not raised many times over because it is small.
     fn multiple(&self, amount: Decimal, mode: RoundingMode, limits: Limits) -> Option<Decimal> {
         let mode_of_small = if mode == RoundingMode::Up { RoundingMode::HalfUp } else { mode };
-        let count = self.count(limits.clamp(amount))?;
-        if compare(round(count, 0, mode_of_small), Decimal::ONE).is_lt() {
+        if compare(round(self.count(amount)?, 0, mode_of_small), Decimal::ONE).is_lt() {
             return None;
         }
         self.nearest_within(amount, mode, limits)
     }
 
-    /// The grid's amount for this one by the mode; if that breaks a limit, the nearest that does not.
+    /// The grid's amount for one that the limits allow, by the mode; if that breaks a limit, the nearest that does
+    /// not.
     fn nearest_within(&self, amount: Decimal, mode: RoundingMode, limits: Limits) -> Option<Decimal> {
-        let rounded = self.round(limits.clamp(amount), mode)?;
-        if limits.highest.is_some_and(|highest| compare(rounded, highest).is_gt()) {
+        let rounded = self.round(amount, mode)?;
+        // Rounding takes no amount past one that is on the grid, as limits most often are.
+        let is_off = |limit: Decimal| !self.is_power_of_ten() || limit.scale() > self.step.scale();
+        if limits.highest.is_some_and(|highest| is_off(highest) && compare(rounded, highest).is_gt()) {
             let below = self.at_or_below(limits.highest?)?;
             return limits.lowest.is_none_or(|lowest| below >= lowest).then_some(below);
         }
-        if limits.lowest.is_some_and(|lowest| compare(rounded, lowest).is_lt()) {
+        if limits.lowest.is_some_and(|lowest| is_off(lowest) && compare(rounded, lowest).is_lt()) {
             let above = self.at_or_above(limits.lowest?)?;
             return limits.highest.is_none_or(|highest| above <= highest).then_some(above);
         }
@@ -230,11 +242,15 @@ impl Grid {
     }
 
     fn round(&self, amount: Decimal, mode: RoundingMode) -> Option<Decimal> {
-        if self.offset.is_zero() && self.step.mantissa() == 1 {
-            // The common case, a power of ten: no division.
+        if self.is_power_of_ten() {
+            // The common case: no division.
             return Some(self.at_least_first(round(amount, self.step.scale(), mode)));
         }
         self.at_count(round(self.count(amount)?, 0, mode))
+    }
+
+    fn is_power_of_ten(&self) -> bool {
+        self.offset.is_zero() && self.step.mantissa() == 1
     }
 
     fn at_or_above(&self, amount: Decimal) -> Option<Decimal> {
