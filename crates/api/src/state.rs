@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use metrics::Histogram;
+use pricing_core::domain::time_zone::TimeZones;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
@@ -68,6 +69,11 @@ impl AppState {
     /// Refuses this work while more is asked than can be answered.
     pub(crate) fn admit(&self, work: Work) -> Result<(), ApiError> {
         self.lateness.admit(work, &self.metrics)
+    }
+
+    /// The clocks that policies are compiled with.
+    pub(crate) fn time_zones(&self) -> &TimeZones {
+        self.repricer.policies.time_zones()
     }
 
     /// Refuses a write while Redis takes none: it could be stored, but not served.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::{Catalogue, CatalogueError, NewPolicy, StoredPolicy};
 use crate::domain::policy::{DEFAULT_POLICY, PricingPolicy};
+use crate::domain::time_zone::TimeZones;
 
 /// How often a process looks for a new policy or location factor.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -76,13 +77,15 @@ pub enum PolicySnapshotError {
 #[derive(Clone)]
 pub struct Policies {
     catalogue: Catalogue,
+    zones: TimeZones,
     snapshot: Arc<ArcSwap<PolicySnapshot>>,
     reads: Arc<AtomicU64>,
 }
 
 impl Policies {
-    /// Reads the policies, after publishing the default one in a new catalogue.
-    pub async fn load(catalogue: Catalogue) -> Result<Self, PolicySnapshotError> {
+    /// Reads the policies, after publishing the default one in a new catalogue. Their places have these
+    /// clocks.
+    pub async fn load(catalogue: Catalogue, zones: TimeZones) -> Result<Self, PolicySnapshotError> {
         let first = NewPolicy {
             name: "default".to_owned(),
             source: DEFAULT_POLICY.to_owned(),
@@ -90,16 +93,28 @@ impl Policies {
             note: "the policy every installation starts with".to_owned(),
         };
         catalogue.publish_first_policy(&first, chrono::Utc::now()).await?;
-        let snapshot = match read(&catalogue, None, VERSIONS_KEPT).await {
-            Err(PolicySnapshotError::Invalid { .. }) => read(&catalogue, None, VERSIONS_SEARCHED).await?,
+        let snapshot = match read(&catalogue, &zones, None, VERSIONS_KEPT).await {
+            Err(PolicySnapshotError::Invalid { .. }) => {
+                read(&catalogue, &zones, None, VERSIONS_SEARCHED).await?
+            }
             other => other?,
         };
-        Ok(Self { catalogue, snapshot: Arc::new(ArcSwap::from_pointee(snapshot)), reads: Arc::default() })
+        Ok(Self {
+            catalogue,
+            zones,
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            reads: Arc::default(),
+        })
     }
 
     /// The snapshot in use; hold it for one request, not longer.
     pub fn snapshot(&self) -> Guard<Arc<PolicySnapshot>> {
         self.snapshot.load()
+    }
+
+    /// The clocks that policies are compiled with.
+    pub fn time_zones(&self) -> &TimeZones {
+        &self.zones
     }
 
     /// Whether prices made with this version can be quoted from.
@@ -118,7 +133,7 @@ impl Policies {
     pub async fn refresh(&self) -> Result<(), PolicySnapshotError> {
         let begun = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
         let known = self.snapshot.load_full();
-        let read = read(&self.catalogue, Some(&known), VERSIONS_KEPT).await?;
+        let read = read(&self.catalogue, &self.zones, Some(&known), VERSIONS_KEPT).await?;
         let unusable = known.unusable.as_ref().and(read.unusable);
         let snapshot = Arc::new(PolicySnapshot { begun, unusable, ..read });
         // Of several that read at the same time, one that read earlier may be the last to be ready.
@@ -145,6 +160,7 @@ impl Policies {
 /// Versions are immutable, so a known one is not compiled again.
 async fn read(
     catalogue: &Catalogue,
+    zones: &TimeZones,
     known: Option<&PolicySnapshot>,
     versions: u32,
 ) -> Result<PolicySnapshot, PolicySnapshotError> {
@@ -156,7 +172,7 @@ async fn read(
     for stored in &stored {
         match known.and_then(|known| known.policy(stored.version)) {
             Some(policy) => usable.push(Arc::clone(policy)),
-            None => match compile(stored) {
+            None => match compile(stored, zones) {
                 Ok(policy) => usable.push(policy),
                 // Published by a version of the engine that knows more. The newest usable one stays in use.
                 Err(error) => {
@@ -180,8 +196,8 @@ async fn read(
     Ok(PolicySnapshot { current, previous, unusable, location_factors, begun: 0 })
 }
 
-fn compile(stored: &StoredPolicy) -> Result<Arc<PricingPolicy>, PolicySnapshotError> {
-    let compiled = PricingPolicy::from_yaml(&stored.source, stored.version);
+fn compile(stored: &StoredPolicy, zones: &TimeZones) -> Result<Arc<PricingPolicy>, PolicySnapshotError> {
+    let compiled = PricingPolicy::from_yaml(&stored.source, stored.version, zones);
     compiled.map(Arc::new).map_err(|problems| PolicySnapshotError::Invalid {
         version: stored.version,
         problem: problems.first().map(ToString::to_string).unwrap_or_default(),

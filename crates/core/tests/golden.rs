@@ -17,6 +17,7 @@ use pricing_core::domain::price::{Facts, ListPrice, Previous, PriceEntry, price}
 use pricing_core::domain::product::{Product, ProductDraft, WrittenNumber};
 use pricing_core::domain::quote::{Shopper, quote};
 use pricing_core::domain::signal::{CompetitorPrice, Signals};
+use pricing_core::domain::time_zone::TimeZones;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
@@ -140,7 +141,7 @@ fn outcome(table: &Table, case: &Case) -> (String, Vec<String>) {
     let source = case.policy.as_ref().unwrap_or(&table.policy);
     let source =
         case.policy_file.as_ref().map_or_else(|| format!("name: golden\n{source}"), |name| example(name));
-    let policy = match PricingPolicy::from_yaml(&source, 1) {
+    let policy = match PricingPolicy::from_yaml(&source, 1, &TimeZones::bundled()) {
         Ok(policy) => policy,
         Err(problems) => {
             return ("refused".to_owned(), problems.iter().map(ToString::to_string).collect());

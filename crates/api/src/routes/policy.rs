@@ -18,6 +18,7 @@ use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::domain::market_event::{Change, EventId, MarketEvent};
 use pricing_core::domain::policy::{MAX_POLICY_BYTES, PolicyDraft, PricingPolicy};
 use pricing_core::domain::recalculation::Scope;
+use pricing_core::domain::time_zone::TimeZones;
 use serde::{Deserialize, Serialize};
 use similar::TextDiff;
 
@@ -145,9 +146,10 @@ pub(crate) async fn get(
         (status = 200, description = "What is wrong with it, if anything", body = CheckAnswer),
         (status = 413, description = "Longer than 256 KiB", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn check(
+    State(state): State<AppState>,
     BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
 ) -> Result<Json<CheckAnswer>, ApiError> {
-    let problems = compile(&body).err().unwrap_or_default();
+    let problems = compile(&body, state.time_zones()).err().unwrap_or_default();
     Ok(Json(CheckAnswer { is_valid: problems.is_empty(), problems }))
 }
 
@@ -176,7 +178,7 @@ pub(crate) async fn publish(
     BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
 ) -> Result<Response, ApiError> {
     let publication = Publication::read(query, &headers)?;
-    let policy = compile(&body).map_err(|errors| ApiError::Invalid { errors })?;
+    let policy = compile(&body, state.time_zones()).map_err(|errors| ApiError::Invalid { errors })?;
     let source = String::from_utf8_lossy(&body).into_owned();
     publish_version(state, policy, source, publication).await
 }
@@ -201,7 +203,7 @@ pub(crate) async fn rollback(
     let mut publication = Publication::read(query, &headers)?;
     let earlier = find(&state, &version).await?;
     // An engine that was set back may not know all that a newer one has published.
-    let policy = PricingPolicy::from_yaml(&earlier.source, earlier.version)
+    let policy = PricingPolicy::from_yaml(&earlier.source, earlier.version, state.time_zones())
         .map_err(|errors| ApiError::Invalid { errors })?;
     if publication.note.is_empty() {
         publication.note = format!("back to version {}", earlier.version);
@@ -324,10 +326,10 @@ fn split(policy: StoredPolicy) -> (PolicyVersion, String) {
     (PolicyVersion { version, name, author, note, published_at }, source)
 }
 
-pub(super) fn compile(body: &[u8]) -> Result<PricingPolicy, Vec<Diagnostic>> {
+pub(super) fn compile(body: &[u8], zones: &TimeZones) -> Result<PricingPolicy, Vec<Diagnostic>> {
     let text = std::str::from_utf8(body);
     let text = text.map_err(|error| vec![Diagnostic::bare("policy", format!("is not UTF-8: {error}"))])?;
-    PricingPolicy::from_yaml(text, 0)
+    PricingPolicy::from_yaml(text, 0, zones)
 }
 
 impl Publication {

@@ -109,7 +109,7 @@ pub(crate) async fn simulate(
 ) -> Result<Response, ApiError> {
     let Query(query) = query
         .map_err(|rejection| ApiError::field("products", rejection.body_text(), "none, moved or all"))?;
-    let policy = compile(&body).map_err(|errors| ApiError::Invalid { errors })?;
+    let policy = compile(&body, state.time_zones()).map_err(|errors| ApiError::Invalid { errors })?;
     let place = state.simulations.take_place()?;
     let breakers = vec![policy.circuit_breaker, state.repricer.policies.snapshot().current().circuit_breaker];
     let simulator = state.repricer.simulator(Arc::new(policy), Scope::All, Utc::now());

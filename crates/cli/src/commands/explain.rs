@@ -63,6 +63,7 @@ struct Explained {
 #[derive(Debug, Deserialize)]
 struct ListPricePart {
     priced_at: String,
+    tz_version: Option<String>,
     outcome: String,
     steps: Vec<Step>,
 }
@@ -133,8 +134,16 @@ fn render(explained: &Explained, location: Option<&str>, width: Option<u16>) -> 
     let mut text = format!("{name} ({product_id})\n\n");
     let _ = writeln!(
         text,
-        "List price: {list_price} {currency}, made {} by policy \"{}\", version {}",
-        explained.explanation.priced_at, explained.policy_name, explained.policy_version
+        "List price: {list_price} {currency}, made {} by policy \"{}\", version {}{}",
+        explained.explanation.priced_at,
+        explained.policy_name,
+        explained.policy_version,
+        explained
+            .explanation
+            .tz_version
+            .as_ref()
+            .map(|version| format!(", time zones {version}"))
+            .unwrap_or_default()
     );
     let _ = writeln!(text, "{}", table("base price", &explained.explanation.steps, width));
     if let Some(quote) = &explained.quote {

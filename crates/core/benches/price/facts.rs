@@ -6,6 +6,7 @@ use pricing_core::domain::price::{Facts, Previous, PriceEntry};
 use pricing_core::domain::product::{Product, ProductId};
 use pricing_core::domain::quote::Shopper;
 use pricing_core::domain::signal::{CompetitorPrice, Signals};
+use pricing_core::domain::time_zone::TimeZones;
 use rust_decimal::Decimal;
 
 pub(crate) const FIVE_OFFER_RULES: &str = "
@@ -38,7 +39,7 @@ pub(crate) const SHOPPER: Shopper<'static> =
     Shopper { location: "NY", prime: true, quantity: 3, channel: None, segment: None, location_factor: None };
 
 pub(crate) fn policy(document: &str) -> PricingPolicy {
-    PricingPolicy::from_yaml(document, 1).expect("the policy is right")
+    PricingPolicy::from_yaml(document, 1, &TimeZones::bundled()).expect("the policy is right")
 }
 
 /// A product with what is known about its market.

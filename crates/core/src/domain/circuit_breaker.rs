@@ -149,10 +149,15 @@ impl fmt::Display for Percent {
 #[cfg(test)]
 mod tests {
     use super::super::policy::PricingPolicy;
+    use super::super::time_zone::TimeZones;
     use super::*;
 
     fn breaker(written: &str) -> Result<CircuitBreaker, Vec<String>> {
-        let policy = PricingPolicy::from_yaml(&format!("name: x\ncircuit_breaker: {written}\n"), 1);
+        let policy = PricingPolicy::from_yaml(
+            &format!("name: x\ncircuit_breaker: {written}\n"),
+            1,
+            &TimeZones::bundled(),
+        );
         policy
             .map(|policy| policy.circuit_breaker)
             .map_err(|problems| problems.iter().map(ToString::to_string).collect())

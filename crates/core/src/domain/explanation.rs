@@ -23,6 +23,9 @@ use super::variable::{Value, Variable};
 pub struct Explanation<'a> {
     /// The policy that was applied.
     pub policy_version: i64,
+    /// The version of the time zone database that its clocks were read by; absent if it reads none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tz_version: Option<&'a str>,
     /// The instant it was applied for.
     #[serde(serialize_with = "as_instant")]
     pub priced_at: DateTime<Utc>,

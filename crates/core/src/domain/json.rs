@@ -19,9 +19,13 @@ type Written = Result<(), serde_json::Error>;
 impl Explanation<'_> {
     /// Appends the explanation as JSON.
     pub fn append_json(&self, json: &mut Vec<u8>) -> Written {
-        let Self { policy_version, priced_at, outcome, facts, steps } = self;
+        let Self { policy_version, tz_version, priced_at, outcome, facts, steps } = self;
         json.extend_from_slice(b"{\"policy_version\":");
         append_whole(json, *policy_version);
+        if let Some(tz_version) = tz_version {
+            json.extend_from_slice(b",\"tz_version\":");
+            append_text(json, tz_version)?;
+        }
         json.extend_from_slice(b",\"priced_at\":");
         append_instant(json, *priced_at);
         json.extend_from_slice(match outcome {
@@ -277,6 +281,7 @@ mod tests {
     use crate::domain::policy::PricingPolicy;
     use crate::domain::price::price;
     use crate::domain::product::{ProductDraft, ProductId, WrittenNumber};
+    use crate::domain::time_zone::TimeZones;
 
     /// Texts with what JSON escapes and what it does not, some of which would be control characters.
     fn any_text() -> impl Strategy<Value = String> {
@@ -337,9 +342,8 @@ mod tests {
             let streak = moves.map(|moves| Streak { moves, since: DateTime::UNIX_EPOCH });
             let previous = changed_at.map(|_| Previous { list_price: Decimal::TEN, opening_price: Decimal::ONE, changed_at, streak });
             let policy = PricingPolicy::from_yaml(
-                "name: any\nmarket: [{ name: dear, when: 'product.brand == \"b\" or product.category != null and stock.level == null', adjust: +50% }]\nguardrails: { max_step: 15%, min_margin: 10% }",
-                7,
-            ).unwrap();
+                "name: any\noffer: [{ name: dear, adjust: -1%, schedule: { zone: UTC } }]\nmarket: [{ name: dear, when: 'product.brand == \"b\" or product.category != null and stock.level == null', adjust: +50% }]\nguardrails: { max_step: 15%, min_margin: 10% }",
+                7, &TimeZones::bundled()).unwrap();
             let facts = Facts { product: &product, signals: &Signals::default(), previous };
             let priced = price(&facts, &policy, DateTime::UNIX_EPOCH);
             let mut written = Vec::new();

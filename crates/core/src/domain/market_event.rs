@@ -4,15 +4,14 @@
 //! Its `source` and `id` together tell it from every other one: the same event may come any number of times, and is
 //! applied once.
 
-use std::ops::RangeInclusive;
-
-use chrono::{DateTime, Datelike, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use rust_decimal::Decimal;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::diagnostic::{Diagnostic, shorten};
+use super::instant;
 use super::money::{as_json_number, parse_amount};
 use super::product::{MAX_LABEL_CHARS, ProductId, WrittenNumber};
 use super::recalculation::Scope;
@@ -31,8 +30,6 @@ const MAX_SCALE: u32 = 6;
 /// How far the clock of whoever publishes may be ahead. An event from further in the future would keep later ones
 /// from being taken.
 const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
-/// Years that RFC 3339 can write.
-const WRITABLE_YEARS: RangeInclusive<i32> = 1..=9_999;
 
 /// Tells an event from every other one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -332,11 +329,7 @@ impl Check {
     fn time(&mut self, written: Option<&str>, received_at: DateTime<Utc>) -> DateTime<Utc> {
         let time = match written {
             None => Some(received_at),
-            // An offset can lead out of the years that the written form has.
-            Some(written) => DateTime::parse_from_rfc3339(written)
-                .ok()
-                .map(|time| time.to_utc())
-                .filter(|time| WRITABLE_YEARS.contains(&time.year())),
+            Some(written) => instant::parse(written),
         };
         if time.is_none() {
             self.refuse("time", written.unwrap_or_default(), "an instant such as 2026-01-31T12:00:00Z");

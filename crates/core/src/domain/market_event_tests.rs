@@ -97,12 +97,19 @@ fn what_is_wrong_is_said_with_its_field() {
 }
 
 #[test]
-fn unusual_times_are_read_as_they_were_written() {
-    for time in ["2016-12-31T23:59:60Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.9999999Z"] {
+fn unusual_times_are_read_and_written_in_the_usual_form() {
+    for (time, expected) in [
+        // A leap second is the next one.
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
+        ("2026-06-01t12:34:60z", "2026-06-01T12:35:00Z"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ("9999-12-31T23:59:59.9999999Z", "9999-12-31T23:59:59.999999Z"),
+    ] {
         let json = event("stock_level", r#"{"product_id":"P-1","level":1}"#)
             .replace("\"data\"", &format!("\"time\":\"{time}\",\"data\""));
         let event = check(&json).unwrap();
         assert_eq!(check(&event.to_json()).unwrap(), event, "{time}");
+        assert!(event.to_json().contains(expected), "{time}: {}", event.to_json());
     }
 }
 

@@ -18,6 +18,7 @@ use super::rounding::{Rounding, RoundingMode};
 use super::rule::{
     MAX_POLICY_SCALE, MAX_RULE_NAME_CHARS, Rule, RuleDraft, Scalar, duration, fraction, percentage,
 };
+use super::time_zone::{TimeZones, TzVersion};
 use super::variable::Scope;
 use super::view::View;
 
@@ -132,6 +133,8 @@ pub struct PricingPolicy {
     pub rounding: Rounding,
     /// See [`PolicyDraft::circuit_breaker`]; off if absent.
     pub circuit_breaker: CircuitBreaker,
+    /// The version of the time zone database, if a rule goes by a place's clock.
+    pub tz_version: Option<TzVersion>,
 }
 
 impl PolicyDraft {
@@ -161,8 +164,9 @@ impl PolicyDraft {
         schemars::schema_for!(Self).to_value()
     }
 
-    /// The policy of this version, or everything that is wrong with the draft.
-    pub fn check(&self, version: i64) -> Result<PricingPolicy, Vec<Diagnostic>> {
+    /// The policy of this version, whose places have these clocks, or everything that is wrong with the
+    /// draft.
+    pub fn check(&self, version: i64, zones: &TimeZones) -> Result<PricingPolicy, Vec<Diagnostic>> {
         let mut problems = Vec::new();
         let is_printable = !self.name.contains(char::is_control);
         if self.name.trim().is_empty() || self.name.chars().count() > MAX_RULE_NAME_CHARS || !is_printable {
@@ -173,8 +177,8 @@ impl PolicyDraft {
             let problem = "a list price is the same for all shoppers";
             problems.push(Diagnostic::new("apply.market", problem, "all or first_match"));
         }
-        let market = check_rules("market", &self.market, Scope::Market, &mut problems);
-        let offer = check_rules("offer", &self.offer, Scope::Offer, &mut problems);
+        let market = check_rules("market", &self.market, Scope::Market, zones, &mut problems);
+        let offer = check_rules("offer", &self.offer, Scope::Offer, zones, &mut problems);
         let guardrails = self.guardrails.check(&mut problems);
         let rounding = self.rounding.check(&mut problems);
         let circuit_breaker =
@@ -184,7 +188,9 @@ impl PolicyDraft {
         }
         let ApplyDraft { market: market_apply, offer: offer_apply } = self.apply;
         let name = self.name.trim().to_owned();
+        let reads_clocks = market.iter().chain(&offer).any(|rule| rule.reads_clocks);
         Ok(PricingPolicy {
+            tz_version: reads_clocks.then(|| zones.version().clone()),
             version,
             name,
             market_apply,
@@ -199,9 +205,9 @@ impl PolicyDraft {
 }
 
 impl PricingPolicy {
-    /// The policy of this version from its YAML text.
-    pub fn from_yaml(document: &str, version: i64) -> Result<Self, Vec<Diagnostic>> {
-        PolicyDraft::from_yaml(document)?.check(version).map_err(|mut problems| {
+    /// The policy of this version from its YAML text, with these clocks.
+    pub fn from_yaml(document: &str, version: i64, zones: &TimeZones) -> Result<Self, Vec<Diagnostic>> {
+        PolicyDraft::from_yaml(document)?.check(version, zones).map_err(|mut problems| {
             let places = Places::of(document);
             problems.iter_mut().for_each(|problem| places.locate(problem));
             problems
@@ -215,7 +221,7 @@ impl PricingPolicy {
         for rule in &self.market {
             instants.extend([rule.window.from, rule.window.until].into_iter().flatten());
             let mut last = now;
-            while let Some(next) = rule.schedule.and_then(|schedule| schedule.next_change(last))
+            while let Some(next) = rule.schedule.as_ref().and_then(|schedule| schedule.next_change(last))
                 && next < now + TimeDelta::days(7)
             {
                 instants.push(next);
@@ -235,7 +241,13 @@ impl PricingPolicy {
     }
 }
 
-fn check_rules(list: &str, drafts: &[RuleDraft], scope: Scope, problems: &mut Vec<Diagnostic>) -> Vec<Rule> {
+fn check_rules(
+    list: &str,
+    drafts: &[RuleDraft],
+    scope: Scope,
+    zones: &TimeZones,
+    problems: &mut Vec<Diagnostic>,
+) -> Vec<Rule> {
     if drafts.len() > MAX_RULES {
         problems.push(Diagnostic::new(
             list,
@@ -252,7 +264,7 @@ fn check_rules(list: &str, drafts: &[RuleDraft], scope: Scope, problems: &mut Ve
             let problem = format!("\"{}\" is the name of an earlier rule", shorten(&draft.name));
             problems.push(Diagnostic::new(format!("{place}.name"), problem, "a name of its own"));
         }
-        rules.extend(draft.check(&place, scope, problems));
+        rules.extend(draft.check(&place, scope, zones, problems));
     }
     // Stable: what has the same priority stays as it is written.
     rules.sort_by_key(|rule| std::cmp::Reverse(rule.priority.unwrap_or_default()));
@@ -363,7 +375,7 @@ mod tests {
     use super::*;
 
     fn problems(yaml: &str) -> Vec<String> {
-        let result = PolicyDraft::from_yaml(yaml).and_then(|draft| draft.check(1));
+        let result = PolicyDraft::from_yaml(yaml).and_then(|draft| draft.check(1, &TimeZones::bundled()));
         result.err().unwrap_or_default().iter().map(ToString::to_string).collect()
     }
 
@@ -429,8 +441,7 @@ rounding: { increment: 0.03, ending: 0 }
     fn numbers_keep_the_digits_they_were_written_with() {
         let policy = PricingPolicy::from_yaml(
             "name: x\nmarket:\n  - { name: a, match: { reference: competitor.min, offset: -0.01 } }\n  - { name: b, adjust: +0.10 }\n",
-            7,
-        )
+            7, &TimeZones::bundled())
         .unwrap();
         assert_eq!(policy.market[0].action.to_string(), "match competitor.min -0.01");
         assert_eq!(policy.market[1].action.to_string(), "adjust +0.1");
@@ -441,8 +452,7 @@ rounding: { increment: 0.03, ending: 0 }
     fn the_next_change_is_the_earliest_of_all_windows() {
         let policy = PricingPolicy::from_yaml(
             "name: x\nmarket:\n  - { name: a, adjust: -5%, from: 2026-01-02T00:00:00Z, until: 2026-01-05T00:00:00Z }\noffer:\n  - { name: b, adjust: -5%, until: 2026-01-03T00:00:00+01:00 }\n",
-            1,
-        )
+            1, &TimeZones::bundled())
         .unwrap();
         let at = |text: &str| DateTime::parse_from_rfc3339(text).unwrap().with_timezone(&Utc);
         let draft = r#"{"product_id": "P-1", "currency": "USD", "base_price": 1}"#;

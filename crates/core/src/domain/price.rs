@@ -20,6 +20,7 @@ use super::policy::PricingPolicy;
 use super::product::{Product, ProductId, amount_from_json};
 use super::rounding::Limits;
 use super::signal::Signals;
+use super::time_zone::TzVersion;
 use super::view::{About, View};
 
 /// Everything a list price depends on, besides the policy and the instant.
@@ -159,8 +160,10 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
         steps.push(Step::Rounding { mode: policy.rounding.mode, before: amount, after: rounded });
     }
     let previous = facts.previous;
+    let tz_version = policy.tz_version.as_ref().map(TzVersion::as_str);
+    let policy_version = policy.version;
     let explanation =
-        Explanation { policy_version: policy.version, priced_at: now, outcome, facts: *facts, steps };
+        Explanation { policy_version, tz_version, priced_at: now, outcome, facts: *facts, steps };
     ListPrice {
         amount: rounded,
         limits: outer_limits,

@@ -9,6 +9,7 @@ use super::super::guardrail::{Guardrails, Streak};
 use super::super::policy::{DEFAULT_POLICY, PricingPolicy};
 use super::super::product::{Product, ProductDraft, WrittenNumber};
 use super::super::signal::{CompetitorPrice, Signals};
+use super::super::time_zone::TimeZones;
 use super::{Facts, ListPrice, Previous, price};
 
 fn decimal(text: &str) -> Decimal {
@@ -35,7 +36,7 @@ fn product(base_price: &str, unit_cost: &str, floor_price: &str, ceiling_price: 
 }
 
 fn policy(yaml: &str) -> PricingPolicy {
-    PricingPolicy::from_yaml(yaml, 1).unwrap()
+    PricingPolicy::from_yaml(yaml, 1, &TimeZones::bundled()).unwrap()
 }
 
 fn previous(list_price: &str, opening_price: &str) -> Option<Previous> {

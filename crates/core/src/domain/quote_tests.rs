@@ -9,6 +9,7 @@ use super::super::money::Currency;
 use super::super::policy::{DEFAULT_POLICY, PricingPolicy};
 use super::super::price::PriceEntry;
 use super::super::product::ProductId;
+use super::super::time_zone::TimeZones;
 use super::{Shopper, quote};
 
 fn decimal(text: &str) -> Decimal {
@@ -39,7 +40,7 @@ fn shopper(prime: bool) -> Shopper<'static> {
 }
 
 fn policy(yaml: &str) -> PricingPolicy {
-    PricingPolicy::from_yaml(yaml, 1).unwrap()
+    PricingPolicy::from_yaml(yaml, 1, &TimeZones::bundled()).unwrap()
 }
 
 #[test]

@@ -16,9 +16,10 @@ use super::ladder::{StepDraft, TierDraft};
 use super::money::{is_below_limit, parse_amount};
 use super::selector::{Selector, SelectorDraft};
 use super::surge::SurgeDraft;
+use super::time_zone::TimeZones;
 use super::variable::{Scope, Value, Variable};
 use super::view::View;
-use super::window::{Schedule, ScheduleDraft, Window};
+use super::window::{Schedule, ScheduleDraft, Window, WindowDraft};
 
 /// The longest name of a rule or a policy, in characters.
 pub const MAX_RULE_NAME_CHARS: usize = 64;
@@ -44,10 +45,14 @@ pub struct RuleDraft {
     pub when: Option<String>,
     /// Applies only to these products or shoppers.
     pub only: Option<SelectorDraft>,
-    /// Applies from this instant on (RFC 3339).
+    /// Applies from this instant on (RFC 3339), or, with a `zone`, from when its clock shows this:
+    /// `2026-11-27 08:00`.
     pub from: Option<String>,
-    /// Applies until just before this instant (RFC 3339).
+    /// Applies until just before this instant, or until the zone's clock shows this.
     pub until: Option<String>,
+    /// Whose wall clock `from` and `until` are by where they have no offset: a name of the IANA time zone
+    /// database, such as `Europe/Berlin`.
+    pub zone: Option<Scalar>,
     /// Applies at these hours of the week.
     pub schedule: Option<ScheduleDraft>,
     /// Changes the price by a percentage (`-5%`) or an amount (`+0.50`).
@@ -123,6 +128,8 @@ pub struct Rule {
     pub in_words: Box<str>,
     /// Whether its price is set by what others ask, so that their mistakes become its own.
     pub(super) follows_competitors: bool,
+    /// Whether what it does depends on what a place's clock shows.
+    pub(super) reads_clocks: bool,
     /// Whether time alone changes nothing that it does.
     is_timeless: bool,
     /// Whether it is meant for every product and shopper at any time.
@@ -168,12 +175,12 @@ impl Rule {
         Ok(Some(moved))
     }
 
-    /// The next instant at which time alone changes what the rule does.
+    /// The next instant at which time alone changes what the rule does to this product.
     pub fn next_change(&self, view: &View<'_>) -> Option<DateTime<Utc>> {
-        if self.is_timeless {
+        if self.is_timeless || !self.only.may_select(view) {
             return None;
         }
-        let scheduled = self.schedule.and_then(|schedule| schedule.next_change(view.now));
+        let scheduled = self.schedule.as_ref().and_then(|schedule| schedule.next_change(view.now));
         let window = self.window.next_change(view.now);
         [window, scheduled, self.action.next_change(view)].into_iter().flatten().min()
     }
@@ -186,7 +193,7 @@ impl Rule {
     fn is_meant(&self, view: &View<'_>) -> bool {
         self.window.contains(view.now)
             && self.only.selects(view)
-            && self.schedule.is_none_or(|schedule| schedule.contains(view.now))
+            && self.schedule.as_ref().is_none_or(|schedule| schedule.contains(view.now))
     }
 
     fn condition_holds<'a>(&'a self, view: &View<'a>) -> Result<bool, RuleError> {
@@ -203,7 +210,13 @@ impl Rule {
 
 impl RuleDraft {
     /// The rule, or `None` with the reasons added to `problems`. `place` is where it stands: `market[0]`.
-    pub(super) fn check(&self, place: &str, scope: Scope, problems: &mut Vec<Diagnostic>) -> Option<Rule> {
+    pub(super) fn check(
+        &self,
+        place: &str,
+        scope: Scope,
+        zones: &TimeZones,
+        problems: &mut Vec<Diagnostic>,
+    ) -> Option<Rule> {
         let before = problems.len();
         let field = |name: &str| format!("{place}.{name}");
         let name = self.name.trim();
@@ -231,8 +244,9 @@ impl RuleDraft {
         });
         let when = self.when.as_deref().and_then(|when| compile(&field("when"), when, scope, problems));
         let only = self.only.as_ref().map(|only| only.check(place, scope, problems)).unwrap_or_default();
-        let window = Window::check(place, self.from.as_deref(), self.until.as_deref(), problems);
-        let schedule = self.schedule.as_ref().and_then(|schedule| schedule.check(place, problems));
+        let (from, until) = (self.from.as_deref(), self.until.as_deref());
+        let window = WindowDraft { from, until, zone: self.zone.as_ref() }.check(place, zones, problems);
+        let schedule = self.schedule.as_ref().and_then(|schedule| schedule.check(place, zones, problems));
         let action = self.check_action(place, scope, problems);
         let action = action.filter(|_| problems.len() == before)?;
         let mut variables: Vec<Variable> = Vec::new();
@@ -253,6 +267,7 @@ impl RuleDraft {
             only,
             window,
             schedule,
+            reads_clocks: self.schedule.is_some() || self.zone.is_some(),
             follows_competitors: action.follows_competitors(),
             is_timeless: is_at_any_time && !action.may_change_with_time(),
             action,

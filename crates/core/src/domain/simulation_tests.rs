@@ -4,13 +4,14 @@ use super::super::policy::PricingPolicy;
 use super::super::price::price;
 use super::super::product::ProductDraft;
 use super::super::signal::Signals;
+use super::super::time_zone::TimeZones;
 use super::*;
 
 /// The simulation of products at these list prices, all under one policy; those at 0 have none.
 fn simulate(list_prices: &[i64]) -> Simulation {
     let policy =
         "name: x\nmarket:\n  - { name: fair, set_to: product.base_price }\nguardrails: { max_step: 50% }\n";
-    let policy = PricingPolicy::from_yaml(policy, 1).unwrap();
+    let policy = PricingPolicy::from_yaml(policy, 1, &TimeZones::bundled()).unwrap();
     let mut simulation = Simulation::of(&policy);
     for (number, list_price) in list_prices.iter().enumerate() {
         let draft = format!(
@@ -145,7 +146,7 @@ market:
   - {{ name: Toys, priority: 1, only: {{ categories: [Toys] }}, adjust: -10% }}
 "
         );
-        let policy = PricingPolicy::from_yaml(&policy, 1).unwrap();
+        let policy = PricingPolicy::from_yaml(&policy, 1, &TimeZones::bundled()).unwrap();
         let mut simulation = Simulation::of(&policy);
         for (id, category, stock) in
             [("P-1", "Toys", Some(4)), ("P-2", "Games", None), ("P-3", "Games", Some(9))]

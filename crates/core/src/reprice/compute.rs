@@ -115,6 +115,7 @@ mod tests {
     use crate::domain::policy::DEFAULT_POLICY;
     use crate::domain::product::{ProductDraft, WrittenNumber};
     use crate::domain::signal::Signals;
+    use crate::domain::time_zone::TimeZones;
 
     fn instant(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
@@ -153,7 +154,8 @@ mod tests {
 
     #[test]
     fn a_day_is_opened_once_however_the_clocks_of_the_workers_differ() {
-        let (stored, policy) = (stored(), PricingPolicy::from_yaml(DEFAULT_POLICY, 1).unwrap());
+        let (stored, policy) =
+            (stored(), PricingPolicy::from_yaml(DEFAULT_POLICY, 1, &TimeZones::bundled()).unwrap());
         for (now, opening_price, opened_on) in [
             ("2026-01-02T00:00:00.2Z", 100, "2026-01-02"),
             ("2026-01-01T23:59:59.5Z", 100, "2026-01-02"),

@@ -16,6 +16,7 @@ use pricing_core::domain::policy::PricingPolicy;
 use pricing_core::domain::price::{Facts, price};
 use pricing_core::domain::product::ProductId;
 use pricing_core::domain::signal::{Signal, SignalKind, Signals, Subject};
+use pricing_core::domain::time_zone::TimeZones;
 use pricing_core::keys::{DEFAULT_PREFIX, MessageKeys};
 use pricing_e2e::{ChaosProxy, HttpClient, RedisServer, eventually};
 use rust_decimal::Decimal;
@@ -387,8 +388,8 @@ impl Judge<'_> {
     }
 
     async fn signals_and_prices_are_those_of_the_events(&self, products: usize) -> Result<()> {
-        let policy =
-            PricingPolicy::from_yaml(POLICY, 1).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+        let policy = PricingPolicy::from_yaml(POLICY, 1, &TimeZones::bundled())
+            .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
         let mut newest: BTreeMap<(String, &'static str, String), &Signal> = BTreeMap::new();
         for signal in self.events.iter().map(|event| &event.signal) {
             let (_, subject) = signal.subject.parts();

@@ -23,6 +23,7 @@
 //! | `stores_agree` | SQLite and PostgreSQL give the same prices; stored prices can be computed again |
 //! | `support` | what tests of several modules share; no tests |
 //! | `tidy` | the house rules; needs no server |
+//! | `time_zones` | which time zone database the processes use, and that they say so |
 //! | `tls` | stores, a collector and a gateway over TLS; what nobody trusts is refused |
 //! | `write_path` | the market moves and prices follow; recalculations |
 
@@ -54,6 +55,7 @@ mod stale_caches;
 mod stores_agree;
 mod support;
 mod tidy;
+mod time_zones;
 mod tls;
 mod traces;
 mod write_path;

@@ -12,6 +12,7 @@ use pricing_core::domain::policy::PricingPolicy;
 use pricing_core::domain::price::price;
 use pricing_core::domain::product::{Product, ProductDraft, ProductId, WrittenNumber};
 use pricing_core::domain::signal::{Signal, SignalKind, Subject};
+use pricing_core::domain::time_zone::TimeZones;
 use pricing_core::keys::{Keys, MessageKeys};
 use pricing_core::notices::Notices;
 use pricing_core::policy_snapshot::Policies;
@@ -51,7 +52,7 @@ impl Store {
             metrics.clone(),
             tokio::runtime::Handle::current(),
         );
-        let policies = Policies::load(catalogue.clone()).await?;
+        let policies = Policies::load(catalogue.clone(), TimeZones::bundled()).await?;
         let notices = Notices::new(&connection, MessageKeys::new(prefix), "test");
         Ok(Self { repricer: Repricer { catalogue, cache, policies, notices, metrics }, _files: files })
     }
@@ -89,8 +90,8 @@ async fn both_stores_give_the_same_prices_and_each_can_be_computed_again() -> Re
         let signals = generate(&mut runner, proptest::collection::vec(any_signal(round), PRODUCTS_EACH))?;
         let version = sqlite.write(&source, &products, &signals).await?;
         assert_eq!(postgres.write(&source, &products, &signals).await?, version);
-        let policy =
-            PricingPolicy::from_yaml(&source, version).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+        let policy = PricingPolicy::from_yaml(&source, version, &TimeZones::bundled())
+            .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
         for product in &products {
             let id = &product.product_id;
             let stored = sqlite.explanation(id).await?;
