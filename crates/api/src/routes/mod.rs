@@ -14,4 +14,5 @@ pub(crate) mod price_changes;
 pub(crate) mod prices;
 pub(crate) mod product;
 pub(crate) mod recalculation;
+pub(crate) mod reduction;
 pub(crate) mod simulation;

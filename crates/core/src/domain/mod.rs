@@ -18,6 +18,7 @@ mod arithmetic;
 pub mod circuit_breaker;
 pub mod diagnostic;
 mod evaluate;
+mod every_shopper;
 pub mod explanation;
 pub mod expression;
 mod fuse;

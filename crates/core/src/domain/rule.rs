@@ -196,7 +196,7 @@ impl Rule {
             && self.schedule.as_ref().is_none_or(|schedule| schedule.contains(view.now))
     }
 
-    fn condition_holds<'a>(&'a self, view: &View<'a>) -> Result<bool, RuleError> {
+    pub(super) fn condition_holds<'a>(&'a self, view: &View<'a>) -> Result<bool, RuleError> {
         let Some(when) = &self.when else { return Ok(true) };
         if let Some(holds) = when.decide(|variable| view.value_of(variable)) {
             return Ok(holds);

@@ -66,6 +66,11 @@ impl Selector {
         self.selects_but(view, |what| matches!(what, Trait::Segment | Trait::Location | Trait::Channel))
     }
 
+    /// Whether the product and the shopper may be meant, wherever the shopper is.
+    pub(super) fn may_select_at_some_place(&self, view: &View<'_>) -> bool {
+        self.selects_but(view, |what| matches!(what, Trait::Location))
+    }
+
     fn selects_but(&self, view: &View<'_>, is_left_out: fn(&Trait) -> bool) -> bool {
         self.0.iter().all(|condition| is_left_out(&condition.0) || holds(condition, view))
     }
