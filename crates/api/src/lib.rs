@@ -37,6 +37,7 @@ use pricing_core::redis::{RedisConnection, RedisError, Subscription};
 use pricing_core::reprice::Repricer;
 use pricing_core::service;
 use pricing_core::telemetry::metrics::Metrics;
+use routes::import::REMEMBERED_ROWS;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -115,6 +116,7 @@ pub async fn run(
         followers,
         simulations,
         import_turns,
+        import_memory: Arc::new(Semaphore::new(REMEMBERED_ROWS)),
         answered_prices,
         lateness,
         traced_price_ratio: config.shared.trace.price_ratio,

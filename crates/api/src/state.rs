@@ -34,6 +34,8 @@ pub(crate) struct Handles {
     /// A turn for each batch that imports store at a time, all together: connections are left for others, and for reading
     /// the policies meanwhile.
     pub(crate) import_turns: Arc<Semaphore>,
+    /// Room for the rows that imports remember.
+    pub(crate) import_memory: Arc<Semaphore>,
     /// How long it takes to answer a price.
     pub(crate) answered_prices: Histogram,
     /// How late the process is.

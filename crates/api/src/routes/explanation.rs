@@ -175,7 +175,7 @@ impl ExplanationQuery {
             location_factor: None,
         };
         let mut errors = Vec::new();
-        check_shopper(&shopper, &mut errors);
+        let shopper = check_shopper(shopper, &mut errors);
         if errors.is_empty() { Ok(Some(shopper)) } else { Err(ApiError::Invalid { errors }) }
     }
 }

@@ -3,6 +3,8 @@
 pub(crate) mod explanation;
 pub(crate) mod history;
 pub(crate) mod import;
+mod import_header;
+mod import_memory;
 pub(crate) mod import_rows;
 pub(crate) mod job;
 pub(crate) mod live;

@@ -41,7 +41,8 @@ pub use self::prepared_rows::{PreparedPrices, ProductRows};
 pub use self::runs::{CoalescedRun, MAX_REASON_CHARS, RangeOutcome, RunRequest, StoredRun, run_of_policy};
 pub use self::sqlite::SqliteCatalogue;
 pub use self::stored::{
-    MAX_CAUSE_CHARS, NewPolicy, PriceChange, PriceWrite, StoredFacts, StoredPolicy, StoredPrice,
+    LeftOut, MAX_CAUSE_CHARS, NewPolicy, PriceChange, PriceWrite, Readable, StoredFacts, StoredPolicy,
+    StoredPrice,
 };
 pub use self::transaction::CatalogueTransaction;
 use crate::domain::product::{Product, ProductId};
@@ -177,7 +178,7 @@ impl Catalogue {
     /// What the next prices of these products depend on, ordered by product; those that do not exist are left out.
     /// Nothing is locked, and each statement sees what is there when it runs: to write what comes of it, see
     /// [`CatalogueTransaction::lock_facts`].
-    pub async fn facts(&self, ids: &[ProductId]) -> Result<Vec<StoredFacts>, CatalogueError> {
+    pub async fn facts(&self, ids: &[ProductId]) -> Result<Readable<StoredFacts>, CatalogueError> {
         on_store!(self, store => store.facts(ids).await)
     }
 

@@ -14,7 +14,7 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 
 use super::error::CatalogueError;
-use super::stored::{PriceChange, StoredPrice};
+use super::stored::{LeftOut, PriceChange, Readable, StoredPrice};
 use crate::domain::guardrail::Streak;
 use crate::domain::money::Currency;
 use crate::domain::price::PriceEntry;
@@ -27,6 +27,28 @@ where
     T: TryFrom<R, Error = CatalogueError>,
 {
     records.into_iter().map(T::try_from).collect()
+}
+
+/// The products of these records, without those in a currency that this program does not know.
+pub(super) fn read_products(records: Vec<ProductRecord>) -> Result<Readable<Product>, CatalogueError> {
+    let mut products = Readable { known: Vec::with_capacity(records.len()), left_out: Vec::new() };
+    for record in records {
+        match Product::try_from(record) {
+            Ok(product) => products.known.push(product),
+            Err(CatalogueError::UnknownCurrency { left_out }) => products.left_out.push(left_out),
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(products)
+}
+
+/// The prices of these records, without those in a currency that this program does not know: their products are priced as if
+/// they had none.
+pub(super) fn read_prices(
+    records: impl IntoIterator<Item = PriceRecord>,
+) -> Result<Vec<StoredPrice>, CatalogueError> {
+    let known = records.into_iter().filter(|record| Currency::from_code(&record.currency).is_ok());
+    known.map(StoredPrice::try_from).collect()
 }
 
 /// The identifiers in a column.
@@ -73,12 +95,17 @@ impl TryFrom<ProductRecord> for Product {
     type Error = CatalogueError;
 
     fn try_from(record: ProductRecord) -> Result<Self, CatalogueError> {
+        let product_id = product_id(&record.product_id)?;
+        let Ok(currency) = Currency::from_code(&record.currency) else {
+            let left_out = LeftOut { product_id, currency: record.currency };
+            return Err(CatalogueError::UnknownCurrency { left_out });
+        };
         Ok(Self {
-            product_id: product_id(&record.product_id)?,
+            product_id,
             name: record.name,
             category: record.category,
             brand: record.brand,
-            currency: currency(&record.currency)?,
+            currency,
             base_price: decimal("base_price", &record.base_price)?,
             unit_cost: optional_decimal("unit_cost", record.unit_cost.as_deref())?,
             floor_price: optional_decimal("floor_price", record.floor_price.as_deref())?,

@@ -12,6 +12,24 @@ use crate::domain::signal::Signals;
 /// The longest cause of a price change, in characters; a longer one is cut.
 pub const MAX_CAUSE_CHARS: usize = 200;
 
+/// What could be read, and what was left out because it could not: one bad row keeps no other back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readable<T> {
+    /// What could be read.
+    pub known: Vec<T>,
+    /// The products that are left out.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A product whose currency this program does not know: a newer program wrote it, or a hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The product.
+    pub product_id: ProductId,
+    /// As it is stored.
+    pub currency: String,
+}
+
 /// The price of a product in effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPrice {

@@ -9,6 +9,7 @@ use super::postgres::PostgresTransaction;
 use super::prepared_rows::{PreparedFor, PreparedPrices, ProductRows};
 use super::runs::{RangeOutcome, RunRequest};
 use super::sqlite::SqliteTransaction;
+use super::stored::Readable;
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signal;
 use crate::telemetry::spans;
@@ -52,9 +53,9 @@ impl CatalogueTransaction {
         Self { store: Store::Postgres(transaction), span }
     }
 
-    /// Locks the products and returns those that exist, ordered by identifier. Until this transaction ends, any
+    /// Locks the products and returns those that exist, the known ones ordered by identifier. Until this transaction ends, any
     /// other that locks one of them waits.
-    pub async fn lock_products(&mut self, ids: &[ProductId]) -> Result<Vec<Product>, CatalogueError> {
+    pub async fn lock_products(&mut self, ids: &[ProductId]) -> Result<Readable<Product>, CatalogueError> {
         on_store!(self, store => store.lock_products(ids).await)
     }
 
@@ -65,6 +66,16 @@ impl CatalogueTransaction {
         now: DateTime<Utc>,
     ) -> Result<(), CatalogueError> {
         on_store!(self, store => store.put_products(products, now).await)
+    }
+
+    /// Adds products that do not exist, and locks them; returns how many there were. Waits for another transaction that adds one
+    /// of them: nothing that does not exist can be locked before.
+    pub async fn add_products(
+        &mut self,
+        products: ProductRows,
+        now: DateTime<Utc>,
+    ) -> Result<u64, CatalogueError> {
+        on_store!(self, store => store.add_products(products, now).await)
     }
 
     /// Locks the products as [`lock_products`](Self::lock_products) does and returns what their next prices

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::diagnostic::{Diagnostic, shorten};
 use super::money::{as_json_number, parse_amount};
-use super::product::{MAX_LABEL_CHARS, ProductId, WrittenNumber};
+use super::product::{MAX_LABEL_CHARS, ProductId, WrittenNumber, trimmed};
 use super::recalculation::Scope;
 use super::signal::{Signal, SignalKind, Subject};
 
@@ -369,7 +369,7 @@ impl Check {
             "pricing.location_factor.v1" => {
                 let value =
                     self.value("data.factor", rest.factor.take(), Least::AboveZero, Decimal::ONE_HUNDRED);
-                let location = self.text("data.location", rest.location.take(), MAX_LOCATION_BYTES);
+                let location = self.label("data.location", rest.location.take(), MAX_LOCATION_BYTES);
                 signal(location.map(Subject::Location), SignalKind::LocationFactor, value, time)
             }
             "pricing.catalogue_changed.v1" => {
@@ -400,7 +400,7 @@ impl Check {
     fn competitor_price(&mut self, data: &mut DataDraft, time: DateTime<Utc>) -> Option<Change> {
         let value = self.value("data.price", data.price.take(), Least::AboveZero, MOST);
         let subject = self.product(data);
-        let competitor = self.text("data.competitor", data.competitor.take(), MAX_LABEL_CHARS);
+        let competitor = self.label("data.competitor", data.competitor.take(), MAX_LABEL_CHARS);
         let kind = SignalKind::CompetitorPrice;
         let in_stock = data.in_stock.take();
         let (subject, value, source) = (subject?, value?, competitor?);
@@ -411,7 +411,7 @@ impl Check {
         match (data.category.take(), data.product_ids.take()) {
             (None, None) => Some(Scope::All),
             (Some(category), None) => {
-                self.text("data.category", Some(category), MAX_LABEL_CHARS * 4).map(Scope::Category)
+                self.label("data.category", Some(category), MAX_LABEL_CHARS * 4).map(Scope::Category)
             }
             (None, Some(ids)) => self.products(&ids).map(Scope::Products),
             (Some(category), Some(_)) => {
@@ -422,7 +422,7 @@ impl Check {
     }
 
     fn product(&mut self, data: &mut DataDraft) -> Option<Subject> {
-        let written = data.product_id.take().unwrap_or_default();
+        let written = trimmed(data.product_id.take().unwrap_or_default());
         match ProductId::parse(&written) {
             Ok(id) => Some(Subject::Product(id.to_string())),
             Err(_) => {
@@ -435,7 +435,7 @@ impl Check {
     fn product_or_category(&mut self, data: &mut DataDraft) -> Option<Subject> {
         match (data.category.take(), &data.product_id) {
             (Some(category), None) => {
-                self.text("data.category", Some(category), MAX_LABEL_CHARS * 4).map(Subject::Category)
+                self.label("data.category", Some(category), MAX_LABEL_CHARS * 4).map(Subject::Category)
             }
             (None, _) => self.product(data),
             (Some(category), Some(_)) => {
@@ -453,7 +453,7 @@ impl Check {
         }
         let mut ids = Vec::with_capacity(written.len());
         for (index, written) in written.iter().enumerate() {
-            match ProductId::parse(written) {
+            match ProductId::parse(written.trim()) {
                 Ok(id) => ids.push(id),
                 Err(_) => {
                     self.refuse(&format!("data.product_ids[{index}]"), written, "a product's identifier");
@@ -461,6 +461,11 @@ impl Check {
             }
         }
         (ids.len() == written.len()).then_some(ids)
+    }
+
+    /// A text of the data, without white space around it: as products and requests for prices are read.
+    fn label(&mut self, field: &str, written: Option<String>, max_bytes: usize) -> Option<String> {
+        self.text(field, written.map(trimmed), max_bytes)
     }
 
     fn text(&mut self, field: &str, written: Option<String>, max_bytes: usize) -> Option<String> {

@@ -32,6 +32,7 @@ mod policy_places;
 pub mod price;
 pub mod prior_price;
 pub mod product;
+pub mod product_tag;
 pub mod quote;
 pub mod recalculation;
 pub mod reference;

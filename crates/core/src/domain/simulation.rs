@@ -23,6 +23,8 @@ const BIGGEST_MOVES: usize = 20;
 const LARGEST_COUNTED_MOVE: i32 = 100_000;
 /// Decimal places of a move as a fraction: hundredths of a percent.
 const MOVE_SCALE: u32 = 4;
+/// Products that are left out and named.
+const MAX_NAMED: usize = 20;
 /// Where the distribution of moves is divided, in percent.
 const DIVISIONS: [i64; 12] = [-50, -30, -20, -10, -5, -1, 1, 5, 10, 20, 30, 50];
 
@@ -87,6 +89,16 @@ pub struct Simulation {
     margins: BTreeMap<&'static str, (u64, Margin)>,
     /// Those that move the most, the largest first.
     biggest: Vec<SimulatedPrice>,
+    left_out: LeftOutProducts,
+}
+
+/// Products that are not simulated, as this program does not know their currency.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct LeftOutProducts {
+    /// How many.
+    pub products: u64,
+    /// The first twenty.
+    pub product_ids: Vec<ProductId>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -110,7 +122,7 @@ pub struct SimulationReport {
     pub unchanged: u64,
     /// How many would keep their price because a rule fails.
     pub frozen: u64,
-    /// The median of all moves, in percent.
+    /// The median of all moves, in percent; of an even number the mean of the two in the middle.
     #[serde(serialize_with = "as_json_number")]
     pub median_change_percent: Decimal,
     /// How the moves are distributed.
@@ -126,6 +138,8 @@ pub struct SimulationReport {
     pub margins: BTreeMap<&'static str, MarginEffect>,
     /// The products that would move the most.
     pub biggest_moves: Vec<SimulatedPrice>,
+    /// The products that are not simulated, as this program does not know their currency.
+    pub left_out: LeftOutProducts,
 }
 
 /// What a market rule would do.
@@ -256,6 +270,14 @@ impl Simulation {
         self.keep_if_big(price, change);
     }
 
+    /// Leaves a product out.
+    pub fn leave_out(&mut self, product_id: ProductId) {
+        self.left_out.products += 1;
+        if self.left_out.product_ids.len() < MAX_NAMED {
+            self.left_out.product_ids.push(product_id);
+        }
+    }
+
     /// Adds products that do not move.
     pub fn add_unmoved(&mut self, products: u64) {
         *self.moves.entry(0).or_default() += products;
@@ -272,15 +294,15 @@ impl Simulation {
         self.moves.iter().filter(|(change, _)| change.abs() > limit).map(|(_, products)| products).sum()
     }
 
-    /// The median of all moves, as a fraction; of an even number the one nearer to no move at all.
+    /// The median of all moves, as a fraction; of an even number the mean of the two in the middle.
     pub fn median_move(&self) -> Decimal {
         let total = self.moves();
         if total == 0 {
             return Decimal::ZERO;
         }
         let (lower, upper) = (self.move_at((total - 1) / 2), self.move_at(total / 2));
-        let median = if lower.abs() < upper.abs() { lower } else { upper };
-        Decimal::new(median.into(), MOVE_SCALE)
+        // Half of the sum, in one place more.
+        Decimal::new((i64::from(lower) + i64::from(upper)) * 5, MOVE_SCALE + 1).normalize()
     }
 
     /// What has been added up.
@@ -310,6 +332,7 @@ impl Simulation {
             failed_rules: failed.map(|rule| (Arc::clone(&rule.name), rule.failed)).collect(),
             margins: margins.collect(),
             biggest_moves: self.biggest.clone(),
+            left_out: self.left_out.clone(),
         }
     }
 

@@ -39,7 +39,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
 pub use market::{Applied, products_of};
 use pieces::Batch;
-pub use products::{PreparedProducts, PutSummary, StoredPrices};
+pub use products::{Bound, Deletion, LostBounds, PreparedProducts, PutSummary, StoredPrices};
 pub use range::{RangeDone, RangeError};
 pub use simulate::Simulator;
 
@@ -353,9 +353,9 @@ async fn to_the_end<T: Send + 'static>(
 }
 
 fn read_error(error: &CatalogueError) -> ReadError {
-    if error.is_transient() {
-        ReadError::Unavailable(error.to_string())
-    } else {
-        ReadError::Internal(error.to_string())
+    match error {
+        transient if transient.is_transient() => ReadError::Unavailable(transient.to_string()),
+        unknown @ CatalogueError::UnknownCurrency { .. } => ReadError::Unreadable(unknown.to_string()),
+        other => ReadError::Internal(other.to_string()),
     }
 }

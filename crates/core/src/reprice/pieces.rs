@@ -13,13 +13,16 @@ use tracing::Instrument;
 use super::compute::compute;
 use super::{RepriceError, Repricer, Served};
 use crate::catalogue::{
-    Catalogue, CatalogueError, CatalogueTransaction, PreparedPrices, PriceWrite, ProductRows, StoredFacts,
-    UnreadFacts,
+    Catalogue, CatalogueError, CatalogueTransaction, LeftOut, PreparedPrices, PriceWrite, ProductRows,
+    Readable, StoredFacts, UnreadFacts,
 };
 use crate::domain::product::{Product, ProductId};
 
 /// Products in a piece: enough that its statements cost little beside its rows.
 const PIECE: usize = 500;
+
+/// Products of a piece that are left out and named in the log; the others are counted.
+const MAX_NAMED: usize = 10;
 
 /// So many products are not worth waking a thread for.
 const FEW: usize = 8;
@@ -138,7 +141,8 @@ impl Repricer {
         needs_price: impl Fn(&StoredFacts) -> bool,
         cause: impl Fn(&ProductId) -> String,
     ) -> Result<Priced, RepriceError> {
-        let piece = unread.read()?;
+        let Readable { known: piece, left_out } = unread.read()?;
+        report(&left_out);
         // Not before: the wait for the locks may have been long.
         let now = Utc::now();
         let policy = self.policy_for(&piece).await?;
@@ -175,6 +179,16 @@ impl Repricer {
         let catalogue = self.catalogue.clone();
         let write_out = async move { priced.write_out(&catalogue, revisions) };
         Ok(beside_the_database(writes, write_out))
+    }
+}
+
+/// Names products whose prices stay as they are, as their currency is not known.
+fn report(left_out: &[LeftOut]) {
+    for LeftOut { product_id, currency } in left_out.iter().take(MAX_NAMED) {
+        tracing::error!(%product_id, currency, "a product is left out: this program does not know its currency");
+    }
+    if let Some(more) = left_out.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
+        tracing::error!(more, "more products are left out: this program does not know their currencies");
     }
 }
 

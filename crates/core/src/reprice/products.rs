@@ -1,6 +1,6 @@
 //! Products put and removed: by people, by imports.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -8,11 +8,12 @@ use serde::Serialize;
 
 use super::{Batch, RepriceError, Repricer, Served, to_the_end};
 use crate::cache::{Cached, PutMode};
-use crate::catalogue::{ProductRows, StoredFacts};
+use crate::catalogue::{CatalogueTransaction, ProductRows, Readable, StoredFacts};
 use crate::domain::product::{Product, ProductId};
+use crate::domain::product_tag::OnlyIf;
 
 /// What a batch of products did to the catalogue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PutSummary {
     /// Products that were new.
     pub created: u64,
@@ -20,6 +21,45 @@ pub struct PutSummary {
     pub updated: u64,
     /// Products that were already like this.
     pub unchanged: u64,
+    /// Products that had a cost or a bound and have it no more.
+    pub lost: Vec<LostBounds>,
+}
+
+/// What keeps a product's price within bounds: nothing is sold below its cost, unless there is a floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// See [`Product::unit_cost`].
+    UnitCost,
+    /// See [`Product::floor_price`].
+    FloorPrice,
+    /// See [`Product::ceiling_price`].
+    CeilingPrice,
+    /// See [`Product::minimum_advertised_price`].
+    MinimumAdvertisedPrice,
+}
+
+/// A product without bounds that it had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostBounds {
+    /// The product.
+    pub product_id: ProductId,
+    /// Which.
+    pub bounds: Vec<Bound>,
+}
+
+impl Bound {
+    /// The bounds that one version of a product has and the next one has not.
+    fn lost(known: &Product, next: &Product) -> Vec<Self> {
+        let bounds = [
+            (Self::UnitCost, known.unit_cost, next.unit_cost),
+            (Self::FloorPrice, known.floor_price, next.floor_price),
+            (Self::CeilingPrice, known.ceiling_price, next.ceiling_price),
+            (Self::MinimumAdvertisedPrice, known.minimum_advertised_price, next.minimum_advertised_price),
+        ];
+        let lost = bounds.into_iter().filter(|(_, known, next)| known.is_some() && next.is_none());
+        lost.map(|(bound, ..)| bound).collect()
+    }
 }
 
 /// Products to be put: each once, in the order of their identifiers, and written out.
@@ -77,6 +117,18 @@ impl Repricer {
         .await
     }
 
+    /// [`put_products`](Self::put_products) for one product, on a condition; nothing if it does not hold. What is stored
+    /// just so already is put again whatever the condition on its state: a repeated request whose answer was lost.
+    pub async fn put_product(
+        &self,
+        product: Product,
+        only_if: OnlyIf,
+        cause: &'static str,
+    ) -> Result<Option<PutSummary>, RepriceError> {
+        let repricer = self.clone();
+        to_the_end(async move { repricer.put_product_if(product, only_if, cause).await }).await
+    }
+
     /// What [`put_products`](Self::put_products) would do, without doing it.
     pub async fn compare_products(&self, products: &[Product]) -> Result<PutSummary, RepriceError> {
         let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
@@ -85,14 +137,15 @@ impl Repricer {
         Ok(compare(stored, products).summary)
     }
 
-    /// Removes a product and its price everywhere; whether it was there.
+    /// Removes a product and its price everywhere, on a condition.
     pub async fn delete_product(
         &self,
         product_id: ProductId,
+        only_if: OnlyIf,
         cause: &'static str,
-    ) -> Result<bool, RepriceError> {
+    ) -> Result<Deletion, RepriceError> {
         let repricer = self.clone();
-        to_the_end(async move { repricer.delete_and_tell(product_id, cause).await }).await
+        to_the_end(async move { repricer.delete_and_tell(product_id, only_if, cause).await }).await
     }
 
     /// The first half of [`put_products`](Self::put_products), for whoever sees to it that the second one follows. All of
@@ -102,10 +155,20 @@ impl Repricer {
         products: PreparedProducts,
         cause: &'static str,
     ) -> Result<(PutSummary, StoredPrices), RepriceError> {
-        let ids = products.ids();
-        let PreparedProducts { products, mut rows } = products;
         let mut transaction = self.catalogue.begin().await?;
-        let stored = transaction.lock_products(&ids).await?;
+        let stored = transaction.lock_products(&products.ids()).await?;
+        self.store_locked(transaction, stored, products, cause).await
+    }
+
+    /// Stores products that this transaction has locked, as far as they exist, and ends it.
+    async fn store_locked(
+        &self,
+        mut transaction: CatalogueTransaction,
+        stored: Readable<Product>,
+        products: PreparedProducts,
+        cause: &'static str,
+    ) -> Result<(PutSummary, StoredPrices), RepriceError> {
+        let PreparedProducts { products, mut rows } = products;
         let Comparison { summary, differences, in_other_currency } = compare(stored, &products);
         let differences = Arc::new(differences);
         if !in_other_currency.is_empty() {
@@ -132,11 +195,42 @@ impl Repricer {
         self.serve(prices.others, PutMode::Replace).await
     }
 
-    async fn delete_and_tell(&self, product_id: ProductId, cause: &str) -> Result<bool, RepriceError> {
+    async fn put_product_if(
+        &self,
+        product: Product,
+        only_if: OnlyIf,
+        cause: &'static str,
+    ) -> Result<Option<PutSummary>, RepriceError> {
+        let products = PreparedProducts::of(vec![product])?;
+        let mut transaction = self.catalogue.begin().await?;
+        let stored = transaction.lock_products(&products.ids()).await?;
+        let is_so_already = matches!(only_if, OnlyIf::IsOneOf(_)) && stored.known == products.products;
+        if !holds(&only_if, &stored) && !is_so_already {
+            return Ok(None);
+        }
+        // There was nothing to lock: another transaction may be adding it.
+        if only_if == OnlyIf::IsNew && transaction.add_products(products.rows.clone(), Utc::now()).await? == 0
+        {
+            return Ok(None);
+        }
+        let (summary, prices) = self.store_locked(transaction, stored, products, cause).await?;
+        self.serve_stored(prices).await?;
+        Ok(Some(summary))
+    }
+
+    async fn delete_and_tell(
+        &self,
+        product_id: ProductId,
+        only_if: OnlyIf,
+        cause: &str,
+    ) -> Result<Deletion, RepriceError> {
         let mut transaction = self.catalogue.begin().await?;
         let locked = transaction.lock_products(std::slice::from_ref(&product_id)).await?;
-        if locked.is_empty() {
+        let is_unknown = locked.known.is_empty() && locked.left_out.is_empty();
+        if is_unknown {
             drop(transaction);
+        } else if !holds(&only_if, &locked) {
+            return Ok(Deletion::Changed);
         } else {
             if let Some(revision) = transaction.next_revisions(1).await?.pop() {
                 transaction.delete_product(&product_id, revision, cause, Utc::now()).await?;
@@ -153,8 +247,19 @@ impl Repricer {
                 Served { product_id, cached, is_written: true, is_frozen: false, change: Some(removal) };
             self.serve(vec![gone], PutMode::Insert).await?;
         }
-        Ok(!locked.is_empty())
+        Ok(if is_unknown { Deletion::Unknown } else { Deletion::Done })
     }
+}
+
+/// What became of the removal of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// It is gone.
+    Done,
+    /// There was none.
+    Unknown,
+    /// It stays, as the condition does not hold.
+    Changed,
 }
 
 /// How a product differs from the stored one.
@@ -175,19 +280,38 @@ struct Comparison {
     in_other_currency: Vec<ProductId>,
 }
 
-fn compare(stored: Vec<Product>, products: &[Product]) -> Comparison {
+/// Whether the condition holds for the product that is stored, if any. One that cannot be read exists, in no known state.
+fn holds(only_if: &OnlyIf, stored: &Readable<Product>) -> bool {
+    match stored.left_out.is_empty() {
+        true => only_if.holds(stored.known.first()),
+        false => matches!(only_if, OnlyIf::Always | OnlyIf::Exists),
+    }
+}
+
+fn compare(stored: Readable<Product>, products: &[Product]) -> Comparison {
+    let unreadable: HashSet<ProductId> =
+        stored.left_out.into_iter().map(|product| product.product_id).collect();
     let stored: HashMap<ProductId, Product> =
-        stored.into_iter().map(|product| (product.product_id.clone(), product)).collect();
+        stored.known.into_iter().map(|product| (product.product_id.clone(), product)).collect();
     let mut summary = PutSummary::default();
     let (mut differences, mut in_other_currency) = (HashMap::new(), Vec::new());
     for product in products {
         let difference = match stored.get(&product.product_id) {
+            None if unreadable.contains(&product.product_id) => {
+                summary.updated += 1;
+                in_other_currency.push(product.product_id.clone());
+                Difference::Updated
+            }
             None => {
                 summary.created += 1;
                 Difference::Created
             }
             Some(known) if known != product => {
                 summary.updated += 1;
+                let bounds = Bound::lost(known, product);
+                if !bounds.is_empty() {
+                    summary.lost.push(LostBounds { product_id: product.product_id.clone(), bounds });
+                }
                 if known.currency != product.currency {
                     in_other_currency.push(product.product_id.clone());
                 }

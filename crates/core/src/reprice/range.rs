@@ -80,7 +80,7 @@ impl Repricer {
         Ok(RangeDone::Done { products, changed })
     }
 
-    /// Prices what time alone has made invalid, oldest first; how many products. Fewer than
+    /// Prices what time alone has made invalid, oldest first; how many products were priced or are priced already. Fewer than
     /// [`WRITE_BATCH`](super::WRITE_BATCH) means that no more are left.
     pub async fn reprice_expired(&self, now: DateTime<Utc>) -> Result<usize, RepriceError> {
         let repricer = self.clone();
@@ -98,9 +98,11 @@ impl Repricer {
         let batch = Batch::named(&ids);
         let served = self.price_in(&mut transaction, batch, |_| false, |_| "time".to_owned()).await?;
         transaction.commit().await?;
+        // Not how many there were: those that are left out would be looked for again at once.
+        let priced = served.len();
         let written = served.into_iter().filter(|served| served.is_written).collect();
         self.serve(written, PutMode::Insert).await?;
-        Ok(ids.len())
+        Ok(priced)
     }
 }
 

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::Repricer;
 use super::compute::compute;
-use crate::catalogue::{Catalogue, CatalogueError, StoredFacts};
+use crate::catalogue::{Catalogue, CatalogueError, Readable, StoredFacts};
 use crate::domain::circuit_breaker::CircuitBreaker;
 use crate::domain::policy::PricingPolicy;
 use crate::domain::product::ProductId;
@@ -64,7 +64,8 @@ impl Simulator {
             let ids = self.catalogue.product_ids_of(&self.scope, self.after.as_ref(), RANGE_LENGTH).await?;
             self.is_over = ids.is_empty() || matches!(self.scope, Scope::Products(_));
             self.after = ids.last().cloned().or(self.after.take());
-            let facts = self.catalogue.facts(&ids).await?;
+            let Readable { known: facts, left_out } = self.catalogue.facts(&ids).await?;
+            left_out.into_iter().for_each(|product| self.simulation.leave_out(product.product_id));
             let prices: Vec<SimulatedPrice> =
                 facts.iter().map(|facts| simulated(facts, &self.policy, self.now)).collect();
             prices.iter().for_each(|price| self.simulation.add(price));

@@ -166,7 +166,7 @@ async fn put_signals(catalogue: &Catalogue, ids: &[ProductId]) -> Result<()> {
 async fn list_prices(catalogue: &Catalogue, ids: &[ProductId]) -> Result<HashMap<String, Decimal>> {
     let mut prices = HashMap::new();
     for page in ids.chunks(2_000) {
-        for facts in catalogue.facts(page).await? {
+        for facts in catalogue.facts(page).await?.known {
             let price = facts.price.context("no price")?.entry.list_price;
             prices.insert(facts.product.product_id.to_string(), price);
         }

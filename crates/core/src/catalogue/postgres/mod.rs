@@ -24,10 +24,10 @@ use super::CatalogueSettings;
 use super::error::CatalogueError;
 use super::facts::{Products, Rows};
 use super::read_rows::{ChangeRecord, PriceRecord, ProductRecord, SignalRecord};
-use super::read_rows::{count, location_factors, product_ids, read_all};
+use super::read_rows::{count, location_factors, product_ids, read_all, read_prices};
 use super::runs::request_of_policy;
 use super::session::Session;
-use super::stored::{NewPolicy, PriceChange, StoredFacts, StoredPolicy, StoredPrice};
+use super::stored::{NewPolicy, PriceChange, Readable, StoredFacts, StoredPolicy, StoredPrice};
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signals;
 use crate::telemetry::metrics::DatabaseDuration;
@@ -189,7 +189,7 @@ impl PostgresCatalogue {
         record.map(Product::try_from).transpose()
     }
 
-    pub(super) async fn facts(&self, ids: &[ProductId]) -> Result<Vec<StoredFacts>, CatalogueError> {
+    pub(super) async fn facts(&self, ids: &[ProductId]) -> Result<Readable<StoredFacts>, CatalogueError> {
         let ids: Vec<&str> = ids.iter().map(ProductId::as_str).collect();
         let products = query(PRODUCTS).bind(&ids);
         let mut session = self.session().await?;
@@ -208,7 +208,7 @@ impl PostgresCatalogue {
         let mut session = self.session().await?;
         let record: Option<PriceRecord> =
             session.run(|connection| query_as(PRICE).bind(id.as_str()).fetch_optional(connection)).await?;
-        record.map(StoredPrice::try_from).transpose()
+        Ok(read_prices(record)?.pop())
     }
 
     pub(super) async fn explanation(&self, id: &ProductId) -> Result<Option<String>, CatalogueError> {

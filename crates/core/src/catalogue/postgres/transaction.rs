@@ -12,6 +12,7 @@ use super::super::json_rows::{bounded_cause, event_rows, row_count, signal_rows}
 use super::super::prepared_rows::ProductRows;
 use super::super::read_rows::which_are_new;
 use super::super::session::Session;
+use super::super::stored::Readable;
 use super::prepared::{PostgresPrices, column};
 use super::{commit, price_columns, product_columns};
 use crate::domain::product::{Product, ProductId};
@@ -30,7 +31,9 @@ const SIGNALS: &str = "
     SELECT subject_kind, subject, kind, source, value::text, in_stock, observed_at
     FROM signals WHERE subject_kind = 'category' AND subject IN (
         SELECT category FROM products WHERE product_id = ANY($1))";
-const PUT_PRODUCTS: &str = "
+macro_rules! insert_products {
+    () => {
+        "
     INSERT INTO products (product_id, name, category, brand, currency, base_price, unit_cost, floor_price,
                           ceiling_price, minimum_advertised_price, attributes, updated_at)
     SELECT product_id, name, category, brand, currency, base_price::numeric, unit_cost::numeric,
@@ -39,13 +42,20 @@ const PUT_PRODUCTS: &str = "
                  unnest($4::text[]) AS brand, unnest($5::text[]) AS currency, unnest($6::text[]) AS base_price,
                  unnest($7::text[]) AS unit_cost, unnest($8::text[]) AS floor_price,
                  unnest($9::text[]) AS ceiling_price, unnest($10::text[]) AS minimum_advertised_price,
-                 unnest($11::text[]) AS attributes) AS written
+                 unnest($11::text[]) AS attributes) AS written"
+    };
+}
+const ADD_PRODUCTS: &str = concat!(insert_products!(), " ON CONFLICT DO NOTHING");
+const PUT_PRODUCTS: &str = concat!(
+    insert_products!(),
+    "
     ON CONFLICT (product_id) DO UPDATE SET
         name = excluded.name, category = excluded.category, brand = excluded.brand,
         currency = excluded.currency, base_price = excluded.base_price, unit_cost = excluded.unit_cost,
         floor_price = excluded.floor_price, ceiling_price = excluded.ceiling_price,
         minimum_advertised_price = excluded.minimum_advertised_price,
-        attributes = excluded.attributes, updated_at = excluded.updated_at";
+        attributes = excluded.attributes, updated_at = excluded.updated_at"
+);
 const PUT_SIGNALS: &str = "
     INSERT INTO signals (subject_kind, subject, kind, source, value, in_stock, observed_at)
     SELECT subject_kind, subject, kind, source, value, in_stock, observed_at
@@ -132,7 +142,7 @@ impl PostgresTransaction {
     pub(in super::super) async fn lock_products(
         &mut self,
         ids: &[ProductId],
-    ) -> Result<Vec<Product>, CatalogueError> {
+    ) -> Result<Readable<Product>, CatalogueError> {
         let ids: Vec<&str> = ids.iter().map(ProductId::as_str).collect();
         products_of(&mut self.session, &ids).await?.read_in_order()
     }
@@ -142,25 +152,43 @@ impl PostgresTransaction {
         products: ProductRows,
         now: DateTime<Utc>,
     ) -> Result<(), CatalogueError> {
-        let rows = products.rows;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let put = query(PUT_PRODUCTS)
-            .bind(column(&rows, |row| &row.product_id))
-            .bind(column(&rows, |row| &row.name))
-            .bind(column(&rows, |row| &row.category))
-            .bind(column(&rows, |row| &row.brand))
-            .bind(column(&rows, |row| row.currency))
-            .bind(column(&rows, |row| &row.base_price))
-            .bind(column(&rows, |row| &row.unit_cost))
-            .bind(column(&rows, |row| &row.floor_price))
-            .bind(column(&rows, |row| &row.ceiling_price))
-            .bind(column(&rows, |row| &row.minimum_advertised_price))
-            .bind(column(&rows, |row| &row.attributes))
-            .bind(now);
-        self.session.run(|connection| put.execute(connection)).await?;
+        self.insert_products(PUT_PRODUCTS, &products, now).await?;
         Ok(())
+    }
+
+    pub(in super::super) async fn add_products(
+        &mut self,
+        products: ProductRows,
+        now: DateTime<Utc>,
+    ) -> Result<u64, CatalogueError> {
+        self.insert_products(ADD_PRODUCTS, &products, now).await
+    }
+
+    async fn insert_products(
+        &mut self,
+        statement: &'static str,
+        products: &ProductRows,
+        now: DateTime<Utc>,
+    ) -> Result<u64, CatalogueError> {
+        let rows = &products.rows;
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let insert = query(statement)
+            .bind(column(rows, |row| &row.product_id))
+            .bind(column(rows, |row| &row.name))
+            .bind(column(rows, |row| &row.category))
+            .bind(column(rows, |row| &row.brand))
+            .bind(column(rows, |row| row.currency))
+            .bind(column(rows, |row| &row.base_price))
+            .bind(column(rows, |row| &row.unit_cost))
+            .bind(column(rows, |row| &row.floor_price))
+            .bind(column(rows, |row| &row.ceiling_price))
+            .bind(column(rows, |row| &row.minimum_advertised_price))
+            .bind(column(rows, |row| &row.attributes))
+            .bind(now);
+        let outcome = self.session.run(|connection| insert.execute(connection)).await?;
+        Ok(outcome.rows_affected())
     }
 
     pub(in super::super) async fn lock_facts(

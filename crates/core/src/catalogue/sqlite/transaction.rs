@@ -12,6 +12,7 @@ use super::super::json_rows::{bounded_cause, event_rows, instant, row_count, sig
 use super::super::prepared_rows::ProductRows;
 use super::super::read_rows::which_are_new;
 use super::super::session::Session;
+use super::super::stored::Readable;
 use super::commit;
 use super::facts::{facts_named, facts_of, products_named};
 use super::prepared::{SqlitePrices, product_rows};
@@ -96,7 +97,7 @@ impl SqliteTransaction {
     pub(in super::super) async fn lock_products(
         &mut self,
         ids: &[ProductId],
-    ) -> Result<Vec<Product>, CatalogueError> {
+    ) -> Result<Readable<Product>, CatalogueError> {
         products_named(&mut self.session, ids).await?.read_in_order()
     }
 
@@ -110,6 +111,19 @@ impl SqliteTransaction {
             self.session.run(|connection| put.execute(connection)).await?;
         }
         Ok(())
+    }
+
+    pub(in super::super) async fn add_products(
+        &mut self,
+        products: ProductRows,
+        now: DateTime<Utc>,
+    ) -> Result<u64, CatalogueError> {
+        let mut added = 0;
+        for rows in product_rows(products, now)? {
+            let add = rows.into_query(PUT_PRODUCTS, "ON CONFLICT DO NOTHING");
+            added += self.session.run(|connection| add.execute(connection)).await?.rows_affected();
+        }
+        Ok(added)
     }
 
     pub(in super::super) async fn facts_of(

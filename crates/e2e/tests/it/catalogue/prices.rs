@@ -52,7 +52,7 @@ async fn a_price_comes_back_with_every_field_and_digit(catalogue: &Catalogue) ->
     let read = catalogue.stored_price(&kettle.product_id).await?;
     assert_eq!(digits(&read), digits(&Some(&expected)));
     let ids = std::slice::from_ref(&kettle.product_id);
-    let facts = catalogue.begin().await?.lock_facts(ids).await?.read()?;
+    let facts = catalogue.begin().await?.lock_facts(ids).await?.read()?.known;
     assert_eq!(facts.len(), 1);
     assert!(facts.iter().all(|facts| digits(&facts.price) == digits(&Some(&expected))), "{facts:?}");
     Ok(())
@@ -183,7 +183,7 @@ async fn the_revisions_of_a_product_grow_in_the_order_of_commits(catalogue: &Cat
         writing.spawn(async move {
             let ids: Vec<_> = products.iter().map(|product| product.product_id.clone()).collect();
             let mut transaction = catalogue.begin().await?;
-            let facts = transaction.lock_facts(&ids).await?.read()?;
+            let facts = transaction.lock_facts(&ids).await?.read()?.known;
             let revisions = transaction.next_revisions(facts.len()).await?;
             let mut writes = Vec::new();
             for (facts, revision) in facts.iter().zip(revisions) {

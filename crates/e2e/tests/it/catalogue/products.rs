@@ -64,8 +64,8 @@ async fn what_is_not_there_is_none(catalogue: &Catalogue) -> Result<()> {
     assert_eq!(catalogue.latest_policies(10).await?, []);
 
     let mut transaction = catalogue.begin().await?;
-    assert_eq!(transaction.lock_products(std::slice::from_ref(&absent)).await?, []);
-    assert_eq!(transaction.lock_facts(std::slice::from_ref(&absent)).await?.read()?, []);
+    assert_eq!(transaction.lock_products(std::slice::from_ref(&absent)).await?.known, []);
+    assert_eq!(transaction.lock_facts(std::slice::from_ref(&absent)).await?.read()?.known, []);
     assert!(!transaction.delete_product(&absent, 1, "test", now()).await?);
     Ok(transaction.commit().await?)
 }
@@ -99,8 +99,8 @@ async fn thousands_of_products_are_put_at_once(catalogue: &Catalogue) -> Result<
     let ids: Vec<_> = written.iter().map(|product| product.product_id.clone()).collect();
     let mut transaction = catalogue.begin().await?;
     let locked = transaction.lock_products(&ids).await?;
-    assert!(locked.iter().eq(written.iter().rev()), "ordered by identifier");
-    assert_eq!(transaction.lock_facts(&ids).await?.read()?.len(), 2_500);
+    assert!(locked.known.iter().eq(written.iter().rev()), "ordered by identifier");
+    assert_eq!(transaction.lock_facts(&ids).await?.read()?.known.len(), 2_500);
     Ok(())
 }
 
@@ -110,7 +110,7 @@ async fn nothing_is_put_for_no_products(catalogue: &Catalogue) -> Result<()> {
     transaction.write_prices(catalogue.prepare_prices(Vec::new())?).await?;
     assert_eq!(transaction.put_signals(&[]).await?, 0);
     assert_eq!(transaction.next_revisions(0).await?, [0; 0]);
-    assert_eq!(transaction.lock_facts(&[]).await?.read()?, []);
+    assert_eq!(transaction.lock_facts(&[]).await?.read()?.known, []);
     Ok(transaction.commit().await?)
 }
 

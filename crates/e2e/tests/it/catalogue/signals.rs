@@ -167,7 +167,7 @@ async fn facts_have_the_signals_that_reading_gives(catalogue: &Catalogue) -> Res
     ];
     put_signals(catalogue, &batch).await?;
     let ids = products.map(|product| product.product_id);
-    let facts = catalogue.begin().await?.lock_facts(&ids).await?.read()?;
+    let facts = catalogue.begin().await?.lock_facts(&ids).await?.read()?.known;
     assert_eq!(facts.len(), 3);
     for facts in facts {
         let read = catalogue.signals(&facts.product.product_id).await?;
@@ -210,10 +210,10 @@ async fn facts_are_those_of_the_named_products_however_many(catalogue: &Catalogu
         let expected: Vec<_> = products.iter().filter(|product| ids.contains(&product.product_id)).collect();
         let mut transaction = catalogue.begin().await?;
         let locked = transaction.lock_products(&ids).await?;
-        assert!(locked.iter().eq(expected.iter().copied()), "{numbers:?}");
-        let facts = transaction.lock_facts(&ids).await?.read()?;
+        assert!(locked.known.iter().eq(expected.iter().copied()), "{numbers:?}");
+        let facts = transaction.lock_facts(&ids).await?.read()?.known;
         assert!(facts.iter().map(|facts| &facts.product).eq(expected), "{numbers:?}");
-        assert_eq!(catalogue.facts(&ids).await?, facts);
+        assert_eq!(catalogue.facts(&ids).await?.known, facts);
         for facts in facts.iter().step_by(5) {
             let read = catalogue.signals(&facts.product.product_id).await?;
             assert_eq!(digits(&facts.signals), digits(&read), "{:?}", facts.product.product_id);
