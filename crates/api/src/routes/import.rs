@@ -15,6 +15,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use indexmap::IndexMap;
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
@@ -227,6 +228,8 @@ struct Import {
     /// Goes when something fails, or with the import when its sender hangs up: then no further batch is begun. Whoever sent
     /// it may write anew.
     is_wanted: Option<Arc<()>>,
+    /// As of when the rows state what the products cost.
+    requested_at: DateTime<Utc>,
     answer: ImportAnswer,
 }
 
@@ -240,6 +243,7 @@ impl Import {
             serving: VecDeque::new(),
             turn_to_serve: oneshot::channel().1,
             is_wanted: Some(Arc::new(())),
+            requested_at: Utc::now(),
             answer,
         }
     }
@@ -284,7 +288,7 @@ impl Import {
             return Ok(());
         }
         // While those before are stored: the database never waits for the next.
-        let products = PreparedProducts::of(products)?;
+        let products = PreparedProducts::of(products, self.requested_at)?;
         let product_ids: HashSet<ProductId> = products.ids().into_iter().collect();
         let has_another = |storing: &Storing| !storing.product_ids.is_disjoint(&product_ids);
         let most_before = match self.storing.iter().rposition(has_another) {

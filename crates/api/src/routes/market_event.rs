@@ -59,15 +59,19 @@ pub(crate) struct MarketEventSchema {
     #[schema(example = "/scrapers/acme", max_length = 256)]
     source: String,
     /// `pricing.competitor_price.v1`, `pricing.demand_index.v1`, `pricing.stock_level.v1`, `pricing.unit_cost.v1`,
-    /// `pricing.sales.v1`, `pricing.location_factor.v1`, `pricing.catalogue_changed.v1`, `pricing.policy_published.v1` or
-    /// `pricing.recalculation_requested.v1`.
+    /// `pricing.sales.v1`, `pricing.location_factor.v1`, `pricing.fact_withdrawn.v1`, `pricing.catalogue_changed.v1`,
+    /// `pricing.policy_published.v1` or `pricing.recalculation_requested.v1`.
     #[schema(example = "pricing.competitor_price.v1")]
     r#type: String,
     /// When it was true; now if absent. Of two about the same thing the later one counts, in whatever order they come.
     time: Option<DateTime<Utc>>,
-    /// By type: `{product_id, competitor, price}` and perhaps `in_stock`, `{product_id or category, index}`, `{product_id, level}`,
-    /// `{product_id, cost}`, `{product_id, units_sold}` (in the last 28 days), `{location, factor}`, `{product_ids}`, `{version}`, `{}` or `{category}` or
-    /// `{product_ids}`.
+    /// From when on the fact is not known any more: a price, demand, stock, cost or sales; it stays if absent.
+    expires: Option<DateTime<Utc>>,
+    /// By type: `{product_id, competitor, price}` and perhaps `currency` (a price in another one than the product's is not used) and
+    /// `in_stock`, `{product_id or category, index}`, `{product_id, level}`, `{product_id, cost}`, `{product_id, units_sold}` (in the last
+    /// 28 days), `{location, factor}`, `{product_id or category, kind}` and for a competitor's price `competitor` (the fact of this
+    /// kind, `competitor_price`, `demand_index`, `stock_level`, `unit_cost` or `sales`, is not known any more), `{product_ids}`,
+    /// `{version}`, `{}` or `{category}` or `{product_ids}`.
     #[schema(value_type = Object, example = json!({"product_id": "P-100", "competitor": "acme", "price": 41.90}))]
     data: serde_json::Value,
 }

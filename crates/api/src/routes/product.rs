@@ -69,7 +69,8 @@ pub(crate) struct ProductDraftSchema {
     /// Above 0, in whole minor units.
     #[schema(example = 51.99)]
     base_price: f64,
-    /// Above 0, up to six decimal places.
+    /// Up to six decimal places; 0 if it is not known. Putting the product states it as of the request: an event that says another
+    /// one counts if it is later.
     unit_cost: Option<f64>,
     floor_price: Option<f64>,
     ceiling_price: Option<f64>,
@@ -123,7 +124,7 @@ pub(crate) async fn put(
     Ok((status, Json(PutAnswer { product_id, result })).into_response())
 }
 
-/// Removes the product; its price history stays.
+/// Removes the product and what is known about it up to now; its price history stays.
 #[utoipa::path(delete, path = "/api/v1/products/{product_id}", tag = "catalogue", summary = "Remove a product",
     params(("product_id" = String, Path, description = "The product")),
     responses(

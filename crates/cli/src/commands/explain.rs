@@ -55,8 +55,22 @@ struct Explained {
     policy_version: i64,
     policy_name: String,
     valid_until: Option<String>,
+    /// Absent from an engine older than this program.
+    #[serde(default)]
+    facts_used: Vec<UsedFact>,
     explanation: ListPricePart,
     quote: Option<QuotePart>,
+}
+
+/// A fact that the list price was made with.
+#[derive(Debug, Deserialize)]
+struct UsedFact {
+    fact: String,
+    competitor: Option<String>,
+    value: Box<RawValue>,
+    source: Option<String>,
+    since: Option<String>,
+    expires_at: Option<String>,
 }
 
 /// How the list price came about.
@@ -88,6 +102,8 @@ struct Step {
     #[serde(default)]
     inputs: BTreeMap<String, Box<RawValue>>,
     reference: Option<Box<RawValue>>,
+    #[serde(default)]
+    competitors: Vec<String>,
     #[serde(default)]
     applied: bool,
     chosen: Option<String>,
@@ -137,6 +153,9 @@ fn render(explained: &Explained, location: Option<&str>, width: Option<u16>) -> 
         explained.explanation.priced_at, explained.policy_name, explained.policy_version
     );
     let _ = writeln!(text, "{}", table("base price", &explained.explanation.steps, width));
+    for fact in &explained.facts_used {
+        let _ = writeln!(text, "{}", describe_fact(fact));
+    }
     if let Some(quote) = &explained.quote {
         let place = location.unwrap_or("the shopper's location");
         let _ = writeln!(text, "\nIn {place}: {} {currency}", quote.final_price);
@@ -163,6 +182,26 @@ fn table(start: &str, steps: &[Step], width: Option<u16>) -> String {
         table.add_row([Cell::new(name), Cell::new(saw), Cell::new(did), price]);
     }
     table.trim_fmt()
+}
+
+/// A fact, who said it and when, in lines that fit eighty columns unless a name is long.
+fn describe_fact(fact: &UsedFact) -> String {
+    let name = match (fact.fact.as_str(), &fact.competitor) {
+        ("unit_cost", _) => "cost".to_owned(),
+        ("competitor_price", Some(competitor)) => format!("price of {competitor}"),
+        ("stock_level", _) => "stock".to_owned(),
+        ("units_sold", _) => "units sold".to_owned(),
+        ("demand_index", _) => "demand".to_owned(),
+        (other, _) => other.replace('_', " "),
+    };
+    let source = match fact.source.as_deref() {
+        Some("product") => "the product's row",
+        Some(source) => source,
+        None => "an unknown source",
+    };
+    let since = fact.since.as_deref().map(|since| format!(" of {since}")).unwrap_or_default();
+    let until = fact.expires_at.as_deref().map(|until| format!("\n  not known from {until} on"));
+    format!("{name} {}, from {source}{since}{}", fact.value, until.unwrap_or_default())
 }
 
 /// A step's name, what it saw and what it did.
@@ -206,7 +245,9 @@ fn what_a_rule_saw(step: &Step) -> String {
         "null" => format!("{name}: not known"),
         known => format!("{name}: {known}"),
     });
-    let reference = step.reference.iter().map(|price| format!("competitor's price: {}", price.get()));
+    let whose =
+        if step.competitors.is_empty() { "competitor".to_owned() } else { step.competitors.join(", ") };
+    let reference = step.reference.iter().map(|price| format!("{whose}'s price: {}", price.get()));
     condition.into_iter().chain(values).chain(reference).collect::<Vec<_>>().join("\n")
 }
 

@@ -78,6 +78,7 @@ fn product() -> Product {
         ceiling_price: Some(Decimal::new(9000, 2)),
         minimum_advertised_price: None,
         attributes: Default::default(),
+        cost_stated_at: None,
     }
 }
 
@@ -87,6 +88,8 @@ fn signals() -> Signals {
         price: Decimal::new(cents, 2),
         in_stock: None,
         observed_at: None,
+        source: None,
+        expires_at: None,
     };
     Signals {
         competitor_prices: vec![price("a", 4810), price("b", 5020), price("c", 4999)],
@@ -95,6 +98,7 @@ fn signals() -> Signals {
         unit_cost: None,
         demand_observed_at: None,
         units_sold: None,
+        ..Signals::default()
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use sqlx::FromRow;
 use sqlx::postgres::PgRow;
@@ -13,7 +14,7 @@ use super::error::CatalogueError;
 use super::read_rows::{PriceRecord, ProductRecord, SignalRecord, read_all};
 use super::stored::{StoredFacts, StoredPrice};
 use crate::domain::product::{Product, ProductId};
-use crate::domain::signal::{Signal, Signals, Subject};
+use crate::domain::signal::{Signal, SignalKind, Signals, Subject};
 
 /// What the next prices of some products depend on, not read yet.
 #[derive(Debug)]
@@ -47,12 +48,12 @@ pub(super) enum Rows {
 }
 
 impl UnreadFacts {
-    /// The facts of each product, ordered by product; without those of products that do not exist.
-    pub fn read(self) -> Result<Vec<StoredFacts>, CatalogueError> {
+    /// The facts of each product as of an instant, ordered by product; without those of products that do not exist.
+    pub fn read(self, now: DateTime<Utc>) -> Result<Vec<StoredFacts>, CatalogueError> {
         let products = self.products.read()?;
         let signals = read_all(self.signals.records::<SignalRecord>()?)?;
         let prices = read_all(self.prices.records::<PriceRecord>()?)?;
-        Ok(assemble(products, signals, prices))
+        Ok(assemble(products, signals, prices, now))
     }
 }
 
@@ -101,6 +102,7 @@ fn assemble(
     mut products: Vec<Product>,
     signals: Vec<Signal>,
     mut prices: Vec<StoredPrice>,
+    now: DateTime<Utc>,
 ) -> Vec<StoredFacts> {
     let (mut of_products, mut of_categories) = (HashMap::new(), HashMap::new());
     for signal in signals {
@@ -119,8 +121,12 @@ fn assemble(
         while prices.next_if(|price| price.entry.product_id < product.product_id).is_some() {}
         let own = of_products.get(product.product_id.as_str());
         let category = product.category.as_ref().and_then(|category| of_categories.get(category));
+        let signals =
+            Signals::of_product(own.into_iter().chain(category).flatten().cloned(), Some(&product), now);
+        let says_cost = |signal: &Signal| signal.kind == SignalKind::UnitCost;
         StoredFacts {
-            signals: Signals::of_product(own.into_iter().chain(category).flatten().cloned()),
+            has_replaced_cost: signals.unit_cost.is_none() && own.into_iter().flatten().any(says_cost),
+            signals,
             price: prices.next_if(|price| price.entry.product_id == product.product_id),
             product,
         }

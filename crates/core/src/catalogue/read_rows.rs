@@ -41,6 +41,13 @@ pub(super) fn location_factors(
     rows.into_iter().map(|(location, factor)| Ok((location, decimal("location factor", &factor)?))).collect()
 }
 
+/// The currencies of products, out of identifier and code.
+pub(super) fn read_currencies(
+    rows: Vec<(String, String)>,
+) -> Result<HashMap<ProductId, Currency>, CatalogueError> {
+    rows.into_iter().map(|(id, code)| Ok((product_id(&id)?, currency(&code)?))).collect()
+}
+
 /// A number that is never negative.
 pub(super) fn count(number: i64) -> Result<u64, CatalogueError> {
     u64::try_from(number).map_err(|problem| CatalogueError::corrupt("count", problem))
@@ -67,6 +74,7 @@ pub(super) struct ProductRecord {
     ceiling_price: Option<String>,
     minimum_advertised_price: Option<String>,
     attributes: Json<BTreeMap<String, String>>,
+    cost_stated_at: Option<DateTime<Utc>>,
 }
 
 impl TryFrom<ProductRecord> for Product {
@@ -88,6 +96,7 @@ impl TryFrom<ProductRecord> for Product {
                 record.minimum_advertised_price.as_deref(),
             )?,
             attributes: record.attributes.0,
+            cost_stated_at: record.cost_stated_at,
         })
     }
 }
@@ -102,6 +111,9 @@ pub(super) struct SignalRecord {
     value: String,
     in_stock: Option<bool>,
     observed_at: DateTime<Utc>,
+    currency: Option<String>,
+    expires_at: Option<DateTime<Utc>>,
+    event_source: Option<String>,
 }
 
 impl TryFrom<SignalRecord> for Signal {
@@ -122,6 +134,9 @@ impl TryFrom<SignalRecord> for Signal {
             value: decimal("value of a signal", &record.value)?,
             in_stock: record.in_stock,
             observed_at: record.observed_at,
+            currency: record.currency.as_deref().map(currency).transpose()?,
+            expires_at: record.expires_at,
+            event_source: record.event_source,
         })
     }
 }
@@ -144,6 +159,7 @@ pub(super) struct PriceRecord {
     changed_at: Option<DateTime<Utc>>,
     streak_moves: Option<i32>,
     streak_since: Option<DateTime<Utc>>,
+    explanation_digest: Option<i64>,
 }
 
 impl TryFrom<PriceRecord> for StoredPrice {
@@ -170,6 +186,7 @@ impl TryFrom<PriceRecord> for StoredPrice {
                 .streak_moves
                 .zip(record.streak_since)
                 .map(|(moves, since)| Streak { moves, since }),
+            explanation_digest: record.explanation_digest,
         })
     }
 }

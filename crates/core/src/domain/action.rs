@@ -275,6 +275,17 @@ impl Action {
         }
     }
 
+    /// The formula that it works out, if it does.
+    pub(super) fn formula(&self) -> Option<&Expression> {
+        match self {
+            Self::MultiplyBy(formula) | Self::SetTo(formula) => Some(formula),
+            _ => match self.reference() {
+                Some(Reference::Formula(formula)) => Some(formula),
+                _ => None,
+            },
+        }
+    }
+
     /// The variables that it reads.
     pub(super) fn variables(&self) -> &[Variable] {
         match self {

@@ -8,8 +8,9 @@ use smallvec::SmallVec;
 use super::action::{Action, Change};
 use super::arithmetic::multiply;
 use super::explanation::{Inputs, RuleSeen, Step};
-use super::reference::Reference;
+use super::reference::{Reference, Statistic};
 use super::rule::{Rule, RuleError};
+use super::variable::Variable;
 use super::view::{About, View};
 
 /// Which of the rules that apply make the price.
@@ -200,20 +201,37 @@ fn step_of<'a>(
 /// The rule with what it reads.
 fn see<'a>(rule: &'a Rule, view: &View<'a>) -> RuleSeen<'a> {
     let mut inputs = SmallVec::new();
-    for variable in rule.variables() {
+    // Not ages: they differ each time although nothing else does. When each fact was true stands among the facts.
+    for variable in rule.variables().iter().filter(|variable| !variable.is_age()) {
         inputs.push((*variable, view.value_of(*variable)));
     }
-    let reference = match (rule.action.reference(), view.about) {
-        (Some(Reference::Competitor(reference)), About::Market(facts)) => {
-            reference.price(facts.signals, view.now)
+    let (mut reference, mut competitors) = (None, SmallVec::new());
+    if let About::Market(facts) = view.about {
+        if let Some(Reference::Competitor(competitor)) = rule.action.reference() {
+            reference = competitor.price(facts.signals, view.now);
+            competitors = competitor.names(facts.signals, view.now);
         }
-        _ => None,
-    };
+        for variable in rule.variables() {
+            competitors
+                .extend(statistic_of(*variable).into_iter().flat_map(|which| which.names(facts.signals)));
+        }
+    }
     RuleSeen {
         name: &rule.name,
         when: rule.when.as_ref().map(|when| &**when.source()),
         action: &rule.in_words,
         inputs: Inputs(inputs),
         reference,
+        competitors,
+    }
+}
+
+/// The statistic of all competitors' prices that a variable stands for.
+fn statistic_of(variable: Variable) -> Option<Statistic> {
+    match variable {
+        Variable::CompetitorMin => Some(Statistic::Min),
+        Variable::CompetitorMedian => Some(Statistic::Median),
+        Variable::CompetitorMax => Some(Statistic::Max),
+        _ => None,
     }
 }

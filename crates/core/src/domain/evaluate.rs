@@ -273,6 +273,18 @@ fn wrong_kind(operation: &'static str, found: Value<'_>) -> EvaluationError {
     EvaluationError::WrongKind { operation, found: found.kind() }
 }
 
+impl Comparison {
+    /// The same with both sides in each other's place.
+    pub(super) fn swapped(self) -> Self {
+        match self {
+            Self::More => Self::Less,
+            Self::Less => Self::More,
+            Self::MoreOrEqual => Self::LessOrEqual,
+            Self::LessOrEqual => Self::MoreOrEqual,
+        }
+    }
+}
+
 impl Arithmetic {
     fn word(self) -> &'static str {
         match self {

@@ -151,6 +151,9 @@ pub struct RuleSeen<'a> {
     /// What competitor's price it went by, if it goes by one and one counts.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_optional_json_number")]
     pub reference: Option<Decimal>,
+    /// Whose prices those were that it went by: two if they are the middle two.
+    #[serde(skip_serializing_if = "SmallVec::is_empty")]
+    pub competitors: SmallVec<[&'a str; 2]>,
 }
 
 /// Variables with the values they had; a map on the wire.

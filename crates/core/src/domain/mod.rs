@@ -13,11 +13,13 @@
 //! for what a rule may say. Who calls this: `reprice` (writes) and the API's price route (reads).
 
 pub mod action;
+mod age;
 pub mod apply;
 mod arithmetic;
 pub mod circuit_breaker;
 pub mod diagnostic;
 mod evaluate;
+mod event_json;
 pub mod explanation;
 pub mod expression;
 mod fuse;
@@ -41,6 +43,7 @@ pub mod selector;
 pub mod signal;
 pub mod simulation;
 pub mod surge;
+pub mod used_facts;
 pub mod variable;
 pub mod view;
 pub mod window;

@@ -18,7 +18,7 @@ use super::rounding::{Rounding, RoundingMode};
 use super::rule::{
     MAX_POLICY_SCALE, MAX_RULE_NAME_CHARS, Rule, RuleDraft, Scalar, duration, fraction, percentage,
 };
-use super::variable::Scope;
+use super::variable::{Scope, Variable};
 use super::view::View;
 
 /// The largest policy document, in bytes.
@@ -227,6 +227,11 @@ impl PricingPolicy {
         instants.dedup();
         instants.truncate(MAX_INSTANTS);
         instants
+    }
+
+    /// Whether a market rule reads this.
+    pub fn reads(&self, variable: Variable) -> bool {
+        self.market.iter().any(|rule| rule.variables().contains(&variable))
     }
 
     /// The next instant at which time alone changes what a rule does: no price computed now outlives it.

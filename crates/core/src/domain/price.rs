@@ -27,7 +27,7 @@ use super::view::{About, View};
 pub struct Facts<'a> {
     /// The product.
     pub product: &'a Product,
-    /// What is known about its market.
+    /// What is known about its market at the instant.
     pub signals: &'a Signals,
     /// Its price until now.
     pub previous: Option<Previous>,
@@ -104,7 +104,8 @@ impl PriceEntry {
 }
 
 impl Facts<'_> {
-    /// What one unit costs: the market's word before the product's. A cost of nothing is one that nobody entered.
+    /// What one unit costs: what an event said, if the seller has not said anything since, else what the product's row says.
+    /// A cost of 0 is one that was not entered.
     pub fn unit_cost(&self) -> Option<Decimal> {
         self.signals.unit_cost.or(self.product.unit_cost).filter(|cost| *cost > Decimal::ZERO)
     }
@@ -164,7 +165,12 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
     ListPrice {
         amount: rounded,
         limits: outer_limits,
-        valid_until: policy.next_change(&view).into_iter().chain(released_at).min(),
+        valid_until: policy
+            .next_change(&view)
+            .into_iter()
+            .chain(released_at)
+            .chain(facts.signals.next_expiry(now))
+            .min(),
         streak: previous
             .and_then(|previous| policy.guardrails.streak_after(&previous, rounded, follows, now)),
         explanation,

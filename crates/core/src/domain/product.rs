@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use chrono::{DateTime, SubsecRound, Utc};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -84,8 +85,9 @@ impl<'de> Deserialize<'de> for ProductId {
     }
 }
 
-/// What is sold. Amounts are in the main unit of `currency`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What is sold. Amounts are in the main unit of `currency`. Two are equal if their rows are: when the seller said so makes no
+/// difference.
+#[derive(Debug, Clone, Eq, Serialize, Deserialize)]
 pub struct Product {
     /// Identifies the product everywhere.
     pub product_id: ProductId,
@@ -120,6 +122,41 @@ pub struct Product {
     /// Anything else that is known about it.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
+    /// When the seller last said what it costs, which may be before the row lost its cost.
+    #[serde(skip)]
+    pub cost_stated_at: Option<DateTime<Utc>>,
+}
+
+impl PartialEq for Product {
+    fn eq(&self, other: &Self) -> bool {
+        // By name, so that a new field is not forgotten here.
+        let Self {
+            product_id,
+            name,
+            category,
+            brand,
+            currency,
+            base_price,
+            unit_cost,
+            floor_price,
+            ceiling_price,
+            minimum_advertised_price,
+            attributes,
+            cost_stated_at: _,
+        } = self;
+        (product_id, name, category, brand) == (&other.product_id, &other.name, &other.category, &other.brand)
+            && (currency, base_price, unit_cost) == (&other.currency, &other.base_price, &other.unit_cost)
+            && (floor_price, ceiling_price) == (&other.floor_price, &other.ceiling_price)
+            && (minimum_advertised_price, attributes) == (&other.minimum_advertised_price, &other.attributes)
+    }
+}
+
+impl Product {
+    /// The product as of a request that says so: a row with a cost states it, one without says nothing about it.
+    #[must_use]
+    pub fn stated_at(self, instant: DateTime<Utc>) -> Self {
+        Self { cost_stated_at: self.unit_cost.map(|_| instant.trunc_subsecs(6)), ..self }
+    }
 }
 
 /// A product as somebody wrote it: every field is text or absent, nothing is checked.
@@ -177,7 +214,7 @@ impl ProductDraft {
         // Without a currency the number of decimal places cannot be judged; the most precise one is assumed.
         let places = currency.map_or(4, Currency::exponent);
         let base_price = check_amount("base_price", self.base_price, places, &mut problems);
-        let unit_cost = check_amount("unit_cost", self.unit_cost, MAX_COST_SCALE, &mut problems);
+        let unit_cost = check_cost(self.unit_cost, &mut problems);
         let floor_price = check_amount("floor_price", self.floor_price, places, &mut problems);
         let ceiling_price = check_amount("ceiling_price", self.ceiling_price, places, &mut problems);
         let advertised = self.minimum_advertised_price;
@@ -199,6 +236,7 @@ impl ProductDraft {
                 ceiling_price: ceiling_price.map(|ceiling| in_minor_units(ceiling, currency)),
                 minimum_advertised_price: advertised.map(|lowest| in_minor_units(lowest, currency)),
                 attributes,
+                cost_stated_at: None,
             }),
             _ => Err(problems),
         }
@@ -312,6 +350,17 @@ fn check_amount(
     }
 }
 
+/// A cost of 0 is one that is not known: systems write it where nothing was entered.
+fn check_cost(written: Option<WrittenNumber>, problems: &mut Vec<Diagnostic>) -> Option<Decimal> {
+    let is_zero = |written: &str| parse_amount(written, MAX_COST_SCALE).is_ok_and(|cost| cost.is_zero());
+    check_amount(
+        "unit_cost",
+        written.filter(|WrittenNumber(written)| !is_zero(written)),
+        MAX_COST_SCALE,
+        problems,
+    )
+}
+
 fn check_order(floor: Option<Decimal>, ceiling: Option<Decimal>, problems: &mut Vec<Diagnostic>) {
     if let (Some(floor), Some(ceiling)) = (floor, ceiling)
         && floor > ceiling
@@ -394,6 +443,19 @@ mod tests {
     }
 
     #[test]
+    fn a_cost_of_nothing_is_one_that_is_not_known() {
+        let cost = |written: &str| {
+            let draft =
+                format!(r#"{{"product_id":"P-1","currency":"USD","base_price":5,"unit_cost":{written}}}"#);
+            check(&draft).unwrap().unit_cost
+        };
+        for written in ["0", "0.00", "\"0\"", "null", "\"\""] {
+            assert_eq!(cost(written), None, "{written}");
+        }
+        assert_eq!(cost("0.000001").map(|cost| cost.to_string()), Some("0.000001".to_owned()));
+    }
+
+    #[test]
     fn single_fields_are_refused_with_what_is_allowed() {
         let base = |field: &str, value: &str| {
             let mut draft = serde_json::json!({"product_id": "P-1", "currency": "USD", "base_price": "10"});
@@ -409,7 +471,8 @@ mod tests {
             ("base_price", "\"\""),
             ("base_price", "[1]"),
             ("base_price", "1000000000000"),
-            ("unit_cost", "0"),
+            ("unit_cost", "-1"),
+            ("floor_price", "0"),
             ("unit_cost", "0.1234567"),
             ("currency", "\"XAU\""),
             ("currency", "null"),

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
 use super::action::{Action, ActionError, BeatDraft, IndexDraft, MatchDraft};
+use super::age::AgeTest;
 use super::diagnostic::{Diagnostic, shorten};
 use super::evaluate::EvaluationError;
 use super::expression::{Expression, ExpressionError};
@@ -17,7 +18,7 @@ use super::money::{is_below_limit, parse_amount};
 use super::selector::{Selector, SelectorDraft};
 use super::surge::SurgeDraft;
 use super::variable::{Scope, Value, Variable};
-use super::view::View;
+use super::view::{About, View};
 use super::window::{Schedule, ScheduleDraft, Window};
 
 /// The longest name of a rule or a policy, in characters.
@@ -129,6 +130,8 @@ pub struct Rule {
     is_always_meant: bool,
     /// What it reads, the condition's first, each once.
     variables: Box<[Variable]>,
+    /// What it asks about the ages of facts.
+    age_tests: Box<[AgeTest]>,
 }
 
 /// Why a rule gave no price. The product is then not repriced: a failed rule is never a price of nothing.
@@ -175,7 +178,11 @@ impl Rule {
         }
         let scheduled = self.schedule.and_then(|schedule| schedule.next_change(view.now));
         let window = self.window.next_change(view.now);
-        [window, scheduled, self.action.next_change(view)].into_iter().flatten().min()
+        let aged = self.age_tests.iter().filter_map(|test| match view.about {
+            About::Market(facts) => test.next_change(&facts, view.now),
+            About::Offer(..) => None,
+        });
+        [window, scheduled, self.action.next_change(view), aged.min()].into_iter().flatten().min()
     }
 
     /// The variables that the rule reads, each once, the condition's first.
@@ -243,6 +250,9 @@ impl RuleDraft {
         }
         let in_words =
             if only.is_everything() { action.to_string() } else { format!("{action} (only {only})") };
+        let expressions = when.iter().chain(action.formula());
+        let age_tests: Vec<AgeTest> =
+            expressions.flat_map(|expression| expression.age_tests().iter().copied()).collect();
         let (name, in_words, variables) = (name.into(), in_words.into(), variables.into());
         let is_at_any_time = window == Window::default() && schedule.is_none();
         Some(Rule {
@@ -254,7 +264,8 @@ impl RuleDraft {
             window,
             schedule,
             follows_competitors: action.follows_competitors(),
-            is_timeless: is_at_any_time && !action.may_change_with_time(),
+            is_timeless: is_at_any_time && age_tests.is_empty() && !action.may_change_with_time(),
+            age_tests: age_tests.into(),
             action,
             in_words,
             variables,

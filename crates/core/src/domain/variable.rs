@@ -35,6 +35,8 @@ pub enum Variable {
     CompetitorMax,
     /// How many competitors' prices are known, whatever their stock and age.
     CompetitorCount,
+    /// How many hours ago the price was seen that was seen longest ago of all competitors', or null.
+    CompetitorAge,
     /// Units in stock, or null.
     StockLevel,
     /// For how many days the stock lasts at the pace of the last 28 days, or null.
@@ -43,8 +45,16 @@ pub enum Variable {
     StockSellThrough,
     /// Units sold in the last 28 days, or null.
     UnitsSold,
+    /// How many hours ago the stock was such, or null.
+    StockAge,
+    /// How many hours ago so many were sold, or null.
+    SalesAge,
+    /// How many hours ago the cost was said, or null.
+    CostAge,
     /// Demand against its usual level of 1, or null.
     DemandIndex,
+    /// How many hours ago the demand was such, or null.
+    DemandAge,
     /// The list price in effect until now, or null.
     PriceCurrent,
     /// The price as the rules before this one left it.
@@ -78,11 +88,16 @@ const VARIABLES: &[(Variable, &str, &[Scope])] = &[
     (Variable::CompetitorMedian, "competitor.median", &[Market]),
     (Variable::CompetitorMax, "competitor.max", &[Market]),
     (Variable::CompetitorCount, "competitor.count", &[Market]),
+    (Variable::CompetitorAge, "competitor.age_hours", &[Market]),
     (Variable::StockLevel, "stock.level", &[Market]),
     (Variable::StockCoverDays, "stock.cover_days", &[Market]),
     (Variable::StockSellThrough, "stock.sell_through", &[Market]),
     (Variable::UnitsSold, "sales.units", &[Market]),
+    (Variable::StockAge, "stock.age_hours", &[Market]),
+    (Variable::SalesAge, "sales.age_hours", &[Market]),
+    (Variable::CostAge, "cost.age_hours", &[Market]),
     (Variable::DemandIndex, "demand.index", &[Market]),
+    (Variable::DemandAge, "demand.age_hours", &[Market]),
     (Variable::PriceCurrent, "price.current", &[Market]),
     (Variable::Price, "price.now", &[Market, Offer]),
     (Variable::PriceList, "price.list", &[Offer]),
@@ -109,6 +124,14 @@ impl Variable {
     /// Whether it is what a competitor asks.
     pub fn is_competitors_price(self) -> bool {
         matches!(self, Self::CompetitorMin | Self::CompetitorMedian | Self::CompetitorMax)
+    }
+
+    /// Whether it is an age, which grows by itself.
+    pub fn is_age(self) -> bool {
+        matches!(
+            self,
+            Self::CompetitorAge | Self::StockAge | Self::SalesAge | Self::CostAge | Self::DemandAge
+        )
     }
 
     /// All names that such rules may use.

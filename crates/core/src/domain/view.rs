@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 
+use super::age::age_hours;
 use super::price::{Facts, PriceEntry};
 use super::quote::Shopper;
 use super::variable::{Value, Variable};
@@ -35,14 +36,14 @@ impl<'a> View<'a> {
     pub fn value_of(&self, variable: Variable) -> Value<'a> {
         match (variable, &self.about) {
             (Variable::Price, _) => Value::Number(self.price),
-            (_, About::Market(facts)) => of_market(facts, variable),
+            (_, About::Market(facts)) => of_market(facts, variable, self.now),
             (_, About::Offer(entry, shopper)) => of_offer(entry, shopper, variable),
         }
     }
 }
 
 #[inline]
-fn of_market<'a>(facts: &Facts<'a>, variable: Variable) -> Value<'a> {
+fn of_market<'a>(facts: &Facts<'a>, variable: Variable, now: DateTime<Utc>) -> Value<'a> {
     match variable {
         Variable::ProductId => Value::Text(facts.product.product_id.as_str()),
         Variable::ProductBasePrice => Value::Number(facts.product.base_price),
@@ -59,6 +60,7 @@ fn of_market<'a>(facts: &Facts<'a>, variable: Variable) -> Value<'a> {
         Variable::UnitsSold => Value::number(facts.signals.units_sold),
         Variable::DemandIndex => Value::number(facts.signals.demand_index),
         Variable::PriceCurrent => Value::number(facts.previous.map(|previous| previous.list_price)),
+        age if age.is_age() => Value::number(age_hours(age, facts, now)),
         // Not of this kind of rule; the compiler has refused it.
         _ => Value::Null,
     }

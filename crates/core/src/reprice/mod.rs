@@ -37,7 +37,7 @@ use crate::policy_snapshot::{Policies, PolicySnapshotError};
 use crate::redis::RedisError;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
-pub use market::{Applied, products_of};
+pub use market::{Applied, OtherCurrency, products_of};
 use pieces::Batch;
 pub use products::{PreparedProducts, PutSummary, StoredPrices};
 pub use range::{RangeDone, RangeError};
@@ -230,7 +230,7 @@ impl Repricer {
     async fn price_what_is_not_servable(&self, ids: &[ProductId]) -> Result<Vec<Served>, RepriceError> {
         let mut transaction = self.catalogue.begin().await?;
         let batch = Batch::named(ids);
-        let served = self.price_in(&mut transaction, batch, |_| false, |_| "fill".to_owned()).await?;
+        let served = self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
         transaction.commit().await?;
         let changes: Vec<ChangedPrice> = served
             .iter()

@@ -3,13 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{Batch, RepriceError, Repricer, Served, to_the_end};
 use crate::cache::{Cached, PutMode};
-use crate::catalogue::{ProductRows, StoredFacts};
+use crate::catalogue::{CatalogueError, CatalogueTransaction, ProductRows, StoredFacts};
+use crate::domain::money::Currency;
+use crate::domain::policy::PricingPolicy;
 use crate::domain::product::{Product, ProductId};
+use crate::domain::variable::Variable;
 
 /// What a batch of products did to the catalogue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -26,11 +29,15 @@ pub struct PutSummary {
 pub struct PreparedProducts {
     products: Vec<Product>,
     rows: ProductRows,
+    stated_at: DateTime<Utc>,
 }
 
 impl PreparedProducts {
-    /// Prepares products to be put; of two with the same identifier the later one.
-    pub fn of(mut products: Vec<Product>) -> Result<Self, RepriceError> {
+    /// Prepares products to be put by a request of this instant, as of which it states their costs; of two with the same
+    /// identifier the later one.
+    pub fn of(products: Vec<Product>, stated_at: DateTime<Utc>) -> Result<Self, RepriceError> {
+        let mut products: Vec<Product> =
+            products.into_iter().map(|product| product.stated_at(stated_at)).collect();
         products.sort_by(|one, other| one.product_id.cmp(&other.product_id));
         products.dedup_by(|later, kept| {
             let is_repeated = later.product_id == kept.product_id;
@@ -40,7 +47,7 @@ impl PreparedProducts {
             is_repeated
         });
         let rows = ProductRows::of(&products)?;
-        Ok(Self { products, rows })
+        Ok(Self { products, rows, stated_at })
     }
 
     /// Their identifiers, in order.
@@ -68,8 +75,9 @@ impl Repricer {
         cause: &'static str,
     ) -> Result<PutSummary, RepriceError> {
         let repricer = self.clone();
+        let stated_at = Utc::now();
         to_the_end(async move {
-            let products = PreparedProducts::of(products)?;
+            let products = PreparedProducts::of(products, stated_at)?;
             let (summary, prices) = repricer.store_products(products, cause).await?;
             repricer.serve_stored(prices).await?;
             Ok(summary)
@@ -103,13 +111,23 @@ impl Repricer {
         cause: &'static str,
     ) -> Result<(PutSummary, StoredPrices), RepriceError> {
         let ids = products.ids();
-        let PreparedProducts { products, mut rows } = products;
+        let PreparedProducts { mut products, mut rows, stated_at } = products;
         let mut transaction = self.catalogue.begin().await?;
         let stored = transaction.lock_products(&ids).await?;
-        let Comparison { summary, differences, in_other_currency } = compare(stored, &products);
+        keep_cost_statements(&stored, &mut products);
+        let Comparison { summary, differences, mut in_other_currency } = compare(stored, &products);
         let differences = Arc::new(differences);
+        in_other_currency
+            .extend(returned_in_other_currency(&mut transaction, &products, &differences).await?);
         if !in_other_currency.is_empty() {
-            transaction.forget_amounts(&in_other_currency).await?;
+            transaction.forget_amounts(&in_other_currency, Utc::now()).await?;
+        }
+        let restated = products
+            .iter()
+            .filter(|product| product.unit_cost.is_some() && !differences.contains_key(&product.product_id));
+        let restated: Vec<&str> = restated.map(|product| product.product_id.as_str()).collect();
+        if !restated.is_empty() {
+            transaction.state_costs(&restated, stated_at).await?;
         }
         if summary.unchanged > 0 {
             rows.retain(|product_id| differences.contains_key(product_id));
@@ -117,11 +135,20 @@ impl Repricer {
         let batch = Batch::put(products, rows);
         let needs_price = {
             let differences = Arc::clone(&differences);
-            move |facts: &StoredFacts| differences.contains_key(&facts.product.product_id)
+            // A cost that is stated again may replace an event's, and is younger.
+            move |facts: &StoredFacts, policy: &PricingPolicy| {
+                differences.contains_key(&facts.product.product_id)
+                    || facts.has_replaced_cost
+                    || facts.product.unit_cost.is_some() && policy.reads(Variable::CostAge)
+            }
         };
         let served = self.price_in(&mut transaction, batch, needs_price, move |_| cause.to_owned()).await?;
         transaction.commit().await?;
-        let is_updated = |served: &Served| differences.get(&served.product_id) == Some(&Difference::Updated);
+        let is_updated = |served: &Served| match differences.get(&served.product_id) {
+            Some(difference) => *difference == Difference::Updated,
+            // By a cost that was stated again.
+            None => served.is_written,
+        };
         let (updated, others) = served.into_iter().partition(is_updated);
         Ok((summary, StoredPrices { updated, others }))
     }
@@ -171,8 +198,38 @@ struct Comparison {
     summary: PutSummary,
     /// Those that differ, and how.
     differences: HashMap<ProductId, Difference>,
-    /// Those that were in another currency.
-    in_other_currency: Vec<ProductId>,
+    /// Those that were in another currency, with the one that they are in.
+    in_other_currency: Vec<(ProductId, Currency)>,
+}
+
+/// A row without a cost says nothing about it: what the seller said before stays the seller's last word.
+fn keep_cost_statements(stored: &[Product], products: &mut [Product]) {
+    let last: HashMap<&ProductId, DateTime<Utc>> =
+        stored.iter().filter_map(|known| Some((&known.product_id, known.cost_stated_at?))).collect();
+    for product in products.iter_mut().filter(|product| product.cost_stated_at.is_none()) {
+        product.cost_stated_at = last.get(&product.product_id).copied();
+    }
+}
+
+/// Products that were removed and come again in another currency, with the one that they are in.
+async fn returned_in_other_currency(
+    transaction: &mut CatalogueTransaction,
+    products: &[Product],
+    differences: &HashMap<ProductId, Difference>,
+) -> Result<Vec<(ProductId, Currency)>, CatalogueError> {
+    let created: Vec<&Product> = products
+        .iter()
+        .filter(|product| differences.get(&product.product_id) == Some(&Difference::Created))
+        .collect();
+    if created.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<ProductId> = created.iter().map(|product| product.product_id.clone()).collect();
+    let last = transaction.last_currencies(&ids).await?;
+    let is_another =
+        |product: &&&Product| last.get(&product.product_id).is_some_and(|last| *last != product.currency);
+    let returned = created.iter().filter(is_another);
+    Ok(returned.map(|product| (product.product_id.clone(), product.currency)).collect())
 }
 
 fn compare(stored: Vec<Product>, products: &[Product]) -> Comparison {
@@ -189,7 +246,7 @@ fn compare(stored: Vec<Product>, products: &[Product]) -> Comparison {
             Some(known) if known != product => {
                 summary.updated += 1;
                 if known.currency != product.currency {
-                    in_other_currency.push(product.product_id.clone());
+                    in_other_currency.push((product.product_id.clone(), product.currency));
                 }
                 Difference::Updated
             }

@@ -52,7 +52,7 @@ impl Repricer {
             // The first time, the worker may have died between the commit and Redis. What is stored is served, whoever
             // made it.
             let batch = Batch::named(&range.product_ids);
-            let served = self.price_in(&mut transaction, batch, |_| false, |_| "fill".to_owned()).await?;
+            let served = self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
             transaction.commit().await?;
             drop(turn);
             self.serve(served, PutMode::Replace).await?;
@@ -61,7 +61,7 @@ impl Repricer {
         self.current_policy(range.policy_version).await?;
         let cause = format!("recalculation {}", range.task_id);
         let batch = Batch::named(&range.product_ids);
-        let served = self.price_in(&mut transaction, batch, |_| true, move |_| cause.clone()).await?;
+        let served = self.price_in(&mut transaction, batch, |_, _| true, move |_| cause.clone()).await?;
         let changed = count(&served, |served| served.is_written && served.change.is_some());
         let products = count(&served, |_| true);
         let outcome =
@@ -96,7 +96,7 @@ impl Repricer {
         let mut transaction = self.catalogue.begin().await?;
         // Those that a read has priced meanwhile are valid again, and stay as they are.
         let batch = Batch::named(&ids);
-        let served = self.price_in(&mut transaction, batch, |_| false, |_| "time".to_owned()).await?;
+        let served = self.price_in(&mut transaction, batch, |_, _| false, |_| "time".to_owned()).await?;
         transaction.commit().await?;
         let written = served.into_iter().filter(|served| served.is_written).collect();
         self.serve(written, PutMode::Insert).await?;

@@ -314,7 +314,11 @@ fn events(plan: &Plan, random: &mut fastrand::Rng) -> Vec<Published> {
         Published {
             body,
             id,
-            signal: Signal { subject, kind, source, value, in_stock: None, observed_at: time },
+            signal: Signal {
+                source,
+                event_source: Some("/chaos".to_owned()),
+                ..Signal::new(subject, kind, value, time)
+            },
         }
     });
     events.collect()
@@ -405,10 +409,11 @@ impl Judge<'_> {
         }
         for number in 0..products {
             let id = product_id(number)?;
-            let expected = Signals::of_product(expected.remove(id.as_str()).unwrap_or_default());
-            let stored = self.catalogue.signals(&id).await?;
-            ensure!(stored == expected, "{id}: {stored:?}, expected {expected:?}");
             let product = self.catalogue.product(&id).await?.context("no product")?;
+            let expected = expected.remove(id.as_str()).unwrap_or_default();
+            let expected = Signals::of_product(expected, Some(&product), Utc::now());
+            let stored = self.catalogue.signals(&id, Utc::now()).await?;
+            ensure!(stored == expected, "{id}: {stored:?}, expected {expected:?}");
             let facts = Facts { product: &product, signals: &expected, previous: None };
             let expected = price(&facts, &policy, Utc::now()).amount;
             let entry = self.catalogue.stored_price(&id).await?.context("no price")?.entry;

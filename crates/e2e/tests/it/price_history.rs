@@ -14,7 +14,7 @@ async fn write_history(catalogue: &Catalogue, id: &ProductId, history: &[(i64, i
     for (days, cents) in history {
         let at: DateTime<Utc> = Utc::now() - TimeDelta::days(*days);
         let mut transaction = catalogue.begin().await?;
-        let facts = transaction.lock_facts(std::slice::from_ref(id)).await?.read()?;
+        let facts = transaction.lock_facts(std::slice::from_ref(id)).await?.read(Utc::now())?;
         let stored = facts.into_iter().next().and_then(|facts| facts.price).context("no price")?;
         let revision = *transaction.next_revisions(1).await?.first().context("no revision")?;
         let mut entry = stored.entry.clone();
@@ -27,6 +27,7 @@ async fn write_history(catalogue: &Catalogue, id: &ProductId, history: &[(i64, i
             changed_at: Some(at),
             streak: None,
             explanation: "{}".to_owned(),
+            explanation_digest: 0,
             cause: "test".to_owned(),
             priced_at: at,
         };

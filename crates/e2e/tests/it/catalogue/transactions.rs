@@ -85,7 +85,7 @@ async fn two_transactions_on_one_product_take_turns(catalogue: &Catalogue) -> Re
     let (theirs, id) = (catalogue.clone(), kettle.product_id.clone());
     let mut second = tokio::spawn(async move {
         let mut second = theirs.begin().await?;
-        anyhow::Ok(second.lock_facts(&[id]).await?.read()?)
+        anyhow::Ok(second.lock_facts(&[id]).await?.read(now())?)
     });
     let early = timeout(Duration::from_millis(200), &mut second).await;
     assert!(early.is_err(), "the second waits: {early:?}");
