@@ -3,8 +3,11 @@
 //! | type | status | when |
 //! |---|---|---|
 //! | `/problems/malformed-body` | 400 | the body is not the JSON, CSV or NDJSON it should be |
-//! | `/problems/invalid-request` | 422 | fields are missing or have values that are not allowed |
+//! | `/problems/invalid-request` | 422 | fields are missing, not known or have values that are not allowed |
+//! | `/problems/other-currency` | 422 | the price is in another currency than the request says |
 //! | `/problems/product-not-found` | 404 | no such product |
+//! | `/problems/product-changed` | 412 | the product is not the one that If-Match or If-None-Match says |
+//! | `/problems/product-unreadable` | 500 | the product is stored in a currency that this version does not know |
 //! | `/problems/recalculation-not-found` | 404 | no such recalculation |
 //! | `/problems/policy-not-found` | 404 | no such policy version |
 //! | `/problems/policy-version-is-old` | 412 | somebody else has published since the version that If-Match names |
@@ -48,6 +51,13 @@ pub enum ApiError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The first line of a CSV file names no columns that can be used.
+    UnusableHeader {
+        /// What it names.
+        reason: String,
+        /// Each column that is wrong.
+        errors: Vec<Diagnostic>,
+    },
     /// The body can be read, and is not allowed.
     Invalid {
         /// Each field that is wrong.
@@ -57,6 +67,22 @@ pub enum ApiError {
     ProductNotFound {
         /// As asked for.
         product_id: String,
+    },
+    /// The product is stored, and this program cannot read it.
+    ProductUnreadable {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The product is not what the condition of the request says.
+    ProductChanged,
+    /// The price is in another currency than the caller expects.
+    OtherCurrency {
+        /// Of which product.
+        product_id: String,
+        /// What its price is in.
+        currency: &'static str,
+        /// As asked for.
+        expected: String,
     },
     /// No such recalculation.
     RecalculationNotFound {
@@ -172,6 +198,7 @@ impl ApiError {
                 tracing::warn!(reason, "a price cannot be read");
                 Self::Unavailable { reason: "the database does not answer" }
             }
+            ReadError::Unreadable(reason) => Self::ProductUnreadable { reason },
             ReadError::Internal(reason) => Self::Internal { reason },
         }
     }
@@ -187,8 +214,8 @@ impl ApiError {
     /// The status on the wire.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::MalformedBody { .. } => StatusCode::BAD_REQUEST,
-            Self::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::MalformedBody { .. } | Self::UnusableHeader { .. } => StatusCode::BAD_REQUEST,
+            Self::Invalid { .. } | Self::OtherCurrency { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::ProductNotFound { .. }
             | Self::RecalculationNotFound { .. }
             | Self::PolicyNotFound { .. }
@@ -196,13 +223,15 @@ impl ApiError {
             | Self::JobNotFound { .. }
             | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::PolicyVersionIsOld | Self::DraftChanged => StatusCode::PRECONDITION_FAILED,
+            Self::PolicyVersionIsOld | Self::DraftChanged | Self::ProductChanged => {
+                StatusCode::PRECONDITION_FAILED
+            }
             Self::HeldByCircuitBreaker { .. } | Self::RecalculationNotHeld { .. } => StatusCode::CONFLICT,
             Self::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Unavailable { .. } | Self::Overloaded | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ProductUnreadable { .. } | Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -211,16 +240,24 @@ impl ApiError {
         let status = self.status().as_u16();
         let (kind, title) = self.kind();
         let detail = self.detail();
-        let errors = if let Self::Invalid { errors } = self { errors } else { Vec::new() };
+        let errors = match self {
+            Self::Invalid { errors } | Self::UnusableHeader { errors, .. } => errors,
+            _ => Vec::new(),
+        };
         Problem { kind, title, status, detail, errors }
     }
 
     /// The stable type, and the same in words.
     fn kind(&self) -> (&'static str, &'static str) {
         match self {
-            Self::MalformedBody { .. } => ("/problems/malformed-body", "Malformed body"),
+            Self::MalformedBody { .. } | Self::UnusableHeader { .. } => {
+                ("/problems/malformed-body", "Malformed body")
+            }
             Self::Invalid { .. } => ("/problems/invalid-request", "Invalid request"),
             Self::ProductNotFound { .. } => ("/problems/product-not-found", "Product not found"),
+            Self::ProductUnreadable { .. } => ("/problems/product-unreadable", "Product unreadable"),
+            Self::ProductChanged => ("/problems/product-changed", "Product changed"),
+            Self::OtherCurrency { .. } => ("/problems/other-currency", "Price in another currency"),
             Self::RecalculationNotFound { .. } => {
                 ("/problems/recalculation-not-found", "Recalculation not found")
             }
@@ -250,9 +287,18 @@ impl ApiError {
     /// This problem, in words.
     fn detail(&self) -> String {
         match self {
-            Self::MalformedBody { reason } => reason.clone(),
+            Self::MalformedBody { reason } | Self::UnusableHeader { reason, .. } => reason.clone(),
             Self::Invalid { errors } => errors.first().map(ToString::to_string).unwrap_or_default(),
             Self::ProductNotFound { product_id } => format!("there is no product \"{product_id}\""),
+            Self::ProductUnreadable { reason } => {
+                format!("{reason}; put it with a known one, or use a newer version")
+            }
+            Self::ProductChanged => {
+                "the product is not the one that If-Match or If-None-Match says; look at it first".to_owned()
+            }
+            Self::OtherCurrency { product_id, currency, expected } => {
+                format!("the price of \"{product_id}\" is in {currency}, not in \"{expected}\"")
+            }
             Self::RecalculationNotFound { task_id } => format!("there is no recalculation \"{task_id}\""),
             Self::PolicyNotFound { version } => format!("there is no policy version \"{version}\""),
             Self::PolicyVersionIsOld => {
@@ -284,6 +330,9 @@ impl From<CatalogueError> for ApiError {
         if error.is_transient() {
             tracing::warn!(%error, "a request is refused: the database does not answer");
             return Self::Unavailable { reason: "the database does not answer" };
+        }
+        if matches!(error, CatalogueError::UnknownCurrency { .. }) {
+            return Self::ProductUnreadable { reason: error.to_string() };
         }
         Self::Internal { reason: error.to_string() }
     }
@@ -344,7 +393,7 @@ impl From<RepriceError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if let Self::Internal { reason } = &self {
+        if let Self::Internal { reason } | Self::ProductUnreadable { reason } = &self {
             tracing::error!(reason, "a request failed");
         }
         let status = self.status();

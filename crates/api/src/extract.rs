@@ -1,5 +1,6 @@
 //! What handlers take from a request: a bounded body, and JSON out of it with errors that name the field.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -163,13 +164,37 @@ pub(crate) struct Field {
     pub(crate) allowed: &'static str,
     /// Whether a value of it has the right type.
     pub(crate) fits: fn(&serde_json::Value) -> bool,
+    /// Of a list of objects, the fields of each.
+    pub(crate) items: &'static [Field],
 }
 
-/// The slow path of a request that is refused anyway: finds each field that is missing or of the wrong type.
+/// Errors in one answer: enough to see what is wrong, and an answer that is not many times as long as its request.
+const MAX_ERRORS: usize = 100;
+
+/// What others call the fields of requests.
+const SYNONYMS: [(&str, &str); 16] = [
+    ("qty", "quantity"),
+    ("count", "quantity"),
+    ("units", "quantity"),
+    ("amount", "quantity"),
+    ("country", "user_location"),
+    ("market", "user_location"),
+    ("region", "user_location"),
+    ("state", "user_location"),
+    ("group", "segment"),
+    ("customer_group", "segment"),
+    ("customer_segment", "segment"),
+    ("is_member", "is_prime_member"),
+    ("sku", "product_id"),
+    ("id", "product_id"),
+    ("product", "product_id"),
+    ("sales_channel", "channel"),
+];
+
+/// The slow path of a request that is refused anyway: finds each field that is missing, not known or of the wrong type.
 fn explain(body: &[u8], error: &serde_json::Error, expected: &[Field]) -> ApiError {
     let malformed = |reason: String| ApiError::MalformedBody { reason };
-    // Each value as it is written: some are JSON, and still more than a number of ours can hold.
-    let written = match serde_json::from_slice::<BTreeMap<String, &RawValue>>(body) {
+    let written = match serde_json::from_slice::<Written<'_>>(body) {
         Ok(written) => written,
         Err(_) if body.is_empty() => {
             return malformed("the body is empty; a JSON object is expected".to_owned());
@@ -177,23 +202,69 @@ fn explain(body: &[u8], error: &serde_json::Error, expected: &[Field]) -> ApiErr
         Err(error) => return malformed(format!("the body is not JSON: {error}")),
     };
     let mut errors = Vec::new();
+    find_faults("", &written, expected, &mut errors);
+    errors.truncate(MAX_ERRORS);
+    if errors.is_empty() {
+        return malformed(format!("the body cannot be read: {error}"));
+    }
+    ApiError::Invalid { errors }
+}
+
+/// Each value as it is written: some are JSON, and still more than a number of ours can hold.
+type Written<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+fn find_faults(place: &str, written: &Written<'_>, expected: &[Field], errors: &mut Vec<Diagnostic>) {
     for field in expected {
+        let name = format!("{place}{}", field.name);
         let Some(written) = written.get(field.name).map(|written| written.get()) else {
             if field.required {
-                errors.push(Diagnostic::new(field.name, "is missing", field.allowed));
+                errors.push(Diagnostic::new(name, "is missing", field.allowed));
             }
             continue;
         };
         let is_left_out = !field.required && written == "null";
         if !is_left_out && !serde_json::from_str(written).is_ok_and(|value| (field.fits)(&value)) {
             let problem = format!("{} is not allowed", shorten(written));
-            errors.push(Diagnostic::new(field.name, problem, field.allowed));
+            errors.push(Diagnostic::new(name, problem, field.allowed));
+        } else if !field.items.is_empty() {
+            let items: Vec<Written<'_>> = serde_json::from_str(written).unwrap_or_default();
+            for (number, item) in items.iter().enumerate() {
+                if errors.len() >= MAX_ERRORS {
+                    break;
+                }
+                find_faults(&format!("{name}[{number}]."), item, field.items, errors);
+            }
         }
     }
-    if errors.is_empty() {
-        return malformed(format!("the body cannot be read: {error}"));
+    for unknown in written.keys().filter(|name| !expected.iter().any(|field| field.name == name.as_ref())) {
+        errors.push(unknown_field(place, unknown, expected));
     }
-    ApiError::Invalid { errors }
+}
+
+fn unknown_field(place: &str, written: &str, expected: &[Field]) -> Diagnostic {
+    let names: Vec<&str> = expected.iter().map(|field| field.name).collect();
+    let problem = match nearest(written, &names) {
+        Some(name) => format!("is not known; the nearest field is {name}"),
+        None => "is not known".to_owned(),
+    };
+    Diagnostic::new(format!("{place}{}", shorten(written)), problem, names.join(", "))
+}
+
+/// The name that was probably meant, if any is near.
+fn nearest<'a>(written: &str, names: &[&'a str]) -> Option<&'a str> {
+    let written = written.to_lowercase().replace('-', "_");
+    let meant = SYNONYMS.into_iter().find(|(synonym, _)| *synonym == written);
+    if let Some(name) = meant.and_then(|(_, meant)| names.iter().find(|name| **name == meant)) {
+        return Some(name);
+    }
+    let is_part = |name: &str| written.len() >= 4 && (name.contains(&written) || written.contains(name));
+    let distance = |name: &str| match name {
+        part if is_part(part) => 0,
+        other => strsim::osa_distance(&written, other),
+    };
+    let (distance, name) = names.iter().map(|name| (distance(name), *name)).min_by_key(|(near, _)| *near)?;
+    // A third of the letters may differ.
+    (distance * 3 <= name.len()).then_some(name)
 }
 
 #[cfg(test)]
@@ -256,6 +327,7 @@ mod tests {
             required: false,
             allowed: "a number",
             fits: serde_json::Value::is_u64,
+            items: &[],
         }];
         #[derive(Debug, PartialEq, Deserialize)]
         struct Body {
@@ -270,7 +342,34 @@ mod tests {
         assert_eq!(fields(r#"{"number": 1e400}"#), ["number 1e400 is not allowed"]);
         assert_eq!(fields(r#"{"number": [ 1 ] }"#), ["number [ 1 ] is not allowed"]);
         assert_eq!(fields(r#"{"number": null, "other": 1e400}"#), ["Ok(Body { number: None })"]);
+        assert_eq!(
+            fields(r#"{"number": [], "nubmer": 1e400}"#),
+            ["number [] is not allowed", "nubmer is not known; the nearest field is number"]
+        );
         assert!(fields(r#"{"number": 1} 2"#)[0].contains("is not JSON"));
+    }
+
+    #[test]
+    fn the_nearest_name_is_found_or_none() {
+        const NAMES: [&str; 7] =
+            ["product_id", "user_location", "is_prime_member", "quantity", "channel", "segment", "currency"];
+        for (written, expected) in [
+            ("quantitiy", Some("quantity")),
+            ("qty", Some("quantity")),
+            ("is_prime", Some("is_prime_member")),
+            ("isPrimeMember", Some("is_prime_member")),
+            ("location", Some("user_location")),
+            ("country", Some("user_location")),
+            ("Customer-Group", Some("segment")),
+            ("productId", Some("product_id")),
+            ("currencyCode", Some("currency")),
+            ("at", None),
+            ("customer_id", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(written, &NAMES), expected, "{written}");
+        }
+        assert_eq!(nearest("qty", &["product_id"]), None);
     }
 
     #[test]

@@ -27,6 +27,7 @@ use std::time::Duration;
 use pricing_core::cache::PriceCache;
 use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings};
 use pricing_core::config::SharedConfig;
+use pricing_core::domain::time_zone::TimeZones;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
@@ -37,6 +38,9 @@ use pricing_core::redis::{RedisConnection, RedisError, Subscription};
 use pricing_core::reprice::Repricer;
 use pricing_core::service;
 use pricing_core::telemetry::metrics::Metrics;
+use pricing_core::tz_database::TzDatabase;
+use pricing_core::tz_versions::TzVersions;
+use routes::import::REMEMBERED_ROWS;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -80,7 +84,11 @@ pub async fn run(
     let metrics = Metrics::new(SERVICE, config.shared.metrics);
     let redis = RedisConnection::open(&config.shared.redis_url)?.measured_by(&metrics);
     let message_keys = MessageKeys::new(&config.shared.key_prefix);
-    let repricer = repricer(&config.shared, &redis, &message_keys, &metrics).await?;
+    let database = TzDatabase::load(config.shared.tz_directory.as_deref());
+    database.log(chrono::Utc::now());
+    let tz_versions = TzVersions::new(database, &redis, &message_keys);
+    let time_zones = &tz_versions.database().zones;
+    let repricer = repricer(&config.shared, &redis, &message_keys, time_zones, &metrics).await?;
     let (catalogue, policies) = (repricer.catalogue.clone(), repricer.policies.clone());
     let events = EventLog::new(&redis, &message_keys);
     let queue = JobQueue::new(&redis, &message_keys);
@@ -89,12 +97,14 @@ pub async fn run(
         redis,
         catalogue: Some(catalogue.clone()),
         policies: Some(policies.clone()),
+        tz_versions: Some(tz_versions.clone()),
     };
     let channels = vec![message_keys.price_changes_channel(), message_keys.policy_changes_channel()];
     let subscription = Subscription::open(&config.shared.redis_url, channels)?;
     let (news, heard) = watch::channel(0);
     let mut tasks = JoinSet::new();
     tasks.spawn(policies.keep_fresh(shutdown.clone()));
+    tasks.spawn(tz_versions.keep_told(shutdown.clone()));
     tasks.spawn(invalidation::hear(subscription, repricer.clone(), news, shutdown.clone()));
     tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
     // A lane for each core that this process may use.
@@ -115,6 +125,7 @@ pub async fn run(
         followers,
         simulations,
         import_turns,
+        import_memory: Arc::new(Semaphore::new(REMEMBERED_ROWS)),
         answered_prices,
         lateness,
         traced_price_ratio: config.shared.trace.price_ratio,
@@ -141,12 +152,13 @@ async fn repricer(
     config: &SharedConfig,
     redis: &RedisConnection,
     message_keys: &MessageKeys,
+    time_zones: &TimeZones,
     metrics: &Metrics,
 ) -> Result<Repricer, ApiRunError> {
     let max_connections = config.database_connections;
     let settings = CatalogueSettings { max_connections, ..CatalogueSettings::default() };
     let catalogue = Catalogue::open(&config.database_url, settings).await?.measured_by(metrics);
-    let policies = Policies::load(catalogue.clone()).await?;
+    let policies = Policies::load(catalogue.clone(), time_zones.clone()).await?;
     let identity = catalogue.identity().await?;
     let keys = Keys::new(&config.key_prefix, &identity);
     let (capacity, staleness) = (config.l1_capacity, config.l1_max_staleness);

@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use metrics::Histogram;
+use pricing_core::domain::time_zone::TimeZones;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
@@ -34,6 +35,8 @@ pub(crate) struct Handles {
     /// A turn for each batch that imports store at a time, all together: connections are left for others, and for reading
     /// the policies meanwhile.
     pub(crate) import_turns: Arc<Semaphore>,
+    /// Room for the rows that imports remember.
+    pub(crate) import_memory: Arc<Semaphore>,
     /// How long it takes to answer a price.
     pub(crate) answered_prices: Histogram,
     /// How late the process is.
@@ -68,6 +71,11 @@ impl AppState {
     /// Refuses this work while more is asked than can be answered.
     pub(crate) fn admit(&self, work: Work) -> Result<(), ApiError> {
         self.lateness.admit(work, &self.metrics)
+    }
+
+    /// The clocks that policies are compiled with.
+    pub(crate) fn time_zones(&self) -> &TimeZones {
+        self.repricer.policies.time_zones()
     }
 
     /// Refuses a write while Redis takes none: it could be stored, but not served.

@@ -70,6 +70,13 @@ pub(crate) enum ClientError {
     NotUnderstood { url: Url, reason: String },
 }
 
+impl ClientError {
+    /// Whether the API refused the request with a problem of this type.
+    pub(crate) fn is_of_type(&self, kind: &str) -> bool {
+        matches!(self, Self::Refused(problem) if problem.kind == kind)
+    }
+}
+
 impl Client {
     /// A client of the API at this address; nothing is sent yet.
     pub(crate) fn new(url: &Url) -> Result<Self, ClientError> {
@@ -162,6 +169,8 @@ fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::
 /// Why the API refused a request: a problem document (RFC 9457).
 #[derive(Debug, Deserialize)]
 pub(crate) struct Problem {
+    #[serde(rename = "type", default)]
+    kind: String,
     title: String,
     #[serde(default)]
     detail: String,
@@ -172,14 +181,28 @@ pub(crate) struct Problem {
 /// What is wrong with one field.
 #[derive(Debug, Deserialize)]
 pub(crate) struct FieldError {
-    field: String,
-    problem: String,
-    allowed: Option<String>,
+    pub(crate) field: String,
+    pub(crate) problem: String,
+    pub(crate) allowed: Option<String>,
+    /// Where it stands in a policy.
+    pub(crate) line: Option<u32>,
+    pub(crate) column: Option<u32>,
+}
+
+impl FieldError {
+    /// Where it stands, as compilers write it.
+    pub(crate) fn place_in(&self, document: &str) -> String {
+        match (self.line, self.column) {
+            (Some(line), Some(column)) => format!("{document}:{line}:{column}"),
+            _ => document.to_owned(),
+        }
+    }
 }
 
 impl Problem {
     fn read(status: StatusCode, body: &str) -> Self {
         serde_json::from_str(body).unwrap_or_else(|_| Self {
+            kind: String::new(),
             title: format!("the API answered {status}"),
             detail: body.trim().chars().take(QUOTED_CHARS).collect(),
             errors: Vec::new(),
@@ -190,11 +213,16 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.title)?;
-        if !self.detail.is_empty() && self.detail != self.title {
+        // Of one field that is wrong, the detail repeats what is wrong.
+        let is_repeated = self.errors.first().is_some_and(|error| error.to_string() == self.detail);
+        if !self.detail.is_empty() && self.detail != self.title && !is_repeated {
             write!(formatter, ": {}", self.detail)?;
         }
         for error in &self.errors {
-            write!(formatter, "\n  {error}")?;
+            match (error.line, error.column) {
+                (Some(line), Some(column)) => write!(formatter, "\n  {line}:{column}: {error}")?,
+                _ => write!(formatter, "\n  {error}")?,
+            }
         }
         Ok(())
     }

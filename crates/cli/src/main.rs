@@ -11,13 +11,17 @@ mod data_directory;
 mod output;
 mod redis_child;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use commands::{
     approve, doctor, explain, history, import, jobs, policy, quote, recalculate, simulate, up, watch,
 };
+use pricing_core::config::process_environment;
+use pricing_core::tz_database::TzDatabase;
 use tokio::runtime::Runtime;
 
 #[global_allocator]
@@ -60,7 +64,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let command = CommandLine::parse().command;
+    let command = match CommandLine::try_parse() {
+        Ok(command_line) => command_line.command,
+        Err(asked) if asked.kind() == ErrorKind::DisplayVersion => {
+            return output::show(&version()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        }
+        Err(refusal) => refusal.exit(),
+    };
     let outcome = Runtime::new().map_err(Into::into).and_then(|runtime| {
         let outcome = runtime.block_on(run(command));
         // Without waiting for a read of standard input, which may never end.
@@ -68,6 +78,13 @@ fn main() -> ExitCode {
         outcome
     });
     outcome.unwrap_or_else(|error| output::report(&error))
+}
+
+/// This program's version, and that of the time zone database that it would use.
+fn version() -> String {
+    let directory = process_environment("TZDIR").filter(|directory| !directory.is_empty());
+    let time_zones = TzDatabase::load(directory.as_deref().map(Path::new));
+    format!("pricing {} (time zones {time_zones})", env!("CARGO_PKG_VERSION"))
 }
 
 async fn run(command: Command) -> Result<ExitCode> {

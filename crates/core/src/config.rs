@@ -15,6 +15,9 @@
 //! | `PRICING_OTLP_PROTOCOL` | `grpc` | `grpc` or `http` |
 //! | `PRICING_TRACE_PRICE_RATIO` | 0.01 | the part of price requests that are traced, 0 to 1; others are always, and those whose caller does |
 //!
+//! `TZDIR` is where the system's time zone database is, if not where it usually is. It is used if it is newer
+//! than the bundled one.
+//!
 //! TLS trusts whom the system trusts or, where `SSL_CERT_FILE` is set, the authorities in that file (PEM).
 //!
 //! What only one service needs is in that service's own `config.rs`.
@@ -22,6 +25,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -51,6 +55,8 @@ pub struct SharedConfig {
     pub metrics: MetricsSwitch,
     /// What is traced, and where to.
     pub trace: TraceConfig,
+    /// Where the system's time zone database is, if not where it usually is.
+    pub tz_directory: Option<PathBuf>,
 }
 
 /// What is traced, and where to.
@@ -170,6 +176,7 @@ impl SharedConfig {
             },
             metrics: environment.parsed("PRICING_METRICS", MetricsSwitch::On, "on or off"),
             trace: trace(environment),
+            tz_directory: tz_directory(environment),
         }
     }
 }
@@ -189,6 +196,10 @@ fn trace(environment: &mut Environment<'_>) -> TraceConfig {
         |written| written.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio)),
     );
     TraceConfig { endpoint, protocol, price_ratio }
+}
+
+fn tz_directory(environment: &mut Environment<'_>) -> Option<PathBuf> {
+    Some(environment.text("TZDIR", "")).filter(|directory| !directory.is_empty()).map(PathBuf::from)
 }
 
 fn redis_url(environment: &mut Environment<'_>) -> String {

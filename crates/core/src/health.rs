@@ -1,9 +1,10 @@
 //! Whether a service is alive and can do its work, and the small port on which it says so.
 //!
-//! `/healthz` answers while the process runs. `/readyz` asks the database and Redis, each within a time limit:
-//! `ready` when both answer, `degraded` (still 200) when only one does, since reads go on without the other, and
-//! `unavailable` (503) when neither does, or when the newest policy at its start was one that this version of the engine cannot
-//! use: an upgrade that would break something gets no further than its first process.
+//! `/healthz` answers while the process runs. `/readyz` asks the database and Redis, each within a time
+//! limit: `ready` when both answer, `degraded` (still 200) when only one does, since reads go on without the
+//! other, and `unavailable` (503) when neither does, or when the newest policy at its start was one that this
+//! version of the engine cannot use: an upgrade that would break something gets no further than its first
+//! process. Processes with different versions of the time zone database are `degraded`, too.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use crate::catalogue::Catalogue;
 use crate::policy_snapshot::Policies;
 use crate::redis::RedisConnection;
 use crate::telemetry::metrics::Metrics;
+use crate::tz_versions::TzVersions;
 
 /// How long one check may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -37,6 +39,8 @@ pub struct Health {
     pub catalogue: Option<Catalogue>,
     /// Named as `policy` if the newest one cannot be used, for services that use them.
     pub policies: Option<Policies>,
+    /// Checked as `time_zones`, for services that use policies.
+    pub tz_versions: Option<TzVersions>,
 }
 
 /// The answer of `/readyz`.
@@ -48,6 +52,8 @@ pub struct Readiness {
     pub service: &'static str,
     /// Which version runs.
     pub version: &'static str,
+    /// Which version of the time zone database it uses, such as `2026f`; null for services that use none.
+    pub tz_version: Option<String>,
     /// What was checked.
     pub checks: Vec<Check>,
 }
@@ -67,9 +73,10 @@ pub enum ReadinessStatus {
 /// One thing a service depends on.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Check {
-    /// What was checked: `redis`, `database`; and `policy` if the newest one cannot be used.
+    /// What was checked: `redis`, `database`, `time_zones`; and `policy` if the newest one cannot be used, or would be refused
+    /// today.
     pub name: &'static str,
-    /// `ok` or `failed`.
+    /// `ok`, `warning` or `failed`.
     pub status: &'static str,
     /// What it said.
     pub detail: String,
@@ -98,14 +105,30 @@ impl Health {
             some if some < checks.len() => ReadinessStatus::Degraded,
             _ => ReadinessStatus::Ready,
         };
-        checks.extend(unusable.map(|detail| Check {
-            name: "policy",
-            status: "failed",
-            detail,
-            duration_ms: 0,
-        }));
-        Readiness { status, service: self.service, version: env!("CARGO_PKG_VERSION"), checks }
+        let found = |name, status, detail| Check { name, status, detail, duration_ms: 0 };
+        let outdated = self.policies.as_ref().and_then(Policies::outdated);
+        let of_policy = unusable.map(|detail| ("failed", detail));
+        let of_policy = of_policy.or(outdated.map(|detail| ("warning", detail)));
+        checks.extend(of_policy.map(|(status, detail)| found("policy", status, detail)));
+        let time_zones = self.tz_versions.as_ref().map(time_zones);
+        let status = match &time_zones {
+            Some(("failed", _)) if status == ReadinessStatus::Ready => ReadinessStatus::Degraded,
+            _ => status,
+        };
+        checks.extend(time_zones.map(|(status, detail)| found("time_zones", status, detail)));
+        let tz_version =
+            self.tz_versions.as_ref().map(|versions| versions.database().zones.version().to_string());
+        Readiness { status, service: self.service, version: env!("CARGO_PKG_VERSION"), tz_version, checks }
     }
+}
+
+/// Whether all processes use the same database, and which one this is.
+fn time_zones(versions: &TzVersions) -> (&'static str, String) {
+    let (own, others) = (versions.database().to_string(), versions.others());
+    if others.is_empty() {
+        return ("ok", own);
+    }
+    ("failed", format!("{own}; other processes use {}", others.join(", ")))
 }
 
 async fn describe(catalogue: &Catalogue) -> Result<String, crate::catalogue::CatalogueError> {

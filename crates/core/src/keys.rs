@@ -10,6 +10,7 @@
 //! | `price_changes` | channel | that prices changed | `cache/put_and_tell.lua` |
 //! | `price_changes:log` | stream | the latest price changes | `cache/put_and_tell.lua` |
 //! | `policy_changes` | channel | that a policy or a location factor changed | `notices` |
+//! | `{prefix}tz_versions` | sorted set | the versions of the time zone database in use, by when they were last told, of the last minute | `tz_versions.lua` |
 //! | `{prefix}lease:{name}`, with `:token` | strings | who holds a lease; its last fencing token | `lease` |
 //! | `{core:apalis:queues:list}:{prefix}jobs` and what begins so | several | the queue of the workers | `jobs` |
 //!
@@ -141,6 +142,11 @@ impl MessageKeys {
     /// Exists while a period of done jobs lasts.
     pub fn queue_period(&self) -> String {
         format!("{}:period", self.queue())
+    }
+
+    /// The versions of the time zone database that processes use.
+    pub fn tz_versions(&self) -> String {
+        format!("{}tz_versions", self.prefix)
     }
 
     /// The owner of a lease, until it expires.

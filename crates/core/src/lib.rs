@@ -23,3 +23,5 @@ pub mod service;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod tz_database;
+pub mod tz_versions;

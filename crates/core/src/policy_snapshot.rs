@@ -13,7 +13,9 @@ use rust_decimal::Decimal;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::{Catalogue, CatalogueError, NewPolicy, StoredPolicy};
+use crate::domain::diagnostic::{Diagnostic, Place};
 use crate::domain::policy::{DEFAULT_POLICY, PricingPolicy};
+use crate::domain::time_zone::TimeZones;
 
 /// How often a process looks for a new policy or location factor.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -76,13 +78,15 @@ pub enum PolicySnapshotError {
 #[derive(Clone)]
 pub struct Policies {
     catalogue: Catalogue,
+    zones: TimeZones,
     snapshot: Arc<ArcSwap<PolicySnapshot>>,
     reads: Arc<AtomicU64>,
 }
 
 impl Policies {
-    /// Reads the policies, after publishing the default one in a new catalogue.
-    pub async fn load(catalogue: Catalogue) -> Result<Self, PolicySnapshotError> {
+    /// Reads the policies, after publishing the default one in a new catalogue. Their places have these
+    /// clocks.
+    pub async fn load(catalogue: Catalogue, zones: TimeZones) -> Result<Self, PolicySnapshotError> {
         let first = NewPolicy {
             name: "default".to_owned(),
             source: DEFAULT_POLICY.to_owned(),
@@ -90,16 +94,28 @@ impl Policies {
             note: "the policy every installation starts with".to_owned(),
         };
         catalogue.publish_first_policy(&first, chrono::Utc::now()).await?;
-        let snapshot = match read(&catalogue, None, VERSIONS_KEPT).await {
-            Err(PolicySnapshotError::Invalid { .. }) => read(&catalogue, None, VERSIONS_SEARCHED).await?,
+        let snapshot = match read(&catalogue, &zones, None, VERSIONS_KEPT).await {
+            Err(PolicySnapshotError::Invalid { .. }) => {
+                read(&catalogue, &zones, None, VERSIONS_SEARCHED).await?
+            }
             other => other?,
         };
-        Ok(Self { catalogue, snapshot: Arc::new(ArcSwap::from_pointee(snapshot)), reads: Arc::default() })
+        Ok(Self {
+            catalogue,
+            zones,
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            reads: Arc::default(),
+        })
     }
 
     /// The snapshot in use; hold it for one request, not longer.
     pub fn snapshot(&self) -> Guard<Arc<PolicySnapshot>> {
         self.snapshot.load()
+    }
+
+    /// The clocks that policies are compiled with.
+    pub fn time_zones(&self) -> &TimeZones {
+        &self.zones
     }
 
     /// Whether prices made with this version can be quoted from.
@@ -114,11 +130,16 @@ impl Policies {
         self.snapshot.load().unusable.clone()
     }
 
+    /// What in the policy in use would be refused if it were published today, if anything: it keeps its meaning.
+    pub fn outdated(&self) -> Option<String> {
+        outdated(self.snapshot.load().current())
+    }
+
     /// Looks for news now.
     pub async fn refresh(&self) -> Result<(), PolicySnapshotError> {
         let begun = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
         let known = self.snapshot.load_full();
-        let read = read(&self.catalogue, Some(&known), VERSIONS_KEPT).await?;
+        let read = read(&self.catalogue, &self.zones, Some(&known), VERSIONS_KEPT).await?;
         let unusable = known.unusable.as_ref().and(read.unusable);
         let snapshot = Arc::new(PolicySnapshot { begun, unusable, ..read });
         // Of several that read at the same time, one that read earlier may be the last to be ready.
@@ -145,6 +166,7 @@ impl Policies {
 /// Versions are immutable, so a known one is not compiled again.
 async fn read(
     catalogue: &Catalogue,
+    zones: &TimeZones,
     known: Option<&PolicySnapshot>,
     versions: u32,
 ) -> Result<PolicySnapshot, PolicySnapshotError> {
@@ -156,7 +178,7 @@ async fn read(
     for stored in &stored {
         match known.and_then(|known| known.policy(stored.version)) {
             Some(policy) => usable.push(Arc::clone(policy)),
-            None => match compile(stored) {
+            None => match compile(stored, zones) {
                 Ok(policy) => usable.push(policy),
                 // Published by a version of the engine that knows more. The newest usable one stays in use.
                 Err(error) => {
@@ -180,10 +202,36 @@ async fn read(
     Ok(PolicySnapshot { current, previous, unusable, location_factors, begun: 0 })
 }
 
-fn compile(stored: &StoredPolicy) -> Result<Arc<PricingPolicy>, PolicySnapshotError> {
-    let compiled = PricingPolicy::from_yaml(&stored.source, stored.version);
-    compiled.map(Arc::new).map_err(|problems| PolicySnapshotError::Invalid {
+fn compile(stored: &StoredPolicy, zones: &TimeZones) -> Result<Arc<PricingPolicy>, PolicySnapshotError> {
+    let compiled = PricingPolicy::from_stored_yaml(&stored.source, stored.version, zones);
+    let policy = compiled.map_err(|problems| PolicySnapshotError::Invalid {
         version: stored.version,
-        problem: problems.first().map(ToString::to_string).unwrap_or_default(),
-    })
+        problem: problems.iter().find(|problem| problem.is_refusal()).map(described).unwrap_or_default(),
+    })?;
+    if let Some(outdated) = outdated(&policy) {
+        tracing::warn!(
+            version = stored.version,
+            problem = outdated,
+            "a published policy keeps a meaning that would be refused today"
+        );
+    }
+    Ok(Arc::new(policy))
+}
+
+/// What in a stored policy would be refused today: the first of it, and how many more there are.
+fn outdated(policy: &PricingPolicy) -> Option<String> {
+    let mut refusals = policy.refusals();
+    let first = described(refusals.next()?);
+    let more = match refusals.count() {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    Some(format!("version {} would be refused today: {first}{more}", policy.version))
+}
+
+fn described(problem: &Diagnostic) -> String {
+    match problem.place {
+        Some(Place { line, column }) => format!("{line}:{column}: {problem}"),
+        None => problem.to_string(),
+    }
 }

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ConfigError, EXIT_USAGE, SharedConfig};
+use crate::tz_database::TzDatabase;
 use crate::{shutdown, telemetry};
 
 /// How long the one that is asked may take to answer; it asks Redis and the database, a second each.
@@ -44,7 +45,8 @@ pub async fn run<C: ServiceConfig, E: Display>(
         [] => {}
         ["healthcheck"] => return check_health(name, config.listen()),
         ["--version"] => {
-            say(&format!("{name} {}", env!("CARGO_PKG_VERSION")));
+            let time_zones = TzDatabase::load(config.shared().tz_directory.as_deref());
+            say(&format!("{name} {} (time zones {time_zones})", env!("CARGO_PKG_VERSION")));
             return ExitCode::SUCCESS;
         }
         _ => {

@@ -10,13 +10,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use pricing_core::domain::explanation::{RecordedFacts, Step};
+use pricing_core::domain::explanation::{RecordedExplanation, Step};
 use pricing_core::domain::guardrail::{GuardrailName, Streak};
 use pricing_core::domain::policy::PricingPolicy;
 use pricing_core::domain::price::{Facts, ListPrice, Previous, PriceEntry, price};
 use pricing_core::domain::product::{Product, ProductDraft, WrittenNumber};
 use pricing_core::domain::quote::{Shopper, quote};
-use pricing_core::domain::signal::{CompetitorPrice, Signals};
+use pricing_core::domain::signal::{Signal, SignalKind, Signals, Subject};
+use pricing_core::domain::time_zone::TimeZones;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
@@ -52,11 +53,19 @@ struct Case {
     #[serde(default)]
     competitors: BTreeMap<String, CompetitorCase>,
     stock: Option<String>,
+    /// How long ago the stock was such; now if absent. So with the others.
+    stock_age: Option<String>,
     sold: Option<String>,
+    sold_age: Option<String>,
     demand: Option<String>,
-    /// How long ago demand was seen; now if absent.
     demand_age: Option<String>,
+    /// For how long the demand is known, from when it was such; for good if absent.
+    demand_lasts: Option<String>,
+    /// What an event said of the cost.
     cost: Option<String>,
+    cost_age: Option<String>,
+    /// How long ago the seller stated the product's own cost; longer ago than anything if absent.
+    stated_age: Option<String>,
     previous: Option<PreviousCase>,
     now: Option<String>,
     /// Then the price is this shopper's.
@@ -140,7 +149,7 @@ fn outcome(table: &Table, case: &Case) -> (String, Vec<String>) {
     let source = case.policy.as_ref().unwrap_or(&table.policy);
     let source =
         case.policy_file.as_ref().map_or_else(|| format!("name: golden\n{source}"), |name| example(name));
-    let policy = match PricingPolicy::from_yaml(&source, 1) {
+    let policy = match PricingPolicy::from_yaml(&source, 1, &TimeZones::bundled()) {
         Ok(policy) => policy,
         Err(problems) => {
             return ("refused".to_owned(), problems.iter().map(ToString::to_string).collect());
@@ -148,22 +157,11 @@ fn outcome(table: &Table, case: &Case) -> (String, Vec<String>) {
     };
     let now = instant(case.now.as_deref().unwrap_or(NOON));
     let ago = |written: &Option<String>| now - written.as_deref().map_or(TimeDelta::zero(), duration);
-    let product = product(table, case);
-    let competitor_prices = case.competitors.iter().map(|(competitor, known)| CompetitorPrice {
-        competitor: competitor.clone(),
-        price: decimal(&known.price),
-        in_stock: known.in_stock,
-        observed_at: Some(ago(&known.age)),
-    });
-    let optional = |written: &Option<String>| written.as_deref().map(decimal);
-    let signals = Signals {
-        competitor_prices: competitor_prices.collect(),
-        demand_index: optional(&case.demand),
-        stock_level: optional(&case.stock),
-        unit_cost: optional(&case.cost),
-        demand_observed_at: case.demand.as_ref().map(|_| ago(&case.demand_age)),
-        units_sold: optional(&case.sold),
+    let product = Product {
+        cost_stated_at: case.stated_age.as_ref().map(|_| ago(&case.stated_age)),
+        ..product(table, case)
     };
+    let signals = Signals::of_product(facts_of(case, now), Some(&product), now);
     let previous = case.previous.as_ref().map(|previous| Previous {
         list_price: decimal(&previous.list_price),
         opening_price: decimal(previous.opening_price.as_ref().unwrap_or(&previous.list_price)),
@@ -173,15 +171,38 @@ fn outcome(table: &Table, case: &Case) -> (String, Vec<String>) {
     let facts = Facts { product: &product, signals: &signals, previous };
     let priced = price(&facts, &policy, now);
     let stored = serde_json::to_string(&priced.explanation).expect("it can be written");
-    let recorded: RecordedFacts = recorded(&stored);
-    let replayed = serde_json::to_string(&price(&recorded.as_facts(), &policy, now).explanation);
-    assert_eq!(replayed.expect("it can be written"), stored, "{}", case.name);
+    let recorded: RecordedExplanation = serde_json::from_str(&stored).expect("it can be read");
+    let replayed = recorded.replay(&policy).map(|price| serde_json::to_string(&price.explanation));
+    assert_eq!(replayed.expect("it is of this engine").expect("it can be written"), stored, "{}", case.name);
     let Some(shopper) = &case.shopper else {
         let mut why: Vec<String> = priced.explanation.steps.iter().filter_map(in_words).collect();
         why.extend(priced.valid_until.map(|until| format!("until {}", until.format("%F %TZ"))));
         return (priced.amount.to_string(), why);
     };
     quoted(&product, &priced, &policy, shopper, now)
+}
+
+/// What a case says is known about the market.
+fn facts_of(case: &Case, now: DateTime<Utc>) -> Vec<Signal> {
+    let ago = |written: &Option<String>| now - written.as_deref().map_or(TimeDelta::zero(), duration);
+    let fact = |kind, value: &str, age| {
+        Signal::new(Subject::Product("P-1".to_owned()), kind, decimal(value), ago(age))
+    };
+    let of_competitors = case.competitors.iter().map(|(competitor, known)| {
+        let signal = fact(SignalKind::CompetitorPrice, &known.price, &known.age);
+        Signal { source: competitor.clone(), in_stock: known.in_stock, ..signal }
+    });
+    let others = [
+        (SignalKind::StockLevel, &case.stock, &case.stock_age, &None),
+        (SignalKind::UnitsSold, &case.sold, &case.sold_age, &None),
+        (SignalKind::DemandIndex, &case.demand, &case.demand_age, &case.demand_lasts),
+        (SignalKind::UnitCost, &case.cost, &case.cost_age, &None),
+    ];
+    let others = others.into_iter().filter_map(|(kind, value, age, lasts)| {
+        let expires_at = lasts.as_deref().map(|lasts| ago(age) + duration(lasts));
+        Some(Signal { expires_at, ..fact(kind, value.as_deref()?, age) })
+    });
+    of_competitors.chain(others).collect()
 }
 
 /// The price of one shopper, and the steps to it from the list price.
@@ -227,14 +248,6 @@ fn example(name: &str) -> String {
     fs::read_to_string(file).expect("the example can be read")
 }
 
-fn recorded(stored: &str) -> RecordedFacts {
-    #[derive(Deserialize)]
-    struct Recorded {
-        facts: RecordedFacts,
-    }
-    serde_json::from_str::<Recorded>(stored).expect("it can be read").facts
-}
-
 fn product(table: &Table, case: &Case) -> Product {
     let mut fields = table.product.clone();
     fields.extend(case.product.clone());
@@ -270,6 +283,7 @@ fn in_words(step: &Step<'_>) -> Option<String> {
             Some(format!("floor {lowest} over ceiling {highest}"))
         }
         Step::Rounding { before, after, .. } => Some(format!("rounding {before} to {after}")),
+        Step::IncrementPassedOver { increment, .. } => Some(format!("no multiple of {increment}")),
     }
 }
 

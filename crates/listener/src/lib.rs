@@ -70,7 +70,7 @@ pub async fn run(
         owner: name,
         metrics: metrics.clone(),
     };
-    let health = Health { service: SERVICE, redis, catalogue: None, policies: None };
+    let health = Health { service: SERVICE, redis, catalogue: None, policies: None, tz_versions: None };
     tracing::info!(address = %listener.local_addr()?, "the listener is running");
 
     let mut tasks = JoinSet::new();

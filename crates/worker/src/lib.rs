@@ -18,6 +18,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use pricing_core::cache::PriceCache;
 use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings};
+use pricing_core::domain::time_zone::TimeZones;
 use pricing_core::health::{self, Health};
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::keys::{Keys, MessageKeys};
@@ -27,6 +28,8 @@ use pricing_core::redis::{RedisConnection, RedisError};
 use pricing_core::reprice::Repricer;
 use pricing_core::service;
 use pricing_core::telemetry::metrics::Metrics;
+use pricing_core::tz_database::TzDatabase;
+use pricing_core::tz_versions::TzVersions;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -73,15 +76,26 @@ pub async fn run(
         ..CatalogueSettings::default()
     };
     let catalogue = Catalogue::open(&config.shared.database_url, settings).await?.measured_by(&metrics);
-    let recalculator = recalculator(&config, &redis, &catalogue, &metrics, &shutdown).await?;
+    let database = TzDatabase::load(config.shared.tz_directory.as_deref());
+    database.log(chrono::Utc::now());
+    let tz_versions = TzVersions::new(database, &redis, &MessageKeys::new(&config.shared.key_prefix));
+    let time_zones = &tz_versions.database().zones;
+    let recalculator = recalculator(&config, &redis, &catalogue, time_zones, &metrics, &shutdown).await?;
     let runner = job_runner(&config, &redis, &recalculator);
     let policies = Some(recalculator.repricer.policies.clone());
-    let health = Health { service: SERVICE, redis, catalogue: Some(catalogue.clone()), policies };
+    let health = Health {
+        service: SERVICE,
+        redis,
+        catalogue: Some(catalogue.clone()),
+        policies,
+        tz_versions: Some(tz_versions.clone()),
+    };
     tracing::info!(address = %listener.local_addr()?, "the worker is running");
 
     let mut tasks = JoinSet::new();
     tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
     tasks.spawn(recalculator.repricer.policies.clone().keep_fresh(shutdown.clone()));
+    tasks.spawn(tz_versions.keep_told(shutdown.clone()));
     tasks.spawn(recalculator.clone().keep_time());
     tasks.spawn(recalculator.keep_queue_clean());
     let stop = shutdown.clone();
@@ -101,6 +115,7 @@ async fn recalculator(
     config: &WorkerConfig,
     redis: &RedisConnection,
     catalogue: &Catalogue,
+    time_zones: &TimeZones,
     metrics: &Metrics,
     shutdown: &CancellationToken,
 ) -> Result<Recalculator, WorkerRunError> {
@@ -112,7 +127,7 @@ async fn recalculator(
     let repricer = Repricer {
         catalogue: catalogue.clone(),
         cache,
-        policies: Policies::load(catalogue.clone()).await?,
+        policies: Policies::load(catalogue.clone(), time_zones.clone()).await?,
         notices: Notices::new(redis, keys.clone(), &identity),
         metrics: metrics.clone(),
     };

@@ -53,6 +53,8 @@ pub enum Delivery {
         task_id: String,
         /// What to do.
         job: Job,
+        /// Whether it is certain that no try of it was begun before.
+        is_first_try: bool,
     },
     /// It was given up, and will not be delivered again.
     GivenUp {
@@ -222,7 +224,7 @@ impl JobRunner {
         let kind = job.kind();
         let span = spans::process(JOBS, 1, fetched.trace.iter());
         spans::record_job(&span, task_id, kind, fetched.wait_ms);
-        let ended = self.perform(task_id, job).instrument(span.clone()).await;
+        let ended = self.perform(task_id, job, fetched.is_uncounted).instrument(span.clone()).await;
         if let Err(error @ (JobError::Retry { .. } | JobError::Away { .. } | JobError::Abort { .. })) = &ended
         {
             spans::record_error(&span, error);
@@ -273,8 +275,8 @@ impl JobRunner {
     }
 
     /// Does the job in a task of its own: a panic ends only that, and work that has begun goes on when nobody waits.
-    async fn perform(&self, task_id: &str, job: &Job) -> Result<(), JobError> {
-        let delivery = Delivery::Do { task_id: task_id.to_owned(), job: job.clone() };
+    async fn perform(&self, task_id: &str, job: &Job, is_first_try: bool) -> Result<(), JobError> {
+        let delivery = Delivery::Do { task_id: task_id.to_owned(), job: job.clone(), is_first_try };
         let work = tokio::spawn((self.perform)(delivery).in_current_span());
         let ended = match job {
             Job::Run { .. } => work.await,

@@ -11,7 +11,7 @@ use pricing_core::jobs::{Job, JobError, NewJob, Range};
 use pricing_core::keys::{JOBS, MessageKeys};
 use pricing_core::policy_snapshot::PolicySnapshotError;
 use pricing_core::redis::RedisConnection;
-use pricing_core::reprice::{RangeDone, RepriceError, Repricer, WRITE_BATCH, products_of};
+use pricing_core::reprice::{OtherCurrency, RangeDone, RepriceError, Repricer, WRITE_BATCH, products_of};
 use pricing_core::telemetry::spans;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
@@ -54,8 +54,8 @@ impl Recalculator {
     /// Does a job.
     pub async fn perform(&self, delivery: Delivery) -> Result<(), JobError> {
         match delivery {
-            Delivery::Do { job: Job::ApplyEvents { events, published_at }, .. } => {
-                self.apply_events(events, published_at).await
+            Delivery::Do { job: Job::ApplyEvents { events, published_at }, is_first_try, .. } => {
+                self.apply_events(events, published_at, is_first_try).await
             }
             Delivery::Do { job: Job::Range(range), .. } => self.recalculate_range(range).await,
             Delivery::Do { job: Job::Run { task_id }, .. } => self.coordinate(&task_id).await,
@@ -71,20 +71,26 @@ impl Recalculator {
         &self,
         events: Vec<MarketEvent>,
         published_at: Option<DateTime<Utc>>,
+        is_first_try: bool,
     ) -> Result<(), JobError> {
         for events in in_transactions(events) {
             let count = events.len();
-            let applied = match self.repricer.apply_events(events, published_at).await {
+            let applied = match self.repricer.apply_events(events, published_at, is_first_try).await {
                 Ok(applied) => applied,
                 Err(error) => return Err(self.judge(error).await),
             };
             for product_id in &applied.unknown {
                 tracing::warn!(%product_id, "an event is about a product that is not in the catalogue");
             }
+            for OtherCurrency { product_id, competitor, currency } in &applied.in_other_currency {
+                let currency = currency.code();
+                tracing::warn!(%product_id, competitor, currency, "a competitor's price is in another currency than the product, and not used");
+            }
             let metrics = &self.repricer.metrics;
             metrics.events_applied.increment(to_u64(applied.events));
             metrics.events_repeated.increment(to_u64(applied.repeated));
             metrics.events_unknown.increment(to_u64(applied.unknown.len()));
+            metrics.events_in_other_currency.increment(to_u64(applied.in_other_currency.len()));
             tracing::debug!(events = count, changed = applied.changed, "events were applied");
             for task_id in applied.requested_runs {
                 self.ask_for_coordinator(task_id).await?;

@@ -11,6 +11,7 @@ use pricing_core::domain::explanation::Step;
 use pricing_core::domain::money::as_json_number;
 use pricing_core::domain::product::{Product, ProductId};
 use pricing_core::domain::quote::{Shopper, quote};
+use pricing_core::domain::used_facts::{RecordedExplanation, UsedFact};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -63,11 +64,40 @@ pub(crate) struct ExplanationAnswer<'a> {
     revision: i64,
     /// The instant from which time alone may change the price.
     valid_until: Option<DateTime<Utc>>,
-    /// What was recorded when the list price was made: facts, steps and outcome.
+    /// The facts that it was made with: which cost, competitors' prices, stock, sales and demand, said by whom and when.
+    #[schema(value_type = Vec<UsedFactSchema>)]
+    facts_used: Vec<UsedFact<'a>>,
+    /// What was recorded when the list price was made: facts, steps and outcome. Steps are as in a quote's,
+    /// and `guardrails_contradict` (`lowest`, `highest`). `semantics` counts the engines that made other prices or
+    /// explanations of the same, and is 1 where it is missing.
     #[schema(value_type = Object)]
     explanation: &'a RawValue,
     /// The shopper's price, if a location was given.
     quote: Option<QuoteExplanation<'a>>,
+}
+
+/// A fact that a price was made with.
+#[derive(Debug, utoipa::ToSchema)]
+#[schema(as = UsedFact)]
+#[expect(dead_code, reason = "documents the wire form of a type of the core")]
+pub(crate) struct UsedFactSchema {
+    /// `unit_cost`, `competitor_price`, `stock_level`, `units_sold` or `demand_index`.
+    #[schema(example = "unit_cost")]
+    fact: String,
+    /// Whose price it is, of a competitor's.
+    #[schema(nullable = false)]
+    competitor: Option<String>,
+    /// What it says.
+    value: f64,
+    /// Who said so: `product` for the product's row, else the source of the event; null if that is not known.
+    #[schema(required)]
+    source: Option<String>,
+    /// When it was true; null if that is not known. The seller's word on a cost is of the request that said it.
+    #[schema(required)]
+    since: Option<DateTime<Utc>>,
+    /// From when on it is not known any more, if it ends.
+    #[schema(nullable = false)]
+    expires_at: Option<DateTime<Utc>>,
 }
 
 /// Why a shopper's price is what it is.
@@ -77,11 +107,15 @@ pub(crate) struct QuoteExplanation<'a> {
     #[serde(serialize_with = "as_json_number")]
     #[schema(value_type = f64)]
     final_price: Decimal,
-    /// What part of the price the shopper's discounts took off.
+    /// What part of what this shopper would pay without the rules that are discounts they take off.
     #[serde(serialize_with = "as_json_number")]
     #[schema(value_type = f64)]
     discount_rate: Decimal,
-    /// What happened, from the list price on.
+    /// What happened, from the list price on; each is an object whose `step` names its kind, with the price
+    /// `after` it: `start`; `rule` (`rule`, `when`, `action`, `inputs`, `reference`, `applied`, `before`);
+    /// `rule_failed` (`problem`); `tie` (`chosen`, `others`); `guardrail` (`guardrail`, `before`); `rounding`
+    /// (`mode`, `before`); `increment_passed_over` (`increment`): no multiple of the increment fits, and the
+    /// price keeps to the minor unit.
     #[schema(value_type = Vec<Object>)]
     steps: Vec<Step<'a>>,
 }
@@ -112,6 +146,8 @@ pub(crate) async fn explanation(
     let read = state.repricer.read(&product_id, Moment::now()).await;
     read.map_err(|error| ApiError::of_read(error, &product_id))?;
     let (product, stored, recorded) = stored_explanation(&state, &product_id).await?;
+    let internal = |error: serde_json::Error| ApiError::Internal { reason: error.to_string() };
+    let facts: RecordedExplanation = serde_json::from_str(&recorded).map_err(internal)?;
     let entry = &stored.entry;
     let snapshot = state.repricer.policies.snapshot();
     let policy = snapshot.policy(entry.policy_version).unwrap_or_else(|| snapshot.current());
@@ -119,7 +155,6 @@ pub(crate) async fn explanation(
         .map(|shopper| Shopper { location_factor: snapshot.location_factor(shopper.location), ..shopper });
     let mut steps = Vec::new();
     let quote = shopper.as_ref().map(|shopper| quote(entry, policy, shopper, now, Some(&mut steps)));
-    let internal = |error: serde_json::Error| ApiError::Internal { reason: error.to_string() };
     let answer = ExplanationAnswer {
         product_id: &entry.product_id,
         name: &product.name,
@@ -129,6 +164,7 @@ pub(crate) async fn explanation(
         policy_name: &policy.name,
         revision: entry.revision,
         valid_until: entry.valid_until,
+        facts_used: facts.used_facts(),
         explanation: serde_json::from_str(&recorded).map_err(internal)?,
         quote: quote.map(|quote| QuoteExplanation {
             final_price: quote.final_price,
@@ -175,7 +211,7 @@ impl ExplanationQuery {
             location_factor: None,
         };
         let mut errors = Vec::new();
-        check_shopper(&shopper, &mut errors);
+        let shopper = check_shopper(shopper, &mut errors);
         if errors.is_empty() { Ok(Some(shopper)) } else { Err(ApiError::Invalid { errors }) }
     }
 }

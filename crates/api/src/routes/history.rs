@@ -7,14 +7,15 @@ use axum::extract::{Query, State};
 use chrono::{DateTime, TimeDelta, Utc};
 use pricing_core::catalogue::PriceChange;
 use pricing_core::domain::diagnostic::shorten;
-use pricing_core::domain::money::{as_json_number, as_optional_json_number};
-use pricing_core::domain::prior_price::{self, AppliedPrice, PRIOR_PRICE_DAYS, lowest_before};
+use pricing_core::domain::money::as_optional_json_number;
+use pricing_core::domain::prior_price::{AppliedPrice, PRIOR_PRICE_DAYS, lowest_before};
 use pricing_core::domain::product::ProductId;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, Problem};
 use crate::extract::Named;
+use crate::routes::reduction::{self, ReductionAnswer};
 use crate::state::AppState;
 
 /// Changes in one answer, if nothing else is asked for, and at most.
@@ -39,8 +40,13 @@ pub(crate) struct HistoryQuery {
 pub(crate) struct HistoryAnswer {
     /// The product.
     product_id: String,
-    /// The reduction that the list price in effect is, by Directive 98/6/EC, article 6a; null if it is none.
+    /// The reduction that the list price in effect is since its latest step, by Directive 98/6/EC, article
+    /// 6a; null if the list price is not below the prior price, or by less than a hundredth of a percent.
     reduction: Option<ReductionAnswer>,
+    /// The same since the first of several steps without a rise in between; null if there is one step, or
+    /// nothing to announce. It may be announced only if each step was announced as a part of one growing
+    /// reduction, and only where the member state has that rule (paragraph 5).
+    progressive_reduction: Option<ReductionAnswer>,
     /// The lowest list price of the last 30 days; null if there was none, or if it is not known.
     #[serde(serialize_with = "as_optional_json_number")]
     #[schema(value_type = Option<f64>)]
@@ -52,23 +58,6 @@ pub(crate) struct HistoryAnswer {
     changes: Vec<ChangeAnswer>,
     /// Where the next page begins; null if this is the last.
     next_before: Option<i64>,
-}
-
-/// A reduction.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct ReductionAnswer {
-    /// When its first step was.
-    started_at: DateTime<Utc>,
-    /// The lowest list price in the 30 days before.
-    #[serde(serialize_with = "as_json_number")]
-    #[schema(value_type = f64)]
-    prior_price: Decimal,
-    /// The percentage that may be announced; 0 if the price is no lower than the prior price.
-    #[serde(serialize_with = "as_json_number")]
-    #[schema(value_type = f64)]
-    percent: Decimal,
-    /// Whether prices of all 30 days are known.
-    is_complete: bool,
 }
 
 /// One change.
@@ -121,6 +110,7 @@ pub(crate) async fn history(
         return Err(not_found());
     }
     let applied = applied_prices(&latest);
+    let reductions = reduction::answers(&state, &id, &applied).await?;
     let now = Utc::now();
     let is_lowest_price_known = reaches_back(&latest, now);
     let lowest = lowest_before(&applied, now).filter(|_| is_lowest_price_known);
@@ -134,12 +124,8 @@ pub(crate) async fn history(
     page.truncate(kept);
     Ok(Json(HistoryAnswer {
         product_id,
-        reduction: prior_price::reduction(&applied).map(|reduction| ReductionAnswer {
-            started_at: reduction.started_at,
-            prior_price: reduction.prior_price,
-            percent: reduction.percent,
-            is_complete: reduction.is_complete,
-        }),
+        reduction: reductions.latest,
+        progressive_reduction: reductions.progressive,
         lowest_price_30_days: lowest.map(|(lowest, _)| lowest),
         is_lowest_price_known,
         next_before: page.last().filter(|_| has_more).map(|last| last.revision),

@@ -2,8 +2,9 @@
 //!
 //! Rows are read as they arrive and written in batches, each in one transaction, as many at a time as the database can
 //! use. While they are stored, the next is read, and no further one, so a sender can be no faster than the database and
-//! memory stays bounded. A row that is refused is reported with its line and keeps no other row back. Importing a file
-//! again changes nothing.
+//! memory stays bounded. A row that is refused is reported with its line and keeps no other row back. Of two rows for one
+//! product the first counts: one that repeats it is counted, one that says something else is refused. Importing a file again
+//! changes nothing.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -15,12 +16,13 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use indexmap::IndexMap;
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::domain::product::{Product, ProductId};
 use pricing_core::reprice::{
-    PreparedProducts, PutSummary, RepriceError, Repricer, StoredPrices, WRITE_BATCH,
+    Bound, LostBounds, PreparedProducts, PutSummary, RepriceError, Repricer, StoredPrices, WRITE_BATCH,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -28,6 +30,8 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::io::ReaderStream;
 use tracing::Instrument;
 
+pub(crate) use super::import_memory::REMEMBERED_ROWS;
+use super::import_memory::{Seen, SeenRows};
 use super::import_rows::{Format, Row, RowReader};
 use crate::error::{ApiError, FieldError, Problem};
 use crate::state::AppState;
@@ -36,6 +40,8 @@ use crate::state::AppState;
 const MAX_IMPORT_BYTES: usize = 4 * 1024 * 1024 * 1024;
 /// Refused rows that are listed; the others are counted.
 const MAX_LISTED_ERRORS: usize = 1_000;
+/// Products without a bound they had that are listed; the others are counted.
+const MAX_LISTED_LOSSES: usize = 100;
 /// Products of a batch, which is one transaction. Each writes a page for every category that it touches, so in small ones
 /// that is most of what is written; and as long as one lasts, others wait for SQLite.
 const IMPORT_BATCH: usize = 2 * WRITE_BATCH;
@@ -50,8 +56,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ImportQuery {
-    /// Check and compare only; nothing is written. As each batch of 2,000 products is compared with what is stored, a new
-    /// product that comes again in a later batch is counted as created once more.
+    /// Check and compare only; nothing is written.
     #[serde(default)]
     dry_run: bool,
 }
@@ -67,16 +72,73 @@ pub(crate) struct ImportAnswer {
     updated: u64,
     /// Products that were already like this.
     unchanged: u64,
-    /// Rows that a later row for the same product replaced before they were written.
-    superseded: u64,
+    /// Rows that say of their product what an earlier row said.
+    repeated: u64,
     /// Rows that were refused.
     failed: u64,
+    /// Rows that were not compared with all earlier ones, as more than 5,000,000 are not remembered: of two for one product the
+    /// later may have counted.
+    not_compared: u64,
     /// Whether nothing was written.
     dry_run: bool,
+    /// The columns of a CSV file that became attributes.
+    attributes: Vec<String>,
+    /// What may not be meant, though it was taken.
+    warnings: Vec<ImportWarning>,
+    /// Products that had a cost or a bound and have it no more.
+    lost: LostBoundsAnswer,
     /// The first thousand refused rows.
     errors: Vec<RowErrors>,
     /// Refused rows that are not listed.
     errors_left_out: u64,
+}
+
+/// Something that may not be meant.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct ImportWarning {
+    /// What, and why.
+    warning: String,
+    /// The first row that it is about.
+    line: u64,
+    /// How many rows it is about.
+    rows: u64,
+}
+
+/// Products that had a cost or a bound and have it no more, as a row without it takes it away.
+#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
+pub(crate) struct LostBoundsAnswer {
+    /// Products without the unit cost they had.
+    unit_cost: u64,
+    /// Products without the floor price they had.
+    floor_price: u64,
+    /// Products without the ceiling price they had.
+    ceiling_price: u64,
+    /// Products without the minimum advertised price they had.
+    minimum_advertised_price: u64,
+    /// The first hundred of all these.
+    #[schema(value_type = Vec<String>)]
+    product_ids: Vec<ProductId>,
+    /// How many more there are.
+    product_ids_left_out: u64,
+}
+
+impl LostBoundsAnswer {
+    fn add(&mut self, lost: LostBounds) {
+        for bound in lost.bounds {
+            let count = match bound {
+                Bound::UnitCost => &mut self.unit_cost,
+                Bound::FloorPrice => &mut self.floor_price,
+                Bound::CeilingPrice => &mut self.ceiling_price,
+                Bound::MinimumAdvertisedPrice => &mut self.minimum_advertised_price,
+            };
+            *count += 1;
+        }
+        if self.product_ids.len() < MAX_LISTED_LOSSES {
+            self.product_ids.push(lost.product_id);
+        } else {
+            self.product_ids_left_out += 1;
+        }
+    }
 }
 
 /// A refused row.
@@ -95,10 +157,10 @@ pub(crate) struct RowErrors {
 #[utoipa::path(post, path = "/api/v1/products/import", tag = "catalogue", summary = "Import products",
     params(ImportQuery),
     request_body(content((String = "text/csv"), (String = "application/x-ndjson")),
-        description = "text/csv: a header line with product_id, currency, base_price and perhaps name, category, brand, unit_cost, floor_price, ceiling_price, minimum_advertised_price; other columns become attributes. application/x-ndjson: one product object a line."),
+        description = "text/csv: a header line with product_id, currency, base_price and perhaps name, category, brand, unit_cost, floor_price, ceiling_price, minimum_advertised_price; other columns become attributes, for certain if they are written attribute.NAME. application/x-ndjson: one product object a line."),
     responses(
         (status = 200, description = "What was done; refused rows are listed with their lines", body = ImportAnswer),
-        (status = 400, description = "No header, or the body ended early", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The header cannot be used, or the body ended early", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "More than 4 GiB; what is stored stays", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "Neither CSV nor NDJSON", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "dry_run is neither true nor false", body = Problem, content_type = "application/problem+json"),
@@ -199,6 +261,7 @@ async fn take_rows(import: &mut Import, format: Format, body: Body) -> Result<()
     while let Some(row) = reader.last_row()? {
         import.take(row).await?;
     }
+    import.answer.attributes = reader.attribute_columns();
     import.write_batch().await
 }
 
@@ -215,10 +278,11 @@ type Serving = JoinHandle<Result<(), RepriceError>>;
 /// An import under way: while one batch is read, those before it are stored, and those before them go to Redis.
 struct Import {
     state: AppState,
-    /// The rows to write next; of a product that comes more than once among them, the last.
+    seen: SeenRows,
+    /// The rows to write next.
     batch: IndexMap<ProductId, Product>,
-    /// The batches before, being stored while this one is read, the oldest first. None has a product of another: the row
-    /// that came last is the one that stays.
+    /// The batches before, being stored while this one is read, the oldest first. None has a product of another: of rows that
+    /// are not remembered, the one that came last is the one that stays.
     storing: VecDeque<Storing>,
     /// The batches before that, on their way to Redis, the oldest first.
     serving: VecDeque<Serving>,
@@ -227,6 +291,8 @@ struct Import {
     /// Goes when something fails, or with the import when its sender hangs up: then no further batch is begun. Whoever sent
     /// it may write anew.
     is_wanted: Option<Arc<()>>,
+    /// As of when the rows state what the products cost.
+    requested_at: DateTime<Utc>,
     answer: ImportAnswer,
 }
 
@@ -234,12 +300,14 @@ impl Import {
     fn new(state: AppState, dry_run: bool) -> Self {
         let answer = ImportAnswer { dry_run, ..ImportAnswer::default() };
         Self {
+            seen: SeenRows::new(Arc::clone(&state.import_memory)),
             state,
             batch: IndexMap::with_capacity(IMPORT_BATCH),
             storing: VecDeque::new(),
             serving: VecDeque::new(),
             turn_to_serve: oneshot::channel().1,
             is_wanted: Some(Arc::new(())),
+            requested_at: Utc::now(),
             answer,
         }
     }
@@ -249,17 +317,53 @@ impl Import {
         let Row { line, draft } = row;
         let product_id = draft.as_ref().ok().and_then(|draft| draft.product_id.as_deref().map(shorten));
         match draft.and_then(|draft| draft.check()) {
-            Ok(product) => {
-                if self.batch.insert(product.product_id.clone(), product).is_some() {
-                    self.answer.superseded += 1;
-                }
-                if self.batch.len() >= IMPORT_BATCH {
-                    self.write_batch().await?;
+            Ok(product) => self.take_product(line, product).await,
+            Err(errors) => {
+                self.refuse(RowErrors { line, product_id, errors });
+                Ok(())
+            }
+        }
+    }
+
+    async fn take_product(&mut self, line: u64, product: Product) -> Result<(), ApiError> {
+        let first = match self.seen.look(&product, line) {
+            Seen::Different { first_line } => Some(format!("line {first_line}")),
+            Seen::Repeated => {
+                self.answer.repeated += 1;
+                return Ok(());
+            }
+            Seen::First => None,
+            Seen::Unknown => {
+                self.answer.not_compared += 1;
+                match self.batch.get(&product.product_id) {
+                    Some(first) if *first == product => {
+                        self.answer.repeated += 1;
+                        return Ok(());
+                    }
+                    first => first.map(|_| "an earlier line".to_owned()),
                 }
             }
-            Err(errors) => self.refuse(RowErrors { line, product_id, errors }),
+        };
+        if let Some(first) = first {
+            let problem = format!("is in {first} already, with other values; that row counts");
+            let errors = vec![Diagnostic::new("product_id", problem, "one row for each product")];
+            self.refuse(RowErrors { line, product_id: Some(product.product_id.to_string()), errors });
+            return Ok(());
         }
-        Ok(())
+        self.warn_of(line, &product);
+        self.batch.insert(product.product_id.clone(), product);
+        if self.batch.len() >= IMPORT_BATCH { self.write_batch().await } else { Ok(()) }
+    }
+
+    fn warn_of(&mut self, line: u64, product: &Product) {
+        let of_currency = product.currency.warning();
+        let of_id = is_rounded_number(product.product_id.as_str()).then(|| ROUNDED_ID.to_owned());
+        for warning in of_currency.into_iter().chain(of_id) {
+            match self.answer.warnings.iter_mut().find(|known| known.warning == warning) {
+                Some(known) => known.rows += 1,
+                None => self.answer.warnings.push(ImportWarning { warning, line, rows: 1 }),
+            }
+        }
     }
 
     fn refuse(&mut self, row: RowErrors) {
@@ -284,7 +388,7 @@ impl Import {
             return Ok(());
         }
         // While those before are stored: the database never waits for the next.
-        let products = PreparedProducts::of(products)?;
+        let products = PreparedProducts::of(products, self.requested_at)?;
         let product_ids: HashSet<ProductId> = products.ids().into_iter().collect();
         let has_another = |storing: &Storing| !storing.product_ids.is_disjoint(&product_ids);
         let most_before = match self.storing.iter().rposition(has_another) {
@@ -316,10 +420,11 @@ impl Import {
     }
 
     fn count(&mut self, summary: PutSummary) {
+        self.state.metrics.rows_imported.increment(summary.created + summary.updated + summary.unchanged);
         self.answer.created += summary.created;
         self.answer.updated += summary.updated;
         self.answer.unchanged += summary.unchanged;
-        self.state.metrics.rows_imported.increment(summary.created + summary.updated + summary.unchanged);
+        summary.lost.into_iter().for_each(|lost| self.answer.lost.add(lost));
     }
 
     /// Waits until so many batches at most are being stored.
@@ -353,6 +458,18 @@ impl Import {
         }
         outcome
     }
+}
+
+/// What a spreadsheet program makes of a long number: another identifier, and of two products perhaps the same one.
+const ROUNDED_ID: &str =
+    "identifiers such as 1.23457E+12 look like numbers that a spreadsheet program has rounded";
+
+fn is_rounded_number(product_id: &str) -> bool {
+    let is_whole = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    product_id.split_once("E+").is_some_and(|(digits, exponent)| {
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+        whole.len() == 1 && is_whole(whole) && is_whole(fraction) && is_whole(exponent)
+    })
 }
 
 /// Serves a batch when the one before is served, or could not be.

@@ -3,18 +3,17 @@
 //! No row is longer than [`MAX_ROW_BYTES`]; a longer one is refused and read past, so neither an open quote nor a
 //! missing line end can fill the memory.
 
-use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 use csv_core::ReadRecordResult;
 use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::domain::product::{ProductDraft, WrittenNumber};
 
+use super::import_header::{Column, MAX_COLUMNS, attributes, read_header, unreadable};
 use crate::error::ApiError;
 
 /// The longest row.
 const MAX_ROW_BYTES: usize = 64 * 1024;
-/// Columns of a CSV file.
-const MAX_COLUMNS: usize = 64;
 
 /// The formats of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +63,14 @@ impl RowReader {
         }
     }
 
+    /// The columns that became attributes; in NDJSON, attributes are named as such.
+    pub(crate) fn attribute_columns(&self) -> Vec<String> {
+        match self {
+            Self::Csv(reader) => attributes(reader.columns.as_deref().unwrap_or_default()).cloned().collect(),
+            Self::Ndjson(_) => Vec::new(),
+        }
+    }
+
     /// A row that the end of the stream ends.
     pub(crate) fn last_row(&mut self) -> Result<Option<Row>, ApiError> {
         match self {
@@ -83,42 +90,14 @@ pub(crate) struct CsvReader {
     ends: Vec<usize>,
     ends_used: usize,
     too_long: bool,
+    /// Fields that there was no room for, beside those that `ends` has.
+    fields_left_out: usize,
     /// The line being read, from 1.
     line: u64,
     /// The line on which the row began.
     row_line: u64,
     columns: Option<Vec<Column>>,
 }
-
-/// What a column of a CSV file means.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Column {
-    ProductId,
-    Name,
-    Category,
-    Brand,
-    Currency,
-    BasePrice,
-    UnitCost,
-    FloorPrice,
-    CeilingPrice,
-    MinimumAdvertisedPrice,
-    Attribute(String),
-}
-
-/// The columns that become no attributes, as a header names them.
-const COLUMN_NAMES: [&str; 10] = [
-    "product_id",
-    "name",
-    "category",
-    "brand",
-    "currency",
-    "base_price",
-    "unit_cost",
-    "floor_price",
-    "ceiling_price",
-    "minimum_advertised_price",
-];
 
 impl Default for CsvReader {
     fn default() -> Self {
@@ -129,6 +108,7 @@ impl Default for CsvReader {
             ends: vec![0; MAX_COLUMNS],
             ends_used: 0,
             too_long: false,
+            fields_left_out: 0,
             line: 1,
             row_line: 1,
             columns: None,
@@ -196,36 +176,46 @@ impl CsvReader {
                 ReadRecordResult::InputEmpty | ReadRecordResult::End => return false,
                 // The row is refused; what is left of it is read over what there is.
                 ReadRecordResult::OutputFull => (self.too_long, self.text_used) = (true, 0),
-                ReadRecordResult::OutputEndsFull => (self.too_long, self.ends_used) = (true, 0),
+                ReadRecordResult::OutputEndsFull => {
+                    self.fields_left_out += self.ends_used;
+                    (self.too_long, self.ends_used) = (true, 0);
+                }
             }
         }
     }
 
     /// Takes the row that has ended; `None` if it is the header.
     fn end_row(&mut self) -> Result<Option<Row>, ApiError> {
-        let fields = if self.too_long { Err(too_long()) } else { self.fields() };
+        let fields = self.fields();
         let line = self.row_line;
-        (self.text_used, self.ends_used, self.too_long) = (0, 0, false);
+        // Only what is quoted goes over several lines.
+        let last_line = line + count_lines(self.text.get(..self.text_used).unwrap_or_default());
+        (self.text_used, self.ends_used, self.too_long, self.fields_left_out) = (0, 0, false, 0);
         match &self.columns {
             Some(columns) => {
-                Ok(Some(Row { line, draft: fields.and_then(|fields| draft_of(columns, fields)) }))
+                let draft = fields.and_then(|fields| draft_of(columns, fields, line..=last_line));
+                Ok(Some(Row { line, draft }))
             }
             None => {
-                let header =
-                    fields.map_err(|errors| malformed(&format!("the header: {}", first(&errors))))?;
-                self.columns = Some(read_header(&header)?);
+                self.columns = Some(read_header(&fields.map_err(unreadable)?)?);
                 Ok(None)
             }
         }
     }
 
     fn fields(&self) -> Result<Vec<String>, Vec<Diagnostic>> {
+        if self.fields_left_out > 0 {
+            let problem = format!("has {} fields", self.fields_left_out + self.ends_used);
+            return Err(vec![Diagnostic::new("row", problem, format!("at most {MAX_COLUMNS}"))]);
+        }
+        if self.too_long {
+            return Err(too_long());
+        }
         let mut start = 0;
         let mut fields = Vec::with_capacity(self.ends_used);
         for end in self.ends.iter().take(self.ends_used) {
             let bytes = self.text.get(start..*end).unwrap_or_default();
-            let text = std::str::from_utf8(bytes)
-                .map_err(|_| vec![Diagnostic::new("row", "is not UTF-8", "text encoded as UTF-8")])?;
+            let text = std::str::from_utf8(bytes).map_err(|_| vec![not_utf8(bytes)])?;
             fields.push(text.trim().to_owned());
             start = *end;
         }
@@ -233,70 +223,25 @@ impl CsvReader {
     }
 }
 
-fn read_header(names: &[String]) -> Result<Vec<Column>, ApiError> {
-    let columns = names.iter().map(|name| column(name.trim_start_matches('\u{feff}').trim()));
-    let columns = columns.collect::<Result<Vec<Column>, ApiError>>()?;
-    let mut seen = HashSet::new();
-    if let Some(twice) = columns.iter().zip(names).find(|(column, _)| !seen.insert(*column)) {
-        return Err(malformed(&format!("the header names \"{}\" twice", shorten(twice.1))));
-    }
-    let required = [
-        (Column::ProductId, "product_id"),
-        (Column::Currency, "currency"),
-        (Column::BasePrice, "base_price"),
-    ];
-    for (column, name) in required {
-        if !columns.contains(&column) {
-            return Err(malformed(&format!("the header has no column {name}")));
-        }
-    }
-    Ok(columns)
-}
-
-fn column(name: &str) -> Result<Column, ApiError> {
-    Ok(match name {
-        "product_id" => Column::ProductId,
-        "name" => Column::Name,
-        "category" => Column::Category,
-        "brand" => Column::Brand,
-        "currency" => Column::Currency,
-        "base_price" => Column::BasePrice,
-        "unit_cost" => Column::UnitCost,
-        "floor_price" => Column::FloorPrice,
-        "ceiling_price" => Column::CeilingPrice,
-        "minimum_advertised_price" => Column::MinimumAdvertisedPrice,
-        other => match column_meant(other) {
-            None => Column::Attribute(other.to_owned()),
-            // As an attribute it would leave the product without what it says: a price without its floor.
-            Some(meant) => {
-                let written = shorten(other);
-                return Err(malformed(&format!("the header names \"{written}\": write {meant}")));
-            }
-        },
-    })
-}
-
-/// The column whose name differs from this one only by case, blanks, hyphens and underscores.
-fn column_meant(name: &str) -> Option<&'static str> {
-    let bare = |name: &str| -> String {
-        let kept = name.chars().filter(|c| !c.is_whitespace() && !matches!(c, '-' | '_'));
-        kept.flat_map(char::to_lowercase).collect()
-    };
-    let written = bare(name);
-    COLUMN_NAMES.into_iter().find(|known| bare(known) == written)
-}
-
-fn draft_of(columns: &[Column], fields: Vec<String>) -> Result<ProductDraft, Vec<Diagnostic>> {
+fn draft_of(
+    columns: &[Column],
+    fields: Vec<String>,
+    lines: RangeInclusive<u64>,
+) -> Result<ProductDraft, Vec<Diagnostic>> {
     if fields.len() != columns.len() {
         let problem = format!("has {} fields", fields.len());
-        return Err(vec![Diagnostic::new(
-            "row",
-            problem,
-            format!("{} fields, as the header", columns.len()),
-        )]);
+        let (first, last) = (lines.start(), lines.end());
+        let allowed = match first < last {
+            true => format!(
+                "{} fields, as the header; it goes from line {first} to line {last}: is a quote not closed?",
+                columns.len()
+            ),
+            false => format!("{} fields, as the header", columns.len()),
+        };
+        return Err(vec![Diagnostic::new("row", problem, allowed)]);
     }
     let mut draft = ProductDraft::default();
-    for (column, field) in columns.iter().zip(fields) {
+    for (number, (column, field)) in columns.iter().zip(fields).enumerate() {
         match column {
             Column::ProductId => draft.product_id = Some(field),
             Column::Name => draft.name = Some(field),
@@ -308,7 +253,16 @@ fn draft_of(columns: &[Column], fields: Vec<String>) -> Result<ProductDraft, Vec
             Column::FloorPrice => draft.floor_price = Some(WrittenNumber(field)),
             Column::CeilingPrice => draft.ceiling_price = Some(WrittenNumber(field)),
             Column::MinimumAdvertisedPrice => draft.minimum_advertised_price = Some(WrittenNumber(field)),
-            Column::Attribute(name) if field.is_empty() || name.is_empty() => {}
+            Column::Attribute(_) | Column::Unnamed if field.is_empty() => {}
+            Column::Unnamed => {
+                let problem =
+                    format!("has \"{}\" in column {}, which has no name", shorten(&field), number + 1);
+                return Err(vec![Diagnostic::new(
+                    "row",
+                    problem,
+                    "a name in the header, or nothing in the column",
+                )]);
+            }
             Column::Attribute(name) => {
                 draft.attributes.insert(name.clone(), field);
             }
@@ -366,6 +320,12 @@ impl NdjsonReader {
         } else if self.text.trim_ascii().is_empty() {
             self.text.clear();
             return None;
+        } else if self.text.trim_ascii_start().starts_with(b"[") {
+            Err(vec![Diagnostic::new(
+                "row",
+                "is a JSON array",
+                "each product as a JSON object on a line of its own",
+            )])
         } else if !crate::extract::is_object(&self.text) {
             Err(vec![Diagnostic::new("row", "is not a JSON object", "a product as a JSON object")])
         } else {
@@ -379,6 +339,14 @@ impl NdjsonReader {
     }
 }
 
+fn not_utf8(bytes: &[u8]) -> Diagnostic {
+    let problem = match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is UTF-16",
+        _ => "is not UTF-8",
+    };
+    Diagnostic::new("row", problem, "text encoded as UTF-8")
+}
+
 fn count_lines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|byte| **byte == b'\n').count() as u64
 }
@@ -386,10 +354,6 @@ fn count_lines(bytes: &[u8]) -> u64 {
 fn too_long() -> Vec<Diagnostic> {
     let allowed = format!("at most {MAX_ROW_BYTES} bytes and {MAX_COLUMNS} fields; is a quote not closed?");
     vec![Diagnostic::new("row", "is too long", allowed)]
-}
-
-fn first(errors: &[Diagnostic]) -> String {
-    errors.first().map(ToString::to_string).unwrap_or_default()
 }
 
 fn malformed(reason: &str) -> ApiError {

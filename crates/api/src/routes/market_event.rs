@@ -1,7 +1,7 @@
 //! `POST /api/v1/publish-market-event`: the market moved.
 //!
-//! An event is checked and written to the stream; what follows from it happens elsewhere. Without a body it asks for
-//! a recalculation of the whole catalogue. A batch is taken in as a whole or not at all.
+//! An event is checked and written to the stream; what follows from it happens elsewhere. A request with neither a body nor
+//! a sign of an event asks for a recalculation of the whole catalogue. A batch is taken in as a whole or not at all.
 
 use axum::Json;
 use axum::extract::State;
@@ -25,6 +25,9 @@ pub(crate) const PATH: &str = "/api/v1/publish-market-event";
 const SOURCE: &str = PATH;
 /// The media type of a batch; a JSON array is one too.
 const BATCH_TYPE: &str = "application/cloudevents-batch+json";
+/// What to send in the place of an event whose attributes are headers.
+const STRUCTURED: &str =
+    "structured content mode: the attributes beside the data in the body, as application/cloudevents+json";
 /// Errors in one answer: enough to see what is wrong, and an answer that is not many times as long as its request.
 const MAX_ERRORS: usize = 100;
 
@@ -59,15 +62,19 @@ pub(crate) struct MarketEventSchema {
     #[schema(example = "/scrapers/acme", max_length = 256)]
     source: String,
     /// `pricing.competitor_price.v1`, `pricing.demand_index.v1`, `pricing.stock_level.v1`, `pricing.unit_cost.v1`,
-    /// `pricing.sales.v1`, `pricing.location_factor.v1`, `pricing.catalogue_changed.v1`, `pricing.policy_published.v1` or
-    /// `pricing.recalculation_requested.v1`.
+    /// `pricing.sales.v1`, `pricing.location_factor.v1`, `pricing.fact_withdrawn.v1`, `pricing.catalogue_changed.v1`,
+    /// `pricing.policy_published.v1` or `pricing.recalculation_requested.v1`.
     #[schema(example = "pricing.competitor_price.v1")]
     r#type: String,
     /// When it was true; now if absent. Of two about the same thing the later one counts, in whatever order they come.
     time: Option<DateTime<Utc>>,
-    /// By type: `{product_id, competitor, price}` and perhaps `in_stock`, `{product_id or category, index}`, `{product_id, level}`,
-    /// `{product_id, cost}`, `{product_id, units_sold}` (in the last 28 days), `{location, factor}`, `{product_ids}`, `{version}`, `{}` or `{category}` or
-    /// `{product_ids}`.
+    /// From when on the fact is not known any more: a price, demand, stock, cost or sales; it stays if absent.
+    expires: Option<DateTime<Utc>>,
+    /// By type: `{product_id, competitor, price}` and perhaps `currency` (a price in another one than the product's is not used) and
+    /// `in_stock`, `{product_id or category, index}`, `{product_id, level}`, `{product_id, cost}`, `{product_id, units_sold}` (in the last
+    /// 28 days), `{location, factor}`, `{product_id or category, kind}` and for a competitor's price `competitor` (the fact of this
+    /// kind, `competitor_price`, `demand_index`, `stock_level`, `unit_cost` or `sales`, is not known any more), `{product_ids}`,
+    /// `{version}`, `{}` or `{category}` or `{product_ids}`.
     #[schema(value_type = Object, example = json!({"product_id": "P-100", "competitor": "acme", "price": 41.90}))]
     data: serde_json::Value,
 }
@@ -78,7 +85,7 @@ pub(crate) struct MarketEventSchema {
         (MarketEventSchema = "application/json"),
         (MarketEventSchema = "application/cloudevents+json"),
         (Vec<MarketEventSchema> = "application/cloudevents-batch+json")),
-        description = "One event, or up to 1,000 as a JSON array; without a body, everything is recalculated"),
+        description = "One event, or up to 1,000 as a JSON array; binary content mode (`ce-` headers) is not read. Without a body, a Content-Type and `ce-` headers, everything is recalculated"),
     responses(
         (status = 200, description = "It is on disk and will be applied", body = PublishAnswer),
         (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
@@ -95,16 +102,12 @@ pub(crate) async fn publish(
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let body = body.trim_ascii();
     let is_batch = !body.is_empty() && (body.starts_with(b"[") || is_batch_type(content_type));
-    let events = if body.is_empty() {
-        let id = EventId { source: SOURCE.to_owned(), id: Uuid::now_v7().to_string() };
-        vec![MarketEvent::recalculate_all(id, now)]
-    } else if is_batch {
-        check_batch(body, now)?
-    } else if body.len() > MAX_BODY_BYTES {
-        return Err(ApiError::BodyTooLarge { max_bytes: MAX_BODY_BYTES });
-    } else {
-        let draft = EventDraft::read(body).map_err(|error| unreadable(&error))?;
-        vec![check(draft, now).map_err(|errors| ApiError::Invalid { errors })?]
+    let events = match read_events(&headers, body, is_batch, now) {
+        Err(ApiError::Invalid { mut errors }) if is_in_binary_mode(&headers) => {
+            errors.insert(0, Diagnostic::new("ce- headers", "are not read", STRUCTURED));
+            return Err(ApiError::Invalid { errors });
+        }
+        read => read?,
     };
     state.events.publish(&events).await?;
     state.metrics.events_published.increment(u64::try_from(events.len()).unwrap_or(u64::MAX));
@@ -116,6 +119,38 @@ pub(crate) async fn publish(
         event_ids: is_batch.then_some(event_ids),
     };
     Ok(Json(answer).into_response())
+}
+
+/// The events of a request. One with neither a body nor a sign of an event asks for a recalculation of everything; a sign of
+/// one is not enough, or each event of a broker that sends something else would cost a recalculation.
+fn read_events(
+    headers: &HeaderMap,
+    body: &[u8],
+    is_batch: bool,
+    now: DateTime<Utc>,
+) -> Result<Vec<MarketEvent>, ApiError> {
+    if body.is_empty() {
+        if headers.contains_key(header::CONTENT_TYPE) || is_in_binary_mode(headers) {
+            let problem = "is missing, so the event is incomplete";
+            let allowed = "an event; a recalculation of everything is asked for without a body, a Content-Type and ce- headers";
+            return Err(ApiError::field("body", problem, allowed));
+        }
+        let id = EventId { source: SOURCE.to_owned(), id: Uuid::now_v7().to_string() };
+        return Ok(vec![MarketEvent::recalculate_all(id, now)]);
+    }
+    if is_batch {
+        return check_batch(body, now);
+    }
+    if body.len() > MAX_BODY_BYTES {
+        return Err(ApiError::BodyTooLarge { max_bytes: MAX_BODY_BYTES });
+    }
+    let draft = EventDraft::read(body).map_err(|error| unreadable(&error))?;
+    Ok(vec![check(draft, now).map_err(|errors| ApiError::Invalid { errors })?])
+}
+
+/// Whether headers carry attributes of an event: its binary content mode (CloudEvents 1.0, HTTP Protocol Binding, 3.1).
+fn is_in_binary_mode(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("ce-"))
 }
 
 fn is_batch_type(content_type: &str) -> bool {
@@ -162,6 +197,10 @@ fn at(index: usize, problem: Diagnostic) -> Diagnostic {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::{HeaderName, HeaderValue};
+    use pricing_core::domain::market_event::Change;
+    use pricing_core::domain::recalculation::Scope;
+
     use super::*;
 
     const EVENT: &str = r#"{"specversion":"1.0","id":"1","source":"s","type":"pricing.stock_level.v1",
@@ -184,6 +223,34 @@ mod tests {
         assert_eq!(fields(EVENT), ["body"]);
         assert_eq!(check_batch(format!("[{EVENT}]").as_bytes(), Utc::now()).unwrap().len(), 1);
         assert!(matches!(check_batch(b"[{", Utc::now()), Err(ApiError::MalformedBody { .. })));
+    }
+
+    #[test]
+    fn only_a_request_that_says_nothing_recalculates_everything() {
+        let read = |headers: &[(&'static str, &'static str)], body: &str| {
+            let named = headers
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            read_events(&named.collect(), body.as_bytes(), false, Utc::now())
+        };
+        let all = read(&[("accept", "*/*")], "").unwrap();
+        assert!(matches!(
+            all.as_slice(),
+            [MarketEvent { change: Change::RecalculationRequested { scope: Scope::All }, .. }]
+        ));
+        for header in [
+            ("ce-type", "com.example.order.created"),
+            ("content-type", "application/cloudevents+json"),
+            ("content-type", "application/cloudevents-batch+json"),
+            ("content-type", "application/json"),
+        ] {
+            let refused = read(&[header], "");
+            assert!(
+                matches!(&refused, Err(ApiError::Invalid { errors }) if errors[0].field == "body"),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(read(&[("ce-id", "1")], EVENT).unwrap().len(), 1, "structured mode counts");
     }
 
     #[test]

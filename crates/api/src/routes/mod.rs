@@ -3,6 +3,8 @@
 pub(crate) mod explanation;
 pub(crate) mod history;
 pub(crate) mod import;
+mod import_header;
+mod import_memory;
 pub(crate) mod import_rows;
 pub(crate) mod job;
 pub(crate) mod live;
@@ -14,4 +16,5 @@ pub(crate) mod price_changes;
 pub(crate) mod prices;
 pub(crate) mod product;
 pub(crate) mod recalculation;
+pub(crate) mod reduction;
 pub(crate) mod simulation;

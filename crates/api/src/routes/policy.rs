@@ -18,6 +18,7 @@ use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::domain::market_event::{Change, EventId, MarketEvent};
 use pricing_core::domain::policy::{MAX_POLICY_BYTES, PolicyDraft, PricingPolicy};
 use pricing_core::domain::recalculation::Scope;
+use pricing_core::domain::time_zone::TimeZones;
 use serde::{Deserialize, Serialize};
 use similar::TextDiff;
 
@@ -101,6 +102,9 @@ pub(crate) struct CheckAnswer {
     /// Everything that is wrong, with its place in the document.
     #[schema(value_type = Vec<FieldError>)]
     problems: Vec<Diagnostic>,
+    /// What is allowed and probably not meant.
+    #[schema(value_type = Vec<FieldError>)]
+    warnings: Vec<Diagnostic>,
 }
 
 /// A version that was published.
@@ -110,6 +114,10 @@ pub(crate) struct PublishPolicyAnswer {
     version: i64,
     /// The recalculation that moves the products over.
     task_id: String,
+    /// What in it is allowed and probably not meant, with its place; and, where the catalogue was looked at, how many
+    /// products meet it.
+    #[schema(value_type = Vec<FieldError>)]
+    warnings: Vec<Diagnostic>,
 }
 
 /// The latest versions.
@@ -145,10 +153,12 @@ pub(crate) async fn get(
         (status = 200, description = "What is wrong with it, if anything", body = CheckAnswer),
         (status = 413, description = "Longer than 256 KiB", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn check(
+    State(state): State<AppState>,
     BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
 ) -> Result<Json<CheckAnswer>, ApiError> {
-    let problems = compile(&body).err().unwrap_or_default();
-    Ok(Json(CheckAnswer { is_valid: problems.is_empty(), problems }))
+    let found = compile(&body, state.time_zones()).map_or_else(|found| found, |policy| policy.warnings);
+    let (problems, warnings): (Vec<_>, Vec<_>) = found.into_iter().partition(Diagnostic::is_refusal);
+    Ok(Json(CheckAnswer { is_valid: problems.is_empty(), problems, warnings }))
 }
 
 /// What a policy may contain, for editors that complete and check as people write.
@@ -176,7 +186,7 @@ pub(crate) async fn publish(
     BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
 ) -> Result<Response, ApiError> {
     let publication = Publication::read(query, &headers)?;
-    let policy = compile(&body).map_err(|errors| ApiError::Invalid { errors })?;
+    let policy = compile(&body, state.time_zones()).map_err(refused)?;
     let source = String::from_utf8_lossy(&body).into_owned();
     publish_version(state, policy, source, publication).await
 }
@@ -200,9 +210,9 @@ pub(crate) async fn rollback(
 ) -> Result<Response, ApiError> {
     let mut publication = Publication::read(query, &headers)?;
     let earlier = find(&state, &version).await?;
-    // An engine that was set back may not know all that a newer one has published.
-    let policy = PricingPolicy::from_yaml(&earlier.source, earlier.version)
-        .map_err(|errors| ApiError::Invalid { errors })?;
+    // A newer engine may have published it, or an older one that refused less.
+    let policy = PricingPolicy::from_yaml(&earlier.source, earlier.version, state.time_zones());
+    let policy = policy.map_err(refused)?;
     if publication.note.is_empty() {
         publication.note = format!("back to version {}", earlier.version);
     }
@@ -248,46 +258,56 @@ async fn publish_version(
     }
     let new = NewPolicy { name: policy.name.clone(), source, author, note };
     let in_use = state.repricer.policies.snapshot().current().circuit_breaker;
+    let mut warnings = policy.warnings.clone();
     let approved_by = match approved_by {
         Some(approved_by) => approved_by,
         None => {
             let breakers = [policy.circuit_breaker, in_use];
-            let reasons = judge(&state, policy, &breakers).await?;
+            let (reasons, met) = judge(&state, policy, &breakers).await?;
             if !reasons.is_empty() {
                 return Err(ApiError::HeldByCircuitBreaker { reasons });
             }
+            warnings.extend(met);
             "the circuit breaker, when it was published".to_owned()
         }
     };
     // To the end, even if the client hangs up: a policy that is published needs its recalculation.
-    let publishing = tokio::spawn(async move { publish_to_all(&state, &new, only_after, approved_by).await });
+    let publishing =
+        tokio::spawn(async move { publish_to_all(&state, &new, only_after, approved_by, warnings).await });
     let published = publishing.await;
     published.map_err(|error| ApiError::Internal { reason: format!("publishing panicked: {error}") })?
 }
 
-/// What speaks against publishing a policy: of what it does now and of what it will do by itself.
+/// What speaks against publishing a policy, of what it does now and of what it will do by itself; and what
+/// products meet that its author may not mean. The catalogue is looked at only where one of the two may be.
 async fn judge(
     state: &AppState,
     policy: PricingPolicy,
     breakers: &[CircuitBreaker],
-) -> Result<Vec<String>, ApiError> {
-    if breakers.iter().all(CircuitBreaker::is_off) {
-        return Ok(Vec::new());
+) -> Result<(Vec<String>, Vec<Diagnostic>), ApiError> {
+    let is_judged = !breakers.iter().all(CircuitBreaker::is_off);
+    if !is_judged && !policy.needs_a_look_at_the_catalogue() {
+        return Ok((Vec::new(), Vec::new()));
     }
     let _place = state.simulations.take_place()?;
-    let simulator = state.repricer.simulator(Arc::new(policy), Scope::All, Utc::now());
-    let mut simulator = simulator.with_later_instants();
+    let mut simulator = state.repricer.simulator(Arc::new(policy), Scope::All, Utc::now());
+    if is_judged {
+        simulator = simulator.with_later_instants();
+    }
     simulator.run(|| true).await?;
-    Ok(simulator.judge(breakers).await?)
+    let met = simulator.simulation().report().catalogue_warnings;
+    let met = met.iter().map(|warning| Diagnostic::bare(&*warning.about, warning.to_string()));
+    Ok((simulator.judge(breakers).await?, met.collect()))
 }
 
 /// Once the catalogue has it, it is published and its recalculation will be done; what goes wrong after that is only
-/// that others learn of it a few seconds later.
+/// that others learn of it a few seconds later. The version, and the task of the recalculation.
 async fn publish_to_all(
     state: &AppState,
     policy: &NewPolicy,
     only_after: Option<i64>,
     approved_by: String,
+    warnings: Vec<Diagnostic>,
 ) -> Result<Response, ApiError> {
     let now = Utc::now();
     let catalogue = &state.repricer.catalogue;
@@ -305,7 +325,7 @@ async fn publish_to_all(
             tracing::warn!(%error, version, "a policy is published, and redis does not take the event that says so");
         }
     }
-    let answer = Json(PublishPolicyAnswer { version, task_id });
+    let answer = Json(PublishPolicyAnswer { version, task_id, warnings });
     Ok((StatusCode::CREATED, [(header::ETAG, etag(version))], answer).into_response())
 }
 
@@ -324,10 +344,18 @@ fn split(policy: StoredPolicy) -> (PolicyVersion, String) {
     (PolicyVersion { version, name, author, note, published_at }, source)
 }
 
-pub(super) fn compile(body: &[u8]) -> Result<PricingPolicy, Vec<Diagnostic>> {
+pub(super) fn compile(body: &[u8], zones: &TimeZones) -> Result<PricingPolicy, Vec<Diagnostic>> {
     let text = std::str::from_utf8(body);
     let text = text.map_err(|error| vec![Diagnostic::bare("policy", format!("is not UTF-8: {error}"))])?;
-    PricingPolicy::from_yaml(text, 0)
+    let mut policy = PricingPolicy::from_yaml(text, 0, zones)?;
+    policy.warn_of_windows_that_are_over(text, Utc::now());
+    Ok(policy)
+}
+
+/// The refusal of a policy; warnings are no reason for one.
+pub(super) fn refused(mut found: Vec<Diagnostic>) -> ApiError {
+    found.retain(Diagnostic::is_refusal);
+    ApiError::Invalid { errors: found }
 }
 
 impl Publication {

@@ -34,14 +34,16 @@ pub(crate) const MAX_BODY_BYTES: usize = crate::extract::MAX_BODY_BYTES;
 pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// Room for most answers.
-pub(crate) const ANSWER_BYTES: usize = 320;
+pub(crate) const ANSWER_BYTES: usize = 352;
 /// The longest location, channel or segment, in bytes.
 const MAX_LABEL_BYTES: usize = 64;
 /// The largest quantity.
 const MAX_QUANTITY: u32 = 1_000_000;
 
-/// A request for a price. Fields that are not named here are ignored.
+/// A request for a price. Fields that are not named here are refused: what was meant by them would be lost. White space around
+/// a text is no part of it.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PriceRequest<'a> {
     /// The product.
     #[serde(borrow)]
@@ -66,6 +68,10 @@ pub(crate) struct PriceRequest<'a> {
     #[serde(borrow, default)]
     #[schema(max_length = 64)]
     segment: Option<Cow<'a, str>>,
+    /// The currency that the caller expects; a price in another one is refused.
+    #[serde(borrow, default)]
+    #[schema(example = "USD", min_length = 3, max_length = 3)]
+    currency: Option<Cow<'a, str>>,
 }
 
 /// A price for one shopper. Amounts are JSON numbers with their exact decimal digits.
@@ -82,7 +88,13 @@ pub(crate) struct PriceDetail<'a> {
     #[serde(serialize_with = "as_json_number")]
     #[schema(value_type = f64, example = 51.99)]
     base_price: Decimal,
-    /// What part of the price the shopper's discounts took off: 0.05 is five percent.
+    /// The price that the offer rules start from, the same for all shoppers.
+    #[serde(serialize_with = "as_json_number")]
+    #[schema(value_type = f64, example = 51.99)]
+    list_price: Decimal,
+    /// What part of what this shopper would pay without the rules that are discounts they take off:
+    /// `max(0, 1 - final_price / the other)`, four decimal places, half even. 0.05 is five percent. A rule with
+    /// `discount: false` is none.
     #[serde(serialize_with = "as_json_number")]
     #[schema(value_type = f64, example = 0.05)]
     discount_rate: Decimal,
@@ -108,7 +120,7 @@ pub(crate) struct PriceDetail<'a> {
         (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such product", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "More than 64 KiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is missing or not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is missing, not known or not allowed, or the price is in another currency", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database does not answer, or too much is asked", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn price(
     State(state): State<AppState>,
@@ -130,6 +142,7 @@ pub(crate) async fn answer(state: &AppState, body: &[u8]) -> Result<Response, Ap
     let policies = state.repricer.policies.snapshot();
     let shopper = Shopper { location_factor: policies.location_factor(asked.location), ..asked };
     let detail = detail(state, &policies, &found, &shopper, now.utc)?;
+    check_currency(request.currency.as_deref(), &detail)?;
     let mut body = Vec::with_capacity(ANSWER_BYTES);
     detail.append_json(&mut body);
     let headers = [
@@ -172,6 +185,7 @@ pub(crate) fn detail<'a>(
         product_id: &entry.product_id,
         final_price: quote.final_price,
         base_price: entry.base_price,
+        list_price: entry.list_price,
         discount_rate: quote.discount_rate,
         source: if found.tier == Tier::Catalogue { "database" } else { "cache" },
         currency: entry.currency.code(),
@@ -181,44 +195,70 @@ pub(crate) fn detail<'a>(
     })
 }
 
+/// Refuses a price in another currency than the caller expects, if that is said.
+pub(crate) fn check_currency(expected: Option<&str>, price: &PriceDetail<'_>) -> Result<(), ApiError> {
+    match expected.map(str::trim) {
+        Some(expected) if expected != price.currency => Err(ApiError::OtherCurrency {
+            product_id: price.product_id.to_string(),
+            currency: price.currency,
+            expected: shorten(expected),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// The fields of a price request, for error messages.
-const PRICE_FIELDS: &[Field] = &[PRODUCT_ID, USER_LOCATION, IS_PRIME_MEMBER, QUANTITY, CHANNEL, SEGMENT];
+const PRICE_FIELDS: &[Field] =
+    &[PRODUCT_ID, USER_LOCATION, IS_PRIME_MEMBER, QUANTITY, CHANNEL, SEGMENT, CURRENCY];
 
 pub(crate) const PRODUCT_ID: Field = Field {
     name: "product_id",
     required: true,
     allowed: "a product's identifier",
     fits: |value| value.is_string(),
+    items: &[],
 };
 pub(crate) const USER_LOCATION: Field = Field {
     name: "user_location",
     required: true,
     allowed: "a text of 1 to 64 bytes, such as \"NY\"",
     fits: |value| value.is_string(),
+    items: &[],
 };
 pub(crate) const IS_PRIME_MEMBER: Field = Field {
     name: "is_prime_member",
     required: false,
     allowed: "true or false",
     fits: |value| value.is_boolean(),
+    items: &[],
 };
 pub(crate) const QUANTITY: Field = Field {
     name: "quantity",
     required: false,
     allowed: "a whole number from 1 to 1000000",
     fits: |value| value.as_u64().is_some_and(|quantity| u32::try_from(quantity).is_ok()),
+    items: &[],
 };
 pub(crate) const CHANNEL: Field = Field {
     name: "channel",
     required: false,
     allowed: "a text of 1 to 64 bytes",
     fits: |value| value.is_string(),
+    items: &[],
 };
 pub(crate) const SEGMENT: Field = Field {
     name: "segment",
     required: false,
     allowed: "a text of 1 to 64 bytes",
     fits: |value| value.is_string(),
+    items: &[],
+};
+pub(crate) const CURRENCY: Field = Field {
+    name: "currency",
+    required: false,
+    allowed: "the code of the currency that the price is expected in",
+    fits: |value| value.is_string(),
+    items: &[],
 };
 
 impl PriceDetail<'_> {
@@ -230,6 +270,8 @@ impl PriceDetail<'_> {
         append_json_number(json, self.final_price);
         json.extend_from_slice(b",\"base_price\":");
         append_json_number(json, self.base_price);
+        json.extend_from_slice(b",\"list_price\":");
+        append_json_number(json, self.list_price);
         json.extend_from_slice(b",\"discount_rate\":");
         append_json_number(json, self.discount_rate);
         json.extend_from_slice(b",\"source\":\"");
@@ -265,7 +307,7 @@ impl PriceRequest<'_> {
             segment: self.segment.as_deref(),
             location_factor: None,
         };
-        check_shopper(&shopper, &mut errors);
+        let shopper = check_shopper(shopper, &mut errors);
         if errors.is_empty() { Ok(shopper) } else { Err(ApiError::Invalid { errors }) }
     }
 }
@@ -278,12 +320,28 @@ pub(crate) fn check_product_id(product_id: &str, field: &str, errors: &mut Vec<D
     }
 }
 
-/// Adds what is wrong with what a shopper said of themselves.
-pub(crate) fn check_shopper(shopper: &Shopper<'_>, errors: &mut Vec<Diagnostic>) {
+/// The shopper, with texts as rules know them; adds what is wrong with what is said of the shopper.
+pub(crate) fn check_shopper<'a>(asked: Shopper<'a>, errors: &mut Vec<Diagnostic>) -> Shopper<'a> {
+    let shopper = Shopper {
+        location: trimmed(asked.location),
+        channel: asked.channel.map(trimmed),
+        segment: asked.segment.map(trimmed),
+        ..asked
+    };
     check_label(&USER_LOCATION, shopper.location, errors);
     check_quantity(shopper.quantity, errors);
     check_label(&CHANNEL, shopper.channel.unwrap_or("-"), errors);
     check_label(&SEGMENT, shopper.segment.unwrap_or("-"), errors);
+    shopper
+}
+
+/// The text without white space around it.
+fn trimmed(label: &str) -> &str {
+    match label.as_bytes() {
+        // Almost all of them, without a look at what white space there is in Unicode.
+        [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic() => label,
+        _ => label.trim(),
+    }
 }
 
 pub(crate) fn check_quantity(quantity: u32, errors: &mut Vec<Diagnostic>) {
@@ -318,12 +376,12 @@ mod tests {
         #[test]
         fn what_is_appended_is_what_serde_writes(
             product_id in "[A-Za-z0-9_.:/#+@~!-]{1,64}",
-            digits in proptest::array::uniform3((0_i64..i64::MAX, 0_u32..12)),
+            digits in proptest::array::uniform4((0_i64..i64::MAX, 0_u32..12)),
             numbers in proptest::array::uniform2(any::<i64>()),
             is_cached in any::<bool>(),
             valid_until_us in proptest::option::of(0_i64..4_000_000_000_000_000),
         ) {
-            let [final_price, base_price, discount_rate] =
+            let [final_price, base_price, list_price, discount_rate] =
                 digits.map(|(digits, scale)| Decimal::new(digits, scale));
             let product_id = ProductId::parse(&product_id);
             prop_assume!(product_id.is_ok());
@@ -331,6 +389,7 @@ mod tests {
                 product_id: &product_id.unwrap(),
                 final_price,
                 base_price,
+                list_price,
                 discount_rate,
                 source: if is_cached { "cache" } else { "database" },
                 currency: "USD",

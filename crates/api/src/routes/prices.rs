@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::price::ANSWER_BYTES;
 use super::price::{
-    CHANNEL, IS_PRIME_MEMBER, PriceDetail, SEGMENT, USER_LOCATION, check_product_id, check_quantity,
-    check_shopper, detail,
+    CHANNEL, CURRENCY, IS_PRIME_MEMBER, PRODUCT_ID, PriceDetail, QUANTITY, SEGMENT, USER_LOCATION,
+    check_currency, check_product_id, check_quantity, check_shopper, detail,
 };
 use crate::error::{ApiError, Problem};
 use crate::extract::{BoundedBody, Field, MAX_BATCH_BODY_BYTES, Object, parse_json};
@@ -35,8 +35,10 @@ const ITEMS_PER_TURN: usize = 200;
 /// Look-ups of one request that may be under way beyond this process' memory.
 const MAX_CONCURRENT_LOOKUPS: usize = 32;
 
-/// A request for many prices. Fields that are not named here are ignored.
+/// A request for many prices. Fields that are not named here are refused, those of items too. White space around a text is no
+/// part of it.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PricesRequest<'a> {
     /// Where the shopper is.
     #[serde(borrow)]
@@ -53,6 +55,10 @@ pub(crate) struct PricesRequest<'a> {
     #[serde(borrow, default)]
     #[schema(max_length = 64)]
     segment: Option<Cow<'a, str>>,
+    /// The currency that the caller expects; an item whose price is in another one has an error in its place.
+    #[serde(borrow, default)]
+    #[schema(example = "USD", min_length = 3, max_length = 3)]
+    currency: Option<Cow<'a, str>>,
     /// What is asked for, 1 to 1,000.
     #[serde(borrow)]
     #[schema(min_items = 1, max_items = 1000, value_type = Vec<PricesItem<'static>>)]
@@ -61,6 +67,7 @@ pub(crate) struct PricesRequest<'a> {
 
 /// One product of such a request.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PricesItem<'a> {
     /// The product.
     #[serde(borrow)]
@@ -70,6 +77,10 @@ pub(crate) struct PricesItem<'a> {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 1_000_000)]
     quantity: Option<u32>,
+    /// The currency that the caller expects of this one.
+    #[serde(borrow, default)]
+    #[schema(example = "EUR", min_length = 3, max_length = 3)]
+    currency: Option<Cow<'a, str>>,
 }
 
 /// The prices, in the order of the request.
@@ -97,23 +108,15 @@ const PRICES_FIELDS: &[Field] = &[
     IS_PRIME_MEMBER,
     CHANNEL,
     SEGMENT,
+    CURRENCY,
     Field {
         name: "items",
         required: true,
-        allowed: "a list of 1 to 1000 objects with a product_id and perhaps a quantity",
-        fits: items_fit,
+        allowed: "a list of 1 to 1000 objects with a product_id and perhaps a quantity and a currency",
+        fits: |items| items.as_array().is_some_and(|items| items.iter().all(serde_json::Value::is_object)),
+        items: &[PRODUCT_ID, QUANTITY, CURRENCY],
     },
 ];
-
-fn items_fit(items: &serde_json::Value) -> bool {
-    let item_fits = |item: &serde_json::Value| {
-        let quantity = item.get("quantity").filter(|quantity| !quantity.is_null());
-        item.get("product_id").is_some_and(serde_json::Value::is_string)
-            && quantity
-                .is_none_or(|quantity| quantity.as_u64().is_some_and(|units| u32::try_from(units).is_ok()))
-    };
-    items.as_array().is_some_and(|items| items.iter().all(item_fits))
-}
 
 /// What many products cost this shopper now.
 #[utoipa::path(post, path = "/api/v1/prices", tag = "prices", summary = "What many products cost this shopper now",
@@ -122,7 +125,7 @@ fn items_fit(items: &serde_json::Value) -> bool {
         (status = 200, description = "A price or an error for each item, in the request's order", body = PricesAnswer<'static>),
         (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "More than a mebibyte", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is missing or not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is missing, not known or not allowed", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Too much is asked", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn prices(
     State(state): State<AppState>,
@@ -146,7 +149,10 @@ pub(crate) async fn prices(
     for (number, (Object(item), found)) in request.items.iter().zip(&found).enumerate() {
         let separator: &[u8] = if number > 0 { b"," } else { b"" };
         json.extend_from_slice(separator);
-        let answer = match price(&state, &policies, item, found, &shopper, now.utc) {
+        let expected = item.currency.as_deref().or(request.currency.as_deref());
+        let price = price(&state, &policies, item, found, &shopper, now.utc)
+            .and_then(|price| check_currency(expected, &price).map(|()| price));
+        let answer = match price {
             Ok(price) => ItemAnswer { product_id: &item.product_id, price: Some(price), error: None },
             Err(error) => {
                 ItemAnswer { product_id: &item.product_id, price: None, error: Some(error.problem()) }
@@ -187,7 +193,7 @@ impl PricesRequest<'_> {
             segment: self.segment.as_deref(),
             location_factor: None,
         };
-        check_shopper(&shopper, &mut errors);
+        let shopper = check_shopper(shopper, &mut errors);
         if !(1..=MAX_ITEMS).contains(&self.items.len()) {
             let problem = format!("has {} items", self.items.len());
             errors.push(Diagnostic::new("items", problem, format!("1 to {MAX_ITEMS} items")));

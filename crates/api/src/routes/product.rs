@@ -2,10 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pricing_core::domain::diagnostic::shorten;
 use pricing_core::domain::product::{Product, ProductDraft, ProductId};
+use pricing_core::domain::product_tag::{OnlyIf, ProductTag};
+use pricing_core::reprice::Deletion;
 use serde::Serialize;
 
 use crate::error::{ApiError, Problem};
@@ -20,6 +22,10 @@ pub(crate) struct PutAnswer {
     product_id: String,
     /// `created`, `updated` or `unchanged`.
     result: &'static str,
+    /// What may not be meant, though it was taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    warnings: Vec<String>,
 }
 
 /// A product as the catalogue holds it; amounts are JSON numbers with their exact digits.
@@ -69,7 +75,8 @@ pub(crate) struct ProductDraftSchema {
     /// Above 0, in whole minor units.
     #[schema(example = 51.99)]
     base_price: f64,
-    /// Above 0, up to six decimal places.
+    /// Up to six decimal places; 0 if it is not known. Putting the product states it as of the request: an event that says another
+    /// one counts if it is later.
     unit_cost: Option<f64>,
     floor_price: Option<f64>,
     ceiling_price: Option<f64>,
@@ -82,69 +89,141 @@ pub(crate) struct ProductDraftSchema {
 
 /// The product.
 #[utoipa::path(get, path = "/api/v1/products/{product_id}", tag = "catalogue", summary = "A product",
-    params(("product_id" = String, Path, description = "The product")),
+    params(("product_id" = String, Path, description = "The product"),
+        ("If-None-Match" = Option<String>, Header, description = "Only if it is another state than this")),
     responses(
-        (status = 200, description = "The product", body = ProductSchema),
+        (status = 200, description = "The product; its ETag is what changing it takes as If-Match", body = ProductSchema),
+        (status = 304, description = "It is in the state that If-None-Match names"),
         (status = 404, description = "No such product", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Named(product_id): Named<String>,
-) -> Result<Json<Product>, ApiError> {
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let not_found = || ApiError::ProductNotFound { product_id: product_id.clone() };
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
-    let product = state.repricer.catalogue.product(&id).await?;
-    product.map(Json).ok_or_else(not_found)
+    let product = state.repricer.catalogue.product(&id).await?.ok_or_else(not_found)?;
+    let etag = etag(&product);
+    if is_known(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    Ok(([(header::ETAG, etag)], Json(product)).into_response())
 }
 
 /// Creates or replaces the product and prices it.
 #[utoipa::path(put, path = "/api/v1/products/{product_id}", tag = "catalogue", summary = "Create or replace a product",
-    params(("product_id" = String, Path, description = "The product")),
+    params(("product_id" = String, Path, description = "The product"),
+        ("If-Match" = Option<String>, Header, description = "Only if the product is in the state with this ETag; `*`: only if there is one"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none")),
     request_body = ProductDraftSchema,
     responses(
-        (status = 200, description = "It was updated, or is unchanged", body = PutAnswer),
-        (status = 201, description = "It was created", body = PutAnswer),
+        (status = 200, description = "It was updated, or is unchanged; the ETag is its new one", body = PutAnswer),
+        (status = 201, description = "It was created; the ETag is its first one", body = PutAnswer),
         (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "It is in another state; nothing was changed", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "More than 64 KiB", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing or not allowed", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn put(
     State(state): State<AppState>,
     Named(product_id): Named<String>,
+    headers: HeaderMap,
     BoundedBody(body): BoundedBody<MAX_BODY_BYTES>,
 ) -> Result<Response, ApiError> {
     let product = read_product(&product_id, &body)?;
+    let only_if = read_condition(&headers)?;
+    let (etag, warnings) = (etag(&product), product.currency.warning().into_iter().collect());
     state.require_redis().await?;
-    let summary = state.repricer.put_products(vec![product], "product put").await?;
+    let summary = state.repricer.put_product(product, only_if, "product put").await?;
+    let summary = summary.ok_or(ApiError::ProductChanged)?;
     let (status, result) = match summary {
         summary if summary.created > 0 => (StatusCode::CREATED, "created"),
         summary if summary.updated > 0 => (StatusCode::OK, "updated"),
         _ => (StatusCode::OK, "unchanged"),
     };
-    Ok((status, Json(PutAnswer { product_id, result })).into_response())
+    Ok((status, [(header::ETAG, etag)], Json(PutAnswer { product_id, result, warnings })).into_response())
 }
 
-/// Removes the product; its price history stays.
+/// Removes the product and what is known about it up to now; its price history stays.
 #[utoipa::path(delete, path = "/api/v1/products/{product_id}", tag = "catalogue", summary = "Remove a product",
-    params(("product_id" = String, Path, description = "The product")),
+    params(("product_id" = String, Path, description = "The product"),
+        ("If-Match" = Option<String>, Header, description = "Only if the product is in the state with this ETag")),
     responses(
         (status = 204, description = "It is gone"),
+        (status = 412, description = "It is in another state; nothing was changed", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such product", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
     Named(product_id): Named<String>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
     let not_found = || ApiError::ProductNotFound { product_id: product_id.clone() };
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
+    let only_if = read_condition(&headers)?;
     state.require_redis().await?;
-    let deleted = state.repricer.delete_product(id, "product deleted").await?;
-    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(not_found()) }
+    match state.repricer.delete_product(id, only_if, "product deleted").await? {
+        Deletion::Done => Ok(StatusCode::NO_CONTENT),
+        Deletion::Unknown => Err(not_found()),
+        Deletion::Changed => Err(ApiError::ProductChanged),
+    }
+}
+
+fn etag(product: &Product) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{}\"", ProductTag::of(product)))
+        .unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+/// Whether `If-None-Match` names this state, in which case it need not be sent again.
+fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let named = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|named| named.to_str().ok());
+    let etag = etag.to_str().unwrap_or_default();
+    named
+        .flat_map(|tags| tags.split(','))
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
+}
+
+/// On what condition a product may be changed (RFC 9110, 13.1): `If-Match` with `*` or tags, or `If-None-Match: *`.
+fn read_condition(headers: &HeaderMap) -> Result<OnlyIf, ApiError> {
+    let is_only_new = match headers.get(header::IF_NONE_MATCH) {
+        None => false,
+        Some(any) if any == "*" => true,
+        Some(_) => return Err(ApiError::field("If-None-Match", "is not allowed", "*")),
+    };
+    let written: Vec<&str> =
+        headers.get_all(header::IF_MATCH).iter().map(|tags| tags.to_str().unwrap_or_default()).collect();
+    if written.is_empty() {
+        return Ok(if is_only_new { OnlyIf::IsNew } else { OnlyIf::Always });
+    }
+    if is_only_new {
+        return Err(ApiError::field("If-None-Match", "is given besides If-Match", "one of the two"));
+    }
+    let written = written.join(",");
+    if written.trim() == "*" {
+        return Ok(OnlyIf::Exists);
+    }
+    let mut tags = Vec::new();
+    for tag in written.split(',').map(str::trim) {
+        let quoted = tag.trim_start_matches("W/");
+        let opaque = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let refuse = || {
+            let problem = format!("\"{}\" is not allowed", shorten(tag));
+            ApiError::field("If-Match", problem, "the ETag of a state of the product, in quotes")
+        };
+        let opaque = opaque.ok_or_else(refuse)?;
+        // One that is weak names no state exactly.
+        if quoted.len() == tag.len() {
+            tags.push(opaque.to_owned());
+        }
+    }
+    Ok(OnlyIf::IsOneOf(tags))
 }
 
 fn read_product(product_id: &str, body: &[u8]) -> Result<Product, ApiError> {
     let mut draft: ProductDraft = read_object(body)?;
     let named = draft.product_id.get_or_insert_with(|| product_id.to_owned());
-    if named != product_id {
+    if named.trim() != product_id {
         let problem = format!("\"{}\" is not the product of the path", shorten(named));
         return Err(ApiError::field("product_id", problem, format!("\"{}\", or none", shorten(product_id))));
     }

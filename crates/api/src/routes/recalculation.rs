@@ -99,7 +99,9 @@ pub(crate) struct RecalculationAnswer {
     /// Its name.
     task_id: String,
     /// `requested`, `held` until somebody approves of it, `running`, `done`, `failed`, or `skipped`: it was coalesced
-    /// into another one.
+    /// into another one. `done` says that its prices are in the database and in Redis and that every process was notified of
+    /// them. One that answers out of its memory has heard it moments later, and where the word was lost answers by them
+    /// after `PRICING_L1_MAX_STALENESS` at the latest.
     state: &'static str,
     /// Which products.
     #[schema(value_type = Object, example = "all")]
@@ -311,9 +313,9 @@ fn read_scope(body: &[u8]) -> Result<Scope, ApiError> {
     match request {
         RecalculationRequest { category: None, product_ids: None } => Ok(Scope::All),
         RecalculationRequest { category: Some(category), product_ids: None } => {
-            check_category("category", &category)
-                .map_err(|problem| ApiError::Invalid { errors: vec![problem] })?;
-            Ok(Scope::Category(category))
+            check_category("category", category)
+                .map(Scope::Category)
+                .map_err(|problem| ApiError::Invalid { errors: vec![problem] })
         }
         RecalculationRequest { category: None, product_ids: Some(written) } => read_products(&written),
         RecalculationRequest { category: Some(_), product_ids: Some(_) } => {
@@ -330,7 +332,7 @@ fn read_products(written: &[String]) -> Result<Scope, ApiError> {
     let mut product_ids = Vec::with_capacity(written.len());
     let mut errors = Vec::new();
     for (index, id) in written.iter().enumerate() {
-        match ProductId::parse(id) {
+        match ProductId::parse(id.trim()) {
             Ok(id) => product_ids.push(id),
             Err(error) => errors.push(Diagnostic::bare(format!("product_ids[{index}]"), error.to_string())),
         }

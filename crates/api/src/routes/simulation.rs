@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use chrono::Utc;
 use pricing_core::catalogue::CatalogueError;
 use pricing_core::domain::circuit_breaker::CircuitBreaker;
+use pricing_core::domain::diagnostic::Diagnostic;
 use pricing_core::domain::explanation::Outcome;
 use pricing_core::domain::policy::MAX_POLICY_BYTES;
 use pricing_core::domain::recalculation::Scope;
@@ -24,7 +25,7 @@ use pricing_core::reprice::Simulator;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::policy::compile;
+use super::policy::{compile, refused};
 use crate::error::{ApiError, Problem};
 use crate::extract::BoundedBody;
 use crate::state::AppState;
@@ -81,7 +82,7 @@ enum Listed {
 enum Line<'a> {
     Progress { products: u64, total: u64 },
     Product(&'a SimulatedPrice),
-    Report(Report),
+    Report(Box<Report>),
     Error(Problem),
 }
 
@@ -91,6 +92,8 @@ struct Report {
     report: SimulationReport,
     /// Why publishing it would need approval: what its own and the published policy's circuit breakers say.
     held: Vec<String>,
+    /// What in the policy is allowed and probably not meant.
+    warnings: Vec<Diagnostic>,
 }
 
 /// Simulates a policy.
@@ -98,7 +101,7 @@ struct Report {
     params(SimulateQuery),
     request_body(content = String, content_type = "application/yaml", description = "The policy, YAML or JSON"),
     responses(
-        (status = 200, description = "One JSON object a line: `{\"progress\": …}`, `{\"product\": …}` if asked for, and last `{\"report\": …}`: how many products would go up and down, the distribution of moves, what each market rule would do and for how many products it would fail, guardrail hits, margins, the biggest moves, and whether a circuit breaker would hold it; or `{\"error\": …}`", body = String, content_type = "application/x-ndjson"),
+        (status = 200, description = "One JSON object a line: `{\"progress\": …}`, `{\"product\": …}` if asked for, and last `{\"report\": …}`: how many products would go up and down, the distribution of moves, what each market rule would do and for how many products it would fail, guardrail hits, margins, the biggest moves, what products meet that the author of the policy may not mean (`catalogue_warnings`), whether a circuit breaker would hold it, and what in the policy is allowed and probably not meant (`warnings`); or `{\"error\": …}`", body = String, content_type = "application/x-ndjson"),
         (status = 413, description = "Longer than 256 KiB", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Something is wrong with the policy", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database does not answer, or two simulations are running", body = Problem, content_type = "application/problem+json")))]
@@ -109,7 +112,8 @@ pub(crate) async fn simulate(
 ) -> Result<Response, ApiError> {
     let Query(query) = query
         .map_err(|rejection| ApiError::field("products", rejection.body_text(), "none, moved or all"))?;
-    let policy = compile(&body).map_err(|errors| ApiError::Invalid { errors })?;
+    let policy = compile(&body, state.time_zones()).map_err(refused)?;
+    let warnings = policy.warnings.clone();
     let place = state.simulations.take_place()?;
     let breakers = vec![policy.circuit_breaker, state.repricer.policies.snapshot().current().circuit_breaker];
     let simulator = state.repricer.simulator(Arc::new(policy), Scope::All, Utc::now());
@@ -117,7 +121,7 @@ pub(crate) async fn simulate(
         if breakers.iter().all(CircuitBreaker::is_off) { simulator } else { simulator.with_later_instants() };
     let total = simulator.count().await?;
     let (lines, read) = mpsc::channel(PAGES_AHEAD);
-    let simulated = Simulated { simulator, breakers, total, listed: query.products, lines };
+    let simulated = Simulated { simulator, breakers, total, listed: query.products, warnings, lines };
     tokio::spawn(async move {
         simulated.run().await;
         drop(place);
@@ -134,6 +138,7 @@ struct Simulated {
     breakers: Vec<CircuitBreaker>,
     total: u64,
     listed: Listed,
+    warnings: Vec<Diagnostic>,
     lines: mpsc::Sender<Vec<u8>>,
 }
 
@@ -167,7 +172,8 @@ impl Simulated {
             return Ok(false);
         }
         let held = self.simulator.judge(&self.breakers).await?;
-        write_line(lines, &Line::Report(Report { report: simulation.report(), held }));
+        let warnings = std::mem::take(&mut self.warnings);
+        write_line(lines, &Line::Report(Box::new(Report { report: simulation.report(), held, warnings })));
         Ok(true)
     }
 }

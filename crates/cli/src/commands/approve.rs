@@ -15,8 +15,8 @@ pub(crate) struct Arguments {
     /// The recalculation; without it, those that are held are listed
     task_id: Option<String>,
     /// Who decides
-    #[arg(long, env = "USER", default_value = "")]
-    by: String,
+    #[arg(long, env = "USER")]
+    by: Option<String>,
     /// Give it up instead
     #[arg(long, requires = "task_id")]
     reject: bool,
@@ -51,6 +51,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     };
+    let by = super::name_of(by, "--by")?;
     let decision = if reject { "reject" } else { "approve" };
     let request = client.post(&["api", "v1", "recalculations", &task_id, decision]);
     client.send(request.query(&[("by", by)])).await?;

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use chrono::{DateTime, Utc};
 use clap::Args;
+use pricing_core::domain::time_zone::TzVersion;
 use reqwest::header::DATE;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,8 @@ use crate::output::{self, Colour, paint};
 
 /// How far the clocks may differ. The API tells whole seconds only.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
+/// What the API calls the check of its time zone database, whose detail begins with the version.
+const TIME_ZONES: &str = "time_zones";
 /// This program's version.
 const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -129,10 +133,16 @@ fn version(api_version: &str) -> Finding {
 }
 
 fn dependency(check: &ReportedCheck) -> Finding {
+    if check.name == TIME_ZONES {
+        return time_zones(check, Utc::now());
+    }
     if check.status == "ok" {
         return Finding::ok(&check.name, format!("{} in {} ms", check.detail, check.duration_ms));
     }
     let advice = match check.name.as_str() {
+        "policy" if check.status == "warning" => {
+            "it keeps the meaning it had: see `pricing policy check`, mend it and publish it again"
+        }
         "redis" => {
             "prices are still read, changes are refused: start Redis, or correct the API's PRICING_REDIS_URL"
         }
@@ -141,7 +151,23 @@ fn dependency(check: &ReportedCheck) -> Finding {
         }
         _ => "see the API's log",
     };
-    Finding::bad(&check.name, Status::Failed, check.detail.clone(), advice)
+    let status = if check.status == "warning" { Status::Warning } else { Status::Failed };
+    Finding::bad(&check.name, status, check.detail.clone(), advice)
+}
+
+/// Whether the clocks of places are those of today, and the same in all processes.
+fn time_zones(check: &ReportedCheck, now: DateTime<Utc>) -> Finding {
+    let version = check.detail.split(' ').next().and_then(TzVersion::parse);
+    if check.status != "ok" {
+        let advice = "schedules begin and end at different times: install the same version of the engine, or of the system's time zone database, everywhere";
+        return Finding::bad(TIME_ZONES, Status::Failed, check.detail.clone(), advice);
+    }
+    if version.is_none_or(|version| version.is_outdated(now)) {
+        let detail = format!("{}, older than 18 months", check.detail);
+        let advice = "places may have changed their clocks since: update the engine, or the system's time zone database";
+        return Finding::bad(TIME_ZONES, Status::Warning, detail, advice);
+    }
+    Finding::ok(TIME_ZONES, check.detail.clone())
 }
 
 /// Compares the clocks, if the API tells the time.
@@ -167,7 +193,7 @@ fn render(findings: &[Finding], colours: bool) -> String {
             Status::Warning => ("warning", Colour::Yellow),
             Status::Failed => ("FAILED ", Colour::Red),
         };
-        let mut line = format!("{} {:<9} {}", paint(word, colour, colours), finding.name, finding.detail);
+        let mut line = format!("{} {:<10} {}", paint(word, colour, colours), finding.name, finding.detail);
         if let Some(advice) = &finding.advice {
             line.push_str("\n          → ");
             line.push_str(advice);

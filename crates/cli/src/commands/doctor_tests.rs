@@ -14,13 +14,31 @@ fn what_failed_comes_with_what_to_do() -> Result<()> {
     let mut findings = vec![version(OWN_VERSION), version("0.0.9")];
     findings.extend(checks.iter().map(dependency));
     insta::assert_snapshot!(render(&findings, false), @r"
-    ok      version   0.1.0
-    FAILED  version   the API is 0.0.9, this program 0.1.0
+    ok      version    0.1.0
+    FAILED  version    the API is 0.0.9, this program 0.1.0
               → install the same version of both
-    FAILED  redis     connection refused
+    FAILED  redis      connection refused
               → prices are still read, changes are refused: start Redis, or correct the API's PRICING_REDIS_URL
-    ok      database  sqlite 3.50 in 2 ms
+    ok      database   sqlite 3.50 in 2 ms
     ");
+    Ok(())
+}
+
+#[test]
+fn an_old_time_zone_database_is_warned_of_and_different_ones_are_a_fault() -> Result<()> {
+    for (status, detail, expected) in [
+        ("ok", "2026f (bundled)", Status::Ok),
+        ("ok", "2026f (/usr/share/zoneinfo)", Status::Ok),
+        ("ok", "2025b (bundled)", Status::Warning),
+        ("ok", "unknown", Status::Warning),
+        ("failed", "2026f (bundled); other processes use 2025b", Status::Failed),
+    ] {
+        let check =
+            serde_json::json!({"name": "time_zones", "status": status, "detail": detail, "duration_ms": 0});
+        let finding = time_zones(&serde_json::from_value(check)?, "2026-11-30T00:00:00Z".parse()?);
+        assert_eq!(finding.status, expected, "{detail}");
+        assert!(finding.detail.starts_with(detail), "{}", finding.detail);
+    }
     Ok(())
 }
 

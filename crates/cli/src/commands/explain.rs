@@ -55,14 +55,29 @@ struct Explained {
     policy_version: i64,
     policy_name: String,
     valid_until: Option<String>,
+    /// Absent from an engine older than this program.
+    #[serde(default)]
+    facts_used: Vec<UsedFact>,
     explanation: ListPricePart,
     quote: Option<QuotePart>,
+}
+
+/// A fact that the list price was made with.
+#[derive(Debug, Deserialize)]
+struct UsedFact {
+    fact: String,
+    competitor: Option<String>,
+    value: Box<RawValue>,
+    source: Option<String>,
+    since: Option<String>,
+    expires_at: Option<String>,
 }
 
 /// How the list price came about.
 #[derive(Debug, Deserialize)]
 struct ListPricePart {
     priced_at: String,
+    tz_version: Option<String>,
     outcome: String,
     steps: Vec<Step>,
 }
@@ -89,6 +104,8 @@ struct Step {
     inputs: BTreeMap<String, Box<RawValue>>,
     reference: Option<Box<RawValue>>,
     #[serde(default)]
+    competitors: Vec<String>,
+    #[serde(default)]
     applied: bool,
     chosen: Option<String>,
     #[serde(default)]
@@ -98,6 +115,7 @@ struct Step {
     lowest: Option<Box<RawValue>>,
     highest: Option<Box<RawValue>>,
     mode: Option<String>,
+    increment: Option<Box<RawValue>>,
 }
 
 /// Asks, and shows the answer.
@@ -133,10 +151,21 @@ fn render(explained: &Explained, location: Option<&str>, width: Option<u16>) -> 
     let mut text = format!("{name} ({product_id})\n\n");
     let _ = writeln!(
         text,
-        "List price: {list_price} {currency}, made {} by policy \"{}\", version {}",
-        explained.explanation.priced_at, explained.policy_name, explained.policy_version
+        "List price: {list_price} {currency}, made {} by policy \"{}\", version {}{}",
+        explained.explanation.priced_at,
+        explained.policy_name,
+        explained.policy_version,
+        explained
+            .explanation
+            .tz_version
+            .as_ref()
+            .map(|version| format!(", time zones {version}"))
+            .unwrap_or_default()
     );
     let _ = writeln!(text, "{}", table("base price", &explained.explanation.steps, width));
+    for fact in &explained.facts_used {
+        let _ = writeln!(text, "{}", describe_fact(fact));
+    }
     if let Some(quote) = &explained.quote {
         let place = location.unwrap_or("the shopper's location");
         let _ = writeln!(text, "\nIn {place}: {} {currency}", quote.final_price);
@@ -163,6 +192,26 @@ fn table(start: &str, steps: &[Step], width: Option<u16>) -> String {
         table.add_row([Cell::new(name), Cell::new(saw), Cell::new(did), price]);
     }
     table.trim_fmt()
+}
+
+/// A fact, who said it and when, in lines that fit eighty columns unless a name is long.
+fn describe_fact(fact: &UsedFact) -> String {
+    let name = match (fact.fact.as_str(), &fact.competitor) {
+        ("unit_cost", _) => "cost".to_owned(),
+        ("competitor_price", Some(competitor)) => format!("price of {competitor}"),
+        ("stock_level", _) => "stock".to_owned(),
+        ("units_sold", _) => "units sold".to_owned(),
+        ("demand_index", _) => "demand".to_owned(),
+        (other, _) => other.replace('_', " "),
+    };
+    let source = match fact.source.as_deref() {
+        Some("product") => "the product's row",
+        Some(source) => source,
+        None => "an unknown source",
+    };
+    let since = fact.since.as_deref().map(|since| format!(" of {since}")).unwrap_or_default();
+    let until = fact.expires_at.as_deref().map(|until| format!("\n  not known from {until} on"));
+    format!("{name} {}, from {source}{since}{}", fact.value, until.unwrap_or_default())
 }
 
 /// A step's name, what it saw and what it did.
@@ -194,6 +243,10 @@ fn describe(start: &str, step: &Step) -> [String; 3] {
             let did = format!("rounded, {}", mode.replace('_', " "));
             ["rounding".to_owned(), digits(step.before.as_deref()), did]
         }
+        "increment_passed_over" => {
+            let saw = format!("multiples of {}", digits(step.increment.as_deref()));
+            ["increment".to_owned(), saw, "none fits: kept to the minor unit".to_owned()]
+        }
         // From an engine newer than this program.
         other => [other.replace('_', " "), digits(step.before.as_deref()), String::new()],
     }
@@ -206,7 +259,9 @@ fn what_a_rule_saw(step: &Step) -> String {
         "null" => format!("{name}: not known"),
         known => format!("{name}: {known}"),
     });
-    let reference = step.reference.iter().map(|price| format!("competitor's price: {}", price.get()));
+    let whose =
+        if step.competitors.is_empty() { "competitor".to_owned() } else { step.competitors.join(", ") };
+    let reference = step.reference.iter().map(|price| format!("{whose}'s price: {}", price.get()));
     condition.into_iter().chain(values).chain(reference).collect::<Vec<_>>().join("\n")
 }
 

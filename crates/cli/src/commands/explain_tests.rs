@@ -6,6 +6,12 @@ use super::*;
 const EVERY_STEP: &str = r#"{
     "product_id": "P-1", "name": "Harbour Lane Canvas Weekender Bag", "currency": "USD", "list_price": 55.20,
     "policy_version": 3, "policy_name": "default", "revision": 12, "valid_until": "2027-01-16T00:00:00Z",
+    "facts_used": [
+        {"fact": "unit_cost", "value": 30, "source": "product", "since": "2027-01-14T10:00:00.123456Z"},
+        {"fact": "competitor_price", "competitor": "acme", "value": 53.53, "source": "/feed",
+         "since": "2027-01-15T07:00:00Z", "expires_at": "2027-01-16T07:00:00Z"},
+        {"fact": "stock_level", "value": 7, "source": null, "since": null}
+    ],
     "explanation": {
         "policy_version": 3, "priced_at": "2027-01-15T08:00:00Z", "outcome": "frozen", "facts": {},
         "steps": [
@@ -16,13 +22,14 @@ const EVERY_STEP: &str = r#"{
             {"step": "rule", "rule": "match-cheapest-competitor", "action": "match competitor.min -0.01",
              "inputs": {"competitor.min": null}, "applied": false, "before": 53.00, "after": 53.00},
             {"step": "rule", "rule": "undercut", "action": "beat the lowest competitor in stock by +1%", "inputs": {},
-             "reference": 53.53, "applied": true, "before": 53.00, "after": 53.00},
+             "reference": 53.53, "competitors": ["acme"], "applied": true, "before": 53.00, "after": 53.00},
             {"step": "tie", "chosen": "undercut", "others": ["follow", "match-the-marketplace"], "after": 53.00},
             {"step": "rule_failed", "rule": "clearance", "action": "set to product.unit_cost / stock.level",
              "inputs": {"product.unit_cost": 30, "stock.level": 0}, "problem": "division by zero", "after": 53.00},
             {"step": "guardrail", "guardrail": "min_margin", "before": 53.00, "after": 55.196},
             {"step": "guardrails_contradict", "lowest": 55.196, "highest": 54, "after": 55.196},
             {"step": "rounding", "mode": "half_even", "before": 55.196, "after": 55.20},
+            {"step": "increment_passed_over", "increment": 0.50, "after": 55.20},
             {"step": "price_memory", "after": 55.20}
         ]
     },

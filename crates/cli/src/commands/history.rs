@@ -31,6 +31,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Deserialize)]
 struct History {
     reduction: Option<Reduction>,
+    progressive_reduction: Option<Reduction>,
     lowest_price_30_days: Option<Box<RawValue>>,
     changes: Vec<Change>,
 }
@@ -40,7 +41,7 @@ struct Reduction {
     started_at: String,
     prior_price: Box<RawValue>,
     percent: Box<RawValue>,
-    is_complete: bool,
+    incomplete_because: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -85,16 +86,34 @@ fn render(history: &History) -> String {
         let _ = write!(text, "\nlowest price of the last 30 days: {}", lowest.get());
     }
     if let Some(reduction) = &history.reduction {
-        let Reduction { started_at, prior_price, percent, is_complete } = reduction;
-        let known = if *is_complete { "" } else { ", as far as prices are known" };
-        let _ = write!(
-            text,
-            "\nreduced since {started_at}: prior price {}, so {}% may be announced{known}",
-            prior_price.get(),
-            percent.get()
+        let _ = write!(text, "\nreduced at {}", in_words(reduction));
+    }
+    if let Some(reduction) = &history.progressive_reduction {
+        let _ = write!(text, "\nreduced step by step since {}", in_words(reduction));
+        text.push_str(
+            "\n  lawful only if each step was announced as a part of one growing reduction, where the law has that rule",
         );
     }
     text
+}
+
+/// When, against what, and what stands against announcing it.
+fn in_words(reduction: &Reduction) -> String {
+    let Reduction { started_at, prior_price, percent, incomplete_because } = reduction;
+    let (prior_price, percent) = (prior_price.get(), percent.get());
+    if incomplete_because.is_empty() {
+        return format!("{started_at}: prior price {prior_price}, so {percent}% may be announced");
+    }
+    let reasons = incomplete_because.iter().map(|reason| match reason.as_str() {
+        "prices_unknown" => "the list prices of some of the 30 days before are not known",
+        "offers_for_every_shopper" => "offers or location factors that every shopper gets were in force",
+        other => other,
+    });
+    let reasons: Vec<&str> = reasons.collect();
+    let reasons = reasons.join(", and ");
+    format!(
+        "{started_at}: by list prices the prior price is {prior_price} ({percent}%), which is not enough to announce it: {reasons}"
+    )
 }
 
 #[cfg(test)]
@@ -103,10 +122,14 @@ mod tests {
 
     #[test]
     fn a_history_can_be_read() {
-        let history = r#"{"product_id":"P-1","reduction":{"started_at":"2026-01-31T12:00:00Z","prior_price":1.29,"percent":0,"is_complete":false},
-            "lowest_price_30_days":1.29,"changes":[
+        let history = r#"{"product_id":"P-1","lowest_price_30_days":1.29,
+            "reduction":{"started_at":"2026-01-31T12:00:00Z","prior_price":1.69,"percent":23.67,"is_complete":true,"incomplete_because":[]},
+            "progressive_reduction":{"started_at":"2026-01-01T12:00:00Z","prior_price":1.89,"percent":31.75,"is_complete":false,
+                "incomplete_because":["prices_unknown","offers_for_every_shopper"]},
+            "changes":[
                 {"revision":9,"old_list_price":1.69,"new_list_price":1.29,"currency":"EUR","policy_version":3,"cause":"recalculation 7","changed_at":"2026-01-31T12:00:00Z"},
-                {"revision":2,"old_list_price":null,"new_list_price":1.69,"currency":"EUR","policy_version":1,"cause":"import","changed_at":"2025-12-01T12:00:00Z"}],
+                {"revision":5,"old_list_price":1.89,"new_list_price":1.69,"currency":"EUR","policy_version":1,"cause":"import","changed_at":"2026-01-01T12:00:00Z"},
+                {"revision":2,"old_list_price":null,"new_list_price":1.89,"currency":"EUR","policy_version":1,"cause":"import","changed_at":"2025-12-20T12:00:00Z"}],
             "next_before":null}"#;
         insta::assert_snapshot!(render(&serde_json::from_str(history).unwrap()));
     }

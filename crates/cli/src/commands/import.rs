@@ -28,6 +28,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const MAX_STALL: Duration = Duration::from_secs(120);
 /// Refused rows that are shown; the others are counted.
 const SHOWN_ROWS: usize = 20;
+/// Products without a bound they had that are shown.
+const SHOWN_PRODUCTS: usize = 10;
 
 /// What to import.
 #[derive(Debug, Args)]
@@ -89,13 +91,42 @@ pub(super) struct Summary {
     pub(super) created: u64,
     updated: u64,
     unchanged: u64,
-    /// Rows that a later row for the same product replaced.
+    /// Rows that say what an earlier row for the same product says.
     #[serde(default)]
-    superseded: u64,
+    repeated: u64,
     pub(super) failed: u64,
+    /// Rows that were not compared with all earlier ones.
+    #[serde(default)]
+    not_compared: u64,
     dry_run: bool,
+    /// The columns that became attributes.
+    #[serde(default)]
+    attributes: Vec<String>,
+    #[serde(default)]
+    warnings: Vec<Warning>,
+    #[serde(default)]
+    lost: Lost,
     errors: Vec<RowErrors>,
     errors_left_out: u64,
+}
+
+/// Something that may not be meant.
+#[derive(Debug, Deserialize)]
+struct Warning {
+    warning: String,
+    line: u64,
+    rows: u64,
+}
+
+/// Products that had a cost or a bound and have it no more.
+#[derive(Debug, Default, Deserialize)]
+struct Lost {
+    unit_cost: u64,
+    floor_price: u64,
+    ceiling_price: u64,
+    minimum_advertised_price: u64,
+    product_ids: Vec<String>,
+    product_ids_left_out: u64,
 }
 
 /// A refused row.
@@ -192,10 +223,11 @@ fn render(summary: &Summary) -> String {
     let _ = writeln!(text, "  created   {:>9}", summary.created);
     let _ = writeln!(text, "  updated   {:>9}", summary.updated);
     let _ = writeln!(text, "  unchanged {:>9}", summary.unchanged);
-    if summary.superseded > 0 {
-        let _ = writeln!(text, "  repeated  {:>9}", summary.superseded);
+    if summary.repeated > 0 {
+        let _ = writeln!(text, "  repeated  {:>9}", summary.repeated);
     }
     let _ = write!(text, "  failed    {:>9}", summary.failed);
+    append_notes(&mut text, summary);
     for row in summary.errors.iter().take(SHOWN_ROWS) {
         for error in &row.errors {
             let _ = write!(text, "\nline {}: {error}", row.line);
@@ -210,6 +242,49 @@ fn render(summary: &Summary) -> String {
         }
     }
     text
+}
+
+/// What was taken, and may not be meant.
+fn append_notes(text: &mut String, summary: &Summary) {
+    if !summary.attributes.is_empty() {
+        let _ = write!(text, "\nas attributes: {}", summary.attributes.join(", "));
+    }
+    for (count, what) in [
+        (summary.lost.unit_cost, "unit cost"),
+        (summary.lost.floor_price, "floor price"),
+        (summary.lost.ceiling_price, "ceiling price"),
+        (summary.lost.minimum_advertised_price, "minimum advertised price"),
+    ] {
+        let _ = match (count, summary.dry_run) {
+            (0, _) => Ok(()),
+            (1, true) => write!(text, "\n1 product would lose its {what}"),
+            (1, false) => write!(text, "\n1 product has lost its {what}"),
+            (many, true) => write!(text, "\n{many} products would lose their {what}"),
+            (many, false) => write!(text, "\n{many} products have lost their {what}"),
+        };
+    }
+    let lost = summary.lost.product_ids.len();
+    if lost > 0 {
+        let shown = lost.min(SHOWN_PRODUCTS);
+        let ids: Vec<&str> = summary.lost.product_ids.iter().take(shown).map(String::as_str).collect();
+        let _ = write!(text, "\nthese are {}", ids.join(", "));
+        let left_out = u64::try_from(lost - shown).unwrap_or_default() + summary.lost.product_ids_left_out;
+        if left_out > 0 {
+            let _ = write!(text, " and {left_out} more");
+        }
+    }
+    for Warning { warning, line, rows } in &summary.warnings {
+        let more = rows.saturating_sub(1);
+        let where_else = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let _ = write!(text, "\nwarning: {warning} (line {line}{where_else})");
+    }
+    if summary.not_compared > 0 {
+        let rows = summary.not_compared;
+        let _ = write!(
+            text,
+            "\nwarning: {rows} rows were not compared with all earlier ones: a product may be there twice"
+        );
+    }
 }
 
 #[cfg(test)]

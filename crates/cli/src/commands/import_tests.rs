@@ -56,3 +56,34 @@ fn no_more_than_twenty_rows_are_shown() -> Result<()> {
     assert!(text.ends_with("and 110 more rows failed"), "{text}");
     Ok(())
 }
+
+#[test]
+fn what_may_not_be_meant_is_said() -> Result<()> {
+    let summary = serde_json::from_str(
+        r#"{"rows": 9, "created": 0, "updated": 7, "unchanged": 0, "repeated": 1, "failed": 1, "not_compared": 2,
+            "dry_run": true, "attributes": ["colour", "department"],
+            "warnings": [{"warning": "BGN is withdrawn; EUR has taken its place", "line": 2, "rows": 3}],
+            "lost": {"unit_cost": 12, "floor_price": 1, "ceiling_price": 0, "minimum_advertised_price": 0,
+                     "product_ids": ["P-1","P-2","P-3","P-4","P-5","P-6","P-7","P-8","P-9","P-10","P-11"],
+                     "product_ids_left_out": 1},
+            "errors": [{"line": 5, "product_id": "P-1", "errors": [
+                {"field": "product_id", "problem": "is in line 2 already, with other values; that row counts"}]}],
+            "errors_left_out": 0}"#,
+    )?;
+    insta::assert_snapshot!(render(&summary), @r"
+    checked, nothing written: 9 rows
+      created           0
+      updated           7
+      unchanged         0
+      repeated          1
+      failed            1
+    as attributes: colour, department
+    12 products would lose their unit cost
+    1 product would lose its floor price
+    these are P-1, P-2, P-3, P-4, P-5, P-6, P-7, P-8, P-9, P-10 and 2 more
+    warning: BGN is withdrawn; EUR has taken its place (line 2 and 2 more)
+    warning: 2 rows were not compared with all earlier ones: a product may be there twice
+    line 5: product_id: is in line 2 already, with other values; that row counts
+    ");
+    Ok(())
+}

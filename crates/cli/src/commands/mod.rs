@@ -1,5 +1,7 @@
 //! One verb, one file: its arguments, what it does, and how it is shown.
 
+use anyhow::Context;
+
 pub(crate) mod approve;
 pub(crate) mod doctor;
 pub(crate) mod explain;
@@ -12,3 +14,9 @@ pub(crate) mod recalculate;
 pub(crate) mod simulate;
 pub(crate) mod up;
 pub(crate) mod watch;
+
+/// The name of the person who decides, from the flag or the environment.
+fn name_of(name: Option<String>, flag: &str) -> anyhow::Result<String> {
+    name.filter(|name| !name.trim().is_empty())
+        .with_context(|| format!("USER is not set: say who decides with {flag} NAME"))
+}

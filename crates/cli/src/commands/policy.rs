@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use reqwest::RequestBuilder;
 use serde::Deserialize;
 
-use crate::client::{ApiAddress, Client};
+use crate::client::{ApiAddress, Client, ClientError, FieldError};
 use crate::output;
 
 /// What to do with policies.
@@ -113,22 +113,15 @@ struct Document {
 
 #[derive(Debug, Deserialize)]
 struct Checked {
-    problems: Vec<PolicyProblem>,
-}
-
-#[derive(Debug, Deserialize)]
-struct PolicyProblem {
-    field: String,
-    problem: String,
-    allowed: Option<String>,
-    line: Option<u32>,
-    column: Option<u32>,
+    problems: Vec<FieldError>,
+    warnings: Vec<FieldError>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Published {
     version: i64,
     task_id: String,
+    warnings: Vec<FieldError>,
 }
 
 /// Does it.
@@ -149,12 +142,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Action::Publish { file, publication, api } => {
             let client = Client::new(&api.url)?;
             let request = client.upload(&["api", "v1", "policies"]).body(read(&file)?);
-            publish(&client, publication.put_into(request)).await?;
+            publish(&client, &file.display().to_string(), publication.put_into(request)?).await?;
         }
         Action::Rollback { version, publication, api } => {
             let client = Client::new(&api.url)?;
             let path = ["api", "v1", "policies", &version.to_string(), "rollback"];
-            publish(&client, publication.put_into(client.upload(&path))).await?;
+            let document = format!("version {version}");
+            publish(&client, &document, publication.put_into(client.upload(&path))?).await?;
         }
         Action::Diff { from, to, api } => {
             let client = Client::new(&api.url)?;
@@ -177,21 +171,30 @@ pub(super) fn read(file: &Path) -> Result<String> {
 }
 
 impl Publication {
-    fn put_into(self, mut request: RequestBuilder) -> RequestBuilder {
-        let fields = [("author", self.author), ("note", self.note), ("approved_by", self.approved_by)];
+    fn put_into(self, mut request: RequestBuilder) -> Result<RequestBuilder> {
+        let author = super::name_of(self.author, "--author")?;
+        let fields = [("author", Some(author)), ("note", self.note), ("approved_by", self.approved_by)];
         for (name, value) in fields {
             request = request.query(&value.map(|value| [(name, value)]));
         }
-        match self.only_after {
+        Ok(match self.only_after {
             Some(version) => request.header("If-Match", format!("\"{version}\"")),
             None => request,
-        }
+        })
     }
 }
 
-async fn publish(client: &Client, request: RequestBuilder) -> Result<()> {
-    let answer = client.send(request).await?;
-    let Published { version, task_id } = client.read(&answer)?;
+async fn publish(client: &Client, document: &str, request: RequestBuilder) -> Result<()> {
+    let answer = client.send(request).await.map_err(|error| match error {
+        held @ ClientError::Refused(_) if held.is_of_type("/problems/held-by-circuit-breaker") => {
+            anyhow::anyhow!("{held}\n  --approved-by NAME publishes it all the same")
+        }
+        other => other.into(),
+    })?;
+    let Published { version, task_id, warnings } = client.read(&answer)?;
+    for warning in &warnings {
+        output::show(&located_warning(document, warning))?;
+    }
     output::show(&format!(
         "version {version} is published; recalculation {task_id} moves the products over"
     ))?;
@@ -201,25 +204,31 @@ async fn publish(client: &Client, request: RequestBuilder) -> Result<()> {
 async fn check(client: &Client, file: &Path) -> Result<ExitCode> {
     let request = client.post(&["api", "v1", "policies", "check"]).body(read(file)?);
     let answer = client.send(request).await?;
-    let Checked { problems } = client.read(&answer)?;
-    if problems.is_empty() {
-        output::show(&format!("{}: nothing is wrong with it", file.display()))?;
-        return Ok(ExitCode::SUCCESS);
-    }
+    let Checked { problems, warnings } = client.read(&answer)?;
+    let document = file.display().to_string();
     for problem in &problems {
-        output::show(&located(file, problem))?;
+        output::show(&located(&document, problem))?;
     }
-    bail!("{} problem{}", problems.len(), if problems.len() == 1 { "" } else { "s" })
+    for warning in &warnings {
+        output::show(&located_warning(&document, warning))?;
+    }
+    if !problems.is_empty() {
+        bail!("{} problem{}", problems.len(), if problems.len() == 1 { "" } else { "s" });
+    }
+    if warnings.is_empty() {
+        output::show(&format!("{document}: nothing is wrong with it"))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// As compilers write it, so that editors find the place.
-fn located(file: &Path, problem: &PolicyProblem) -> String {
-    let place = match (problem.line, problem.column) {
-        (Some(line), Some(column)) => format!("{}:{line}:{column}", file.display()),
-        _ => file.display().to_string(),
-    };
-    let allowed = problem.allowed.as_ref().map(|allowed| format!(" (allowed: {allowed})"));
-    format!("{place}: {}: {}{}", problem.field, problem.problem, allowed.unwrap_or_default())
+fn located(document: &str, problem: &FieldError) -> String {
+    format!("{}: {problem}", problem.place_in(document))
+}
+
+/// The same of what is allowed and probably not meant.
+pub(super) fn located_warning(document: &str, warning: &FieldError) -> String {
+    format!("{}: warning: {warning}", warning.place_in(document))
 }
 
 fn render(policies: &Policies) -> String {
@@ -252,7 +261,7 @@ mod tests {
 
     #[test]
     fn problems_stand_where_editors_look_for_them() {
-        let problem = PolicyProblem {
+        let problem = FieldError {
             field: "market[0].when".to_owned(),
             problem: "unknown variable \"stock.levle\"".to_owned(),
             allowed: Some("stock.level".to_owned()),
@@ -260,8 +269,12 @@ mod tests {
             column: Some(5),
         };
         assert_eq!(
-            located(Path::new("summer.yaml"), &problem),
+            located("summer.yaml", &problem),
             "summer.yaml:4:5: market[0].when: unknown variable \"stock.levle\" (allowed: stock.level)"
+        );
+        assert_eq!(
+            located_warning("summer.yaml", &problem),
+            "summer.yaml:4:5: warning: market[0].when: unknown variable \"stock.levle\" (allowed: stock.level)"
         );
     }
 }

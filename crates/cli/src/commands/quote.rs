@@ -61,6 +61,7 @@ struct PriceDetail {
     product_id: String,
     final_price: Box<RawValue>,
     base_price: Box<RawValue>,
+    list_price: Box<RawValue>,
     discount_rate: Box<RawValue>,
     source: String,
     currency: String,
@@ -93,12 +94,21 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 
 fn render(detail: &PriceDetail, cache: Option<&str>, arguments: &Arguments) -> String {
     let PriceDetail {
-        product_id, final_price, base_price, currency, policy_version, revision, source, ..
+        product_id,
+        final_price,
+        base_price,
+        list_price,
+        currency,
+        policy_version,
+        revision,
+        source,
+        ..
     } = detail;
     let prime = if arguments.prime { " with prime" } else { "" };
     let location = &arguments.location;
     let mut text = format!("{product_id} costs {final_price} {currency} in {location}{prime}\n");
     let _ = writeln!(text, "  base price    {base_price} {currency}");
+    let _ = writeln!(text, "  list price    {list_price} {currency}");
     let _ = writeln!(text, "  discount      {}", percent(&detail.discount_rate));
     let _ = writeln!(text, "  policy        version {policy_version}, price revision {revision}");
     if let Some(until) = &detail.valid_until {
@@ -143,7 +153,7 @@ mod tests {
     #[test]
     fn amounts_keep_their_digits() -> Result<()> {
         let detail = serde_json::from_str(
-            r#"{"product_id":"P-1","final_price":49.90,"base_price":52.00,"discount_rate":0.050,
+            r#"{"product_id":"P-1","final_price":49.90,"base_price":52.00,"list_price":52.50,"discount_rate":0.050,
                 "source":"cache","currency":"USD","policy_version":1,"revision":12,"valid_until":null}"#,
         )?;
         let arguments = Arguments {
@@ -159,6 +169,7 @@ mod tests {
         insta::assert_snapshot!(render(&detail, Some("l1"), &arguments), @r"
         P-1 costs 49.90 USD in NY with prime
           base price    52.00 USD
+          list price    52.50 USD
           discount      5%
           policy        version 1, price revision 12
           answered from cache (l1)

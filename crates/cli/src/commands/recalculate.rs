@@ -68,6 +68,10 @@ struct Recalculation {
 /// Asks for it and, if wanted, waits for it.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let client = Client::new(&arguments.api.url)?;
+    for product_id in &arguments.product_ids {
+        // A recalculation leaves out what does not exist.
+        client.send(client.get(&["api", "v1", "products", product_id])).await?;
+    }
     let request = client
         .post(&["api", "v1", "recalculations"])
         .json(&Request { category: arguments.category.as_deref(), product_ids: &arguments.product_ids });
@@ -85,7 +89,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let (answer, ended) = ended?;
     output::show(&if arguments.json { answer.body } else { render(&ended) })?;
     match ended.state.as_str() {
-        "done" => Ok(ExitCode::SUCCESS),
+        "done" => match arguments.category {
+            Some(category) if ended.products_done == 0 => bail!("no product is of category \"{category}\""),
+            _ => Ok(ExitCode::SUCCESS),
+        },
         "held" => bail!(
             "the recalculation is held: {}\n  `pricing approve {}` lets it through",
             ended.reason.unwrap_or_default(),
@@ -127,7 +134,8 @@ fn render(done: &Recalculation) -> String {
     let _ = writeln!(text, "  changed  {:>9}", done.prices_changed);
     let _ = write!(text, "  frozen   {:>9}", done.prices_frozen);
     for (worker, ranges) in &done.workers {
-        let _ = write!(text, "\n  {worker} did {ranges} ranges");
+        let plural = if *ranges == 1 { "" } else { "s" };
+        let _ = write!(text, "\n  {worker} did {ranges} range{plural}");
     }
     text
 }
@@ -147,7 +155,7 @@ mod tests {
             products_done: 20_000,
             prices_changed: 19_876,
             prices_frozen: 3,
-            workers: BTreeMap::from([("worker-1".to_owned(), 11), ("worker-2".to_owned(), 9)]),
+            workers: BTreeMap::from([("worker-1".to_owned(), 11), ("worker-2".to_owned(), 1)]),
             duration_ms: Some(1_204),
         };
         insta::assert_snapshot!(render(&done), @r"
@@ -155,7 +163,7 @@ mod tests {
           changed      19876
           frozen           3
           worker-1 did 11 ranges
-          worker-2 did 9 ranges
+          worker-2 did 1 range
         ");
     }
 }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::policy;
-use crate::client::{ApiAddress, Client};
+use crate::client::{ApiAddress, Client, FieldError};
 use crate::output;
 
 /// The longest line of an answer.
@@ -90,7 +90,19 @@ struct Report {
     rules: Vec<Rule>,
     margins: BTreeMap<String, Margin>,
     biggest_moves: Vec<Product>,
+    #[serde(default)]
+    catalogue_warnings: Vec<CatalogueWarning>,
     held: Vec<String>,
+    #[serde(default)]
+    warnings: Vec<FieldError>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CatalogueWarning {
+    about: String,
+    problem: String,
+    products: u64,
+    examples: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -160,8 +172,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     if let Some(products) = products {
         products.finish()?;
     }
-    let text =
-        if arguments.json { report.get().to_owned() } else { render(&serde_json::from_str(report.get())?) };
+    let text = if arguments.json {
+        report.get().to_owned()
+    } else {
+        render(&arguments.file.display().to_string(), &serde_json::from_str(report.get())?)
+    };
     output::show(&text)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -212,7 +227,7 @@ fn digits(number: Option<&RawValue>) -> &str {
     number.map_or("", RawValue::get)
 }
 
-fn render(report: &Report) -> String {
+fn render(document: &str, report: &Report) -> String {
     let mut text = format!("{} products, nothing was changed\n", report.products);
     for (name, count) in
         [("up", report.up), ("down", report.down), ("unchanged", report.unchanged), ("frozen", report.frozen)]
@@ -264,8 +279,16 @@ fn render(report: &Report) -> String {
             product.guardrails.join(", ")
         );
     }
+    for CatalogueWarning { about, problem, products, examples } in &report.catalogue_warnings {
+        let noun = if *products == 1 { "product" } else { "products" };
+        let _ =
+            writeln!(text, "warning: {about}: {problem}, for {products} {noun} ({})", examples.join(", "));
+    }
     for reason in &report.held {
         let _ = writeln!(text, "publishing it needs approval: {reason}");
+    }
+    for warning in &report.warnings {
+        let _ = writeln!(text, "{}", policy::located_warning(document, warning));
     }
     text.trim_end().to_owned()
 }
@@ -294,7 +317,9 @@ mod tests {
             "guardrails":{"max_step":41},"failed_rules":{"follow":7},
             "margins":{"USD":{"products":900,"revenue":1000.50,"simulated_revenue":1100.00,"margin":200.10,"simulated_margin":299.60}},
             "biggest_moves":[{"product_id":"P-7","currency":"USD","list_price":10.00,"simulated_list_price":15.00,"change_percent":50,"outcome":"priced","guardrails":["max_step"]}],
-            "held":["1000 of 20000 products would move by more than 10% (allowed: 2% of them)"]}"#;
-        insta::assert_snapshot!(render(&serde_json::from_str(report).unwrap()));
+            "catalogue_warnings":[{"about":"tenner","problem":"would leave nothing, and is passed over","products":12,"examples":["P-3","P-4","P-9"]}],
+            "held":["1000 of 20000 products would move by more than 10% (allowed: 2% of them)"],
+            "warnings":[{"field":"rounding.endings[0]","problem":"is no multiple of the increment","line":7,"column":12}]}"#;
+        insta::assert_snapshot!(render("spring.yaml", &serde_json::from_str(report).unwrap()));
     }
 }

@@ -47,6 +47,10 @@ struct Change {
 /// Watches until Ctrl-C. What comes while the API is away is shown when it is back.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let client = Client::new(&arguments.api.url)?;
+    if let Some(product_id) = &arguments.product {
+        // Of one that does not exist, no change would ever come.
+        client.send(client.get(&["api", "v1", "products", product_id])).await?;
+    }
     let watching = async {
         let mut last_id = None;
         // That nobody answers the first time is an error; later on it is waited for.

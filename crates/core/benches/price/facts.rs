@@ -6,6 +6,7 @@ use pricing_core::domain::price::{Facts, Previous, PriceEntry};
 use pricing_core::domain::product::{Product, ProductId};
 use pricing_core::domain::quote::Shopper;
 use pricing_core::domain::signal::{CompetitorPrice, Signals};
+use pricing_core::domain::time_zone::TimeZones;
 use rust_decimal::Decimal;
 
 pub(crate) const FIVE_OFFER_RULES: &str = "
@@ -38,7 +39,7 @@ pub(crate) const SHOPPER: Shopper<'static> =
     Shopper { location: "NY", prime: true, quantity: 3, channel: None, segment: None, location_factor: None };
 
 pub(crate) fn policy(document: &str) -> PricingPolicy {
-    PricingPolicy::from_yaml(document, 1).expect("the policy is right")
+    PricingPolicy::from_yaml(document, 1, &TimeZones::bundled()).expect("the policy is right")
 }
 
 /// A product with what is known about its market.
@@ -78,6 +79,7 @@ fn product() -> Product {
         ceiling_price: Some(Decimal::new(9000, 2)),
         minimum_advertised_price: None,
         attributes: Default::default(),
+        cost_stated_at: None,
     }
 }
 
@@ -87,6 +89,8 @@ fn signals() -> Signals {
         price: Decimal::new(cents, 2),
         in_stock: None,
         observed_at: None,
+        source: None,
+        expires_at: None,
     };
     Signals {
         competitor_prices: vec![price("a", 4810), price("b", 5020), price("c", 4999)],
@@ -95,6 +99,7 @@ fn signals() -> Signals {
         unit_cost: None,
         demand_observed_at: None,
         units_sold: None,
+        ..Signals::default()
     }
 }
 

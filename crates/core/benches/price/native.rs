@@ -21,28 +21,21 @@ const MAX_DAILY_MOVE: Decimal = Decimal::from_parts(3, 0, 0, false, 1);
 /// `location.factor ?? 0.95`, and 5% off for prime members.
 pub(crate) fn default_quote(entry: &PriceEntry, shopper: &Shopper<'_>) -> Quote {
     let ninety_five = Decimal::new(95, 2);
-    let mut price = entry.list_price;
-    let mut kept = Decimal::ONE;
-    price = moved(price, shopper.location_factor.unwrap_or(ninety_five));
-    if shopper.prime {
-        price = moved(price, ninety_five);
-        kept *= ninety_five;
-    }
-    finish(entry, price, kept)
+    let undiscounted = moved(entry.list_price, shopper.location_factor.unwrap_or(ninety_five));
+    let price = if shopper.prime { moved(undiscounted, ninety_five) } else { undiscounted };
+    finish(entry, price, undiscounted)
 }
 
 /// Five times `shopper.prime and shopper.quantity >= 2`, 1% off.
 pub(crate) fn five_rules_quote(entry: &PriceEntry, shopper: &Shopper<'_>) -> Quote {
     let factor = Decimal::new(99, 2);
     let mut price = entry.list_price;
-    let mut kept = Decimal::ONE;
     for _ in 0..5 {
         if shopper.prime && Decimal::from(shopper.quantity) >= Decimal::TWO {
             price = moved(price, factor);
-            kept *= factor;
         }
     }
-    finish(entry, price, kept)
+    finish(entry, price, entry.list_price)
 }
 
 /// Ten times `stock.level > 10 and demand.index > 1`, 0.5% more; then the guardrails.
@@ -86,13 +79,24 @@ fn moved(price: Decimal, factor: Decimal) -> Decimal {
     }
 }
 
-fn finish(entry: &PriceEntry, price: Decimal, kept: Decimal) -> Quote {
+fn finish(entry: &PriceEntry, price: Decimal, undiscounted: Decimal) -> Quote {
+    let final_price = bring_to_market(entry, price);
+    let discount_rate = if price < undiscounted {
+        let taken = Decimal::ONE - final_price / bring_to_market(entry, undiscounted);
+        taken.max(Decimal::ZERO).round_dp(4).normalize()
+    } else {
+        Decimal::ZERO
+    };
+    Quote { final_price, discount_rate, failed_rules: 0 }
+}
+
+fn bring_to_market(entry: &PriceEntry, price: Decimal) -> Decimal {
+    if price == entry.list_price {
+        return price;
+    }
     let capped = entry.highest.map_or(price, |highest| price.min(highest));
     let allowed = entry.lowest.map_or(capped, |lowest| capped.max(lowest));
-    let final_price = round(allowed, entry.lowest, entry.highest);
-    let kept = if allowed > price { kept * (allowed / price) } else { kept };
-    let discount_rate = (Decimal::ONE - kept).max(Decimal::ZERO).round_dp(4).normalize();
-    Quote { final_price, discount_rate, failed_rules: 0 }
+    round(allowed, entry.lowest, entry.highest)
 }
 
 /// To a cent, and back within the limits if that left them.

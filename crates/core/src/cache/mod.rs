@@ -106,6 +106,9 @@ pub enum ReadError {
     /// The catalogue does not answer and the caches do not have it; trying again later may help.
     #[error("the catalogue is not available: {0}")]
     Unavailable(String),
+    /// The product is stored, and this program cannot read it.
+    #[error("{0}")]
+    Unreadable(String),
     /// Stored data cannot be read.
     #[error("{0}")]
     Internal(String),

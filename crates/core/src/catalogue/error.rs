@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sqlx::migrate::MigrateError;
 
+use super::stored::LeftOut;
+
 /// Why the catalogue did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
@@ -40,6 +42,12 @@ pub enum CatalogueError {
         /// What it holds, and where.
         what: String,
     },
+    /// A product's currency is none that this program knows.
+    #[error("the product \"{}\" is in the currency \"{}\", which this program does not know", .left_out.product_id, .left_out.currency)]
+    UnknownCurrency {
+        /// Which product, and what its currency is.
+        left_out: LeftOut,
+    },
     /// The tables could not be brought to the form this program knows.
     #[error("the tables cannot be brought up to date: {cause}")]
     Migration {
@@ -64,6 +72,7 @@ impl CatalogueError {
             Self::Unavailable { .. } | Self::TimedOut { .. } | Self::TransactionFailed => true,
             Self::InvalidUrl { .. }
             | Self::Corrupt { .. }
+            | Self::UnknownCurrency { .. }
             | Self::Migration { .. }
             | Self::PreparedForAnother
             | Self::Refused { .. } => false,
@@ -85,6 +94,7 @@ impl CatalogueError {
             | Self::TimedOut { .. }
             | Self::TransactionFailed
             | Self::Corrupt { .. }
+            | Self::UnknownCurrency { .. }
             | Self::Migration { .. }
             | Self::PreparedForAnother => false,
         }

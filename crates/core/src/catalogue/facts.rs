@@ -5,15 +5,16 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use sqlx::FromRow;
 use sqlx::postgres::PgRow;
 
 use super::error::CatalogueError;
-use super::read_rows::{PriceRecord, ProductRecord, SignalRecord, read_all};
-use super::stored::{StoredFacts, StoredPrice};
+use super::read_rows::{PriceRecord, ProductRecord, SignalRecord, read_all, read_prices, read_products};
+use super::stored::{Readable, StoredFacts, StoredPrice};
 use crate::domain::product::{Product, ProductId};
-use crate::domain::signal::{Signal, Signals, Subject};
+use crate::domain::signal::{Signal, SignalKind, Signals, Subject};
 
 /// What the next prices of some products depend on, not read yet.
 #[derive(Debug)]
@@ -47,12 +48,12 @@ pub(super) enum Rows {
 }
 
 impl UnreadFacts {
-    /// The facts of each product, ordered by product; without those of products that do not exist.
-    pub fn read(self) -> Result<Vec<StoredFacts>, CatalogueError> {
-        let products = self.products.read()?;
+    /// The facts of each product as of an instant, ordered by product; without those of products that do not exist.
+    pub fn read(self, now: DateTime<Utc>) -> Result<Readable<StoredFacts>, CatalogueError> {
+        let Readable { known, left_out } = self.products.read()?;
         let signals = read_all(self.signals.records::<SignalRecord>()?)?;
-        let prices = read_all(self.prices.records::<PriceRecord>()?)?;
-        Ok(assemble(products, signals, prices))
+        let prices = read_prices(self.prices.records::<PriceRecord>()?)?;
+        Ok(Readable { known: assemble(known, signals, prices, now), left_out })
     }
 }
 
@@ -63,13 +64,15 @@ impl Products {
     }
 
     /// The products, in any order.
-    fn read(self) -> Result<Vec<Product>, CatalogueError> {
+    fn read(self) -> Result<Readable<Product>, CatalogueError> {
         match self {
-            Self::Known(products) => Ok(products),
+            Self::Known(known) => Ok(Readable { known, left_out: Vec::new() }),
             Self::Unread { rows, only } => {
-                let mut products: Vec<Product> = read_all(rows.records::<ProductRecord>()?)?;
+                let mut products = read_products(rows.records::<ProductRecord>()?)?;
                 if let Some(only) = only {
-                    products.retain(|product| only.binary_search(&product.product_id).is_ok());
+                    let is_meant = |product_id: &ProductId| only.binary_search(product_id).is_ok();
+                    products.known.retain(|product| is_meant(&product.product_id));
+                    products.left_out.retain(|product| is_meant(&product.product_id));
                 }
                 Ok(products)
             }
@@ -77,9 +80,9 @@ impl Products {
     }
 
     /// The products, ordered by identifier.
-    pub(super) fn read_in_order(self) -> Result<Vec<Product>, CatalogueError> {
+    pub(super) fn read_in_order(self) -> Result<Readable<Product>, CatalogueError> {
         let mut products = self.read()?;
-        products.sort_unstable_by(|one, other| one.product_id.cmp(&other.product_id));
+        products.known.sort_unstable_by(|one, other| one.product_id.cmp(&other.product_id));
         Ok(products)
     }
 }
@@ -101,6 +104,7 @@ fn assemble(
     mut products: Vec<Product>,
     signals: Vec<Signal>,
     mut prices: Vec<StoredPrice>,
+    now: DateTime<Utc>,
 ) -> Vec<StoredFacts> {
     let (mut of_products, mut of_categories) = (HashMap::new(), HashMap::new());
     for signal in signals {
@@ -119,8 +123,12 @@ fn assemble(
         while prices.next_if(|price| price.entry.product_id < product.product_id).is_some() {}
         let own = of_products.get(product.product_id.as_str());
         let category = product.category.as_ref().and_then(|category| of_categories.get(category));
+        let signals =
+            Signals::of_product(own.into_iter().chain(category).flatten().cloned(), Some(&product), now);
+        let says_cost = |signal: &Signal| signal.kind == SignalKind::UnitCost;
         StoredFacts {
-            signals: Signals::of_product(own.into_iter().chain(category).flatten().cloned()),
+            has_replaced_cost: signals.unit_cost.is_none() && own.into_iter().flatten().any(says_cost),
+            signals,
             price: prices.next_if(|price| price.entry.product_id == product.product_id),
             product,
         }

@@ -14,6 +14,7 @@ use serde::{Serialize, Serializer};
 use sqlx::error::BoxDynError;
 
 use super::stored::MAX_CAUSE_CHARS;
+use crate::domain::money::Currency;
 use crate::domain::signal::Signal;
 
 /// The rows of `signals`; of two about the same thing the newer one, and of two of the same instant the first.
@@ -74,6 +75,16 @@ fn as_instant<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S
     serializer.serialize_str(&self::instant(*instant))
 }
 
+fn as_optional_instant<S: Serializer>(
+    instant: &Option<DateTime<Utc>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match instant {
+        Some(instant) => as_instant(instant, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 // A `Decimal` serialises as a string with its digits, which neither database's JSON reader can round.
 
 #[derive(Serialize)]
@@ -86,6 +97,10 @@ struct SignalRow<'a> {
     in_stock: Option<bool>,
     #[serde(serialize_with = "as_instant")]
     observed_at: DateTime<Utc>,
+    currency: Option<&'static str>,
+    #[serde(serialize_with = "as_optional_instant")]
+    expires_at: Option<DateTime<Utc>>,
+    event_source: Option<&'a str>,
 }
 
 impl<'a> SignalRow<'a> {
@@ -99,6 +114,9 @@ impl<'a> SignalRow<'a> {
             value: signal.value,
             in_stock: signal.in_stock,
             observed_at: signal.observed_at,
+            currency: signal.currency.map(Currency::code),
+            expires_at: signal.expires_at,
+            event_source: signal.event_source.as_deref(),
         }
     }
 }

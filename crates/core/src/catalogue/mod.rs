@@ -41,7 +41,8 @@ pub use self::prepared_rows::{PreparedPrices, ProductRows};
 pub use self::runs::{CoalescedRun, MAX_REASON_CHARS, RangeOutcome, RunRequest, StoredRun, run_of_policy};
 pub use self::sqlite::SqliteCatalogue;
 pub use self::stored::{
-    MAX_CAUSE_CHARS, NewPolicy, PriceChange, PriceWrite, StoredFacts, StoredPolicy, StoredPrice,
+    LeftOut, MAX_CAUSE_CHARS, NewPolicy, PriceChange, PriceWrite, Readable, StoredFacts, StoredPolicy,
+    StoredPrice,
 };
 pub use self::transaction::CatalogueTransaction;
 use crate::domain::product::{Product, ProductId};
@@ -174,17 +175,23 @@ impl Catalogue {
         on_store!(self, store => store.product(id).await)
     }
 
-    /// What the next prices of these products depend on, ordered by product; those that do not exist are left out.
+    /// What the next prices of these products depend on as of an instant, ordered by product; those that do not exist are left out.
     /// Nothing is locked, and each statement sees what is there when it runs: to write what comes of it, see
     /// [`CatalogueTransaction::lock_facts`].
-    pub async fn facts(&self, ids: &[ProductId]) -> Result<Vec<StoredFacts>, CatalogueError> {
-        on_store!(self, store => store.facts(ids).await)
+    pub async fn facts(
+        &self,
+        ids: &[ProductId],
+        now: DateTime<Utc>,
+    ) -> Result<Readable<StoredFacts>, CatalogueError> {
+        on_store!(self, store => store.facts(ids).await)?.read(now)
     }
 
-    /// The signals of a product, its own and its category's. Those of a product that is not in the catalogue
-    /// are its own, if it has any.
-    pub async fn signals(&self, id: &ProductId) -> Result<Signals, CatalogueError> {
-        on_store!(self, store => store.signals(id).await)
+    /// The signals of a product as of an instant, its own and its category's. Those of a product that is not in the
+    /// catalogue are its own, if it has any.
+    pub async fn signals(&self, id: &ProductId, now: DateTime<Utc>) -> Result<Signals, CatalogueError> {
+        let product = self.product(id).await?;
+        let found = on_store!(self, store => store.signals(id).await)?;
+        Ok(Signals::of_product(found, product.as_ref(), now))
     }
 
     /// The price of a product in effect.

@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 
 use super::error::CatalogueError;
@@ -47,6 +48,7 @@ pub(super) struct ProductRow {
     pub(super) minimum_advertised_price: Option<String>,
     /// A JSON object of texts.
     pub(super) attributes: String,
+    pub(super) cost_stated_at: Option<DateTime<Utc>>,
 }
 
 impl ProductRows {
@@ -109,6 +111,7 @@ impl ProductRow {
             ceiling_price: digits(product.ceiling_price),
             minimum_advertised_price: digits(product.minimum_advertised_price),
             attributes,
+            cost_stated_at: product.cost_stated_at,
         })
     }
 }

@@ -14,7 +14,7 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 
 use super::error::CatalogueError;
-use super::stored::{PriceChange, StoredPrice};
+use super::stored::{LeftOut, PriceChange, Readable, StoredPrice};
 use crate::domain::guardrail::Streak;
 use crate::domain::money::Currency;
 use crate::domain::price::PriceEntry;
@@ -29,6 +29,28 @@ where
     records.into_iter().map(T::try_from).collect()
 }
 
+/// The products of these records, without those in a currency that this program does not know.
+pub(super) fn read_products(records: Vec<ProductRecord>) -> Result<Readable<Product>, CatalogueError> {
+    let mut products = Readable { known: Vec::with_capacity(records.len()), left_out: Vec::new() };
+    for record in records {
+        match Product::try_from(record) {
+            Ok(product) => products.known.push(product),
+            Err(CatalogueError::UnknownCurrency { left_out }) => products.left_out.push(left_out),
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(products)
+}
+
+/// The prices of these records, without those in a currency that this program does not know: their products are priced as if
+/// they had none.
+pub(super) fn read_prices(
+    records: impl IntoIterator<Item = PriceRecord>,
+) -> Result<Vec<StoredPrice>, CatalogueError> {
+    let known = records.into_iter().filter(|record| Currency::from_code(&record.currency).is_ok());
+    known.map(StoredPrice::try_from).collect()
+}
+
 /// The identifiers in a column.
 pub(super) fn product_ids(column: &[String]) -> Result<Vec<ProductId>, CatalogueError> {
     column.iter().map(|text| product_id(text)).collect()
@@ -39,6 +61,13 @@ pub(super) fn location_factors(
     rows: Vec<(String, String)>,
 ) -> Result<HashMap<String, Decimal>, CatalogueError> {
     rows.into_iter().map(|(location, factor)| Ok((location, decimal("location factor", &factor)?))).collect()
+}
+
+/// The currencies of products, out of identifier and code.
+pub(super) fn read_currencies(
+    rows: Vec<(String, String)>,
+) -> Result<HashMap<ProductId, Currency>, CatalogueError> {
+    rows.into_iter().map(|(id, code)| Ok((product_id(&id)?, currency(&code)?))).collect()
 }
 
 /// A number that is never negative.
@@ -67,18 +96,24 @@ pub(super) struct ProductRecord {
     ceiling_price: Option<String>,
     minimum_advertised_price: Option<String>,
     attributes: Json<BTreeMap<String, String>>,
+    cost_stated_at: Option<DateTime<Utc>>,
 }
 
 impl TryFrom<ProductRecord> for Product {
     type Error = CatalogueError;
 
     fn try_from(record: ProductRecord) -> Result<Self, CatalogueError> {
+        let product_id = product_id(&record.product_id)?;
+        let Ok(currency) = Currency::from_code(&record.currency) else {
+            let left_out = LeftOut { product_id, currency: record.currency };
+            return Err(CatalogueError::UnknownCurrency { left_out });
+        };
         Ok(Self {
-            product_id: product_id(&record.product_id)?,
+            product_id,
             name: record.name,
             category: record.category,
             brand: record.brand,
-            currency: currency(&record.currency)?,
+            currency,
             base_price: decimal("base_price", &record.base_price)?,
             unit_cost: optional_decimal("unit_cost", record.unit_cost.as_deref())?,
             floor_price: optional_decimal("floor_price", record.floor_price.as_deref())?,
@@ -88,6 +123,7 @@ impl TryFrom<ProductRecord> for Product {
                 record.minimum_advertised_price.as_deref(),
             )?,
             attributes: record.attributes.0,
+            cost_stated_at: record.cost_stated_at,
         })
     }
 }
@@ -102,6 +138,9 @@ pub(super) struct SignalRecord {
     value: String,
     in_stock: Option<bool>,
     observed_at: DateTime<Utc>,
+    currency: Option<String>,
+    expires_at: Option<DateTime<Utc>>,
+    event_source: Option<String>,
 }
 
 impl TryFrom<SignalRecord> for Signal {
@@ -122,6 +161,9 @@ impl TryFrom<SignalRecord> for Signal {
             value: decimal("value of a signal", &record.value)?,
             in_stock: record.in_stock,
             observed_at: record.observed_at,
+            currency: record.currency.as_deref().map(currency).transpose()?,
+            expires_at: record.expires_at,
+            event_source: record.event_source,
         })
     }
 }
@@ -144,6 +186,7 @@ pub(super) struct PriceRecord {
     changed_at: Option<DateTime<Utc>>,
     streak_moves: Option<i32>,
     streak_since: Option<DateTime<Utc>>,
+    explanation_digest: Option<i64>,
 }
 
 impl TryFrom<PriceRecord> for StoredPrice {
@@ -170,6 +213,7 @@ impl TryFrom<PriceRecord> for StoredPrice {
                 .streak_moves
                 .zip(record.streak_since)
                 .map(|(moves, since)| Streak { moves, since }),
+            explanation_digest: record.explanation_digest,
         })
     }
 }

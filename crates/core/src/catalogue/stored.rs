@@ -12,6 +12,24 @@ use crate::domain::signal::Signals;
 /// The longest cause of a price change, in characters; a longer one is cut.
 pub const MAX_CAUSE_CHARS: usize = 200;
 
+/// What could be read, and what was left out because it could not: one bad row keeps no other back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readable<T> {
+    /// What could be read.
+    pub known: Vec<T>,
+    /// The products that are left out.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A product whose currency this program does not know: a newer program wrote it, or a hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The product.
+    pub product_id: ProductId,
+    /// As it is stored.
+    pub currency: String,
+}
+
 /// The price of a product in effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPrice {
@@ -25,6 +43,8 @@ pub struct StoredPrice {
     pub changed_at: Option<DateTime<Utc>>,
     /// How the last changes came about, if because of competitors.
     pub streak: Option<Streak>,
+    /// See [`PriceWrite::explanation_digest`]; absent if it was written by a version without it.
+    pub explanation_digest: Option<i64>,
 }
 
 /// Everything the next price of a product depends on, besides the policy and the instant.
@@ -34,6 +54,8 @@ pub struct StoredFacts {
     pub product: Product,
     /// Its own signals and its category's.
     pub signals: Signals,
+    /// Whether an event has said a cost that does not count, as the seller's word is later.
+    pub has_replaced_cost: bool,
     /// Its price until now.
     pub price: Option<StoredPrice>,
 }
@@ -53,6 +75,8 @@ pub struct PriceWrite {
     pub streak: Option<Streak>,
     /// Why the price is what it is, as JSON; kept byte for byte.
     pub explanation: String,
+    /// Tells whether the explanation says anything else than another one of the same price.
+    pub explanation_digest: i64,
     /// The list price until now. The history gets a row only if the new one differs.
     pub previous_list_price: Option<Decimal>,
     /// What made the price change: `import`, `product`, an event's identifier. At most [`MAX_CAUSE_CHARS`].

@@ -1,5 +1,7 @@
 //! Writing to the catalogue: everything in a transaction, or nothing.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use tracing::Span;
 
@@ -9,6 +11,8 @@ use super::postgres::PostgresTransaction;
 use super::prepared_rows::{PreparedFor, PreparedPrices, ProductRows};
 use super::runs::{RangeOutcome, RunRequest};
 use super::sqlite::SqliteTransaction;
+use super::stored::Readable;
+use crate::domain::money::Currency;
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signal;
 use crate::telemetry::spans;
@@ -52,9 +56,9 @@ impl CatalogueTransaction {
         Self { store: Store::Postgres(transaction), span }
     }
 
-    /// Locks the products and returns those that exist, ordered by identifier. Until this transaction ends, any
+    /// Locks the products and returns those that exist, the known ones ordered by identifier. Until this transaction ends, any
     /// other that locks one of them waits.
-    pub async fn lock_products(&mut self, ids: &[ProductId]) -> Result<Vec<Product>, CatalogueError> {
+    pub async fn lock_products(&mut self, ids: &[ProductId]) -> Result<Readable<Product>, CatalogueError> {
         on_store!(self, store => store.lock_products(ids).await)
     }
 
@@ -65,6 +69,16 @@ impl CatalogueTransaction {
         now: DateTime<Utc>,
     ) -> Result<(), CatalogueError> {
         on_store!(self, store => store.put_products(products, now).await)
+    }
+
+    /// Adds products that do not exist, and locks them; returns how many there were. Waits for another transaction that adds one
+    /// of them: nothing that does not exist can be locked before.
+    pub async fn add_products(
+        &mut self,
+        products: ProductRows,
+        now: DateTime<Utc>,
+    ) -> Result<u64, CatalogueError> {
+        on_store!(self, store => store.add_products(products, now).await)
     }
 
     /// Locks the products as [`lock_products`](Self::lock_products) does and returns what their next prices
@@ -89,15 +103,45 @@ impl CatalogueTransaction {
         on_store!(self, store => store.record_events(events, now).await)
     }
 
-    /// Stores the signals that are newer than what is known about the same thing, and returns how many were.
+    /// Stores the signals that are newer than what is known about the same thing, and returns how many were. Left out is
+    /// what is about a product and not later than its removal, or in another currency than the product's.
     pub async fn put_signals(&mut self, signals: &[Signal]) -> Result<u64, CatalogueError> {
         on_store!(self, store => store.put_signals(signals).await)
     }
 
-    /// Forgets what the signals of these products say in money, whose currency is another one now. (After the lock of
-    /// the products, so not in the order of the others: a currency changes so seldom that it may end in a transient error.)
-    pub async fn forget_amounts(&mut self, ids: &[ProductId]) -> Result<(), CatalogueError> {
-        on_store!(self, store => store.forget_amounts(ids).await)
+    /// Records that the seller said again, in rows that are otherwise as they were, what these products cost. They are
+    /// locked.
+    pub async fn state_costs(
+        &mut self,
+        ids: &[&str],
+        stated_at: DateTime<Utc>,
+    ) -> Result<(), CatalogueError> {
+        on_store!(self, store => store.state_costs(ids, stated_at).await)
+    }
+
+    /// Forgets what the signals of these products say in money, whose currency is this other one now; also what arrives
+    /// later and is of an instant up to this one. (After the lock of the products, so not in the order of the others: a
+    /// currency changes so seldom that it may end in a transient error.)
+    pub async fn forget_amounts(
+        &mut self,
+        products: &[(ProductId, Currency)],
+        now: DateTime<Utc>,
+    ) -> Result<(), CatalogueError> {
+        on_store!(self, store => store.forget_amounts(products, now).await)
+    }
+
+    /// Drops the facts of removed products that are not later than their removal. A transaction that has written facts of
+    /// a product that it finds gone may have done so while the removal, which does the same, was under way.
+    pub async fn drop_forgotten(&mut self, ids: &[ProductId]) -> Result<(), CatalogueError> {
+        on_store!(self, store => store.drop_forgotten(ids).await)
+    }
+
+    /// The last currencies of those of these products that were removed before, or have changed it.
+    pub async fn last_currencies(
+        &mut self,
+        ids: &[ProductId],
+    ) -> Result<HashMap<ProductId, Currency>, CatalogueError> {
+        on_store!(self, store => store.last_currencies(ids).await)
     }
 
     /// Draws ascending revisions; one that was committed is never given out again. Draw them while the products
@@ -119,7 +163,7 @@ impl CatalogueTransaction {
     }
 
     /// Removes a product and its price, and says so in the history. Returns whether there was such a product.
-    /// Its signals stay: they are facts about the market, whether or not the product is sold.
+    /// Its facts up to this instant go, also those that arrive later; later ones stay, as it may be sold again.
     pub async fn delete_product(
         &mut self,
         id: &ProductId,

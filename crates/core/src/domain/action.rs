@@ -11,6 +11,7 @@ use super::arithmetic::multiply;
 use super::diagnostic::{Diagnostic, shorten};
 use super::evaluate::EvaluationError;
 use super::expression::Expression;
+use super::expression_check::Wanted;
 use super::ladder::Ladder;
 use super::money::parse_amount;
 use super::reference::{CompetitorDraft, Reference, check_reference};
@@ -163,6 +164,13 @@ impl Change {
         }
     }
 
+    pub(super) fn lowers(self) -> bool {
+        match self {
+            Self::Factor(factor) => factor < Decimal::ONE,
+            Self::Amount(amount) => amount < Decimal::ZERO,
+        }
+    }
+
     fn is_above_nothing(self) -> bool {
         match self {
             Self::Factor(factor) => factor > Decimal::ONE,
@@ -236,7 +244,7 @@ impl Action {
             Self::TargetMargin(margin) => unit_cost(view)?.checked_div(Decimal::ONE - margin),
             Self::StockCover(ladder) => return climb(ladder, Variable::StockCoverDays, view),
             Self::SellThrough(ladder) => return climb(ladder, Variable::StockSellThrough, view),
-            Self::QuantityTiers(ladder) => return climb(ladder, Variable::ShopperQuantity, view),
+            Self::QuantityTiers(ladder) => return take_tier(ladder, view),
             Self::Surge(surge) => {
                 let About::Market(facts) = view.about else { return Ok(None) };
                 let Some(rise) = surge.rise(facts.signals, view.now) else { return Ok(None) };
@@ -271,6 +279,17 @@ impl Action {
                 Some(Reference::Formula(formula)) => reads(formula),
                 Some(Reference::Competitor(_)) => true,
                 None => false,
+            },
+        }
+    }
+
+    /// The formula that it works out, if it does.
+    pub(super) fn formula(&self) -> Option<&Expression> {
+        match self {
+            Self::MultiplyBy(formula) | Self::SetTo(formula) => Some(formula),
+            _ => match self.reference() {
+                Some(Reference::Formula(formula)) => Some(formula),
+                _ => None,
             },
         }
     }
@@ -333,6 +352,19 @@ fn climb(ladder: &Ladder, variable: Variable, view: &View<'_>) -> Result<Option<
     change.apply(view.price).map(Some).ok_or(ActionError::TooLarge)
 }
 
+/// The tier of the quantity. Where it takes everything off and no lowest price is known, the largest one
+/// below it that leaves a price: a unit never costs more if more are bought.
+fn take_tier(tiers: &Ladder, view: &View<'_>) -> Result<Option<Decimal>, ActionError> {
+    let Value::Number(quantity) = view.value_of(Variable::ShopperQuantity) else { return Ok(None) };
+    let mut prices = tiers.changes(quantity).map(|change| change.apply(view.price));
+    let Some(meant) = prices.next() else { return Ok(None) };
+    let meant = meant.ok_or(ActionError::TooLarge)?;
+    if meant > Decimal::ZERO || view.has_lowest_price() {
+        return Ok(Some(meant));
+    }
+    Ok(prices.flatten().find(|price| *price > Decimal::ZERO).or(Some(meant)))
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = |part: Decimal| (part * Decimal::ONE_HUNDRED).normalize();
@@ -367,10 +399,12 @@ impl RuleDraft {
         let field = |name: &str| format!("{place}.{name}");
         let mut actions = Vec::new();
         if let Some(written) = &self.multiply_by {
-            actions.push(compile(&field("multiply_by"), &written.0, scope, problems).map(Action::MultiplyBy));
+            let factor = compile(&field("multiply_by"), &written.0, Wanted::Factor, scope, problems);
+            actions.push(factor.map(Action::MultiplyBy));
         }
         if let Some(written) = &self.set_to {
-            actions.push(compile(&field("set_to"), &written.0, scope, problems).map(Action::SetTo));
+            let price = compile(&field("set_to"), &written.0, Wanted::Price, scope, problems);
+            actions.push(price.map(Action::SetTo));
         }
         if let Some(draft) = &self.match_reference {
             actions.push(draft.check(&field("match"), scope, problems));

@@ -5,11 +5,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::SmallVec;
 
-use super::action::{Action, Change};
-use super::arithmetic::multiply;
 use super::explanation::{Inputs, RuleSeen, Step};
-use super::reference::Reference;
+use super::reference::{Reference, Statistic};
 use super::rule::{Rule, RuleError};
+use super::variable::Variable;
 use super::view::{About, View};
 
 /// Which of the rules that apply make the price.
@@ -39,8 +38,8 @@ pub enum OnFailure {
 pub struct Applied {
     /// The price; absent if a rule failed and that ends it.
     pub price: Option<Decimal>,
-    /// What is left of 1 after the discounts that `adjust` and `quantity_tiers` gave a shopper.
-    pub kept: Decimal,
+    /// What it would be without the rules that are discounts.
+    pub undiscounted: Decimal,
     /// Rules that failed.
     pub failed_rules: u32,
     /// Whether a rule that goes by what competitors ask had a part in it.
@@ -59,6 +58,7 @@ pub(super) fn apply_rules<'a>(
         return apply_best(rules, view, steps);
     }
     let mut applied = Applied::nothing(view.price);
+    let mut is_discounted = false;
     for (index, rule) in rules.iter().enumerate() {
         let mut result = rule.apply(&view);
         // A price that is set by what others ask needs a bound of the seller's own: others make mistakes too.
@@ -68,13 +68,25 @@ pub(super) fn apply_rules<'a>(
         if let Some(steps) = steps {
             steps.push(step_of(rule, &result, &view, on_failure));
         }
+        if is_discounted && !rule.is_discount {
+            // It sees another price than it would without the discounts before it.
+            let undiscounted = View { price: applied.undiscounted, ..view };
+            applied.undiscounted = price_after(rule, &undiscounted);
+        }
         match result {
             Ok(None) => {}
             Ok(Some(after)) => {
-                applied.add(rule, &view, after);
+                applied.price = Some(after);
+                applied.follows_competitors |= rule.follows_competitors;
                 if apply == Apply::FirstMatch {
-                    report_tie(rule, rules.get(index + 1..).unwrap_or_default(), &view, after, steps);
+                    let later = rules.get(index + 1..).unwrap_or_default();
+                    applied.undiscounted = if rule.is_discount { first_match(later, &view) } else { after };
+                    report_tie(rule, later, &view, after, steps);
                     return applied;
+                }
+                is_discounted |= rule.is_discount;
+                if !is_discounted {
+                    applied.undiscounted = after;
                 }
                 view.price = after;
             }
@@ -89,20 +101,38 @@ pub(super) fn apply_rules<'a>(
     applied
 }
 
+/// The price after a rule that is no discount; the one before, if it does not apply or fails.
+fn price_after(rule: &Rule, view: &View<'_>) -> Decimal {
+    rule.apply(view).ok().flatten().unwrap_or(view.price)
+}
+
+/// The price by the first of these rules that is no discount and applies.
+fn first_match(rules: &[Rule], view: &View<'_>) -> Decimal {
+    let mut others = rules.iter().filter(|rule| !rule.is_discount);
+    others.find_map(|rule| rule.apply(view).ok().flatten()).unwrap_or(view.price)
+}
+
 /// The rule whose price is the lowest, each starting from the same.
 fn apply_best<'a>(rules: &'a [Rule], view: View<'a>, steps: &mut Option<&mut Vec<Step<'a>>>) -> Applied {
     let mut applied = Applied::nothing(view.price);
     let mut best: Option<(&Rule, Decimal)> = None;
+    let mut best_other: Option<Decimal> = None;
     for rule in rules {
         match rule.apply(&view) {
-            Ok(Some(after)) if best.is_none_or(|(_, lowest)| after < lowest) => best = Some((rule, after)),
-            Ok(_) => {}
+            Ok(Some(after)) => {
+                if best.is_none_or(|(_, lowest)| after < lowest) {
+                    best = Some((rule, after));
+                }
+                if !rule.is_discount {
+                    best_other = Some(best_other.map_or(after, |lowest| lowest.min(after)));
+                }
+            }
+            Ok(None) => {}
             Err(_) => applied.failed_rules += 1,
         }
     }
-    if let Some((rule, after)) = best {
-        applied.add(rule, &view, after);
-    }
+    applied.price = Some(best.map_or(view.price, |(_, after)| after));
+    applied.undiscounted = best_other.unwrap_or(view.price);
     if let Some(steps) = steps {
         explain_best(rules, &view, best, steps);
     }
@@ -135,22 +165,7 @@ fn explain_best<'a>(
 
 impl Applied {
     fn nothing(price: Decimal) -> Self {
-        Self { price: Some(price), kept: Decimal::ONE, failed_rules: 0, follows_competitors: false }
-    }
-
-    fn add(&mut self, rule: &Rule, view: &View<'_>, after: Decimal) {
-        self.price = Some(after);
-        if let About::Market(_) = view.about {
-            self.follows_competitors |= rule.follows_competitors;
-            return;
-        }
-        let factor = match rule.action {
-            Action::Adjust(Change::Factor(factor)) => Some(factor),
-            Action::Adjust(Change::Amount(_)) | Action::QuantityTiers(_) => after.checked_div(view.price),
-            // Others are no discounts.
-            _ => return,
-        };
-        self.kept = factor.and_then(|factor| multiply(self.kept, factor)).unwrap_or(self.kept);
+        Self { price: Some(price), undiscounted: price, failed_rules: 0, follows_competitors: false }
     }
 }
 
@@ -200,20 +215,37 @@ fn step_of<'a>(
 /// The rule with what it reads.
 fn see<'a>(rule: &'a Rule, view: &View<'a>) -> RuleSeen<'a> {
     let mut inputs = SmallVec::new();
-    for variable in rule.variables() {
+    // Not ages: they differ each time although nothing else does. When each fact was true stands among the facts.
+    for variable in rule.variables().iter().filter(|variable| !variable.is_age()) {
         inputs.push((*variable, view.value_of(*variable)));
     }
-    let reference = match (rule.action.reference(), view.about) {
-        (Some(Reference::Competitor(reference)), About::Market(facts)) => {
-            reference.price(facts.signals, view.now)
+    let (mut reference, mut competitors) = (None, SmallVec::new());
+    if let About::Market(facts) = view.about {
+        if let Some(Reference::Competitor(competitor)) = rule.action.reference() {
+            reference = competitor.price(facts.signals, view.now);
+            competitors = competitor.names(facts.signals, view.now);
         }
-        _ => None,
-    };
+        for variable in rule.variables() {
+            competitors
+                .extend(statistic_of(*variable).into_iter().flat_map(|which| which.names(facts.signals)));
+        }
+    }
     RuleSeen {
         name: &rule.name,
         when: rule.when.as_ref().map(|when| &**when.source()),
         action: &rule.in_words,
         inputs: Inputs(inputs),
         reference,
+        competitors,
+    }
+}
+
+/// The statistic of all competitors' prices that a variable stands for.
+fn statistic_of(variable: Variable) -> Option<Statistic> {
+    match variable {
+        Variable::CompetitorMin => Some(Statistic::Min),
+        Variable::CompetitorMedian => Some(Statistic::Median),
+        Variable::CompetitorMax => Some(Statistic::Max),
+        _ => None,
     }
 }

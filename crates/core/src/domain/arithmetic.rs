@@ -151,17 +151,25 @@ fn goes_up(is_odd: bool, rest: u64, divisor: u64, mode: RoundingMode) -> bool {
     }
 }
 
-/// What part of 1 was taken if `kept` is left of it, with at most four decimal places and no zeros at the end.
+/// What part of an amount was taken if `left` is left of it, with at most four decimal places, half even, and
+/// no zeros at the end; none if nothing was.
 #[inline]
-pub(super) fn part_taken(kept: Decimal) -> Decimal {
+pub(super) fn part_taken(left: Decimal, whole: Decimal) -> Decimal {
     const PLACES: u32 = 4;
-    let taken = match (digits_of(kept), power_of_ten(kept.scale())) {
-        (Some(digits), Some(one)) => {
-            amount_of(one.saturating_sub(digits).into(), kept.scale()).unwrap_or_default()
-        }
-        _ => Decimal::ONE.checked_sub(kept).unwrap_or_default().max(Decimal::ZERO),
-    };
-    without_zeros(round(taken, PLACES, RoundingMode::HalfEven))
+    const ONE: u64 = 10_000;
+    if let (Some(left_digits), Some(whole_digits)) = (digits_of(left), digits_of(whole))
+        && left.scale() == whole.scale()
+        && whole_digits > 0
+        && let Some(taken) = whole_digits.saturating_sub(left_digits).checked_mul(ONE)
+    {
+        let (quotient, rest) = (taken / whole_digits, taken % whole_digits);
+        let goes_up = goes_up(quotient % 2 == 1, rest, whole_digits, RoundingMode::HalfEven);
+        return without_zeros(
+            amount_of(u128::from(quotient) + u128::from(goes_up), PLACES).unwrap_or_default(),
+        );
+    }
+    let taken = whole.checked_sub(left).and_then(|taken| taken.checked_div(whole)).unwrap_or_default();
+    without_zeros(round(taken.max(Decimal::ZERO), PLACES, RoundingMode::HalfEven))
 }
 
 /// The amount without the zeros at its end.
@@ -247,12 +255,20 @@ mod tests {
         }
 
         #[test]
-        fn the_part_taken_is_one_less_what_is_kept(kept in amount(), rest in 0_u32..=10_000, scale in 4_u32..=19) {
-            let fraction = Decimal::from_i128_with_scale(i128::from(rest) * 10_i128.pow(scale - 4), scale);
-            for kept in [kept, fraction] {
-                let taken = Decimal::ONE.checked_sub(kept).unwrap_or_default();
+        fn the_part_taken_is_the_difference_in_parts_of_the_whole(
+            left in amount(),
+            whole in amount(),
+            part in 0_u64..=20_000,
+            size in 1_u64..1_000_000,
+            scale in 0_u32..=4,
+        ) {
+            // Multiples of a size, whose parts are often halves of the last place.
+            let of_size = |number: u64| Decimal::from_i128_with_scale((number * size).into(), scale);
+            let pairs = [(left, whole), (of_size(part), of_size(20_000)), (left, left)];
+            for (left, whole) in pairs.into_iter().filter(|(_, whole)| *whole > Decimal::ZERO) {
+                let taken = whole.checked_sub(left).and_then(|taken| taken.checked_div(whole)).unwrap_or_default();
                 let taken = taken.max(Decimal::ZERO).round_dp(4).normalize();
-                prop_assert_eq!(parts(part_taken(kept)), parts(taken), "{}", kept);
+                prop_assert_eq!(parts(part_taken(left, whole)), parts(taken), "{} of {}", left, whole);
             }
         }
     }

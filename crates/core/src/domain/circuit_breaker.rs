@@ -21,7 +21,8 @@ pub struct CircuitBreakerDraft {
     pub moved_products: Option<Scalar>,
     /// See `moved_products`.
     pub moved_by: Option<Scalar>,
-    /// It opens if the median of all moves is further than this from 0, up or down.
+    /// It opens if the median of all moves, of an even number the mean of the two in the middle, is further than this
+    /// from 0, up or down.
     pub median_move: Option<Scalar>,
 }
 
@@ -149,10 +150,15 @@ impl fmt::Display for Percent {
 #[cfg(test)]
 mod tests {
     use super::super::policy::PricingPolicy;
+    use super::super::time_zone::TimeZones;
     use super::*;
 
     fn breaker(written: &str) -> Result<CircuitBreaker, Vec<String>> {
-        let policy = PricingPolicy::from_yaml(&format!("name: x\ncircuit_breaker: {written}\n"), 1);
+        let policy = PricingPolicy::from_yaml(
+            &format!("name: x\ncircuit_breaker: {written}\n"),
+            1,
+            &TimeZones::bundled(),
+        );
         policy
             .map(|policy| policy.circuit_breaker)
             .map_err(|problems| problems.iter().map(ToString::to_string).collect())
@@ -188,6 +194,9 @@ mod tests {
             median.judge(&moves(&[(3, -2)])).first().map(ToString::to_string).as_deref(),
             Some("the median product would move by -2% (allowed: 1%)")
         );
+        for (written, held) in [(&[(50_u64, -20_i64), (50, 0)][..], 1), (&[(50, -20), (50, 20)], 0)] {
+            assert_eq!(median.judge(&moves(written)).len(), held, "{written:?}");
+        }
         let moved = breaker("{ moved_products: 0%, moved_by: 2.5% }").unwrap();
         assert_eq!(
             moved.judge(&moves(&[(3, 3), (1, 1)])).first().map(ToString::to_string).as_deref(),

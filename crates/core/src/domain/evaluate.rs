@@ -224,8 +224,8 @@ fn calculate<'a>(operator: Arithmetic, left: Decimal, right: Decimal) -> Result<
 
 fn call(function: Function, stack: &mut Stack<'_>) -> Result<Decimal> {
     match function {
-        Function::Min(length) => extreme(stack, length, Decimal::min),
-        Function::Max(length) => extreme(stack, length, Decimal::max),
+        Function::Min(length) => extreme(stack, length, Ord::min),
+        Function::Max(length) => extreme(stack, length, Ord::max),
         Function::Abs => Ok(pop_number(stack, "abs")?.abs()),
         Function::Floor => Ok(pop_number(stack, "floor")?.floor()),
         Function::Ceil => Ok(pop_number(stack, "ceil")?.ceil()),
@@ -241,10 +241,12 @@ fn call(function: Function, stack: &mut Stack<'_>) -> Result<Decimal> {
     }
 }
 
+/// Of equal numbers, `min` gives the first and `max` the last, which differ in how many zeros they end with.
 fn extreme(stack: &mut Stack<'_>, length: usize, choose: fn(Decimal, Decimal) -> Decimal) -> Result<Decimal> {
+    let list = stack.len().checked_sub(length).ok_or(EvaluationError::Malformed)?;
     let mut chosen = None;
-    for _ in 0..length {
-        let number = pop_number(stack, "min and max")?;
+    for value in stack.drain(list..) {
+        let Value::Number(number) = value else { return Err(wrong_kind("min and max", value)) };
         chosen = Some(chosen.map_or(number, |chosen| choose(chosen, number)));
     }
     chosen.ok_or(EvaluationError::WrongKind { operation: "min and max", found: "an empty list" })
@@ -271,6 +273,18 @@ fn pop_number(stack: &mut Stack<'_>, operation: &'static str) -> Result<Decimal>
 
 fn wrong_kind(operation: &'static str, found: Value<'_>) -> EvaluationError {
     EvaluationError::WrongKind { operation, found: found.kind() }
+}
+
+impl Comparison {
+    /// The same with both sides in each other's place.
+    pub(super) fn swapped(self) -> Self {
+        match self {
+            Self::More => Self::Less,
+            Self::Less => Self::More,
+            Self::MoreOrEqual => Self::LessOrEqual,
+            Self::LessOrEqual => Self::MoreOrEqual,
+        }
+    }
 }
 
 impl Arithmetic {

@@ -1,7 +1,7 @@
 //! Explanations: why a price is what it is, recorded while it is computed and kept with it.
 //!
 //! An explanation holds the facts it started from, so the price can be computed again, byte for byte, long after
-//! the facts have changed ([`RecordedFacts`]).
+//! the facts have changed ([`RecordedExplanation`]), by an engine of the same semantics.
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -9,20 +9,31 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use smallvec::SmallVec;
 
+use super::arithmetic::compare;
 use super::guardrail::GuardrailName;
 use super::instant::as_instant;
 use super::money::{as_json_number, as_optional_json_number};
-use super::price::{Facts, Previous};
+use super::policy::PricingPolicy;
+use super::price::{Facts, ListPrice, Previous, price};
 use super::product::Product;
-use super::rounding::RoundingMode;
+use super::rounding::{Rounded, RoundingMode};
 use super::signal::Signals;
 use super::variable::{Value, Variable};
+
+/// Counts the changes to what the engine makes of the same facts and the same policy: a price, or what an explanation
+/// says of it. A change of that raises it, and CHANGELOG.md names the change. 1 stands for all before it was counted.
+pub const SEMANTICS: u32 = 2;
 
 /// Why a list price is what it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation<'a> {
     /// The policy that was applied.
     pub policy_version: i64,
+    /// The semantics of the engine that applied it.
+    pub semantics: u32,
+    /// The version of the time zone database that its clocks were read by; absent if it reads none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tz_version: Option<&'a str>,
     /// The instant it was applied for.
     #[serde(serialize_with = "as_instant")]
     pub priced_at: DateTime<Utc>,
@@ -133,6 +144,28 @@ pub enum Step<'a> {
         #[serde(serialize_with = "as_json_number")]
         after: Decimal,
     },
+    /// No multiple of the increment is within the guardrails, or 0 is the nearest: the price keeps to the
+    /// minor unit.
+    IncrementPassedOver {
+        /// The policy's increment.
+        #[serde(serialize_with = "as_json_number")]
+        increment: Decimal,
+        /// The price.
+        #[serde(serialize_with = "as_json_number")]
+        after: Decimal,
+    },
+}
+
+impl Rounded {
+    /// What rounding this amount has done, for an explanation.
+    pub(super) fn steps<'a>(self, mode: RoundingMode, before: Decimal) -> impl Iterator<Item = Step<'a>> {
+        let after = self.amount;
+        let is_moved = compare(after, before).is_ne();
+        let rounding = is_moved.then_some(Step::Rounding { mode, before, after });
+        let passed_over =
+            self.increment_passed_over.map(|increment| Step::IncrementPassedOver { increment, after });
+        rounding.into_iter().chain(passed_over)
+    }
 }
 
 /// A rule and the values of the variables it reads.
@@ -151,6 +184,9 @@ pub struct RuleSeen<'a> {
     /// What competitor's price it went by, if it goes by one and one counts.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_optional_json_number")]
     pub reference: Option<Decimal>,
+    /// Whose prices those were that it went by: two if they are the middle two.
+    #[serde(skip_serializing_if = "SmallVec::is_empty")]
+    pub competitors: SmallVec<[&'a str; 2]>,
 }
 
 /// Variables with the values they had; a map on the wire.
@@ -167,7 +203,16 @@ impl Serialize for Inputs<'_> {
     }
 }
 
-/// The facts of a stored explanation, as read back for a replay.
+/// A stored explanation, as read back for a replay.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RecordedExplanation {
+    #[serde(default = "first_semantics")]
+    semantics: u32,
+    priced_at: DateTime<Utc>,
+    facts: RecordedFacts,
+}
+
+/// The facts of a stored explanation.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RecordedFacts {
     /// The product as it was.
@@ -178,9 +223,33 @@ pub struct RecordedFacts {
     pub previous: Option<Previous>,
 }
 
+/// The explanation is of an engine that made other prices or other explanations of the same facts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it was recorded by an engine of semantics {recorded}, and this one has semantics {SEMANTICS}")]
+pub struct OtherSemantics {
+    /// That engine's.
+    pub recorded: u32,
+}
+
+impl RecordedExplanation {
+    /// Prices the recorded facts again, by the policy of the recorded version: the same price and the same explanation,
+    /// byte for byte.
+    pub fn replay<'a>(&'a self, policy: &'a PricingPolicy) -> Result<ListPrice<'a>, OtherSemantics> {
+        if self.semantics != SEMANTICS {
+            return Err(OtherSemantics { recorded: self.semantics });
+        }
+        Ok(price(&self.facts.as_facts(), policy, self.priced_at))
+    }
+}
+
 impl RecordedFacts {
     /// The facts, ready to be priced again.
     pub fn as_facts(&self) -> Facts<'_> {
         Facts { product: &self.product, signals: &self.signals, previous: self.previous }
     }
+}
+
+/// Of explanations that do not say it.
+fn first_semantics() -> u32 {
+    1
 }

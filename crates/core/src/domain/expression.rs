@@ -15,6 +15,7 @@ use zen_expression::compiler::{Compare, FetchFastTarget, Jump, Opcode};
 use zen_expression::functions::{FunctionKind, InternalFunction};
 use zen_expression::lexer::Bracket;
 
+use super::age::{AgeTest, age_tests};
 use super::fuse::fuse;
 use super::variable::{Scope, Variable};
 
@@ -29,6 +30,8 @@ pub struct Expression {
     pub(super) instructions: Box<[Instruction]>,
     /// Whether it is made of tests that are true or false and of `and`, `or` and `not` between them, one after another.
     pub(super) is_chain_of_tests: bool,
+    /// What it asks about the ages of facts.
+    age_tests: Box<[AgeTest]>,
 }
 
 /// Why a text is not an expression that a rule may use.
@@ -46,6 +49,13 @@ pub enum ExpressionError {
     /// It parses, and uses something that rules may not.
     #[error("uses {0}, which rules may not")]
     NotAllowed(String),
+    /// An age is used in another way than to be compared with a number.
+    #[error(
+        "uses {name} otherwise than compared with a number; write \"{name} < 24\", with <, <=, > or >=, or \
+         \"({name} ?? 999) < 24\" where it may be unknown",
+        name = .0.name()
+    )]
+    AgeNotCompared(Variable),
     /// No such variable in this kind of rule.
     #[error("unknown variable \"{0}\"")]
     UnknownVariable(String),
@@ -138,13 +148,7 @@ pub(super) enum Function {
 impl Expression {
     /// Compiles and checks an expression for rules of this scope.
     pub fn compile(source: &str, scope: Scope) -> Result<Self, ExpressionError> {
-        let source = source.trim();
-        if source.is_empty() {
-            return Err(ExpressionError::Empty);
-        }
-        if source.len() > MAX_SOURCE_BYTES {
-            return Err(ExpressionError::TooLong(source.len()));
-        }
+        let source = Self::check_length(source)?;
         let compiled = zen_expression::compile_expression(source)
             .map_err(|error| ExpressionError::Syntax(error.to_string()))?;
         let instructions = admit(compiled.bytecode(), scope)?;
@@ -157,13 +161,29 @@ impl Expression {
             }
         }
         let instructions = fuse(instructions);
+        let age_tests = age_tests(&instructions)?;
         let is_chain_of_tests = instructions.iter().all(Instruction::is_test_or_link);
-        Ok(Self { source: source.into(), variables, instructions: instructions.into(), is_chain_of_tests })
+        let (source, instructions) = (source.into(), instructions.into());
+        Ok(Self { source, variables, instructions, is_chain_of_tests, age_tests })
+    }
+
+    /// The text without white space around it, if it is neither empty nor too long.
+    pub(super) fn check_length(source: &str) -> Result<&str, ExpressionError> {
+        match source.trim() {
+            "" => Err(ExpressionError::Empty),
+            trimmed if trimmed.len() > MAX_SOURCE_BYTES => Err(ExpressionError::TooLong(trimmed.len())),
+            trimmed => Ok(trimmed),
+        }
     }
 
     /// The expression as it was written.
     pub fn source(&self) -> &Arc<str> {
         &self.source
+    }
+
+    /// What it asks about the ages of facts.
+    pub(super) fn age_tests(&self) -> &[AgeTest] {
+        &self.age_tests
     }
 
     /// The variables it reads, in order of appearance.

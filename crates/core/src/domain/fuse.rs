@@ -52,6 +52,12 @@ fn group(instructions: &[Instruction], position: usize) -> Option<(Instruction, 
         [Load(variable), PushNumber(number), Compare(comparison), ..] => {
             Some((CompareNumber(*variable, *comparison, *number), 3))
         }
+        [PushNumber(number), Load(variable), Compare(comparison), ..] => {
+            Some((CompareNumber(*variable, comparison.swapped(), *number), 3))
+        }
+        [PushNumber(number), LoadOr(variable, default), Compare(comparison), ..] => {
+            Some((CompareNumberOr(*variable, *default, comparison.swapped(), *number), 3))
+        }
         // `??`: past the number if there is a value, else in place of it.
         [Load(variable), Jump(JumpWhen::NotNull, target), Pop, PushNumber(default), ..]
             if *target == position + 4 =>
@@ -92,6 +98,7 @@ mod tests {
     fn usual_conditions_become_short() {
         for (source, length) in [
             ("stock.level > 5", 1),
+            ("5 < stock.level", 1),
             ("stock.level < 10 and demand.index > 1.2", 3),
             ("competitor.min != null", 1),
             ("competitor.min == null or stock.level >= 1", 3),

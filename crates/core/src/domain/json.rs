@@ -3,6 +3,8 @@
 //! Every price that is made is written down, with its explanation, and a serialiser does so comma by comma. What all of
 //! them have is written here in larger pieces; what few have is left to the serialiser.
 
+use std::hash::{DefaultHasher, Hasher};
+
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 
@@ -17,18 +19,29 @@ use super::variable::Value;
 type Written = Result<(), serde_json::Error>;
 
 impl Explanation<'_> {
-    /// Appends the explanation as JSON.
-    pub fn append_json(&self, json: &mut Vec<u8>) -> Written {
-        let Self { policy_version, priced_at, outcome, facts, steps } = self;
+    /// Appends the explanation as JSON, and gives its digest: two explanations of the same price that have the same one
+    /// say the same. It leaves out what differs although nothing else does: the instant of the pricing, the instant at which
+    /// the seller said the cost once more, and the price before.
+    pub fn append_json(&self, json: &mut Vec<u8>) -> Result<i64, serde_json::Error> {
+        let mut digest = Digest::starting_at(json.len());
+        let Self { policy_version, semantics, tz_version, priced_at, outcome, facts, steps } = self;
         json.extend_from_slice(b"{\"policy_version\":");
         append_whole(json, *policy_version);
+        json.extend_from_slice(b",\"semantics\":");
+        append_whole(json, i64::from(*semantics));
+        if let Some(tz_version) = tz_version {
+            json.extend_from_slice(b",\"tz_version\":");
+            append_text(json, tz_version)?;
+        }
         json.extend_from_slice(b",\"priced_at\":");
+        digest.take(json, 0);
         append_instant(json, *priced_at);
+        digest.leave_out(json);
         json.extend_from_slice(match outcome {
             Outcome::Priced => b",\"outcome\":\"priced\",\"facts\":",
             Outcome::Frozen => b",\"outcome\":\"frozen\",\"facts\":",
         });
-        append_facts(json, facts)?;
+        append_facts(json, facts, &mut digest)?;
         json.extend_from_slice(b",\"steps\":[");
         for (number, step) in steps.iter().enumerate() {
             if number > 0 {
@@ -37,7 +50,36 @@ impl Explanation<'_> {
             append_step(json, step)?;
         }
         json.extend_from_slice(b"]}");
-        Ok(())
+        digest.take(json, 0);
+        Ok(digest.value())
+    }
+}
+
+/// A number that tells texts apart. Its algorithm is the standard library's: should that choose another one, each explanation
+/// is written once more.
+struct Digest {
+    hasher: DefaultHasher,
+    taken: usize,
+}
+
+impl Digest {
+    fn starting_at(taken: usize) -> Self {
+        Self { hasher: DefaultHasher::new(), taken }
+    }
+
+    /// Takes what was appended, but so many bytes at the end.
+    fn take(&mut self, json: &[u8], but: usize) {
+        let end = json.len().saturating_sub(but);
+        self.hasher.write(json.get(self.taken..end).unwrap_or_default());
+        self.leave_out(json);
+    }
+
+    fn leave_out(&mut self, json: &[u8]) {
+        self.taken = json.len();
+    }
+
+    fn value(&self) -> i64 {
+        self.hasher.finish().cast_signed()
     }
 }
 
@@ -83,25 +125,37 @@ impl PriceEntry {
     }
 }
 
-fn append_facts(json: &mut Vec<u8>, facts: &Facts<'_>) -> Written {
+fn append_facts(json: &mut Vec<u8>, facts: &Facts<'_>, digest: &mut Digest) -> Written {
     let Facts { product, signals, previous } = facts;
     json.extend_from_slice(b"{\"product\":");
     append_product(json, product)?;
     json.extend_from_slice(b",\"signals\":");
-    if **signals == Signals::default() {
-        json.extend_from_slice(
-            b"{\"competitor_prices\":[],\"demand_index\":null,\"stock_level\":null,\"unit_cost\":null}",
-        );
-    } else {
-        serde_json::to_writer(&mut *json, signals)?;
-    }
+    let restated = append_signals(json, signals)?;
+    digest.take(json, restated);
     json.extend_from_slice(b",\"previous\":");
     match previous {
         Some(previous) => append_previous(json, previous)?,
         None => json.extend_from_slice(b"null"),
     }
+    digest.leave_out(json);
     json.push(b'}');
     Ok(())
+}
+
+/// Gives how many bytes at the end say when the cost was stated.
+fn append_signals(json: &mut Vec<u8>, signals: &Signals) -> Result<usize, serde_json::Error> {
+    let stated_at = signals.cost_stated_at.map(instant::written);
+    let stated_at = stated_at.map(|at| format!(",\"cost_stated_at\":\"{at}\"")).unwrap_or_default();
+    if signals.are_unknown() {
+        json.extend_from_slice(
+            b"{\"competitor_prices\":[],\"demand_index\":null,\"stock_level\":null,\"unit_cost\":null",
+        );
+        json.extend_from_slice(stated_at.as_bytes());
+        json.push(b'}');
+    } else {
+        serde_json::to_writer(&mut *json, signals)?;
+    }
+    Ok(stated_at.len() + 1)
 }
 
 fn append_product(json: &mut Vec<u8>, product: &Product) -> Written {
@@ -117,6 +171,7 @@ fn append_product(json: &mut Vec<u8>, product: &Product) -> Written {
         ceiling_price,
         minimum_advertised_price,
         attributes,
+        cost_stated_at: _,
     } = product;
     json.extend_from_slice(b"{\"product_id\":");
     append_text(json, product_id.as_str())?;
@@ -185,7 +240,7 @@ fn append_step(json: &mut Vec<u8>, step: &Step<'_>) -> Written {
 }
 
 fn append_rule(json: &mut Vec<u8>, rule: &RuleSeen<'_>) -> Written {
-    let RuleSeen { name, when, action, inputs, reference } = rule;
+    let RuleSeen { name, when, action, inputs, reference, competitors } = rule;
     json.extend_from_slice(b"\"rule\":");
     append_text(json, name)?;
     if let Some(when) = when {
@@ -210,6 +265,10 @@ fn append_rule(json: &mut Vec<u8>, rule: &RuleSeen<'_>) -> Written {
     if let Some(reference) = reference {
         json.extend_from_slice(b",\"reference\":");
         append_json_number(json, *reference);
+    }
+    if !competitors.is_empty() {
+        json.extend_from_slice(b",\"competitors\":");
+        serde_json::to_writer(&mut *json, competitors)?;
     }
     Ok(())
 }
@@ -277,6 +336,7 @@ mod tests {
     use crate::domain::policy::PricingPolicy;
     use crate::domain::price::price;
     use crate::domain::product::{ProductDraft, ProductId, WrittenNumber};
+    use crate::domain::time_zone::TimeZones;
 
     /// Texts with what JSON escapes and what it does not, some of which would be control characters.
     fn any_text() -> impl Strategy<Value = String> {
@@ -337,9 +397,8 @@ mod tests {
             let streak = moves.map(|moves| Streak { moves, since: DateTime::UNIX_EPOCH });
             let previous = changed_at.map(|_| Previous { list_price: Decimal::TEN, opening_price: Decimal::ONE, changed_at, streak });
             let policy = PricingPolicy::from_yaml(
-                "name: any\nmarket: [{ name: dear, when: 'product.brand == \"b\" or product.category != null and stock.level == null', adjust: +50% }]\nguardrails: { max_step: 15%, min_margin: 10% }",
-                7,
-            ).unwrap();
+                "name: any\noffer: [{ name: dear, adjust: -1%, schedule: { zone: UTC } }]\nmarket: [{ name: dear, when: 'product.brand == \"b\" or product.category != null and stock.level == null', adjust: +50% }]\nguardrails: { max_step: 15%, min_margin: 10% }",
+                7, &TimeZones::bundled()).unwrap();
             let facts = Facts { product: &product, signals: &Signals::default(), previous };
             let priced = price(&facts, &policy, DateTime::UNIX_EPOCH);
             let mut written = Vec::new();

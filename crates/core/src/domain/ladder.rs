@@ -50,6 +50,17 @@ impl Ladder {
         self.steps.get(above.checked_sub(1)?)?.1
     }
 
+    /// The change for this number and those of the steps below it, the nearest first.
+    pub fn changes(&self, number: Decimal) -> impl Iterator<Item = Change> {
+        let above = self.steps.partition_point(|(from, _)| *from <= number);
+        self.steps.get(..above).unwrap_or_default().iter().rev().filter_map(|(_, change)| *change)
+    }
+
+    /// The change of the last step.
+    pub fn last(&self) -> Option<Change> {
+        self.steps.last()?.1
+    }
+
     /// A ladder whose steps say where they end.
     pub(super) fn below(
         place: &str,

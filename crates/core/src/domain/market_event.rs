@@ -2,19 +2,20 @@
 //!
 //! An event is a CloudEvent 1.0 in its JSON form (<https://github.com/cloudevents/spec>, section "JSON Event Format").
 //! Its `source` and `id` together tell it from every other one: the same event may come any number of times, and is
-//! applied once.
+//! applied once. What is read is checked here; how an event is written stands in `event_json`.
 
-use std::ops::RangeInclusive;
+use std::collections::BTreeMap;
 
-use chrono::{DateTime, Datelike, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use rust_decimal::Decimal;
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::diagnostic::{Diagnostic, shorten};
-use super::money::{as_json_number, parse_amount};
-use super::product::{MAX_LABEL_CHARS, ProductId, WrittenNumber};
+use super::instant;
+use super::money::{Currency, parse_amount};
+use super::product::{MAX_LABEL_CHARS, ProductId, WrittenNumber, trimmed};
 use super::recalculation::Scope;
 use super::signal::{Signal, SignalKind, Subject};
 
@@ -31,8 +32,6 @@ const MAX_SCALE: u32 = 6;
 /// How far the clock of whoever publishes may be ahead. An event from further in the future would keep later ones
 /// from being taken.
 const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
-/// Years that RFC 3339 can write.
-const WRITABLE_YEARS: RangeInclusive<i32> = 1..=9_999;
 
 /// Tells an event from every other one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,21 +91,6 @@ impl MarketEvent {
         }
     }
 
-    /// The event as CloudEvents JSON, from which the same event is read again.
-    pub fn to_json(&self) -> String {
-        let written = WrittenEvent {
-            specversion: "1.0",
-            id: &self.id.id,
-            source: &self.id.source,
-            event_type: self.change.event_type(),
-            time: self.time,
-            datacontenttype: "application/json",
-            data: self.change.data(),
-        };
-        // Nothing in it can fail to be written.
-        serde_json::to_string(&written).unwrap_or_default()
-    }
-
     /// Refuses an event from the future. Only where events come in: clocks differ, and what was taken in stays taken.
     pub fn check_time(&self, now: DateTime<Utc>) -> Result<(), Diagnostic> {
         if self.time <= now + MAX_AHEAD {
@@ -117,120 +101,44 @@ impl MarketEvent {
     }
 }
 
-impl Change {
-    fn event_type(&self) -> &'static str {
-        match self {
-            Self::Signal(signal) => match signal.kind {
-                SignalKind::CompetitorPrice => "pricing.competitor_price.v1",
-                SignalKind::DemandIndex => "pricing.demand_index.v1",
-                SignalKind::StockLevel => "pricing.stock_level.v1",
-                SignalKind::UnitCost => "pricing.unit_cost.v1",
-                SignalKind::UnitsSold => "pricing.sales.v1",
-                SignalKind::LocationFactor => "pricing.location_factor.v1",
-            },
-            Self::CatalogueChanged { .. } => "pricing.catalogue_changed.v1",
-            Self::PolicyPublished { .. } => "pricing.policy_published.v1",
-            Self::RecalculationRequested { .. } => "pricing.recalculation_requested.v1",
-        }
-    }
-
-    fn data(&self) -> WrittenData<'_> {
-        match self {
-            Self::Signal(signal) => WrittenData::of_signal(signal),
-            Self::CatalogueChanged { product_ids } => {
-                WrittenData { product_ids: Some(product_ids), ..WrittenData::default() }
-            }
-            Self::PolicyPublished { version } => {
-                WrittenData { version: Some(*version), ..WrittenData::default() }
-            }
-            Self::RecalculationRequested { scope } => match scope {
-                Scope::All => WrittenData::default(),
-                Scope::Category(category) => {
-                    WrittenData { category: Some(category), ..WrittenData::default() }
-                }
-                Scope::Products(ids) => WrittenData { product_ids: Some(ids), ..WrittenData::default() },
-            },
-        }
-    }
-}
-
 const TYPES: &str = "pricing.competitor_price.v1, pricing.demand_index.v1, pricing.stock_level.v1, \
-    pricing.unit_cost.v1, pricing.sales.v1, pricing.location_factor.v1, pricing.catalogue_changed.v1, \
-    pricing.policy_published.v1 or pricing.recalculation_requested.v1";
+    pricing.unit_cost.v1, pricing.sales.v1, pricing.location_factor.v1, pricing.fact_withdrawn.v1, \
+    pricing.catalogue_changed.v1, pricing.policy_published.v1 or pricing.recalculation_requested.v1";
 
-#[derive(Serialize)]
-struct WrittenEvent<'a> {
-    specversion: &'static str,
-    id: &'a str,
-    source: &'a str,
-    #[serde(rename = "type")]
-    event_type: &'static str,
-    time: DateTime<Utc>,
-    datacontenttype: &'static str,
-    data: WrittenData<'a>,
-}
+/// Those that say a fact which may end.
+const EXPIRING_TYPES: [&str; 5] = [
+    "pricing.competitor_price.v1",
+    "pricing.demand_index.v1",
+    "pricing.stock_level.v1",
+    "pricing.unit_cost.v1",
+    "pricing.sales.v1",
+];
 
-#[derive(Default, Serialize)]
-struct WrittenData<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    product_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    category: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    location: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    competitor: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    price: Option<Number>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    in_stock: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    units_sold: Option<Number>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    index: Option<Number>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    level: Option<Number>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cost: Option<Number>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    factor: Option<Number>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    product_ids: Option<&'a [ProductId]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<i64>,
-}
+/// The facts that can be withdrawn, by the names that their types of events have.
+pub(super) const WITHDRAWN_KINDS: [(&str, SignalKind); 5] = [
+    ("competitor_price", SignalKind::CompetitorPrice),
+    ("demand_index", SignalKind::DemandIndex),
+    ("stock_level", SignalKind::StockLevel),
+    ("unit_cost", SignalKind::UnitCost),
+    ("sales", SignalKind::UnitsSold),
+];
 
-#[derive(Serialize)]
-#[serde(transparent)]
-struct Number(#[serde(serialize_with = "as_json_number")] Decimal);
-
-impl<'a> WrittenData<'a> {
-    fn of_signal(signal: &'a Signal) -> Self {
-        let mut data = Self::default();
-        match &signal.subject {
-            Subject::Product(name) => data.product_id = Some(name),
-            Subject::Category(name) => data.category = Some(name),
-            Subject::Location(name) => data.location = Some(name),
-        }
-        let value = Some(Number(signal.value));
-        match signal.kind {
-            SignalKind::CompetitorPrice => {
-                data.competitor = Some(&signal.source);
-                data.price = value;
-                data.in_stock = signal.in_stock;
-            }
-            SignalKind::DemandIndex => data.index = value,
-            SignalKind::StockLevel => data.level = value,
-            SignalKind::UnitCost => data.cost = value,
-            SignalKind::UnitsSold => data.units_sold = value,
-            SignalKind::LocationFactor => data.factor = value,
-        }
-        data
-    }
-}
+/// The fields that the `data` of each type may have.
+const FIELDS: [(&str, &[&str]); 10] = [
+    ("pricing.competitor_price.v1", &["product_id", "competitor", "price", "currency", "in_stock"]),
+    ("pricing.demand_index.v1", &["product_id", "category", "index"]),
+    ("pricing.stock_level.v1", &["product_id", "level"]),
+    ("pricing.unit_cost.v1", &["product_id", "cost"]),
+    ("pricing.sales.v1", &["product_id", "units_sold"]),
+    ("pricing.location_factor.v1", &["location", "factor"]),
+    ("pricing.fact_withdrawn.v1", &["product_id", "category", "kind", "competitor"]),
+    ("pricing.catalogue_changed.v1", &["product_ids"]),
+    ("pricing.policy_published.v1", &["version"]),
+    ("pricing.recalculation_requested.v1", &["category", "product_ids"]),
+];
 
 /// An event as somebody wrote it: nothing is checked. Attributes that are not named here are ignored, as CloudEvents
-/// asks; unknown fields of `data` are not, as they are likely mistakes.
+/// asks; unknown fields of `data` are not, as they are likely mistakes. `expires` is an extension attribute.
 #[derive(Debug, Clone, Deserialize)]
 pub struct EventDraft {
     specversion: Option<String>,
@@ -239,21 +147,24 @@ pub struct EventDraft {
     #[serde(rename = "type")]
     event_type: Option<String>,
     time: Option<String>,
+    expires: Option<String>,
     datacontenttype: Option<String>,
     data: Option<Box<RawValue>>,
     data_base64: Option<IgnoredAny>,
 }
 
-/// The `data` of any event.
+/// The `data` of any event. Which fields it may have depends on the type, see [`FIELDS`].
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 struct DataDraft {
     product_id: Option<String>,
     category: Option<String>,
     location: Option<String>,
     competitor: Option<String>,
     price: Option<WrittenNumber>,
+    currency: Option<String>,
     in_stock: Option<bool>,
+    kind: Option<String>,
     units_sold: Option<WrittenNumber>,
     index: Option<WrittenNumber>,
     level: Option<WrittenNumber>,
@@ -288,20 +199,20 @@ impl EventDraft {
         let id = check.text("id", self.id, MAX_EVENT_ID_BYTES);
         let source = check.text("source", self.source, MAX_EVENT_SOURCE_BYTES);
         let time = check.time(self.time.as_deref(), received_at);
-        let data = match self.data.as_deref().map(RawValue::get) {
-            None | Some("null") => Ok(DataDraft::default()),
-            Some(json) if is_list(json.as_bytes()) => Err(serde::de::Error::custom("a list is no data")),
-            Some(json) => serde_json::from_str(json),
-        };
-        let change = match data {
-            Ok(data) => check.change(self.event_type.as_deref(), data, time),
-            Err(error) => {
-                check.problems.push(Diagnostic::bare("data", error.to_string()));
-                None
-            }
-        };
+        let event_type = self.event_type.unwrap_or_default();
+        let expires_at = check.expiry(self.expires.as_deref(), &event_type, time);
+        let data = check.data(self.data.as_deref(), &event_type);
+        let change = data.and_then(|data| check.change(&event_type, data, time));
         match (id, source, change) {
             (Some(id), Some(source), Some(change)) if check.problems.is_empty() => {
+                let change = match change {
+                    Change::Signal(signal) => Change::Signal(Signal {
+                        expires_at: signal.expires_at.or(expires_at),
+                        event_source: Some(source.clone()),
+                        ..signal
+                    }),
+                    other => other,
+                };
                 Ok(MarketEvent { id: EventId { source, id }, time, change })
             }
             _ => Err(check.problems),
@@ -332,11 +243,7 @@ impl Check {
     fn time(&mut self, written: Option<&str>, received_at: DateTime<Utc>) -> DateTime<Utc> {
         let time = match written {
             None => Some(received_at),
-            // An offset can lead out of the years that the written form has.
-            Some(written) => DateTime::parse_from_rfc3339(written)
-                .ok()
-                .map(|time| time.to_utc())
-                .filter(|time| WRITABLE_YEARS.contains(&time.year())),
+            Some(written) => instant::parse(written),
         };
         if time.is_none() {
             self.refuse("time", written.unwrap_or_default(), "an instant such as 2026-01-31T12:00:00Z");
@@ -344,10 +251,55 @@ impl Check {
         time.unwrap_or(received_at).trunc_subsecs(6)
     }
 
-    fn change(&mut self, event_type: Option<&str>, data: DataDraft, time: DateTime<Utc>) -> Option<Change> {
-        let event_type = event_type.unwrap_or_default();
+    /// From when on the fact is not known any more.
+    fn expiry(
+        &mut self,
+        written: Option<&str>,
+        event_type: &str,
+        time: DateTime<Utc>,
+    ) -> Option<DateTime<Utc>> {
+        let written = written?;
+        if !EXPIRING_TYPES.contains(&event_type) {
+            self.problems.push(Diagnostic::bare("expires", format!("does not belong to {event_type}")));
+            return None;
+        }
+        let expires_at = instant::parse(written).map(|instant| instant.trunc_subsecs(6));
+        let expires_at = expires_at.filter(|expires_at| *expires_at > time);
+        if expires_at.is_none() {
+            self.refuse(
+                "expires",
+                written,
+                "an instant after the event's time, such as 2026-01-31T12:00:00Z",
+            );
+        }
+        expires_at
+    }
+
+    /// The data, or `None` if it is none. A field that does not belong to this type of event is a problem: it is
+    /// misspelled, or the type is the wrong one.
+    fn data(&mut self, written: Option<&RawValue>, event_type: &str) -> Option<DataDraft> {
+        let json = match written.map(RawValue::get) {
+            None | Some("null") => return Some(DataDraft::default()),
+            Some(json) => json,
+        };
+        let read = || -> serde_json::Result<(BTreeMap<String, &RawValue>, DataDraft)> {
+            Ok((serde_json::from_str(json)?, serde_json::from_str(json)?))
+        };
+        let (written, data) =
+            read().map_err(|error| self.problems.push(Diagnostic::bare("data", error.to_string()))).ok()?;
+        if let Some((_, fields)) = FIELDS.iter().find(|(known, _)| *known == event_type) {
+            for name in written.keys().filter(|name| !fields.contains(&name.as_str())) {
+                let field = format!("data.{}", shorten(name));
+                let problem = format!("does not belong to {event_type}");
+                self.problems.push(Diagnostic::new(field, problem, fields.join(", ")));
+            }
+        }
+        Some(data)
+    }
+
+    fn change(&mut self, event_type: &str, data: DataDraft, time: DateTime<Utc>) -> Option<Change> {
         let mut rest = data;
-        let change = match event_type {
+        match event_type {
             "pricing.competitor_price.v1" => self.competitor_price(&mut rest, time),
             "pricing.demand_index.v1" => {
                 let value = self.value("data.index", rest.index.take(), Least::Zero, Decimal::ONE_THOUSAND);
@@ -369,7 +321,7 @@ impl Check {
             "pricing.location_factor.v1" => {
                 let value =
                     self.value("data.factor", rest.factor.take(), Least::AboveZero, Decimal::ONE_HUNDRED);
-                let location = self.text("data.location", rest.location.take(), MAX_LOCATION_BYTES);
+                let location = self.label("data.location", rest.location.take(), MAX_LOCATION_BYTES);
                 signal(location.map(Subject::Location), SignalKind::LocationFactor, value, time)
             }
             "pricing.catalogue_changed.v1" => {
@@ -388,30 +340,65 @@ impl Check {
             "pricing.recalculation_requested.v1" => {
                 self.scope(&mut rest).map(|scope| Change::RecalculationRequested { scope })
             }
+            "pricing.fact_withdrawn.v1" => self.withdrawal(&mut rest, time),
             unknown => {
                 self.refuse("type", unknown, TYPES);
-                return None;
+                None
             }
-        };
-        self.refuse_left_over(&rest, event_type);
-        change
+        }
     }
 
     fn competitor_price(&mut self, data: &mut DataDraft, time: DateTime<Utc>) -> Option<Change> {
         let value = self.value("data.price", data.price.take(), Least::AboveZero, MOST);
         let subject = self.product(data);
-        let competitor = self.text("data.competitor", data.competitor.take(), MAX_LABEL_CHARS);
+        let competitor = self.label("data.competitor", data.competitor.take(), MAX_LABEL_CHARS);
         let kind = SignalKind::CompetitorPrice;
         let in_stock = data.in_stock.take();
-        let (subject, value, source) = (subject?, value?, competitor?);
-        Some(Change::Signal(Signal { subject, kind, source, value, in_stock, observed_at: time }))
+        let currency = data.currency.take().map(|written| {
+            let currency = Currency::from_code(&written).ok();
+            if currency.is_none() {
+                self.refuse("data.currency", &written, "an ISO 4217 code such as USD, EUR, JPY");
+            }
+            currency
+        });
+        let (subject, value, source, currency) =
+            (subject?, value?, competitor?, currency.unwrap_or_default());
+        Some(Change::Signal(Signal { source, in_stock, currency, ..Signal::new(subject, kind, value, time) }))
+    }
+
+    /// That a fact is not known any more: one that has expired at the instant at which it was true.
+    fn withdrawal(&mut self, data: &mut DataDraft, time: DateTime<Utc>) -> Option<Change> {
+        let written = data.kind.take().unwrap_or_default();
+        let Some((_, kind)) = WITHDRAWN_KINDS.into_iter().find(|(name, _)| *name == written) else {
+            let allowed: Vec<&str> = WITHDRAWN_KINDS.into_iter().map(|(name, _)| name).collect();
+            self.refuse("data.kind", &written, &allowed.join(", "));
+            return None;
+        };
+        let subject = match kind {
+            SignalKind::DemandIndex => self.product_or_category(data),
+            _ => self.product(data),
+        };
+        let competitor = match (kind, data.competitor.take()) {
+            (SignalKind::CompetitorPrice, competitor) => {
+                self.text("data.competitor", competitor, MAX_LABEL_CHARS)
+            }
+            (_, None) => Some(String::new()),
+            (_, Some(_)) => {
+                let problem = format!("does not belong to a withdrawn {written}");
+                self.problems.push(Diagnostic::bare("data.competitor", problem));
+                None
+            }
+        };
+        let (subject, source) = (subject?, competitor?);
+        let signal = Signal::new(subject, kind, Decimal::ZERO, time);
+        Some(Change::Signal(Signal { source, expires_at: Some(time), ..signal }))
     }
 
     fn scope(&mut self, data: &mut DataDraft) -> Option<Scope> {
         match (data.category.take(), data.product_ids.take()) {
             (None, None) => Some(Scope::All),
             (Some(category), None) => {
-                self.text("data.category", Some(category), MAX_LABEL_CHARS * 4).map(Scope::Category)
+                self.label("data.category", Some(category), MAX_LABEL_CHARS * 4).map(Scope::Category)
             }
             (None, Some(ids)) => self.products(&ids).map(Scope::Products),
             (Some(category), Some(_)) => {
@@ -422,7 +409,7 @@ impl Check {
     }
 
     fn product(&mut self, data: &mut DataDraft) -> Option<Subject> {
-        let written = data.product_id.take().unwrap_or_default();
+        let written = trimmed(data.product_id.take().unwrap_or_default());
         match ProductId::parse(&written) {
             Ok(id) => Some(Subject::Product(id.to_string())),
             Err(_) => {
@@ -435,7 +422,7 @@ impl Check {
     fn product_or_category(&mut self, data: &mut DataDraft) -> Option<Subject> {
         match (data.category.take(), &data.product_id) {
             (Some(category), None) => {
-                self.text("data.category", Some(category), MAX_LABEL_CHARS * 4).map(Subject::Category)
+                self.label("data.category", Some(category), MAX_LABEL_CHARS * 4).map(Subject::Category)
             }
             (None, _) => self.product(data),
             (Some(category), Some(_)) => {
@@ -453,7 +440,7 @@ impl Check {
         }
         let mut ids = Vec::with_capacity(written.len());
         for (index, written) in written.iter().enumerate() {
-            match ProductId::parse(written) {
+            match ProductId::parse(written.trim()) {
                 Ok(id) => ids.push(id),
                 Err(_) => {
                     self.refuse(&format!("data.product_ids[{index}]"), written, "a product's identifier");
@@ -461,6 +448,11 @@ impl Check {
             }
         }
         (ids.len() == written.len()).then_some(ids)
+    }
+
+    /// A text of the data, without white space around it: as products and requests for prices are read.
+    fn label(&mut self, field: &str, written: Option<String>, max_bytes: usize) -> Option<String> {
+        self.text(field, written.map(trimmed), max_bytes)
     }
 
     fn text(&mut self, field: &str, written: Option<String>, max_bytes: usize) -> Option<String> {
@@ -498,29 +490,6 @@ impl Check {
         }
         value.map(|value| value.normalize())
     }
-
-    /// What another type of event would have: likely the wrong type.
-    fn refuse_left_over(&mut self, data: &DataDraft, event_type: &str) {
-        let left_over = [
-            ("product_id", data.product_id.is_some()),
-            ("category", data.category.is_some()),
-            ("location", data.location.is_some()),
-            ("competitor", data.competitor.is_some()),
-            ("price", data.price.is_some()),
-            ("in_stock", data.in_stock.is_some()),
-            ("units_sold", data.units_sold.is_some()),
-            ("index", data.index.is_some()),
-            ("level", data.level.is_some()),
-            ("cost", data.cost.is_some()),
-            ("factor", data.factor.is_some()),
-            ("product_ids", data.product_ids.is_some()),
-            ("version", data.version.is_some()),
-        ];
-        for (field, _) in left_over.into_iter().filter(|(_, is_there)| *is_there) {
-            let problem = format!("does not belong to {event_type}");
-            self.problems.push(Diagnostic::bare(format!("data.{field}"), problem));
-        }
-    }
 }
 
 /// The least value that is allowed.
@@ -540,8 +509,7 @@ fn signal(
     time: DateTime<Utc>,
 ) -> Option<Change> {
     let (subject, value) = (subject?, value?);
-    let source = String::new();
-    Some(Change::Signal(Signal { subject, kind, source, value, in_stock: None, observed_at: time }))
+    Some(Change::Signal(Signal::new(subject, kind, value, time)))
 }
 
 #[cfg(test)]

@@ -17,6 +17,55 @@ fn event(event_type: &str, data: &str) -> String {
     )
 }
 
+fn expiring(event_type: &str, data: &str, expires: &str) -> String {
+    event(event_type, data).replace("\"data\"", &format!("\"expires\":\"{expires}\",\"data\""))
+}
+
+#[test]
+fn a_refusal_names_the_fields_of_this_type_only() {
+    let problems = check(&event("stock_level", r#"{"product_id":"P-1","stock":3}"#)).unwrap_err();
+    assert!(problems[0].ends_with("(allowed: product_id, level)"), "{problems:?}");
+}
+
+#[test]
+fn a_withdrawal_is_a_fact_that_has_expired_when_it_was_true() {
+    for (data, kind, source) in [
+        (
+            r#"{"product_id":"P-1","kind":"competitor_price","competitor":"acme"}"#,
+            SignalKind::CompetitorPrice,
+            "acme",
+        ),
+        (r#"{"category":"toys","kind":"demand_index"}"#, SignalKind::DemandIndex, ""),
+        (r#"{"product_id":"P-1","kind":"stock_level"}"#, SignalKind::StockLevel, ""),
+        (r#"{"product_id":"P-1","kind":"unit_cost"}"#, SignalKind::UnitCost, ""),
+        (r#"{"product_id":"P-1","kind":"sales"}"#, SignalKind::UnitsSold, ""),
+    ] {
+        let event = check(&event("fact_withdrawn", data)).unwrap();
+        let Change::Signal(signal) = &event.change else { panic!("{event:?} is no signal") };
+        assert_eq!(
+            (signal.kind, signal.source.as_str(), signal.is_withdrawn()),
+            (kind, source, true),
+            "{data}"
+        );
+        assert_eq!(check(&event.to_json()).unwrap(), event, "{data}");
+    }
+}
+
+#[test]
+fn a_price_says_its_currency_and_until_when_it_holds() {
+    let json = expiring(
+        "competitor_price",
+        r#"{"product_id":"P-1","competitor":"acme","price":41.9,"currency":"EUR","in_stock":true}"#,
+        "2036-01-31T13:00:00.1234567+01:00",
+    );
+    let event = check(&json).unwrap();
+    let Change::Signal(signal) = &event.change else { panic!("{event:?} is no signal") };
+    assert_eq!(signal.currency.map(Currency::code), Some("EUR"));
+    assert_eq!(signal.expires_at, Some("2036-01-31T12:00:00.123456Z".parse().unwrap()));
+    assert_eq!(signal.event_source.as_deref(), Some("/shop"));
+    assert_eq!(check(&event.to_json()).unwrap(), event);
+}
+
 #[test]
 fn each_type_is_read_with_exact_digits() {
     let table = [
@@ -38,6 +87,24 @@ fn each_type_is_read_with_exact_digits() {
         assert_eq!(signal.value.to_string(), value, "{data}");
         assert_eq!(signal.observed_at, received_at().trunc_subsecs(6));
     }
+}
+
+#[test]
+fn white_space_around_a_name_is_no_part_of_it_and_an_exponent_only_moves_the_point() {
+    for (event_type, spaced, plain) in [
+        (
+            "competitor_price",
+            r#"{"product_id":" P-1 ","competitor":" acme","price":4.19E+1}"#,
+            r#"{"product_id":"P-1","competitor":"acme","price":41.90}"#,
+        ),
+        ("demand_index", r#"{"category":"toys ","index":12E-1}"#, r#"{"category":"toys","index":1.2}"#),
+        ("location_factor", r#"{"location":" ZH","factor":1.2}"#, r#"{"location":"ZH","factor":1.2}"#),
+        ("recalculation_requested", r#"{"category":" toys"}"#, r#"{"category":"toys"}"#),
+        ("catalogue_changed", r#"{"product_ids":["P-1 "]}"#, r#"{"product_ids":["P-1"]}"#),
+    ] {
+        assert_eq!(check(&event(event_type, spaced)), check(&event(event_type, plain)), "{spaced}");
+    }
+    assert!(check(&event("location_factor", r#"{"location":" ","factor":1}"#)).is_err());
 }
 
 #[test]
@@ -72,12 +139,24 @@ fn what_is_wrong_is_said_with_its_field() {
         (event("competitor_price", "{}"), "data.price"),
         (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","price":0}"#), "data.price"),
         (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","price":-1}"#), "data.price"),
-        (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","price":1e3}"#), "data.price"),
+        (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","price":1e400}"#), "data.price"),
         (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","price":1.1234567}"#), "data.price"),
         (event("competitor_price", r#"{"product_id":"a b","competitor":"a","price":1}"#), "data.product_id"),
         (event("competitor_price", r#"{"product_id":"P-1","price":1}"#), "data.competitor"),
         (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","price":1,"level":3}"#), "data.level"),
-        (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","prize":1}"#), "data"),
+        (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","price":1,"currency":"USX"}"#), "data.currency"),
+        (event("stock_level", r#"{"product_id":"P-1","level":1,"currency":"USD"}"#), "data.currency"),
+        (event("fact_withdrawn", r#"{"product_id":"P-1"}"#), "data.kind"),
+        (event("fact_withdrawn", r#"{"product_id":"P-1","kind":"weather"}"#), "data.kind"),
+        (event("fact_withdrawn", r#"{"product_id":"P-1","kind":"competitor_price"}"#), "data.competitor"),
+        (event("fact_withdrawn", r#"{"product_id":"P-1","kind":"sales","competitor":"acme"}"#), "data.competitor"),
+        (event("fact_withdrawn", r#"{"category":"toys","kind":"stock_level"}"#), "data.product_id"),
+        (expiring("fact_withdrawn", r#"{"product_id":"P-1","kind":"sales"}"#, "2036-01-31T12:00:00Z"), "expires"),
+        (expiring("location_factor", r#"{"location":"NY","factor":1}"#, "2036-01-31T12:00:00Z"), "expires"),
+        (expiring("sales", r#"{"product_id":"P-1","units_sold":1}"#, "tomorrow"), "expires"),
+        // Not after its time.
+        (expiring("sales", r#"{"product_id":"P-1","units_sold":1}"#, "2026-09-21T14:13:20.123456Z"), "expires"),
+        (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","prize":1}"#), "data.prize"),
         (event("demand_index", r#"{"product_id":"P-1","index":1001}"#), "data.index"),
         (event("demand_index", r#"{"product_id":"P-1","category":"toys","index":1}"#), "data.category"),
         (event("location_factor", r#"{"location":"","factor":1}"#), "data.location"),
@@ -97,12 +176,19 @@ fn what_is_wrong_is_said_with_its_field() {
 }
 
 #[test]
-fn unusual_times_are_read_as_they_were_written() {
-    for time in ["2016-12-31T23:59:60Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.9999999Z"] {
+fn unusual_times_are_read_and_written_in_the_usual_form() {
+    for (time, expected) in [
+        // A leap second is the next one.
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
+        ("2026-06-01t12:34:60z", "2026-06-01T12:35:00Z"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ("9999-12-31T23:59:59.9999999Z", "9999-12-31T23:59:59.999999Z"),
+    ] {
         let json = event("stock_level", r#"{"product_id":"P-1","level":1}"#)
             .replace("\"data\"", &format!("\"time\":\"{time}\",\"data\""));
         let event = check(&json).unwrap();
         assert_eq!(check(&event.to_json()).unwrap(), event, "{time}");
+        assert!(event.to_json().contains(expected), "{time}: {}", event.to_json());
     }
 }
 
@@ -172,7 +258,8 @@ proptest! {
     ) {
         let time = DateTime::from_timestamp(seconds, micros * 1_000).unwrap();
         let competitor = if kind == SignalKind::CompetitorPrice { "a \"shop\"".to_owned() } else { String::new() };
-        let signal = Signal { subject, kind, source: competitor, in_stock: None, value: Decimal::new(units, 6).normalize(), observed_at: time };
+        let value = Decimal::new(units, 6).normalize();
+        let signal = Signal { source: competitor, event_source: Some(source.clone()), ..Signal::new(subject, kind, value, time) };
         let event = MarketEvent { id: EventId { source, id }, time, change: Change::Signal(signal) };
         let draft = EventDraft::read(event.to_json().as_bytes()).unwrap();
         prop_assert_eq!(draft.check(received_at()).unwrap(), event);

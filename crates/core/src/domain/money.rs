@@ -15,13 +15,32 @@ pub const AMOUNT_LIMIT: Decimal = Decimal::from_parts(0xD4A5_1000, 0xE8, 0, fals
 /// Decimal places a unit cost may have: suppliers quote fractions of a cent.
 pub const MAX_COST_SCALE: u32 = 6;
 
-/// An ISO 4217 currency that prices can be given in. Metals, test codes and other codes without a minor unit
-/// are refused, as nothing can be sold in them.
+/// An ISO 4217 currency that prices can be given in, withdrawn ones included. Metals, test codes and other codes without
+/// a minor unit are refused, as nothing can be sold in them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Currency {
-    iso: iso_currency::Currency,
+    code: Code,
     exponent: u8,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Code {
+    Listed(iso_currency::Currency),
+    /// The library has dropped it.
+    Dropped(Dropped),
+}
+
+/// Codes that the library dropped when they were withdrawn; their exponent was 2. A code that was ever taken is kept: rows
+/// and price histories have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Dropped {
+    Ang,
+}
+
+/// Currencies that are no longer in use, and what took their place. Not what the library calls superseded: to it, VES is,
+/// which ISO 4217 lists beside VED.
+const WITHDRAWN: [(&str, &str); 6] =
+    [("ANG", "XCG"), ("BGN", "EUR"), ("CUC", "CUP"), ("HRK", "EUR"), ("SLL", "SLE"), ("ZWL", "ZWG")];
 
 /// The text is not the code of a currency that prices can be given in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,14 +51,30 @@ impl Currency {
     /// The currency with this three-letter code, in capitals.
     pub fn from_code(code: &str) -> Result<Self, UnknownCurrency> {
         let unknown = || UnknownCurrency(super::diagnostic::shorten(code));
+        if code == "ANG" {
+            return Ok(Self { code: Code::Dropped(Dropped::Ang), exponent: 2 });
+        }
         let iso = iso_currency::Currency::from_code(code).ok_or_else(unknown)?;
         let exponent = iso.exponent().and_then(|exponent| u8::try_from(exponent).ok()).ok_or_else(unknown)?;
-        Ok(Self { iso, exponent })
+        Ok(Self { code: Code::Listed(iso), exponent })
     }
 
     /// The three-letter code.
     pub fn code(self) -> &'static str {
-        self.iso.code()
+        match self.code {
+            Code::Listed(iso) => iso.code(),
+            Code::Dropped(Dropped::Ang) => "ANG",
+        }
+    }
+
+    /// What speaks against new prices in this currency, if anything.
+    pub fn warning(self) -> Option<String> {
+        let code = self.code();
+        if code == "XAD" {
+            return Some("XAD is a unit of account between banks; nothing is sold in it".to_owned());
+        }
+        let withdrawn = WITHDRAWN.into_iter().find(|(withdrawn, _)| *withdrawn == code);
+        withdrawn.map(|(_, successor)| format!("{code} is withdrawn; {successor} has taken its place"))
     }
 
     /// Decimal places of the minor unit: 0 for JPY, 2 for USD, 3 for BHD.
@@ -153,6 +188,33 @@ pub fn parse_amount(written: &str, max_scale: u32) -> Result<Decimal, AmountErro
     Ok(amount)
 }
 
+/// How far an exponent may move the point: further than any amount has digits.
+const MAX_EXPONENT: usize = 40;
+
+/// A JSON number with an exponent, such as `1E+2`, as a plain decimal number of the same value; `None` if it has no exponent,
+/// or one that no amount needs.
+pub fn without_exponent(written: &str) -> Option<String> {
+    let (digits, exponent) = written.split_once(['e', 'E'])?;
+    let exponent: isize =
+        exponent.parse().ok().filter(|places: &isize| places.unsigned_abs() <= MAX_EXPONENT)?;
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |digits| ("-", digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let digits = format!("{whole}{fraction}");
+    if whole.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(match whole.len().checked_add_signed(exponent) {
+        None | Some(0) => {
+            let zeros = exponent.unsigned_abs() - whole.len();
+            format!("{sign}0.{}{digits}", "0".repeat(zeros))
+        }
+        Some(point) => match digits.split_at_checked(point) {
+            Some((whole, fraction)) if !fraction.is_empty() => format!("{sign}{whole}.{fraction}"),
+            _ => format!("{sign}{digits:0<point$}"),
+        },
+    })
+}
+
 /// Gives an amount the currency's number of decimal places: 46.9 USD is 46.90. What does not fit is rounded away,
 /// so this is for amounts that fit.
 pub fn in_minor_units(mut amount: Decimal, currency: Currency) -> Decimal {
@@ -251,6 +313,42 @@ mod tests {
         }
         for code in ["", "usd", "XXX", "XAU", "ABC", "US", "USDD", "💶"] {
             assert!(Currency::from_code(code).is_err(), "{code}");
+        }
+    }
+
+    #[test]
+    fn withdrawn_currencies_are_read_and_warned_of() {
+        for (code, successor) in WITHDRAWN {
+            let currency = Currency::from_code(code).unwrap();
+            assert_eq!((currency.code(), currency.exponent()), (code, 2));
+            assert!(currency.warning().is_some_and(|warning| warning.contains(successor)), "{code}");
+            let successor = Currency::from_code(successor).unwrap();
+            assert_eq!(successor.warning(), None);
+        }
+        assert!(Currency::from_code("XAD").is_ok_and(|unit| unit.warning().is_some()));
+        for current in ["USD", "JPY", "VES", "VED", "XCG", "CLF"] {
+            assert_eq!(Currency::from_code(current).unwrap().warning(), None, "{current}");
+        }
+    }
+
+    #[test]
+    fn an_exponent_moves_the_point_and_changes_no_digit() {
+        for (written, plain) in [
+            ("1E+2", Some("100")),
+            ("1e2", Some("100")),
+            ("1.5E+1", Some("15")),
+            ("1.25e1", Some("12.5")),
+            ("-1.25E-1", Some("-0.125")),
+            ("4.99E0", Some("4.99")),
+            ("0e5", Some("000000")),
+            ("1E+24", Some("1000000000000000000000000")),
+            ("1E+41", None),
+            ("1e-9999999999", None),
+            ("1.2.3e1", None),
+            ("e1", None),
+            ("12.5", None),
+        ] {
+            assert_eq!(without_exponent(written).as_deref(), plain, "{written}");
         }
     }
 

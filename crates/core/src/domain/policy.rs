@@ -10,16 +10,19 @@ use serde_saphyr::UserMessageFormatter;
 
 use super::apply::Apply;
 use super::circuit_breaker::{CircuitBreaker, CircuitBreakerDraft};
-use super::diagnostic::{Diagnostic, Place, shorten};
+use super::diagnostic::{Diagnostic, Place, Severity, count_errors, shorten};
 use super::guardrail::{CompetitorLoop, Guardrails};
 use super::money::parse_amount;
+use super::policy_document;
 use super::policy_places::Places;
 use super::rounding::{Rounding, RoundingMode};
 use super::rule::{
     MAX_POLICY_SCALE, MAX_RULE_NAME_CHARS, Rule, RuleDraft, Scalar, duration, fraction, percentage,
 };
-use super::variable::Scope;
+use super::time_zone::{TimeZones, TzVersion};
+use super::variable::{Scope, Variable};
 use super::view::View;
+use super::warning::warnings;
 
 /// The largest policy document, in bytes.
 pub const MAX_POLICY_BYTES: usize = 256 * 1024;
@@ -132,11 +135,24 @@ pub struct PricingPolicy {
     pub rounding: Rounding,
     /// See [`PolicyDraft::circuit_breaker`]; off if absent.
     pub circuit_breaker: CircuitBreaker,
+    /// What in the document is allowed and probably not meant; in a stored policy also what would be refused today.
+    pub warnings: Vec<Diagnostic>,
+    /// The version of the time zone database, if a rule goes by a place's clock.
+    pub tz_version: Option<TzVersion>,
+}
+
+/// Where a document comes from, and so what of it is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Its author wants to publish it: what cannot be meant is refused.
+    Draft,
+    /// It is published already: what has a meaning keeps it.
+    Stored,
 }
 
 impl PolicyDraft {
     /// Reads a YAML document; JSON is YAML too.
-    pub fn from_yaml(document: &str) -> Result<Self, Vec<Diagnostic>> {
+    pub fn from_yaml(document: &str, zones: &TimeZones) -> Result<Self, Vec<Diagnostic>> {
         if document.len() > MAX_POLICY_BYTES {
             let problem = format!("is {} bytes long", document.len());
             return Err(vec![Diagnostic::new(
@@ -145,14 +161,7 @@ impl PolicyDraft {
                 format!("at most {MAX_POLICY_BYTES} bytes"),
             )]);
         }
-        serde_saphyr::from_str(document).map_err(|error| {
-            let said = error.without_snippet().render_with_formatter(&UserMessageFormatter);
-            let mut problem = Diagnostic::bare("policy", said.lines().next().unwrap_or_default());
-            problem.place = error
-                .location()
-                .map(|place| Place { line: saturated(place.line()), column: saturated(place.column()) });
-            vec![problem]
-        })
+        serde_saphyr::from_str(document).map_err(|error| all_that_is_wrong(document, &error, zones))
     }
 
     /// What a document may contain, as a JSON Schema (2020-12) for editors. It knows names and kinds; what is wrong
@@ -161,8 +170,18 @@ impl PolicyDraft {
         schemars::schema_for!(Self).to_value()
     }
 
-    /// The policy of this version, or everything that is wrong with the draft.
-    pub fn check(&self, version: i64) -> Result<PricingPolicy, Vec<Diagnostic>> {
+    /// The policy of this version, whose places have these clocks, or everything that is wrong with the draft, warnings included.
+    pub fn check(&self, version: i64, zones: &TimeZones) -> Result<PricingPolicy, Vec<Diagnostic>> {
+        self.check_as(Origin::Draft, version, zones, |_| ())
+    }
+
+    fn check_as(
+        &self,
+        origin: Origin,
+        version: i64,
+        zones: &TimeZones,
+        locate: impl Fn(&mut Diagnostic),
+    ) -> Result<PricingPolicy, Vec<Diagnostic>> {
         let mut problems = Vec::new();
         let is_printable = !self.name.contains(char::is_control);
         if self.name.trim().is_empty() || self.name.chars().count() > MAX_RULE_NAME_CHARS || !is_printable {
@@ -173,18 +192,21 @@ impl PolicyDraft {
             let problem = "a list price is the same for all shoppers";
             problems.push(Diagnostic::new("apply.market", problem, "all or first_match"));
         }
-        let market = check_rules("market", &self.market, Scope::Market, &mut problems);
-        let offer = check_rules("offer", &self.offer, Scope::Offer, &mut problems);
+        let market = check_rules("market", &self.market, Scope::Market, zones, &mut problems);
+        let offer = check_rules("offer", &self.offer, Scope::Offer, zones, &mut problems);
         let guardrails = self.guardrails.check(&mut problems);
         let rounding = self.rounding.check(&mut problems);
         let circuit_breaker =
             self.circuit_breaker.as_ref().map(|draft| draft.check(&mut problems)).unwrap_or_default();
-        if !problems.is_empty() {
+        problems.iter_mut().for_each(&locate);
+        if origin.refuses(&problems) {
             return Err(problems);
         }
         let ApplyDraft { market: market_apply, offer: offer_apply } = self.apply;
         let name = self.name.trim().to_owned();
-        Ok(PricingPolicy {
+        let reads_clocks = market.iter().chain(&offer).any(|rule| rule.reads_clocks);
+        let mut policy = PricingPolicy {
+            tz_version: reads_clocks.then(|| zones.version().clone()),
             version,
             name,
             market_apply,
@@ -194,18 +216,96 @@ impl PolicyDraft {
             guardrails,
             rounding,
             circuit_breaker,
-        })
+            warnings: problems,
+        };
+        let mut found = warnings(self, &policy);
+        found.iter_mut().for_each(locate);
+        policy.warnings.extend(found);
+        Ok(policy)
+    }
+}
+
+/// What is wrong with a document that is no policy: every field that it may not have or that is of another kind, and what
+/// the check says of the rest.
+fn all_that_is_wrong(document: &str, error: &serde_saphyr::Error, zones: &TimeZones) -> Vec<Diagnostic> {
+    let Some((mut problems, draft)) = policy_document::examine(document).filter(|found| !found.0.is_empty())
+    else {
+        let said = error.without_snippet().render_with_formatter(&UserMessageFormatter);
+        let said = said.lines().next().unwrap_or_default();
+        // The place is said once, as that of the diagnostic.
+        let said = said.split_once(" at line ").map_or(said, |(said, _)| said);
+        let place = error.location();
+        let place = place.map(|at| Place { line: saturated(at.line()), column: saturated(at.column()) });
+        return vec![Diagnostic { place, ..Diagnostic::bare("policy", said) }];
+    };
+    let places = Places::of(document);
+    let checked =
+        draft.map(|draft| draft.check_as(Origin::Draft, 0, zones, |problem| places.locate(problem)));
+    let mut others =
+        checked.map_or_else(Vec::new, |checked| checked.map_or_else(|found| found, |policy| policy.warnings));
+    // What is missing because a field was left out is not said again.
+    let is_within = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    others.retain(|other| !problems.iter().any(|problem| is_within(&problem.field, &other.field)));
+    problems.extend(others);
+    problems.sort_by_key(|problem| problem.place.map(|place| (place.line, place.column)));
+    problems
+}
+
+impl Origin {
+    fn refuses(self, problems: &[Diagnostic]) -> bool {
+        match self {
+            Self::Draft => problems.iter().any(Diagnostic::is_refusal),
+            Self::Stored => count_errors(problems) > 0,
+        }
     }
 }
 
 impl PricingPolicy {
-    /// The policy of this version from its YAML text.
-    pub fn from_yaml(document: &str, version: i64) -> Result<Self, Vec<Diagnostic>> {
-        PolicyDraft::from_yaml(document)?.check(version).map_err(|mut problems| {
-            let places = Places::of(document);
-            problems.iter_mut().for_each(|problem| places.locate(problem));
-            problems
-        })
+    /// The policy of this version from its YAML text, or everything that is wrong with it, warnings included.
+    pub fn from_yaml(document: &str, version: i64, zones: &TimeZones) -> Result<Self, Vec<Diagnostic>> {
+        Self::read(document, version, zones, Origin::Draft)
+    }
+
+    /// The policy of this version from a text that was published: it keeps the meaning it had, and its warnings say
+    /// what would be refused today.
+    pub fn from_stored_yaml(
+        document: &str,
+        version: i64,
+        zones: &TimeZones,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        Self::read(document, version, zones, Origin::Stored)
+    }
+
+    fn read(
+        document: &str,
+        version: i64,
+        zones: &TimeZones,
+        origin: Origin,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let places = Places::of(document);
+        PolicyDraft::from_yaml(document, zones)?
+            .check_as(origin, version, zones, |problem| places.locate(problem))
+    }
+
+    /// Adds a warning for each rule whose window is over. `document` is what the policy was read from.
+    pub fn warn_of_windows_that_are_over(&mut self, document: &str, now: DateTime<Utc>) {
+        let places = Places::of(document);
+        for (list, rules) in [("market", &self.market), ("offer", &self.offer)] {
+            for rule in rules.iter().filter(|rule| rule.window.until.is_some_and(|until| until <= now)) {
+                let field = format!("{list}[{}].until", rule.index);
+                let problem = "is over: the rule never applies again";
+                let mut warning = Diagnostic::bare(field, problem).with_severity(Severity::Warning);
+                places.locate(&mut warning);
+                self.warnings.push(warning);
+            }
+        }
+    }
+
+    /// What would be refused if it were published today.
+    pub fn refusals(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.warnings.iter().filter(|warning| warning.is_refusal())
     }
 
     /// The instants at which windows and schedules of market rules begin or end: of windows all, of schedules those of
@@ -215,7 +315,7 @@ impl PricingPolicy {
         for rule in &self.market {
             instants.extend([rule.window.from, rule.window.until].into_iter().flatten());
             let mut last = now;
-            while let Some(next) = rule.schedule.and_then(|schedule| schedule.next_change(last))
+            while let Some(next) = rule.schedule.as_ref().and_then(|schedule| schedule.next_change(last))
                 && next < now + TimeDelta::days(7)
             {
                 instants.push(next);
@@ -229,13 +329,24 @@ impl PricingPolicy {
         instants
     }
 
+    /// Whether a market rule reads this.
+    pub fn reads(&self, variable: Variable) -> bool {
+        self.market.iter().any(|rule| rule.variables().contains(&variable))
+    }
+
     /// The next instant at which time alone changes what a rule does: no price computed now outlives it.
     pub fn next_change(&self, view: &View<'_>) -> Option<DateTime<Utc>> {
         self.market.iter().chain(&self.offer).filter_map(|rule| rule.next_change(view)).min()
     }
 }
 
-fn check_rules(list: &str, drafts: &[RuleDraft], scope: Scope, problems: &mut Vec<Diagnostic>) -> Vec<Rule> {
+fn check_rules(
+    list: &str,
+    drafts: &[RuleDraft],
+    scope: Scope,
+    zones: &TimeZones,
+    problems: &mut Vec<Diagnostic>,
+) -> Vec<Rule> {
     if drafts.len() > MAX_RULES {
         problems.push(Diagnostic::new(
             list,
@@ -252,7 +363,10 @@ fn check_rules(list: &str, drafts: &[RuleDraft], scope: Scope, problems: &mut Ve
             let problem = format!("\"{}\" is the name of an earlier rule", shorten(&draft.name));
             problems.push(Diagnostic::new(format!("{place}.name"), problem, "a name of its own"));
         }
-        rules.extend(draft.check(&place, scope, problems));
+        if let Some(mut rule) = draft.check(&place, scope, zones, problems) {
+            rule.index = index;
+            rules.push(rule);
+        }
     }
     // Stable: what has the same priority stays as it is written.
     rules.sort_by_key(|rule| std::cmp::Reverse(rule.priority.unwrap_or_default()));
@@ -355,106 +469,5 @@ fn leading_digits(amount: Decimal) -> i128 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::price::Facts;
-    use super::super::product::ProductDraft;
-    use super::super::signal::Signals;
-    use super::super::view::About;
-    use super::*;
-
-    fn problems(yaml: &str) -> Vec<String> {
-        let result = PolicyDraft::from_yaml(yaml).and_then(|draft| draft.check(1));
-        result.err().unwrap_or_default().iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn the_default_policy_is_right() {
-        assert_eq!(problems(DEFAULT_POLICY), Vec::<String>::new());
-    }
-
-    #[test]
-    fn every_problem_of_a_draft_is_reported_at_once() {
-        let found = problems(
-            r#"
-name: ""
-market:
-  - { name: a, when: "stock.levle < 1", adjust: "+6%" }
-  - { name: a, adjust: "six", multiply_by: "2" }
-  - { name: b }
-  - { name: c, target_margin: "120%", until: tomorrow }
-  - { name: d, set_to: "map([1..9], #)" }
-  - { name: e, adjust: 1%, from: 2026-01-02T00:00:00Z, until: 2026-01-01T00:00:00Z }
-offer:
-  - { name: a, cost_plus: "5%" }
-  - { name: b, multiply_by: "stock.level" }
-guardrails: { min_margin: "-1%", max_step: 15 }
-rounding: { increment: 0.03, ending: 0 }
-"#,
-        );
-        let fields: Vec<&str> = found.iter().filter_map(|problem| problem.split(": ").next()).collect();
-        assert_eq!(
-            fields,
-            [
-                "name",
-                "market[0].when",
-                "market[1].name",
-                "market[1].adjust",
-                "market[1]",
-                "market[2]",
-                "market[3].until",
-                "market[3].target_margin",
-                "market[4].set_to",
-                "market[5].until",
-                "offer[0]",
-                "offer[1].multiply_by",
-                "guardrails.min_margin",
-                "guardrails.max_step",
-                "rounding.increment",
-                "rounding.ending",
-            ],
-            "{found:#?}"
-        );
-    }
-
-    #[test]
-    fn a_document_that_is_not_a_policy_is_refused_with_its_place() {
-        for yaml in ["name: [", "nme: x", "- 1", "market: 5", "name: x\nmarket:\n  - { nam: y }"] {
-            let found = problems(yaml);
-            assert_eq!(found.len(), 1, "{yaml}: {found:?}");
-            assert!(found[0].starts_with("policy: "), "{found:?}");
-        }
-    }
-
-    #[test]
-    fn numbers_keep_the_digits_they_were_written_with() {
-        let policy = PricingPolicy::from_yaml(
-            "name: x\nmarket:\n  - { name: a, match: { reference: competitor.min, offset: -0.01 } }\n  - { name: b, adjust: +0.10 }\n",
-            7,
-        )
-        .unwrap();
-        assert_eq!(policy.market[0].action.to_string(), "match competitor.min -0.01");
-        assert_eq!(policy.market[1].action.to_string(), "adjust +0.1");
-        assert_eq!(policy.version, 7);
-    }
-
-    #[test]
-    fn the_next_change_is_the_earliest_of_all_windows() {
-        let policy = PricingPolicy::from_yaml(
-            "name: x\nmarket:\n  - { name: a, adjust: -5%, from: 2026-01-02T00:00:00Z, until: 2026-01-05T00:00:00Z }\noffer:\n  - { name: b, adjust: -5%, until: 2026-01-03T00:00:00+01:00 }\n",
-            1,
-        )
-        .unwrap();
-        let at = |text: &str| DateTime::parse_from_rfc3339(text).unwrap().with_timezone(&Utc);
-        let draft = r#"{"product_id": "P-1", "currency": "USD", "base_price": 1}"#;
-        let product = serde_json::from_str::<ProductDraft>(draft).unwrap().check().unwrap();
-        let signals = Signals::default();
-        let next_change = |now| {
-            let about = About::Market(Facts { product: &product, signals: &signals, previous: None });
-            policy.next_change(&View { price: Decimal::ONE, now, about, has_floor: true })
-        };
-        assert_eq!(next_change(at("2026-01-01T00:00:00Z")), Some(at("2026-01-02T00:00:00Z")));
-        assert_eq!(next_change(at("2026-01-02T00:00:00Z")), Some(at("2026-01-02T23:00:00Z")));
-        assert_eq!(next_change(at("2026-01-03T00:00:00Z")), Some(at("2026-01-05T00:00:00Z")));
-        assert_eq!(next_change(at("2026-01-05T00:00:00Z")), None);
-    }
-}
+#[path = "policy_tests.rs"]
+mod tests;

@@ -12,14 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use super::apply::{OnFailure, apply_rules};
 use super::arithmetic::compare;
-use super::explanation::{Explanation, Outcome, Step};
+use super::explanation::{Explanation, Outcome, SEMANTICS, Step};
 use super::guardrail::{AppliedGuardrail, Streak};
 use super::instant::as_optional_instant;
 use super::money::{Currency, as_json_number, in_minor_units};
 use super::policy::PricingPolicy;
 use super::product::{Product, ProductId, amount_from_json};
-use super::rounding::Limits;
+use super::rounding::{Limits, Rounded};
 use super::signal::Signals;
+use super::time_zone::TzVersion;
 use super::view::{About, View};
 
 /// Everything a list price depends on, besides the policy and the instant.
@@ -27,7 +28,7 @@ use super::view::{About, View};
 pub struct Facts<'a> {
     /// The product.
     pub product: &'a Product,
-    /// What is known about its market.
+    /// What is known about its market at the instant.
     pub signals: &'a Signals,
     /// Its price until now.
     pub previous: Option<Previous>,
@@ -104,7 +105,8 @@ impl PriceEntry {
 }
 
 impl Facts<'_> {
-    /// What one unit costs: the market's word before the product's. A cost of nothing is one that nobody entered.
+    /// What one unit costs: what an event said, if the seller has not said anything since, else what the product's row says.
+    /// A cost of 0 is one that was not entered.
     pub fn unit_cost(&self) -> Option<Decimal> {
         self.signals.unit_cost.or(self.product.unit_cost).filter(|cost| *cost > Decimal::ZERO)
     }
@@ -141,32 +143,46 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
     }
     // An amount that cannot be rounded is beyond any allowed amount; the rules refuse those.
     let currency = facts.product.currency;
-    let round = |limits| policy.rounding.list_price(amount, currency, limits).unwrap_or(amount);
+    let unrounded = |amount| Rounded { amount, increment_passed_over: None };
+    let round =
+        |limits| policy.rounding.list_price(amount, currency, limits).unwrap_or_else(|| unrounded(amount));
     let mut rounded = match outcome {
         Outcome::Priced => round(outer_limits),
-        Outcome::Frozen if compare(amount, by_rules).is_eq() => in_minor_units(amount, currency),
+        Outcome::Frozen if compare(amount, by_rules).is_eq() => unrounded(in_minor_units(amount, currency)),
         // A bound has moved it, and no ending or price point moves it further.
-        Outcome::Frozen => policy.rounding.shopper_price(amount, currency, outer_limits).unwrap_or(amount),
+        Outcome::Frozen => {
+            policy.rounding.shopper_price(amount, currency, outer_limits).unwrap_or_else(|| unrounded(amount))
+        }
     };
-    if outcome == Outcome::Priced && guardrails.stop_move_to(rounded) {
+    if outcome == Outcome::Priced && guardrails.stop_move_to(rounded.amount) {
         // The limits on moves hold for the rounding too, and so the end of one may change it.
         rounded = round(guardrails.limits_at(now));
         let mut ends = guardrails.ends();
-        let changes = ends.find(|end| round(guardrails.limits_at(*end)) != rounded);
+        let changes = ends.find(|end| round(guardrails.limits_at(*end)).amount != rounded.amount);
         released_at = released_at.into_iter().chain(changes).min();
     }
-    if compare(rounded, amount).is_ne() {
-        steps.push(Step::Rounding { mode: policy.rounding.mode, before: amount, after: rounded });
-    }
+    steps.extend(rounded.steps(policy.rounding.mode, amount));
     let previous = facts.previous;
-    let explanation =
-        Explanation { policy_version: policy.version, priced_at: now, outcome, facts: *facts, steps };
+    let explanation = Explanation {
+        policy_version: policy.version,
+        semantics: SEMANTICS,
+        tz_version: policy.tz_version.as_ref().map(TzVersion::as_str),
+        priced_at: now,
+        outcome,
+        facts: *facts,
+        steps,
+    };
     ListPrice {
-        amount: rounded,
+        amount: rounded.amount,
         limits: outer_limits,
-        valid_until: policy.next_change(&view).into_iter().chain(released_at).min(),
+        valid_until: policy
+            .next_change(&view)
+            .into_iter()
+            .chain(released_at)
+            .chain(facts.signals.next_expiry(now))
+            .min(),
         streak: previous
-            .and_then(|previous| policy.guardrails.streak_after(&previous, rounded, follows, now)),
+            .and_then(|previous| policy.guardrails.streak_after(&previous, rounded.amount, follows, now)),
         explanation,
     }
 }

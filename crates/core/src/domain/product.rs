@@ -3,8 +3,10 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use chrono::{DateTime, SubsecRound, Utc};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -12,6 +14,7 @@ use serde_json::value::RawValue;
 use super::diagnostic::{Diagnostic, shorten};
 use super::money::{
     Currency, MAX_COST_SCALE, as_json_number, as_optional_json_number, in_minor_units, parse_amount,
+    without_exponent,
 };
 
 /// The longest product identifier, in bytes.
@@ -84,8 +87,9 @@ impl<'de> Deserialize<'de> for ProductId {
     }
 }
 
-/// What is sold. Amounts are in the main unit of `currency`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What is sold. Amounts are in the main unit of `currency`. Two are equal if their rows are: when the seller said so makes no
+/// difference.
+#[derive(Debug, Clone, Eq, Serialize, Deserialize)]
 pub struct Product {
     /// Identifies the product everywhere.
     pub product_id: ProductId,
@@ -120,9 +124,53 @@ pub struct Product {
     /// Anything else that is known about it.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
+    /// When the seller last said what it costs, which may be before the row lost its cost.
+    #[serde(skip)]
+    pub cost_stated_at: Option<DateTime<Utc>>,
 }
 
-/// A product as somebody wrote it: every field is text or absent, nothing is checked.
+impl PartialEq for Product {
+    fn eq(&self, other: &Self) -> bool {
+        self.row() == other.row()
+    }
+}
+
+impl Hash for Product {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.row().hash(hasher);
+    }
+}
+
+impl Product {
+    /// What its row says.
+    fn row(&self) -> impl Eq + Hash {
+        // By name, so that a new field is not forgotten here.
+        let Self {
+            product_id,
+            name,
+            category,
+            brand,
+            currency,
+            base_price,
+            unit_cost,
+            floor_price,
+            ceiling_price,
+            minimum_advertised_price,
+            attributes,
+            cost_stated_at: _,
+        } = self;
+        let texts = (product_id, name, category, brand, attributes);
+        (texts, currency, base_price, unit_cost, floor_price, ceiling_price, minimum_advertised_price)
+    }
+
+    /// The product as of a request that says so: a row with a cost states it, one without says nothing about it.
+    #[must_use]
+    pub fn stated_at(self, instant: DateTime<Utc>) -> Self {
+        Self { cost_stated_at: self.unit_cost.map(|_| instant.trunc_subsecs(6)), ..self }
+    }
+}
+
+/// A product as its seller wrote it: every field is text or absent, nothing is checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProductDraft {
@@ -150,7 +198,8 @@ pub struct ProductDraft {
     pub attributes: BTreeMap<String, String>,
 }
 
-/// A number's digits exactly as they were written, whether as a JSON number or in a string.
+/// A number's digits exactly as they were written, whether as a JSON number or in a string; a JSON number with an exponent
+/// is written out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenNumber(pub String);
 
@@ -159,13 +208,15 @@ impl<'de> Deserialize<'de> for WrittenNumber {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         let text = raw.get();
-        let unquoted = if text.starts_with('"') { serde_json::from_str(text).ok() } else { None };
-        Ok(Self(unquoted.unwrap_or_else(|| text.to_owned())))
+        let plain =
+            if text.starts_with('"') { serde_json::from_str(text).ok() } else { without_exponent(text) };
+        Ok(Self(plain.unwrap_or_else(|| text.to_owned())))
     }
 }
 
 impl ProductDraft {
-    /// The product, or everything that is wrong with the draft. Empty text counts as absent, as in a CSV file.
+    /// The product, or everything that is wrong with the draft. Text is trimmed, and empty text counts as absent, wherever
+    /// it comes from.
     pub fn check(self) -> Result<Product, Vec<Diagnostic>> {
         let mut problems = Vec::new();
         let product_id = check_product_id(self.product_id.as_deref(), &mut problems);
@@ -177,7 +228,7 @@ impl ProductDraft {
         // Without a currency the number of decimal places cannot be judged; the most precise one is assumed.
         let places = currency.map_or(4, Currency::exponent);
         let base_price = check_amount("base_price", self.base_price, places, &mut problems);
-        let unit_cost = check_amount("unit_cost", self.unit_cost, MAX_COST_SCALE, &mut problems);
+        let unit_cost = check_cost(self.unit_cost, &mut problems);
         let floor_price = check_amount("floor_price", self.floor_price, places, &mut problems);
         let ceiling_price = check_amount("ceiling_price", self.ceiling_price, places, &mut problems);
         let advertised = self.minimum_advertised_price;
@@ -199,6 +250,7 @@ impl ProductDraft {
                 ceiling_price: ceiling_price.map(|ceiling| in_minor_units(ceiling, currency)),
                 minimum_advertised_price: advertised.map(|lowest| in_minor_units(lowest, currency)),
                 attributes,
+                cost_stated_at: None,
             }),
             _ => Err(problems),
         }
@@ -206,7 +258,7 @@ impl ProductDraft {
 }
 
 fn check_product_id(written: Option<&str>, problems: &mut Vec<Diagnostic>) -> Option<ProductId> {
-    let written = written.unwrap_or_default();
+    let written = written.unwrap_or_default().trim();
     if written.is_empty() {
         problems.push(Diagnostic::new("product_id", "is missing", ID_RULE));
         return None;
@@ -224,7 +276,7 @@ fn check_product_id(written: Option<&str>, problems: &mut Vec<Diagnostic>) -> Op
 
 fn check_currency(written: Option<&str>, problems: &mut Vec<Diagnostic>) -> Option<Currency> {
     const ALLOWED: &str = "an ISO 4217 code such as USD, EUR, JPY";
-    match written.filter(|written| !written.is_empty()).map(Currency::from_code) {
+    match written.map(str::trim).filter(|written| !written.is_empty()).map(Currency::from_code) {
         Some(Ok(currency)) => Some(currency),
         Some(Err(unknown)) => {
             problems.push(Diagnostic::new("currency", unknown.to_string(), ALLOWED));
@@ -243,9 +295,18 @@ fn check_text(
     max_chars: usize,
     problems: &mut Vec<Diagnostic>,
 ) -> Option<String> {
-    let written = written.filter(|written| !written.trim().is_empty())?;
+    let written = trimmed(written?);
+    if written.is_empty() {
+        return None;
+    }
     problems.extend(refuse_text(field, &written, max_chars));
     Some(written)
+}
+
+/// The text without white space around it: a category that ends in a blank is meant to be the same one.
+pub fn trimmed(written: String) -> String {
+    let kept = written.trim();
+    if kept.len() == written.len() { written } else { kept.to_owned() }
 }
 
 /// What is wrong with a text, if anything.
@@ -257,12 +318,13 @@ fn refuse_text(field: &str, written: &str, max_chars: usize) -> Option<Diagnosti
     })
 }
 
-/// Refuses what no product can have as its category.
-pub fn check_category(field: &str, written: &str) -> Result<(), Diagnostic> {
-    if written.trim().is_empty() {
+/// The category that is meant; refuses what no product can have.
+pub fn check_category(field: &str, written: String) -> Result<String, Diagnostic> {
+    let category = trimmed(written);
+    if category.is_empty() {
         return Err(Diagnostic::new(field, "is empty", "the category of a product"));
     }
-    refuse_text(field, written, MAX_LABEL_CHARS).map_or(Ok(()), Err)
+    refuse_text(field, &category, MAX_LABEL_CHARS).map_or(Ok(category), Err)
 }
 
 fn check_attributes(
@@ -279,7 +341,11 @@ fn check_attributes(
         let field = format!("attributes.{}", shorten(&name));
         let name = check_text(&field, Some(name), MAX_LABEL_CHARS, problems);
         let value = check_text(&field, Some(value), MAX_LABEL_CHARS, problems);
-        checked.extend(name.zip(value));
+        if let Some((name, value)) = name.zip(value)
+            && checked.insert(name, value).is_some()
+        {
+            problems.push(Diagnostic::bare(field, "is there twice, but for white space"));
+        }
     }
     checked
 }
@@ -290,17 +356,21 @@ fn check_amount(
     max_scale: u32,
     problems: &mut Vec<Diagnostic>,
 ) -> Option<Decimal> {
-    let WrittenNumber(written) = written.filter(|WrittenNumber(written)| !written.is_empty())?;
+    let WrittenNumber(written) = written?;
+    let written = written.trim();
+    if written.is_empty() {
+        return None;
+    }
     let allowed = || match max_scale {
         0 => "a whole number above 0, at most 999999999999".to_owned(),
         _ => format!("a number above 0 with at most {max_scale} decimal places, at most 999999999999"),
     };
-    match parse_amount(&written, max_scale) {
+    match parse_amount(written, max_scale) {
         Ok(amount) if amount > Decimal::ZERO => Some(amount),
         Ok(_) => {
             problems.push(Diagnostic::new(
                 field,
-                format!("\"{}\" is not above 0", shorten(&written)),
+                format!("\"{}\" is not above 0", shorten(written)),
                 allowed(),
             ));
             None
@@ -310,6 +380,17 @@ fn check_amount(
             None
         }
     }
+}
+
+/// A cost of 0 is one that is not known: systems write it where nothing was entered.
+fn check_cost(written: Option<WrittenNumber>, problems: &mut Vec<Diagnostic>) -> Option<Decimal> {
+    let is_zero = |written: &str| parse_amount(written, MAX_COST_SCALE).is_ok_and(|cost| cost.is_zero());
+    check_amount(
+        "unit_cost",
+        written.filter(|WrittenNumber(written)| !is_zero(written)),
+        MAX_COST_SCALE,
+        problems,
+    )
 }
 
 fn check_order(floor: Option<Decimal>, ceiling: Option<Decimal>, problems: &mut Vec<Diagnostic>) {
@@ -365,6 +446,7 @@ mod tests {
         let too_long = format!("{longest}x");
         for (written, is_allowed) in [
             ("toys", true),
+            (" toys ", true),
             (&longest, true),
             (&too_long, false),
             ("a\0b", false),
@@ -372,17 +454,40 @@ mod tests {
             ("", false),
             (" ", false),
         ] {
-            assert_eq!(check_category("category", written).is_ok(), is_allowed, "{written:?}");
+            let named = check_category("category", written.to_owned());
+            assert_eq!(named.is_ok(), is_allowed, "{written:?}");
             let draft = serde_json::json!({"product_id": "P-1", "currency": "USD", "base_price": 1, "category": written});
-            let has_it = check(&draft.to_string()).is_ok_and(|product| product.category.is_some());
-            assert_eq!(has_it, is_allowed, "{written:?}");
+            let put = check(&draft.to_string()).ok().and_then(|product| product.category);
+            assert_eq!(put, named.ok(), "{written:?}");
         }
+    }
+
+    #[test]
+    fn white_space_around_a_text_is_no_part_of_it() {
+        let spaced = r#"{"product_id":" P-1 ","name":"\tKettle ","category":"toys ","brand":" Acme","currency":" USD ",
+            "base_price":" 5 ","unit_cost":" ","attributes":{" colour ":" red ","empty":" "}}"#;
+        let plain = r#"{"product_id":"P-1","name":"Kettle","category":"toys","brand":"Acme","currency":"USD",
+            "base_price":5,"attributes":{"colour":"red"}}"#;
+        assert_eq!(check(spaced).unwrap(), check(plain).unwrap());
+        let twice =
+            check(r#"{"product_id":"P-1","currency":"USD","base_price":5,"attributes":{"a":"1","a ":"2"}}"#);
+        assert!(twice.unwrap_err()[0].contains("is there twice"));
+    }
+
+    #[test]
+    fn a_json_number_with_an_exponent_is_an_amount() {
+        let product =
+            check(r#"{"product_id":"P-1","currency":"USD","base_price":1E+2,"unit_cost":2.5e-3}"#).unwrap();
+        assert_eq!(product.base_price.to_string(), "100.00");
+        assert_eq!(product.unit_cost.map(|cost| cost.to_string()).as_deref(), Some("0.0025"));
+        assert!(check(r#"{"product_id":"P-1","currency":"USD","base_price":"1E+2"}"#).is_err(), "in a text");
+        assert!(check(r#"{"product_id":"P-1","currency":"USD","base_price":1E+400}"#).is_err());
     }
 
     #[test]
     fn every_problem_is_reported_at_once() {
         let problems = check(
-            r#"{"product_id":"a b","name":"x","currency":"ABC","base_price":-1,"unit_cost":1e3,"floor_price":1.234567,"attributes":{"a":"\u0007"}}"#,
+            r#"{"product_id":"a b","name":"x","currency":"ABC","base_price":-1,"unit_cost":"1e3","floor_price":1.234567,"attributes":{"a":"\u0007"}}"#,
         )
         .unwrap_err();
         let fields: Vec<&str> = problems.iter().filter_map(|problem| problem.split(':').next()).collect();
@@ -391,6 +496,19 @@ mod tests {
             ["product_id", "currency", "attributes.a", "base_price", "unit_cost", "floor_price"],
             "{problems:?}"
         );
+    }
+
+    #[test]
+    fn a_cost_of_nothing_is_one_that_is_not_known() {
+        let cost = |written: &str| {
+            let draft =
+                format!(r#"{{"product_id":"P-1","currency":"USD","base_price":5,"unit_cost":{written}}}"#);
+            check(&draft).unwrap().unit_cost
+        };
+        for written in ["0", "0.00", "\"0\"", "null", "\"\""] {
+            assert_eq!(cost(written), None, "{written}");
+        }
+        assert_eq!(cost("0.000001").map(|cost| cost.to_string()), Some("0.000001".to_owned()));
     }
 
     #[test]
@@ -409,7 +527,8 @@ mod tests {
             ("base_price", "\"\""),
             ("base_price", "[1]"),
             ("base_price", "1000000000000"),
-            ("unit_cost", "0"),
+            ("unit_cost", "-1"),
+            ("floor_price", "0"),
             ("unit_cost", "0.1234567"),
             ("currency", "\"XAU\""),
             ("currency", "null"),

@@ -2,11 +2,13 @@
 //!
 //! Nothing that depends on the shopper is ever cached, so no shopper can be given another's price.
 
+use std::cmp::Ordering;
+
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 
 use super::apply::{OnFailure, apply_rules};
-use super::arithmetic::{compare, multiply, part_taken};
+use super::arithmetic::{compare, part_taken};
 use super::explanation::Step;
 use super::guardrail::GuardrailName;
 use super::policy::PricingPolicy;
@@ -35,8 +37,9 @@ pub struct Shopper<'a> {
 pub struct Quote {
     /// The price of one unit, in whole minor units of the entry's currency.
     pub final_price: Decimal,
-    /// What part of the price `adjust` and `quantity_tiers` took off, as far as the guardrails let them: 0.05 is five
-    /// percent.
+    /// What part of what this shopper would pay without the rules that are discounts they take off, both
+    /// after guardrails and rounding: `max(0, 1 − final_price ÷ the other)`, four decimal places, half even.
+    /// 0.05 is five percent.
     pub discount_rate: Decimal,
     /// Offer rules that failed. They are passed over: the shopper pays the price without them.
     pub failed_rules: u32,
@@ -54,41 +57,52 @@ pub fn quote<'a>(
     let view = View { price: entry.list_price, now, about: About::Offer(entry, shopper), has_floor: true };
     let applied = apply_rules(&policy.offer, policy.offer_apply, OnFailure::PassOver, view, &mut steps);
     let price = applied.price.unwrap_or(entry.list_price);
-    let allowed = entry.limits().clamp(price);
-    let final_price = bring_to_market(price, allowed, entry, policy, &mut steps);
-    let discount_rate = discount(applied.kept, price, allowed);
+    let final_price = bring_to_market(price, entry, policy, &mut steps);
+    let discount_rate = if compare(price, applied.undiscounted).is_lt() {
+        part_taken(final_price, bring_to_market(applied.undiscounted, entry, policy, &mut None))
+    } else {
+        Decimal::ZERO
+    };
     Quote { final_price, discount_rate, failed_rules: applied.failed_rules }
 }
 
-/// The price within the limits, in whole minor units.
+/// The price within the limits, in whole minor units. A price that rules leave at the list price is the list
+/// price to the digit, and rounding takes no price past it: a discount makes nothing dearer.
 fn bring_to_market(
     price: Decimal,
-    allowed: Decimal,
     entry: &PriceEntry,
     policy: &PricingPolicy,
     steps: &mut Option<&mut Vec<Step<'_>>>,
 ) -> Decimal {
+    let list_price = entry.list_price;
+    if compare(price, list_price).is_eq() {
+        return list_price;
+    }
     let limits = entry.limits();
-    let moved = compare(allowed, price);
-    if moved.is_ne() {
-        let guardrail = if moved.is_gt() { GuardrailName::LowestPrice } else { GuardrailName::HighestPrice };
-        record(steps, || Step::Guardrail { guardrail, before: price, after: allowed });
+    let allowed = limits.clamp(price);
+    if let Some(steps) = steps {
+        steps.extend(guardrail(price, allowed));
     }
+    // The list price is a multiple of the minor unit, so only a coarser increment can go past it.
+    let limits = if policy.rounding.increment.is_some() { limits.up_to(list_price, allowed) } else { limits };
     // `None` only for prices too large to round, which the rules refuse.
-    let rounded = policy.rounding.shopper_price(allowed, entry.currency, limits).unwrap_or(entry.list_price);
-    if compare(rounded, allowed).is_ne() {
-        record(steps, || Step::Rounding { mode: policy.rounding.mode, before: allowed, after: rounded });
+    let Some(rounded) = policy.rounding.round_allowed(allowed, entry.currency, limits) else {
+        return list_price;
+    };
+    if let Some(steps) = steps {
+        steps.extend(rounded.steps(policy.rounding.mode, allowed));
     }
-    rounded
+    rounded.amount
 }
 
-/// The discount out of what the rules kept of 1, less what the guardrails took back of it.
-fn discount(kept: Decimal, price: Decimal, allowed: Decimal) -> Decimal {
-    if compare(kept, Decimal::ONE).is_eq() {
-        return Decimal::ZERO;
-    }
-    let taken_back = if compare(allowed, price).is_gt() { allowed.checked_div(price) } else { None };
-    part_taken(taken_back.and_then(|part| multiply(kept, part)).unwrap_or(kept))
+/// The step of a price that the limits moved.
+fn guardrail<'a>(before: Decimal, after: Decimal) -> Option<Step<'a>> {
+    let guardrail = match compare(after, before) {
+        Ordering::Equal => return None,
+        Ordering::Greater => GuardrailName::LowestPrice,
+        Ordering::Less => GuardrailName::HighestPrice,
+    };
+    Some(Step::Guardrail { guardrail, before, after })
 }
 
 fn record<'a>(steps: &mut Option<&mut Vec<Step<'a>>>, step: impl FnOnce() -> Step<'a>) {

@@ -6,10 +6,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use smallvec::SmallVec;
 
 use super::arithmetic::compare;
 use super::diagnostic::{Diagnostic, shorten};
 use super::expression::Expression;
+use super::expression_check::Wanted;
 use super::product::MAX_LABEL_CHARS;
 use super::rule::{Scalar, compile, duration};
 use super::signal::{CompetitorPrice, Signals, median};
@@ -95,6 +97,20 @@ impl CompetitorReference {
         }
     }
 
+    /// Whose price it is; of the mean of the middle two, both.
+    pub(super) fn names<'a>(&self, signals: &'a Signals, now: DateTime<Utc>) -> SmallVec<[&'a str; 2]> {
+        let counted = signals.competitor_prices.iter().filter(|known| self.counts(known, now)).collect();
+        match &self.which {
+            Which::Statistic(statistic) => statistic.names_of(counted),
+            Which::Nth(nth) => cheapest_first(counted).into_iter().skip(nth - 1).take(1).collect(),
+            Which::Named(name) => counted
+                .into_iter()
+                .map(|known| &*known.competitor)
+                .filter(|known| *known == &**name)
+                .collect(),
+        }
+    }
+
     /// The next instant at which a price becomes too old to count.
     pub fn next_change(&self, signals: &Signals, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let max_age = self.max_age?;
@@ -112,6 +128,29 @@ impl CompetitorReference {
         });
         is_fresh && !(self.in_stock && known.in_stock == Some(false))
     }
+}
+
+impl Statistic {
+    /// Whose prices give it, of all that are known.
+    pub(super) fn names(self, signals: &Signals) -> SmallVec<[&str; 2]> {
+        self.names_of(signals.competitor_prices.iter().collect())
+    }
+
+    fn names_of(self, counted: Vec<&CompetitorPrice>) -> SmallVec<[&str; 2]> {
+        let names = cheapest_first(counted);
+        let middle = names.len().saturating_sub(1) / 2;
+        let (first, last) = match self {
+            Self::Min => (0, 0),
+            Self::Median => (middle, names.len() / 2),
+            Self::Max => (names.len().saturating_sub(1), names.len()),
+        };
+        names.into_iter().take(last + 1).skip(first).collect()
+    }
+}
+
+fn cheapest_first(mut prices: Vec<&CompetitorPrice>) -> Vec<&str> {
+    prices.sort_by(|one, other| compare(one.price, other.price));
+    prices.into_iter().map(|known| &*known.competitor).collect()
 }
 
 impl fmt::Display for Reference {
@@ -152,7 +191,8 @@ pub(super) fn check_reference(
 ) -> Option<Reference> {
     match (formula, competitor) {
         (Some(formula), None) => {
-            compile(&format!("{place}.reference"), &formula.0, scope, problems).map(Reference::Formula)
+            let field = format!("{place}.reference");
+            compile(&field, &formula.0, Wanted::Reference, scope, problems).map(Reference::Formula)
         }
         (None, Some(_)) if scope == Scope::Offer => {
             let problem = "what competitors ask is not known when a shopper asks";

@@ -1,8 +1,10 @@
 //! The only place where a price is rounded.
 //!
 //! A price lies on a [`Grid`]: all multiples of the currency's minor unit, of a cash increment (CHF 0.05), or
-//! all amounts with a price ending (.99). Rounding moves an amount to the grid by a [`RoundingMode`];
-//! [`Rounding::within`] then makes sure that the rounded amount has not left its limits.
+//! all amounts with a price ending (.99). Rounding moves an amount to the grid by a [`RoundingMode`], to one
+//! within its limits; where a grid has none there, a finer one does, and the minor unit at last.
+
+use std::cmp::Ordering;
 
 use rust_decimal::{Decimal, RoundingStrategy};
 use schemars::JsonSchema;
@@ -46,7 +48,8 @@ pub struct Rounding {
     /// Which neighbour to take.
     pub mode: RoundingMode,
     /// The smallest difference between two prices where it is coarser than the minor unit: 0.05 for CHF in
-    /// cash. One, two or five times a power of ten.
+    /// cash. One, two or five times a power of ten. A price without a multiple within its limits, or nearer
+    /// to 0 than to the first one, keeps to the minor unit.
     pub increment: Option<Decimal>,
     /// The digits a list price ends with: 0.99 gives 0.99, 1.99 …; 9.95 gives 9.95, 19.95 …. A shopper's own
     /// price keeps to the increment only: a discount on 19.99 is not pulled back to .99.
@@ -56,6 +59,15 @@ pub struct Rounding {
     /// The only amounts that list prices take, ascending, where the guardrails leave room for one of them; any
     /// amount if empty. They come before endings.
     pub price_points: Vec<Decimal>,
+}
+
+/// A rounded price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rounded {
+    /// The price, in whole minor units.
+    pub amount: Decimal,
+    /// The increment that it would keep to, if it had room.
+    pub increment_passed_over: Option<Decimal>,
 }
 
 /// The amounts a price may take: `offset + n × step` for every whole n ≥ 0, zero excluded.
@@ -82,6 +94,19 @@ impl Limits {
         self.lowest.map_or(capped, |lowest| larger(capped, lowest))
     }
 
+    /// These limits, and besides that no further than this amount, from wherever the other one lies.
+    pub fn up_to(self, end: Decimal, from: Decimal) -> Self {
+        match compare(from, end) {
+            Ordering::Less => {
+                Self { highest: Some(self.highest.map_or(end, |highest| smaller(highest, end))), ..self }
+            }
+            Ordering::Greater => {
+                Self { lowest: Some(self.lowest.map_or(end, |lowest| larger(lowest, end))), ..self }
+            }
+            Ordering::Equal => self,
+        }
+    }
+
     /// Whether no amount satisfies both.
     pub fn contradict(&self) -> bool {
         matches!((self.lowest, self.highest), (Some(lowest), Some(highest)) if lowest > highest)
@@ -89,31 +114,34 @@ impl Limits {
 }
 
 impl Rounding {
-    /// A list price: on a price point or an ending if there are any and the limits leave room for one, else on the
-    /// increment; never below `limits.lowest`, and above `limits.highest` only if no allowed amount exists.
-    pub fn list_price(&self, amount: Decimal, currency: Currency, limits: Limits) -> Option<Decimal> {
+    /// A list price: on a price point or an ending if there are any and the limits leave room for one, else
+    /// on the increment, else on the minor unit; never below `limits.lowest`, and above `limits.highest` only
+    /// if no whole minor unit lies between the two.
+    pub fn list_price(&self, amount: Decimal, currency: Currency, limits: Limits) -> Option<Rounded> {
         if self.price_points.is_empty() && self.endings.is_empty() {
             return self.shopper_price(amount, currency, limits);
         }
+        let amount = limits.clamp(amount);
         let grids = || self.endings.iter().filter_map(|ending| Grid::ending(*ending, currency));
         let chosen = self.price_point(amount, currency, limits).or_else(|| match &*self.endings {
             [ending] => Grid::ending(*ending, currency)?.nearest_within(amount, self.mode, limits),
             _ => {
-                let wanted = limits.clamp(amount);
                 let neighbours =
-                    grids().flat_map(|grid| [grid.at_or_below(wanted), grid.at_or_above(wanted)]);
-                self.nearest(neighbours.flatten(), wanted, limits)
+                    grids().flat_map(|grid| [grid.at_or_below(amount), grid.at_or_above(amount)]);
+                self.nearest(neighbours.flatten(), amount, limits)
             }
         });
         match chosen {
-            Some(rounded) => Some(in_minor_units(rounded, currency)),
-            None => self.shopper_price(amount, currency, limits),
+            Some(amount) => {
+                Some(Rounded { amount: in_minor_units(amount, currency), increment_passed_over: None })
+            }
+            None => self.round_allowed(amount, currency, limits),
         }
     }
 
     fn price_point(&self, amount: Decimal, currency: Currency, limits: Limits) -> Option<Decimal> {
         let points = self.price_points.iter().filter(|point| point.scale() <= currency.exponent());
-        self.nearest(points.copied(), limits.clamp(amount), limits)
+        self.nearest(points.copied(), amount, limits)
     }
 
     /// The one among these amounts that the mode prefers, if one is within the limits; of two that are equally near
@@ -140,23 +168,38 @@ impl Rounding {
         })
     }
 
-    /// A shopper's price: on the increment, with the same promise about the limits as
+    /// A shopper's price: on the increment or the minor unit, with the same promise about the limits as
     /// [`list_price`](Self::list_price). `None` only when the amount is beyond what a [`Decimal`] holds.
-    pub fn shopper_price(&self, amount: Decimal, currency: Currency, limits: Limits) -> Option<Decimal> {
-        let grid = Grid::increment(self.increment, currency);
-        grid.nearest_within(amount, self.mode, limits)
-            .or_else(|| grid.at_or_above(limits.clamp(amount)))
-            .map(|rounded| in_minor_units(rounded, currency))
+    pub fn shopper_price(&self, amount: Decimal, currency: Currency, limits: Limits) -> Option<Rounded> {
+        self.round_allowed(limits.clamp(amount), currency, limits)
+    }
+
+    /// The same for an amount that the limits allow.
+    pub(super) fn round_allowed(
+        &self,
+        amount: Decimal,
+        currency: Currency,
+        limits: Limits,
+    ) -> Option<Rounded> {
+        let minor_unit = Grid::minor_unit(currency);
+        let increment = self.increment.filter(|increment| *increment > minor_unit.step);
+        let multiple =
+            increment.and_then(|increment| Grid::increment(increment).multiple(amount, self.mode, limits));
+        let increment_passed_over = if multiple.is_some() { None } else { increment };
+        let amount = multiple
+            .or_else(|| minor_unit.nearest_within(amount, self.mode, limits))
+            .or_else(|| minor_unit.at_or_above(amount))?;
+        Some(Rounded { amount: in_minor_units(amount, currency), increment_passed_over })
     }
 }
 
 impl Grid {
-    fn increment(increment: Option<Decimal>, currency: Currency) -> Self {
-        let minor_unit = Decimal::new(1, currency.exponent());
-        Self {
-            step: increment.map_or(minor_unit, |increment| larger(increment, minor_unit)),
-            offset: Decimal::ZERO,
-        }
+    fn minor_unit(currency: Currency) -> Self {
+        Self::increment(Decimal::new(1, currency.exponent()))
+    }
+
+    fn increment(step: Decimal) -> Self {
+        Self { step, offset: Decimal::ZERO }
     }
 
     /// `None` where the currency cannot express the ending: .99 in JPY.
@@ -171,14 +214,27 @@ impl Grid {
         Some(Self { step, offset: ending })
     }
 
-    /// The grid's amount for this one by the mode; if that breaks a limit, the nearest that does not.
+    /// The multiple for this amount; `None` where none is within the limits, or 0 is the nearest one: a price
+    /// is not raised many times over because it is small.
+    fn multiple(&self, amount: Decimal, mode: RoundingMode, limits: Limits) -> Option<Decimal> {
+        let mode_of_small = if mode == RoundingMode::Up { RoundingMode::HalfUp } else { mode };
+        if compare(round(self.count(amount)?, 0, mode_of_small), Decimal::ONE).is_lt() {
+            return None;
+        }
+        self.nearest_within(amount, mode, limits)
+    }
+
+    /// The grid's amount for one that the limits allow, by the mode; if that breaks a limit, the nearest that does
+    /// not.
     fn nearest_within(&self, amount: Decimal, mode: RoundingMode, limits: Limits) -> Option<Decimal> {
-        let rounded = self.round(limits.clamp(amount), mode)?;
-        if limits.highest.is_some_and(|highest| compare(rounded, highest).is_gt()) {
+        let rounded = self.round(amount, mode)?;
+        // Rounding takes no amount past one that is on the grid, as limits most often are.
+        let is_off = |limit: Decimal| !self.is_power_of_ten() || limit.scale() > self.step.scale();
+        if limits.highest.is_some_and(|highest| is_off(highest) && compare(rounded, highest).is_gt()) {
             let below = self.at_or_below(limits.highest?)?;
             return limits.lowest.is_none_or(|lowest| below >= lowest).then_some(below);
         }
-        if limits.lowest.is_some_and(|lowest| compare(rounded, lowest).is_lt()) {
+        if limits.lowest.is_some_and(|lowest| is_off(lowest) && compare(rounded, lowest).is_lt()) {
             let above = self.at_or_above(limits.lowest?)?;
             return limits.highest.is_none_or(|highest| above <= highest).then_some(above);
         }
@@ -186,11 +242,15 @@ impl Grid {
     }
 
     fn round(&self, amount: Decimal, mode: RoundingMode) -> Option<Decimal> {
-        if self.offset.is_zero() && self.step.mantissa() == 1 {
-            // The common case, a power of ten: no division.
+        if self.is_power_of_ten() {
+            // The common case: no division.
             return Some(self.at_least_first(round(amount, self.step.scale(), mode)));
         }
         self.at_count(round(self.count(amount)?, 0, mode))
+    }
+
+    fn is_power_of_ten(&self) -> bool {
+        self.offset.is_zero() && self.step.mantissa() == 1
     }
 
     fn at_or_above(&self, amount: Decimal) -> Option<Decimal> {
@@ -277,8 +337,31 @@ mod tests {
         ("10", RoundingMode::HalfEven, "", "", "USD", "12", "11", "12.00"),
         // Never nothing.
         ("0.001", RoundingMode::HalfEven, "", "", "USD", "", "", "0.01"),
-        ("-3", RoundingMode::HalfEven, "0.05", "", "CHF", "", "", "0.05"),
+        ("-3", RoundingMode::HalfEven, "0.05", "", "CHF", "", "", "0.01"),
         ("5", RoundingMode::HalfEven, "", "", "USD", "", "0.004", "0.01"),
+        // No multiple of the increment between the limits: the minor unit does, whatever the mode.
+        ("9.98", RoundingMode::HalfEven, "0.05", "", "USD", "9.97", "9.99", "9.98"),
+        ("9.98", RoundingMode::Down, "0.05", "", "USD", "9.97", "9.99", "9.98"),
+        ("9.99", RoundingMode::HalfEven, "0.05", "", "USD", "9.96", "9.99", "9.99"),
+        ("7.014", RoundingMode::HalfEven, "5", "", "USD", "6", "9", "7.01"),
+        ("0.99", RoundingMode::HalfEven, "5", "", "USD", "", "1.50", "0.99"),
+        ("0.450", RoundingMode::Up, "1", "", "BHD", "", "0.495", "0.450"),
+        ("10", RoundingMode::HalfEven, "5", "", "USD", "12", "11", "12.00"),
+        // One lies there, if not the nearest.
+        ("9.98", RoundingMode::HalfEven, "0.05", "", "USD", "", "9.99", "9.95"),
+        ("9.98", RoundingMode::Down, "0.05", "", "USD", "9.97", "", "10.00"),
+        // Nearer to 0 than to the first multiple: no price is raised many times over.
+        ("0.9363", RoundingMode::HalfEven, "5", "", "CLF", "", "", "0.9363"),
+        ("0.9363", RoundingMode::Up, "5", "", "CLF", "", "", "0.9363"),
+        ("2.50", RoundingMode::HalfEven, "5", "", "USD", "", "", "2.50"),
+        ("2.50", RoundingMode::HalfDown, "5", "", "USD", "", "", "2.50"),
+        ("2.50", RoundingMode::HalfUp, "5", "", "USD", "", "", "5.00"),
+        ("2.50", RoundingMode::Up, "5", "", "USD", "", "", "5.00"),
+        ("2.51", RoundingMode::HalfEven, "5", "", "USD", "", "", "5.00"),
+        ("4.99", RoundingMode::Down, "5", "", "USD", "", "", "4.99"),
+        ("4.50", RoundingMode::Down, "5", "", "USD", "4.20", "", "4.50"),
+        // An increment finer than the minor unit is none.
+        ("12.4", RoundingMode::HalfEven, "0.05", "", "JPY", "", "", "12"),
     ];
 
     #[test]
@@ -293,7 +376,8 @@ mod tests {
             let limits = Limits { lowest: optional(lowest), highest: optional(highest) };
             let rounded =
                 rounding.list_price(decimal(amount), Currency::from_code(currency).unwrap(), limits);
-            assert_eq!(rounded.map(|amount| amount.to_string()).as_deref(), Some(*expected), "{case:?}");
+            let rounded = rounded.map(|rounded| rounded.amount.to_string());
+            assert_eq!(rounded.as_deref(), Some(*expected), "{case:?}");
         }
     }
 
@@ -305,10 +389,10 @@ mod tests {
             Currency::from_code("USD").unwrap(),
             Limits::default(),
         );
-        assert_eq!(price, Some(decimal("18.99")));
+        assert_eq!(price.map(|price| price.amount), Some(decimal("18.99")));
         let price =
             rounding.shopper_price(decimal("18.04"), Currency::from_code("USD").unwrap(), Limits::default());
-        assert_eq!(price, Some(decimal("18.04")));
+        assert_eq!(price.map(|price| price.amount), Some(decimal("18.04")));
     }
 
     proptest::proptest! {
@@ -327,13 +411,37 @@ mod tests {
             let limits = Limits { lowest, highest };
             let currency = Currency::from_code("USD").unwrap();
             let rounded = rounding.list_price(Decimal::new(amount, 4), currency, limits).unwrap();
-            assert!(lowest.is_none_or(|lowest| rounded >= lowest));
-            assert!(rounded > Decimal::ZERO && rounded.scale() == 2);
-            if let Some(highest) = highest.filter(|highest| rounded > *highest) {
-                // Above the ceiling only when the increment's grid has no amount between the limits.
-                let grid = Grid::increment(rounding.increment, currency);
-                assert!(grid.at_or_below(highest).is_none_or(|below| lowest.is_some_and(|lowest| below < lowest)));
+            assert!(lowest.is_none_or(|lowest| rounded.amount >= lowest));
+            assert!(rounded.amount > Decimal::ZERO && rounded.amount.scale() == 2);
+            if let Some(highest) = highest.filter(|highest| rounded.amount > *highest) {
+                // Above the ceiling only when no whole minor unit lies between the limits.
+                let below = Grid::minor_unit(currency).at_or_below(highest);
+                assert!(below.is_none_or(|below| lowest.is_some_and(|lowest| below < lowest)));
             }
+            if let Some(increment) = rounded.increment_passed_over {
+                let grid = Grid::increment(increment);
+                let is_out = |amount: Decimal| limits.clamp(amount) != amount;
+                let multiples = [grid.at_or_below(rounded.amount), grid.at_or_above(rounded.amount)];
+                assert!(rounded.amount < increment || multiples.into_iter().flatten().all(is_out));
+            }
+        }
+
+        #[test]
+        fn more_before_rounding_is_never_less_after(
+            amounts in proptest::array::uniform2(1_i64..400_000),
+            lowest in proptest::option::of(0_i64..400_000),
+            width in proptest::option::of(0_i64..100_000),
+            mode in proptest::sample::select(vec![RoundingMode::HalfEven, RoundingMode::HalfUp, RoundingMode::HalfDown, RoundingMode::Up, RoundingMode::Down]),
+            increment in proptest::option::of(proptest::sample::select(vec!["0.05", "0.5", "1", "5"])),
+        ) {
+            let rounding = Rounding { mode, increment: increment.map(decimal), ..Rounding::default() };
+            let lowest = lowest.map(|lowest| Decimal::new(lowest, 4));
+            let highest = width.map(|width| lowest.unwrap_or_default() + Decimal::new(width, 4));
+            let limits = Limits { lowest, highest };
+            let currency = Currency::from_code("USD").unwrap();
+            let rounded = |amount| rounding.shopper_price(Decimal::new(amount, 4), currency, limits).unwrap().amount;
+            let [less, more] = [amounts[0].min(amounts[1]), amounts[0].max(amounts[1])];
+            assert!(rounded(less) <= rounded(more));
         }
     }
 }

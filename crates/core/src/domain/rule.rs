@@ -9,16 +9,19 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
 use super::action::{Action, ActionError, BeatDraft, IndexDraft, MatchDraft};
-use super::diagnostic::{Diagnostic, shorten};
+use super::age::AgeTest;
+use super::diagnostic::{Diagnostic, count_errors, shorten};
 use super::evaluate::EvaluationError;
-use super::expression::{Expression, ExpressionError};
+use super::expression::Expression;
+use super::expression_check::{self, Wanted};
 use super::ladder::{StepDraft, TierDraft};
 use super::money::{is_below_limit, parse_amount};
 use super::selector::{Selector, SelectorDraft};
 use super::surge::SurgeDraft;
+use super::time_zone::TimeZones;
 use super::variable::{Scope, Value, Variable};
-use super::view::View;
-use super::window::{Schedule, ScheduleDraft, Window};
+use super::view::{About, View};
+use super::window::{Schedule, ScheduleDraft, Window, WindowDraft};
 
 /// The longest name of a rule or a policy, in characters.
 pub const MAX_RULE_NAME_CHARS: usize = 64;
@@ -44,10 +47,14 @@ pub struct RuleDraft {
     pub when: Option<String>,
     /// Applies only to these products or shoppers.
     pub only: Option<SelectorDraft>,
-    /// Applies from this instant on (RFC 3339).
+    /// Applies from this instant on (RFC 3339), or, with a `zone`, from when its clock shows this:
+    /// `2026-11-27 08:00`.
     pub from: Option<String>,
-    /// Applies until just before this instant (RFC 3339).
+    /// Applies until just before this instant, or until the zone's clock shows this.
     pub until: Option<String>,
+    /// Whose wall clock `from` and `until` are by where they have no offset: a name of the IANA time zone
+    /// database, such as `Europe/Berlin`.
+    pub zone: Option<Scalar>,
     /// Applies at these hours of the week.
     pub schedule: Option<ScheduleDraft>,
     /// Changes the price by a percentage (`-5%`) or an amount (`+0.50`).
@@ -75,6 +82,8 @@ pub struct RuleDraft {
     pub surge: Option<SurgeDraft>,
     /// Changes the price of a unit by how many are bought.
     pub quantity_tiers: Option<Vec<TierDraft>>,
+    /// Whether what an offer rule takes off counts in the shopper's `discount_rate`; true if absent.
+    pub discount: Option<bool>,
 }
 
 /// A text or a number of a policy document, with its digits as written.
@@ -107,6 +116,8 @@ impl JsonSchema for Scalar {
 pub struct Rule {
     /// See [`RuleDraft::name`].
     pub name: Arc<str>,
+    /// How many rules stand before it in the document.
+    pub(super) index: usize,
     /// See [`RuleDraft::priority`]; absent if none was written.
     pub priority: Option<i32>,
     /// See [`RuleDraft::when`].
@@ -121,14 +132,20 @@ pub struct Rule {
     pub action: Action,
     /// [`Action`] and [`RuleDraft::only`] in words.
     pub in_words: Box<str>,
+    /// Whether a shopper's discount is the difference between the price with it and the one without it.
+    pub(super) is_discount: bool,
     /// Whether its price is set by what others ask, so that their mistakes become its own.
     pub(super) follows_competitors: bool,
+    /// Whether what it does depends on what a place's clock shows.
+    pub(super) reads_clocks: bool,
     /// Whether time alone changes nothing that it does.
     is_timeless: bool,
     /// Whether it is meant for every product and shopper at any time.
     is_always_meant: bool,
     /// What it reads, the condition's first, each once.
     variables: Box<[Variable]>,
+    /// What it asks about the ages of facts.
+    age_tests: Box<[AgeTest]>,
 }
 
 /// Why a rule gave no price. The product is then not repriced: a failed rule is never a price of nothing.
@@ -160,7 +177,7 @@ impl Rule {
         }
         let Some(moved) = self.action.apply(view)? else { return Ok(None) };
         if moved.is_sign_negative() || moved.is_zero() {
-            return Err(RuleError::NotAboveZero(moved));
+            return at_nothing(moved, view);
         }
         if !is_below_limit(moved) {
             return Err(ActionError::TooLarge.into());
@@ -168,14 +185,18 @@ impl Rule {
         Ok(Some(moved))
     }
 
-    /// The next instant at which time alone changes what the rule does.
+    /// The next instant at which time alone changes what the rule does to this product.
     pub fn next_change(&self, view: &View<'_>) -> Option<DateTime<Utc>> {
-        if self.is_timeless {
+        if self.is_timeless || !self.only.may_select(view) {
             return None;
         }
-        let scheduled = self.schedule.and_then(|schedule| schedule.next_change(view.now));
+        let scheduled = self.schedule.as_ref().and_then(|schedule| schedule.next_change(view.now));
         let window = self.window.next_change(view.now);
-        [window, scheduled, self.action.next_change(view)].into_iter().flatten().min()
+        let aged = self.age_tests.iter().filter_map(|test| match view.about {
+            About::Market(facts) => test.next_change(&facts, view.now),
+            About::Offer(..) => None,
+        });
+        [window, scheduled, self.action.next_change(view), aged.min()].into_iter().flatten().min()
     }
 
     /// The variables that the rule reads, each once, the condition's first.
@@ -186,10 +207,10 @@ impl Rule {
     fn is_meant(&self, view: &View<'_>) -> bool {
         self.window.contains(view.now)
             && self.only.selects(view)
-            && self.schedule.is_none_or(|schedule| schedule.contains(view.now))
+            && self.schedule.as_ref().is_none_or(|schedule| schedule.contains(view.now))
     }
 
-    fn condition_holds<'a>(&'a self, view: &View<'a>) -> Result<bool, RuleError> {
+    pub(super) fn condition_holds<'a>(&'a self, view: &View<'a>) -> Result<bool, RuleError> {
         let Some(when) = &self.when else { return Ok(true) };
         if let Some(holds) = when.decide(|variable| view.value_of(variable)) {
             return Ok(holds);
@@ -201,40 +222,41 @@ impl Rule {
     }
 }
 
+/// What becomes of a price of nothing or less: an offer may take everything off, as its price then goes to
+/// the lowest one that is allowed, whatever rules follow; where none is known, and in market rules, the rule
+/// fails.
+#[cold]
+fn at_nothing(moved: Decimal, view: &View<'_>) -> Result<Option<Decimal>, RuleError> {
+    if view.has_lowest_price() { Ok(Some(Decimal::ZERO)) } else { Err(RuleError::NotAboveZero(moved)) }
+}
+
 impl RuleDraft {
     /// The rule, or `None` with the reasons added to `problems`. `place` is where it stands: `market[0]`.
-    pub(super) fn check(&self, place: &str, scope: Scope, problems: &mut Vec<Diagnostic>) -> Option<Rule> {
-        let before = problems.len();
+    pub(super) fn check(
+        &self,
+        place: &str,
+        scope: Scope,
+        zones: &TimeZones,
+        problems: &mut Vec<Diagnostic>,
+    ) -> Option<Rule> {
+        let before = count_errors(problems);
         let field = |name: &str| format!("{place}.{name}");
-        let name = self.name.trim();
-        let is_printable = !name.contains(char::is_control);
-        if name.is_empty() || name.chars().count() > MAX_RULE_NAME_CHARS || !is_printable {
-            let allowed = format!("1 to {MAX_RULE_NAME_CHARS} characters");
-            problems.push(Diagnostic::new(
-                field("name"),
-                "is missing, too long or has control characters",
-                allowed,
-            ));
-        }
-        let priority = self.priority.as_ref().and_then(|written| {
-            let parsed: Option<i32> = written.0.trim().parse().ok();
-            let parsed = parsed.filter(|priority| priority.abs() <= MAX_PRIORITY);
-            if parsed.is_none() {
-                let problem = format!("\"{}\" is not allowed", shorten(&written.0));
-                problems.push(Diagnostic::new(
-                    field("priority"),
-                    problem,
-                    "a whole number from -1000 to 1000",
-                ));
-            }
-            parsed
-        });
-        let when = self.when.as_deref().and_then(|when| compile(&field("when"), when, scope, problems));
+        let name = self.check_name(place, problems);
+        let priority = self.check_priority(place, problems);
+        let when = self
+            .when
+            .as_deref()
+            .and_then(|when| compile(&field("when"), when, Wanted::Condition, scope, problems));
         let only = self.only.as_ref().map(|only| only.check(place, scope, problems)).unwrap_or_default();
-        let window = Window::check(place, self.from.as_deref(), self.until.as_deref(), problems);
-        let schedule = self.schedule.as_ref().and_then(|schedule| schedule.check(place, problems));
+        let (from, until) = (self.from.as_deref(), self.until.as_deref());
+        let window = WindowDraft { from, until, zone: self.zone.as_ref() }.check(place, zones, problems);
+        let schedule = self.schedule.as_ref().and_then(|schedule| schedule.check(place, zones, problems));
+        if scope == Scope::Market && self.discount.is_some() {
+            let problem = "is about one shopper, and a list price is the same for all of them";
+            problems.push(Diagnostic::new(field("discount"), problem, "in offer rules"));
+        }
         let action = self.check_action(place, scope, problems);
-        let action = action.filter(|_| problems.len() == before)?;
+        let action = action.filter(|_| count_errors(problems) == before)?;
         let mut variables: Vec<Variable> = Vec::new();
         for variable in when.iter().flat_map(|when| when.variables()).chain(action.variables()) {
             if !variables.contains(variable) {
@@ -243,40 +265,80 @@ impl RuleDraft {
         }
         let in_words =
             if only.is_everything() { action.to_string() } else { format!("{action} (only {only})") };
+        let expressions = when.iter().chain(action.formula());
+        let age_tests: Vec<AgeTest> =
+            expressions.flat_map(|expression| expression.age_tests().iter().copied()).collect();
         let (name, in_words, variables) = (name.into(), in_words.into(), variables.into());
         let is_at_any_time = window == Window::default() && schedule.is_none();
         Some(Rule {
             name,
+            index: 0,
             priority,
             when,
             is_always_meant: is_at_any_time && only.is_everything(),
             only,
             window,
             schedule,
+            is_discount: scope == Scope::Offer && self.discount.unwrap_or(true),
+            reads_clocks: self.schedule.is_some() || self.zone.is_some(),
             follows_competitors: action.follows_competitors(),
-            is_timeless: is_at_any_time && !action.may_change_with_time(),
+            is_timeless: is_at_any_time && age_tests.is_empty() && !action.may_change_with_time(),
+            age_tests: age_tests.into(),
             action,
             in_words,
             variables,
         })
     }
+
+    fn check_name(&self, place: &str, problems: &mut Vec<Diagnostic>) -> &str {
+        let name = self.name.trim();
+        let is_printable = !name.contains(char::is_control);
+        if name.is_empty() || name.chars().count() > MAX_RULE_NAME_CHARS || !is_printable {
+            let allowed = format!("1 to {MAX_RULE_NAME_CHARS} characters");
+            let problem = "is missing, too long or has control characters";
+            problems.push(Diagnostic::new(format!("{place}.name"), problem, allowed));
+        }
+        name
+    }
+
+    fn check_priority(&self, place: &str, problems: &mut Vec<Diagnostic>) -> Option<i32> {
+        let written = self.priority.as_ref()?;
+        let parsed: Option<i32> = written.0.trim().parse().ok();
+        let parsed = parsed.filter(|priority| priority.abs() <= MAX_PRIORITY);
+        if parsed.is_none() {
+            let problem = format!("\"{}\" is not allowed", shorten(&written.0));
+            let allowed = "a whole number from -1000 to 1000";
+            problems.push(Diagnostic::new(format!("{place}.priority"), problem, allowed));
+        }
+        parsed
+    }
 }
 
+/// The expression, or `None` with the reasons added to `problems`.
 pub(super) fn compile(
     field: &str,
     written: &str,
+    wanted: Wanted,
     scope: Scope,
     problems: &mut Vec<Diagnostic>,
 ) -> Option<Expression> {
+    if let Err(error) = Expression::check_length(written) {
+        problems.push(Diagnostic::bare(field, error.to_string()));
+        return None;
+    }
+    let before = count_errors(problems);
+    problems.extend(expression_check::check(written, scope, wanted).into_iter().map(|fault| Diagnostic {
+        allowed: fault.allowed,
+        severity: fault.severity,
+        offset: Some(fault.at),
+        ..Diagnostic::bare(field, fault.problem)
+    }));
+    if count_errors(problems) > before {
+        return None;
+    }
     let compiled = Expression::compile(written, scope);
     if let Err(error) = &compiled {
-        problems.push(match error {
-            ExpressionError::UnknownVariable(_) => {
-                let known: Vec<&str> = Variable::names_in(scope).collect();
-                Diagnostic::new(field, error.to_string(), known.join(", "))
-            }
-            _ => Diagnostic::bare(field, error.to_string()),
-        });
+        problems.push(Diagnostic::bare(field, error.to_string()));
     }
     compiled.ok()
 }

@@ -58,15 +58,32 @@ impl Selector {
     /// Whether the product, or the shopper, is meant.
     #[inline]
     pub fn selects(&self, view: &View<'_>) -> bool {
-        self.0.iter().all(|(what, values)| {
-            what.of(view).is_some_and(|value| values.binary_search_by(|known| (**known).cmp(value)).is_ok())
-        })
+        self.0.iter().all(|condition| holds(condition, view))
+    }
+
+    /// Whether the product may be meant, whoever asks: what is compared with the shopper is left out.
+    pub(super) fn may_select(&self, view: &View<'_>) -> bool {
+        self.selects_but(view, |what| matches!(what, Trait::Segment | Trait::Location | Trait::Channel))
+    }
+
+    /// Whether the product and the shopper may be meant, wherever the shopper is.
+    pub(super) fn may_select_at_some_place(&self, view: &View<'_>) -> bool {
+        self.selects_but(view, |what| matches!(what, Trait::Location))
+    }
+
+    fn selects_but(&self, view: &View<'_>, is_left_out: fn(&Trait) -> bool) -> bool {
+        self.0.iter().all(|condition| is_left_out(&condition.0) || holds(condition, view))
     }
 
     /// Whether everything is meant.
     pub fn is_everything(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+#[inline]
+fn holds((what, values): &Condition, view: &View<'_>) -> bool {
+    what.of(view).is_some_and(|value| values.binary_search_by(|known| (**known).cmp(value)).is_ok())
 }
 
 impl Trait {

@@ -16,6 +16,7 @@ use super::money::{as_json_number, as_optional_json_number};
 use super::policy::PricingPolicy;
 use super::price::{Facts, ListPrice};
 use super::product::ProductId;
+use super::warning::{CatalogueWarning, CatalogueWarnings, OfferEnds, offer_ends};
 
 /// How many of the products that move the most are kept.
 const BIGGEST_MOVES: usize = 20;
@@ -23,6 +24,8 @@ const BIGGEST_MOVES: usize = 20;
 const LARGEST_COUNTED_MOVE: i32 = 100_000;
 /// Decimal places of a move as a fraction: hundredths of a percent.
 const MOVE_SCALE: u32 = 4;
+/// Products that are left out and named.
+const MAX_NAMED: usize = 20;
 /// Where the distribution of moves is divided, in percent.
 const DIVISIONS: [i64; 12] = [-50, -30, -20, -10, -5, -1, 1, 5, 10, 20, 30, 50];
 
@@ -58,6 +61,12 @@ pub struct SimulatedPrice {
     /// The market rules that would have a part in it.
     #[serde(skip)]
     pub rules: RulePlaces,
+    /// Whether the list price would keep to the minor unit, as no multiple of the increment fits.
+    #[serde(skip)]
+    passes_over_increment: bool,
+    /// What would become of offer rules that its price is too low for.
+    #[serde(skip)]
+    offer_ends: OfferEnds,
 }
 
 /// Those that would apply and the one that would fail, by their place in the policy's order.
@@ -85,8 +94,19 @@ pub struct Simulation {
     /// The policy's market rules in their order; none if nobody asks for them.
     rules: Vec<RuleEffect>,
     margins: BTreeMap<&'static str, (u64, Margin)>,
+    warnings: CatalogueWarnings,
     /// Those that move the most, the largest first.
     biggest: Vec<SimulatedPrice>,
+    left_out: LeftOutProducts,
+}
+
+/// Products that are not simulated, as this program does not know their currency.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct LeftOutProducts {
+    /// How many.
+    pub products: u64,
+    /// The first twenty.
+    pub product_ids: Vec<ProductId>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -110,7 +130,7 @@ pub struct SimulationReport {
     pub unchanged: u64,
     /// How many would keep their price because a rule fails.
     pub frozen: u64,
-    /// The median of all moves, in percent.
+    /// The median of all moves, in percent; of an even number the mean of the two in the middle.
     #[serde(serialize_with = "as_json_number")]
     pub median_change_percent: Decimal,
     /// How the moves are distributed.
@@ -126,6 +146,10 @@ pub struct SimulationReport {
     pub margins: BTreeMap<&'static str, MarginEffect>,
     /// The products that would move the most.
     pub biggest_moves: Vec<SimulatedPrice>,
+    /// What products meet that the author of the policy may not mean.
+    pub catalogue_warnings: Vec<CatalogueWarning>,
+    /// The products that are not simulated, as this program does not know their currency.
+    pub left_out: LeftOutProducts,
 }
 
 /// What a market rule would do.
@@ -171,7 +195,13 @@ pub struct MarginEffect {
 
 impl SimulatedPrice {
     /// A product's price in effect, if it is in the product's currency, beside the one that was computed.
-    pub fn new(facts: &Facts<'_>, list_price: Option<Decimal>, computed: &ListPrice<'_>) -> Self {
+    pub fn new(
+        facts: &Facts<'_>,
+        list_price: Option<Decimal>,
+        computed: &ListPrice<'_>,
+        policy: &PricingPolicy,
+    ) -> Self {
+        let mut passes_over_increment = false;
         let mut rules = RulePlaces::default();
         let mut failure = None;
         // Rules are looked at in their order, each with a step of its own.
@@ -184,6 +214,10 @@ impl SimulatedPrice {
                     failure = Some((rule.name.to_owned(), problem.clone()));
                 }
                 Step::Rule { applied: false, .. } => {}
+                Step::IncrementPassedOver { .. } => {
+                    passes_over_increment = true;
+                    continue;
+                }
                 _ => continue,
             }
             place += 1;
@@ -209,6 +243,8 @@ impl SimulatedPrice {
             problem,
             margin,
             rules,
+            passes_over_increment,
+            offer_ends: offer_ends(policy, facts, computed),
         }
     }
 
@@ -223,7 +259,7 @@ impl Simulation {
     pub fn of(policy: &PricingPolicy) -> Self {
         let effect = |name: &Arc<str>| RuleEffect { name: Arc::clone(name), applied: 0, failed: 0 };
         let rules = policy.market.iter().map(|rule| effect(&rule.name)).collect();
-        Self { rules, ..Self::default() }
+        Self { rules, warnings: CatalogueWarnings::of(policy), ..Self::default() }
     }
 
     /// Adds a product.
@@ -253,7 +289,16 @@ impl Simulation {
             sum.simulated_revenue = sum.simulated_revenue.saturating_add(margin.simulated_revenue);
             sum.cost = sum.cost.saturating_add(margin.cost);
         }
+        self.warnings.add(&price.product_id, price.passes_over_increment, &price.offer_ends);
         self.keep_if_big(price, change);
+    }
+
+    /// Leaves a product out.
+    pub fn leave_out(&mut self, product_id: ProductId) {
+        self.left_out.products += 1;
+        if self.left_out.product_ids.len() < MAX_NAMED {
+            self.left_out.product_ids.push(product_id);
+        }
     }
 
     /// Adds products that do not move.
@@ -272,15 +317,15 @@ impl Simulation {
         self.moves.iter().filter(|(change, _)| change.abs() > limit).map(|(_, products)| products).sum()
     }
 
-    /// The median of all moves, as a fraction; of an even number the one nearer to no move at all.
+    /// The median of all moves, as a fraction; of an even number the mean of the two in the middle.
     pub fn median_move(&self) -> Decimal {
         let total = self.moves();
         if total == 0 {
             return Decimal::ZERO;
         }
         let (lower, upper) = (self.move_at((total - 1) / 2), self.move_at(total / 2));
-        let median = if lower.abs() < upper.abs() { lower } else { upper };
-        Decimal::new(median.into(), MOVE_SCALE)
+        // Half of the sum, in one place more.
+        Decimal::new((i64::from(lower) + i64::from(upper)) * 5, MOVE_SCALE + 1).normalize()
     }
 
     /// What has been added up.
@@ -310,6 +355,8 @@ impl Simulation {
             failed_rules: failed.map(|rule| (Arc::clone(&rule.name), rule.failed)).collect(),
             margins: margins.collect(),
             biggest_moves: self.biggest.clone(),
+            catalogue_warnings: self.warnings.met(),
+            left_out: self.left_out.clone(),
         }
     }
 

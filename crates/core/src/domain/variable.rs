@@ -5,6 +5,8 @@ use std::fmt;
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
 
+use super::kinds::Kinds;
+
 /// In which rules a variable has a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -23,6 +25,8 @@ pub enum Variable {
     ProductUnitCost,
     /// The product's identifier.
     ProductId,
+    /// The code of the product's currency: `USD`.
+    ProductCurrency,
     /// The product's category, or null.
     ProductCategory,
     /// The product's brand, or null.
@@ -35,6 +39,8 @@ pub enum Variable {
     CompetitorMax,
     /// How many competitors' prices are known, whatever their stock and age.
     CompetitorCount,
+    /// How many hours ago the price was seen that was seen longest ago of all competitors', or null.
+    CompetitorAge,
     /// Units in stock, or null.
     StockLevel,
     /// For how many days the stock lasts at the pace of the last 28 days, or null.
@@ -43,8 +49,16 @@ pub enum Variable {
     StockSellThrough,
     /// Units sold in the last 28 days, or null.
     UnitsSold,
+    /// How many hours ago the stock was such, or null.
+    StockAge,
+    /// How many hours ago so many were sold, or null.
+    SalesAge,
+    /// How many hours ago the cost was said, or null.
+    CostAge,
     /// Demand against its usual level of 1, or null.
     DemandIndex,
+    /// How many hours ago the demand was such, or null.
+    DemandAge,
     /// The list price in effect until now, or null.
     PriceCurrent,
     /// The price as the rules before this one left it.
@@ -67,43 +81,60 @@ pub enum Variable {
 
 use Scope::{Market, Offer};
 
-/// Every variable with its name and the rules it may appear in.
-const VARIABLES: &[(Variable, &str, &[Scope])] = &[
-    (Variable::ProductBasePrice, "product.base_price", &[Market, Offer]),
-    (Variable::ProductUnitCost, "product.unit_cost", &[Market]),
-    (Variable::ProductId, "product.id", &[Market, Offer]),
-    (Variable::ProductCategory, "product.category", &[Market, Offer]),
-    (Variable::ProductBrand, "product.brand", &[Market]),
-    (Variable::CompetitorMin, "competitor.min", &[Market]),
-    (Variable::CompetitorMedian, "competitor.median", &[Market]),
-    (Variable::CompetitorMax, "competitor.max", &[Market]),
-    (Variable::CompetitorCount, "competitor.count", &[Market]),
-    (Variable::StockLevel, "stock.level", &[Market]),
-    (Variable::StockCoverDays, "stock.cover_days", &[Market]),
-    (Variable::StockSellThrough, "stock.sell_through", &[Market]),
-    (Variable::UnitsSold, "sales.units", &[Market]),
-    (Variable::DemandIndex, "demand.index", &[Market]),
-    (Variable::PriceCurrent, "price.current", &[Market]),
-    (Variable::Price, "price.now", &[Market, Offer]),
-    (Variable::PriceList, "price.list", &[Offer]),
-    (Variable::ShopperLocation, "shopper.location", &[Offer]),
-    (Variable::ShopperPrime, "shopper.prime", &[Offer]),
-    (Variable::ShopperQuantity, "shopper.quantity", &[Offer]),
-    (Variable::ShopperChannel, "shopper.channel", &[Offer]),
-    (Variable::ShopperSegment, "shopper.segment", &[Offer]),
-    (Variable::LocationFactor, "location.factor", &[Offer]),
+/// A number that may not be known.
+const MAYBE_NUMBER: Kinds = Kinds::NUMBER.or_null();
+/// A text that may not be known.
+const MAYBE_TEXT: Kinds = Kinds::TEXT.or_null();
+
+/// Every variable with its name, the rules it may appear in, and the kinds of its values.
+const VARIABLES: &[(Variable, &str, &[Scope], Kinds)] = &[
+    (Variable::ProductBasePrice, "product.base_price", &[Market, Offer], Kinds::NUMBER),
+    (Variable::ProductUnitCost, "product.unit_cost", &[Market], MAYBE_NUMBER),
+    (Variable::ProductId, "product.id", &[Market, Offer], Kinds::TEXT),
+    (Variable::ProductCurrency, "product.currency", &[Market, Offer], Kinds::TEXT),
+    (Variable::ProductCategory, "product.category", &[Market, Offer], MAYBE_TEXT),
+    (Variable::ProductBrand, "product.brand", &[Market], MAYBE_TEXT),
+    (Variable::CompetitorMin, "competitor.min", &[Market], MAYBE_NUMBER),
+    (Variable::CompetitorMedian, "competitor.median", &[Market], MAYBE_NUMBER),
+    (Variable::CompetitorMax, "competitor.max", &[Market], MAYBE_NUMBER),
+    (Variable::CompetitorCount, "competitor.count", &[Market], Kinds::NUMBER),
+    (Variable::CompetitorAge, "competitor.age_hours", &[Market], MAYBE_NUMBER),
+    (Variable::StockLevel, "stock.level", &[Market], MAYBE_NUMBER),
+    (Variable::StockCoverDays, "stock.cover_days", &[Market], MAYBE_NUMBER),
+    (Variable::StockSellThrough, "stock.sell_through", &[Market], MAYBE_NUMBER),
+    (Variable::UnitsSold, "sales.units", &[Market], MAYBE_NUMBER),
+    (Variable::StockAge, "stock.age_hours", &[Market], MAYBE_NUMBER),
+    (Variable::SalesAge, "sales.age_hours", &[Market], MAYBE_NUMBER),
+    (Variable::CostAge, "cost.age_hours", &[Market], MAYBE_NUMBER),
+    (Variable::DemandIndex, "demand.index", &[Market], MAYBE_NUMBER),
+    (Variable::DemandAge, "demand.age_hours", &[Market], MAYBE_NUMBER),
+    (Variable::PriceCurrent, "price.current", &[Market], MAYBE_NUMBER),
+    (Variable::Price, "price.now", &[Market, Offer], Kinds::NUMBER),
+    (Variable::PriceList, "price.list", &[Offer], Kinds::NUMBER),
+    (Variable::ShopperLocation, "shopper.location", &[Offer], Kinds::TEXT),
+    (Variable::ShopperPrime, "shopper.prime", &[Offer], Kinds::BOOL),
+    (Variable::ShopperQuantity, "shopper.quantity", &[Offer], Kinds::NUMBER),
+    (Variable::ShopperChannel, "shopper.channel", &[Offer], MAYBE_TEXT),
+    (Variable::ShopperSegment, "shopper.segment", &[Offer], MAYBE_TEXT),
+    (Variable::LocationFactor, "location.factor", &[Offer], MAYBE_NUMBER),
 ];
 
 impl Variable {
     /// The variable of this name that has a value in such rules.
     pub fn named(name: &str, scope: Scope) -> Option<Self> {
-        let known = |(_, known, scopes): &&(Self, &str, &[Scope])| *known == name && scopes.contains(&scope);
-        VARIABLES.iter().find(known).map(|(variable, ..)| *variable)
+        let mut known = VARIABLES.iter();
+        let found = known.find(|(_, known, scopes, _)| *known == name && scopes.contains(&scope));
+        found.map(|(variable, ..)| *variable)
     }
 
     /// The name as rules write it.
     pub fn name(self) -> &'static str {
-        VARIABLES.iter().find(|(variable, ..)| *variable == self).map_or("", |(_, name, _)| name)
+        VARIABLES.iter().find(|(variable, ..)| *variable == self).map_or("", |(_, name, ..)| name)
+    }
+
+    /// The kinds of its values.
+    pub fn kinds(self) -> Kinds {
+        VARIABLES.iter().find(|(variable, ..)| *variable == self).map_or(Kinds::NULL, |(.., kinds)| *kinds)
     }
 
     /// Whether it is what a competitor asks.
@@ -111,9 +142,17 @@ impl Variable {
         matches!(self, Self::CompetitorMin | Self::CompetitorMedian | Self::CompetitorMax)
     }
 
+    /// Whether it is an age, which grows by itself.
+    pub fn is_age(self) -> bool {
+        matches!(
+            self,
+            Self::CompetitorAge | Self::StockAge | Self::SalesAge | Self::CostAge | Self::DemandAge
+        )
+    }
+
     /// All names that such rules may use.
     pub fn names_in(scope: Scope) -> impl Iterator<Item = &'static str> {
-        VARIABLES.iter().filter(move |(.., scopes)| scopes.contains(&scope)).map(|(_, name, _)| *name)
+        VARIABLES.iter().filter(move |(_, _, scopes, _)| scopes.contains(&scope)).map(|(_, name, ..)| *name)
     }
 }
 
@@ -186,7 +225,7 @@ mod tests {
 
     #[test]
     fn each_variable_is_found_by_its_name_in_its_rules_only() {
-        for (variable, name, scopes) in VARIABLES {
+        for (variable, name, scopes, _) in VARIABLES {
             assert_eq!(variable.name(), *name);
             for scope in [Market, Offer] {
                 assert_eq!(Variable::named(name, scope).is_some(), scopes.contains(&scope), "{name}");

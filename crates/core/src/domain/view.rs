@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 
+use super::age::age_hours;
 use super::price::{Facts, PriceEntry};
 use super::quote::Shopper;
 use super::variable::{Value, Variable};
@@ -30,23 +31,30 @@ pub enum About<'a> {
 }
 
 impl<'a> View<'a> {
+    /// Whether a lowest price is known that a shopper's price goes to, if rules leave less.
+    pub fn has_lowest_price(&self) -> bool {
+        let About::Offer(entry, _) = self.about else { return false };
+        entry.lowest.is_some_and(|lowest| lowest > Decimal::ZERO)
+    }
+
     /// What a variable stands for.
     #[inline]
     pub fn value_of(&self, variable: Variable) -> Value<'a> {
         match (variable, &self.about) {
             (Variable::Price, _) => Value::Number(self.price),
-            (_, About::Market(facts)) => of_market(facts, variable),
+            (_, About::Market(facts)) => of_market(facts, variable, self.now),
             (_, About::Offer(entry, shopper)) => of_offer(entry, shopper, variable),
         }
     }
 }
 
 #[inline]
-fn of_market<'a>(facts: &Facts<'a>, variable: Variable) -> Value<'a> {
+fn of_market<'a>(facts: &Facts<'a>, variable: Variable, now: DateTime<Utc>) -> Value<'a> {
     match variable {
         Variable::ProductId => Value::Text(facts.product.product_id.as_str()),
         Variable::ProductBasePrice => Value::Number(facts.product.base_price),
         Variable::ProductUnitCost => Value::number(facts.unit_cost()),
+        Variable::ProductCurrency => Value::Text(facts.product.currency.code()),
         Variable::ProductCategory => Value::text(facts.product.category.as_deref()),
         Variable::ProductBrand => Value::text(facts.product.brand.as_deref()),
         Variable::CompetitorMin => Value::number(facts.signals.competitor_min()),
@@ -59,6 +67,7 @@ fn of_market<'a>(facts: &Facts<'a>, variable: Variable) -> Value<'a> {
         Variable::UnitsSold => Value::number(facts.signals.units_sold),
         Variable::DemandIndex => Value::number(facts.signals.demand_index),
         Variable::PriceCurrent => Value::number(facts.previous.map(|previous| previous.list_price)),
+        age if age.is_age() => Value::number(age_hours(age, facts, now)),
         // Not of this kind of rule; the compiler has refused it.
         _ => Value::Null,
     }
@@ -69,6 +78,7 @@ fn of_offer<'a>(entry: &'a PriceEntry, shopper: &'a Shopper<'a>, variable: Varia
     match variable {
         Variable::ProductId => Value::Text(entry.product_id.as_str()),
         Variable::ProductBasePrice => Value::Number(entry.base_price),
+        Variable::ProductCurrency => Value::Text(entry.currency.code()),
         Variable::ProductCategory => Value::text(entry.category.as_deref()),
         Variable::PriceList => Value::Number(entry.list_price),
         Variable::ShopperLocation => Value::Text(shopper.location),

@@ -2,16 +2,15 @@
 
 use std::fmt;
 
-use chrono::{
-    DateTime, Datelike, Days, MappedLocalTime, NaiveDate, NaiveTime, SubsecRound, TimeDelta, TimeZone, Utc,
-    Weekday,
-};
-use chrono_tz::Tz;
+use chrono::{DateTime, SubsecRound, Utc};
+use jiff::civil::{self, Date, Time, Weekday};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::diagnostic::{Diagnostic, shorten};
+use super::diagnostic::{Diagnostic, Severity, count_errors, shorten};
 use super::rule::Scalar;
+use super::time_zone::{Reached, TimeZones, Zone};
+use super::{instant, local_time};
 
 /// A stretch of time, from included and until excluded; an absent end is open.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,6 +19,16 @@ pub struct Window {
     pub from: Option<DateTime<Utc>>,
     /// The first instant after.
     pub until: Option<DateTime<Utc>>,
+}
+
+/// A window as written.
+pub(super) struct WindowDraft<'a> {
+    /// From when: an instant (RFC 3339), or what the clock of the zone shows.
+    pub(super) from: Option<&'a str>,
+    /// Until when.
+    pub(super) until: Option<&'a str>,
+    /// Whose clock, where an end has no offset.
+    pub(super) zone: Option<&'a Scalar>,
 }
 
 /// `schedule` as written: hours of the week at a place.
@@ -36,15 +45,15 @@ pub struct ScheduleDraft {
     pub until: Option<Scalar>,
 }
 
-/// Hours of the week at a place. On a day whose clock is changed, they begin at the first instant at which the clock
-/// has reached `from` and end at the last one at which it reaches `until`: what the clock leaves out is not made up for,
-/// and an hour that it shows twice counts twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Hours of the week at a place. On each of its days it is one stretch: from the first instant at which the
+/// clock shows `from` or more until the first at which it shows `until` or more. What the clock leaves out is
+/// not made up for, and an hour that it shows twice counts twice where it lies between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
-    zone: Tz,
+    zone: Zone,
     days: DaysOfWeek,
-    from: NaiveTime,
-    until: NaiveTime,
+    from: Time,
+    until: Time,
 }
 
 /// One bit for each day, Monday's the lowest.
@@ -53,10 +62,9 @@ struct DaysOfWeek(u8);
 
 const EVERY_DAY: DaysOfWeek = DaysOfWeek(0b111_1111);
 const DAY_NAMES: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-/// No zone has ever left out more of its clock than a day and a bit.
-const LONGEST_GAP_STEPS: usize = 26 * 4;
-/// Clocks are changed at, and by, quarters of an hour.
-const GAP_STEP: TimeDelta = TimeDelta::minutes(15);
+/// How far ahead the next change is looked for. In a week without a change of the clock, each schedule has
+/// one, and no clock has been changed in five weeks in a row.
+const DAYS_AHEAD: usize = 40;
 
 impl Window {
     /// Whether the instant lies inside.
@@ -68,115 +76,163 @@ impl Window {
     pub fn next_change(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         [self.from, self.until].into_iter().flatten().filter(|instant| *instant > now).min()
     }
-
-    /// The window between two instants as written.
-    pub(super) fn check(
-        place: &str,
-        from: Option<&str>,
-        until: Option<&str>,
-        problems: &mut Vec<Diagnostic>,
-    ) -> Self {
-        let mut instant = |name: &str, written: Option<&str>| {
-            let written = written?;
-            let parsed = DateTime::parse_from_rfc3339(written.trim());
-            if parsed.is_err() {
-                let problem = format!("\"{}\" is not an instant", shorten(written));
-                let allowed = "RFC 3339: 2026-11-27T08:00:00Z";
-                problems.push(Diagnostic::new(format!("{place}.{name}"), problem, allowed));
-            }
-            // As precise as the catalogue keeps instants.
-            parsed.ok().map(|instant| instant.with_timezone(&Utc).trunc_subsecs(6))
-        };
-        let window = Self { from: instant("from", from), until: instant("until", until) };
-        if matches!((window.from, window.until), (Some(from), Some(until)) if from >= until) {
-            let field = format!("{place}.until");
-            problems.push(Diagnostic::new(field, "is not after from", "an instant after from"));
-        }
-        window
-    }
 }
 
 impl Schedule {
     /// Whether the instant lies inside.
     pub fn contains(&self, now: DateTime<Utc>) -> bool {
-        let today = now.with_timezone(&self.zone).date_naive();
-        // One that began yesterday may still go on.
-        [today.pred_opt(), Some(today)]
-            .into_iter()
-            .flatten()
-            .filter_map(|day| self.on(day))
-            .any(|(from, until)| from <= now && now < until)
+        let Some(reached) = Reached::of(&self.zone, now) else { return false };
+        let today = reached.shown.date();
+        // Yesterday's may go on; and a clock that was put back over midnight has shown tomorrow already.
+        [today.yesterday().ok(), Some(today), today.tomorrow().ok()].into_iter().flatten().any(|day| {
+            self.stretch_of(day).is_some_and(|(from, until)| {
+                self.zone.has_reached(from, &reached) && !self.zone.has_reached(until, &reached)
+            })
+        })
     }
 
     /// The next instant after `now` at which [`contains`](Self::contains) changes.
     pub fn next_change(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let is_inside = self.contains(now);
-        let yesterday = now.with_timezone(&self.zone).date_naive().pred_opt()?;
-        // Yesterday, today and a week: what has not changed by then never does.
-        let days = (0..9).filter_map(|days| yesterday.checked_add_days(Days::new(days)));
-        let ends = days.filter_map(|day| self.on(day)).flat_map(|(from, until)| [from, until]);
-        ends.filter(|instant| *instant > now && self.contains(*instant) != is_inside).min()
+        if self.is_always() {
+            return None;
+        }
+        let yesterday = self.zone.shows(now)?.date().yesterday().ok()?;
+        let days = std::iter::successors(Some(yesterday), |day| day.tomorrow().ok()).take(DAYS_AHEAD);
+        let mut end = None;
+        for (from, until) in days.filter_map(|day| self.on(day)).filter(|(_, until)| *until > now) {
+            match end {
+                None if from > now => return Some(from),
+                // Days that follow each other are one stretch.
+                Some(end) if from > end => break,
+                _ => end = Some(until),
+            }
+        }
+        end
+    }
+
+    fn is_always(&self) -> bool {
+        self.days == EVERY_DAY && self.from == self.until
     }
 
     /// From when until when it applies on a day, if it does.
-    fn on(&self, day: NaiveDate) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+    fn on(&self, day: Date) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+        let (from, until) = self.stretch_of(day)?;
+        let stretch = (self.zone.first_instant(from)?, self.zone.first_instant(until)?);
+        (stretch.0 < stretch.1).then_some(stretch)
+    }
+
+    /// The same as the clock shows it.
+    fn stretch_of(&self, day: Date) -> Option<(civil::DateTime, civil::DateTime)> {
         if !self.days.contains(day.weekday()) {
             return None;
         }
-        let last_day = if self.until > self.from { day } else { day.succ_opt()? };
-        Some((self.instant(day, self.from, Which::First)?, self.instant(last_day, self.until, Which::Last)?))
+        let last_day = if self.until > self.from { day } else { day.tomorrow().ok()? };
+        Some((day.to_datetime(self.from), last_day.to_datetime(self.until)))
     }
+}
 
-    /// The instant at which the zone's clock shows this; where it leaves that out, the first one after.
-    fn instant(&self, day: NaiveDate, time: NaiveTime, which: Which) -> Option<DateTime<Utc>> {
-        let mut local = day.and_time(time);
-        for step in 0..LONGEST_GAP_STEPS {
-            match (self.zone.from_local_datetime(&local), which) {
-                (MappedLocalTime::Single(instant), _)
-                | (MappedLocalTime::Ambiguous(instant, _), Which::First)
-                | (MappedLocalTime::Ambiguous(_, instant), Which::Last) => return Some(instant.to_utc()),
-                (MappedLocalTime::None, _) => {
-                    if step == 0 {
-                        local = local.checked_sub_signed(past_quarter(time))?;
-                    }
-                    local = local.checked_add_signed(GAP_STEP)?;
+impl WindowDraft<'_> {
+    /// The window, with the reasons added to `problems` if something is wrong with it. `place` is where it
+    /// stands.
+    pub(super) fn check(&self, place: &str, zones: &TimeZones, problems: &mut Vec<Diagnostic>) -> Window {
+        let zone = self.zone.map(|zone| place_clock(&format!("{place}.zone"), zone, zones, problems));
+        let mut has_local_time = false;
+        let mut instant = |name: &str, written: Option<&str>| {
+            let end = read_end(written?.trim(), zone.as_ref());
+            has_local_time |= !matches!(end, End::At(_));
+            match end {
+                // As precise as the catalogue keeps instants.
+                End::At(instant) | End::Shown(Some(instant)) => return Some(instant.trunc_subsecs(6)),
+                // The zone itself is wrong, and that is said.
+                End::Shown(None) => {}
+                End::Refused { problem, allowed } => {
+                    let problem = format!("\"{}\" {problem}", shorten(written.unwrap_or_default()));
+                    problems.push(Diagnostic::new(format!("{place}.{name}"), problem, allowed));
                 }
             }
+            None
+        };
+        let window = Window { from: instant("from", self.from), until: instant("until", self.until) };
+        if matches!((window.from, window.until), (Some(from), Some(until)) if from >= until) {
+            let field = format!("{place}.until");
+            problems.push(Diagnostic::new(field, "is not after from", "an instant after from"));
         }
-        None
+        if zone.is_some() && !has_local_time {
+            let problem = "has no from or until to tell the place of";
+            let allowed = "beside a local time: from: 2026-11-27 08:00";
+            problems.push(Diagnostic::new(format!("{place}.zone"), problem, allowed));
+        }
+        window
     }
 }
 
-/// Which of two instants at which a clock shows the same.
-#[derive(Debug, Clone, Copy)]
-enum Which {
-    First,
-    Last,
+/// An end of a window as it was written.
+enum End {
+    /// With an offset.
+    At(DateTime<Utc>),
+    /// Without one, as the clock of the zone shows it; `None` if there is no such clock.
+    Shown(Option<DateTime<Utc>>),
+    Refused {
+        problem: &'static str,
+        allowed: &'static str,
+    },
 }
 
-/// How long ago the last quarter of an hour began.
-fn past_quarter(time: NaiveTime) -> TimeDelta {
-    let past = time.signed_duration_since(NaiveTime::MIN).num_seconds() % GAP_STEP.num_seconds();
-    TimeDelta::seconds(past)
+/// `zone` is absent if none was written, and has no clock if it is not known.
+fn read_end(written: &str, zone: Option<&Option<Zone>>) -> End {
+    if let Some(instant) = instant::parse_any_year(written) {
+        return End::At(instant);
+    }
+    match (local_time::parse(written), zone) {
+        (Some(shown), Some(zone)) => match zone.as_ref().map(|zone| zone.first_instant(shown)) {
+            Some(None) => End::Refused { problem: "is too far away", allowed: "years from 1 to 9999" },
+            found => End::Shown(found.flatten()),
+        },
+        (Some(_), None) => End::Refused {
+            problem: "does not say where",
+            allowed: "with a zone beside it: zone: Europe/Berlin, or as an instant: 2026-11-27T08:00:00Z",
+        },
+        (None, _) => End::Refused {
+            problem: "is not an instant",
+            allowed: "RFC 3339: 2026-11-27T08:00:00Z, or with a zone: 2026-11-27 08:00",
+        },
+    }
+}
+
+/// The clock of the zone written here.
+fn place_clock(
+    field: &str,
+    Scalar(written): &Scalar,
+    zones: &TimeZones,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Zone> {
+    let zone = zones.zone(written.trim());
+    if zone.is_none() {
+        let problem = format!("\"{}\" is not allowed", shorten(written));
+        problems.push(Diagnostic::new(field, problem, zones.allowed(written.trim())));
+    }
+    zone
 }
 
 impl DaysOfWeek {
     fn contains(self, day: Weekday) -> bool {
-        self.0 & (1 << day.num_days_from_monday()) != 0
+        self.0 & (1 << day.to_monday_zero_offset()) != 0
     }
 }
 
 impl ScheduleDraft {
-    pub(super) fn check(&self, place: &str, problems: &mut Vec<Diagnostic>) -> Option<Schedule> {
-        let before = problems.len();
+    pub(super) fn check(
+        &self,
+        place: &str,
+        zones: &TimeZones,
+        problems: &mut Vec<Diagnostic>,
+    ) -> Option<Schedule> {
+        let before = count_errors(problems);
+        let zone = place_clock(&format!("{place}.schedule.zone"), &self.zone, zones, problems);
         let mut refuse = |field: &str, written: &str, allowed: &str| {
             let problem = format!("\"{}\" is not allowed", shorten(written));
             problems.push(Diagnostic::new(format!("{place}.schedule.{field}"), problem, allowed));
         };
-        let zone: Option<Tz> = self.zone.0.trim().parse().ok();
-        if zone.is_none() {
-            refuse("zone", &self.zone.0, "a name of the IANA time zone database, such as Europe/Berlin");
-        }
         let mut days = self.days.as_ref().map_or(EVERY_DAY, |_| DaysOfWeek(0));
         for written in self.days.iter().flatten() {
             match DAY_NAMES.iter().position(|name| *name == written.0.trim()) {
@@ -184,7 +240,7 @@ impl ScheduleDraft {
                 None => refuse("days", &written.0, &DAY_NAMES.join(", ")),
             }
         }
-        if days.0 == 0 && problems_are(before, problems) {
+        if days.0 == 0 && count_errors(problems) == before {
             problems.push(Diagnostic::new(
                 format!("{place}.schedule.days"),
                 "is empty",
@@ -193,12 +249,13 @@ impl ScheduleDraft {
         }
         let from = clock_time(place, "from", self.from.as_ref(), problems);
         let until = clock_time(place, "until", self.until.as_ref(), problems);
-        (problems.len() == before).then_some(Schedule { zone: zone?, days, from: from?, until: until? })
+        (count_errors(problems) == before).then_some(Schedule {
+            zone: zone?,
+            days,
+            from: from?,
+            until: until?,
+        })
     }
-}
-
-fn problems_are(before: usize, problems: &[Diagnostic]) -> bool {
-    problems.len() == before
 }
 
 /// `17:00`; midnight if absent, and 24:00 is the next one.
@@ -207,29 +264,30 @@ fn clock_time(
     name: &str,
     written: Option<&Scalar>,
     problems: &mut Vec<Diagnostic>,
-) -> Option<NaiveTime> {
-    let Some(Scalar(written)) = written else { return Some(NaiveTime::MIN) };
+) -> Option<Time> {
+    let Some(Scalar(written)) = written else { return Some(Time::midnight()) };
     let parsed = match written.trim() {
-        "24:00" if name == "until" => Some(NaiveTime::MIN),
-        written => NaiveTime::parse_from_str(written, "%H:%M").ok(),
+        "24:00" if name == "until" => Some(Time::midnight()),
+        written => local_time::time_of_day(written),
     };
+    let as_published = parsed.or_else(|| local_time::loose_time_of_day(written.trim()));
     if parsed.is_none() {
+        let severity = if as_published.is_some() { Severity::Refused } else { Severity::Error };
         let problem = format!("\"{}\" is not a time of day", shorten(written));
-        problems.push(Diagnostic::new(
-            format!("{place}.schedule.{name}"),
-            problem,
-            "hours and minutes: \"17:00\"",
-        ));
+        let allowed = "hours and minutes with two digits each: \"07:00\"";
+        let field = format!("{place}.schedule.{name}");
+        problems.push(Diagnostic::new(field, problem, allowed).with_severity(severity));
     }
-    parsed
+    as_published
 }
 
 impl fmt::Display for Schedule {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let days = DAY_NAMES.iter().enumerate().filter(|(day, _)| self.days.0 & (1 << day) != 0);
         let days: Vec<&str> = days.map(|(_, name)| *name).collect();
-        let (from, until) = (self.from.format("%H:%M"), self.until.format("%H:%M"));
-        write!(formatter, "{} {from}-{until} {}", days.join(" "), self.zone)
+        let (from, until) = (self.from, self.until);
+        write!(formatter, "{} {:02}:{:02}-", days.join(" "), from.hour(), from.minute())?;
+        write!(formatter, "{:02}:{:02} {}", until.hour(), until.minute(), self.zone)
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Computed<'a> {
     previous: Option<Previous>,
     /// The day (UTC) of which the opening price is known.
     opened_on: NaiveDate,
+    /// Of the stored explanation, if it has one.
+    explained: Option<i64>,
     /// For the history; absent if it was in another currency.
     pub(super) old_list_price: Option<Decimal>,
     pub(super) changed: bool,
@@ -60,13 +62,19 @@ pub(super) fn compute<'a>(
         .as_ref()
         .filter(|price| price.entry.currency == product.currency)
         .map(|price| price.entry.list_price);
-    Computed { list_price, entry, previous, opened_on, old_list_price, changed }
+    let explained = stored.price.as_ref().and_then(|price| price.explanation_digest);
+    Computed { list_price, entry, previous, opened_on, explained, old_list_price, changed }
 }
 
 impl Computed<'_> {
     /// Whether a rule failed, so that the price stays.
     pub(super) fn is_frozen(&self) -> bool {
         self.list_price.explanation.outcome == Outcome::Frozen
+    }
+
+    /// Whether what is written of it says the same as what is stored.
+    pub(super) fn says_the_same(&self, write: &PriceWrite) -> bool {
+        !self.changed && self.explained == Some(write.explanation_digest)
     }
 
     fn changed_at(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
@@ -79,7 +87,7 @@ impl Computed<'_> {
     /// What is written of it.
     pub(super) fn write(&self, cause: String, now: DateTime<Utc>) -> Result<PriceWrite, serde_json::Error> {
         let mut explanation = Vec::with_capacity(USUAL_EXPLANATION_BYTES);
-        self.list_price.explanation.append_json(&mut explanation)?;
+        let explanation_digest = self.list_price.explanation.append_json(&mut explanation)?;
         Ok(PriceWrite {
             entry: self.entry.clone(),
             opening_price: self.previous.map_or(self.entry.list_price, |previous| previous.opening_price),
@@ -87,6 +95,7 @@ impl Computed<'_> {
             changed_at: self.changed_at(now),
             streak: self.list_price.streak,
             explanation: String::from_utf8(explanation).map_err(serde::ser::Error::custom)?,
+            explanation_digest,
             previous_list_price: self.old_list_price,
             cause,
             priced_at: now,
@@ -115,6 +124,7 @@ mod tests {
     use crate::domain::policy::DEFAULT_POLICY;
     use crate::domain::product::{ProductDraft, WrittenNumber};
     use crate::domain::signal::Signals;
+    use crate::domain::time_zone::TimeZones;
 
     fn instant(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
@@ -147,13 +157,15 @@ mod tests {
             opened_on: NaiveDate::from_ymd_opt(2026, 1, 2).unwrap(),
             changed_at: None,
             streak: None,
+            explanation_digest: None,
         };
-        StoredFacts { product, signals: Signals::default(), price: Some(price) }
+        StoredFacts { product, signals: Signals::default(), has_replaced_cost: false, price: Some(price) }
     }
 
     #[test]
     fn a_day_is_opened_once_however_the_clocks_of_the_workers_differ() {
-        let (stored, policy) = (stored(), PricingPolicy::from_yaml(DEFAULT_POLICY, 1).unwrap());
+        let (stored, policy) =
+            (stored(), PricingPolicy::from_yaml(DEFAULT_POLICY, 1, &TimeZones::bundled()).unwrap());
         for (now, opening_price, opened_on) in [
             ("2026-01-02T00:00:00.2Z", 100, "2026-01-02"),
             ("2026-01-01T23:59:59.5Z", 100, "2026-01-02"),

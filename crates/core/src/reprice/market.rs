@@ -6,9 +6,12 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::{Batch, RepriceError, Repricer, Served, to_the_end};
-use crate::cache::PutMode;
+use crate::cache::{Cached, PutMode};
 use crate::catalogue::{CatalogueTransaction, PriceChange, RunRequest, StoredFacts};
 use crate::domain::market_event::{Change, MarketEvent};
+use crate::domain::money::Currency;
+use crate::domain::policy::PricingPolicy;
+use crate::domain::price::PriceEntry;
 use crate::domain::product::ProductId;
 use crate::domain::recalculation::Scope;
 use crate::domain::signal::{Signal, Subject};
@@ -24,14 +27,29 @@ pub struct Applied {
     pub changed: usize,
     /// Products that events name and the catalogue does not have.
     pub unknown: Vec<ProductId>,
+    /// Competitors' prices that are not used, as they are in another currency than the product's.
+    pub in_other_currency: Vec<OtherCurrency>,
     /// Recalculations that were asked for, new or not: the caller sees to it that they are begun.
     pub requested_runs: Vec<String>,
+}
+
+/// A competitor's price that is not used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherCurrency {
+    /// Of this product.
+    pub product_id: ProductId,
+    /// Who asks it.
+    pub competitor: String,
+    /// What it is in.
+    pub currency: Currency,
 }
 
 impl Repricer {
     /// Takes facts into the catalogue, prices the products they are about, and serves the prices. The facts, the
     /// prices, the history and the record that the events were applied are one transaction, so an event that is
-    /// delivered again changes nothing; its prices are only told again.
+    /// delivered again changes nothing; its prices are only put into the caches again. Followers of changes get
+    /// them again only if these events were delivered in this very way before: that try may have ended before its notice.
+    /// An event that its source has sent twice comes in two ways.
     ///
     /// The events may name at most [`WRITE_BATCH`](super::WRITE_BATCH) products. Goes on to the end even if the
     /// caller gives up waiting.
@@ -39,15 +57,17 @@ impl Repricer {
         &self,
         events: Vec<MarketEvent>,
         published_at: Option<DateTime<Utc>>,
+        is_first_try: bool,
     ) -> Result<Applied, RepriceError> {
         let repricer = self.clone();
-        to_the_end(async move { repricer.apply_and_serve(&events, published_at).await }).await
+        to_the_end(async move { repricer.apply_and_serve(&events, published_at, is_first_try).await }).await
     }
 
     async fn apply_and_serve(
         &self,
         events: &[MarketEvent],
         published_at: Option<DateTime<Utc>>,
+        is_first_try: bool,
     ) -> Result<Applied, RepriceError> {
         let mut transaction = self.catalogue.begin().await?;
         let new = record(&mut transaction, events).await?;
@@ -61,29 +81,36 @@ impl Repricer {
         let moved = Arc::new(moved);
         let needs_price = {
             let moved = Arc::clone(&moved);
-            move |facts: &StoredFacts| moved.contains(&facts.product.product_id)
+            move |facts: &StoredFacts, _: &PricingPolicy| moved.contains(&facts.product.product_id)
         };
         let cause = move |id: &ProductId| causes.get(id).cloned().unwrap_or_default();
         let served = self.price_in(&mut transaction, Batch::named(&ids), needs_price, cause).await?;
+        let in_other_currency = in_other_currency(&new, &served);
         let found: HashSet<ProductId> = served.iter().map(|served| served.product_id.clone()).collect();
         // What stayed as it was is served already, unless these events were delivered before.
         let mut served: Vec<Served> = served
             .into_iter()
             .filter(|served| served.is_written || !moved.contains(&served.product_id))
             .collect();
+        let unknown: Vec<ProductId> = ids.iter().filter(|id| !found.contains(*id)).cloned().collect();
+        if !unknown.is_empty() {
+            transaction.drop_forgotten(&unknown).await?;
+        }
         transaction.commit().await?;
-        self.add_earlier_changes(&mut served).await?;
+        if !is_first_try {
+            self.add_earlier_changes(&mut served).await?;
+        }
         let changed = served.iter().filter(|served| served.is_written && served.change.is_some()).count();
         self.serve_since(served, PutMode::Insert, published_at).await?;
         if events.iter().any(acts_on_quotes) {
             self.notices.announce_policy().await?;
         }
-        let unknown = ids.into_iter().filter(|id| !found.contains(id)).collect();
         Ok(Applied {
             events: new.len(),
             repeated: events.len() - new.len(),
             changed,
             unknown,
+            in_other_currency,
             requested_runs,
         })
     }
@@ -125,6 +152,33 @@ async fn record<'a>(
         transaction.put_signals(&signals).await?;
     }
     Ok(new)
+}
+
+/// The competitors' prices that are in another currency than their product. Those of products that are not there yet are kept:
+/// which currency these will have is not known.
+fn in_other_currency(events: &[&MarketEvent], served: &[Served]) -> Vec<OtherCurrency> {
+    let said = events.iter().filter_map(|event| {
+        let signal = signal_of(event)?;
+        let (Subject::Product(name), Some(currency)) = (&signal.subject, signal.currency) else {
+            return None;
+        };
+        Some((name.as_str(), signal, currency))
+    });
+    let said: Vec<(&str, &Signal, Currency)> = said.collect();
+    if said.is_empty() {
+        return Vec::new();
+    }
+    let priced = served.iter().filter_map(|served| match &served.cached {
+        Cached::Priced(entry) => Some((entry.product_id.as_str(), entry)),
+        Cached::Gone { .. } => None,
+    });
+    let entries: HashMap<&str, &Arc<PriceEntry>> = priced.collect();
+    let refused = said.into_iter().filter_map(|(name, signal, currency)| {
+        let entry = entries.get(name).filter(|entry| entry.currency != currency)?;
+        let product_id = entry.product_id.clone();
+        Some(OtherCurrency { product_id, competitor: signal.source.clone(), currency })
+    });
+    refused.collect()
 }
 
 /// Writes down which recalculations the events ask for; gives their names.

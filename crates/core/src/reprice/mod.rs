@@ -37,9 +37,9 @@ use crate::policy_snapshot::{Policies, PolicySnapshotError};
 use crate::redis::RedisError;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
-pub use market::{Applied, products_of};
+pub use market::{Applied, OtherCurrency, products_of};
 use pieces::Batch;
-pub use products::{PreparedProducts, PutSummary, StoredPrices};
+pub use products::{Bound, Deletion, LostBounds, PreparedProducts, PutSummary, StoredPrices};
 pub use range::{RangeDone, RangeError};
 pub use simulate::Simulator;
 
@@ -230,7 +230,7 @@ impl Repricer {
     async fn price_what_is_not_servable(&self, ids: &[ProductId]) -> Result<Vec<Served>, RepriceError> {
         let mut transaction = self.catalogue.begin().await?;
         let batch = Batch::named(ids);
-        let served = self.price_in(&mut transaction, batch, |_| false, |_| "fill".to_owned()).await?;
+        let served = self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
         transaction.commit().await?;
         let changes: Vec<ChangedPrice> = served
             .iter()
@@ -353,9 +353,9 @@ async fn to_the_end<T: Send + 'static>(
 }
 
 fn read_error(error: &CatalogueError) -> ReadError {
-    if error.is_transient() {
-        ReadError::Unavailable(error.to_string())
-    } else {
-        ReadError::Internal(error.to_string())
+    match error {
+        transient if transient.is_transient() => ReadError::Unavailable(transient.to_string()),
+        unknown @ CatalogueError::UnknownCurrency { .. } => ReadError::Unreadable(unknown.to_string()),
+        other => ReadError::Internal(other.to_string()),
     }
 }

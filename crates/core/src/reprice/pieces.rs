@@ -13,13 +13,17 @@ use tracing::Instrument;
 use super::compute::compute;
 use super::{RepriceError, Repricer, Served};
 use crate::catalogue::{
-    Catalogue, CatalogueError, CatalogueTransaction, PreparedPrices, PriceWrite, ProductRows, StoredFacts,
-    UnreadFacts,
+    Catalogue, CatalogueError, CatalogueTransaction, LeftOut, PreparedPrices, PriceWrite, ProductRows,
+    Readable, StoredFacts, UnreadFacts,
 };
+use crate::domain::policy::PricingPolicy;
 use crate::domain::product::{Product, ProductId};
 
 /// Products in a piece: enough that its statements cost little beside its rows.
 const PIECE: usize = 500;
+
+/// Products of a piece that are left out and named in the log; the others are counted.
+const MAX_NAMED: usize = 10;
 
 /// So many products are not worth waking a thread for.
 const FEW: usize = 8;
@@ -48,6 +52,8 @@ struct Priced {
     unchanged: Vec<Served>,
     /// With the stored revision until each gets its own, and whether the price stayed because a rule failed.
     writes: Vec<(PriceWrite, bool)>,
+    /// Prices that stay as they are, with another explanation: nothing that is served, so they keep their revision.
+    reexplained: Vec<PriceWrite>,
 }
 
 /// A piece that is ready to be written.
@@ -105,7 +111,7 @@ impl Repricer {
         &self,
         transaction: &mut CatalogueTransaction,
         mut batch: Batch,
-        needs_price: impl Fn(&StoredFacts) -> bool + Clone + Send + 'static,
+        needs_price: impl Fn(&StoredFacts, &PricingPolicy) -> bool + Clone + Send + 'static,
         cause: impl Fn(&ProductId) -> String + Clone + Send + 'static,
     ) -> Result<Vec<Served>, RepriceError> {
         let mut served = Vec::new();
@@ -135,32 +141,37 @@ impl Repricer {
     async fn price_piece(
         &self,
         unread: UnreadFacts,
-        needs_price: impl Fn(&StoredFacts) -> bool,
+        needs_price: impl Fn(&StoredFacts, &PricingPolicy) -> bool,
         cause: impl Fn(&ProductId) -> String,
     ) -> Result<Priced, RepriceError> {
-        let piece = unread.read()?;
         // Not before: the wait for the locks may have been long.
         let now = Utc::now();
+        let Readable { known: piece, left_out } = unread.read(now)?;
+        report(&left_out);
         let policy = self.policy_for(&piece).await?;
-        let (mut unchanged, mut writes) = (Vec::new(), Vec::new());
+        let (mut unchanged, mut writes, mut reexplained) = (Vec::new(), Vec::new(), Vec::new());
         for facts in &piece {
             match &facts.price {
-                Some(price) if self.is_servable(price) && !needs_price(facts) => {
+                Some(price) if self.is_servable(price) && !needs_price(facts, &policy) => {
                     unchanged.push(Served::unchanged(price.entry.clone(), false));
                 }
                 _ => {
                     let computed = compute(facts, &policy, now);
                     self.count(&computed.list_price.explanation);
                     let is_frozen = computed.is_frozen();
+                    let write = computed.write(cause(&facts.product.product_id), now)?;
                     if computed.changed {
-                        writes.push((computed.write(cause(&facts.product.product_id), now)?, is_frozen));
+                        writes.push((write, is_frozen));
                     } else {
                         unchanged.push(Served::unchanged(computed.entry.clone(), is_frozen));
+                        if !computed.says_the_same(&write) {
+                            reexplained.push(write);
+                        }
                     }
                 }
             }
         }
-        Ok(Priced { unchanged, writes })
+        Ok(Priced { unchanged, writes, reexplained })
     }
 
     /// Draws revisions, while the products are locked: so those of a product grow in the order in which its prices are
@@ -173,8 +184,19 @@ impl Repricer {
         let writes = priced.writes.len();
         let revisions = if writes == 0 { Vec::new() } else { transaction.next_revisions(writes).await? };
         let catalogue = self.catalogue.clone();
+        let reexplained = priced.reexplained.len();
         let write_out = async move { priced.write_out(&catalogue, revisions) };
-        Ok(beside_the_database(writes, write_out))
+        Ok(beside_the_database(writes + reexplained, write_out))
+    }
+}
+
+/// Names products whose prices stay as they are, as their currency is not known.
+fn report(left_out: &[LeftOut]) {
+    for LeftOut { product_id, currency } in left_out.iter().take(MAX_NAMED) {
+        tracing::error!(%product_id, currency, "a product is left out: this program does not know its currency");
+    }
+    if let Some(more) = left_out.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
+        tracing::error!(more, "more products are left out: this program does not know their currencies");
     }
 }
 
@@ -188,7 +210,7 @@ impl Priced {
             served.push(Served::written(&write, is_frozen));
             write
         });
-        let writes = writes.collect();
+        let writes = writes.chain(self.reexplained).collect();
         Ok(WrittenOut { served, prices: catalogue.prepare_prices(writes)? })
     }
 }

@@ -1,18 +1,22 @@
 //! Products put and removed: by people, by imports.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{Batch, RepriceError, Repricer, Served, to_the_end};
 use crate::cache::{Cached, PutMode};
-use crate::catalogue::{ProductRows, StoredFacts};
+use crate::catalogue::{CatalogueError, CatalogueTransaction, ProductRows, Readable, StoredFacts};
+use crate::domain::money::Currency;
+use crate::domain::policy::PricingPolicy;
 use crate::domain::product::{Product, ProductId};
+use crate::domain::product_tag::OnlyIf;
+use crate::domain::variable::Variable;
 
 /// What a batch of products did to the catalogue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PutSummary {
     /// Products that were new.
     pub created: u64,
@@ -20,17 +24,60 @@ pub struct PutSummary {
     pub updated: u64,
     /// Products that were already like this.
     pub unchanged: u64,
+    /// Products that had a cost or a bound and have it no more.
+    pub lost: Vec<LostBounds>,
+}
+
+/// What keeps a product's price within bounds: nothing is sold below its cost, unless there is a floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// See [`Product::unit_cost`].
+    UnitCost,
+    /// See [`Product::floor_price`].
+    FloorPrice,
+    /// See [`Product::ceiling_price`].
+    CeilingPrice,
+    /// See [`Product::minimum_advertised_price`].
+    MinimumAdvertisedPrice,
+}
+
+/// A product without bounds that it had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostBounds {
+    /// The product.
+    pub product_id: ProductId,
+    /// Which.
+    pub bounds: Vec<Bound>,
+}
+
+impl Bound {
+    /// The bounds that one version of a product has and the next one has not.
+    fn lost(known: &Product, next: &Product) -> Vec<Self> {
+        let bounds = [
+            (Self::UnitCost, known.unit_cost, next.unit_cost),
+            (Self::FloorPrice, known.floor_price, next.floor_price),
+            (Self::CeilingPrice, known.ceiling_price, next.ceiling_price),
+            (Self::MinimumAdvertisedPrice, known.minimum_advertised_price, next.minimum_advertised_price),
+        ];
+        let lost = bounds.into_iter().filter(|(_, known, next)| known.is_some() && next.is_none());
+        lost.map(|(bound, ..)| bound).collect()
+    }
 }
 
 /// Products to be put: each once, in the order of their identifiers, and written out.
 pub struct PreparedProducts {
     products: Vec<Product>,
     rows: ProductRows,
+    stated_at: DateTime<Utc>,
 }
 
 impl PreparedProducts {
-    /// Prepares products to be put; of two with the same identifier the later one.
-    pub fn of(mut products: Vec<Product>) -> Result<Self, RepriceError> {
+    /// Prepares products to be put by a request of this instant, as of which it states their costs; of two with the same
+    /// identifier the later one.
+    pub fn of(products: Vec<Product>, stated_at: DateTime<Utc>) -> Result<Self, RepriceError> {
+        let mut products: Vec<Product> =
+            products.into_iter().map(|product| product.stated_at(stated_at)).collect();
         products.sort_by(|one, other| one.product_id.cmp(&other.product_id));
         products.dedup_by(|later, kept| {
             let is_repeated = later.product_id == kept.product_id;
@@ -40,7 +87,7 @@ impl PreparedProducts {
             is_repeated
         });
         let rows = ProductRows::of(&products)?;
-        Ok(Self { products, rows })
+        Ok(Self { products, rows, stated_at })
     }
 
     /// Their identifiers, in order.
@@ -68,13 +115,26 @@ impl Repricer {
         cause: &'static str,
     ) -> Result<PutSummary, RepriceError> {
         let repricer = self.clone();
+        let stated_at = Utc::now();
         to_the_end(async move {
-            let products = PreparedProducts::of(products)?;
+            let products = PreparedProducts::of(products, stated_at)?;
             let (summary, prices) = repricer.store_products(products, cause).await?;
             repricer.serve_stored(prices).await?;
             Ok(summary)
         })
         .await
+    }
+
+    /// [`put_products`](Self::put_products) for one product, on a condition; nothing if it does not hold. What is stored
+    /// just so already is put again whatever the condition on its state: a repeated request whose answer was lost.
+    pub async fn put_product(
+        &self,
+        product: Product,
+        only_if: OnlyIf,
+        cause: &'static str,
+    ) -> Result<Option<PutSummary>, RepriceError> {
+        let repricer = self.clone();
+        to_the_end(async move { repricer.put_product_if(product, only_if, cause).await }).await
     }
 
     /// What [`put_products`](Self::put_products) would do, without doing it.
@@ -85,14 +145,15 @@ impl Repricer {
         Ok(compare(stored, products).summary)
     }
 
-    /// Removes a product and its price everywhere; whether it was there.
+    /// Removes a product and its price everywhere, on a condition.
     pub async fn delete_product(
         &self,
         product_id: ProductId,
+        only_if: OnlyIf,
         cause: &'static str,
-    ) -> Result<bool, RepriceError> {
+    ) -> Result<Deletion, RepriceError> {
         let repricer = self.clone();
-        to_the_end(async move { repricer.delete_and_tell(product_id, cause).await }).await
+        to_the_end(async move { repricer.delete_and_tell(product_id, only_if, cause).await }).await
     }
 
     /// The first half of [`put_products`](Self::put_products), for whoever sees to it that the second one follows. All of
@@ -102,14 +163,34 @@ impl Repricer {
         products: PreparedProducts,
         cause: &'static str,
     ) -> Result<(PutSummary, StoredPrices), RepriceError> {
-        let ids = products.ids();
-        let PreparedProducts { products, mut rows } = products;
         let mut transaction = self.catalogue.begin().await?;
-        let stored = transaction.lock_products(&ids).await?;
-        let Comparison { summary, differences, in_other_currency } = compare(stored, &products);
+        let stored = transaction.lock_products(&products.ids()).await?;
+        self.store_locked(transaction, stored, products, cause).await
+    }
+
+    /// Stores products that this transaction has locked, as far as they exist, and ends it.
+    async fn store_locked(
+        &self,
+        mut transaction: CatalogueTransaction,
+        stored: Readable<Product>,
+        products: PreparedProducts,
+        cause: &'static str,
+    ) -> Result<(PutSummary, StoredPrices), RepriceError> {
+        let PreparedProducts { mut products, mut rows, stated_at } = products;
+        keep_cost_statements(&stored.known, &mut products);
+        let Comparison { summary, differences, mut in_other_currency } = compare(stored, &products);
         let differences = Arc::new(differences);
+        in_other_currency
+            .extend(returned_in_other_currency(&mut transaction, &products, &differences).await?);
         if !in_other_currency.is_empty() {
-            transaction.forget_amounts(&in_other_currency).await?;
+            transaction.forget_amounts(&in_other_currency, Utc::now()).await?;
+        }
+        let restated = products
+            .iter()
+            .filter(|product| product.unit_cost.is_some() && !differences.contains_key(&product.product_id));
+        let restated: Vec<&str> = restated.map(|product| product.product_id.as_str()).collect();
+        if !restated.is_empty() {
+            transaction.state_costs(&restated, stated_at).await?;
         }
         if summary.unchanged > 0 {
             rows.retain(|product_id| differences.contains_key(product_id));
@@ -117,11 +198,20 @@ impl Repricer {
         let batch = Batch::put(products, rows);
         let needs_price = {
             let differences = Arc::clone(&differences);
-            move |facts: &StoredFacts| differences.contains_key(&facts.product.product_id)
+            // A cost that is stated again may replace an event's, and is younger.
+            move |facts: &StoredFacts, policy: &PricingPolicy| {
+                differences.contains_key(&facts.product.product_id)
+                    || facts.has_replaced_cost
+                    || facts.product.unit_cost.is_some() && policy.reads(Variable::CostAge)
+            }
         };
         let served = self.price_in(&mut transaction, batch, needs_price, move |_| cause.to_owned()).await?;
         transaction.commit().await?;
-        let is_updated = |served: &Served| differences.get(&served.product_id) == Some(&Difference::Updated);
+        let is_updated = |served: &Served| match differences.get(&served.product_id) {
+            Some(difference) => *difference == Difference::Updated,
+            // By a cost that was stated again.
+            None => served.is_written,
+        };
         let (updated, others) = served.into_iter().partition(is_updated);
         Ok((summary, StoredPrices { updated, others }))
     }
@@ -132,11 +222,42 @@ impl Repricer {
         self.serve(prices.others, PutMode::Replace).await
     }
 
-    async fn delete_and_tell(&self, product_id: ProductId, cause: &str) -> Result<bool, RepriceError> {
+    async fn put_product_if(
+        &self,
+        product: Product,
+        only_if: OnlyIf,
+        cause: &'static str,
+    ) -> Result<Option<PutSummary>, RepriceError> {
+        let products = PreparedProducts::of(vec![product], Utc::now())?;
+        let mut transaction = self.catalogue.begin().await?;
+        let stored = transaction.lock_products(&products.ids()).await?;
+        let is_so_already = matches!(only_if, OnlyIf::IsOneOf(_)) && stored.known == products.products;
+        if !holds(&only_if, &stored) && !is_so_already {
+            return Ok(None);
+        }
+        // There was nothing to lock: another transaction may be adding it.
+        if only_if == OnlyIf::IsNew && transaction.add_products(products.rows.clone(), Utc::now()).await? == 0
+        {
+            return Ok(None);
+        }
+        let (summary, prices) = self.store_locked(transaction, stored, products, cause).await?;
+        self.serve_stored(prices).await?;
+        Ok(Some(summary))
+    }
+
+    async fn delete_and_tell(
+        &self,
+        product_id: ProductId,
+        only_if: OnlyIf,
+        cause: &str,
+    ) -> Result<Deletion, RepriceError> {
         let mut transaction = self.catalogue.begin().await?;
         let locked = transaction.lock_products(std::slice::from_ref(&product_id)).await?;
-        if locked.is_empty() {
+        let is_unknown = locked.known.is_empty() && locked.left_out.is_empty();
+        if is_unknown {
             drop(transaction);
+        } else if !holds(&only_if, &locked) {
+            return Ok(Deletion::Changed);
         } else {
             if let Some(revision) = transaction.next_revisions(1).await?.pop() {
                 transaction.delete_product(&product_id, revision, cause, Utc::now()).await?;
@@ -153,8 +274,19 @@ impl Repricer {
                 Served { product_id, cached, is_written: true, is_frozen: false, change: Some(removal) };
             self.serve(vec![gone], PutMode::Insert).await?;
         }
-        Ok(!locked.is_empty())
+        Ok(if is_unknown { Deletion::Unknown } else { Deletion::Done })
     }
+}
+
+/// What became of the removal of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// It is gone.
+    Done,
+    /// There was none.
+    Unknown,
+    /// It stays, as the condition does not hold.
+    Changed,
 }
 
 /// How a product differs from the stored one.
@@ -171,25 +303,74 @@ struct Comparison {
     summary: PutSummary,
     /// Those that differ, and how.
     differences: HashMap<ProductId, Difference>,
-    /// Those that were in another currency.
-    in_other_currency: Vec<ProductId>,
+    /// Those that were in another currency, with the one that they are in.
+    in_other_currency: Vec<(ProductId, Currency)>,
 }
 
-fn compare(stored: Vec<Product>, products: &[Product]) -> Comparison {
+/// A row without a cost says nothing about it: what the seller said before stays the seller's last word.
+fn keep_cost_statements(stored: &[Product], products: &mut [Product]) {
+    let last: HashMap<&ProductId, DateTime<Utc>> =
+        stored.iter().filter_map(|known| Some((&known.product_id, known.cost_stated_at?))).collect();
+    for product in products.iter_mut().filter(|product| product.cost_stated_at.is_none()) {
+        product.cost_stated_at = last.get(&product.product_id).copied();
+    }
+}
+
+/// Products that were removed and come again in another currency, with the one that they are in.
+async fn returned_in_other_currency(
+    transaction: &mut CatalogueTransaction,
+    products: &[Product],
+    differences: &HashMap<ProductId, Difference>,
+) -> Result<Vec<(ProductId, Currency)>, CatalogueError> {
+    let created: Vec<&Product> = products
+        .iter()
+        .filter(|product| differences.get(&product.product_id) == Some(&Difference::Created))
+        .collect();
+    if created.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<ProductId> = created.iter().map(|product| product.product_id.clone()).collect();
+    let last = transaction.last_currencies(&ids).await?;
+    let is_another =
+        |product: &&&Product| last.get(&product.product_id).is_some_and(|last| *last != product.currency);
+    let returned = created.iter().filter(is_another);
+    Ok(returned.map(|product| (product.product_id.clone(), product.currency)).collect())
+}
+
+/// Whether the condition holds for the product that is stored, if any. One that cannot be read exists, in no known state.
+fn holds(only_if: &OnlyIf, stored: &Readable<Product>) -> bool {
+    match stored.left_out.is_empty() {
+        true => only_if.holds(stored.known.first()),
+        false => matches!(only_if, OnlyIf::Always | OnlyIf::Exists),
+    }
+}
+
+fn compare(stored: Readable<Product>, products: &[Product]) -> Comparison {
+    let unreadable: HashSet<ProductId> =
+        stored.left_out.into_iter().map(|product| product.product_id).collect();
     let stored: HashMap<ProductId, Product> =
-        stored.into_iter().map(|product| (product.product_id.clone(), product)).collect();
+        stored.known.into_iter().map(|product| (product.product_id.clone(), product)).collect();
     let mut summary = PutSummary::default();
     let (mut differences, mut in_other_currency) = (HashMap::new(), Vec::new());
     for product in products {
         let difference = match stored.get(&product.product_id) {
+            None if unreadable.contains(&product.product_id) => {
+                summary.updated += 1;
+                in_other_currency.push((product.product_id.clone(), product.currency));
+                Difference::Updated
+            }
             None => {
                 summary.created += 1;
                 Difference::Created
             }
             Some(known) if known != product => {
                 summary.updated += 1;
+                let bounds = Bound::lost(known, product);
+                if !bounds.is_empty() {
+                    summary.lost.push(LostBounds { product_id: product.product_id.clone(), bounds });
+                }
                 if known.currency != product.currency {
-                    in_other_currency.push(product.product_id.clone());
+                    in_other_currency.push((product.product_id.clone(), product.currency));
                 }
                 Difference::Updated
             }

@@ -52,7 +52,7 @@ impl Repricer {
             // The first time, the worker may have died between the commit and Redis. What is stored is served, whoever
             // made it.
             let batch = Batch::named(&range.product_ids);
-            let served = self.price_in(&mut transaction, batch, |_| false, |_| "fill".to_owned()).await?;
+            let served = self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
             transaction.commit().await?;
             drop(turn);
             self.serve(served, PutMode::Replace).await?;
@@ -61,7 +61,7 @@ impl Repricer {
         self.current_policy(range.policy_version).await?;
         let cause = format!("recalculation {}", range.task_id);
         let batch = Batch::named(&range.product_ids);
-        let served = self.price_in(&mut transaction, batch, |_| true, move |_| cause.clone()).await?;
+        let served = self.price_in(&mut transaction, batch, |_, _| true, move |_| cause.clone()).await?;
         let changed = count(&served, |served| served.is_written && served.change.is_some());
         let products = count(&served, |_| true);
         let outcome =
@@ -80,7 +80,7 @@ impl Repricer {
         Ok(RangeDone::Done { products, changed })
     }
 
-    /// Prices what time alone has made invalid, oldest first; how many products. Fewer than
+    /// Prices what time alone has made invalid, oldest first; how many products were priced or are priced already. Fewer than
     /// [`WRITE_BATCH`](super::WRITE_BATCH) means that no more are left.
     pub async fn reprice_expired(&self, now: DateTime<Utc>) -> Result<usize, RepriceError> {
         let repricer = self.clone();
@@ -96,11 +96,13 @@ impl Repricer {
         let mut transaction = self.catalogue.begin().await?;
         // Those that a read has priced meanwhile are valid again, and stay as they are.
         let batch = Batch::named(&ids);
-        let served = self.price_in(&mut transaction, batch, |_| false, |_| "time".to_owned()).await?;
+        let served = self.price_in(&mut transaction, batch, |_, _| false, |_| "time".to_owned()).await?;
         transaction.commit().await?;
+        // Not how many there were: those that are left out would be looked for again at once.
+        let priced = served.len();
         let written = served.into_iter().filter(|served| served.is_written).collect();
         self.serve(written, PutMode::Insert).await?;
-        Ok(ids.len())
+        Ok(priced)
     }
 }
 

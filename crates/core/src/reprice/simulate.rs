@@ -1,12 +1,13 @@
 //! What a policy would do, without doing it: the prices that a recalculation would make, page by page.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use super::Repricer;
 use super::compute::compute;
-use crate::catalogue::{Catalogue, CatalogueError, StoredFacts};
+use crate::catalogue::{Catalogue, CatalogueError, Readable, StoredFacts};
 use crate::domain::circuit_breaker::CircuitBreaker;
 use crate::domain::policy::PricingPolicy;
 use crate::domain::product::ProductId;
@@ -64,12 +65,16 @@ impl Simulator {
             let ids = self.catalogue.product_ids_of(&self.scope, self.after.as_ref(), RANGE_LENGTH).await?;
             self.is_over = ids.is_empty() || matches!(self.scope, Scope::Products(_));
             self.after = ids.last().cloned().or(self.after.take());
-            let facts = self.catalogue.facts(&ids).await?;
+            let Readable { known: facts, left_out } = self.catalogue.facts(&ids, self.now).await?;
+            left_out.into_iter().for_each(|product| self.simulation.leave_out(product.product_id));
             let prices: Vec<SimulatedPrice> =
                 facts.iter().map(|facts| simulated(facts, &self.policy, self.now)).collect();
             prices.iter().for_each(|price| self.simulation.add(price));
             for (instant, simulation) in &mut self.later {
-                facts.iter().for_each(|facts| simulation.add(&simulated(facts, &self.policy, *instant)));
+                for facts in &facts {
+                    let facts = at(facts, self.now, *instant);
+                    simulation.add(&simulated(&facts, &self.policy, *instant));
+                }
             }
             // All of a page may have been removed since its identifiers were read.
             if !prices.is_empty() {
@@ -118,11 +123,21 @@ impl Simulator {
     }
 }
 
+/// The facts as they will be at a later instant, if nothing else happens.
+fn at(facts: &StoredFacts, now: DateTime<Utc>, later: DateTime<Utc>) -> Cow<'_, StoredFacts> {
+    match facts.signals.next_expiry(now) {
+        Some(end) if end <= later => {
+            Cow::Owned(StoredFacts { signals: facts.signals.clone().as_of(later), ..facts.clone() })
+        }
+        _ => Cow::Borrowed(facts),
+    }
+}
+
 /// Reasons that are given.
 const MAX_REASONS: usize = 10;
 
 fn simulated(facts: &StoredFacts, policy: &PricingPolicy, now: DateTime<Utc>) -> SimulatedPrice {
     let computed = compute(facts, policy, now);
     let list_price = &computed.list_price;
-    SimulatedPrice::new(&list_price.explanation.facts, computed.old_list_price, list_price)
+    SimulatedPrice::new(&list_price.explanation.facts, computed.old_list_price, list_price, policy)
 }

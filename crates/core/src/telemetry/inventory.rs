@@ -187,9 +187,9 @@ pub const INVENTORY: &[Metric] = &[
     Metric {
         name: EVENTS_APPLIED,
         kind: Counter,
-        labels: "`outcome`: `applied`, `repeated`, `unknown_product`",
+        labels: "`outcome`: `applied`, `repeated`, `unknown_product`, `other_currency`",
         services: "worker",
-        text: "Market events that were new (`applied`), or had been applied before (`repeated`). `unknown_product` counts something else: each product that an event names and the catalogue does not have.",
+        text: "Market events that were new (`applied`), or had been applied before (`repeated`). `unknown_product` counts something else: each product that an event names and the catalogue does not have; and `other_currency` each competitor's price that is not used because it is in another currency than the product.",
     },
     Metric {
         name: JOBS_ENQUEUED,

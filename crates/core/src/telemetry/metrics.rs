@@ -142,6 +142,8 @@ pub struct Handles {
     pub events_repeated: Counter,
     /// Products that market events named and the catalogue does not have.
     pub events_unknown: Counter,
+    /// Competitors' prices in another currency than their product's.
+    pub events_in_other_currency: Counter,
     jobs: RwLock<HashMap<(&'static str, &'static str), Histogram>>,
     /// Jobs that were put in the queue.
     pub jobs_enqueued: Counter,
@@ -220,6 +222,7 @@ impl Metrics {
             events_applied: applied("applied"),
             events_repeated: applied("repeated"),
             events_unknown: applied("unknown_product"),
+            events_in_other_currency: applied("other_currency"),
             jobs: RwLock::default(),
             jobs_enqueued: counter(&*recorder, JOBS_ENQUEUED, None),
             jobs_buried: counter(&*recorder, JOBS_BURIED, None),

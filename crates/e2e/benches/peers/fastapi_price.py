@@ -48,6 +48,7 @@ async def price(request: Request):
         "product_id": product_id,
         "final_price": float(amount),
         "base_price": float(entry["base_price"]),
+        "list_price": float(entry["list_price"]),
         "discount_rate": discount,
         "source": "cache",
         "currency": entry["currency"],

@@ -114,6 +114,7 @@ fn price_write(product: &Product, revision: i64, list_price: &str) -> Result<Pri
         changed_at: Some(now()),
         streak: Some(Streak { moves: -3, since: now() }),
         explanation: "{}".to_owned(),
+        explanation_digest: i64::MIN,
         previous_list_price: None,
         cause: "test".to_owned(),
         priced_at: now(),

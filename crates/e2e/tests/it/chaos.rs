@@ -16,6 +16,7 @@ use pricing_core::domain::policy::PricingPolicy;
 use pricing_core::domain::price::{Facts, price};
 use pricing_core::domain::product::ProductId;
 use pricing_core::domain::signal::{Signal, SignalKind, Signals, Subject};
+use pricing_core::domain::time_zone::TimeZones;
 use pricing_core::keys::{DEFAULT_PREFIX, MessageKeys};
 use pricing_e2e::{ChaosProxy, HttpClient, RedisServer, eventually};
 use rust_decimal::Decimal;
@@ -314,7 +315,11 @@ fn events(plan: &Plan, random: &mut fastrand::Rng) -> Vec<Published> {
         Published {
             body,
             id,
-            signal: Signal { subject, kind, source, value, in_stock: None, observed_at: time },
+            signal: Signal {
+                source,
+                event_source: Some("/chaos".to_owned()),
+                ..Signal::new(subject, kind, value, time)
+            },
         }
     });
     events.collect()
@@ -387,8 +392,8 @@ impl Judge<'_> {
     }
 
     async fn signals_and_prices_are_those_of_the_events(&self, products: usize) -> Result<()> {
-        let policy =
-            PricingPolicy::from_yaml(POLICY, 1).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+        let policy = PricingPolicy::from_yaml(POLICY, 1, &TimeZones::bundled())
+            .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
         let mut newest: BTreeMap<(String, &'static str, String), &Signal> = BTreeMap::new();
         for signal in self.events.iter().map(|event| &event.signal) {
             let (_, subject) = signal.subject.parts();
@@ -405,10 +410,11 @@ impl Judge<'_> {
         }
         for number in 0..products {
             let id = product_id(number)?;
-            let expected = Signals::of_product(expected.remove(id.as_str()).unwrap_or_default());
-            let stored = self.catalogue.signals(&id).await?;
-            ensure!(stored == expected, "{id}: {stored:?}, expected {expected:?}");
             let product = self.catalogue.product(&id).await?.context("no product")?;
+            let expected = expected.remove(id.as_str()).unwrap_or_default();
+            let expected = Signals::of_product(expected, Some(&product), Utc::now());
+            let stored = self.catalogue.signals(&id, Utc::now()).await?;
+            ensure!(stored == expected, "{id}: {stored:?}, expected {expected:?}");
             let facts = Facts { product: &product, signals: &expected, previous: None };
             let expected = price(&facts, &policy, Utc::now()).amount;
             let entry = self.catalogue.stored_price(&id).await?.context("no price")?.entry;

@@ -116,6 +116,16 @@ async fn people_import_quote_explain_and_ask_the_doctor() -> Result<()> {
     ensure!(code == 1 && said.contains("no product \"P-2\""), "{said}");
     let (code, said) = engine.run(&["explain", "P-1", "--location", "NY", "--prime"]).await?;
     ensure!(code == 0 && said.contains("Kettle (P-1)") && said.contains("46.920975"), "{said}");
+    for unknown in [
+        &["watch", "--product", "P-9"][..],
+        &["recalculate", "P-1", "P-9"],
+        &["recalculate", "--wait", "P-9"],
+    ] {
+        let (code, said) = engine.run(unknown).await?;
+        ensure!(code == 1 && said.contains("no product \"P-9\""), "{unknown:?}: {said}");
+    }
+    let (code, said) = engine.run(&["recalculate", "--wait", "--category", "tyos"]).await?;
+    ensure!(code == 1 && said.contains("no product is of category \"tyos\""), "{said}");
     let (code, said) = engine.run(&["doctor"]).await?;
     ensure!(code == 0 && said.contains("redis") && said.contains("database"), "{said}");
     let (code, _) = engine.run(&["doctor", "--url", "http://127.0.0.1:1"]).await?;

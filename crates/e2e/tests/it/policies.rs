@@ -113,6 +113,55 @@ async fn a_policy_is_published_to_every_process_compared_and_gone_back_on() -> R
     Ok(())
 }
 
+/// Takes ten off whatever a product costs, and has an increment that small prices cannot keep to.
+const TENNER: &str =
+    "name: tenner\noffer:\n  - { name: tenner, adjust: -10 }\nrounding: { increment: 5, ending: 0.99 }\n";
+
+#[tokio::test]
+async fn what_products_are_too_cheap_for_is_warned_of_and_not_refused() -> Result<()> {
+    let stores = Stores::start().await?;
+    let api = stores.api().await?;
+    let client = &api.client;
+    for (id, product) in [
+        ("cheap", json!({"currency": "USD", "base_price": 1.20})),
+        (
+            "narrow",
+            json!({"currency": "USD", "base_price": 1.20, "floor_price": 1.10, "ceiling_price": 1.50}),
+        ),
+        ("floored", json!({"currency": "USD", "base_price": 10, "floor_price": 5})),
+        ("dear", json!({"currency": "USD", "base_price": 100})),
+    ] {
+        let reply = client.put(&format!("/api/v1/products/{id}"), &product).await?;
+        ensure!(reply.status == 201, "{}", reply.text);
+    }
+    let checked = post_policy(client, "/api/v1/policies/check", TENNER, None).await?.body;
+    assert_eq!((&checked["is_valid"], &checked["problems"]), (&json!(true), &json!([])), "{checked}");
+    let fields = |body: &Value| -> Vec<String> {
+        let warnings = body["warnings"].as_array().into_iter().flatten();
+        warnings.map(|warning| format!("{} {}", warning["field"], warning["line"])).collect()
+    };
+    let in_document = [r#""offer[0]" 3"#, r#""rounding.increment" 4"#, r#""rounding.ending" 4"#];
+    assert_eq!(fields(&checked), in_document, "{checked}");
+
+    let simulated = post_policy(client, "/api/v1/policies/simulate", TENNER, None).await?;
+    let report: Value = serde_json::from_str(simulated.text.lines().last().context("no report")?)?;
+    let met = [
+        json!({"about": "rounding.increment", "problem": "no multiple fits, and the list price keeps to the minor unit",
+            "products": 1, "examples": ["narrow"]}),
+        json!({"about": "tenner", "problem": "goes to the lowest price that is allowed", "products": 2, "examples": ["floored", "narrow"]}),
+        json!({"about": "tenner", "problem": "would leave nothing, and is passed over", "products": 1, "examples": ["cheap"]}),
+    ];
+    assert_eq!(report["report"]["catalogue_warnings"], json!(met), "{report}");
+
+    let published = post_policy(client, "/api/v1/policies", TENNER, None).await?;
+    ensure!(published.status == 201, "{}", published.text);
+    let in_catalogue = [r#""rounding.increment" null"#, r#""tenner" null"#, r#""tenner" null"#];
+    assert_eq!(fields(&published.body), [&in_document[..], &in_catalogue[..]].concat());
+    let last = published.body["warnings"][5]["problem"].as_str().unwrap_or_default();
+    assert_eq!(last, "would leave nothing, and is passed over, for 1 product (cheap)");
+    Ok(())
+}
+
 #[tokio::test]
 async fn of_two_who_publish_at_once_one_is_told_to_look_again() -> Result<()> {
     let stores = Stores::start().await?;
@@ -152,14 +201,22 @@ async fn what_is_wrong_with_a_policy_is_said_with_line_and_column() -> Result<()
         .collect();
     assert_eq!(
         places,
-        [("market[0].when", &json!(4), &json!(5)), ("market[1].adjust", &json!(6), &json!(16)),],
+        [("market[0].when", &json!(4), &json!(11)), ("market[1].adjust", &json!(6), &json!(16)),],
         "{}",
         checked.text
     );
     let refused = post_policy(client, "/api/v1/policies", wrong, None).await?;
     assert_eq!((refused.status.as_u16(), &refused.body["errors"]), (422, &checked.body["problems"]));
     let valid = post_policy(client, "/api/v1/policies/check", HALVING, None).await?;
-    assert_eq!(valid.body, json!({"is_valid": true, "problems": []}));
+    assert_eq!(valid.body, json!({"is_valid": true, "problems": [], "warnings": []}));
+    let over = format!("{HALVING}    until: 2020-01-01T00:00:00Z\n")
+        .replace("- { name: half, multiply_by: 0.5 }", "- name: half\n    multiply_by: 0.5");
+    let warned = post_policy(client, "/api/v1/policies/check", &over, None).await?;
+    assert_eq!((&warned.body["is_valid"], &warned.body["problems"]), (&json!(true), &json!([])));
+    let warning = json!({"field": "market[0].until", "problem": "is over: the rule never applies again", "line": 5, "column": 5});
+    assert_eq!(warned.body["warnings"], json!([warning]), "{}", warned.text);
+    let simulated = post_policy(client, "/api/v1/policies/simulate", &over, None).await?;
+    assert!(simulated.text.contains(r#""warnings":[{"field":"market[0].until""#), "{}", simulated.text);
     assert_eq!(client.get("/api/v1/policies/latest").await?.body["version"], 1, "nothing was published");
 
     for (path, policy, if_match, status) in [
@@ -318,5 +375,38 @@ circuit_breaker: { median_move: 20% }
         (&rejected.body["state"], &rejected.body["reason"]),
         (&json!("failed"), &json!("it was rejected by kim"))
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_policy_of_before_a_refusal_keeps_its_meaning_and_is_warned_of() -> Result<()> {
+    const OLD: &str =
+        "name: old\nmarket:\n  - { name: follow, set_to: competitor.median ?? product.base_price * 0.9 }\n";
+    let stores = Stores::start().await?;
+    let catalogue = stores.catalogue().await?;
+    catalogue.publish_first_policy(&crate::support::new_policy(OLD), chrono::Utc::now()).await?;
+    let api = stores.api().await?;
+    let client = &api.client;
+    let product = json!({"currency": "USD", "base_price": 100});
+    ensure!(client.put("/api/v1/products/P-1", &product).await?.status == 201);
+    // What no floor keeps up is frozen, as it was.
+    let priced = client.price("P-1", "NY", false).await?;
+    assert_eq!(priced.body["final_price"], json!(100.0), "{}", priced.text);
+
+    let problem = "3:29: market[0].set_to: `??` binds tighter than `*`: this is `(competitor.median ?? product.base_price) * 0.9`";
+    let ready = client.get("/readyz").await?;
+    assert_eq!((ready.status.as_u16(), &ready.body["status"]), (200, &json!("ready")));
+    let checks = ready.body["checks"].as_array().context("no checks")?;
+    let policy = checks.iter().find(|check| check["name"] == "policy").context("no check of the policy")?;
+    assert_eq!(policy["status"], "warning");
+    let detail = policy["detail"].as_str().context("no detail")?;
+    assert!(detail.starts_with(&format!("version 1 would be refused today: {problem}")), "{detail}");
+
+    ensure!(post_policy(client, "/api/v1/policies", HALVING, None).await?.status == 201);
+    let checked = client.get("/readyz").await?;
+    assert!(!checked.text.contains("\"policy\""), "{}", checked.text);
+    let back = post_policy(client, "/api/v1/policies/1/rollback", "", None).await?;
+    assert_eq!((back.status.as_u16(), &back.body["type"]), (422, &json!("/problems/invalid-request")));
+    assert_eq!((&back.body["errors"][0]["line"], &back.body["errors"][0]["column"]), (&json!(3), &json!(29)));
     Ok(())
 }

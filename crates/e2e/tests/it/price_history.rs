@@ -14,7 +14,7 @@ async fn write_history(catalogue: &Catalogue, id: &ProductId, history: &[(i64, i
     for (days, cents) in history {
         let at: DateTime<Utc> = Utc::now() - TimeDelta::days(*days);
         let mut transaction = catalogue.begin().await?;
-        let facts = transaction.lock_facts(std::slice::from_ref(id)).await?.read()?;
+        let facts = transaction.lock_facts(std::slice::from_ref(id)).await?.read(Utc::now())?.known;
         let stored = facts.into_iter().next().and_then(|facts| facts.price).context("no price")?;
         let revision = *transaction.next_revisions(1).await?.first().context("no revision")?;
         let mut entry = stored.entry.clone();
@@ -27,6 +27,7 @@ async fn write_history(catalogue: &Catalogue, id: &ProductId, history: &[(i64, i
             changed_at: Some(at),
             streak: None,
             explanation: "{}".to_owned(),
+            explanation_digest: 0,
             cause: "test".to_owned(),
             priced_at: at,
         };
@@ -52,19 +53,57 @@ async fn a_reduction_is_announced_against_the_lowest_price_of_thirty_days() -> R
         // What the import wrote is of today, and would be the first.
         write_history(&catalogue, &id, history).await?;
     }
-    for (id, prior_price, percent, lowest) in
-        [("bananas", 1.29, 0.0, 1.29), ("pineapple", 1.39, 0.0, 1.39), ("kettle", 25.00, 60.0, 10.00)]
-    {
+    let none = (json!(null), json!(null));
+    for (id, latest, progressive, lowest) in [
+        ("bananas", none.clone(), none.clone(), 1.29),
+        ("pineapple", none.clone(), none, 1.39),
+        ("kettle", (json!(15.00), json!(33.33)), (json!(25.00), json!(60.0)), 10.00),
+    ] {
         let reply = api.client.get(&format!("/api/v1/products/{id}/history")).await?;
-        let reduction = &reply.body["reduction"];
-        assert_eq!(
-            (&reduction["prior_price"], reduction["percent"].as_f64(), &reply.body["lowest_price_30_days"]),
-            (&json!(prior_price), Some(percent), &json!(lowest)),
-            "{id}: {}",
-            reply.text
-        );
+        for (field, expected) in [("reduction", latest), ("progressive_reduction", progressive)] {
+            let reduction = &reply.body[field];
+            let said = (reduction["prior_price"].clone(), reduction["percent"].clone());
+            assert_eq!(said, expected, "{id} {field}: {}", reply.text);
+        }
+        assert_eq!(reply.body["lowest_price_30_days"], json!(lowest), "{id}: {}", reply.text);
         assert_eq!(reply.body["is_lowest_price_known"], json!(true), "{id}: {}", reply.text);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reduction_is_not_complete_while_every_shopper_gets_an_offer() -> Result<()> {
+    let stores = Stores::start().await?;
+    let api = stores.api().await?;
+    let publish = async |policy: &str| {
+        let request = api.client.request(reqwest::Method::POST, "/api/v1/policies?author=zoe");
+        let published = api.client.send(request.body(policy.to_owned())).await?;
+        assert_eq!(published.status, 201, "{}", published.text);
+        anyhow::Ok(())
+    };
+    let prices = async |id: &str, prices: &[&str]| {
+        for price in prices {
+            let product = json!({"currency": "EUR", "base_price": price});
+            assert!(api.client.put(&format!("/api/v1/products/{id}"), &product).await?.status.is_success());
+        }
+        let reply = api.client.get(&format!("/api/v1/products/{id}/history")).await?;
+        let reduction = &reply.body["reduction"];
+        anyhow::Ok(
+            ["prior_price", "percent", "is_complete", "incomplete_because"]
+                .map(|name| reduction[name].clone()),
+        )
+    };
+    // By the default policy, shoppers pay 95 % of the list price wherever no factor is set.
+    let unknown_and_offers = json!(["prices_unknown", "offers_for_every_shopper"]);
+    let expected = [json!(100.0), json!(4.0), json!(false), unknown_and_offers];
+    assert_eq!(prices("P-1", &["100", "96"]).await?, expected);
+    // Less than a hundredth of a percent is nothing to announce.
+    assert_eq!(prices("P-2", &["1099.00", "1098.99"]).await?, [(); 4].map(|()| json!(null)));
+    // It rose and fell to no less than it was.
+    assert_eq!(prices("P-3", &["84.96", "119.94", "101.95"]).await?, [(); 4].map(|()| json!(null)));
+    publish("name: plain\n").await?;
+    // Still in the thirty days.
+    assert_eq!(prices("P-4", &["100", "96"]).await?, expected);
     Ok(())
 }
 
@@ -102,7 +141,8 @@ async fn changes_are_read_in_pages_and_those_of_a_removed_product_stay() -> Resu
         assert!(api.client.put("/api/v1/products/P-3", &product).await?.status.is_success());
     }
     let history = api.client.get("/api/v1/products/P-3/history?limit=4").await?;
-    assert_eq!(history.body["reduction"]["prior_price"], json!(40.0), "{}", history.text);
+    assert_eq!(history.body["lowest_price_30_days"], json!(40.0), "{}", history.text);
+    assert_eq!(history.body["reduction"], json!(null), "60 is above 40: {}", history.text);
     assert_eq!(history.body["next_before"], json!(null), "{}", history.text);
     for (path, status) in [
         ("/api/v1/products/P-2/history", 404),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use chrono::{SecondsFormat, Utc};
 use pricing_e2e::{PostgresServer, RedisServer, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Api, Stores, new_policy, price_request};
 
@@ -41,10 +41,13 @@ async fn the_answer_is_the_tutorials_with_exact_digits() -> Result<()> {
     api.import("P-1,USD,51.99\nP-2,JPY,1250\nP-3,BHD,1.234\nP-4,USD,20\n").await?;
     assert_eq!(
         api.price("P-1", false).await?.text,
-        r#"{"product_id":"P-1","final_price":49.39,"base_price":51.99,"discount_rate":0,"source":"database","currency":"USD","policy_version":1,"revision":1,"valid_until":null}"#
+        r#"{"product_id":"P-1","final_price":49.39,"base_price":51.99,"list_price":51.99,"discount_rate":0,"source":"database","currency":"USD","policy_version":1,"revision":1,"valid_until":null}"#
     );
     let prime = api.price("P-1", true).await?.text;
-    assert!(prime.contains(r#""final_price":46.92,"base_price":51.99,"discount_rate":0.05,"#), "{prime}");
+    assert!(
+        prime.contains(r#""final_price":46.92,"base_price":51.99,"list_price":51.99,"discount_rate":0.05,"#),
+        "{prime}"
+    );
     for (product, amounts) in [
         ("P-2", r#""final_price":1188,"base_price":1250,"#),
         ("P-3", r#""final_price":1.172,"base_price":1.234,"#),
@@ -62,7 +65,7 @@ async fn many_prices_come_each_with_its_own_result() -> Result<()> {
     let api = stores.api().await?;
     api.import("P-1,USD,51.99\nP-2,USD,10.00\n").await?;
     let request = json!({
-        "user_location": "NY", "is_prime_member": true, "ignored": {"a": 1},
+        "user_location": "NY", "is_prime_member": true,
         "items": [{"product_id": "P-2"}, {"product_id": "none"}, {"product_id": "P-1", "quantity": 3}, {"product_id": "{x}"}, {"product_id": "P-1", "quantity": 0}, {"product_id": "P-2"}]
     });
     for _ in 0..2 {
@@ -93,6 +96,52 @@ async fn many_prices_come_each_with_its_own_result() -> Result<()> {
             ]
         );
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_price_request_says_beyond_what_is_known_is_refused() -> Result<()> {
+    let stores = Stores::start().await?;
+    let api = stores.api().await?;
+    api.import("P-1,USD,51.99\nP-2,EUR,9.50\n").await?;
+    for (more, field, nearest) in [
+        (json!({"quantitiy": 50}), "quantitiy", "; the nearest field is quantity"),
+        (json!({"country": "DE"}), "country", "; the nearest field is user_location"),
+        (json!({"is_prime": true}), "is_prime", "; the nearest field is is_prime_member"),
+        (json!({"at": "2026-12-24T00:00:00Z"}), "at", ""),
+    ] {
+        let mut request = json!({"product_id": "P-1", "user_location": "NY"});
+        request
+            .as_object_mut()
+            .into_iter()
+            .for_each(|fields| fields.extend(more.as_object().cloned().into_iter().flatten()));
+        let reply = api.client.post("/api/v1/price", &request).await?;
+        assert_eq!((reply.status.as_u16(), &reply.body["type"]), (422, &json!("/problems/invalid-request")));
+        let error = &reply.body["errors"][0];
+        assert_eq!(
+            (&error["field"], &error["problem"]),
+            (&json!(field), &json!(format!("is not known{nearest}")))
+        );
+    }
+    let in_euros = json!({"product_id": "P-1", "user_location": "NY", "currency": "EUR"});
+    let reply = api.client.post("/api/v1/price", &in_euros).await?;
+    assert_eq!((reply.status.as_u16(), &reply.body["type"]), (422, &json!("/problems/other-currency")));
+    assert_eq!(reply.body["detail"], "the price of \"P-1\" is in USD, not in \"EUR\"");
+    let in_dollars = json!({"product_id": "P-1", "user_location": "NY", "currency": "USD"});
+    assert_eq!(api.client.post("/api/v1/price", &in_dollars).await?.body["final_price"], json!(49.39));
+
+    let items = json!([{"product_id": "P-1", "qty": 5}, {"product_id": 7}]);
+    let reply = api.client.post("/api/v1/prices", &json!({"user_location": "NY", "items": items})).await?;
+    let fields: Vec<&Value> =
+        reply.body["errors"].as_array().into_iter().flatten().map(|error| &error["field"]).collect();
+    assert_eq!(fields, ["items[0].qty", "items[1].product_id"], "{}", reply.text);
+    let items =
+        json!([{"product_id": "P-1"}, {"product_id": "P-2"}, {"product_id": "P-2", "currency": "EUR"}]);
+    let basket = json!({"user_location": "NY", "currency": "USD", "items": items});
+    let reply = api.client.post("/api/v1/prices", &basket).await?;
+    let prices = reply.body["prices"].as_array().cloned().unwrap_or_default();
+    let found: Vec<&Value> = prices.iter().map(|item| &item["error"]["type"]).collect();
+    assert_eq!(found, [&Value::Null, &json!("/problems/other-currency"), &Value::Null], "{}", reply.text);
     Ok(())
 }
 

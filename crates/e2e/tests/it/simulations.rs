@@ -131,12 +131,8 @@ async fn put_signals(catalogue: &Catalogue, ids: &[ProductId]) -> Result<()> {
         let signals = page.iter().enumerate().flat_map(|(number, id)| {
             let subject = Subject::Product(id.to_string());
             let signal = move |kind, source: &str, value: i64| Signal {
-                subject: subject.clone(),
-                kind,
                 source: source.to_owned(),
-                value: Decimal::new(value, 2),
-                in_stock: None,
-                observed_at: now,
+                ..Signal::new(subject.clone(), kind, Decimal::new(value, 2), now)
             };
             let number = i64::try_from(number).unwrap_or(0);
             let mut signals = vec![
@@ -166,7 +162,7 @@ async fn put_signals(catalogue: &Catalogue, ids: &[ProductId]) -> Result<()> {
 async fn list_prices(catalogue: &Catalogue, ids: &[ProductId]) -> Result<HashMap<String, Decimal>> {
     let mut prices = HashMap::new();
     for page in ids.chunks(2_000) {
-        for facts in catalogue.facts(page).await? {
+        for facts in catalogue.facts(page, Utc::now()).await?.known {
             let price = facts.price.context("no price")?.entry.list_price;
             prices.insert(facts.product.product_id.to_string(), price);
         }

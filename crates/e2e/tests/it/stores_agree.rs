@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 use pricing_core::cache::PriceCache;
 use pricing_core::catalogue::{Catalogue, CatalogueSettings};
 use pricing_core::config::MetricsSwitch;
-use pricing_core::domain::explanation::RecordedFacts;
+use pricing_core::domain::explanation::RecordedExplanation;
 use pricing_core::domain::policy::PricingPolicy;
-use pricing_core::domain::price::price;
 use pricing_core::domain::product::{Product, ProductDraft, ProductId, WrittenNumber};
 use pricing_core::domain::signal::{Signal, SignalKind, Subject};
+use pricing_core::domain::time_zone::TimeZones;
 use pricing_core::keys::{Keys, MessageKeys};
 use pricing_core::notices::Notices;
 use pricing_core::policy_snapshot::Policies;
@@ -23,7 +23,6 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use rust_decimal::Decimal;
-use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::support::{new_policy, shared_postgres, sqlite_url};
@@ -51,7 +50,7 @@ impl Store {
             metrics.clone(),
             tokio::runtime::Handle::current(),
         );
-        let policies = Policies::load(catalogue.clone()).await?;
+        let policies = Policies::load(catalogue.clone(), TimeZones::bundled()).await?;
         let notices = Notices::new(&connection, MessageKeys::new(prefix), "test");
         Ok(Self { repricer: Repricer { catalogue, cache, policies, notices, metrics }, _files: files })
     }
@@ -89,8 +88,8 @@ async fn both_stores_give_the_same_prices_and_each_can_be_computed_again() -> Re
         let signals = generate(&mut runner, proptest::collection::vec(any_signal(round), PRODUCTS_EACH))?;
         let version = sqlite.write(&source, &products, &signals).await?;
         assert_eq!(postgres.write(&source, &products, &signals).await?, version);
-        let policy =
-            PricingPolicy::from_yaml(&source, version).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+        let policy = PricingPolicy::from_yaml(&source, version, &TimeZones::bundled())
+            .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
         for product in &products {
             let id = &product.product_id;
             let stored = sqlite.explanation(id).await?;
@@ -106,14 +105,8 @@ async fn both_stores_give_the_same_prices_and_each_can_be_computed_again() -> Re
 
 /// Prices the recorded facts again: the same explanation, byte for byte, and the same price as is stored.
 async fn compute_again(store: &Store, id: &ProductId, stored: &str, policy: &PricingPolicy) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Recorded {
-        priced_at: DateTime<Utc>,
-        facts: RecordedFacts,
-    }
-    let recorded: Recorded = serde_json::from_str(stored)?;
-    let facts = recorded.facts.as_facts();
-    let again = price(&facts, policy, recorded.priced_at);
+    let recorded: RecordedExplanation = serde_json::from_str(stored)?;
+    let again = recorded.replay(policy)?;
     ensure!(
         serde_json::to_string(&again.explanation)? == *stored,
         "{id} is explained differently:\n{stored}"
@@ -128,11 +121,16 @@ async fn compute_again(store: &Store, id: &ProductId, stored: &str, policy: &Pri
     Ok(())
 }
 
-/// The explanation without the instant it was made at, which differs between the stores.
+/// The explanation without the instants of its pricing and of the request, which differ between the stores.
 fn timeless(explanation: &str) -> Result<String> {
-    let (before, rest) = explanation.split_once("\"priced_at\":\"").context("no instant")?;
-    let (_, after) = rest.split_once('"').context("no end of the instant")?;
-    Ok(format!("{before}{after}"))
+    let mut timeless = explanation.to_owned();
+    for key in ["\"priced_at\":\"", "\"cost_stated_at\":\""] {
+        if let Some((before, rest)) = timeless.split_once(key) {
+            let (_, after) = rest.split_once('"').context("no end of the instant")?;
+            timeless = format!("{before}{after}");
+        }
+    }
+    Ok(timeless)
 }
 
 fn generate<S: Strategy>(runner: &mut TestRunner, strategy: S) -> Result<S::Value> {
@@ -186,13 +184,13 @@ fn any_signal(round: usize) -> impl Strategy<Value = Signal> {
         (SignalKind::UnitCost, ""),
     ]);
     (subject, kind, 1_i64..5_000_000, 0_u32..4, 0_i64..1_000).prop_map(
-        |(subject, (kind, source), units, scale, second)| Signal {
-            subject,
-            kind,
-            source: source.to_owned(),
-            value: Decimal::new(units, scale).normalize(),
-            in_stock: (kind == SignalKind::CompetitorPrice).then_some(units % 2 == 0),
-            observed_at: DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(second),
+        |(subject, (kind, source), units, scale, second)| {
+            let observed_at = DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(second);
+            Signal {
+                source: source.to_owned(),
+                in_stock: (kind == SignalKind::CompetitorPrice).then_some(units % 2 == 0),
+                ..Signal::new(subject, kind, Decimal::new(units, scale).normalize(), observed_at)
+            }
         },
     )
 }

@@ -39,11 +39,11 @@ const DEPENDANTS: &[(&str, &[&str])] = &[
 /// The modules of the core. A module uses only what stands in an earlier row.
 const CORE_ROWS: &[&[&str]] = &[
     &["domain"],
-    &["keys", "shutdown", "tls"],
+    &["keys", "shutdown", "tls", "tz_database"],
     &["config"],
     &["telemetry"],
     &["redis"],
-    &["lease", "catalogue", "events", "jobs", "notices"],
+    &["lease", "catalogue", "events", "jobs", "notices", "tz_versions"],
     &["cache", "policy_snapshot"],
     &["reprice", "health", "service"],
 ];

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::fleet::{Fleet, Member, Service};
 use crate::support::{Stores, new_policy};
 
+mod facts;
 mod runs;
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -22,14 +22,14 @@ pub(super) use self::transaction::PostgresTransaction;
 use self::transaction::facts_of;
 use super::CatalogueSettings;
 use super::error::CatalogueError;
-use super::facts::{Products, Rows};
+use super::facts::{Products, Rows, UnreadFacts};
 use super::read_rows::{ChangeRecord, PriceRecord, ProductRecord, SignalRecord};
-use super::read_rows::{count, location_factors, product_ids, read_all};
+use super::read_rows::{count, location_factors, product_ids, read_all, read_prices};
 use super::runs::request_of_policy;
 use super::session::Session;
-use super::stored::{NewPolicy, PriceChange, StoredFacts, StoredPolicy, StoredPrice};
+use super::stored::{NewPolicy, PriceChange, StoredPolicy, StoredPrice};
 use crate::domain::product::{Product, ProductId};
-use crate::domain::signal::Signals;
+use crate::domain::signal::Signal;
 use crate::telemetry::metrics::DatabaseDuration;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -37,14 +37,14 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 macro_rules! product_columns {
     () => {
         "product_id, name, category, brand, currency, base_price::text, unit_cost::text, floor_price::text, \
-         ceiling_price::text, minimum_advertised_price::text, attributes"
+         ceiling_price::text, minimum_advertised_price::text, attributes, cost_stated_at"
     };
 }
 macro_rules! price_columns {
     () => {
         "product_id, revision, category, currency, base_price::text, list_price::text, lowest::text, \
          highest::text, policy_version, valid_until, opening_price::text, opened_on, changed_at, \
-         streak_moves, streak_since"
+         streak_moves, streak_since, explanation_digest"
     };
 }
 use {price_columns, product_columns};
@@ -54,10 +54,12 @@ const PRODUCTS: &str =
 const PRODUCT: &str = concat!("SELECT ", product_columns!(), " FROM products WHERE product_id = $1");
 const PRICE: &str = concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = $1");
 const SIGNALS: &str = "
-    SELECT subject_kind, subject, kind, source, value::text, in_stock, observed_at
+    SELECT subject_kind, subject, kind, source, value::text, in_stock, observed_at, signals.currency,
+           expires_at, event_source
     FROM signals WHERE subject_kind = 'product' AND subject = $1
     UNION ALL
-    SELECT subject_kind, subject, kind, source, value::text, in_stock, observed_at
+    SELECT subject_kind, subject, kind, source, value::text, in_stock, observed_at, signals.currency,
+           expires_at, event_source
     FROM products JOIN signals ON subject_kind = 'category' AND subject = category
     WHERE product_id = $1";
 const PRICE_CHANGES: &str = "
@@ -189,26 +191,26 @@ impl PostgresCatalogue {
         record.map(Product::try_from).transpose()
     }
 
-    pub(super) async fn facts(&self, ids: &[ProductId]) -> Result<Vec<StoredFacts>, CatalogueError> {
+    pub(super) async fn facts(&self, ids: &[ProductId]) -> Result<UnreadFacts, CatalogueError> {
         let ids: Vec<&str> = ids.iter().map(ProductId::as_str).collect();
         let products = query(PRODUCTS).bind(&ids);
         let mut session = self.session().await?;
         let products = session.run(|connection| products.fetch_all(connection)).await?;
-        facts_of(&mut session, &ids, Products::of(Rows::Records(products))).await?.read()
+        facts_of(&mut session, &ids, Products::of(Rows::Records(products))).await
     }
 
-    pub(super) async fn signals(&self, id: &ProductId) -> Result<Signals, CatalogueError> {
+    pub(super) async fn signals(&self, id: &ProductId) -> Result<Vec<Signal>, CatalogueError> {
         let mut session = self.session().await?;
         let records: Vec<SignalRecord> =
             session.run(|connection| query_as(SIGNALS).bind(id.as_str()).fetch_all(connection)).await?;
-        Ok(Signals::of_product(read_all(records)?))
+        read_all(records)
     }
 
     pub(super) async fn stored_price(&self, id: &ProductId) -> Result<Option<StoredPrice>, CatalogueError> {
         let mut session = self.session().await?;
         let record: Option<PriceRecord> =
             session.run(|connection| query_as(PRICE).bind(id.as_str()).fetch_optional(connection)).await?;
-        record.map(StoredPrice::try_from).transpose()
+        Ok(read_prices(record)?.pop())
     }
 
     pub(super) async fn explanation(&self, id: &ProductId) -> Result<Option<String>, CatalogueError> {

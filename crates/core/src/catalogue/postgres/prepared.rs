@@ -58,6 +58,7 @@ fn price_columns(writes: &[PriceWrite]) -> Result<PgArguments, BoxDynError> {
     columns.add(column(writes, |write| write.streak.map(|streak| streak.since)))?;
     columns.add(column(writes, |write| write.priced_at))?;
     columns.add(column(writes, |write| write.explanation.as_str()))?;
+    columns.add(column(writes, |write| write.explanation_digest))?;
     Ok(columns)
 }
 

@@ -18,21 +18,21 @@ macro_rules! product_rows {
     () => {
         "json_group_array(json_array(
             product_id, name, category, brand, currency, base_price, unit_cost, floor_price, ceiling_price,
-            minimum_advertised_price, json(attributes)))"
+            minimum_advertised_price, json(attributes), cost_stated_at))"
     };
 }
 macro_rules! signal_rows {
     () => {
         "json_group_array(json_array(
             subject_kind, subject, kind, source, value, iif(in_stock, json('true'), iif(in_stock = 0, json('false'))),
-            observed_at))"
+            observed_at, currency, expires_at, event_source))"
     };
 }
 macro_rules! price_rows {
     () => {
         "json_group_array(json_array(
             product_id, revision, category, currency, base_price, list_price, lowest, highest, policy_version,
-            valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since))"
+            valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since, explanation_digest))"
     };
 }
 /// The products, and the categories that they are of.

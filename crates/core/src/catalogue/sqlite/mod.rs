@@ -30,14 +30,15 @@ use self::runs::insert_request;
 pub(super) use self::transaction::SqliteTransaction;
 use super::CatalogueSettings;
 use super::error::CatalogueError;
+use super::facts::UnreadFacts;
 use super::json_rows::{instant, texts};
 use super::read_rows::{ChangeRecord, PriceRecord, ProductRecord, SignalRecord};
-use super::read_rows::{count, location_factors, product_ids, read_all};
+use super::read_rows::{count, location_factors, product_ids, read_all, read_prices};
 use super::runs::request_of_policy;
 use super::session::Session;
-use super::stored::{NewPolicy, PriceChange, StoredFacts, StoredPolicy, StoredPrice};
+use super::stored::{NewPolicy, PriceChange, StoredPolicy, StoredPrice};
 use crate::domain::product::{Product, ProductId};
-use crate::domain::signal::Signals;
+use crate::domain::signal::Signal;
 use crate::telemetry::metrics::DatabaseDuration;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -45,23 +46,25 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 macro_rules! product_columns {
     () => {
         "product_id, name, category, brand, currency, base_price, unit_cost, floor_price, ceiling_price, \
-         minimum_advertised_price, attributes"
+         minimum_advertised_price, attributes, cost_stated_at"
     };
 }
 macro_rules! price_columns {
     () => {
         "product_id, revision, category, currency, base_price, list_price, lowest, highest, policy_version, \
-         valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since"
+         valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since, explanation_digest"
     };
 }
 
 const PRODUCT: &str = concat!("SELECT ", product_columns!(), " FROM products WHERE product_id = $1");
 const PRICE: &str = concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = $1");
 const SIGNALS: &str = "
-    SELECT subject_kind, subject, kind, source, value, in_stock, observed_at
+    SELECT subject_kind, subject, kind, source, value, in_stock, observed_at, signals.currency,
+           expires_at, event_source
     FROM signals WHERE subject_kind = 'product' AND subject = $1
     UNION ALL
-    SELECT subject_kind, subject, kind, source, value, in_stock, observed_at
+    SELECT subject_kind, subject, kind, source, value, in_stock, observed_at, signals.currency,
+           expires_at, event_source
     FROM products JOIN signals ON subject_kind = 'category' AND subject = category
     WHERE product_id = $1";
 const PRICE_CHANGES: &str = "
@@ -202,23 +205,23 @@ impl SqliteCatalogue {
         record.map(Product::try_from).transpose()
     }
 
-    pub(super) async fn facts(&self, ids: &[ProductId]) -> Result<Vec<StoredFacts>, CatalogueError> {
+    pub(super) async fn facts(&self, ids: &[ProductId]) -> Result<UnreadFacts, CatalogueError> {
         let mut session = self.reader().await?;
-        facts_named(&mut session, ids).await?.read()
+        facts_named(&mut session, ids).await
     }
 
-    pub(super) async fn signals(&self, id: &ProductId) -> Result<Signals, CatalogueError> {
+    pub(super) async fn signals(&self, id: &ProductId) -> Result<Vec<Signal>, CatalogueError> {
         let mut session = self.reader().await?;
         let records: Vec<SignalRecord> =
             session.run(|connection| query_as(SIGNALS).bind(id.as_str()).fetch_all(connection)).await?;
-        Ok(Signals::of_product(read_all(records)?))
+        read_all(records)
     }
 
     pub(super) async fn stored_price(&self, id: &ProductId) -> Result<Option<StoredPrice>, CatalogueError> {
         let mut session = self.reader().await?;
         let record: Option<PriceRecord> =
             session.run(|connection| query_as(PRICE).bind(id.as_str()).fetch_optional(connection)).await?;
-        record.map(StoredPrice::try_from).transpose()
+        Ok(read_prices(record)?.pop())
     }
 
     pub(super) async fn explanation(&self, id: &ProductId) -> Result<Option<String>, CatalogueError> {

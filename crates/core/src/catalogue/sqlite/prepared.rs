@@ -15,11 +15,11 @@ use super::super::json_rows::{bounded_cause, instant};
 use super::super::prepared_rows::{ProductRow, ProductRows, digits};
 use super::super::stored::PriceWrite;
 
-const PRODUCT_COLUMNS: usize = 12;
-const PRICE_COLUMNS: usize = 17;
+const PRODUCT_COLUMNS: usize = 13;
+const PRICE_COLUMNS: usize = 18;
 const CHANGE_COLUMNS: usize = 8;
 
-/// The most rows of a statement; batches of prices come in as many. Of seventeen values each; a statement may have
+/// The most rows of a statement; batches of prices come in as many. Of eighteen values each; a statement may have
 /// 32,766.
 const ROWS_PER_STATEMENT: usize = 500;
 /// Up to so many rows go into one statement, whatever their number.
@@ -61,7 +61,10 @@ pub(super) fn product_rows(
     now: DateTime<Utc>,
 ) -> Result<Vec<RowsOfStatement>, CatalogueError> {
     let mut texts = Texts::default();
-    of_rows(products.rows, PRODUCT_COLUMNS, |row, values| add_product(row, texts.of(now), values))
+    of_rows(products.rows, PRODUCT_COLUMNS, |row, values| {
+        let stated_at = row.cost_stated_at.map(|instant| texts.of_statement(instant));
+        add_product(row, stated_at, texts.of(now), values)
+    })
 }
 
 impl RowsOfStatement {
@@ -92,7 +95,12 @@ fn of_rows<R>(
     Ok(statements.map_err(sqlx::Error::Encode)?)
 }
 
-fn add_product(row: ProductRow, now: Arc<str>, values: &mut SqliteArguments) -> Result<(), BoxDynError> {
+fn add_product(
+    row: ProductRow,
+    cost_stated_at: Option<Arc<str>>,
+    now: Arc<str>,
+    values: &mut SqliteArguments,
+) -> Result<(), BoxDynError> {
     values.add(row.product_id)?;
     values.add(row.name)?;
     values.add(row.category)?;
@@ -104,6 +112,7 @@ fn add_product(row: ProductRow, now: Arc<str>, values: &mut SqliteArguments) -> 
     values.add(row.ceiling_price)?;
     values.add(row.minimum_advertised_price)?;
     values.add(row.attributes)?;
+    values.add(cost_stated_at)?;
     values.add(now)
 }
 
@@ -125,7 +134,8 @@ fn add_price(write: PriceWrite, texts: &mut Texts, values: &mut SqliteArguments)
     values.add(write.streak.map(|streak| streak.moves))?;
     values.add(write.streak.map(|streak| instant(streak.since)))?;
     values.add(texts.of(write.priced_at))?;
-    values.add(write.explanation)
+    values.add(write.explanation)?;
+    values.add(write.explanation_digest)
 }
 
 fn add_change(
@@ -148,6 +158,7 @@ fn add_change(
 #[derive(Default)]
 struct Texts {
     last: Option<(DateTime<Utc>, Arc<str>)>,
+    last_statement: Option<(DateTime<Utc>, Arc<str>)>,
     last_day: Option<(NaiveDate, Arc<str>)>,
     last_cause: Option<Arc<str>>,
 }
@@ -155,6 +166,10 @@ struct Texts {
 impl Texts {
     fn of(&mut self, asked: DateTime<Utc>) -> Arc<str> {
         written_once(&mut self.last, asked, || instant(asked))
+    }
+
+    fn of_statement(&mut self, asked: DateTime<Utc>) -> Arc<str> {
+        written_once(&mut self.last_statement, asked, || instant(asked))
     }
 
     fn of_day(&mut self, asked: NaiveDate) -> Arc<str> {

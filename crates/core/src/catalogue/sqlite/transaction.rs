@@ -3,38 +3,57 @@
 //! An upsert that reads from a SELECT needs a WHERE, even an empty one: without, SQLite takes ON CONFLICT for
 //! the ON of a join.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::{Sqlite, query, query_as, query_scalar};
 
 use super::super::error::CatalogueError;
 use super::super::facts::UnreadFacts;
-use super::super::json_rows::{bounded_cause, event_rows, instant, row_count, signal_rows};
+use super::super::json_rows::{bounded_cause, event_rows, instant, row_count, signal_rows, texts};
 use super::super::prepared_rows::ProductRows;
-use super::super::read_rows::which_are_new;
+use super::super::read_rows::{read_currencies, which_are_new};
 use super::super::session::Session;
+use super::super::stored::Readable;
 use super::commit;
 use super::facts::{facts_named, facts_of, products_named};
 use super::prepared::{SqlitePrices, product_rows};
+use crate::domain::money::Currency;
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signal;
 
 const PUT_PRODUCTS: &str = "
     INSERT INTO products (product_id, name, category, brand, currency, base_price, unit_cost, floor_price,
-                          ceiling_price, minimum_advertised_price, attributes, updated_at) ";
+                          ceiling_price, minimum_advertised_price, attributes, cost_stated_at, updated_at) ";
 const REPLACE_PRODUCT: &str = "
     ON CONFLICT (product_id) DO UPDATE SET
         name = excluded.name, category = excluded.category, brand = excluded.brand,
         currency = excluded.currency, base_price = excluded.base_price, unit_cost = excluded.unit_cost,
         floor_price = excluded.floor_price, ceiling_price = excluded.ceiling_price,
         minimum_advertised_price = excluded.minimum_advertised_price,
-        attributes = excluded.attributes, updated_at = excluded.updated_at";
+        attributes = excluded.attributes, updated_at = excluded.updated_at,
+        cost_stated_at = coalesce(excluded.cost_stated_at, products.cost_stated_at)";
+const STATE_COSTS: &str = "
+    UPDATE products SET cost_stated_at = $2
+    WHERE product_id IN (SELECT value FROM json_each($1)) AND (cost_stated_at IS NULL OR cost_stated_at < $2)";
 const PUT_SIGNALS: &str = "
-    INSERT INTO signals (subject_kind, subject, kind, source, value, in_stock, observed_at)
+    INSERT INTO signals (subject_kind, subject, kind, source, value, in_stock, observed_at, currency, expires_at,
+                         event_source)
     SELECT value ->> 'subject_kind', value ->> 'subject', value ->> 'kind', value ->> 'source',
-           value ->> 'value', value ->> 'in_stock', value ->> 'observed_at'
-    FROM jsonb_each($1) WHERE true
+           value ->> 'value', value ->> 'in_stock', value ->> 'observed_at', value ->> 'currency',
+           value ->> 'expires_at', value ->> 'event_source'
+    FROM jsonb_each($1)
+    WHERE value ->> 'subject_kind' <> 'product' OR NOT (
+        EXISTS (SELECT 1 FROM forgotten_facts
+                WHERE product_id = value ->> 'subject' AND (
+                    value ->> 'observed_at' <= facts_until
+                    OR value ->> 'observed_at' <= amounts_until AND value ->> 'currency' IS NULL
+                       AND value ->> 'kind' IN ('competitor_price', 'unit_cost')))
+        OR EXISTS (SELECT 1 FROM products
+                   WHERE product_id = value ->> 'subject' AND currency <> value ->> 'currency'))
     ON CONFLICT (subject_kind, subject, kind, source) DO UPDATE SET
-        value = excluded.value, in_stock = excluded.in_stock, observed_at = excluded.observed_at
+        value = excluded.value, in_stock = excluded.in_stock, observed_at = excluded.observed_at,
+        currency = excluded.currency, expires_at = excluded.expires_at, event_source = excluded.event_source
     WHERE excluded.observed_at > signals.observed_at";
 const RECORD_EVENTS: &str = "
     INSERT INTO applied_events (source, event_id, applied_at)
@@ -45,7 +64,7 @@ const NEXT_REVISIONS: &str =
 const WRITE_PRICES: &str = "
     INSERT INTO prices (product_id, revision, category, currency, base_price, list_price, lowest, highest,
                         policy_version, valid_until, opening_price, opened_on, changed_at, streak_moves,
-                        streak_since, priced_at, explanation) ";
+                        streak_since, priced_at, explanation, explanation_digest) ";
 const UNLESS_OLDER: &str = "
     ON CONFLICT (product_id) DO UPDATE SET
         revision = excluded.revision, category = excluded.category, currency = excluded.currency,
@@ -53,8 +72,11 @@ const UNLESS_OLDER: &str = "
         highest = excluded.highest, policy_version = excluded.policy_version,
         valid_until = excluded.valid_until, opening_price = excluded.opening_price,
         opened_on = excluded.opened_on, changed_at = excluded.changed_at, streak_moves = excluded.streak_moves,
-        streak_since = excluded.streak_since, priced_at = excluded.priced_at, explanation = excluded.explanation
-    WHERE excluded.revision > prices.revision";
+        streak_since = excluded.streak_since, priced_at = excluded.priced_at, explanation = excluded.explanation,
+        explanation_digest = excluded.explanation_digest
+    WHERE excluded.revision > prices.revision
+          OR excluded.revision = prices.revision AND excluded.list_price = prices.list_price
+             AND excluded.explanation_digest IS NOT prices.explanation_digest";
 // A change that is there already is the same one, written twice.
 const WRITE_CHANGES: (&str, &str) = (
     "
@@ -75,7 +97,22 @@ const WRITE_CHANGES_IN_EFFECT: (&str, &str) = (
 );
 const FORGET_AMOUNTS: &str = "
     DELETE FROM signals
-    WHERE subject_kind = 'product' AND subject = $1 AND kind IN ('competitor_price', 'unit_cost')";
+    WHERE subject_kind = 'product' AND subject = $1 AND kind IN ('competitor_price', 'unit_cost')
+          AND (currency IS NULL OR currency <> $2)";
+const FORGET_LATE_AMOUNTS: &str = "
+    INSERT INTO forgotten_facts (product_id, amounts_until, currency) VALUES ($1, $3, $2)
+    ON CONFLICT (product_id) DO UPDATE SET amounts_until = excluded.amounts_until, currency = excluded.currency";
+const FORGET_LATE_FACTS: &str = "
+    INSERT INTO forgotten_facts (product_id, facts_until, currency)
+    SELECT product_id, $2, currency FROM products WHERE product_id = $1
+    ON CONFLICT (product_id) DO UPDATE SET facts_until = excluded.facts_until, currency = excluded.currency";
+const DROP_FORGOTTEN: &str = "
+    DELETE FROM signals
+    WHERE subject_kind = 'product' AND subject IN (SELECT value FROM json_each($1)) AND EXISTS (
+        SELECT 1 FROM forgotten_facts WHERE product_id = subject AND observed_at <= facts_until)";
+const LAST_CURRENCIES: &str = "
+    SELECT product_id, currency FROM forgotten_facts
+    WHERE product_id IN (SELECT value FROM json_each($1)) ORDER BY product_id";
 const WRITE_REMOVAL: &str = "
     INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
                                cause, changed_at)
@@ -96,7 +133,7 @@ impl SqliteTransaction {
     pub(in super::super) async fn lock_products(
         &mut self,
         ids: &[ProductId],
-    ) -> Result<Vec<Product>, CatalogueError> {
+    ) -> Result<Readable<Product>, CatalogueError> {
         products_named(&mut self.session, ids).await?.read_in_order()
     }
 
@@ -110,6 +147,19 @@ impl SqliteTransaction {
             self.session.run(|connection| put.execute(connection)).await?;
         }
         Ok(())
+    }
+
+    pub(in super::super) async fn add_products(
+        &mut self,
+        products: ProductRows,
+        now: DateTime<Utc>,
+    ) -> Result<u64, CatalogueError> {
+        let mut added = 0;
+        for rows in product_rows(products, now)? {
+            let add = rows.into_query(PUT_PRODUCTS, "ON CONFLICT DO NOTHING");
+            added += self.session.run(|connection| add.execute(connection)).await?.rows_affected();
+        }
+        Ok(added)
     }
 
     pub(in super::super) async fn facts_of(
@@ -142,12 +192,42 @@ impl SqliteTransaction {
         Ok(outcome.rows_affected())
     }
 
-    pub(in super::super) async fn forget_amounts(&mut self, ids: &[ProductId]) -> Result<(), CatalogueError> {
-        for id in ids {
-            let forget = query(FORGET_AMOUNTS).bind(id.as_str());
+    pub(in super::super) async fn state_costs(
+        &mut self,
+        ids: &[&str],
+        stated_at: DateTime<Utc>,
+    ) -> Result<(), CatalogueError> {
+        let state = query(STATE_COSTS).bind(texts(ids.iter().copied())?).bind(instant(stated_at));
+        self.session.run(|connection| state.execute(connection)).await?;
+        Ok(())
+    }
+
+    pub(in super::super) async fn forget_amounts(
+        &mut self,
+        products: &[(ProductId, Currency)],
+        now: DateTime<Utc>,
+    ) -> Result<(), CatalogueError> {
+        for (id, currency) in products {
+            let late = query(FORGET_LATE_AMOUNTS).bind(id.as_str()).bind(currency.code()).bind(instant(now));
+            self.session.run(|connection| late.execute(connection)).await?;
+            let forget = query(FORGET_AMOUNTS).bind(id.as_str()).bind(currency.code());
             self.session.run(|connection| forget.execute(connection)).await?;
         }
         Ok(())
+    }
+
+    pub(in super::super) async fn drop_forgotten(&mut self, ids: &[ProductId]) -> Result<(), CatalogueError> {
+        let drop = query(DROP_FORGOTTEN).bind(texts(ids.iter().map(ProductId::as_str))?);
+        self.session.run(|connection| drop.execute(connection)).await?;
+        Ok(())
+    }
+
+    pub(in super::super) async fn last_currencies(
+        &mut self,
+        ids: &[ProductId],
+    ) -> Result<HashMap<ProductId, Currency>, CatalogueError> {
+        let currencies = query_as(LAST_CURRENCIES).bind(texts(ids.iter().map(ProductId::as_str))?);
+        read_currencies(self.session.run(|connection| currencies.fetch_all(connection)).await?)
     }
 
     pub(in super::super) async fn next_revisions(
@@ -192,6 +272,9 @@ impl SqliteTransaction {
             .bind(bounded_cause(cause))
             .bind(instant(now));
         self.session.run(|connection| removal.execute(connection)).await?;
+        let late = query(FORGET_LATE_FACTS).bind(id.as_str()).bind(instant(now));
+        self.session.run(|connection| late.execute(connection)).await?;
+        self.drop_forgotten(std::slice::from_ref(id)).await?;
         // The price goes with its product.
         let delete = query("DELETE FROM products WHERE product_id = $1").bind(id.as_str());
         let outcome = self.session.run(|connection| delete.execute(connection)).await?;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use anyhow::{Result, bail};
 use chrono::{DateTime, TimeDelta, Utc};
-use pricing_core::catalogue::{Catalogue, ProductRows, StoredPrice};
+use pricing_core::catalogue::{Catalogue, PriceWrite, ProductRows, StoredPrice};
 use pricing_core::domain::product::Product;
 use rust_decimal::Decimal;
 
@@ -17,6 +17,7 @@ on_both_stores!(
     an_instant_comes_back_to_the_microsecond,
     an_explanation_comes_back_byte_for_byte,
     an_older_revision_never_replaces_a_newer_one,
+    a_price_may_get_another_explanation_under_its_revision,
     within_one_batch_the_newest_revision_counts,
     of_a_batch_only_prices_in_effect_come_into_the_history,
     a_price_of_no_product_is_refused_for_good,
@@ -48,11 +49,12 @@ async fn a_price_comes_back_with_every_field_and_digit(catalogue: &Catalogue) ->
         opened_on: written.opened_on,
         changed_at: written.changed_at,
         streak: written.streak,
+        explanation_digest: Some(written.explanation_digest),
     };
     let read = catalogue.stored_price(&kettle.product_id).await?;
     assert_eq!(digits(&read), digits(&Some(&expected)));
     let ids = std::slice::from_ref(&kettle.product_id);
-    let facts = catalogue.begin().await?.lock_facts(ids).await?.read()?;
+    let facts = catalogue.begin().await?.lock_facts(ids).await?.read(now())?.known;
     assert_eq!(facts.len(), 1);
     assert!(facts.iter().all(|facts| digits(&facts.price) == digits(&Some(&expected))), "{facts:?}");
     Ok(())
@@ -111,6 +113,26 @@ async fn an_older_revision_never_replaces_a_newer_one(catalogue: &Catalogue) -> 
     }
     let history = catalogue.price_changes(&kettle.product_id, 10).await?;
     assert!(history.iter().map(|change| change.revision).eq([5]), "{history:?}");
+    Ok(())
+}
+
+async fn a_price_may_get_another_explanation_under_its_revision(catalogue: &Catalogue) -> Result<()> {
+    let kettle = one_product(catalogue).await?;
+    let first = price_write(&kettle, 5, "50.00")?;
+    write(catalogue, std::slice::from_ref(&first)).await?;
+    let again = PriceWrite {
+        explanation: "again".to_owned(),
+        explanation_digest: i64::MAX,
+        previous_list_price: Some(first.entry.list_price),
+        ..first
+    };
+    write(catalogue, std::slice::from_ref(&again)).await?;
+    assert_eq!(catalogue.explanation(&kettle.product_id).await?.as_deref(), Some("again"));
+    let read = catalogue.stored_price(&kettle.product_id).await?;
+    assert_eq!(read.as_ref().and_then(|price| price.explanation_digest), Some(i64::MAX));
+    assert_eq!(digits(&read.map(|price| price.entry)), digits(&Some(again.entry)));
+    let history = catalogue.price_changes(&kettle.product_id, 10).await?;
+    assert_eq!(history.len(), 1, "{history:?}");
     Ok(())
 }
 
@@ -183,7 +205,7 @@ async fn the_revisions_of_a_product_grow_in_the_order_of_commits(catalogue: &Cat
         writing.spawn(async move {
             let ids: Vec<_> = products.iter().map(|product| product.product_id.clone()).collect();
             let mut transaction = catalogue.begin().await?;
-            let facts = transaction.lock_facts(&ids).await?.read()?;
+            let facts = transaction.lock_facts(&ids).await?.read(now())?.known;
             let revisions = transaction.next_revisions(facts.len()).await?;
             let mut writes = Vec::new();
             for (facts, revision) in facts.iter().zip(revisions) {

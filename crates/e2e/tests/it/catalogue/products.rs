@@ -1,6 +1,7 @@
 //! Products come back as they were put, and are found in order.
 
 use anyhow::Result;
+use chrono::TimeDelta;
 use pricing_core::catalogue::{Catalogue, ProductRows};
 
 use super::{checked, digits, now, on_both_stores, product, product_id, products, put};
@@ -17,6 +18,7 @@ on_both_stores!(
     a_category_is_paged_and_counted_without_other_products,
     a_range_of_identifiers_has_its_end_and_not_its_beginning,
     a_removed_product_is_gone_but_its_history_stays,
+    the_sellers_word_on_a_cost_has_an_instant,
 );
 
 async fn a_product_comes_back_with_every_field_and_digit(catalogue: &Catalogue) -> Result<()> {
@@ -32,6 +34,40 @@ async fn a_product_comes_back_with_every_field_and_digit(catalogue: &Catalogue) 
     let read = catalogue.product(&written.product_id).await?;
     assert_eq!(read.as_ref().map(|read| read.attributes.len()), Some(32));
     assert_eq!(digits(&read), digits(&Some(written)));
+    Ok(())
+}
+
+async fn the_sellers_word_on_a_cost_has_an_instant(catalogue: &Catalogue) -> Result<()> {
+    let later = |seconds| now() + TimeDelta::seconds(seconds);
+    let costly = |cost: &str| {
+        checked(&format!(r#"{{"product_id":"P-1","currency":"USD","base_price":50,"unit_cost":{cost}}}"#))
+    };
+    let stated_at = async || {
+        let ids = [product_id("P-1")?];
+        let product = catalogue.product(&ids[0]).await?;
+        let locked = catalogue.begin().await?.lock_products(&ids).await?;
+        let facts = catalogue.facts(&ids, now()).await?;
+        let instants = [
+            product.and_then(|product| product.cost_stated_at),
+            locked.known.first().and_then(|product| product.cost_stated_at),
+            facts.known.first().and_then(|facts| facts.product.cost_stated_at),
+        ];
+        assert_eq!([instants[0]; 3], instants);
+        anyhow::Ok(instants[0])
+    };
+    put(catalogue, &[costly("30")?.stated_at(later(1))]).await?;
+    assert_eq!(stated_at().await?, Some(later(1)));
+    put(catalogue, &[costly("null")?.stated_at(later(2))]).await?;
+    assert_eq!(stated_at().await?, Some(later(1)), "a row without a cost says nothing about it");
+    put(catalogue, &[costly("0")?.stated_at(later(3))]).await?;
+    assert_eq!(stated_at().await?, Some(later(1)), "nor does a cost of 0");
+    put(catalogue, &[costly("30")?.stated_at(later(4))]).await?;
+    for (again, expected) in [(5, 5), (3, 5)] {
+        let mut transaction = catalogue.begin().await?;
+        transaction.state_costs(&["P-0", "P-1"], later(again)).await?;
+        transaction.commit().await?;
+        assert_eq!(stated_at().await?, Some(later(expected)), "{again}");
+    }
     Ok(())
 }
 
@@ -57,15 +93,15 @@ async fn what_is_not_there_is_none(catalogue: &Catalogue) -> Result<()> {
     assert_eq!(catalogue.stored_price(&absent).await?, None);
     assert_eq!(catalogue.explanation(&absent).await?, None);
     assert_eq!(catalogue.price_changes(&absent, 10).await?, []);
-    assert_eq!(catalogue.signals(&absent).await?, Default::default());
+    assert_eq!(catalogue.signals(&absent, now()).await?, Default::default());
     assert_eq!(catalogue.product_ids(None, 10).await?, []);
     assert_eq!(catalogue.count_products().await?, 0);
     assert!(catalogue.location_factors().await?.is_empty());
     assert_eq!(catalogue.latest_policies(10).await?, []);
 
     let mut transaction = catalogue.begin().await?;
-    assert_eq!(transaction.lock_products(std::slice::from_ref(&absent)).await?, []);
-    assert_eq!(transaction.lock_facts(std::slice::from_ref(&absent)).await?.read()?, []);
+    assert_eq!(transaction.lock_products(std::slice::from_ref(&absent)).await?.known, []);
+    assert_eq!(transaction.lock_facts(std::slice::from_ref(&absent)).await?.read(now())?.known, []);
     assert!(!transaction.delete_product(&absent, 1, "test", now()).await?);
     Ok(transaction.commit().await?)
 }
@@ -99,8 +135,8 @@ async fn thousands_of_products_are_put_at_once(catalogue: &Catalogue) -> Result<
     let ids: Vec<_> = written.iter().map(|product| product.product_id.clone()).collect();
     let mut transaction = catalogue.begin().await?;
     let locked = transaction.lock_products(&ids).await?;
-    assert!(locked.iter().eq(written.iter().rev()), "ordered by identifier");
-    assert_eq!(transaction.lock_facts(&ids).await?.read()?.len(), 2_500);
+    assert!(locked.known.iter().eq(written.iter().rev()), "ordered by identifier");
+    assert_eq!(transaction.lock_facts(&ids).await?.read(now())?.known.len(), 2_500);
     Ok(())
 }
 
@@ -110,7 +146,7 @@ async fn nothing_is_put_for_no_products(catalogue: &Catalogue) -> Result<()> {
     transaction.write_prices(catalogue.prepare_prices(Vec::new())?).await?;
     assert_eq!(transaction.put_signals(&[]).await?, 0);
     assert_eq!(transaction.next_revisions(0).await?, [0; 0]);
-    assert_eq!(transaction.lock_facts(&[]).await?.read()?, []);
+    assert_eq!(transaction.lock_facts(&[]).await?.read(now())?.known, []);
     Ok(transaction.commit().await?)
 }
 

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use chrono::TimeDelta;
 use pricing_core::catalogue::Catalogue;
+use pricing_core::domain::money::Currency;
 use pricing_core::domain::product::ProductId;
 use pricing_core::domain::signal::{Signal, SignalKind, Signals, Subject};
 use rust_decimal::Decimal;
@@ -20,6 +21,12 @@ on_both_stores!(
     facts_are_those_of_the_named_products_however_many,
     locations_have_their_latest_factor,
     amounts_of_a_product_can_be_forgotten,
+    amounts_of_before_a_change_of_currency_do_not_come_back,
+    facts_up_to_a_removal_are_dropped_whenever_they_come,
+    a_fact_that_was_written_during_a_removal_can_be_dropped,
+    a_price_in_another_currency_than_its_product_is_left_out,
+    a_withdrawn_fact_is_not_known_until_there_is_a_later_one,
+    a_fact_comes_back_with_its_currency_its_end_and_its_source,
 );
 
 async fn amounts_of_a_product_can_be_forgotten(catalogue: &Catalogue) -> Result<()> {
@@ -32,24 +39,142 @@ async fn amounts_of_a_product_can_be_forgotten(catalogue: &Catalogue) -> Result<
     ];
     put_signals(catalogue, &signals).await?;
     let mut transaction = catalogue.begin().await?;
-    transaction.forget_amounts(&[ProductId::parse("P-1")?]).await?;
+    let yen = Currency::from_code("JPY")?;
+    transaction.forget_amounts(&[(ProductId::parse("P-1")?, yen)], now()).await?;
     transaction.commit().await?;
     let left = read(catalogue).await?;
     assert_eq!((left.competitor_prices.len(), left.unit_cost), (0, None));
     assert_eq!(digits(&left.stock_level), "Some(7)");
-    let other = catalogue.signals(&ProductId::parse("P-2")?).await?;
+    let other = catalogue.signals(&ProductId::parse("P-2")?, now()).await?;
     assert_eq!(other.competitor_prices.len(), 1);
     Ok(())
 }
 
+async fn amounts_of_before_a_change_of_currency_do_not_come_back(catalogue: &Catalogue) -> Result<()> {
+    let yen = Currency::from_code("JPY")?;
+    let mut transaction = catalogue.begin().await?;
+    transaction.forget_amounts(&[(ProductId::parse("P-1")?, yen)], now()).await?;
+    transaction.commit().await?;
+    let of = || Subject::Product("P-1".to_owned());
+    let late = [
+        competitor(of(), "late", "41")?,
+        own(SignalKind::UnitCost, "20", 0)?,
+        own(SignalKind::StockLevel, "7", 0)?,
+        Signal { currency: Some(yen), ..competitor(of(), "yen", "4100")? },
+        Signal { observed_at: now() + TimeDelta::microseconds(1), ..competitor(of(), "later", "42")? },
+    ];
+    assert_eq!(put_signals(catalogue, &late).await?, 3);
+    let known = read(catalogue).await?;
+    assert_eq!(names(&known), ["later", "yen"]);
+    assert_eq!((digits(&known.stock_level), known.unit_cost), ("Some(7)".to_owned(), None));
+    let ids = [ProductId::parse("P-1")?, ProductId::parse("P-2")?];
+    let last = catalogue.begin().await?.last_currencies(&ids).await?;
+    assert_eq!(last.into_iter().collect::<Vec<_>>(), [(ids[0].clone(), yen)]);
+    Ok(())
+}
+
+async fn facts_up_to_a_removal_are_dropped_whenever_they_come(catalogue: &Catalogue) -> Result<()> {
+    let kettle = product("P-1")?;
+    put(catalogue, std::slice::from_ref(&kettle)).await?;
+    put_signals(catalogue, &[own(SignalKind::StockLevel, "7", 0)?, own(SignalKind::UnitCost, "20", 2)?])
+        .await?;
+    let removed_at = now() + TimeDelta::microseconds(1);
+    let mut transaction = catalogue.begin().await?;
+    transaction.delete_product(&kettle.product_id, 1, "test", removed_at).await?;
+    transaction.commit().await?;
+    let left = read(catalogue).await?;
+    assert_eq!((left.stock_level, digits(&left.unit_cost)), (None, "Some(20)".to_owned()));
+    // Of the very instant of the removal, and before; and a category's, which is not about the product.
+    let late = [
+        own(SignalKind::StockLevel, "8", 1)?,
+        own(SignalKind::DemandIndex, "2", 0)?,
+        own(SignalKind::UnitsSold, "3", 2)?,
+        signal(Subject::Category("P-1".to_owned()), SignalKind::DemandIndex, "4", 0)?,
+    ];
+    assert_eq!(put_signals(catalogue, &late).await?, 2);
+    put(catalogue, std::slice::from_ref(&kettle)).await?;
+    let known = read(catalogue).await?;
+    assert_eq!((known.stock_level, known.demand_index), (None, None));
+    assert_eq!(digits(&known.units_sold), "Some(3)");
+    Ok(())
+}
+
+async fn a_fact_that_was_written_during_a_removal_can_be_dropped(catalogue: &Catalogue) -> Result<()> {
+    let kettle = product("P-1")?;
+    put(catalogue, std::slice::from_ref(&kettle)).await?;
+    let mut transaction = catalogue.begin().await?;
+    transaction.delete_product(&kettle.product_id, 1, "test", now()).await?;
+    transaction.commit().await?;
+    let later = own(SignalKind::StockLevel, "7", 1)?;
+    put_signals(catalogue, &[later]).await?;
+    let mut transaction = catalogue.begin().await?;
+    transaction.drop_forgotten(std::slice::from_ref(&kettle.product_id)).await?;
+    transaction.commit().await?;
+    assert_eq!(digits(&read(catalogue).await?.stock_level), "Some(7)", "a later one stays");
+    Ok(())
+}
+
+async fn a_price_in_another_currency_than_its_product_is_left_out(catalogue: &Catalogue) -> Result<()> {
+    put(catalogue, &[product("P-1")?]).await?;
+    let of = |id: &str| Subject::Product(id.to_owned());
+    let said = |id: &str, name: &str, code| {
+        Ok::<_, anyhow::Error>(Signal {
+            currency: Some(Currency::from_code(code)?),
+            ..competitor(of(id), name, "41")?
+        })
+    };
+    let batch = [said("P-1", "euro", "EUR")?, said("P-1", "dollar", "USD")?, said("P-2", "euro", "EUR")?];
+    assert_eq!(put_signals(catalogue, &batch).await?, 2);
+    assert_eq!(names(&read(catalogue).await?), ["dollar"]);
+    // What was said before the product came is in its currency or does not count.
+    put(catalogue, &[product("P-2")?]).await?;
+    assert_eq!(names(&catalogue.signals(&ProductId::parse("P-2")?, now()).await?), Vec::<&str>::new());
+    Ok(())
+}
+
+async fn a_withdrawn_fact_is_not_known_until_there_is_a_later_one(catalogue: &Catalogue) -> Result<()> {
+    put_signals(catalogue, &[own(SignalKind::StockLevel, "7", 0)?]).await?;
+    let withdrawn = own(SignalKind::StockLevel, "0", 2)?;
+    let withdrawn = Signal { expires_at: Some(withdrawn.observed_at), ..withdrawn };
+    assert_eq!(put_signals(catalogue, &[withdrawn]).await?, 1);
+    let then = now() + TimeDelta::seconds(1);
+    let id = ProductId::parse("P-1")?;
+    assert_eq!(catalogue.signals(&id, then).await?.stock_level, None);
+    assert_eq!(put_signals(catalogue, &[own(SignalKind::StockLevel, "8", 1)?]).await?, 0);
+    assert_eq!(put_signals(catalogue, &[own(SignalKind::StockLevel, "9", 3)?]).await?, 1);
+    assert_eq!(digits(&catalogue.signals(&id, then).await?.stock_level), "Some(9)");
+    Ok(())
+}
+
+async fn a_fact_comes_back_with_its_currency_its_end_and_its_source(catalogue: &Catalogue) -> Result<()> {
+    put(catalogue, &[product("P-1")?]).await?;
+    let written = Signal {
+        currency: Some(Currency::from_code("USD")?),
+        expires_at: Some(now() + TimeDelta::microseconds(1)),
+        event_source: Some("/feeds/größer".to_owned()),
+        ..competitor(Subject::Product("P-1".to_owned()), "acme", "41.90")?
+    };
+    put_signals(catalogue, std::slice::from_ref(&written)).await?;
+    let expected = Signals::of_product([written], None, now());
+    assert_eq!(expected.next_expiry(now()), Some(now() + TimeDelta::microseconds(1)));
+    assert_eq!(digits(&read(catalogue).await?), digits(&expected));
+    let ids = [ProductId::parse("P-1")?];
+    let facts = catalogue.facts(&ids, now()).await?;
+    assert!(facts.known.iter().all(|facts| facts.signals == expected), "{facts:?}");
+    let gone = catalogue.facts(&ids, now() + TimeDelta::microseconds(1)).await?;
+    assert!(gone.known.iter().all(|facts| facts.signals == Signals::default()), "{gone:?}");
+    Ok(())
+}
+
+fn names(signals: &Signals) -> Vec<&str> {
+    signals.competitor_prices.iter().map(|known| known.competitor.as_str()).collect()
+}
+
 fn signal(subject: Subject, kind: SignalKind, value: &str, microseconds: i64) -> Result<Signal> {
+    let observed_at = now() + TimeDelta::microseconds(microseconds);
     Ok(Signal {
-        subject,
-        kind,
-        source: String::new(),
-        value: Decimal::from_str_exact(value)?,
         in_stock: (kind == SignalKind::CompetitorPrice).then_some(false),
-        observed_at: now() + TimeDelta::microseconds(microseconds),
+        ..Signal::new(subject, kind, Decimal::from_str_exact(value)?, observed_at)
     })
 }
 
@@ -71,7 +196,7 @@ async fn put_signals(catalogue: &Catalogue, signals: &[Signal]) -> Result<u64> {
 }
 
 async fn read(catalogue: &Catalogue) -> Result<Signals> {
-    Ok(catalogue.signals(&ProductId::parse("P-1")?).await?)
+    Ok(catalogue.signals(&ProductId::parse("P-1")?, now()).await?)
 }
 
 async fn an_older_signal_never_replaces_a_newer_one(catalogue: &Catalogue) -> Result<()> {
@@ -123,7 +248,7 @@ async fn the_values_of_signals_keep_their_digits(catalogue: &Catalogue) -> Resul
         competitor(Subject::Product("P-1".to_owned()), "b", "12345678901234567.890123456789")?,
     ];
     assert_eq!(put_signals(catalogue, &batch).await?, 6);
-    let expected = Signals::of_product(batch);
+    let expected = Signals::of_product(batch, None, now());
     assert_eq!(digits(&read(catalogue).await?), digits(&expected));
     Ok(())
 }
@@ -167,10 +292,10 @@ async fn facts_have_the_signals_that_reading_gives(catalogue: &Catalogue) -> Res
     ];
     put_signals(catalogue, &batch).await?;
     let ids = products.map(|product| product.product_id);
-    let facts = catalogue.begin().await?.lock_facts(&ids).await?.read()?;
+    let facts = catalogue.begin().await?.lock_facts(&ids).await?.read(now())?.known;
     assert_eq!(facts.len(), 3);
     for facts in facts {
-        let read = catalogue.signals(&facts.product.product_id).await?;
+        let read = catalogue.signals(&facts.product.product_id, now()).await?;
         assert_ne!(read, Signals::default());
         assert_eq!(digits(&facts.signals), digits(&read));
     }
@@ -210,12 +335,12 @@ async fn facts_are_those_of_the_named_products_however_many(catalogue: &Catalogu
         let expected: Vec<_> = products.iter().filter(|product| ids.contains(&product.product_id)).collect();
         let mut transaction = catalogue.begin().await?;
         let locked = transaction.lock_products(&ids).await?;
-        assert!(locked.iter().eq(expected.iter().copied()), "{numbers:?}");
-        let facts = transaction.lock_facts(&ids).await?.read()?;
+        assert!(locked.known.iter().eq(expected.iter().copied()), "{numbers:?}");
+        let facts = transaction.lock_facts(&ids).await?.read(now())?.known;
         assert!(facts.iter().map(|facts| &facts.product).eq(expected), "{numbers:?}");
-        assert_eq!(catalogue.facts(&ids).await?, facts);
+        assert_eq!(catalogue.facts(&ids, now()).await?.known, facts);
         for facts in facts.iter().step_by(5) {
-            let read = catalogue.signals(&facts.product.product_id).await?;
+            let read = catalogue.signals(&facts.product.product_id, now()).await?;
             assert_eq!(digits(&facts.signals), digits(&read), "{:?}", facts.product.product_id);
         }
     }

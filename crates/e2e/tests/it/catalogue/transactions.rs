@@ -28,7 +28,7 @@ async fn what_is_not_committed_is_rolled_back(catalogue: &Catalogue) -> Result<(
     drop(transaction);
     // Whoever locks the product next waits for the end of the one before.
     let mut next = catalogue.begin().await?;
-    assert_eq!(next.lock_products(std::slice::from_ref(&kettle.product_id)).await?, []);
+    assert_eq!(next.lock_products(std::slice::from_ref(&kettle.product_id)).await?.known, []);
     next.commit().await?;
     assert_eq!(catalogue.price_changes(&kettle.product_id, 10).await?, []);
     Ok(())
@@ -85,7 +85,7 @@ async fn two_transactions_on_one_product_take_turns(catalogue: &Catalogue) -> Re
     let (theirs, id) = (catalogue.clone(), kettle.product_id.clone());
     let mut second = tokio::spawn(async move {
         let mut second = theirs.begin().await?;
-        anyhow::Ok(second.lock_facts(&[id]).await?.read()?)
+        anyhow::Ok(second.lock_facts(&[id]).await?.read(now())?.known)
     });
     let early = timeout(Duration::from_millis(200), &mut second).await;
     assert!(early.is_err(), "the second waits: {early:?}");
@@ -112,7 +112,7 @@ async fn locking_in_opposite_orders_is_no_deadlock(catalogue: &Catalogue) -> Res
         let (catalogue, ids) = (catalogue.clone(), ids.clone());
         locking.spawn(async move {
             let mut transaction = catalogue.begin().await?;
-            assert_eq!(transaction.lock_products(&ids).await?.len(), 200);
+            assert_eq!(transaction.lock_products(&ids).await?.known.len(), 200);
             tokio::task::yield_now().await;
             transaction.commit().await
         });

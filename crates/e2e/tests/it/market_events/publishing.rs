@@ -139,6 +139,18 @@ async fn what_is_no_event_is_refused_and_leaves_nothing_behind() -> Result<()> {
             assert_eq!(reply.body["errors"][0]["field"], field, "{shown}: {}", reply.text);
         }
     }
+    // What others send by mistake is no request to recalculate everything.
+    for (header, value, body, field) in [
+        ("ce-type", "com.example.order.created", "", "ce- headers"),
+        ("ce-id", "1", "{\"level\":7}", "ce- headers"),
+        ("content-type", "application/cloudevents+json", "", "body"),
+        ("content-type", "application/cloudevents-batch+json", " ", "body"),
+    ] {
+        let request = api.client.request(Method::POST, ROUTE).header(header, value).body(body);
+        let reply = api.client.send(request).await?;
+        assert_eq!(reply.status, 422, "{header}: {value}: {}", reply.text);
+        assert_eq!(reply.body["errors"][0]["field"], field, "{}", reply.text);
+    }
     assert_eq!(messages.length().await?, 0);
     // Bounds are bounds, and attributes that are not known are allowed.
     let reply = post(&api.client, with("note", json!("x".repeat(60 * 1024)))).await?;

@@ -1,0 +1,133 @@
+//! What the price history says of reductions: against which prior price one may be announced, and how much of
+//! that is known.
+
+use std::ops::Range;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use pricing_core::catalogue::CatalogueError;
+use pricing_core::domain::money::as_json_number;
+use pricing_core::domain::policy::PricingPolicy;
+use pricing_core::domain::price::PriceEntry;
+use pricing_core::domain::prior_price::{AppliedPrice, PRIOR_PRICE_DAYS, Reduction, Reductions, reductions};
+use pricing_core::domain::product::ProductId;
+use rust_decimal::Decimal;
+use serde::Serialize;
+
+use crate::state::AppState;
+
+/// Policy versions that are looked at.
+const MAX_VERSIONS: u32 = 30;
+
+/// A reduction that may be announced.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct ReductionAnswer {
+    /// When the step was.
+    started_at: DateTime<Utc>,
+    /// The lowest list price in the 30 days before it.
+    #[serde(serialize_with = "as_json_number")]
+    #[schema(value_type = f64)]
+    prior_price: Decimal,
+    /// By what percentage of it the list price in effect is lower; above 0.
+    #[serde(serialize_with = "as_json_number")]
+    #[schema(value_type = f64)]
+    percent: Decimal,
+    /// Whether that is all that is to be known of the 30 days. If not, nothing may be announced by these
+    /// figures alone.
+    is_complete: bool,
+    /// Why it is not.
+    incomplete_because: Vec<IncompleteBecause>,
+}
+
+/// Why a prior price may not be the lowest that was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum IncompleteBecause {
+    /// The list price of some of the days is not known: the product was not sold, or its history does not go
+    /// back so far.
+    PricesUnknown,
+    /// An offer rule that every shopper gets, or every one at a place, was in force or may have been: what
+    /// they paid was not the list price.
+    OffersForEveryShopper,
+}
+
+/// What may be said of the list price in effect.
+#[derive(Debug, Default)]
+pub(crate) struct ReductionAnswers {
+    pub(crate) latest: Option<ReductionAnswer>,
+    pub(crate) progressive: Option<ReductionAnswer>,
+}
+
+/// Works it out of the prices of a product, oldest first.
+pub(crate) async fn answers(
+    state: &AppState,
+    id: &ProductId,
+    applied: &[AppliedPrice],
+) -> Result<ReductionAnswers, CatalogueError> {
+    let Reductions { latest, progressive } = reductions(applied);
+    let Some(stored) =
+        state.repricer.catalogue.stored_price(id).await?.filter(|_| latest.or(progressive).is_some())
+    else {
+        return Ok(ReductionAnswers::default());
+    };
+    Ok(ReductionAnswers {
+        latest: answer(state, &stored.entry, latest).await?,
+        progressive: answer(state, &stored.entry, progressive).await?,
+    })
+}
+
+async fn answer(
+    state: &AppState,
+    entry: &PriceEntry,
+    reduction: Option<Reduction>,
+) -> Result<Option<ReductionAnswer>, CatalogueError> {
+    let Some(Reduction { started_at, prior_price, percent, is_complete }) = reduction else {
+        return Ok(None);
+    };
+    let period = started_at - TimeDelta::days(PRIOR_PRICE_DAYS)..started_at;
+    let unknown = (!is_complete).then_some(IncompleteBecause::PricesUnknown);
+    let offers = may_differ_from_list(state, entry, &period).await?;
+    let offers = offers.then_some(IncompleteBecause::OffersForEveryShopper);
+    let incomplete_because: Vec<IncompleteBecause> = unknown.into_iter().chain(offers).collect();
+    let is_complete = incomplete_because.is_empty();
+    Ok(Some(ReductionAnswer { started_at, prior_price, percent, is_complete, incomplete_because }))
+}
+
+/// Whether every shopper may have paid something other than the list price, by the policies of the period.
+/// What is not known of them may.
+async fn may_differ_from_list(
+    state: &AppState,
+    entry: &PriceEntry,
+    period: &Range<DateTime<Utc>>,
+) -> Result<bool, CatalogueError> {
+    let catalogue = &state.repricer.catalogue;
+    // Each version until the next, but the latest, and the one that the product has not been moved on from,
+    // until now.
+    let mut until = DateTime::<Utc>::MAX_UTC;
+    for version in catalogue.policy_versions(MAX_VERSIONS).await? {
+        let from = version.published_at;
+        if version.version == entry.policy_version {
+            until = DateTime::<Utc>::MAX_UTC;
+        }
+        if from < period.end && until > period.start {
+            let used = from.max(period.start)..until.min(period.end);
+            let known = state.repricer.policies.snapshot().policy(version.version).cloned();
+            let may_differ = match known {
+                Some(policy) => policy.may_move_every_shopper(entry, &used),
+                None => catalogue.policy(version.version).await?.is_none_or(|stored| {
+                    let zones = state.time_zones();
+                    let compiled = PricingPolicy::from_yaml(&stored.source, stored.version, zones);
+                    compiled.map_or(true, |policy| policy.may_move_every_shopper(entry, &used))
+                }),
+            };
+            if may_differ {
+                return Ok(true);
+            }
+        }
+        if from <= period.start || version.version == 1 {
+            return Ok(false);
+        }
+        until = from;
+    }
+    // There were more.
+    Ok(true)
+}

@@ -1,0 +1,64 @@
+//! Which kinds of values something in an expression can have, as far as that is known before it runs.
+
+use std::fmt;
+
+/// A set of kinds. The empty one says that a fault was found already, and nothing more is to be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kinds(u8);
+
+impl Kinds {
+    /// Nothing is known of it, because of a fault.
+    pub const NONE: Self = Self(0);
+    /// Not known, or without a value.
+    pub const NULL: Self = Self(1);
+    /// True or false.
+    pub const BOOL: Self = Self(2);
+    /// A number.
+    pub const NUMBER: Self = Self(4);
+    /// A text.
+    pub const TEXT: Self = Self(8);
+
+    /// What is in either.
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The same, or null.
+    pub const fn or_null(self) -> Self {
+        self.or(Self::NULL)
+    }
+
+    /// The same without null.
+    pub const fn known(self) -> Self {
+        Self(self.0 & !Self::NULL.0)
+    }
+
+    /// Whether it may be null.
+    pub const fn may_be_null(self) -> bool {
+        self.0 & Self::NULL.0 != 0
+    }
+
+    /// Whether there is a kind that both can be.
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether a fault was found in it.
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Display for Kinds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = [
+            (Self::NUMBER, "a number"),
+            (Self::TEXT, "a text"),
+            (Self::BOOL, "true or false"),
+            (Self::NULL, "null"),
+        ];
+        let mut words = words.iter().filter(|(kind, _)| self.overlaps(*kind)).map(|(_, word)| *word);
+        formatter.write_str(words.next().unwrap_or("not known"))?;
+        words.try_for_each(|word| write!(formatter, " or {word}"))
+    }
+}

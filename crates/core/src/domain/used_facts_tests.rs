@@ -1,0 +1,39 @@
+//! Tests of what an explanation says of its facts.
+
+use super::*;
+
+/// As the explanations of versions before said it, and as they say it now.
+const RECORDED: &str = r#"{"policy_version":1,"priced_at":"2026-11-23T12:00:00Z","outcome":"priced","facts":{
+    "product":{"product_id":"P-1","name":"Kettle","category":null,"brand":null,"currency":"USD","base_price":100.00,
+               "unit_cost":40,"floor_price":null,"ceiling_price":null,"attributes":{}},
+    "signals":{"competitor_prices":[{"competitor":"acme","price":41.9,"observed_at":"2026-11-23T11:00:00Z","source":"/feed"},
+                                    {"competitor":"best","price":50,"observed_at":"2026-11-23T11:00:00Z"}],
+               "demand_index":1.5,"stock_level":7,"unit_cost":UNIT_COST,"demand_observed_at":"2026-11-23T10:00:00Z",
+               "origins":{"stock_level":{"source":"/wms","observed_at":"2026-11-23T09:00:00Z","expires_at":"2026-11-24T09:00:00Z"},
+                          "unit_cost":{"source":"/erp","observed_at":"2026-11-22T09:00:00Z"}},
+               "cost_stated_at":"2026-11-20T08:00:00Z"},
+    "previous":null},
+    "steps":[{"step":"start","after":100.00},{"step":"rule","rule":"r","competitors":["acme"],"applied":true}]}"#;
+
+fn used(unit_cost: &str) -> Vec<String> {
+    let recorded: RecordedExplanation =
+        serde_json::from_str(&RECORDED.replace("UNIT_COST", unit_cost)).unwrap();
+    recorded.used_facts().iter().map(|fact| serde_json::to_string(fact).unwrap()).collect()
+}
+
+#[test]
+fn each_fact_is_named_with_who_said_it_and_when() {
+    assert_eq!(
+        used("null"),
+        [
+            r#"{"fact":"unit_cost","value":40,"source":"product","since":"2026-11-20T08:00:00Z"}"#,
+            r#"{"fact":"competitor_price","competitor":"acme","value":41.9,"source":"/feed","since":"2026-11-23T11:00:00Z"}"#,
+            r#"{"fact":"stock_level","value":7,"source":"/wms","since":"2026-11-23T09:00:00Z","expires_at":"2026-11-24T09:00:00Z"}"#,
+            r#"{"fact":"demand_index","value":1.5,"source":null,"since":null}"#,
+        ]
+    );
+    assert_eq!(
+        used("45")[0],
+        r#"{"fact":"unit_cost","value":45,"source":"/erp","since":"2026-11-22T09:00:00Z"}"#
+    );
+}

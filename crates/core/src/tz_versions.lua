@@ -1,0 +1,7 @@
+-- Tells which version of the time zone database a process uses, and answers with all that were told of late, by the
+-- server's clock. KEYS: the versions, by when they were last told. ARGV: the version, after how many seconds one is forgotten.
+local now = tonumber(redis.call('TIME')[1])
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[2]))
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return redis.call('ZRANGE', KEYS[1], 0, -1)
