@@ -298,7 +298,7 @@ impl ProductGuardrails {
 
     /// Whether a limit on moves is against this price.
     pub fn stop_move_to(&self, price: Decimal) -> bool {
-        self.moves.iter().any(|guardrail| compare(guardrail.limits.clamp(price), price).is_ne())
+        self.moves.iter().any(|guardrail| !guardrail.limits.allow(price))
     }
 
     /// When the limits on moves end by themselves, one after another.

@@ -156,9 +156,15 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
     };
     if outcome == Outcome::Priced && guardrails.stop_move_to(rounded.amount) {
         // The limits on moves hold for the rounding too, and so the end of one may change it.
-        rounded = round(guardrails.limits_at(now));
+        let round_at = |instant| {
+            let limits = guardrails.limits_at(instant);
+            let rounded = round(limits);
+            // Where no price lies between them and a ceiling, they give way to it.
+            if limits.allow(rounded.amount) { rounded } else { round(outer_limits) }
+        };
+        rounded = round_at(now);
         let mut ends = guardrails.ends();
-        let changes = ends.find(|end| round(guardrails.limits_at(*end)).amount != rounded.amount);
+        let changes = ends.find(|end| round_at(*end).amount != rounded.amount);
         released_at = released_at.into_iter().chain(changes).min();
     }
     steps.extend(rounded.steps(policy.rounding.mode, amount));

@@ -94,6 +94,11 @@ impl Limits {
         self.lowest.map_or(capped, |lowest| larger(capped, lowest))
     }
 
+    /// Whether the amount satisfies both.
+    pub(super) fn allow(&self, amount: Decimal) -> bool {
+        compare(self.clamp(amount), amount).is_eq()
+    }
+
     /// These limits, and besides that no further than this amount, from wherever the other one lies.
     pub fn up_to(self, end: Decimal, from: Decimal) -> Self {
         match compare(from, end) {
