@@ -66,8 +66,8 @@ pub fn quote<'a>(
     Quote { final_price, discount_rate, failed_rules: applied.failed_rules }
 }
 
-/// The price within the limits, in whole minor units. A price that rules leave at the list price is the list
-/// price to the digit, and rounding takes no price past it: a discount makes nothing dearer.
+/// The price within the limits, in whole minor units. A price that rules leave at the list price, or limits
+/// bring back to it, is the list price to the digit, and rounding takes no price past it: a discount makes nothing dearer.
 fn bring_to_market(
     price: Decimal,
     entry: &PriceEntry,
@@ -82,6 +82,9 @@ fn bring_to_market(
     let allowed = limits.clamp(price);
     if let Some(steps) = steps {
         steps.extend(guardrail(price, allowed));
+    }
+    if compare(allowed, list_price).is_eq() {
+        return list_price;
     }
     // The list price is a multiple of the minor unit, so only a coarser increment can go past it.
     let limits = if policy.rounding.increment.is_some() { limits.up_to(list_price, allowed) } else { limits };
