@@ -72,6 +72,8 @@ fn seen_at(variable: Variable, facts: &Facts<'_>) -> Option<DateTime<Utc>> {
     let origins = &signals.origins;
     let origin = match variable {
         Variable::CompetitorAge => return oldest_price(facts),
+        // A cost of 0 is not known, and neither is its age.
+        Variable::CostAge if facts.unit_cost().is_none() => return None,
         Variable::CostAge if signals.unit_cost.is_none() => return signals.cost_stated_at,
         Variable::CostAge => &origins.unit_cost,
         Variable::StockAge => &origins.stock_level,
