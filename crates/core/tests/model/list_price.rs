@@ -1,0 +1,106 @@
+//! The model's list price.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+
+use crate::facts::{Item, Market};
+use crate::fraction::Fraction;
+use crate::guardrails::{Bounds, MoveLimit, has_own_bound, move_limits, outer_bounds};
+use crate::policy::Policy;
+use crate::rounding::round;
+use crate::rules::{Scene, market_price};
+
+#[derive(Debug, Clone)]
+pub(crate) struct ListPrice {
+    pub(crate) amount: Fraction,
+    pub(crate) is_frozen: bool,
+    /// Where a shopper's price may be.
+    pub(crate) outer: Bounds,
+}
+
+/// What is priced, and the instant of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) item: &'a Item,
+    pub(crate) market: &'a Market,
+    pub(crate) notes: &'a RefCell<BTreeSet<String>>,
+}
+
+impl Asked<'_> {
+    pub(crate) fn list_price(&self, now: DateTime<Utc>) -> ListPrice {
+        self.list_price_under(now, &|_| true)
+    }
+
+    /// The list price if only these limits on moves held.
+    pub(crate) fn list_price_under(
+        &self,
+        now: DateTime<Utc>,
+        is_held: &dyn Fn(&MoveLimit) -> bool,
+    ) -> ListPrice {
+        let Self { policy, item, notes, .. } = *self;
+        let market = &self.market.at(item, now);
+        let scene = Scene { item, market: Some(market), buyer: None, now, notes };
+        let outer = outer_bounds(&policy.guardrails, item, market);
+        let is_bound = has_own_bound(&policy.guardrails, item, market);
+        match market_price(&policy.market, policy.apply_market, &scene, is_bound) {
+            Err(failed) => {
+                scene.note(&format!("frozen: {}", failed.0));
+                self.frozen(outer, &scene)
+            }
+            Ok((price, has_followed)) => self.priced(price, has_followed, outer, &scene, is_held),
+        }
+    }
+
+    /// The price in effect, or the bound that is against it.
+    fn frozen(&self, outer: Bounds, scene: &Scene<'_>) -> ListPrice {
+        let stays = self.market.in_effect.map_or(self.item.base_price, |in_effect| in_effect.price);
+        let bound = outer.nearest_to(stays);
+        let amount = if bound == stays {
+            stays
+        } else {
+            scene.note("frozen to a bound");
+            round(bound, &self.policy.rounding, self.item.minor_unit(), &outer, false).0
+        };
+        ListPrice { amount, is_frozen: true, outer }
+    }
+
+    fn priced(
+        &self,
+        price: Fraction,
+        has_followed: bool,
+        outer: Bounds,
+        scene: &Scene<'_>,
+        is_held: &dyn Fn(&MoveLimit) -> bool,
+    ) -> ListPrice {
+        let in_effect = self.market.in_effect.as_ref();
+        let mut limits = in_effect.map_or_else(Vec::new, |in_effect| {
+            move_limits(&self.policy.guardrails, in_effect, has_followed, scene.now)
+        });
+        limits.retain(is_held);
+        let moves = limits.iter().try_fold(Bounds::default(), |all, limit| all.and(&limit.bounds));
+        let moves = moves.expect("the price in effect is within each limit on moves");
+        let unit = self.item.minor_unit();
+        // The limits on moves give way where they and the ceilings leave no price.
+        let bounds = moves.and(&outer).filter(|bounds| bounds.have_multiple(unit)).unwrap_or(outer);
+        note_stops(scene, &limits, &outer, price);
+        let within = outer.nearest_to(moves.nearest_to(price));
+        let rounding = &self.policy.rounding;
+        let (amount, kind) = round(bounds.nearest_to(within), rounding, unit, &bounds, true);
+        scene.note(&format!("list price on {kind}"));
+        ListPrice { amount, is_frozen: false, outer }
+    }
+}
+
+fn note_stops(scene: &Scene<'_>, limits: &[MoveLimit], outer: &Bounds, price: Fraction) {
+    for limit in limits.iter().filter(|limit| !limit.bounds.allow(price)) {
+        scene.note(&format!("stopped by {}", limit.name));
+    }
+    if outer.lowest.is_some_and(|lowest| price < lowest) {
+        scene.note("stopped by a floor");
+    } else if !outer.allow(price) {
+        scene.note("stopped by a ceiling");
+    }
+}
