@@ -136,11 +136,7 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
     }
     (amount, _) = apply_guardrails(&guardrails.bounds, amount, &mut steps);
     let outer_limits = guardrails.outer_limits();
-    if let (Some(lowest), Some(highest)) = (outer_limits.lowest, outer_limits.highest)
-        && lowest > highest
-    {
-        steps.push(Step::GuardrailsContradict { lowest, highest, after: amount });
-    }
+    steps.extend(contradiction(outer_limits, amount));
     // An amount that cannot be rounded is beyond any allowed amount; the rules refuse those.
     let currency = facts.product.currency;
     let unrounded = |amount| Rounded { amount, increment_passed_over: None };
@@ -191,6 +187,12 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
             .and_then(|previous| policy.guardrails.streak_after(&previous, rounded.amount, follows, now)),
         explanation,
     }
+}
+
+/// That no amount is both above the floors and below the ceilings, if none is.
+fn contradiction<'a>(limits: Limits, after: Decimal) -> Option<Step<'a>> {
+    let (lowest, highest) = (limits.lowest?, limits.highest?);
+    (lowest > highest).then_some(Step::GuardrailsContradict { lowest, highest, after })
 }
 
 /// The amount within the guardrails; and if one of them stopped it, when it may go on by itself.
