@@ -1,11 +1,12 @@
-//! The model's calendar: what a wall clock shows, and whether a schedule is on. Of the zone library it uses nothing but
-//! what local time it is at an instant.
+//! The model's calendar: what a wall clock shows, and whether a schedule is on. Of the zone library it uses
+//! nothing but what local time it is at an instant.
 
 use chrono::{DateTime, Datelike, NaiveDateTime, NaiveTime, TimeDelta, Utc, Weekday};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// Ten zones whose clocks are changed in different ways: at night and at midnight, by an hour, half an hour and two.
+/// Ten zones whose clocks are changed in different ways: at night and at midnight, by an hour, half an hour
+/// and two.
 pub(crate) const ZONES: [&str; 10] = [
     "Europe/Berlin",
     "America/New_York",
@@ -80,7 +81,8 @@ impl Clock {
         shown.and_utc() - ahead
     }
 
-    /// The latest that it has shown until now: what it shows, or, after it went back, what it showed just before.
+    /// The latest that it has shown until now: what it shows, or, after it went back, what it showed just
+    /// before.
     fn latest_shown(&self, instant: DateTime<Utc>) -> NaiveDateTime {
         let now = self.shows(instant);
         let earlier = instant - TimeDelta::hours(6);
@@ -120,8 +122,9 @@ impl Clock {
 }
 
 impl Schedule {
-    /// On from the first instant at which the clock has reached the beginning until the first at which it has reached
-    /// the end. The latest that the clock has ever shown decides, so that an hour that comes twice is one of both.
+    /// On from the first instant at which the clock has reached the beginning until the first at which it has
+    /// reached the end. The latest that the clock has ever shown decides, so that an hour that comes twice is
+    /// one of both.
     pub(crate) fn is_on(&self, instant: DateTime<Utc>) -> bool {
         let reached = self.clock.latest_shown(instant);
         let today = reached.date();

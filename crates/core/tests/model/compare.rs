@@ -87,8 +87,8 @@ fn explained(priced: &ListPrice<'_>) -> String {
     format!("{:?}, valid until {:?}", priced.explanation.steps, priced.valid_until)
 }
 
-/// What is wrong with the end of the price's validity: that the model finds an instant before it at which time alone has
-/// changed the price, or that nothing begins or ends then.
+/// What is wrong with the end of the price's validity: that the model finds an instant before it at which
+/// time alone has changed the price, or that nothing begins or ends then.
 fn wrong_end(
     valid_until: Option<DateTime<Utc>>,
     case: &Case,
@@ -130,7 +130,8 @@ fn wrong_end(
     None
 }
 
-/// Whether something ends then, or has just ended: `<=` holds at the very instant, and no longer a moment later.
+/// Whether something ends then, or has just ended: `<=` holds at the very instant, and no longer a moment
+/// later.
 fn is_edge(edges: &[DateTime<Utc>], end: DateTime<Utc>) -> bool {
     edges.iter().any(|edge| *edge <= end && end - *edge < TimeDelta::milliseconds(1))
 }

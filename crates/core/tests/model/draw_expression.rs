@@ -39,8 +39,8 @@ const OFFER_TEXTS: [(&str, &[&str]); 3] = [
     ("shopper.channel", &["app", "web"]),
     ("shopper.segment", &["vip", "staff"]),
 ];
-/// What formulas divide by: numbers by which every division ends. Where one does not, the engine's numbers have 28
-/// digits and the model's have no end, so that the two may be on different sides of a half.
+/// What formulas divide by: numbers by which every division ends. Where one does not, the engine's numbers
+/// have 28 digits and the model's have no end, so that the two may be on different sides of a half.
 const DIVISORS: [&str; 7] = ["50", "64", "80", "100", "125", "200", "0.8"];
 const AGE_NAMES: [&str; 5] =
     ["competitor.age_hours", "stock.age_hours", "sales.age_hours", "demand.age_hours", "cost.age_hours"];

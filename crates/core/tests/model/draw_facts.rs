@@ -127,7 +127,8 @@ impl Draw {
         }
     }
 
-    /// An instant around the change of the clock: at it, at a window's end, within hours or within days of it.
+    /// An instant around the change of the clock: at it, at a window's end, within hours or within days of
+    /// it.
     pub(crate) fn instant(&mut self, place: &Place, policy: &Policy) -> DateTime<Utc> {
         let nearly = TimeDelta::seconds(self.of(&[-1, 0, 0, 1]));
         let ends: Vec<DateTime<Utc>> =

@@ -229,7 +229,8 @@ pub(crate) fn median(sorted: &[Fraction]) -> Option<Fraction> {
     Some((lower + upper) / Fraction::whole(2))
 }
 
-/// Whether something seen then is still young enough: at the very instant at which it becomes too old, it is not.
+/// Whether something seen then is still young enough: at the very instant at which it becomes too old, it is
+/// not.
 pub(crate) fn is_young(seen_at: DateTime<Utc>, now: DateTime<Utc>, not_older_than: TimeDelta) -> bool {
     now < seen_at + not_older_than
 }

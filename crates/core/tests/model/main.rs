@@ -1,8 +1,8 @@
-//! A second way to every price: a model written from docs/policies.md, and not from the engine, prices random cases and
-//! has to agree with it to the digit.
+//! A second way to every price: a model written from docs/policies.md, and not from the engine, prices random
+//! cases and has to agree with it to the digit.
 //!
-//! It shares nothing with the engine but the documents it hands over: its numbers are fractions, its calendar knows
-//! nothing but what a wall clock shows. Where the two differ, the page decides which one is wrong.
+//! It shares nothing with the engine but the documents it hands over: its numbers are fractions, its calendar
+//! knows nothing but what a wall clock shows. Where the two differ, the page decides which one is wrong.
 
 #![expect(
     clippy::expect_used,
@@ -38,7 +38,8 @@ use pricing_core::domain::time_zone::TimeZones;
 /// Policies, and cases priced by each of them.
 const POLICIES: u64 = 2_500;
 const CASES_OF_A_POLICY: u64 = 8;
-/// `MODEL_SEED=7` tries others, `MODEL_POLICY=12` one policy of them alone, `MODEL_SHOWN=100` shows more differences.
+/// `MODEL_SEED=7` tries others, `MODEL_POLICY=12` one policy of them alone, `MODEL_SHOWN=100` shows more
+/// differences.
 const SEED: u64 = 20;
 /// What the cases are to exercise: so many kinds of things, each in so many cases.
 const LEAST_KINDS: usize = 55;

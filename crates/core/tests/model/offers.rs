@@ -88,8 +88,9 @@ fn offered(rules: &[&Rule], apply: Apply, listed: &ListPrice, scene: &Scene<'_>)
     best.unwrap_or(listed.amount)
 }
 
-/// What one offer makes of the price. Where that would be nothing or less, it is nothing if a lowest price is known, to
-/// which it goes in the end; and where none is known, what the largest tier that leaves a price makes of it.
+/// What one offer makes of the price. Where that would be nothing or less, it is nothing if a lowest price is
+/// known, to which it goes in the end; and where none is known, what the largest tier that leaves a price
+/// makes of it.
 fn offer_price(rule: &Rule, before: Fraction, listed: &ListPrice, scene: &Scene<'_>) -> Option<Fraction> {
     let Ok(price) = rule.price(before, scene) else {
         scene.note("offer passed over");

@@ -4,8 +4,8 @@ use crate::fraction::Fraction;
 use crate::guardrails::Bounds;
 use crate::policy::{Mode, Rounding};
 
-/// A price on the currency's grid within the bounds: on a price point or an ending if it is shaped, else on the
-/// increment, else on the minor unit.
+/// A price on the currency's grid within the bounds: on a price point or an ending if it is shaped, else on
+/// the increment, else on the minor unit.
 pub(crate) fn round(
     price: Fraction,
     rounding: &Rounding,
@@ -71,8 +71,8 @@ fn around(price: Fraction, first: Fraction, unit: Fraction) -> Vec<Candidate> {
         .to_vec()
 }
 
-/// The prices with these endings on both sides of the price. An ending stands for the digits from its first one on: 0.99
-/// comes once in 1, 9.95 once in 10.
+/// The prices with these endings on both sides of the price. An ending stands for the digits from its first
+/// one on: 0.99 comes once in 1, 9.95 once in 10.
 fn around_endings(price: Fraction, endings: &[Fraction], is_only_one: bool) -> Vec<Candidate> {
     let mut candidates: Vec<Candidate> = endings
         .iter()
