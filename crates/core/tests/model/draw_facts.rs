@@ -35,10 +35,10 @@ impl Draw {
         item.unit_cost = self.maybe(65, |draw| draw.cost(base));
         // Also of a row that has lost its cost.
         item.cost_stated_at = self.maybe(60, |draw| now - draw.age());
-        item.floor_price = self.maybe(25, |draw| draw.price(&item, base, 30, 105));
+        item.floor_price = self.maybe(28, |draw| draw.price_or_base(&item, 30, 105));
         item.minimum_advertised_price = self.maybe(10, |draw| draw.price(&item, base, 50, 100));
         let floor = item.floor_price.unwrap_or(Fraction::ZERO);
-        item.ceiling_price = self.maybe(25, |draw| draw.price(&item, base, 90, 160).max(floor));
+        item.ceiling_price = self.maybe(28, |draw| draw.price_or_base(&item, 90, 160).max(floor));
         item
     }
 
@@ -50,6 +50,11 @@ impl Draw {
         }
         let unit = item.minor_unit();
         Fraction::whole((price / unit).floor().max(1)) * unit
+    }
+
+    /// A bound, which may be the base price itself.
+    fn price_or_base(&mut self, item: &Item, from: i64, to: i64) -> Fraction {
+        if self.chance(25) { item.base_price } else { self.price(item, item.base_price, from, to) }
     }
 
     /// A cost, which may have more places than a price.

@@ -245,7 +245,7 @@ impl Draw {
         let mode = self
             .maybe(70, |draw| draw.of(&[Mode::HalfEven, Mode::HalfUp, Mode::HalfDown, Mode::Up, Mode::Down]));
         let increments = ["0.005", "0.01", "0.05", "0.1", "0.2", "0.5", "1", "5", "10"];
-        let increment = self.maybe(30, |draw| Fraction::parse(draw.of(&increments)));
+        let increment = self.maybe(40, |draw| Fraction::parse(draw.of(&increments)));
         let endings = ["0.99", "0.49", "0.95", "0.5", "9", "9.95", "0.995", "80", "99"];
         let mut drawn: Vec<Fraction> = Vec::new();
         if self.chance(25) {

@@ -43,6 +43,12 @@ impl Asked<'_> {
         let Self { policy, item, notes, .. } = *self;
         let market = &self.market.at(item, now);
         let scene = Scene { item, market: Some(market), buyer: None, now, notes };
+        if market.cost.is_none() && self.market.cost.is_some() {
+            scene.note("an event's cost that does not count");
+        }
+        if market.facts().count() < self.market.facts().count() {
+            scene.note("facts that do not count");
+        }
         let outer = outer_bounds(&policy.guardrails, item, market);
         let is_bound = has_own_bound(&policy.guardrails, item, market);
         match market_price(&policy.market, policy.apply_market, &scene, is_bound) {

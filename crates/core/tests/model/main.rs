@@ -42,7 +42,7 @@ const CASES_OF_A_POLICY: u64 = 8;
 /// differences.
 const SEED: u64 = 20;
 /// What the cases are to exercise: so many kinds of things, each in so many cases.
-const LEAST_KINDS: usize = 55;
+const LEAST_KINDS: usize = 65;
 const LEAST_CASES_OF_A_KIND: u32 = 50;
 /// So many differences are shown.
 const SHOWN: usize = 3;

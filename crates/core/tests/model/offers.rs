@@ -56,6 +56,7 @@ fn shown(rules: &[&Rule], policy: &Policy, listed: &ListPrice, scene: &Scene<'_>
         scene.note("offer at a bound");
     }
     if within == list_price {
+        scene.note(if price == list_price { "offer of nothing" } else { "offer taken back by a bound" });
         return list_price;
     }
     // The list price is a bound, too: rounding takes no price past it.

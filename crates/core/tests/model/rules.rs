@@ -120,6 +120,7 @@ impl Scene<'_> {
             "cost.age_hours" => market.cost_known_at(self.item),
             _ => panic!("the model knows no {name}"),
         };
+        self.note(name);
         seen_at.map(|seen_at| hours(self.now - seen_at))
     }
 }
