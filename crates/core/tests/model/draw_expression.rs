@@ -126,9 +126,10 @@ impl Draw {
             4 => {
                 let (name, low, high) = self.a_number(side);
                 let mut part = Name(name);
-                if self.chance(30) {
-                    // What it is divided by may be 0.
-                    part = Arithmetic('%', boxed(part), boxed(Name(self.a_number(side).0)));
+                if side == Side::Market && self.chance(30) {
+                    // The stock or the sales may be 0.
+                    let divisor = Name(self.of(&["stock.level", "sales.units"]));
+                    part = Arithmetic('%', boxed(Name("competitor.count")), boxed(divisor));
                 }
                 let divisor = Number(Fraction::parse(self.of(&DIVISORS)));
                 let part = Arithmetic('/', boxed(part), boxed(divisor));
