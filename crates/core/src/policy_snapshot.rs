@@ -13,7 +13,7 @@ use rust_decimal::Decimal;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::{Catalogue, CatalogueError, NewPolicy, StoredPolicy};
-use crate::domain::diagnostic::{Diagnostic, Place};
+use crate::domain::diagnostic::{Diagnostic, Place, Severity};
 use crate::domain::policy::{DEFAULT_POLICY, PricingPolicy};
 use crate::domain::time_zone::TimeZones;
 
@@ -206,7 +206,7 @@ fn compile(stored: &StoredPolicy, zones: &TimeZones) -> Result<Arc<PricingPolicy
     let compiled = PricingPolicy::from_stored_yaml(&stored.source, stored.version, zones);
     let policy = compiled.map_err(|problems| PolicySnapshotError::Invalid {
         version: stored.version,
-        problem: problems.iter().find(|problem| problem.is_refusal()).map(described).unwrap_or_default(),
+        problem: first_fault(&problems).map(described).unwrap_or_default(),
     })?;
     if let Some(outdated) = outdated(&policy) {
         tracing::warn!(
@@ -216,6 +216,11 @@ fn compile(stored: &StoredPolicy, zones: &TimeZones) -> Result<Arc<PricingPolicy
         );
     }
     Ok(Arc::new(policy))
+}
+
+/// What is in the way of using a stored policy; what is only refused today is not.
+fn first_fault(problems: &[Diagnostic]) -> Option<&Diagnostic> {
+    problems.iter().find(|problem| problem.severity == Severity::Error).or_else(|| problems.first())
 }
 
 /// What in a stored policy would be refused today: the first of it, and how many more there are.

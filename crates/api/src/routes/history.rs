@@ -1,6 +1,8 @@
 //! `GET /api/v1/products/{product_id}/history`: how a list price came to be what it is, change by change, and what a
 //! reduction may be announced against.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -74,7 +76,8 @@ pub(crate) struct ChangeAnswer {
     #[schema(value_type = Option<f64>)]
     new_list_price: Option<Decimal>,
     /// What both are in.
-    currency: &'static str,
+    #[schema(value_type = String)]
+    currency: Cow<'static, str>,
     /// The policy that made the new one.
     policy_version: i64,
     /// What made it change: an event's source and id, a recalculation, `product put`, `import`, `time`.
@@ -142,10 +145,10 @@ fn reaches_back(latest: &[PriceChange], now: DateTime<Utc>) -> bool {
 
 /// The prices, oldest first, in the currency in effect; one in another currency is none to compare with.
 fn applied_prices(changes: &[PriceChange]) -> Vec<AppliedPrice> {
-    let currency = changes.first().map(|newest| newest.currency);
+    let currency = changes.first().map(|newest| &newest.currency);
     let applied = changes.iter().rev().map(|change| AppliedPrice {
         since: change.changed_at,
-        price: change.new_list_price.filter(|_| Some(change.currency) == currency),
+        price: change.new_list_price.filter(|_| Some(&change.currency) == currency),
     });
     applied.collect()
 }
@@ -155,7 +158,7 @@ fn answer(change: PriceChange) -> ChangeAnswer {
         revision: change.revision,
         old_list_price: change.old_list_price,
         new_list_price: change.new_list_price,
-        currency: change.currency.code(),
+        currency: change.currency,
         policy_version: change.policy_version,
         cause: change.cause,
         changed_at: change.changed_at,
@@ -164,8 +167,6 @@ fn answer(change: PriceChange) -> ChangeAnswer {
 
 #[cfg(test)]
 mod tests {
-    use pricing_core::domain::money::Currency;
-
     use super::*;
 
     /// So many changes, the latest of them now.
@@ -175,7 +176,7 @@ mod tests {
             product_id: ProductId::parse("P-1").unwrap(),
             old_list_price: None,
             new_list_price: Some(Decimal::ONE),
-            currency: Currency::from_code("EUR").unwrap(),
+            currency: "EUR".into(),
             policy_version: 1,
             cause: "test".to_owned(),
             changed_at: now - apart * i32::try_from(number).unwrap(),

@@ -11,7 +11,7 @@ use sqlx::FromRow;
 use sqlx::postgres::PgRow;
 
 use super::error::CatalogueError;
-use super::read_rows::{PriceRecord, ProductRecord, SignalRecord, read_all, read_prices, read_products};
+use super::read_rows::{PriceRecord, ProductRecord, SignalRecord, read_prices, read_products, read_signals};
 use super::stored::{Readable, StoredFacts, StoredPrice};
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::{Signal, SignalKind, Signals, Subject};
@@ -51,7 +51,7 @@ impl UnreadFacts {
     /// The facts of each product as of an instant, ordered by product; without those of products that do not exist.
     pub fn read(self, now: DateTime<Utc>) -> Result<Readable<StoredFacts>, CatalogueError> {
         let Readable { known, left_out } = self.products.read()?;
-        let signals = read_all(self.signals.records::<SignalRecord>()?)?;
+        let signals = read_signals(self.signals.records::<SignalRecord>()?)?;
         let prices = read_prices(self.prices.records::<PriceRecord>()?)?;
         Ok(Readable { known: assemble(known, signals, prices, now), left_out })
     }

@@ -4,6 +4,7 @@
 //! places of a zero. What a record holds was checked before it was written, so a value that cannot be read means
 //! damaged data or a newer program's, and is an error, never skipped.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -51,6 +52,15 @@ pub(super) fn read_prices(
     known.map(StoredPrice::try_from).collect()
 }
 
+/// The signals of these records, without those in a currency that this program does not know: it is not their product's.
+pub(super) fn read_signals(
+    records: impl IntoIterator<Item = SignalRecord>,
+) -> Result<Vec<Signal>, CatalogueError> {
+    let is_known = |code: &String| Currency::from_code(code).is_ok();
+    let known = records.into_iter().filter(|record| record.currency.as_ref().is_none_or(is_known));
+    known.map(Signal::try_from).collect()
+}
+
 /// The identifiers in a column.
 pub(super) fn product_ids(column: &[String]) -> Result<Vec<ProductId>, CatalogueError> {
     column.iter().map(|text| product_id(text)).collect()
@@ -63,11 +73,11 @@ pub(super) fn location_factors(
     rows.into_iter().map(|(location, factor)| Ok((location, decimal("location factor", &factor)?))).collect()
 }
 
-/// The currencies of products, out of identifier and code.
+/// The currencies of products, out of identifier and code; `None` for one that this program does not know.
 pub(super) fn read_currencies(
     rows: Vec<(String, String)>,
-) -> Result<HashMap<ProductId, Currency>, CatalogueError> {
-    rows.into_iter().map(|(id, code)| Ok((product_id(&id)?, currency(&code)?))).collect()
+) -> Result<HashMap<ProductId, Option<Currency>>, CatalogueError> {
+    rows.into_iter().map(|(id, code)| Ok((product_id(&id)?, Currency::from_code(&code).ok()))).collect()
 }
 
 /// A number that is never negative.
@@ -240,7 +250,8 @@ impl TryFrom<ChangeRecord> for PriceChange {
             product_id: product_id(&record.product_id)?,
             old_list_price: optional_decimal("old_list_price", record.old_list_price.as_deref())?,
             new_list_price: optional_decimal("new_list_price", record.new_list_price.as_deref())?,
-            currency: currency(&record.currency)?,
+            currency: Currency::from_code(&record.currency)
+                .map_or(Cow::Owned(record.currency), |known| Cow::Borrowed(known.code())),
             policy_version: record.policy_version,
             cause: record.cause,
             changed_at: record.changed_at,

@@ -1,10 +1,11 @@
 //! What the catalogue keeps beside products and signals: prices with their explanation, their history, policies.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 
 use crate::domain::guardrail::Streak;
-use crate::domain::money::Currency;
 use crate::domain::price::PriceEntry;
 use crate::domain::product::{Product, ProductId};
 use crate::domain::signal::Signals;
@@ -103,8 +104,8 @@ pub struct PriceChange {
     pub old_list_price: Option<Decimal>,
     /// The list price after; `None` if the product was removed.
     pub new_list_price: Option<Decimal>,
-    /// What both are in.
-    pub currency: Currency,
+    /// The code of what both are in, which may be one that this program does not know.
+    pub currency: Cow<'static, str>,
     /// The policy that made the new price, or, for a removal, the last one.
     pub policy_version: i64,
     /// See [`PriceWrite::cause`].

@@ -140,7 +140,7 @@ impl CatalogueTransaction {
     pub async fn last_currencies(
         &mut self,
         ids: &[ProductId],
-    ) -> Result<HashMap<ProductId, Currency>, CatalogueError> {
+    ) -> Result<HashMap<ProductId, Option<Currency>>, CatalogueError> {
         on_store!(self, store => store.last_currencies(ids).await)
     }
 

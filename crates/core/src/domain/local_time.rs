@@ -26,11 +26,12 @@ pub(super) fn time_of_day(written: &str) -> Option<Time> {
     Time::new(number(hour)?, number(minute)?, 0, 0).ok()
 }
 
-/// The same with fewer digits, `7:5`, as published policies may have it.
+/// The same with fewer digits, `7:5`, or blanks before them, as published policies may have it.
 pub(super) fn loose_time_of_day(written: &str) -> Option<Time> {
     let (hour, minute) = written.split_once(':')?;
     let number =
         |digits: &str| (digits.len() <= 2 && is_digits(digits)).then(|| digits.parse().ok()).flatten();
+    let (hour, minute) = (hour.trim_start(), minute.trim_start());
     Time::new(number(hour)?, number(minute)?, 0, 0).ok()
 }
 
@@ -92,8 +93,10 @@ mod tests {
         ] {
             assert_eq!(time_of_day(written), None, "{written}");
         }
-        assert_eq!(loose_time_of_day("7:5"), Some(Time::constant(7, 5, 0, 0)));
-        for written in [":", "7:", ":5", "24:00", "07:60", "7", "007:5", "-1:5", " 7:5"] {
+        for written in ["7:5", "7: 5", " 7:05"] {
+            assert_eq!(loose_time_of_day(written), Some(Time::constant(7, 5, 0, 0)), "{written}");
+        }
+        for written in [":", "7:", ":5", "24:00", "07:60", "7", "007:5", "-1:5", "7 :5"] {
             assert_eq!(loose_time_of_day(written), None, "{written}");
         }
     }

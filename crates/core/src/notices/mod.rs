@@ -4,6 +4,7 @@
 //! Prices go to Redis before anybody is told, or with the word of it; a notice about events brings them along for those who hold
 //! older ones. A notice may be lost; whoever lives by them starts afresh when its subscription was interrupted.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::domain::instant::as_instant;
-use crate::domain::money::{Currency, as_optional_json_number};
+use crate::domain::money::as_optional_json_number;
 use crate::domain::price::PriceEntry;
 use crate::domain::product::{ProductId, optional_amount_from_json};
 use crate::keys::{MessageKeys, PRICE_CHANGES_KEPT};
@@ -79,8 +80,8 @@ pub struct ListPriceChange {
     /// After; absent if the product was removed.
     #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub new_list_price: Option<Decimal>,
-    /// What both are in.
-    pub currency: Currency,
+    /// The code of what both are in.
+    pub currency: Cow<'static, str>,
     /// The policy that made the new one.
     pub policy_version: i64,
     /// What made it change.

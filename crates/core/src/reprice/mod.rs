@@ -17,6 +17,7 @@ mod products;
 mod range;
 mod simulate;
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +97,7 @@ impl Served {
             product_id: entry.product_id.clone(),
             old_list_price: write.previous_list_price,
             new_list_price: Some(entry.list_price),
-            currency: entry.currency,
+            currency: Cow::Borrowed(entry.currency.code()),
             policy_version: entry.policy_version,
             cause: write.cause.clone(),
             changed_at: write.priced_at,
@@ -117,7 +118,7 @@ fn announced(served: &Served, brings_price: bool) -> ChangedPrice {
         change: served.change.as_ref().map(|change| ListPriceChange {
             old_list_price: change.old_list_price,
             new_list_price: change.new_list_price,
-            currency: change.currency,
+            currency: change.currency.clone(),
             policy_version: change.policy_version,
             cause: change.cause.clone(),
             changed_at: change.changed_at,

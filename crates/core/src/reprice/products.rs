@@ -228,12 +228,17 @@ impl Repricer {
         only_if: OnlyIf,
         cause: &'static str,
     ) -> Result<Option<PutSummary>, RepriceError> {
-        let products = PreparedProducts::of(vec![product], Utc::now())?;
+        let mut products = PreparedProducts::of(vec![product], Utc::now())?;
         let mut transaction = self.catalogue.begin().await?;
         let stored = transaction.lock_products(&products.ids()).await?;
         let is_so_already = matches!(only_if, OnlyIf::IsOneOf(_)) && stored.known == products.products;
-        if !holds(&only_if, &stored) && !is_so_already {
-            return Ok(None);
+        if !holds(&only_if, &stored) {
+            if !is_so_already {
+                return Ok(None);
+            }
+            // An answer that was lost, asked for again: it is served again, and says nothing new about the cost.
+            let said_at = stored.known.first().and_then(|known| known.cost_stated_at);
+            products = PreparedProducts::of(products.products, said_at.unwrap_or(DateTime::UNIX_EPOCH))?;
         }
         // There was nothing to lock: another transaction may be adding it.
         if only_if == OnlyIf::IsNew && transaction.add_products(products.rows.clone(), Utc::now()).await? == 0
@@ -307,12 +312,13 @@ struct Comparison {
     in_other_currency: Vec<(ProductId, Currency)>,
 }
 
-/// A row without a cost says nothing about it: what the seller said before stays the seller's last word.
+/// The instant of the seller's last word on a cost never goes back: a row without a cost says nothing about it, and one of a
+/// request that began earlier and ended later, as a long import does, is no later word.
 fn keep_cost_statements(stored: &[Product], products: &mut [Product]) {
     let last: HashMap<&ProductId, DateTime<Utc>> =
         stored.iter().filter_map(|known| Some((&known.product_id, known.cost_stated_at?))).collect();
-    for product in products.iter_mut().filter(|product| product.cost_stated_at.is_none()) {
-        product.cost_stated_at = last.get(&product.product_id).copied();
+    for product in products {
+        product.cost_stated_at = product.cost_stated_at.max(last.get(&product.product_id).copied());
     }
 }
 
@@ -331,8 +337,9 @@ async fn returned_in_other_currency(
     }
     let ids: Vec<ProductId> = created.iter().map(|product| product.product_id.clone()).collect();
     let last = transaction.last_currencies(&ids).await?;
-    let is_another =
-        |product: &&&Product| last.get(&product.product_id).is_some_and(|last| *last != product.currency);
+    let is_another = |product: &&&Product| {
+        last.get(&product.product_id).is_some_and(|last| *last != Some(product.currency))
+    };
     let returned = created.iter().filter(is_another);
     Ok(returned.map(|product| (product.product_id.clone(), product.currency)).collect())
 }

@@ -11,17 +11,22 @@ use sqlx::Connection;
 use crate::fleet::{Fleet, Service};
 use crate::support::{shared_postgres, sqlite_url};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-const UNKNOWN: &str = "UPDATE products SET currency = 'QQQ' WHERE product_id = 'P-2'";
+const PATIENCE: Duration = Duration::from_secs(60);
+const UNKNOWN: [&str; 2] = [
+    "UPDATE products SET currency = 'QQQ' WHERE product_id = 'P-2'",
+    "UPDATE prices SET currency = 'QQQ' WHERE product_id = 'P-2'",
+];
 
 #[tokio::test]
 async fn one_product_that_cannot_be_read_stops_nothing_on_sqlite() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let url = sqlite_url(&directory.path().join("catalogue.db"));
     let database = url.clone();
-    everything_else_goes_on(&url, async move || {
+    everything_else_goes_on(&url, async || {
         let mut connection = sqlx::SqliteConnection::connect(&database).await?;
-        sqlx::query(UNKNOWN).execute(&mut connection).await?;
+        for statement in UNKNOWN {
+            sqlx::query(statement).execute(&mut connection).await?;
+        }
         Ok(())
     })
     .await
@@ -32,16 +37,15 @@ async fn one_product_that_cannot_be_read_stops_nothing_on_postgres() -> Result<(
     let server = shared_postgres().await?;
     let url = server.create_database("unknown_currency").await?;
     everything_else_goes_on(&url, async || {
-        server.execute("unknown_currency", UNKNOWN).await?;
+        for statement in UNKNOWN {
+            server.execute("unknown_currency", statement).await?;
+        }
         Ok(())
     })
     .await
 }
 
-async fn everything_else_goes_on(
-    database: &str,
-    make_unknown: impl AsyncFnOnce() -> Result<()>,
-) -> Result<()> {
+async fn everything_else_goes_on(database: &str, make_unknown: impl AsyncFn() -> Result<()>) -> Result<()> {
     let redis = RedisServer::start().await?;
     let fleet = Fleet::new(&redis.url(), database);
     let api = fleet.start(Service::Api).await?;
@@ -82,6 +86,16 @@ async fn everything_else_goes_on(
     assert_eq!((mended.status.as_u16(), &mended.body["result"]), (200, &json!("updated")), "{}", mended.text);
     assert_eq!(client.price("P-2", "NY", false).await?.body["final_price"], json!(22.0));
     assert_eq!(report(client).await?["left_out"]["products"], json!(0));
+
+    make_unknown().await?;
+    assert_eq!(client.delete("/api/v1/products/P-2").await?.status, 204);
+    assert_eq!(client.price("P-2", "NY", false).await?.status, 404, "no cache sells it any more");
+    let history = client.get("/api/v1/products/P-2/history").await?;
+    let (old, new) = (&history.body["changes"][0]["currency"], &history.body["changes"][1]["currency"]);
+    assert_eq!((old, new), (&json!("QQQ"), &json!("EUR")), "{}", history.text);
+    let again = client.put("/api/v1/products/P-2", &json!({"currency": "USD", "base_price": 20})).await?;
+    assert_eq!(again.status, 201, "{}", again.text);
+    assert_eq!(client.price("P-2", "NY", false).await?.body["final_price"], json!(22.0));
     Ok(())
 }
 

@@ -24,7 +24,7 @@ use super::CatalogueSettings;
 use super::error::CatalogueError;
 use super::facts::{Products, Rows, UnreadFacts};
 use super::read_rows::{ChangeRecord, PriceRecord, ProductRecord, SignalRecord};
-use super::read_rows::{count, location_factors, product_ids, read_all, read_prices};
+use super::read_rows::{count, location_factors, product_ids, read_all, read_prices, read_signals};
 use super::runs::request_of_policy;
 use super::session::Session;
 use super::stored::{NewPolicy, PriceChange, StoredPolicy, StoredPrice};
@@ -203,7 +203,7 @@ impl PostgresCatalogue {
         let mut session = self.session().await?;
         let records: Vec<SignalRecord> =
             session.run(|connection| query_as(SIGNALS).bind(id.as_str()).fetch_all(connection)).await?;
-        read_all(records)
+        read_signals(records)
     }
 
     pub(super) async fn stored_price(&self, id: &ProductId) -> Result<Option<StoredPrice>, CatalogueError> {

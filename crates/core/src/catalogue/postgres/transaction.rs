@@ -61,7 +61,7 @@ const PUT_PRODUCTS: &str = concat!(
         floor_price = excluded.floor_price, ceiling_price = excluded.ceiling_price,
         minimum_advertised_price = excluded.minimum_advertised_price,
         attributes = excluded.attributes, updated_at = excluded.updated_at,
-        cost_stated_at = coalesce(excluded.cost_stated_at, products.cost_stated_at)"
+        cost_stated_at = greatest(excluded.cost_stated_at, products.cost_stated_at)"
 );
 const STATE_COSTS: &str = "
     UPDATE products SET cost_stated_at = $2
@@ -295,7 +295,7 @@ impl PostgresTransaction {
     pub(in super::super) async fn last_currencies(
         &mut self,
         ids: &[ProductId],
-    ) -> Result<HashMap<ProductId, Currency>, CatalogueError> {
+    ) -> Result<HashMap<ProductId, Option<Currency>>, CatalogueError> {
         let currencies = query_as(LAST_CURRENCIES).bind(column(ids, ProductId::as_str));
         read_currencies(self.session.run(|connection| currencies.fetch_all(connection)).await?)
     }

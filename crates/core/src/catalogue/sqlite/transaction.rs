@@ -32,7 +32,8 @@ const REPLACE_PRODUCT: &str = "
         floor_price = excluded.floor_price, ceiling_price = excluded.ceiling_price,
         minimum_advertised_price = excluded.minimum_advertised_price,
         attributes = excluded.attributes, updated_at = excluded.updated_at,
-        cost_stated_at = coalesce(excluded.cost_stated_at, products.cost_stated_at)";
+        cost_stated_at = max(coalesce(excluded.cost_stated_at, products.cost_stated_at),
+                             coalesce(products.cost_stated_at, excluded.cost_stated_at))";
 const STATE_COSTS: &str = "
     UPDATE products SET cost_stated_at = $2
     WHERE product_id IN (SELECT value FROM json_each($1)) AND (cost_stated_at IS NULL OR cost_stated_at < $2)";
@@ -225,7 +226,7 @@ impl SqliteTransaction {
     pub(in super::super) async fn last_currencies(
         &mut self,
         ids: &[ProductId],
-    ) -> Result<HashMap<ProductId, Currency>, CatalogueError> {
+    ) -> Result<HashMap<ProductId, Option<Currency>>, CatalogueError> {
         let currencies = query_as(LAST_CURRENCIES).bind(texts(ids.iter().map(ProductId::as_str))?);
         read_currencies(self.session.run(|connection| currencies.fetch_all(connection)).await?)
     }

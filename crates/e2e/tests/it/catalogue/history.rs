@@ -35,7 +35,7 @@ async fn a_change_of_price_is_in_the_history_with_every_field(catalogue: &Catalo
     assert_eq!((read.revision, &read.product_id), (3, &kettle.product_id));
     assert_eq!(digits(&read.old_list_price), "Some(50.00)");
     assert_eq!(digits(&read.new_list_price), "Some(49.90)");
-    assert_eq!((read.currency, read.policy_version), (kettle.currency, 7));
+    assert_eq!((&*read.currency, read.policy_version), (kettle.currency.code(), 7));
     assert_eq!((&read.cause, read.changed_at), (&change.cause, now()));
     Ok(())
 }

@@ -68,6 +68,8 @@ async fn the_sellers_word_on_a_cost_has_an_instant(catalogue: &Catalogue) -> Res
         transaction.commit().await?;
         assert_eq!(stated_at().await?, Some(later(expected)), "{again}");
     }
+    put(catalogue, &[costly("31")?.stated_at(later(3))]).await?;
+    assert_eq!(stated_at().await?, Some(later(5)), "a request that began earlier is no later word");
     Ok(())
 }
 

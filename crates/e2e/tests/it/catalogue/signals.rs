@@ -69,7 +69,7 @@ async fn amounts_of_before_a_change_of_currency_do_not_come_back(catalogue: &Cat
     assert_eq!((digits(&known.stock_level), known.unit_cost), ("Some(7)".to_owned(), None));
     let ids = [ProductId::parse("P-1")?, ProductId::parse("P-2")?];
     let last = catalogue.begin().await?.last_currencies(&ids).await?;
-    assert_eq!(last.into_iter().collect::<Vec<_>>(), [(ids[0].clone(), yen)]);
+    assert_eq!(last.into_iter().collect::<Vec<_>>(), [(ids[0].clone(), Some(yen))]);
     Ok(())
 }
 
