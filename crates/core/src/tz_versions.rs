@@ -27,7 +27,7 @@ pub struct TzVersions {
     redis: RedisConnection,
     key: String,
     script: Arc<Script>,
-    /// The versions that were told of late, this one among them; empty until Redis has answered.
+    /// The versions that processes published lately, this one among them; empty until Redis has answered.
     told: Arc<ArcSwap<Vec<String>>>,
 }
 

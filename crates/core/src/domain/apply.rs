@@ -1,11 +1,12 @@
-//! Applying the rules of one kind, in their order: all of them, the first that applies, or the best for the shopper.
+//! Applying the rules of one kind, in their order: all of them, the first that applies, or the best for the
+//! shopper.
 
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::SmallVec;
 
-use super::explanation::{Inputs, RuleSeen, Step};
+use super::explanation::{CompetitorsSeen, Inputs, RuleSeen, Step};
 use super::reference::{Reference, Statistic};
 use super::rule::{Rule, RuleError};
 use super::variable::Variable;
@@ -215,29 +216,32 @@ fn step_of<'a>(
 /// The rule with what it reads.
 fn see<'a>(rule: &'a Rule, view: &View<'a>) -> RuleSeen<'a> {
     let mut inputs = SmallVec::new();
-    // Not ages: they differ each time although nothing else does. When each fact was true stands among the facts.
+    // Not ages: they differ each time although nothing else does. When each fact was true stands among the
+    // facts.
     for variable in rule.variables().iter().filter(|variable| !variable.is_age()) {
         inputs.push((*variable, view.value_of(*variable)));
-    }
-    let (mut reference, mut competitors) = (None, SmallVec::new());
-    if let About::Market(facts) = view.about {
-        if let Some(Reference::Competitor(competitor)) = rule.action.reference() {
-            reference = competitor.price(facts.signals, view.now);
-            competitors = competitor.names(facts.signals, view.now);
-        }
-        for variable in rule.variables() {
-            competitors
-                .extend(statistic_of(*variable).into_iter().flat_map(|which| which.names(facts.signals)));
-        }
     }
     RuleSeen {
         name: &rule.name,
         when: rule.when.as_ref().map(|when| &**when.source()),
         action: &rule.in_words,
         inputs: Inputs(inputs),
-        reference,
-        competitors,
+        competitors: if rule.reads_competitors { see_competitors(rule, view) } else { None },
     }
+}
+
+/// What the rule reads of competitors' prices; nothing if it finds none.
+fn see_competitors<'a>(rule: &Rule, view: &View<'a>) -> Option<Box<CompetitorsSeen<'a>>> {
+    let About::Market(facts) = view.about else { return None };
+    let (mut reference, mut names) = (None, Vec::new());
+    if let Some(Reference::Competitor(competitor)) = rule.action.reference() {
+        reference = competitor.price(facts.signals, view.now);
+        names = competitor.names(facts.signals, view.now);
+    }
+    for statistic in rule.variables().iter().filter_map(|variable| statistic_of(*variable)) {
+        names.extend(statistic.names(facts.signals));
+    }
+    (!names.is_empty()).then(|| Box::new(CompetitorsSeen { reference, names }))
 }
 
 /// The statistic of all competitors' prices that a variable stands for.

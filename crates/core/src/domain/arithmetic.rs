@@ -1,8 +1,9 @@
-//! The arithmetic of amounts, made for those that come up: none is negative, and few have more than nineteen digits.
+//! The arithmetic of amounts, made for those that come up: none is negative, and few have more than nineteen
+//! digits.
 //!
-//! Here: [`multiply`], [`compare`], [`round`] and [`part_taken`], in a few machine instructions each. Everything
-//! else is handed to [`Decimal`], whose results these are, digit for digit and scale for scale: property tests hold
-//! the two together. Never here: what is rounded and when, which is `rounding`'s.
+//! Here: [`multiply`], [`compare`], [`round`] and [`part_taken`], in a few machine instructions each.
+//! Everything else is handed to [`Decimal`], whose results these are, digit for digit and scale for scale:
+//! property tests hold the two together. Never here: what is rounded and when, which is `rounding`'s.
 
 use std::cmp::Ordering;
 
@@ -63,7 +64,8 @@ pub(super) fn multiply(left: Decimal, right: Decimal) -> Option<Decimal> {
     multiply_long(left, right)
 }
 
-/// A price that ten rules have multiplied has more digits than fit 64 bits; the factors are short all the same.
+/// A price that ten rules have multiplied has more digits than fit 64 bits; the factors are short all the
+/// same.
 #[inline(never)]
 fn multiply_long(left: Decimal, right: Decimal) -> Option<Decimal> {
     if let (Some(left_digits), Ok(right_digits)) = (long_digits_of(left), u32::try_from(right.mantissa()))
@@ -136,6 +138,36 @@ pub(super) fn round(amount: Decimal, places: u32, mode: RoundingMode) -> Decimal
         _ => None,
     };
     rounded.unwrap_or_else(|| amount.round_dp_with_strategy(places, mode.strategy()))
+}
+
+/// The amount with exactly so many decimal places, within two limits that have as many; never nothing. The
+/// lower limit wins over the upper one. `None` where anything is longer than 64 bits, or a limit has other
+/// places.
+///
+/// As the limits are whole at these places, rounding and keeping to them may come in either order.
+#[inline]
+pub(super) fn round_within(
+    amount: Decimal,
+    places: u32,
+    mode: RoundingMode,
+    (lowest, highest): (Option<Decimal>, Option<Decimal>),
+) -> Option<Decimal> {
+    let (digits, scale) = (digits_of(amount)?, amount.scale());
+    let mut rounded = if scale <= places {
+        digits.checked_mul(power_of_ten(places - scale)?)?
+    } else {
+        let divisor = power_of_ten(scale - places)?;
+        let (quotient, rest) = (digits / divisor, digits % divisor);
+        quotient + u64::from(goes_up(quotient % 2 == 1, rest, divisor, mode))
+    };
+    let limit = |limit: Decimal| if limit.scale() == places { digits_of(limit) } else { None };
+    if let Some(highest) = highest {
+        rounded = rounded.min(limit(highest)?);
+    }
+    if let Some(lowest) = lowest {
+        rounded = rounded.max(limit(lowest)?);
+    }
+    amount_of(rounded.max(1).into(), places)
 }
 
 /// Whether a quotient with this rest becomes the next one up.

@@ -1,7 +1,7 @@
 //! Explanations: why a price is what it is, recorded while it is computed and kept with it.
 //!
-//! An explanation holds the facts it started from, so the price can be computed again, byte for byte, long after
-//! the facts have changed ([`RecordedExplanation`]), by an engine of the same semantics.
+//! An explanation holds the facts it started from, so the price can be computed again, byte for byte, long
+//! after the facts have changed ([`RecordedExplanation`]), by an engine of the same semantics.
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -20,8 +20,9 @@ use super::rounding::{Rounded, RoundingMode};
 use super::signal::Signals;
 use super::variable::{Value, Variable};
 
-/// Counts the changes to what the engine makes of the same facts and the same policy: a price, or what an explanation
-/// says of it. A change of that raises it, and CHANGELOG.md names the change. 1 stands for all before it was counted.
+/// Counts the changes to what the engine makes of the same facts and the same policy: a price, or what an
+/// explanation says of it. A change of that raises it, and CHANGELOG.md names the change. 1 stands for all
+/// before it was counted.
 pub const SEMANTICS: u32 = 2;
 
 /// Why a list price is what it is.
@@ -181,12 +182,21 @@ pub struct RuleSeen<'a> {
     pub action: &'a str,
     /// What it read.
     pub inputs: Inputs<'a>,
-    /// What competitor's price it went by, if it goes by one and one counts.
+    /// What it read of competitors, if it reads their prices and one counts. Few rules do, so it is kept
+    /// apart.
+    #[serde(flatten)]
+    pub competitors: Option<Box<CompetitorsSeen<'a>>>,
+}
+
+/// The competitors' prices that a rule read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CompetitorsSeen<'a> {
+    /// The price that its action goes by, if it goes by one.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_optional_json_number")]
     pub reference: Option<Decimal>,
-    /// Whose prices those were that it went by: two if they are the middle two.
-    #[serde(skip_serializing_if = "SmallVec::is_empty")]
-    pub competitors: SmallVec<[&'a str; 2]>,
+    /// Whose prices they were: two if they are the middle two.
+    #[serde(rename = "competitors")]
+    pub names: Vec<&'a str>,
 }
 
 /// Variables with the values they had; a map on the wire.
@@ -232,8 +242,8 @@ pub struct OtherSemantics {
 }
 
 impl RecordedExplanation {
-    /// Prices the recorded facts again, by the policy of the recorded version: the same price and the same explanation,
-    /// byte for byte.
+    /// Prices the recorded facts again, by the policy of the recorded version: the same price and the same
+    /// explanation, byte for byte.
     pub fn replay<'a>(&'a self, policy: &'a PricingPolicy) -> Result<ListPrice<'a>, OtherSemantics> {
         if self.semantics != SEMANTICS {
             return Err(OtherSemantics { recorded: self.semantics });

@@ -1,14 +1,13 @@
 //! Explanations and price entries as JSON text: the very bytes that serialising one gives, in half the time.
 //!
-//! Every price that is made is written down, with its explanation, and a serialiser does so comma by comma. What all of
-//! them have is written here in larger pieces; what few have is left to the serialiser.
-
-use std::hash::{DefaultHasher, Hasher};
+//! Every price that is made is written down, with its explanation, and a serialiser does so comma by comma.
+//! What all of them have is written here in larger pieces; what few have is left to the serialiser.
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::explanation::{Explanation, Outcome, RuleSeen, Step};
+use super::explanation::{CompetitorsSeen, Explanation, Outcome, RuleSeen, Step};
 use super::instant;
 use super::money::{Currency, append_json_number};
 use super::price::{Facts, Previous, PriceEntry};
@@ -19,9 +18,9 @@ use super::variable::Value;
 type Written = Result<(), serde_json::Error>;
 
 impl Explanation<'_> {
-    /// Appends the explanation as JSON, and gives its digest: two explanations of the same price that have the same one
-    /// say the same. It leaves out what differs although nothing else does: the instant of the pricing, the instant at which
-    /// the seller said the cost once more, and the price before.
+    /// Appends the explanation as JSON, and gives its digest: two explanations of the same price that have
+    /// the same one say the same. It leaves out what differs although nothing else does: the instant of the
+    /// pricing, the instant at which the seller said the cost once more, and the price before.
     pub fn append_json(&self, json: &mut Vec<u8>) -> Result<i64, serde_json::Error> {
         let mut digest = Digest::starting_at(json.len());
         let Self { policy_version, semantics, tz_version, priced_at, outcome, facts, steps } = self;
@@ -55,22 +54,26 @@ impl Explanation<'_> {
     }
 }
 
-/// A number that tells texts apart. Its algorithm is the standard library's: should that choose another one, each explanation
-/// is written once more.
+/// A number that tells texts apart: the polynomial of the XXH3 hashes of their parts, modulo 2⁶⁴. It is
+/// stored, so it stays as it is.
 struct Digest {
-    hasher: DefaultHasher,
+    hash: u64,
     taken: usize,
 }
 
 impl Digest {
+    /// Any odd number; this one is 2⁶⁴ divided by the golden ratio.
+    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+
     fn starting_at(taken: usize) -> Self {
-        Self { hasher: DefaultHasher::new(), taken }
+        Self { hash: 0, taken }
     }
 
     /// Takes what was appended, but so many bytes at the end.
     fn take(&mut self, json: &[u8], but: usize) {
         let end = json.len().saturating_sub(but);
-        self.hasher.write(json.get(self.taken..end).unwrap_or_default());
+        let of_part = xxh3_64(json.get(self.taken..end).unwrap_or_default());
+        self.hash = self.hash.wrapping_mul(Self::FACTOR).wrapping_add(of_part);
         self.leave_out(json);
     }
 
@@ -79,7 +82,7 @@ impl Digest {
     }
 
     fn value(&self) -> i64 {
-        self.hasher.finish().cast_signed()
+        self.hash.cast_signed()
     }
 }
 
@@ -228,10 +231,17 @@ fn append_step(json: &mut Vec<u8>, step: &Step<'_>) -> Written {
             json.extend_from_slice(b"{\"step\":\"rule\",");
             append_rule(json, rule)?;
             json.extend_from_slice(if *applied { b",\"applied\":true" } else { b",\"applied\":false" });
-            json.extend_from_slice(b",\"before\":");
-            append_json_number(json, *before);
-            json.extend_from_slice(b",\"after\":");
-            append_json_number(json, *after);
+            append_move(json, *before, *after);
+        }
+        Step::Guardrail { guardrail, before, after } => {
+            json.extend_from_slice(b"{\"step\":\"guardrail\",\"guardrail\":");
+            serde_json::to_writer(&mut *json, guardrail)?;
+            append_move(json, *before, *after);
+        }
+        Step::Rounding { mode, before, after } => {
+            json.extend_from_slice(b"{\"step\":\"rounding\",\"mode\":");
+            serde_json::to_writer(&mut *json, mode)?;
+            append_move(json, *before, *after);
         }
         few_have => return serde_json::to_writer(json, few_have),
     }
@@ -239,8 +249,15 @@ fn append_step(json: &mut Vec<u8>, step: &Step<'_>) -> Written {
     Ok(())
 }
 
+fn append_move(json: &mut Vec<u8>, before: Decimal, after: Decimal) {
+    json.extend_from_slice(b",\"before\":");
+    append_json_number(json, before);
+    json.extend_from_slice(b",\"after\":");
+    append_json_number(json, after);
+}
+
 fn append_rule(json: &mut Vec<u8>, rule: &RuleSeen<'_>) -> Written {
-    let RuleSeen { name, when, action, inputs, reference, competitors } = rule;
+    let RuleSeen { name, when, action, inputs, competitors } = rule;
     json.extend_from_slice(b"\"rule\":");
     append_text(json, name)?;
     if let Some(when) = when {
@@ -262,15 +279,13 @@ fn append_rule(json: &mut Vec<u8>, rule: &RuleSeen<'_>) -> Written {
         }
     }
     json.push(b'}');
+    let Some(CompetitorsSeen { reference, names }) = competitors.as_deref() else { return Ok(()) };
     if let Some(reference) = reference {
         json.extend_from_slice(b",\"reference\":");
         append_json_number(json, *reference);
     }
-    if !competitors.is_empty() {
-        json.extend_from_slice(b",\"competitors\":");
-        serde_json::to_writer(&mut *json, competitors)?;
-    }
-    Ok(())
+    json.extend_from_slice(b",\"competitors\":");
+    serde_json::to_writer(json, names)
 }
 
 fn append_currency(json: &mut Vec<u8>, currency: Currency) {
@@ -295,7 +310,7 @@ fn append_digits(json: &mut Vec<u8>, amount: Option<Decimal>) {
 }
 
 fn append_whole(json: &mut Vec<u8>, number: i64) {
-    append_json_number(json, Decimal::from(number));
+    json.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 fn append_optional_text(json: &mut Vec<u8>, key: &[u8], text: Option<&str>) -> Written {

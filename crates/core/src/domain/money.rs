@@ -9,14 +9,15 @@ use rust_decimal::Decimal;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Amounts have at most twelve digits before the decimal point, in the currency's main unit: they are below this.
+/// Amounts have at most twelve digits before the decimal point, in the currency's main unit: they are below
+/// this.
 pub const AMOUNT_LIMIT: Decimal = Decimal::from_parts(0xD4A5_1000, 0xE8, 0, false, 0);
 
 /// Decimal places a unit cost may have: suppliers quote fractions of a cent.
 pub const MAX_COST_SCALE: u32 = 6;
 
-/// An ISO 4217 currency that prices can be given in, withdrawn ones included. Metals, test codes and other codes without
-/// a minor unit are refused, as nothing can be sold in them.
+/// An ISO 4217 currency that prices can be given in, withdrawn ones included. Metals, test codes and other
+/// codes without a minor unit are refused, as nothing can be sold in them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Currency {
     code: Code,
@@ -30,15 +31,15 @@ enum Code {
     Dropped(Dropped),
 }
 
-/// Codes that the library dropped when they were withdrawn; their exponent was 2. A code that was ever taken is kept: rows
-/// and price histories have it.
+/// Codes that the library dropped when they were withdrawn; their exponent was 2. A code that was ever taken
+/// is kept: rows and price histories have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Dropped {
     Ang,
 }
 
-/// Currencies that are no longer in use, and what took their place. Not what the library calls superseded: to it, VES is,
-/// which ISO 4217 lists beside VED.
+/// Currencies that are no longer in use, and what took their place. Not what the library calls superseded: to
+/// it, VES is, which ISO 4217 lists beside VED.
 const WITHDRAWN: [(&str, &str); 6] =
     [("ANG", "XCG"), ("BGN", "EUR"), ("CUC", "CUP"), ("HRK", "EUR"), ("SLL", "SLE"), ("ZWL", "ZWG")];
 
@@ -147,8 +148,8 @@ const LIMITS: [i128; 17] = {
     ]
 };
 
-/// Whether an amount is not negative and below [`AMOUNT_LIMIT`]; quicker than comparing the two, which are seldom of the
-/// same scale.
+/// Whether an amount is not negative and below [`AMOUNT_LIMIT`]; quicker than comparing the two, which are
+/// seldom of the same scale.
 #[inline]
 pub fn is_below_limit(amount: Decimal) -> bool {
     // With more decimal places, all the digits there are do not reach the limit.
@@ -156,7 +157,8 @@ pub fn is_below_limit(amount: Decimal) -> bool {
     (0..limit).contains(&amount.mantissa())
 }
 
-/// Reads a plain decimal number (`-12.50`; no exponent, no separators) with at most `max_scale` decimal places.
+/// Reads a plain decimal number (`-12.50`; no exponent, no separators) with at most `max_scale` decimal
+/// places.
 ///
 /// Trailing zeros do not count as precision: `1.500` fits two places.
 pub fn parse_amount(written: &str, max_scale: u32) -> Result<Decimal, AmountError> {
@@ -191,8 +193,8 @@ pub fn parse_amount(written: &str, max_scale: u32) -> Result<Decimal, AmountErro
 /// How far an exponent may move the point: further than any amount has digits.
 const MAX_EXPONENT: usize = 40;
 
-/// A JSON number with an exponent, such as `1E+2`, as a plain decimal number of the same value; `None` if it has no exponent,
-/// or one that no amount needs.
+/// A JSON number with an exponent, such as `1E+2`, as a plain decimal number of the same value; `None` if it
+/// has no exponent, or one that no amount needs.
 pub fn without_exponent(written: &str) -> Option<String> {
     let (digits, exponent) = written.split_once(['e', 'E'])?;
     let exponent: isize =
@@ -215,8 +217,8 @@ pub fn without_exponent(written: &str) -> Option<String> {
     })
 }
 
-/// Gives an amount the currency's number of decimal places: 46.9 USD is 46.90. What does not fit is rounded away,
-/// so this is for amounts that fit.
+/// Gives an amount the currency's number of decimal places: 46.9 USD is 46.90. What does not fit is rounded
+/// away, so this is for amounts that fit.
 pub fn in_minor_units(mut amount: Decimal, currency: Currency) -> Decimal {
     // Most have them already.
     if amount.scale() != currency.exponent() {
@@ -241,8 +243,8 @@ pub fn as_json_number<S: Serializer>(amount: &Decimal, serializer: S) -> Result<
     raw.end()
 }
 
-/// Appends what [`as_json_number`] writes, for those who write JSON themselves: the same as `Display`, in a fraction of
-/// the time.
+/// Appends what [`as_json_number`] writes, for those who write JSON themselves: the same as `Display`, in a
+/// fraction of the time.
 pub fn append_json_number(json: &mut Vec<u8>, amount: Decimal) {
     let parts = amount.unpack();
     let short = u64::from(parts.mid) << 32 | u64::from(parts.lo);
@@ -256,20 +258,13 @@ pub fn append_json_number(json: &mut Vec<u8>, amount: Decimal) {
         json.push(b'-');
     }
     let decimal_places = parts.scale as usize;
-    match digits.len().checked_sub(decimal_places).and_then(|point| digits.as_bytes().split_at_checked(point))
-    {
-        Some((whole, [])) => json.extend_from_slice(whole),
-        Some((whole @ [_, ..], fraction)) => {
-            json.extend_from_slice(whole);
-            json.push(b'.');
-            json.extend_from_slice(fraction);
-        }
-        // One digit at least stands before the point.
-        _ => {
-            json.extend_from_slice(b"0.");
-            json.resize(json.len() + decimal_places - digits.len(), b'0');
-            json.extend_from_slice(digits.as_bytes());
-        }
+    // One digit at least stands before the point.
+    if digits.len() <= decimal_places {
+        json.resize(json.len() + decimal_places + 1 - digits.len(), b'0');
+    }
+    json.extend_from_slice(digits.as_bytes());
+    if decimal_places > 0 {
+        json.insert(json.len() - decimal_places, b'.');
     }
 }
 

@@ -67,7 +67,8 @@ pub fn quote<'a>(
 }
 
 /// The price within the limits, in whole minor units. A price that rules leave at the list price, or limits
-/// bring back to it, is the list price to the digit, and rounding takes no price past it: a discount makes nothing dearer.
+/// bring back to it, is the list price to the digit, and rounding takes no price past it: a discount makes
+/// nothing dearer.
 fn bring_to_market(
     price: Decimal,
     entry: &PriceEntry,
@@ -79,6 +80,12 @@ fn bring_to_market(
         return list_price;
     }
     let limits = entry.limits();
+    // Without an increment, a price that limits bring back to the list price is rounded to it: it is a
+    // multiple of the minor unit.
+    if policy.rounding.increment.is_none() && steps.is_none() {
+        let rounded = policy.rounding.shopper_price(price, entry.currency, limits);
+        return rounded.map_or(list_price, |rounded| rounded.amount);
+    }
     let allowed = limits.clamp(price);
     if let Some(steps) = steps {
         steps.extend(guardrail(price, allowed));
@@ -86,7 +93,6 @@ fn bring_to_market(
     if compare(allowed, list_price).is_eq() {
         return list_price;
     }
-    // The list price is a multiple of the minor unit, so only a coarser increment can go past it.
     let limits = if policy.rounding.increment.is_some() { limits.up_to(list_price, allowed) } else { limits };
     // `None` only for prices too large to round, which the rules refuse.
     let Some(rounded) = policy.rounding.round_allowed(allowed, entry.currency, limits) else {

@@ -159,6 +159,8 @@ proptest! {
         prop_assert!(moved == 0 || moved == offer.signum(), "{} by {offer}%", quoted.final_price);
         let discount = (Decimal::ONE - quoted.final_price / entry.list_price).max(Decimal::ZERO).round_dp(4);
         prop_assert_eq!(quoted.discount_rate, discount);
+        let explained = quote(&entry, &policy, &shopper(true), now(), Some(&mut Vec::new()));
+        prop_assert_eq!(explained, quoted);
     }
 
     #[test]

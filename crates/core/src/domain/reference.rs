@@ -6,7 +6,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use smallvec::SmallVec;
 
 use super::arithmetic::compare;
 use super::diagnostic::{Diagnostic, shorten};
@@ -98,7 +97,7 @@ impl CompetitorReference {
     }
 
     /// Whose price it is; of the mean of the middle two, both.
-    pub(super) fn names<'a>(&self, signals: &'a Signals, now: DateTime<Utc>) -> SmallVec<[&'a str; 2]> {
+    pub(super) fn names<'a>(&self, signals: &'a Signals, now: DateTime<Utc>) -> Vec<&'a str> {
         let counted = signals.competitor_prices.iter().filter(|known| self.counts(known, now)).collect();
         match &self.which {
             Which::Statistic(statistic) => statistic.names_of(counted),
@@ -132,11 +131,11 @@ impl CompetitorReference {
 
 impl Statistic {
     /// Whose prices give it, of all that are known.
-    pub(super) fn names(self, signals: &Signals) -> SmallVec<[&str; 2]> {
+    pub(super) fn names(self, signals: &Signals) -> Vec<&str> {
         self.names_of(signals.competitor_prices.iter().collect())
     }
 
-    fn names_of(self, counted: Vec<&CompetitorPrice>) -> SmallVec<[&str; 2]> {
+    fn names_of(self, counted: Vec<&CompetitorPrice>) -> Vec<&str> {
         let names = cheapest_first(counted);
         let middle = names.len().saturating_sub(1) / 2;
         let (first, last) = match self {

@@ -10,7 +10,7 @@ use rust_decimal::{Decimal, RoundingStrategy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::arithmetic::{compare, larger, round, smaller};
+use super::arithmetic::{compare, larger, round, round_within, smaller};
 use super::money::{Currency, in_minor_units};
 
 /// Which neighbour on the grid an amount between two of them goes to.
@@ -56,8 +56,8 @@ pub struct Rounding {
     ///
     /// Of several endings the nearest is taken.
     pub endings: Vec<Decimal>,
-    /// The only amounts that list prices take, ascending, where the guardrails leave room for one of them; any
-    /// amount if empty. They come before endings.
+    /// The only amounts that list prices take, ascending, where the guardrails leave room for one of them;
+    /// any amount if empty. They come before endings.
     pub price_points: Vec<Decimal>,
 }
 
@@ -149,8 +149,8 @@ impl Rounding {
         self.nearest(points.copied(), amount, limits)
     }
 
-    /// The one among these amounts that the mode prefers, if one is within the limits; of two that are equally near
-    /// the lower one, unless the mode says up.
+    /// The one among these amounts that the mode prefers, if one is within the limits; of two that are
+    /// equally near the lower one, unless the mode says up.
     fn nearest(
         &self,
         amounts: impl Iterator<Item = Decimal>,
@@ -176,6 +176,13 @@ impl Rounding {
     /// A shopper's price: on the increment or the minor unit, with the same promise about the limits as
     /// [`list_price`](Self::list_price). `None` only when the amount is beyond what a [`Decimal`] holds.
     pub fn shopper_price(&self, amount: Decimal, currency: Currency, limits: Limits) -> Option<Rounded> {
+        // What almost every price is: no increment, and limits that are prices themselves.
+        if self.increment.is_none()
+            && let Some(amount) =
+                round_within(amount, currency.exponent(), self.mode, (limits.lowest, limits.highest))
+        {
+            return Some(Rounded { amount, increment_passed_over: None });
+        }
         self.round_allowed(limits.clamp(amount), currency, limits)
     }
 
@@ -229,8 +236,8 @@ impl Grid {
         self.nearest_within(amount, mode, limits)
     }
 
-    /// The grid's amount for one that the limits allow, by the mode; if that breaks a limit, the nearest that does
-    /// not.
+    /// The grid's amount for one that the limits allow, by the mode; if that breaks a limit, the nearest that
+    /// does not.
     fn nearest_within(&self, amount: Decimal, mode: RoundingMode, limits: Limits) -> Option<Decimal> {
         let rounded = self.round(amount, mode)?;
         // Rounding takes no amount past one that is on the grid, as limits most often are.
@@ -429,6 +436,26 @@ mod tests {
                 let multiples = [grid.at_or_below(rounded.amount), grid.at_or_above(rounded.amount)];
                 assert!(rounded.amount < increment || multiples.into_iter().flatten().all(is_out));
             }
+        }
+
+        #[test]
+        fn limits_of_the_minor_unit_make_no_difference_to_the_way_of_rounding(
+            (digits, scale) in (-100_i64..1_000_000, 0_u32..7),
+            lowest in proptest::option::of(0_i64..100_000),
+            width in proptest::option::of(-10_000_i64..10_000),
+            limits_scale in 1_u32..4,
+            mode in proptest::sample::select(vec![RoundingMode::HalfEven, RoundingMode::HalfUp, RoundingMode::HalfDown, RoundingMode::Up, RoundingMode::Down]),
+            currency in proptest::sample::select(vec!["USD", "JPY", "BHD"]),
+        ) {
+            let rounding = Rounding { mode, ..Rounding::default() };
+            let limit = |units| Decimal::new(units, limits_scale);
+            let highest = width.map(|width| limit(lowest.unwrap_or(50_000) + width));
+            let limits = Limits { lowest: lowest.map(limit), highest };
+            let (amount, currency) = (Decimal::new(digits, scale), Currency::from_code(currency).unwrap());
+            let general = rounding.round_allowed(limits.clamp(amount), currency, limits);
+            let parts = |rounded: Option<Rounded>| rounded.map(|rounded| rounded.amount.serialize());
+            let rounded = rounding.shopper_price(amount, currency, limits);
+            proptest::prop_assert_eq!(parts(rounded), parts(general), "{} {:?}", amount, limits);
         }
 
         #[test]

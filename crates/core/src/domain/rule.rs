@@ -16,6 +16,7 @@ use super::expression::Expression;
 use super::expression_check::{self, Wanted};
 use super::ladder::{StepDraft, TierDraft};
 use super::money::{is_below_limit, parse_amount};
+use super::reference::Reference;
 use super::selector::{Selector, SelectorDraft};
 use super::surge::SurgeDraft;
 use super::time_zone::TimeZones;
@@ -136,6 +137,8 @@ pub struct Rule {
     pub(super) is_discount: bool,
     /// Whether its price is set by what others ask, so that their mistakes become its own.
     pub(super) follows_competitors: bool,
+    /// Whether it reads a competitor's price, as what it goes by or in a condition.
+    pub(super) reads_competitors: bool,
     /// Whether what it does depends on what a place's clock shows.
     pub(super) reads_clocks: bool,
     /// Whether time alone changes nothing that it does.
@@ -263,6 +266,8 @@ impl RuleDraft {
                 variables.push(*variable);
             }
         }
+        let reads_competitors = matches!(action.reference(), Some(Reference::Competitor(_)))
+            || variables.iter().any(|variable| variable.is_competitors_price());
         let in_words =
             if only.is_everything() { action.to_string() } else { format!("{action} (only {only})") };
         let expressions = when.iter().chain(action.formula());
@@ -282,6 +287,7 @@ impl RuleDraft {
             is_discount: scope == Scope::Offer && self.discount.unwrap_or(true),
             reads_clocks: self.schedule.is_some() || self.zone.is_some(),
             follows_competitors: action.follows_competitors(),
+            reads_competitors,
             is_timeless: is_at_any_time && age_tests.is_empty() && !action.may_change_with_time(),
             age_tests: age_tests.into(),
             action,

@@ -61,7 +61,7 @@ impl Selector {
         self.0.iter().all(|condition| holds(condition, view))
     }
 
-    /// Whether the product may be meant, whoever asks: what is compared with the shopper is left out.
+    /// Whether the product may be meant for some shopper: what is compared with the shopper is left out.
     pub(super) fn may_select(&self, view: &View<'_>) -> bool {
         self.selects_but(view, |what| matches!(what, Trait::Segment | Trait::Location | Trait::Channel))
     }

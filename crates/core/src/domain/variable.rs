@@ -86,7 +86,8 @@ const MAYBE_NUMBER: Kinds = Kinds::NUMBER.or_null();
 /// A text that may not be known.
 const MAYBE_TEXT: Kinds = Kinds::TEXT.or_null();
 
-/// Every variable with its name, the rules it may appear in, and the kinds of its values.
+/// Every variable with its name, the rules it may appear in, and the kinds of its values; in the order of
+/// [`Variable`].
 const VARIABLES: &[(Variable, &str, &[Scope], Kinds)] = &[
     (Variable::ProductBasePrice, "product.base_price", &[Market, Offer], Kinds::NUMBER),
     (Variable::ProductUnitCost, "product.unit_cost", &[Market], MAYBE_NUMBER),
@@ -129,12 +130,12 @@ impl Variable {
 
     /// The name as rules write it.
     pub fn name(self) -> &'static str {
-        VARIABLES.iter().find(|(variable, ..)| *variable == self).map_or("", |(_, name, ..)| name)
+        VARIABLES.get(self as usize).map_or("", |(_, name, ..)| name)
     }
 
     /// The kinds of its values.
     pub fn kinds(self) -> Kinds {
-        VARIABLES.iter().find(|(variable, ..)| *variable == self).map_or(Kinds::NULL, |(.., kinds)| *kinds)
+        VARIABLES.get(self as usize).map_or(Kinds::NULL, |(.., kinds)| *kinds)
     }
 
     /// Whether it is what a competitor asks.
@@ -225,8 +226,8 @@ mod tests {
 
     #[test]
     fn each_variable_is_found_by_its_name_in_its_rules_only() {
-        for (variable, name, scopes, _) in VARIABLES {
-            assert_eq!(variable.name(), *name);
+        for (variable, name, scopes, kinds) in VARIABLES {
+            assert_eq!((variable.name(), variable.kinds()), (*name, *kinds));
             for scope in [Market, Offer] {
                 assert_eq!(Variable::named(name, scope).is_some(), scopes.contains(&scope), "{name}");
             }

@@ -81,7 +81,7 @@ impl Scene<'_> {
                     "location.factor" => number(buyer.factor),
                     _ => panic!("the model knows no {name}"),
                 },
-                (None, None) => panic!("nobody to ask"),
+                (None, None) => panic!("no competitor to go by"),
             },
         }
     }
@@ -187,7 +187,7 @@ impl Rule {
 }
 
 impl Only {
-    /// Whether it may be for the product, whoever asks.
+    /// Whether it may be for the product, for some shopper.
     pub(crate) fn may_be_for(&self, item: &Item) -> bool {
         let has = |list: &[&str], value: Option<&str>| value.is_some_and(|value| list.contains(&value));
         self.lists.iter().all(|(name, list)| match *name {

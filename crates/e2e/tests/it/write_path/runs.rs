@@ -1,7 +1,7 @@
 //! Recalculations of the whole catalogue or some of it, with real processes.
 //!
-//! Where a test needs a run that is under way, it keeps the run from ending, by row locks that its ranges wait for
-//! ([`Held`]); how fast the host is makes no difference.
+//! Where a test needs a run that is under way, it keeps the run from ending, by row locks that its ranges
+//! wait for ([`Held`]); how fast the host is makes no difference.
 
 use anyhow::{Context, Result, ensure};
 use chrono::{TimeDelta, Utc};
@@ -21,8 +21,8 @@ use crate::support::{Stores, new_policy, shared_postgres};
 
 /// Twelve ranges: as many as are handed out at a time.
 const PRODUCTS: usize = 12_000;
-/// Jobs that a worker does at a time: too few for all ranges that are handed out beside the coordinator, and of two
-/// workers enough that requests are looked at meanwhile.
+/// Jobs that a worker does at a time: too few for all ranges that are handed out beside the coordinator, and
+/// of two workers enough that requests are looked at meanwhile.
 const CONCURRENCY: &str = "10";
 
 /// Locks on some products of each range: no range ends while they are held.
@@ -104,7 +104,8 @@ async fn two_workers_share_a_run_and_requests_meanwhile_are_coalesced_into_one_m
     assert_eq!((&done["state"], &done["products_done"]), (&json!("done"), &json!(PRODUCTS)), "{done}");
     assert_eq!(done["progress_percent"], 100);
     assert_eq!(done["workers"].as_object().map(serde_json::Map::len), Some(2), "{done}");
-    // A coordinator that loses its lease on a busy host begins the run again; each price has changed once all the same.
+    // A coordinator that loses its lease on a busy host begins the run again; each price has changed once all
+    // the same.
     let changes = catalogue.price_changes(&ProductId::parse("P-1")?, 10).await?;
     assert_eq!(changes.len(), 2, "{changes:?}");
     let follow_up = skipped[0]["follow_up_task_id"].as_str().context("no follow-up")?;
@@ -197,7 +198,7 @@ async fn a_request_that_found_a_dead_holder_of_the_lease_is_not_forgotten() -> R
     let keys = MessageKeys::new(DEFAULT_PREFIX);
     let mut redis = engine.stores.redis.connection().await?;
     let mut hold = redis::cmd("SET");
-    hold.arg(keys.lease("recalculation")).arg("somebody who died").arg("PX").arg(4_000);
+    hold.arg(keys.lease("recalculation")).arg("a worker that died").arg("PX").arg(4_000);
     hold.exec_async(&mut redis).await?;
     let task_id = engine.request_recalculation(json!({})).await?;
     let skipped = engine.ended(&task_id).await?;
@@ -241,7 +242,7 @@ async fn events_that_ask_for_more_runs_than_may_wait_do_not_hold_them_up() -> Re
 }
 
 #[tokio::test]
-async fn prices_that_expire_are_made_anew_once_across_all_workers() -> Result<()> {
+async fn prices_that_expire_are_recalculated_once_across_all_workers() -> Result<()> {
     let engine = Engine::start(FOLLOWING).await?;
     let _second = engine.fleet.start(Service::Worker).await?;
     let catalogue = engine.catalogue().await?;
@@ -257,7 +258,7 @@ async fn prices_that_expire_are_made_anew_once_across_all_workers() -> Result<()
     assert_eq!(reply.status, 201, "{}", reply.text);
     engine.import(50).await?;
     let id = ProductId::parse("P-7")?;
-    // Nobody reads it: a worker makes it, and its history has one row for it.
+    // No request reads it: a worker makes it, and its history has one row for it.
     eventually("the sale has ended in the catalogue", PATIENCE, async || {
         let price = catalogue.stored_price(&id).await?.context("no price")?.entry.list_price;
         ensure!(price == 100.into(), "{price}");
