@@ -12,8 +12,8 @@ import re
 import subprocess
 import sys
 
-# The start and the end of a program vary by some thousand instructions: random seeds, addresses, a connection that is
-# refused sooner or later. The calls take so many more that this is not seen.
+# The start and the end of a program vary by some thousand instructions: random seeds, addresses, a connection
+# that is refused sooner or later. The calls take so many more that this is not seen.
 INSTRUCTIONS = 60_000_000
 CALLS = range(1_000, 1_000_000)
 # Other compilers, and other processors by the C library's choices, make a difference.

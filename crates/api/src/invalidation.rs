@@ -1,7 +1,8 @@
-//! What other processes tell of: prices that changed are replaced in this process' memory, and policies are read anew.
+//! What other processes tell of: prices that changed are replaced in this process' memory, and policies are
+//! read anew.
 //!
-//! Notices may be lost while the connection to Redis is away. When it is back, memory is emptied; until then entries
-//! are served no longer than `PRICING_L1_MAX_STALENESS` after they were last confirmed.
+//! Notices may be lost while the connection to Redis is away. When it is back, memory is emptied; until then
+//! entries are served no longer than `PRICING_L1_MAX_STALENESS` after they were last confirmed.
 
 use chrono::Utc;
 use pricing_core::cache::PriceCache;

@@ -1,8 +1,9 @@
 //! A lane: a thread that serves its share of the connections.
 //!
-//! What a lane answers by itself wakes no other thread and shares no connection with one. What takes long belongs on the
-//! runtime of the service, where it holds up nobody here ([`crate::front`] decides). A runtime that moves tasks between
-//! threads would share the work more evenly, but what moves costs more than a price does.
+//! What a lane answers by itself wakes no other thread and shares no connection with one. What takes long
+//! belongs on the runtime of the service, where it holds up nobody here ([`crate::front`] decides). A runtime
+//! that moves tasks between threads would share the work more evenly, but what moves costs more than a price
+//! does.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,8 +25,9 @@ use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// How long a connection may be open between requests, and how long a request's head may take. More than the minute
-/// after which most load balancers drop idle connections themselves, so that none of them meets one that just ended.
+/// How long a connection may be open between requests, and how long a request's head may take. More than the
+/// minute after which most load balancers drop idle connections themselves, so that none of them meets one
+/// that just ended.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// A thread that serves connections until no more can come and those it has are done.
@@ -55,8 +57,8 @@ impl Drop for Seat {
 }
 
 impl Lane {
-    /// Starts a lane. `begin` runs inside its runtime and gives what answers requests there. When the token is
-    /// cancelled, the lane ends at once, whatever is under way.
+    /// Starts a lane. `begin` runs inside its runtime and gives what answers requests there. When the token
+    /// is cancelled, the lane ends at once, whatever is under way.
     pub(crate) fn start<S, A>(
         number: usize,
         begin: impl FnOnce() -> S + Send + 'static,

@@ -1,7 +1,7 @@
 //! What happens around every request; the order is the document.
 //!
-//! From the outside in: the measurement, the trace and the time limit (so that they see every answer), the panic
-//! catcher. The first three are one layer, as each layer costs a price two allocations.
+//! From the outside in: the measurement, the trace and the time limit (so that they see every answer), the
+//! panic catcher. The first three are one layer, as each layer costs a price two allocations.
 
 use std::any::Any;
 use std::future::Future;
@@ -25,7 +25,8 @@ use crate::state::AppState;
 /// How long an answer may take, with the reading of the request's body, which has a limit of its own.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Routes that stream, or go through the whole catalogue, and may take as long as they need; their bodies may not.
+/// Routes that stream, or go through the whole catalogue, and may take as long as they need; their bodies may
+/// not.
 pub(crate) const STREAMING_ROUTES: [&str; 5] = [
     "/api/v1/products/import",
     "/api/v1/price-changes",
@@ -83,8 +84,8 @@ async fn traced(span: Option<Span>, answer: impl Future<Output = Response>) -> R
     response
 }
 
-/// The request's span, which goes on with the caller's trace if there is one. Of prices only a part is traced, as a span
-/// costs more than a price; of what only machines ask for, nothing.
+/// The request's span, which goes on with the caller's trace if there is one. Of prices only a part is
+/// traced, as a span costs more than a price; of what only machines ask for, nothing.
 fn span_of<B>(request: &hyper::Request<B>, route: &str, price_ratio: f64) -> Option<Span> {
     if !route.starts_with("/api/") {
         return None;

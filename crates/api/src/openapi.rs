@@ -65,8 +65,8 @@ use crate::routes::{
 )]
 pub struct ApiDocument;
 
-/// Events and recalculations may be asked for without a body, which the description of a handler cannot say of several
-/// media types, nor without allowing `null`.
+/// Events and recalculations may be asked for without a body, which the description of a handler cannot say
+/// of several media types, nor without allowing `null`.
 struct OptionalBodies;
 
 impl Modify for OptionalBodies {
@@ -80,8 +80,8 @@ impl Modify for OptionalBodies {
     }
 }
 
-/// Each operation is named after its method and path: clients are generated from these names, which have to differ, and
-/// those of the handlers do not.
+/// Each operation is named after its method and path: clients are generated from these names, which have to
+/// differ, and those of the handlers do not.
 struct OperationNames;
 
 impl Modify for OperationNames {

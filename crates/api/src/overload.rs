@@ -1,9 +1,10 @@
 //! What is refused when more is asked than can be answered.
 //!
-//! The measure is how late this process is, on whichever of its runtimes is the latest: a task that asks to be woken at
-//! an instant is woken later by as long as everything that was ready before it took. Short bursts make the process late for a moment and are left to pass; what
-//! has lasted is refused, dear requests first: batches, then prices that are not in memory. A price in memory is always
-//! answered, as refusing it would take as long. The bound on connections ([`crate::serve`]) limits those.
+//! The measure is how late this process is, on whichever of its runtimes is the latest: a task that asks to
+//! be woken at an instant is woken later by as long as everything that was ready before it took. Short bursts
+//! make the process late for a moment and are left to pass; what has lasted is refused, dear requests first:
+//! batches, then prices that are not in memory. A price in memory is always answered, as refusing it would
+//! take as long. The bound on connections ([`crate::serve`]) limits those.
 //!
 //! That only the least of several measurements counts is the idea of CoDel (Nichols and Jacobson, 2012).
 

@@ -1,8 +1,9 @@
 //! Connections: how many there may be, which lane serves each, and how they end.
 //!
-//! The bound on connections is what keeps answers prompt when more is asked than can be answered: a connection carries
-//! one request at a time, so no more of them than that wait here, and who finds no place waits in the socket's queue.
-//! `axum::serve` has no such bound, and no lanes, hence this loop around the same HTTP implementation.
+//! The bound on connections is what keeps answers prompt when more is asked than can be answered: a
+//! connection carries one request at a time, so no more of them than that wait here, and who finds no place
+//! waits in the socket's queue. `axum::serve` has no such bound, and no lanes, hence this loop around the
+//! same HTTP implementation.
 
 use std::future::Future;
 use std::io;
@@ -21,8 +22,8 @@ use crate::lane::Lane;
 /// How long nobody is accepted after that has failed, as it does while the process has too many files open.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 
-/// Serves at most so many connections at once until told to stop, and then until those requests that are under way
-/// have their answers. Each of `begins` makes a lane; there is at least one.
+/// Serves at most so many connections at once until told to stop, and then until those requests that are
+/// under way have their answers. Each of `begins` makes a lane; there is at least one.
 pub(crate) async fn serve<B, S, A>(
     listener: TcpListener,
     begins: Vec<B>,

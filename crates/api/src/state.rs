@@ -18,7 +18,8 @@ use crate::overload::{Lateness, Work};
 use crate::routes::price_changes::Followers;
 use crate::routes::simulation::Simulations;
 
-/// The state of every handler. It is cloned for each request, more than once: a clone is one count, not dozens.
+/// The state of every handler. It is cloned for each request, more than once: a clone is one count, not
+/// dozens.
 #[derive(Clone)]
 pub(crate) struct AppState(Arc<Handles>);
 
@@ -32,8 +33,8 @@ pub(crate) struct Handles {
     pub(crate) queue: JobQueue,
     pub(crate) followers: Followers,
     pub(crate) simulations: Simulations,
-    /// A turn for each batch that imports store at a time, all together: connections are left for others, and for reading
-    /// the policies meanwhile.
+    /// A turn for each batch that imports store at a time, all together: connections are left for others, and
+    /// for reading the policies meanwhile.
     pub(crate) import_turns: Arc<Semaphore>,
     /// Room for the rows that imports remember.
     pub(crate) import_memory: Arc<Semaphore>,
@@ -60,8 +61,8 @@ impl From<Handles> for AppState {
 }
 
 impl AppState {
-    /// The same state for a thread with a runtime of its own, whose clones no other thread counts, and which reads Redis
-    /// over a connection of its own.
+    /// The same state for a thread with a runtime of its own, whose clones no other thread counts, and which
+    /// reads Redis over a connection of its own.
     pub(crate) fn for_lane(&self) -> Result<Self, RedisError> {
         let cache = self.repricer.cache.with_own_reads()?;
         let repricer = Repricer { cache, ..self.repricer.clone() };

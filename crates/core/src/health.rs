@@ -73,8 +73,8 @@ pub enum ReadinessStatus {
 /// One thing a service depends on.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Check {
-    /// What was checked: `redis`, `database`, `time_zones`; and `policy` if the newest one cannot be used, or would be refused
-    /// today.
+    /// What was checked: `redis`, `database`, `time_zones`; and `policy` if the newest one cannot be used, or
+    /// would be refused today.
     pub name: &'static str,
     /// `ok`, `warning` or `failed`.
     pub status: &'static str,

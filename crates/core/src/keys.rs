@@ -14,11 +14,11 @@
 //! | `{prefix}lease:{name}`, with `:token` | strings | who holds a lease; its last fencing token | `lease` |
 //! | `{core:apalis:queues:list}:{prefix}jobs` and what begins so | several | the queue of the workers | `jobs` |
 //!
-//! `{catalogue}` is the identity of the database: another one, with revisions of its own, finds no prices of the
-//! first. The prefix is `pricing:v1:` unless configured; the number changes when a stored shape does. Names that other
-//! programs use carry the prefix only if it was configured. Every command and script names keys of one slot, so the
-//! schema works on Redis Cluster; only prices are put by the batch, together with the notice of them, until a server
-//! refuses that because it is one.
+//! `{catalogue}` is the identity of the database: another one, with revisions of its own, finds no prices of
+//! the first. The prefix is `pricing:v1:` unless configured; the number changes when a stored shape does.
+//! Names that other programs use carry the prefix only if it was configured. Every command and script names
+//! keys of one slot, so the schema works on Redis Cluster; only prices are put by the batch, together with
+//! the notice of them, until a server refuses that because it is one.
 
 use std::time::Duration;
 
@@ -64,16 +64,16 @@ pub const PRICE_CHANGES: &str = "price_changes";
 /// How traces name the queue, whatever the prefix.
 pub const JOBS: &str = "jobs";
 
-/// The names through which services message each other. They belong to no catalogue: who publishes an event does
-/// not know one.
+/// The names through which services message each other. They belong to no catalogue: who publishes an event
+/// does not know one.
 #[derive(Debug, Clone)]
 pub struct MessageKeys {
     prefix: String,
 }
 
 impl MessageKeys {
-    /// Names with this prefix. Those that other programs use carry it only if it is not the usual one, so that two
-    /// installations can share a Redis.
+    /// Names with this prefix. Those that other programs use carry it only if it is not the usual one, so
+    /// that two installations can share a Redis.
     pub fn new(prefix: &str) -> Self {
         Self { prefix: prefix.to_owned() }
     }
@@ -108,8 +108,8 @@ impl MessageKeys {
         self.public("policy_changes")
     }
 
-    /// The queue; the keys of it begin so. The part in braces is the queue library's own key, so that both lie in
-    /// the same slot of a cluster.
+    /// The queue; the keys of it begin so. The part in braces is the queue library's own key, so that both
+    /// lie in the same slot of a cluster.
     pub fn queue(&self) -> String {
         format!("{{core:apalis:queues:list}}:{}jobs", self.prefix)
     }

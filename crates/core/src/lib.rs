@@ -1,7 +1,8 @@
 //! What two processes of the pricing engine must agree on.
 //!
-//! Here: the pricing domain, the catalogue of facts, the caches, and what every service needs to start, report
-//! and stop. Never here: HTTP routes (they are in `pricing-api`) and command-line handling (`pricing-cli`).
+//! Here: the pricing domain, the catalogue of facts, the caches, and what every service needs to start,
+//! report and stop. Never here: HTTP routes (they are in `pricing-api`) and command-line handling
+//! (`pricing-cli`).
 //!
 //! Things flow one way. A write goes facts → [`domain::price`] → catalogue → caches; a read goes caches →
 //! (on a miss) catalogue → [`domain::quote`]. Where next: [`domain`] for what a price is.

@@ -123,14 +123,15 @@ impl Policies {
         self.snapshot.load().policy(version).is_some()
     }
 
-    /// Why the newest policy cannot be used by this version of the engine, if it never could since this process started: prices
-    /// that others have made by it are left to them. One that is published later is no reason to stop answering for the
-    /// others.
+    /// Why the newest policy cannot be used by this version of the engine, if it never could since this
+    /// process started: prices that others have made by it are left to them. One that is published later is
+    /// no reason to stop answering for the others.
     pub fn unusable(&self) -> Option<String> {
         self.snapshot.load().unusable.clone()
     }
 
-    /// What in the policy in use would be refused if it were published today, if anything: it keeps its meaning.
+    /// What in the policy in use would be refused if it were published today, if anything: it keeps its
+    /// meaning.
     pub fn outdated(&self) -> Option<String> {
         outdated(self.snapshot.load().current())
     }
@@ -150,7 +151,8 @@ impl Policies {
         Ok(())
     }
 
-    /// Looks for news every five seconds until told to stop. Without the catalogue the last snapshot stays in use.
+    /// Looks for news every five seconds until told to stop. Without the catalogue the last snapshot stays in
+    /// use.
     pub async fn keep_fresh(self, shutdown: CancellationToken) {
         let mut failing = false;
         while shutdown.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_some() {

@@ -2,8 +2,9 @@
 //!
 //! Here: what the `main`s of the API, the worker and the listener share. Never here: what a service does.
 //!
-//! Without an argument the service runs until it is told to stop. With `healthcheck`, it asks the one that runs beside
-//! it, under the same configuration, whether it is ready: a container needs no other program for that.
+//! Without an argument the service runs until it is told to stop. With `healthcheck`, it asks the one that
+//! runs beside it, under the same configuration, whether it is ready: a container needs no other program for
+//! that.
 
 use std::fmt::Display;
 use std::io::{Read, Write};
@@ -65,9 +66,9 @@ pub async fn run<C: ServiceConfig, E: Display>(
     code
 }
 
-/// Serves beside the service's other tasks, which run until it is told to stop, and then lets those end too. If serving fails,
-/// or one of them ends before that, because it panicked, the service stops as if it was told to, with an error: without
-/// that task it would only look healthy.
+/// Serves beside the service's other tasks, which run until it is told to stop, and then lets those end too.
+/// If serving fails, or one of them ends before that, because it panicked, the service stops as if it was
+/// told to, with an error: without that task it would only look healthy.
 pub async fn serve_beside<E: From<std::io::Error>>(
     mut tasks: JoinSet<()>,
     shutdown: &CancellationToken,

@@ -1,7 +1,7 @@
 //! Golden tables: facts and a policy in, the price and each step to it out, one YAML file for each subject.
 //!
-//! `GOLDEN_BLESS=1 cargo test -p pricing-core --test golden` writes what comes out into the tables; read the difference
-//! before keeping it.
+//! `GOLDEN_BLESS=1 cargo test -p pricing-core --test golden` writes what comes out into the tables; read the
+//! difference before keeping it.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "where one of these panics, the test has failed")]
 

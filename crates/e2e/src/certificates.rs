@@ -19,7 +19,8 @@ impl Certificates {
     pub fn make() -> Result<Self> {
         let directory = ScratchDirectory::new("certificates")?;
         let mut authority = CertificateParams::new([])?;
-        // Of two authorities of one name, a certificate would seem to be signed by the wrong one, and wrongly.
+        // Of two authorities of one name, a certificate would seem to be signed by the wrong one, and
+        // wrongly.
         let name = directory.path().to_string_lossy();
         authority.distinguished_name.push(DnType::CommonName, name.as_ref());
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

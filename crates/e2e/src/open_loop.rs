@@ -1,8 +1,8 @@
 //! Requests at a fixed rate, whether answers come soon or not.
 //!
-//! A client that waits for one answer before it asks again asks less of a server that is slow, and so hides how slow it
-//! is (Tene: coordinated omission). Here each request is due at an instant; one that could not be sent then, because its
-//! connection still waited for an answer, counts from when it was due.
+//! A client that waits for one answer before it asks again asks less of a server that is slow, and so hides
+//! how slow it is (Tene: coordinated omission). Here each request is due at an instant; one that could not be
+//! sent then, because its connection still waited for an answer, counts from when it was due.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -44,7 +44,8 @@ impl PostgresCluster {
         Ok(cluster)
     }
 
-    /// Offers TLS with this certificate. The server reads files of its own only, and its key's nobody else may read.
+    /// Offers TLS with this certificate. The server reads files of its own only, and its key's nobody else
+    /// may read.
     pub(crate) fn with_tls(self, certificates: &Certificates) -> Result<Self> {
         for (file, from) in
             [(self.certificate(), certificates.certificate()), (self.key(), certificates.key())]

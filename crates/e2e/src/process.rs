@@ -62,8 +62,8 @@ impl ServiceProcess {
         self.process.id()
     }
 
-    /// What the system says of its memory: `VmRSS`, that it has now, or `VmHWM`, the most it has had; in units of 1,024
-    /// bytes.
+    /// What the system says of its memory: `VmRSS`, that it has now, or `VmHWM`, the most it has had; in
+    /// units of 1,024 bytes.
     pub fn memory_kb(&self, field: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));

@@ -64,7 +64,8 @@ impl RedisServer {
         Ok(server)
     }
 
-    /// Starts an empty server that is reached over TLS only, with this certificate, and waits until it answers.
+    /// Starts an empty server that is reached over TLS only, with this certificate, and waits until it
+    /// answers.
     pub async fn start_with_tls(certificates: &Arc<Certificates>) -> Result<Self> {
         Self::start_as(Mode::Tls(Arc::clone(certificates))).await
     }

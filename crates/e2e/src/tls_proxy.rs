@@ -22,8 +22,8 @@ pub struct TlsProxy {
 }
 
 impl TlsProxy {
-    /// Starts one that takes TLS with this certificate and forwards what is inside to `target`. The protocol is that of
-    /// HTTP which the target speaks, by its name in TLS: `http/1.1` or `h2`.
+    /// Starts one that takes TLS with this certificate and forwards what is inside to `target`. The protocol
+    /// is that of HTTP which the target speaks, by its name in TLS: `http/1.1` or `h2`.
     pub async fn start(target: SocketAddr, certificates: &Certificates, protocol: &str) -> Result<Self> {
         let chain = CertificateDer::pem_file_iter(certificates.certificate())?.collect::<Result<_, _>>()?;
         let key = PrivateKeyDer::from_pem_file(certificates.key())?;

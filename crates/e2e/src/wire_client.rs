@@ -1,4 +1,5 @@
-//! HTTP as it goes over the wire, as cheap as can be: a load shares its cores with the server that it is put on.
+//! HTTP as it goes over the wire, as cheap as can be: a load shares its cores with the server that it is put
+//! on.
 
 use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

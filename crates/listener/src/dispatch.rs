@@ -1,9 +1,9 @@
 //! From the stream to the queue: read, check, hand over, acknowledge, in this order.
 //!
-//! What was read and not acknowledged is delivered again, to this listener or another one; events that come in two jobs are
-//! applied once in effect. When the queue's window is used up, nothing is read: the backlog
-//! waits in the stream. While workers are busy, batches are gathered until they are full: many events in one job cost
-//! little more than one, where many jobs of one event each would keep every event waiting.
+//! What was read and not acknowledged is delivered again, to this listener or another one; events that come
+//! in two jobs are applied once in effect. When the queue's window is used up, nothing is read: the backlog
+//! waits in the stream. While workers are busy, batches are gathered until they are full: many events in one
+//! job cost little more than one, where many jobs of one event each would keep every event waiting.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -24,11 +24,13 @@ use tracing::Instrument;
 
 /// Entries in one job: one transaction of a worker, as long as they name one product each.
 const BATCH: usize = 500;
-/// As many jobs of events outstanding as keep a database busy: one waits for Redis while another is in the database.
+/// As many jobs of events outstanding as keep a database busy: one waits for Redis while another is in the
+/// database.
 const BUSY: u64 = 3;
 /// How often workers are looked at while a batch is gathered.
 const GATHER_PAUSE: Duration = Duration::from_millis(2);
-/// The longest that entries wait for others: jobs may be outstanding for long while other workers have nothing to do.
+/// The longest that entries wait for others: jobs may be outstanding for long while other workers have
+/// nothing to do.
 const LONGEST_GATHERING: Duration = Duration::from_millis(50);
 /// How often entries are looked for that another listener has left behind.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(2);
@@ -129,7 +131,8 @@ impl Dispatcher {
                 }
                 continue;
             }
-            // Not interrupted: what is on its way to this listener would have to be missed by another one first.
+            // Not interrupted: what is on its way to this listener would have to be missed by another one
+            // first.
             progress.in_hand = match reader.next(&progress.done, BATCH).await {
                 Err(error) if error.is_missing_group() => {
                     tracing::warn!("redis has lost the group of the listeners; it begins anew");
@@ -157,7 +160,8 @@ impl Dispatcher {
             && !self.shutdown.is_cancelled()
         {
             let room = BATCH - progress.in_hand.len();
-            // Over a connection each, so at the same time. What was read is in hand, whatever becomes of the other.
+            // Over a connection each, so at the same time. What was read is in hand, whatever becomes of the
+            // other.
             let (more, outstanding) = tokio::join!(reader.more(room), self.queue.outstanding("apply_events"));
             progress.in_hand.extend(more?);
             progress.outstanding = outstanding?;
@@ -234,8 +238,8 @@ impl Dispatcher {
         }
     }
 
-    /// Cleans up and measures beside the handing over, which may wait for workers for hours: that is when the backlog
-    /// grows and somebody has to see it.
+    /// Cleans up and measures beside the handing over, which may wait for workers for hours: that is when the
+    /// backlog grows and somebody has to see it.
     async fn keep_up(&self) {
         while self.shutdown.run_until_cancelled(sleep(UPKEEP_INTERVAL)).await.is_some() {
             if let Err(error) = self.keep_up_once().await {
@@ -264,8 +268,8 @@ pub(crate) fn read_event(entry: &[u8]) -> Result<MarketEvent, String> {
     })
 }
 
-/// The same for the same entries, so that a job for them is known when they are delivered again together. (Otherwise they
-/// are applied by two jobs, once in effect.)
+/// The same for the same entries, so that a job for them is known when they are delivered again together.
+/// (Otherwise they are applied by two jobs, once in effect.)
 fn task_id(ids: &[String]) -> String {
     let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return String::new() };
     let mut hasher = DefaultHasher::new();

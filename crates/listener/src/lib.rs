@@ -1,8 +1,8 @@
 //! The listener: the bridge from market events to work.
 //!
-//! Here: what reads the stream of events and hands them over to workers, and what takes in events that foreign
-//! programs publish on the channel. Never here: the database, and how a price comes about. Any number of listeners may
-//! run: they share the stream.
+//! Here: what reads the stream of events and hands them over to workers, and what takes in events that
+//! foreign programs publish on the channel. Never here: the database, and how a price comes about. Any number
+//! of listeners may run: they share the stream.
 //!
 //! Where next: [`dispatch`] for the way of an event, [`subscribe`] for the bridge.
 
@@ -52,7 +52,8 @@ pub async fn run(
     let url = &config.shared.redis_url;
     let redis = RedisConnection::open(url)?.measured_by(&metrics);
     let keys = MessageKeys::new(&config.shared.key_prefix);
-    // New at each start: what a former process of this listener left behind is taken over from it as from any other.
+    // New at each start: what a former process of this listener left behind is taken over from it as from any
+    // other.
     let name = format!("listener-{}-{}", std::process::id(), Uuid::now_v7().simple());
     let dispatcher = Dispatcher {
         consumer: EventConsumer::new(url, &redis, &keys, &name)?,

@@ -1,9 +1,9 @@
 //! The bridge: what foreign programs publish on the channel of market events is taken into the stream.
 //!
-//! Every listener hears a message; the one that holds the lease takes it in, and only one that hears may hold it. The
-//! engine's own events carry the identifier of their entry and are in the stream already. Pub/sub keeps nothing: what
-//! is published while no listener holds the lease is lost, and a program that cannot afford that posts its events to
-//! the API.
+//! Every listener hears a message; the one that holds the lease takes it in, and only one that hears may hold
+//! it. The engine's own events carry the identifier of their entry and are in the stream already. Pub/sub
+//! keeps nothing: what is published while no listener holds the lease is lost, and a program that cannot
+//! afford that posts its events to the API.
 
 use std::time::Duration;
 

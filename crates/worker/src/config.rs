@@ -47,8 +47,8 @@ impl ServiceConfig for WorkerConfig {
     }
 }
 
-/// As many as keep two cores busy beside a database and a Redis; and two connections are free when each job has a
-/// transaction, as one may have to read policies meanwhile.
+/// As many as keep two cores busy beside a database and a Redis; and two connections are free when each job
+/// has a transaction, as one may have to read policies meanwhile.
 fn default_concurrency(database_connections: u32) -> usize {
     let spare = database_connections.saturating_sub(2).clamp(2, 6);
     usize::try_from(spare).unwrap_or(2)

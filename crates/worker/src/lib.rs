@@ -1,11 +1,11 @@
 //! The worker: the slow write path.
 //!
-//! Here: what applies market events, recalculates the catalogue and looks after time, away from the requests of
-//! shoppers. Never here: HTTP routes besides health and metrics, and how a price comes about (`pricing-core`'s
-//! `domain` and `reprice`).
+//! Here: what applies market events, recalculates the catalogue and looks after time, away from the requests
+//! of shoppers. Never here: HTTP routes besides health and metrics, and how a price comes about
+//! (`pricing-core`'s `domain` and `reprice`).
 //!
-//! Where next: [`queue`] for how jobs are fetched and what becomes of those that fail, [`recalculate`] for what they
-//! do, [`run`] for one recalculation at a time, [`schedule`] for what time brings about.
+//! Where next: [`queue`] for how jobs are fetched and what becomes of those that fail, [`recalculate`] for
+//! what they do, [`run`] for one recalculation at a time, [`schedule`] for what time brings about.
 
 pub mod config;
 pub mod queue;

@@ -1,7 +1,8 @@
 //! Doing jobs: fetching them, counting their tries, and going on when Redis went away.
 //!
-//! The queue library fetches and acknowledges. Its worker ends whenever Redis fails, so it is built anew, under a new
-//! name, until the process is told to stop; what the former one had fetched is given back at once.
+//! The queue library fetches and acknowledges. Its worker ends whenever Redis fails, so it is built anew,
+//! under a new name, until the process is told to stop; what the former one had fetched is given back at
+//! once.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -40,8 +41,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often Redis is asked whether it is back.
 const RETURN_INTERVAL: Duration = Duration::from_millis(200);
-/// Jobs that failed together do not come back together: each waits up to this long, besides the queue's own pause,
-/// which grows by a second with each try.
+/// Jobs that failed together do not come back together: each waits up to this long, besides the queue's own
+/// pause, which grows by a second with each try.
 const MAX_JITTER_MS: u64 = 1_000;
 
 /// What a job's doer is told.
@@ -192,7 +193,8 @@ impl JobRunner {
         }
     }
 
-    /// Nothing is known against the job, so it does not wait until a Redis that syncs every write says that it is counted.
+    /// Nothing is known against the job, so it does not wait until a Redis that syncs every write says that
+    /// it is counted.
     async fn attempt_uncounted(
         &self,
         task_id: &str,
@@ -200,8 +202,9 @@ impl JobRunner {
         fetched: &Fetched,
     ) -> Result<Outcome, RedisError> {
         let begun = async {
-            // Meanwhile the connection's task sends the count, nearly always: then it comes even if the job ends this process at
-            // once. Where it does not, that crash is not counted; a process that starts anew waits for its first count.
+            // Meanwhile the connection's task sends the count, nearly always: then it comes even if the job
+            // ends this process at once. Where it does not, that crash is not counted; a process that starts
+            // anew waits for its first count.
             tokio::task::yield_now().await;
             let job = Job::decode(payload)?;
             let ended = self.try_once(task_id, &job, fetched).await;
@@ -274,7 +277,8 @@ impl JobRunner {
         }
     }
 
-    /// Does the job in a task of its own: a panic ends only that, and work that has begun goes on when nobody waits.
+    /// Does the job in a task of its own: a panic ends only that, and work that has begun goes on when nobody
+    /// waits.
     async fn perform(&self, task_id: &str, job: &Job, is_first_try: bool) -> Result<(), JobError> {
         let delivery = Delivery::Do { task_id: task_id.to_owned(), job: job.clone(), is_first_try };
         let work = tokio::spawn((self.perform)(delivery).in_current_span());
@@ -291,8 +295,8 @@ impl JobRunner {
         ended.unwrap_or_else(|error| Err(JobError::Retry { reason: format!("it panicked: {error}") }))
     }
 
-    /// Tells of it first: a run that does not learn that a part of it was given up would wait for that part. If nobody can be
-    /// told, the job is delivered again.
+    /// Tells of it first: a run that does not learn that a part of it was given up would wait for that part.
+    /// If nobody can be told, the job is delivered again.
     async fn give_up(
         &self,
         task_id: &str,
@@ -360,9 +364,9 @@ fn when_woken(wake: Arc<Notify>) -> BoxStream<'static, ()> {
         Some(((), wake))
     });
     let mut looks = looks.boxed();
-    // The library looks for work whenever it is polled, whatever this yields. If a look that found nothing ends in the same
-    // poll in which this yields, the word is spent and nobody would look again before the next heartbeat; so it is polled
-    // once more.
+    // The library looks for work whenever it is polled, whatever this yields. If a look that found nothing
+    // ends in the same poll in which this yields, the word is spent and nobody would look again before the
+    // next heartbeat; so it is polled once more.
     let polled_again = stream::poll_fn(move |context| {
         let look = looks.poll_next_unpin(context);
         if look.is_ready() {

@@ -23,10 +23,11 @@ use crate::queue::Delivery;
 /// Pauses between looks at a database that is away.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How long a job waits for a database that is away before it goes back to the queue: with everything else that it may have
-/// waited for, less than a job may take.
+/// How long a job waits for a database that is away before it goes back to the queue: with everything else
+/// that it may have waited for, less than a job may take.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(20);
-/// How long a range waits for its turn before it goes back to the queue, so that most of a job's time is left for the work.
+/// How long a range waits for its turn before it goes back to the queue, so that most of a job's time is left
+/// for the work.
 const TURN_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Everything that jobs need; cheap to clone.
@@ -36,15 +37,15 @@ pub struct Recalculator {
     pub repricer: Repricer,
     /// Takes the parts of a run.
     pub queue: JobQueue,
-    /// Where leases are. Its writes are its own: a lease that was renewed behind thousands of prices would be lost when
-    /// the disk is slow.
+    /// Where leases are. Its writes are its own: a lease that was renewed behind thousands of prices would be
+    /// lost when the disk is slow.
     pub redis: RedisConnection,
     /// Their names.
     pub keys: MessageKeys,
     /// The name of this worker.
     pub owner: String,
-    /// Ranges take turns to write. If all wrote at a time, sharing the database, they would all be done at a time, and then
-    /// wait for Redis together while the database has nothing to do.
+    /// Ranges take turns to write. If all wrote at a time, sharing the database, they would all be done at a
+    /// time, and then wait for Redis together while the database has nothing to do.
     pub range_turns: Arc<Semaphore>,
     /// Cancelled when the process is to stop.
     pub shutdown: CancellationToken,
@@ -99,9 +100,9 @@ impl Recalculator {
         Ok(())
     }
 
-    /// Sees to it that a requested run is begun. Not by a wait for room in the queue: as many coordinators as there is room for
-    /// may need the place that this job takes. They go on until nothing is requested, and what one of them misses is
-    /// [found](Self::find_abandoned_run) a moment later.
+    /// Sees to it that a requested run is begun. Not by a wait for room in the queue: as many coordinators as
+    /// there is room for may need the place that this job takes. They go on until nothing is requested, and
+    /// what one of them misses is [found](Self::find_abandoned_run) a moment later.
     async fn ask_for_coordinator(&self, task_id: String) -> Result<(), JobError> {
         let job = NewJob { task_id: format!("run:{task_id}"), job: Job::Run { task_id } };
         self.enqueue(&job).instrument(spans::send(JOBS, 1)).await.map(|_| ())
@@ -150,8 +151,8 @@ impl Recalculator {
             .map_err(|error| JobError::Retry { reason: error.to_string() })
     }
 
-    /// What an error means for the job. While the database is away no tries are spent: the job waits here until it answers
-    /// again, and goes back to the queue.
+    /// What an error means for the job. While the database is away no tries are spent: the job waits here
+    /// until it answers again, and goes back to the queue.
     pub(crate) async fn judge(&self, error: RepriceError) -> JobError {
         let reason = error.to_string();
         match error {

@@ -1,13 +1,14 @@
 //! Coordinating recalculations: one run at a time, its ranges on all workers.
 //!
-//! Whoever holds the lease coordinates. Its fencing token is the run's number, and the database admits writes of the
-//! latest number only; so a coordinator that lost its lease without noticing, or a range that was delayed, changes
-//! nothing any more.
+//! Whoever holds the lease coordinates. Its fencing token is the run's number, and the database admits writes
+//! of the latest number only; so a coordinator that lost its lease without noticing, or a range that was
+//! delayed, changes nothing any more.
 //!
-//! A request that finds the lease held is written down first and then tries the lease once more; the holder lets go of
-//! the lease first and then looks for requests once more. Whatever the order, one of the two sees the other, unless the
-//! holder is dead and its lease is not over yet. What is left lying so, or was in a queue that Redis has lost, is found
-//! by whoever [keeps time](crate::schedule): a run that nobody coordinates at two looks in a row gets a coordinator.
+//! A request that finds the lease held is written down first and then tries the lease once more; the holder
+//! lets go of the lease first and then looks for requests once more. Whatever the order, one of the two sees
+//! the other, unless the holder is dead and its lease is not over yet. What is left lying so, or was in a
+//! queue that Redis has lost, is found by whoever [keeps time](crate::schedule): a run that nobody
+//! coordinates at two looks in a row gets a coordinator.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,13 +31,13 @@ use crate::recalculate::Recalculator;
 
 /// The lease's name.
 const LEASE: &str = "recalculation";
-/// How long a run has no coordinator when the one it had died. Less than it takes until the jobs of a dead worker are
-/// given to others, so that the coordinator's own job does not find its lease still there.
+/// How long a run has no coordinator when the one it had died. Less than it takes until the jobs of a dead
+/// worker are given to others, so that the coordinator's own job does not find its lease still there.
 const LEASE_TTL: Duration = Duration::from_secs(3);
 /// How often the coordinator looks whether ranges are done.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(15);
-/// How many of those looks pass between looks at the run itself, which a failed range ends, and at the queue, which may have
-/// lost ranges.
+/// How many of those looks pass between looks at the run itself, which a failed range ends, and at the queue,
+/// which may have lost ranges.
 const LOOKS_PER_RUN_CHECK: u32 = 20;
 
 /// Why a coordinator stopped.
@@ -111,8 +112,8 @@ impl Recalculator {
         }
     }
 
-    /// Asks for a coordinator if a run waits or is under way and nobody has held the lease since the last look.
-    /// `suspected` is what the last look found.
+    /// Asks for a coordinator if a run waits or is under way and nobody has held the lease since the last
+    /// look. `suspected` is what the last look found.
     pub(crate) async fn find_abandoned_run(
         &self,
         suspected: &mut Option<AbandonedRun>,
@@ -137,8 +138,8 @@ impl Recalculator {
         Ok(())
     }
 
-    /// A coordinator was given up. What it was at would be taken up again and again, so it has failed, unless somebody
-    /// else is at it.
+    /// A coordinator was given up. What it was at would be taken up again and again, so it has failed, unless
+    /// somebody else is at it.
     pub(crate) async fn fail_abandoned_run(&self, reason: &str) -> Result<(), JobError> {
         let ended = self.fail_run_without_lease(reason).await;
         self.judge_stopped(ended).await
@@ -180,8 +181,8 @@ impl Recalculator {
         Ok(())
     }
 
-    /// Does the run that has waited longest, under the lease's token: each run has a number, and so a lease, of its
-    /// own.
+    /// Does the run that has waited longest, under the lease's token: each run has a number, and so a lease,
+    /// of its own.
     async fn run_next(&self, lease: &Lease) -> Result<(), Stopped> {
         match self.repricer.catalogue.next_requested_run().await? {
             Some(run) => self.run(&run, lease.token(), &lease.lost()).await,

@@ -1,9 +1,10 @@
-//! What time brings about: prices that have expired are made anew, runs that lost their coordinator get one, and old
-//! records are forgotten.
+//! What time brings about: prices that have expired are made anew, runs that lost their coordinator get one,
+//! and old records are forgotten.
 //!
-//! Readers do not depend on it: no cache serves an entry past its `valid_until`, and a read that finds none makes one.
-//! This is for the products that nobody asks for, so that the stored prices, and whoever watches them, are right too.
-//! One worker does it, by a lease; if two did, the row locks would let each price be made once.
+//! Readers do not depend on it: no cache serves an entry past its `valid_until`, and a read that finds none
+//! makes one. This is for the products that nobody asks for, so that the stored prices, and whoever watches
+//! them, are right too. One worker does it, by a lease; if two did, the row locks would let each price be
+//! made once.
 
 use std::time::Duration;
 
@@ -30,13 +31,14 @@ const FORGETTING_INTERVAL: Duration = Duration::from_secs(60);
 const FORGET_BATCH: u32 = 5_000;
 /// How many such statements follow each other: enough for 1,600 events a second.
 const FORGET_BATCHES: u32 = 20;
-/// For how long an event that is published again is recognised by its identifier. One that comes even later finds
-/// newer facts, which it does not replace.
+/// For how long an event that is published again is recognised by its identifier. One that comes even later
+/// finds newer facts, which it does not replace.
 const EVENTS_KEPT: TimeDelta = TimeDelta::days(7);
 /// For how long what became of a recalculation can be asked for.
 const RUNS_KEPT: TimeDelta = TimeDelta::days(30);
 
-/// One of the things that time brings about. When one fails, the others go on; it is said once, until it goes well again.
+/// One of the things that time brings about. When one fails, the others go on; it is said once, until it goes
+/// well again.
 struct Chore {
     /// What does not happen when it fails.
     name: &'static str,

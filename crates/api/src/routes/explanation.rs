@@ -64,12 +64,13 @@ pub(crate) struct ExplanationAnswer<'a> {
     revision: i64,
     /// The instant from which time alone may change the price.
     valid_until: Option<DateTime<Utc>>,
-    /// The facts that it was made with: which cost, competitors' prices, stock, sales and demand, said by whom and when.
+    /// The facts that it was made with: which cost, competitors' prices, stock, sales and demand, said by
+    /// whom and when.
     #[schema(value_type = Vec<UsedFactSchema>)]
     facts_used: Vec<UsedFact<'a>>,
     /// What was recorded when the list price was made: facts, steps and outcome. Steps are as in a quote's,
-    /// and `guardrails_contradict` (`lowest`, `highest`). `semantics` counts the engines that made other prices or
-    /// explanations of the same, and is 1 where it is missing.
+    /// and `guardrails_contradict` (`lowest`, `highest`). `semantics` counts the engines that made other
+    /// prices or explanations of the same, and is 1 where it is missing.
     #[schema(value_type = Object)]
     explanation: &'a RawValue,
     /// The shopper's price, if a location was given.
@@ -92,7 +93,8 @@ pub(crate) struct UsedFactSchema {
     /// Who said so: `product` for the product's row, else the source of the event; null if that is not known.
     #[schema(required)]
     source: Option<String>,
-    /// When it was true; null if that is not known. The seller's word on a cost is of the request that said it.
+    /// When it was true; null if that is not known. The seller's word on a cost is of the request that said
+    /// it.
     #[schema(required)]
     since: Option<DateTime<Utc>>,
     /// From when on it is not known any more, if it ends.

@@ -1,5 +1,5 @@
-//! `GET /api/v1/products/{product_id}/history`: how a list price came to be what it is, change by change, and what a
-//! reduction may be announced against.
+//! `GET /api/v1/products/{product_id}/history`: how a list price came to be what it is, change by change, and
+//! what a reduction may be announced against.
 
 use std::borrow::Cow;
 
@@ -53,8 +53,8 @@ pub(crate) struct HistoryAnswer {
     #[serde(serialize_with = "as_optional_json_number")]
     #[schema(value_type = Option<f64>)]
     lowest_price_30_days: Option<Decimal>,
-    /// Whether all changes of the last 30 days were looked at. If the price has changed 9,000 times in them, they were
-    /// not, and the lowest price is not known.
+    /// Whether all changes of the last 30 days were looked at. If the price has changed 9,000 times in them,
+    /// they were not, and the lowest price is not known.
     is_lowest_price_known: bool,
     /// The changes, the latest first.
     changes: Vec<ChangeAnswer>,

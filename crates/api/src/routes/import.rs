@@ -1,10 +1,10 @@
 //! `POST /api/v1/products/import`: a catalogue, as a stream of rows.
 //!
-//! Rows are read as they arrive and written in batches, each in one transaction, as many at a time as the database can
-//! use. While they are stored, the next is read, and no further one, so a sender can be no faster than the database and
-//! memory stays bounded. A row that is refused is reported with its line and keeps no other row back. Of two rows for one
-//! product the first counts: one that repeats it is counted, one that says something else is refused. Importing a file again
-//! changes nothing.
+//! Rows are read as they arrive and written in batches, each in one transaction, as many at a time as the
+//! database can use. While they are stored, the next is read, and no further one, so a sender can be no
+//! faster than the database and memory stays bounded. A row that is refused is reported with its line and
+//! keeps no other row back. Of two rows for one product the first counts: one that repeats it is counted, one
+//! that says something else is refused. Importing a file again changes nothing.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -42,11 +42,11 @@ const MAX_IMPORT_BYTES: usize = 4 * 1024 * 1024 * 1024;
 const MAX_LISTED_ERRORS: usize = 1_000;
 /// Products without a bound they had that are listed; the others are counted.
 const MAX_LISTED_LOSSES: usize = 100;
-/// Products of a batch, which is one transaction. Each writes a page for every category that it touches, so in small ones
-/// that is most of what is written; and as long as one lasts, others wait for SQLite.
+/// Products of a batch, which is one transaction. Each writes a page for every category that it touches, so
+/// in small ones that is most of what is written; and as long as one lasts, others wait for SQLite.
 const IMPORT_BATCH: usize = 2 * WRITE_BATCH;
-/// Batches on their way to Redis, beside those that were stored last. A server that syncs every write to disk is slow now and
-/// then; the database goes on.
+/// Batches on their way to Redis, beside those that were stored last. A server that syncs every write to disk
+/// is slow now and then; the database goes on.
 const MAX_SERVING: usize = 4;
 /// How long a sender may pause.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
@@ -76,8 +76,8 @@ pub(crate) struct ImportAnswer {
     repeated: u64,
     /// Rows that were refused.
     failed: u64,
-    /// Rows that were not compared with all earlier ones, as more than 5,000,000 are not remembered: of two for one product the
-    /// later may have counted.
+    /// Rows that were not compared with all earlier ones, as more than 5,000,000 are not remembered: of two
+    /// for one product the later may have counted.
     not_compared: u64,
     /// Whether nothing was written.
     dry_run: bool,
@@ -225,8 +225,8 @@ impl From<ApiError> for SeedError {
     }
 }
 
-/// Takes every row of the body. Nothing is on its way any more when it returns, whatever went wrong: what somebody writes
-/// after an answer is not written over by what came before it.
+/// Takes every row of the body. Nothing is on its way any more when it returns, whatever went wrong: what
+/// somebody writes after an answer is not written over by what came before it.
 async fn take_all(mut import: Import, format: Format, body: Body) -> Result<ImportAnswer, ApiError> {
     let taken = take_rows(&mut import, format, body).await;
     if taken.is_err() {
@@ -275,21 +275,22 @@ struct Storing {
 /// Prices on their way to Redis, in their turn: who follows changes hears them in the order of the rows.
 type Serving = JoinHandle<Result<(), RepriceError>>;
 
-/// An import under way: while one batch is read, those before it are stored, and those before them go to Redis.
+/// An import under way: while one batch is read, those before it are stored, and those before them go to
+/// Redis.
 struct Import {
     state: AppState,
     seen: SeenRows,
     /// The rows to write next.
     batch: IndexMap<ProductId, Product>,
-    /// The batches before, being stored while this one is read, the oldest first. None has a product of another: of rows that
-    /// are not remembered, the one that came last is the one that stays.
+    /// The batches before, being stored while this one is read, the oldest first. None has a product of
+    /// another: of rows that are not remembered, the one that came last is the one that stays.
     storing: VecDeque<Storing>,
     /// The batches before that, on their way to Redis, the oldest first.
     serving: VecDeque<Serving>,
     /// Ends when the last of them is served, or cannot be.
     turn_to_serve: oneshot::Receiver<()>,
-    /// Goes when something fails, or with the import when its sender hangs up: then no further batch is begun. Whoever sent
-    /// it may write anew.
+    /// Goes when something fails, or with the import when its sender hangs up: then no further batch is
+    /// begun. Whoever sent it may write anew.
     is_wanted: Option<Arc<()>>,
     /// As of when the rows state what the products cost.
     requested_at: DateTime<Utc>,
@@ -414,7 +415,8 @@ impl Import {
         };
         let task = tokio::spawn(storing.in_current_span());
         self.storing.push_back(Storing { product_ids, task });
-        // Or it would begin when the next batch is read: what a thread of the runtime spawns, it begins itself.
+        // Or it would begin when the next batch is read: what a thread of the runtime spawns, it begins
+        // itself.
         tokio::task::yield_now().await;
         Ok(())
     }
@@ -460,7 +462,8 @@ impl Import {
     }
 }
 
-/// What a spreadsheet program makes of a long number: another identifier, and of two products perhaps the same one.
+/// What a spreadsheet program makes of a long number: another identifier, and of two products perhaps the
+/// same one.
 const ROUNDED_ID: &str =
     "identifiers such as 1.23457E+12 look like numbers that a spreadsheet program has rounded";
 

@@ -1,7 +1,9 @@
-//! The header line of a CSV file: what each column means, and everything that keeps the file from being taken.
+//! The header line of a CSV file: what each column means, and everything that keeps the file from being
+//! taken.
 //!
-//! A column that is not known becomes an attribute, which guards nothing. So a name that means a cost, a bound, a quantity, a
-//! shopper or a time is refused with what to write, unless it is written `attribute.NAME`.
+//! A column that is not known becomes an attribute, which guards nothing. So a name that means a cost, a
+//! bound, a quantity, a shopper or a time is refused with what to write, unless it is written
+//! `attribute.NAME`.
 
 use std::collections::HashMap;
 
@@ -295,8 +297,8 @@ fn column_name(column: &Column) -> Option<&'static str> {
     COLUMN_NAMES.into_iter().find(|(_, known)| known == column).map(|(name, _)| name)
 }
 
-/// What to write for a name that differs from a known one only by case, blanks, punctuation and a currency, or that others
-/// use for what the engine knows.
+/// What to write for a name that differs from a known one only by case, blanks, punctuation and a currency,
+/// or that others use for what the engine knows.
 fn meant_by(name: &str) -> Option<&'static str> {
     let lowercase = name.to_lowercase();
     let words: Vec<&str> =

@@ -1,5 +1,5 @@
-//! Which rows an import has had: of a product, the first counts, and a later one that says something else is refused, however
-//! far behind. Sixteen bytes a row, within a bound that all imports under way share.
+//! Which rows an import has had: of a product, the first counts, and a later one that says something else is
+//! refused, however far behind. Sixteen bytes a row, within a bound that all imports under way share.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,7 +8,8 @@ use std::sync::Arc;
 use pricing_core::domain::product::Product;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Rows that all imports under way remember together: 80 MB of them, about twice that with the room that tables leave.
+/// Rows that all imports under way remember together: 80 MB of them, about twice that with the room that
+/// tables leave.
 pub(crate) const REMEMBERED_ROWS: usize = 5_000_000;
 /// Room is taken for so many rows at a time.
 const ROWS_AT_A_TIME: u32 = 1_000;

@@ -1,7 +1,7 @@
 //! Rows out of a stream of bytes that is cut anywhere: CSV or NDJSON.
 //!
-//! No row is longer than [`MAX_ROW_BYTES`]; a longer one is refused and read past, so neither an open quote nor a
-//! missing line end can fill the memory.
+//! No row is longer than [`MAX_ROW_BYTES`]; a longer one is refused and read past, so neither an open quote
+//! nor a missing line end can fill the memory.
 
 use std::ops::RangeInclusive;
 

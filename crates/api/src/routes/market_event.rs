@@ -1,7 +1,8 @@
 //! `POST /api/v1/publish-market-event`: the market moved.
 //!
-//! An event is checked and written to the stream; what follows from it happens elsewhere. A request with neither a body nor
-//! a sign of an event asks for a recalculation of the whole catalogue. A batch is taken in as a whole or not at all.
+//! An event is checked and written to the stream; what follows from it happens elsewhere. A request with
+//! neither a body nor a sign of an event asks for a recalculation of the whole catalogue. A batch is taken in
+//! as a whole or not at all.
 
 use axum::Json;
 use axum::extract::State;
@@ -28,7 +29,8 @@ const BATCH_TYPE: &str = "application/cloudevents-batch+json";
 /// What to send in the place of an event whose attributes are headers.
 const STRUCTURED: &str =
     "structured content mode: the attributes beside the data in the body, as application/cloudevents+json";
-/// Errors in one answer: enough to see what is wrong, and an answer that is not many times as long as its request.
+/// Errors in one answer: enough to see what is wrong, and an answer that is not many times as long as its
+/// request.
 const MAX_ERRORS: usize = 100;
 
 /// What was taken in.
@@ -61,20 +63,23 @@ pub(crate) struct MarketEventSchema {
     /// Who says it.
     #[schema(example = "/scrapers/acme", max_length = 256)]
     source: String,
-    /// `pricing.competitor_price.v1`, `pricing.demand_index.v1`, `pricing.stock_level.v1`, `pricing.unit_cost.v1`,
-    /// `pricing.sales.v1`, `pricing.location_factor.v1`, `pricing.fact_withdrawn.v1`, `pricing.catalogue_changed.v1`,
-    /// `pricing.policy_published.v1` or `pricing.recalculation_requested.v1`.
+    /// `pricing.competitor_price.v1`, `pricing.demand_index.v1`, `pricing.stock_level.v1`,
+    /// `pricing.unit_cost.v1`, `pricing.sales.v1`, `pricing.location_factor.v1`, `pricing.fact_withdrawn.v1`,
+    /// `pricing.catalogue_changed.v1`, `pricing.policy_published.v1` or `pricing.recalculation_requested.v1`.
     #[schema(example = "pricing.competitor_price.v1")]
     r#type: String,
-    /// When it was true; now if absent. Of two about the same thing the later one counts, in whatever order they come.
+    /// When it was true; now if absent. Of two about the same thing the later one counts, in whatever order
+    /// they come.
     time: Option<DateTime<Utc>>,
-    /// From when on the fact is not known any more: a price, demand, stock, cost or sales; it stays if absent.
+    /// From when on the fact is not known any more: a price, demand, stock, cost or sales; it stays if
+    /// absent.
     expires: Option<DateTime<Utc>>,
-    /// By type: `{product_id, competitor, price}` and perhaps `currency` (a price in another one than the product's is not used) and
-    /// `in_stock`, `{product_id or category, index}`, `{product_id, level}`, `{product_id, cost}`, `{product_id, units_sold}` (in the last
-    /// 28 days), `{location, factor}`, `{product_id or category, kind}` and for a competitor's price `competitor` (the fact of this
-    /// kind, `competitor_price`, `demand_index`, `stock_level`, `unit_cost` or `sales`, is not known any more), `{product_ids}`,
-    /// `{version}`, `{}` or `{category}` or `{product_ids}`.
+    /// By type: `{product_id, competitor, price}` and perhaps `currency` (a price in another one than the
+    /// product's is not used) and `in_stock`, `{product_id or category, index}`, `{product_id, level}`,
+    /// `{product_id, cost}`, `{product_id, units_sold}` (in the last 28 days), `{location, factor}`,
+    /// `{product_id or category, kind}` and for a competitor's price `competitor` (the fact of this kind,
+    /// `competitor_price`, `demand_index`, `stock_level`, `unit_cost` or `sales`, is not known any more),
+    /// `{product_ids}`, `{version}`, `{}` or `{category}` or `{product_ids}`.
     #[schema(value_type = Object, example = json!({"product_id": "P-100", "competitor": "acme", "price": 41.90}))]
     data: serde_json::Value,
 }
@@ -121,8 +126,9 @@ pub(crate) async fn publish(
     Ok(Json(answer).into_response())
 }
 
-/// The events of a request. One with neither a body nor a sign of an event asks for a recalculation of everything; a sign of
-/// one is not enough, or each event of a broker that sends something else would cost a recalculation.
+/// The events of a request. One with neither a body nor a sign of an event asks for a recalculation of
+/// everything; a sign of one is not enough, or each event of a broker that sends something else would cost a
+/// recalculation.
 fn read_events(
     headers: &HeaderMap,
     body: &[u8],
@@ -148,7 +154,8 @@ fn read_events(
     Ok(vec![check(draft, now).map_err(|errors| ApiError::Invalid { errors })?])
 }
 
-/// Whether headers carry attributes of an event: its binary content mode (CloudEvents 1.0, HTTP Protocol Binding, 3.1).
+/// Whether headers carry attributes of an event: its binary content mode (CloudEvents 1.0, HTTP Protocol
+/// Binding, 3.1).
 fn is_in_binary_mode(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("ce-"))
 }

@@ -1,7 +1,8 @@
 //! `/api/v1/policies`: check a policy, publish it as the next version, look at versions, go back to one.
 //!
-//! A version never changes. Publishing makes it the one that new prices are made with, in every process, and asks for
-//! a recalculation; until that has moved a product over, its quotes use the version its price was made with.
+//! A version never changes. Publishing makes it the one that new prices are made with, in every process, and
+//! asks for a recalculation; until that has moved a product over, its quotes use the version its price was
+//! made with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,8 +115,8 @@ pub(crate) struct PublishPolicyAnswer {
     version: i64,
     /// The recalculation that moves the products over.
     task_id: String,
-    /// What in it is allowed and probably not meant, with its place; and, where the catalogue was looked at, how many
-    /// products meet it.
+    /// What in it is allowed and probably not meant, with its place; and, where the catalogue was looked at,
+    /// how many products meet it.
     #[schema(value_type = Vec<FieldError>)]
     warnings: Vec<Diagnostic>,
 }
@@ -300,8 +301,8 @@ async fn judge(
     Ok((simulator.judge(breakers).await?, met.collect()))
 }
 
-/// Once the catalogue has it, it is published and its recalculation will be done; what goes wrong after that is only
-/// that others learn of it a few seconds later. The version, and the task of the recalculation.
+/// Once the catalogue has it, it is published and its recalculation will be done; what goes wrong after that
+/// is only that others learn of it a few seconds later. The version, and the task of the recalculation.
 async fn publish_to_all(
     state: &AppState,
     policy: &NewPolicy,

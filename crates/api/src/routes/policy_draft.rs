@@ -1,5 +1,5 @@
-//! `/api/v1/policies/drafts`: policies that are being written. What is kept need not be right; checking, simulating and
-//! publishing take the document itself.
+//! `/api/v1/policies/drafts`: policies that are being written. What is kept need not be right; checking,
+//! simulating and publishing take the document itself.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;

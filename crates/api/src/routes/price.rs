@@ -40,8 +40,8 @@ const MAX_LABEL_BYTES: usize = 64;
 /// The largest quantity.
 const MAX_QUANTITY: u32 = 1_000_000;
 
-/// A request for a price. Fields that are not named here are refused: what was meant by them would be lost. White space around
-/// a text is no part of it.
+/// A request for a price. Fields that are not named here are refused: what was meant by them would be lost.
+/// White space around a text is no part of it.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PriceRequest<'a> {
@@ -93,8 +93,8 @@ pub(crate) struct PriceDetail<'a> {
     #[schema(value_type = f64, example = 51.99)]
     list_price: Decimal,
     /// What part of what this shopper would pay without the rules that are discounts they take off:
-    /// `max(0, 1 - final_price / the other)`, four decimal places, half even. 0.05 is five percent. A rule with
-    /// `discount: false` is none.
+    /// `max(0, 1 - final_price / the other)`, four decimal places, half even. 0.05 is five percent. A rule
+    /// with `discount: false` is none.
     #[serde(serialize_with = "as_json_number")]
     #[schema(value_type = f64, example = 0.05)]
     discount_rate: Decimal,

@@ -1,8 +1,8 @@
 //! `GET /api/v1/price-changes`: list prices as they change, as server-sent events.
 //!
 //! The changes come out of a bounded stream in Redis, so a client that was away goes on where it was, by the
-//! `Last-Event-ID` that browsers send by themselves. Notices only wake this route; what they say is read from the
-//! stream.
+//! `Last-Event-ID` that browsers send by themselves. Notices only wake this route; what they say is read from
+//! the stream.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -32,7 +32,8 @@ const MAX_STREAMS: usize = 256;
 const ENTRIES: usize = 20;
 /// Events that wait for a client to take them.
 const EVENTS_AHEAD: usize = 16;
-/// How long a client may leave them there; then it is given up, as others wait for its place. It can go on where it was.
+/// How long a client may leave them there; then it is given up, as others wait for its place. It can go on
+/// where it was.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// How often a silent stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -148,7 +149,8 @@ struct Follower {
 }
 
 impl Follower {
-    /// The events, made on the runtime of the service: the answer is written by a lane, which has prices to answer.
+    /// The events, made on the runtime of the service: the answer is written by a lane, which has prices to
+    /// answer.
     fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
         let (sender, mut events) = mpsc::channel(EVENTS_AHEAD);
         tokio::spawn(async move {

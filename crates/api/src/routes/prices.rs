@@ -35,8 +35,8 @@ const ITEMS_PER_TURN: usize = 200;
 /// Look-ups of one request that may be under way beyond this process' memory.
 const MAX_CONCURRENT_LOOKUPS: usize = 32;
 
-/// A request for many prices. Fields that are not named here are refused, those of items too. White space around a text is no
-/// part of it.
+/// A request for many prices. Fields that are not named here are refused, those of items too. White space
+/// around a text is no part of it.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PricesRequest<'a> {
@@ -132,8 +132,8 @@ pub(crate) async fn prices(
     BoundedBody(body): BoundedBody<MAX_BATCH_BODY_BYTES>,
 ) -> Result<Response, ApiError> {
     state.admit(Work::Batch)?;
-    // simd-json reads long bodies faster and writes into its input, hence the copy; its errors name no field, so
-    // what it refuses is read again by the other.
+    // simd-json reads long bodies faster and writes into its input, hence the copy; its errors name no field,
+    // so what it refuses is read again by the other.
     let mut scratch = body.to_vec();
     let request: PricesRequest<'_> = match simd_json::serde::from_slice(&mut scratch) {
         Ok(Object(request)) => request,
@@ -231,7 +231,8 @@ async fn look_up(
     found.into_iter().map(|found| found.unwrap_or(Err(ReadError::UnknownProduct))).collect()
 }
 
-/// Lets what else is ready have its turn after every so many items: a single price does not wait for a long batch.
+/// Lets what else is ready have its turn after every so many items: a single price does not wait for a long
+/// batch.
 async fn let_others_go_first(items_done: usize) {
     if items_done.is_multiple_of(ITEMS_PER_TURN) {
         tokio::task::yield_now().await;

@@ -75,8 +75,8 @@ pub(crate) struct ProductDraftSchema {
     /// Above 0, in whole minor units.
     #[schema(example = 51.99)]
     base_price: f64,
-    /// Up to six decimal places; 0 if it is not known. Putting the product states it as of the request: an event that says another
-    /// one counts if it is later.
+    /// Up to six decimal places; 0 if it is not known. Putting the product states it as of the request: an
+    /// event that says another one counts if it is later.
     unit_cost: Option<f64>,
     floor_price: Option<f64>,
     ceiling_price: Option<f64>,
@@ -184,7 +184,8 @@ fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
         .any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
 }
 
-/// On what condition a product may be changed (RFC 9110, 13.1): `If-Match` with `*` or tags, or `If-None-Match: *`.
+/// On what condition a product may be changed (RFC 9110, 13.1): `If-Match` with `*` or tags, or
+/// `If-None-Match: *`.
 fn read_condition(headers: &HeaderMap) -> Result<OnlyIf, ApiError> {
     let is_only_new = match headers.get(header::IF_NONE_MATCH) {
         None => false,

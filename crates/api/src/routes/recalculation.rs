@@ -1,7 +1,7 @@
 //! `/api/v1/recalculations`: prices made anew, for all products or some.
 //!
-//! A request is written down and published; workers do the rest. One recalculation runs at a time. A request that
-//! comes while one runs is coalesced with others like it into one more run, and says so.
+//! A request is written down and published; workers do the rest. One recalculation runs at a time. A request
+//! that comes while one runs is coalesced with others like it into one more run, and says so.
 
 use std::collections::BTreeMap;
 
@@ -98,10 +98,10 @@ pub(crate) struct RequestAnswer {
 pub(crate) struct RecalculationAnswer {
     /// Its name.
     task_id: String,
-    /// `requested`, `held` until somebody approves of it, `running`, `done`, `failed`, or `skipped`: it was coalesced
-    /// into another one. `done` says that its prices are in the database and in Redis and that every process was notified of
-    /// them. One that answers out of its memory has heard it moments later, and where the word was lost answers by them
-    /// after `PRICING_L1_MAX_STALENESS` at the latest.
+    /// `requested`, `held` until somebody approves of it, `running`, `done`, `failed`, or `skipped`: it was
+    /// coalesced into another one. `done` says that its prices are in the database and in Redis and that
+    /// every process was notified of them. One that answers out of its memory has heard it moments later, and
+    /// where the word was lost answers by them after `PRICING_L1_MAX_STALENESS` at the latest.
     state: &'static str,
     /// Which products.
     #[schema(value_type = Object, example = "all")]

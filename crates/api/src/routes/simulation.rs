@@ -1,8 +1,8 @@
 //! `POST /api/v1/policies/simulate`: what a policy would do to the whole catalogue, without touching a price.
 //!
-//! The answer streams, one JSON document a line: how far it is, the products if they are asked for, at last the report.
-//! It takes the way that a recalculation takes, up to the point where that would write; so publishing then does the
-//! same, on the same facts.
+//! The answer streams, one JSON document a line: how far it is, the products if they are asked for, at last
+//! the report. It takes the way that a recalculation takes, up to the point where that would write; so
+//! publishing then does the same, on the same facts.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -141,7 +141,8 @@ async fn serve(
     stopped.map_err(|_| anyhow!("the services have not stopped after {} s", STOP_TIMEOUT.as_secs()))??
 }
 
-/// Runs every service until told to stop. Besides where things are, each takes its settings from the environment.
+/// Runs every service until told to stop. Besides where things are, each takes its settings from the
+/// environment.
 async fn run_services(settings: Settings, shutdown: CancellationToken) -> Result<()> {
     let Settings { listener, redis_url, database_url } = settings;
     let place = |shared: &mut SharedConfig| {

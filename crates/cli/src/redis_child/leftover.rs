@@ -1,4 +1,5 @@
-//! A server of an earlier start that is still there, and the two questions that tell: who are you, are you ready.
+//! A server of an earlier start that is still there, and the two questions that tell: who are you, are you
+//! ready.
 
 use std::io;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The work of the hot path, so many times and nothing else, for a program that counts instructions.
 //!
-//! `./dev instructions` runs this under callgrind and compares what a call takes with `instructions.txt`. Unlike times,
-//! the counts are the same on a busy machine.
+//! `./dev instructions` runs this under callgrind and compares what a call takes with `instructions.txt`.
+//! Unlike times, the counts are the same on a busy machine.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -61,8 +61,8 @@ fn hit_in_memory(calls: u32) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let redis = RedisConnection::open("redis://127.0.0.1:1").expect("a URL");
-        // A recorder compares the processor's clocks when it is made, which takes 5 to 15 million instructions, never as
-        // many twice.
+        // A recorder compares the processor's clocks when it is made, which takes 5 to 15 million
+        // instructions, never as many twice.
         let metrics = Metrics::new("bench", MetricsSwitch::Off);
         let (staleness, runtime) = (Duration::from_secs(3_600), tokio::runtime::Handle::current());
         let cache = PriceCache::new(1_000, staleness, &redis, Keys::new("bench:", "bench"), metrics, runtime);

@@ -1,7 +1,8 @@
 //! How long one price and one quote take, beside their limit: `./dev bench price`.
 //!
-//! The limit is what a programmer would write for one policy only: the same decimal operations in straight-line Rust
-//! (`native`). How they are compared: `measure`. That both give the same result is checked before anything is measured.
+//! The limit is what a programmer would write for one policy only: the same decimal operations in
+//! straight-line Rust (`native`). How they are compared: `measure`. That both give the same result is checked
+//! before anything is measured.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot start has nothing to measure")]
 #![expect(clippy::panic, reason = "a bench that is asked for something else has nothing to do")]

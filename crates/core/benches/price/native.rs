@@ -1,9 +1,10 @@
-//! The limit: each policy of the bench as somebody would write it for good, with rust_decimal's own operations.
+//! The limit: each policy of the bench as somebody would write it for good, with rust_decimal's own
+//! operations.
 //!
-//! Here is each decimal operation that the policy asks for, once and in the engine's order, and nothing else: the
-//! conditions, the changes, the check of every price (above 0, and not beyond what an amount may be), the guardrails,
-//! the rounding with the checks after it, and the discount. There are no rules to look up, no instants to compare, and
-//! nothing is explained: that is what the engine costs.
+//! Here is each decimal operation that the policy asks for, once and in the engine's order, and nothing else:
+//! the conditions, the changes, the check of every price (above 0, and not beyond what an amount may be), the
+//! guardrails, the rounding with the checks after it, and the discount. There are no rules to look up, no
+//! instants to compare, and nothing is explained: that is what the engine costs.
 
 use pricing_core::domain::money::AMOUNT_LIMIT;
 use pricing_core::domain::price::PriceEntry;

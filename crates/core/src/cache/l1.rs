@@ -1,8 +1,9 @@
 //! The cache in this process' memory: bounded, and no older than Redis' word allows.
 //!
-//! Notices of other processes replace or evict entries. A look-up that has read the older price before the notice came must
-//! not put it here after it: the look-up puts first and then checks what was announced, the notice is noted first and
-//! replaces or evicts then, so one of the two sees the other. The same goes for a flush and the epoch it begins.
+//! Notices of other processes replace or evict entries. A look-up that has read the older price before the
+//! notice came must not put it here after it: the look-up puts first and then checks what was announced, the
+//! notice is noted first and replaces or evicts then, so one of the two sees the other. The same goes for a
+//! flush and the epoch it begins.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -73,8 +74,8 @@ impl L1 {
         self.revision(product_id).max(told).unwrap_or(0)
     }
 
-    /// Puts it unless something newer is there. The same revision confirms what is there. Only for what has just been read:
-    /// see [`put_found`](Self::put_found) and [`hear`](Self::hear).
+    /// Puts it unless something newer is there. The same revision confirms what is there. Only for what has
+    /// just been read: see [`put_found`](Self::put_found) and [`hear`](Self::hear).
     fn put(&self, product_id: &ProductId, cached: Cached, mode: PutMode) {
         if mode == PutMode::Replace && self.entries.peek(product_id).is_none() {
             return;
@@ -101,7 +102,8 @@ impl L1 {
         self.epoch.load(Ordering::SeqCst)
     }
 
-    /// Puts what a look-up has found that began in this epoch, unless it was announced to be out of date since.
+    /// Puts what a look-up has found that began in this epoch, unless it was announced to be out of date
+    /// since.
     pub(super) fn put_found(&self, product_id: &ProductId, cached: Cached, epoch: u64) {
         let revision = cached.revision();
         self.put(product_id, cached, PutMode::Insert);
@@ -115,10 +117,10 @@ impl L1 {
         }
     }
 
-    /// Somebody has told that this is the product's revision now, in this process or in another; whether something older was
-    /// here. If the price was told too, it takes the place of the older one, which is evicted otherwise. What nobody here
-    /// has asked for is not taken in; what somebody once did stays as long as it changes often. What is told late, or
-    /// again, changes nothing and confirms nothing.
+    /// Somebody has told that this is the product's revision now, in this process or in another; whether
+    /// something older was here. If the price was told too, it takes the place of the older one, which is
+    /// evicted otherwise. What nobody here has asked for is not taken in; what somebody once did stays as
+    /// long as it changes often. What is told late, or again, changes nothing and confirms nothing.
     pub(super) fn hear(
         &self,
         product_id: &ProductId,
@@ -273,7 +275,8 @@ mod tests {
             assert_eq!(l1.hear(&id, told, || Some(priced(told))), is_news, "{told}");
             assert_eq!(get(&l1, "P-1").map(|held| held.revision()), Some(expected));
         }
-        // A look-up that had read revision 6 before the notice came, and the same after the price went out of memory.
+        // A look-up that had read revision 6 before the notice came, and the same after the price went out of
+        // memory.
         l1.put_found(&id, gone(6), epoch);
         assert_eq!(get(&l1, "P-1").map(|held| held.revision()), Some(7));
         l1.flush();

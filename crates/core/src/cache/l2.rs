@@ -1,7 +1,7 @@
 //! The cache in Redis, shared by all processes.
 //!
-//! Redis being away is ordinary: a read then finds nothing and goes on, and for a moment nobody asks again, so
-//! that requests do not queue up behind a server that does not answer.
+//! Redis being away is ordinary: a read then finds nothing and goes on, and for a moment nobody asks again,
+//! so that requests do not queue up behind a server that does not answer.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -20,8 +20,9 @@ use crate::keys::{Keys, PRICE_TTL};
 use crate::notices::Announcement;
 use crate::redis::{MeasuredConnection, RedisConnection, RedisError};
 
-/// Entries put in one call, for which Redis keeps others waiting for some milliseconds. A server that syncs every write to
-/// disk does so once for the call; a cluster takes the keys of a slot only, so there each entry has a call of its own.
+/// Entries put in one call, for which Redis keeps others waiting for some milliseconds. A server that syncs
+/// every write to disk does so once for the call; a cluster takes the keys of a slot only, so there each
+/// entry has a call of its own.
 const PUT_BATCH: usize = 1_000;
 
 /// How long Redis may take to show that it takes writes.
@@ -63,11 +64,13 @@ impl L2 {
 
     /// The same with a connection of its own for reads.
     pub(super) fn with_own_reads(&self) -> Result<Self, RedisError> {
-        // Of its own are also its failures: a thread that is late is no reason for others to leave Redis alone.
+        // Of its own are also its failures: a thread that is late is no reason for others to leave Redis
+        // alone.
         Ok(Self { redis: self.redis.with_own_reads()?, pause: Arc::default(), ..self.clone() })
     }
 
-    /// What Redis knows of the product; nothing if it does not answer, or holds what this version cannot read.
+    /// What Redis knows of the product; nothing if it does not answer, or holds what this version cannot
+    /// read.
     pub(super) async fn get(&self, product_id: &str) -> Option<Cached> {
         if self.pause.is_on() {
             return None;
@@ -96,8 +99,8 @@ impl L2 {
         }
     }
 
-    /// Puts each unless Redis knows something as new, and tells of all with the last of them. If some cannot be put, the others
-    /// may be, and all may have been told of.
+    /// Puts each unless Redis knows something as new, and tells of all with the last of them. If some cannot
+    /// be put, the others may be, and all may have been told of.
     pub(super) async fn put_all(
         &self,
         products: &[(ProductId, Cached)],

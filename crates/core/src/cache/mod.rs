@@ -1,12 +1,13 @@
 //! Prices ready to be served.
 //!
 //! Here: the read path [`PriceCache::get`], from this process' memory ([`l1`]) over Redis ([`l2`]) to a fill
-//! that the caller supplies, at most one at a time for each product ([`single_flight`]). Never here: how a price
-//! comes about (`reprice`), and anything that depends on the shopper; what is cached is the same for everybody.
+//! that the caller supplies, at most one at a time for each product ([`single_flight`]). Never here: how a
+//! price comes about (`reprice`), and anything that depends on the shopper; what is cached is the same for
+//! everybody.
 //!
-//! Two rules keep the caches honest. An entry is put only where nothing as new is, by its revision, in memory and
-//! in Redis alike; a product that is gone leaves a tombstone with a revision, so a slow fill cannot bring it back.
-//! And no entry is served past its `valid_until`.
+//! Two rules keep the caches honest. An entry is put only where nothing as new is, by its revision, in memory
+//! and in Redis alike; a product that is gone leaves a tombstone with a revision, so a slow fill cannot bring
+//! it back. And no entry is served past its `valid_until`.
 
 mod l1;
 mod l2;
@@ -62,7 +63,8 @@ pub enum Tier {
     Catalogue,
 }
 
-/// An instant by two clocks: by the wall's prices end; by the one that nobody sets, what is in memory grows old.
+/// An instant by two clocks: by the wall's prices end; by the one that nobody sets, what is in memory grows
+/// old.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
     /// The wall's.
@@ -92,8 +94,8 @@ pub struct Found {
 pub enum PutMode {
     /// Everywhere. A fill that has read an older revision then finds the newer one and gives way.
     Insert,
-    /// Only where an older one is. For entries of which no older revision can be on its way: the caches keep what
-    /// is asked for, and a large import does not drive it out.
+    /// Only where an older one is. For entries of which no older revision can be on its way: the caches keep
+    /// what is asked for, and a large import does not drive it out.
     Replace,
 }
 
@@ -148,14 +150,14 @@ impl PriceCache {
         }
     }
 
-    /// The same cache, which reads Redis over a connection of its own, made and driven where it is used: a thread with
-    /// a runtime of its own then waits for no other thread.
+    /// The same cache, which reads Redis over a connection of its own, made and driven where it is used: a
+    /// thread with a runtime of its own then waits for no other thread.
     pub fn with_own_reads(&self) -> Result<Self, RedisError> {
         Ok(Self { l2: self.l2.with_own_reads()?, ..self.clone() })
     }
 
-    /// The product's price out of L1, if it may be served: the path of nearly every request, without a wait and
-    /// without a copy. The caller [counts](Self::count_l1) it.
+    /// The product's price out of L1, if it may be served: the path of nearly every request, without a wait
+    /// and without a copy. The caller [counts](Self::count_l1) it.
     pub fn get_l1(
         &self,
         product_id: &str,
@@ -179,8 +181,8 @@ impl PriceCache {
         }
     }
 
-    /// The product's price out of L2 or else by `fill`. Of requests that come while one of them fills, each waits for
-    /// its result; the fill goes on if the one that began it gives up.
+    /// The product's price out of L2 or else by `fill`. Of requests that come while one of them fills, each
+    /// waits for its result; the fill goes on if the one that began it gives up.
     pub async fn get_or_fill<F>(
         &self,
         product_id: ProductId,
@@ -220,8 +222,8 @@ impl PriceCache {
         now: DateTime<Utc>,
         knows_policy: &(impl Fn(i64) -> bool + Sync),
     ) -> Option<Result<Found, ReadError>> {
-        // After a fail-over, or before a put that others have told of, Redis may know less than this process; then the
-        // catalogue decides.
+        // After a fail-over, or before a put that others have told of, Redis may know less than this process;
+        // then the catalogue decides.
         let known = self.l1.known(product_id.as_str());
         let epoch = self.l1.epoch();
         let cached = self.l2.get(product_id.as_str()).await.filter(|cached| cached.revision() >= known)?;
@@ -260,9 +262,10 @@ impl PriceCache {
         self.l2.check_writable().await
     }
 
-    /// Puts what is known of products in Redis, unless that knows something as new, and has it tell of them in the same call as
-    /// it puts the last of them. After an error, some may be put, and all told of. In memory it takes the place of what
-    /// is older, as if another process had told of it: what was stored a while ago may be out of date by now.
+    /// Puts what is known of products in Redis, unless that knows something as new, and has it tell of them
+    /// in the same call as it puts the last of them. After an error, some may be put, and all told of. In
+    /// memory it takes the place of what is older, as if another process had told of it: what was stored a
+    /// while ago may be out of date by now.
     pub async fn put_all(
         &self,
         products: &[(ProductId, Cached)],
@@ -275,8 +278,8 @@ impl PriceCache {
         Ok(self.l2.put_all(products, mode, announcement).await?)
     }
 
-    /// Other processes have told that these are the products' prices now: what is older in L1 is replaced, and dropped if
-    /// the price itself was not told.
+    /// Other processes have told that these are the products' prices now: what is older in L1 is replaced,
+    /// and dropped if the price itself was not told.
     pub fn hear<'a, E>(&self, changes: impl IntoIterator<Item = (&'a ProductId, i64, E)>)
     where
         E: FnOnce() -> Option<PriceEntry>,

@@ -1,10 +1,11 @@
--- Puts price entries, each unless its key holds the same or a newer revision, and tells of them: keeps the changes in the
--- stream of the latest ones, and says so on the channel, with the new prices.
+-- Puts price entries, each unless its key holds the same or a newer revision, and tells of them: keeps the
+-- changes in the stream of the latest ones, and says so on the channel, with the new prices.
 --
--- KEYS     the price keys, and the stream if anybody is told
+-- KEYS     the price keys, and the stream if processes are notified
 -- ARGV[1]  'insert' to put an entry in any case, 'replace' to put it only where something older is
 -- ARGV[2]  how many entries there are: as many as price keys
--- ARGV[3]  the first key's entry: its revision, 20 digits with leading zeros, so that text order is number order, and
+-- ARGV[3]  the first key's entry: its revision, 20 digits with leading zeros, so that text order is number
+--          order, and
 --          the entry as JSON, or nothing for a product that is gone
 -- ARGV[4]  milliseconds until it expires
 -- ARGV[5]  the second key's entry, and so on
@@ -19,8 +20,8 @@
 -- Returns how many entries were put.
 -- (Numbers as text: the script's own numbers are binary floating point, and writing one down takes a while.)
 
--- Whether a text is as long as a revision, begins with the zero with which each does, as the largest has nineteen digits,
--- and ends with a digit: a pattern would cost as much as the rest of the script.
+-- Whether a text is as long as a revision, begins with the zero with which each does, as the largest has
+-- nineteen digits, and ends with a digit: a pattern would cost as much as the rest of the script.
 local function is_revision(text)
   if type(text) ~= 'string' then return false end
   local first, last = string.byte(text, 1), string.byte(text, 20)

@@ -29,8 +29,8 @@ where
         Self { under_way: Arc::default(), runtime }
     }
 
-    /// The result of the search that is under way for the key, or of a new one. A search runs on its own, so it
-    /// ends for the others even if the request that began it goes away.
+    /// The result of the search that is under way for the key, or of a new one. A search runs on its own, so
+    /// it ends for the others even if the request that began it goes away.
     pub(super) fn run<F>(&self, key: K, search: impl FnOnce() -> F) -> Flight<V>
     where
         F: Future<Output = V> + Send + 'static,

@@ -65,7 +65,8 @@ impl Catalogue {
         on_store!(self, store => store.draft(name).await)
     }
 
-    /// Keeps a draft and returns its new revision; `None`, and nothing changes, if the condition does not hold.
+    /// Keeps a draft and returns its new revision; `None`, and nothing changes, if the condition does not
+    /// hold.
     pub async fn put_draft(
         &self,
         draft: &NewDraft,

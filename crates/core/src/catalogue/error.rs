@@ -25,15 +25,15 @@ pub enum CatalogueError {
         /// What the driver reported.
         cause: sqlx::Error,
     },
-    /// No answer within the time limit; whether the statement took effect is unknown. The same call may succeed
-    /// later.
+    /// No answer within the time limit; whether the statement took effect is unknown. The same call may
+    /// succeed later.
     #[error("the database did not answer within {limit:?}")]
     TimedOut {
         /// How long the answer was awaited.
         limit: Duration,
     },
-    /// An earlier statement of the transaction failed or was abandoned, so there is nothing to commit. The whole
-    /// transaction may succeed if it is begun again.
+    /// An earlier statement of the transaction failed or was abandoned, so there is nothing to commit. The
+    /// whole transaction may succeed if it is begun again.
     #[error("the transaction cannot be committed, as one of its statements did not finish")]
     TransactionFailed,
     /// The database holds what this program cannot read.
@@ -54,7 +54,8 @@ pub enum CatalogueError {
         /// What the migration reported.
         cause: MigrateError,
     },
-    /// What is to be written was prepared by another catalogue, for the other kind of database: a mistake of the caller's.
+    /// What is to be written was prepared by another catalogue, for the other kind of database: a mistake of
+    /// the caller's.
     #[error("the rows were prepared for another database")]
     PreparedForAnother,
     /// The database refused, and would again: no such database, no permission, a constraint.
@@ -79,9 +80,9 @@ impl CatalogueError {
         }
     }
 
-    /// Whether the database does nothing for anybody at the moment though it may answer: it takes no writes, has no room left,
-    /// or lets nobody in. So the error says nothing of what the call asked for. (What other errors say of the database, it
-    /// says itself when it is asked for something else.)
+    /// Whether the database does nothing for anybody at the moment though it may answer: it takes no writes,
+    /// has no room left, or lets nobody in. So the error says nothing of what the call asked for. (What other
+    /// errors say of the database, it says itself when it is asked for something else.)
     pub fn is_away(&self) -> bool {
         match self {
             Self::Unavailable { cause: sqlx::Error::Database(refusal) }
@@ -110,7 +111,8 @@ impl From<sqlx::Error> for CatalogueError {
     fn from(cause: sqlx::Error) -> Self {
         use sqlx::Error;
         match &cause {
-            // A proxy that accepts and hangs up while its database is away is no correct server, nor one that speaks TLS.
+            // A proxy that accepts and hangs up while its database is away is no correct server, nor one that
+            // speaks TLS.
             Error::Io(_)
             | Error::Protocol(_)
             | Error::Tls(_)
@@ -168,9 +170,9 @@ impl Refusal {
 
     fn of_sql_state(code: &str) -> Self {
         match code {
-            // Serialization failure, deadlock; lock not available; query cancelled by its time limit; the server
-            // is shutting down, crashed or starting; a session ended for idling in a transaction; a server that takes
-            // no writes, as it is no longer the primary one.
+            // Serialization failure, deadlock; lock not available; query cancelled by its time limit; the
+            // server is shutting down, crashed or starting; a session ended for idling in a transaction; a
+            // server that takes no writes, as it is no longer the primary one.
             "40001" | "40P01" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03"
             | "25P04" | "25006" => Self::Passing,
             // Damaged data and index.
@@ -199,8 +201,8 @@ fn is_code_of_absence(code: &str) -> bool {
         // READONLY, FULL.
         return matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(8 | 13));
     }
-    // No writes; full disk; too many connections; starting; no such database, as while one is restored; and the class of
-    // those who are not let in.
+    // No writes; full disk; too many connections; starting; no such database, as while one is restored; and
+    // the class of those who are not let in.
     ["25006", "53100", "53300", "57P03", "3D000"].contains(&code) || code.starts_with("28")
 }
 

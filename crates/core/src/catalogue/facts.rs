@@ -1,7 +1,7 @@
 //! What the next prices depend on: the rows as a database gave them, and the facts put together out of them.
 //!
-//! To read rows takes about as long as the database took to find them, and no connection. So the two are apart: while
-//! one batch is read, the database looks for the next.
+//! To read rows takes about as long as the database took to find them, and no connection. So the two are
+//! apart: while one batch is read, the database looks for the next.
 
 use std::collections::HashMap;
 
@@ -41,14 +41,16 @@ pub(super) enum Products {
 /// Rows as a database gave them.
 #[derive(Debug)]
 pub(super) enum Rows {
-    /// SQLite's, as one JSON text: its driver would copy every value of a row by itself, and hand rows over one by one.
+    /// SQLite's, as one JSON text: its driver would copy every value of a row by itself, and hand rows over
+    /// one by one.
     Json(String),
     /// PostgreSQL's.
     Records(Vec<PgRow>),
 }
 
 impl UnreadFacts {
-    /// The facts of each product as of an instant, ordered by product; without those of products that do not exist.
+    /// The facts of each product as of an instant, ordered by product; without those of products that do not
+    /// exist.
     pub fn read(self, now: DateTime<Utc>) -> Result<Readable<StoredFacts>, CatalogueError> {
         let Readable { known, left_out } = self.products.read()?;
         let signals = read_signals(self.signals.records::<SignalRecord>()?)?;

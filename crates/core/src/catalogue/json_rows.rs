@@ -1,10 +1,10 @@
-//! What is written as JSON: signals and events, so that any number of rows goes to either database as one argument of
-//! one constant statement (SQLite reads it by `jsonb_each`, PostgreSQL by `json_to_recordset`). Products and prices, of
-//! which there can be millions, go as values (`prepared_rows`, `prepared`): to quote and unquote a row takes longer than to
-//! store it.
+//! What is written as JSON: signals and events, so that any number of rows goes to either database as one
+//! argument of one constant statement (SQLite reads it by `jsonb_each`, PostgreSQL by `json_to_recordset`).
+//! Products and prices, of which there can be millions, go as values (`prepared_rows`, `prepared`): to quote
+//! and unquote a row takes longer than to store it.
 //!
-//! The rows come out ordered by their key, so that two transactions lock them in the same order and cannot wait
-//! for each other, and with each key once, which PostgreSQL's upsert demands.
+//! The rows come out ordered by their key, so that two transactions lock them in the same order and cannot
+//! wait for each other, and with each key once, which PostgreSQL's upsert demands.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,8 @@ use super::stored::MAX_CAUSE_CHARS;
 use crate::domain::money::Currency;
 use crate::domain::signal::Signal;
 
-/// The rows of `signals`; of two about the same thing the newer one, and of two of the same instant the first.
+/// The rows of `signals`; of two about the same thing the newer one, and of two of the same instant the
+/// first.
 pub(super) fn signal_rows(signals: &[Signal]) -> Result<String, sqlx::Error> {
     let mut rows: BTreeMap<_, SignalRow<'_>> = BTreeMap::new();
     for row in signals.iter().map(SignalRow::of) {

@@ -8,10 +8,10 @@
 //! older fact over a newer one, and errors that say whether to try again ([`CatalogueError::is_transient`]).
 //!
 //! Reads are methods of [`Catalogue`], nearly all of one statement; facts and prices are written by a
-//! [`CatalogueTransaction`]. Where next: `runs` for recalculations and what keeps two of them apart, `upkeep` for
-//! what becomes due or old, `sqlite` and `postgres` for the SQL, `session` for time limits and connections that
-//! went wrong, `migrations/` for the tables and why they are as they are. Who calls this: `reprice`, the API's
-//! routes and the worker.
+//! [`CatalogueTransaction`]. Where next: `runs` for recalculations and what keeps two of them apart, `upkeep`
+//! for what becomes due or old, `sqlite` and `postgres` for the SQL, `session` for time limits and
+//! connections that went wrong, `migrations/` for the tables and why they are as they are. Who calls this:
+//! `reprice`, the API's routes and the worker.
 
 mod drafts;
 mod error;
@@ -132,8 +132,8 @@ impl Catalogue {
         }
     }
 
-    /// How many transactions that write are of use to one caller at a time: SQLite has one writer; PostgreSQL gives each a
-    /// process, and works on a second one while the first waits for its caller.
+    /// How many transactions that write are of use to one caller at a time: SQLite has one writer; PostgreSQL
+    /// gives each a process, and works on a second one while the first waits for its caller.
     pub fn useful_writers(&self) -> usize {
         match self {
             Self::Sqlite(_) => 1,
@@ -141,8 +141,8 @@ impl Catalogue {
         }
     }
 
-    /// Prices as this database's driver takes them, for a transaction to write; of two of the same product the newer one.
-    /// Needs no connection.
+    /// Prices as this database's driver takes them, for a transaction to write; of two of the same product
+    /// the newer one. Needs no connection.
     pub fn prepare_prices(&self, writes: Vec<PriceWrite>) -> Result<PreparedPrices, CatalogueError> {
         match self {
             Self::Sqlite(_) => PreparedPrices::for_sqlite(writes),
@@ -175,9 +175,9 @@ impl Catalogue {
         on_store!(self, store => store.product(id).await)
     }
 
-    /// What the next prices of these products depend on as of an instant, ordered by product; those that do not exist are left out.
-    /// Nothing is locked, and each statement sees what is there when it runs: to write what comes of it, see
-    /// [`CatalogueTransaction::lock_facts`].
+    /// What the next prices of these products depend on as of an instant, ordered by product; those that do
+    /// not exist are left out. Nothing is locked, and each statement sees what is there when it runs: to
+    /// write what comes of it, see [`CatalogueTransaction::lock_facts`].
     pub async fn facts(
         &self,
         ids: &[ProductId],
@@ -186,8 +186,8 @@ impl Catalogue {
         on_store!(self, store => store.facts(ids).await)?.read(now)
     }
 
-    /// The signals of a product as of an instant, its own and its category's. Those of a product that is not in the
-    /// catalogue are its own, if it has any.
+    /// The signals of a product as of an instant, its own and its category's. Those of a product that is not
+    /// in the catalogue are its own, if it has any.
     pub async fn signals(&self, id: &ProductId, now: DateTime<Utc>) -> Result<Signals, CatalogueError> {
         let product = self.product(id).await?;
         let found = on_store!(self, store => store.signals(id).await)?;
@@ -223,13 +223,14 @@ impl Catalogue {
         on_store!(self, store => store.price_changes_before(id, before, limit).await)
     }
 
-    /// The latest change of each product's list price, ordered by product; nothing of a product that has none.
+    /// The latest change of each product's list price, ordered by product; nothing of a product that has
+    /// none.
     pub async fn newest_changes(&self, ids: &[ProductId]) -> Result<Vec<PriceChange>, CatalogueError> {
         on_store!(self, store => store.newest_changes(ids).await)
     }
 
-    /// The identifiers after the given one, in the order of their bytes. A page begins where the last one ended,
-    /// so what is added or removed meanwhile shifts nothing.
+    /// The identifiers after the given one, in the order of their bytes. A page begins where the last one
+    /// ended, so what is added or removed meanwhile shifts nothing.
     pub async fn product_ids(
         &self,
         after: Option<&ProductId>,
@@ -240,8 +241,8 @@ impl Catalogue {
         on_store!(self, store => store.product_ids(after, limit).await)
     }
 
-    /// The identifiers of a category's products after the given one, as [`product_ids`](Self::product_ids) gives
-    /// those of all.
+    /// The identifiers of a category's products after the given one, as [`product_ids`](Self::product_ids)
+    /// gives those of all.
     pub async fn product_ids_of_category(
         &self,
         category: &str,
@@ -251,9 +252,9 @@ impl Catalogue {
         self.product_ids_in_range(Some(category), after, None, limit).await
     }
 
-    /// The identifiers after the first and up to the second, that one included, of one category or of all products.
-    /// Where a limit is missing, the range has no end. A range that was marked out by identifiers has the products
-    /// that were added to it since.
+    /// The identifiers after the first and up to the second, that one included, of one category or of all
+    /// products. Where a limit is missing, the range has no end. A range that was marked out by identifiers
+    /// has the products that were added to it since.
     pub async fn product_ids_in_range(
         &self,
         category: Option<&str>,
@@ -276,7 +277,8 @@ impl Catalogue {
         on_store!(self, store => store.count_products_of_category(category).await)
     }
 
-    /// How many products a recalculation of this scope is about; of named ones, those that do not exist included.
+    /// How many products a recalculation of this scope is about; of named ones, those that do not exist
+    /// included.
     pub async fn count_products_of(&self, scope: &Scope) -> Result<u64, CatalogueError> {
         match scope {
             Scope::All => self.count_products().await,
@@ -285,8 +287,8 @@ impl Catalogue {
         }
     }
 
-    /// The identifiers of a scope after the given one, as [`product_ids`](Self::product_ids) gives those of all; named
-    /// ones all at once.
+    /// The identifiers of a scope after the given one, as [`product_ids`](Self::product_ids) gives those of
+    /// all; named ones all at once.
     pub async fn product_ids_of(
         &self,
         scope: &Scope,
@@ -315,7 +317,8 @@ impl Catalogue {
         on_store!(self, store => store.policy_versions(limit).await)
     }
 
-    /// Publishes the policy as version 1 unless there is one already; safe when several processes do so at once.
+    /// Publishes the policy as version 1 unless there is one already; safe when several processes do so at
+    /// once.
     pub async fn publish_first_policy(
         &self,
         policy: &NewPolicy,
@@ -329,8 +332,8 @@ impl Catalogue {
         on_store!(self, store => store.policy(version).await)
     }
 
-    /// Publishes the policy and returns its version: one more than the latest, never the same twice. If `only_after`
-    /// is given and is not the latest version, nothing is published: somebody else was faster.
+    /// Publishes the policy and returns its version: one more than the latest, never the same twice. If
+    /// `only_after` is given and is not the latest version, nothing is published: somebody else was faster.
     pub async fn publish_policy(
         &self,
         policy: &NewPolicy,
@@ -340,8 +343,8 @@ impl Catalogue {
         on_store!(self, store => store.publish_policy(policy, only_after, None, now).await)
     }
 
-    /// As [`publish_policy`](Self::publish_policy); and in the same transaction the recalculation that moves the
-    /// products over is asked for, approved by this name, under the name that [`run_of_policy`] gives it.
+    /// As [`publish_policy`](Self::publish_policy); and in the same transaction the recalculation that moves
+    /// the products over is asked for, approved by this name, under the name that [`run_of_policy`] gives it.
     pub async fn publish_policy_and_request_run(
         &self,
         policy: &NewPolicy,

@@ -1,9 +1,9 @@
-//! Products and prices as rows, their values written out as a database takes them (prices by the `prepared` of each). That
-//! takes a while and needs no connection, so it is done before a transaction begins, or while the database works on the
-//! rows before.
+//! Products and prices as rows, their values written out as a database takes them (prices by the `prepared`
+//! of each). That takes a while and needs no connection, so it is done before a transaction begins, or while
+//! the database works on the rows before.
 //!
-//! The rows are ordered by their key, so that two transactions lock them in the same order and cannot wait for each
-//! other, and each key comes once, which PostgreSQL's upsert demands.
+//! The rows are ordered by their key, so that two transactions lock them in the same order and cannot wait
+//! for each other, and each key comes once, which PostgreSQL's upsert demands.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -23,8 +23,8 @@ pub struct ProductRows {
     pub(super) rows: Vec<ProductRow>,
 }
 
-/// Rows of `prices`, and with each that changes the list price a row of `price_changes`, as one database's driver takes
-/// them.
+/// Rows of `prices`, and with each that changes the list price a row of `price_changes`, as one database's
+/// driver takes them.
 #[derive(Debug)]
 pub struct PreparedPrices(pub(super) PreparedFor);
 

@@ -1,8 +1,8 @@
 //! What is read: records as both databases give them, and the domain's values made of them.
 //!
 //! Amounts come as text, from PostgreSQL by a cast: the driver's own conversion of NUMERIC loses the decimal
-//! places of a zero. What a record holds was checked before it was written, so a value that cannot be read means
-//! damaged data or a newer program's, and is an error, never skipped.
+//! places of a zero. What a record holds was checked before it was written, so a value that cannot be read
+//! means damaged data or a newer program's, and is an error, never skipped.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -43,8 +43,8 @@ pub(super) fn read_products(records: Vec<ProductRecord>) -> Result<Readable<Prod
     Ok(products)
 }
 
-/// The prices of these records, without those in a currency that this program does not know: their products are priced as if
-/// they had none.
+/// The prices of these records, without those in a currency that this program does not know: their products
+/// are priced as if they had none.
 pub(super) fn read_prices(
     records: impl IntoIterator<Item = PriceRecord>,
 ) -> Result<Vec<StoredPrice>, CatalogueError> {
@@ -52,7 +52,8 @@ pub(super) fn read_prices(
     known.map(StoredPrice::try_from).collect()
 }
 
-/// The signals of these records, without those in a currency that this program does not know: it is not their product's.
+/// The signals of these records, without those in a currency that this program does not know: it is not their
+/// product's.
 pub(super) fn read_signals(
     records: impl IntoIterator<Item = SignalRecord>,
 ) -> Result<Vec<Signal>, CatalogueError> {

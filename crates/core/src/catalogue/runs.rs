@@ -1,9 +1,9 @@
 //! Recalculations as the catalogue keeps them: what is asked, and what is known of each.
 //!
-//! A request is a row before anybody works on it. The coordinator that holds the lease turns it into a run with a
-//! number, which is also the fence: once a newer run has begun, transactions of an older one find out by
-//! [`lock_run`](super::CatalogueTransaction::lock_run) and stop. Ranges are recorded in the transactions that
-//! write their prices, so what a run says of itself is what was committed.
+//! A request is a row before anybody works on it. The coordinator that holds the lease turns it into a run
+//! with a number, which is also the fence: once a newer run has begun, transactions of an older one find out
+//! by [`lock_run`](super::CatalogueTransaction::lock_run) and stop. Ranges are recorded in the transactions
+//! that write their prices, so what a run says of itself is what was committed.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,8 @@ pub struct StoredRun {
     pub approved_by: Option<String>,
     /// Its fencing number, once it has begun. A run that is begun again has the newer one.
     pub run_number: Option<i64>,
-    /// The policy it prices by, once it has begun; while it is held, and until it begins, the one that was judged.
+    /// The policy it prices by, once it has begun; while it is held, and until it begins, the one that was
+    /// judged.
     pub policy_version: Option<i64>,
     /// When it was asked for.
     pub requested_at: DateTime<Utc>,
@@ -86,8 +87,8 @@ pub struct RangeOutcome {
 /// What became of a request that came while a run was under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CoalescedRun {
-    /// `Skipped` if another task does its work. `Requested` if it is itself the one that does the work of others.
-    /// Anything else if somebody has taken care of it before.
+    /// `Skipped` if another task does its work. `Requested` if it is itself the one that does the work of
+    /// others. Anything else if somebody has taken care of it before.
     pub state: RunState,
     /// Why it was skipped or failed.
     pub reason: Option<String>,
@@ -116,9 +117,9 @@ impl Catalogue {
         on_store!(self, store => store.withdraw_run(task_id, reason, now).await)
     }
 
-    /// Holds a request that nobody has begun until somebody approves of it; what was judged is this policy. An earlier
-    /// one for the same products that is held is skipped, as it is when a later one begins. Returns whether there was
-    /// such a request.
+    /// Holds a request that nobody has begun until somebody approves of it; what was judged is this policy.
+    /// An earlier one for the same products that is held is skipped, as it is when a later one begins.
+    /// Returns whether there was such a request.
     pub async fn hold_run(
         &self,
         task_id: &str,
@@ -149,7 +150,8 @@ impl Catalogue {
         on_store!(self, store => store.held_runs(limit).await)
     }
 
-    /// Lets a held request through: it waits for its turn again, and is not held any more. Returns whether it was held.
+    /// Lets a held request through: it waits for its turn again, and is not held any more. Returns whether it
+    /// was held.
     pub async fn approve_run(&self, task_id: &str, approved_by: &str) -> Result<bool, CatalogueError> {
         on_store!(self, store => store.approve_run(task_id, approved_by).await)
     }
@@ -159,18 +161,18 @@ impl Catalogue {
         on_store!(self, store => store.count_requested_runs().await)
     }
 
-    /// What to work on next: a run that is under way, as its coordinator must have died if the caller holds the
-    /// lease; otherwise the oldest request.
+    /// What to work on next: a run that is under way, as its coordinator must have died if the caller holds
+    /// the lease; otherwise the oldest request.
     pub async fn next_requested_run(&self) -> Result<Option<StoredRun>, CatalogueError> {
         on_store!(self, store => store.next_requested_run().await)
     }
 
-    /// Leaves the work of a request to one run after the one that is under way, and marks the request as skipped.
-    /// All requests for the same scope that do so meanwhile share that further run, which is asked for if nobody
-    /// has yet. It begins after them, so it sees every fact that they were about.
+    /// Leaves the work of a request to one run after the one that is under way, and marks the request as
+    /// skipped. All requests for the same scope that do so meanwhile share that further run, which is asked
+    /// for if nobody has yet. It begins after them, so it sees every fact that they were about.
     ///
-    /// A request that is no longer waiting stays as it is. So does one that is itself such a further run, unless
-    /// there is another. One that was never taken down is taken down first.
+    /// A request that is no longer waiting stays as it is. So does one that is itself such a further run,
+    /// unless there is another. One that was never taken down is taken down first.
     pub async fn coalesce_run(
         &self,
         task_id: &str,
@@ -180,11 +182,11 @@ impl Catalogue {
         on_store!(self, store => store.coalesce_run(task_id, scope, now).await)
     }
 
-    /// Begins a run, or begins it again under a newer number: what it did under the former one no longer counts.
-    /// Waits for transactions of the run before; later ones of it are told to stop.
+    /// Begins a run, or begins it again under a newer number: what it did under the former one no longer
+    /// counts. Waits for transactions of the run before; later ones of it are told to stop.
     ///
-    /// Returns `false`, and changes nothing, if a run with this number or a newer one has begun, or if the task is
-    /// neither waiting nor running.
+    /// Returns `false`, and changes nothing, if a run with this number or a newer one has begun, or if the
+    /// task is neither waiting nor running.
     pub async fn begin_run(
         &self,
         task_id: &str,
@@ -203,8 +205,8 @@ impl Catalogue {
     }
 
     /// Ends a run in a final state and keeps what its ranges add up to. Waits for transactions of its ranges;
-    /// those that come later are not counted. Returns `false`, and changes nothing, if the task does not run under
-    /// this number: it was begun again, or is over.
+    /// those that come later are not counted. Returns `false`, and changes nothing, if the task does not run
+    /// under this number: it was begun again, or is over.
     pub async fn finish_run(
         &self,
         task_id: &str,
@@ -222,7 +224,8 @@ impl Catalogue {
         on_store!(self, store => store.last_run_number().await)
     }
 
-    /// Forgets runs that were over, or asked for and held, before an instant; at most so many. Returns how many.
+    /// Forgets runs that were over, or asked for and held, before an instant; at most so many. Returns how
+    /// many.
     pub async fn forget_runs(&self, before: DateTime<Utc>, limit: u32) -> Result<u64, CatalogueError> {
         on_store!(self, store => store.forget_runs(before, limit).await)
     }
@@ -248,8 +251,8 @@ pub(super) struct FinishRun<'a> {
     pub(super) now: DateTime<Utc>,
 }
 
-/// The task that does the work of those that came while a run was under way, if the first of these has to ask for
-/// it.
+/// The task that does the work of those that came while a run was under way, if the first of these has to ask
+/// for it.
 pub(super) fn follow_up_of(task_id: &str) -> String {
     format!("{task_id}-follow-up")
 }

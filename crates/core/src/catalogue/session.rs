@@ -1,12 +1,13 @@
-//! A connection at work: every statement has a time limit, and only a connection that is in order goes back to
-//! its pool.
+//! A connection at work: every statement has a time limit, and only a connection that is in order goes back
+//! to its pool.
 //!
-//! Left to itself, the pool takes any connection back, whatever happened on it. Two of those never recover. It
-//! tests a connection by a round trip without a time limit, so one whose network is gone keeps its place in the
-//! pool for as long as TCP takes to notice, a quarter of an hour. And after SQLite itself rolled a transaction
-//! back (a full disk), the driver still counts one as open, so the only writer could never begin another.
-//! Therefore a connection on which a statement failed, was abandoned or timed out, or whose transaction was not
-//! committed, is closed; the database rolls back what it had begun. The next call opens another.
+//! Left to itself, the pool takes any connection back, whatever happened on it. Two of those never recover.
+//! It tests a connection by a round trip without a time limit, so one whose network is gone keeps its place
+//! in the pool for as long as TCP takes to notice, a quarter of an hour. And after SQLite itself rolled a
+//! transaction back (a full disk), the driver still counts one as open, so the only writer could never begin
+//! another. Therefore a connection on which a statement failed, was abandoned or timed out, or whose
+//! transaction was not committed, is closed; the database rolls back what it had begun. The next call opens
+//! another.
 
 use std::time::{Duration, Instant};
 

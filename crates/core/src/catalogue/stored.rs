@@ -1,4 +1,5 @@
-//! What the catalogue keeps beside products and signals: prices with their explanation, their history, policies.
+//! What the catalogue keeps beside products and signals: prices with their explanation, their history,
+//! policies.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
 //! What becomes due or old by itself: prices whose time is over, and rows that nobody needs any more.
 //!
-//! Each call does a bounded part of the work, so that it holds no lock for long. Who calls this: the worker, again
-//! and again.
+//! Each call does a bounded part of the work, so that it holds no lock for long. Who calls this: the worker,
+//! again and again.
 
 use chrono::{DateTime, Utc};
 
@@ -10,7 +10,8 @@ use super::{Catalogue, on_store};
 use crate::domain::product::ProductId;
 
 impl Catalogue {
-    /// The products whose prices are valid no longer, at most so many; those that have been so for longest first.
+    /// The products whose prices are valid no longer, at most so many; those that have been so for longest
+    /// first.
     pub async fn expired_prices(
         &self,
         now: DateTime<Utc>,
@@ -24,8 +25,9 @@ impl Catalogue {
         on_store!(self, store => store.next_expiry().await)
     }
 
-    /// Forgets events that were applied before an instant, at most so many, the oldest first. Returns how many. One
-    /// that is delivered again after that counts as new, so keep them for longer than an event may be on its way.
+    /// Forgets events that were applied before an instant, at most so many, the oldest first. Returns how
+    /// many. One that is delivered again after that counts as new, so keep them for longer than an event may
+    /// be on its way.
     pub async fn forget_applied_events(
         &self,
         before: DateTime<Utc>,

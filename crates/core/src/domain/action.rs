@@ -178,7 +178,8 @@ impl Change {
         }
     }
 
-    /// Whether there is a price at all after it: without a percentage of -100% or less, by which a rule always fails.
+    /// Whether there is a price at all after it: without a percentage of -100% or less, by which a rule
+    /// always fails.
     fn leaves_something(self) -> bool {
         !matches!(self, Self::Factor(factor) if factor <= Decimal::ZERO)
     }
@@ -221,8 +222,8 @@ pub enum ActionError {
 }
 
 impl Action {
-    /// The price after the action; `None` if it has nothing to go by: no competitor's price counts, stock, sales or
-    /// demand are not known, or no step is meant.
+    /// The price after the action; `None` if it has nothing to go by: no competitor's price counts, stock,
+    /// sales or demand are not known, or no step is meant.
     #[inline]
     pub(super) fn apply<'a>(&'a self, view: &View<'a>) -> Result<Option<Decimal>, ActionError> {
         let price = view.price;

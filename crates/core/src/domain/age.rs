@@ -1,7 +1,8 @@
 //! Ages of facts: `demand.age_hours < 24`.
 //!
-//! An age grows by itself, so what is asked about it has to be such that one knows when the answer changes: whether it is
-//! below or above a number of hours. A price is valid until the first of the instants at which such an answer changes.
+//! An age grows by itself, so what is asked about it has to be such that one knows when the answer changes:
+//! whether it is below or above a number of hours. A price is valid until the first of the instants at which
+//! such an answer changes.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rust_decimal::Decimal;

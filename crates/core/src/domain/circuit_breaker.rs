@@ -1,7 +1,8 @@
-//! The circuit breaker: a recalculation that would move too many prices too far waits until somebody approves of it.
+//! The circuit breaker: a recalculation that would move too many prices too far waits until somebody approves
+//! of it.
 //!
-//! Guardrails look at one price at a time, and a thousand moves of 14 % pass a largest step of 15 %. This looks at all
-//! of them together, before the first one is written.
+//! Guardrails look at one price at a time, and a thousand moves of 14 % pass a largest step of 15 %. This
+//! looks at all of them together, before the first one is written.
 
 use std::fmt;
 
@@ -21,8 +22,8 @@ pub struct CircuitBreakerDraft {
     pub moved_products: Option<Scalar>,
     /// See `moved_products`.
     pub moved_by: Option<Scalar>,
-    /// It opens if the median of all moves, of an even number the mean of the two in the middle, is further than this
-    /// from 0, up or down.
+    /// It opens if the median of all moves, of an even number the mean of the two in the middle, is further
+    /// than this from 0, up or down.
     pub median_move: Option<Scalar>,
 }
 
@@ -71,7 +72,8 @@ impl CircuitBreaker {
         self.moved.is_none() && self.median_move.is_none()
     }
 
-    /// Everything that speaks against letting these moves through. A product without a price so far does not move.
+    /// Everything that speaks against letting these moves through. A product without a price so far does not
+    /// move.
     pub fn judge(&self, simulation: &Simulation) -> Vec<Held> {
         let products = simulation.moves();
         let moved = self.moved.and_then(|limit| {

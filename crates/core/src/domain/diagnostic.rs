@@ -10,8 +10,8 @@ pub enum Severity {
     /// What was written has no meaning.
     #[default]
     Error,
-    /// It has one that cannot be meant. It is refused, except in a policy that was published before the engine knew:
-    /// that one keeps its meaning, and a warning says so.
+    /// It has one that cannot be meant. It is refused, except in a policy that was published before the
+    /// engine knew: that one keeps its meaning, and a warning says so.
     Refused,
     /// It is allowed, and probably not meant.
     Warning,
@@ -91,8 +91,8 @@ pub(super) fn count_errors(problems: &[Diagnostic]) -> usize {
     problems.iter().filter(|problem| problem.severity == Severity::Error).count()
 }
 
-/// The known name that is most like what was written, if one is much like it: `product.unit_cost` of `unit_cost`, and
-/// what is few typing errors away.
+/// The known name that is most like what was written, if one is much like it: `product.unit_cost` of
+/// `unit_cost`, and what is few typing errors away.
 pub fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     const CHARS_AN_ERROR: usize = 4;
     let written = written.to_lowercase();

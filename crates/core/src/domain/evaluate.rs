@@ -72,8 +72,8 @@ impl Expression {
 }
 
 impl Expression {
-    /// Whether a condition holds, worked out without a stack; `None` if that does not do, or a test has no answer:
-    /// then [`evaluate`](Self::evaluate) says more.
+    /// Whether a condition holds, worked out without a stack; `None` if that does not do, or a test has no
+    /// answer: then [`evaluate`](Self::evaluate) says more.
     #[inline]
     pub(super) fn decide<'a>(&'a self, value_of: impl Fn(Variable) -> Value<'a>) -> Option<bool> {
         if !self.is_chain_of_tests {

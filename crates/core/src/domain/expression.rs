@@ -1,11 +1,11 @@
 //! What a rule may say: conditions and formulas, checked when the policy is saved.
 //!
-//! The language is zen-expression's (`stock.level < 10 and demand.index > 1.2`), with exact decimals. Its parser
-//! and compiler are used as they are; the byte code that comes out passes a gate. The gate lets through loads of
-//! known variables, comparison, arithmetic, forward jumps, `in`, and a few numeric functions, and nothing else:
-//! no loops, no clock, no random numbers, no regular expressions. So every expression ends, takes time linear
-//! in its length, and gives the same result for the same facts. What passes is kept in the engine's own small
-//! instruction set, with variables resolved, which `evaluate` runs.
+//! The language is zen-expression's (`stock.level < 10 and demand.index > 1.2`), with exact decimals. Its
+//! parser and compiler are used as they are; the byte code that comes out passes a gate. The gate lets
+//! through loads of known variables, comparison, arithmetic, forward jumps, `in`, and a few numeric
+//! functions, and nothing else: no loops, no clock, no random numbers, no regular expressions. So every
+//! expression ends, takes time linear in its length, and gives the same result for the same facts. What
+//! passes is kept in the engine's own small instruction set, with variables resolved, which `evaluate` runs.
 
 use std::sync::Arc;
 
@@ -28,7 +28,8 @@ pub struct Expression {
     source: Arc<str>,
     variables: Vec<Variable>,
     pub(super) instructions: Box<[Instruction]>,
-    /// Whether it is made of tests that are true or false and of `and`, `or` and `not` between them, one after another.
+    /// Whether it is made of tests that are true or false and of `and`, `or` and `not` between them, one
+    /// after another.
     pub(super) is_chain_of_tests: bool,
     /// What it asks about the ages of facts.
     age_tests: Box<[AgeTest]>,

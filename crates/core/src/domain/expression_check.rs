@@ -1,8 +1,10 @@
-//! What can never work in an expression, found before it is compiled: each with its place and the way to write it.
+//! What can never work in an expression, found before it is compiled: each with its place and the way to
+//! write it.
 //!
-//! The kinds of all variables are known, so one pass over the parsed expression finds the kinds of everything in it.
-//! What passes fails at run time only for a fact that is not known, for a division by zero or for a number that is
-//! too large. An operator that binds otherwise than most languages have it needs brackets where that matters.
+//! The kinds of all variables are known, so one pass over the parsed expression finds the kinds of everything
+//! in it. What passes fails at run time only for a fact that is not known, for a division by zero or for a
+//! number that is too large. An operator that binds otherwise than most languages have it needs brackets
+//! where that matters.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,5 @@
-//! Expressions that can never work, each with what is said of it, and where; and that what passes does not fail by kind.
+//! Expressions that can never work, each with what is said of it, and where; and that what passes does not
+//! fail by kind.
 
 use proptest::prelude::*;
 use rust_decimal::Decimal;

@@ -1,4 +1,5 @@
-//! The parsed form of an expression with the place of each part, and what is wrong with one that cannot be parsed.
+//! The parsed form of an expression with the place of each part, and what is wrong with one that cannot be
+//! parsed.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
 //! Instructions that stand side by side in most conditions, made one: fewer steps for the same result.
 //!
-//! `stock.level < 10 and demand.index > 1.2` is nine instructions as compiled and three afterwards. The comparison with
-//! zen-expression's machine (in `evaluate`'s tests) runs on what comes out of here.
+//! `stock.level < 10 and demand.index > 1.2` is nine instructions as compiled and three afterwards. The
+//! comparison with zen-expression's machine (in `evaluate`'s tests) runs on what comes out of here.
 
 use super::expression::{Instruction, JumpWhen};
 

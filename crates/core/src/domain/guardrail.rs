@@ -12,7 +12,8 @@ use super::instant::as_instant;
 use super::price::{Facts, Previous};
 use super::rounding::Limits;
 
-/// The guardrails of a policy, as fractions; those of a product are its floor, ceiling, cost and advertised price.
+/// The guardrails of a policy, as fractions; those of a product are its floor, ceiling, cost and advertised
+/// price.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guardrails {
     /// The least part of a price that is margin over the unit cost.
@@ -31,8 +32,8 @@ pub struct Guardrails {
     pub competitor_loop: CompetitorLoop,
 }
 
-/// So many changes in one direction, all of them because of competitors, within such a time: then somebody follows us
-/// as we follow them, and the price goes no further that way for the rest of that time.
+/// So many changes in one direction, all of them because of competitors, within such a time: then somebody
+/// follows us as we follow them, and the price goes no further that way for the rest of that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompetitorLoop {
     /// How many changes.
@@ -66,8 +67,8 @@ pub enum GuardrailName {
     CeilingPrice,
     /// [`Guardrails::ceiling_of_base`].
     CeilingOfBase,
-    /// The unit cost, where neither the product's `floor_price` nor a margin is set: nothing is sold at a loss by
-    /// accident.
+    /// The unit cost, where neither the product's `floor_price` nor a margin is set: nothing is sold at a
+    /// loss by accident.
     UnitCost,
     /// [`Guardrails::min_margin`].
     MinMargin,
@@ -138,8 +139,8 @@ pub struct AppliedGuardrail {
     pub until: Option<DateTime<Utc>>,
 }
 
-/// All guardrails for one product, in the order in which they are applied: the limits on moves give way to the
-/// ceiling, the ceiling to the floors.
+/// All guardrails for one product, in the order in which they are applied: the limits on moves give way to
+/// the ceiling, the ceiling to the floors.
 #[derive(Debug, Clone, Default)]
 pub struct ProductGuardrails {
     /// How far the price may move now.
@@ -163,8 +164,8 @@ impl Default for Guardrails {
 }
 
 impl Guardrails {
-    /// The guardrails for the product of these facts. They do not depend on where its price would go, so a lower
-    /// price before them is never a higher one after them.
+    /// The guardrails for the product of these facts. They do not depend on where its price would go, so a
+    /// lower price before them is never a higher one after them.
     pub fn of_product(
         &self,
         facts: &Facts<'_>,
@@ -226,8 +227,8 @@ impl Guardrails {
         let chased = previous.streak.filter(|streak| follows_competitors && self.is_loop(streak));
         let chased = chased.and_then(|streak| {
             let until = streak.since.checked_add_signed(self.competitor_loop.within)?;
-            // Only the direction of the chase is barred: whichever way this price would go, the limits are the same,
-            // so a cheaper competitor cannot lift one of them.
+            // Only the direction of the chase is barred: whichever way this price would go, the limits are
+            // the same, so a cheaper competitor cannot lift one of them.
             let limits = match streak.moves {
                 ..0 => Limits { lowest: Some(price), highest: None },
                 0.. => Limits { lowest: None, highest: Some(price) },
@@ -247,7 +248,8 @@ impl Guardrails {
         let step = self.max_step.and_then(|most| within(GuardrailName::MaxStep, price, most, next_step));
         let daily = self.max_daily_move.and_then(|most| {
             let mut daily = within(GuardrailName::MaxDailyMove, previous.opening_price, most, next_day(now))?;
-            // A price that a floor or a ceiling has moved further today may stay: a limit on moves forces none.
+            // A price that a floor or a ceiling has moved further today may stay: a limit on moves forces
+            // none.
             daily.limits.lowest = daily.limits.lowest.map(|lowest| smaller(lowest, price));
             daily.limits.highest = daily.limits.highest.map(|highest| larger(highest, price));
             Some(daily)
@@ -264,7 +266,8 @@ impl Guardrails {
             .and_then(|(margin, cost)| cost.checked_div(Decimal::ONE.checked_sub(margin)?));
         let of_base = |part: Option<Decimal>| multiply(product.base_price, part?);
         let floor_of_base = of_base(self.floor_of_base);
-        // Only the seller's word on this very product may be below its cost; a margin over the cost is never below it.
+        // Only the seller's word on this very product may be below its cost; a margin over the cost is never
+        // below it.
         let cost_floor = unit_cost.filter(|_| product.floor_price.or(margin_floor).is_none());
         let guardrail = |name, lowest, highest| AppliedGuardrail {
             name,
@@ -309,8 +312,8 @@ impl ProductGuardrails {
         ends.into_iter()
     }
 
-    /// Where the price may be at an instant: within the moves that are limited then, unless the outer limits leave no
-    /// such price.
+    /// Where the price may be at an instant: within the moves that are limited then, unless the outer limits
+    /// leave no such price.
     pub fn limits_at(&self, instant: DateTime<Utc>) -> Limits {
         let outer = self.outer_limits();
         let held = self.moves.iter().filter(|guardrail| guardrail.until.is_none_or(|until| instant < until));

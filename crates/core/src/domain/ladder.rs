@@ -1,4 +1,5 @@
-//! Ladders: changes of a price by steps of a number: days of stock left, part of the stock sold, units bought.
+//! Ladders: changes of a price by steps of a number: days of stock left, part of the stock sold, units
+//! bought.
 
 use std::fmt;
 

@@ -1,8 +1,10 @@
-//! Market events: messages that facts have changed, as written ([`EventDraft`]) and as checked ([`MarketEvent`]).
+//! Market events: messages that facts have changed, as written ([`EventDraft`]) and as checked
+//! ([`MarketEvent`]).
 //!
-//! An event is a CloudEvent 1.0 in its JSON form (<https://github.com/cloudevents/spec>, section "JSON Event Format").
-//! Its `source` and `id` together tell it from every other one: the same event may come any number of times, and is
-//! applied once. What is read is checked here; how an event is written stands in `event_json`.
+//! An event is a CloudEvent 1.0 in its JSON form (<https://github.com/cloudevents/spec>, section "JSON Event
+//! Format"). Its `source` and `id` together tell it from every other one: the same event may come any number
+//! of times, and is applied once. What is read is checked here; how an event is written stands in
+//! `event_json`.
 
 use std::collections::BTreeMap;
 
@@ -29,8 +31,8 @@ pub const MAX_EVENT_PRODUCTS: usize = 1_000;
 const MAX_LOCATION_BYTES: usize = 64;
 /// Decimal places of a value.
 const MAX_SCALE: u32 = 6;
-/// How far the clock of whoever publishes may be ahead. An event from further in the future would keep later ones
-/// from being taken.
+/// How far the clock of whoever publishes may be ahead. An event from further in the future would keep later
+/// ones from being taken.
 const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
 
 /// Tells an event from every other one.
@@ -81,8 +83,8 @@ impl MarketEvent {
         Self { id, time: now.trunc_subsecs(6), change: Change::RecalculationRequested { scope: Scope::All } }
     }
 
-    /// The name under which a recalculation that this event asks for can be looked up. What the engine publishes
-    /// itself has identifiers that are unique everywhere, and is named by those alone.
+    /// The name under which a recalculation that this event asks for can be looked up. What the engine
+    /// publishes itself has identifiers that are unique everywhere, and is named by those alone.
     pub fn task_id(&self) -> String {
         if self.id.source.starts_with("/api/v1/") {
             self.id.id.clone()
@@ -91,7 +93,8 @@ impl MarketEvent {
         }
     }
 
-    /// Refuses an event from the future. Only where events come in: clocks differ, and what was taken in stays taken.
+    /// Refuses an event from the future. Only where events come in: clocks differ, and what was taken in
+    /// stays taken.
     pub fn check_time(&self, now: DateTime<Utc>) -> Result<(), Diagnostic> {
         if self.time <= now + MAX_AHEAD {
             return Ok(());
@@ -137,8 +140,9 @@ const FIELDS: [(&str, &[&str]); 10] = [
     ("pricing.recalculation_requested.v1", &["category", "product_ids"]),
 ];
 
-/// An event as somebody wrote it: nothing is checked. Attributes that are not named here are ignored, as CloudEvents
-/// asks; unknown fields of `data` are not, as they are likely mistakes. `expires` is an extension attribute.
+/// An event as somebody wrote it: nothing is checked. Attributes that are not named here are ignored, as
+/// CloudEvents asks; unknown fields of `data` are not, as they are likely mistakes. `expires` is an extension
+/// attribute.
 #[derive(Debug, Clone, Deserialize)]
 pub struct EventDraft {
     specversion: Option<String>,
@@ -183,7 +187,8 @@ impl EventDraft {
         serde_json::from_slice(json)
     }
 
-    /// The event, or everything that is wrong with the draft. One without a time is of the time it was received.
+    /// The event, or everything that is wrong with the draft. One without a time is of the time it was
+    /// received.
     pub fn check(self, received_at: DateTime<Utc>) -> Result<MarketEvent, Vec<Diagnostic>> {
         let mut check = Check::default();
         if self.specversion.as_deref() != Some("1.0") {
@@ -275,8 +280,8 @@ impl Check {
         expires_at
     }
 
-    /// The data, or `None` if it is none. A field that does not belong to this type of event is a problem: it is
-    /// misspelled, or the type is the wrong one.
+    /// The data, or `None` if it is none. A field that does not belong to this type of event is a problem: it
+    /// is misspelled, or the type is the wrong one.
     fn data(&mut self, written: Option<&RawValue>, event_type: &str) -> Option<DataDraft> {
         let json = match written.map(RawValue::get) {
             None | Some("null") => return Some(DataDraft::default()),

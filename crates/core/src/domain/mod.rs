@@ -9,8 +9,9 @@
 //! [`policy::PolicyDraft`]); checking it gives either the finished thing, which is never checked again, or
 //! every [`diagnostic::Diagnostic`] at once.
 //!
-//! Where next: [`price`] for the list price, [`policy`] for the document a pricing team writes, [`expression`]
-//! for what a rule may say. Who calls this: `reprice` (writes) and the API's price route (reads).
+//! Where next: [`price`] for the list price, [`policy`] for the document a pricing team writes,
+//! [`expression`] for what a rule may say. Who calls this: `reprice` (writes) and the API's price route
+//! (reads).
 
 pub mod action;
 mod age;

@@ -135,7 +135,8 @@ pub struct PricingPolicy {
     pub rounding: Rounding,
     /// See [`PolicyDraft::circuit_breaker`]; off if absent.
     pub circuit_breaker: CircuitBreaker,
-    /// What in the document is allowed and probably not meant; in a stored policy also what would be refused today.
+    /// What in the document is allowed and probably not meant; in a stored policy also what would be refused
+    /// today.
     pub warnings: Vec<Diagnostic>,
     /// The version of the time zone database, if a rule goes by a place's clock.
     pub tz_version: Option<TzVersion>,
@@ -164,13 +165,14 @@ impl PolicyDraft {
         serde_saphyr::from_str(document).map_err(|error| all_that_is_wrong(document, &error, zones))
     }
 
-    /// What a document may contain, as a JSON Schema (2020-12) for editors. It knows names and kinds; what is wrong
-    /// beyond those, [`check`](Self::check) says.
+    /// What a document may contain, as a JSON Schema (2020-12) for editors. It knows names and kinds; what is
+    /// wrong beyond those, [`check`](Self::check) says.
     pub fn json_schema() -> serde_json::Value {
         schemars::schema_for!(Self).to_value()
     }
 
-    /// The policy of this version, whose places have these clocks, or everything that is wrong with the draft, warnings included.
+    /// The policy of this version, whose places have these clocks, or everything that is wrong with the
+    /// draft, warnings included.
     pub fn check(&self, version: i64, zones: &TimeZones) -> Result<PricingPolicy, Vec<Diagnostic>> {
         self.check_as(Origin::Draft, version, zones, |_| ())
     }
@@ -225,8 +227,8 @@ impl PolicyDraft {
     }
 }
 
-/// What is wrong with a document that is no policy: every field that it may not have or that is of another kind, and what
-/// the check says of the rest.
+/// What is wrong with a document that is no policy: every field that it may not have or that is of another
+/// kind, and what the check says of the rest.
 fn all_that_is_wrong(document: &str, error: &serde_saphyr::Error, zones: &TimeZones) -> Vec<Diagnostic> {
     let Some((mut problems, draft)) = policy_document::examine(document).filter(|found| !found.0.is_empty())
     else {
@@ -268,8 +270,8 @@ impl PricingPolicy {
         Self::read(document, version, zones, Origin::Draft)
     }
 
-    /// The policy of this version from a text that was published: it keeps the meaning it had, and its warnings say
-    /// what would be refused today.
+    /// The policy of this version from a text that was published: it keeps the meaning it had, and its
+    /// warnings say what would be refused today.
     pub fn from_stored_yaml(
         document: &str,
         version: i64,
@@ -308,8 +310,8 @@ impl PricingPolicy {
         self.warnings.iter().filter(|warning| warning.is_refusal())
     }
 
-    /// The instants at which windows and schedules of market rules begin or end: of windows all, of schedules those of
-    /// the coming week. At most [`MAX_INSTANTS`], the earliest.
+    /// The instants at which windows and schedules of market rules begin or end: of windows all, of schedules
+    /// those of the coming week. At most [`MAX_INSTANTS`], the earliest.
     pub fn instants_after(&self, now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
         let mut instants: Vec<DateTime<Utc>> = Vec::new();
         for rule in &self.market {

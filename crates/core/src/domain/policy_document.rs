@@ -1,5 +1,6 @@
-//! Every field of a policy document that it may not have, or that is of another kind than it should be: all of them,
-//! where a parser ends at the first. What is left of the document is checked as if they were not there.
+//! Every field of a policy document that it may not have, or that is of another kind than it should be: all
+//! of them, where a parser ends at the first. What is left of the document is checked as if they were not
+//! there.
 
 use std::collections::HashSet;
 
@@ -28,8 +29,8 @@ enum NodeKind {
     Mapping(Vec<(String, Place, Node)>),
 }
 
-/// What is wrong with the fields of a document that cannot be read as a policy, and the policy without those. `None` if
-/// it is no YAML, or has aliases, of which few can make a document as large as they like.
+/// What is wrong with the fields of a document that cannot be read as a policy, and the policy without those.
+/// `None` if it is no YAML, or has aliases, of which few can make a document as large as they like.
 pub(super) fn examine(document: &str) -> Option<(Vec<Diagnostic>, Option<PolicyDraft>)> {
     let root = read(document)?;
     let schema = PolicyDraft::json_schema();

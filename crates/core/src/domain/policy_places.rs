@@ -73,8 +73,8 @@ impl<'d> Places<'d> {
         places
     }
 
-    /// Says where the field of the diagnostic stands, or if it is missing, where what should have it does; of an
-    /// expression, where the part stands that the diagnostic is about.
+    /// Says where the field of the diagnostic stands, or if it is missing, where what should have it does; of
+    /// an expression, where the part stands that the diagnostic is about.
     pub(super) fn locate(&self, diagnostic: &mut Diagnostic) {
         if let (Some(offset), Some(text)) = (diagnostic.offset, self.texts.get(&diagnostic.field)) {
             diagnostic.place = text.place_of(offset, self.document);
@@ -102,8 +102,8 @@ impl<'d> Places<'d> {
 }
 
 impl Text {
-    /// Where the part that begins at this byte of the text stands. Both sides are read without white space, which
-    /// folding changes; `None` for escapes that no expression needs.
+    /// Where the part that begins at this byte of the text stands. Both sides are read without white space,
+    /// which folding changes; `None` for escapes that no expression needs.
     fn place_of(&self, offset: usize, document: &str) -> Option<Place> {
         let mut raw = Raw { chars: document.chars().peekable(), place: self.place };
         for _ in 0..self.start {
@@ -154,7 +154,8 @@ impl Raw<'_> {
     fn skip_white_space(&mut self, style: ScalarStyle) {
         while let Some(next) = self.chars.peek().copied() {
             let mut ahead = self.chars.clone().skip(1);
-            // In double quotes, a backslash at the end of a line and those of `\n` and `\t` stand for white space.
+            // In double quotes, a backslash at the end of a line and those of `\n` and `\t` stand for white
+            // space.
             let is_escape = style == ScalarStyle::DoubleQuoted
                 && next == '\\'
                 && ahead.next().is_some_and(|next| matches!(next, 'n' | 't' | 'r' | ' ' | '\n'));

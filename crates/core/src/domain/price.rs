@@ -1,8 +1,8 @@
 //! The list price of a product: facts and a policy in, a price and its explanation out.
 //!
 //! Market rules move the base price, guardrails stop it, rounding puts it on the currency's grid, and the
-//! guardrails are checked again. A rule that fails freezes the price: the one in effect stays (or, for a product
-//! that never had one, the base price) as it is, unless a floor or a ceiling is against it.
+//! guardrails are checked again. A rule that fails freezes the price: the one in effect stays (or, for a
+//! product that never had one, the base price) as it is, unless a floor or a ceiling is against it.
 
 use std::sync::Arc;
 
@@ -105,8 +105,8 @@ impl PriceEntry {
 }
 
 impl Facts<'_> {
-    /// What one unit costs: what an event said, if the seller has not said anything since, else what the product's row says.
-    /// A cost of 0 is one that was not entered.
+    /// What one unit costs: what an event said, if the seller has not said anything since, else what the
+    /// product's row says. A cost of 0 is one that was not entered.
     pub fn unit_cost(&self) -> Option<Decimal> {
         self.signals.unit_cost.or(self.product.unit_cost).filter(|cost| *cost > Decimal::ZERO)
     }

@@ -38,8 +38,8 @@ pub struct Reduction {
     /// By what part of the prior price the price in effect is lower, in percent with two decimal places;
     /// above 0.
     pub percent: Decimal,
-    /// Whether prices of all those days are known. If not, the product was not sold for so long, or its earlier history
-    /// is not kept; for new products the law has other rules.
+    /// Whether prices of all those days are known. If not, the product was not sold for so long, or its
+    /// earlier history is not kept; for new products the law has other rules.
     pub is_complete: bool,
 }
 
@@ -94,7 +94,8 @@ fn steps(prices: &[AppliedPrice]) -> Option<(Steps, Decimal)> {
     steps.map(|steps| (steps, price))
 }
 
-/// The lowest price that applied during the 30 days before an instant, and whether prices of all those days are known.
+/// The lowest price that applied during the 30 days before an instant, and whether prices of all those days
+/// are known.
 pub fn lowest_before(prices: &[AppliedPrice], end: DateTime<Utc>) -> Option<(Decimal, bool)> {
     let start = end - TimeDelta::days(PRIOR_PRICE_DAYS);
     let mut lowest: Option<Decimal> = None;

@@ -87,8 +87,8 @@ impl<'de> Deserialize<'de> for ProductId {
     }
 }
 
-/// What is sold. Amounts are in the main unit of `currency`. Two are equal if their rows are: when the seller said so makes no
-/// difference.
+/// What is sold. Amounts are in the main unit of `currency`. Two are equal if their rows are: when the seller
+/// said so makes no difference.
 #[derive(Debug, Clone, Eq, Serialize, Deserialize)]
 pub struct Product {
     /// Identifies the product everywhere.
@@ -163,7 +163,8 @@ impl Product {
         (texts, currency, base_price, unit_cost, floor_price, ceiling_price, minimum_advertised_price)
     }
 
-    /// The product as of a request that says so: a row with a cost states it, one without says nothing about it.
+    /// The product as of a request that says so: a row with a cost states it, one without says nothing about
+    /// it.
     #[must_use]
     pub fn stated_at(self, instant: DateTime<Utc>) -> Self {
         Self { cost_stated_at: self.unit_cost.map(|_| instant.trunc_subsecs(6)), ..self }
@@ -198,8 +199,8 @@ pub struct ProductDraft {
     pub attributes: BTreeMap<String, String>,
 }
 
-/// A number's digits exactly as they were written, whether as a JSON number or in a string; a JSON number with an exponent
-/// is written out.
+/// A number's digits exactly as they were written, whether as a JSON number or in a string; a JSON number
+/// with an exponent is written out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenNumber(pub String);
 
@@ -215,8 +216,8 @@ impl<'de> Deserialize<'de> for WrittenNumber {
 }
 
 impl ProductDraft {
-    /// The product, or everything that is wrong with the draft. Text is trimmed, and empty text counts as absent, wherever
-    /// it comes from.
+    /// The product, or everything that is wrong with the draft. Text is trimmed, and empty text counts as
+    /// absent, wherever it comes from.
     pub fn check(self) -> Result<Product, Vec<Diagnostic>> {
         let mut problems = Vec::new();
         let product_id = check_product_id(self.product_id.as_deref(), &mut problems);

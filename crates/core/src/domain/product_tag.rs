@@ -1,7 +1,8 @@
-//! Which state of a product is meant: [`ProductTag`] tells two apart, and [`OnlyIf`] is a condition on what is stored.
+//! Which state of a product is meant: [`ProductTag`] tells two apart, and [`OnlyIf`] is a condition on what
+//! is stored.
 //!
-//! A tag is made of what a product says, not of when it was written: the same in both databases, and the same again when a
-//! product is what it was.
+//! A tag is made of what a product says, not of when it was written: the same in both databases, and the same
+//! again when a product is what it was.
 
 use std::fmt;
 

@@ -208,16 +208,17 @@ pub struct Signals {
     /// Who said them, and when.
     #[serde(default, skip_serializing_if = "Origins::are_unknown")]
     pub origins: Origins,
-    /// When the seller said what the product's row says of the cost. The last field: an explanation that differs in nothing
-    /// else says the same.
+    /// When the seller said what the product's row says of the cost. The last field: an explanation that
+    /// differs in nothing else says the same.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
     pub cost_stated_at: Option<DateTime<Utc>>,
 }
 
 impl Signals {
-    /// The signals of a product out of its own and its category's, without those that are not known any more; its own come
-    /// before the category's, whatever their order here. Of what a product costs the later word counts, an event's or the
-    /// seller's; of two of the same instant the seller's. A competitor's price in another currency counts for nothing.
+    /// The signals of a product out of its own and its category's, without those that are not known any more;
+    /// its own come before the category's, whatever their order here. Of what a product costs the later word
+    /// counts, an event's or the seller's; of two of the same instant the seller's. A competitor's price in
+    /// another currency counts for nothing.
     pub fn of_product(
         found: impl IntoIterator<Item = Signal>,
         product: Option<&Product>,
@@ -263,7 +264,8 @@ impl Signals {
         signals
     }
 
-    /// What is left of it at a later instant. (Where a product's own demand ends, its category's is not known here.)
+    /// What is left of it at a later instant. (Where a product's own demand ends, its category's is not known
+    /// here.)
     #[must_use]
     pub fn as_of(mut self, instant: DateTime<Utc>) -> Self {
         let has_expired = |expires_at: Option<DateTime<Utc>>| expires_at.is_some_and(|end| end <= instant);

@@ -1,7 +1,8 @@
 //! What a policy would do to a catalogue: its products' prices, one after another, added up.
 //!
-//! The memory is bounded, whatever the size of the catalogue: moves are counted by hundredths of a percent, rules by
-//! their place in the policy, guardrails by name, and of the products only those that move the most are kept.
+//! The memory is bounded, whatever the size of the catalogue: moves are counted by hundredths of a percent,
+//! rules by their place in the policy, guardrails by name, and of the products only those that move the most
+//! are kept.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -141,8 +142,8 @@ pub struct SimulationReport {
     pub rules: Vec<RuleEffect>,
     /// How often each rule that fails would.
     pub failed_rules: BTreeMap<Arc<str>, u64>,
-    /// What would become of revenue and margin if as many units were sold as in the last 28 days, by currency. Only
-    /// products whose cost and sales are known.
+    /// What would become of revenue and margin if as many units were sold as in the last 28 days, by
+    /// currency. Only products whose cost and sales are known.
     pub margins: BTreeMap<&'static str, MarginEffect>,
     /// The products that would move the most.
     pub biggest_moves: Vec<SimulatedPrice>,
@@ -255,7 +256,8 @@ impl SimulatedPrice {
 }
 
 impl Simulation {
-    /// A simulation of this policy that counts what each of its market rules does; [`default`](Self::default) does not.
+    /// A simulation of this policy that counts what each of its market rules does; [`default`](Self::default)
+    /// does not.
     pub fn of(policy: &PricingPolicy) -> Self {
         let effect = |name: &Arc<str>| RuleEffect { name: Arc::clone(name), applied: 0, failed: 0 };
         let rules = policy.market.iter().map(|rule| effect(&rule.name)).collect();

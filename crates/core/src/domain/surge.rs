@@ -1,4 +1,5 @@
-//! Surge: a price that rises with demand, up to a cap, and comes down by itself as the news of the demand gets old.
+//! Surge: a price that rises with demand, up to a cap, and comes down by itself as the news of the demand
+//! gets old.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! Which facts a recorded price was made with, said by whom and when: what a merchant asks first.
 //!
-//! Nothing of it is kept for itself. It is read out of the explanation, which has the facts and whose prices the rules went
-//! by.
+//! Nothing of it is kept for itself. It is read out of the explanation, which has the facts and whose prices
+//! the rules went by.
 
 use std::collections::BTreeSet;
 
@@ -52,7 +52,8 @@ pub struct UsedFact<'a> {
 }
 
 impl RecordedExplanation {
-    /// The facts that were known to the rules and guardrails; of competitors' prices, those that a rule went by.
+    /// The facts that were known to the rules and guardrails; of competitors' prices, those that a rule went
+    /// by.
     pub fn used_facts(&self) -> Vec<UsedFact<'_>> {
         let RecordedFacts { product, signals, .. } = &self.facts;
         let origins = &signals.origins;

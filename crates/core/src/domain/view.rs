@@ -1,4 +1,5 @@
-//! What a rule sees: the facts of its kind of rule, the instant, and the price as the rules before it left it.
+//! What a rule sees: the facts of its kind of rule, the instant, and the price as the rules before it left
+//! it.
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;

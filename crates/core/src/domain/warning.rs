@@ -1,7 +1,7 @@
 //! Warnings: what a policy does that its author may not mean. None of it is refused.
 //!
-//! What can be seen in the document is said when it is checked ([`PricingPolicy::warnings`]); how many products of a
-//! catalogue meet it, when it is simulated and published ([`CatalogueWarning`]).
+//! What can be seen in the document is said when it is checked ([`PricingPolicy::warnings`]); how many
+//! products of a catalogue meet it, when it is simulated and published ([`CatalogueWarning`]).
 
 use std::fmt;
 use std::sync::Arc;

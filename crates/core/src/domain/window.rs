@@ -41,7 +41,8 @@ pub struct ScheduleDraft {
     pub days: Option<Vec<Scalar>>,
     /// When it begins, as `17:00`; at the start of the day if absent.
     pub from: Option<Scalar>,
-    /// When it ends, as `19:00`, on the next day if that is not after `from`; at the end of the day if absent.
+    /// When it ends, as `19:00`, on the next day if that is not after `from`; at the end of the day if
+    /// absent.
     pub until: Option<Scalar>,
 }
 

@@ -78,7 +78,8 @@ pub struct EventConsumer {
     leave: Arc<Script>,
 }
 
-/// What a listener reads entries with. After an error another one is to be taken: its connection is checked then.
+/// What a listener reads entries with. After an error another one is to be taken: its connection is checked
+/// then.
 pub struct EntryReader<'a> {
     consumer: &'a EventConsumer,
     connection: deadpool_redis::Connection,
@@ -167,8 +168,8 @@ impl EventConsumer {
         Ok(u64::try_from(undelivered + group.pending).unwrap_or(u64::MAX))
     }
 
-    /// Removes entries that were handed to workers a while ago, or all of those if the stream is long. Never one that
-    /// is still to be done.
+    /// Removes entries that were handed to workers a while ago, or all of those if the stream is long. Never
+    /// one that is still to be done.
     pub async fn trim(&self, now: DateTime<Utc>) -> Result<(), ConsumeError> {
         let mut connection = self.redis.writes();
         let Some(group) = self.group().await? else { return Ok(()) };
@@ -177,7 +178,8 @@ impl EventConsumer {
         let pending: StreamPendingReply = pending.query_async(&mut connection).await?;
         let oldest_to_keep = match pending {
             StreamPendingReply::Data(pending) => pending.start_id,
-            // Nothing at all is pending, so what was delivered last is done too, and may stay as the only one.
+            // Nothing at all is pending, so what was delivered last is done too, and may stay as the only
+            // one.
             _ => group.last_delivered_id,
         };
         let length: usize =
@@ -237,8 +239,9 @@ impl EventConsumer {
 }
 
 impl EntryReader<'_> {
-    /// Entries that nobody has yet, at most `max`; waits up to [`LONGEST_WAIT`] for the first of them. Acknowledges those
-    /// that are done on the way: a server that syncs every write to disk does so once for both.
+    /// Entries that nobody has yet, at most `max`; waits up to [`LONGEST_WAIT`] for the first of them.
+    /// Acknowledges those that are done on the way: a server that syncs every write to disk does so once for
+    /// both.
     pub async fn next(&mut self, done: &[String], max: usize) -> Result<Vec<Entry>, ConsumeError> {
         self.read(done, max, Some(LONGEST_WAIT)).await
     }

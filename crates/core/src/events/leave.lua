@@ -1,4 +1,5 @@
--- Removes a consumer from a group unless something of it is pending: with the consumer, its pending entries would go.
+-- Removes a consumer from a group unless something of it is pending: with the consumer, its pending entries
+-- would go.
 --
 -- KEYS[1]  the stream
 -- ARGV[1]  the group

@@ -11,8 +11,8 @@ use crate::keys::{EVENT_LOG, MessageKeys};
 use crate::redis::{RedisConnection, RedisError};
 use crate::telemetry::spans::{self, TRACEPARENT, TraceParent};
 
-/// Entries the stream may hold. Beyond that nothing is taken in until listeners have caught up: Redis keeps the
-/// stream in memory, and must not fill up.
+/// Entries the stream may hold. Beyond that nothing is taken in until listeners have caught up: Redis keeps
+/// the stream in memory, and must not fill up.
 pub const EVENT_LOG_CAPACITY: usize = 1_000_000;
 
 /// The most events that are published in one step.
@@ -21,7 +21,8 @@ pub const PUBLISH_BATCH: usize = 1_000;
 /// Why events were not taken in; none of them was.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// Redis does not take them; whether they were taken in is unknown, and publishing them again does no harm.
+    /// Redis does not take them; whether they were taken in is unknown, and publishing them again does no
+    /// harm.
     #[error(transparent)]
     Redis(#[from] RedisError),
     /// Listeners are too far behind.
@@ -76,7 +77,8 @@ impl EventLog {
         }
         let mut connection = self.redis.writes();
         let ids: Vec<String> = match script.invoke_async(&mut connection).await {
-            // The first command after a break finds the broken connection. Published twice, an event is applied once.
+            // The first command after a break finds the broken connection. Published twice, an event is
+            // applied once.
             Err(error) if RedisError::is_broken(&error) => script.invoke_async(&mut connection).await,
             answer => answer,
         }

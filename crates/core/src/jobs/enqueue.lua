@@ -1,7 +1,7 @@
 -- Adds a job unless it is known or the window of its lane is used up.
 --
--- The library's own way of adding goes through its set of scheduled tasks, which it empties in one call: beyond 7,999
--- of them no worker could fetch again. This one appends to the list that workers fetch from.
+-- The library's own way of adding goes through its set of scheduled tasks, which it empties in one call:
+-- beyond 7,999 of them no worker could fetch again. This one appends to the list that workers fetch from.
 --
 -- KEYS[1]  the payloads, by task
 -- KEYS[2]  the list that workers fetch from
@@ -15,7 +15,8 @@
 -- ARGV[6]  now, in milliseconds
 -- ARGV[7]  0 if its first try need not wait for being counted, or nothing
 --
--- Returns how many tasks of the lane are outstanding then; -1 if the task is known, -2 if the window is used up.
+-- Returns how many tasks of the lane are outstanding then; -1 if the task is known, -2 if the window is used
+-- up.
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
   return -1
 end

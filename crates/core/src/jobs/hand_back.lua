@@ -1,7 +1,7 @@
--- Gives back what a worker has fetched and not acknowledged, when that worker has ended and its process lives on.
--- Without this, others would wait until it is taken for dead. A try that was begun and did not say how it ended does not
--- count: nothing went wrong with it. (Of what was fetched and not begun again, one that ended its process may be taken for
--- it; such a job is then tried once more.)
+-- Gives back what a worker has fetched and not acknowledged, when that worker has ended and its process lives
+-- on. Without this, others would wait until it is taken for dead. A try that was begun and did not say how it
+-- ended does not count: nothing went wrong with it. (Of what was fetched and not begun again, one that ended
+-- its process may be taken for it; such a job is then tried once more.)
 --
 -- KEYS[1]  what the worker has fetched
 -- KEYS[2]  the list that workers fetch from

@@ -1,12 +1,12 @@
 //! Work that is done away from the requests of shoppers.
 //!
 //! Here: what a job is and how it travels ([`Job`]), how it fails ([`JobError`]), and the queue it waits in
-//! ([`queue`]). Never here: what a job does (`pricing-worker`) and who asks for it (`pricing-listener`, and workers
-//! themselves for the parts of a run).
+//! ([`queue`]). Never here: what a job does (`pricing-worker`) and who asks for it (`pricing-listener`, and
+//! workers themselves for the parts of a run).
 //!
-//! A job is delivered at least once and may be done twice at the same time: whoever does it relies on the catalogue
-//! for doing it once in effect. Where next: [`queue`] for the window, the tries and the dead, [`storage`] for how the
-//! queue library is set up.
+//! A job is delivered at least once and may be done twice at the same time: whoever does it relies on the
+//! catalogue for doing it once in effect. Where next: [`queue`] for the window, the tries and the dead,
+//! [`storage`] for how the queue library is set up.
 
 pub mod queue;
 pub mod storage;
@@ -98,8 +98,8 @@ pub enum JobError {
         /// Why it failed.
         reason: String,
     },
-    /// What the job needs is away from this worker, which says nothing of the job: it is done again, later or elsewhere. Counts
-    /// as no try.
+    /// What the job needs is away from this worker, which says nothing of the job: it is done again, later or
+    /// elsewhere. Counts as no try.
     #[error("{reason}")]
     Away {
         /// What is away.

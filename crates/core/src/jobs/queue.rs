@@ -1,8 +1,9 @@
-//! The queue: a bounded window of jobs in Redis, with tries that are counted and the dead kept with their reason.
+//! The queue: a bounded window of jobs in Redis, with tries that are counted and the dead kept with their
+//! reason.
 //!
-//! The window is small on purpose. A backlog waits where it is durable and cheap, in the stream of events or in the
-//! coordinator of a run; the queue holds only what workers are about to do. It is divided into lanes, so that the
-//! ranges of a run do not keep events waiting.
+//! The window is small on purpose. A backlog waits where it is durable and cheap, in the stream of events or
+//! in the coordinator of a run; the queue holds only what workers are about to do. It is divided into lanes,
+//! so that the ranges of a run do not keep events waiting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,7 +72,8 @@ const NOT_BEGUN: &str = "0";
 /// What is known about a job when it is fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
-    /// Whether it applies events and no try of it was counted when it was fetched, so that nothing is known against it.
+    /// Whether it applies events and no try of it was counted when it was fetched, so that nothing is known
+    /// against it.
     pub is_uncounted: bool,
     /// The trace that it is part of.
     pub trace: Option<TraceParent>,
@@ -180,8 +182,8 @@ impl JobQueue {
         })
     }
 
-    /// Whether Redis took the last count of a try that it answered. If so, the next one is most likely sent as soon as the
-    /// connection's task has its turn: the connection is open, and Redis knows the script.
+    /// Whether Redis took the last count of a try that it answered. If so, the next one is most likely sent
+    /// as soon as the connection's task has its turn: the connection is open, and Redis knows the script.
     pub fn last_count_went_well(&self) -> bool {
         self.last_count_went_well.load(Ordering::Relaxed)
     }
@@ -221,7 +223,8 @@ impl JobQueue {
         Ok(script.invoke_async(&mut self.redis.writes()).await?)
     }
 
-    /// A job is given up. Of one that cannot be read, and so is of no known kind, it is not known in which lane it is.
+    /// A job is given up. Of one that cannot be read, and so is of no known kind, it is not known in which
+    /// lane it is.
     pub async fn bury(&self, task_id: &str, kind: &str, reason: &str, tries: u32) -> Result<(), RedisError> {
         let mut script = self.scripts.bury.key(self.keys.queue_tries());
         script.key(self.about(task_id)).key(self.keys.queue_dead());

@@ -1,7 +1,7 @@
 -- Finds outstanding jobs that nobody will do, and has them done.
 --
--- The library puts a task among its dead after 25 deliveries, for whatever reason. Such a job was never buried, and keeps
--- its place in the window.
+-- The library puts a task among its dead after 25 deliveries, for whatever reason. Such a job was never
+-- buried, and keeps its place in the window.
 --
 -- KEYS[1]  the outstanding tasks of a lane
 -- KEYS[2]  the library's set of dead tasks

@@ -1,13 +1,14 @@
--- Counts a try. A job that ends its process never says how it ended, so the count is made when it is begun; from then on
--- whoever fetches it is told that this was not its first try.
+-- Counts a try. A job that ends its process never says how it ended, so the count is made when it is begun;
+-- from then on whoever fetches it is told that this was not its first try.
 --
 -- KEYS[1]  the tries
 -- KEYS[2]  the dead tasks, by time
 -- KEYS[3]  what is known about the task
 -- ARGV[1]  the task
 --
--- Returns how often the task was begun, this time included, and how many of those tries said that they failed; or nothing
--- if the task is dead, and was delivered once more because its worker died before it could say so.
+-- Returns how often the task was begun, this time included, and how many of those tries said that they
+-- failed; or nothing if the task is dead, and was delivered once more because its worker died before it could
+-- say so.
 if redis.call('ZSCORE', KEYS[2], ARGV[1]) then
   return false
 end

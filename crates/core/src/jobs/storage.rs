@@ -1,8 +1,8 @@
 //! How the queue library is set up, and what of it is fenced off.
 //!
-//! apalis brings the worker: fetching, running handlers side by side, acknowledging, heartbeats, taking over from
-//! workers that died, stopping gracefully. Its storage in Redis has sharp edges, and each setting here is there for
-//! one of them.
+//! apalis brings the worker: fetching, running handlers side by side, acknowledging, heartbeats, taking over
+//! from workers that died, stopping gracefully. Its storage in Redis has sharp edges, and each setting here
+//! is there for one of them.
 
 use std::time::Duration;
 
@@ -20,8 +20,9 @@ use crate::redis::MeasuredConnection;
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 const MISSED_HEARTBEATS: usize = 3;
 
-/// A job as it lies in the queue. Any bytes are one: what cannot be read fails in the handler, where it ends among
-/// the dead jobs, and not in the library, where it would end the worker, and the next worker, and so on.
+/// A job as it lies in the queue. Any bytes are one: what cannot be read fails in the handler, where it ends
+/// among the dead jobs, and not in the library, where it would end the worker, and the next worker, and so
+/// on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload(pub Vec<u8>);
 
@@ -61,10 +62,12 @@ pub fn storage(
 pub(super) fn config(keys: &MessageKeys) -> Config {
     Config::default()
         .queue(keys.queue())
-        // More than one fetched at a time would wait in this process, unacknowledged, while other workers idle.
+        // More than one fetched at a time would wait in this process, unacknowledged, while other workers
+        // idle.
         .batch_size(1)
         .heartbeat_interval(HEARTBEAT_INTERVAL)
         .missed_heartbeats(MISSED_HEARTBEATS)
-        // A lock for each task costs a search through the whole queue, and adds nothing to the fetch, which is atomic.
+        // A lock for each task costs a search through the whole queue, and adds nothing to the fetch, which
+        // is atomic.
         .lock_tasks(false)
 }

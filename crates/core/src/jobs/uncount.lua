@@ -1,4 +1,5 @@
--- A try has ended because its process is to stop, or what it needs is away, which is no fault of the job: it does not count.
+-- A try has ended because its process is to stop, or what it needs is away, which is no fault of the job: it
+-- does not count.
 --
 -- KEYS[1]  the tries
 -- ARGV[1]  the task

@@ -1,10 +1,10 @@
 //! Leases: locks that end by themselves.
 //!
-//! Here: a lock in Redis with an owner, an end, and a fencing token that grows with every owner. Never here: what is
-//! done under it. A lease makes it unlikely that two do the same work; that the work of a former owner has no effect
-//! is up to the store that the work ends in, which compares tokens (as Martin Kleppmann lays out in "How to do
-//! distributed locking", 2016). `model_tests.rs` tries both together, on clocks that run differently and processes
-//! that are paused.
+//! Here: a lock in Redis with an owner, an end, and a fencing token that grows with every owner. Never here:
+//! what is done under it. A lease makes it unlikely that two do the same work; that the work of a former
+//! owner has no effect is up to the store that the work ends in, which compares tokens (as Martin Kleppmann
+//! lays out in "How to do distributed locking", 2016). `model_tests.rs` tries both together, on clocks that
+//! run differently and processes that are paused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,8 +40,8 @@ struct Hold {
 }
 
 impl Lease {
-    /// Takes the lease unless somebody holds it. Its token is larger than `token_after`, so that a Redis that has lost
-    /// its data gives out no token a second time.
+    /// Takes the lease unless somebody holds it. Its token is larger than `token_after`, so that a Redis that
+    /// has lost its data gives out no token a second time.
     pub async fn acquire(
         redis: &RedisConnection,
         keys: &MessageKeys,
@@ -72,7 +72,8 @@ impl Lease {
         Ok(Some(Self { hold, token, lost, renewing }))
     }
 
-    /// The token of the last owner of a lease that nobody holds now; 0 if there was none. `None` if it is held.
+    /// The token of the last owner of a lease that nobody holds now; 0 if there was none. `None` if it is
+    /// held.
     pub async fn last_token_if_free(
         redis: &RedisConnection,
         keys: &MessageKeys,
@@ -133,8 +134,8 @@ async fn keep(hold: Hold, mut valid_until: Instant, lost: CancellationToken) {
     lost.cancel();
 }
 
-/// Until when a lease that was asked for, or renewed, at this instant may be relied on. Clocks do not run equally
-/// fast; a tenth is left for that.
+/// Until when a lease that was asked for, or renewed, at this instant may be relied on. Clocks do not run
+/// equally fast; a tenth is left for that.
 fn valid_until(sent_at: Instant, ttl: Duration) -> Instant {
     sent_at + ttl - ttl / 10
 }

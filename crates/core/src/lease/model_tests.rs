@@ -1,9 +1,10 @@
 //! A model of lease and fence together, tried on thousands of random schedules.
 //!
-//! Coordinators take the lease, begin a run in the database, and write its ranges. Messages take their time, clocks
-//! run up to a twentieth too fast or too slow, processes are paused for longer than a lease lasts, and Redis loses its
-//! data. What has to hold: once a run has begun, no write of an earlier run takes effect, so that two full runs never
-//! overlap in effect; and runs do begin. The rules by which a coordinator trusts its lease are the real code's.
+//! Coordinators take the lease, begin a run in the database, and write its ranges. Messages take their time,
+//! clocks run up to a twentieth too fast or too slow, processes are paused for longer than a lease lasts, and
+//! Redis loses its data. What has to hold: once a run has begun, no write of an earlier run takes effect, so
+//! that two full runs never overlap in effect; and runs do begin. The rules by which a coordinator trusts its
+//! lease are the real code's.
 
 use std::collections::BTreeMap;
 
@@ -225,7 +226,8 @@ impl World {
         self.send(Event::Begin { by, number: token });
     }
 
-    /// A coordinator's next step. Between the look at its clock and the effect of what it does, anything may happen.
+    /// A coordinator's next step. Between the look at its clock and the effect of what it does, anything may
+    /// happen.
     fn wake(&mut self, by: usize) {
         let local_ms = self.local_ms(by);
         let coordinator = self.coordinators[by];

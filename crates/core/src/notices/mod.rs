@@ -1,8 +1,9 @@
 //! What processes tell each other: that prices changed, and that what quotes are made with changed.
 //!
-//! Here: the notices and the stream of the latest ones. Never here: what follows from them (the API's `invalidation`).
-//! Prices go to Redis before anybody is told, or with the word of it; a notice about events brings them along for those who hold
-//! older ones. A notice may be lost; whoever lives by them starts afresh when its subscription was interrupted.
+//! Here: the notices and the stream of the latest ones. Never here: what follows from them (the API's
+//! `invalidation`). Prices go to Redis before anybody is told, or with the word of it; a notice about events
+//! brings them along for those who hold older ones. A notice may be lost; whoever lives by them starts afresh
+//! when its subscription was interrupted.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -41,8 +42,8 @@ pub struct PriceNotice {
     /// When the event that led to it was published, if one did.
     #[serde(default)]
     pub published_at: Option<DateTime<Utc>>,
-    /// The new entries, in the order of the changes, as JSON: nobody reads those of products that it does not hold. Told on
-    /// the channel and not kept in the stream.
+    /// The new entries, in the order of the changes, as JSON: nobody reads those of products that it does not
+    /// hold. Told on the channel and not kept in the stream.
     #[serde(default)]
     entries: Vec<Option<Box<RawValue>>>,
 }
@@ -66,7 +67,8 @@ pub struct ChangedPrice {
     /// What became of the list price, if it is another one now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub change: Option<ListPriceChange>,
-    /// The new entry, for those who hold the older one; absent if the product is gone, or hardly anybody does.
+    /// The new entry, for those who hold the older one; absent if the product is gone, or hardly anybody
+    /// does.
     #[serde(skip)]
     pub entry: Option<Arc<PriceEntry>>,
 }
@@ -114,8 +116,8 @@ impl PriceNotice {
     }
 }
 
-/// Notices on their way: they go to Redis in a call of the cache's script, which puts the prices that they are about, or the
-/// last of them, unless those are there already.
+/// Notices on their way: they go to Redis in a call of the cache's script, which puts the prices that they
+/// are about, or the last of them, unless those are there already.
 #[derive(Debug)]
 pub struct Announcement {
     /// The key of the stream that keeps them.
@@ -143,7 +145,8 @@ impl Notices {
         &self.keys
     }
 
-    /// What tells every process that these prices were replaced; nothing if there are none. It carries the current trace.
+    /// What tells every process that these prices were replaced; nothing if there are none. It carries the
+    /// current trace.
     pub fn announcement(
         &self,
         changes: &[ChangedPrice],

@@ -59,8 +59,8 @@ impl ConnectionLike for MeasuredConnection {
     }
 }
 
-/// Two errors are answers that are reckoned with: a script that the server has yet to be told, and a consumer group
-/// that is there already.
+/// Two errors are answers that are reckoned with: a script that the server has yet to be told, and a consumer
+/// group that is there already.
 fn is_failure(error: &redis::RedisError) -> bool {
     error.kind() != ErrorKind::Server(ServerErrorKind::NoScript) && error.code() != Some("BUSYGROUP")
 }

@@ -1,11 +1,11 @@
 //! Connections to Redis.
 //!
 //! Requests share multiplexed connections: commands of concurrent requests travel together, which is several
-//! times faster than a pool. Reads fail fast: a command either answers within [`READ_TIMEOUT`] or is an error,
-//! and whoever sent it goes on without Redis. Writes wait longer, as they are refused without it. A connection is
-//! made when it is first used and again after every break, so a service starts, and goes on, without Redis. The queue
-//! library has a connection of its own, as it ends its worker at any error, and [`Subscription`] hears what is
-//! published.
+//! times faster than a pool. Reads fail fast: a command either answers within [`READ_TIMEOUT`] or is an
+//! error, and whoever sent it goes on without Redis. Writes wait longer, as they are refused without it. A
+//! connection is made when it is first used and again after every break, so a service starts, and goes on,
+//! without Redis. The queue library has a connection of its own, as it ends its worker at any error, and
+//! [`Subscription`] hears what is published.
 
 mod measured;
 mod subscription;
@@ -96,7 +96,8 @@ impl RedisConnection {
         Ok(Self { reads: self.reads.through(reads), ..self.clone() })
     }
 
-    /// The same connections, but a new one for writes: what is sent over it does not wait behind what others write.
+    /// The same connections, but a new one for writes: what is sent over it does not wait behind what others
+    /// write.
     pub fn with_own_writes(&self) -> Result<Self, RedisError> {
         let writes = lazy(&self.client, WRITE_CONNECTION_TIMEOUT, WRITE_TIMEOUT)?;
         Ok(Self { writes: self.writes.through(writes), ..self.clone() })

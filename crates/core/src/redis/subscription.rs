@@ -1,9 +1,9 @@
 //! Hearing what is published on channels, whatever happens to the connection.
 //!
-//! A task of its own keeps a RESP3 connection: it connects, subscribes, and asks for a sign of life every two seconds,
-//! since a server that is cut off does not say so. When the connection breaks it is made anew for as long as it takes.
-//! What was published meanwhile is lost, and so is what its reader is too slow for; the reader is told that it missed
-//! something, not what.
+//! A task of its own keeps a RESP3 connection: it connects, subscribes, and asks for a sign of life every two
+//! seconds, since a server that is cut off does not say so. When the connection breaks it is made anew for as
+//! long as it takes. What was published meanwhile is lost, and so is what its reader is too slow for; the
+//! reader is told that it missed something, not what.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,7 +93,8 @@ struct Reader {
     missed: Arc<AtomicBool>,
 }
 
-/// From one connection to the reader. Each has its own: the end of an earlier one says nothing about the next.
+/// From one connection to the reader. Each has its own: the end of an earlier one says nothing about the
+/// next.
 #[derive(Clone)]
 struct Line {
     reader: Reader,

@@ -45,14 +45,14 @@ pub struct OtherCurrency {
 }
 
 impl Repricer {
-    /// Takes facts into the catalogue, prices the products they are about, and serves the prices. The facts, the
-    /// prices, the history and the record that the events were applied are one transaction, so an event that is
-    /// delivered again changes nothing; its prices are only put into the caches again. Followers of changes get
-    /// them again only if these events were delivered in this very way before: that try may have ended before its notice.
-    /// An event that its source has sent twice comes in two ways.
+    /// Takes facts into the catalogue, prices the products they are about, and serves the prices. The facts,
+    /// the prices, the history and the record that the events were applied are one transaction, so an event
+    /// that is delivered again changes nothing; its prices are only put into the caches again. Followers of
+    /// changes get them again only if these events were delivered in this very way before: that try may have
+    /// ended before its notice. An event that its source has sent twice comes in two ways.
     ///
-    /// The events may name at most [`WRITE_BATCH`](super::WRITE_BATCH) products. Goes on to the end even if the
-    /// caller gives up waiting.
+    /// The events may name at most [`WRITE_BATCH`](super::WRITE_BATCH) products. Goes on to the end even if
+    /// the caller gives up waiting.
     pub async fn apply_events(
         &self,
         events: Vec<MarketEvent>,
@@ -115,8 +115,8 @@ impl Repricer {
         })
     }
 
-    /// Adds the changes that were made when these events were applied before: the first time, the worker may have died
-    /// before it told anybody.
+    /// Adds the changes that were made when these events were applied before: the first time, the worker may
+    /// have died before it told anybody.
     async fn add_earlier_changes(&self, served: &mut [Served]) -> Result<(), RepriceError> {
         let earlier: Vec<ProductId> = served
             .iter()
@@ -154,8 +154,8 @@ async fn record<'a>(
     Ok(new)
 }
 
-/// The competitors' prices that are in another currency than their product. Those of products that are not there yet are kept:
-/// which currency these will have is not known.
+/// The competitors' prices that are in another currency than their product. Those of products that are not
+/// there yet are kept: which currency these will have is not known.
 fn in_other_currency(events: &[&MarketEvent], served: &[Served]) -> Vec<OtherCurrency> {
     let said = events.iter().filter_map(|event| {
         let signal = signal_of(event)?;

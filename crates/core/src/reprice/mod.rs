@@ -1,14 +1,14 @@
 //! From facts to served prices: the one place where prices are made and written.
 //!
-//! Here: the [`Repricer`], with a file for each reason to price: a read that finds nothing (this file), products that
-//! people put ([`products`]), the market ([`market`]), a recalculation or the clock ([`range`]), a question
-//! ([`simulate`]). Never here: what a price is ([`domain::price`](crate::domain::price)) and when to make one (the
-//! routes, the worker).
+//! Here: the [`Repricer`], with a file for each reason to price: a read that finds nothing (this file),
+//! products that people put ([`products`]), the market ([`market`]), a recalculation or the clock
+//! ([`range`]), a question ([`simulate`]). Never here: what a price is
+//! ([`domain::price`](crate::domain::price)) and when to make one (the routes, the worker).
 //!
-//! Each function works on a batch in one transaction ([`pieces`]): lock the products, compute, write prices and history,
-//! commit; then put the entries into the caches, where their revision keeps older ones out. A crash between the
-//! commit and the put leaves a stale entry in Redis, so the caller's request is not acknowledged before both are
-//! done, and doing it again repeats only the put.
+//! Each function works on a batch in one transaction ([`pieces`]): lock the products, compute, write prices
+//! and history, commit; then put the entries into the caches, where their revision keeps older ones out. A
+//! crash between the commit and the put leaves a stale entry in Redis, so the caller's request is not
+//! acknowledged before both are done, and doing it again repeats only the put.
 
 mod compute;
 mod market;
@@ -141,8 +141,8 @@ pub enum RepriceError {
     /// The policies cannot be read.
     #[error(transparent)]
     Policies(#[from] PolicySnapshotError),
-    /// A newer version of the engine has published a policy that this one cannot read: what was priced by it is not priced
-    /// by an earlier one again.
+    /// A newer version of the engine has published a policy that this one cannot read: what was priced by it
+    /// is not priced by an earlier one again.
     #[error("prices were made by policy version {version}, and this process can use none after {known}")]
     PolicyUnknown {
         /// Which policy.
@@ -240,16 +240,17 @@ impl Repricer {
             .collect();
         if !changes.is_empty() {
             let repricer = self.clone();
-            // A read does not wait for it, and goes on without Redis. What other processes hold has expired there too.
+            // A read does not wait for it, and goes on without Redis. What other processes hold has expired
+            // there too.
             let telling = async move { repricer.put_and_tell(&[], &changes, PutMode::Insert, None).await };
             tokio::spawn(telling.in_current_span());
         }
         Ok(served)
     }
 
-    /// Puts what is stored where it is served from, and tells the other processes. If Redis does not take it, that is
-    /// tried again until it does or until what Redis holds instead has expired; the error says that the caller was not
-    /// waiting for it.
+    /// Puts what is stored where it is served from, and tells the other processes. If Redis does not take it,
+    /// that is tried again until it does or until what Redis holds instead has expired; the error says that
+    /// the caller was not waiting for it.
     async fn serve(&self, served: Vec<Served>, mode: PutMode) -> Result<(), RepriceError> {
         self.serve_since(served, mode, None).await
     }
@@ -278,7 +279,8 @@ impl Repricer {
             let given_up_at = tokio::time::Instant::now() + PRICE_TTL;
             while tokio::time::Instant::now() < given_up_at {
                 tokio::time::sleep(SERVE_RETRY_PAUSE).await;
-                // Told once they are there: nobody waits for it any more, and what is told again is heard again.
+                // Told once they are there: nobody waits for it any more, and what is told again is heard
+                // again.
                 let mode = PutMode::Insert;
                 if repricer.put_and_tell(&products, &[], mode, published_at).await.is_ok()
                     && repricer.put_and_tell(&[], &changes, mode, published_at).await.is_ok()
@@ -311,7 +313,8 @@ impl Repricer {
         stored.entry.is_valid(Utc::now()) && self.policies.knows(stored.entry.policy_version)
     }
 
-    /// The current policy, no older than that of any stored price: no product goes back to an earlier version.
+    /// The current policy, no older than that of any stored price: no product goes back to an earlier
+    /// version.
     async fn policy_for(&self, stored: &[StoredFacts]) -> Result<Arc<PricingPolicy>, RepriceError> {
         let prices = stored.iter().filter_map(|facts| facts.price.as_ref());
         let newest = prices.map(|price| price.entry.policy_version).max();

@@ -1,7 +1,7 @@
-//! A batch priced in a transaction, piece by piece: while one piece is computed and the one before is written out, the
-//! database writes the one before that and reads the next. So neither waits for the other, and a batch of any length has
-//! few explanations in memory. What a transaction does between two statements keeps the database waiting: rows are read and
-//! prices written out by whoever computes.
+//! A batch priced in a transaction, piece by piece: while one piece is computed and the one before is written
+//! out, the database writes the one before that and reads the next. So neither waits for the other, and a
+//! batch of any length has few explanations in memory. What a transaction does between two statements keeps
+//! the database waiting: rows are read and prices written out by whoever computes.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,8 @@ const MAX_NAMED: usize = 10;
 /// So many products are not worth waking a thread for.
 const FEW: usize = 8;
 
-/// What is to be priced, in the order of the identifiers: transactions that lock the same products do so in one order.
+/// What is to be priced, in the order of the identifiers: transactions that lock the same products do so in
+/// one order.
 pub(super) struct Batch {
     pieces: std::vec::IntoIter<Piece>,
 }
@@ -52,7 +53,8 @@ struct Priced {
     unchanged: Vec<Served>,
     /// With the stored revision until each gets its own, and whether the price stayed because a rule failed.
     writes: Vec<(PriceWrite, bool)>,
-    /// Prices that stay as they are, with another explanation: nothing that is served, so they keep their revision.
+    /// Prices that stay as they are, with another explanation: nothing that is served, so they keep their
+    /// revision.
     reexplained: Vec<PriceWrite>,
 }
 
@@ -72,8 +74,8 @@ impl Batch {
         Self::of(ids.chunks(PIECE).map(|ids| Piece::Named(ids.to_vec())))
     }
 
-    /// Products, each once, in the order of their identifiers, and the rows of those that the transaction has not locked
-    /// just so.
+    /// Products, each once, in the order of their identifiers, and the rows of those that the transaction has
+    /// not locked just so.
     pub(super) fn put(products: Vec<Product>, mut rows: ProductRows) -> Self {
         let mut products = products.into_iter();
         Self::of(std::iter::from_fn(move || {
@@ -104,9 +106,9 @@ impl Batch {
 }
 
 impl Repricer {
-    /// Prices the products that `needs_price`, and those without a price that may be served. Gives the prices of all,
-    /// as they will be after the transaction; products that do not exist are left out. Each piece is priced by the policy,
-    /// and as of the instant, at which its turn comes.
+    /// Prices the products that `needs_price`, and those without a price that may be served. Gives the prices
+    /// of all, as they will be after the transaction; products that do not exist are left out. Each piece is
+    /// priced by the policy, and as of the instant, at which its turn comes.
     pub(super) async fn price_in(
         &self,
         transaction: &mut CatalogueTransaction,
@@ -174,8 +176,8 @@ impl Repricer {
         Ok(Priced { unchanged, writes, reexplained })
     }
 
-    /// Draws revisions, while the products are locked: so those of a product grow in the order in which its prices are
-    /// committed.
+    /// Draws revisions, while the products are locked: so those of a product grow in the order in which its
+    /// prices are committed.
     async fn begin_to_write_out(
         &self,
         transaction: &mut CatalogueTransaction,
@@ -215,8 +217,8 @@ impl Priced {
     }
 }
 
-/// Begins what is computed while the database works. For many products, on a thread of its own: on one of the runtime's it
-/// would hold up, for milliseconds, whoever waits to give the database its next statement.
+/// Begins what is computed while the database works. For many products, on a thread of its own: on one of the
+/// runtime's it would hold up, for milliseconds, whoever waits to give the database its next statement.
 fn beside_the_database<T: Send + 'static>(
     products: usize,
     work: impl Future<Output = T> + Send + 'static,

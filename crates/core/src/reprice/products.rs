@@ -73,8 +73,8 @@ pub struct PreparedProducts {
 }
 
 impl PreparedProducts {
-    /// Prepares products to be put by a request of this instant, as of which it states their costs; of two with the same
-    /// identifier the later one.
+    /// Prepares products to be put by a request of this instant, as of which it states their costs; of two
+    /// with the same identifier the later one.
     pub fn of(products: Vec<Product>, stated_at: DateTime<Utc>) -> Result<Self, RepriceError> {
         let mut products: Vec<Product> =
             products.into_iter().map(|product| product.stated_at(stated_at)).collect();
@@ -100,7 +100,8 @@ impl PreparedProducts {
 pub struct StoredPrices {
     /// Of products that had another one before: a fill may be on its way with that one.
     updated: Vec<Served>,
-    /// Of new products, and those that stayed. Put only over older ones, which a crash or a removal left behind.
+    /// Of new products, and those that stayed. Put only over older ones, which a crash or a removal left
+    /// behind.
     others: Vec<Served>,
 }
 
@@ -125,8 +126,9 @@ impl Repricer {
         .await
     }
 
-    /// [`put_products`](Self::put_products) for one product, on a condition; nothing if it does not hold. What is stored
-    /// just so already is put again whatever the condition on its state: a repeated request whose answer was lost.
+    /// [`put_products`](Self::put_products) for one product, on a condition; nothing if it does not hold.
+    /// What is stored just so already is put again whatever the condition on its state: a repeated request
+    /// whose answer was lost.
     pub async fn put_product(
         &self,
         product: Product,
@@ -156,8 +158,8 @@ impl Repricer {
         to_the_end(async move { repricer.delete_and_tell(product_id, only_if, cause).await }).await
     }
 
-    /// The first half of [`put_products`](Self::put_products), for whoever sees to it that the second one follows. All of
-    /// them in one transaction, however many.
+    /// The first half of [`put_products`](Self::put_products), for whoever sees to it that the second one
+    /// follows. All of them in one transaction, however many.
     pub async fn store_products(
         &self,
         products: PreparedProducts,
@@ -236,7 +238,8 @@ impl Repricer {
             if !is_so_already {
                 return Ok(None);
             }
-            // An answer that was lost, asked for again: it is served again, and says nothing new about the cost.
+            // An answer that was lost, asked for again: it is served again, and says nothing new about the
+            // cost.
             let said_at = stored.known.first().and_then(|known| known.cost_stated_at);
             products = PreparedProducts::of(products.products, said_at.unwrap_or(DateTime::UNIX_EPOCH))?;
         }
@@ -269,9 +272,9 @@ impl Repricer {
             }
             transaction.commit().await?;
         }
-        // Out of the history, as a first try may have died before the caches were told. Only a removal that was
-        // recorded is told again: with a revision of its own it would win over a product that is being created at
-        // this moment.
+        // Out of the history, as a first try may have died before the caches were told. Only a removal that
+        // was recorded is told again: with a revision of its own it would win over a product that is being
+        // created at this moment.
         let newest = self.catalogue.price_changes(&product_id, 1).await?.pop();
         if let Some(removal) = newest.filter(|change| change.new_list_price.is_none()) {
             let cached = Cached::Gone { revision: removal.revision };
@@ -312,8 +315,8 @@ struct Comparison {
     in_other_currency: Vec<(ProductId, Currency)>,
 }
 
-/// The instant of the seller's last word on a cost never goes back: a row without a cost says nothing about it, and one of a
-/// request that began earlier and ended later, as a long import does, is no later word.
+/// The instant of the seller's last word on a cost never goes back: a row without a cost says nothing about
+/// it, and one of a request that began earlier and ended later, as a long import does, is no later word.
 fn keep_cost_statements(stored: &[Product], products: &mut [Product]) {
     let last: HashMap<&ProductId, DateTime<Utc>> =
         stored.iter().filter_map(|known| Some((&known.product_id, known.cost_stated_at?))).collect();
@@ -344,7 +347,8 @@ async fn returned_in_other_currency(
     Ok(returned.map(|product| (product.product_id.clone(), product.currency)).collect())
 }
 
-/// Whether the condition holds for the product that is stored, if any. One that cannot be read exists, in no known state.
+/// Whether the condition holds for the product that is stored, if any. One that cannot be read exists, in no
+/// known state.
 fn holds(only_if: &OnlyIf, stored: &Readable<Product>) -> bool {
     match stored.left_out.is_empty() {
         true => only_if.holds(stored.known.first()),

@@ -29,8 +29,8 @@ pub enum RangeDone {
 pub type RangeError = RepriceError;
 
 impl Repricer {
-    /// Prices a range of a run and serves the prices. That the range is done is recorded in the same transaction. `turn`
-    /// is the caller's turn to write; it is given back before the prices are served.
+    /// Prices a range of a run and serves the prices. That the range is done is recorded in the same
+    /// transaction. `turn` is the caller's turn to write; it is given back before the prices are served.
     pub async fn recalculate_range(
         &self,
         range: Range,
@@ -49,8 +49,8 @@ impl Repricer {
     ) -> Result<RangeDone, RangeError> {
         let mut transaction = self.catalogue.begin().await?;
         if !transaction.lock_run(range.run_number).await? {
-            // The first time, the worker may have died between the commit and Redis. What is stored is served, whoever
-            // made it.
+            // The first time, the worker may have died between the commit and Redis. What is stored is
+            // served, whoever made it.
             let batch = Batch::named(&range.product_ids);
             let served = self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
             transaction.commit().await?;
@@ -80,8 +80,8 @@ impl Repricer {
         Ok(RangeDone::Done { products, changed })
     }
 
-    /// Prices what time alone has made invalid, oldest first; how many products were priced or are priced already. Fewer than
-    /// [`WRITE_BATCH`](super::WRITE_BATCH) means that no more are left.
+    /// Prices what time alone has made invalid, oldest first; how many products were priced or are priced
+    /// already. Fewer than [`WRITE_BATCH`](super::WRITE_BATCH) means that no more are left.
     pub async fn reprice_expired(&self, now: DateTime<Utc>) -> Result<usize, RepriceError> {
         let repricer = self.clone();
         to_the_end(async move { repricer.price_expired_and_serve(now).await }).await

@@ -15,8 +15,8 @@ use crate::domain::recalculation::Scope;
 use crate::domain::simulation::{SimulatedPrice, Simulation};
 use crate::jobs::RANGE_LENGTH;
 
-/// Goes through the products once. Nothing is written, and nothing is locked: what changes meanwhile is seen as it is
-/// when its page is read.
+/// Goes through the products once. Nothing is written, and nothing is locked: what changes meanwhile is seen
+/// as it is when its page is read.
 pub struct Simulator {
     catalogue: Catalogue,
     policy: Arc<PricingPolicy>,
@@ -46,8 +46,8 @@ impl Repricer {
 }
 
 impl Simulator {
-    /// Simulates, beside the first instant, those at which a window or a schedule of the policy begins or ends, as far
-    /// as they can be foreseen: what is published today is judged by what it will do.
+    /// Simulates, beside the first instant, those at which a window or a schedule of the policy begins or
+    /// ends, as far as they can be foreseen: what is published today is judged by what it will do.
     pub fn with_later_instants(mut self) -> Self {
         let instants = self.policy.instants_after(self.now);
         self.later = instants.into_iter().map(|instant| (instant, Simulation::default())).collect();
@@ -59,7 +59,8 @@ impl Simulator {
         self.catalogue.count_products_of(&self.scope).await
     }
 
-    /// The prices of the next products as of the first instant, ordered by identifier; none if there are no more.
+    /// The prices of the next products as of the first instant, ordered by identifier; none if there are no
+    /// more.
     pub async fn next_page(&mut self) -> Result<Vec<SimulatedPrice>, CatalogueError> {
         while !self.is_over {
             let ids = self.catalogue.product_ids_of(&self.scope, self.after.as_ref(), RANGE_LENGTH).await?;

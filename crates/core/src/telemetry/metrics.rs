@@ -1,7 +1,8 @@
 //! The handles with which metrics are recorded; [`inventory`](super::inventory) says what each is.
 //!
-//! Each service builds one [`Metrics`], on a registry of its own, and hands it down. Handles are looked up when
-//! the service starts; recording one is an atomic addition. Names carry base units and no product identifiers.
+//! Each service builds one [`Metrics`], on a registry of its own, and hands it down. Handles are looked up
+//! when the service starts; recording one is an atomic addition. Names carry base units and no product
+//! identifiers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
@@ -260,8 +261,8 @@ impl Metrics {
         histogram.record(duration.as_secs_f64());
     }
 
-    /// How long requests of a route take that are answered with this status, for those who answer many: to find it for
-    /// each takes longer than to record it.
+    /// How long requests of a route take that are answered with this status, for those who answer many: to
+    /// find it for each takes longer than to record it.
     pub fn request_duration(&self, route: &'static str, status: u16) -> Histogram {
         if self.exporter.is_none() { Histogram::noop() } else { self.register_request(route, status) }
     }
@@ -293,8 +294,8 @@ impl Metrics {
         calls(&*self.recorder, REDIS_DURATION, ("connection", connection))
     }
 
-    /// Sorts what was recorded into its histograms, every few seconds until told to stop: what was recorded is kept one
-    /// by one until then, and nobody may ever ask for the metrics.
+    /// Sorts what was recorded into its histograms, every few seconds until told to stop: what was recorded
+    /// is kept one by one until then, and nobody may ever ask for the metrics.
     pub async fn keep_small(self, shutdown: CancellationToken) {
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
         while shutdown.run_until_cancelled(upkeep.tick()).await.is_some() {

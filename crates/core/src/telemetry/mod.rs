@@ -1,9 +1,8 @@
 //! Telemetry: log lines, metrics and traces.
 //!
-//! Here: how a service starts telling ([`start`]), the metrics ([`metrics`], of which
-//! [`inventory`] is the list) and that of all spans
-//! ([`spans`]). Never here: what is worth saying; each module logs at its own boundary, once. OpenTelemetry is named
-//! here only.
+//! Here: how a service starts telling ([`start`]), the metrics ([`metrics`], of which [`inventory`] is the
+//! list) and that of all spans ([`spans`]). Never here: what is worth saying; each module logs at its own
+//! boundary, once. OpenTelemetry is named here only.
 
 pub mod inventory;
 pub mod metrics;
@@ -42,8 +41,8 @@ pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
-/// Starts telling, for the whole process: log lines to standard error, spans to the collector. Further calls change
-/// nothing, so that several services can share a process. To be called inside the runtime.
+/// Starts telling, for the whole process: log lines to standard error, spans to the collector. Further calls
+/// change nothing, so that several services can share a process. To be called inside the runtime.
 pub fn start(log: &LogConfig, trace: &TraceConfig, service: &'static str) -> Telemetry {
     let (traces, problem) = match trace.endpoint.as_deref().map(|endpoint| provider(endpoint, trace, service))
     {
@@ -92,8 +91,8 @@ fn provider(
         OtlpProtocol::Grpc => {
             let exporter =
                 SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_TIMEOUT);
-            // By itself the exporter trusts nobody. Where there is no TLS, nobody is looked for: a system that trusts
-            // nobody is an error.
+            // By itself the exporter trusts nobody. Where there is no TLS, nobody is looked for: a system
+            // that trusts nobody is an error.
             if endpoint.starts_with("https:") {
                 exporter.with_tls_config(ClientTlsConfig::new().with_native_roots()).build()?
             } else {
@@ -163,11 +162,13 @@ fn lines(config: &LogConfig) -> Box<dyn Layer<Traced> + Send + Sync> {
     }
 }
 
-/// The same filter, asked about every span and event, where usually its answer for a place in the code is kept.
+/// The same filter, asked about every span and event, where usually its answer for a place in the code is
+/// kept.
 ///
-/// When a library asks whether an event would be logged and then makes none (`tracing::enabled!`, `log::log_enabled!`;
-/// sqlx does so with every statement), the filters' answer stays on the thread and is taken for that about the next span
-/// or event whose own answer was kept: it is lost. Asking anew replaces what was left behind.
+/// When a library asks whether an event would be logged and then makes none (`tracing::enabled!`,
+/// `log::log_enabled!`; sqlx does so with every statement), the filters' answer stays on the thread and is
+/// taken for that about the next span or event whose own answer was kept: it is lost. Asking anew replaces
+/// what was left behind.
 fn asked_each_time(filter: EnvFilter) -> impl Filter<Traced> {
     filter.and(dynamic_filter_fn(|_, _| true).with_max_level_hint(LevelFilter::TRACE))
 }

@@ -1,5 +1,5 @@
-//! The inventory of spans: what of the engine's work can be seen as a trace, and how a trace goes from one process to
-//! the next.
+//! The inventory of spans: what of the engine's work can be seen as a trace, and how a trace goes from one
+//! process to the next.
 //!
 //! | span | kind | where | parent |
 //! |---|---|---|---|
@@ -13,10 +13,12 @@
 //! | `send price_changes` | producer | worker, API | the job or the request |
 //! | `process price_changes` | consumer | API | the notice's `send` |
 //!
-//! Names and attributes are those of OpenTelemetry's semantic conventions (HTTP and database are stable there,
-//! messaging is not yet), in the version that [`SCHEMA_URL`] names; what the engine adds begins with `pricing.`.
+//! Names and attributes are those of OpenTelemetry's semantic conventions (HTTP and database are stable
+//! there, messaging is not yet), in the version that [`SCHEMA_URL`] names; what the engine adds begins with
+//! `pricing.`.
 //!
-//! Work that nobody traces costs next to nothing: all spans but the first of a trace are made only inside another one.
+//! Work that nobody traces costs next to nothing: all spans but the first of a trace are made only inside
+//! another one.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -120,7 +122,8 @@ pub fn send(destination: &str, messages: usize) -> Span {
     )
 }
 
-/// Messages are worked on: the trace of the first goes on, those of the others are linked. None if nobody traces any.
+/// Messages are worked on: the trace of the first goes on, those of the others are linked. None if nobody
+/// traces any.
 pub fn process<'a>(
     destination: &str,
     messages: usize,

@@ -137,8 +137,8 @@ async fn timed(server: &PostgresServer, statement: &str) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// Sets every price to the bytes that it has. A pipeline is a transaction, for which Redis syncs its file once: of plain
-/// commands it takes 16 kB at a time and syncs after each, several times as long.
+/// Sets every price to the bytes that it has. A pipeline is a transaction, for which Redis syncs its file
+/// once: of plain commands it takes 16 kB at a time and syncs after each, several times as long.
 async fn set(redis: &RedisServer) -> Result<Duration> {
     let mut connection = redis.connection().await?;
     let mut reader = redis.connection().await?;

@@ -1,11 +1,11 @@
-//! How long an import and a recalculation take, from ten thousand products to a million, beside what the databases and
-//! Redis need for the same rows and bytes alone.
+//! How long an import and a recalculation take, from ten thousand products to a million, beside what the
+//! databases and Redis need for the same rows and bytes alone.
 //!
-//! `cargo bench -p pricing-e2e --bench bulk` does both on SQLite and on PostgreSQL; `-- --most 100000` stops earlier,
-//! `-- --only sqlite` leaves one out. For each database and size it starts a Redis that syncs every write, the
-//! database, an API, a listener and a worker; imports made-up products; publishes a policy that changes every price;
-//! and then writes the rows that came of it once more by the database's own means, into empty tables of the same shape,
-//! and the same bytes into Redis by a pipeline. What that takes is the limit.
+//! `cargo bench -p pricing-e2e --bench bulk` does both on SQLite and on PostgreSQL; `-- --most 100000` stops
+//! earlier, `-- --only sqlite` leaves one out. For each database and size it starts a Redis that syncs every
+//! write, the database, an API, a listener and a worker; imports made-up products; publishes a policy that
+//! changes every price; and then writes the rows that came of it once more by the database's own means, into
+//! empty tables of the same shape, and the same bytes into Redis by a pipeline. What that takes is the limit.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 #![expect(clippy::print_stderr, reason = "what was not measured is said apart from the results")]

@@ -1,4 +1,5 @@
-//! What somebody would write instead: `benches/peers/celery_reprice.py`, a Celery worker with SQLite and Redis.
+//! What somebody would write instead: `benches/peers/celery_reprice.py`, a Celery worker with SQLite and
+//! Redis.
 
 use std::path::{Path, PathBuf};
 

@@ -1,9 +1,10 @@
-//! How soon a market event is a new price at another API process, and what a burst of events does to those who ask for
-//! prices.
+//! How soon a market event is a new price at another API process, and what a burst of events does to those
+//! who ask for prices.
 //!
 //! `cargo bench -p pricing-e2e --bench events` starts a Redis that syncs every write, an SQLite file, two API
-//! processes, a listener and a worker. Events are posted to the first API; prices are read from the second, at a fixed
-//! rate, whether answers come or not ([`visible`], [`burst`]). Servers and load share the machine's cores.
+//! processes, a listener and a worker. Events are posted to the first API; prices are read from the second,
+//! at a fixed rate, whether answers come or not ([`visible`], [`burst`]). Servers and load share the
+//! machine's cores.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the measurement has failed")]
@@ -23,7 +24,8 @@ use reqwest::Method;
 const PRODUCTS: u64 = 2_000;
 const PUBLISH: &str = "/api/v1/publish-market-event";
 
-/// Prices follow demand, at once and as far as it goes: that the same product moves again and again is what is measured.
+/// Prices follow demand, at once and as far as it goes: that the same product moves again and again is what
+/// is measured.
 const POLICY: &str = "name: follows demand\nmarket:\n  - { name: demand, multiply_by: demand.index ?? 1 }\n";
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -1,8 +1,8 @@
 //! A thousand events a second, while twenty thousand prices a second are read.
 //!
-//! Ten of these events in a hundred are followed: from the beginning of the POST to the answer of the other API that has
-//! the new price. Beside it stands the least that such a way can take, in the same seconds: a message published to
-//! Redis, its arrival at a subscriber, and a GET.
+//! Ten of these events in a hundred are followed: from the beginning of the POST to the answer of the other
+//! API that has the new price. Beside it stands the least that such a way can take, in the same seconds: a
+//! message published to Redis, its arrival at a subscriber, and a GET.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,8 @@
--- What wrk sends: POST /api/v1/price or /api/v1/prices, each product in its turn, and what it says at the end.
+-- What wrk sends: POST /api/v1/price or /api/v1/prices, each product in its turn, and what it says at the
+-- end.
 --
--- wrk -s load.lua URL -- PATH PRODUCTS ITEMS: that path, that many products, that many of them in one request.
+-- wrk -s load.lua URL -- PATH PRODUCTS ITEMS: that path, that many products, that many of them in one
+-- request.
 
 local requests = {}
 local turn = 0

@@ -1,12 +1,12 @@
-//! How many price requests a second the API answers, beside what a bare axum server does with the same bodies and
-//! answers, and what telemetry costs.
+//! How many price requests a second the API answers, beside what a bare axum server does with the same bodies
+//! and answers, and what telemetry costs.
 //!
-//! `cargo bench -p pricing-e2e --bench http` starts a Redis, an SQLite file, a collector of traces, three APIs (as
-//! delivered; with all telemetry off; with a memory that nothing may be served from), the bare server, and a service in
-//! Python that does what the tutorial's did ([`peer`]), each a process.
-//! `wrk` asks each of them in turn over 64 connections, for three seconds, and so on for five rounds. The machine is the
-//! same for all and shared by wrk and the server, so the ratios say something and the rates little; each ratio is the
-//! median of the rounds'.
+//! `cargo bench -p pricing-e2e --bench http` starts a Redis, an SQLite file, a collector of traces, three
+//! APIs (as delivered; with all telemetry off; with a memory that nothing may be served from), the bare
+//! server, and a service in Python that does what the tutorial's did ([`peer`]), each a process. `wrk` asks
+//! each of them in turn over 64 connections, for three seconds, and so on for five rounds. The machine is the
+//! same for all and shared by wrk and the server, so the ratios say something and the rates little; each
+//! ratio is the median of the rounds'.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 #![expect(clippy::print_stderr, reason = "what was not measured is said apart from the results")]

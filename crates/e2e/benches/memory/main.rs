@@ -1,10 +1,10 @@
 //! What a catalogue costs the API that has all of it in memory: bytes, and how long a read takes then.
 //!
-//! `cargo bench -p pricing-e2e --bench memory` does this for ten thousand products, a hundred thousand and a million
-//! (`-- --most 100000` stops earlier). For each it starts a Redis, an SQLite file and an API as delivered, imports made-up
-//! products, asks for the price of each once in batches of a thousand, and then asks for the prices of products here and
-//! there at a fixed rate that leaves the machine time for everything else. A look-up in memory should take the same time
-//! whatever the number of products.
+//! `cargo bench -p pricing-e2e --bench memory` does this for ten thousand products, a hundred thousand and a
+//! million (`-- --most 100000` stops earlier). For each it starts a Redis, an SQLite file and an API as
+//! delivered, imports made-up products, asks for the price of each once in batches of a thousand, and then
+//! asks for the prices of products here and there at a fixed rate that leaves the machine time for everything
+//! else. A look-up in memory should take the same time whatever the number of products.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the measurement has failed")]

@@ -1,10 +1,11 @@
-//! What happens when more is asked than can be answered: latency against load, up to three times the capacity.
+//! What happens when more is asked than can be answered: latency against load, up to three times the
+//! capacity.
 //!
-//! `cargo bench -p pricing-e2e --bench overload` starts a Redis, an SQLite file and an API. `oha` first asks for batches
-//! of a hundred prices as fast as they are answered, which is the capacity; then at fixed rates from a quarter to three
-//! times of it, whether answers come or not. Latency counts from the moment at which a request was due, so that waiting
-//! for a connection is not hidden; beside it stands what the API itself took for what it accepted. Meanwhile single prices
-//! are asked for at a hundredth of what they can be.
+//! `cargo bench -p pricing-e2e --bench overload` starts a Redis, an SQLite file and an API. `oha` first asks
+//! for batches of a hundred prices as fast as they are answered, which is the capacity; then at fixed rates
+//! from a quarter to three times of it, whether answers come or not. Latency counts from the moment at which
+//! a request was due, so that waiting for a connection is not hidden; beside it stands what the API itself
+//! took for what it accepted. Meanwhile single prices are asked for at a hundredth of what they can be.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the measurement has failed")]

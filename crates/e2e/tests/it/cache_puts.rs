@@ -202,7 +202,8 @@ async fn what_is_told_of_is_there() -> Result<()> {
     let ((), keys) = tokio::try_join!(put, hear)?;
     assert_eq!(keys, products.len() + 1, "the prices, and the stream of changes");
     assert_eq!(told(&redis).await?, 1 + 25);
-    // The first one twice, as Redis did not know the script; of the three batches, the last brings the notices along.
+    // The first one twice, as Redis did not know the script; of the three batches, the last brings the
+    // notices along.
     let calls: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await?;
     let calls = calls.lines().find(|line| line.starts_with("cmdstat_evalsha:")).context("no calls")?;
     assert!(calls.starts_with("cmdstat_evalsha:calls=5,"), "{calls}");

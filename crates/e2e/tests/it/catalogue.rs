@@ -1,7 +1,7 @@
 //! What the catalogue promises, on SQLite and on PostgreSQL.
 //!
-//! Every promise is one function of a [`Catalogue`] that knows nothing of the store beneath; `on_both_stores!`
-//! makes two tests of each. What only one store can be asked is in `opening` and `outage`.
+//! Every promise is one function of a [`Catalogue`] that knows nothing of the store beneath;
+//! `on_both_stores!` makes two tests of each. What only one store can be asked is in `opening` and `outage`.
 
 mod events;
 mod expiry;

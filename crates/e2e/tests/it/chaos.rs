@@ -1,7 +1,8 @@
-//! Everything dies, again and again, while the market moves; afterwards nothing is lost and nothing was done twice.
+//! Everything dies, again and again, while the market moves; afterwards nothing is lost and nothing was done
+//! twice.
 //!
-//! A failure names its seed, which fixes the events and the order of the blows, not the instants at which the machine lets
-//! them happen.
+//! A failure names its seed, which fixes the events and the order of the blows, not the instants at which the
+//! machine lets them happen.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

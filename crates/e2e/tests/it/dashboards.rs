@@ -1,5 +1,5 @@
-//! What is watched in production works: rules, alerts and every panel of the dashboard, on a real Prometheus that scrapes
-//! the running services.
+//! What is watched in production works: rules, alerts and every panel of the dashboard, on a real Prometheus
+//! that scrapes the running services.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

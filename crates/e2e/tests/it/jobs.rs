@@ -1,5 +1,5 @@
-//! The queue on a real Redis: every job is done, what fails is tried again, what cannot be done is kept with its
-//! reason, and no job stops the others.
+//! The queue on a real Redis: every job is done, what fails is tried again, what cannot be done is kept with
+//! its reason, and no job stops the others.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -228,7 +228,8 @@ async fn a_job_that_ends_its_process_is_given_up_and_the_others_are_done() -> Re
     for number in 0..20 {
         queue.enqueue(&job(&format!("job-{number}"))).await?;
     }
-    // The first process has counted others when it begins this one, so it does not wait for the count; the next ones do.
+    // The first process has counted others when it begins this one, so it does not wait for the count; the
+    // next ones do.
     queue.enqueue(&job(CRASHING)).await?;
     // Each process of this worker ends when it comes upon the crashing job; whoever runs it starts it again.
     let mut starts = 0;

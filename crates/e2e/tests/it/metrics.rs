@@ -42,7 +42,8 @@ const OF_THE_API: &[(&str, f64)] = &[
     ("pricing_price_reads_total{from=\"unknown\"}", 3.0),
     ("pricing_fill_duration_seconds_count", 13.0),
     ("pricing_l1_evictions_total", 0.0),
-    // Each fill looks into Redis, and offers it a product that was found. (The import has taught it the script.)
+    // Each fill looks into Redis, and offers it a product that was found. (The import has taught it the
+    // script.)
     ("pricing_redis_duration_seconds_count{connection=\"reads\",outcome=\"done\"}", 23.0),
     ("pricing_imported_rows_total{result=\"taken\"}", 10.0),
     ("pricing_imported_rows_total{result=\"refused\"}", 1.0),
@@ -71,7 +72,8 @@ const NOTHING_FAILED: &[(&str, f64)] = &[
     ("pricing_database_duration_seconds_count{operation=\"statement\",outcome=\"failed\"}", 0.0),
 ];
 
-/// Ten products; of prices ten that are in no cache, then a hundred that are in memory, and three that do not exist.
+/// Ten products; of prices ten that are in no cache, then a hundred that are in memory, and three that do not
+/// exist.
 async fn import_and_read(api: &Member) -> Result<()> {
     let rows: String = (0..10).map(|number| format!("P-{number},USD,100,1\n")).collect();
     let csv = format!("product_id,currency,base_price,floor_price\n{rows}bad row\n");

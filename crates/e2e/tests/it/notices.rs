@@ -1,5 +1,5 @@
-//! What processes tell each other and their clients: prices that changed leave the memory of every API, and whoever
-//! follows the stream of changes gets each of them once, in order.
+//! What processes tell each other and their clients: prices that changed leave the memory of every API, and
+//! whoever follows the stream of changes gets each of them once, in order.
 
 use std::time::Duration;
 

@@ -14,8 +14,8 @@ use crate::support::{Api, Stores};
 const PRODUCTS: usize = 1_000;
 /// Prices that are asked for meanwhile, at least.
 const SINGLES: usize = 50;
-/// Clients that ask for one batch after another: so many that their work keeps a thread for far longer than the API lets
-/// anybody wait, on a fast machine too. (On one, 64 were too few.)
+/// Clients that ask for one batch after another: so many that their work keeps a thread for far longer than
+/// the API lets anybody wait, on a fast machine too. (On one, 64 were too few.)
 const BATCH_CLIENTS: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(60);
 

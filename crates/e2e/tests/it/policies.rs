@@ -297,8 +297,8 @@ circuit_breaker: { moved_products: 50%, moved_by: 10% }
     engine.price_becomes(100.0).await
 }
 
-/// The run, or the one that does its work, which is in this state. Who asks while the coordinator of an earlier run lets go
-/// of its lease is answered by a follow-up.
+/// The run, or the one that does its work, which is in this state. Who asks while the coordinator of an
+/// earlier run lets go of its lease is answered by a follow-up.
 async fn run_in_state(client: &HttpClient, task_id: &str, state: &str) -> Result<(String, HttpReply)> {
     let run = client.get(&format!("/api/v1/recalculations/{task_id}")).await?;
     match run.body["follow_up_task_id"].as_str() {

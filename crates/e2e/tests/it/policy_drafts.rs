@@ -1,4 +1,5 @@
-//! Policies that are being written: kept, changed by several people, removed; and what editors are told about them.
+//! Policies that are being written: kept, changed by several people, removed; and what editors are told about
+//! them.
 
 use anyhow::{Context, Result};
 use pricing_e2e::{HttpClient, HttpReply};

@@ -11,7 +11,8 @@ use crate::support::Stores;
 /// Longer than the API waits for any body.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Sends the head of a request and the beginning of its body; all that is answered until the connection is closed.
+/// Sends the head of a request and the beginning of its body; all that is answered until the connection is
+/// closed.
 async fn begin_only(address: &str, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     let head = format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: text/csv\r\ncontent-length: 100");

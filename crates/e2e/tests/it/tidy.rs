@@ -1,8 +1,8 @@
-//! The house rules that a compiler does not know. Each is a row of a table, with its reason; each has a test that
-//! shows it bad code and expects a complaint, since a rule that cannot fail holds nothing.
+//! The house rules that a compiler does not know. Each is a row of a table, with its reason; each has a test
+//! that shows it bad code and expects a complaint, since a rule that cannot fail holds nothing.
 //!
-//! Code that is compiled for tests only may use any word; the lengths, names and arrows between crates hold for it
-//! too.
+//! Code that is compiled for tests only may use any word; the lengths, names and arrows between crates hold
+//! for it too.
 
 mod can_fail;
 mod rules;
@@ -161,7 +161,7 @@ const BANS: &[Ban] = &[
     },
 ];
 
-// --- the rules, on the repository -----------------------------------------------------------------------------------
+// --- the rules, on the repository ----------------------------------------------------------------
 
 #[test]
 fn files_and_functions_fit_on_a_screen_or_few() -> io::Result<()> {
@@ -203,7 +203,7 @@ fn files_do_not_depend_on_where_they_were_written() -> io::Result<()> {
     Ok(())
 }
 
-// --- reading the repository ----------------------------------------------------------------------------------------
+// --- reading the repository ----------------------------------------------------------------------
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -1,4 +1,5 @@
-//! Stores, a collector of traces and a gateway that are reached over TLS, and an authority that nobody else trusts.
+//! Stores, a collector of traces and a gateway that are reached over TLS, and an authority that nobody else
+//! trusts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

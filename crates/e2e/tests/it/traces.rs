@@ -95,7 +95,8 @@ async fn an_event_is_one_trace_over_all_services() -> Result<()> {
     is_one_trace(&Engine::start("0").await?, "transaction sqlite").await
 }
 
-// Its driver asks on our own threads whether its statements are logged, which once made the next span disappear.
+// Its driver asks on our own threads whether its statements are logged, which once made the next span
+// disappear.
 #[tokio::test]
 async fn an_event_is_one_trace_on_postgresql_too() -> Result<()> {
     is_one_trace(&Engine::start_on_postgres().await?, "transaction postgresql").await

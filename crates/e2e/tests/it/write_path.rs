@@ -1,5 +1,5 @@
-//! The market moves and prices follow: from a published event to the price at every API, and recalculations of the
-//! whole catalogue, with real processes.
+//! The market moves and prices follow: from a published event to the price at every API, and recalculations
+//! of the whole catalogue, with real processes.
 
 use std::time::Duration;
 

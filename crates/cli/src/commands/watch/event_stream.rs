@@ -1,5 +1,5 @@
-//! Server-sent events out of the bytes of an answer, as the HTML standard describes them ("Server-sent events",
-//! section "Interpreting an event stream").
+//! Server-sent events out of the bytes of an answer, as the HTML standard describes them ("Server-sent
+//! events", section "Interpreting an event stream").
 
 /// The longest line that is read; a longer one is cut, so that a broken stream takes no memory.
 const MAX_LINE_BYTES: usize = 1024 * 1024;

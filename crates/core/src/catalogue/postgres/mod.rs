@@ -104,11 +104,12 @@ const PUBLISH_FIRST_POLICY: &str = "
 // Every statement must see what was committed before it: rows are read after the wait for their lock.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
-/// How long a statement that changes the tables may take, and the wait for another process that does: tables may be large.
+/// How long a statement that changes the tables may take, and the wait for another process that does: tables
+/// may be large.
 const MIGRATION_TIMEOUT: &str = "SET statement_timeout = '30min'";
 
-/// A connection that idled for longer is tested before it is used: the server may have been restarted since. One
-/// that did not saves that round trip, which is half of a read.
+/// A connection that idled for longer is tested before it is used: the server may have been restarted since.
+/// One that did not saves that round trip, which is half of a read.
 const TRUSTED_IDLE_TIME: Duration = Duration::from_secs(1);
 
 /// The catalogue in a PostgreSQL database.

@@ -1,5 +1,5 @@
-//! Prices written out as PostgreSQL's driver takes them: a column of many rows is an array. Whoever computes prices does so,
-//! as the database would wait meanwhile.
+//! Prices written out as PostgreSQL's driver takes them: a column of many rows is an array. Whoever computes
+//! prices does so, as the database would wait meanwhile.
 
 use sqlx::Arguments;
 use sqlx::error::BoxDynError;

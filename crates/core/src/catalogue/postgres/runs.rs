@@ -1,7 +1,7 @@
 //! Recalculations in a PostgreSQL database.
 //!
-//! The row of `current_run` is the fence: a transaction of a range shares its lock, beginning and finishing a run
-//! take it alone. Whoever takes it takes it first, so nobody waits in a circle.
+//! The row of `current_run` is the fence: a transaction of a range shares its lock, beginning and finishing a
+//! run take it alone. Whoever takes it takes it first, so nobody waits in a circle.
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgArguments;
@@ -67,8 +67,8 @@ const COUNT_HELD: &str = "SELECT count(*) FROM recalculation_runs WHERE state = 
 const COUNT_REQUESTED: &str = "
     SELECT count(*) FROM recalculation_runs WHERE state IN ('requested', 'held')";
 
-// Of two who find no follow-up each would ask for one. The lock is the transaction's, and of nobody else: rows of
-// the table are written meanwhile.
+// Of two who find no follow-up each would ask for one. The lock is the transaction's, and of nobody else:
+// rows of the table are written meanwhile.
 const LOCK_COALESCING: &str = "SELECT pg_advisory_xact_lock('recalculation_runs'::regclass::oid::bigint)";
 const WAITING: &str = "
     SELECT state, reason, follow_up, is_follow_up FROM recalculation_runs WHERE task_id = $1 FOR UPDATE";

@@ -1,7 +1,7 @@
 //! Writing to a PostgreSQL database.
 //!
-//! Whoever changes a product or its price holds the lock of the product's row. What is read after waiting for it
-//! is read by a statement of its own: only that sees what the transaction waited for has committed.
+//! Whoever changes a product or its price holds the lock of the product's row. What is read after waiting for
+//! it is read by a statement of its own: only that sees what the transaction waited for has committed.
 
 use std::collections::HashMap;
 
@@ -84,7 +84,8 @@ const PUT_SIGNALS: &str = "
         value = excluded.value, in_stock = excluded.in_stock, observed_at = excluded.observed_at,
         currency = excluded.currency, expires_at = excluded.expires_at, event_source = excluded.event_source
     WHERE excluded.observed_at > signals.observed_at";
-// Waits for a transaction that is recording one of these events: whether it commits decides whether it was new.
+// Waits for a transaction that is recording one of these events: whether it commits decides whether it was
+// new.
 const RECORD_EVENTS: &str = "
     INSERT INTO applied_events (source, event_id, applied_at)
     SELECT source, event_id, $2 FROM json_to_recordset($1::json) AS written (source text, event_id text)
@@ -130,10 +131,11 @@ macro_rules! write_changes {
                  unnest($7::text[]) AS cause, unnest($8::timestamptz[]) AS changed_at) AS written"
     };
 }
-// Of prices that all took effect: their revisions are new. To be ready for one that is not takes twice as long.
+// Of prices that all took effect: their revisions are new. To be ready for one that is not takes twice as
+// long.
 const WRITE_CHANGES: &str = write_changes!();
-// Only of prices that are in effect now: one that lost to a newer revision was never anybody's price. A change that is
-// there already is the same one, written twice.
+// Only of prices that are in effect now: one that lost to a newer revision was never anybody's price. A
+// change that is there already is the same one, written twice.
 const WRITE_CHANGES_IN_EFFECT: &str = concat!(
     write_changes!(),
     "

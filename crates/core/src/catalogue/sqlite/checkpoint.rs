@@ -1,9 +1,9 @@
 //! Moving the log into the file, beside the writing.
 //!
-//! SQLite does so itself in the commit that makes the log too long, and that one commit then takes as long as the disk
-//! needs for megabytes of pages, with everybody waiting for the writer behind it. Here a connection of its own moves what
-//! was committed, little by little; the writer goes on meanwhile, and does it itself only if this falls far behind.
-//! (<https://www.sqlite.org/wal.html>, "Application-Initiated Checkpoints".)
+//! SQLite does so itself in the commit that makes the log too long, and that one commit then takes as long as
+//! the disk needs for megabytes of pages, with everybody waiting for the writer behind it. Here a connection
+//! of its own moves what was committed, little by little; the writer goes on meanwhile, and does it itself
+//! only if this falls far behind. (<https://www.sqlite.org/wal.html>, "Application-Initiated Checkpoints".)
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,15 +15,17 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-/// While there are writes, the log is moved again after so many times as long as the last move took. So little is moved
-/// at a time, and a Redis whose file is on the same disk does not wait long for its own sync behind that of the move.
+/// While there are writes, the log is moved again after so many times as long as the last move took. So
+/// little is moved at a time, and a Redis whose file is on the same disk does not wait long for its own sync
+/// behind that of the move.
 const PAUSE_PER_MOVE: u32 = 4;
 /// The shortest and the longest of these pauses.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// Pages of the log from which on it should begin anew (64 MB).
 const LONG_LOG: i64 = 8_000;
-/// As much as can be moved while others read and write: whether it was somebody else's turn, pages of the log, pages moved.
+/// As much as can be moved while others read and write: whether it was somebody else's turn, pages of the
+/// log, pages moved.
 pub(super) const MOVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
 /// Moves the log of one file; ends with its last clone.
@@ -51,8 +53,9 @@ impl Checkpoints {
         self.written.notify_one();
     }
 
-    /// Whether the writer should move the rest of the log before it goes on. With everything moved the log begins anew; as
-    /// long as somebody writes, only the writer can see to that, and what is left for it is little.
+    /// Whether the writer should move the rest of the log before it goes on. With everything moved the log
+    /// begins anew; as long as somebody writes, only the writer can see to that, and what is left for it is
+    /// little.
     pub(super) fn should_move_rest(&self) -> bool {
         self.is_long.load(Ordering::Relaxed) && self.is_long.swap(false, Ordering::Relaxed)
     }
@@ -63,7 +66,8 @@ impl Checkpoints {
     }
 }
 
-/// What is committed later than this looks stays in the log until the next write, or until the file is closed.
+/// What is committed later than this looks stays in the log until the next write, or until the file is
+/// closed.
 async fn move_log(written: Arc<Notify>, is_long: Arc<AtomicBool>, pool: SqlitePool) {
     let mut failing = false;
     let mut pause = LONGEST_PAUSE;

@@ -1,8 +1,9 @@
 //! What prices depend on, read out of a SQLite file: each kind of row as one JSON text.
 //!
-//! A list of identifiers is sorted into a table before a row is looked up by it, and each row is looked for from the root.
-//! So where nothing is between the first and the last of them, as for products that an import has just added, nothing is
-//! looked up, and where nothing else is, as in a range of a recalculation, products and prices are read one after the other.
+//! A list of identifiers is sorted into a table before a row is looked up by it, and each row is looked for
+//! from the root. So where nothing is between the first and the last of them, as for products that an import
+//! has just added, nothing is looked up, and where nothing else is, as in a range of a recalculation,
+//! products and prices are read one after the other.
 
 use std::collections::BTreeSet;
 
@@ -76,7 +77,8 @@ const SIGNALS_AND_PRICES_NAMED: &str = concat!(
 );
 const SIGNALS_AND_PRICES_BETWEEN: &str =
     concat!(signals_and!(), "(SELECT ", price_rows!(), " FROM prices WHERE product_id BETWEEN $2 AND $3)");
-/// Products, signals and prices by one statement: of few, the way to the database and back is what takes long.
+/// Products, signals and prices by one statement: of few, the way to the database and back is what takes
+/// long.
 const FACTS_NAMED: &str = concat!(
     "WITH named AS MATERIALIZED (SELECT value FROM json_each($1))
     SELECT (SELECT ",
@@ -95,7 +97,8 @@ const FACTS_NAMED: &str = concat!(
 const COUNT: &str = "
     SELECT count(*) FROM (SELECT 1 FROM products WHERE product_id BETWEEN $1 AND $2 LIMIT $3 + 1)";
 
-/// How many identifiers it takes for statements of their own for each kind of row, and for a look at what is between them.
+/// How many identifiers it takes for statements of their own for each kind of row, and for a look at what is
+/// between them.
 const MANY: usize = 64;
 
 /// Identifiers of products, for statements.

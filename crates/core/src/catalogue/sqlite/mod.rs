@@ -1,8 +1,9 @@
 //! The catalogue in a SQLite file: opening it, and reading.
 //!
-//! One connection writes, several read. SQLite admits one writer at a time anyway; queueing for the connection
-//! is fair and wakes at once, where queueing for the file's lock means polling. In write-ahead mode readers and
-//! the writer do not wait for each other. Other processes may open the same file: then the file's lock decides.
+//! One connection writes, several read. SQLite admits one writer at a time anyway; queueing for the
+//! connection is fair and wakes at once, where queueing for the file's lock means polling. In write-ahead
+//! mode readers and the writer do not wait for each other. Other processes may open the same file: then the
+//! file's lock decides.
 
 mod checkpoint;
 mod drafts;
@@ -91,7 +92,8 @@ const LATEST_POLICIES: &str = "
 const POLICY_VERSIONS: &str = "
     SELECT version, name, '' AS source, author, note, published_at
     FROM policies ORDER BY version DESC LIMIT $1";
-// A statement that writes holds the file's lock from its beginning, so nobody publishes between the two halves.
+// A statement that writes holds the file's lock from its beginning, so nobody publishes between the two
+// halves.
 const POLICY: &str = "
     SELECT version, name, source, author, note, published_at FROM policies WHERE version = $1";
 const PUBLISH_POLICY: &str = "
@@ -144,8 +146,8 @@ impl SqliteCatalogue {
             statement_timeout: settings.statement_timeout,
             duration: DatabaseDuration::unmeasured(),
         };
-        // Of two that open a new file, one may be told that it is locked, without waiting for the lock: a file is
-        // turned to write-ahead mode before the time limit for locks counts.
+        // Of two that open a new file, one may be told that it is locked, without waiting for the lock: a
+        // file is turned to write-ahead mode before the time limit for locks counts.
         let give_up_at = Instant::now() + settings.connect_timeout;
         while let Err(error) = catalogue.migrate().await {
             if !error.is_transient() || Instant::now() > give_up_at {
@@ -157,8 +159,8 @@ impl SqliteCatalogue {
         Ok(catalogue)
     }
 
-    /// Under the file's lock, as the migrator itself has none for SQLite: of two processes that find the tables
-    /// missing, the second would fail to create them.
+    /// Under the file's lock, as the migrator itself has none for SQLite: of two processes that find the
+    /// tables missing, the second would fail to create them.
     async fn migrate(&self) -> Result<(), CatalogueError> {
         let mut connection = self.writer.acquire().await?;
         // Another one takes its place: what a migration sorts may be more than there is memory.
@@ -372,7 +374,8 @@ impl SqliteCatalogue {
             tracing::warn!(%error, "the log of the database does not begin anew for now");
             session = self.writer().await?;
         }
-        // A transaction that began by reading could not become a writing one once another process has written.
+        // A transaction that began by reading could not become a writing one once another process has
+        // written.
         session.begin(|connection| raw_sql("BEGIN IMMEDIATE").execute(connection)).await?;
         Ok(session)
     }
@@ -392,10 +395,11 @@ async fn commit(session: &mut Session<Sqlite>) -> Result<(), CatalogueError> {
     Ok(())
 }
 
-/// Room for a batch of products in order: the pages that it touches stay in memory (16 MB) until it commits. A new file gets pages of 8 kB,
-/// which hold twice as many prices as usual ones, each a kilobyte or more: half as many pages are written, searched and
-/// split. The writer moves the log only if nobody else does, every 128 MB (64 MB in a file that has pages of 4 kB). What a
-/// statement of many rows needs to be undone stays in memory: otherwise it would be written to a file for each.
+/// Room for a batch of products in order: the pages that it touches stay in memory (16 MB) until it commits.
+/// A new file gets pages of 8 kB, which hold twice as many prices as usual ones, each a kilobyte or more:
+/// half as many pages are written, searched and split. The writer moves the log only if nobody else does,
+/// every 128 MB (64 MB in a file that has pages of 4 kB). What a statement of many rows needs to be undone
+/// stays in memory: otherwise it would be written to a file for each.
 fn for_bulk_writes(file: SqliteConnectOptions) -> SqliteConnectOptions {
     file.create_if_missing(true)
         // Four that write rows have a text for each number of rows up to 32.
@@ -409,9 +413,9 @@ fn for_bulk_writes(file: SqliteConnectOptions) -> SqliteConnectOptions {
 
 /// `sqlite://path`, with the path taken as it is written, and `?synchronous=full` or `normal`.
 ///
-/// NORMAL is the default: what was committed survives the end of the process, `kill -9` included, because it is
-/// with the operating system; a loss of power may lose the last commits, never the file. FULL waits for the
-/// disk at every commit.
+/// NORMAL is the default: what was committed survives the end of the process, `kill -9` included, because it
+/// is with the operating system; a loss of power may lose the last commits, never the file. FULL waits for
+/// the disk at every commit.
 fn parse_url(url: &str) -> Result<SqliteConnectOptions, CatalogueError> {
     let invalid = |reason: String| CatalogueError::InvalidUrl { reason };
     let location = url.strip_prefix("sqlite://").unwrap_or(url);

@@ -1,6 +1,7 @@
 //! Products and prices written out as SQLite's driver takes them, for statements of many rows.
 //!
-//! That needs no connection, and SQLite would wait meanwhile: prices are written out by whoever computes them.
+//! That needs no connection, and SQLite would wait meanwhile: prices are written out by whoever computes
+//! them.
 
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ const PRODUCT_COLUMNS: usize = 13;
 const PRICE_COLUMNS: usize = 18;
 const CHANGE_COLUMNS: usize = 8;
 
-/// The most rows of a statement; batches of prices come in as many. Of eighteen values each; a statement may have
-/// 32,766.
+/// The most rows of a statement; batches of prices come in as many. Of eighteen values each; a statement may
+/// have 32,766.
 const ROWS_PER_STATEMENT: usize = 500;
 /// Up to so many rows go into one statement, whatever their number.
 const ROWS_OF_ANY_STATEMENT: usize = 32;
@@ -200,8 +201,8 @@ fn written_once<T: PartialEq>(
     }
 }
 
-/// How many rows the statements for so many have: 500, then 256, 128 and so on, and what is left of those in one. A
-/// statement of many rows takes long to prepare, so each is kept prepared; of long ones there are few.
+/// How many rows the statements for so many have: 500, then 256, 128 and so on, and what is left of those in
+/// one. A statement of many rows takes long to prepare, so each is kept prepared; of long ones there are few.
 fn statement_lengths(mut rows: usize) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let length = match rows {

@@ -1,4 +1,5 @@
-//! A PostgreSQL server that is away: an error in time that says to try again, and nothing to do when it is back.
+//! A PostgreSQL server that is away: an error in time that says to try again, and nothing to do when it is
+//! back.
 
 use std::time::Duration;
 

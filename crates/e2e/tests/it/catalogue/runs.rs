@@ -1,5 +1,5 @@
-//! A recalculation that was asked for is done, skipped for a reason or failed, never lost, and only the newest run
-//! writes.
+//! A recalculation that was asked for is done, skipped for a reason or failed, never lost, and only the
+//! newest run writes.
 
 mod coalescing;
 mod fencing;

@@ -302,7 +302,8 @@ async fn facts_have_the_signals_that_reading_gives(catalogue: &Catalogue) -> Res
     Ok(())
 }
 
-/// Few and many, side by side and apart, with some that do not exist; in each case another way of reading may be taken.
+/// Few and many, side by side and apart, with some that do not exist; in each case another way of reading may
+/// be taken.
 async fn facts_are_those_of_the_named_products_however_many(catalogue: &Catalogue) -> Result<()> {
     let id = |number: usize| ProductId::parse(&format!("P-{number:03}"));
     let mut products = Vec::new();
@@ -326,7 +327,8 @@ async fn facts_are_those_of_the_named_products_however_many(catalogue: &Catalogu
         (60..140).collect(),
         (0..300).collect(),
         (0..300).step_by(3).collect(),
-        // As many as there are products from the first to the last of them: one is not there, and one there is not named.
+        // As many as there are products from the first to the last of them: one is not there, and one there
+        // is not named.
         (20..100).filter(|number| *number != 70).collect(),
         (0..99).map(|number| 400 + number).collect(),
     ];

@@ -1,5 +1,5 @@
-//! From the stream to the queue, by listeners that are processes: in order, at least once, and never more than the
-//! queue has room for.
+//! From the stream to the queue, by listeners that are processes: in order, at least once, and never more
+//! than the queue has room for.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! Every rule can fail: each is shown bad code and is expected to complain, and good code and is expected not to.
+//! Every rule can fail: each is shown bad code and is expected to complain, and good code and is expected not
+//! to.
 
 use super::rules::{
     complain_of_banned, complain_of_core_arrows, complain_of_dependencies, complain_of_length,

@@ -153,7 +153,8 @@ pub(super) fn complain_of_missing_document(source: &Source) -> Vec<String> {
     )]
 }
 
-/// Reads as much of TOML as these files use: `[…dependencies]`, then one `name = …` or `name.workspace = …` a line.
+/// Reads as much of TOML as these files use: `[…dependencies]`, then one `name = …` or `name.workspace = …` a
+/// line.
 pub(super) fn complain_of_dependencies(path: &str, manifest: &str) -> Vec<String> {
     let dependant = path.split('/').nth(1).unwrap_or_default();
     let mut in_dependencies = false;

@@ -1,7 +1,7 @@
 //! A Rust file as the rules see it: code without comments, text literals apart, tests marked.
 //!
-//! This is a scanner, not a parser: it knows comments, literals and brackets, and so never takes a word in a comment
-//! or in a text for code. That is all the rules need.
+//! This is a scanner, not a parser: it knows comments, literals and brackets, and so never takes a word in a
+//! comment or in a text for code. That is all the rules need.
 
 use std::iter;
 use std::ops::Range;

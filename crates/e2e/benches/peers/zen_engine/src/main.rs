@@ -1,7 +1,8 @@
 //! The same ten rules as a decision table on zen-engine, beside `price()`: part of `./dev bench price`.
 //!
-//! Each has its rules compiled and gets the facts of a product as its own kind of value; both give the same amount, which
-//! is checked first. `price()` also keeps the guardrails, rounds, and says why, as it always does.
+//! Each has its rules compiled and gets the facts of a product as its own kind of value; both give the same
+//! amount, which is checked first. `price()` also keeps the guardrails, rounds, and says why, as it always
+//! does.
 
 #[path = "../../../../../core/benches/price/facts.rs"]
 #[expect(dead_code, reason = "other benches use the rest")]
