@@ -187,7 +187,11 @@ async fn stored_explanation(
     let id = ProductId::parse(product_id).map_err(|_| unknown())?;
     let catalogue = &state.repricer.catalogue;
     for _ in 0..MAX_EXPLANATION_READS {
-        let stored = catalogue.stored_price(&id).await?.ok_or_else(unknown)?;
+        let Some(stored) = catalogue.stored_price(&id).await? else {
+            // One in an unknown currency has no price that can be read; asking for it says so.
+            catalogue.product(&id).await?;
+            return Err(unknown());
+        };
         let (product, recorded) = tokio::try_join!(catalogue.product(&id), catalogue.explanation(&id))?;
         let after = catalogue.stored_price(&id).await?.ok_or_else(unknown)?;
         if after.entry.revision == stored.entry.revision {

@@ -59,9 +59,11 @@ async fn everything_else_goes_on(database: &str, make_unknown: impl AsyncFn() ->
     }
     make_unknown().await?;
 
-    let unreadable = client.get("/api/v1/products/P-2").await?;
-    assert_eq!(unreadable.body["type"], "/problems/product-unreadable", "{}", unreadable.text);
-    assert!(unreadable.text.contains("P-2") && unreadable.text.contains("QQQ"), "{}", unreadable.text);
+    for path in ["/api/v1/products/P-2", "/api/v1/products/P-2/explanation"] {
+        let unreadable = client.get(path).await?;
+        assert_eq!(unreadable.body["type"], "/problems/product-unreadable", "{}", unreadable.text);
+        assert!(unreadable.text.contains("P-2") && unreadable.text.contains("QQQ"), "{}", unreadable.text);
+    }
 
     let policy = "name: dearer\nmarket: [{ name: dearer, adjust: +10% }]\n";
     let published = client.request(reqwest::Method::POST, "/api/v1/policies?author=zoe").body(policy);
