@@ -15,6 +15,7 @@ COPY crates/core/Cargo.toml crates/core/
 COPY crates/e2e/Cargo.toml crates/e2e/
 COPY crates/listener/Cargo.toml crates/listener/
 COPY crates/worker/Cargo.toml crates/worker/
+COPY crates/xtask/Cargo.toml crates/xtask/
 RUN for crate in crates/*; do \
         mkdir -p "$crate/src" && touch "$crate/src/lib.rs" && echo 'fn main() {}' > "$crate/src/main.rs"; \
     done \

@@ -29,6 +29,7 @@ const DEPENDANTS: &[(&str, &[&str])] = &[
     ("pricing-listener", &["cli", "e2e"]),
     ("pricing-cli", &["e2e"]),
     ("pricing-e2e", &[]),
+    ("xtask", &[]),
     // What is outside stays at one place, where it can be replaced.
     ("axum", &["api", "core", "e2e"]),
     ("sqlx", &["core", "e2e"]),

@@ -1,0 +1,125 @@
+//! A checkout of the repository, and what is built in it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// A directory with the sources, and where Cargo puts what it builds of them.
+pub(crate) struct Checkout {
+    directory: PathBuf,
+    target: PathBuf,
+}
+
+impl Checkout {
+    /// The one this program was built in, and the target directory that it is in.
+    pub(crate) fn own() -> Result<Self> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+        let program = std::env::current_exe()?;
+        let target = program.ancestors().nth(2).context("this program is in no target directory")?;
+        Ok(Self { directory, target: target.to_owned() })
+    }
+
+    /// One of a commit, below this one's target directory; those of other commits share what is built of
+    /// dependencies.
+    pub(crate) fn of_commit(&self, revision: &str) -> Result<Self> {
+        let commit = format!("{revision}^{{commit}}");
+        let hash = self.output("git", &["rev-parse", "--verify", "--short=12", &commit])?;
+        let base = self.target.join("against");
+        let directory = base.join(hash.trim());
+        if !directory.join("Cargo.toml").is_file() {
+            std::fs::create_dir_all(&base)?;
+            let path = directory.to_str().context("the target directory's name is no UTF-8")?;
+            // Forced, as one that was removed with the target directory is still known to git.
+            self.output("git", &["worktree", "add", "--quiet", "--detach", "--force", path, hash.trim()])?;
+        }
+        Ok(Self { directory, target: base.join("target") })
+    }
+
+    /// Builds the services as they are delivered; the directory that they are in.
+    pub(crate) fn build_services(&self) -> Result<PathBuf> {
+        let arguments = ["build", "--locked", "--release", "--workspace", "--bins"];
+        self.run("cargo", &arguments)?;
+        Ok(self.target.join("release"))
+    }
+
+    /// Builds a bench; its program.
+    pub(crate) fn build_bench(&self, bench: &str) -> Result<PathBuf> {
+        let arguments = ["bench", "--locked", "--workspace", "--bench", bench, "--no-run"];
+        self.run("cargo", &arguments)?;
+        let messages =
+            self.output("cargo", &[&arguments[..], &["--quiet", "--message-format", "json"]].concat())?;
+        let mut built = messages.lines().filter_map(|line| {
+            let message: Value = serde_json::from_str(line).ok()?;
+            let is_bench = message.pointer("/target/name")? == bench;
+            message.get("executable")?.as_str().filter(|_| is_bench).map(PathBuf::from)
+        });
+        built.next_back().with_context(|| format!("Cargo names no program of the bench {bench}"))
+    }
+
+    /// The files `crates/*/benches/*/instructions.txt`, in the order of their names.
+    pub(crate) fn counts(&self) -> Result<Vec<Counts>> {
+        let mut found = Vec::new();
+        for of_crate in std::fs::read_dir(self.directory.join("crates"))? {
+            let Ok(benches) = std::fs::read_dir(of_crate?.path().join("benches")) else { continue };
+            for bench in benches {
+                let file = bench?.path().join("instructions.txt");
+                if file.is_file() {
+                    found.push(Counts::read(file)?);
+                }
+            }
+        }
+        found.sort_by(|left, right| left.file.cmp(&right.file));
+        Ok(found)
+    }
+
+    /// Runs a command in it that says what it does.
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
+        let status =
+            self.command(program, arguments).status().with_context(|| format!("running {program}"))?;
+        ensure!(status.success(), "{program} {} failed", arguments.join(" "));
+        Ok(())
+    }
+
+    fn output(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        let mut command = self.command(program, arguments);
+        let output =
+            command.stderr(Stdio::inherit()).output().with_context(|| format!("running {program}"))?;
+        ensure!(output.status.success(), "{program} {} failed", arguments.join(" "));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(&self.directory).env("CARGO_TARGET_DIR", &self.target);
+        command
+    }
+}
+
+/// The instructions of a bench's works as they are kept, a line "WORK COUNT" each.
+pub(crate) struct Counts {
+    file: PathBuf,
+    /// The name of the bench, which is the directory's.
+    pub(crate) bench: String,
+    pub(crate) works: Vec<(String, u64)>,
+}
+
+impl Counts {
+    fn read(file: PathBuf) -> Result<Self> {
+        let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let works = text.lines().map(|line| {
+            let (work, count) =
+                line.split_once(' ').with_context(|| format!("\"{line}\" is not WORK COUNT"))?;
+            Ok((work.to_owned(), count.parse().with_context(|| format!("the count of {work}"))?))
+        });
+        let works = works.collect::<Result<_>>()?;
+        let directory = file.parent().and_then(Path::file_name).context("the file is in no directory")?;
+        Ok(Self { bench: directory.to_string_lossy().into_owned(), works, file })
+    }
+
+    pub(crate) fn write(&self) -> Result<()> {
+        let lines: String = self.works.iter().map(|(work, count)| format!("{work} {count}\n")).collect();
+        Ok(std::fs::write(&self.file, lines)?)
+    }
+}

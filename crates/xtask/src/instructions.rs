@@ -1,0 +1,87 @@
+//! The instructions of the hot path, counted by callgrind: unlike times, they are the same on a busy machine.
+//!
+//! `PROGRAM --instructions WORK CALLS` does one kind of work so many times. Each is run twice, the second
+//! time with twice as many calls: the difference is what the calls take, without the start and the end of the
+//! program. These vary by some thousand instructions: random seeds, addresses, a connection that is refused
+//! sooner or later.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::checkout::Checkout;
+
+/// So many that the start and the end are not seen beside them.
+const INSTRUCTIONS: u64 = 60_000_000;
+/// Other compilers, and other processors by the C library's choices, make a difference, up to a tenth.
+const TOLERATED_TENTHS: u64 = 11;
+
+/// Fails if a count is more than a tenth larger than the one that is kept.
+pub(crate) fn check() -> Result<()> {
+    let mut worse = 0;
+    for_each_work(|work, kept, now| {
+        let remark = if is_more(now, kept) {
+            worse += 1;
+            "  TOO MANY"
+        } else if is_more(kept, now) {
+            "  fewer: keep it with --write"
+        } else {
+            ""
+        };
+        println!("{work:24} {now:>8} instructions, {kept:>8} before{remark}");
+        kept
+    })?;
+    ensure!(
+        worse == 0,
+        "{worse} of them take more instructions than before; if that is meant: ./dev instructions --write"
+    );
+    Ok(())
+}
+
+/// Keeps the counts as they are now.
+pub(crate) fn write() -> Result<()> {
+    for_each_work(|work, kept, now| {
+        println!("{work:24} {now:>8} instructions, {kept:>8} before");
+        now
+    })
+}
+
+/// Counts each kind of work of each bench; what `judge` gives for a work, its kept count and the count now is kept.
+fn for_each_work(mut judge: impl FnMut(&str, u64, u64) -> u64) -> Result<()> {
+    let checkout = Checkout::own()?;
+    for mut counts in checkout.counts()? {
+        let program = checkout.build_bench(&counts.bench)?;
+        for (work, kept) in &mut counts.works {
+            let now = count(&program, work, *kept)?;
+            *kept = judge(work, *kept, now);
+        }
+        counts.write()?;
+    }
+    Ok(())
+}
+
+fn is_more(count: u64, than: u64) -> bool {
+    count * 10 > than * TOLERATED_TENTHS
+}
+
+/// How many instructions a call of the work takes, if it takes about so many.
+pub(crate) fn count(program: &Path, work: &str, about: u64) -> Result<u64> {
+    let calls = (INSTRUCTIONS / about.max(1)).clamp(1_000, 1_000_000);
+    let (once, twice) = (collected(program, work, calls)?, collected(program, work, 2 * calls)?);
+    ensure!(twice >= once, "{work}: {once} instructions for {calls} calls, {twice} for twice as many");
+    Ok((twice - once + calls / 2) / calls)
+}
+
+fn collected(program: &Path, work: &str, calls: u64) -> Result<u64> {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(program)
+        .args(["--instructions", work, &calls.to_string()])
+        .output()
+        .context("running valgrind; it is in the package of that name")?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let collected = text.split("Collected : ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    ensure!(output.status.success(), "{work} cannot be counted: {text}");
+    collected.with_context(|| text.clone().into_owned())?.parse().with_context(|| text.into_owned())
+}
