@@ -12,6 +12,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY crates/api/Cargo.toml crates/api/
 COPY crates/cli/Cargo.toml crates/cli/
 COPY crates/core/Cargo.toml crates/core/
+COPY crates/domain/Cargo.toml crates/domain/
 COPY crates/e2e/Cargo.toml crates/e2e/
 COPY crates/listener/Cargo.toml crates/listener/
 COPY crates/worker/Cargo.toml crates/worker/
@@ -36,7 +37,7 @@ RUN mkdir -p usr/local/bin usr/share/pricing etc tmp \
         /src/target/release/pricing-listener usr/local/bin/ \
     && ldd usr/local/bin/* | grep -o '/lib[^ ]*' | sort -u | xargs cp --parents --dereference --target-directory . \
     && cp --parents --dereference /etc/ssl/certs/ca-certificates.crt . \
-    && cp -r /src/data/sample-products.csv /src/data/policies usr/share/pricing/ \
+    && cp -r /src/data/sample-products.csv /src/crates/domain/policies usr/share/pricing/ \
     && echo 'pricing:x:10001:10001:pricing:/tmp:/sbin/nologin' > etc/passwd \
     && echo 'pricing:x:10001:' > etc/group \
     && echo 'hosts: files dns' > etc/nsswitch.conf

@@ -30,11 +30,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pricing_core::cache::ReadError;
 use pricing_core::catalogue::CatalogueError;
-use pricing_core::domain::diagnostic::{Diagnostic, shorten};
 use pricing_core::events::publish::PublishError;
 use pricing_core::policy_snapshot::PolicySnapshotError;
 use pricing_core::redis::RedisError;
 use pricing_core::reprice::RepriceError;
+use pricing_domain::diagnostic::{Diagnostic, shorten};
 use serde::Serialize;
 
 /// Seconds after which a client may try again what was not available.

@@ -1,7 +1,7 @@
 //! The HTTP API: the fast read path, and the door for changes.
 //!
 //! Here: routes, what they take and give, and how errors look on the wire. Never here: how a price comes
-//! about (`pricing-core`'s `domain` and `reprice`), SQL, or Redis commands. A handler reads its input, calls
+//! about (`pricing-domain` and `pricing-core`'s `reprice`), SQL, or Redis commands. A handler reads its input, calls
 //! one function of the core and maps the result.
 //!
 //! Where next: [`router`] has every route in one table; [`routes::price`] is the one that has to be fast.
@@ -27,7 +27,6 @@ use std::time::Duration;
 use pricing_core::cache::PriceCache;
 use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings};
 use pricing_core::config::SharedConfig;
-use pricing_core::domain::time_zone::TimeZones;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
@@ -40,6 +39,7 @@ use pricing_core::service;
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_core::tz_database::TzDatabase;
 use pricing_core::tz_versions::TzVersions;
+use pricing_domain::facts::time_zone::TimeZones;
 use routes::import::REMEMBERED_ROWS;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;

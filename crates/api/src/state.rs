@@ -4,13 +4,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use metrics::Histogram;
-use pricing_core::domain::time_zone::TimeZones;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::redis::RedisError;
 use pricing_core::reprice::Repricer;
 use pricing_core::telemetry::metrics::Metrics;
+use pricing_domain::facts::time_zone::TimeZones;
 use tokio::sync::Semaphore;
 
 use crate::error::ApiError;

@@ -1,16 +1,16 @@
 //! What two processes of the pricing engine must agree on.
 //!
-//! Here: the pricing domain, the catalogue of facts, the caches, and what every service needs to start,
-//! report and stop. Never here: HTTP routes (they are in `pricing-api`) and command-line handling
+//! Here: the catalogue of facts, the caches, and what every service needs to start, report and stop. Never
+//! here: what a price is (`pricing-domain`), HTTP routes (`pricing-api`) and command-line handling
 //! (`pricing-cli`).
 //!
-//! Things flow one way. A write goes facts → [`domain::price`] → catalogue → caches; a read goes caches →
-//! (on a miss) catalogue → [`domain::quote`]. Where next: [`domain`] for what a price is.
+//! Things flow one way. A write goes facts → [`pricing_domain::price`] → catalogue → caches; a read goes
+//! caches → (on a miss) catalogue → [`pricing_domain::quote`]. Where next: [`reprice`] for writes, [`cache`]
+//! for reads.
 
 pub mod cache;
 pub mod catalogue;
 pub mod config;
-pub mod domain;
 pub mod events;
 pub mod health;
 pub mod jobs;

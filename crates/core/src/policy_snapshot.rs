@@ -13,9 +13,10 @@ use rust_decimal::Decimal;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::{Catalogue, CatalogueError, NewPolicy, StoredPolicy};
-use crate::domain::diagnostic::{Diagnostic, Place, Severity};
-use crate::domain::policy::{DEFAULT_POLICY, PricingPolicy};
-use crate::domain::time_zone::TimeZones;
+use pricing_domain::diagnostic::{Diagnostic, Place, Severity};
+use pricing_domain::facts::time_zone::TimeZones;
+use pricing_domain::policy::DEFAULT_POLICY;
+use pricing_domain::policy::PricingPolicy;
 
 /// How often a process looks for a new policy or location factor.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
 //! Which time zone database the process uses: the newer of the system's and the bundled one.
 //!
 //! Here: finding the system's, and reading its files once, at the start. Never here: what a clock shows
-//! ([`domain::time_zone`](crate::domain::time_zone)).
+//! ([`domain::time_zone`](pricing_domain::time_zone)).
 //!
 //! A system says which version it has in the first line of `tzdata.zi` (`# version 2025b`); one that does not
 //! say it counts as older. An older one is not read: governments give a few weeks' notice of a change, and
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::time_zone::{TimeZones, TzVersion};
+use pricing_domain::facts::time_zone::{TimeZones, TzVersion};
 
 /// Where systems keep it, unless `TZDIR` says where.
 const DIRECTORIES: &[&str] = &["/usr/share/zoneinfo", "/usr/share/lib/zoneinfo", "/etc/zoneinfo"];

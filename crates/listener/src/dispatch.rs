@@ -9,7 +9,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use chrono::Utc;
-use pricing_core::domain::market_event::{EventDraft, MarketEvent};
 use pricing_core::events::consume::{ConsumeError, Entry, EntryReader, EventConsumer};
 use pricing_core::events::dead::DeadEvents;
 use pricing_core::jobs::queue::{EnqueueError, Enqueued, JobQueue};
@@ -18,6 +17,7 @@ use pricing_core::keys::{EVENT_LOG, JOBS};
 use pricing_core::redis::RedisError;
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_core::telemetry::spans;
+use pricing_domain::facts::market_event::{EventDraft, MarketEvent};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;

@@ -8,7 +8,6 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use pricing_core::domain::market_event::{EventId, MarketEvent};
 use pricing_core::events::dead::DeadEvents;
 use pricing_core::events::is_in_stream;
 use pricing_core::events::publish::EventLog;
@@ -16,6 +15,7 @@ use pricing_core::keys::MessageKeys;
 use pricing_core::lease::Lease;
 use pricing_core::redis::{RedisConnection, Subscription, SubscriptionEvent};
 use pricing_core::telemetry::metrics::Metrics;
+use pricing_domain::facts::market_event::{EventId, MarketEvent};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;

@@ -2,7 +2,7 @@
 //!
 //! Here: what applies market events, recalculates the catalogue and looks after time, away from the requests
 //! of shoppers. Never here: HTTP routes besides health and metrics, and how a price comes about
-//! (`pricing-core`'s `domain` and `reprice`).
+//! (`pricing-domain` and `pricing-core`'s `reprice`).
 //!
 //! Where next: [`queue`] for how jobs are fetched and what becomes of those that fail, [`recalculate`] for
 //! what they do, [`run`] for one recalculation at a time, [`schedule`] for what time brings about.
@@ -18,7 +18,6 @@ use std::sync::Arc;
 use futures::FutureExt;
 use pricing_core::cache::PriceCache;
 use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings};
-use pricing_core::domain::time_zone::TimeZones;
 use pricing_core::health::{self, Health};
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::keys::{Keys, MessageKeys};
@@ -30,6 +29,7 @@ use pricing_core::service;
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_core::tz_database::TzDatabase;
 use pricing_core::tz_versions::TzVersions;
+use pricing_domain::facts::time_zone::TimeZones;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;

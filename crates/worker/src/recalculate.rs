@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pricing_core::domain::market_event::MarketEvent;
-use pricing_core::domain::recalculation::RunState;
 use pricing_core::jobs::queue::{EnqueueError, Enqueued, JobQueue};
 use pricing_core::jobs::{Job, JobError, NewJob, Range};
 use pricing_core::keys::{JOBS, MessageKeys};
@@ -13,6 +11,8 @@ use pricing_core::policy_snapshot::PolicySnapshotError;
 use pricing_core::redis::RedisConnection;
 use pricing_core::reprice::{OtherCurrency, RangeDone, RepriceError, Repricer, WRITE_BATCH, products_of};
 use pricing_core::telemetry::spans;
+use pricing_domain::facts::market_event::MarketEvent;
+use pricing_domain::facts::recalculation::RunState;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;

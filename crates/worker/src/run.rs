@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use pricing_core::catalogue::{CatalogueError, StoredRun};
-use pricing_core::domain::policy::PricingPolicy;
-use pricing_core::domain::recalculation::{RunState, Scope};
 use pricing_core::jobs::{Job, JobError, NewJob, RANGE_LENGTH, Range};
 use pricing_core::keys::JOBS;
 use pricing_core::lease::Lease;
@@ -24,6 +22,8 @@ use pricing_core::policy_snapshot::PolicySnapshotError;
 use pricing_core::redis::RedisError;
 use pricing_core::reprice::RepriceError;
 use pricing_core::telemetry::spans;
+use pricing_domain::facts::recalculation::{RunState, Scope};
+use pricing_domain::policy::PricingPolicy;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 

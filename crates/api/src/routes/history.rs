@@ -8,10 +8,10 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use chrono::{DateTime, TimeDelta, Utc};
 use pricing_core::catalogue::PriceChange;
-use pricing_core::domain::diagnostic::shorten;
-use pricing_core::domain::money::as_optional_json_number;
-use pricing_core::domain::prior_price::{AppliedPrice, PRIOR_PRICE_DAYS, lowest_before};
-use pricing_core::domain::product::ProductId;
+use pricing_domain::diagnostic::shorten;
+use pricing_domain::facts::money::as_optional_json_number;
+use pricing_domain::facts::product::ProductId;
+use pricing_domain::pricing::prior_price::{AppliedPrice, PRIOR_PRICE_DAYS, lowest_before};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 

@@ -19,11 +19,11 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use indexmap::IndexMap;
-use pricing_core::domain::diagnostic::{Diagnostic, shorten};
-use pricing_core::domain::product::{Product, ProductId};
 use pricing_core::reprice::{
     Bound, LostBounds, PreparedProducts, PutSummary, RepriceError, Repricer, StoredPrices, WRITE_BATCH,
 };
+use pricing_domain::diagnostic::{Diagnostic, shorten};
+use pricing_domain::facts::product::{Product, ProductId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};

@@ -7,8 +7,8 @@
 
 use std::collections::HashMap;
 
-use pricing_core::domain::diagnostic::{Diagnostic, shorten};
-use pricing_core::domain::money::Currency;
+use pricing_domain::diagnostic::{Diagnostic, shorten};
+use pricing_domain::facts::money::Currency;
 
 use crate::error::ApiError;
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use pricing_core::domain::product::Product;
+use pricing_domain::facts::product::Product;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Rows that all imports under way remember together: 80 MB of them, about twice that with the room that
@@ -85,7 +85,7 @@ impl SeenRows {
 
 #[cfg(test)]
 mod tests {
-    use pricing_core::domain::product::{ProductDraft, WrittenNumber};
+    use pricing_domain::facts::product::{ProductDraft, WrittenNumber};
 
     use super::*;
 

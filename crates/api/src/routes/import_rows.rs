@@ -6,8 +6,8 @@
 use std::ops::RangeInclusive;
 
 use csv_core::ReadRecordResult;
-use pricing_core::domain::diagnostic::{Diagnostic, shorten};
-use pricing_core::domain::product::{ProductDraft, WrittenNumber};
+use pricing_domain::diagnostic::{Diagnostic, shorten};
+use pricing_domain::facts::product::{ProductDraft, WrittenNumber};
 
 use super::import_header::{Column, MAX_COLUMNS, attributes, read_header, unreadable};
 use crate::error::ApiError;

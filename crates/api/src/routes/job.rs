@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use pricing_core::domain::diagnostic::shorten;
 use pricing_core::jobs::queue::{DEAD_KEPT, DeadJob};
+use pricing_domain::diagnostic::shorten;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, Problem};

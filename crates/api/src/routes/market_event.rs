@@ -9,9 +9,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use pricing_core::domain::diagnostic::Diagnostic;
-use pricing_core::domain::market_event::{EventDraft, EventId, MarketEvent};
 use pricing_core::events::publish::PUBLISH_BATCH;
+use pricing_domain::diagnostic::Diagnostic;
+use pricing_domain::facts::market_event::{EventDraft, EventId, MarketEvent};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -205,8 +205,8 @@ fn at(index: usize, problem: Diagnostic) -> Diagnostic {
 #[cfg(test)]
 mod tests {
     use axum::http::{HeaderName, HeaderValue};
-    use pricing_core::domain::market_event::Change;
-    use pricing_core::domain::recalculation::Scope;
+    use pricing_domain::facts::market_event::Change;
+    use pricing_domain::facts::recalculation::Scope;
 
     use super::*;
 

@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use pricing_core::catalogue::{DraftCondition, NewDraft, StoredDraft};
-use pricing_core::domain::diagnostic::shorten;
-use pricing_core::domain::policy::MAX_POLICY_BYTES;
+use pricing_domain::diagnostic::shorten;
+use pricing_domain::policy::MAX_POLICY_BYTES;
 use serde::{Deserialize, Serialize};
 
 use super::policy::{MAX_AUTHOR_CHARS, check_length, etag, read_if_match};

@@ -10,12 +10,13 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SecondsFormat, Utc};
 use pricing_core::cache::{Found, Moment, Tier};
-use pricing_core::domain::diagnostic::{Diagnostic, shorten};
-use pricing_core::domain::money::{append_json_number, as_json_number};
-use pricing_core::domain::policy::PricingPolicy;
-use pricing_core::domain::product::ProductId;
-use pricing_core::domain::quote::{Shopper, quote};
 use pricing_core::policy_snapshot::PolicySnapshot;
+use pricing_domain::diagnostic::{Diagnostic, shorten};
+use pricing_domain::facts::money::{append_json_number, as_json_number};
+use pricing_domain::facts::product::ProductId;
+use pricing_domain::facts::shopper::Shopper;
+use pricing_domain::policy::PricingPolicy;
+use pricing_domain::pricing::quote::quote;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 

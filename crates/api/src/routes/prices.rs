@@ -8,9 +8,9 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use pricing_core::cache::{Found, Moment, ReadError};
-use pricing_core::domain::diagnostic::Diagnostic;
-use pricing_core::domain::quote::Shopper;
 use pricing_core::policy_snapshot::PolicySnapshot;
+use pricing_domain::diagnostic::Diagnostic;
+use pricing_domain::facts::shopper::Shopper;
 use serde::{Deserialize, Serialize};
 
 use super::price::ANSWER_BYTES;

@@ -4,10 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use pricing_core::domain::diagnostic::shorten;
-use pricing_core::domain::product::{Product, ProductDraft, ProductId};
-use pricing_core::domain::product_tag::{OnlyIf, ProductTag};
 use pricing_core::reprice::Deletion;
+use pricing_domain::diagnostic::shorten;
+use pricing_domain::facts::product::{Product, ProductDraft, ProductId};
+use pricing_domain::facts::product_tag::{OnlyIf, ProductTag};
 use serde::Serialize;
 
 use crate::error::{ApiError, Problem};

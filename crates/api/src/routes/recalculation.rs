@@ -12,10 +12,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use pricing_core::catalogue::{RunRequest, StoredRun};
-use pricing_core::domain::diagnostic::{Diagnostic, shorten};
-use pricing_core::domain::market_event::{Change, EventId, MarketEvent};
-use pricing_core::domain::product::{ProductId, check_category};
-use pricing_core::domain::recalculation::Scope;
+use pricing_domain::diagnostic::{Diagnostic, shorten};
+use pricing_domain::facts::market_event::{Change, EventId, MarketEvent};
+use pricing_domain::facts::product::{ProductId, check_category};
+use pricing_domain::facts::recalculation::Scope;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

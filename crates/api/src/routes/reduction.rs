@@ -5,11 +5,13 @@ use std::ops::Range;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use pricing_core::catalogue::CatalogueError;
-use pricing_core::domain::money::as_json_number;
-use pricing_core::domain::policy::PricingPolicy;
-use pricing_core::domain::price::PriceEntry;
-use pricing_core::domain::prior_price::{AppliedPrice, PRIOR_PRICE_DAYS, Reduction, Reductions, reductions};
-use pricing_core::domain::product::ProductId;
+use pricing_domain::facts::money::as_json_number;
+use pricing_domain::facts::price_entry::PriceEntry;
+use pricing_domain::facts::product::ProductId;
+use pricing_domain::policy::PricingPolicy;
+use pricing_domain::pricing::prior_price::{
+    AppliedPrice, PRIOR_PRICE_DAYS, Reduction, Reductions, reductions,
+};
 use rust_decimal::Decimal;
 use serde::Serialize;
 

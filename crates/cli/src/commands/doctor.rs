@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use clap::Args;
-use pricing_core::domain::time_zone::TzVersion;
+use pricing_domain::facts::time_zone::TzVersion;
 use reqwest::header::DATE;
 use serde::{Deserialize, Serialize};
 

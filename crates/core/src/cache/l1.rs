@@ -13,7 +13,7 @@ use quick_cache::sync::{Cache, EntryAction, EntryResult};
 use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 
 use super::{Cached, PutMode};
-use crate::domain::product::ProductId;
+use pricing_domain::facts::product::ProductId;
 
 /// Announced revisions that are remembered: as many as can come while a look-up is on its way.
 const ANNOUNCED_KEPT: usize = 65_536;
@@ -165,7 +165,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::price::PriceEntry;
+    use pricing_domain::facts::price_entry::PriceEntry;
 
     fn gone(revision: i64) -> Cached {
         Cached::Gone { revision }
@@ -176,7 +176,7 @@ mod tests {
         Cached::Priced(Arc::new(PriceEntry {
             product_id: ProductId::parse("P-1").unwrap(),
             category: None,
-            currency: crate::domain::money::Currency::from_code("USD").unwrap(),
+            currency: pricing_domain::facts::money::Currency::from_code("USD").unwrap(),
             base_price: amount,
             list_price: amount,
             lowest: None,

@@ -14,11 +14,11 @@ use metrics::Counter;
 use redis::{Cmd, Script};
 
 use super::{Cached, PutMode};
-use crate::domain::price::PriceEntry;
-use crate::domain::product::ProductId;
 use crate::keys::{Keys, PRICE_TTL};
 use crate::notices::Announcement;
 use crate::redis::{MeasuredConnection, RedisConnection, RedisError};
+use pricing_domain::facts::price_entry::PriceEntry;
+use pricing_domain::facts::product::ProductId;
 
 /// Entries put in one call, for which Redis keeps others waiting for some milliseconds. A server that syncs
 /// every write to disk does so once for the call; a cluster takes the keys of a slot only, so there each
@@ -314,7 +314,7 @@ impl Pause {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::money::Currency;
+    use pricing_domain::facts::money::Currency;
     use rust_decimal::Decimal;
 
     fn entry() -> PriceEntry {

@@ -20,14 +20,14 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use tokio::runtime::Handle;
 
-use crate::domain::price::PriceEntry;
-use crate::domain::product::ProductId;
 use crate::keys::Keys;
 use crate::notices::Announcement;
 use crate::redis::{RedisConnection, RedisError};
 use crate::telemetry::metrics::Metrics;
 use l1::L1;
 use l2::L2;
+use pricing_domain::facts::price_entry::PriceEntry;
+use pricing_domain::facts::product::ProductId;
 use single_flight::SingleFlight;
 
 /// What is known of a product's price.

@@ -13,8 +13,8 @@ use sqlx::postgres::PgRow;
 use super::error::CatalogueError;
 use super::read_rows::{PriceRecord, ProductRecord, SignalRecord, read_prices, read_products, read_signals};
 use super::stored::{Readable, StoredFacts, StoredPrice};
-use crate::domain::product::{Product, ProductId};
-use crate::domain::signal::{Signal, SignalKind, Signals, Subject};
+use pricing_domain::facts::product::{Product, ProductId};
+use pricing_domain::facts::signal::{Signal, SignalKind, Signals, Subject};
 
 /// What the next prices of some products depend on, not read yet.
 #[derive(Debug)]

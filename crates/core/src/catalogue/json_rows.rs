@@ -14,8 +14,8 @@ use serde::{Serialize, Serializer};
 use sqlx::error::BoxDynError;
 
 use super::stored::MAX_CAUSE_CHARS;
-use crate::domain::money::Currency;
-use crate::domain::signal::Signal;
+use pricing_domain::facts::money::Currency;
+use pricing_domain::facts::signal::Signal;
 
 /// The rows of `signals`; of two about the same thing the newer one, and of two of the same instant the
 /// first.

@@ -1,7 +1,7 @@
 //! The catalogue: the facts of the engine in a SQL database.
 //!
 //! Here: products, signals, policies, prices and their history, in SQLite (one host, nothing to set up) or in
-//! PostgreSQL. Never here: what a price is (see [`domain`](crate::domain)), when to compute one, and caches.
+//! PostgreSQL. Never here: what a price is (see [`domain`](pricing_domain)), when to compute one, and caches.
 //!
 //! Each store has its SQL in its own files; what differs is the language and how rows are locked. What both
 //! promise is the same, and the contract tests hold them to it: exact digits, instants to the microsecond, no
@@ -45,11 +45,11 @@ pub use self::stored::{
     StoredPrice,
 };
 pub use self::transaction::CatalogueTransaction;
-use crate::domain::product::{Product, ProductId};
-use crate::domain::recalculation::Scope;
-use crate::domain::signal::Signals;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
+use pricing_domain::facts::product::{Product, ProductId};
+use pricing_domain::facts::recalculation::Scope;
+use pricing_domain::facts::signal::Signals;
 
 /// Bounds on what the catalogue takes from the machine, and from its callers' patience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::error::CatalogueError;
 use super::postgres::PostgresPrices;
 use super::sqlite::SqlitePrices;
 use super::stored::PriceWrite;
-use crate::domain::product::{Product, ProductId};
+use pricing_domain::facts::product::{Product, ProductId};
 
 /// Rows of `products`.
 #[derive(Debug, Clone, Default)]

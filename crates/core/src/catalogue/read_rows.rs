@@ -16,11 +16,11 @@ use sqlx::types::Json;
 
 use super::error::CatalogueError;
 use super::stored::{LeftOut, PriceChange, Readable, StoredPrice};
-use crate::domain::guardrail::Streak;
-use crate::domain::money::Currency;
-use crate::domain::price::PriceEntry;
-use crate::domain::product::{Product, ProductId};
-use crate::domain::signal::{Signal, SignalKind, Subject};
+use pricing_domain::facts::money::Currency;
+use pricing_domain::facts::previous::Streak;
+use pricing_domain::facts::price_entry::PriceEntry;
+use pricing_domain::facts::product::{Product, ProductId};
+use pricing_domain::facts::signal::{Signal, SignalKind, Subject};
 
 /// Turns the records of a statement into values.
 pub(super) fn read_all<R, T>(records: Vec<R>) -> Result<Vec<T>, CatalogueError>

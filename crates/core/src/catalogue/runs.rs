@@ -15,7 +15,7 @@ use super::error::CatalogueError;
 use super::json_rows::bounded;
 use super::read_rows::count;
 use super::{Catalogue, on_store};
-use crate::domain::recalculation::{RunState, Scope};
+use pricing_domain::facts::recalculation::{RunState, Scope};
 
 /// The longest reason, in characters; a longer one is cut. Enough for an error with its causes.
 pub const MAX_REASON_CHARS: usize = 500;

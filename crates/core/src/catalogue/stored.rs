@@ -6,10 +6,10 @@ use std::borrow::Cow;
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 
-use crate::domain::guardrail::Streak;
-use crate::domain::price::PriceEntry;
-use crate::domain::product::{Product, ProductId};
-use crate::domain::signal::Signals;
+use pricing_domain::facts::previous::Streak;
+use pricing_domain::facts::price_entry::PriceEntry;
+use pricing_domain::facts::product::{Product, ProductId};
+use pricing_domain::facts::signal::Signals;
 
 /// The longest cause of a price change, in characters; a longer one is cut.
 pub const MAX_CAUSE_CHARS: usize = 200;

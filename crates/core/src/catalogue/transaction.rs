@@ -12,10 +12,10 @@ use super::prepared_rows::{PreparedFor, PreparedPrices, ProductRows};
 use super::runs::{RangeOutcome, RunRequest};
 use super::sqlite::SqliteTransaction;
 use super::stored::Readable;
-use crate::domain::money::Currency;
-use crate::domain::product::{Product, ProductId};
-use crate::domain::signal::Signal;
 use crate::telemetry::spans;
+use pricing_domain::facts::money::Currency;
+use pricing_domain::facts::product::{Product, ProductId};
+use pricing_domain::facts::signal::Signal;
 
 /// A transaction. Dropped without [`commit`](Self::commit), it is rolled back.
 ///

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::error::CatalogueError;
 use super::{Catalogue, on_store};
-use crate::domain::product::ProductId;
+use pricing_domain::facts::product::ProductId;
 
 impl Catalogue {
     /// The products whose prices are valid no longer, at most so many; those that have been so for longest

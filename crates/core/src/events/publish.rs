@@ -6,10 +6,10 @@ use redis::Script;
 use tracing::Instrument;
 
 use super::{EVENT_FIELD, STREAM_ID_ATTRIBUTE};
-use crate::domain::market_event::MarketEvent;
 use crate::keys::{EVENT_LOG, MessageKeys};
 use crate::redis::{RedisConnection, RedisError};
 use crate::telemetry::spans::{self, TRACEPARENT, TraceParent};
+use pricing_domain::facts::market_event::MarketEvent;
 
 /// Entries the stream may hold. Beyond that nothing is taken in until listeners have caught up: Redis keeps
 /// the stream in memory, and must not fill up.

@@ -15,8 +15,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::domain::market_event::{EventDraft, MarketEvent};
-use crate::domain::product::ProductId;
+use pricing_domain::facts::market_event::{EventDraft, MarketEvent};
+use pricing_domain::facts::product::ProductId;
 
 /// Products in a range of a run: one transaction.
 pub const RANGE_LENGTH: u32 = 1_000;

@@ -16,13 +16,13 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::domain::instant::as_instant;
-use crate::domain::money::as_optional_json_number;
-use crate::domain::price::PriceEntry;
-use crate::domain::product::{ProductId, optional_amount_from_json};
 use crate::keys::{MessageKeys, PRICE_CHANGES_KEPT};
 use crate::redis::{RedisConnection, RedisError};
 use crate::telemetry::spans::TraceParent;
+use pricing_domain::facts::instant::as_instant;
+use pricing_domain::facts::money::as_optional_json_number;
+use pricing_domain::facts::price_entry::PriceEntry;
+use pricing_domain::facts::product::{ProductId, optional_amount_from_json};
 
 /// Changes in one entry of the stream, so that the bound on entries is a bound on memory.
 const CHANGES_PER_ENTRY: usize = 100;

@@ -4,9 +4,12 @@ use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 
 use crate::catalogue::{PriceWrite, StoredFacts, StoredPrice};
-use crate::domain::explanation::Outcome;
-use crate::domain::policy::PricingPolicy;
-use crate::domain::price::{Facts, ListPrice, Previous, PriceEntry, price};
+use pricing_domain::facts::Facts;
+use pricing_domain::facts::previous::Previous;
+use pricing_domain::facts::price_entry::PriceEntry;
+use pricing_domain::policy::PricingPolicy;
+use pricing_domain::pricing::explanation::Outcome;
+use pricing_domain::pricing::price::{ListPrice, price};
 
 /// Room for most explanations.
 const USUAL_EXPLANATION_BYTES: usize = 1_536;
@@ -44,18 +47,7 @@ pub(super) fn compute<'a>(
     let facts = Facts { product: &stored.product, signals: &stored.signals, previous };
     let list_price = price(&facts, policy, now);
     let product = &stored.product;
-    let entry = PriceEntry {
-        product_id: product.product_id.clone(),
-        category: product.category.as_deref().map(Into::into),
-        currency: product.currency,
-        base_price: product.base_price,
-        list_price: list_price.amount,
-        lowest: list_price.limits.lowest,
-        highest: list_price.limits.highest,
-        policy_version: policy.version,
-        revision: stored.price.as_ref().map_or(0, |price| price.entry.revision),
-        valid_until: list_price.valid_until,
-    };
+    let entry = list_price.entry(stored.price.as_ref().map_or(0, |price| price.entry.revision));
     let changed = stored.price.as_ref().is_none_or(|price| price.entry != entry);
     let old_list_price = stored
         .price
@@ -120,11 +112,11 @@ fn is_under_way(day: NaiveDate, now: DateTime<Utc>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::money::Currency;
-    use crate::domain::policy::DEFAULT_POLICY;
-    use crate::domain::product::{ProductDraft, WrittenNumber};
-    use crate::domain::signal::Signals;
-    use crate::domain::time_zone::TimeZones;
+    use pricing_domain::facts::money::Currency;
+    use pricing_domain::facts::product::{ProductDraft, WrittenNumber};
+    use pricing_domain::facts::signal::Signals;
+    use pricing_domain::facts::time_zone::TimeZones;
+    use pricing_domain::policy::DEFAULT_POLICY;
 
     fn instant(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()

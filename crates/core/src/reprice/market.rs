@@ -8,13 +8,13 @@ use chrono::{DateTime, Utc};
 use super::{Batch, RepriceError, Repricer, Served, to_the_end};
 use crate::cache::{Cached, PutMode};
 use crate::catalogue::{CatalogueTransaction, PriceChange, RunRequest, StoredFacts};
-use crate::domain::market_event::{Change, MarketEvent};
-use crate::domain::money::Currency;
-use crate::domain::policy::PricingPolicy;
-use crate::domain::price::PriceEntry;
-use crate::domain::product::ProductId;
-use crate::domain::recalculation::Scope;
-use crate::domain::signal::{Signal, Subject};
+use pricing_domain::facts::market_event::{Change, MarketEvent};
+use pricing_domain::facts::money::Currency;
+use pricing_domain::facts::price_entry::PriceEntry;
+use pricing_domain::facts::product::ProductId;
+use pricing_domain::facts::recalculation::Scope;
+use pricing_domain::facts::signal::{Signal, Subject};
+use pricing_domain::policy::PricingPolicy;
 
 /// What a batch of events did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

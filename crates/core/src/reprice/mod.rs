@@ -3,7 +3,7 @@
 //! Here: the [`Repricer`], with a file for each reason to price: a read that finds nothing (this file),
 //! products that people put ([`products`]), the market ([`market`]), a recalculation or the clock
 //! ([`range`]), a question ([`simulate`]). Never here: what a price is
-//! ([`domain::price`](crate::domain::price)) and when to make one (the routes, the worker).
+//! ([`domain::price`](pricing_domain::price)) and when to make one (the routes, the worker).
 //!
 //! Each function works on a batch in one transaction ([`pieces`]): lock the products, compute, write prices
 //! and history, commit; then put the entries into the caches, where their revision keeps older ones out. A
@@ -27,11 +27,6 @@ use tracing::{Instrument, Span};
 
 use crate::cache::{Cached, Filled, Found, Moment, PriceCache, PutMode, ReadError, Tier};
 use crate::catalogue::{Catalogue, CatalogueError, PriceChange, PriceWrite, StoredFacts, StoredPrice};
-use crate::domain::explanation::{Explanation, Outcome};
-use crate::domain::guardrail::GuardrailName;
-use crate::domain::policy::PricingPolicy;
-use crate::domain::price::PriceEntry;
-use crate::domain::product::ProductId;
 use crate::keys::{PRICE_CHANGES, PRICE_TTL};
 use crate::notices::{ChangedPrice, ListPriceChange, Notices};
 use crate::policy_snapshot::{Policies, PolicySnapshotError};
@@ -40,6 +35,11 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
 pub use market::{Applied, OtherCurrency, products_of};
 use pieces::Batch;
+use pricing_domain::facts::price_entry::PriceEntry;
+use pricing_domain::facts::product::ProductId;
+use pricing_domain::policy::PricingPolicy;
+use pricing_domain::policy::guardrail::GuardrailName;
+use pricing_domain::pricing::explanation::{Explanation, Outcome};
 pub use products::{Bound, Deletion, LostBounds, PreparedProducts, PutSummary, StoredPrices};
 pub use range::{RangeDone, RangeError};
 pub use simulate::Simulator;

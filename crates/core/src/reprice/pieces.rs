@@ -16,8 +16,8 @@ use crate::catalogue::{
     Catalogue, CatalogueError, CatalogueTransaction, LeftOut, PreparedPrices, PriceWrite, ProductRows,
     Readable, StoredFacts, UnreadFacts,
 };
-use crate::domain::policy::PricingPolicy;
-use crate::domain::product::{Product, ProductId};
+use pricing_domain::facts::product::{Product, ProductId};
+use pricing_domain::policy::PricingPolicy;
 
 /// Products in a piece: enough that its statements cost little beside its rows.
 const PIECE: usize = 500;

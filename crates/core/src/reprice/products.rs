@@ -9,11 +9,11 @@ use serde::Serialize;
 use super::{Batch, RepriceError, Repricer, Served, to_the_end};
 use crate::cache::{Cached, PutMode};
 use crate::catalogue::{CatalogueError, CatalogueTransaction, ProductRows, Readable, StoredFacts};
-use crate::domain::money::Currency;
-use crate::domain::policy::PricingPolicy;
-use crate::domain::product::{Product, ProductId};
-use crate::domain::product_tag::OnlyIf;
-use crate::domain::variable::Variable;
+use pricing_domain::expression::variable::Variable;
+use pricing_domain::facts::money::Currency;
+use pricing_domain::facts::product::{Product, ProductId};
+use pricing_domain::facts::product_tag::OnlyIf;
+use pricing_domain::policy::PricingPolicy;
 
 /// What a batch of products did to the catalogue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Batch, RepriceError, Repricer, Served, WRITE_BATCH, to_the_end};
 use crate::cache::{Cached, PutMode};
 use crate::catalogue::RangeOutcome;
-use crate::domain::product::ProductId;
 use crate::jobs::Range;
+use pricing_domain::facts::product::ProductId;
 
 /// What became of a range.
 #[derive(Debug, Clone, PartialEq, Eq)]

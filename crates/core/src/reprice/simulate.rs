@@ -8,12 +8,12 @@ use chrono::{DateTime, Utc};
 use super::Repricer;
 use super::compute::compute;
 use crate::catalogue::{Catalogue, CatalogueError, Readable, StoredFacts};
-use crate::domain::circuit_breaker::CircuitBreaker;
-use crate::domain::policy::PricingPolicy;
-use crate::domain::product::ProductId;
-use crate::domain::recalculation::Scope;
-use crate::domain::simulation::{SimulatedPrice, Simulation};
 use crate::jobs::RANGE_LENGTH;
+use pricing_domain::facts::product::ProductId;
+use pricing_domain::facts::recalculation::Scope;
+use pricing_domain::policy::PricingPolicy;
+use pricing_domain::policy::circuit_breaker::CircuitBreaker;
+use pricing_domain::pricing::simulation::{SimulatedPrice, Simulation};
 
 /// Goes through the products once. Nothing is written, and nothing is locked: what changes meanwhile is seen
 /// as it is when its page is read.

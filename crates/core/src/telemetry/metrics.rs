@@ -22,7 +22,7 @@ use super::inventory::{
     RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
 };
 use crate::config::MetricsSwitch;
-use crate::domain::guardrail::GuardrailName;
+use pricing_domain::policy::guardrail::GuardrailName;
 
 /// Upper bounds of the latency histograms, in seconds: from a price out of memory to a slow import.
 const LATENCY_BUCKETS_SECONDS: &[f64] = &[

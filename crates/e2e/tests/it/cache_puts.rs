@@ -8,13 +8,13 @@ use chrono::Utc;
 use futures::StreamExt;
 use pricing_core::cache::{Cached, PriceCache, PutMode, ReadError, Tier};
 use pricing_core::config::MetricsSwitch;
-use pricing_core::domain::money::Currency;
-use pricing_core::domain::price::PriceEntry;
-use pricing_core::domain::product::ProductId;
 use pricing_core::keys::{DEFAULT_PREFIX, Keys, MessageKeys};
 use pricing_core::notices::{Announcement, ChangedPrice, Notices};
 use pricing_core::redis::RedisConnection;
 use pricing_core::telemetry::metrics::Metrics;
+use pricing_domain::facts::money::Currency;
+use pricing_domain::facts::price_entry::PriceEntry;
+use pricing_domain::facts::product::ProductId;
 use pricing_e2e::RedisServer;
 use rust_decimal::Decimal;
 

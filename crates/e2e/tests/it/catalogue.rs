@@ -20,9 +20,9 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use chrono::{DateTime, Utc};
 use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings, PriceWrite, ProductRows};
-use pricing_core::domain::guardrail::Streak;
-use pricing_core::domain::price::PriceEntry;
-use pricing_core::domain::product::{Product, ProductDraft, ProductId};
+use pricing_domain::facts::previous::Streak;
+use pricing_domain::facts::price_entry::PriceEntry;
+use pricing_domain::facts::product::{Product, ProductDraft, ProductId};
 use rust_decimal::Decimal;
 use tempfile::TempDir;
 

@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
-use pricing_core::domain::market_event::{EventDraft, MarketEvent};
 use pricing_core::events::consume::EventConsumer;
 use pricing_core::events::publish::EventLog;
 use pricing_core::jobs::Job;
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::keys::{DEFAULT_PREFIX, LISTENER_GROUP, MessageKeys};
 use pricing_core::redis::{RedisConnection, Subscription, SubscriptionEvent};
+use pricing_domain::facts::market_event::{EventDraft, MarketEvent};
 use pricing_e2e::RedisServer;
 use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;

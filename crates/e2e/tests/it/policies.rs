@@ -339,7 +339,7 @@ circuit_breaker: { median_move: 20% }
     let (first, held) = state_becomes(&first, "held").await?;
     assert_eq!(held.body["reason"], "the median product would move by -50% (allowed: 20%)");
     assert_eq!(client.price("P-1", "NY", false).await?.body["base_price"], json!(100.00));
-    let entry = catalogue.stored_price(&pricing_core::domain::product::ProductId::parse("P-1")?).await?;
+    let entry = catalogue.stored_price(&pricing_domain::facts::product::ProductId::parse("P-1")?).await?;
     assert_eq!(entry.context("no price")?.entry.list_price, 100.into(), "nothing was touched");
     let (second, _) = state_becomes(&ask().await?, "held").await?;
     state_becomes(&first, "skipped").await?;

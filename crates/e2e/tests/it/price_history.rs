@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use pricing_core::catalogue::{Catalogue, PriceWrite};
-use pricing_core::domain::product::ProductId;
+use pricing_domain::facts::product::ProductId;
 use rust_decimal::Decimal;
 use serde_json::json;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use pricing_core::domain::time_zone::TzVersion;
+use pricing_domain::facts::time_zone::TzVersion;
 use pricing_e2e::{HttpReply, ServiceProcess, eventually};
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use chrono::{TimeDelta, Utc};
 use pricing_core::catalogue::{Catalogue, CatalogueSettings};
-use pricing_core::domain::product::ProductId;
+use pricing_domain::facts::product::ProductId;
 use pricing_e2e::{PostgresServer, eventually};
 use serde_json::{Value, json};
 

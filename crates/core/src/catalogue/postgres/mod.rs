@@ -28,9 +28,9 @@ use super::read_rows::{count, location_factors, product_ids, read_all, read_pric
 use super::runs::request_of_policy;
 use super::session::Session;
 use super::stored::{NewPolicy, PriceChange, StoredPolicy, StoredPrice};
-use crate::domain::product::{Product, ProductId};
-use crate::domain::signal::Signal;
 use crate::telemetry::metrics::DatabaseDuration;
+use pricing_domain::facts::product::{Product, ProductId};
+use pricing_domain::facts::signal::Signal;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 

@@ -18,7 +18,7 @@ use super::super::runs::{
 };
 use super::super::session::Session;
 use super::{PostgresCatalogue, PostgresTransaction, commit};
-use crate::domain::recalculation::{RunState, Scope};
+use pricing_domain::facts::recalculation::{RunState, Scope};
 
 // The columns have nothing until the run is finished, the ranges nothing after.
 macro_rules! runs {

@@ -17,9 +17,9 @@ use super::super::session::Session;
 use super::super::stored::Readable;
 use super::prepared::{PostgresPrices, column};
 use super::{commit, price_columns, product_columns};
-use crate::domain::money::Currency;
-use crate::domain::product::{Product, ProductId};
-use crate::domain::signal::Signal;
+use pricing_domain::facts::money::Currency;
+use pricing_domain::facts::product::{Product, ProductId};
+use pricing_domain::facts::signal::Signal;
 
 const PRODUCTS: &str = concat!(
     "SELECT ",

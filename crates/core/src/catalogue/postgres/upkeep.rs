@@ -6,7 +6,7 @@ use sqlx::{query, query_scalar};
 use super::super::error::CatalogueError;
 use super::super::read_rows::product_ids;
 use super::PostgresCatalogue;
-use crate::domain::product::ProductId;
+use pricing_domain::facts::product::ProductId;
 
 // One that was left behind by hand has no product, and would be found for ever.
 const EXPIRED: &str = "

@@ -13,7 +13,7 @@ use super::super::error::CatalogueError;
 use super::super::facts::{Products, Rows, UnreadFacts};
 use super::super::json_rows::{row_count, texts};
 use super::super::session::Session;
-use crate::domain::product::{Product, ProductId};
+use pricing_domain::facts::product::{Product, ProductId};
 
 macro_rules! product_rows {
     () => {

@@ -18,9 +18,9 @@ use super::super::stored::Readable;
 use super::commit;
 use super::facts::{facts_named, facts_of, products_named};
 use super::prepared::{SqlitePrices, product_rows};
-use crate::domain::money::Currency;
-use crate::domain::product::{Product, ProductId};
-use crate::domain::signal::Signal;
+use pricing_domain::facts::money::Currency;
+use pricing_domain::facts::product::{Product, ProductId};
+use pricing_domain::facts::signal::Signal;
 
 const PUT_PRODUCTS: &str = "
     INSERT INTO products (product_id, name, category, brand, currency, base_price, unit_cost, floor_price,

@@ -7,7 +7,7 @@ use super::super::error::CatalogueError;
 use super::super::json_rows::instant;
 use super::super::read_rows::product_ids;
 use super::SqliteCatalogue;
-use crate::domain::product::ProductId;
+use pricing_domain::facts::product::ProductId;
 
 const EXPIRED: &str = "
     SELECT product_id FROM prices WHERE valid_until <= $1 ORDER BY valid_until, product_id LIMIT $2";

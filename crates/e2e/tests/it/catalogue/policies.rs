@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use pricing_core::catalogue::{Catalogue, NewPolicy, StoredPolicy, run_of_policy};
-use pricing_core::domain::recalculation::Scope;
+use pricing_domain::facts::recalculation::Scope;
 use tokio::task::JoinSet;
 
 use super::{now, on_both_stores};

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use anyhow::{Result, bail};
 use chrono::{DateTime, TimeDelta, Utc};
 use pricing_core::catalogue::{Catalogue, PriceWrite, ProductRows, StoredPrice};
-use pricing_core::domain::product::Product;
+use pricing_domain::facts::product::Product;
 use rust_decimal::Decimal;
 
 use super::{digits, failure, now, on_both_stores, price_write, product, products, put, write};

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use chrono::TimeDelta;
 use pricing_core::catalogue::{Catalogue, MAX_REASON_CHARS, RangeOutcome, RunRequest, StoredRun};
-use pricing_core::domain::product::ProductId;
-use pricing_core::domain::recalculation::{RunState, Scope};
+use pricing_domain::facts::product::ProductId;
+use pricing_domain::facts::recalculation::{RunState, Scope};
 
 use super::{now, on_both_stores, product_id};
 

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use chrono::TimeDelta;
 use pricing_core::catalogue::Catalogue;
-use pricing_core::domain::money::Currency;
-use pricing_core::domain::product::ProductId;
-use pricing_core::domain::signal::{Signal, SignalKind, Signals, Subject};
+use pricing_domain::facts::money::Currency;
+use pricing_domain::facts::product::ProductId;
+use pricing_domain::facts::signal::{Signal, SignalKind, Signals, Subject};
 use rust_decimal::Decimal;
 
 use super::{digits, now, on_both_stores, product, put};

@@ -1,8 +1,9 @@
 //! Every rule can fail: each is shown bad code and is expected to complain, and good code and is expected not
 //! to.
 
+use super::circles::circles;
 use super::rules::{
-    complain_of_banned, complain_of_core_arrows, complain_of_dependencies, complain_of_length,
+    complain_of_arrows, complain_of_banned, complain_of_dependencies, complain_of_length,
     complain_of_missing_document, complain_of_names, complain_of_places,
 };
 use super::source::Source;
@@ -56,28 +57,27 @@ fn what_is_too_long_is_complained_of() {
 
 #[test]
 fn an_arrow_that_goes_back_is_complained_of() {
-    let complaints = |file: &str, text: &str| {
-        complain_of_core_arrows(&Source::new(&format!("crates/core/src/{file}"), text))
-    };
+    let complaints =
+        |file: &str, text: &str| complain_of_arrows(&Source::new(&format!("crates/core/src/{file}"), text));
     expect_complaint(
         &complaints("cache/l1.rs", "\nuse crate::reprice::x;"),
         &["l1.rs:2: `cache` uses `reprice`"],
     );
     expect_complaint(
-        &complaints("health.rs", "use crate::{keys, reprice::{domain, x}};"),
+        &complaints("health.rs", "use crate::{keys, reprice::{lease, x}};"),
         &["uses `reprice`"],
     );
     expect_complaint(&complaints("events/mod.rs", "fn f(x: &crate::jobs::X)"), &["`events` uses `jobs`"]);
     expect_complaint(
-        &complaints("domain/rule.rs", "use crate::{\n    unheard_of,\n};"),
+        &complaints("jobs/rule.rs", "use crate::{\n    unheard_of,\n};"),
         &["uses `unheard_of`"],
     );
-    expect_complaint(&complaints("unheard_of.rs", ""), &["has no place in CORE_ROWS"]);
+    expect_complaint(&complaints("unheard_of.rs", ""), &["has no row in tidy.rs"]);
     expect_complaint(&complaints("redis.rs", "use super::reprice;"), &["write `crate::`"]);
     expect_complaint(&complaints("cache/l1.rs", "use super::super::reprice;"), &["write `crate::`"]);
 
     for (file, text) in [
-        ("cache/l1.rs", "use crate::{cache::l2, keys, domain::{reprice, x}};"),
+        ("cache/l1.rs", "use crate::{cache::l2, keys, lease::{reprice, x}};"),
         ("cache/mod.rs", "// crate::reprice"),
         ("cache/l1.rs", "use super::l2;"),
         ("redis.rs", "#[cfg(test)]\nmod tests { use super::*; use crate::reprice; }"),
@@ -85,6 +85,24 @@ fn an_arrow_that_goes_back_is_complained_of() {
     ] {
         assert_eq!(complaints(file, text), [""; 0], "{file}: {text}");
     }
+}
+
+#[test]
+fn a_circle_is_complained_of_with_its_way() {
+    let source = |file: &str, text: &str| Source::new(&format!("crates/domain/src/{file}.rs"), text);
+    let price = source("pricing/price", "use crate::facts::money::X;\nuse crate::pricing::{self};");
+    let apart = [price, source("facts/money", "// crate::pricing::price"), source("pricing/mod", "")];
+    assert_eq!(circles(&apart, "crates/domain/src/"), [""; 0]);
+    let round = [
+        source("facts/money", "use crate::facts::instant;"),
+        source("facts/instant", "fn f(x: crate::policy::rule::X)"),
+        source(
+            "policy/rule",
+            "use crate::facts::money::{A, B};\n#[cfg(test)]\nmod tests { use crate::policy::rule; }",
+        ),
+    ];
+    let found = circles(&round, "crates/domain/src/");
+    expect_complaint(&found, &["facts/instant → policy/rule → facts/money → facts/instant"]);
 }
 
 #[test]

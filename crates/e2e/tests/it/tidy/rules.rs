@@ -1,7 +1,7 @@
 //! The rules: each looks at one file and returns its complaints, `file:line: what: why or what to do`.
 
 use super::source::{Source, is_name_char};
-use super::{Ban, CORE_ROWS, DEPENDANTS, EMPTY_NAMES, Found, MAX_FILE_LINES, MAX_FUNCTION_LINES};
+use super::{Ban, DEPENDANTS, EMPTY_NAMES, Found, MAX_FILE_LINES, MAX_FUNCTION_LINES, ROWS};
 
 pub(super) fn complain_of_length(source: &Source) -> Vec<String> {
     let path = &source.path;
@@ -47,27 +47,28 @@ pub(super) fn complain_of_banned(ban: &Ban, source: &Source) -> Vec<String> {
     }
 }
 
-pub(super) fn complain_of_core_arrows(source: &Source) -> Vec<String> {
-    let Some(inside) = source.path.strip_prefix("crates/core/src/") else {
+pub(super) fn complain_of_arrows(source: &Source) -> Vec<String> {
+    let of_crate = |(root, rows)| Some((source.path.strip_prefix(root)?, rows));
+    let Some((inside, rows)) = ROWS.into_iter().find_map(of_crate) else {
         return Vec::new();
     };
+    let row_of = |module: &str| rows.iter().position(|row| row.contains(&module));
     let module = inside.split(['/', '.']).next().unwrap_or_default();
     if module == "lib" {
         return Vec::new();
     }
-    let Some(row) = core_row(module) else {
-        return vec![format!("{}:1: module `{module}` has no place in CORE_ROWS: give it one", source.path)];
+    let Some(row) = row_of(module) else {
+        return vec![format!("{}:1: module `{module}` has no row in tidy.rs: give it one", source.path)];
     };
     let complain = |offset: usize, used: &str| {
         let line = source.line_of(offset);
         format!(
-            "{}:{line}: `{module}` uses `{used}`, which has no earlier row in CORE_ROWS: turn the arrow round or hand \
+            "{}:{line}: `{module}` uses `{used}`, which has no earlier row in tidy.rs: turn the arrow round or hand \
              the value in",
             source.path
         )
     };
-    let is_against_the_arrows =
-        |used: &str| used != module && core_row(used).is_none_or(|other| other >= row);
+    let is_against_the_arrows = |used: &str| used != module && row_of(used).is_none_or(|other| other >= row);
     let mut complaints = Vec::new();
     for offset in source.find_word("crate::").filter(|offset| !source.is_test(*offset)) {
         let used = first_names(source.code.get(offset..).unwrap_or_default());
@@ -120,10 +121,6 @@ fn list_parts(list: &str) -> Vec<&str> {
         }
     }
     parts
-}
-
-fn core_row(module: &str) -> Option<usize> {
-    CORE_ROWS.iter().position(|row| row.contains(&module))
 }
 
 pub(super) fn complain_of_names(source: &Source) -> Vec<String> {

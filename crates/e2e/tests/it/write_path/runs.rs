@@ -6,12 +6,12 @@
 use anyhow::{Context, Result, ensure};
 use chrono::{TimeDelta, Utc};
 use pricing_core::catalogue::{Catalogue, CatalogueSettings, CatalogueTransaction};
-use pricing_core::domain::market_event::EventDraft;
-use pricing_core::domain::product::ProductId;
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::jobs::{Job, NewJob};
 use pricing_core::keys::{DEFAULT_PREFIX, MessageKeys};
 use pricing_core::redis::RedisConnection;
+use pricing_domain::facts::market_event::EventDraft;
+use pricing_domain::facts::product::ProductId;
 use pricing_e2e::eventually;
 use serde_json::json;
 

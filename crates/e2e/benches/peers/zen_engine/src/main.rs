@@ -4,17 +4,17 @@
 //! amount, which is checked first. `price()` also keeps the guardrails, rounds, and says why, as it always
 //! does.
 
-#[path = "../../../../../core/benches/price/facts.rs"]
+#[path = "../../../../../domain/benches/price/facts.rs"]
 #[expect(dead_code, reason = "other benches use the rest")]
 mod facts;
-#[path = "../../../../../core/benches/price/measure.rs"]
+#[path = "../../../../../domain/benches/price/measure.rs"]
 mod measure;
 
 use std::hint::black_box;
 
 use chrono::DateTime;
 use futures::executor::block_on;
-use pricing_core::domain::price::price;
+use pricing_domain::pricing::price::price;
 use rust_decimal::Decimal;
 use serde_json::json;
 use zen_engine::model::DecisionContent;

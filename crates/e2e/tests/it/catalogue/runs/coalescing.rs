@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use pricing_core::catalogue::{Catalogue, CoalescedRun};
-use pricing_core::domain::recalculation::{RunState, Scope};
+use pricing_domain::facts::recalculation::{RunState, Scope};
 use tokio::task::JoinSet;
 
 use super::super::{now, on_both_stores};

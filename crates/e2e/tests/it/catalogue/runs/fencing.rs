@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use chrono::TimeDelta;
 use pricing_core::catalogue::Catalogue;
-use pricing_core::domain::recalculation::RunState;
+use pricing_domain::facts::recalculation::RunState;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 

@@ -1,0 +1,117 @@
+//! What is wrong with a piece of input, said so that its author can mend it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// How much is wrong.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Severity {
+    /// What was written has no meaning.
+    #[default]
+    Error,
+    /// It has one that cannot be meant. It is refused, except in a policy that was published before the
+    /// engine knew: that one keeps its meaning, and a warning says so.
+    Refused,
+    /// It is allowed, and probably not meant.
+    Warning,
+}
+
+/// One thing wrong with a draft: where, what, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// The field, as the author wrote it: `base_price`, `market[2].when`.
+    pub field: String,
+    /// What was wrong, with the offending value where it is short.
+    pub problem: String,
+    /// What is allowed instead, where one sentence can say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<String>,
+    /// Where the field stands, if what was written is a document.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    /// How much is wrong; lists of answers say it, not each diagnostic.
+    #[serde(skip)]
+    pub severity: Severity,
+    /// Where in the field's text it is, in bytes; documents turn it into a place.
+    #[serde(skip)]
+    pub offset: Option<usize>,
+}
+
+/// A place in a document; both count from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The line.
+    pub line: u32,
+    /// The character in the line.
+    pub column: u32,
+}
+
+impl Diagnostic {
+    /// A diagnostic that says what is wrong and what is allowed.
+    pub fn new(field: impl Into<String>, problem: impl Into<String>, allowed: impl Into<String>) -> Self {
+        Self { allowed: Some(allowed.into()), ..Self::bare(field, problem) }
+    }
+
+    /// A diagnostic whose problem already says what would be right.
+    pub fn bare(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            problem: problem.into(),
+            allowed: None,
+            place: None,
+            severity: Severity::Error,
+            offset: None,
+        }
+    }
+
+    /// The same with another severity.
+    pub fn with_severity(self, severity: Severity) -> Self {
+        Self { severity, ..self }
+    }
+
+    /// Whether it is in the way of publishing what was written.
+    pub fn is_refusal(&self) -> bool {
+        self.severity != Severity::Warning
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.field, self.problem)?;
+        match &self.allowed {
+            Some(allowed) => write!(formatter, " (allowed: {allowed})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How many say that what was written has no meaning.
+pub(crate) fn count_errors(problems: &[Diagnostic]) -> usize {
+    problems.iter().filter(|problem| problem.severity == Severity::Error).count()
+}
+
+/// The known name that is most like what was written, if one is much like it: `product.unit_cost` of
+/// `unit_cost`, and what is few typing errors away.
+pub fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
+    const CHARS_AN_ERROR: usize = 4;
+    let written = written.to_lowercase();
+    let is_last_part = |name: &&&str| name.rsplit_once('.').is_some_and(|(_, last)| last == written);
+    if let Some(name) = known.iter().find(is_last_part) {
+        return Some(name);
+    }
+    let errors = |name: &str| strsim::osa_distance(&written, &name.to_lowercase());
+    let best = known.iter().copied().min_by_key(|name| errors(name))?;
+    (errors(best) <= written.chars().count().div_ceil(CHARS_AN_ERROR)).then_some(best)
+}
+
+/// A value as an error message may repeat it: at most 40 characters, control characters made visible.
+pub fn shorten(written: &str) -> String {
+    const MAX_CHARS: usize = 40;
+    let mut shown: String = written.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
+    if written.chars().nth(MAX_CHARS).is_some() {
+        shown.push('…');
+    }
+    shown
+}

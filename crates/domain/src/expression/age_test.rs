@@ -1,0 +1,55 @@
+//! What an expression asks about ages of facts: `demand.age_hours < 24`.
+//!
+//! An age grows by itself, so what is asked about it has to be such that one knows when the answer changes:
+//! whether it is below or above a number of hours. When it changes for which facts, `policy::age` knows.
+
+use chrono::TimeDelta;
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
+
+use crate::expression::fault::ExpressionError;
+use crate::expression::instruction::{Comparison, Instruction};
+use crate::expression::variable::Variable;
+
+pub(crate) const MICROSECONDS_PER_HOUR: Decimal = Decimal::from_parts(3_600_000_000, 0, 0, false, 0);
+
+/// A question that a rule asks about an age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AgeTest {
+    /// Of what.
+    pub(crate) variable: Variable,
+    /// The first age at which the answer is the other one; ages are whole microseconds.
+    pub(crate) turns_at: TimeDelta,
+}
+
+/// What a program asks about ages; refuses everything else that it does with one.
+pub(crate) fn age_tests(instructions: &[Instruction]) -> Result<Box<[AgeTest]>, ExpressionError> {
+    let mut tests = Vec::new();
+    for instruction in instructions {
+        match instruction {
+            Instruction::CompareNumber(variable, comparison, hours)
+            | Instruction::CompareNumberOr(variable, _, comparison, hours)
+                if variable.is_age() =>
+            {
+                tests.extend(AgeTest::of(*variable, *comparison, *hours));
+            }
+            Instruction::Load(variable) | Instruction::LoadOr(variable, _) if variable.is_age() => {
+                return Err(ExpressionError::AgeNotCompared(*variable));
+            }
+            _ => {}
+        }
+    }
+    Ok(tests.into())
+}
+
+impl AgeTest {
+    /// None of an age that nothing reaches.
+    fn of(variable: Variable, comparison: Comparison, hours: Decimal) -> Option<Self> {
+        let age_us = hours.checked_mul(MICROSECONDS_PER_HOUR)?;
+        let turns_at_us = match comparison {
+            Comparison::Less | Comparison::MoreOrEqual => age_us.ceil(),
+            Comparison::LessOrEqual | Comparison::More => age_us.floor().checked_add(Decimal::ONE)?,
+        };
+        Some(Self { variable, turns_at: TimeDelta::microseconds(turns_at_us.to_i64()?) })
+    }
+}

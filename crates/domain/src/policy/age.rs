@@ -1,0 +1,53 @@
+//! Ages of facts, and the instants at which answers about them change.
+//!
+//! A price is valid until the first of these instants.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rust_decimal::Decimal;
+
+use crate::expression::age_test::{AgeTest, MICROSECONDS_PER_HOUR};
+use crate::expression::variable::Variable;
+use crate::facts::Facts;
+
+impl AgeTest {
+    /// When the answer changes, if that is still to come.
+    pub(crate) fn next_change(&self, facts: &Facts<'_>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let turns = seen_at(self.variable, facts)?.checked_add_signed(self.turns_at)?;
+        (turns > now).then_some(turns)
+    }
+}
+
+/// An age in hours; `None` if the fact, or when it was true, is not known. What is dated ahead is of now.
+pub(crate) fn age_hours(variable: Variable, facts: &Facts<'_>, now: DateTime<Utc>) -> Option<Decimal> {
+    let age = now.signed_duration_since(seen_at(variable, facts)?).max(TimeDelta::zero());
+    Decimal::from(age.num_microseconds()?).checked_div(MICROSECONDS_PER_HOUR)
+}
+
+/// When the fact that an age is of was true; of competitors, the one that was seen longest ago.
+fn seen_at(variable: Variable, facts: &Facts<'_>) -> Option<DateTime<Utc>> {
+    let signals = facts.signals;
+    let origins = &signals.origins;
+    let origin = match variable {
+        Variable::CompetitorAge => return oldest_price(facts),
+        // A cost of 0 is not known, and neither is its age.
+        Variable::CostAge if facts.unit_cost().is_none() => return None,
+        Variable::CostAge if signals.unit_cost.is_none() => return signals.cost_stated_at,
+        Variable::CostAge => &origins.unit_cost,
+        Variable::StockAge => &origins.stock_level,
+        Variable::SalesAge => &origins.units_sold,
+        Variable::DemandAge => &origins.demand_index,
+        _ => return None,
+    };
+    Some(origin.as_ref()?.observed_at)
+}
+
+/// None if of one of them it is not known.
+fn oldest_price(facts: &Facts<'_>) -> Option<DateTime<Utc>> {
+    let seen: Option<Vec<DateTime<Utc>>> =
+        facts.signals.competitor_prices.iter().map(|known| known.observed_at).collect();
+    seen?.into_iter().min()
+}
+
+#[cfg(test)]
+#[path = "age_tests.rs"]
+mod tests;

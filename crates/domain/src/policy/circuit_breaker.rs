@@ -1,0 +1,75 @@
+//! The circuit breaker: a recalculation that would move too many prices too far waits until somebody approves
+//! of it.
+//!
+//! Guardrails look at one price at a time, and a thousand moves of 14 % pass a largest step of 15 %. This
+//! looks at all of them together, before the first one is written.
+
+use rust_decimal::Decimal;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::diagnostic::Diagnostic;
+use crate::policy::scalar::{Scalar, fraction, percentage};
+
+/// The circuit breaker as written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CircuitBreakerDraft {
+    /// With `moved_by`: it opens if more than this part of the products move by more than that.
+    pub moved_products: Option<Scalar>,
+    /// See `moved_products`.
+    pub moved_by: Option<Scalar>,
+    /// It opens if the median of all moves, of an even number the mean of the two in the middle, is further
+    /// than this from 0, up or down.
+    pub median_move: Option<Scalar>,
+}
+
+/// When a recalculation as a whole goes too far. All numbers are fractions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CircuitBreaker {
+    /// At most this part of the products may move by more than this.
+    pub moved: Option<MovedProducts>,
+    /// The median of all moves may be this far from 0.
+    pub median_move: Option<Decimal>,
+}
+
+/// A part of the products, and how far they may move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MovedProducts {
+    /// The part of the products.
+    pub part: Decimal,
+    /// A move counts if it is larger.
+    pub by: Decimal,
+}
+
+impl CircuitBreakerDraft {
+    pub(crate) fn check(&self, problems: &mut Vec<Diagnostic>) -> CircuitBreaker {
+        let part = self
+            .moved_products
+            .as_ref()
+            .and_then(|written| fraction("circuit_breaker.moved_products", written, problems));
+        let by = self.moved_by.as_ref().and_then(|written| change("moved_by", written, problems));
+        let median_move =
+            self.median_move.as_ref().and_then(|written| change("median_move", written, problems));
+        match (&self.moved_products, &self.moved_by, &self.median_move) {
+            (Some(_), None, _) | (None, Some(_), _) => problems.push(Diagnostic::new(
+                "circuit_breaker",
+                "says how many products may move, or how far, without the other",
+                "moved_products and moved_by together",
+            )),
+            (None, None, None) => {
+                let allowed = "moved_products with moved_by, or median_move, or both";
+                problems.push(Diagnostic::new("circuit_breaker", "says nothing", allowed));
+            }
+            _ => {}
+        }
+        let moved = part.zip(by).map(|(part, by)| MovedProducts { part, by });
+        CircuitBreaker { moved, median_move }
+    }
+}
+
+/// A percentage above 0%, as a fraction.
+fn change(name: &str, written: &Scalar, problems: &mut Vec<Diagnostic>) -> Option<Decimal> {
+    let field = format!("circuit_breaker.{name}");
+    percentage(&field, written, "above 0%", |fraction| fraction > Decimal::ZERO, problems)
+}

@@ -1,0 +1,350 @@
+//! Guardrails: what no price may do. They come last and are checked again after rounding.
+
+use std::cmp::Ordering;
+
+use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
+use rust_decimal::Decimal;
+use serde::{Serialize, Serializer};
+use smallvec::SmallVec;
+
+use crate::facts::Facts;
+use crate::facts::arithmetic::{compare, larger, multiply, smaller};
+use crate::facts::limits::Limits;
+use crate::facts::previous::{Previous, Streak};
+
+/// The guardrails of a policy, as fractions; those of a product are its floor, ceiling, cost and advertised
+/// price.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guardrails {
+    /// The least part of a price that is margin over the unit cost.
+    pub min_margin: Option<Decimal>,
+    /// The least part of the base price that a price is.
+    pub floor_of_base: Option<Decimal>,
+    /// The largest part of the base price that a price is.
+    pub ceiling_of_base: Option<Decimal>,
+    /// The largest change from the price in effect.
+    pub max_step: Option<Decimal>,
+    /// The largest change from the first price of the day (UTC).
+    pub max_daily_move: Option<Decimal>,
+    /// How long a price stays before the market may change it again.
+    pub min_time_between_changes: Option<TimeDelta>,
+    /// When following competitors counts as chasing one's own tail.
+    pub competitor_loop: CompetitorLoop,
+}
+
+/// So many changes in one direction, all of them because of competitors, within such a time: then somebody
+/// follows us as we follow them, and the price goes no further that way for the rest of that time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompetitorLoop {
+    /// How many changes.
+    pub moves: u32,
+    /// From the first one on.
+    pub within: TimeDelta,
+}
+
+/// Which guardrail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum GuardrailName {
+    /// [`Guardrails::max_step`].
+    MaxStep,
+    /// [`Guardrails::max_daily_move`].
+    MaxDailyMove,
+    /// [`Guardrails::min_time_between_changes`].
+    MinTimeBetweenChanges,
+    /// [`Guardrails::competitor_loop`].
+    CompetitorLoop,
+    /// The product's `ceiling_price`.
+    CeilingPrice,
+    /// [`Guardrails::ceiling_of_base`].
+    CeilingOfBase,
+    /// The unit cost, where neither the product's `floor_price` nor a margin is set: nothing is sold at a
+    /// loss by accident.
+    UnitCost,
+    /// [`Guardrails::min_margin`].
+    MinMargin,
+    /// [`Guardrails::floor_of_base`].
+    FloorOfBase,
+    /// The product's `minimum_advertised_price`.
+    MinimumAdvertisedPrice,
+    /// The product's `floor_price`.
+    FloorPrice,
+    /// For a quote: the lowest price that the guardrails of the list price allow.
+    LowestPrice,
+    /// For a quote: the highest price that the guardrails of the list price allow.
+    HighestPrice,
+}
+
+impl GuardrailName {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::MaxStep,
+        Self::MaxDailyMove,
+        Self::MinTimeBetweenChanges,
+        Self::CompetitorLoop,
+        Self::CeilingPrice,
+        Self::CeilingOfBase,
+        Self::UnitCost,
+        Self::MinMargin,
+        Self::FloorOfBase,
+        Self::MinimumAdvertisedPrice,
+        Self::FloorPrice,
+        Self::LowestPrice,
+        Self::HighestPrice,
+    ];
+
+    /// The name in explanations and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MaxStep => "max_step",
+            Self::MaxDailyMove => "max_daily_move",
+            Self::MinTimeBetweenChanges => "min_time_between_changes",
+            Self::CompetitorLoop => "competitor_loop",
+            Self::CeilingPrice => "ceiling_price",
+            Self::CeilingOfBase => "ceiling_of_base",
+            Self::UnitCost => "unit_cost",
+            Self::MinMargin => "min_margin",
+            Self::FloorOfBase => "floor_of_base",
+            Self::MinimumAdvertisedPrice => "minimum_advertised_price",
+            Self::FloorPrice => "floor_price",
+            Self::LowestPrice => "lowest_price",
+            Self::HighestPrice => "highest_price",
+        }
+    }
+}
+
+impl Serialize for GuardrailName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// One guardrail with its limits for one product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppliedGuardrail {
+    /// Which one.
+    pub name: GuardrailName,
+    /// Where it keeps the price.
+    pub limits: Limits,
+    /// From when on it would let a price that it stops go on; absent if not by time alone.
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// All guardrails for one product, in the order in which they are applied: the limits on moves give way to
+/// the ceiling, the ceiling to the floors.
+#[derive(Debug, Clone, Default)]
+pub struct ProductGuardrails {
+    /// How far the price may move now.
+    pub moves: SmallVec<[AppliedGuardrail; 4]>,
+    /// Where the price may be at all.
+    pub bounds: SmallVec<[AppliedGuardrail; 7]>,
+}
+
+impl Default for Guardrails {
+    fn default() -> Self {
+        Self {
+            min_margin: None,
+            floor_of_base: None,
+            ceiling_of_base: None,
+            max_step: None,
+            max_daily_move: None,
+            min_time_between_changes: None,
+            competitor_loop: CompetitorLoop { moves: 8, within: TimeDelta::hours(24) },
+        }
+    }
+}
+
+impl Guardrails {
+    /// The guardrails for the product of these facts. They do not depend on where its price would go, so a
+    /// lower price before them is never a higher one after them.
+    pub fn of_product(
+        &self,
+        facts: &Facts<'_>,
+        follows_competitors: bool,
+        now: DateTime<Utc>,
+    ) -> ProductGuardrails {
+        let moves = facts.previous.map(|previous| self.moves(&previous, follows_competitors, now));
+        ProductGuardrails { moves: moves.unwrap_or_default(), bounds: self.bounds(facts) }
+    }
+
+    /// Whether something keeps the product's price from following others down to nothing.
+    pub fn has_floor(&self, facts: &Facts<'_>) -> bool {
+        facts.product.floor_price.is_some()
+            || facts.product.minimum_advertised_price.is_some()
+            || self.floor_of_base.is_some()
+            || facts.unit_cost().is_some()
+    }
+
+    /// The streak after a price became `price`.
+    pub fn streak_after(
+        &self,
+        previous: &Previous,
+        price: Decimal,
+        follows_competitors: bool,
+        now: DateTime<Utc>,
+    ) -> Option<Streak> {
+        let direction = match compare(price, previous.list_price) {
+            Ordering::Equal => return previous.streak,
+            _ if !follows_competitors => return None,
+            Ordering::Greater => 1,
+            Ordering::Less => -1,
+        };
+        match previous.streak.filter(|streak| self.is_going_on(streak, direction, now)) {
+            Some(streak) => {
+                Some(Streak { moves: streak.moves.saturating_add(direction), since: streak.since })
+            }
+            None => Some(Streak { moves: direction, since: now }),
+        }
+    }
+
+    /// Whether the streak is as long as one that chases its own tail.
+    fn is_loop(&self, streak: &Streak) -> bool {
+        streak.moves.unsigned_abs() >= self.competitor_loop.moves
+    }
+
+    fn is_going_on(&self, streak: &Streak, direction: i32, now: DateTime<Utc>) -> bool {
+        let end = streak.since.checked_add_signed(self.competitor_loop.within);
+        streak.moves.signum() == direction && end.is_some_and(|end| now < end)
+    }
+
+    fn moves(
+        &self,
+        previous: &Previous,
+        follows_competitors: bool,
+        now: DateTime<Utc>,
+    ) -> SmallVec<[AppliedGuardrail; 4]> {
+        let price = previous.list_price;
+        let pause = self.min_time_between_changes;
+        let chased = previous.streak.filter(|streak| follows_competitors && self.is_loop(streak));
+        let chased = chased.and_then(|streak| {
+            let until = streak.since.checked_add_signed(self.competitor_loop.within)?;
+            // Only the direction of the chase is barred: whichever way this price would go, the limits are
+            // the same, so a cheaper competitor cannot lift one of them.
+            let limits = match streak.moves {
+                ..0 => Limits { lowest: Some(price), highest: None },
+                0.. => Limits { lowest: None, highest: Some(price) },
+            };
+            (now < until).then_some((GuardrailName::CompetitorLoop, limits, until))
+        });
+        let paused = pause.zip(previous.changed_at).and_then(|(pause, changed_at)| {
+            let until = changed_at.checked_add_signed(pause)?;
+            let limits = Limits { lowest: Some(price), highest: Some(price) };
+            (now < until).then_some((GuardrailName::MinTimeBetweenChanges, limits, until))
+        });
+        let holds = [chased, paused].map(|hold| {
+            let (name, limits, until) = hold?;
+            Some(AppliedGuardrail { name, limits, until: Some(until) })
+        });
+        let next_step = pause.and_then(|pause| now.checked_add_signed(pause));
+        let step = self.max_step.and_then(|most| within(GuardrailName::MaxStep, price, most, next_step));
+        let daily = self.max_daily_move.and_then(|most| {
+            let mut daily = within(GuardrailName::MaxDailyMove, previous.opening_price, most, next_day(now))?;
+            // A price that a floor or a ceiling has moved further today may stay: a limit on moves forces
+            // none.
+            daily.limits.lowest = daily.limits.lowest.map(|lowest| smaller(lowest, price));
+            daily.limits.highest = daily.limits.highest.map(|highest| larger(highest, price));
+            Some(daily)
+        });
+        holds.into_iter().chain([step, daily]).flatten().collect()
+    }
+
+    fn bounds(&self, facts: &Facts<'_>) -> SmallVec<[AppliedGuardrail; 7]> {
+        let product = facts.product;
+        let unit_cost = facts.unit_cost();
+        let margin_floor = self
+            .min_margin
+            .zip(unit_cost)
+            .and_then(|(margin, cost)| cost.checked_div(Decimal::ONE.checked_sub(margin)?));
+        let of_base = |part: Option<Decimal>| multiply(product.base_price, part?);
+        let floor_of_base = of_base(self.floor_of_base);
+        // Only the seller's word on this very product may be below its cost; a margin over the cost is never
+        // below it.
+        let cost_floor = unit_cost.filter(|_| product.floor_price.or(margin_floor).is_none());
+        let guardrail = |name, lowest, highest| AppliedGuardrail {
+            name,
+            limits: Limits { lowest, highest },
+            until: None,
+        };
+        let ceilings = [
+            (GuardrailName::CeilingPrice, product.ceiling_price),
+            (GuardrailName::CeilingOfBase, of_base(self.ceiling_of_base)),
+        ];
+        let floors = [
+            (GuardrailName::UnitCost, cost_floor),
+            (GuardrailName::MinMargin, margin_floor),
+            (GuardrailName::FloorOfBase, floor_of_base),
+            (GuardrailName::MinimumAdvertisedPrice, product.minimum_advertised_price),
+            (GuardrailName::FloorPrice, product.floor_price),
+        ];
+        let ceilings =
+            ceilings.into_iter().filter_map(|(name, highest)| Some(guardrail(name, None, Some(highest?))));
+        let floors =
+            floors.into_iter().filter_map(|(name, lowest)| Some(guardrail(name, Some(lowest?), None)));
+        ceilings.chain(floors).collect()
+    }
+}
+
+impl ProductGuardrails {
+    /// Where the price may be at all.
+    pub fn outer_limits(&self) -> Limits {
+        intersection(self.bounds.iter())
+    }
+
+    /// Whether a limit on moves is against this price.
+    pub fn stop_move_to(&self, price: Decimal) -> bool {
+        self.moves.iter().any(|guardrail| !guardrail.limits.allow(price))
+    }
+
+    /// When the limits on moves end by themselves, one after another.
+    pub fn ends(&self) -> impl Iterator<Item = DateTime<Utc>> {
+        let mut ends: Vec<DateTime<Utc>> =
+            self.moves.iter().filter_map(|guardrail| guardrail.until).collect();
+        ends.sort_unstable();
+        ends.into_iter()
+    }
+
+    /// Where the price may be at an instant: within the moves that are limited then, unless the outer limits
+    /// leave no such price.
+    pub fn limits_at(&self, instant: DateTime<Utc>) -> Limits {
+        let outer = self.outer_limits();
+        let held = self.moves.iter().filter(|guardrail| guardrail.until.is_none_or(|until| instant < until));
+        let moves = intersection(held);
+        let both = Limits {
+            lowest: outer.lowest.into_iter().chain(moves.lowest).max(),
+            highest: outer.highest.into_iter().chain(moves.highest).min(),
+        };
+        if both.contradict() { outer } else { both }
+    }
+}
+
+fn within(
+    name: GuardrailName,
+    reference: Decimal,
+    most: Decimal,
+    until: Option<DateTime<Utc>>,
+) -> Option<AppliedGuardrail> {
+    let distance = multiply(reference, most)?;
+    let limits = Limits {
+        lowest: Some(reference.checked_sub(distance)?),
+        highest: Some(reference.checked_add(distance)?),
+    };
+    Some(AppliedGuardrail { name, limits, until })
+}
+
+/// Midnight UTC after `now`, when a move held back by the daily limit may go on.
+fn next_day(now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let tomorrow = now.date_naive().checked_add_days(Days::new(1))?;
+    Some(tomorrow.and_time(NaiveTime::MIN).and_utc())
+}
+
+fn intersection<'a>(guardrails: impl Iterator<Item = &'a AppliedGuardrail> + Clone) -> Limits {
+    Limits {
+        lowest: guardrails
+            .clone()
+            .filter_map(|guardrail| guardrail.limits.lowest)
+            .max_by(|left, right| compare(*left, *right)),
+        highest: guardrails
+            .filter_map(|guardrail| guardrail.limits.highest)
+            .min_by(|left, right| compare(*left, *right)),
+    }
+}

@@ -1,0 +1,39 @@
+//! What a pricing team writes: rules, guardrails, rounding and a circuit breaker, as one document.
+//!
+//! Here: the document as it is written ([`PolicyDraft`], `rule_draft`), its check with everything that is wrong
+//! in one answer, and the checked policy ([`PricingPolicy`]) with what each of its parts does to a price.
+//! Never here: the order in which the parts make a price, which is [`pricing`](crate::pricing)'s.
+//!
+//! Where next: [`rule`] and [`action`] for how a rule moves a price, [`guardrail`] for what stops it,
+//! [`rounding`] for the only place where it is rounded.
+
+pub mod action;
+mod action_check;
+pub(crate) mod age;
+pub mod apply;
+pub mod change;
+pub(crate) mod check;
+pub mod circuit_breaker;
+pub(crate) mod document;
+pub(crate) mod examine;
+pub mod guardrail;
+pub mod ladder;
+pub(crate) mod places;
+pub(crate) mod pricing_policy;
+pub mod reference;
+pub mod rounding;
+pub mod rule;
+mod rule_check;
+pub mod rule_draft;
+pub mod scalar;
+pub mod selector;
+pub mod surge;
+pub mod view;
+pub(crate) mod warning;
+pub mod window;
+
+pub use check::{DEFAULT_POLICY, MAX_RULES};
+pub use document::{
+    ApplyDraft, CompetitorLoopDraft, GuardrailsDraft, MAX_POLICY_BYTES, PolicyDraft, RoundingDraft,
+};
+pub use pricing_policy::{MAX_INSTANTS, PricingPolicy};

@@ -1,0 +1,97 @@
+//! A checked policy.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::expression::variable::Variable;
+use crate::facts::time_zone::TzVersion;
+use crate::policy::apply::Apply;
+use crate::policy::circuit_breaker::CircuitBreaker;
+use crate::policy::guardrail::Guardrails;
+use crate::policy::places::Places;
+use crate::policy::rounding::Rounding;
+use crate::policy::rule::Rule;
+use crate::policy::view::View;
+
+/// Instants that a policy is judged at, besides now.
+pub const MAX_INSTANTS: usize = 30;
+
+/// A checked policy. It never changes; a new text is a new version.
+#[derive(Debug, Clone)]
+pub struct PricingPolicy {
+    /// Counts the published policies from 1.
+    pub version: i64,
+    /// See [`PolicyDraft::name`].
+    pub name: String,
+    /// Which of the market rules that apply make the list price.
+    pub market_apply: Apply,
+    /// Which of the offer rules that apply make a shopper's price.
+    pub offer_apply: Apply,
+    /// See [`PolicyDraft::market`]; those with the largest priority first.
+    pub market: Vec<Rule>,
+    /// See [`PolicyDraft::offer`].
+    pub offer: Vec<Rule>,
+    /// See [`PolicyDraft::guardrails`].
+    pub guardrails: Guardrails,
+    /// See [`PolicyDraft::rounding`].
+    pub rounding: Rounding,
+    /// See [`PolicyDraft::circuit_breaker`]; off if absent.
+    pub circuit_breaker: CircuitBreaker,
+    /// What in the document is allowed and probably not meant; in a stored policy also what would be refused
+    /// today.
+    pub warnings: Vec<Diagnostic>,
+    /// The version of the time zone database, if a rule goes by a place's clock.
+    pub tz_version: Option<TzVersion>,
+}
+
+impl PricingPolicy {
+    /// Adds a warning for each rule whose window is over. `document` is what the policy was read from.
+    pub fn warn_of_windows_that_are_over(&mut self, document: &str, now: DateTime<Utc>) {
+        let places = Places::of(document);
+        for (list, rules) in [("market", &self.market), ("offer", &self.offer)] {
+            for rule in rules.iter().filter(|rule| rule.window.until.is_some_and(|until| until <= now)) {
+                let field = format!("{list}[{}].until", rule.index);
+                let problem = "is over: the rule never applies again";
+                let mut warning = Diagnostic::bare(field, problem).with_severity(Severity::Warning);
+                places.locate(&mut warning);
+                self.warnings.push(warning);
+            }
+        }
+    }
+
+    /// What would be refused if it were published today.
+    pub fn refusals(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.warnings.iter().filter(|warning| warning.is_refusal())
+    }
+
+    /// The instants at which windows and schedules of market rules begin or end: of windows all, of schedules
+    /// those of the coming week. At most [`MAX_INSTANTS`], the earliest.
+    pub fn instants_after(&self, now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
+        let mut instants: Vec<DateTime<Utc>> = Vec::new();
+        for rule in &self.market {
+            instants.extend([rule.window.from, rule.window.until].into_iter().flatten());
+            let mut last = now;
+            while let Some(next) = rule.schedule.as_ref().and_then(|schedule| schedule.next_change(last))
+                && next < now + TimeDelta::days(7)
+            {
+                instants.push(next);
+                last = next;
+            }
+        }
+        instants.retain(|instant| *instant > now);
+        instants.sort_unstable();
+        instants.dedup();
+        instants.truncate(MAX_INSTANTS);
+        instants
+    }
+
+    /// Whether a market rule reads this.
+    pub fn reads(&self, variable: Variable) -> bool {
+        self.market.iter().any(|rule| rule.variables().contains(&variable))
+    }
+
+    /// The next instant at which time alone changes what a rule does: no price computed now outlives it.
+    pub fn next_change(&self, view: &View<'_>) -> Option<DateTime<Utc>> {
+        self.market.iter().chain(&self.offer).filter_map(|rule| rule.next_change(view)).min()
+    }
+}

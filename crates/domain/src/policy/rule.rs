@@ -1,0 +1,138 @@
+//! Rules: when they apply, for what, and how they move a price.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+
+use crate::expression::age_test::AgeTest;
+use crate::expression::compile::Expression;
+use crate::expression::evaluate::EvaluationError;
+use crate::expression::variable::{Value, Variable};
+use crate::facts::money::is_below_limit;
+use crate::policy::action::{Action, ActionError};
+use crate::policy::selector::Selector;
+use crate::policy::view::{About, View};
+use crate::policy::window::{Schedule, Window};
+
+/// A checked rule.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// See [`RuleDraft::name`].
+    pub name: Arc<str>,
+    /// How many rules stand before it in the document.
+    pub(crate) index: usize,
+    /// See [`RuleDraft::priority`]; absent if none was written.
+    pub priority: Option<i32>,
+    /// See [`RuleDraft::when`].
+    pub when: Option<Expression>,
+    /// See [`RuleDraft::only`].
+    pub only: Selector,
+    /// Between which instants it applies.
+    pub window: Window,
+    /// See [`RuleDraft::schedule`].
+    pub schedule: Option<Schedule>,
+    /// How it moves the price.
+    pub action: Action,
+    /// [`Action`] and [`RuleDraft::only`] in words.
+    pub in_words: Box<str>,
+    /// Whether a shopper's discount is the difference between the price with it and the one without it.
+    pub(crate) is_discount: bool,
+    /// Whether its price is set by what others ask, so that their mistakes become its own.
+    pub(crate) follows_competitors: bool,
+    /// Whether it reads a competitor's price, as what it goes by or in a condition.
+    pub(crate) reads_competitors: bool,
+    /// Whether what it does depends on what a place's clock shows.
+    pub(crate) reads_clocks: bool,
+    /// Whether time alone changes nothing that it does.
+    pub(crate) is_timeless: bool,
+    /// Whether it is meant for every product and shopper at any time.
+    pub(crate) is_always_meant: bool,
+    /// What it reads, the condition's first, each once.
+    pub(crate) variables: Box<[Variable]>,
+    /// What it asks about the ages of facts.
+    pub(crate) age_tests: Box<[AgeTest]>,
+}
+
+/// Why a rule gave no price. The product is then not repriced: a failed rule is never a price of nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuleError {
+    /// The condition had no value.
+    #[error("the condition fails: {0}")]
+    Condition(EvaluationError),
+    /// The condition gave something other than true or false.
+    #[error("the condition gives {0}, not true or false")]
+    ConditionKind(&'static str),
+    /// The action gave no price.
+    #[error(transparent)]
+    Action(#[from] ActionError),
+    /// The rule goes by what competitors ask, and nothing of the seller's own keeps the price up.
+    #[error("it follows competitors, and the product has neither a floor nor a cost")]
+    NoFloor,
+    /// The price would be zero or less.
+    #[error("the price would be {0}, which is not above 0")]
+    NotAboveZero(Decimal),
+}
+
+impl Rule {
+    /// The price after this rule, or `None` if it does not apply now.
+    #[inline]
+    pub fn apply<'a>(&'a self, view: &View<'a>) -> Result<Option<Decimal>, RuleError> {
+        if !(self.is_always_meant || self.is_meant(view)) || !self.condition_holds(view)? {
+            return Ok(None);
+        }
+        let Some(moved) = self.action.apply(view)? else { return Ok(None) };
+        if moved.is_sign_negative() || moved.is_zero() {
+            return at_nothing(moved, view);
+        }
+        if !is_below_limit(moved) {
+            return Err(ActionError::TooLarge.into());
+        }
+        Ok(Some(moved))
+    }
+
+    /// The next instant at which time alone changes what the rule does to this product.
+    pub fn next_change(&self, view: &View<'_>) -> Option<DateTime<Utc>> {
+        if self.is_timeless || !self.only.may_select(view) {
+            return None;
+        }
+        let scheduled = self.schedule.as_ref().and_then(|schedule| schedule.next_change(view.now));
+        let window = self.window.next_change(view.now);
+        let aged = self.age_tests.iter().filter_map(|test| match view.about {
+            About::Market(facts) => test.next_change(&facts, view.now),
+            About::Offer(..) => None,
+        });
+        [window, scheduled, self.action.next_change(view), aged.min()].into_iter().flatten().min()
+    }
+
+    /// The variables that the rule reads, each once, the condition's first.
+    pub fn variables(&self) -> &[Variable] {
+        &self.variables
+    }
+
+    fn is_meant(&self, view: &View<'_>) -> bool {
+        self.window.contains(view.now)
+            && self.only.selects(view)
+            && self.schedule.as_ref().is_none_or(|schedule| schedule.contains(view.now))
+    }
+
+    pub(crate) fn condition_holds<'a>(&'a self, view: &View<'a>) -> Result<bool, RuleError> {
+        let Some(when) = &self.when else { return Ok(true) };
+        if let Some(holds) = when.decide(|variable| view.value_of(variable)) {
+            return Ok(holds);
+        }
+        match when.evaluate(|variable| view.value_of(variable)).map_err(RuleError::Condition)? {
+            Value::Bool(holds) => Ok(holds),
+            other => Err(RuleError::ConditionKind(other.kind())),
+        }
+    }
+}
+
+/// What becomes of a price of nothing or less: an offer may take everything off, as its price then goes to
+/// the lowest one that is allowed, whatever rules follow; where none is known, and in market rules, the rule
+/// fails.
+#[cold]
+fn at_nothing(moved: Decimal, view: &View<'_>) -> Result<Option<Decimal>, RuleError> {
+    if view.has_lowest_price() { Ok(Some(Decimal::ZERO)) } else { Err(RuleError::NotAboveZero(moved)) }
+}

@@ -1,0 +1,128 @@
+//! Numbers, percentages, durations and expressions of a policy: as they are written, and read.
+
+use std::borrow::Cow;
+
+use chrono::TimeDelta;
+use rust_decimal::Decimal;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer};
+
+use crate::diagnostic::{Diagnostic, count_errors, shorten};
+use crate::expression::check as expression_check;
+use crate::expression::check::Wanted;
+use crate::expression::compile::Expression;
+use crate::expression::variable::Scope;
+use crate::facts::money::parse_amount;
+
+/// The longest name of a rule or a policy, in characters.
+pub const MAX_RULE_NAME_CHARS: usize = 64;
+
+/// Decimal places of offsets and the other numbers of a policy, and of percentages as fractions.
+pub const MAX_POLICY_SCALE: u32 = 6;
+
+/// Decimal places of percentages as they are written.
+pub(crate) const MAX_PERCENT_SCALE: u32 = MAX_POLICY_SCALE - 2;
+
+/// The longest duration in a policy.
+const MAX_DURATION: TimeDelta = TimeDelta::days(366);
+
+/// A text or a number of a policy document, with its digits as written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scalar(pub String);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Asking for a text makes the YAML parser hand over `-0.01` as it stands.
+        String::deserialize(deserializer).map(Self)
+    }
+}
+
+impl JsonSchema for Scalar {
+    fn schema_name() -> Cow<'static, str> {
+        "Scalar".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "number"] })
+    }
+}
+
+/// The expression, or `None` with the reasons added to `problems`.
+pub(crate) fn compile(
+    field: &str,
+    written: &str,
+    wanted: Wanted,
+    scope: Scope,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Expression> {
+    if let Err(error) = Expression::check_length(written) {
+        problems.push(Diagnostic::bare(field, error.to_string()));
+        return None;
+    }
+    let before = count_errors(problems);
+    problems.extend(expression_check::check(written, scope, wanted).into_iter().map(|fault| Diagnostic {
+        allowed: fault.allowed,
+        severity: fault.severity,
+        offset: Some(fault.at),
+        ..Diagnostic::bare(field, fault.problem)
+    }));
+    if count_errors(problems) > before {
+        return None;
+    }
+    let compiled = Expression::compile(written, scope);
+    if let Err(error) = &compiled {
+        problems.push(Diagnostic::bare(field, error.to_string()));
+    }
+    compiled.ok()
+}
+
+/// A percentage from 0% to below 100%, as a fraction.
+pub(crate) fn fraction(field: &str, written: &Scalar, problems: &mut Vec<Diagnostic>) -> Option<Decimal> {
+    let is_allowed = |fraction: Decimal| fraction >= Decimal::ZERO && fraction < Decimal::ONE;
+    percentage(field, written, "0% to below 100%", is_allowed, problems)
+}
+
+/// A percentage within what is allowed, as a fraction.
+pub(crate) fn percentage(
+    field: &str,
+    written: &Scalar,
+    allowed: &str,
+    is_allowed: impl Fn(Decimal) -> bool,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Decimal> {
+    let parsed = parse_percent(&written.0).filter(|fraction| is_allowed(*fraction));
+    if parsed.is_none() {
+        let problem = format!("\"{}\" is not such a percentage", shorten(&written.0));
+        let allowed = format!("{allowed}, with at most {MAX_PERCENT_SCALE} decimal places");
+        problems.push(Diagnostic::new(field, problem, allowed));
+    }
+    parsed
+}
+
+/// `90s`, `30m`, `48h` or `7d`.
+pub(crate) fn duration(field: &str, written: &Scalar, problems: &mut Vec<Diagnostic>) -> Option<TimeDelta> {
+    let parsed =
+        humantime::parse_duration(&written.0).ok().and_then(|parsed| TimeDelta::from_std(parsed).ok());
+    let parsed = parsed.filter(|duration| (TimeDelta::seconds(1)..=MAX_DURATION).contains(duration));
+    if parsed.is_none() {
+        let problem = format!("\"{}\" is not such a duration", shorten(&written.0));
+        problems.push(Diagnostic::new(field, problem, "1s to 366 days, such as 30m, 48h or 7d"));
+    }
+    parsed
+}
+
+/// `10%` as the fraction 0.1.
+pub(crate) fn parse_percent(written: &str) -> Option<Decimal> {
+    let trimmed = written.trim();
+    parse_percent_digits(trimmed.strip_prefix('+').unwrap_or(trimmed).strip_suffix('%')?)
+}
+
+pub(crate) fn parse_percent_digits(digits: &str) -> Option<Decimal> {
+    const MAX_PERCENT: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
+    let percent = parse_amount(digits.trim(), MAX_PERCENT_SCALE).ok()?;
+    (percent.abs() <= MAX_PERCENT).then(|| percent / Decimal::ONE_HUNDRED)
+}

@@ -1,0 +1,208 @@
+//! Selectors: which products and which shoppers a rule is for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::diagnostic::Diagnostic;
+use crate::expression::variable::Scope;
+use crate::facts::product::{MAX_LABEL_CHARS, ProductId};
+use crate::policy::scalar::Scalar;
+use crate::policy::view::{About, View};
+
+/// Values in one list of a selector.
+const MAX_VALUES: usize = 1_000;
+
+/// `only` as written: each list that is there has to contain what it is compared with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SelectorDraft {
+    /// Products of these categories.
+    pub categories: Option<Vec<Scalar>>,
+    /// Products of these brands; market rules only.
+    pub brands: Option<Vec<Scalar>>,
+    /// These products.
+    pub products: Option<Vec<Scalar>>,
+    /// Products whose attributes have one of these values each; market rules only.
+    pub attributes: BTreeMap<String, Vec<Scalar>>,
+    /// Shoppers of these segments; offer rules only.
+    pub segments: Option<Vec<Scalar>>,
+    /// Shoppers at these locations; offer rules only.
+    pub locations: Option<Vec<Scalar>>,
+    /// Requests over these channels; offer rules only.
+    pub channels: Option<Vec<Scalar>>,
+}
+
+/// Which products and shoppers a rule is for; all conditions have to hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selector(Box<[Condition]>);
+
+/// What is compared, and the values it may have, sorted.
+type Condition = (Trait, Box<[Box<str>]>);
+
+/// What is compared with a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Trait {
+    Category,
+    Brand,
+    Product,
+    Attribute(Box<str>),
+    Segment,
+    Location,
+    Channel,
+}
+
+impl Selector {
+    /// Whether the product, or the shopper, is meant.
+    #[inline]
+    pub fn selects(&self, view: &View<'_>) -> bool {
+        self.0.iter().all(|condition| holds(condition, view))
+    }
+
+    /// Whether the product may be meant for some shopper: what is compared with the shopper is left out.
+    pub(crate) fn may_select(&self, view: &View<'_>) -> bool {
+        self.selects_but(view, |what| matches!(what, Trait::Segment | Trait::Location | Trait::Channel))
+    }
+
+    /// Whether the product and the shopper may be meant, wherever the shopper is.
+    pub(crate) fn may_select_at_some_place(&self, view: &View<'_>) -> bool {
+        self.selects_but(view, |what| matches!(what, Trait::Location))
+    }
+
+    fn selects_but(&self, view: &View<'_>, is_left_out: fn(&Trait) -> bool) -> bool {
+        self.0.iter().all(|condition| is_left_out(&condition.0) || holds(condition, view))
+    }
+
+    /// Whether everything is meant.
+    pub fn is_everything(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[inline]
+fn holds((what, values): &Condition, view: &View<'_>) -> bool {
+    what.of(view).is_some_and(|value| values.binary_search_by(|known| (**known).cmp(value)).is_ok())
+}
+
+impl Trait {
+    fn of<'a>(&self, view: &View<'a>) -> Option<&'a str> {
+        match (self, view.about) {
+            (Self::Category, About::Market(facts)) => facts.product.category.as_deref(),
+            (Self::Category, About::Offer(entry, _)) => entry.category.as_deref(),
+            (Self::Product, About::Market(facts)) => Some(facts.product.product_id.as_str()),
+            (Self::Product, About::Offer(entry, _)) => Some(entry.product_id.as_str()),
+            (Self::Brand, About::Market(facts)) => facts.product.brand.as_deref(),
+            (Self::Attribute(name), About::Market(facts)) => {
+                facts.product.attributes.get(&**name).map(String::as_str)
+            }
+            (Self::Segment, About::Offer(_, shopper)) => shopper.segment,
+            (Self::Location, About::Offer(_, shopper)) => Some(shopper.location),
+            (Self::Channel, About::Offer(_, shopper)) => shopper.channel,
+            // Refused when the policy is checked.
+            _ => None,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Category => "category",
+            Self::Brand => "brand",
+            Self::Product => "product",
+            Self::Attribute(name) => name,
+            Self::Segment => "segment",
+            Self::Location => "location",
+            Self::Channel => "channel",
+        }
+    }
+}
+
+impl SelectorDraft {
+    pub(crate) fn check(&self, place: &str, scope: Scope, problems: &mut Vec<Diagnostic>) -> Selector {
+        const BOTH: &[Scope] = &[Scope::Market, Scope::Offer];
+        let lists = [
+            ("categories", Trait::Category, &self.categories, BOTH),
+            ("brands", Trait::Brand, &self.brands, &[Scope::Market]),
+            ("products", Trait::Product, &self.products, BOTH),
+            ("segments", Trait::Segment, &self.segments, &[Scope::Offer]),
+            ("locations", Trait::Location, &self.locations, &[Scope::Offer]),
+            ("channels", Trait::Channel, &self.channels, &[Scope::Offer]),
+        ];
+        let mut conditions: Vec<Condition> = Vec::new();
+        for (name, what, written, scopes) in lists {
+            let Some(written) = written else { continue };
+            let field = format!("{place}.only.{name}");
+            if !scopes.contains(&scope) {
+                problems.push(wrong_scope(&field, scope));
+                continue;
+            }
+            let is_right = match what {
+                Trait::Product => ProductId::is_valid,
+                _ => is_label,
+            };
+            conditions.push((what, check_list(&field, written, is_right, problems)));
+        }
+        for (name, written) in &self.attributes {
+            let field = format!("{place}.only.attributes.{name}");
+            if scope != Scope::Market {
+                problems.push(wrong_scope(&field, scope));
+                continue;
+            }
+            let what = Trait::Attribute(name.as_str().into());
+            conditions.push((what, check_list(&field, written, is_label, problems)));
+        }
+        Selector(conditions.into())
+    }
+}
+
+fn wrong_scope(field: &str, scope: Scope) -> Diagnostic {
+    let (problem, allowed) = match scope {
+        Scope::Market => {
+            ("a list price is the same for all shoppers", "categories, brands, products, attributes")
+        }
+        Scope::Offer => {
+            ("is not known when a shopper asks", "categories, products, segments, locations, channels")
+        }
+    };
+    Diagnostic::new(field, problem, allowed)
+}
+
+fn is_label(written: &str) -> bool {
+    (1..=MAX_LABEL_CHARS).contains(&written.chars().count())
+}
+
+/// The values, sorted.
+fn check_list(
+    field: &str,
+    written: &[Scalar],
+    is_right: fn(&str) -> bool,
+    problems: &mut Vec<Diagnostic>,
+) -> Box<[Box<str>]> {
+    if !(1..=MAX_VALUES).contains(&written.len()) {
+        let problem = format!("has {} values", written.len());
+        problems.push(Diagnostic::new(field, problem, format!("1 to {MAX_VALUES}")));
+    }
+    for (index, Scalar(value)) in written.iter().enumerate().filter(|(_, value)| !is_right(&value.0)) {
+        let problem = format!("\"{}\" is not allowed", crate::diagnostic::shorten(value));
+        problems.push(Diagnostic::bare(format!("{field}[{index}]"), problem));
+    }
+    let mut values: Vec<Box<str>> = written.iter().map(|value| value.0.as_str().into()).collect();
+    values.sort_unstable();
+    values.into()
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 3;
+        for (index, (what, values)) in self.0.iter().enumerate() {
+            let between = if index == 0 { "" } else { ", " };
+            let shown: Vec<&str> = values.iter().take(SHOWN).map(|value| &**value).collect();
+            write!(formatter, "{between}{} {}", what.name(), shown.join(" or "))?;
+            if values.len() > SHOWN {
+                write!(formatter, " or {} more", values.len() - SHOWN)?;
+            }
+        }
+        Ok(())
+    }
+}

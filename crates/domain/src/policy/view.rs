@@ -1,0 +1,95 @@
+//! What a rule sees: the facts of its kind of rule, the instant, and the price as the rules before it left
+//! it.
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+
+use crate::expression::variable::{Value, Variable};
+use crate::facts::Facts;
+use crate::facts::price_entry::PriceEntry;
+use crate::facts::shopper::Shopper;
+use crate::policy::age::age_hours;
+
+/// What one rule sees.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The price before the rule.
+    pub price: Decimal,
+    /// The instant it is applied for.
+    pub now: DateTime<Utc>,
+    /// Everything else.
+    pub about: About<'a>,
+    /// Whether something keeps the price from following others down to nothing.
+    pub has_floor: bool,
+}
+
+/// The facts of a kind of rule.
+#[derive(Debug, Clone, Copy)]
+pub enum About<'a> {
+    /// A market rule's: a product and its market.
+    Market(Facts<'a>),
+    /// An offer rule's: a list price and one shopper.
+    Offer(&'a PriceEntry, &'a Shopper<'a>),
+}
+
+impl<'a> View<'a> {
+    /// Whether a lowest price is known that a shopper's price goes to, if rules leave less.
+    pub fn has_lowest_price(&self) -> bool {
+        let About::Offer(entry, _) = self.about else { return false };
+        entry.lowest.is_some_and(|lowest| lowest > Decimal::ZERO)
+    }
+
+    /// What a variable stands for.
+    #[inline]
+    pub fn value_of(&self, variable: Variable) -> Value<'a> {
+        match (variable, &self.about) {
+            (Variable::Price, _) => Value::Number(self.price),
+            (_, About::Market(facts)) => of_market(facts, variable, self.now),
+            (_, About::Offer(entry, shopper)) => of_offer(entry, shopper, variable),
+        }
+    }
+}
+
+#[inline]
+fn of_market<'a>(facts: &Facts<'a>, variable: Variable, now: DateTime<Utc>) -> Value<'a> {
+    match variable {
+        Variable::ProductId => Value::Text(facts.product.product_id.as_str()),
+        Variable::ProductBasePrice => Value::Number(facts.product.base_price),
+        Variable::ProductUnitCost => Value::number(facts.unit_cost()),
+        Variable::ProductCurrency => Value::Text(facts.product.currency.code()),
+        Variable::ProductCategory => Value::text(facts.product.category.as_deref()),
+        Variable::ProductBrand => Value::text(facts.product.brand.as_deref()),
+        Variable::CompetitorMin => Value::number(facts.signals.competitor_min()),
+        Variable::CompetitorMedian => Value::number(facts.signals.competitor_median()),
+        Variable::CompetitorMax => Value::number(facts.signals.competitor_max()),
+        Variable::CompetitorCount => Value::Number(facts.signals.competitor_prices.len().into()),
+        Variable::StockLevel => Value::number(facts.signals.stock_level),
+        Variable::StockCoverDays => Value::number(facts.signals.stock_cover_days()),
+        Variable::StockSellThrough => Value::number(facts.signals.sell_through()),
+        Variable::UnitsSold => Value::number(facts.signals.units_sold),
+        Variable::DemandIndex => Value::number(facts.signals.demand_index),
+        Variable::PriceCurrent => Value::number(facts.previous.map(|previous| previous.list_price)),
+        age if age.is_age() => Value::number(age_hours(age, facts, now)),
+        // Not of this kind of rule; the compiler has refused it.
+        _ => Value::Null,
+    }
+}
+
+#[inline]
+fn of_offer<'a>(entry: &'a PriceEntry, shopper: &'a Shopper<'a>, variable: Variable) -> Value<'a> {
+    match variable {
+        Variable::ProductId => Value::Text(entry.product_id.as_str()),
+        Variable::ProductBasePrice => Value::Number(entry.base_price),
+        Variable::ProductCurrency => Value::Text(entry.currency.code()),
+        Variable::ProductCategory => Value::text(entry.category.as_deref()),
+        Variable::PriceList => Value::Number(entry.list_price),
+        Variable::ShopperLocation => Value::Text(shopper.location),
+        Variable::ShopperPrime => Value::Bool(shopper.prime),
+        Variable::ShopperQuantity => Value::Number(shopper.quantity.into()),
+        Variable::ShopperChannel => Value::text(shopper.channel),
+        Variable::ShopperSegment => Value::text(shopper.segment),
+        Variable::LocationFactor => Value::number(shopper.location_factor),
+        // Not of this kind of rule; the compiler has refused it.
+        _ => Value::Null,
+    }
+}

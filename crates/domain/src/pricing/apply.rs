@@ -1,0 +1,241 @@
+//! Applying the rules of one kind, in their order: all of them, the first that applies, or the best for the
+//! shopper.
+
+use rust_decimal::Decimal;
+use smallvec::SmallVec;
+
+use crate::expression::variable::Variable;
+use crate::policy::apply::Apply;
+use crate::policy::reference::{Reference, Statistic};
+use crate::policy::rule::{Rule, RuleError};
+use crate::policy::view::{About, View};
+use crate::pricing::explanation::{CompetitorsSeen, Inputs, RuleSeen, Step};
+
+/// What becomes of the price if a rule fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// There is none.
+    Stop,
+    /// It is made without the rule.
+    PassOver,
+}
+
+/// What rules made of a price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// The price; absent if a rule failed and that ends it.
+    pub price: Option<Decimal>,
+    /// What it would be without the rules that are discounts.
+    pub undiscounted: Decimal,
+    /// Rules that failed.
+    pub failed_rules: u32,
+    /// Whether a rule that goes by what competitors ask had a part in it.
+    pub follows_competitors: bool,
+}
+
+/// Applies rules to the price of a view; if `steps` is given, says why in it.
+pub(crate) fn apply_rules<'a>(
+    rules: &'a [Rule],
+    apply: Apply,
+    on_failure: OnFailure,
+    mut view: View<'a>,
+    steps: &mut Option<&mut Vec<Step<'a>>>,
+) -> Applied {
+    if apply == Apply::BestForShopper {
+        return apply_best(rules, view, steps);
+    }
+    let mut applied = Applied::nothing(view.price);
+    let mut is_discounted = false;
+    for (index, rule) in rules.iter().enumerate() {
+        let mut result = rule.apply(&view);
+        // A price that is set by what others ask needs a bound of the seller's own: others make mistakes too.
+        if !view.has_floor && rule.follows_competitors && matches!(result, Ok(Some(_))) {
+            result = Err(RuleError::NoFloor);
+        }
+        if let Some(steps) = steps {
+            steps.push(step_of(rule, &result, &view, on_failure));
+        }
+        if is_discounted && !rule.is_discount {
+            // It sees another price than it would without the discounts before it.
+            let undiscounted = View { price: applied.undiscounted, ..view };
+            applied.undiscounted = price_after(rule, &undiscounted);
+        }
+        match result {
+            Ok(None) => {}
+            Ok(Some(after)) => {
+                applied.price = Some(after);
+                applied.follows_competitors |= rule.follows_competitors;
+                if apply == Apply::FirstMatch {
+                    let later = rules.get(index + 1..).unwrap_or_default();
+                    applied.undiscounted = if rule.is_discount { first_match(later, &view) } else { after };
+                    report_tie(rule, later, &view, after, steps);
+                    return applied;
+                }
+                is_discounted |= rule.is_discount;
+                if !is_discounted {
+                    applied.undiscounted = after;
+                }
+                view.price = after;
+            }
+            Err(_) => {
+                applied.failed_rules += 1;
+                if on_failure == OnFailure::Stop {
+                    return Applied { price: None, ..applied };
+                }
+            }
+        }
+    }
+    applied
+}
+
+/// The price after a rule that is no discount; the one before, if it does not apply or fails.
+fn price_after(rule: &Rule, view: &View<'_>) -> Decimal {
+    rule.apply(view).ok().flatten().unwrap_or(view.price)
+}
+
+/// The price by the first of these rules that is no discount and applies.
+fn first_match(rules: &[Rule], view: &View<'_>) -> Decimal {
+    let mut others = rules.iter().filter(|rule| !rule.is_discount);
+    others.find_map(|rule| rule.apply(view).ok().flatten()).unwrap_or(view.price)
+}
+
+/// The rule whose price is the lowest, each starting from the same.
+fn apply_best<'a>(rules: &'a [Rule], view: View<'a>, steps: &mut Option<&mut Vec<Step<'a>>>) -> Applied {
+    let mut applied = Applied::nothing(view.price);
+    let mut best: Option<(&Rule, Decimal)> = None;
+    let mut best_other: Option<Decimal> = None;
+    for rule in rules {
+        match rule.apply(&view) {
+            Ok(Some(after)) => {
+                if best.is_none_or(|(_, lowest)| after < lowest) {
+                    best = Some((rule, after));
+                }
+                if !rule.is_discount {
+                    best_other = Some(best_other.map_or(after, |lowest| lowest.min(after)));
+                }
+            }
+            Ok(None) => {}
+            Err(_) => applied.failed_rules += 1,
+        }
+    }
+    applied.price = Some(best.map_or(view.price, |(_, after)| after));
+    applied.undiscounted = best_other.unwrap_or(view.price);
+    if let Some(steps) = steps {
+        explain_best(rules, &view, best, steps);
+    }
+    applied
+}
+
+/// Says what each rule would have given, and whether another one gave as little.
+fn explain_best<'a>(
+    rules: &'a [Rule],
+    view: &View<'a>,
+    best: Option<(&'a Rule, Decimal)>,
+    steps: &mut Vec<Step<'a>>,
+) {
+    let mut others = Vec::new();
+    for rule in rules {
+        let is_best = best.is_some_and(|(best, _)| std::ptr::eq(best, rule));
+        let result = rule.apply(view);
+        if let (Ok(Some(after)), Some((_, lowest)), false) = (&result, best, is_best)
+            && *after == lowest
+        {
+            others.push(&*rule.name);
+        }
+        let result = if is_best { result } else { result.map(|_| None) };
+        steps.push(step_of(rule, &result, view, OnFailure::PassOver));
+    }
+    if let (Some((rule, after)), false) = (best, others.is_empty()) {
+        steps.push(Step::Tie { chosen: &rule.name, others, after });
+    }
+}
+
+impl Applied {
+    fn nothing(price: Decimal) -> Self {
+        Self { price: Some(price), undiscounted: price, failed_rules: 0, follows_competitors: false }
+    }
+}
+
+/// Says which other rules would have applied with the same right.
+fn report_tie<'a>(
+    chosen: &'a Rule,
+    later: &'a [Rule],
+    view: &View<'a>,
+    after: Decimal,
+    steps: &mut Option<&mut Vec<Step<'a>>>,
+) {
+    let Some(steps) = steps else { return };
+    if chosen.priority.is_none() {
+        return;
+    }
+    let same = later.iter().take_while(|rule| rule.priority == chosen.priority);
+    let others: Vec<&str> =
+        same.filter(|rule| matches!(rule.apply(view), Ok(Some(_)))).map(|rule| &*rule.name).collect();
+    if !others.is_empty() {
+        steps.push(Step::Tie { chosen: &chosen.name, others, after });
+    }
+}
+
+/// What a rule did, for the explanation.
+fn step_of<'a>(
+    rule: &'a Rule,
+    result: &Result<Option<Decimal>, RuleError>,
+    view: &View<'a>,
+    on_failure: OnFailure,
+) -> Step<'a> {
+    let seen = see(rule, view);
+    match result {
+        Ok(moved) => {
+            let (before, after) = (view.price, moved.unwrap_or(view.price));
+            Step::Rule { rule: seen, applied: moved.is_some(), before, after }
+        }
+        Err(error) => {
+            let after = match (on_failure, view.about) {
+                (OnFailure::Stop, About::Market(facts)) => facts.price_in_effect(),
+                _ => view.price,
+            };
+            Step::RuleFailed { rule: seen, problem: error.to_string(), after }
+        }
+    }
+}
+
+/// The rule with what it reads.
+fn see<'a>(rule: &'a Rule, view: &View<'a>) -> RuleSeen<'a> {
+    let mut inputs = SmallVec::new();
+    // Not ages: they differ each time although nothing else does. When each fact was true stands among the
+    // facts.
+    for variable in rule.variables().iter().filter(|variable| !variable.is_age()) {
+        inputs.push((*variable, view.value_of(*variable)));
+    }
+    RuleSeen {
+        name: &rule.name,
+        when: rule.when.as_ref().map(|when| &**when.source()),
+        action: &rule.in_words,
+        inputs: Inputs(inputs),
+        competitors: if rule.reads_competitors { see_competitors(rule, view) } else { None },
+    }
+}
+
+/// What the rule reads of competitors' prices; nothing if it finds none.
+fn see_competitors<'a>(rule: &Rule, view: &View<'a>) -> Option<Box<CompetitorsSeen<'a>>> {
+    let About::Market(facts) = view.about else { return None };
+    let (mut reference, mut names) = (None, Vec::new());
+    if let Some(Reference::Competitor(competitor)) = rule.action.reference() {
+        reference = competitor.price(facts.signals, view.now);
+        names = competitor.names(facts.signals, view.now);
+    }
+    for statistic in rule.variables().iter().filter_map(|variable| statistic_of(*variable)) {
+        names.extend(statistic.names(facts.signals));
+    }
+    (!names.is_empty()).then(|| Box::new(CompetitorsSeen { reference, names }))
+}
+
+/// The statistic of all competitors' prices that a variable stands for.
+fn statistic_of(variable: Variable) -> Option<Statistic> {
+    match variable {
+        Variable::CompetitorMin => Some(Statistic::Min),
+        Variable::CompetitorMedian => Some(Statistic::Median),
+        Variable::CompetitorMax => Some(Statistic::Max),
+        _ => None,
+    }
+}

@@ -1,0 +1,155 @@
+//! Whether a circuit breaker opens at what a simulation found.
+
+use std::fmt;
+
+use rust_decimal::Decimal;
+
+use crate::policy::circuit_breaker::{CircuitBreaker, MovedProducts};
+use crate::pricing::simulation::Simulation;
+
+/// Why a recalculation is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Too many products would move too far.
+    MovedProducts {
+        /// How many would.
+        moved: u64,
+        /// Of how many.
+        products: u64,
+        /// What is allowed.
+        limit: MovedProducts,
+    },
+    /// The catalogue as a whole would move too far.
+    MedianMove {
+        /// The median.
+        median: Decimal,
+        /// What is allowed.
+        limit: Decimal,
+    },
+}
+
+impl CircuitBreaker {
+    /// Whether it never opens.
+    pub fn is_off(&self) -> bool {
+        self.moved.is_none() && self.median_move.is_none()
+    }
+
+    /// Everything that speaks against letting these moves through. A product without a price so far does not
+    /// move.
+    pub fn judge(&self, simulation: &Simulation) -> Vec<Held> {
+        let products = simulation.moves();
+        let moved = self.moved.and_then(|limit| {
+            let moved = simulation.moved_by_more_than(limit.by);
+            let allowed = limit.part * Decimal::from(products);
+            (Decimal::from(moved) > allowed).then_some(Held::MovedProducts { moved, products, limit })
+        });
+        let median = self.median_move.and_then(|limit| {
+            let median = simulation.median_move();
+            (median.abs() > limit).then_some(Held::MedianMove { median, limit })
+        });
+        moved.into_iter().chain(median).collect()
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MovedProducts { moved, products, limit } => write!(
+                formatter,
+                "{moved} of {products} products would move by more than {} (allowed: {} of them)",
+                Percent(limit.by),
+                Percent(limit.part)
+            ),
+            Self::MedianMove { median, limit } => write!(
+                formatter,
+                "the median product would move by {} (allowed: {})",
+                Percent(*median),
+                Percent(*limit)
+            ),
+        }
+    }
+}
+
+/// A fraction, written as a percentage.
+struct Percent(Decimal);
+
+impl fmt::Display for Percent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}%", (self.0 * Decimal::ONE_HUNDRED).normalize())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::time_zone::TimeZones;
+    use crate::policy::pricing_policy::PricingPolicy;
+
+    fn breaker(written: &str) -> Result<CircuitBreaker, Vec<String>> {
+        let policy = PricingPolicy::from_yaml(
+            &format!("name: x\ncircuit_breaker: {written}\n"),
+            1,
+            &TimeZones::bundled(),
+        );
+        policy
+            .map(|policy| policy.circuit_breaker)
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    }
+
+    /// So many products that move by each percentage.
+    fn moves(written: &[(u64, i64)]) -> Simulation {
+        let mut simulation = Simulation::default();
+        for (products, percent) in written {
+            for _ in 0..*products {
+                simulation.add_move(Decimal::new(*percent, 2));
+            }
+        }
+        simulation
+    }
+
+    #[test]
+    fn it_opens_beyond_its_limits_and_not_at_them() {
+        let both = breaker("{ moved_products: 20%, moved_by: 10%, median_move: 5% }").unwrap();
+        for (written, held) in [
+            (&[(80_u64, 0_i64), (20, 40)][..], 0),
+            (&[(79, 0), (21, -11)], 1),
+            (&[(79, 0), (21, 10)], 0),
+            (&[(100, 5)], 0),
+            (&[(100, -6)], 1),
+            (&[(100, 30)], 2),
+            (&[], 0),
+        ] {
+            assert_eq!(both.judge(&moves(written)).len(), held, "{written:?}");
+        }
+        let median = breaker("{ median_move: 1% }").unwrap();
+        assert_eq!(
+            median.judge(&moves(&[(3, -2)])).first().map(ToString::to_string).as_deref(),
+            Some("the median product would move by -2% (allowed: 1%)")
+        );
+        for (written, held) in [(&[(50_u64, -20_i64), (50, 0)][..], 1), (&[(50, -20), (50, 20)], 0)] {
+            assert_eq!(median.judge(&moves(written)).len(), held, "{written:?}");
+        }
+        let moved = breaker("{ moved_products: 0%, moved_by: 2.5% }").unwrap();
+        assert_eq!(
+            moved.judge(&moves(&[(3, 3), (1, 1)])).first().map(ToString::to_string).as_deref(),
+            Some("3 of 4 products would move by more than 2.5% (allowed: 0% of them)")
+        );
+        assert!(CircuitBreaker::default().is_off());
+        assert_eq!(CircuitBreaker::default().judge(&moves(&[(9, 99)])), []);
+    }
+
+    #[test]
+    fn what_is_wrong_with_it_is_said() {
+        for written in [
+            "{}",
+            "{ moved_products: 5% }",
+            "{ moved_by: 5% }",
+            "{ moved_products: 120%, moved_by: 5% }",
+            "{ median_move: 0% }",
+            "{ median_move: 5 }",
+            "{ moved_products: 5%, moved_by: -5% }",
+        ] {
+            assert_eq!(breaker(written).unwrap_err().len(), 1, "{written}: {:?}", breaker(written));
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! How a price comes about, and why it is what it is.
+//!
+//! Here: the list price ([`price`]), a shopper's price ([`quote`]), their explanation ([`explanation`]) as it
+//! is stored (`json`), read ([`used_facts`]) and computed again ([`replay`]), and what a policy would do to a
+//! catalogue ([`simulation`], [`breaker`]). Never here: what the parts of a policy mean
+//! ([`policy`](crate::policy)).
+
+pub mod apply;
+pub mod breaker;
+pub mod catalogue_warning;
+mod every_shopper;
+pub mod explanation;
+mod json;
+pub mod price;
+pub mod prior_price;
+pub mod quote;
+pub mod replay;
+pub mod simulation;
+pub mod used_facts;

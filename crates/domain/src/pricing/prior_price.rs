@@ -1,0 +1,249 @@
+//! The prices that a reduction may be announced against, by the European Union's rule.
+//!
+//! Directive 98/6/EC, article 6a: an announcement of a reduction states the prior price, the lowest one
+//! applied during at least 30 days before the reduction. By paragraph 5, member states may allow the price
+//! before the first step instead where a reduction was announced and then grew step by step. By the Court of
+//! Justice (C-330/23, Aldi Süd, 2024) a percentage, too, has to be worked out from the prior price.
+//!
+//! The engine does not know what was announced, so it gives both. Here they are worked out of list prices;
+//! what shoppers really paid may differ, where offer rules move the price of every shopper
+//! ([`may_move_every_shopper`]).
+//!
+//! [`may_move_every_shopper`]: super::policy::PricingPolicy::may_move_every_shopper
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rust_decimal::Decimal;
+
+/// How far before a reduction prices count.
+pub const PRIOR_PRICE_DAYS: i64 = 30;
+
+/// Decimal places of the percentage of a reduction.
+const PERCENT_SCALE: u32 = 2;
+
+/// A list price and since when it applied, until the next one did; `None` while the product was not sold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppliedPrice {
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// The price.
+    pub price: Option<Decimal>,
+}
+
+/// A reduction that may be announced, and against what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reduction {
+    /// When the step was.
+    pub started_at: DateTime<Utc>,
+    /// The lowest price in the 30 days before it.
+    pub prior_price: Decimal,
+    /// By what part of the prior price the price in effect is lower, in percent with two decimal places;
+    /// above 0.
+    pub percent: Decimal,
+    /// Whether prices of all those days are known. If not, the product was not sold for so long, or its
+    /// earlier history is not kept; for new products the law has other rules.
+    pub is_complete: bool,
+}
+
+/// What may be said of the price in effect, counted from its latest step and from its first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reductions {
+    /// Against the lowest price of the 30 days before the latest step.
+    pub latest: Option<Reduction>,
+    /// Against the lowest price of the 30 days before the first of several steps. It may be announced only if
+    /// each step was announced as a part of one growing reduction, and only where the law has that rule.
+    pub progressive: Option<Reduction>,
+}
+
+/// The reductions that the last of these prices, oldest first, is; none if the price was not higher before it
+/// last changed.
+pub fn reductions(prices: &[AppliedPrice]) -> Reductions {
+    let Some((steps, price)) = steps(prices) else { return Reductions::default() };
+    let since = |started_at: DateTime<Utc>| {
+        let (prior_price, is_complete) = lowest_before(prices, started_at)?;
+        let part = (prior_price - price).checked_div(prior_price)?;
+        let percent = (part * Decimal::ONE_HUNDRED).round_dp(PERCENT_SCALE);
+        (percent > Decimal::ZERO).then_some(Reduction { started_at, prior_price, percent, is_complete })
+    };
+    let has_several = steps.first < steps.latest;
+    Reductions { latest: since(steps.latest), progressive: since(steps.first).filter(|_| has_several) }
+}
+
+/// The first and the latest of the steps by which a price fell without rising in between.
+struct Steps {
+    first: DateTime<Utc>,
+    latest: DateTime<Utc>,
+}
+
+/// The steps down to the last of these prices, and that price.
+fn steps(prices: &[AppliedPrice]) -> Option<(Steps, Decimal)> {
+    let (last, earlier) = prices.split_last()?;
+    let price = last.price?;
+    let mut lowered_at = *last;
+    let mut steps: Option<Steps> = None;
+    for before in earlier.iter().rev() {
+        match (before.price, lowered_at.price) {
+            (Some(before), Some(lowered)) if before > lowered => {
+                let first = lowered_at.since;
+                steps = Some(Steps { first, latest: steps.map_or(first, |steps| steps.latest) });
+            }
+            // An entry that changes nothing.
+            (Some(before), Some(lowered)) if before == lowered => {}
+            _ => break,
+        }
+        lowered_at = *before;
+    }
+    steps.map(|steps| (steps, price))
+}
+
+/// The lowest price that applied during the 30 days before an instant, and whether prices of all those days
+/// are known.
+pub fn lowest_before(prices: &[AppliedPrice], end: DateTime<Utc>) -> Option<(Decimal, bool)> {
+    let start = end - TimeDelta::days(PRIOR_PRICE_DAYS);
+    let mut lowest: Option<Decimal> = None;
+    let mut is_complete = prices.first().is_some_and(|first| first.since <= start);
+    for (index, applied) in prices.iter().enumerate() {
+        let until = prices.get(index + 1).map_or(end, |next| next.since);
+        if applied.since >= end || (until <= start && applied.since < start) {
+            continue;
+        }
+        match applied.price {
+            Some(price) => lowest = Some(lowest.map_or(price, |lowest| lowest.min(price))),
+            None => is_complete = false,
+        }
+    }
+    lowest.map(|lowest| (lowest, is_complete))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn day(day: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::days(day)
+    }
+
+    /// Days and prices in cents; 0 is not sold.
+    fn prices(written: &[(i64, i64)]) -> Vec<AppliedPrice> {
+        let applied = written.iter().map(|(since, cents)| AppliedPrice {
+            since: day(*since),
+            price: (*cents > 0).then(|| Decimal::new(*cents, 2)),
+        });
+        applied.collect()
+    }
+
+    /// The day it started, the prior price in cents, the percentage.
+    type Expected = Option<(i64, i64, Decimal)>;
+
+    fn shown(reduction: Option<Reduction>) -> Expected {
+        reduction.map(|reduction| {
+            let started = (reduction.started_at - DateTime::UNIX_EPOCH).num_days();
+            (started, i64::try_from(reduction.prior_price.mantissa()).unwrap(), reduction.percent)
+        })
+    }
+
+    /// What may be said since the latest and since the first step.
+    fn reduced(written: &[(i64, i64)]) -> (Expected, Expected) {
+        let Reductions { latest, progressive } = reductions(&prices(written));
+        (shown(latest), shown(progressive))
+    }
+
+    fn percent(hundredths: i64) -> Decimal {
+        Decimal::new(hundredths, 2)
+    }
+
+    #[test]
+    fn the_cases_that_the_court_decided() {
+        // Bananas: 1.69 crossed out, 1.29 now, and 1.29 in the 30 days before. The announced 23 % are none.
+        assert_eq!(reduced(&[(0, 169), (5, 129), (15, 169), (30, 129)]), (None, None));
+        // Pineapple: 1.69 crossed out, 1.49 now, and 1.39 in the 30 days before: it is dearer than it was.
+        assert_eq!(reduced(&[(0, 169), (5, 139), (15, 169), (30, 149)]), (None, None));
+    }
+
+    #[test]
+    fn one_window_ends_at_the_latest_step_and_one_at_the_first() {
+        for (written, latest, progressive) in [
+            // Never lower than now, and nothing in between.
+            (&[(0, 200), (40, 150)][..], Some((40, 200, percent(25_00))), None),
+            // A further step, soon and late.
+            (
+                &[(0, 200), (40, 150), (60, 100)],
+                Some((60, 150, percent(33_33))),
+                Some((40, 200, percent(50_00))),
+            ),
+            (
+                &[(0, 200), (40, 150), (100, 100)],
+                Some((100, 150, percent(33_33))),
+                Some((40, 200, percent(50_00))),
+            ),
+            // It was a year at 99: against 100 nothing is announced now, unless it was one reduction all the
+            // time.
+            (
+                &[(0, 10_000), (40, 9_900), (400, 9_000), (430, 8_000)],
+                Some((430, 9_000, percent(11_11))),
+                Some((40, 10_000, percent(20_00))),
+            ),
+            // A low price that ended before the window does not count, one that reaches into it does.
+            (&[(0, 100), (9, 200), (40, 150)], Some((40, 200, percent(25_00))), None),
+            (&[(0, 100), (11, 200), (40, 150)], None, None),
+            // It rose in between: that is a new reduction, whose prior price is the low one.
+            (&[(0, 200), (40, 150), (50, 180), (60, 120)], Some((60, 150, percent(20_00))), None),
+            // Changes of nothing are no steps.
+            (&[(0, 200), (40, 150), (45, 150)], Some((40, 200, percent(25_00))), None),
+            // Less than a hundredth of a percent is nothing to announce.
+            (&[(0, 10_000_000), (40, 9_999_999)], None, None),
+            (&[(0, 109_900), (40, 109_898)], None, None),
+            (&[(0, 200_000), (40, 109_900), (60, 109_899)], None, Some((40, 200_000, percent(45_05)))),
+            // It rose, or never moved.
+            (&[(0, 200), (40, 150), (50, 180)], None, None),
+            (&[(0, 200)], None, None),
+            (&[], None, None),
+            // It was taken off sale and came back cheaper: no shopper was shown a reduction.
+            (&[(0, 200), (10, 0), (20, 100)], None, None),
+            (&[(0, 200), (10, 0)], None, None),
+        ] {
+            assert_eq!(reduced(written), (latest, progressive), "{written:?}");
+        }
+    }
+
+    #[test]
+    fn a_price_that_creeps_down_is_no_reduction_from_its_first_step() {
+        let daily: Vec<(i64, i64)> = (0..=40).map(|day| (day + 100, (200 - day) * 100)).collect();
+        let expected = (Some((140, 16_100, percent(62))), Some((101, 20_000, percent(20_00))));
+        assert_eq!(reduced(&daily), expected);
+    }
+
+    #[test]
+    fn a_history_shorter_than_the_window_is_said() {
+        let complete = |written: &[(i64, i64)]| reductions(&prices(written)).latest.unwrap().is_complete;
+        assert!(complete(&[(0, 200), (30, 150)]));
+        assert!(!complete(&[(0, 200), (29, 150)]));
+        assert!(!complete(&[(0, 200), (20, 0), (25, 200), (45, 150)]));
+    }
+
+    #[test]
+    fn it_is_what_looking_at_every_hour_finds() {
+        for seed in 0..2_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut at = 0;
+            let written: Vec<(i64, i64)> = (0..random.usize(2..30))
+                .map(|_| {
+                    at += random.i64(1..12);
+                    (at, random.i64(1..6) * 100)
+                })
+                .collect();
+            let at_hour = |hour: i64| {
+                written.iter().rev().find(|(since, _)| since * 24 <= hour).map(|(_, price)| *price)
+            };
+            let now = at_hour(at * 24).unwrap();
+            let (latest, progressive) = reduced(&written);
+            for (started, prior, _) in latest.into_iter().chain(progressive) {
+                let lowest = (started * 24 - 30 * 24..started * 24).filter_map(at_hour).min();
+                assert_eq!(Some(prior), lowest, "{written:?}");
+            }
+            // The day of the last change is the latest step, if it was one.
+            let days = (0..=at).rev().find(|day| at_hour(day * 24 - 1) != Some(now));
+            let is_step = days.is_some_and(|day| at_hour(day * 24 - 1).is_some_and(|before| before > now));
+            assert!(latest.is_none_or(|(started, ..)| is_step && Some(started) == days), "{written:?}");
+        }
+    }
+}

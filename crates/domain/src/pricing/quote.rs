@@ -1,0 +1,109 @@
+//! A shopper's own price: the list price, moved by the offer rules for this shopper, within the guardrails.
+//!
+//! Nothing that depends on the shopper is ever cached, so no shopper can be given another's price.
+
+use std::cmp::Ordering;
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+
+use crate::facts::arithmetic::{compare, part_taken};
+use crate::facts::price_entry::PriceEntry;
+use crate::facts::shopper::Shopper;
+use crate::policy::guardrail::GuardrailName;
+use crate::policy::pricing_policy::PricingPolicy;
+use crate::policy::view::{About, View};
+use crate::pricing::apply::{OnFailure, apply_rules};
+use crate::pricing::explanation::Step;
+
+/// The answer to one shopper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quote {
+    /// The price of one unit, in whole minor units of the entry's currency.
+    pub final_price: Decimal,
+    /// What part of what this shopper would pay without the rules that are discounts they take off, both
+    /// after guardrails and rounding: `max(0, 1 − final_price ÷ the other)`, four decimal places, half even.
+    /// 0.05 is five percent.
+    pub discount_rate: Decimal,
+    /// Offer rules that failed. They are passed over: the shopper pays the price without them.
+    pub failed_rules: u32,
+}
+
+/// Computes a shopper's price; if `steps` is given, says why in it.
+pub fn quote<'a>(
+    entry: &'a PriceEntry,
+    policy: &'a PricingPolicy,
+    shopper: &'a Shopper<'a>,
+    now: DateTime<Utc>,
+    mut steps: Option<&mut Vec<Step<'a>>>,
+) -> Quote {
+    record(&mut steps, || Step::Start { after: entry.list_price });
+    let view = View { price: entry.list_price, now, about: About::Offer(entry, shopper), has_floor: true };
+    let applied = apply_rules(&policy.offer, policy.offer_apply, OnFailure::PassOver, view, &mut steps);
+    let price = applied.price.unwrap_or(entry.list_price);
+    let final_price = bring_to_market(price, entry, policy, &mut steps);
+    let discount_rate = if compare(price, applied.undiscounted).is_lt() {
+        part_taken(final_price, bring_to_market(applied.undiscounted, entry, policy, &mut None))
+    } else {
+        Decimal::ZERO
+    };
+    Quote { final_price, discount_rate, failed_rules: applied.failed_rules }
+}
+
+/// The price within the limits, in whole minor units. A price that rules leave at the list price, or limits
+/// bring back to it, is the list price to the digit, and rounding takes no price past it: a discount makes
+/// nothing dearer.
+fn bring_to_market(
+    price: Decimal,
+    entry: &PriceEntry,
+    policy: &PricingPolicy,
+    steps: &mut Option<&mut Vec<Step<'_>>>,
+) -> Decimal {
+    let list_price = entry.list_price;
+    if compare(price, list_price).is_eq() {
+        return list_price;
+    }
+    let limits = entry.limits();
+    // Without an increment, a price that limits bring back to the list price is rounded to it: it is a
+    // multiple of the minor unit.
+    if policy.rounding.increment.is_none() && steps.is_none() {
+        let rounded = policy.rounding.shopper_price(price, entry.currency, limits);
+        return rounded.map_or(list_price, |rounded| rounded.amount);
+    }
+    let allowed = limits.clamp(price);
+    if let Some(steps) = steps {
+        steps.extend(guardrail(price, allowed));
+    }
+    if compare(allowed, list_price).is_eq() {
+        return list_price;
+    }
+    let limits = if policy.rounding.increment.is_some() { limits.up_to(list_price, allowed) } else { limits };
+    // `None` only for prices too large to round, which the rules refuse.
+    let Some(rounded) = policy.rounding.round_allowed(allowed, entry.currency, limits) else {
+        return list_price;
+    };
+    if let Some(steps) = steps {
+        steps.extend(rounded.steps(policy.rounding.mode, allowed));
+    }
+    rounded.amount
+}
+
+/// The step of a price that the limits moved.
+fn guardrail<'a>(before: Decimal, after: Decimal) -> Option<Step<'a>> {
+    let guardrail = match compare(after, before) {
+        Ordering::Equal => return None,
+        Ordering::Greater => GuardrailName::LowestPrice,
+        Ordering::Less => GuardrailName::HighestPrice,
+    };
+    Some(Step::Guardrail { guardrail, before, after })
+}
+
+fn record<'a>(steps: &mut Option<&mut Vec<Step<'a>>>, step: impl FnOnce() -> Step<'a>) {
+    if let Some(steps) = steps {
+        steps.push(step());
+    }
+}
+
+#[cfg(test)]
+#[path = "quote_tests.rs"]
+mod tests;

@@ -1,0 +1,110 @@
+//! Which facts a recorded price was made with, said by whom and when: what a merchant asks first.
+//!
+//! Nothing of it is kept for itself. It is read out of the explanation, which has the facts and whose prices
+//! the rules went by.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+use crate::facts::instant::as_optional_instant;
+use crate::facts::money::as_json_number;
+use crate::facts::signal::Origin;
+use crate::pricing::replay::RecordedFacts;
+
+/// What says a fact that stands in the product's row.
+const PRODUCT: &str = "product";
+
+/// A recorded explanation, as far as its facts are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RecordedExplanation {
+    facts: RecordedFacts,
+    steps: Vec<RecordedStep>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct RecordedStep {
+    #[serde(default)]
+    competitors: Vec<String>,
+}
+
+/// A fact that a price was made with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UsedFact<'a> {
+    /// `unit_cost`, `competitor_price`, `stock_level`, `units_sold` or `demand_index`.
+    pub fact: &'static str,
+    /// Whose price it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub competitor: Option<&'a str>,
+    /// What it says.
+    #[serde(serialize_with = "as_json_number")]
+    pub value: Decimal,
+    /// Who said so: `product` for the product's row, else the source of the event; null if that is not known.
+    pub source: Option<&'a str>,
+    /// When it was true; null if that is not known.
+    #[serde(serialize_with = "as_optional_instant")]
+    pub since: Option<DateTime<Utc>>,
+    /// From when on it is not known any more, if it ends.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+impl RecordedExplanation {
+    /// The facts that were known to the rules and guardrails; of competitors' prices, those that a rule went
+    /// by.
+    pub fn used_facts(&self) -> Vec<UsedFact<'_>> {
+        let RecordedFacts { product, signals, .. } = &self.facts;
+        let origins = &signals.origins;
+        let mut used = Vec::new();
+        if let Some(cost) = signals.unit_cost {
+            used.extend(of_event("unit_cost", Some(cost), origins.unit_cost.as_ref()));
+        } else if let Some(value) = product.unit_cost {
+            let (source, since) = (Some(PRODUCT), signals.cost_stated_at);
+            used.push(UsedFact {
+                fact: "unit_cost",
+                competitor: None,
+                value,
+                source,
+                since,
+                expires_at: None,
+            });
+        }
+        let named: BTreeSet<&str> =
+            self.steps.iter().flat_map(|step| step.competitors.iter().map(String::as_str)).collect();
+        let gone_by =
+            signals.competitor_prices.iter().filter(|known| named.contains(known.competitor.as_str()));
+        used.extend(gone_by.map(|known| UsedFact {
+            fact: "competitor_price",
+            competitor: Some(&known.competitor),
+            value: known.price,
+            source: known.source.as_deref(),
+            since: known.observed_at,
+            expires_at: known.expires_at,
+        }));
+        used.extend(of_event("stock_level", signals.stock_level, origins.stock_level.as_ref()));
+        used.extend(of_event("units_sold", signals.units_sold, origins.units_sold.as_ref()));
+        used.extend(of_event("demand_index", signals.demand_index, origins.demand_index.as_ref()));
+        used
+    }
+}
+
+fn of_event<'a>(
+    fact: &'static str,
+    value: Option<Decimal>,
+    origin: Option<&'a Origin>,
+) -> Option<UsedFact<'a>> {
+    Some(UsedFact {
+        fact,
+        competitor: None,
+        value: value?,
+        source: origin.and_then(|origin| origin.source.as_deref()),
+        since: origin.map(|origin| origin.observed_at),
+        expires_at: origin.and_then(|origin| origin.expires_at),
+    })
+}
+
+#[cfg(test)]
+#[path = "used_facts_tests.rs"]
+mod tests;
