@@ -1,8 +1,8 @@
 //! The HTTP API: the fast read path, and the door for changes.
 //!
 //! Here: routes, what they take and give, and how errors look on the wire. Never here: how a price comes
-//! about (`pricing-domain` and `pricing-core`'s `reprice`), SQL, or Redis commands. A handler reads its input, calls
-//! one function of the core and maps the result.
+//! about (`pricing-domain` and `pricing-core`'s `reprice`), SQL, or Redis commands. A handler reads its
+//! input, calls one function of the core and maps the result.
 //!
 //! Where next: [`router`] has every route in one table; [`routes::price`] is the one that has to be fast.
 

@@ -1,10 +1,10 @@
 //! Prices with their reasons.
 //!
 //! Here: what is known ([`facts`]), what a pricing team writes ([`policy`], and in it [`expression`]), and
-//! the two functions that matter ([`pricing`]): [`price`](pricing::price::price) makes a list price of facts
-//! and a policy, with its explanation; [`quote`](pricing::quote::quote) makes one shopper's price of a list
-//! price. Never here: async, I/O, a clock, randomness or logging. `now` is an argument, so the same inputs
-//! give the same price and the same explanation on every machine, today and at a replay.
+//! the two functions that matter ([`pricing`]): [`price()`] makes a list price of facts and a policy, with
+//! its explanation; [`quote()`] makes one shopper's price of a list price. Never here: async, I/O, a clock,
+//! randomness or logging. `now` is an argument, so the same inputs give the same price and the same
+//! explanation on every machine, today and at a replay.
 //!
 //! ```
 //! use pricing_domain::{Facts, PricingPolicy, ProductDraft, Shopper, Signals, TimeZones, price, quote};
@@ -37,10 +37,9 @@
 //! # }
 //! ```
 //!
-//! Input comes in two stages. What was written is a *draft*
-//! ([`ProductDraft`](facts::product::ProductDraft), [`PolicyDraft`](policy::PolicyDraft)); checking it gives
-//! either the finished thing, which is never checked again, or every
-//! [`Diagnostic`](diagnostic::Diagnostic) at once.
+//! Input comes in two stages. What was written is a *draft* ([`ProductDraft`],
+//! [`PolicyDraft`](policy::PolicyDraft)); checking it gives either the finished thing, which is never checked
+//! again, or every [`Diagnostic`] at once.
 //!
 //! Arrows between the folders run one way: `facts` ← `expression` ← `policy` ← `pricing`.
 //!

@@ -47,7 +47,8 @@ pub(crate) fn write() -> Result<()> {
     })
 }
 
-/// Counts each kind of work of each bench; what `judge` gives for a work, its kept count and the count now is kept.
+/// Counts each kind of work of each bench; what `judge` gives for a work, its kept count and the count now is
+/// kept.
 fn for_each_work(mut judge: impl FnMut(&str, u64, u64) -> u64) -> Result<()> {
     let checkout = Checkout::own()?;
     for mut counts in checkout.counts()? {

@@ -1,8 +1,8 @@
 //! The stream of market events: the truth about what was said, in the order it was taken in.
 //!
 //! Here: publishing ([`publish`]), consuming ([`consume`]) and what turned out to be no event ([`dead`]).
-//! Never here: what an event is ([`domain::market_event`](pricing_domain::market_event)) and what follows from
-//! it (the listener and the worker).
+//! Never here: what an event is ([`domain::market_event`](pricing_domain::market_event)) and what follows
+//! from it (the listener and the worker).
 //!
 //! An event is an entry of a Redis stream and, in the same step, a message on a channel. The stream is what
 //! counts; the channel tells other programs, and its message carries the entry's identifier. Listeners share

@@ -1,7 +1,7 @@
 //! What a rule may say: conditions and formulas.
 //!
-//! Here: the check of an expression when its policy is saved ([`check`]), its way from text to instructions
-//! ([`compile`], [`fuse`]), and the machine that runs them ([`evaluate`]). Never here: what a variable's value
+//! Here: the check of an expression when its policy is saved (`check`), its way from text to instructions
+//! (`compile`, `fuse`), and the machine that runs them ([`evaluate`]). Never here: what a variable's value
 //! is, which `policy::view` knows.
 //!
 //! Where next: [`variable`] for what expressions can ask for, `docs/policies.md` for the language.

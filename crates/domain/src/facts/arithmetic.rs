@@ -1,7 +1,7 @@
 //! The arithmetic of amounts, made for those that come up: none is negative, and few have more than nineteen
 //! digits.
 //!
-//! Here: [`multiply`], [`compare`], [`round`] and [`part_taken`], in a few machine instructions each.
+//! Here: `multiply`, `compare`, `round` and `part_taken`, in a few machine instructions each.
 //! Everything else is handed to [`Decimal`], whose results these are, digit for digit and scale for scale:
 //! property tests hold the two together. Never here: what is rounded and when, which is `rounding`'s.
 

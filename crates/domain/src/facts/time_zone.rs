@@ -1,7 +1,7 @@
 //! Places' clocks: names and rules of the IANA time zone database, and which of its versions they are from.
 //!
 //! The database changes several times a year, as governments change their clocks. Which one is used is
-//! decided outside ([`tz_database`](crate::tz_database)), and handed in where policies are compiled.
+//! decided outside (`pricing-core`'s `tz_database`), and handed in where policies are compiled.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -19,44 +19,45 @@ use crate::policy::view::{About, View};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Action {
-    /// See [`RuleDraft::adjust`].
+    /// See [`RuleDraft::adjust`](crate::policy::rule_draft::RuleDraft::adjust).
     Adjust(Change),
-    /// See [`RuleDraft::multiply_by`].
+    /// See [`RuleDraft::multiply_by`](crate::policy::rule_draft::RuleDraft::multiply_by).
     MultiplyBy(Expression),
-    /// See [`RuleDraft::set_to`].
+    /// See [`RuleDraft::set_to`](crate::policy::rule_draft::RuleDraft::set_to).
     SetTo(Expression),
-    /// See [`RuleDraft::match_reference`].
+    /// See [`RuleDraft::match_reference`](crate::policy::rule_draft::RuleDraft::match_reference).
     Match {
         /// What to match.
         reference: Reference,
         /// How it is changed.
         offset: Change,
     },
-    /// See [`RuleDraft::beat`].
+    /// See [`RuleDraft::beat`](crate::policy::rule_draft::RuleDraft::beat).
     Beat {
         /// What to stay below.
         reference: Reference,
         /// By how much, as a negative change.
         by: Change,
     },
-    /// See [`RuleDraft::index`].
+    /// See [`RuleDraft::index`](crate::policy::rule_draft::RuleDraft::index).
     Index {
         /// What the price is a part of.
         reference: Reference,
         /// Which part; 0.98 is two percent below.
         at: Decimal,
     },
-    /// See [`RuleDraft::cost_plus`].
+    /// See [`RuleDraft::cost_plus`](crate::policy::rule_draft::RuleDraft::cost_plus).
     CostPlus(Change),
-    /// See [`RuleDraft::target_margin`]; a fraction from 0 to below 1.
+    /// See [`RuleDraft::target_margin`](crate::policy::rule_draft::RuleDraft::target_margin); a fraction from
+    /// 0 to below 1.
     TargetMargin(Decimal),
-    /// See [`RuleDraft::stock_cover`].
+    /// See [`RuleDraft::stock_cover`](crate::policy::rule_draft::RuleDraft::stock_cover).
     StockCover(Ladder),
-    /// See [`RuleDraft::sell_through`].
+    /// See [`RuleDraft::sell_through`](crate::policy::rule_draft::RuleDraft::sell_through).
     SellThrough(Ladder),
-    /// See [`RuleDraft::surge`].
+    /// See [`RuleDraft::surge`](crate::policy::rule_draft::RuleDraft::surge).
     Surge(Surge),
-    /// See [`RuleDraft::quantity_tiers`].
+    /// See [`RuleDraft::quantity_tiers`](crate::policy::rule_draft::RuleDraft::quantity_tiers).
     QuantityTiers(Ladder),
 }
 

@@ -1,8 +1,8 @@
 //! What a pricing team writes: rules, guardrails, rounding and a circuit breaker, as one document.
 //!
-//! Here: the document as it is written ([`PolicyDraft`], `rule_draft`), its check with everything that is wrong
-//! in one answer, and the checked policy ([`PricingPolicy`]) with what each of its parts does to a price.
-//! Never here: the order in which the parts make a price, which is [`pricing`](crate::pricing)'s.
+//! Here: the document as it is written ([`PolicyDraft`], `rule_draft`), its check with everything that is
+//! wrong in one answer, and the checked policy ([`PricingPolicy`]) with what each of its parts does to a
+//! price. Never here: the order in which the parts make a price, which is [`pricing`](crate::pricing)'s.
 //!
 //! Where next: [`rule`] and [`action`] for how a rule moves a price, [`guardrail`] for what stops it,
 //! [`rounding`] for the only place where it is rounded.

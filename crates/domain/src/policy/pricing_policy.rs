@@ -21,21 +21,22 @@ pub const MAX_INSTANTS: usize = 30;
 pub struct PricingPolicy {
     /// Counts the published policies from 1.
     pub version: i64,
-    /// See [`PolicyDraft::name`].
+    /// See [`PolicyDraft::name`](crate::policy::PolicyDraft::name).
     pub name: String,
     /// Which of the market rules that apply make the list price.
     pub market_apply: Apply,
     /// Which of the offer rules that apply make a shopper's price.
     pub offer_apply: Apply,
-    /// See [`PolicyDraft::market`]; those with the largest priority first.
+    /// See [`PolicyDraft::market`](crate::policy::PolicyDraft::market); those with the largest priority
+    /// first.
     pub market: Vec<Rule>,
-    /// See [`PolicyDraft::offer`].
+    /// See [`PolicyDraft::offer`](crate::policy::PolicyDraft::offer).
     pub offer: Vec<Rule>,
-    /// See [`PolicyDraft::guardrails`].
+    /// See [`PolicyDraft::guardrails`](crate::policy::PolicyDraft::guardrails).
     pub guardrails: Guardrails,
-    /// See [`PolicyDraft::rounding`].
+    /// See [`PolicyDraft::rounding`](crate::policy::PolicyDraft::rounding).
     pub rounding: Rounding,
-    /// See [`PolicyDraft::circuit_breaker`]; off if absent.
+    /// See [`PolicyDraft::circuit_breaker`](crate::policy::PolicyDraft::circuit_breaker); off if absent.
     pub circuit_breaker: CircuitBreaker,
     /// What in the document is allowed and probably not meant; in a stored policy also what would be refused
     /// today.

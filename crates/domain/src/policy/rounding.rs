@@ -1,6 +1,6 @@
 //! The only place where a price is rounded.
 //!
-//! A price lies on a [`Grid`]: all multiples of the currency's minor unit, of a cash increment (CHF 0.05), or
+//! A price lies on a `Grid`: all multiples of the currency's minor unit, of a cash increment (CHF 0.05), or
 //! all amounts with a price ending (.99). Rounding moves an amount to the grid by a [`RoundingMode`], to one
 //! within its limits; where a grid has none there, a finer one does, and the minor unit at last.
 

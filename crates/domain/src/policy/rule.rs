@@ -18,23 +18,24 @@ use crate::policy::window::{Schedule, Window};
 /// A checked rule.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// See [`RuleDraft::name`].
+    /// See [`RuleDraft::name`](crate::policy::rule_draft::RuleDraft::name).
     pub name: Arc<str>,
     /// How many rules stand before it in the document.
     pub(crate) index: usize,
-    /// See [`RuleDraft::priority`]; absent if none was written.
+    /// See [`RuleDraft::priority`](crate::policy::rule_draft::RuleDraft::priority); absent if none was
+    /// written.
     pub priority: Option<i32>,
-    /// See [`RuleDraft::when`].
+    /// See [`RuleDraft::when`](crate::policy::rule_draft::RuleDraft::when).
     pub when: Option<Expression>,
-    /// See [`RuleDraft::only`].
+    /// See [`RuleDraft::only`](crate::policy::rule_draft::RuleDraft::only).
     pub only: Selector,
     /// Between which instants it applies.
     pub window: Window,
-    /// See [`RuleDraft::schedule`].
+    /// See [`RuleDraft::schedule`](crate::policy::rule_draft::RuleDraft::schedule).
     pub schedule: Option<Schedule>,
     /// How it moves the price.
     pub action: Action,
-    /// [`Action`] and [`RuleDraft::only`] in words.
+    /// [`Action`] and [`RuleDraft::only`](crate::policy::rule_draft::RuleDraft::only) in words.
     pub in_words: Box<str>,
     /// Whether a shopper's discount is the difference between the price with it and the one without it.
     pub(crate) is_discount: bool,

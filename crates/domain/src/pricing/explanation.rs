@@ -1,7 +1,8 @@
 //! Explanations: why a price is what it is, recorded while it is computed and kept with it.
 //!
 //! An explanation holds the facts it started from, so the price can be computed again, byte for byte, long
-//! after the facts have changed ([`RecordedExplanation`]), by an engine of the same semantics.
+//! after the facts have changed ([`RecordedExplanation`](crate::pricing::replay::RecordedExplanation)), by an
+//! engine of the same semantics.
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;

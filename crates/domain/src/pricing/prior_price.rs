@@ -9,7 +9,7 @@
 //! what shoppers really paid may differ, where offer rules move the price of every shopper
 //! ([`may_move_every_shopper`]).
 //!
-//! [`may_move_every_shopper`]: super::policy::PricingPolicy::may_move_every_shopper
+//! [`may_move_every_shopper`]: crate::policy::PricingPolicy::may_move_every_shopper
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rust_decimal::Decimal;

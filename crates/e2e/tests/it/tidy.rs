@@ -15,12 +15,13 @@ use std::{fs, io};
 use circles::circles;
 use rules::{
     complain_of_arrows, complain_of_banned, complain_of_dependencies, complain_of_length,
-    complain_of_missing_document, complain_of_names, complain_of_places,
+    complain_of_missing_document, complain_of_names, complain_of_places, complain_of_wide_comments,
 };
 use source::Source;
 
 const MAX_FILE_LINES: usize = 600;
 const MAX_FUNCTION_LINES: usize = 70;
+const MAX_COMMENT_COLUMNS: usize = 110;
 
 /// Who may depend on whom: a package, and the crates that may name it in their Cargo.toml.
 const DEPENDANTS: &[(&str, &[&str])] = &[
@@ -173,6 +174,11 @@ const BANS: &[Ban] = &[
 #[test]
 fn files_and_functions_fit_on_a_screen_or_few() -> io::Result<()> {
     check_sources(complain_of_length)
+}
+
+#[test]
+fn comments_are_no_wider_than_code() -> io::Result<()> {
+    check_sources(complain_of_wide_comments)
 }
 
 #[test]

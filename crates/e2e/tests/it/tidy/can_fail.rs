@@ -4,7 +4,7 @@
 use super::circles::circles;
 use super::rules::{
     complain_of_arrows, complain_of_banned, complain_of_dependencies, complain_of_length,
-    complain_of_missing_document, complain_of_names, complain_of_places,
+    complain_of_missing_document, complain_of_names, complain_of_places, complain_of_wide_comments,
 };
 use super::source::Source;
 use super::{BANS, Found};
@@ -84,6 +84,21 @@ fn an_arrow_that_goes_back_is_complained_of() {
         ("lib.rs", "pub use crate::reprice::x;"),
     ] {
         assert_eq!(complaints(file, text), [""; 0], "{file}: {text}");
+    }
+}
+
+#[test]
+fn a_comment_wider_than_code_is_complained_of() {
+    let complaints = |text: &str| complain_of_wide_comments(&Source::new("crates/core/src/keys.rs", text));
+    let wide = "word ".repeat(21);
+    expect_complaint(
+        &complaints(&format!("fn f() {{}}\n    /// {wide}end")),
+        &["keys.rs:2: a comment of 116"],
+    );
+    for text in
+        [format!("// {}", wide.trim()), format!("//! | {wide}|"), format!("let x = \"{wide}{wide}\";")]
+    {
+        assert_eq!(complaints(&text), [""; 0], "{text}");
     }
 }
 

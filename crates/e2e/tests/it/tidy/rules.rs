@@ -1,7 +1,9 @@
 //! The rules: each looks at one file and returns its complaints, `file:line: what: why or what to do`.
 
 use super::source::{Source, is_name_char};
-use super::{Ban, DEPENDANTS, EMPTY_NAMES, Found, MAX_FILE_LINES, MAX_FUNCTION_LINES, ROWS};
+use super::{
+    Ban, DEPENDANTS, EMPTY_NAMES, Found, MAX_COMMENT_COLUMNS, MAX_FILE_LINES, MAX_FUNCTION_LINES, ROWS,
+};
 
 pub(super) fn complain_of_length(source: &Source) -> Vec<String> {
     let path = &source.path;
@@ -18,6 +20,25 @@ pub(super) fn complain_of_length(source: &Source) -> Vec<String> {
             )
         });
     long_file.into_iter().chain(long_functions).collect()
+}
+
+/// Rows of tables and addresses cannot be broken.
+pub(super) fn complain_of_wide_comments(source: &Source) -> Vec<String> {
+    let lines = source.text.lines().enumerate();
+    let wide = lines.filter(|(_, line)| {
+        let text =
+            line.trim_start().strip_prefix("//").map(|text| text.trim_start_matches(['/', '!']).trim());
+        text.is_some_and(|text| text.contains(' ') && !text.starts_with('|') && !text.starts_with('['))
+            && line.chars().count() > MAX_COMMENT_COLUMNS
+    });
+    let complain = |(index, line): (usize, &str)| {
+        let (path, columns) = (&source.path, line.chars().count());
+        format!(
+            "{path}:{}: a comment of {columns} columns, allowed {MAX_COMMENT_COLUMNS}: wrap it",
+            index + 1
+        )
+    };
+    wide.map(complain).collect()
 }
 
 pub(super) fn complain_of_banned(ban: &Ban, source: &Source) -> Vec<String> {
