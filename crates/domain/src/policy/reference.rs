@@ -14,7 +14,7 @@ use crate::expression::variable::Scope;
 use crate::facts::arithmetic::compare;
 use crate::facts::product::MAX_LABEL_CHARS;
 use crate::facts::signal::{CompetitorPrice, Signals, median};
-use crate::policy::scalar::{Scalar, compile, duration};
+use crate::policy::scalar::{Scalar, compile, duration, written_duration};
 
 /// The lowest, second lowest, and so on to this.
 const MAX_NTH: usize = 100;
@@ -175,7 +175,7 @@ impl fmt::Display for CompetitorReference {
             formatter.write_str(" in stock")?;
         }
         match self.max_age {
-            Some(max_age) => write!(formatter, " seen in the last {} min", max_age.num_minutes()),
+            Some(max_age) => write!(formatter, " seen in the last {}", written_duration(max_age)),
             None => Ok(()),
         }
     }

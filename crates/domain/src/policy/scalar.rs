@@ -115,6 +115,18 @@ pub(crate) fn duration(field: &str, written: &Scalar, problems: &mut Vec<Diagnos
     parsed
 }
 
+/// A duration as a policy writes it, in the largest unit that it is whole in: `24h`, `90s`; days from two on.
+pub(crate) fn written_duration(duration: TimeDelta) -> String {
+    let units =
+        [(TimeDelta::days(1), 'd', 2), (TimeDelta::hours(1), 'h', 1), (TimeDelta::minutes(1), 'm', 1)];
+    let seconds = duration.num_seconds();
+    let whole = units.into_iter().find_map(|(unit, letter, least)| {
+        let (count, rest) = (seconds / unit.num_seconds(), seconds % unit.num_seconds());
+        (rest == 0 && count >= least).then(|| format!("{count}{letter}"))
+    });
+    whole.unwrap_or_else(|| format!("{seconds}s"))
+}
+
 /// `10%` as the fraction 0.1.
 pub(crate) fn parse_percent(written: &str) -> Option<Decimal> {
     let trimmed = written.trim();
@@ -125,4 +137,23 @@ pub(crate) fn parse_percent_digits(digits: &str) -> Option<Decimal> {
     const MAX_PERCENT: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
     let percent = parse_amount(digits.trim(), MAX_PERCENT_SCALE).ok()?;
     (percent.abs() <= MAX_PERCENT).then(|| percent / Decimal::ONE_HUNDRED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_written_as_policies_write_it() {
+        for written in ["1s", "90s", "1m", "90m", "24h", "36h", "2d", "366d"] {
+            let read = duration("x", &Scalar(written.to_owned()), &mut Vec::new()).unwrap();
+            assert_eq!(written_duration(read), written);
+        }
+        for (read, written) in
+            [("60s", "1m"), ("1440m", "24h"), ("1d", "24h"), ("48h", "2d"), ("1h 30m", "90m")]
+        {
+            let read = duration("x", &Scalar(read.to_owned()), &mut Vec::new()).unwrap();
+            assert_eq!(written_duration(read), written);
+        }
+    }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::facts::signal::Signals;
-use crate::policy::scalar::{Scalar, duration, percentage};
+use crate::policy::scalar::{Scalar, duration, percentage, written_duration};
 
 /// Steps in which a surge comes down: exact numbers, and an instant at which each price ends.
 const DECAY_STEPS: i32 = 12;
@@ -88,7 +88,7 @@ impl fmt::Display for Surge {
             percent(self.cap)
         )?;
         match self.decay {
-            Some(decay) => write!(formatter, ", gone after {} min", decay.num_minutes()),
+            Some(decay) => write!(formatter, ", gone after {}", written_duration(decay)),
             None => Ok(()),
         }
     }
