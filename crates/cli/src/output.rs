@@ -51,6 +51,16 @@ pub(crate) fn table<const N: usize>(headings: [&str; N]) -> Table {
     table
 }
 
+/// An instant of an answer without the decimals of its seconds, which are for programs.
+pub(crate) fn to_the_second(instant: &str) -> String {
+    match instant.split_once('.') {
+        Some((seconds, rest)) => {
+            format!("{seconds}{}", rest.trim_start_matches(|digit: char| digit.is_ascii_digit()))
+        }
+        None => instant.to_owned(),
+    }
+}
+
 /// A colour that carries meaning.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Colour {
@@ -77,4 +87,20 @@ pub(crate) fn paint(text: &str, colour: Colour, colours: bool) -> String {
 pub(crate) fn colours_wanted() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     io::stdout().is_terminal() && !refused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_is_shown_to_the_second() {
+        for (instant, shown) in [
+            ("2026-11-30T12:19:42.741896640Z", "2026-11-30T12:19:42Z"),
+            ("2026-11-30T12:19:42.5+01:00", "2026-11-30T12:19:42+01:00"),
+            ("2026-11-30T12:19:42Z", "2026-11-30T12:19:42Z"),
+        ] {
+            assert_eq!(to_the_second(instant), shown);
+        }
+    }
 }

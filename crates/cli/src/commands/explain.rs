@@ -152,7 +152,7 @@ fn render(explained: &Explained, location: Option<&str>, width: Option<u16>) -> 
     let _ = writeln!(
         text,
         "List price: {list_price} {currency}, made {} by policy \"{}\", version {}{}",
-        explained.explanation.priced_at,
+        output::to_the_second(&explained.explanation.priced_at),
         explained.policy_name,
         explained.policy_version,
         explained
@@ -209,8 +209,15 @@ fn describe_fact(fact: &UsedFact) -> String {
         Some(source) => source,
         None => "an unknown source",
     };
-    let since = fact.since.as_deref().map(|since| format!(" of {since}")).unwrap_or_default();
-    let until = fact.expires_at.as_deref().map(|until| format!("\n  not known from {until} on"));
+    let since = fact
+        .since
+        .as_deref()
+        .map(|since| format!(" of {}", output::to_the_second(since)))
+        .unwrap_or_default();
+    let until = fact
+        .expires_at
+        .as_deref()
+        .map(|until| format!("\n  not known from {} on", output::to_the_second(until)));
     format!("{name} {}, from {source}{since}{}", fact.value, until.unwrap_or_default())
 }
 
@@ -307,7 +314,7 @@ fn conclusion(explained: &Explained, location: Option<&str>) -> String {
         text.push_str("\nA rule failed, so the list price in effect stays, within the guardrails.");
     }
     if let Some(until) = &explained.valid_until {
-        let _ = write!(text, "\nTime alone may change it from {until} on.");
+        let _ = write!(text, "\nTime alone may change it from {} on.", output::to_the_second(until));
     }
     text
 }

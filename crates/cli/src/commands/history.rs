@@ -72,7 +72,7 @@ fn render(history: &History) -> String {
             Cell::new(text).set_alignment(CellAlignment::Right)
         };
         table.add_row([
-            Cell::new(&change.changed_at),
+            Cell::new(output::to_the_second(&change.changed_at)),
             amount(&change.old_list_price),
             amount(&change.new_list_price),
             Cell::new(&change.currency),

@@ -236,7 +236,8 @@ fn render(policies: &Policies) -> String {
     for policy in &policies.policies {
         let mark = if policy.version == policies.current_version { " in use" } else { "" };
         let version = format!("{}{mark}", policy.version);
-        table.add_row([&version, &policy.name, &policy.published_at, &policy.author, &policy.note]);
+        let published_at = output::to_the_second(&policy.published_at);
+        table.add_row([&version, &policy.name, &published_at, &policy.author, &policy.note]);
     }
     table.to_string()
 }

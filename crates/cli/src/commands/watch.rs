@@ -125,7 +125,7 @@ fn render(change: &Change, colours: bool) -> String {
             format!("{old} → {new} {currency}  {}", output::paint(&percent, colour, colours))
         }
     };
-    format!("{changed_at}  {product_id}  {moved}  ({cause})")
+    format!("{}  {product_id}  {moved}  ({cause})", output::to_the_second(changed_at))
 }
 
 /// By how much it moved, and the colour of that.
