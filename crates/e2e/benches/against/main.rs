@@ -7,7 +7,8 @@
 //! stores. A row says the medians and the median of the rounds' ratios, with the lowest and the highest:
 //! where these lie on both sides of 1, the difference is noise.
 //!
-//! `--rounds N` (5 at least are needed for a result to quote), `--products N`, `--database sqlite|postgres`.
+//! `--rounds N` (5 at least are needed for a result to quote), `--products N`, `--connections N` of `wrk`,
+//! `--database sqlite|postgres`.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the measurement has failed")]
@@ -23,12 +24,13 @@ use anyhow::{Context, Result, bail};
 use side::{Database, Load, Side};
 use table::{Better, Row};
 
-const USAGE: &str = "BEFORE AFTER [--rounds N] [--products N] [--database sqlite|postgres]";
+const USAGE: &str = "BEFORE AFTER [--rounds N] [--products N] [--connections N] [--database sqlite|postgres]";
 
 struct Arguments {
     directories: [PathBuf; 2],
     rounds: usize,
     products: usize,
+    connections: usize,
     database: Database,
 }
 
@@ -50,7 +52,9 @@ async fn measure(arguments: &Arguments) -> Result<()> {
             Row::new(load.name(), "p99 µs", Better::Less),
         );
         for round in 0..arguments.rounds {
-            let [before, after] = in_turns(round, &mut sides, async |side| side.answer(load).await).await?;
+            let [before, after] =
+                in_turns(round, &mut sides, async |side| side.answer(load, arguments.connections).await)
+                    .await?;
             rate.push(before.rate(), after.rate());
             p99.push(before.p99_us, after.p99_us);
         }
@@ -94,7 +98,7 @@ async fn in_turns<T>(
 
 impl Arguments {
     fn parse(given: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut directories, mut rounds, mut products) = (Vec::new(), 5, 10_000);
+        let (mut directories, mut rounds, mut products, mut connections) = (Vec::new(), 5, 10_000, 64);
         let mut database = Database::Sqlite;
         // Cargo adds --bench.
         let mut given = given.filter(|argument| argument != "--bench");
@@ -103,12 +107,13 @@ impl Arguments {
             match argument.as_str() {
                 "--rounds" => rounds = value()?.parse()?,
                 "--products" => products = value()?.parse()?,
+                "--connections" => connections = value()?.parse()?,
                 "--database" => database = value()?.parse()?,
                 option if option.starts_with('-') => bail!("unknown option {option}: {USAGE}"),
                 directory => directories.push(PathBuf::from(directory)),
             }
         }
         let Ok(directories) = directories.try_into() else { bail!("two directories are needed: {USAGE}") };
-        Ok(Self { directories, rounds, products, database })
+        Ok(Self { directories, rounds, products, connections, database })
     }
 }

@@ -13,9 +13,10 @@ use serde_json::json;
 use sqlx::Connection;
 use tokio::process::Command;
 
-const CONNECTIONS: &str = "64";
 const ROUND_DURATION: &str = "3s";
 const BATCH: usize = 100;
+/// Rounds of a load until one in which no request is refused.
+const MAX_TRIES: usize = 5;
 /// How long an import or a recalculation may take before this is given up.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -106,8 +107,19 @@ impl Side {
         Ok(side)
     }
 
-    /// How many requests of a load are answered, and how fast.
-    pub(crate) async fn answer(&self, load: Load) -> Result<Answers> {
+    /// How many requests of a load are answered, and how fast. A round in which some were refused, as the
+    /// machine was busy with something else, is done again.
+    pub(crate) async fn answer(&self, load: Load, connections: usize) -> Result<Answers> {
+        for _ in 0..MAX_TRIES {
+            let answers = self.ask(load, connections).await?;
+            if answers.failed == 0 {
+                return Ok(answers);
+            }
+        }
+        bail!("{}: requests were refused in each of {MAX_TRIES} rounds; try fewer --connections", load.name())
+    }
+
+    async fn ask(&self, load: Load, connections: usize) -> Result<Answers> {
         let (base_url, path, items) = match load {
             Load::FromMemory => (&self.api_url, "/api/v1/price", 1),
             Load::FromRedis => (&self.forgetful_url, "/api/v1/price", 1),
@@ -115,7 +127,7 @@ impl Side {
         };
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/http/load.lua");
         let output = Command::new("wrk")
-            .args(["-t1", "-c", CONNECTIONS, "-d", ROUND_DURATION, "-s"])
+            .args(["-t1", "-c", &connections.to_string(), "-d", ROUND_DURATION, "-s"])
             .arg(script)
             .args([&format!("{base_url}{path}"), "--", path])
             .args([self.products.to_string(), items.to_string()])
@@ -127,7 +139,7 @@ impl Side {
         let result =
             text.lines().find_map(|line| line.strip_prefix("RESULT ")).with_context(|| text.clone())?;
         let answers: Answers = serde_json::from_str(result)?;
-        ensure!(answers.failed == 0 && answers.requests > 0.0, "{}: {text}", load.name());
+        ensure!(answers.requests > 0.0, "{}: {text}", load.name());
         Ok(answers)
     }
 
