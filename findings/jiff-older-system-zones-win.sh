@@ -11,8 +11,7 @@
 #   bundled version 2026f, rules of 2026f at 2027-01-15T12:00Z: -07
 #   TimeZone::get("America/Vancouver") at 2027-01-15T12:00Z: -08
 #   TimeZone::get("Europe/Berlin"): an error, although it is bundled
-# So whoever wants the newer of both has to compare the versions, and to build the zone from its bytes
-# (`TimeZone::tzif`).
+# To get the newer of both, compare the versions, and build the zone from its bytes (`TimeZone::tzif`).
 set -eu
 directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT

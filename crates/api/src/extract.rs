@@ -30,8 +30,8 @@ pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The longest body of a request for many prices.
 pub(crate) const MAX_BATCH_BODY_BYTES: usize = 1024 * 1024;
 
-/// How long a whole body may take to arrive. Less than the request may take, so that whoever sends slowly is
-/// told so, and not that the answer was late.
+/// How long a whole body may take to arrive. Shorter than the request's own time limit, so that a slow sender
+/// gets an answer about the body and not about the request.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A whole body of at most `MAX` bytes.

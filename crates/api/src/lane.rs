@@ -1,7 +1,7 @@
 //! A lane: a thread that serves its share of the connections.
 //!
 //! What a lane answers by itself wakes no other thread and shares no connection with one. What takes long
-//! belongs on the runtime of the service, where it holds up nobody here ([`crate::front`] decides). A runtime
+//! belongs on the runtime of the service, where it delays no request here ([`crate::front`] decides). A runtime
 //! that moves tasks between threads would share the work more evenly, but what moves costs more than a price
 //! does.
 

@@ -10,28 +10,28 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::checkout::Checkout;
+use crate::checkout::{Checkout, Counts};
 
 /// So many that the start and the end are not seen beside them.
 const INSTRUCTIONS: u64 = 60_000_000;
 /// Other compilers, and other processors by the C library's choices, make a difference, up to a tenth.
 const TOLERATED_TENTHS: u64 = 11;
 
+/// What one kind of work takes: kept, and counted now.
+struct Counted {
+    work: String,
+    kept: u64,
+    now: u64,
+}
+
 /// Fails if a count is more than a tenth larger than the one that is kept.
 pub(crate) fn check() -> Result<()> {
     let mut worse = 0;
-    for_each_work(|work, kept, now| {
-        let remark = if is_more(now, kept) {
-            worse += 1;
-            "  TOO MANY"
-        } else if is_more(kept, now) {
-            "  fewer: keep it with --write"
-        } else {
-            ""
-        };
-        println!("{work:24} {now:>8} instructions, {kept:>8} before{remark}");
-        kept
-    })?;
+    for (_, counted) in count_all()? {
+        for one in counted {
+            worse += usize::from(is_more(one.now, one.kept));
+        }
+    }
     ensure!(
         worse == 0,
         "{worse} of them take more instructions than before; if that is meant: ./dev instructions --write"
@@ -41,25 +41,40 @@ pub(crate) fn check() -> Result<()> {
 
 /// Keeps the counts as they are now.
 pub(crate) fn write() -> Result<()> {
-    for_each_work(|work, kept, now| {
-        println!("{work:24} {now:>8} instructions, {kept:>8} before");
-        now
-    })
-}
-
-/// Counts each kind of work of each bench; what `judge` gives for a work, its kept count and the count now is
-/// kept.
-fn for_each_work(mut judge: impl FnMut(&str, u64, u64) -> u64) -> Result<()> {
-    let checkout = Checkout::own()?;
-    for mut counts in checkout.counts()? {
-        let program = checkout.build_bench(&counts.bench)?;
-        for (work, kept) in &mut counts.works {
-            let now = count(&program, work, *kept)?;
-            *kept = judge(work, *kept, now);
-        }
+    for (mut counts, counted) in count_all()? {
+        counts.works = counted.into_iter().map(|one| (one.work, one.now)).collect();
         counts.write()?;
     }
     Ok(())
+}
+
+/// Counts each kind of work of each bench, and says what came out as it goes.
+fn count_all() -> Result<Vec<(Counts, Vec<Counted>)>> {
+    let checkout = Checkout::own()?;
+    let mut all = Vec::new();
+    for counts in checkout.counts()? {
+        let program = checkout.build_bench(&counts.bench)?;
+        let mut counted = Vec::new();
+        for (work, kept) in &counts.works {
+            let one = Counted { work: work.clone(), kept: *kept, now: count(&program, work, *kept)? };
+            println!("{work:24} {:>8} instructions, {kept:>8} before{}", one.now, one.remark());
+            counted.push(one);
+        }
+        all.push((counts, counted));
+    }
+    Ok(all)
+}
+
+impl Counted {
+    fn remark(&self) -> &'static str {
+        if is_more(self.now, self.kept) {
+            "  TOO MANY"
+        } else if is_more(self.kept, self.now) {
+            "  fewer: keep it with --write"
+        } else {
+            ""
+        }
+    }
 }
 
 fn is_more(count: u64, than: u64) -> bool {

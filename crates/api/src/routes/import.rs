@@ -226,7 +226,7 @@ impl From<ApiError> for SeedError {
 }
 
 /// Takes every row of the body. Nothing is on its way any more when it returns, whatever went wrong: what
-/// somebody writes after an answer is not written over by what came before it.
+/// a client writes after an answer is not overwritten by what came before it.
 async fn take_all(mut import: Import, format: Format, body: Body) -> Result<ImportAnswer, ApiError> {
     let taken = take_rows(&mut import, format, body).await;
     if taken.is_err() {
@@ -290,7 +290,7 @@ struct Import {
     /// Ends when the last of them is served, or cannot be.
     turn_to_serve: oneshot::Receiver<()>,
     /// Goes when something fails, or with the import when its sender hangs up: then no further batch is
-    /// begun. Whoever sent it may write anew.
+    /// begun, and the sender may write again.
     is_wanted: Option<Arc<()>>,
     /// As of when the rows state what the products cost.
     requested_at: DateTime<Utc>,

@@ -98,7 +98,7 @@ pub(crate) struct RequestAnswer {
 pub(crate) struct RecalculationAnswer {
     /// Its name.
     task_id: String,
-    /// `requested`, `held` until somebody approves of it, `running`, `done`, `failed`, or `skipped`: it was
+    /// `requested`, `held` until it is approved, `running`, `done`, `failed`, or `skipped`: it was
     /// coalesced into another one. `done` says that its prices are in the database and in Redis and that
     /// every process was notified of them. One that answers out of its memory has heard it moments later, and
     /// where the word was lost answers by them after `PRICING_L1_MAX_STALENESS` at the latest.

@@ -22,7 +22,7 @@ pub enum Scope {
 pub enum RunState {
     /// Somebody asked for it; nobody has begun.
     Requested,
-    /// It would move prices too far, and waits until somebody approves of it.
+    /// It would move prices too far, and waits for approval.
     Held,
     /// Its products are being priced.
     Running,

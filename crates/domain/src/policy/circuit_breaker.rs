@@ -1,5 +1,4 @@
-//! The circuit breaker: a recalculation that would move too many prices too far waits until somebody approves
-//! of it.
+//! The circuit breaker: a recalculation that would move too many prices too far waits for approval.
 //!
 //! Guardrails look at one price at a time, and a thousand moves of 14 % pass a largest step of 15 %. This
 //! looks at all of them together, before the first one is written.

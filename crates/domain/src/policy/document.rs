@@ -29,7 +29,7 @@ pub struct PolicyDraft {
     pub guardrails: GuardrailsDraft,
     /// How prices are rounded.
     pub rounding: RoundingDraft,
-    /// When a recalculation is held until somebody approves of it.
+    /// When a recalculation is held until it is approved.
     pub circuit_breaker: Option<CircuitBreakerDraft>,
 }
 

@@ -9,7 +9,7 @@ use crate::policy::document::PolicyDraft;
 use crate::policy::pricing_policy::PricingPolicy;
 use crate::policy::rounding::Rounding;
 
-pub(crate) fn warning(field: impl Into<String>, problem: impl Into<String>) -> Diagnostic {
+fn warning(field: impl Into<String>, problem: impl Into<String>) -> Diagnostic {
     Diagnostic::bare(field, problem).with_severity(Severity::Warning)
 }
 
