@@ -29,11 +29,11 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pricing_core::cache::ReadError;
-use pricing_core::catalogue::CatalogueError;
 use pricing_core::events::publish::PublishError;
 use pricing_core::policy_snapshot::PolicySnapshotError;
 use pricing_core::redis::RedisError;
 use pricing_core::reprice::RepriceError;
+use pricing_core::store::StoreError;
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use serde::Serialize;
 
@@ -206,7 +206,7 @@ impl ApiError {
     /// The error of comparing with what is stored, which writes nothing.
     pub fn of_comparison(error: RepriceError) -> Self {
         match error {
-            RepriceError::Catalogue(error) => error.into(),
+            RepriceError::Store(error) => error.into(),
             other => other.into(),
         }
     }
@@ -325,13 +325,13 @@ impl ApiError {
     }
 }
 
-impl From<CatalogueError> for ApiError {
-    fn from(error: CatalogueError) -> Self {
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
         if error.is_transient() {
             tracing::warn!(%error, "a request is refused: the database does not answer");
             return Self::Unavailable { reason: "the database does not answer" };
         }
-        if matches!(error, CatalogueError::UnknownCurrency { .. }) {
+        if matches!(error, StoreError::UnknownCurrency { .. }) {
             return Self::ProductUnreadable { reason: error.to_string() };
         }
         Self::Internal { reason: error.to_string() }
@@ -369,8 +369,7 @@ impl From<RepriceError> for ApiError {
                     reason: "the change is stored, but redis does not take it yet; sending it again does no harm",
                 }
             }
-            RepriceError::Catalogue(error)
-            | RepriceError::Policies(PolicySnapshotError::Catalogue(error))
+            RepriceError::Store(error) | RepriceError::Policies(PolicySnapshotError::Store(error))
                 if error.is_transient() =>
             {
                 tracing::warn!(%error, "a write has failed: the database does not answer");
@@ -412,7 +411,7 @@ mod tests {
 
     #[test]
     fn an_answer_says_of_a_write_only_what_is_known() {
-        let away = || CatalogueError::TimedOut { limit: std::time::Duration::from_secs(1) };
+        let away = || StoreError::TimedOut { limit: std::time::Duration::from_secs(1) };
         let policies_away = RepriceError::from(PolicySnapshotError::from(away()));
         for write in [RepriceError::from(away()), policies_away] {
             let write = ApiError::from(write).problem();

@@ -1,13 +1,13 @@
 //! What other processes tell of: prices that changed are replaced in this process' memory, and policies are
 //! read anew.
 //!
-//! Notices may be lost while the connection to Redis is away. When it is back, memory is emptied; until then
-//! entries are served no longer than `PRICING_L1_MAX_STALENESS` after they were last confirmed.
+//! Notifications may be lost while the connection to Redis is away. When it is back, memory is emptied; until
+//! then entries are served no longer than `PRICING_L1_MAX_STALENESS` after they were last confirmed.
 
 use chrono::Utc;
 use pricing_core::cache::PriceCache;
 use pricing_core::keys::PRICE_CHANGES;
-use pricing_core::notices::Notices;
+use pricing_core::notifications::Notifications;
 use pricing_core::policy_snapshot::Policies;
 use pricing_core::redis::{Subscription, SubscriptionEvent};
 use pricing_core::reprice::Repricer;
@@ -23,15 +23,15 @@ pub(crate) async fn hear(
     news: watch::Sender<u64>,
     shutdown: CancellationToken,
 ) {
-    let Repricer { cache, notices, policies, metrics, .. } = repricer;
-    let price_changes = notices.keys().price_changes_channel();
+    let Repricer { cache, notifications, policies, metrics, .. } = repricer;
+    let price_changes = notifications.keys().price_changes_channel();
     // Reading the policies asks the database; notices of prices do not wait for it.
     let (policy_news, policy_heard) = watch::channel(());
     let reading = tokio::spawn(read_policies(policies, policy_heard, shutdown.clone()));
     while let Some(event) = shutdown.run_until_cancelled(subscription.next()).await {
         match event {
             SubscriptionEvent::Message { channel, payload } if channel == price_changes => {
-                take_in(&cache, &notices, &metrics, &payload);
+                take_in(&cache, &notifications, &metrics, &payload);
                 news.send_modify(|number| *number += 1);
             }
             SubscriptionEvent::Message { .. } => policy_news.send_replace(()),
@@ -50,14 +50,14 @@ pub(crate) async fn hear(
     let _ = reading.await;
 }
 
-fn take_in(cache: &PriceCache, notices: &Notices, metrics: &Metrics, payload: &[u8]) {
-    let Some(notice) = notices.read(payload) else { return };
-    let trace = notice.traceparent.as_deref().and_then(TraceParent::parse);
-    let span = spans::process(PRICE_CHANGES, notice.changes.len(), trace.iter());
+fn take_in(cache: &PriceCache, notifications: &Notifications, metrics: &Metrics, payload: &[u8]) {
+    let Some(notification) = notifications.read(payload) else { return };
+    let trace = notification.traceparent.as_deref().and_then(TraceParent::parse);
+    let span = spans::process(PRICE_CHANGES, notification.changes.len(), trace.iter());
     let _within = span.entered();
-    cache.hear(notice.told().map(|(changed, entry)| (&changed.product_id, changed.revision, entry)));
+    cache.hear(notification.told().map(|(changed, entry)| (&changed.product_id, changed.revision, entry)));
     // Clocks of two machines: one that is ahead by more than the event's age says nothing.
-    let age = notice.published_at.and_then(|published_at| (Utc::now() - published_at).to_std().ok());
+    let age = notification.published_at.and_then(|published_at| (Utc::now() - published_at).to_std().ok());
     if let Some(age) = age {
         metrics.event_to_visible.record(age.as_secs_f64());
     }

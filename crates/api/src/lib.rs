@@ -6,18 +6,18 @@
 //!
 //! Where next: [`router`] has every route in one table; [`routes::price`] is the one that has to be fast.
 
+mod accept;
 pub mod config;
 pub mod error;
 mod extract;
-mod front;
+mod hot_path;
+mod http_worker;
 mod invalidation;
-mod lane;
+mod load_shedding;
 mod middleware;
 pub mod openapi;
-mod overload;
 mod router;
 mod routes;
-mod serve;
 mod state;
 
 use std::num::NonZero;
@@ -25,17 +25,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pricing_core::cache::PriceCache;
-use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings};
 use pricing_core::config::SharedConfig;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::keys::{Keys, MessageKeys};
-use pricing_core::notices::Notices;
+use pricing_core::notifications::Notifications;
 use pricing_core::policy_snapshot::{Policies, PolicySnapshotError};
 use pricing_core::redis::{RedisConnection, RedisError, Subscription};
 use pricing_core::reprice::Repricer;
 use pricing_core::service;
+use pricing_core::store::{Store, StoreError, StoreSettings};
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_core::tz_database::TzDatabase;
 use pricing_core::tz_versions::TzVersions;
@@ -48,7 +48,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use config::ApiConfig;
-use front::Front;
+use hot_path::HotPath;
 use routes::price_changes::Followers;
 use state::{AppState, Handles};
 
@@ -63,7 +63,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 pub enum ApiRunError {
     /// The database could not be opened.
     #[error("the database cannot be opened: {0}")]
-    Catalogue(#[from] CatalogueError),
+    Store(#[from] StoreError),
     /// The policies could not be read.
     #[error("the policies cannot be read: {0}")]
     Policies(#[from] PolicySnapshotError),
@@ -89,13 +89,13 @@ pub async fn run(
     let tz_versions = TzVersions::new(database, &redis, &message_keys);
     let time_zones = &tz_versions.database().zones;
     let repricer = repricer(&config.shared, &redis, &message_keys, time_zones, &metrics).await?;
-    let (catalogue, policies) = (repricer.catalogue.clone(), repricer.policies.clone());
+    let (store, policies) = (repricer.store.clone(), repricer.policies.clone());
     let events = EventLog::new(&redis, &message_keys);
     let queue = JobQueue::new(&redis, &message_keys);
     let health = Health {
         service: SERVICE,
         redis,
-        catalogue: Some(catalogue.clone()),
+        store: Some(store.clone()),
         policies: Some(policies.clone()),
         tz_versions: Some(tz_versions.clone()),
     };
@@ -108,10 +108,10 @@ pub async fn run(
     tasks.spawn(invalidation::hear(subscription, repricer.clone(), news, shutdown.clone()));
     tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
     // A lane for each core that this process may use.
-    let lanes = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let lateness = overload::Lateness::of(lanes + 1);
+    let http_workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let scheduling_delay = load_shedding::SchedulingDelay::of(http_workers + 1);
     // That of this runtime; lanes measure their own.
-    tasks.spawn(lateness.clone().measure(lanes, metrics.clone(), shutdown.clone()));
+    tasks.spawn(scheduling_delay.clone().measure(http_workers, metrics.clone(), shutdown.clone()));
     let followers = Followers::new(heard, shutdown.clone());
     let simulations = routes::simulation::Simulations::new();
     let answered_prices = metrics.request_duration(routes::price::PATH, 200);
@@ -127,7 +127,7 @@ pub async fn run(
         import_turns,
         import_memory: Arc::new(Semaphore::new(REMEMBERED_ROWS)),
         answered_prices,
-        lateness,
+        scheduling_delay,
         traced_price_ratio: config.shared.trace.price_ratio,
     });
     if let Some(path) = &config.seed_file {
@@ -135,9 +135,9 @@ pub async fn run(
     }
 
     tracing::info!(address = %listener.local_addr()?, "the API is listening");
-    let serving = serve_until(listener, lanes, state, config.max_connections, shutdown.clone());
+    let serving = serve_until(listener, http_workers, state, config.max_connections, shutdown.clone());
     service::serve_beside(tasks, &shutdown, serving).await?;
-    catalogue.close().await;
+    store.close().await;
     tracing::info!("the API has stopped");
     Ok(())
 }
@@ -156,37 +156,41 @@ async fn repricer(
     metrics: &Metrics,
 ) -> Result<Repricer, ApiRunError> {
     let max_connections = config.database_connections;
-    let settings = CatalogueSettings { max_connections, ..CatalogueSettings::default() };
-    let catalogue = Catalogue::open(&config.database_url, settings).await?.measured_by(metrics);
-    let policies = Policies::load(catalogue.clone(), time_zones.clone()).await?;
-    let identity = catalogue.identity().await?;
+    let settings = StoreSettings { max_connections, ..StoreSettings::default() };
+    let store = Store::open(&config.database_url, settings).await?.measured_by(metrics);
+    let policies = Policies::load(store.clone(), time_zones.clone()).await?;
+    let identity = store.identity().await?;
     let keys = Keys::new(&config.key_prefix, &identity);
     let (capacity, staleness) = (config.l1_capacity, config.l1_max_staleness);
     let cache = PriceCache::new(capacity, staleness, redis, keys, metrics.clone(), Handle::current());
-    let notices = Notices::new(redis, message_keys.clone(), &identity);
-    Ok(Repricer { catalogue, cache, policies, notices, metrics: metrics.clone() })
+    let notifications = Notifications::new(redis, message_keys.clone(), &identity);
+    Ok(Repricer { store, cache, policies, notifications, metrics: metrics.clone() })
 }
 
 /// Serves on so many lanes until told to stop, and then until requests under way have ended or the drain has.
 async fn serve_until(
     listener: TcpListener,
-    lanes: usize,
+    http_workers: usize,
     state: AppState,
     max_connections: usize,
     shutdown: CancellationToken,
 ) -> Result<(), ApiRunError> {
     let (routes, runtime) = (router::router(state.clone()), Handle::current());
-    let begin = |lane| {
-        let (state, routes, runtime) = (state.for_lane()?, routes.clone(), runtime.clone());
+    let begin = |http_worker| {
+        let (state, routes, runtime) = (state.for_http_worker()?, routes.clone(), runtime.clone());
         let shutdown = shutdown.clone();
         Ok(move || {
-            tokio::spawn(state.lateness.clone().measure(lane, state.metrics.clone(), shutdown));
-            let front = Front::new(state, routes, runtime);
-            move |request| Front::answer(Arc::clone(&front), request)
+            tokio::spawn(state.scheduling_delay.clone().measure(
+                http_worker,
+                state.metrics.clone(),
+                shutdown,
+            ));
+            let hot_path = HotPath::new(state, routes, runtime);
+            move |request| HotPath::answer(Arc::clone(&hot_path), request)
         })
     };
-    let begins = (0..lanes).map(begin).collect::<Result<Vec<_>, RedisError>>()?;
-    let serving = serve::serve(listener, begins, max_connections, shutdown.clone());
+    let begins = (0..http_workers).map(begin).collect::<Result<Vec<_>, RedisError>>()?;
+    let serving = accept::serve(listener, begins, max_connections, shutdown.clone());
     let drained = async {
         shutdown.cancelled().await;
         tokio::time::sleep(DRAIN_TIMEOUT).await;

@@ -9,8 +9,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::error::PROBLEM_JSON;
 use crate::routes::{
-    explanation, history, import, job, live, market_event, policy, policy_draft, price, price_changes,
-    prices, product, recalculation, simulation,
+    explanation, failed_jobs, health, history, import, market_event, policy, policy_draft, price,
+    price_changes, prices, product, recalculation, simulation,
 };
 
 /// The API as OpenAPI 3.1.
@@ -49,11 +49,11 @@ use crate::routes::{
         policy::publish,
         policy::rollback,
         policy::diff,
-        job::list,
-        job::get,
-        job::requeue,
-        live::alive,
-        live::ready,
+        failed_jobs::list,
+        failed_jobs::get,
+        failed_jobs::requeue,
+        health::alive,
+        health::ready,
     ),
     tags(
         (name = "prices", description = "Prices and their reasons"),

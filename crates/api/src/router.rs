@@ -9,8 +9,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::error::ApiError;
 use crate::routes::{
-    explanation, history, import, job, live, market_event, policy, policy_draft, price, price_changes,
-    prices, product, recalculation, simulation,
+    explanation, failed_jobs, health, history, import, market_event, policy, policy_draft, price,
+    price_changes, prices, product, recalculation, simulation,
 };
 use crate::state::AppState;
 use crate::{middleware, openapi};
@@ -18,7 +18,7 @@ use crate::{middleware, openapi};
 /// Path pattern and handlers.
 fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
     vec![
-        ("/", get(live::index)),
+        ("/", get(health::index)),
         // Answered before it gets here; the route is for those who use it wrongly.
         (price::PATH, post(price::price)),
         (prices::PATH, post(prices::prices)),
@@ -39,10 +39,10 @@ fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
         ),
         ("/api/v1/policies/{version}", get(policy::get)),
         ("/api/v1/policies/{version}/diff/{other}", get(policy::diff)),
-        ("/api/v1/jobs", get(job::list)),
-        ("/api/v1/jobs/{task_id}", get(job::get)),
-        ("/api/v1/jobs/{task_id}/requeue", post(job::requeue)),
-        ("/healthz", get(live::alive)),
+        ("/api/v1/jobs", get(failed_jobs::list)),
+        ("/api/v1/jobs/{task_id}", get(failed_jobs::get)),
+        ("/api/v1/jobs/{task_id}/requeue", post(failed_jobs::requeue)),
+        ("/healthz", get(health::alive)),
         ("/readyz", get(async |State(state): State<AppState>| state.health.readiness().await)),
         ("/metrics", get(async |State(state): State<AppState>| pricing_core::health::render(&state.metrics))),
         ("/openapi.json", get(openapi::document)),

@@ -14,7 +14,7 @@ use pricing_domain::facts::time_zone::TimeZones;
 use tokio::sync::Semaphore;
 
 use crate::error::ApiError;
-use crate::overload::{Lateness, Work};
+use crate::load_shedding::{SchedulingDelay, Work};
 use crate::routes::price_changes::Followers;
 use crate::routes::simulation::Simulations;
 
@@ -41,7 +41,7 @@ pub(crate) struct Handles {
     /// How long it takes to answer a price.
     pub(crate) answered_prices: Histogram,
     /// How late the process is.
-    pub(crate) lateness: Lateness,
+    pub(crate) scheduling_delay: SchedulingDelay,
     /// The part of price requests that are traced.
     pub(crate) traced_price_ratio: f64,
 }
@@ -63,7 +63,7 @@ impl From<Handles> for AppState {
 impl AppState {
     /// The same state for a thread with a runtime of its own, whose clones no other thread counts, and which
     /// reads Redis over a connection of its own.
-    pub(crate) fn for_lane(&self) -> Result<Self, RedisError> {
+    pub(crate) fn for_http_worker(&self) -> Result<Self, RedisError> {
         let cache = self.repricer.cache.with_own_reads()?;
         let repricer = Repricer { cache, ..self.repricer.clone() };
         Ok(Self::from(Handles { repricer, ..Handles::clone(self) }))
@@ -71,7 +71,7 @@ impl AppState {
 
     /// Refuses this work while more is asked than can be answered.
     pub(crate) fn admit(&self, work: Work) -> Result<(), ApiError> {
-        self.lateness.admit(work, &self.metrics)
+        self.scheduling_delay.admit(work, &self.metrics)
     }
 
     /// The clocks that policies are compiled with.

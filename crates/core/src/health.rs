@@ -19,9 +19,9 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalogue::Catalogue;
 use crate::policy_snapshot::Policies;
 use crate::redis::RedisConnection;
+use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::tz_versions::TzVersions;
 
@@ -36,7 +36,7 @@ pub struct Health {
     /// Checked as `redis`.
     pub redis: RedisConnection,
     /// Checked as `database`, for services that use one.
-    pub catalogue: Option<Catalogue>,
+    pub store: Option<Store>,
     /// Named as `policy` if the newest one cannot be used, for services that use them.
     pub policies: Option<Policies>,
     /// Checked as `time_zones`, for services that use policies.
@@ -90,8 +90,8 @@ impl Health {
         let redis =
             check("redis", async { self.redis.version().await.map(|version| format!("redis {version}")) });
         let database = async {
-            match &self.catalogue {
-                Some(catalogue) => Some(check("database", describe(catalogue)).await),
+            match &self.store {
+                Some(store) => Some(check("database", describe(store)).await),
                 None => None,
             }
         };
@@ -131,8 +131,8 @@ fn time_zones(versions: &TzVersions) -> (&'static str, String) {
     ("failed", format!("{own}; other processes use {}", others.join(", ")))
 }
 
-async fn describe(catalogue: &Catalogue) -> Result<String, crate::catalogue::CatalogueError> {
-    Ok(format!("{} {}", catalogue.kind(), catalogue.version().await?))
+async fn describe(store: &Store) -> Result<String, crate::store::StoreError> {
+    Ok(format!("{} {}", store.kind(), store.version().await?))
 }
 
 async fn check<E: std::fmt::Display>(

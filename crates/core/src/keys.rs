@@ -9,7 +9,7 @@
 //! | `market_events:dead` | stream | messages that are no market events, with the reason | the listener |
 //! | `price_changes` | channel | that prices changed | `cache/put_and_tell.lua` |
 //! | `price_changes:log` | stream | the latest price changes | `cache/put_and_tell.lua` |
-//! | `policy_changes` | channel | that a policy or a location factor changed | `notices` |
+//! | `policy_changes` | channel | that a policy or a location factor changed | `notifications` |
 //! | `{prefix}tz_versions` | sorted set | the versions of the time zone database in use, by when they were last told, of the last minute | `tz_versions.lua` |
 //! | `{prefix}lease:{name}`, with `:token` | strings | who holds a lease; its last fencing token | `lease` |
 //! | `{core:apalis:queues:list}:{prefix}jobs` and what begins so | several | the queue of the workers | `jobs` |
@@ -36,8 +36,8 @@ pub struct Keys {
 
 impl Keys {
     /// Keys with this prefix, for prices out of the catalogue with this identity.
-    pub fn new(prefix: &str, catalogue: &str) -> Self {
-        Self { prefix: format!("{prefix}{catalogue}:") }
+    pub fn new(prefix: &str, store: &str) -> Self {
+        Self { prefix: format!("{prefix}{store}:") }
     }
 
     /// A product's price entry.

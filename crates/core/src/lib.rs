@@ -9,19 +9,19 @@
 //! for reads.
 
 pub mod cache;
-pub mod catalogue;
 pub mod config;
 pub mod events;
 pub mod health;
 pub mod jobs;
 pub mod keys;
 pub mod lease;
-pub mod notices;
+pub mod notifications;
 pub mod policy_snapshot;
 pub mod redis;
 pub mod reprice;
 pub mod service;
 pub mod shutdown;
+pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod tz_database;

@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, Guard};
 use rust_decimal::Decimal;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalogue::{Catalogue, CatalogueError, NewPolicy, StoredPolicy};
+use crate::store::{NewPolicy, Store, StoreError, StoredPolicy};
 use pricing_domain::diagnostic::{Diagnostic, Place, Severity};
 use pricing_domain::facts::time_zone::TimeZones;
 use pricing_domain::policy::DEFAULT_POLICY;
@@ -61,7 +61,7 @@ impl PolicySnapshot {
 pub enum PolicySnapshotError {
     /// The catalogue did not answer.
     #[error(transparent)]
-    Catalogue(#[from] CatalogueError),
+    Store(#[from] StoreError),
     /// A published policy does not pass this version's checks.
     #[error("policy version {version} cannot be used: {problem}")]
     Invalid {
@@ -78,7 +78,7 @@ pub enum PolicySnapshotError {
 /// A process' snapshot, replaced when there is news; cheap to clone.
 #[derive(Clone)]
 pub struct Policies {
-    catalogue: Catalogue,
+    store: Store,
     zones: TimeZones,
     snapshot: Arc<ArcSwap<PolicySnapshot>>,
     reads: Arc<AtomicU64>,
@@ -87,26 +87,19 @@ pub struct Policies {
 impl Policies {
     /// Reads the policies, after publishing the default one in a new catalogue. Their places have these
     /// clocks.
-    pub async fn load(catalogue: Catalogue, zones: TimeZones) -> Result<Self, PolicySnapshotError> {
+    pub async fn load(store: Store, zones: TimeZones) -> Result<Self, PolicySnapshotError> {
         let first = NewPolicy {
             name: "default".to_owned(),
             source: DEFAULT_POLICY.to_owned(),
             author: "pricing engine".to_owned(),
             note: "the policy every installation starts with".to_owned(),
         };
-        catalogue.publish_first_policy(&first, chrono::Utc::now()).await?;
-        let snapshot = match read(&catalogue, &zones, None, VERSIONS_KEPT).await {
-            Err(PolicySnapshotError::Invalid { .. }) => {
-                read(&catalogue, &zones, None, VERSIONS_SEARCHED).await?
-            }
+        store.publish_first_policy(&first, chrono::Utc::now()).await?;
+        let snapshot = match read(&store, &zones, None, VERSIONS_KEPT).await {
+            Err(PolicySnapshotError::Invalid { .. }) => read(&store, &zones, None, VERSIONS_SEARCHED).await?,
             other => other?,
         };
-        Ok(Self {
-            catalogue,
-            zones,
-            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
-            reads: Arc::default(),
-        })
+        Ok(Self { store, zones, snapshot: Arc::new(ArcSwap::from_pointee(snapshot)), reads: Arc::default() })
     }
 
     /// The snapshot in use; hold it for one request, not longer.
@@ -141,7 +134,7 @@ impl Policies {
     pub async fn refresh(&self) -> Result<(), PolicySnapshotError> {
         let begun = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
         let known = self.snapshot.load_full();
-        let read = read(&self.catalogue, &self.zones, Some(&known), VERSIONS_KEPT).await?;
+        let read = read(&self.store, &self.zones, Some(&known), VERSIONS_KEPT).await?;
         let unusable = known.unusable.as_ref().and(read.unusable);
         let snapshot = Arc::new(PolicySnapshot { begun, unusable, ..read });
         // Of several that read at the same time, one that read earlier may be the last to be ready.
@@ -168,13 +161,13 @@ impl Policies {
 
 /// Versions are immutable, so a known one is not compiled again.
 async fn read(
-    catalogue: &Catalogue,
+    store: &Store,
     zones: &TimeZones,
     known: Option<&PolicySnapshot>,
     versions: u32,
 ) -> Result<PolicySnapshot, PolicySnapshotError> {
     let (stored, location_factors) =
-        tokio::try_join!(catalogue.latest_policies(versions), catalogue.location_factors())?;
+        tokio::try_join!(store.latest_policies(versions), store.location_factors())?;
     let mut usable = Vec::new();
     let mut problem = PolicySnapshotError::Missing;
     let mut unusable = None;

@@ -4,11 +4,11 @@
 //! foreign programs publish on the channel. Never here: the database, and how a price comes about. Any number
 //! of listeners may run: they share the stream.
 //!
-//! Where next: [`dispatch`] for the way of an event, [`subscribe`] for the bridge.
+//! Where next: [`dispatch`] for the way of an event, [`bridge`] for the bridge.
 
+mod bridge;
 pub mod config;
 mod dispatch;
-mod subscribe;
 
 use pricing_core::events::consume::EventConsumer;
 use pricing_core::events::dead::DeadEvents;
@@ -24,9 +24,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use bridge::Bridge;
 use config::ListenerConfig;
 use dispatch::Dispatcher;
-use subscribe::Bridge;
 
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-listener";
@@ -71,7 +71,7 @@ pub async fn run(
         owner: name,
         metrics: metrics.clone(),
     };
-    let health = Health { service: SERVICE, redis, catalogue: None, policies: None, tz_versions: None };
+    let health = Health { service: SERVICE, redis, store: None, policies: None, tz_versions: None };
     tracing::info!(address = %listener.local_addr()?, "the listener is running");
 
     let mut tasks = JoinSet::new();

@@ -4,28 +4,27 @@
 //! of shoppers. Never here: HTTP routes besides health and metrics, and how a price comes about
 //! (`pricing-domain` and `pricing-core`'s `reprice`).
 //!
-//! Where next: [`queue`] for how jobs are fetched and what becomes of those that fail, [`recalculate`] for
-//! what they do, [`run`] for one recalculation at a time, [`schedule`] for what time brings about.
+//! Where next: [`runner`] for how jobs are fetched and what becomes of those that fail, [`jobs`] for
+//! what they do, [`maintenance`] for periodic work.
 
 pub mod config;
-pub mod queue;
-pub mod recalculate;
-mod run;
-mod schedule;
+pub mod jobs;
+mod maintenance;
+pub mod runner;
 
 use std::sync::Arc;
 
 use futures::FutureExt;
 use pricing_core::cache::PriceCache;
-use pricing_core::catalogue::{Catalogue, CatalogueError, CatalogueSettings};
 use pricing_core::health::{self, Health};
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::keys::{Keys, MessageKeys};
-use pricing_core::notices::Notices;
+use pricing_core::notifications::Notifications;
 use pricing_core::policy_snapshot::{Policies, PolicySnapshotError};
 use pricing_core::redis::{RedisConnection, RedisError};
 use pricing_core::reprice::Repricer;
 use pricing_core::service;
+use pricing_core::store::{Store, StoreError, StoreSettings};
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_core::tz_database::TzDatabase;
 use pricing_core::tz_versions::TzVersions;
@@ -37,8 +36,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use config::WorkerConfig;
-use queue::{JobRunner, Perform};
-use recalculate::Recalculator;
+use jobs::Recalculator;
+use runner::{JobRunner, Perform};
 
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-worker";
@@ -51,7 +50,7 @@ const L1_CAPACITY: usize = 1;
 pub enum WorkerRunError {
     /// The database could not be opened.
     #[error("the database cannot be opened: {0}")]
-    Catalogue(#[from] CatalogueError),
+    Store(#[from] StoreError),
     /// The policies could not be read.
     #[error("the policies cannot be read: {0}")]
     Policies(#[from] PolicySnapshotError),
@@ -71,22 +70,20 @@ pub async fn run(
 ) -> Result<(), WorkerRunError> {
     let metrics = Metrics::new(SERVICE, config.shared.metrics);
     let redis = RedisConnection::open(&config.shared.redis_url)?.measured_by(&metrics);
-    let settings = CatalogueSettings {
-        max_connections: config.shared.database_connections,
-        ..CatalogueSettings::default()
-    };
-    let catalogue = Catalogue::open(&config.shared.database_url, settings).await?.measured_by(&metrics);
+    let settings =
+        StoreSettings { max_connections: config.shared.database_connections, ..StoreSettings::default() };
+    let store = Store::open(&config.shared.database_url, settings).await?.measured_by(&metrics);
     let database = TzDatabase::load(config.shared.tz_directory.as_deref());
     database.log(chrono::Utc::now());
     let tz_versions = TzVersions::new(database, &redis, &MessageKeys::new(&config.shared.key_prefix));
     let time_zones = &tz_versions.database().zones;
-    let recalculator = recalculator(&config, &redis, &catalogue, time_zones, &metrics, &shutdown).await?;
+    let recalculator = recalculator(&config, &redis, &store, time_zones, &metrics, &shutdown).await?;
     let runner = job_runner(&config, &redis, &recalculator);
     let policies = Some(recalculator.repricer.policies.clone());
     let health = Health {
         service: SERVICE,
         redis,
-        catalogue: Some(catalogue.clone()),
+        store: Some(store.clone()),
         policies,
         tz_versions: Some(tz_versions.clone()),
     };
@@ -106,7 +103,7 @@ pub async fn run(
     });
     let serving = health::serve(listener, health::router(health, metrics), shutdown.clone());
     service::serve_beside(tasks, &shutdown, serving).await?;
-    catalogue.close().await;
+    store.close().await;
     tracing::info!("the worker has stopped");
     Ok(())
 }
@@ -114,21 +111,21 @@ pub async fn run(
 async fn recalculator(
     config: &WorkerConfig,
     redis: &RedisConnection,
-    catalogue: &Catalogue,
+    store: &Store,
     time_zones: &TimeZones,
     metrics: &Metrics,
     shutdown: &CancellationToken,
 ) -> Result<Recalculator, WorkerRunError> {
-    let identity = catalogue.identity().await?;
+    let identity = store.identity().await?;
     let keys = MessageKeys::new(&config.shared.key_prefix);
     let price_keys = Keys::new(&config.shared.key_prefix, &identity);
     let (staleness, runtime) = (config.shared.l1_max_staleness, Handle::current());
     let cache = PriceCache::new(L1_CAPACITY, staleness, redis, price_keys, metrics.clone(), runtime);
     let repricer = Repricer {
-        catalogue: catalogue.clone(),
+        store: store.clone(),
         cache,
-        policies: Policies::load(catalogue.clone(), time_zones.clone()).await?,
-        notices: Notices::new(redis, keys.clone(), &identity),
+        policies: Policies::load(store.clone(), time_zones.clone()).await?,
+        notifications: Notifications::new(redis, keys.clone(), &identity),
         metrics: metrics.clone(),
     };
     Ok(Recalculator {

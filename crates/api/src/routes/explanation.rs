@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use pricing_core::cache::Moment;
-use pricing_core::catalogue::StoredPrice;
+use pricing_core::store::StoredPrice;
 use pricing_domain::facts::money::as_json_number;
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::facts::shopper::Shopper;
@@ -186,15 +186,15 @@ async fn stored_explanation(
 ) -> Result<(Product, StoredPrice, String), ApiError> {
     let unknown = || ApiError::ProductNotFound { product_id: product_id.to_owned() };
     let id = ProductId::parse(product_id).map_err(|_| unknown())?;
-    let catalogue = &state.repricer.catalogue;
+    let store = &state.repricer.store;
     for _ in 0..MAX_EXPLANATION_READS {
-        let Some(stored) = catalogue.stored_price(&id).await? else {
+        let Some(stored) = store.stored_price(&id).await? else {
             // One in an unknown currency has no price that can be read; asking for it says so.
-            catalogue.product(&id).await?;
+            store.product(&id).await?;
             return Err(unknown());
         };
-        let (product, recorded) = tokio::try_join!(catalogue.product(&id), catalogue.explanation(&id))?;
-        let after = catalogue.stored_price(&id).await?.ok_or_else(unknown)?;
+        let (product, recorded) = tokio::try_join!(store.product(&id), store.explanation(&id))?;
+        let after = store.stored_price(&id).await?.ok_or_else(unknown)?;
         if after.entry.revision == stored.entry.revision {
             let (product, recorded) = product.zip(recorded).ok_or_else(unknown)?;
             return Ok((product, stored, recorded));

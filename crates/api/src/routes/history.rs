@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use chrono::{DateTime, TimeDelta, Utc};
-use pricing_core::catalogue::PriceChange;
+use pricing_core::store::PriceChange;
 use pricing_domain::diagnostic::shorten;
 use pricing_domain::facts::money::as_optional_json_number;
 use pricing_domain::facts::product::ProductId;
@@ -107,8 +107,8 @@ pub(crate) async fn history(
     }
     let not_found = || ApiError::ProductNotFound { product_id: shorten(&product_id) };
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
-    let catalogue = &state.repricer.catalogue;
-    let latest = catalogue.price_changes(&id, MAX_CONSIDERED).await?;
+    let store = &state.repricer.store;
+    let latest = store.price_changes(&id, MAX_CONSIDERED).await?;
     if latest.is_empty() {
         return Err(not_found());
     }
@@ -121,7 +121,7 @@ pub(crate) async fn history(
     let mut page = match before {
         // The first page is among those.
         None => latest,
-        Some(before) => catalogue.price_changes_before(&id, before, limit + 1).await?,
+        Some(before) => store.price_changes_before(&id, before, limit + 1).await?,
     };
     let has_more = page.len() > kept;
     page.truncate(kept);

@@ -191,7 +191,7 @@ pub(crate) async fn seed(state: AppState, path: &str) {
 }
 
 async fn seed_from(state: AppState, path: &str) -> Result<u64, SeedError> {
-    let products = state.repricer.catalogue.count_products().await;
+    let products = state.repricer.store.count_products().await;
     if products.map_err(ApiError::from)? > 0 {
         return Ok(0);
     }
@@ -394,7 +394,7 @@ impl Import {
         let has_another = |storing: &Storing| !storing.product_ids.is_disjoint(&product_ids);
         let most_before = match self.storing.iter().rposition(has_another) {
             Some(last) => self.storing.len() - 1 - last,
-            None => self.state.repricer.catalogue.useful_writers() - 1,
+            None => self.state.repricer.store.useful_writers() - 1,
         };
         self.stored(most_before).await?;
         self.served(MAX_SERVING).await?;
@@ -430,9 +430,9 @@ impl Import {
     }
 
     /// Waits until so many batches at most are being stored.
-    async fn stored(&mut self, but: usize) -> Result<(), ApiError> {
+    async fn stored(&mut self, max_remaining: usize) -> Result<(), ApiError> {
         let mut outcome = Ok(());
-        while self.storing.len() > but
+        while self.storing.len() > max_remaining
             && let Some(storing) = self.storing.pop_front()
         {
             let stored = storing.task.await.map_err(interrupted).and_then(|stored| Ok(stored?));
@@ -450,9 +450,10 @@ impl Import {
     }
 
     /// Waits until so many batches at most are on their way to Redis, and looks at those that have ended.
-    async fn served(&mut self, but: usize) -> Result<(), ApiError> {
+    async fn served(&mut self, max_remaining: usize) -> Result<(), ApiError> {
         let mut outcome = Ok(());
-        while (self.serving.len() > but || self.serving.front().is_some_and(JoinHandle::is_finished))
+        while (self.serving.len() > max_remaining
+            || self.serving.front().is_some_and(JoinHandle::is_finished))
             && let Some(serving) = self.serving.pop_front()
         {
             let served = serving.await.map_err(interrupted);

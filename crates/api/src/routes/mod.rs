@@ -1,13 +1,13 @@
 //! The handlers, one noun a file: each reads its input, calls the core once and maps the result.
 
 pub(crate) mod explanation;
+pub(crate) mod failed_jobs;
+pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod import;
 mod import_header;
 mod import_memory;
 pub(crate) mod import_rows;
-pub(crate) mod job;
-pub(crate) mod live;
 pub(crate) mod market_event;
 pub(crate) mod policy;
 pub(crate) mod policy_draft;

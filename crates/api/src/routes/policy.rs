@@ -13,7 +13,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use pricing_core::catalogue::{NewPolicy, StoredPolicy, run_of_policy};
+use pricing_core::store::{NewPolicy, StoredPolicy, run_of_policy};
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_domain::facts::market_event::{Change, EventId, MarketEvent};
 use pricing_domain::facts::recalculation::Scope;
@@ -126,7 +126,7 @@ pub(crate) struct PublishPolicyAnswer {
 #[utoipa::path(get, path = "/api/v1/policies", tag = "policies", summary = "Policy versions",
     responses((status = 200, description = "The latest hundred, the newest first", body = PoliciesAnswer)))]
 pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<PoliciesAnswer>, ApiError> {
-    let policies = state.repricer.catalogue.policy_versions(MAX_LISTED).await?;
+    let policies = state.repricer.store.policy_versions(MAX_LISTED).await?;
     let current_version = state.repricer.policies.snapshot().current().version;
     let policies = policies.into_iter().map(|policy| split(policy).0).collect();
     Ok(Json(PoliciesAnswer { current_version, policies }))
@@ -312,8 +312,8 @@ async fn publish_to_all(
     warnings: Vec<Diagnostic>,
 ) -> Result<Response, ApiError> {
     let now = Utc::now();
-    let catalogue = &state.repricer.catalogue;
-    let version = catalogue.publish_policy_and_request_run(policy, only_after, &approved_by, now).await?;
+    let store = &state.repricer.store;
+    let version = store.publish_policy_and_request_run(policy, only_after, &approved_by, now).await?;
     let version = version.ok_or(ApiError::PolicyVersionIsOld)?;
     if let Err(error) = state.repricer.policies.refresh().await {
         tracing::warn!(%error, version, "a policy is published, and is not read at once");
@@ -332,10 +332,10 @@ async fn publish_to_all(
 }
 
 async fn find(state: &AppState, version: &str) -> Result<StoredPolicy, ApiError> {
-    let catalogue = &state.repricer.catalogue;
+    let store = &state.repricer.store;
     let found = match version.parse() {
-        Ok(version) => catalogue.policy(version).await?,
-        Err(_) if version == "latest" => catalogue.latest_policies(1).await?.into_iter().next(),
+        Ok(version) => store.policy(version).await?,
+        Err(_) if version == "latest" => store.latest_policies(1).await?.into_iter().next(),
         Err(_) => None,
     };
     found.ok_or_else(|| ApiError::PolicyNotFound { version: shorten(version) })

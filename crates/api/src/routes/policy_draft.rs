@@ -7,7 +7,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use pricing_core::catalogue::{DraftCondition, NewDraft, StoredDraft};
+use pricing_core::store::{DraftCondition, NewDraft, StoredDraft};
 use pricing_domain::diagnostic::shorten;
 use pricing_domain::policy::MAX_POLICY_BYTES;
 use serde::{Deserialize, Serialize};
@@ -63,7 +63,7 @@ pub(crate) struct DraftAnswer {
 #[utoipa::path(get, path = "/api/v1/policies/drafts", tag = "policies", summary = "Drafts",
     responses((status = 200, description = "All drafts, those changed last first", body = DraftsAnswer)))]
 pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<DraftsAnswer>, ApiError> {
-    let drafts = state.repricer.catalogue.drafts(MAX_DRAFTS).await?;
+    let drafts = state.repricer.store.drafts(MAX_DRAFTS).await?;
     Ok(Json(DraftsAnswer { drafts: drafts.into_iter().map(|draft| split(draft).0).collect() }))
 }
 
@@ -78,7 +78,7 @@ pub(crate) async fn get(
     Named(name): Named<String>,
 ) -> Result<Response, ApiError> {
     check_may_exist(&name)?;
-    let draft = state.repricer.catalogue.draft(&name).await?;
+    let draft = state.repricer.store.draft(&name).await?;
     let draft = draft.ok_or_else(|| not_found(&name))?;
     let etag = etag(draft.revision);
     let (draft, source) = split(draft);
@@ -116,18 +116,16 @@ pub(crate) async fn put(
         return Err(ApiError::field("body", "contains the character NUL", "a text"));
     }
     let only_if = read_condition(&headers)?;
-    let catalogue = &state.repricer.catalogue;
-    let is_new = catalogue.draft(&name).await?.is_none();
+    let store = &state.repricer.store;
+    let is_new = store.draft(&name).await?.is_none();
     if is_new && headers.get(header::IF_MATCH).is_some() {
         return Err(ApiError::DraftChanged);
     }
-    if is_new
-        && catalogue.drafts(MAX_DRAFTS).await?.len() >= usize::try_from(MAX_DRAFTS).unwrap_or(usize::MAX)
-    {
+    if is_new && store.drafts(MAX_DRAFTS).await?.len() >= usize::try_from(MAX_DRAFTS).unwrap_or(usize::MAX) {
         return Err(ApiError::Unavailable { reason: "there are too many drafts; remove some" });
     }
     let draft = NewDraft { name, source, author };
-    let revision = catalogue.put_draft(&draft, only_if, Utc::now()).await?.ok_or(ApiError::DraftChanged)?;
+    let revision = store.put_draft(&draft, only_if, Utc::now()).await?.ok_or(ApiError::DraftChanged)?;
     Ok((StatusCode::NO_CONTENT, [(header::ETAG, etag(revision))]).into_response())
 }
 
@@ -146,12 +144,12 @@ pub(crate) async fn delete(
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
     check_may_exist(&name)?;
-    let catalogue = &state.repricer.catalogue;
+    let store = &state.repricer.store;
     let only_if = read_if_match(&headers)?.map_or(DraftCondition::None, DraftCondition::Is);
-    if catalogue.delete_draft(&name, only_if).await? {
+    if store.delete_draft(&name, only_if).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
-    match catalogue.draft(&name).await? {
+    match store.draft(&name).await? {
         Some(_) => Err(ApiError::DraftChanged),
         None => Err(not_found(&name)),
     }

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, Problem};
 use crate::extract::{BoundedBody, Field, parse_json};
-use crate::overload::Work;
+use crate::load_shedding::Work;
 use crate::state::AppState;
 
 /// Where this is served.
@@ -188,7 +188,7 @@ pub(crate) fn detail<'a>(
         base_price: entry.base_price,
         list_price: entry.list_price,
         discount_rate: quote.discount_rate,
-        source: if found.tier == Tier::Catalogue { "database" } else { "cache" },
+        source: if found.tier == Tier::Store { "database" } else { "cache" },
         currency: entry.currency.code(),
         policy_version: entry.policy_version,
         revision: entry.revision,
@@ -363,7 +363,7 @@ pub(crate) fn tier_name(tier: Tier) -> &'static str {
     match tier {
         Tier::L1 => "l1",
         Tier::L2 => "l2",
-        Tier::Catalogue => "miss",
+        Tier::Store => "miss",
     }
 }
 

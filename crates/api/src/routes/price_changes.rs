@@ -1,8 +1,8 @@
 //! `GET /api/v1/price-changes`: list prices as they change, as server-sent events.
 //!
 //! The changes come out of a bounded stream in Redis, so a client that was away goes on where it was, by the
-//! `Last-Event-ID` that browsers send by themselves. Notices only wake this route; what they say is read from
-//! the stream.
+//! `Last-Event-ID` that browsers send by themselves. Notifications only wake this route; what they say is
+//! read from the stream.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -16,7 +16,7 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
-use pricing_core::notices::{Notices, Position, ProductChange};
+use pricing_core::notifications::{Notifications, Position, ProductChange};
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_domain::facts::product::ProductId;
 use serde::Deserialize;
@@ -89,16 +89,16 @@ pub(crate) async fn follow(
     };
     let place = Place::take(&state.followers, &state.metrics)
         .ok_or(ApiError::Unavailable { reason: "too many clients follow price changes" })?;
-    let notices = state.repricer.notices.clone();
+    let notifications = state.repricer.notifications.clone();
     let seen = headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or_default().parse::<Position>());
     let position = match seen {
-        None => notices.end().await?,
+        None => notifications.end().await?,
         Some(seen) => seen.map_err(|error| {
             ApiError::field("Last-Event-ID", error.to_string(), "the id of an event that was received")
         })?,
     };
     let follower = Follower {
-        notices,
+        notifications,
         news: state.followers.news.clone(),
         shutdown: state.followers.shutdown.clone(),
         position,
@@ -136,7 +136,7 @@ impl Drop for Place {
 
 /// One client.
 struct Follower {
-    notices: Notices,
+    notifications: Notifications,
     news: watch::Receiver<u64>,
     shutdown: CancellationToken,
     position: Position,
@@ -186,7 +186,7 @@ impl Follower {
     async fn read(&mut self) {
         // Seen before it is read: what comes meanwhile wakes again.
         self.news.borrow_and_update();
-        match self.notices.changes_after(self.position, ENTRIES).await {
+        match self.notifications.changes_after(self.position, ENTRIES).await {
             Ok(piece) if piece.reached != self.position || piece.has_gap => {
                 self.waiting = piece.changes;
                 self.waiting.reverse();

@@ -20,7 +20,7 @@ use super::price::{
 };
 use crate::error::{ApiError, Problem};
 use crate::extract::{BoundedBody, Field, MAX_BATCH_BODY_BYTES, Object, parse_json};
-use crate::overload::Work;
+use crate::load_shedding::Work;
 use crate::state::AppState;
 
 /// Where this is served.

@@ -102,7 +102,7 @@ pub(crate) async fn get(
 ) -> Result<Response, ApiError> {
     let not_found = || ApiError::ProductNotFound { product_id: product_id.clone() };
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
-    let product = state.repricer.catalogue.product(&id).await?.ok_or_else(not_found)?;
+    let product = state.repricer.store.product(&id).await?.ok_or_else(not_found)?;
     let etag = etag(&product);
     if is_known(&headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());

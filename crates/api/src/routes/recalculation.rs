@@ -11,7 +11,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use pricing_core::catalogue::{RunRequest, StoredRun};
+use pricing_core::store::{RunRequest, StoredRun};
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_domain::facts::market_event::{Change, EventId, MarketEvent};
 use pricing_domain::facts::product::{ProductId, check_category};
@@ -152,8 +152,8 @@ pub(crate) async fn post(
     BoundedBody(body): BoundedBody<MAX_BODY_BYTES>,
 ) -> Result<Response, ApiError> {
     let scope = read_scope(&body)?;
-    let catalogue = &state.repricer.catalogue;
-    if catalogue.count_requested_runs().await? >= MAX_WAITING {
+    let store = &state.repricer.store;
+    if store.count_requested_runs().await? >= MAX_WAITING {
         return Err(ApiError::Unavailable {
             reason: "too many recalculations wait for their turn or for approval",
         });
@@ -162,7 +162,7 @@ pub(crate) async fn post(
     let task_id = Uuid::now_v7().to_string();
     let request =
         RunRequest { task_id: task_id.clone(), scope: scope.clone(), requested_at: now, approved_by: None };
-    catalogue.request_run(&request).await?;
+    store.request_run(&request).await?;
     let event = MarketEvent {
         id: EventId { source: SOURCE.to_owned(), id: task_id.clone() },
         time: now,
@@ -170,7 +170,7 @@ pub(crate) async fn post(
     };
     if let Err(error) = state.events.publish(&[event]).await {
         // Otherwise it would be done together with the next one, although the caller is told that it is not.
-        catalogue.withdraw_run(&task_id, "it could not be published", Utc::now()).await?;
+        store.withdraw_run(&task_id, "it could not be published", Utc::now()).await?;
         return Err(error.into());
     }
     state.metrics.events_published.increment(1);
@@ -188,7 +188,7 @@ pub(crate) async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<RecalculationsAnswer>, ApiError> {
     query.map_err(|rejection| ApiError::field("state", rejection.body_text(), "held"))?;
-    let held = state.repricer.catalogue.held_runs(MAX_LISTED).await?;
+    let held = state.repricer.store.held_runs(MAX_LISTED).await?;
     let recalculations = held.into_iter().map(|run| answer(run, Utc::now())).collect();
     Ok(Json(RecalculationsAnswer { recalculations }))
 }
@@ -222,7 +222,7 @@ pub(crate) async fn approve(
     let by = read_decision(query)?;
     check_task_id(&task_id)?;
     // Workers find it by themselves: it has no coordinator.
-    let is_approved = state.repricer.catalogue.approve_run(&task_id, &by).await?;
+    let is_approved = state.repricer.store.approve_run(&task_id, &by).await?;
     decided(&state, &task_id, is_approved).await
 }
 
@@ -242,7 +242,7 @@ pub(crate) async fn reject(
     let by = read_decision(query)?;
     check_task_id(&task_id)?;
     let reason = format!("it was rejected by {by}");
-    let is_rejected = state.repricer.catalogue.reject_run(&task_id, &reason, Utc::now()).await?;
+    let is_rejected = state.repricer.store.reject_run(&task_id, &reason, Utc::now()).await?;
     decided(&state, &task_id, is_rejected).await
 }
 
@@ -263,7 +263,7 @@ async fn decided(state: &AppState, task_id: &str, is_done: bool) -> Result<Respo
 
 async fn find(state: &AppState, task_id: &str) -> Result<StoredRun, ApiError> {
     check_task_id(task_id)?;
-    let run = state.repricer.catalogue.run(task_id).await?;
+    let run = state.repricer.store.run(task_id).await?;
     run.ok_or_else(|| not_found(task_id))
 }
 

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use pricing_core::catalogue::CatalogueError;
+use pricing_core::store::StoreError;
 use pricing_domain::facts::money::as_json_number;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;
@@ -64,10 +64,10 @@ pub(crate) async fn answers(
     state: &AppState,
     id: &ProductId,
     applied: &[AppliedPrice],
-) -> Result<ReductionAnswers, CatalogueError> {
+) -> Result<ReductionAnswers, StoreError> {
     let Reductions { latest, progressive } = reductions(applied);
     let Some(stored) =
-        state.repricer.catalogue.stored_price(id).await?.filter(|_| latest.or(progressive).is_some())
+        state.repricer.store.stored_price(id).await?.filter(|_| latest.or(progressive).is_some())
     else {
         return Ok(ReductionAnswers::default());
     };
@@ -81,7 +81,7 @@ async fn answer(
     state: &AppState,
     entry: &PriceEntry,
     reduction: Option<Reduction>,
-) -> Result<Option<ReductionAnswer>, CatalogueError> {
+) -> Result<Option<ReductionAnswer>, StoreError> {
     let Some(Reduction { started_at, prior_price, percent, is_complete }) = reduction else {
         return Ok(None);
     };
@@ -100,12 +100,12 @@ async fn may_differ_from_list(
     state: &AppState,
     entry: &PriceEntry,
     period: &Range<DateTime<Utc>>,
-) -> Result<bool, CatalogueError> {
-    let catalogue = &state.repricer.catalogue;
+) -> Result<bool, StoreError> {
+    let store = &state.repricer.store;
     // Each version until the next, but the latest, and the one that the product has not been moved on from,
     // until now.
     let mut until = DateTime::<Utc>::MAX_UTC;
-    for version in catalogue.policy_versions(MAX_VERSIONS).await? {
+    for version in store.policy_versions(MAX_VERSIONS).await? {
         let from = version.published_at;
         if version.version == entry.policy_version {
             until = DateTime::<Utc>::MAX_UTC;
@@ -115,7 +115,7 @@ async fn may_differ_from_list(
             let known = state.repricer.policies.snapshot().policy(version.version).cloned();
             let may_differ = match known {
                 Some(policy) => policy.may_move_every_shopper(entry, &used),
-                None => catalogue.policy(version.version).await?.is_none_or(|stored| {
+                None => store.policy(version.version).await?.is_none_or(|stored| {
                     let zones = state.time_zones();
                     let compiled = PricingPolicy::from_yaml(&stored.source, stored.version, zones);
                     compiled.map_or(true, |policy| policy.may_move_every_shopper(entry, &used))

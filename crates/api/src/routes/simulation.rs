@@ -14,8 +14,8 @@ use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
-use pricing_core::catalogue::CatalogueError;
 use pricing_core::reprice::Simulator;
+use pricing_core::store::StoreError;
 use pricing_domain::diagnostic::Diagnostic;
 use pricing_domain::facts::recalculation::Scope;
 use pricing_domain::policy::MAX_POLICY_BYTES;
@@ -161,7 +161,7 @@ impl Simulated {
     }
 
     /// The lines of the next page; whether they are the last.
-    async fn next_lines(&mut self, lines: &mut Vec<u8>) -> Result<bool, CatalogueError> {
+    async fn next_lines(&mut self, lines: &mut Vec<u8>) -> Result<bool, StoreError> {
         let page = self.simulator.next_page().await?;
         for price in page.iter().filter(|price| self.listed.includes(price)) {
             write_line(lines, &Line::Product(price));

@@ -1,9 +1,9 @@
 //! The cache in this process' memory: bounded, and no older than Redis' word allows.
 //!
-//! Notices of other processes replace or evict entries. A look-up that has read the older price before the
-//! notice came must not put it here after it: the look-up puts first and then checks what was announced, the
-//! notice is noted first and replaces or evicts then, so one of the two sees the other. The same goes for a
-//! flush and the epoch it begins.
+//! Notifications of other processes replace or evict entries. A look-up that has read the older price before
+//! the notice came must not put it here after it: the look-up puts first and then checks what was announced,
+//! the notice is noted first and replaces or evicts then, so one of the two sees the other. The same goes for
+//! a flush and the epoch it begins.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

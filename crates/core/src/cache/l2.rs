@@ -15,7 +15,7 @@ use redis::{Cmd, Script};
 
 use super::{Cached, PutMode};
 use crate::keys::{Keys, PRICE_TTL};
-use crate::notices::Announcement;
+use crate::notifications::Announcement;
 use crate::redis::{MeasuredConnection, RedisConnection, RedisError};
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;

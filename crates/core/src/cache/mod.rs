@@ -21,7 +21,7 @@ use chrono::{DateTime, Utc};
 use tokio::runtime::Handle;
 
 use crate::keys::Keys;
-use crate::notices::Announcement;
+use crate::notifications::Announcement;
 use crate::redis::{RedisConnection, RedisError};
 use crate::telemetry::metrics::Metrics;
 use l1::L1;
@@ -60,7 +60,7 @@ pub enum Tier {
     /// In Redis.
     L2,
     /// In neither: it was read from the catalogue.
-    Catalogue,
+    Store,
 }
 
 /// An instant by two clocks: by the wall's prices end; by the one that nobody sets, what is in memory grows
@@ -252,7 +252,7 @@ impl PriceCache {
         // Redis being away costs the next process a fill, nothing more.
         self.fill_l2.offer(&product_id, &cached).await;
         match cached {
-            Cached::Priced(entry) => Ok(Found { entry, tier: Tier::Catalogue }),
+            Cached::Priced(entry) => Ok(Found { entry, tier: Tier::Store }),
             Cached::Gone { .. } => Err(ReadError::UnknownProduct),
         }
     }
@@ -307,7 +307,7 @@ impl PriceCache {
         match found {
             Ok(Found { tier: Tier::L1, .. }) => self.metrics.reads_from_l1.increment(1),
             Ok(Found { tier: Tier::L2, .. }) => self.metrics.reads_from_l2.increment(1),
-            Ok(Found { tier: Tier::Catalogue, .. }) => self.metrics.reads_from_catalogue.increment(1),
+            Ok(Found { tier: Tier::Store, .. }) => self.metrics.reads_from_catalogue.increment(1),
             Err(ReadError::UnknownProduct) => self.metrics.reads_of_unknown.increment(1),
             Err(_) => {}
         }

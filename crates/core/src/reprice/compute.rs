@@ -3,7 +3,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 
-use crate::catalogue::{PriceWrite, StoredFacts, StoredPrice};
+use crate::store::{PriceWrite, StoredFacts, StoredPrice};
 use pricing_domain::facts::Facts;
 use pricing_domain::facts::previous::Previous;
 use pricing_domain::facts::price_entry::PriceEntry;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{Batch, RepriceError, Repricer, Served, to_the_end};
+use super::{Batch, PublishedPrice, RepriceError, Repricer, to_the_end};
 use crate::cache::{Cached, PutMode};
-use crate::catalogue::{CatalogueTransaction, PriceChange, RunRequest, StoredFacts};
+use crate::store::{PriceChange, RunRequest, StoreTransaction, StoredFacts};
 use pricing_domain::facts::market_event::{Change, MarketEvent};
 use pricing_domain::facts::money::Currency;
 use pricing_domain::facts::price_entry::PriceEntry;
@@ -69,7 +69,7 @@ impl Repricer {
         published_at: Option<DateTime<Utc>>,
         is_first_try: bool,
     ) -> Result<Applied, RepriceError> {
-        let mut transaction = self.catalogue.begin().await?;
+        let mut transaction = self.store.begin().await?;
         let new = record(&mut transaction, events).await?;
         let requested_runs = request_runs(&mut transaction, events).await?;
         if new.iter().any(|event| matches!(event.change, Change::PolicyPublished { .. })) {
@@ -84,13 +84,14 @@ impl Repricer {
             move |facts: &StoredFacts, _: &PricingPolicy| moved.contains(&facts.product.product_id)
         };
         let cause = move |id: &ProductId| causes.get(id).cloned().unwrap_or_default();
-        let served = self.price_in(&mut transaction, Batch::named(&ids), needs_price, cause).await?;
-        let in_other_currency = in_other_currency(&new, &served);
-        let found: HashSet<ProductId> = served.iter().map(|served| served.product_id.clone()).collect();
+        let published = self.price_in(&mut transaction, Batch::named(&ids), needs_price, cause).await?;
+        let in_other_currency = in_other_currency(&new, &published);
+        let found: HashSet<ProductId> =
+            published.iter().map(|published| published.product_id.clone()).collect();
         // What stayed as it was is served already, unless these events were delivered before.
-        let mut served: Vec<Served> = served
+        let mut published: Vec<PublishedPrice> = published
             .into_iter()
-            .filter(|served| served.is_written || !moved.contains(&served.product_id))
+            .filter(|published| published.is_written || !moved.contains(&published.product_id))
             .collect();
         let unknown: Vec<ProductId> = ids.iter().filter(|id| !found.contains(*id)).cloned().collect();
         if !unknown.is_empty() {
@@ -98,12 +99,13 @@ impl Repricer {
         }
         transaction.commit().await?;
         if !is_first_try {
-            self.add_earlier_changes(&mut served).await?;
+            self.add_earlier_changes(&mut published).await?;
         }
-        let changed = served.iter().filter(|served| served.is_written && served.change.is_some()).count();
-        self.serve_since(served, PutMode::Insert, published_at).await?;
+        let changed =
+            published.iter().filter(|published| published.is_written && published.change.is_some()).count();
+        self.serve_since(published, PutMode::Insert, published_at).await?;
         if events.iter().any(acts_on_quotes) {
-            self.notices.announce_policy().await?;
+            self.notifications.announce_policy().await?;
         }
         Ok(Applied {
             events: new.len(),
@@ -117,21 +119,21 @@ impl Repricer {
 
     /// Adds the changes that were made when these events were applied before: the first time, the worker may
     /// have died before it told anybody.
-    async fn add_earlier_changes(&self, served: &mut [Served]) -> Result<(), RepriceError> {
-        let earlier: Vec<ProductId> = served
+    async fn add_earlier_changes(&self, published: &mut [PublishedPrice]) -> Result<(), RepriceError> {
+        let earlier: Vec<ProductId> = published
             .iter()
-            .filter(|served| !served.is_written)
-            .map(|served| served.product_id.clone())
+            .filter(|published| !published.is_written)
+            .map(|published| published.product_id.clone())
             .collect();
         if earlier.is_empty() {
             return Ok(());
         }
-        let changes = self.catalogue.newest_changes(&earlier).await?;
+        let changes = self.store.newest_changes(&earlier).await?;
         let mut changes: HashMap<ProductId, PriceChange> =
             changes.into_iter().map(|change| (change.product_id.clone(), change)).collect();
-        for served in served.iter_mut().filter(|served| !served.is_written) {
-            let change = changes.remove(&served.product_id);
-            served.change = change.filter(|change| change.revision == served.cached.revision());
+        for published in published.iter_mut().filter(|published| !published.is_written) {
+            let change = changes.remove(&published.product_id);
+            published.change = change.filter(|change| change.revision == published.cached.revision());
         }
         Ok(())
     }
@@ -139,7 +141,7 @@ impl Repricer {
 
 /// Records the events and stores the facts of those that are new; gives those.
 async fn record<'a>(
-    transaction: &mut CatalogueTransaction,
+    transaction: &mut StoreTransaction,
     events: &'a [MarketEvent],
 ) -> Result<Vec<&'a MarketEvent>, RepriceError> {
     let ids: Vec<(&str, &str)> =
@@ -156,7 +158,7 @@ async fn record<'a>(
 
 /// The competitors' prices that are in another currency than their product. Those of products that are not
 /// there yet are kept: which currency these will have is not known.
-fn in_other_currency(events: &[&MarketEvent], served: &[Served]) -> Vec<OtherCurrency> {
+fn in_other_currency(events: &[&MarketEvent], published: &[PublishedPrice]) -> Vec<OtherCurrency> {
     let said = events.iter().filter_map(|event| {
         let signal = signal_of(event)?;
         let (Subject::Product(name), Some(currency)) = (&signal.subject, signal.currency) else {
@@ -168,7 +170,7 @@ fn in_other_currency(events: &[&MarketEvent], served: &[Served]) -> Vec<OtherCur
     if said.is_empty() {
         return Vec::new();
     }
-    let priced = served.iter().filter_map(|served| match &served.cached {
+    let priced = published.iter().filter_map(|published| match &published.cached {
         Cached::Priced(entry) => Some((entry.product_id.as_str(), entry)),
         Cached::Gone { .. } => None,
     });
@@ -183,7 +185,7 @@ fn in_other_currency(events: &[&MarketEvent], served: &[Served]) -> Vec<OtherCur
 
 /// Writes down which recalculations the events ask for; gives their names.
 async fn request_runs(
-    transaction: &mut CatalogueTransaction,
+    transaction: &mut StoreTransaction,
     events: &[MarketEvent],
 ) -> Result<Vec<String>, RepriceError> {
     let mut requested = Vec::new();

@@ -26,11 +26,11 @@ use chrono::{DateTime, Utc};
 use tracing::{Instrument, Span};
 
 use crate::cache::{Cached, Filled, Found, Moment, PriceCache, PutMode, ReadError, Tier};
-use crate::catalogue::{Catalogue, CatalogueError, PriceChange, PriceWrite, StoredFacts, StoredPrice};
 use crate::keys::{PRICE_CHANGES, PRICE_TTL};
-use crate::notices::{ChangedPrice, ListPriceChange, Notices};
+use crate::notifications::{ChangedPrice, ListPriceChange, Notifications};
 use crate::policy_snapshot::{Policies, PolicySnapshotError};
 use crate::redis::RedisError;
+use crate::store::{PriceChange, PriceWrite, Store, StoreError, StoredFacts, StoredPrice};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
 pub use market::{Applied, OtherCurrency, products_of};
@@ -54,20 +54,20 @@ const SERVE_RETRY_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Repricer {
     /// The facts.
-    pub catalogue: Catalogue,
+    pub store: Store,
     /// Where prices are served from.
     pub cache: PriceCache,
     /// What prices are made with.
     pub policies: Policies,
     /// How other processes learn of new prices.
-    pub notices: Notices,
+    pub notifications: Notifications,
     /// What is counted.
     pub metrics: Metrics,
 }
 
 /// A price that is stored, to be put where it is served from.
 #[derive(Debug, Clone)]
-struct Served {
+struct PublishedPrice {
     product_id: ProductId,
     cached: Cached,
     /// Whether this transaction wrote it.
@@ -78,7 +78,7 @@ struct Served {
     change: Option<PriceChange>,
 }
 
-impl Served {
+impl PublishedPrice {
     fn unchanged(entry: PriceEntry, is_frozen: bool) -> Self {
         let product_id = entry.product_id.clone();
         Self {
@@ -107,15 +107,15 @@ impl Served {
 }
 
 /// What other processes are told of a price, and whether that brings it along.
-fn announced(served: &Served, brings_price: bool) -> ChangedPrice {
+fn announced(published: &PublishedPrice, brings_price: bool) -> ChangedPrice {
     ChangedPrice {
-        product_id: served.product_id.clone(),
-        revision: served.cached.revision(),
-        entry: match &served.cached {
+        product_id: published.product_id.clone(),
+        revision: published.cached.revision(),
+        entry: match &published.cached {
             Cached::Priced(entry) if brings_price => Some(Arc::clone(entry)),
             Cached::Priced(_) | Cached::Gone { .. } => None,
         },
-        change: served.change.as_ref().map(|change| ListPriceChange {
+        change: published.change.as_ref().map(|change| ListPriceChange {
             old_list_price: change.old_list_price,
             new_list_price: change.new_list_price,
             currency: change.currency.clone(),
@@ -131,7 +131,7 @@ fn announced(served: &Served, brings_price: bool) -> ChangedPrice {
 pub enum RepriceError {
     /// The catalogue refused.
     #[error(transparent)]
-    Catalogue(#[from] CatalogueError),
+    Store(#[from] StoreError),
     /// The catalogue has the change, and Redis does not take it yet. Writing it again does no harm.
     #[error(transparent)]
     Redis(#[from] RedisError),
@@ -207,8 +207,8 @@ impl Repricer {
 
     /// The product's price out of the catalogue: the stored one if it may still be served, else a new one.
     async fn fill(&self, product_id: ProductId) -> Filled {
-        let catalogue = &self.catalogue;
-        let looked_up = tokio::try_join!(catalogue.product(&product_id), catalogue.stored_price(&product_id));
+        let store = &self.store;
+        let looked_up = tokio::try_join!(store.product(&product_id), store.stored_price(&product_id));
         let (product, stored) = looked_up.map_err(|error| read_error(&error))?;
         if product.is_none() {
             return Err(ReadError::UnknownProduct);
@@ -220,23 +220,27 @@ impl Repricer {
         if let Some(stored) = stored.filter(|stored| self.is_servable(stored)) {
             return Ok(Cached::Priced(Arc::new(stored.entry)));
         }
-        let served = self.price_what_is_not_servable(&[product_id]).await.map_err(|error| match error {
-            RepriceError::Catalogue(error) => read_error(&error),
-            unknown @ RepriceError::PolicyUnknown { .. } => ReadError::Unavailable(unknown.to_string()),
-            other => ReadError::Internal(other.to_string()),
-        })?;
-        served.into_iter().next().map(|served| served.cached).ok_or(ReadError::UnknownProduct)
+        let published =
+            self.price_what_is_not_servable(&[product_id]).await.map_err(|error| match error {
+                RepriceError::Store(error) => read_error(&error),
+                unknown @ RepriceError::PolicyUnknown { .. } => ReadError::Unavailable(unknown.to_string()),
+                other => ReadError::Internal(other.to_string()),
+            })?;
+        published.into_iter().next().map(|published| published.cached).ok_or(ReadError::UnknownProduct)
     }
 
-    async fn price_what_is_not_servable(&self, ids: &[ProductId]) -> Result<Vec<Served>, RepriceError> {
-        let mut transaction = self.catalogue.begin().await?;
+    async fn price_what_is_not_servable(
+        &self,
+        ids: &[ProductId],
+    ) -> Result<Vec<PublishedPrice>, RepriceError> {
+        let mut transaction = self.store.begin().await?;
         let batch = Batch::named(ids);
-        let served = self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
+        let published = self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
         transaction.commit().await?;
-        let changes: Vec<ChangedPrice> = served
+        let changes: Vec<ChangedPrice> = published
             .iter()
-            .filter(|served| served.change.is_some())
-            .map(|served| announced(served, false))
+            .filter(|published| published.change.is_some())
+            .map(|published| announced(published, false))
             .collect();
         if !changes.is_empty() {
             let repricer = self.clone();
@@ -245,32 +249,32 @@ impl Repricer {
             let telling = async move { repricer.put_and_tell(&[], &changes, PutMode::Insert, None).await };
             tokio::spawn(telling.in_current_span());
         }
-        Ok(served)
+        Ok(published)
     }
 
     /// Puts what is stored where it is served from, and tells the other processes. If Redis does not take it,
     /// that is tried again until it does or until what Redis holds instead has expired; the error says that
     /// the caller was not waiting for it.
-    async fn serve(&self, served: Vec<Served>, mode: PutMode) -> Result<(), RepriceError> {
-        self.serve_since(served, mode, None).await
+    async fn serve(&self, published: Vec<PublishedPrice>, mode: PutMode) -> Result<(), RepriceError> {
+        self.serve_since(published, mode, None).await
     }
 
     /// [`serve`](Self::serve), because of events that were published then.
     async fn serve_since(
         &self,
-        served: Vec<Served>,
+        published: Vec<PublishedPrice>,
         mode: PutMode,
         published_at: Option<DateTime<Utc>>,
     ) -> Result<(), RepriceError> {
-        if served.is_empty() {
+        if published.is_empty() {
             return Ok(());
         }
         // Of a whole catalogue, nobody holds most; and what is new, nobody.
         let brings_prices = published_at.is_some();
         let changes: Vec<ChangedPrice> =
-            served.iter().map(|served| announced(served, brings_prices)).collect();
+            published.iter().map(|published| announced(published, brings_prices)).collect();
         let products: Vec<(ProductId, Cached)> =
-            served.into_iter().map(|served| (served.product_id, served.cached)).collect();
+            published.into_iter().map(|published| (published.product_id, published.cached)).collect();
         let Err(error) = self.put_and_tell(&products, &changes, mode, published_at).await else {
             return Ok(());
         };
@@ -300,7 +304,7 @@ impl Repricer {
         published_at: Option<DateTime<Utc>>,
     ) -> Result<(), RedisError> {
         let sending = spans::send(PRICE_CHANGES, changes.len());
-        let announcement = sending.in_scope(|| self.notices.announcement(changes, published_at));
+        let announcement = sending.in_scope(|| self.notifications.announcement(changes, published_at));
         // In one call: a Redis that syncs every write then does so once for both.
         let putting = self.cache.put_all(products, mode, announcement.as_ref());
         let span = if products.is_empty() { Span::none() } else { spans::put_prices(products.len()) };
@@ -356,10 +360,10 @@ async fn to_the_end<T: Send + 'static>(
     tokio::spawn(work.in_current_span()).await.map_err(|_| RepriceError::Interrupted)?
 }
 
-fn read_error(error: &CatalogueError) -> ReadError {
+fn read_error(error: &StoreError) -> ReadError {
     match error {
         transient if transient.is_transient() => ReadError::Unavailable(transient.to_string()),
-        unknown @ CatalogueError::UnknownCurrency { .. } => ReadError::Unreadable(unknown.to_string()),
+        unknown @ StoreError::UnknownCurrency { .. } => ReadError::Unreadable(unknown.to_string()),
         other => ReadError::Internal(other.to_string()),
     }
 }

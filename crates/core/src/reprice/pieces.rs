@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use super::compute::compute;
-use super::{RepriceError, Repricer, Served};
-use crate::catalogue::{
-    Catalogue, CatalogueError, CatalogueTransaction, LeftOut, PreparedPrices, PriceWrite, ProductRows,
-    Readable, StoredFacts, UnreadFacts,
+use super::{PublishedPrice, RepriceError, Repricer};
+use crate::store::{
+    LeftOut, PreparedPrices, PriceWrite, ProductRows, Readable, Store, StoreError, StoreTransaction,
+    StoredFacts, UnreadFacts,
 };
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::policy::PricingPolicy;
@@ -50,7 +50,7 @@ struct Locked {
 
 /// A piece whose prices are computed.
 struct Priced {
-    unchanged: Vec<Served>,
+    unchanged: Vec<PublishedPrice>,
     /// With the stored revision until each gets its own, and whether the price stayed because a rule failed.
     writes: Vec<(PriceWrite, bool)>,
     /// Prices that stay as they are, with another explanation: nothing that is served, so they keep their
@@ -61,7 +61,7 @@ struct Priced {
 /// A piece that is ready to be written.
 struct WrittenOut {
     /// The prices of all of it, as they will be.
-    served: Vec<Served>,
+    published: Vec<PublishedPrice>,
     /// Those that are new.
     prices: PreparedPrices,
 }
@@ -89,10 +89,7 @@ impl Batch {
         Self { pieces: pieces.collect::<Vec<_>>().into_iter() }
     }
 
-    async fn lock_next(
-        &mut self,
-        transaction: &mut CatalogueTransaction,
-    ) -> Result<Option<Locked>, CatalogueError> {
+    async fn lock_next(&mut self, transaction: &mut StoreTransaction) -> Result<Option<Locked>, StoreError> {
         let Some(piece) = self.pieces.next() else { return Ok(None) };
         let (named, facts) = match piece {
             Piece::Named(ids) => (ids.len(), transaction.lock_facts(&ids).await?),
@@ -111,12 +108,12 @@ impl Repricer {
     /// priced by the policy, and as of the instant, at which its turn comes.
     pub(super) async fn price_in(
         &self,
-        transaction: &mut CatalogueTransaction,
+        transaction: &mut StoreTransaction,
         mut batch: Batch,
         needs_price: impl Fn(&StoredFacts, &PricingPolicy) -> bool + Clone + Send + 'static,
         cause: impl Fn(&ProductId) -> String + Clone + Send + 'static,
-    ) -> Result<Vec<Served>, RepriceError> {
-        let mut served = Vec::new();
+    ) -> Result<Vec<PublishedPrice>, RepriceError> {
+        let mut published = Vec::new();
         let (mut computing, mut writing_out) = (None, None);
         loop {
             let locked = batch.lock_next(transaction).await?;
@@ -132,10 +129,10 @@ impl Repricer {
             }
             if let Some(before) = outcome(before).await? {
                 transaction.write_prices(before.prices).await?;
-                served.extend(before.served);
+                published.extend(before.published);
             }
             if computing.is_none() && writing_out.is_none() {
-                return Ok(served);
+                return Ok(published);
             }
         }
     }
@@ -155,7 +152,7 @@ impl Repricer {
         for facts in &piece {
             match &facts.price {
                 Some(price) if self.is_servable(price) && !needs_price(facts, &policy) => {
-                    unchanged.push(Served::unchanged(price.entry.clone(), false));
+                    unchanged.push(PublishedPrice::unchanged(price.entry.clone(), false));
                 }
                 _ => {
                     let computed = compute(facts, &policy, now);
@@ -165,7 +162,7 @@ impl Repricer {
                     if computed.changed {
                         writes.push((write, is_frozen));
                     } else {
-                        unchanged.push(Served::unchanged(computed.entry.clone(), is_frozen));
+                        unchanged.push(PublishedPrice::unchanged(computed.entry.clone(), is_frozen));
                         if !computed.says_the_same(&write) {
                             reexplained.push(write);
                         }
@@ -180,14 +177,14 @@ impl Repricer {
     /// prices are committed.
     async fn begin_to_write_out(
         &self,
-        transaction: &mut CatalogueTransaction,
+        transaction: &mut StoreTransaction,
         priced: Priced,
     ) -> Result<JoinHandle<Result<WrittenOut, RepriceError>>, RepriceError> {
         let writes = priced.writes.len();
         let revisions = if writes == 0 { Vec::new() } else { transaction.next_revisions(writes).await? };
-        let catalogue = self.catalogue.clone();
+        let store = self.store.clone();
         let reexplained = priced.reexplained.len();
-        let write_out = async move { priced.write_out(&catalogue, revisions) };
+        let write_out = async move { priced.write_out(&store, revisions) };
         Ok(beside_the_database(writes + reexplained, write_out))
     }
 }
@@ -203,17 +200,17 @@ fn report(left_out: &[LeftOut]) {
 }
 
 impl Priced {
-    fn write_out(self, catalogue: &Catalogue, revisions: Vec<i64>) -> Result<WrittenOut, RepriceError> {
+    fn write_out(self, store: &Store, revisions: Vec<i64>) -> Result<WrittenOut, RepriceError> {
         debug_assert_eq!(self.writes.len(), revisions.len());
-        let mut served = self.unchanged;
-        served.reserve(self.writes.len());
+        let mut published = self.unchanged;
+        published.reserve(self.writes.len());
         let writes = self.writes.into_iter().zip(revisions).map(|((mut write, is_frozen), revision)| {
             write.entry.revision = revision;
-            served.push(Served::written(&write, is_frozen));
+            published.push(PublishedPrice::written(&write, is_frozen));
             write
         });
         let writes = writes.chain(self.reexplained).collect();
-        Ok(WrittenOut { served, prices: catalogue.prepare_prices(writes)? })
+        Ok(WrittenOut { published, prices: store.prepare_prices(writes)? })
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::{Batch, RepriceError, Repricer, Served, to_the_end};
+use super::{Batch, PublishedPrice, RepriceError, Repricer, to_the_end};
 use crate::cache::{Cached, PutMode};
-use crate::catalogue::{CatalogueError, CatalogueTransaction, ProductRows, Readable, StoredFacts};
+use crate::store::{ProductRows, Readable, StoreError, StoreTransaction, StoredFacts};
 use pricing_domain::expression::variable::Variable;
 use pricing_domain::facts::money::Currency;
 use pricing_domain::facts::product::{Product, ProductId};
@@ -99,10 +99,10 @@ impl PreparedProducts {
 /// Prices that are stored and not yet served.
 pub struct StoredPrices {
     /// Of products that had another one before: a fill may be on its way with that one.
-    updated: Vec<Served>,
+    updated: Vec<PublishedPrice>,
     /// Of new products, and those that stayed. Put only over older ones, which a crash or a removal left
     /// behind.
-    others: Vec<Served>,
+    others: Vec<PublishedPrice>,
 }
 
 impl Repricer {
@@ -142,7 +142,7 @@ impl Repricer {
     /// What [`put_products`](Self::put_products) would do, without doing it.
     pub async fn compare_products(&self, products: &[Product]) -> Result<PutSummary, RepriceError> {
         let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
-        let mut transaction = self.catalogue.begin().await?;
+        let mut transaction = self.store.begin().await?;
         let stored = transaction.lock_products(&ids).await?;
         Ok(compare(stored, products).summary)
     }
@@ -165,7 +165,7 @@ impl Repricer {
         products: PreparedProducts,
         cause: &'static str,
     ) -> Result<(PutSummary, StoredPrices), RepriceError> {
-        let mut transaction = self.catalogue.begin().await?;
+        let mut transaction = self.store.begin().await?;
         let stored = transaction.lock_products(&products.ids()).await?;
         self.store_locked(transaction, stored, products, cause).await
     }
@@ -173,7 +173,7 @@ impl Repricer {
     /// Stores products that this transaction has locked, as far as they exist, and ends it.
     async fn store_locked(
         &self,
-        mut transaction: CatalogueTransaction,
+        mut transaction: StoreTransaction,
         stored: Readable<Product>,
         products: PreparedProducts,
         cause: &'static str,
@@ -207,14 +207,15 @@ impl Repricer {
                     || facts.product.unit_cost.is_some() && policy.reads(Variable::CostAge)
             }
         };
-        let served = self.price_in(&mut transaction, batch, needs_price, move |_| cause.to_owned()).await?;
+        let published =
+            self.price_in(&mut transaction, batch, needs_price, move |_| cause.to_owned()).await?;
         transaction.commit().await?;
-        let is_updated = |served: &Served| match differences.get(&served.product_id) {
+        let is_updated = |published: &PublishedPrice| match differences.get(&published.product_id) {
             Some(difference) => *difference == Difference::Updated,
             // By a cost that was stated again.
-            None => served.is_written,
+            None => published.is_written,
         };
-        let (updated, others) = served.into_iter().partition(is_updated);
+        let (updated, others) = published.into_iter().partition(is_updated);
         Ok((summary, StoredPrices { updated, others }))
     }
 
@@ -231,7 +232,7 @@ impl Repricer {
         cause: &'static str,
     ) -> Result<Option<PutSummary>, RepriceError> {
         let mut products = PreparedProducts::of(vec![product], Utc::now())?;
-        let mut transaction = self.catalogue.begin().await?;
+        let mut transaction = self.store.begin().await?;
         let stored = transaction.lock_products(&products.ids()).await?;
         let is_so_already = matches!(only_if, OnlyIf::IsOneOf(_)) && stored.known == products.products;
         if !holds(&only_if, &stored) {
@@ -259,7 +260,7 @@ impl Repricer {
         only_if: OnlyIf,
         cause: &str,
     ) -> Result<Deletion, RepriceError> {
-        let mut transaction = self.catalogue.begin().await?;
+        let mut transaction = self.store.begin().await?;
         let locked = transaction.lock_products(std::slice::from_ref(&product_id)).await?;
         let is_unknown = locked.known.is_empty() && locked.left_out.is_empty();
         if is_unknown {
@@ -275,11 +276,16 @@ impl Repricer {
         // Out of the history, as a first try may have died before the caches were told. Only a removal that
         // was recorded is told again: with a revision of its own it would win over a product that is being
         // created at this moment.
-        let newest = self.catalogue.price_changes(&product_id, 1).await?.pop();
+        let newest = self.store.price_changes(&product_id, 1).await?.pop();
         if let Some(removal) = newest.filter(|change| change.new_list_price.is_none()) {
             let cached = Cached::Gone { revision: removal.revision };
-            let gone =
-                Served { product_id, cached, is_written: true, is_frozen: false, change: Some(removal) };
+            let gone = PublishedPrice {
+                product_id,
+                cached,
+                is_written: true,
+                is_frozen: false,
+                change: Some(removal),
+            };
             self.serve(vec![gone], PutMode::Insert).await?;
         }
         Ok(if is_unknown { Deletion::Unknown } else { Deletion::Done })
@@ -327,10 +333,10 @@ fn keep_cost_statements(stored: &[Product], products: &mut [Product]) {
 
 /// Products that were removed and come again in another currency, with the one that they are in.
 async fn returned_in_other_currency(
-    transaction: &mut CatalogueTransaction,
+    transaction: &mut StoreTransaction,
     products: &[Product],
     differences: &HashMap<ProductId, Difference>,
-) -> Result<Vec<(ProductId, Currency)>, CatalogueError> {
+) -> Result<Vec<(ProductId, Currency)>, StoreError> {
     let created: Vec<&Product> = products
         .iter()
         .filter(|product| differences.get(&product.product_id) == Some(&Difference::Created))

@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Batch, RepriceError, Repricer, Served, WRITE_BATCH, to_the_end};
+use super::{Batch, PublishedPrice, RepriceError, Repricer, WRITE_BATCH, to_the_end};
 use crate::cache::{Cached, PutMode};
-use crate::catalogue::RangeOutcome;
 use crate::jobs::Range;
+use crate::store::RangeOutcome;
 use pricing_domain::facts::product::ProductId;
 
 /// What became of a range.
@@ -47,35 +47,40 @@ impl Repricer {
         worker: String,
         turn: OwnedSemaphorePermit,
     ) -> Result<RangeDone, RangeError> {
-        let mut transaction = self.catalogue.begin().await?;
+        let mut transaction = self.store.begin().await?;
         if !transaction.lock_run(range.run_number).await? {
             // The first time, the worker may have died between the commit and Redis. What is stored is
             // served, whoever made it.
             let batch = Batch::named(&range.product_ids);
-            let served = self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
+            let published =
+                self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
             transaction.commit().await?;
             drop(turn);
-            self.serve(served, PutMode::Replace).await?;
+            self.serve(published, PutMode::Replace).await?;
             return Ok(RangeDone::Superseded);
         }
         self.current_policy(range.policy_version).await?;
         let cause = format!("recalculation {}", range.task_id);
         let batch = Batch::named(&range.product_ids);
-        let served = self.price_in(&mut transaction, batch, |_, _| true, move |_| cause.clone()).await?;
-        let changed = count(&served, |served| served.is_written && served.change.is_some());
-        let products = count(&served, |_| true);
-        let outcome =
-            RangeOutcome { worker, products, changed, frozen: count(&served, |served| served.is_frozen) };
+        let published = self.price_in(&mut transaction, batch, |_, _| true, move |_| cause.clone()).await?;
+        let changed = count(&published, |published| published.is_written && published.change.is_some());
+        let products = count(&published, |_| true);
+        let outcome = RangeOutcome {
+            worker,
+            products,
+            changed,
+            frozen: count(&published, |published| published.is_frozen),
+        };
         let range_start = range.product_ids.first().map_or("", ProductId::as_str);
         let is_first = transaction.finish_range(range.run_number, range_start, &outcome, Utc::now()).await?;
         transaction.commit().await?;
         drop(turn);
         if !is_first {
             // The first time, the worker may have died before the prices were served.
-            self.serve(served, PutMode::Insert).await?;
+            self.serve(published, PutMode::Insert).await?;
             return Ok(RangeDone::Repeated);
         }
-        let written = served.into_iter().filter(|served| served.is_written).collect();
+        let written = published.into_iter().filter(|published| published.is_written).collect();
         self.serve(written, PutMode::Insert).await?;
         Ok(RangeDone::Done { products, changed })
     }
@@ -89,25 +94,27 @@ impl Repricer {
 
     async fn price_expired_and_serve(&self, now: DateTime<Utc>) -> Result<usize, RepriceError> {
         let limit = u32::try_from(WRITE_BATCH).unwrap_or(u32::MAX);
-        let ids = self.catalogue.expired_prices(now, limit).await?;
+        let ids = self.store.expired_prices(now, limit).await?;
         if ids.is_empty() {
             return Ok(0);
         }
-        let mut transaction = self.catalogue.begin().await?;
+        let mut transaction = self.store.begin().await?;
         // Those that a read has priced meanwhile are valid again, and stay as they are.
         let batch = Batch::named(&ids);
-        let served = self.price_in(&mut transaction, batch, |_, _| false, |_| "time".to_owned()).await?;
+        let published = self.price_in(&mut transaction, batch, |_, _| false, |_| "time".to_owned()).await?;
         transaction.commit().await?;
         // Not how many there were: those that are left out would be looked for again at once.
-        let priced = served.len();
-        let written = served.into_iter().filter(|served| served.is_written).collect();
+        let priced = published.len();
+        let written = published.into_iter().filter(|published| published.is_written).collect();
         self.serve(written, PutMode::Insert).await?;
         Ok(priced)
     }
 }
 
-fn count(served: &[Served], counts: impl Fn(&Served) -> bool) -> u64 {
-    let count =
-        served.iter().filter(|served| matches!(served.cached, Cached::Priced(_)) && counts(served)).count();
+fn count(published: &[PublishedPrice], counts: impl Fn(&PublishedPrice) -> bool) -> u64 {
+    let count = published
+        .iter()
+        .filter(|published| matches!(published.cached, Cached::Priced(_)) && counts(published))
+        .count();
     u64::try_from(count).unwrap_or(u64::MAX)
 }

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 
 use super::Repricer;
 use super::compute::compute;
-use crate::catalogue::{Catalogue, CatalogueError, Readable, StoredFacts};
 use crate::jobs::RANGE_LENGTH;
+use crate::store::{Readable, Store, StoreError, StoredFacts};
 use pricing_domain::facts::product::ProductId;
 use pricing_domain::facts::recalculation::Scope;
 use pricing_domain::policy::PricingPolicy;
@@ -18,7 +18,7 @@ use pricing_domain::pricing::simulation::{SimulatedPrice, Simulation};
 /// Goes through the products once. Nothing is written, and nothing is locked: what changes meanwhile is seen
 /// as it is when its page is read.
 pub struct Simulator {
-    catalogue: Catalogue,
+    store: Store,
     policy: Arc<PricingPolicy>,
     scope: Scope,
     now: DateTime<Utc>,
@@ -33,7 +33,7 @@ impl Repricer {
     /// A simulation of this policy, which need not be published, as of an instant.
     pub fn simulator(&self, policy: Arc<PricingPolicy>, scope: Scope, now: DateTime<Utc>) -> Simulator {
         Simulator {
-            catalogue: self.catalogue.clone(),
+            store: self.store.clone(),
             simulation: Simulation::of(&policy),
             policy,
             scope,
@@ -55,18 +55,18 @@ impl Simulator {
     }
 
     /// How many products there are.
-    pub async fn count(&self) -> Result<u64, CatalogueError> {
-        self.catalogue.count_products_of(&self.scope).await
+    pub async fn count(&self) -> Result<u64, StoreError> {
+        self.store.count_products_of(&self.scope).await
     }
 
     /// The prices of the next products as of the first instant, ordered by identifier; none if there are no
     /// more.
-    pub async fn next_page(&mut self) -> Result<Vec<SimulatedPrice>, CatalogueError> {
+    pub async fn next_page(&mut self) -> Result<Vec<SimulatedPrice>, StoreError> {
         while !self.is_over {
-            let ids = self.catalogue.product_ids_of(&self.scope, self.after.as_ref(), RANGE_LENGTH).await?;
+            let ids = self.store.product_ids_of(&self.scope, self.after.as_ref(), RANGE_LENGTH).await?;
             self.is_over = ids.is_empty() || matches!(self.scope, Scope::Products(_));
             self.after = ids.last().cloned().or(self.after.take());
-            let Readable { known: facts, left_out } = self.catalogue.facts(&ids, self.now).await?;
+            let Readable { known: facts, left_out } = self.store.facts(&ids, self.now).await?;
             left_out.into_iter().for_each(|product| self.simulation.leave_out(product.product_id));
             let prices: Vec<SimulatedPrice> =
                 facts.iter().map(|facts| simulated(facts, &self.policy, self.now)).collect();
@@ -86,7 +86,7 @@ impl Simulator {
     }
 
     /// Goes on to the end, as long as it is wanted.
-    pub async fn run(&mut self, go_on: impl Fn() -> bool) -> Result<(), CatalogueError> {
+    pub async fn run(&mut self, go_on: impl Fn() -> bool) -> Result<(), StoreError> {
         while go_on() && !self.next_page().await?.is_empty() {}
         Ok(())
     }
@@ -97,12 +97,12 @@ impl Simulator {
     }
 
     /// Everything that speaks against it by these circuit breakers, in words.
-    pub async fn judge(&self, breakers: &[CircuitBreaker]) -> Result<Vec<String>, CatalogueError> {
+    pub async fn judge(&self, breakers: &[CircuitBreaker]) -> Result<Vec<String>, StoreError> {
         if breakers.iter().all(CircuitBreaker::is_off) {
             return Ok(Vec::new());
         }
         // Parts are parts of the catalogue: all products of a small category may move.
-        let products = self.catalogue.count_products().await?;
+        let products = self.store.count_products().await?;
         let mut reasons: Vec<String> = Vec::new();
         let first = std::iter::once((None, &self.simulation));
         let later = self.later.iter().map(|(instant, simulation)| (Some(*instant), simulation));

@@ -115,7 +115,7 @@ pub struct Handles {
     /// Look-ups that were refused because the process was late.
     pub look_ups_refused: Counter,
     /// By how many seconds what is ready has to wait for its turn.
-    pub lateness: Gauge,
+    pub scheduling_delay: Gauge,
     /// Redis commands for prices that failed; the read went on without.
     pub l2_errors: Counter,
     /// List prices the rules made.
@@ -208,7 +208,7 @@ impl Metrics {
             price_change_streams: gauge(&*recorder, PRICE_CHANGE_STREAMS),
             batches_refused: refused("batch"),
             look_ups_refused: refused("look_up"),
-            lateness: gauge(&*recorder, LATENESS),
+            scheduling_delay: gauge(&*recorder, LATENESS),
             l2_errors: counter(&*recorder, L2_ERRORS, None),
             prices_made: computed("priced"),
             prices_frozen: computed("frozen"),

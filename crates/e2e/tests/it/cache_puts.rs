@@ -9,7 +9,7 @@ use futures::StreamExt;
 use pricing_core::cache::{Cached, PriceCache, PutMode, ReadError, Tier};
 use pricing_core::config::MetricsSwitch;
 use pricing_core::keys::{DEFAULT_PREFIX, Keys, MessageKeys};
-use pricing_core::notices::{Announcement, ChangedPrice, Notices};
+use pricing_core::notifications::{Announcement, ChangedPrice, Notifications};
 use pricing_core::redis::RedisConnection;
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_domain::facts::money::Currency;
@@ -194,8 +194,8 @@ async fn what_is_told_of_is_there() -> Result<()> {
     let products = ids.map(|id| Ok((id?, entry(2)?))).collect::<Result<Vec<_>>>()?;
     let announcement = announcement(&redis, &products)?;
     let hear = async {
-        let notice = tokio::time::timeout(PATIENCE, messages.next()).await?;
-        notice.context("no notice")?;
+        let notification = tokio::time::timeout(PATIENCE, messages.next()).await?;
+        notification.context("no notice")?;
         Ok::<usize, anyhow::Error>(redis::cmd("DBSIZE").query_async(&mut connection).await?)
     };
     let put = async { Ok(process.put_all(&products, PutMode::Insert, announcement.as_ref()).await?) };
@@ -213,7 +213,7 @@ async fn what_is_told_of_is_there() -> Result<()> {
 /// What tells of these prices.
 fn announcement(redis: &RedisServer, products: &[(ProductId, Cached)]) -> Result<Option<Announcement>> {
     let connection = RedisConnection::open(&redis.url())?;
-    let notices = Notices::new(&connection, MessageKeys::new(DEFAULT_PREFIX), "test");
+    let notifications = Notifications::new(&connection, MessageKeys::new(DEFAULT_PREFIX), "test");
     let changes: Vec<ChangedPrice> = products
         .iter()
         .map(|(product_id, cached)| ChangedPrice {
@@ -223,7 +223,7 @@ fn announcement(redis: &RedisServer, products: &[(ProductId, Cached)]) -> Result
             entry: None,
         })
         .collect();
-    Ok(notices.announcement(&changes, None))
+    Ok(notifications.announcement(&changes, None))
 }
 
 /// How many notices the stream of changes keeps.
@@ -259,7 +259,7 @@ async fn a_price_older_than_what_others_have_told_of_is_not_served_out_of_redis(
     here.hear([(&id, 5, || None)]);
     let filled = entry(5)?;
     let found = here.get_or_fill(id, Utc::now(), |_| true, move |_| async move { Ok(filled) }).await?;
-    assert_eq!((found.entry.revision, found.tier), (5, Tier::Catalogue));
+    assert_eq!((found.entry.revision, found.tier), (5, Tier::Store));
     assert_eq!(found_in_redis(&redis).await?, Ok((5, Tier::L2)));
     Ok(())
 }

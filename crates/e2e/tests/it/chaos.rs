@@ -12,8 +12,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use futures::StreamExt;
-use pricing_core::catalogue::{Catalogue, CatalogueSettings, PriceChange};
 use pricing_core::keys::{DEFAULT_PREFIX, MessageKeys};
+use pricing_core::store::{PriceChange, Store, StoreSettings};
 use pricing_domain::facts::Facts;
 use pricing_domain::facts::product::ProductId;
 use pricing_domain::facts::signal::{Signal, SignalKind, Signals, Subject};
@@ -97,8 +97,8 @@ async fn run(plan: &Plan, database_url: &str) -> Result<()> {
 
 async fn survive(plan: &Plan, database_url: &str) -> Result<()> {
     let mut random = fastrand::Rng::with_seed(plan.seed);
-    let catalogue = Catalogue::open(database_url, CatalogueSettings::default()).await?;
-    catalogue.publish_policy(&new_policy(POLICY), None, Utc::now()).await?;
+    let store = Store::open(database_url, StoreSettings::default()).await?;
+    store.publish_policy(&new_policy(POLICY), None, Utc::now()).await?;
     let redis = RedisServer::start().await?;
     let proxy = ChaosProxy::start(redis.address()).await?;
     let fleet = Fleet::new(&format!("redis://{}", proxy.address()), database_url);
@@ -131,7 +131,7 @@ async fn survive(plan: &Plan, database_url: &str) -> Result<()> {
     };
     tokio::try_join!(publishing, striking)?;
     arena.come_to_rest().await?;
-    let judge = Judge { catalogue, events: &events, redis: &arena.redis };
+    let judge = Judge { store, events: &events, redis: &arena.redis };
     judge.events_were_applied_once().await?;
     judge.signals_and_prices_are_those_of_the_events(plan.products).await?;
     judge.history_is_whole(plan.products).await?;
@@ -378,7 +378,7 @@ async fn publish(
 
 /// Compares what is there with what the events say.
 struct Judge<'a> {
-    catalogue: Catalogue,
+    store: Store,
     events: &'a [Published],
     redis: &'a RedisServer,
 }
@@ -386,7 +386,7 @@ struct Judge<'a> {
 impl Judge<'_> {
     async fn events_were_applied_once(&self) -> Result<()> {
         let ids: Vec<(&str, &str)> = self.events.iter().map(|event| ("/chaos", event.id.as_str())).collect();
-        let mut transaction = self.catalogue.begin().await?;
+        let mut transaction = self.store.begin().await?;
         let is_new = transaction.record_events(&ids, Utc::now()).await?;
         let lost = is_new.iter().filter(|is_new| **is_new).count();
         ensure!(lost == 0, "{lost} of {} acknowledged events were not applied", ids.len());
@@ -412,14 +412,14 @@ impl Judge<'_> {
         }
         for number in 0..products {
             let id = product_id(number)?;
-            let product = self.catalogue.product(&id).await?.context("no product")?;
+            let product = self.store.product(&id).await?.context("no product")?;
             let expected = expected.remove(id.as_str()).unwrap_or_default();
             let expected = Signals::of_product(expected, Some(&product), Utc::now());
-            let stored = self.catalogue.signals(&id, Utc::now()).await?;
+            let stored = self.store.signals(&id, Utc::now()).await?;
             ensure!(stored == expected, "{id}: {stored:?}, expected {expected:?}");
             let facts = Facts { product: &product, signals: &expected, previous: None };
             let expected = price(&facts, &policy, Utc::now()).amount;
-            let entry = self.catalogue.stored_price(&id).await?.context("no price")?.entry;
+            let entry = self.store.stored_price(&id).await?.context("no price")?.entry;
             ensure!(entry.list_price == expected, "{id} costs {}, expected {expected}", entry.list_price);
         }
         Ok(())
@@ -428,9 +428,9 @@ impl Judge<'_> {
     async fn history_is_whole(&self, products: usize) -> Result<()> {
         for number in 0..products {
             let id = product_id(number)?;
-            let mut changes = self.catalogue.price_changes(&id, u32::MAX >> 1).await?;
+            let mut changes = self.store.price_changes(&id, u32::MAX >> 1).await?;
             changes.reverse();
-            let current = self.catalogue.stored_price(&id).await?.context("no price")?.entry;
+            let current = self.store.stored_price(&id).await?.context("no price")?.entry;
             check_history(&changes, current.list_price).with_context(|| format!("{id}: {changes:#?}"))?;
         }
         Ok(())
@@ -440,9 +440,9 @@ impl Judge<'_> {
         let mut runs = Vec::new();
         for task in tasks {
             let run = eventually("the recalculation has ended", REST_PATIENCE, async || {
-                let run = self.catalogue.run(task).await?.with_context(|| format!("{task} is unknown"))?;
+                let run = self.store.run(task).await?.with_context(|| format!("{task} is unknown"))?;
                 let run = match &run.follow_up {
-                    Some(follow_up) => self.catalogue.run(follow_up).await?.context("no follow-up")?,
+                    Some(follow_up) => self.store.run(follow_up).await?.context("no follow-up")?,
                     None => run,
                 };
                 ensure!(run.state.is_final(), "{run:?}");
@@ -465,7 +465,7 @@ impl Judge<'_> {
         let _ = self.redis;
         for number in 0..products {
             let id = product_id(number)?;
-            let stored = self.catalogue.stored_price(&id).await?.context("no price")?.entry;
+            let stored = self.store.stored_price(&id).await?.context("no price")?.entry;
             for api in &arena.apis {
                 let reply = api.client.price(id.as_str(), "NY", false).await?;
                 ensure!(reply.body["revision"] == stored.revision, "{id}: {}, stored {stored:?}", reply.text);

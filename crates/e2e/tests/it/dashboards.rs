@@ -59,7 +59,7 @@ async fn work(api: &Member, round: u32) -> Result<()> {
 #[tokio::test]
 async fn every_panel_and_every_alert_has_something_to_go_by() -> Result<()> {
     let stores = Stores::start().await?;
-    stores.catalogue().await?.publish_policy(&new_policy(POLICY), None, chrono::Utc::now()).await?;
+    stores.store().await?.publish_policy(&new_policy(POLICY), None, chrono::Utc::now()).await?;
     let fleet = Fleet::new(&stores.redis.url(), &stores.database_url());
     let members = [
         fleet.start(Service::Api).await?,

@@ -15,7 +15,7 @@ use pricing_core::keys::MessageKeys;
 use pricing_core::redis::RedisConnection;
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_e2e::{ChaosProxy, RedisServer, ServiceProcess, eventually};
-use pricing_worker::queue::{Delivery, JobRunner, Perform};
+use pricing_worker::runner::{Delivery, JobRunner, Perform};
 use redis::AsyncCommands;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -5,7 +5,7 @@
 //! | module | what goes there |
 //! |---|---|
 //! | `cache_puts` | the caches on a real Redis: what is newer stays |
-//! | `catalogue` | what both databases promise, run on both |
+//! | `store` | what both databases promise, run on both |
 //! | `catalogue_changes` | products put, imported, removed, explained; what bad input gets |
 //! | `command_line` | `pricing up`, and what people do with the command line |
 //! | `chaos` | everything dies while the market moves, and nothing is lost |
@@ -15,8 +15,8 @@
 //! | `jobs` | the queue: done, tried again, given up |
 //! | `leases` | locks that end by themselves, and subscriptions, while Redis dies and is cut off |
 //! | `market_events` | events from whoever publishes them to the queue: taken in, handed over, taken over |
-//! | `notices` | what processes tell each other and those who follow price changes |
-//! | `overload` | more is asked than can be answered |
+//! | `notifications` | what processes tell each other and those who follow price changes |
+//! | `load_shedding` | more is asked than can be answered |
 //! | `price_read_path` | where a price is found, whose it is, and what happens when something is away |
 //! | `product_conditions` | products changed on a condition, by two at a time |
 //! | `real_catalogue` | 20,000 products imported and asked for |
@@ -33,7 +33,6 @@
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the test has failed")]
 
 mod cache_puts;
-mod catalogue;
 mod catalogue_changes;
 mod chaos;
 mod command_line;
@@ -44,10 +43,10 @@ mod health_checks;
 mod imports;
 mod jobs;
 mod leases;
+mod load_shedding;
 mod market_events;
 mod metrics;
-mod notices;
-mod overload;
+mod notifications;
 mod policies;
 mod policy_drafts;
 mod price_history;
@@ -57,6 +56,7 @@ mod real_catalogue;
 mod simulations;
 mod slow_clients;
 mod stale_caches;
+mod store;
 mod stores_agree;
 mod support;
 mod tidy;

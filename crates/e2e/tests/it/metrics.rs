@@ -93,7 +93,7 @@ async fn import_and_read(api: &Member) -> Result<()> {
 #[tokio::test]
 async fn a_known_workload_is_counted_exactly() -> Result<()> {
     let stores = Stores::start().await?;
-    stores.catalogue().await?.publish_policy(&new_policy(POLICY), None, Utc::now()).await?;
+    stores.store().await?.publish_policy(&new_policy(POLICY), None, Utc::now()).await?;
     let fleet =
         Fleet::new(&stores.redis.url(), &stores.database_url()).with("PRICING_L1_MAX_STALENESS", "1h");
     let api = fleet.start(Service::Api).await?;

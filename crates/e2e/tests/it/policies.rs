@@ -325,8 +325,8 @@ circuit_breaker: { median_move: 20% }
     let client = engine.client();
     engine.price_becomes(95.0).await?;
     // Published behind the engine's back, as by a restored backup.
-    let catalogue = engine._stores.catalogue().await?;
-    catalogue.publish_policy(&crate::support::new_policy(CAREFUL), None, chrono::Utc::now()).await?;
+    let store = engine._stores.store().await?;
+    store.publish_policy(&crate::support::new_policy(CAREFUL), None, chrono::Utc::now()).await?;
     let state_becomes = async |task_id: &str, state: &str| {
         let waited_for = format!("it is {state}");
         eventually(&waited_for, PATIENCE, async || run_in_state(client, task_id, state).await).await
@@ -339,7 +339,7 @@ circuit_breaker: { median_move: 20% }
     let (first, held) = state_becomes(&first, "held").await?;
     assert_eq!(held.body["reason"], "the median product would move by -50% (allowed: 20%)");
     assert_eq!(client.price("P-1", "NY", false).await?.body["base_price"], json!(100.00));
-    let entry = catalogue.stored_price(&pricing_domain::facts::product::ProductId::parse("P-1")?).await?;
+    let entry = store.stored_price(&pricing_domain::facts::product::ProductId::parse("P-1")?).await?;
     assert_eq!(entry.context("no price")?.entry.list_price, 100.into(), "nothing was touched");
     let (second, _) = state_becomes(&ask().await?, "held").await?;
     state_becomes(&first, "skipped").await?;
@@ -361,7 +361,7 @@ circuit_breaker: { median_move: 20% }
     let (_, done) = state_becomes(&second, "done").await?;
     assert_eq!((&done.body["approved_by"], &done.body["prices_changed"]), (&json!("zoe"), &json!(1)));
     engine.price_becomes(50.0).await?;
-    catalogue
+    store
         .publish_policy(&crate::support::new_policy(&CAREFUL.replace("0.5", "2")), None, chrono::Utc::now())
         .await?;
     let listed = client.get("/api/v1/recalculations?state=held").await?;
@@ -383,8 +383,8 @@ async fn a_policy_of_before_a_refusal_keeps_its_meaning_and_is_warned_of() -> Re
     const OLD: &str =
         "name: old\nmarket:\n  - { name: follow, set_to: competitor.median ?? product.base_price * 0.9 }\n";
     let stores = Stores::start().await?;
-    let catalogue = stores.catalogue().await?;
-    catalogue.publish_first_policy(&crate::support::new_policy(OLD), chrono::Utc::now()).await?;
+    let store = stores.store().await?;
+    store.publish_first_policy(&crate::support::new_policy(OLD), chrono::Utc::now()).await?;
     let api = stores.api().await?;
     let client = &api.client;
     let product = json!({"currency": "USD", "base_price": 100});

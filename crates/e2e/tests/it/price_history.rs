@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, TimeDelta, Utc};
-use pricing_core::catalogue::{Catalogue, PriceWrite};
+use pricing_core::store::{PriceWrite, Store};
 use pricing_domain::facts::product::ProductId;
 use rust_decimal::Decimal;
 use serde_json::json;
@@ -10,10 +10,10 @@ use serde_json::json;
 use crate::support::Stores;
 
 /// Gives a product, which exists, this history: days before now, and cents.
-async fn write_history(catalogue: &Catalogue, id: &ProductId, history: &[(i64, i64)]) -> Result<()> {
+async fn write_history(store: &Store, id: &ProductId, history: &[(i64, i64)]) -> Result<()> {
     for (days, cents) in history {
         let at: DateTime<Utc> = Utc::now() - TimeDelta::days(*days);
-        let mut transaction = catalogue.begin().await?;
+        let mut transaction = store.begin().await?;
         let facts = transaction.lock_facts(std::slice::from_ref(id)).await?.read(Utc::now())?.known;
         let stored = facts.into_iter().next().and_then(|facts| facts.price).context("no price")?;
         let revision = *transaction.next_revisions(1).await?.first().context("no revision")?;
@@ -31,7 +31,7 @@ async fn write_history(catalogue: &Catalogue, id: &ProductId, history: &[(i64, i
             cause: "test".to_owned(),
             priced_at: at,
         };
-        transaction.write_prices(catalogue.prepare_prices(vec![write])?).await?;
+        transaction.write_prices(store.prepare_prices(vec![write])?).await?;
         transaction.commit().await?;
     }
     Ok(())
@@ -42,7 +42,7 @@ async fn a_reduction_is_announced_against_the_lowest_price_of_thirty_days() -> R
     let stores = Stores::start().await?;
     let api = stores.api().await?;
     api.import("bananas,EUR,1.69\npineapple,EUR,1.69\nkettle,EUR,20.00\n").await?;
-    let catalogue = stores.catalogue().await?;
+    let store = stores.store().await?;
     // The two cases of the Court of Justice, C-330/23, and a reduction in two steps.
     for (id, history) in [
         ("bananas", &[(50, 169), (30, 129), (12, 169), (5, 129)][..]),
@@ -51,7 +51,7 @@ async fn a_reduction_is_announced_against_the_lowest_price_of_thirty_days() -> R
     ] {
         let id = ProductId::parse(id)?;
         // What the import wrote is of today, and would be the first.
-        write_history(&catalogue, &id, history).await?;
+        write_history(&store, &id, history).await?;
     }
     let none = (json!(null), json!(null));
     for (id, latest, progressive, lowest) in [

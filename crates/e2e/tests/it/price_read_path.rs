@@ -171,11 +171,11 @@ async fn a_time_rule_stops_on_time_without_any_job() -> Result<()> {
 
 /// Whether a price was seen both in a sale that ends after this time and after it.
 async fn sale_was_seen_to_end(stores: &Stores, lasts: Duration) -> Result<bool> {
-    let catalogue = stores.catalogue().await?;
+    let store = stores.store().await?;
     let end = Utc::now() + lasts;
     let written = end.to_rfc3339_opts(SecondsFormat::Millis, true);
     let policy = format!("name: sale\nmarket: [{{ name: sale, adjust: -10%, until: {written} }}]\n");
-    catalogue.publish_policy(&new_policy(&policy), None, Utc::now()).await?;
+    store.publish_policy(&new_policy(&policy), None, Utc::now()).await?;
     let (api, other) = (stores.api().await?, stores.api().await?);
     api.import("P-1,USD,100.00\n").await?;
     let mut prices = HashSet::new();

@@ -17,7 +17,7 @@ async fn twenty_thousand_products_are_imported_and_every_shopper_gets_a_price() 
     // On a slow machine a pass takes longer than prices are held without word from Redis.
     let settings = [("PRICING_L1_MAX_STALENESS", "10m")];
     let api = Api::start_with(&stores.redis.url(), &stores.database_url(), &settings).await?;
-    let csv = catalogue()?;
+    let csv = store()?;
     let import = api.import_as("text/csv", &csv).await?;
     let taken = (import.body["created"].clone(), import.body["failed"].clone());
     ensure!(taken == (json!(PRODUCTS), json!(0)), "the import says {}", import.text);
@@ -47,7 +47,7 @@ async fn twenty_thousand_products_are_imported_and_every_shopper_gets_a_price() 
 }
 
 /// Real grocery products where somebody has fetched them, else as many made-up ones.
-pub(crate) fn catalogue() -> Result<String> {
+pub(crate) fn store() -> Result<String> {
     if let Some(file) = shared_file("data/complete-journey/products.csv") {
         return std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()));
     }

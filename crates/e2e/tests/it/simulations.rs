@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
-use pricing_core::catalogue::Catalogue;
+use pricing_core::store::Store;
 use pricing_domain::facts::product::ProductId;
 use pricing_domain::facts::signal::{Signal, SignalKind, Subject};
 use pricing_e2e::eventually;
@@ -14,7 +14,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Service};
-use crate::real_catalogue::catalogue as products;
+use crate::real_catalogue::store as products;
 use crate::support::{Stores, new_policy};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -37,8 +37,8 @@ rounding: { mode: half_up, endings: [0.49, 0.99] }
 #[tokio::test(flavor = "multi_thread")]
 async fn a_simulation_of_the_whole_catalogue_is_what_publishing_then_does() -> Result<()> {
     let stores = Stores::start().await?;
-    let catalogue = stores.catalogue().await?;
-    catalogue.publish_policy(&new_policy(BEFORE), None, Utc::now()).await?;
+    let store = stores.store().await?;
+    store.publish_policy(&new_policy(BEFORE), None, Utc::now()).await?;
     let fleet = Fleet::new(&stores.redis.url(), &stores.database_url());
     let api = fleet.start(Service::Api).await?;
     let _others = [fleet.start(Service::Listener).await?, fleet.start(Service::Worker).await?];
@@ -52,15 +52,15 @@ async fn a_simulation_of_the_whole_catalogue_is_what_publishing_then_does() -> R
         .skip(1)
         .filter_map(|line| line.split(',').next().and_then(|id| ProductId::parse(id).ok()))
         .collect();
-    put_signals(&catalogue, &ids).await?;
-    let before = list_prices(&catalogue, &ids).await?;
+    put_signals(&store, &ids).await?;
+    let before = list_prices(&store, &ids).await?;
 
     let request = api.client.request(Method::POST, "/api/v1/policies/simulate?products=all").body(AFTER);
     let simulated = api.client.send(request).await?;
     ensure!(simulated.status == 200, "{}", simulated.text);
     let lines: Vec<Value> = simulated.text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let report = lines.last().and_then(|line| line.get("report")).context("no report")?;
-    assert_eq!(list_prices(&catalogue, &ids).await?, before, "a simulation touches no price");
+    assert_eq!(list_prices(&store, &ids).await?, before, "a simulation touches no price");
 
     let request = api.client.request(Method::POST, "/api/v1/policies?author=test").body(AFTER);
     let published = api.client.send(request).await?;
@@ -73,7 +73,7 @@ async fn a_simulation_of_the_whole_catalogue_is_what_publishing_then_does() -> R
     })
     .await?;
 
-    let after = list_prices(&catalogue, &ids).await?;
+    let after = list_prices(&store, &ids).await?;
     let priced: Vec<&Value> = lines.iter().filter_map(|line| line.get("product")).collect();
     assert_eq!((priced.len(), after.len()), (ids.len(), ids.len()));
     for price in priced {
@@ -125,7 +125,7 @@ async fn simulations_are_bounded_and_bad_requests_are_refused() -> Result<()> {
 }
 
 /// Facts of every kind for some of the products each.
-async fn put_signals(catalogue: &Catalogue, ids: &[ProductId]) -> Result<()> {
+async fn put_signals(store: &Store, ids: &[ProductId]) -> Result<()> {
     let now = Utc::now();
     for page in ids.chunks(2_000) {
         let signals = page.iter().enumerate().flat_map(|(number, id)| {
@@ -152,17 +152,17 @@ async fn put_signals(catalogue: &Catalogue, ids: &[ProductId]) -> Result<()> {
             signals
         });
         let signals: Vec<Signal> = signals.collect();
-        let mut transaction = catalogue.begin().await?;
+        let mut transaction = store.begin().await?;
         transaction.put_signals(&signals).await?;
         transaction.commit().await?;
     }
     Ok(())
 }
 
-async fn list_prices(catalogue: &Catalogue, ids: &[ProductId]) -> Result<HashMap<String, Decimal>> {
+async fn list_prices(store: &Store, ids: &[ProductId]) -> Result<HashMap<String, Decimal>> {
     let mut prices = HashMap::new();
     for page in ids.chunks(2_000) {
-        for facts in catalogue.facts(page, Utc::now()).await?.known {
+        for facts in store.facts(page, Utc::now()).await?.known {
             let price = facts.price.context("no price")?.entry.list_price;
             prices.insert(facts.product.product_id.to_string(), price);
         }

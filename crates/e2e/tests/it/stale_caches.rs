@@ -115,11 +115,11 @@ async fn a_redis_that_takes_no_writes_refuses_them_before_anything_is_stored() -
 #[tokio::test]
 async fn a_policy_that_cannot_be_used_is_passed_over() -> Result<()> {
     let stores = Stores::start().await?;
-    let catalogue = stores.catalogue().await?;
-    catalogue.publish_policy(&new_policy("name: usable\noffer: []\n"), None, Utc::now()).await?;
+    let store = stores.store().await?;
+    store.publish_policy(&new_policy("name: usable\noffer: []\n"), None, Utc::now()).await?;
     let api = stores.api().await?;
     for _ in 0..3 {
-        catalogue.publish_policy(&new_policy("nonsense: ["), None, Utc::now()).await?;
+        store.publish_policy(&new_policy("nonsense: ["), None, Utc::now()).await?;
     }
     put(&api, "P-1", "USD", json!(10)).await?;
     let price = api.price("P-1", false).await?;
@@ -145,7 +145,7 @@ async fn a_policy_that_cannot_be_used_is_passed_over() -> Result<()> {
     let body = readiness_becomes(503).await?;
     assert_eq!(body["checks"][2]["name"], "policy", "{body}");
     assert_eq!(api.client.get("/readyz").await?.status, 200);
-    catalogue.publish_policy(&new_policy("name: better\n"), None, Utc::now()).await?;
+    store.publish_policy(&new_policy("name: better\n"), None, Utc::now()).await?;
     readiness_becomes(200).await?;
     Ok(())
 }

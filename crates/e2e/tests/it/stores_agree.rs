@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Utc};
 use pricing_core::cache::PriceCache;
-use pricing_core::catalogue::{Catalogue, CatalogueSettings};
 use pricing_core::config::MetricsSwitch;
 use pricing_core::keys::{Keys, MessageKeys};
-use pricing_core::notices::Notices;
+use pricing_core::notifications::Notifications;
 use pricing_core::policy_snapshot::Policies;
 use pricing_core::redis::RedisConnection;
 use pricing_core::reprice::Repricer;
+use pricing_core::store::{Store, StoreSettings};
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_domain::facts::product::{Product, ProductDraft, ProductId, WrittenNumber};
 use pricing_domain::facts::signal::{Signal, SignalKind, Subject};
@@ -31,15 +31,15 @@ use crate::support::{new_policy, shared_postgres, sqlite_url};
 const POLICIES: usize = 20;
 const PRODUCTS_EACH: usize = 500;
 
-/// A store with everything needed to make prices in it.
-struct Store {
+/// A database with everything needed to price in it.
+struct Pricing {
     repricer: Repricer,
     _files: TempDir,
 }
 
-impl Store {
+impl Pricing {
     async fn open(url: &str, files: TempDir, redis: &RedisServer, prefix: &str) -> Result<Self> {
-        let catalogue = Catalogue::open(url, CatalogueSettings::default()).await?;
+        let store = Store::open(url, StoreSettings::default()).await?;
         let metrics = Metrics::new("test", MetricsSwitch::On);
         let connection = RedisConnection::open(&redis.url())?;
         let cache = PriceCache::new(
@@ -50,17 +50,17 @@ impl Store {
             metrics.clone(),
             tokio::runtime::Handle::current(),
         );
-        let policies = Policies::load(catalogue.clone(), TimeZones::bundled()).await?;
-        let notices = Notices::new(&connection, MessageKeys::new(prefix), "test");
-        Ok(Self { repricer: Repricer { catalogue, cache, policies, notices, metrics }, _files: files })
+        let policies = Policies::load(store.clone(), TimeZones::bundled()).await?;
+        let notifications = Notifications::new(&connection, MessageKeys::new(prefix), "test");
+        Ok(Self { repricer: Repricer { store, cache, policies, notifications, metrics }, _files: files })
     }
 
     /// Publishes the policy, then writes signals and products, which prices them.
     async fn write(&self, policy: &str, products: &[Product], signals: &[Signal]) -> Result<i64> {
-        let version = self.repricer.catalogue.publish_policy(&new_policy(policy), None, Utc::now()).await?;
+        let version = self.repricer.store.publish_policy(&new_policy(policy), None, Utc::now()).await?;
         let version = version.context("not published")?;
         self.repricer.policies.refresh().await?;
-        let mut transaction = self.repricer.catalogue.begin().await?;
+        let mut transaction = self.repricer.store.begin().await?;
         transaction.put_signals(signals).await?;
         transaction.commit().await?;
         self.repricer.put_products(products.to_vec(), "test").await?;
@@ -68,7 +68,7 @@ impl Store {
     }
 
     async fn explanation(&self, id: &ProductId) -> Result<String> {
-        self.repricer.catalogue.explanation(id).await?.with_context(|| format!("{id} has no explanation"))
+        self.repricer.store.explanation(id).await?.with_context(|| format!("{id} has no explanation"))
     }
 }
 
@@ -77,9 +77,9 @@ async fn both_stores_give_the_same_prices_and_each_can_be_computed_again() -> Re
     let redis = RedisServer::start().await?;
     let (sqlite_files, postgres_files) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let sqlite_file = sqlite_url(&sqlite_files.path().join("catalogue.db"));
-    let sqlite = Store::open(&sqlite_file, sqlite_files, &redis, "sqlite:").await?;
+    let sqlite = Pricing::open(&sqlite_file, sqlite_files, &redis, "sqlite:").await?;
     let database = shared_postgres().await?.create_database("stores_agree").await?;
-    let postgres = Store::open(&database, postgres_files, &redis, "postgres:").await?;
+    let postgres = Pricing::open(&database, postgres_files, &redis, "postgres:").await?;
     let mut runner = TestRunner::deterministic();
     for round in 0..POLICIES {
         let source = generate(&mut runner, any_policy())?;
@@ -104,14 +104,14 @@ async fn both_stores_give_the_same_prices_and_each_can_be_computed_again() -> Re
 }
 
 /// Prices the recorded facts again: the same explanation, byte for byte, and the same price as is stored.
-async fn compute_again(store: &Store, id: &ProductId, stored: &str, policy: &PricingPolicy) -> Result<()> {
+async fn compute_again(store: &Pricing, id: &ProductId, stored: &str, policy: &PricingPolicy) -> Result<()> {
     let recorded: RecordedExplanation = serde_json::from_str(stored)?;
     let again = recorded.replay(policy)?;
     ensure!(
         serde_json::to_string(&again.explanation)? == *stored,
         "{id} is explained differently:\n{stored}"
     );
-    let entry = store.repricer.catalogue.stored_price(id).await?.context("no stored price")?.entry;
+    let entry = store.repricer.store.stored_price(id).await?.context("no stored price")?.entry;
     ensure!(
         again.amount.to_string() == entry.list_price.to_string(),
         "{id}: {} is not {}",

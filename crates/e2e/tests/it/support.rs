@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use pricing_core::catalogue::{Catalogue, CatalogueSettings, NewPolicy};
+use pricing_core::store::{NewPolicy, Store, StoreSettings};
 use pricing_e2e::{HttpClient, HttpReply, PostgresServer, RedisServer, ServiceProcess, free_port};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -103,8 +103,8 @@ impl Stores {
     }
 
     /// The catalogue of these stores, opened by the test itself.
-    pub(crate) async fn catalogue(&self) -> Result<Catalogue> {
-        Ok(Catalogue::open(&self.database_url(), CatalogueSettings::default()).await?)
+    pub(crate) async fn store(&self) -> Result<Store> {
+        Ok(Store::open(&self.database_url(), StoreSettings::default()).await?)
     }
 }
 

@@ -50,7 +50,7 @@ const CORE_ROWS: &[&[&str]] = &[
     &["config"],
     &["telemetry"],
     &["redis"],
-    &["lease", "catalogue", "events", "jobs", "notices", "tz_versions"],
+    &["lease", "store", "events", "jobs", "notifications", "tz_versions"],
     &["cache", "policy_snapshot"],
     &["reprice", "health", "service"],
 ];
@@ -124,7 +124,7 @@ const BANS: &[Ban] = &[
     Ban {
         found: Words(&["sqlx::"]),
         inside: "crates/core/src/",
-        except: &["crates/core/src/catalogue/"],
+        except: &["crates/core/src/store/"],
         why: "only the catalogue speaks SQL; ask it",
     },
     Ban {
@@ -132,12 +132,12 @@ const BANS: &[Ban] = &[
         inside: "crates/core/src/",
         except: &[
             "crates/core/src/cache/",
-            "crates/core/src/catalogue/",
+            "crates/core/src/store/",
             "crates/core/src/events/",
             "crates/core/src/health.rs",
             "crates/core/src/jobs/",
             "crates/core/src/lease.rs",
-            "crates/core/src/notices.rs",
+            "crates/core/src/notifications/",
             "crates/core/src/policy_snapshot.rs",
             "crates/core/src/reprice/",
         ],

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::routing::post;
-use pricing_core::catalogue::{Catalogue, CatalogueSettings};
+use pricing_core::store::{Store, StoreSettings};
 use pricing_e2e::{
     Certificates, OtlpCollector, PostgresServer, RedisServer, ServiceProcess, TlsProxy, eventually,
 };
@@ -38,10 +38,9 @@ async fn prices_follow_the_market_and_traces_are_exported_over_tls() -> Result<(
     let collector = OtlpCollector::start().await?;
     let proxy = TlsProxy::start(collector.address(), &certificates, "h2").await?;
     let plain_url = postgres.create_database("tls").await?;
-    let catalogue =
-        Catalogue::open(&format!("{plain_url}?sslmode=disable"), CatalogueSettings::default()).await?;
-    catalogue.publish_policy(&new_policy(POLICY), None, chrono::Utc::now()).await?;
-    catalogue.close().await;
+    let store = Store::open(&format!("{plain_url}?sslmode=disable"), StoreSettings::default()).await?;
+    store.publish_policy(&new_policy(POLICY), None, chrono::Utc::now()).await?;
+    store.close().await;
 
     let fleet = Fleet::new(&redis.url(), &format!("{plain_url}?sslmode=verify-ca&sslrootcert={authority}"))
         .with("SSL_CERT_FILE", authority)
@@ -105,9 +104,8 @@ async fn a_database_that_nobody_trusts_is_refused_if_it_is_to_be_verified() -> R
     let postgres = PostgresServer::start_with_tls(&certificates).await?;
     let url = postgres.create_database("untrusted").await?;
     let authority = certificates.authority();
-    let open = async |mode: &str| {
-        Catalogue::open(&format!("{url}?sslmode={mode}"), CatalogueSettings::default()).await
-    };
+    let open =
+        async |mode: &str| Store::open(&format!("{url}?sslmode={mode}"), StoreSettings::default()).await;
     for mode in ["verify-ca", "verify-full"] {
         let refusal = open(mode).await.err().context("it was opened")?;
         ensure!(refusal.to_string().contains(REFUSED), "{mode}: {refusal}");

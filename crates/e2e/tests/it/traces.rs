@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use pricing_core::catalogue::{Catalogue, CatalogueSettings};
+use pricing_core::store::{Store, StoreSettings};
 use pricing_e2e::{OtlpCollector, PostgresServer, ReceivedSpan, eventually};
 use reqwest::Method;
 use serde_json::json;
@@ -44,8 +44,8 @@ impl Engine {
         database_url: &str,
         price_ratio: &str,
     ) -> Result<Self> {
-        let catalogue = Catalogue::open(database_url, CatalogueSettings::default()).await?;
-        catalogue.publish_policy(&new_policy(POLICY), None, chrono::Utc::now()).await?;
+        let store = Store::open(database_url, StoreSettings::default()).await?;
+        store.publish_policy(&new_policy(POLICY), None, chrono::Utc::now()).await?;
         let collector = OtlpCollector::start().await?;
         let fleet = Fleet::new(&stores.redis.url(), database_url)
             .with("PRICING_OTLP_ENDPOINT", &collector.endpoint())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chrono::{TimeDelta, Utc};
-use pricing_core::catalogue::{Catalogue, CatalogueSettings};
+use pricing_core::store::{Store, StoreSettings};
 use pricing_domain::facts::product::ProductId;
 use pricing_e2e::{PostgresServer, eventually};
 use serde_json::{Value, json};
@@ -56,8 +56,8 @@ impl Engine {
         policy: &str,
         settings: &[(&str, &str)],
     ) -> Result<Self> {
-        let catalogue = Catalogue::open(database_url, CatalogueSettings::default()).await?;
-        catalogue.publish_policy(&new_policy(policy), None, Utc::now()).await?;
+        let store = Store::open(database_url, StoreSettings::default()).await?;
+        store.publish_policy(&new_policy(policy), None, Utc::now()).await?;
         // Whatever is seen in memory must have come by a notice.
         let mut fleet = Fleet::new(&stores.redis.url(), database_url).with("PRICING_L1_MAX_STALENESS", "1h");
         for (variable, value) in settings {
@@ -69,8 +69,8 @@ impl Engine {
         Ok(Self { stores, fleet, api, listener, worker })
     }
 
-    async fn catalogue(&self) -> Result<Catalogue> {
-        self.stores.catalogue().await
+    async fn store(&self) -> Result<Store> {
+        self.stores.store().await
     }
 
     /// Imports products P-0 and so on at 100 USD.
@@ -152,7 +152,7 @@ async fn an_event_becomes_a_price_at_every_api_and_a_repetition_changes_nothing(
         .await?;
     price_becomes(&other, "P-2", 50.0).await?;
     price_becomes(&other, "P-1", 41.95).await?;
-    let changes = engine.catalogue().await?.price_changes(&ProductId::parse("P-1")?, 10).await?;
+    let changes = engine.store().await?.price_changes(&ProductId::parse("P-1")?, 10).await?;
     assert_eq!(changes.len(), 2, "{changes:?}");
     assert!(changes[0].cause.contains("/test"), "{changes:?}");
     Ok(())
@@ -208,9 +208,9 @@ async fn locations_categories_and_policies_act_as_they_should() -> Result<()> {
     price_becomes(&engine.api, "P-3", 60.0).await?;
     price_becomes(&engine.api, "P-13", 60.0).await?;
     price_becomes(&engine.api, "P-4", 50.0).await?;
-    let catalogue = engine.catalogue().await?;
+    let store = engine.store().await?;
     let doubling = "name: doubling\nmarket:\n  - { name: double, multiply_by: 2 }\n";
-    let version = catalogue.publish_policy(&new_policy(doubling), None, Utc::now()).await?;
+    let version = store.publish_policy(&new_policy(doubling), None, Utc::now()).await?;
     engine.publish("3", "policy_published", json!({"version": version})).await?;
     for number in 0..20 {
         price_becomes(&engine.api, &format!("P-{number}"), 200.0).await?;

@@ -170,7 +170,7 @@ async fn after_redis_lost_everything_new_events_flow() -> Result<()> {
 async fn a_backlog_waits_in_the_stream_and_is_applied_when_a_worker_comes() -> Result<()> {
     const EVENTS: usize = 3_000;
     let stores = Stores::start().await?;
-    stores.catalogue().await?.publish_policy(&new_policy("name: plain\n"), None, Utc::now()).await?;
+    stores.store().await?.publish_policy(&new_policy("name: plain\n"), None, Utc::now()).await?;
     let fleet = Fleet::new(&stores.redis.url(), &stores.database_url());
     let messages = Messages::on(stores.redis).await?;
     let listener = fleet.start(Service::Listener).await?;

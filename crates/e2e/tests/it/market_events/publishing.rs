@@ -187,7 +187,7 @@ async fn a_post_without_a_body_ends_in_a_recalculation_that_can_be_looked_up() -
 #[tokio::test]
 async fn without_redis_an_event_is_refused_and_may_be_published_again() -> Result<()> {
     let mut stores = Stores::start().await?;
-    stores.catalogue().await?.publish_policy(&new_policy("name: plain\n"), None, Utc::now()).await?;
+    stores.store().await?.publish_policy(&new_policy("name: plain\n"), None, Utc::now()).await?;
     let api = stores.api().await?;
     stores.redis.kill()?;
     let reply = api.client.post(ROUTE, &event("1")).await?;

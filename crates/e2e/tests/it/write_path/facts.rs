@@ -176,13 +176,13 @@ async fn an_event_that_is_sent_again_sends_followers_no_second_message() -> Resu
     let mut range = redis::cmd("XRANGE");
     let kept: StreamRangeReply =
         range.arg("price_changes:log").arg("-").arg("+").query_async(&mut redis).await?;
-    let mut notices = 0;
+    let mut notifications = 0;
     for entry in &kept.ids {
         let text: String = entry.get("notice").context("an entry without a notice")?;
-        let notice: Value = serde_json::from_str(&text)?;
-        let changes = notice["changes"].as_array().into_iter().flatten();
-        notices += changes.filter(|changed| changed["change"]["new_list_price"] == json!(60.0)).count();
+        let notification: Value = serde_json::from_str(&text)?;
+        let changes = notification["changes"].as_array().into_iter().flatten();
+        notifications += changes.filter(|changed| changed["change"]["new_list_price"] == json!(60.0)).count();
     }
-    assert_eq!(notices, 1);
+    assert_eq!(notifications, 1);
     Ok(())
 }

@@ -5,11 +5,11 @@
 
 use anyhow::{Context, Result, ensure};
 use chrono::{TimeDelta, Utc};
-use pricing_core::catalogue::{Catalogue, CatalogueSettings, CatalogueTransaction};
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::jobs::{Job, NewJob};
 use pricing_core::keys::{DEFAULT_PREFIX, MessageKeys};
 use pricing_core::redis::RedisConnection;
+use pricing_core::store::{Store, StoreSettings, StoreTransaction};
 use pricing_domain::facts::market_event::EventDraft;
 use pricing_domain::facts::product::ProductId;
 use pricing_e2e::eventually;
@@ -27,15 +27,15 @@ const CONCURRENCY: &str = "10";
 
 /// Locks on some products of each range: no range ends while they are held.
 struct Held {
-    transaction: CatalogueTransaction,
+    transaction: StoreTransaction,
 }
 
 impl Held {
     async fn take(engine: &HeldEngine) -> Result<Self> {
         // The database ends what idles for longer than a statement may take.
-        let settings = CatalogueSettings { statement_timeout: PATIENCE * 3, ..CatalogueSettings::default() };
-        let catalogue = Catalogue::open(&engine.database_url, settings).await?;
-        let mut transaction = catalogue.begin().await?;
+        let settings = StoreSettings { statement_timeout: PATIENCE * 3, ..StoreSettings::default() };
+        let store = Store::open(&engine.database_url, settings).await?;
+        let mut transaction = store.begin().await?;
         let mut products = Vec::new();
         for number in (0..PRODUCTS).step_by(100) {
             products.push(ProductId::parse(&format!("P-{number}"))?);
@@ -82,9 +82,9 @@ async fn two_workers_share_a_run_and_requests_meanwhile_are_coalesced_into_one_m
     let held = HeldEngine::start("two_workers_share_a_run").await?;
     let engine = &held.engine;
     let _second = engine.fleet.start(Service::Worker).await?;
-    let catalogue = Catalogue::open(&held.database_url, CatalogueSettings::default()).await?;
+    let store = Store::open(&held.database_url, StoreSettings::default()).await?;
     let policy = "name: raise\nmarket:\n  - { name: raise, multiply_by: 2 }\n";
-    catalogue.publish_policy(&new_policy(policy), None, Utc::now()).await?;
+    store.publish_policy(&new_policy(policy), None, Utc::now()).await?;
 
     let locks = Held::take(&held).await?;
     let first = held.begin_run().await?;
@@ -106,7 +106,7 @@ async fn two_workers_share_a_run_and_requests_meanwhile_are_coalesced_into_one_m
     assert_eq!(done["workers"].as_object().map(serde_json::Map::len), Some(2), "{done}");
     // A coordinator that loses its lease on a busy host begins the run again; each price has changed once all
     // the same.
-    let changes = catalogue.price_changes(&ProductId::parse("P-1")?, 10).await?;
+    let changes = store.price_changes(&ProductId::parse("P-1")?, 10).await?;
     assert_eq!(changes.len(), 2, "{changes:?}");
     let follow_up = skipped[0]["follow_up_task_id"].as_str().context("no follow-up")?;
     let follow_up = engine.ended(follow_up).await?;
@@ -245,7 +245,7 @@ async fn events_that_ask_for_more_runs_than_may_wait_do_not_hold_them_up() -> Re
 async fn prices_that_expire_are_recalculated_once_across_all_workers() -> Result<()> {
     let engine = Engine::start(FOLLOWING).await?;
     let _second = engine.fleet.start(Service::Worker).await?;
-    let catalogue = engine.catalogue().await?;
+    let store = engine.store().await?;
     // Enough for one import, however busy the host.
     let soon = Utc::now() + TimeDelta::seconds(10);
     let policy = format!(
@@ -260,12 +260,12 @@ async fn prices_that_expire_are_recalculated_once_across_all_workers() -> Result
     let id = ProductId::parse("P-7")?;
     // No request reads it: a worker makes it, and its history has one row for it.
     eventually("the sale has ended in the catalogue", PATIENCE, async || {
-        let price = catalogue.stored_price(&id).await?.context("no price")?.entry.list_price;
+        let price = store.stored_price(&id).await?.context("no price")?.entry.list_price;
         ensure!(price == 100.into(), "{price}");
         Ok(())
     })
     .await?;
-    let changes = catalogue.price_changes(&id, 10).await?;
+    let changes = store.price_changes(&id, 10).await?;
     assert_eq!(changes.len(), 2, "{changes:?}");
     assert_eq!(changes[0].cause, "time");
     assert!(changes[0].changed_at >= soon, "{changes:?}");

@@ -1,0 +1,70 @@
+//! The first look at a request, in the lane that has read it.
+//!
+//! The price of a product, which nearly every request asks for, is answered right there: no route is looked
+//! up, no layer wraps it and no other thread is woken. Everything else goes through the routes on the runtime
+//! of the service, where it may take its time.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper::{Method, Request};
+use hyper_util::service::TowerToHyperService;
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::error::ApiError;
+use crate::extract::read_body;
+use crate::middleware;
+use crate::routes::price;
+use crate::state::AppState;
+
+/// What one lane answers with.
+pub(crate) struct HotPath {
+    /// The lane's own: to clone it is to count where no other lane counts.
+    state: AppState,
+    routes: TowerToHyperService<Router>,
+    runtime: Handle,
+}
+
+impl HotPath {
+    /// Prices out of this state; everything else by the routes, on this runtime.
+    pub(crate) fn new(state: AppState, routes: Router, runtime: Handle) -> Arc<Self> {
+        Arc::new(Self { state, routes: TowerToHyperService::new(routes), runtime })
+    }
+
+    /// The answer to a request.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response {
+        if request.method() == Method::POST && request.uri().path() == price::PATH {
+            self.price(request).await
+        } else {
+            // On the heap, so that there is no room for it in what answers prices.
+            Box::pin(self.hand_over(request)).await
+        }
+    }
+
+    fn price(&self, request: Request<Incoming>) -> impl Future<Output = Response> {
+        let state = &self.state;
+        middleware::observe_price(state, request, async |body| {
+            match read_body(body, price::MAX_BODY_BYTES).await {
+                Ok(body) => price::answer(state, &body).await.into_response(),
+                Err(error) => error.into_response(),
+            }
+        })
+    }
+
+    /// The handler ends early if whoever asked goes away, as it would here.
+    async fn hand_over(&self, request: Request<Incoming>) -> Response {
+        let answering = self.runtime.spawn(self.routes.call(request));
+        match AbortOnDropHandle::new(answering).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(error) => {
+                ApiError::Internal { reason: format!("a handler ended early: {error}") }.into_response()
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A lane: a thread that serves its share of the connections.
+//!
+//! What a lane answers by itself wakes no other thread and shares no connection with one. What takes long
+//! belongs on the runtime of the service, where it delays no request here ([`crate::hot_path`] decides). A
+//! runtime that moves tasks between threads would share the work more evenly, but what moves costs more than
+//! a price does.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpStream;
+use tokio::runtime;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// How long a connection may be open between requests, and how long a request's head may take. More than the
+/// minute after which most load balancers drop idle connections themselves, so that none of them meets one
+/// that just ended.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// A thread that serves connections until no more can come and those it has are done.
+pub(crate) struct HttpWorker {
+    /// Bounded by the places: each connection has one.
+    arriving: mpsc::UnboundedSender<Connection>,
+    open: Arc<AtomicUsize>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// A connection on its way to a lane.
+struct Connection {
+    stream: std::net::TcpStream,
+    seat: Seat,
+}
+
+/// What a connection holds as long as it lives.
+struct Seat {
+    open: Arc<AtomicUsize>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl HttpWorker {
+    /// Starts a lane. `begin` runs inside its runtime and gives what answers requests there. When the token
+    /// is cancelled, the lane ends at once, whatever is under way.
+    pub(crate) fn start<S, A>(
+        number: usize,
+        begin: impl FnOnce() -> S + Send + 'static,
+        abandoned: CancellationToken,
+    ) -> io::Result<Self>
+    where
+        S: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
+        A: Future<Output = Response> + Send + 'static,
+    {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let (arriving, connections) = mpsc::unbounded_channel();
+        let (ending, ended) = oneshot::channel();
+        thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
+            runtime.block_on(abandoned.run_until_cancelled(async { serve(connections, begin()).await }));
+            // With its tasks, and what they hold.
+            drop(runtime);
+            // Nobody waits for it if the service was abandoned.
+            let _ = ending.send(());
+        })?;
+        Ok(Self { arriving, open: Arc::default(), ended })
+    }
+
+    /// Connections that this lane has.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Gives the lane a connection, and the place that it holds. An error means that the lane has ended.
+    pub(crate) fn take(&self, stream: TcpStream, place: OwnedSemaphorePermit) -> io::Result<()> {
+        let stream = stream.into_std()?;
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat { open: Arc::clone(&self.open), _place: place };
+        self.arriving.send(Connection { stream, seat }).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// Lets requests under way end.
+    pub(crate) async fn end(self) {
+        drop(self.arriving);
+        let _ = self.ended.await;
+    }
+}
+
+async fn serve<S, A>(mut connections: mpsc::UnboundedReceiver<Connection>, answer: S)
+where
+    S: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
+    A: Future<Output = Response> + Send + 'static,
+{
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(SILENCE_TIMEOUT);
+    let under_way = GracefulShutdown::new();
+    while let Some(Connection { stream, seat }) = connections.recv().await {
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be served");
+                continue;
+            }
+        };
+        let answer = answer.clone();
+        let service = service_fn(move |request| {
+            let answering = answer(request);
+            async { Ok::<_, Infallible>(answering.await) }
+        });
+        let connection = under_way.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection has failed");
+            }
+            drop(seat);
+        });
+    }
+    under_way.shutdown().await;
+}

@@ -1,0 +1,325 @@
+//! What processes tell each other: that prices changed, and that what quotes are made with changed.
+//!
+//! Here: the notices and the stream of the latest ones. Never here: what follows from them (the API's
+//! `invalidation`). Prices go to Redis before anybody is told, or with the word of it; a notice about events
+//! brings them along for those who hold older ones. A notice may be lost; whoever lives by them starts afresh
+//! when its subscription was interrupted.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use redis::streams::StreamRangeReply;
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::keys::{MessageKeys, PRICE_CHANGES_KEPT};
+use crate::redis::{RedisConnection, RedisError};
+use crate::telemetry::spans::TraceParent;
+use pricing_domain::facts::instant::as_instant;
+use pricing_domain::facts::money::as_optional_json_number;
+use pricing_domain::facts::price_entry::PriceEntry;
+use pricing_domain::facts::product::{ProductId, optional_amount_from_json};
+
+/// Changes in one entry of the stream, so that the bound on entries is a bound on memory.
+const CHANGES_PER_ENTRY: usize = 100;
+/// The field of an entry that holds them.
+const FIELD: &str = "notice";
+
+/// That prices changed, in one catalogue.
+#[derive(Debug, Clone, Deserialize)]
+pub struct PriceNotification {
+    /// Which catalogue; revisions of another one cannot be compared.
+    pub catalogue: String,
+    /// At most a hundred.
+    pub changes: Vec<ReplacedPrice>,
+    /// The trace that this is part of.
+    #[serde(default)]
+    pub traceparent: Option<String>,
+    /// When the event that led to it was published, if one did.
+    #[serde(default)]
+    pub published_at: Option<DateTime<Utc>>,
+    /// The new entries, in the order of the changes, as JSON: nobody reads those of products that it does not
+    /// hold. Told on the channel and not kept in the stream.
+    #[serde(default)]
+    entries: Vec<Option<Box<RawValue>>>,
+}
+
+/// A price entry that was replaced, as far as those care who hold the older one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ReplacedPrice {
+    /// Of this product.
+    pub product_id: ProductId,
+    /// The revision of the new one.
+    pub revision: i64,
+}
+
+/// A price entry that was replaced, and what became of the list price.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedPrice {
+    /// Of this product.
+    pub product_id: ProductId,
+    /// The revision of the new one.
+    pub revision: i64,
+    /// What became of the list price, if it is another one now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change: Option<ListPriceChange>,
+    /// The new entry, for those who hold the older one; absent if the product is gone, or hardly anybody
+    /// does.
+    #[serde(skip)]
+    pub entry: Option<Arc<PriceEntry>>,
+}
+
+/// A list price that became another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListPriceChange {
+    /// Before; absent if it is the product's first.
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
+    pub old_list_price: Option<Decimal>,
+    /// After; absent if the product was removed.
+    #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
+    pub new_list_price: Option<Decimal>,
+    /// The code of what both are in.
+    pub currency: Cow<'static, str>,
+    /// The policy that made the new one.
+    pub policy_version: i64,
+    /// What made it change.
+    pub cause: String,
+    /// When.
+    #[serde(serialize_with = "as_instant")]
+    pub changed_at: DateTime<Utc>,
+}
+
+/// A place in the stream of the latest changes: an entry, and a change in it. Written `1700000000000-0.3`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    time_ms: u64,
+    number: u64,
+    index: usize,
+}
+
+impl PriceNotification {
+    /// Each change, and what gives the new entry if it was told.
+    pub fn told(&self) -> impl Iterator<Item = (&ReplacedPrice, impl FnOnce() -> Option<PriceEntry>)> {
+        let entries = self.entries.iter().map(Option::as_deref).chain(std::iter::repeat(None));
+        self.changes.iter().zip(entries).map(|(changed, entry)| {
+            let read = move || {
+                let entry: PriceEntry = serde_json::from_str(entry?.get()).ok()?;
+                (entry.revision == changed.revision && entry.product_id == changed.product_id)
+                    .then_some(entry)
+            };
+            (changed, read)
+        })
+    }
+}
+
+/// Notifications on their way: they go to Redis in a call of the cache's script, which puts the prices that
+/// they are about, or the last of them, unless those are there already.
+#[derive(Debug)]
+pub struct Announcement {
+    /// The key of the stream that keeps them.
+    pub(crate) stream: String,
+    /// The script's arguments about them.
+    pub(crate) arguments: Vec<Vec<u8>>,
+}
+
+/// Tells other processes, and reads what was told; cheap to clone.
+#[derive(Clone)]
+pub struct Notifications {
+    redis: RedisConnection,
+    keys: MessageKeys,
+    catalogue: Arc<str>,
+}
+
+impl Notifications {
+    /// Notifications about the catalogue with this identity.
+    pub fn new(redis: &RedisConnection, keys: MessageKeys, catalogue: &str) -> Self {
+        Self { redis: redis.clone(), keys, catalogue: catalogue.into() }
+    }
+
+    /// The names that notices are heard under.
+    pub fn keys(&self) -> &MessageKeys {
+        &self.keys
+    }
+
+    /// What tells every process that these prices were replaced; nothing if there are none. It carries the
+    /// current trace.
+    pub fn announcement(
+        &self,
+        changes: &[ChangedPrice],
+        published_at: Option<DateTime<Utc>>,
+    ) -> Option<Announcement> {
+        if changes.is_empty() {
+            return None;
+        }
+        let traceparent = TraceParent::current();
+        let traceparent = traceparent.as_ref().map(TraceParent::as_str);
+        let (channel, kept) = (self.keys.price_changes_channel(), PRICE_CHANGES_KEPT.to_string());
+        let mut arguments = vec![channel.into_bytes(), kept.into_bytes(), FIELD.into()];
+        for changes in changes.chunks(CHANGES_PER_ENTRY) {
+            let notification =
+                NotificationToWrite { catalogue: &self.catalogue, changes, traceparent, published_at };
+            // None at all, or one for each change.
+            let brings_any = changes.iter().any(|changed| changed.entry.is_some());
+            let entries: Vec<Option<&PriceEntry>> =
+                changes.iter().filter(|_| brings_any).map(|changed| changed.entry.as_deref()).collect();
+            // Nothing in them can fail to be written.
+            arguments.push(serde_json::to_vec(&notification).unwrap_or_default());
+            arguments.push(serde_json::to_vec(&entries).unwrap_or_default());
+        }
+        Some(Announcement { stream: self.keys.price_changes_log(), arguments })
+    }
+
+    /// Tells every process that a policy was published or a location factor changed.
+    pub async fn announce_policy(&self) -> Result<(), RedisError> {
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(self.keys.policy_changes_channel()).arg("");
+        Ok(publish.query_async(&mut self.redis.writes()).await?)
+    }
+
+    /// Reads a notice that was heard; nothing if it is about another catalogue, or no notice.
+    pub fn read(&self, payload: &[u8]) -> Option<PriceNotification> {
+        let notification: PriceNotification = serde_json::from_slice(payload).ok()?;
+        (*notification.catalogue == *self.catalogue).then_some(notification)
+    }
+
+    fn read_kept(&self, text: &[u8]) -> Option<KeptNotification> {
+        let notification: KeptNotification = serde_json::from_slice(text).ok()?;
+        (*notification.catalogue == *self.catalogue).then_some(notification)
+    }
+
+    /// The end of the stream: changes from now on come after it.
+    pub async fn end(&self) -> Result<Position, RedisError> {
+        let mut last = redis::cmd("XREVRANGE");
+        last.arg(self.keys.price_changes_log()).arg("+").arg("-").arg("COUNT").arg(1);
+        let last: StreamRangeReply = last.query_async(&mut self.redis.writes()).await?;
+        let last = last.ids.first().and_then(|entry| Position::of_entry(&entry.id));
+        Ok(last.map_or(Position::START, |position| Position { index: usize::MAX, ..position }))
+    }
+
+    /// List prices that changed after this position, out of the next `entries` entries.
+    pub async fn changes_after(&self, after: Position, entries: usize) -> Result<ChangesAfter, RedisError> {
+        let mut range = redis::cmd("XRANGE");
+        // The entry itself too, as some of its changes may come after the position.
+        range.arg(self.keys.price_changes_log()).arg(after.entry()).arg("+").arg("COUNT").arg(entries + 1);
+        let range: StreamRangeReply = range.query_async(&mut self.redis.writes()).await?;
+        // As long as the position's own entry is kept, nothing after it has gone.
+        let is_kept = range.ids.first().is_some_and(|entry| entry.id == after.entry());
+        let has_gap = after != Position::START && !is_kept;
+        let mut changes = Vec::new();
+        let mut reached = if has_gap && range.ids.is_empty() { Position::START } else { after };
+        for entry in &range.ids {
+            let Some(position) = Position::of_entry(&entry.id) else { continue };
+            let text: Option<Vec<u8>> =
+                entry.map.get(FIELD).and_then(|value| redis::from_redis_value(value.clone()).ok());
+            let notification = text.and_then(|text| self.read_kept(&text));
+            for (index, changed) in
+                notification.into_iter().flat_map(|notification| notification.changes).enumerate()
+            {
+                let position = Position { index, ..position };
+                let ChangedPrice { product_id, revision, change, .. } = changed;
+                if let (true, Some(change)) = (position > after, change) {
+                    changes.push((position, ProductChange { product_id, revision, change }));
+                }
+            }
+            reached = reached.max(Position { index: usize::MAX, ..position });
+        }
+        Ok(ChangesAfter { changes, reached, has_gap })
+    }
+}
+
+/// A piece of the stream of changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangesAfter {
+    /// Each change with its position; none if the piece has none, or there is no more.
+    pub changes: Vec<(Position, ProductChange)>,
+    /// How far they reach: the position to go on from. The one that was asked with, if there is no more.
+    pub reached: Position,
+    /// Whether changes between the position and these may be gone.
+    pub has_gap: bool,
+}
+
+/// A list price that changed, as clients are told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProductChange {
+    /// The product.
+    pub product_id: ProductId,
+    /// The revision of the new price.
+    pub revision: i64,
+    /// What became of it.
+    #[serde(flatten)]
+    pub change: ListPriceChange,
+}
+
+/// A notice as the stream keeps it.
+#[derive(Deserialize)]
+struct KeptNotification {
+    catalogue: String,
+    changes: Vec<ChangedPrice>,
+}
+
+#[derive(Serialize)]
+struct NotificationToWrite<'a> {
+    catalogue: &'a str,
+    changes: &'a [ChangedPrice],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published_at: Option<DateTime<Utc>>,
+}
+
+impl Position {
+    /// Before everything.
+    pub const START: Self = Self { time_ms: 0, number: 0, index: usize::MAX };
+
+    fn of_entry(id: &str) -> Option<Self> {
+        let (time_ms, number) = id.split_once('-')?;
+        Some(Self { time_ms: time_ms.parse().ok()?, number: number.parse().ok()?, index: 0 })
+    }
+
+    fn entry(&self) -> String {
+        format!("{}-{}", self.time_ms, self.number)
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}-{}.{}", self.time_ms, self.number, self.index)
+    }
+}
+
+/// The text is not a position.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a position in the stream of price changes")]
+pub struct InvalidPosition;
+
+impl FromStr for Position {
+    type Err = InvalidPosition;
+
+    fn from_str(written: &str) -> Result<Self, InvalidPosition> {
+        let (entry, index) = written.split_once('.').ok_or(InvalidPosition)?;
+        let position = Self::of_entry(entry).ok_or(InvalidPosition)?;
+        Ok(Self { index: index.parse().map_err(|_| InvalidPosition)?, ..position })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_read_as_they_are_written_and_ordered_as_numbers() {
+        let order = ["9-0.0", "10-2.0", "10-10.0", "10-10.9", "10-10.10", "11-0.0"];
+        let positions: Vec<Position> = order.iter().map(|text| text.parse().unwrap()).collect();
+        assert!(positions.is_sorted());
+        for (text, position) in order.iter().zip(&positions) {
+            assert_eq!(position.to_string(), *text);
+        }
+        for wrong in ["", "1", "1-2", "1.2", "a-1.2", "1-a.2", "1-2.a", "1-2.-3"] {
+            assert_eq!(wrong.parse::<Position>(), Err(InvalidPosition), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What the next prices depend on: the rows as a database gave them, and the facts put together out of them.
+//!
+//! To read rows takes about as long as the database took to find them, and no connection. So the two are
+//! apart: while one batch is read, the database looks for the next.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+use sqlx::FromRow;
+use sqlx::postgres::PgRow;
+
+use super::error::StoreError;
+use super::read_rows::{PriceRecord, ProductRecord, SignalRecord, read_prices, read_products, read_signals};
+use super::stored::{Readable, StoredFacts, StoredPrice};
+use pricing_domain::facts::product::{Product, ProductId};
+use pricing_domain::facts::signal::{Signal, SignalKind, Signals, Subject};
+
+/// What the next prices of some products depend on, not read yet.
+#[derive(Debug)]
+pub struct UnreadFacts {
+    pub(super) products: Products,
+    pub(super) signals: Rows,
+    pub(super) prices: Rows,
+}
+
+/// Which products they are about.
+#[derive(Debug)]
+pub(super) enum Products {
+    /// As the caller has them.
+    Known(Vec<Product>),
+    /// As the database has them.
+    Unread {
+        /// Their rows, perhaps with others among them.
+        rows: Rows,
+        /// If so, which are meant, in order.
+        only: Option<Vec<ProductId>>,
+    },
+}
+
+/// Rows as a database gave them.
+#[derive(Debug)]
+pub(super) enum Rows {
+    /// SQLite's, as one JSON text: its driver would copy every value of a row by itself, and hand rows over
+    /// one by one.
+    Json(String),
+    /// PostgreSQL's.
+    Records(Vec<PgRow>),
+}
+
+impl UnreadFacts {
+    /// The facts of each product as of an instant, ordered by product; without those of products that do not
+    /// exist.
+    pub fn read(self, now: DateTime<Utc>) -> Result<Readable<StoredFacts>, StoreError> {
+        let Readable { known, left_out } = self.products.read()?;
+        let signals = read_signals(self.signals.records::<SignalRecord>()?)?;
+        let prices = read_prices(self.prices.records::<PriceRecord>()?)?;
+        Ok(Readable { known: assemble(known, signals, prices, now), left_out })
+    }
+}
+
+impl Products {
+    /// Those of these rows.
+    pub(super) fn of(rows: Rows) -> Self {
+        Self::Unread { rows, only: None }
+    }
+
+    /// The products, in any order.
+    fn read(self) -> Result<Readable<Product>, StoreError> {
+        match self {
+            Self::Known(known) => Ok(Readable { known, left_out: Vec::new() }),
+            Self::Unread { rows, only } => {
+                let mut products = read_products(rows.records::<ProductRecord>()?)?;
+                if let Some(only) = only {
+                    let is_meant = |product_id: &ProductId| only.binary_search(product_id).is_ok();
+                    products.known.retain(|product| is_meant(&product.product_id));
+                    products.left_out.retain(|product| is_meant(&product.product_id));
+                }
+                Ok(products)
+            }
+        }
+    }
+
+    /// The products, ordered by identifier.
+    pub(super) fn read_in_order(self) -> Result<Readable<Product>, StoreError> {
+        let mut products = self.read()?;
+        products.known.sort_unstable_by(|one, other| one.product_id.cmp(&other.product_id));
+        Ok(products)
+    }
+}
+
+impl Rows {
+    fn records<R>(self) -> Result<Vec<R>, StoreError>
+    where
+        R: DeserializeOwned + for<'row> FromRow<'row, PgRow>,
+    {
+        match self {
+            Self::Json(json) => {
+                serde_json::from_str(&json).map_err(|problem| StoreError::corrupt("rows as JSON", problem))
+            }
+            Self::Records(rows) => Ok(rows.iter().map(R::from_row).collect::<Result<_, _>>()?),
+        }
+    }
+}
+
+fn assemble(
+    mut products: Vec<Product>,
+    signals: Vec<Signal>,
+    mut prices: Vec<StoredPrice>,
+    now: DateTime<Utc>,
+) -> Vec<StoredFacts> {
+    let (mut of_products, mut of_categories) = (HashMap::new(), HashMap::new());
+    for signal in signals {
+        let of_subject: &mut Vec<Signal> = match &signal.subject {
+            Subject::Product(name) => of_products.entry(name.clone()).or_default(),
+            Subject::Category(name) => of_categories.entry(name.clone()).or_default(),
+            Subject::Location(_) => continue,
+        };
+        of_subject.push(signal);
+    }
+    // They come in this order; that is nobody's promise.
+    products.sort_unstable_by(|one, other| one.product_id.cmp(&other.product_id));
+    prices.sort_unstable_by(|one, other| one.entry.product_id.cmp(&other.entry.product_id));
+    let mut prices = prices.into_iter().peekable();
+    let facts = products.into_iter().map(|product| {
+        while prices.next_if(|price| price.entry.product_id < product.product_id).is_some() {}
+        let own = of_products.get(product.product_id.as_str());
+        let category = product.category.as_ref().and_then(|category| of_categories.get(category));
+        let signals =
+            Signals::of_product(own.into_iter().chain(category).flatten().cloned(), Some(&product), now);
+        let says_cost = |signal: &Signal| signal.kind == SignalKind::UnitCost;
+        StoredFacts {
+            has_replaced_cost: signals.unit_cost.is_none() && own.into_iter().flatten().any(says_cost),
+            signals,
+            price: prices.next_if(|price| price.entry.product_id == product.product_id),
+            product,
+        }
+    });
+    facts.collect()
+}

@@ -1,0 +1,76 @@
+//! Prices written out as PostgreSQL's driver takes them: a column of many rows is an array. Whoever computes
+//! prices does so, as the database would wait meanwhile.
+
+use sqlx::Arguments;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::PgArguments;
+
+use super::super::error::StoreError;
+use super::super::json_rows::bounded_cause;
+use super::super::prepared_rows::digits;
+use super::super::stored::PriceWrite;
+
+/// Columns of `prices` and of `price_changes`.
+#[derive(Debug)]
+pub(in super::super) struct PostgresPrices {
+    /// How many prices there are.
+    pub(super) count: u64,
+    /// Absent if there are none.
+    pub(super) prices: Option<PgArguments>,
+    /// Absent if no list price changes.
+    pub(super) changes: Option<PgArguments>,
+}
+
+impl PostgresPrices {
+    /// Of prices each of another product, in the order of the products.
+    pub(in super::super) fn of(writes: &[PriceWrite]) -> Result<Self, StoreError> {
+        let changing: Vec<&PriceWrite> = writes.iter().filter(|write| write.changes_list_price()).collect();
+        let written_out = || {
+            let prices = (!writes.is_empty()).then(|| price_columns(writes)).transpose()?;
+            let changes = (!changing.is_empty()).then(|| change_columns(&changing)).transpose()?;
+            Ok(Self { count: writes.len() as u64, prices, changes })
+        };
+        Ok(written_out().map_err(sqlx::Error::Encode)?)
+    }
+}
+
+/// One column of the rows. Columns travel as arrays, which PostgreSQL takes apart faster than JSON.
+pub(super) fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
+fn price_columns(writes: &[PriceWrite]) -> Result<PgArguments, BoxDynError> {
+    let mut columns = PgArguments::default();
+    columns.add(column(writes, |write| write.entry.product_id.as_str()))?;
+    columns.add(column(writes, |write| write.entry.revision))?;
+    columns.add(column(writes, |write| write.entry.category.as_deref()))?;
+    columns.add(column(writes, |write| write.entry.currency.code()))?;
+    columns.add(column(writes, |write| write.entry.base_price.to_string()))?;
+    columns.add(column(writes, |write| write.entry.list_price.to_string()))?;
+    columns.add(column(writes, |write| digits(write.entry.lowest)))?;
+    columns.add(column(writes, |write| digits(write.entry.highest)))?;
+    columns.add(column(writes, |write| write.entry.policy_version))?;
+    columns.add(column(writes, |write| write.entry.valid_until))?;
+    columns.add(column(writes, |write| write.opening_price.to_string()))?;
+    columns.add(column(writes, |write| write.opened_on))?;
+    columns.add(column(writes, |write| write.changed_at))?;
+    columns.add(column(writes, |write| write.streak.map(|streak| streak.moves)))?;
+    columns.add(column(writes, |write| write.streak.map(|streak| streak.since)))?;
+    columns.add(column(writes, |write| write.priced_at))?;
+    columns.add(column(writes, |write| write.explanation.as_str()))?;
+    columns.add(column(writes, |write| write.explanation_digest))?;
+    Ok(columns)
+}
+
+fn change_columns(writes: &[&PriceWrite]) -> Result<PgArguments, BoxDynError> {
+    let mut columns = PgArguments::default();
+    columns.add(column(writes, |write| write.entry.product_id.as_str()))?;
+    columns.add(column(writes, |write| write.entry.revision))?;
+    columns.add(column(writes, |write| digits(write.previous_list_price)))?;
+    columns.add(column(writes, |write| write.entry.list_price.to_string()))?;
+    columns.add(column(writes, |write| write.entry.currency.code()))?;
+    columns.add(column(writes, |write| write.entry.policy_version))?;
+    columns.add(column(writes, |write| bounded_cause(&write.cause)))?;
+    columns.add(column(writes, |write| write.priced_at))?;
+    Ok(columns)
+}

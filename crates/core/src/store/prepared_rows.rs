@@ -1,0 +1,122 @@
+//! Products and prices as rows, their values written out as a database takes them (prices by the `prepared`
+//! of each). That takes a while and needs no connection, so it is done before a transaction begins, or while
+//! the database works on the rows before.
+//!
+//! The rows are ordered by their key, so that two transactions lock them in the same order and cannot wait
+//! for each other, and each key comes once, which PostgreSQL's upsert demands.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+
+use super::error::StoreError;
+use super::postgres::PostgresPrices;
+use super::sqlite::SqlitePrices;
+use super::stored::PriceWrite;
+use pricing_domain::facts::product::{Product, ProductId};
+
+/// Rows of `products`.
+#[derive(Debug, Clone, Default)]
+pub struct ProductRows {
+    pub(super) rows: Vec<ProductRow>,
+}
+
+/// Rows of `prices`, and with each that changes the list price a row of `price_changes`, as one database's
+/// driver takes them.
+#[derive(Debug)]
+pub struct PreparedPrices(pub(super) PreparedFor);
+
+#[derive(Debug)]
+pub(super) enum PreparedFor {
+    Sqlite(SqlitePrices),
+    Postgres(Box<PostgresPrices>),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ProductRow {
+    pub(super) product_id: String,
+    pub(super) name: String,
+    pub(super) category: Option<String>,
+    pub(super) brand: Option<String>,
+    pub(super) currency: &'static str,
+    pub(super) base_price: String,
+    pub(super) unit_cost: Option<String>,
+    pub(super) floor_price: Option<String>,
+    pub(super) ceiling_price: Option<String>,
+    pub(super) minimum_advertised_price: Option<String>,
+    /// A JSON object of texts.
+    pub(super) attributes: String,
+    pub(super) cost_stated_at: Option<DateTime<Utc>>,
+}
+
+impl ProductRows {
+    /// The rows of these products; of two with the same identifier the later one.
+    pub fn of(products: &[Product]) -> Result<Self, StoreError> {
+        if products.is_sorted_by(|one, next| one.product_id < next.product_id) {
+            return Ok(Self { rows: products.iter().map(ProductRow::of).collect::<Result<_, _>>()? });
+        }
+        let last: BTreeMap<&ProductId, &Product> =
+            products.iter().map(|product| (&product.product_id, product)).collect();
+        Ok(Self { rows: last.into_values().map(ProductRow::of).collect::<Result<_, _>>()? })
+    }
+
+    /// Takes out the rows of the products up to this one.
+    pub fn take_through(&mut self, product_id: &ProductId) -> Self {
+        let rest = self.rows.partition_point(|row| row.product_id.as_str() <= product_id.as_str());
+        let rest = self.rows.split_off(rest);
+        Self { rows: std::mem::replace(&mut self.rows, rest) }
+    }
+
+    /// Keeps the rows of these products only.
+    pub fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.rows.retain(|row| is_kept(&row.product_id));
+    }
+}
+
+impl PreparedPrices {
+    pub(super) fn for_sqlite(writes: Vec<PriceWrite>) -> Result<Self, StoreError> {
+        Ok(Self(PreparedFor::Sqlite(SqlitePrices::of(newest_of_each(writes))?)))
+    }
+
+    pub(super) fn for_postgres(writes: Vec<PriceWrite>) -> Result<Self, StoreError> {
+        Ok(Self(PreparedFor::Postgres(Box::new(PostgresPrices::of(&newest_of_each(writes))?))))
+    }
+}
+
+/// The writes in the order of their products; of two of the same product the newer one.
+fn newest_of_each(mut writes: Vec<PriceWrite>) -> Vec<PriceWrite> {
+    if !writes.is_sorted_by(|one, next| one.entry.product_id < next.entry.product_id) {
+        let key = |write: &PriceWrite| (write.entry.product_id.clone(), Reverse(write.entry.revision));
+        writes.sort_by_cached_key(key);
+        writes.dedup_by(|later, kept| later.entry.product_id == kept.entry.product_id);
+    }
+    writes
+}
+
+impl ProductRow {
+    fn of(product: &Product) -> Result<Self, StoreError> {
+        let attributes = serde_json::to_string(&product.attributes)
+            .map_err(|problem| sqlx::Error::Encode(problem.into()))?;
+        Ok(Self {
+            product_id: product.product_id.to_string(),
+            name: product.name.clone(),
+            category: product.category.clone(),
+            brand: product.brand.clone(),
+            currency: product.currency.code(),
+            base_price: product.base_price.to_string(),
+            unit_cost: digits(product.unit_cost),
+            floor_price: digits(product.floor_price),
+            ceiling_price: digits(product.ceiling_price),
+            minimum_advertised_price: digits(product.minimum_advertised_price),
+            attributes,
+            cost_stated_at: product.cost_stated_at,
+        })
+    }
+}
+
+/// An amount as text: neither database's JSON reader nor PostgreSQL's driver keeps every digit of a number.
+pub(super) fn digits(amount: Option<Decimal>) -> Option<String> {
+    amount.map(|amount| amount.to_string())
+}

@@ -1,0 +1,217 @@
+//! Products and prices written out as SQLite's driver takes them, for statements of many rows.
+//!
+//! That needs no connection, and SQLite would wait meanwhile: prices are written out by whoever computes
+//! them.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use sqlx::error::BoxDynError;
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Arguments, AssertSqlSafe, Sqlite, query_with};
+
+use super::super::error::StoreError;
+use super::super::json_rows::{bounded_cause, instant};
+use super::super::prepared_rows::{ProductRow, ProductRows, digits};
+use super::super::stored::PriceWrite;
+
+const PRODUCT_COLUMNS: usize = 13;
+const PRICE_COLUMNS: usize = 18;
+const CHANGE_COLUMNS: usize = 8;
+
+/// The most rows of a statement; batches of prices come in as many. Of eighteen values each; a statement may
+/// have 32,766.
+const ROWS_PER_STATEMENT: usize = 500;
+/// Up to so many rows go into one statement, whatever their number.
+const ROWS_OF_ANY_STATEMENT: usize = 32;
+
+/// Rows of `prices` and of `price_changes`, by statement.
+#[derive(Debug)]
+pub(in super::super) struct SqlitePrices {
+    /// How many prices there are.
+    pub(super) count: u64,
+    pub(super) prices: Vec<RowsOfStatement>,
+    pub(super) changes: Vec<RowsOfStatement>,
+}
+
+/// The rows of one statement.
+#[derive(Debug)]
+pub(super) struct RowsOfStatement {
+    rows: usize,
+    columns: usize,
+    values: SqliteArguments,
+}
+
+impl SqlitePrices {
+    /// Of prices each of another product, in the order of the products.
+    pub(in super::super) fn of(writes: Vec<PriceWrite>) -> Result<Self, StoreError> {
+        let mut texts = Texts::default();
+        let changing: Vec<&PriceWrite> = writes.iter().filter(|write| write.changes_list_price()).collect();
+        let changes =
+            of_rows(changing, CHANGE_COLUMNS, |write, values| add_change(write, &mut texts, values))?;
+        let count = writes.len() as u64;
+        let prices = of_rows(writes, PRICE_COLUMNS, |write, values| add_price(write, &mut texts, values))?;
+        Ok(Self { count, prices, changes })
+    }
+}
+
+/// Rows of `products`, by statement.
+pub(super) fn product_rows(
+    products: ProductRows,
+    now: DateTime<Utc>,
+) -> Result<Vec<RowsOfStatement>, StoreError> {
+    let mut texts = Texts::default();
+    of_rows(products.rows, PRODUCT_COLUMNS, |row, values| {
+        let stated_at = row.cost_stated_at.map(|instant| texts.of_statement(instant));
+        add_product(row, stated_at, texts.of(now), values)
+    })
+}
+
+impl RowsOfStatement {
+    /// The statement that writes them: what stands before the rows, and after them.
+    pub(super) fn into_query(self, before: &str, after: &str) -> Query<'static, Sqlite, SqliteArguments> {
+        let row = format!("({}),", vec!["?"; self.columns].join(","));
+        let all = row.repeat(self.rows);
+        let statement = format!("{before}VALUES {}{after}", all.trim_end_matches(','));
+        // Put together from constants.
+        query_with(AssertSqlSafe(statement), self.values)
+    }
+}
+
+fn of_rows<R>(
+    rows: Vec<R>,
+    columns: usize,
+    mut add: impl FnMut(R, &mut SqliteArguments) -> Result<(), BoxDynError>,
+) -> Result<Vec<RowsOfStatement>, StoreError> {
+    let lengths = statement_lengths(rows.len());
+    let mut rows = rows.into_iter();
+    let of_statement = |length: usize| {
+        let mut values = SqliteArguments::default();
+        values.reserve(length * columns, 0);
+        rows.by_ref().take(length).try_for_each(|row| add(row, &mut values))?;
+        Ok(RowsOfStatement { rows: length, columns, values })
+    };
+    let statements: Result<_, BoxDynError> = lengths.map(of_statement).collect();
+    Ok(statements.map_err(sqlx::Error::Encode)?)
+}
+
+fn add_product(
+    row: ProductRow,
+    cost_stated_at: Option<Arc<str>>,
+    now: Arc<str>,
+    values: &mut SqliteArguments,
+) -> Result<(), BoxDynError> {
+    values.add(row.product_id)?;
+    values.add(row.name)?;
+    values.add(row.category)?;
+    values.add(row.brand)?;
+    values.add(row.currency)?;
+    values.add(row.base_price)?;
+    values.add(row.unit_cost)?;
+    values.add(row.floor_price)?;
+    values.add(row.ceiling_price)?;
+    values.add(row.minimum_advertised_price)?;
+    values.add(row.attributes)?;
+    values.add(cost_stated_at)?;
+    values.add(now)
+}
+
+fn add_price(write: PriceWrite, texts: &mut Texts, values: &mut SqliteArguments) -> Result<(), BoxDynError> {
+    let entry = write.entry;
+    values.add(entry.product_id.into_text())?;
+    values.add(entry.revision)?;
+    values.add(entry.category)?;
+    values.add(entry.currency.code())?;
+    values.add(entry.base_price.to_string())?;
+    values.add(entry.list_price.to_string())?;
+    values.add(digits(entry.lowest))?;
+    values.add(digits(entry.highest))?;
+    values.add(entry.policy_version)?;
+    values.add(entry.valid_until.map(instant))?;
+    values.add(write.opening_price.to_string())?;
+    values.add(texts.of_day(write.opened_on))?;
+    values.add(write.changed_at.map(|instant| texts.of(instant)))?;
+    values.add(write.streak.map(|streak| streak.moves))?;
+    values.add(write.streak.map(|streak| instant(streak.since)))?;
+    values.add(texts.of(write.priced_at))?;
+    values.add(write.explanation)?;
+    values.add(write.explanation_digest)
+}
+
+fn add_change(
+    write: &PriceWrite,
+    texts: &mut Texts,
+    values: &mut SqliteArguments,
+) -> Result<(), BoxDynError> {
+    let entry = &write.entry;
+    values.add(entry.product_id.clone().into_text())?;
+    values.add(entry.revision)?;
+    values.add(digits(write.previous_list_price))?;
+    values.add(entry.list_price.to_string())?;
+    values.add(entry.currency.code())?;
+    values.add(entry.policy_version)?;
+    values.add(texts.of_cause(&write.cause))?;
+    values.add(texts.of(write.priced_at))
+}
+
+/// Values that most rows of a batch have in common, each written out once.
+#[derive(Default)]
+struct Texts {
+    last: Option<(DateTime<Utc>, Arc<str>)>,
+    last_statement: Option<(DateTime<Utc>, Arc<str>)>,
+    last_day: Option<(NaiveDate, Arc<str>)>,
+    last_cause: Option<Arc<str>>,
+}
+
+impl Texts {
+    fn of(&mut self, asked: DateTime<Utc>) -> Arc<str> {
+        written_once(&mut self.last, asked, || instant(asked))
+    }
+
+    fn of_statement(&mut self, asked: DateTime<Utc>) -> Arc<str> {
+        written_once(&mut self.last_statement, asked, || instant(asked))
+    }
+
+    fn of_day(&mut self, asked: NaiveDate) -> Arc<str> {
+        written_once(&mut self.last_day, asked, || asked.to_string())
+    }
+
+    fn of_cause(&mut self, cause: &str) -> Arc<str> {
+        let cause = bounded_cause(cause);
+        match &self.last_cause {
+            Some(known) if **known == *cause => Arc::clone(known),
+            _ => Arc::clone(self.last_cause.insert(cause.into())),
+        }
+    }
+}
+
+fn written_once<T: PartialEq>(
+    last: &mut Option<(T, Arc<str>)>,
+    asked: T,
+    write: impl FnOnce() -> String,
+) -> Arc<str> {
+    match last {
+        Some((known, text)) if *known == asked => Arc::clone(text),
+        _ => {
+            let text: Arc<str> = write().into();
+            *last = Some((asked, Arc::clone(&text)));
+            text
+        }
+    }
+}
+
+/// How many rows the statements for so many have: 500, then 256, 128 and so on, and what is left of those in
+/// one. A statement of many rows takes long to prepare, so each is kept prepared; of long ones there are few.
+fn statement_lengths(mut rows: usize) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let length = match rows {
+            0 => return None,
+            1..=ROWS_OF_ANY_STATEMENT => rows,
+            ROWS_PER_STATEMENT.. => ROWS_PER_STATEMENT,
+            fewer => 1 << fewer.checked_ilog2()?,
+        };
+        rows -= length;
+        Some(length)
+    })
+}

@@ -1,0 +1,56 @@
+//! Prices whose time is over are found, and only these.
+
+use anyhow::Result;
+use chrono::TimeDelta;
+use pricing_core::store::Store;
+
+use super::{now, on_both_stores, price_write, product, product_id, put, write};
+
+on_both_stores!(
+    expired_prices_come_oldest_first_and_no_more_than_asked_for,
+    the_next_expiry_is_the_first_of_all,
+    a_renewed_price_is_not_expired,
+);
+
+/// Puts products with prices that end so many microseconds from now.
+async fn put_expiring(store: &Store, ends: &[(&str, Option<i64>)]) -> Result<()> {
+    let mut writes = Vec::new();
+    for ((id, end), revision) in ends.iter().zip(1..) {
+        let product = product(id)?;
+        put(store, std::slice::from_ref(&product)).await?;
+        let mut price = price_write(&product, revision, "49.90")?;
+        price.entry.valid_until = end.map(|end| now() + TimeDelta::microseconds(end));
+        writes.push(price);
+    }
+    write(store, &writes).await
+}
+
+async fn expired_prices_come_oldest_first_and_no_more_than_asked_for(store: &Store) -> Result<()> {
+    let ends =
+        [("A", Some(0)), ("B", None), ("C", Some(-9)), ("D", Some(1)), ("E", Some(-1)), ("F", Some(-9))];
+    put_expiring(store, &ends).await?;
+    put(store, &[product("G")?]).await?;
+    let expected = [product_id("C")?, product_id("F")?, product_id("E")?, product_id("A")?];
+    assert_eq!(store.expired_prices(now(), 10).await?, expected);
+    assert_eq!(store.expired_prices(now(), 2).await?, expected[..2]);
+    assert_eq!(store.expired_prices(now() - TimeDelta::seconds(1), 10).await?, []);
+    Ok(())
+}
+
+async fn the_next_expiry_is_the_first_of_all(store: &Store) -> Result<()> {
+    assert_eq!(store.next_expiry().await?, None);
+    put_expiring(store, &[("A", None)]).await?;
+    assert_eq!(store.next_expiry().await?, None);
+    put_expiring(store, &[("B", Some(7)), ("C", Some(3)), ("D", Some(5))]).await?;
+    assert_eq!(store.next_expiry().await?, Some(now() + TimeDelta::microseconds(3)));
+    Ok(())
+}
+
+async fn a_renewed_price_is_not_expired(store: &Store) -> Result<()> {
+    put_expiring(store, &[("A", Some(-5))]).await?;
+    let mut renewed = price_write(&product("A")?, 2, "49.90")?;
+    renewed.entry.valid_until = Some(now() + TimeDelta::hours(1));
+    write(store, &[renewed]).await?;
+    assert_eq!(store.expired_prices(now(), 10).await?, []);
+    Ok(())
+}

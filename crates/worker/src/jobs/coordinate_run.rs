@@ -1,0 +1,316 @@
+//! Coordinating recalculations: one run at a time, its ranges on all workers.
+//!
+//! Whoever holds the lease coordinates. Its fencing token is the run's number, and the database admits writes
+//! of the latest number only; so a coordinator that lost its lease without noticing, or a range that was
+//! delayed, changes nothing any more.
+//!
+//! A request that finds the lease held is written down first and then tries the lease once more; the holder
+//! lets go of the lease first and then looks for requests once more. Whatever the order, one of the two sees
+//! the other, unless the holder is dead and its lease is not over yet. What is left lying so, or was in a
+//! queue that Redis has lost, is found by whoever [keeps time](crate::maintenance): a run that nobody
+//! coordinates at two looks in a row gets a coordinator.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use pricing_core::jobs::{Job, JobError, NewJob, RANGE_LENGTH, Range};
+use pricing_core::keys::JOBS;
+use pricing_core::lease::Lease;
+use pricing_core::policy_snapshot::PolicySnapshotError;
+use pricing_core::redis::RedisError;
+use pricing_core::reprice::RepriceError;
+use pricing_core::store::{StoreError, StoredRun};
+use pricing_core::telemetry::spans;
+use pricing_domain::facts::recalculation::{RunState, Scope};
+use pricing_domain::policy::PricingPolicy;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::jobs::Recalculator;
+
+/// The lease's name.
+const LEASE: &str = "recalculation";
+/// How long a run has no coordinator when the one it had died. Less than it takes until the jobs of a dead
+/// worker are given to others, so that the coordinator's own job does not find its lease still there.
+const LEASE_TTL: Duration = Duration::from_secs(3);
+/// How often the coordinator looks whether ranges are done.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(15);
+/// How many of those looks pass between looks at the run itself, which a failed range ends, and at the queue,
+/// which may have lost ranges.
+const LOOKS_PER_RUN_CHECK: u32 = 20;
+
+/// Why a coordinator stopped.
+#[derive(Debug)]
+enum Stopped {
+    /// The job is to end like this.
+    Ended(JobError),
+    /// Something failed; what that means for the job is still to be [judged](Recalculator::judge).
+    Failed(RepriceError),
+}
+
+impl From<JobError> for Stopped {
+    fn from(error: JobError) -> Self {
+        Self::Ended(error)
+    }
+}
+
+impl From<StoreError> for Stopped {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<PolicySnapshotError> for Stopped {
+    fn from(error: PolicySnapshotError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<RedisError> for Stopped {
+    fn from(error: RedisError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// A run that nobody seems to coordinate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AbandonedRun {
+    task_id: String,
+    /// The token of the last owner of the lease.
+    last_token: i64,
+}
+
+impl Recalculator {
+    /// Sees to it that what was requested is done: by this worker, or by the one that is at it.
+    pub(crate) async fn coordinate(&self, task_id: &str) -> Result<(), JobError> {
+        let ended = self.coordinate_until_stopped(task_id).await;
+        self.judge_stopped(ended).await
+    }
+
+    async fn coordinate_until_stopped(&self, task_id: &str) -> Result<(), Stopped> {
+        let mut coalesced = false;
+        loop {
+            match self.acquire_lease().await? {
+                Some(lease) => {
+                    let ended = self.run_next(&lease).await;
+                    if let Err(error) = lease.release().await {
+                        tracing::warn!(%error, "the lease of the recalculation is left to expire");
+                    }
+                    ended?;
+                }
+                None if coalesced => return Ok(()),
+                None => {
+                    self.coalesce(task_id).await?;
+                    coalesced = true;
+                    continue;
+                }
+            }
+            if self.repricer.store.next_requested_run().await?.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Asks for a coordinator if a run waits or is under way and nobody has held the lease since the last
+    /// look. `suspected` is what the last look found.
+    pub(crate) async fn find_abandoned_run(
+        &self,
+        suspected: &mut Option<AbandonedRun>,
+    ) -> Result<(), RepriceError> {
+        let found = match self.repricer.store.next_requested_run().await? {
+            Some(run) => Lease::last_token_if_free(&self.redis, &self.keys, LEASE)
+                .await?
+                .map(|last_token| AbandonedRun { task_id: run.task_id, last_token }),
+            None => None,
+        };
+        if let (Some(run), true) = (&found, found == *suspected) {
+            // Named after the token: asked for once for each owner that the lease had.
+            let name = format!("run:{}:after-{}", run.task_id, run.last_token);
+            let job = NewJob { task_id: name, job: Job::Run { task_id: run.task_id.clone() } };
+            match self.enqueue(&job).await {
+                Ok(_) => tracing::info!(task_id = run.task_id, "a recalculation is without a coordinator"),
+                // The next look is soon.
+                Err(error) => tracing::debug!(%error, "no coordinator can be asked for"),
+            }
+        }
+        *suspected = found;
+        Ok(())
+    }
+
+    /// A coordinator was given up. What it was at would be taken up again and again, so it has failed, unless
+    /// somebody else is at it.
+    pub(crate) async fn fail_abandoned_run(&self, reason: &str) -> Result<(), JobError> {
+        let ended = self.fail_run_without_lease(reason).await;
+        self.judge_stopped(ended).await
+    }
+
+    async fn fail_run_without_lease(&self, reason: &str) -> Result<(), Stopped> {
+        let is_free = Lease::last_token_if_free(&self.redis, &self.keys, LEASE).await?.is_some();
+        let (store, now) = (&self.repricer.store, Utc::now());
+        let (true, Some(run)) = (is_free, store.next_requested_run().await?) else { return Ok(()) };
+        match run.run_number {
+            Some(number) => {
+                store.finish_run(&run.task_id, number, RunState::Failed, Some(reason), now).await?;
+            }
+            None => {
+                store.withdraw_run(&run.task_id, reason, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn judge_stopped(&self, ended: Result<(), Stopped>) -> Result<(), JobError> {
+        match ended {
+            Ok(()) => Ok(()),
+            Err(Stopped::Ended(error)) => Err(error),
+            Err(Stopped::Failed(error)) => Err(self.judge(error).await),
+        }
+    }
+
+    async fn acquire_lease(&self) -> Result<Option<Lease>, Stopped> {
+        let last_number = self.repricer.store.last_run_number().await?;
+        Ok(Lease::acquire(&self.redis, &self.keys, LEASE, &self.owner, LEASE_TTL, last_number).await?)
+    }
+
+    async fn coalesce(&self, task_id: &str) -> Result<(), Stopped> {
+        let store = &self.repricer.store;
+        if let Some(run) = store.run(task_id).await? {
+            store.coalesce_run(task_id, &run.scope, Utc::now()).await?;
+        }
+        Ok(())
+    }
+
+    /// Does the run that has waited longest, under the lease's token: each run has a number, and so a lease,
+    /// of its own.
+    async fn run_next(&self, lease: &Lease) -> Result<(), Stopped> {
+        match self.repricer.store.next_requested_run().await? {
+            Some(run) => self.run(&run, lease.token(), &lease.lost()).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn run(&self, run: &StoredRun, run_number: i64, lost: &CancellationToken) -> Result<(), Stopped> {
+        let store = &self.repricer.store;
+        self.repricer.policies.refresh().await?;
+        let policy = Arc::clone(self.repricer.policies.snapshot().current());
+        let policy_version = policy.version;
+        // Whoever approved of it approved of what one policy would do.
+        let is_approved =
+            run.approved_by.is_some() && run.policy_version.is_none_or(|judged| judged == policy_version);
+        if run.run_number.is_none() && !is_approved && self.hold(run, policy, lost).await? {
+            return Ok(());
+        }
+        let total = store.count_products_of(&run.scope).await?;
+        let begun = Instant::now();
+        let now = Utc::now();
+        if !store.begin_run(&run.task_id, run_number, policy_version, total, now).await? {
+            let reason = "another coordinator has begun a run".to_owned();
+            return Err(Stopped::Ended(JobError::Retry { reason }));
+        }
+        let waited = (now - run.requested_at).to_std().unwrap_or_default();
+        self.repricer.metrics.run_wait_duration.record(waited);
+        tracing::info!(task_id = run.task_id, run_number, products = total, "a recalculation has begun");
+        let range =
+            Range { task_id: run.task_id.clone(), run_number, policy_version, product_ids: Vec::new() };
+        let ranges = self.hand_out(&run.scope, &range, lost).await?;
+        self.wait_for(&range, ranges, begun, lost).await
+    }
+
+    /// Whether the run would move prices too far, by the policy's own circuit breaker, and so is held.
+    async fn hold(
+        &self,
+        run: &StoredRun,
+        policy: Arc<PricingPolicy>,
+        lost: &CancellationToken,
+    ) -> Result<bool, Stopped> {
+        let (store, breaker) = (&self.repricer.store, policy.circuit_breaker);
+        let policy_version = policy.version;
+        if breaker.is_off() {
+            return Ok(false);
+        }
+        let go_on = || !lost.is_cancelled() && !self.shutdown.is_cancelled();
+        // As of now: what a policy does later was judged when it was published.
+        let mut simulator = self.repricer.simulator(policy, run.scope.clone(), Utc::now());
+        simulator.run(go_on).await?;
+        let reasons = simulator.judge(&[breaker]).await?;
+        self.go_on(lost).await?;
+        if reasons.is_empty() {
+            return Ok(false);
+        }
+        let reason = reasons.join("; ");
+        store.hold_run(&run.task_id, &reason, policy_version, Utc::now()).await?;
+        tracing::warn!(task_id = run.task_id, reason, "a recalculation is held until it is approved");
+        Ok(true)
+    }
+
+    /// Puts the ranges into the queue, as fast as workers take them out; how many.
+    async fn hand_out(&self, scope: &Scope, range: &Range, lost: &CancellationToken) -> Result<u64, Stopped> {
+        let mut ranges = 0;
+        let mut last = None;
+        loop {
+            let store = &self.repricer.store;
+            let product_ids = store.product_ids_of(scope, last.as_ref(), RANGE_LENGTH).await?;
+            let Some(end) = product_ids.last() else { return Ok(ranges) };
+            last = Some(end.clone());
+            let job = NewJob {
+                task_id: format!("range:{}:{ranges}", range.run_number),
+                job: Job::Range(Range { product_ids, ..range.clone() }),
+            };
+            let enqueued = async {
+                while !self.enqueue(&job).await? {
+                    self.go_on(lost).await?;
+                }
+                Ok::<(), JobError>(())
+            };
+            enqueued.instrument(spans::send(JOBS, 1)).await?;
+            ranges += 1;
+            if matches!(scope, Scope::Products(_)) {
+                return Ok(ranges);
+            }
+        }
+    }
+
+    async fn wait_for(
+        &self,
+        range: &Range,
+        ranges: u64,
+        begun: Instant,
+        lost: &CancellationToken,
+    ) -> Result<(), Stopped> {
+        let (store, run_number) = (&self.repricer.store, range.run_number);
+        for look in 1_u32.. {
+            let checks_run = look % LOOKS_PER_RUN_CHECK == 0;
+            // Looked at before the count: a range leaves the queue after it is done.
+            let is_queue_empty = checks_run && matches!(self.queue.outstanding("range").await, Ok(0));
+            if store.finished_ranges(run_number).await? >= ranges {
+                break;
+            }
+            if checks_run && !self.is_running(range).await? {
+                return Ok(());
+            }
+            if is_queue_empty {
+                let reason = "ranges of the run are neither done nor in the queue any more".to_owned();
+                return Err(Stopped::Ended(JobError::Retry { reason }));
+            }
+            self.go_on(lost).await?;
+        }
+        store.finish_run(&range.task_id, run_number, RunState::Done, None, Utc::now()).await?;
+        self.repricer.metrics.run_duration.record(begun.elapsed().as_secs_f64());
+        tracing::info!(task_id = range.task_id, run_number, "a recalculation is done");
+        Ok(())
+    }
+
+    async fn is_running(&self, range: &Range) -> Result<bool, StoreError> {
+        let run = self.repricer.store.run(&range.task_id).await?;
+        Ok(run.is_some_and(|run| run.state == RunState::Running))
+    }
+
+    /// Waits a moment, unless there is no point in going on.
+    async fn go_on(&self, lost: &CancellationToken) -> Result<(), JobError> {
+        if lost.is_cancelled() {
+            return Err(JobError::Retry { reason: "the lease of the recalculation was lost".to_owned() });
+        }
+        self.pause(PROGRESS_INTERVAL).await
+    }
+}

@@ -1,0 +1,144 @@
+//! What time brings about: prices that have expired are made anew, runs that lost their coordinator get one,
+//! and old records are forgotten.
+//!
+//! Readers do not depend on it: no cache serves an entry past its `valid_until`, and a read that finds none
+//! makes one. This is for the products that nobody asks for, so that the stored prices, and whoever watches
+//! them, are right too. One worker does it, by a lease; if two did, the row locks would let each price be
+//! made once.
+
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use pricing_core::lease::Lease;
+use pricing_core::reprice::{RepriceError, WRITE_BATCH};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::jobs::Recalculator;
+
+const LEASE: &str = "schedule";
+/// How long nobody looks after time when the worker that did died.
+const LEASE_TTL: Duration = Duration::from_secs(5);
+/// How often a worker without the lease asks for it, and the one with it looks at the clock.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// How often the queue's own records are cleaned up, by every worker.
+const CLEANING_INTERVAL: Duration = Duration::from_secs(5);
+/// How often runs without a coordinator are searched for.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often old records are forgotten.
+const FORGETTING_INTERVAL: Duration = Duration::from_secs(60);
+/// Records forgotten in one statement.
+const FORGET_BATCH: u32 = 5_000;
+/// How many such statements follow each other: enough for 1,600 events a second.
+const FORGET_BATCHES: u32 = 20;
+/// For how long an event that is published again is recognised by its identifier. One that comes even later
+/// finds newer facts, which it does not replace.
+const EVENTS_KEPT: TimeDelta = TimeDelta::days(7);
+/// For how long what became of a recalculation can be asked for.
+const RUNS_KEPT: TimeDelta = TimeDelta::days(30);
+
+/// One of the things that time brings about. When one fails, the others go on; it is said once, until it goes
+/// well again.
+struct Chore {
+    /// What does not happen when it fails.
+    name: &'static str,
+    is_failing: bool,
+}
+
+impl Chore {
+    fn new(name: &'static str) -> Self {
+        Self { name, is_failing: false }
+    }
+
+    /// Whether it went well.
+    fn ended(&mut self, ended: &Result<(), RepriceError>) -> bool {
+        if let (Err(error), false) = (ended, self.is_failing) {
+            tracing::warn!(%error, "{}; trying again", self.name);
+        }
+        self.is_failing = ended.is_err();
+        ended.is_ok()
+    }
+}
+
+impl Recalculator {
+    /// Looks after time until told to stop.
+    pub async fn keep_time(self) {
+        let mut expiry = Chore::new("expired prices are not made anew");
+        let mut forgetting = Chore::new("old records are not forgotten");
+        let mut search = Chore::new("runs without a coordinator are not searched for");
+        let (mut forgotten_at, mut suspected, mut looked_at) = (None, None, Instant::now());
+        while !self.shutdown.is_cancelled() {
+            let lease = Lease::acquire(&self.redis, &self.keys, LEASE, &self.owner, LEASE_TTL, 0).await;
+            if let Ok(Some(lease)) = lease {
+                let lost = lease.lost();
+                let mut goes_well = true;
+                // Where something fails here, another worker may do better.
+                while goes_well && !lost.is_cancelled() && !self.shutdown.is_cancelled() {
+                    goes_well = expiry.ended(&self.reprice_expired(&lost).await);
+                    if forgotten_at.is_none_or(|at: Instant| at.elapsed() > FORGETTING_INTERVAL) {
+                        goes_well &= forgetting.ended(&self.forget(&lost).await);
+                        forgotten_at = Some(Instant::now());
+                    }
+                    if looked_at.elapsed() > SEARCH_INTERVAL {
+                        goes_well &= search.ended(&self.find_abandoned_run(&mut suspected).await);
+                        looked_at = Instant::now();
+                    }
+                    self.wait_for_expiry(&lost).await;
+                }
+                // If this fails, the lease expires.
+                let _ = lease.release().await;
+            }
+            let _ = self.pause(INTERVAL).await;
+        }
+    }
+
+    /// Cleans up the queue's records, and measures what waits, until told to stop.
+    pub async fn keep_queue_clean(self) {
+        while self.pause(CLEANING_INTERVAL).await.is_ok() {
+            // Redis being away is said where jobs are fetched.
+            while matches!(self.queue.clean().await, Ok(forgotten) if forgotten > 0) {}
+            if let Ok(jobs @ 1..) = self.queue.revive().await {
+                tracing::warn!(jobs, "jobs that no worker would have got are done after all");
+            }
+            if let Ok(depth) = self.queue.depth().await {
+                self.repricer.metrics.queue_depth.set(u32::try_from(depth).unwrap_or(u32::MAX));
+            }
+            // By every worker: the one that keeps time may be another one tomorrow.
+            if let Ok(held) = self.repricer.store.count_held_runs().await {
+                self.repricer.metrics.held_runs.set(u32::try_from(held).unwrap_or(u32::MAX));
+            }
+            if let Ok(dead) = self.queue.count_dead().await {
+                self.repricer.metrics.dead_jobs.set(u32::try_from(dead).unwrap_or(u32::MAX));
+            }
+        }
+    }
+
+    async fn reprice_expired(&self, lost: &CancellationToken) -> Result<(), RepriceError> {
+        while self.repricer.reprice_expired(Utc::now()).await? == WRITE_BATCH && !lost.is_cancelled() {}
+        Ok(())
+    }
+
+    /// Forgets what is old, in small statements: more comes in a minute than one of them removes.
+    async fn forget(&self, lost: &CancellationToken) -> Result<(), RepriceError> {
+        let (store, now) = (&self.repricer.store, Utc::now());
+        for _ in 0..FORGET_BATCHES {
+            let events = store.forget_applied_events(now - EVENTS_KEPT, FORGET_BATCH).await?;
+            if events < u64::from(FORGET_BATCH) || lost.is_cancelled() || self.shutdown.is_cancelled() {
+                break;
+            }
+        }
+        store.forget_runs(now - RUNS_KEPT, FORGET_BATCH).await?;
+        Ok(())
+    }
+
+    /// Waits until the next price expires, or a moment if that is later or not known.
+    async fn wait_for_expiry(&self, lost: &CancellationToken) {
+        let next = self.repricer.store.next_expiry().await.ok().flatten();
+        let left = next.and_then(|next| (next - Utc::now()).to_std().ok()).unwrap_or(INTERVAL);
+        tokio::select! {
+            () = sleep(left.clamp(Duration::from_millis(1), INTERVAL)) => {}
+            () = lost.cancelled() => {}
+            () = self.shutdown.cancelled() => {}
+        }
+    }
+}
