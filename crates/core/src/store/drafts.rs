@@ -1,9 +1,32 @@
-//! Policies that nobody has published yet: kept for their authors, whether or not they are right.
+//! Policies that are not published yet: kept for their authors, whether or not they are valid.
 
 use chrono::{DateTime, Utc};
 
+use super::Store;
 use super::error::StoreError;
-use super::{Store, on_store};
+use super::statement::Statement;
+
+const DRAFTS: Statement = Statement::same(
+    "
+    SELECT name, revision, '' AS source, author, updated_at FROM policy_drafts
+    ORDER BY revision DESC LIMIT $1",
+);
+const DRAFT: Statement =
+    Statement::same("SELECT name, revision, source, author, updated_at FROM policy_drafts WHERE name = $1");
+const PUT: Statement = Statement::same(
+    "
+    INSERT INTO policy_drafts (name, revision, source, author, updated_at)
+    SELECT $1, $2, $3, $4, $5
+    WHERE $6 IS NULL OR $6 = 0 OR EXISTS (SELECT 1 FROM policy_drafts WHERE name = $1)
+    ON CONFLICT (name) DO UPDATE SET
+        revision = CASE WHEN policy_drafts.revision < excluded.revision THEN excluded.revision
+                        ELSE policy_drafts.revision + 1 END,
+        source = excluded.source, author = excluded.author, updated_at = excluded.updated_at
+    WHERE $6 IS NULL OR policy_drafts.revision = $6
+    RETURNING revision",
+);
+const DELETE: Statement =
+    Statement::same("DELETE FROM policy_drafts WHERE name = $1 AND ($2 IS NULL OR revision = $2)");
 
 /// A policy as its author left it.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -44,7 +67,7 @@ pub enum DraftCondition {
 
 impl DraftCondition {
     /// As the statements compare it: a revision, 0 for a draft that is not there, nothing for no condition.
-    pub(super) fn revision(self) -> Option<i64> {
+    fn revision(self) -> Option<i64> {
         match self {
             Self::None => None,
             Self::IsNew => Some(0),
@@ -57,12 +80,12 @@ impl DraftCondition {
 impl Store {
     /// The drafts, those changed last first, each with an empty text in place of its document.
     pub async fn drafts(&self, limit: u32) -> Result<Vec<StoredDraft>, StoreError> {
-        on_store!(self, store => store.drafts(limit).await)
+        self.reader().await?.all(DRAFTS.bind(limit)).await
     }
 
     /// A draft.
     pub async fn draft(&self, name: &str) -> Result<Option<StoredDraft>, StoreError> {
-        on_store!(self, store => store.draft(name).await)
+        self.reader().await?.optional(DRAFT.bind(name)).await
     }
 
     /// Keeps a draft and returns its new revision; `None`, and nothing changes, if the condition does not
@@ -73,11 +96,19 @@ impl Store {
         only_if: DraftCondition,
         now: DateTime<Utc>,
     ) -> Result<Option<i64>, StoreError> {
-        on_store!(self, store => store.put_draft(draft, only_if, now).await)
+        let put = PUT
+            .bind(&draft.name)
+            .bind(now.timestamp_micros())
+            .bind(&draft.source)
+            .bind(&draft.author)
+            .bind(now)
+            .bind(only_if.revision());
+        let row: Option<(i64,)> = self.writer().await?.optional(put).await?;
+        Ok(row.map(|(revision,)| revision))
     }
 
-    /// Removes a draft; whether there was one that the condition holds for.
+    /// Removes a draft. Returns whether there was one that the condition holds for.
     pub async fn delete_draft(&self, name: &str, only_if: DraftCondition) -> Result<bool, StoreError> {
-        on_store!(self, store => store.delete_draft(name, only_if).await)
+        self.writer().await?.changes_any(DELETE.bind(name).bind(only_if.revision())).await
     }
 }

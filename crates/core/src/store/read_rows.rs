@@ -62,9 +62,9 @@ pub(super) fn read_signals(
     known.map(Signal::try_from).collect()
 }
 
-/// The identifiers in a column.
-pub(super) fn product_ids(column: &[String]) -> Result<Vec<ProductId>, StoreError> {
-    column.iter().map(|text| product_id(text)).collect()
+/// The identifiers in rows of one column.
+pub(super) fn product_ids(rows: Vec<(String,)>) -> Result<Vec<ProductId>, StoreError> {
+    rows.iter().map(|(text,)| product_id(text)).collect()
 }
 
 /// The factors of locations, out of name and value; of two of the same location the later one.

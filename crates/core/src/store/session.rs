@@ -1,107 +1,134 @@
-//! A connection at work: every statement has a time limit, and only a connection that is in order goes back
-//! to its pool.
+//! A connection to whichever database it is, and what is asked of it.
 //!
-//! Left to itself, the pool takes any connection back, whatever happened on it. Two of those never recover.
-//! It tests a connection by a round trip without a time limit, so one whose network is gone keeps its place
-//! in the pool for as long as TCP takes to notice, a quarter of an hour. And after SQLite itself rolled a
-//! transaction back (a full disk), the driver still counts one as open, so the only writer could never begin
-//! another. Therefore a connection on which a statement failed, was abandoned or timed out, or whose
-//! transaction was not committed, is closed; the database rolls back what it had begun. The next call opens
-//! another.
+//! Everything that both databases do alike goes through here, so the code of products, prices, policies,
+//! drafts and runs exists once. Rows in bulk do not: see [`sqlite`](super::sqlite) and
+//! [`postgres`](super::postgres).
 
-use std::time::{Duration, Instant};
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Postgres, Sqlite, query_as_with, query_with, raw_sql};
 
-use sqlx::pool::PoolConnection;
-use sqlx::{Database, Pool};
-use tokio::time::timeout;
-
+use super::connection::Connection;
 use super::error::StoreError;
-use crate::telemetry::metrics::DatabaseDuration;
+use super::statement::Query;
 
-/// What an answer may take beyond the limit of the statement itself, which the database keeps.
-const TRANSPORT_ALLOWANCE: Duration = Duration::from_secs(1);
-
-/// A connection, on loan from its pool.
+/// A connection on loan from its pool, with or without a transaction.
 #[derive(Debug)]
-pub(super) struct Session<DB: Database> {
-    connection: PoolConnection<DB>,
-    answer_limit: Duration,
-    duration: DatabaseDuration,
-    /// No statement is running, and none has failed.
-    in_order: bool,
-    in_transaction: bool,
+pub(super) enum Session {
+    Sqlite(Connection<Sqlite>),
+    Postgres(Connection<Postgres>),
 }
 
-impl<DB: Database> Session<DB> {
-    /// Takes a connection, or opens one; the pool limits how long that may take.
-    pub(super) async fn acquire(
-        pool: &Pool<DB>,
-        statement_timeout: Duration,
-        duration: &DatabaseDuration,
-    ) -> Result<Self, StoreError> {
-        let started = Instant::now();
-        let connection = pool.acquire().await;
-        duration.connection.record(started, connection.is_ok());
-        Ok(Self {
-            connection: connection?,
-            answer_limit: statement_timeout + TRANSPORT_ALLOWANCE,
-            duration: duration.clone(),
-            in_order: true,
-            in_transaction: false,
-        })
-    }
-
-    /// Runs one statement.
-    pub(super) async fn run<'session, T, F>(
-        &'session mut self,
-        statement: impl FnOnce(&'session mut DB::Connection) -> F,
-    ) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, sqlx::Error>>,
-    {
-        let was_in_order = std::mem::replace(&mut self.in_order, false);
-        let started = Instant::now();
-        let answer = timeout(self.answer_limit, statement(&mut *self.connection)).await;
-        self.duration.statement.record(started, matches!(answer, Ok(Ok(_))));
-        let outcome = answer.map_err(|_| StoreError::TimedOut { limit: self.answer_limit })??;
-        self.in_order = was_in_order;
-        Ok(outcome)
-    }
-
-    /// Runs the statement that begins a transaction.
-    pub(super) async fn begin<'session, T, F>(
-        &'session mut self,
-        statement: impl FnOnce(&'session mut DB::Connection) -> F,
-    ) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, sqlx::Error>>,
-    {
-        self.in_transaction = true;
-        self.run(statement).await
-    }
-
-    /// Runs the statement that commits the transaction, unless an earlier one failed: PostgreSQL would answer
-    /// such a commit with a silent rollback, SQLite would keep half of the work.
-    pub(super) async fn commit<'session, T, F>(
-        &'session mut self,
-        statement: impl FnOnce(&'session mut DB::Connection) -> F,
-    ) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, sqlx::Error>>,
-    {
-        if !self.in_order {
-            return Err(StoreError::TransactionFailed);
-        }
-        // If the commit fails the session is out of order, which closes the connection all the same.
-        self.in_transaction = false;
-        self.run(statement).await
-    }
+/// A row of a result, whichever database gave it. A tuple of one is a single column.
+pub(super) trait Record:
+    for<'row> FromRow<'row, SqliteRow> + for<'row> FromRow<'row, PgRow> + Send + Unpin
+{
 }
 
-impl<DB: Database> Drop for Session<DB> {
-    fn drop(&mut self) {
-        if !self.in_order || self.in_transaction {
-            self.connection.close_on_drop();
+impl<R> Record for R where
+    R: for<'row> FromRow<'row, SqliteRow> + for<'row> FromRow<'row, PgRow> + Send + Unpin
+{
+}
+
+impl Session {
+    /// Runs a statement that returns no rows. Returns how many rows it changed.
+    pub(super) async fn execute(&mut self, query: impl Into<Query<'_>>) -> Result<u64, StoreError> {
+        let query = query.into();
+        let statement = query.statement;
+        match self {
+            Self::Sqlite(connection) => {
+                let query = query_with(statement.sqlite, query.sqlite_arguments()?);
+                Ok(connection.run(|connection| query.execute(connection)).await?.rows_affected())
+            }
+            Self::Postgres(connection) => {
+                let query = query_with(statement.postgres, query.postgres_arguments()?);
+                Ok(connection.run(|connection| query.execute(connection)).await?.rows_affected())
+            }
         }
+    }
+
+    /// Runs a statement that returns no rows. Returns whether it changed any.
+    pub(super) async fn changes_any(&mut self, query: impl Into<Query<'_>>) -> Result<bool, StoreError> {
+        Ok(self.execute(query).await? > 0)
+    }
+
+    /// All rows.
+    pub(super) async fn all<R: Record>(&mut self, query: impl Into<Query<'_>>) -> Result<Vec<R>, StoreError> {
+        let query = query.into();
+        let statement = query.statement;
+        match self {
+            Self::Sqlite(connection) => {
+                let query = query_as_with(statement.sqlite, query.sqlite_arguments()?);
+                connection.run(|connection| query.fetch_all(connection)).await
+            }
+            Self::Postgres(connection) => {
+                let query = query_as_with(statement.postgres, query.postgres_arguments()?);
+                connection.run(|connection| query.fetch_all(connection)).await
+            }
+        }
+    }
+
+    /// The first row, if there is one.
+    pub(super) async fn optional<R: Record>(
+        &mut self,
+        query: impl Into<Query<'_>>,
+    ) -> Result<Option<R>, StoreError> {
+        let query = query.into();
+        let statement = query.statement;
+        match self {
+            Self::Sqlite(connection) => {
+                let query = query_as_with(statement.sqlite, query.sqlite_arguments()?);
+                connection.run(|connection| query.fetch_optional(connection)).await
+            }
+            Self::Postgres(connection) => {
+                let query = query_as_with(statement.postgres, query.postgres_arguments()?);
+                connection.run(|connection| query.fetch_optional(connection)).await
+            }
+        }
+    }
+
+    /// The row of a statement that always has one.
+    pub(super) async fn one<R: Record>(&mut self, query: impl Into<Query<'_>>) -> Result<R, StoreError> {
+        self.optional(query).await?.ok_or_else(|| sqlx::Error::RowNotFound.into())
+    }
+
+    /// Runs a statement that only PostgreSQL needs, to lock something: who writes to SQLite holds the lock of
+    /// the file.
+    pub(super) async fn lock(&mut self, sql: &'static str) -> Result<(), StoreError> {
+        if let Self::Postgres(connection) = self {
+            connection.run(|connection| raw_sql(sql).execute(connection)).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins a transaction that writes.
+    pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
+        match self {
+            // A transaction that began by reading could not become a writing one once another process has
+            // written.
+            Self::Sqlite(connection) => {
+                connection.begin(|connection| raw_sql("BEGIN IMMEDIATE").execute(connection)).await?;
+            }
+            // Every statement must see what was committed before it: rows are read after the wait for their
+            // lock.
+            Self::Postgres(connection) => {
+                let begin = raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED");
+                connection.begin(|connection| begin.execute(connection)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits the transaction, unless a statement of it failed.
+    pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(connection) => {
+                connection.commit(|connection| raw_sql("COMMIT").execute(connection)).await?;
+            }
+            Self::Postgres(connection) => {
+                connection.commit(|connection| raw_sql("COMMIT").execute(connection)).await?;
+            }
+        }
+        Ok(())
     }
 }

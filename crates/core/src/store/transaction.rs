@@ -1,66 +1,146 @@
-//! Writing to the catalogue: everything in a transaction, or nothing.
+//! Writing facts and prices: everything in a transaction, or nothing.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use tracing::Span;
 
+use super::bulk;
 use super::error::StoreError;
 use super::facts::UnreadFacts;
-use super::postgres::PostgresTransaction;
-use super::prepared_rows::{PreparedFor, PreparedPrices, ProductRows};
-use super::runs::{RangeOutcome, RunRequest};
-use super::sqlite::SqliteTransaction;
+use super::json_rows::{bounded_cause, event_rows, row_count, signal_rows};
+use super::prepared_rows::{PreparedPrices, ProductRows};
+use super::read_rows::{read_currencies, which_are_new};
+use super::session::Session;
+use super::statement::{Statement, Value};
 use super::stored::Readable;
 use crate::telemetry::spans;
 use pricing_domain::facts::money::Currency;
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::facts::signal::Signal;
 
+const STATE_COSTS: Statement = Statement {
+    sqlite:
+        "
+    UPDATE products SET cost_stated_at = $2
+    WHERE product_id IN (SELECT value FROM json_each($1)) AND (cost_stated_at IS NULL OR cost_stated_at < $2)",
+    postgres: "
+    UPDATE products SET cost_stated_at = $2
+    WHERE product_id = ANY($1) AND (cost_stated_at IS NULL OR cost_stated_at < $2)",
+};
+const PUT_SIGNALS: Statement = Statement {
+    sqlite: "
+    INSERT INTO signals (subject_kind, subject, kind, source, value, in_stock, observed_at, currency, expires_at,
+                         event_source)
+    SELECT value ->> 'subject_kind', value ->> 'subject', value ->> 'kind', value ->> 'source',
+           value ->> 'value', value ->> 'in_stock', value ->> 'observed_at', value ->> 'currency',
+           value ->> 'expires_at', value ->> 'event_source'
+    FROM jsonb_each($1)
+    WHERE value ->> 'subject_kind' <> 'product' OR NOT (
+        EXISTS (SELECT 1 FROM forgotten_facts
+                WHERE product_id = value ->> 'subject' AND (
+                    value ->> 'observed_at' <= facts_until
+                    OR value ->> 'observed_at' <= amounts_until AND value ->> 'currency' IS NULL
+                       AND value ->> 'kind' IN ('competitor_price', 'unit_cost')))
+        OR EXISTS (SELECT 1 FROM products
+                   WHERE product_id = value ->> 'subject' AND currency <> value ->> 'currency'))
+    ON CONFLICT (subject_kind, subject, kind, source) DO UPDATE SET
+        value = excluded.value, in_stock = excluded.in_stock, observed_at = excluded.observed_at,
+        currency = excluded.currency, expires_at = excluded.expires_at, event_source = excluded.event_source
+    WHERE excluded.observed_at > signals.observed_at",
+    postgres: "
+    INSERT INTO signals (subject_kind, subject, kind, source, value, in_stock, observed_at, currency, expires_at,
+                         event_source)
+    SELECT subject_kind, subject, kind, source, value, in_stock, observed_at, currency, expires_at, event_source
+    FROM json_to_recordset($1::json) AS written (
+        subject_kind text, subject text, kind text, source text, value numeric, in_stock boolean,
+        observed_at timestamptz, currency text, expires_at timestamptz, event_source text)
+    WHERE subject_kind <> 'product' OR NOT (
+        EXISTS (SELECT FROM forgotten_facts
+                WHERE product_id = subject AND (
+                    observed_at <= facts_until
+                    OR observed_at <= amounts_until AND written.currency IS NULL
+                       AND kind IN ('competitor_price', 'unit_cost')))
+        OR EXISTS (SELECT FROM products WHERE product_id = subject AND products.currency <> written.currency))
+    ON CONFLICT (subject_kind, subject, kind, source) DO UPDATE SET
+        value = excluded.value, in_stock = excluded.in_stock, observed_at = excluded.observed_at,
+        currency = excluded.currency, expires_at = excluded.expires_at, event_source = excluded.event_source
+    WHERE excluded.observed_at > signals.observed_at",
+};
+/// PostgreSQL waits for a transaction that is recording one of these events: whether it commits decides
+/// whether the event was new. An upsert in SQLite that reads from a SELECT needs a WHERE, even an empty one:
+/// without it, SQLite takes ON CONFLICT for the ON of a join.
+const RECORD_EVENTS: Statement = Statement {
+    sqlite: "
+    INSERT INTO applied_events (source, event_id, applied_at)
+    SELECT value ->> 'source', value ->> 'event_id', $2 FROM jsonb_each($1) WHERE true
+    ON CONFLICT DO NOTHING RETURNING source, event_id",
+    postgres: "
+    INSERT INTO applied_events (source, event_id, applied_at)
+    SELECT source, event_id, $2 FROM json_to_recordset($1::json) AS written (source text, event_id text)
+    ON CONFLICT DO NOTHING RETURNING source, event_id",
+};
+const FORGET_AMOUNTS: Statement = Statement::same(
+    "
+    DELETE FROM signals
+    WHERE subject_kind = 'product' AND subject = $1 AND kind IN ('competitor_price', 'unit_cost')
+          AND (currency IS NULL OR currency <> $2)",
+);
+const FORGET_LATE_AMOUNTS: Statement = Statement::same(
+    "
+    INSERT INTO forgotten_facts (product_id, amounts_until, currency) VALUES ($1, $3, $2)
+    ON CONFLICT (product_id) DO UPDATE SET amounts_until = excluded.amounts_until, currency = excluded.currency",
+);
+const FORGET_LATE_FACTS: Statement = Statement::same(
+    "
+    INSERT INTO forgotten_facts (product_id, facts_until, currency)
+    SELECT product_id, $2, currency FROM products WHERE product_id = $1
+    ON CONFLICT (product_id) DO UPDATE SET facts_until = excluded.facts_until, currency = excluded.currency",
+);
+const DROP_FORGOTTEN: Statement = Statement {
+    sqlite: "
+    DELETE FROM signals
+    WHERE subject_kind = 'product' AND subject IN (SELECT value FROM json_each($1)) AND EXISTS (
+        SELECT 1 FROM forgotten_facts WHERE product_id = subject AND observed_at <= facts_until)",
+    postgres: "
+    DELETE FROM signals USING forgotten_facts
+    WHERE subject_kind = 'product' AND subject = ANY($1) AND product_id = subject AND observed_at <= facts_until",
+};
+const LAST_CURRENCIES: Statement = Statement {
+    sqlite: "
+    SELECT product_id, currency FROM forgotten_facts
+    WHERE product_id IN (SELECT value FROM json_each($1)) ORDER BY product_id",
+    postgres: "SELECT product_id, currency FROM forgotten_facts WHERE product_id = ANY($1)",
+};
+const WRITE_REMOVAL: Statement = Statement::same(
+    "
+    INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
+                               cause, changed_at)
+    SELECT product_id, $2, list_price, NULL, currency, policy_version, $3, $4
+    FROM prices WHERE product_id = $1",
+);
+const DELETE_PRODUCT: Statement = Statement::same("DELETE FROM products WHERE product_id = $1");
+
 /// A transaction. Dropped without [`commit`](Self::commit), it is rolled back.
 ///
 /// Every statement takes any number of rows; the caller bounds its batches. Two transactions never wait for
-/// each other if each goes on in this order: it records events, writes signals, asks for a recalculation or
+/// each other if each goes on in this order: it records events, writes signals, requests a recalculation or
 /// locks its run, locks products, draws revisions, writes prices, finishes its range; the products may come
 /// in several pieces, each locked, then written, in the order of their keys. A statement locks its rows in
 /// that order too. Where two wait for each other all the same, the database ends one of them with a transient
 /// error.
 #[derive(Debug)]
 pub struct StoreTransaction {
-    store: Inner,
+    pub(super) session: Session,
     /// How long it takes, for the trace; ends with it.
-    span: Span,
-}
-
-#[derive(Debug)]
-enum Inner {
-    Sqlite(SqliteTransaction),
-    Postgres(PostgresTransaction),
-}
-
-/// Calls the same method of whichever store it is.
-macro_rules! on_store {
-    ($transaction:expr, $store:ident => $call:expr) => {
-        match $transaction.store {
-            Inner::Sqlite(ref mut $store) => $call,
-            Inner::Postgres(ref mut $store) => $call,
-        }
-    };
+    pub(super) span: Span,
 }
 
 impl StoreTransaction {
-    pub(super) fn sqlite(transaction: SqliteTransaction, span: Span) -> Self {
-        Self { store: Inner::Sqlite(transaction), span }
-    }
-
-    pub(super) fn postgres(transaction: PostgresTransaction, span: Span) -> Self {
-        Self { store: Inner::Postgres(transaction), span }
-    }
-
     /// Locks the products and returns those that exist, the known ones ordered by identifier. Until this
     /// transaction ends, any other that locks one of them waits.
     pub async fn lock_products(&mut self, ids: &[ProductId]) -> Result<Readable<Product>, StoreError> {
-        on_store!(self, store => store.lock_products(ids).await)
+        bulk::lock_products(&mut self.session, ids).await?.read_in_order()
     }
 
     /// Adds or replaces products, and locks them.
@@ -69,7 +149,7 @@ impl StoreTransaction {
         products: ProductRows,
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
-        on_store!(self, store => store.put_products(products, now).await)
+        bulk::put_products(&mut self.session, products, now).await
     }
 
     /// Adds products that do not exist, and locks them; returns how many there were. Waits for another
@@ -79,18 +159,18 @@ impl StoreTransaction {
         products: ProductRows,
         now: DateTime<Utc>,
     ) -> Result<u64, StoreError> {
-        on_store!(self, store => store.add_products(products, now).await)
+        bulk::add_products(&mut self.session, products, now).await
     }
 
     /// Locks the products as [`lock_products`](Self::lock_products) does and returns what their next prices
     /// depend on.
     pub async fn lock_facts(&mut self, ids: &[ProductId]) -> Result<UnreadFacts, StoreError> {
-        on_store!(self, store => store.lock_facts(ids).await)
+        bulk::lock_facts(&mut self.session, ids).await
     }
 
     /// What the next prices of these products depend on, which this transaction has put or locked just so.
     pub async fn facts_of(&mut self, products: Vec<Product>) -> Result<UnreadFacts, StoreError> {
-        on_store!(self, store => store.facts_of(products).await)
+        bulk::facts_of(&mut self.session, products).await
     }
 
     /// Records events, each a source and an identifier that is unique there, as applied. Returns for each
@@ -101,20 +181,23 @@ impl StoreTransaction {
         events: &[(&str, &str)],
         now: DateTime<Utc>,
     ) -> Result<Vec<bool>, StoreError> {
-        on_store!(self, store => store.record_events(events, now).await)
+        let record = RECORD_EVENTS.bind(Value::Written(event_rows(events)?)).bind(now);
+        let new: Vec<(String, String)> = self.session.all(record).await?;
+        Ok(which_are_new(events, &new))
     }
 
     /// Stores the signals that are newer than what is known about the same thing, and returns how many were.
     /// Left out is what is about a product and not later than its removal, or in another currency than the
     /// product's.
     pub async fn put_signals(&mut self, signals: &[Signal]) -> Result<u64, StoreError> {
-        on_store!(self, store => store.put_signals(signals).await)
+        self.session.execute(PUT_SIGNALS.bind(Value::Written(signal_rows(signals)?))).await
     }
 
     /// Records that the seller said again, in rows that are otherwise as they were, what these products cost.
     /// They are locked.
     pub async fn state_costs(&mut self, ids: &[&str], stated_at: DateTime<Utc>) -> Result<(), StoreError> {
-        on_store!(self, store => store.state_costs(ids, stated_at).await)
+        self.session.execute(STATE_COSTS.bind(Value::Texts(ids.to_vec())).bind(stated_at)).await?;
+        Ok(())
     }
 
     /// Forgets what the signals of these products say in money, whose currency is this other one now; also
@@ -125,14 +208,20 @@ impl StoreTransaction {
         products: &[(ProductId, Currency)],
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
-        on_store!(self, store => store.forget_amounts(products, now).await)
+        for (id, currency) in products {
+            let (id, currency) = (id.as_str(), currency.code());
+            self.session.execute(FORGET_LATE_AMOUNTS.bind(id).bind(currency).bind(now)).await?;
+            self.session.execute(FORGET_AMOUNTS.bind(id).bind(currency)).await?;
+        }
+        Ok(())
     }
 
     /// Drops the facts of removed products that are not later than their removal. A transaction that has
     /// written facts of a product that it finds gone may have done so while the removal, which does the same,
     /// was under way.
     pub async fn drop_forgotten(&mut self, ids: &[ProductId]) -> Result<(), StoreError> {
-        on_store!(self, store => store.drop_forgotten(ids).await)
+        self.session.execute(DROP_FORGOTTEN.bind(texts_of(ids))).await?;
+        Ok(())
     }
 
     /// The last currencies of those of these products that were removed before, or have changed it.
@@ -140,26 +229,20 @@ impl StoreTransaction {
         &mut self,
         ids: &[ProductId],
     ) -> Result<HashMap<ProductId, Option<Currency>>, StoreError> {
-        on_store!(self, store => store.last_currencies(ids).await)
+        read_currencies(self.session.all(LAST_CURRENCIES.bind(texts_of(ids))).await?)
     }
 
     /// Draws ascending revisions; one that was committed is never given out again. Draw them while the
     /// products are locked: then the revisions of a product grow in the order in which its prices are
     /// committed.
     pub async fn next_revisions(&mut self, count: usize) -> Result<Vec<i64>, StoreError> {
-        on_store!(self, store => store.next_revisions(count).await)
+        bulk::next_revisions(&mut self.session, row_count(count)?).await
     }
 
     /// Stores prices, unless one with a newer revision is there, and adds to the history those that differ
     /// from their predecessor.
     pub async fn write_prices(&mut self, prices: PreparedPrices) -> Result<(), StoreError> {
-        match (&mut self.store, prices.0) {
-            (Inner::Sqlite(store), PreparedFor::Sqlite(prices)) => store.write_prices(prices).await,
-            (Inner::Postgres(store), PreparedFor::Postgres(prices)) => store.write_prices(*prices).await,
-            (Inner::Sqlite(_), PreparedFor::Postgres(_)) | (Inner::Postgres(_), PreparedFor::Sqlite(_)) => {
-                Err(StoreError::PreparedForAnother)
-            }
-        }
+        bulk::write_prices(&mut self.session, prices).await
     }
 
     /// Removes a product and its price, and says so in the history. Returns whether there was such a product.
@@ -172,39 +255,24 @@ impl StoreTransaction {
         cause: &str,
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
-        on_store!(self, store => store.delete_product(id, revision, cause, now).await)
-    }
-
-    /// Takes down that somebody asks for a recalculation. Returns whether the request is new.
-    pub async fn request_run(&mut self, request: &RunRequest) -> Result<bool, StoreError> {
-        on_store!(self, store => store.request_run(request).await)
-    }
-
-    /// Whether the run of this number is the newest. If so, no newer one begins before this transaction ends.
-    /// If not, write nothing here: the newer run may have priced these products already, by a newer policy.
-    /// What an earlier delivery of the same range has committed may still have to reach the caches.
-    pub async fn lock_run(&mut self, run_number: i64) -> Result<bool, StoreError> {
-        on_store!(self, store => store.lock_run(run_number).await)
-    }
-
-    /// Records that a range of a run, which this transaction holds by [`lock_run`](Self::lock_run), is
-    /// priced. Returns `false` if it was recorded before, or if the run is over.
-    pub async fn finish_range(
-        &mut self,
-        run_number: i64,
-        range_start: &str,
-        outcome: &RangeOutcome,
-        now: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
-        on_store!(self, store => store.finish_range(run_number, range_start, outcome, now).await)
+        let removal = WRITE_REMOVAL.bind(id.as_str()).bind(revision).bind(bounded_cause(cause)).bind(now);
+        self.session.execute(removal).await?;
+        self.session.execute(FORGET_LATE_FACTS.bind(id.as_str()).bind(now)).await?;
+        self.drop_forgotten(std::slice::from_ref(id)).await?;
+        // The price goes with its product.
+        self.session.changes_any(DELETE_PRODUCT.bind(id.as_str())).await
     }
 
     /// Makes everything permanent. If the connection breaks meanwhile, whether it did is unknown.
     pub async fn commit(mut self) -> Result<(), StoreError> {
-        let committed = on_store!(self, store => store.commit().await);
+        let committed = self.session.commit().await;
         if let Err(error) = &committed {
             spans::record_error(&self.span, error);
         }
         committed
     }
+}
+
+fn texts_of(ids: &[ProductId]) -> Value<'_> {
+    Value::Texts(ids.iter().map(ProductId::as_str).collect())
 }

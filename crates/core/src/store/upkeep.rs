@@ -1,30 +1,55 @@
-//! What becomes due or old by itself: prices whose time is over, and rows that nobody needs any more.
+//! What expires: prices whose time is over, and records of events that are no longer needed.
 //!
-//! Each call does a bounded part of the work, so that it holds no lock for long. Who calls this: the worker,
-//! again and again.
+//! Each call does a bounded part of the work, so that it holds no lock for long. The worker's maintenance
+//! calls these periodically.
 
 use chrono::{DateTime, Utc};
 
+use super::Store;
 use super::error::StoreError;
-use super::{Store, on_store};
+use super::read_rows::product_ids;
+use super::statement::Statement;
 use pricing_domain::facts::product::ProductId;
 
+// A price that was left behind by hand has no product, and would be found for ever.
+const EXPIRED: Statement = Statement::same(
+    "
+    SELECT product_id FROM prices
+    WHERE valid_until <= $1 AND EXISTS (SELECT 1 FROM products WHERE products.product_id = prices.product_id)
+    ORDER BY valid_until, product_id LIMIT $2",
+);
+const NEXT_EXPIRY: Statement = Statement::same(
+    "SELECT valid_until FROM prices WHERE valid_until IS NOT NULL ORDER BY valid_until LIMIT 1",
+);
+/// PostgreSQL skips what another worker is deleting.
+const FORGET_EVENTS: Statement = Statement {
+    sqlite: "
+    DELETE FROM applied_events WHERE (source, event_id) IN (
+        SELECT source, event_id FROM applied_events WHERE applied_at < $1 ORDER BY applied_at LIMIT $2)",
+    postgres: "
+    WITH old AS (
+        SELECT source, event_id FROM applied_events WHERE applied_at < $1
+        ORDER BY applied_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    DELETE FROM applied_events AS events USING old
+    WHERE events.source = old.source AND events.event_id = old.event_id",
+};
+
 impl Store {
-    /// The products whose prices are valid no longer, at most so many; those that have been so for longest
-    /// first.
+    /// The products whose prices are valid no longer, at most so many; those that expired first come first.
     pub async fn expired_prices(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ProductId>, StoreError> {
-        on_store!(self, store => store.expired_prices(now, limit).await)
+        product_ids(self.reader().await?.all(EXPIRED.bind(now).bind(limit)).await?)
     }
 
     /// When the next price ceases to be valid, or the first one did that was not renewed.
     pub async fn next_expiry(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
-        on_store!(self, store => store.next_expiry().await)
+        let row: Option<(DateTime<Utc>,)> = self.reader().await?.optional(NEXT_EXPIRY).await?;
+        Ok(row.map(|(expiry,)| expiry))
     }
 
-    /// Forgets events that were applied before an instant, at most so many, the oldest first. Returns how
-    /// many. One that is delivered again after that counts as new, so keep them for longer than an event may
-    /// be on its way.
+    /// Deletes the record of events that were applied before an instant, at most so many, the oldest first.
+    /// Returns how many. One that is delivered again after that counts as new, so keep them for longer than
+    /// an event may be on its way.
     pub async fn forget_applied_events(&self, before: DateTime<Utc>, limit: u32) -> Result<u64, StoreError> {
-        on_store!(self, store => store.forget_applied_events(before, limit).await)
+        self.writer().await?.execute(FORGET_EVENTS.bind(before).bind(limit)).await
     }
 }

@@ -9,10 +9,11 @@ use std::collections::BTreeSet;
 
 use sqlx::{Sqlite, query_as, query_scalar};
 
+use super::super::connection::Connection;
 use super::super::error::StoreError;
 use super::super::facts::{Products, Rows, UnreadFacts};
 use super::super::json_rows::{row_count, texts};
-use super::super::session::Session;
+
 use pricing_domain::facts::product::{Product, ProductId};
 
 macro_rules! product_rows {
@@ -130,13 +131,13 @@ impl<'a> Ids<'a> {
         })
     }
 
-    async fn between(&self, session: &mut Session<Sqlite>) -> Result<Between, StoreError> {
+    async fn between(&self, connection: &mut Connection<Sqlite>) -> Result<Between, StoreError> {
         let Some(count) = self.in_order.filter(|count| *count >= MANY) else {
             return Ok(Between::Unknown);
         };
         let count = row_count(count)?;
         let counting = query_scalar(COUNT).bind(self.first).bind(self.last).bind(count);
-        let between: i64 = session.run(|connection| counting.fetch_one(connection)).await?;
+        let between: i64 = connection.run(|connection| counting.fetch_one(connection)).await?;
         Ok(match between {
             0 => Between::Nothing,
             as_many if as_many == count => Between::AsMany,
@@ -146,19 +147,19 @@ impl<'a> Ids<'a> {
 }
 
 /// The products with these identifiers.
-pub(super) async fn products_named(
-    session: &mut Session<Sqlite>,
+pub(in super::super) async fn products_named(
+    connection: &mut Connection<Sqlite>,
     named: &[ProductId],
 ) -> Result<Products, StoreError> {
     let names: Vec<&str> = named.iter().map(ProductId::as_str).collect();
     let ids = Ids::of(&names)?;
-    let between = ids.between(session).await?;
-    Ok(products_and_categories(session, &ids, between, named).await?.0)
+    let between = ids.between(connection).await?;
+    Ok(products_and_categories(connection, &ids, between, named).await?.0)
 }
 
 /// What the prices of the products with these identifiers depend on.
-pub(super) async fn facts_named(
-    session: &mut Session<Sqlite>,
+pub(in super::super) async fn facts_named(
+    connection: &mut Connection<Sqlite>,
     named: &[ProductId],
 ) -> Result<UnreadFacts, StoreError> {
     let names: Vec<&str> = named.iter().map(ProductId::as_str).collect();
@@ -166,32 +167,33 @@ pub(super) async fn facts_named(
     if named.len() < MANY {
         let facts = query_as(FACTS_NAMED).bind(&ids.json);
         let (products, signals, prices): (String, String, String) =
-            session.run(|connection| facts.fetch_one(connection)).await?;
+            connection.run(|connection| facts.fetch_one(connection)).await?;
         let products = Products::of(Rows::Json(products));
         return Ok(UnreadFacts { products, signals: Rows::Json(signals), prices: Rows::Json(prices) });
     }
-    let between = ids.between(session).await?;
-    let (products, categories) = products_and_categories(session, &ids, between, named).await?;
-    let (signals, prices) = signals_and_prices(session, &ids, categories, between).await?;
+    let between = ids.between(connection).await?;
+    let (products, categories) = products_and_categories(connection, &ids, between, named).await?;
+    let (signals, prices) = signals_and_prices(connection, &ids, categories, between).await?;
     Ok(UnreadFacts { products, signals, prices })
 }
 
 /// The same of products that are known.
-pub(super) async fn facts_of(
-    session: &mut Session<Sqlite>,
+pub(in super::super) async fn facts_of(
+    connection: &mut Connection<Sqlite>,
     products: Vec<Product>,
 ) -> Result<UnreadFacts, StoreError> {
     let names: Vec<&str> = products.iter().map(|product| product.product_id.as_str()).collect();
     let ids = Ids::of(&names)?;
     let categories: BTreeSet<&str> =
         products.iter().filter_map(|product| product.category.as_deref()).collect();
-    let (signals, prices) = signals_and_prices(session, &ids, texts(categories)?, Between::Unknown).await?;
+    let (signals, prices) =
+        signals_and_prices(connection, &ids, texts(categories)?, Between::Unknown).await?;
     Ok(UnreadFacts { products: Products::Known(products), signals, prices })
 }
 
 /// The products, and a list of their categories as JSON.
 async fn products_and_categories(
-    session: &mut Session<Sqlite>,
+    connection: &mut Connection<Sqlite>,
     ids: &Ids<'_>,
     between: Between,
     named: &[ProductId],
@@ -200,11 +202,11 @@ async fn products_and_categories(
         Between::Nothing => ("[]".to_owned(), "[]".to_owned()),
         Between::AsMany => {
             let products = query_as(PRODUCTS_BETWEEN).bind(ids.first).bind(ids.last);
-            session.run(|connection| products.fetch_one(connection)).await?
+            connection.run(|connection| products.fetch_one(connection)).await?
         }
         Between::Unknown => {
             let products = query_as(PRODUCTS_NAMED).bind(&ids.json);
-            session.run(|connection| products.fetch_one(connection)).await?
+            connection.run(|connection| products.fetch_one(connection)).await?
         }
     };
     let only = (between == Between::AsMany).then(|| named.to_vec());
@@ -212,7 +214,7 @@ async fn products_and_categories(
 }
 
 async fn signals_and_prices(
-    session: &mut Session<Sqlite>,
+    connection: &mut Connection<Sqlite>,
     ids: &Ids<'_>,
     categories: String,
     between: Between,
@@ -222,6 +224,6 @@ async fn signals_and_prices(
         Between::Nothing | Between::Unknown => SIGNALS_AND_PRICES_NAMED,
     };
     let facts = query_as(statement).bind(&ids.json).bind(ids.first).bind(ids.last).bind(categories);
-    let (signals, prices) = session.run(|connection| facts.fetch_one(connection)).await?;
+    let (signals, prices) = connection.run(|connection| facts.fetch_one(connection)).await?;
     Ok((Rows::Json(signals), Rows::Json(prices)))
 }

@@ -1,0 +1,105 @@
+//! A connection out of its pool: every statement has a time limit, and only a healthy connection goes back.
+//!
+//! Left to itself, the pool takes any connection back, whatever happened on it. Two of those never recover.
+//! The pool tests a connection by a round trip without a time limit, so one whose network is gone keeps its
+//! place for as long as TCP takes to notice, a quarter of an hour. And after SQLite itself rolled a
+//! transaction back (a full disk), the driver still counts one as open, so the only writer could never begin
+//! another. Therefore a connection is closed if a statement on it failed, was abandoned or timed out, or if
+//! its transaction was not committed; the database rolls back what was begun. The next call opens another.
+
+use std::time::{Duration, Instant};
+
+use sqlx::pool::PoolConnection;
+use sqlx::{Database, Pool};
+use tokio::time::timeout;
+
+use super::error::StoreError;
+use crate::telemetry::metrics::DatabaseDuration;
+
+/// What an answer may take beyond the limit of the statement itself, which the database keeps.
+const TRANSPORT_ALLOWANCE: Duration = Duration::from_secs(1);
+
+/// A connection, on loan from its pool.
+#[derive(Debug)]
+pub(super) struct Connection<DB: Database> {
+    pooled: PoolConnection<DB>,
+    answer_limit: Duration,
+    duration: DatabaseDuration,
+    /// No statement is running, and none has failed.
+    is_healthy: bool,
+    in_transaction: bool,
+}
+
+impl<DB: Database> Connection<DB> {
+    /// Takes a connection, or opens one; the pool limits how long that may take.
+    pub(super) async fn acquire(
+        pool: &Pool<DB>,
+        statement_timeout: Duration,
+        duration: &DatabaseDuration,
+    ) -> Result<Self, StoreError> {
+        let started = Instant::now();
+        let pooled = pool.acquire().await;
+        duration.connection.record(started, pooled.is_ok());
+        Ok(Self {
+            pooled: pooled?,
+            answer_limit: statement_timeout + TRANSPORT_ALLOWANCE,
+            duration: duration.clone(),
+            is_healthy: true,
+            in_transaction: false,
+        })
+    }
+
+    /// Runs one statement.
+    pub(super) async fn run<'session, T, F>(
+        &'session mut self,
+        statement: impl FnOnce(&'session mut DB::Connection) -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        let was_healthy = std::mem::replace(&mut self.is_healthy, false);
+        let started = Instant::now();
+        let answer = timeout(self.answer_limit, statement(&mut *self.pooled)).await;
+        self.duration.statement.record(started, matches!(answer, Ok(Ok(_))));
+        let outcome = answer.map_err(|_| StoreError::TimedOut { limit: self.answer_limit })??;
+        self.is_healthy = was_healthy;
+        Ok(outcome)
+    }
+
+    /// Runs the statement that begins a transaction.
+    pub(super) async fn begin<'session, T, F>(
+        &'session mut self,
+        statement: impl FnOnce(&'session mut DB::Connection) -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        self.in_transaction = true;
+        self.run(statement).await
+    }
+
+    /// Runs the statement that commits the transaction, unless an earlier one failed: PostgreSQL would answer
+    /// such a commit with a silent rollback, SQLite would keep half of the work.
+    pub(super) async fn commit<'session, T, F>(
+        &'session mut self,
+        statement: impl FnOnce(&'session mut DB::Connection) -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        if !self.is_healthy {
+            return Err(StoreError::TransactionFailed);
+        }
+        // A commit that fails leaves the connection unhealthy, so it is closed all the same.
+        self.in_transaction = false;
+        self.run(statement).await
+    }
+}
+
+impl<DB: Database> Drop for Connection<DB> {
+    fn drop(&mut self) {
+        if !self.is_healthy || self.in_transaction {
+            self.pooled.close_on_drop();
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Published policies: numbered, and never changed.
+
+use chrono::{DateTime, Utc};
+
+use super::Store;
+use super::error::StoreError;
+use super::runs::{insert_request, request_of_policy};
+use super::statement::Statement;
+use super::stored::{NewPolicy, StoredPolicy};
+
+const LATEST: Statement = Statement::same(
+    "
+    SELECT version, name, source, author, note, published_at
+    FROM policies ORDER BY version DESC LIMIT $1",
+);
+const VERSIONS: Statement = Statement::same(
+    "
+    SELECT version, name, '' AS source, author, note, published_at
+    FROM policies ORDER BY version DESC LIMIT $1",
+);
+const POLICY: Statement = Statement::same(
+    "SELECT version, name, source, author, note, published_at FROM policies WHERE version = $1",
+);
+/// Conflicts with itself but not with reading: of two publishers the second waits and then sees the first's
+/// version. Without it both would see the same latest version.
+const LOCK: &str = "LOCK TABLE policies IN SHARE ROW EXCLUSIVE MODE";
+const PUBLISH: Statement = Statement::same(
+    "
+    INSERT INTO policies (version, name, source, author, note, published_at)
+    SELECT coalesce(max(version), 0) + 1, $1, $2, $3, $4, $5 FROM policies
+    HAVING $6 IS NULL OR coalesce(max(version), 0) = $6
+    RETURNING version",
+);
+const PUBLISH_FIRST: Statement = Statement::same(
+    "
+    INSERT INTO policies (version, name, source, author, note, published_at)
+    SELECT 1, $1, $2, $3, $4, $5 WHERE NOT EXISTS (SELECT 1 FROM policies)",
+);
+
+impl Store {
+    /// The latest policies, newest first.
+    pub async fn latest_policies(&self, limit: u32) -> Result<Vec<StoredPolicy>, StoreError> {
+        self.reader().await?.all(LATEST.bind(limit)).await
+    }
+
+    /// The latest policies, newest first, each with an empty text in place of its document.
+    pub async fn policy_versions(&self, limit: u32) -> Result<Vec<StoredPolicy>, StoreError> {
+        self.reader().await?.all(VERSIONS.bind(limit)).await
+    }
+
+    /// The policy of this version, if there is one.
+    pub async fn policy(&self, version: i64) -> Result<Option<StoredPolicy>, StoreError> {
+        self.reader().await?.optional(POLICY.bind(version)).await
+    }
+
+    /// Publishes the policy as version 1 unless there is one already; safe when several processes do so at
+    /// once.
+    pub async fn publish_first_policy(
+        &self,
+        policy: &NewPolicy,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let publish =
+            PUBLISH_FIRST.bind(&policy.name).bind(&policy.source).bind(&policy.author).bind(&policy.note);
+        let mut session = self.begin_session().await?;
+        session.lock(LOCK).await?;
+        session.execute(publish.bind(now)).await?;
+        session.commit().await
+    }
+
+    /// Publishes the policy and returns its version: one more than the latest, never the same twice. If
+    /// `only_after` is given and is not the latest version, nothing is published: another publisher was
+    /// faster.
+    pub async fn publish_policy(
+        &self,
+        policy: &NewPolicy,
+        only_after: Option<i64>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<i64>, StoreError> {
+        self.publish(policy, only_after, None, now).await
+    }
+
+    /// As [`publish_policy`](Self::publish_policy); and in the same transaction the recalculation that moves
+    /// the products over is requested, approved by this name, under the name that
+    /// [`run_of_policy`](super::run_of_policy) gives it.
+    pub async fn publish_policy_and_request_run(
+        &self,
+        policy: &NewPolicy,
+        only_after: Option<i64>,
+        approved_by: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Option<i64>, StoreError> {
+        self.publish(policy, only_after, Some(approved_by), now).await
+    }
+
+    async fn publish(
+        &self,
+        policy: &NewPolicy,
+        only_after: Option<i64>,
+        run_approved_by: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<i64>, StoreError> {
+        let publish = PUBLISH.bind(&policy.name).bind(&policy.source).bind(&policy.author).bind(&policy.note);
+        let mut session = self.begin_session().await?;
+        session.lock(LOCK).await?;
+        let published: Option<(i64,)> = session.optional(publish.bind(now).bind(only_after)).await?;
+        let version = published.map(|(version,)| version);
+        if let (Some(version), Some(approved_by)) = (version, run_approved_by) {
+            session.execute(insert_request(&request_of_policy(version, approved_by, now))).await?;
+        }
+        session.commit().await?;
+        Ok(version)
+    }
+}

@@ -1,0 +1,94 @@
+//! What prices depend on, read out of a PostgreSQL database.
+//!
+//! Every change of a product or its price is made under the lock of the product's row. What is read after the
+//! wait for that lock is read by a statement of its own: only that sees what the transaction waited for has
+//! committed.
+
+use sqlx::{Postgres, query};
+
+use super::super::connection::Connection;
+use super::super::error::StoreError;
+use super::super::facts::{Products, Rows, UnreadFacts};
+use super::super::prices::price_columns;
+use super::super::products::product_columns;
+use super::prepared::column;
+use pricing_domain::facts::product::{Product, ProductId};
+
+macro_rules! products {
+    ($lock:literal) => {
+        concat!(
+            "SELECT ",
+            product_columns!(),
+            " FROM products WHERE product_id = ANY($1) ORDER BY product_id",
+            $lock
+        )
+    };
+}
+const PRODUCTS: &str = products!("");
+const LOCK_PRODUCTS: &str = products!(" FOR UPDATE");
+const PRICES: &str = concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = ANY($1)");
+const SIGNALS: &str = "
+    SELECT subject_kind, subject, kind, source, value::text, in_stock, observed_at, currency, expires_at,
+           event_source
+    FROM signals WHERE subject_kind = 'product' AND subject = ANY($1)
+    UNION ALL
+    SELECT subject_kind, subject, kind, source, value::text, in_stock, observed_at, currency, expires_at,
+           event_source
+    FROM signals WHERE subject_kind = 'category' AND subject IN (
+        SELECT category FROM products WHERE product_id = ANY($1))";
+
+pub(in super::super) async fn facts_named(
+    connection: &mut Connection<Postgres>,
+    ids: &[ProductId],
+) -> Result<UnreadFacts, StoreError> {
+    let ids = column(ids, ProductId::as_str);
+    let products = products_of(connection, PRODUCTS, &ids).await?;
+    signals_and_prices(connection, &ids, products).await
+}
+
+pub(in super::super) async fn lock_facts(
+    connection: &mut Connection<Postgres>,
+    ids: &[ProductId],
+) -> Result<UnreadFacts, StoreError> {
+    let ids = column(ids, ProductId::as_str);
+    let products = products_of(connection, LOCK_PRODUCTS, &ids).await?;
+    signals_and_prices(connection, &ids, products).await
+}
+
+/// The same of products that are known.
+pub(in super::super) async fn facts_of(
+    connection: &mut Connection<Postgres>,
+    products: Vec<Product>,
+) -> Result<UnreadFacts, StoreError> {
+    let ids = column(&products, |product| product.product_id.clone());
+    let ids = column(&ids, ProductId::as_str);
+    signals_and_prices(connection, &ids, Products::Known(products)).await
+}
+
+pub(in super::super) async fn lock_products(
+    connection: &mut Connection<Postgres>,
+    ids: &[ProductId],
+) -> Result<Products, StoreError> {
+    products_of(connection, LOCK_PRODUCTS, &column(ids, ProductId::as_str)).await
+}
+
+async fn products_of(
+    connection: &mut Connection<Postgres>,
+    statement: &'static str,
+    ids: &[&str],
+) -> Result<Products, StoreError> {
+    let products = query(statement).bind(ids);
+    Ok(Products::of(Rows::Records(connection.run(|connection| products.fetch_all(connection)).await?)))
+}
+
+async fn signals_and_prices(
+    connection: &mut Connection<Postgres>,
+    ids: &[&str],
+    products: Products,
+) -> Result<UnreadFacts, StoreError> {
+    let signals = query(SIGNALS).bind(ids);
+    let signals = connection.run(|connection| signals.fetch_all(connection)).await?;
+    let prices = query(PRICES).bind(ids);
+    let prices = connection.run(|connection| prices.fetch_all(connection)).await?;
+    Ok(UnreadFacts { products, signals: Rows::Records(signals), prices: Rows::Records(prices) })
+}

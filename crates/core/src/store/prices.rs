@@ -1,0 +1,94 @@
+//! Prices in effect, why they are what they are, and their history.
+
+use std::collections::BTreeSet;
+
+use super::Store;
+use super::error::StoreError;
+use super::read_rows::{ChangeRecord, PriceRecord, read_all, read_prices};
+use super::statement::{Statement, Value};
+use super::stored::{PriceChange, StoredPrice};
+use pricing_domain::facts::product::ProductId;
+
+macro_rules! price_columns {
+    () => {
+        "product_id, revision, category, currency, CAST(base_price AS text) AS base_price,
+         CAST(list_price AS text) AS list_price, CAST(lowest AS text) AS lowest, CAST(highest AS text) AS highest,
+         policy_version, valid_until, CAST(opening_price AS text) AS opening_price, opened_on, changed_at,
+         streak_moves, streak_since, explanation_digest"
+    };
+}
+pub(super) use price_columns;
+macro_rules! change_columns {
+    () => {
+        "product_id, revision, CAST(old_list_price AS text) AS old_list_price,
+         CAST(new_list_price AS text) AS new_list_price, currency, policy_version, cause, changed_at"
+    };
+}
+
+const PRICE: Statement =
+    Statement::same(concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = $1"));
+const EXPLANATION: Statement = Statement::same("SELECT explanation FROM prices WHERE product_id = $1");
+const CHANGES: Statement = Statement::same(concat!(
+    "SELECT ",
+    change_columns!(),
+    " FROM price_changes WHERE product_id = $1 AND revision < $2 ORDER BY revision DESC LIMIT $3"
+));
+const NEWEST_CHANGES: Statement = Statement {
+    sqlite: concat!(
+        "SELECT ",
+        change_columns!(),
+        "
+    FROM json_each($1) AS asked JOIN price_changes ON product_id = asked.value
+    WHERE revision = (SELECT max(revision) FROM price_changes WHERE product_id = asked.value)
+    ORDER BY product_id"
+    ),
+    postgres: concat!(
+        "SELECT ",
+        change_columns!(),
+        "
+    FROM unnest($1::text[]) AS asked (id) CROSS JOIN LATERAL (
+        SELECT * FROM price_changes WHERE product_id = asked.id ORDER BY revision DESC LIMIT 1) AS newest
+    ORDER BY product_id"
+    ),
+};
+
+impl Store {
+    /// The price of a product in effect.
+    pub async fn stored_price(&self, id: &ProductId) -> Result<Option<StoredPrice>, StoreError> {
+        let record: Option<PriceRecord> = self.reader().await?.optional(PRICE.bind(id.as_str())).await?;
+        Ok(read_prices(record)?.pop())
+    }
+
+    /// Why the price in effect is what it is: JSON, byte for byte as it was written.
+    pub async fn explanation(&self, id: &ProductId) -> Result<Option<String>, StoreError> {
+        let row: Option<(String,)> = self.reader().await?.optional(EXPLANATION.bind(id.as_str())).await?;
+        Ok(row.map(|(explanation,)| explanation))
+    }
+
+    /// The latest changes of a product's list price, newest first. Those of a removed product are kept.
+    pub async fn price_changes(&self, id: &ProductId, limit: u32) -> Result<Vec<PriceChange>, StoreError> {
+        self.price_changes_before(id, i64::MAX, limit).await
+    }
+
+    /// The latest changes of a product's list price before a revision, newest first.
+    pub async fn price_changes_before(
+        &self,
+        id: &ProductId,
+        before: i64,
+        limit: u32,
+    ) -> Result<Vec<PriceChange>, StoreError> {
+        let changes = CHANGES.bind(id.as_str()).bind(before).bind(limit);
+        let records: Vec<ChangeRecord> = self.reader().await?.all(changes).await?;
+        read_all(records)
+    }
+
+    /// The latest change of each product's list price, ordered by product; nothing of a product that has
+    /// none.
+    pub async fn newest_changes(&self, ids: &[ProductId]) -> Result<Vec<PriceChange>, StoreError> {
+        // Each once, or the change of a product that is named twice would come twice.
+        let ids: BTreeSet<&str> = ids.iter().map(ProductId::as_str).collect();
+        let changes = NEWEST_CHANGES.bind(Value::Texts(ids.into_iter().collect()));
+        let records: Vec<ChangeRecord> = self.reader().await?.all(changes).await?;
+        read_all(records)
+    }
+}

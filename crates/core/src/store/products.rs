@@ -1,0 +1,172 @@
+//! Products, their signals, and the factors of locations.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+
+use super::error::StoreError;
+use super::read_rows::{ProductRecord, SignalRecord, count, location_factors, product_ids, read_signals};
+use super::statement::Statement;
+use super::stored::{Readable, StoredFacts};
+use super::{Store, bulk};
+use pricing_domain::facts::product::{Product, ProductId};
+use pricing_domain::facts::recalculation::Scope;
+use pricing_domain::facts::signal::Signals;
+
+macro_rules! product_columns {
+    () => {
+        "product_id, name, category, brand, currency, CAST(base_price AS text) AS base_price,
+         CAST(unit_cost AS text) AS unit_cost, CAST(floor_price AS text) AS floor_price,
+         CAST(ceiling_price AS text) AS ceiling_price,
+         CAST(minimum_advertised_price AS text) AS minimum_advertised_price, attributes, cost_stated_at"
+    };
+}
+pub(super) use product_columns;
+
+const PRODUCT: Statement =
+    Statement::same(concat!("SELECT ", product_columns!(), " FROM products WHERE product_id = $1"));
+const SIGNALS: Statement = Statement::same(
+    "
+    SELECT subject_kind, subject, kind, source, CAST(value AS text) AS value, in_stock, observed_at,
+           signals.currency, expires_at, event_source
+    FROM signals WHERE subject_kind = 'product' AND subject = $1
+    UNION ALL
+    SELECT subject_kind, subject, kind, source, CAST(value AS text) AS value, in_stock, observed_at,
+           signals.currency, expires_at, event_source
+    FROM products JOIN signals ON subject_kind = 'category' AND subject = category
+    WHERE product_id = $1",
+);
+const IDS: Statement =
+    Statement::same("SELECT product_id FROM products WHERE product_id > $1 ORDER BY product_id LIMIT $2");
+const IDS_IN_RANGE: Statement = Statement::same(
+    "
+    SELECT product_id FROM products
+    WHERE product_id > $1 AND product_id <= $2 ORDER BY product_id LIMIT $3",
+);
+const IDS_OF_CATEGORY_IN_RANGE: Statement = Statement::same(
+    "
+    SELECT product_id FROM products
+    WHERE product_id > $1 AND product_id <= $2 AND category = $4 ORDER BY product_id LIMIT $3",
+);
+const COUNT: Statement = Statement::same("SELECT count(*) FROM products");
+const COUNT_OF_CATEGORY: Statement = Statement::same("SELECT count(*) FROM products WHERE category = $1");
+const LOCATION_FACTORS: Statement = Statement::same(
+    "
+    SELECT subject, CAST(value AS text) FROM signals
+    WHERE subject_kind = 'location' AND kind = 'location_factor' ORDER BY observed_at, source",
+);
+
+/// Comes after every identifier, as none has a byte beyond `~`.
+const AFTER_EVERY_ID: &str = "\u{7f}";
+
+impl Store {
+    /// A product.
+    pub async fn product(&self, id: &ProductId) -> Result<Option<Product>, StoreError> {
+        let record: Option<ProductRecord> = self.reader().await?.optional(PRODUCT.bind(id.as_str())).await?;
+        record.map(Product::try_from).transpose()
+    }
+
+    /// What the next prices of these products depend on as of an instant, ordered by product; those that do
+    /// not exist are left out. Nothing is locked, and each statement sees what is there when it runs: to
+    /// write what comes of it, see [`StoreTransaction::lock_facts`](super::StoreTransaction::lock_facts).
+    pub async fn facts(
+        &self,
+        ids: &[ProductId],
+        now: DateTime<Utc>,
+    ) -> Result<Readable<StoredFacts>, StoreError> {
+        bulk::facts(&mut self.reader().await?, ids).await?.read(now)
+    }
+
+    /// The signals of a product as of an instant, its own and its category's. Those of a product that does
+    /// not exist are its own, if it has any.
+    pub async fn signals(&self, id: &ProductId, now: DateTime<Utc>) -> Result<Signals, StoreError> {
+        let product = self.product(id).await?;
+        let records: Vec<SignalRecord> = self.reader().await?.all(SIGNALS.bind(id.as_str())).await?;
+        Ok(Signals::of_product(read_signals(records)?, product.as_ref(), now))
+    }
+
+    /// The identifiers after the given one, in the order of their bytes. A page begins where the last one
+    /// ended, so what is added or removed meanwhile shifts nothing.
+    pub async fn product_ids(
+        &self,
+        after: Option<&ProductId>,
+        limit: u32,
+    ) -> Result<Vec<ProductId>, StoreError> {
+        // Every identifier is longer than the empty text, and so comes after it.
+        let page = IDS.bind(after.map_or("", ProductId::as_str)).bind(limit);
+        product_ids(self.reader().await?.all(page).await?)
+    }
+
+    /// The identifiers of a category's products after the given one, as [`product_ids`](Self::product_ids)
+    /// gives those of all.
+    pub async fn product_ids_of_category(
+        &self,
+        category: &str,
+        after: Option<&ProductId>,
+        limit: u32,
+    ) -> Result<Vec<ProductId>, StoreError> {
+        self.product_ids_in_range(Some(category), after, None, limit).await
+    }
+
+    /// The identifiers after the first and up to the second, that one included, of one category or of all
+    /// products. Where a limit is missing, the range has no end. A range that was marked out by identifiers
+    /// has the products that were added to it since.
+    pub async fn product_ids_in_range(
+        &self,
+        category: Option<&str>,
+        after: Option<&ProductId>,
+        through: Option<&ProductId>,
+        limit: u32,
+    ) -> Result<Vec<ProductId>, StoreError> {
+        let after = after.map_or("", ProductId::as_str);
+        let through = through.map_or(AFTER_EVERY_ID, ProductId::as_str);
+        let page = match category {
+            None => IDS_IN_RANGE.bind(after).bind(through).bind(limit),
+            Some(category) => IDS_OF_CATEGORY_IN_RANGE.bind(after).bind(through).bind(limit).bind(category),
+        };
+        product_ids(self.reader().await?.all(page).await?)
+    }
+
+    /// How many products there are.
+    pub async fn count_products(&self) -> Result<u64, StoreError> {
+        let (products,) = self.reader().await?.one(COUNT).await?;
+        count(products)
+    }
+
+    /// How many products a category has.
+    pub async fn count_products_of_category(&self, category: &str) -> Result<u64, StoreError> {
+        let (products,) = self.reader().await?.one(COUNT_OF_CATEGORY.bind(category)).await?;
+        count(products)
+    }
+
+    /// How many products a recalculation of this scope is about; of named ones, those that do not exist
+    /// included.
+    pub async fn count_products_of(&self, scope: &Scope) -> Result<u64, StoreError> {
+        match scope {
+            Scope::All => self.count_products().await,
+            Scope::Category(category) => self.count_products_of_category(category).await,
+            Scope::Products(ids) => Ok(u64::try_from(ids.len()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// The identifiers of a scope after the given one, as [`product_ids`](Self::product_ids) gives those of
+    /// all; named ones all at once.
+    pub async fn product_ids_of(
+        &self,
+        scope: &Scope,
+        after: Option<&ProductId>,
+        limit: u32,
+    ) -> Result<Vec<ProductId>, StoreError> {
+        match scope {
+            Scope::All => self.product_ids(after, limit).await,
+            Scope::Category(category) => self.product_ids_of_category(category, after, limit).await,
+            Scope::Products(ids) => Ok(ids.clone()),
+        }
+    }
+
+    /// By what prices are multiplied at each location that has a factor.
+    pub async fn location_factors(&self) -> Result<HashMap<String, Decimal>, StoreError> {
+        location_factors(self.reader().await?.all(LOCATION_FACTORS).await?)
+    }
+}

@@ -1,0 +1,459 @@
+//! The state machine of recalculations: requested → held or running → done, failed or skipped.
+//!
+//! A request is stored before any work on it begins. The coordinator that holds the lease turns it into a run
+//! with a number, which is also the fence: once a newer run has begun, a transaction of an older one finds
+//! out by [`lock_run`](super::StoreTransaction::lock_run) and stops. Ranges are recorded in the transactions
+//! that write their prices, so what a run says of itself is what was committed. Where next: `statements` for
+//! the SQL and its locks, the worker's `jobs::coordinate_run` for the coordinator.
+
+mod statements;
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use sqlx::FromRow;
+use sqlx::types::Json;
+
+use self::statements::*;
+use super::error::StoreError;
+use super::json_rows::{bounded, row_count};
+use super::read_rows::{count, read_all};
+use super::session::Session;
+use super::statement::Query;
+use super::{Store, StoreTransaction};
+use pricing_domain::facts::recalculation::{RunState, Scope};
+
+/// The longest reason, in characters; a longer one is cut. Enough for an error with its causes.
+pub const MAX_REASON_CHARS: usize = 500;
+
+/// A request for a recalculation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRequest {
+    /// Identifies the request; asking twice with the same is asking once.
+    pub task_id: String,
+    /// Which products.
+    pub scope: Scope,
+    /// When it was asked for.
+    pub requested_at: DateTime<Utc>,
+    /// Who approved it even if it moves prices far; without approval it may be held.
+    pub approved_by: Option<String>,
+}
+
+/// A recalculation, asked for, under way or over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRun {
+    /// See [`RunRequest::task_id`].
+    pub task_id: String,
+    /// Which products.
+    pub scope: Scope,
+    /// How far it got.
+    pub state: RunState,
+    /// Why it was skipped or failed. At most [`MAX_REASON_CHARS`].
+    pub reason: Option<String>,
+    /// The task that does the work of this one, if it was skipped.
+    pub follow_up: Option<String>,
+    /// Who approved it.
+    pub approved_by: Option<String>,
+    /// Its fencing number, once it has begun. A run that is begun again has the newer one.
+    pub run_number: Option<i64>,
+    /// The policy it prices by, once it has begun; while it is held, and until it begins, the one that was
+    /// judged.
+    pub policy_version: Option<i64>,
+    /// When it was asked for.
+    pub requested_at: DateTime<Utc>,
+    /// When it was first begun.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it was done, failed or skipped.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// How many products there were when it began.
+    pub products_total: Option<u64>,
+    /// Products whose prices were computed until now.
+    pub products_done: u64,
+    /// How many of these have another list price than before.
+    pub prices_changed: u64,
+    /// How many of these kept their list price because a rule failed.
+    pub prices_frozen: u64,
+    /// The number of ranges that each worker finished.
+    pub workers: BTreeMap<String, u64>,
+}
+
+/// What came of one range of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RangeOutcome {
+    /// The worker that priced it.
+    pub worker: String,
+    /// The products that were priced.
+    pub products: u64,
+    /// How many of these have another list price than before.
+    pub changed: u64,
+    /// How many of these kept their list price because a rule failed.
+    pub frozen: u64,
+}
+
+/// What became of a request that came while a run was under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CoalescedRun {
+    /// `Skipped` if another task does its work. `Requested` if it is itself the one that does the work of
+    /// others. Anything else if it was handled before.
+    pub state: RunState,
+    /// Why it was skipped or failed.
+    pub reason: Option<String>,
+    /// The task that does its work.
+    pub follow_up: Option<String>,
+}
+
+impl Store {
+    /// Records a request for a recalculation. Returns whether it is new.
+    pub async fn request_run(&self, request: &RunRequest) -> Result<bool, StoreError> {
+        self.writer().await?.changes_any(insert_request(request)).await
+    }
+
+    /// What is known of a recalculation. While it is running, that is what its finished ranges add up to.
+    pub async fn run(&self, task_id: &str) -> Result<Option<StoredRun>, StoreError> {
+        let record: Option<RunRecord> = self.reader().await?.optional(RUN.bind(task_id)).await?;
+        record.map(StoredRun::try_from).transpose()
+    }
+
+    /// Withdraws a waiting request: it failed, for this reason. Returns whether there was one.
+    pub async fn withdraw_run(
+        &self,
+        task_id: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let withdraw = WITHDRAW.bind(task_id).bind(bounded_reason(reason)).bind(now);
+        self.writer().await?.changes_any(withdraw).await
+    }
+
+    /// Holds a request that has not begun until it is approved; `policy_version` is the policy that was
+    /// judged. An earlier request for the same products that is held is skipped, as it is when a later one
+    /// begins. Returns whether there was such a request.
+    pub async fn hold_run(
+        &self,
+        task_id: &str,
+        reason: &str,
+        policy_version: i64,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let mut session = self.begin_session().await?;
+        let hold = HOLD.bind(task_id).bind(bounded_reason(reason)).bind(policy_version);
+        let is_held = session.changes_any(hold).await?;
+        if is_held {
+            session.execute(SKIP_EARLIER_HELD.bind(task_id).bind(REPLACED).bind(now)).await?;
+        }
+        session.commit().await?;
+        Ok(is_held)
+    }
+
+    /// Rejects a held request: it failed, for this reason. Returns whether it was held.
+    pub async fn reject_run(
+        &self,
+        task_id: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let reject = REJECT.bind(task_id).bind(bounded_reason(reason)).bind(now);
+        self.writer().await?.changes_any(reject).await
+    }
+
+    /// How many requests are held.
+    pub async fn count_held_runs(&self) -> Result<u64, StoreError> {
+        let (held,) = self.reader().await?.one(COUNT_HELD).await?;
+        count(held)
+    }
+
+    /// The held requests, the latest first.
+    pub async fn held_runs(&self, limit: u32) -> Result<Vec<StoredRun>, StoreError> {
+        let records: Vec<RunRecord> = self.reader().await?.all(HELD_RUNS.bind(limit)).await?;
+        read_all(records)
+    }
+
+    /// Approves a held request: it waits for its turn again, and is not held any more. Returns whether it was
+    /// held.
+    pub async fn approve_run(&self, task_id: &str, approved_by: &str) -> Result<bool, StoreError> {
+        self.writer().await?.changes_any(APPROVE.bind(task_id).bind(approved_by)).await
+    }
+
+    /// How many requests wait, for their turn or for approval.
+    pub async fn count_requested_runs(&self) -> Result<u64, StoreError> {
+        let (requested,) = self.reader().await?.one(COUNT_REQUESTED).await?;
+        count(requested)
+    }
+
+    /// What to work on next: a run that is under way, as its coordinator must have died if the caller holds
+    /// the lease; otherwise the oldest request.
+    pub async fn next_requested_run(&self) -> Result<Option<StoredRun>, StoreError> {
+        let record: Option<RunRecord> = self.reader().await?.optional(NEXT_RUN).await?;
+        record.map(StoredRun::try_from).transpose()
+    }
+
+    /// Leaves the work of a request to one run after the one that is under way, and marks the request as
+    /// skipped. All requests for the same scope that do so meanwhile share that further run, which is
+    /// requested by the first of them. It begins after them, so it sees every fact that they were about.
+    ///
+    /// A request that is no longer waiting stays as it is. So does one that is itself such a further run,
+    /// unless there is another. A request that was never recorded is recorded first.
+    pub async fn coalesce_run(
+        &self,
+        task_id: &str,
+        scope: &Scope,
+        now: DateTime<Utc>,
+    ) -> Result<CoalescedRun, StoreError> {
+        let request = RunRequest {
+            task_id: task_id.to_owned(),
+            scope: scope.clone(),
+            requested_at: now,
+            approved_by: None,
+        };
+        let mut session = self.begin_session().await?;
+        session.lock(LOCK_COALESCING).await?;
+        session.execute(insert_request(&request)).await?;
+        let waiting: WaitingRecord = session.one(WAITING.bind(task_id)).await?;
+        let coalesced = if waiting.state == RunState::Requested.name() {
+            leave_to_follow_up(&mut session, task_id, &waiting, now).await?
+        } else {
+            None
+        };
+        session.commit().await?;
+        coalesced.map_or_else(|| waiting.try_into(), Ok)
+    }
+
+    /// Begins a run, or begins it again under a newer number: what it did under the former one no longer
+    /// counts. Waits for transactions of the run before; later ones of it find out that they have to stop.
+    ///
+    /// Returns `false`, and changes nothing, if a run with this number or a newer one has begun, or if the
+    /// task is neither waiting nor running.
+    pub async fn begin_run(
+        &self,
+        task_id: &str,
+        run_number: i64,
+        policy_version: i64,
+        products_total: u64,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let products_total = row_count(products_total)?;
+        let mut session = self.begin_session().await?;
+        session.lock(LOCK_FENCE).await?;
+        let former: Option<(Option<i64>,)> = session.optional(FORMER_NUMBER.bind(task_id)).await?;
+        let may_begin = former.is_some() && session.changes_any(MOVE_FENCE.bind(run_number)).await?;
+        if may_begin {
+            let begin =
+                BEGIN.bind(task_id).bind(run_number).bind(policy_version).bind(products_total).bind(now);
+            session.execute(begin).await?;
+            session.execute(SKIP_EARLIER_HELD.bind(task_id).bind(REPLACED).bind(now)).await?;
+            if let Some((Some(former),)) = former {
+                session.execute(DELETE_RANGES.bind(former)).await?;
+            }
+        }
+        session.commit().await?;
+        Ok(may_begin)
+    }
+
+    /// How many ranges of a run are finished; 0 once the run itself is.
+    pub async fn finished_ranges(&self, run_number: i64) -> Result<u64, StoreError> {
+        let (ranges,) = self.reader().await?.one(COUNT_RANGES.bind(run_number)).await?;
+        count(ranges)
+    }
+
+    /// Ends a run in a final state and keeps what its ranges add up to. Waits for transactions of its ranges;
+    /// those that come later are not counted. Returns `false`, and changes nothing, if the task does not run
+    /// under this number: it was begun again, or is over.
+    pub async fn finish_run(
+        &self,
+        task_id: &str,
+        run_number: i64,
+        state: RunState,
+        reason: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let mut session = self.begin_session().await?;
+        session.lock(LOCK_FENCE).await?;
+        let reason = reason.map(bounded_reason);
+        let finish = FINISH.bind(task_id).bind(run_number).bind(state.name()).bind(reason).bind(now);
+        let is_finished = session.changes_any(finish).await?;
+        if is_finished {
+            session.execute(DELETE_RANGES.bind(run_number)).await?;
+        }
+        session.commit().await?;
+        Ok(is_finished)
+    }
+
+    /// The number of the newest run; 0 if there was none.
+    pub async fn last_run_number(&self) -> Result<i64, StoreError> {
+        let (number,) = self.reader().await?.one(LAST_NUMBER).await?;
+        Ok(number)
+    }
+
+    /// Deletes runs that were over, or requested and held, before an instant; at most so many. Returns how
+    /// many.
+    pub async fn forget_runs(&self, before: DateTime<Utc>, limit: u32) -> Result<u64, StoreError> {
+        self.writer().await?.execute(FORGET.bind(before).bind(limit)).await
+    }
+}
+
+impl StoreTransaction {
+    /// Records a request for a recalculation. Returns whether it is new.
+    pub async fn request_run(&mut self, request: &RunRequest) -> Result<bool, StoreError> {
+        self.session.changes_any(insert_request(request)).await
+    }
+
+    /// Whether the run of this number is the newest. If so, no newer one begins before this transaction ends.
+    /// If not, write nothing here: the newer run may have priced these products already, by a newer policy.
+    /// What an earlier delivery of the same range has committed may still have to reach the caches.
+    pub async fn lock_run(&mut self, run_number: i64) -> Result<bool, StoreError> {
+        let (is_newest,) = self.session.one(SHARE_FENCE.bind(run_number)).await?;
+        Ok(is_newest)
+    }
+
+    /// Records that a range of a run, which this transaction holds by [`lock_run`](Self::lock_run), is
+    /// priced. Returns `false` if it was recorded before, or if the run is over.
+    pub async fn finish_range(
+        &mut self,
+        run_number: i64,
+        range_start: &str,
+        outcome: &RangeOutcome,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let finish = FINISH_RANGE
+            .bind(run_number)
+            .bind(range_start)
+            .bind(&outcome.worker)
+            .bind(row_count(outcome.products)?)
+            .bind(row_count(outcome.changed)?)
+            .bind(row_count(outcome.frozen)?)
+            .bind(now);
+        self.session.changes_any(finish).await
+    }
+}
+
+pub(super) fn insert_request(request: &RunRequest) -> Query<'_> {
+    REQUEST
+        .bind(&request.task_id)
+        .bind(&request.scope)
+        .bind(request.requested_at)
+        .bind(request.approved_by.as_deref())
+}
+
+/// `None` if the request keeps waiting: it is itself a follow-up, or the name of its follow-up is taken.
+async fn leave_to_follow_up(
+    session: &mut Session,
+    task_id: &str,
+    waiting: &WaitingRecord,
+    now: DateTime<Utc>,
+) -> Result<Option<CoalescedRun>, StoreError> {
+    let known: Option<(String,)> = session.optional(FOLLOW_UP.bind(task_id)).await?;
+    let follow_up = match known {
+        Some((known,)) => known,
+        None if waiting.is_follow_up => return Ok(None),
+        None => {
+            let new = follow_up_of(task_id);
+            if !session.changes_any(REQUEST_FOLLOW_UP.bind(task_id).bind(&new).bind(now)).await? {
+                return Ok(None);
+            }
+            new
+        }
+    };
+    session.execute(APPROVE_FOLLOW_UP.bind(task_id).bind(&follow_up)).await?;
+    let (running,) = session.one(RUNNING_NUMBER).await?;
+    let reason = skipped_because_of(running);
+    session.execute(SKIP.bind(task_id).bind(&reason).bind(&follow_up).bind(now)).await?;
+    Ok(Some(CoalescedRun { state: RunState::Skipped, reason: Some(reason), follow_up: Some(follow_up) }))
+}
+
+/// The task that does the work of those that came while a run was under way, if the first of these has to ask
+/// for it.
+fn follow_up_of(task_id: &str) -> String {
+    format!("{task_id}-follow-up")
+}
+
+/// The task that moves the products over to a policy.
+pub fn run_of_policy(version: i64) -> String {
+    format!("policy-{version}")
+}
+
+/// A request for that task.
+pub(super) fn request_of_policy(version: i64, approved_by: &str, now: DateTime<Utc>) -> RunRequest {
+    let approved_by = Some(approved_by.to_owned());
+    RunRequest { task_id: run_of_policy(version), scope: Scope::All, requested_at: now, approved_by }
+}
+
+/// Why a request that was held is skipped.
+const REPLACED: &str = "it was held, and a later request for the same products takes its place";
+
+/// Why a request was skipped.
+fn skipped_because_of(running: Option<i64>) -> String {
+    let running = running.map_or("another run".to_owned(), |number| format!("run {number}"));
+    format!("{running} was under way; one run after it does the work of all requests that came meanwhile")
+}
+
+/// A reason of at most [`MAX_REASON_CHARS`].
+fn bounded_reason(reason: &str) -> &str {
+    bounded(reason, MAX_REASON_CHARS)
+}
+
+/// A row of `recalculation_runs`, with the sums over its ranges.
+#[derive(Debug, FromRow)]
+struct RunRecord {
+    task_id: String,
+    scope: Json<Scope>,
+    state: String,
+    reason: Option<String>,
+    follow_up: Option<String>,
+    approved_by: Option<String>,
+    run_number: Option<i64>,
+    policy_version: Option<i64>,
+    requested_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+    products_total: Option<i64>,
+    products_done: i64,
+    prices_changed: i64,
+    prices_frozen: i64,
+    workers: Json<BTreeMap<String, u64>>,
+}
+
+impl TryFrom<RunRecord> for StoredRun {
+    type Error = StoreError;
+
+    fn try_from(record: RunRecord) -> Result<Self, StoreError> {
+        Ok(Self {
+            task_id: record.task_id,
+            scope: record.scope.0,
+            state: run_state(&record.state)?,
+            reason: record.reason,
+            follow_up: record.follow_up,
+            approved_by: record.approved_by,
+            run_number: record.run_number,
+            policy_version: record.policy_version,
+            requested_at: record.requested_at,
+            started_at: record.started_at,
+            finished_at: record.finished_at,
+            products_total: record.products_total.map(count).transpose()?,
+            products_done: count(record.products_done)?,
+            prices_changed: count(record.prices_changed)?,
+            prices_frozen: count(record.prices_frozen)?,
+            workers: record.workers.0,
+        })
+    }
+}
+
+/// What is read of a request before it is coalesced.
+#[derive(Debug, FromRow)]
+struct WaitingRecord {
+    state: String,
+    reason: Option<String>,
+    follow_up: Option<String>,
+    is_follow_up: bool,
+}
+
+impl TryFrom<WaitingRecord> for CoalescedRun {
+    type Error = StoreError;
+
+    fn try_from(record: WaitingRecord) -> Result<Self, StoreError> {
+        Ok(Self { state: run_state(&record.state)?, reason: record.reason, follow_up: record.follow_up })
+    }
+}
+
+fn run_state(text: &str) -> Result<RunState, StoreError> {
+    RunState::parse(text).ok_or_else(|| StoreError::corrupt("state of a run", text))
+}
