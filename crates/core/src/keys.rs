@@ -129,9 +129,9 @@ impl MessageKeys {
         format!("{}:dead_since", self.queue())
     }
 
-    /// The outstanding jobs of a lane.
-    pub fn queue_lane(&self, lane: &str) -> String {
-        format!("{}:outstanding:{lane}", self.queue())
+    /// The outstanding jobs of one window.
+    pub fn queue_window(&self, window: &str) -> String {
+        format!("{}:outstanding:{window}", self.queue())
     }
 
     /// The jobs that were done a period ago.

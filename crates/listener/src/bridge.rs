@@ -90,7 +90,7 @@ impl Bridge {
             },
         };
         tracing::warn!(reason, "a message on the channel of market events is not taken in");
-        match self.dead.bury(message, None, &reason).await {
+        match self.dead.keep(message, None, &reason).await {
             Ok(()) => self.metrics.events_buried.increment(1),
             Err(error) => tracing::error!(%error, "the message is lost"),
         }

@@ -12,7 +12,7 @@ use chrono::Utc;
 use pricing_core::events::consume::{ConsumeError, Entry, EntryReader, EventConsumer};
 use pricing_core::events::dead::DeadEvents;
 use pricing_core::jobs::queue::{EnqueueError, Enqueued, JobQueue};
-use pricing_core::jobs::{Job, NewJob};
+use pricing_core::jobs::{Job, JobKind, NewJob};
 use pricing_core::keys::{EVENT_LOG, JOBS};
 use pricing_core::redis::RedisError;
 use pricing_core::telemetry::metrics::Metrics;
@@ -162,7 +162,8 @@ impl Dispatcher {
             let room = BATCH - progress.in_hand.len();
             // Over a connection each, so at the same time. What was read is in hand, whatever becomes of the
             // other.
-            let (more, outstanding) = tokio::join!(reader.more(room), self.queue.outstanding("apply_events"));
+            let (more, outstanding) =
+                tokio::join!(reader.more(room), self.queue.outstanding(JobKind::ApplyEvents));
             progress.in_hand.extend(more?);
             progress.outstanding = outstanding?;
             if progress.outstanding >= BUSY {
@@ -211,7 +212,7 @@ impl Dispatcher {
         }
         for (entry, reason) in dead {
             tracing::warn!(stream_id = entry.id, reason, "an entry of the stream is no market event");
-            self.dead.bury(&entry.event, Some(&entry.id), &reason).await?;
+            self.dead.keep(&entry.event, Some(&entry.id), &reason).await?;
             self.metrics.events_buried.increment(1);
         }
         progress.done.extend(ids);

@@ -1,10 +1,10 @@
 //! The worker: the slow write path.
 //!
-//! Here: what applies market events, recalculates the catalogue and looks after time, away from the requests
+//! Here: what applies market events, recalculates the catalogue and does maintenance, away from the requests
 //! of shoppers. Never here: HTTP routes besides health and metrics, and how a price comes about
 //! (`pricing-domain` and `pricing-core`'s `reprice`).
 //!
-//! Where next: [`runner`] for how jobs are fetched and what becomes of those that fail, [`jobs`] for
+//! Where next: [`runner`] for attempts, retries and dead letters, [`jobs`] for
 //! what they do, [`maintenance`] for periodic work.
 
 pub mod config;
@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use config::WorkerConfig;
 use jobs::Recalculator;
-use runner::{JobRunner, Perform};
+use runner::{JobHandler, JobRunner};
 
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-worker";
@@ -93,12 +93,12 @@ pub async fn run(
     tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
     tasks.spawn(recalculator.repricer.policies.clone().keep_fresh(shutdown.clone()));
     tasks.spawn(tz_versions.keep_told(shutdown.clone()));
-    tasks.spawn(recalculator.clone().keep_time());
+    tasks.spawn(recalculator.clone().run_maintenance());
     tasks.spawn(recalculator.keep_queue_clean());
     let stop = shutdown.clone();
     tasks.spawn(async move {
         if let Err(error) = runner.run(stop).await {
-            tracing::error!(%error, "jobs cannot be fetched");
+            tracing::error!(%error, "cannot fetch jobs");
         }
     });
     let serving = health::serve(listener, health::router(health, metrics), shutdown.clone());
@@ -140,10 +140,10 @@ async fn recalculator(
 }
 
 fn job_runner(config: &WorkerConfig, redis: &RedisConnection, recalculator: &Recalculator) -> JobRunner {
-    let doer = recalculator.clone();
-    let perform: Perform = Arc::new(move |delivery| {
-        let doer = doer.clone();
-        async move { doer.perform(delivery).await }.boxed()
+    let recalculations = recalculator.clone();
+    let handler: JobHandler = Arc::new(move |delivery| {
+        let recalculations = recalculations.clone();
+        async move { recalculations.handle(delivery).await }.boxed()
     });
     JobRunner {
         queue: recalculator.queue.clone(),
@@ -152,7 +152,7 @@ fn job_runner(config: &WorkerConfig, redis: &RedisConnection, recalculator: &Rec
         keys: recalculator.keys.clone(),
         owner: recalculator.owner.clone(),
         concurrency: config.concurrency,
-        perform,
+        handler,
         metrics: recalculator.repricer.metrics.clone(),
     }
 }

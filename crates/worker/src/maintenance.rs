@@ -1,10 +1,9 @@
-//! What time brings about: prices that have expired are made anew, runs that lost their coordinator get one,
-//! and old records are forgotten.
+//! Periodic maintenance: re-prices expired entries, restarts runs whose coordinator died, purges old records.
 //!
 //! Readers do not depend on it: no cache serves an entry past its `valid_until`, and a read that finds none
-//! makes one. This is for the products that nobody asks for, so that the stored prices, and whoever watches
-//! them, are right too. One worker does it, by a lease; if two did, the row locks would let each price be
-//! made once.
+//! computes one. This is for products that are not read, so that stored prices, and those who watch them, are
+//! right too. One worker does it, by a lease; if two did, the row locks would let each price be computed
+//! once.
 
 use std::time::Duration;
 
@@ -17,17 +16,17 @@ use tokio_util::sync::CancellationToken;
 use crate::jobs::Recalculator;
 
 const LEASE: &str = "schedule";
-/// How long nobody looks after time when the worker that did died.
+/// How long maintenance pauses when the worker that did it died.
 const LEASE_TTL: Duration = Duration::from_secs(5);
-/// How often a worker without the lease asks for it, and the one with it looks at the clock.
+/// How often a worker without the lease tries to get it, and the one with it looks at the clock.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// How often the queue's own records are cleaned up, by every worker.
 const CLEANING_INTERVAL: Duration = Duration::from_secs(5);
 /// How often runs without a coordinator are searched for.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
-/// How often old records are forgotten.
-const FORGETTING_INTERVAL: Duration = Duration::from_secs(60);
-/// Records forgotten in one statement.
+/// How often old records are purged.
+const PURGE_INTERVAL: Duration = Duration::from_secs(60);
+/// Records purged in one statement.
 const FORGET_BATCH: u32 = 5_000;
 /// How many such statements follow each other: enough for 1,600 events a second.
 const FORGET_BATCHES: u32 = 20;
@@ -37,15 +36,14 @@ const EVENTS_KEPT: TimeDelta = TimeDelta::days(7);
 /// For how long what became of a recalculation can be asked for.
 const RUNS_KEPT: TimeDelta = TimeDelta::days(30);
 
-/// One of the things that time brings about. When one fails, the others go on; it is said once, until it goes
-/// well again.
-struct Chore {
-    /// What does not happen when it fails.
+/// A maintenance task. When one fails, the others go on; its failure is logged once, until it succeeds again.
+struct Task {
+    /// What does not happen while it fails.
     name: &'static str,
     is_failing: bool,
 }
 
-impl Chore {
+impl Task {
     fn new(name: &'static str) -> Self {
         Self { name, is_failing: false }
     }
@@ -53,7 +51,7 @@ impl Chore {
     /// Whether it went well.
     fn ended(&mut self, ended: &Result<(), RepriceError>) -> bool {
         if let (Err(error), false) = (ended, self.is_failing) {
-            tracing::warn!(%error, "{}; trying again", self.name);
+            tracing::warn!(%error, "{}; retrying", self.name);
         }
         self.is_failing = ended.is_err();
         ended.is_ok()
@@ -61,12 +59,12 @@ impl Chore {
 }
 
 impl Recalculator {
-    /// Looks after time until told to stop.
-    pub async fn keep_time(self) {
-        let mut expiry = Chore::new("expired prices are not made anew");
-        let mut forgetting = Chore::new("old records are not forgotten");
-        let mut search = Chore::new("runs without a coordinator are not searched for");
-        let (mut forgotten_at, mut suspected, mut looked_at) = (None, None, Instant::now());
+    /// Runs maintenance until the process is to stop.
+    pub async fn run_maintenance(self) {
+        let mut expiry = Task::new("cannot re-price expired entries");
+        let mut purge = Task::new("cannot purge old records");
+        let mut search = Task::new("cannot look for runs without a coordinator");
+        let (mut purged_at, mut suspected, mut looked_at) = (None, None, Instant::now());
         while !self.shutdown.is_cancelled() {
             let lease = Lease::acquire(&self.redis, &self.keys, LEASE, &self.owner, LEASE_TTL, 0).await;
             if let Ok(Some(lease)) = lease {
@@ -75,9 +73,9 @@ impl Recalculator {
                 // Where something fails here, another worker may do better.
                 while goes_well && !lost.is_cancelled() && !self.shutdown.is_cancelled() {
                     goes_well = expiry.ended(&self.reprice_expired(&lost).await);
-                    if forgotten_at.is_none_or(|at: Instant| at.elapsed() > FORGETTING_INTERVAL) {
-                        goes_well &= forgetting.ended(&self.forget(&lost).await);
-                        forgotten_at = Some(Instant::now());
+                    if purged_at.is_none_or(|at: Instant| at.elapsed() > PURGE_INTERVAL) {
+                        goes_well &= purge.ended(&self.purge(&lost).await);
+                        purged_at = Some(Instant::now());
                     }
                     if looked_at.elapsed() > SEARCH_INTERVAL {
                         goes_well &= search.ended(&self.find_abandoned_run(&mut suspected).await);
@@ -92,18 +90,18 @@ impl Recalculator {
         }
     }
 
-    /// Cleans up the queue's records, and measures what waits, until told to stop.
+    /// Cleans up the queue's records, and measures what waits, until the process is to stop.
     pub async fn keep_queue_clean(self) {
         while self.pause(CLEANING_INTERVAL).await.is_ok() {
-            // Redis being away is said where jobs are fetched.
-            while matches!(self.queue.clean().await, Ok(forgotten) if forgotten > 0) {}
-            if let Ok(jobs @ 1..) = self.queue.revive().await {
-                tracing::warn!(jobs, "jobs that no worker would have got are done after all");
+            // That Redis is unavailable is logged where jobs are fetched.
+            while matches!(self.queue.clean().await, Ok(deleted) if deleted > 0) {}
+            if let Ok(jobs @ 1..) = self.queue.recover_lost().await {
+                tracing::warn!(jobs, "requeued jobs that the queue library had dropped");
             }
             if let Ok(depth) = self.queue.depth().await {
                 self.repricer.metrics.queue_depth.set(u32::try_from(depth).unwrap_or(u32::MAX));
             }
-            // By every worker: the one that keeps time may be another one tomorrow.
+            // By every worker: maintenance may move to another one.
             if let Ok(held) = self.repricer.store.count_held_runs().await {
                 self.repricer.metrics.held_runs.set(u32::try_from(held).unwrap_or(u32::MAX));
             }
@@ -118,8 +116,8 @@ impl Recalculator {
         Ok(())
     }
 
-    /// Forgets what is old, in small statements: more comes in a minute than one of them removes.
-    async fn forget(&self, lost: &CancellationToken) -> Result<(), RepriceError> {
+    /// Purges old records, in small statements: more comes in a minute than one of them removes.
+    async fn purge(&self, lost: &CancellationToken) -> Result<(), RepriceError> {
         let (store, now) = (&self.repricer.store, Utc::now());
         for _ in 0..FORGET_BATCHES {
             let events = store.forget_applied_events(now - EVENTS_KEPT, FORGET_BATCH).await?;

@@ -1,8 +1,7 @@
-//! Doing jobs: fetching them, counting their tries, and going on when Redis went away.
+//! Running jobs: fetching them, counting attempts, retries and dead letters, and recovery when Redis fails.
 //!
-//! The queue library fetches and acknowledges. Its worker ends whenever Redis fails, so it is built anew,
-//! under a new name, until the process is told to stop; what the former one had fetched is given back at
-//! once.
+//! The queue library fetches and acknowledges. Its worker ends whenever Redis fails, so another one is built,
+//! under a new name, until the process is to stop; what the former one had fetched is released at once.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use chrono::Utc;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
-use pricing_core::jobs::queue::{Fetched, JobQueue, MAX_CRASHES, MAX_RETRIES, Try};
+use pricing_core::jobs::queue::{Attempt, Fetched, JobQueue, MAX_CRASHES, MAX_RETRIES};
 use pricing_core::jobs::storage::{Payload, storage};
 use pricing_core::jobs::{Job, JobError};
 use pricing_core::keys::{JOBS, MessageKeys};
@@ -30,35 +29,33 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// How often the queue is looked into when nobody says that there is work.
+/// How often the queue is polled when no notification of a new job comes.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How long a job may take. A run's coordinator has no limit; it stops when its lease is lost.
-const JOB_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long jobs may take to end once the process is told to stop.
+/// How long jobs may take to end once the process is to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
-/// Pauses before the worker is built anew.
+/// Pauses before another worker is built.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How often Redis is asked whether it is back.
+/// How often a Redis that failed is checked.
 const RETURN_INTERVAL: Duration = Duration::from_millis(200);
-/// Jobs that failed together do not come back together: each waits up to this long, besides the queue's own
-/// pause, which grows by a second with each try.
+/// Jobs that failed together are not retried together: each waits up to this long, besides the queue's own
+/// pause, which grows by a second with each attempt.
 const MAX_JITTER_MS: u64 = 1_000;
 
-/// What a job's doer is told.
+/// What a handler gets.
 #[derive(Debug, Clone)]
 pub enum Delivery {
-    /// Do it.
-    Do {
+    /// A job to be done.
+    Run {
         /// Its name.
         task_id: String,
         /// What to do.
         job: Job,
-        /// Whether it is certain that no try of it was begun before.
-        is_first_try: bool,
+        /// Whether it is certain that no attempt of it started before.
+        is_first_attempt: bool,
     },
-    /// It was given up, and will not be delivered again.
-    GivenUp {
+    /// A job that is about to become a dead letter, and will not be delivered again.
+    DeadLetter {
         /// What was to do.
         job: Job,
         /// Why it was not done.
@@ -66,16 +63,16 @@ pub enum Delivery {
     },
 }
 
-/// Does jobs.
-pub type Perform = Arc<dyn Fn(Delivery) -> BoxFuture<'static, Result<(), JobError>> + Send + Sync>;
+/// Handles deliveries.
+pub type JobHandler = Arc<dyn Fn(Delivery) -> BoxFuture<'static, Result<(), JobError>> + Send + Sync>;
 
-/// Where jobs come from and who does them.
+/// Where jobs come from and what handles them.
 pub struct JobRunner {
     /// The queue.
     pub queue: JobQueue,
     /// Its Redis.
     pub redis: RedisConnection,
-    /// That Redis' address, for hearing of new jobs.
+    /// The address of that Redis, for the notifications of new jobs.
     pub redis_url: String,
     /// The queue's names.
     pub keys: MessageKeys,
@@ -83,19 +80,20 @@ pub struct JobRunner {
     pub owner: String,
     /// Jobs done at the same time.
     pub concurrency: usize,
-    /// Does them.
-    pub perform: Perform,
+    /// Handles them.
+    pub handler: JobHandler,
     /// What is counted.
     pub metrics: Metrics,
 }
 
 impl JobRunner {
-    /// Does jobs until told to stop; then lets those that were begun end, and gives the others back.
+    /// Runs jobs until the process is to stop; then lets those that have started end, and releases the
+    /// others.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RedisError> {
         let runner = Arc::new(self);
         let wake = Arc::new(Notify::new());
         let subscription = Subscription::open(&runner.redis_url, vec![runner.keys.queue_wake()])?;
-        let hearing = tokio::spawn(hear(subscription, Arc::clone(&wake), shutdown.clone()));
+        let listening = tokio::spawn(listen(subscription, Arc::clone(&wake), shutdown.clone()));
         let mut pause = SHORTEST_PAUSE;
         for number in 1_u64.. {
             let worker = format!("{}-{number}", runner.owner);
@@ -105,15 +103,15 @@ impl JobRunner {
                 pause = SHORTEST_PAUSE;
             }
             if let (Err(error), false) = (&ended, shutdown.is_cancelled()) {
-                tracing::warn!(%error, worker, "the queue does not answer; trying again");
+                tracing::warn!(%error, worker, "the queue does not answer; retrying");
             }
-            runner.give_back(&worker, &shutdown).await;
+            runner.release_until_answered(&worker, &shutdown).await;
             if shutdown.run_until_cancelled(sleep(pause)).await.is_none() {
                 break;
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        hearing.abort();
+        listening.abort();
         Ok(())
     }
 
@@ -141,23 +139,24 @@ impl JobRunner {
         tokio::select! {
             ended = running => ended,
             () = drained => {
-                tracing::warn!("jobs were still being done at the end of the drain; they are given back");
+                tracing::warn!("jobs were still running at the end of the drain; they are released");
                 Ok(())
             }
         }
     }
 
-    /// Gives back what a worker that has ended had fetched. Tried until Redis answers, or once if time is up.
-    async fn give_back(&self, worker: &str, shutdown: &CancellationToken) {
+    /// Releases what a worker that has ended had fetched. Retries until Redis answers, or tries once if the
+    /// process is to stop.
+    async fn release_until_answered(&self, worker: &str, shutdown: &CancellationToken) {
         loop {
-            match self.hand_back(worker).await {
+            match self.release(worker).await {
                 Ok(0) => return,
                 Ok(jobs) => {
-                    tracing::info!(jobs, worker, "jobs were given back");
+                    tracing::info!(jobs, worker, "released jobs");
                     return;
                 }
                 Err(error) if shutdown.is_cancelled() => {
-                    tracing::warn!(%error, worker, "jobs cannot be given back; others will miss this worker and take them");
+                    tracing::warn!(%error, worker, "cannot release jobs; other workers will reclaim them after the heartbeat timeout");
                     return;
                 }
                 Err(_) => {}
@@ -166,78 +165,79 @@ impl JobRunner {
         }
     }
 
-    async fn hand_back(&self, worker: &str) -> Result<u32, RedisError> {
-        let jobs = self.queue.hand_back(worker).await?;
+    async fn release(&self, worker: &str) -> Result<u32, RedisError> {
+        let jobs = self.queue.release(worker).await?;
         // The next worker would end at once if its connection were still the broken one.
         self.redis.check_queue().await?;
         Ok(jobs)
     }
 
-    /// One delivery of a job, from the count of its tries to the word of how it ended.
+    /// One delivery of a job: counts the attempt, runs the job, records how it ended.
     async fn attempt(&self, task_id: &str, payload: &[u8], fetched: Fetched) -> Result<Outcome, RedisError> {
         if fetched.is_uncounted && self.queue.last_count_went_well() {
             return self.attempt_uncounted(task_id, payload, &fetched).await;
         }
-        let tries = self.queue.start(task_id).await?;
-        match (tries, Job::decode(payload)) {
-            (Try::Dead, _) => Ok(given_up_before(task_id)),
-            (_, Err(error)) => self.bury_unreadable(task_id, error.to_string()).await,
-            (Try::CrashedTooOften, Ok(job)) => {
-                let reason = format!("its process has ended {MAX_CRASHES} times while it was done");
-                self.give_up(task_id, &job, reason, MAX_CRASHES).await
+        let attempt = self.queue.start(task_id).await?;
+        match (attempt, Job::decode(payload)) {
+            (Attempt::Dead, _) => Ok(already_dead(task_id)),
+            (_, Err(error)) => self.dead_letter_unreadable(task_id, error.to_string()).await,
+            (Attempt::CrashedTooOften, Ok(job)) => {
+                let reason = format!("its process has ended {MAX_CRASHES} times while it was running");
+                self.dead_letter(task_id, &job, reason, MAX_CRASHES).await
             }
-            (Try::Go { number }, Ok(job)) => {
-                let ended = self.try_once(task_id, &job, &fetched).await;
+            (Attempt::Start { number }, Ok(job)) => {
+                let ended = self.run_once(task_id, &job, &fetched).await;
                 self.record(task_id, &job, number, ended).await
             }
         }
     }
 
-    /// Nothing is known against the job, so it does not wait until a Redis that syncs every write says that
-    /// it is counted.
+    /// No attempt of the job is known, so it does not wait until a Redis that syncs every write has counted
+    /// this one.
     async fn attempt_uncounted(
         &self,
         task_id: &str,
         payload: &[u8],
         fetched: &Fetched,
     ) -> Result<Outcome, RedisError> {
-        let begun = async {
-            // Meanwhile the connection's task sends the count, nearly always: then it comes even if the job
-            // ends this process at once. Where it does not, that crash is not counted; a process that starts
-            // anew waits for its first count.
+        let started = async {
+            // Meanwhile the connection's task sends the count, nearly always: then it arrives even if the job
+            // ends this process at once. Where it does not, that crash is not counted; a restarted process
+            // waits for its first count.
             tokio::task::yield_now().await;
             let job = Job::decode(payload)?;
-            let ended = self.try_once(task_id, &job, fetched).await;
+            let ended = self.run_once(task_id, &job, fetched).await;
             Ok::<_, JobError>((job, ended))
         };
-        let (counted, begun) = tokio::join!(biased; self.queue.start(task_id), begun);
+        let (counted, started) = tokio::join!(biased; self.queue.start(task_id), started);
         let number = match counted? {
-            Try::Dead => return Ok(given_up_before(task_id)),
-            Try::Go { number } => number,
-            Try::CrashedTooOften => MAX_CRASHES + 1,
+            Attempt::Dead => return Ok(already_dead(task_id)),
+            Attempt::Start { number } => number,
+            Attempt::CrashedTooOften => MAX_CRASHES + 1,
         };
-        match begun {
+        match started {
             Ok((job, ended)) => self.record(task_id, &job, number, ended).await,
-            Err(error) => self.bury_unreadable(task_id, error.to_string()).await,
+            Err(error) => self.dead_letter_unreadable(task_id, error.to_string()).await,
         }
     }
 
-    async fn try_once(&self, task_id: &str, job: &Job, fetched: &Fetched) -> Result<(), JobError> {
+    async fn run_once(&self, task_id: &str, job: &Job, fetched: &Fetched) -> Result<(), JobError> {
         let started = Instant::now();
         let kind = job.kind();
         let span = spans::process(JOBS, 1, fetched.trace.iter());
-        spans::record_job(&span, task_id, kind, fetched.wait_ms);
-        let ended = self.perform(task_id, job, fetched.is_uncounted).instrument(span.clone()).await;
-        if let Err(error @ (JobError::Retry { .. } | JobError::Away { .. } | JobError::Abort { .. })) = &ended
+        spans::record_job(&span, task_id, kind.name(), fetched.wait_ms);
+        let ended = self.run_in_task(task_id, job, fetched.is_uncounted).instrument(span.clone()).await;
+        if let Err(error @ (JobError::Retry { .. } | JobError::Unavailable { .. } | JobError::Abort { .. })) =
+            &ended
         {
             spans::record_error(&span, error);
         }
         drop(span);
-        self.metrics.record_job(kind, outcome_name(&ended), started.elapsed());
+        self.metrics.record_job(kind.name(), outcome_name(&ended), started.elapsed());
         ended
     }
 
-    /// Records how a try ended.
+    /// Records how an attempt ended.
     async fn record(
         &self,
         task_id: &str,
@@ -251,43 +251,39 @@ impl JobRunner {
                 self.queue.finish(task_id, kind).await?;
                 Ok(Outcome::Done)
             }
-            Err(JobError::HandBack) => {
-                self.queue.uncount(task_id).await?;
-                Ok(Outcome::Again(JobError::HandBack.to_string()))
+            Err(JobError::Stopping) => {
+                self.queue.forget_attempt(task_id).await?;
+                Ok(Outcome::Retry(JobError::Stopping.to_string()))
             }
-            Err(JobError::Away { reason }) => {
-                self.queue.uncount(task_id).await?;
-                tracing::warn!(
-                    task_id,
-                    kind,
-                    reason,
-                    "a job cannot be done here now, and goes back to the queue"
-                );
-                Ok(Outcome::Again(reason))
+            Err(JobError::Unavailable { reason }) => {
+                self.queue.forget_attempt(task_id).await?;
+                let kind = kind.name();
+                tracing::warn!(task_id, kind, reason, "what a job needs is unavailable; it is requeued");
+                Ok(Outcome::Retry(reason))
             }
-            Err(JobError::Abort { reason }) => self.give_up(task_id, job, reason, number).await,
+            Err(JobError::Abort { reason }) => self.dead_letter(task_id, job, reason, number).await,
             Err(JobError::Retry { reason }) => {
                 let failed = self.queue.fail(task_id, &reason).await?;
                 if failed > MAX_RETRIES {
-                    return self.give_up(task_id, job, reason, number).await;
+                    return self.dead_letter(task_id, job, reason, number).await;
                 }
-                tracing::warn!(task_id, kind, failed, reason, "a job failed and is done again");
-                Ok(Outcome::Again(reason))
+                tracing::warn!(task_id, kind = kind.name(), failed, reason, "a job failed and is retried");
+                Ok(Outcome::Retry(reason))
             }
         }
     }
 
-    /// Does the job in a task of its own: a panic ends only that, and work that has begun goes on when nobody
-    /// waits.
-    async fn perform(&self, task_id: &str, job: &Job, is_first_try: bool) -> Result<(), JobError> {
-        let delivery = Delivery::Do { task_id: task_id.to_owned(), job: job.clone(), is_first_try };
-        let work = tokio::spawn((self.perform)(delivery).in_current_span());
-        let ended = match job {
-            Job::Run { .. } => work.await,
-            Job::ApplyEvents { .. } | Job::Range(_) => match timeout(JOB_TIMEOUT, work).await {
+    /// Runs the job in a task of its own: a panic ends only that task, and work that has started goes on
+    /// after the timeout.
+    async fn run_in_task(&self, task_id: &str, job: &Job, is_first_attempt: bool) -> Result<(), JobError> {
+        let delivery = Delivery::Run { task_id: task_id.to_owned(), job: job.clone(), is_first_attempt };
+        let work = tokio::spawn((self.handler)(delivery).in_current_span());
+        let ended = match job.kind().timeout() {
+            None => work.await,
+            Some(limit) => match timeout(limit, work).await {
                 Ok(ended) => ended,
                 Err(_) => {
-                    let reason = format!("not done after {} s", JOB_TIMEOUT.as_secs());
+                    let reason = format!("not done after {} s", limit.as_secs());
                     return Err(JobError::Retry { reason });
                 }
             },
@@ -295,9 +291,9 @@ impl JobRunner {
         ended.unwrap_or_else(|error| Err(JobError::Retry { reason: format!("it panicked: {error}") }))
     }
 
-    /// Tells of it first: a run that does not learn that a part of it was given up would wait for that part.
-    /// If nobody can be told, the job is delivered again.
-    async fn give_up(
+    /// Makes a job a dead letter. The handler comes first: a run that does not learn that one of its ranges
+    /// is dead would wait for that range. If the handler fails, the job is delivered again.
+    async fn dead_letter(
         &self,
         task_id: &str,
         job: &Job,
@@ -305,31 +301,38 @@ impl JobRunner {
         tries: u32,
     ) -> Result<Outcome, RedisError> {
         let kind = job.kind();
-        let given_up = Delivery::GivenUp { job: job.clone(), reason: reason.clone() };
-        let told = AssertUnwindSafe((self.perform)(given_up)).catch_unwind().await;
-        let told = told.unwrap_or_else(|_| Err(JobError::Retry { reason: "it panicked".to_owned() }));
-        if let Err(error) = told {
-            tracing::warn!(task_id, kind, tries, reason, %error, "it cannot be told that a job is given up");
-            return Ok(Outcome::Again(reason));
+        let delivery = Delivery::DeadLetter { job: job.clone(), reason: reason.clone() };
+        let handled = AssertUnwindSafe((self.handler)(delivery)).catch_unwind().await;
+        let handled = handled.unwrap_or_else(|_| Err(JobError::Retry { reason: "it panicked".to_owned() }));
+        if let Err(error) = handled {
+            let kind = kind.name();
+            tracing::warn!(task_id, kind, tries, reason, %error, "cannot dead-letter a job yet; retrying");
+            return Ok(Outcome::Retry(reason));
         }
-        tracing::error!(task_id, kind, tries, reason, "a job is given up; `pricing jobs` shows it");
-        self.queue.bury(task_id, kind, &reason, tries).await?;
+        tracing::error!(
+            task_id,
+            kind = kind.name(),
+            tries,
+            reason,
+            "a job is dead-lettered; see `pricing jobs`"
+        );
+        self.queue.dead_letter(task_id, Some(kind), &reason, tries).await?;
         self.metrics.jobs_buried.increment(1);
         Ok(Outcome::Dead(reason))
     }
 
-    async fn bury_unreadable(&self, task_id: &str, reason: String) -> Result<Outcome, RedisError> {
-        tracing::error!(task_id, reason, "a job cannot be read and is given up");
-        self.queue.bury(task_id, "unreadable", &reason, 1).await?;
+    async fn dead_letter_unreadable(&self, task_id: &str, reason: String) -> Result<Outcome, RedisError> {
+        tracing::error!(task_id, reason, "an unreadable job is dead-lettered; see `pricing jobs`");
+        self.queue.dead_letter(task_id, None, &reason, 1).await?;
         self.metrics.jobs_buried.increment(1);
         Ok(Outcome::Dead(reason))
     }
 }
 
-/// What the queue library is told.
+/// What is returned to the queue library.
 enum Outcome {
     Done,
-    Again(String),
+    Retry(String),
     Dead(String),
 }
 
@@ -342,7 +345,7 @@ async fn handle(
     let fetched = Fetched::read(|field| about.get(field), Utc::now());
     match runner.attempt(&task_id.to_string(), &payload.0, fetched).await {
         Ok(Outcome::Done) => Ok(()),
-        Ok(Outcome::Again(reason)) => {
+        Ok(Outcome::Retry(reason)) => {
             sleep(Duration::from_millis(fastrand::u64(0..=MAX_JITTER_MS))).await;
             Err(reason.into())
         }
@@ -352,9 +355,9 @@ async fn handle(
     }
 }
 
-fn given_up_before(task_id: &str) -> Outcome {
-    tracing::info!(task_id, "a job that was given up was delivered once more");
-    Outcome::Dead("it was given up before".to_owned())
+fn already_dead(task_id: &str) -> Outcome {
+    tracing::info!(task_id, "a dead letter was delivered once more");
+    Outcome::Dead("it is a dead letter already".to_owned())
 }
 
 /// Yields when there may be work.
@@ -365,7 +368,7 @@ fn when_woken(wake: Arc<Notify>) -> BoxStream<'static, ()> {
     });
     let mut looks = looks.boxed();
     // The library looks for work whenever it is polled, whatever this yields. If a look that found nothing
-    // ends in the same poll in which this yields, the word is spent and nobody would look again before the
+    // ends in the same poll in which this yields, the notification is spent and the next look would be at the
     // next heartbeat; so it is polled once more.
     let polled_again = stream::poll_fn(move |context| {
         let look = looks.poll_next_unpin(context);
@@ -377,7 +380,7 @@ fn when_woken(wake: Arc<Notify>) -> BoxStream<'static, ()> {
     polled_again.boxed()
 }
 
-async fn hear(mut subscription: Subscription, wake: Arc<Notify>, shutdown: CancellationToken) {
+async fn listen(mut subscription: Subscription, wake: Arc<Notify>, shutdown: CancellationToken) {
     while let Some(event) = shutdown.run_until_cancelled(subscription.next()).await {
         if !matches!(event, SubscriptionEvent::Disconnected) {
             wake.notify_one();
@@ -388,8 +391,8 @@ async fn hear(mut subscription: Subscription, wake: Arc<Notify>, shutdown: Cance
 fn outcome_name(ended: &Result<(), JobError>) -> &'static str {
     match ended {
         Ok(()) => "done",
-        Err(JobError::Retry { .. } | JobError::Away { .. }) => "failed",
+        Err(JobError::Retry { .. } | JobError::Unavailable { .. }) => "failed",
         Err(JobError::Abort { .. }) => "aborted",
-        Err(JobError::HandBack) => "handed_back",
+        Err(JobError::Stopping) => "handed_back",
     }
 }

@@ -46,7 +46,7 @@ impl DeadEvents {
     }
 
     /// Keeps a message, with the entry it was unless it came over the channel.
-    pub async fn bury(
+    pub async fn keep(
         &self,
         message: &[u8],
         stream_id: Option<&str>,

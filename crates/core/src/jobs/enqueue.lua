@@ -1,4 +1,4 @@
--- Adds a job unless it is known or the window of its lane is used up.
+-- Adds a job unless it is known or the window of its kind is full.
 --
 -- The library's own way of adding goes through its set of scheduled tasks, which it empties in one call:
 -- beyond 7,999 of them no worker could fetch again. This one appends to the list that workers fetch from.
@@ -6,17 +6,17 @@
 -- KEYS[1]  the payloads, by task
 -- KEYS[2]  the list that workers fetch from
 -- KEYS[3]  what is known about the task
--- KEYS[4]  the outstanding tasks of the lane
+-- KEYS[4]  the outstanding tasks of the window
 -- ARGV[1]  the task
 -- ARGV[2]  its payload
--- ARGV[3]  how many tasks of the lane may be outstanding
+-- ARGV[3]  how many tasks of the window may be outstanding
 -- ARGV[4]  the channel that wakes workers
 -- ARGV[5]  the trace that it is part of, or nothing
 -- ARGV[6]  now, in milliseconds
--- ARGV[7]  0 if its first try need not wait for being counted, or nothing
+-- ARGV[7]  0 if its first attempt may start before it is counted, or nothing
 --
--- Returns how many tasks of the lane are outstanding then; -1 if the task is known, -2 if the window is used
--- up.
+-- Returns how many tasks of the window are outstanding then; -1 if the task is known, -2 if the window is
+-- full.
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
   return -1
 end

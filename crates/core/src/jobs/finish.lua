@@ -1,7 +1,7 @@
--- A job is done: its place in the window is free.
+-- Records that a job is done: it leaves its window.
 --
--- KEYS[1]  the outstanding tasks of the lane
--- KEYS[2]  the tries
+-- KEYS[1]  the outstanding tasks of the window
+-- KEYS[2]  the attempts
 -- ARGV[1]  the task
 redis.call('SREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1] .. ':begun', ARGV[1] .. ':failed')

@@ -1,7 +1,7 @@
--- A try has ended because its process is to stop, or what it needs is away, which is no fault of the job: it
--- does not count.
+-- Does not count an attempt that ended because its process stops, or what it needs is unavailable: that is
+-- no fault of the job.
 --
--- KEYS[1]  the tries
+-- KEYS[1]  the attempts
 -- ARGV[1]  the task
 local tries = redis.call('HMGET', KEYS[1], ARGV[1] .. ':begun', ARGV[1] .. ':failed')
 if tonumber(tries[1] or '0') > tonumber(tries[2] or '0') then

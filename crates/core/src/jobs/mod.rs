@@ -1,13 +1,14 @@
 //! Work that is done away from the requests of shoppers.
 //!
-//! Here: what a job is and how it travels ([`Job`]), how it fails ([`JobError`]), and the queue it waits in
-//! ([`queue`]). Never here: what a job does (`pricing-worker`) and who asks for it (`pricing-listener`, and
-//! workers themselves for the parts of a run).
+//! Here: what a job is and how it travels ([`Job`], [`JobKind`]), how it fails ([`JobError`]), and the queue
+//! it waits in ([`queue`]). Never here: what a job does (`pricing-worker`) and who enqueues it
+//! (`pricing-listener`, and workers themselves for the parts of a run).
 //!
-//! A job is delivered at least once and may be done twice at the same time: whoever does it relies on the
-//! catalogue for doing it once in effect. Where next: [`queue`] for the window, the tries and the dead,
-//! [`storage`] for how the queue library is set up.
+//! A job is delivered at least once and may be done twice at the same time: its handler relies on the store
+//! for doing it once in effect. Where next: [`queue`] for the window, attempts and dead letters, [`storage`]
+//! for how the queue library is set up.
 
+mod kind;
 pub mod queue;
 pub mod storage;
 
@@ -15,18 +16,19 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+pub use self::kind::JobKind;
 use pricing_domain::facts::market_event::{EventDraft, MarketEvent};
 use pricing_domain::facts::product::ProductId;
 
 /// Products in a range of a run: one transaction.
 pub const RANGE_LENGTH: u32 = 1_000;
 
-/// What a worker is asked to do.
+/// What a worker is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 // Not with the kind as a field: reading such a form first turns numbers into binary floating point.
 #[serde(rename_all = "snake_case")]
 pub enum Job {
-    /// Take facts into the catalogue and re-price the products they are about.
+    /// Take facts in and re-price the products they are about.
     ApplyEvents {
         /// The events, as they were published.
         #[serde(serialize_with = "write_events", deserialize_with = "read_events")]
@@ -58,12 +60,12 @@ pub struct Range {
 }
 
 impl Job {
-    /// The job's kind, as telemetry names it.
-    pub fn kind(&self) -> &'static str {
+    /// The job's kind.
+    pub fn kind(&self) -> JobKind {
         match self {
-            Self::ApplyEvents { .. } => "apply_events",
-            Self::Run { .. } => "run",
-            Self::Range(_) => "range",
+            Self::ApplyEvents { .. } => JobKind::ApplyEvents,
+            Self::Run { .. } => JobKind::Run,
+            Self::Range(_) => JobKind::Range,
         }
     }
 
@@ -83,13 +85,13 @@ impl Job {
 /// A job to be enqueued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
-    /// Its name, the same each time this job is asked for: a job that is known is not enqueued again.
+    /// Its name, the same each time this job is wanted: a job that is known is not enqueued again.
     pub task_id: String,
     /// What to do.
     pub job: Job,
 }
 
-/// Why a job did not come to its end.
+/// Why a job was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JobError {
     /// It failed, and may not the next time; the job is done again, later and a bounded number of times.
@@ -98,11 +100,11 @@ pub enum JobError {
         /// Why it failed.
         reason: String,
     },
-    /// What the job needs is away from this worker, which says nothing of the job: it is done again, later or
-    /// elsewhere. Counts as no try.
+    /// What the job needs is unavailable to this worker, which says nothing of the job: it is done again,
+    /// later or elsewhere. Does not count as an attempt.
     #[error("{reason}")]
-    Away {
-        /// What is away.
+    Unavailable {
+        /// What is unavailable.
         reason: String,
     },
     /// It cannot be done, now or later.
@@ -111,9 +113,9 @@ pub enum JobError {
         /// Why not.
         reason: String,
     },
-    /// This process stops; another one does the job. Counts as no try.
+    /// This process stops; another one does the job. Does not count as an attempt.
     #[error("the worker is stopping")]
-    HandBack,
+    Stopping,
 }
 
 fn write_events<S: Serializer>(events: &[MarketEvent], serializer: S) -> Result<S::Ok, S::Error> {

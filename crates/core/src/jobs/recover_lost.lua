@@ -1,18 +1,18 @@
--- Finds outstanding jobs that nobody will do, and has them done.
+-- Requeues outstanding jobs that the queue library has dropped.
 --
--- The library puts a task among its dead after 25 deliveries, for whatever reason. Such a job was never
--- buried, and keeps its place in the window.
+-- The library puts a task among its dead after 25 deliveries, whatever the reason. Such a job is no dead
+-- letter of ours, and would keep its place in the window for ever.
 --
--- KEYS[1]  the outstanding tasks of a lane
+-- KEYS[1]  the outstanding tasks of a window
 -- KEYS[2]  the library's set of dead tasks
--- KEYS[3]  the dead tasks, by time
+-- KEYS[3]  the dead letters, by time
 -- KEYS[4]  the payloads, by task
 -- KEYS[5]  the list that workers fetch from
 -- ARGV[1]  what the names of the tasks' own keys begin with; those lie in the same slot
 -- ARGV[2]  the channel that wakes workers
 --
 -- Returns how many wait again.
-local revived = 0
+local recovered = 0
 for _, task in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   if redis.call('HEXISTS', KEYS[4], task) == 0 then
     redis.call('SREM', KEYS[1], task)
@@ -21,7 +21,7 @@ for _, task in ipairs(redis.call('SMEMBERS', KEYS[1])) do
     redis.call('HSET', ARGV[1] .. task, 'attempts', 0, 'status', 'Pending')
     redis.call('RPUSH', KEYS[5], task)
     redis.call('PUBLISH', ARGV[2], '')
-    revived = revived + 1
+    recovered = recovered + 1
   end
 end
-return revived
+return recovered

@@ -1,17 +1,17 @@
--- Gives back what a worker has fetched and not acknowledged, when that worker has ended and its process lives
--- on. Without this, others would wait until it is taken for dead. A try that was begun and did not say how it
--- ended does not count: nothing went wrong with it. (Of what was fetched and not begun again, one that ended
--- its process may be taken for it; such a job is then tried once more.)
+-- Releases what a worker has fetched and not acknowledged, when that worker has ended and its process lives
+-- on. Without this, other workers would wait until its heartbeat is overdue. An attempt that started and did
+-- not record how it ended does not count: the job did nothing wrong. (A job that was fetched and not started
+-- again, and whose earlier attempt ended its process, cannot be told from one; it gets one more attempt.)
 --
 -- KEYS[1]  what the worker has fetched
 -- KEYS[2]  the list that workers fetch from
 -- KEYS[3]  the workers, by their last sign of life
--- KEYS[4]  the tries
+-- KEYS[4]  the attempts
 -- KEYS[5]  what the library knows about the worker, which it would keep for ever
 -- ARGV[1]  the worker
 -- ARGV[2]  the channel that wakes workers
 --
--- Returns how many tasks were given back.
+-- Returns how many tasks were released.
 local tasks = redis.call('SMEMBERS', KEYS[1])
 for _, task in ipairs(tasks) do
   redis.call('RPUSH', KEYS[2], task)

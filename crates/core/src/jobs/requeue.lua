@@ -1,10 +1,10 @@
--- Gives a dead job another chance, with all its tries.
+-- Requeues a dead letter, with all its attempts before it.
 --
 -- KEYS[1]  the library's set of dead tasks
--- KEYS[2]  the dead tasks, by time
+-- KEYS[2]  the dead letters, by time
 -- KEYS[3]  the payloads, by task
 -- KEYS[4]  what is known about the task
--- KEYS[5]  the outstanding tasks of its lane
+-- KEYS[5]  the outstanding tasks of its window
 -- KEYS[6]  the list that workers fetch from
 -- ARGV[1]  the task
 -- ARGV[2]  the channel that wakes workers

@@ -1,14 +1,13 @@
--- Counts a try. A job that ends its process never says how it ended, so the count is made when it is begun;
--- from then on whoever fetches it is told that this was not its first try.
+-- Counts an attempt. A job that ends its process never records how it ended, so attempts are counted when
+-- they start; from then on the record that a worker fetches with the job says that it was started before.
 --
--- KEYS[1]  the tries
--- KEYS[2]  the dead tasks, by time
+-- KEYS[1]  the attempts
+-- KEYS[2]  the dead letters, by time
 -- KEYS[3]  what is known about the task
 -- ARGV[1]  the task
 --
--- Returns how often the task was begun, this time included, and how many of those tries said that they
--- failed; or nothing if the task is dead, and was delivered once more because its worker died before it could
--- say so.
+-- Returns how often the task was started, this time included, and how many of those attempts failed; or
+-- nothing if the task is a dead letter, delivered once more because its worker died before it acknowledged.
 if redis.call('ZSCORE', KEYS[2], ARGV[1]) then
   return false
 end

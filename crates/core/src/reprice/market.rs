@@ -57,17 +57,18 @@ impl Repricer {
         &self,
         events: Vec<MarketEvent>,
         published_at: Option<DateTime<Utc>>,
-        is_first_try: bool,
+        is_first_attempt: bool,
     ) -> Result<Applied, RepriceError> {
         let repricer = self.clone();
-        to_the_end(async move { repricer.apply_and_serve(&events, published_at, is_first_try).await }).await
+        to_the_end(async move { repricer.apply_and_serve(&events, published_at, is_first_attempt).await })
+            .await
     }
 
     async fn apply_and_serve(
         &self,
         events: &[MarketEvent],
         published_at: Option<DateTime<Utc>>,
-        is_first_try: bool,
+        is_first_attempt: bool,
     ) -> Result<Applied, RepriceError> {
         let mut transaction = self.store.begin().await?;
         let new = record(&mut transaction, events).await?;
@@ -98,7 +99,7 @@ impl Repricer {
             transaction.drop_forgotten(&unknown).await?;
         }
         transaction.commit().await?;
-        if !is_first_try {
+        if !is_first_attempt {
             self.add_earlier_changes(&mut published).await?;
         }
         let changed =

@@ -9,13 +9,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::FutureExt;
 use pricing_core::config::MetricsSwitch;
-use pricing_core::jobs::queue::{Enqueued, JobQueue, MAX_CRASHES, MAX_RETRIES, Try};
-use pricing_core::jobs::{Job, JobError, NewJob};
+use pricing_core::jobs::queue::{Attempt, Enqueued, JobQueue, MAX_CRASHES, MAX_RETRIES};
+use pricing_core::jobs::{Job, JobError, JobKind, NewJob};
 use pricing_core::keys::MessageKeys;
 use pricing_core::redis::RedisConnection;
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_e2e::{ChaosProxy, RedisServer, ServiceProcess, eventually};
-use pricing_worker::runner::{Delivery, JobRunner, Perform};
+use pricing_worker::runner::{Delivery, JobHandler, JobRunner};
 use redis::AsyncCommands;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -53,11 +53,11 @@ impl Worker {
     ) -> Result<Self> {
         let done: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
         let (counted, perform, given_up) = (Arc::clone(&done), Arc::new(perform), Arc::new(given_up));
-        let perform: Perform = Arc::new(move |delivery| {
+        let handler: JobHandler = Arc::new(move |delivery| {
             let (counted, perform) = (Arc::clone(&counted), Arc::clone(&perform));
             let given_up = Arc::clone(&given_up);
             async move {
-                let Delivery::Do { task_id, .. } = delivery else { return given_up() };
+                let Delivery::Run { task_id, .. } = delivery else { return given_up() };
                 let number = {
                     let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
                     let number = counted.entry(task_id.clone()).or_default();
@@ -69,7 +69,7 @@ impl Worker {
             .boxed()
         });
         let shutdown = CancellationToken::new();
-        let runner = runner(redis_url, owner, perform)?;
+        let runner = runner(redis_url, owner, handler)?;
         let stop = shutdown.clone();
         let running = tokio::spawn(async move {
             let _ = runner.run(stop).await;
@@ -88,7 +88,7 @@ impl Worker {
     }
 }
 
-fn runner(redis_url: &str, owner: &str, perform: Perform) -> Result<JobRunner> {
+fn runner(redis_url: &str, owner: &str, handler: JobHandler) -> Result<JobRunner> {
     let redis = RedisConnection::open(redis_url)?;
     let keys = MessageKeys::new(PREFIX);
     Ok(JobRunner {
@@ -98,7 +98,7 @@ fn runner(redis_url: &str, owner: &str, perform: Perform) -> Result<JobRunner> {
         keys,
         owner: format!("{owner}-{}", uuid_text()),
         concurrency: 4,
-        perform,
+        handler,
         metrics: Metrics::new("test", MetricsSwitch::On),
     })
 }
@@ -259,7 +259,7 @@ async fn a_job_that_was_given_up_before_its_first_try_was_counted_stays_dead() -
     // From then on this worker does not wait for the count of a first try.
     queue.enqueue(&job("counted")).await?;
     until_empty(&queue).await?;
-    queue.bury("given-up", "apply_events", "on purpose", 1).await?;
+    queue.dead_letter("given-up", Some(JobKind::ApplyEvents), "on purpose", 1).await?;
     queue.enqueue(&job("given-up")).await?;
     eventually("it is among the library's dead, so that it can be requeued", PATIENCE, async || {
         ensure!(queue.requeue("given-up").await?);
@@ -276,16 +276,16 @@ async fn a_job_that_was_given_up_before_its_first_try_was_counted_stays_dead() -
 #[ignore = "run by another test, in a process of its own"]
 async fn inner_worker_process() -> Result<()> {
     let Some(redis_url) = std::env::var(REDIS_VARIABLE).ok() else { return Ok(()) };
-    let perform: Perform = Arc::new(|delivery| {
+    let handler: JobHandler = Arc::new(|delivery| {
         async move {
-            if matches!(&delivery, Delivery::Do { task_id, .. } if task_id == CRASHING) {
+            if matches!(&delivery, Delivery::Run { task_id, .. } if task_id == CRASHING) {
                 std::process::abort();
             }
             Ok(())
         }
         .boxed()
     });
-    runner(&redis_url, "inner", perform)?.run(CancellationToken::new()).await?;
+    runner(&redis_url, "inner", handler)?.run(CancellationToken::new()).await?;
     Ok(())
 }
 
@@ -338,7 +338,7 @@ async fn a_worker_that_stops_finishes_or_gives_back_what_it_holds() -> Result<()
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
     let worker = Worker::start(&redis.url(), "first", |task_id, _| match task_id {
-        "stopping" => Err(JobError::HandBack),
+        "stopping" => Err(JobError::Stopping),
         _ => Ok(()),
     })?;
     queue.enqueue(&job("stopping")).await?;
@@ -371,13 +371,13 @@ async fn what_is_given_back_again_and_again_is_no_try_and_is_not_taken_for_dead(
     for number in 0..4 * usize::try_from(MAX_CRASHES)? {
         let worker = fetch(number).await?;
         if number % 3 == 0 {
-            assert!(matches!(queue.start("unlucky").await?, Try::Go { number: 1, .. }));
+            assert!(matches!(queue.start("unlucky").await?, Attempt::Start { number: 1, .. }));
         }
-        assert_eq!(queue.hand_back(&worker).await?, 1);
+        assert_eq!(queue.release(&worker).await?, 1);
     }
     for _ in 0..=MAX_CRASHES {
-        assert!(matches!(queue.start("unlucky").await?, Try::Go { number: 1, .. }));
-        queue.uncount("unlucky").await?;
+        assert!(matches!(queue.start("unlucky").await?, Attempt::Start { number: 1, .. }));
+        queue.forget_attempt("unlucky").await?;
     }
     let worker = Worker::start(&redis.url(), "lucky", |_, _| Ok(()))?;
     until_empty(&queue).await?;
@@ -390,7 +390,7 @@ async fn what_is_away_spends_no_tries() -> Result<()> {
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
     let worker = Worker::start(&redis.url(), "one", |_, number| match number {
-        1 | 2 => Err(JobError::Away { reason: "no database".to_owned() }),
+        1 | 2 => Err(JobError::Unavailable { reason: "no database".to_owned() }),
         _ => Err(JobError::Abort { reason: "makes no sense".to_owned() }),
     })?;
     queue.enqueue(&job("waiting")).await?;
@@ -443,9 +443,9 @@ async fn a_job_that_the_library_has_put_away_is_done_after_all() -> Result<()> {
         let _: () = connection.lrem(key("active"), 0, task_id).await?;
         let _: () = connection.sadd(key("dead"), task_id).await?;
     }
-    queue.bury("buried", "apply_events", "on purpose", 1).await?;
+    queue.dead_letter("buried", Some(JobKind::ApplyEvents), "on purpose", 1).await?;
     let _: () = connection.hdel(key("data"), "without-payload").await?;
-    assert_eq!((queue.depth().await?, queue.revive().await?, queue.revive().await?), (2, 1, 0));
+    assert_eq!((queue.depth().await?, queue.recover_lost().await?, queue.recover_lost().await?), (2, 1, 0));
     let worker = Worker::start(&redis.url(), "one", |_, _| Ok(()))?;
     until_empty(&queue).await?;
     assert_eq!((worker.times_done("put-away"), worker.times_done("buried")), (1, 0));

@@ -107,7 +107,7 @@ impl Messages {
 
     /// The identifiers of all events in the queue; an event that is there twice is an error.
     async fn queued(&self) -> Result<BTreeSet<String>> {
-        let jobs: Vec<String> = self.command(&["SMEMBERS", &self.keys.queue_lane(EVENT_LANE)]).await?;
+        let jobs: Vec<String> = self.command(&["SMEMBERS", &self.keys.queue_window(EVENT_LANE)]).await?;
         let mut ids = BTreeSet::new();
         for job in jobs {
             let payload = self.queue.payload(&job).await?.context("a job without a payload")?;

@@ -1,20 +1,20 @@
-//! Coordinating recalculations: one run at a time, its ranges on all workers.
+//! The job that coordinates recalculations: one run at a time, its ranges on all workers.
 //!
-//! Whoever holds the lease coordinates. Its fencing token is the run's number, and the database admits writes
-//! of the latest number only; so a coordinator that lost its lease without noticing, or a range that was
-//! delayed, changes nothing any more.
+//! The worker that holds the lease coordinates. Its fencing token is the run's number, and the database
+//! admits writes of the latest number only; so a coordinator that lost its lease without noticing, or a range
+//! that was delayed, changes nothing any more.
 //!
-//! A request that finds the lease held is written down first and then tries the lease once more; the holder
-//! lets go of the lease first and then looks for requests once more. Whatever the order, one of the two sees
-//! the other, unless the holder is dead and its lease is not over yet. What is left lying so, or was in a
-//! queue that Redis has lost, is found by whoever [keeps time](crate::maintenance): a run that nobody
-//! coordinates at two looks in a row gets a coordinator.
+//! A request that finds the lease held is recorded first and then tries the lease once more; the holder
+//! releases the lease first and then looks for requests once more. Whatever the order, one of the two sees
+//! the other, unless the holder is dead and its lease has not expired yet. A run that is left behind so, or
+//! whose jobs Redis has lost, is found by [maintenance](crate::maintenance): a run without a coordinator at
+//! two looks in a row gets one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use pricing_core::jobs::{Job, JobError, NewJob, RANGE_LENGTH, Range};
+use pricing_core::jobs::{Job, JobError, JobKind, NewJob, RANGE_LENGTH, Range};
 use pricing_core::keys::JOBS;
 use pricing_core::lease::Lease;
 use pricing_core::policy_snapshot::PolicySnapshotError;
@@ -27,7 +27,7 @@ use pricing_domain::policy::PricingPolicy;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::jobs::Recalculator;
+use super::Recalculator;
 
 /// The lease's name.
 const LEASE: &str = "recalculation";
@@ -73,7 +73,7 @@ impl From<RedisError> for Stopped {
     }
 }
 
-/// A run that nobody seems to coordinate.
+/// A run that seems to have no coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AbandonedRun {
     task_id: String,
@@ -82,7 +82,7 @@ pub(crate) struct AbandonedRun {
 }
 
 impl Recalculator {
-    /// Sees to it that what was requested is done: by this worker, or by the one that is at it.
+    /// Works until nothing is requested, or leaves that to the worker that holds the lease.
     pub(crate) async fn coordinate(&self, task_id: &str) -> Result<(), JobError> {
         let ended = self.coordinate_until_stopped(task_id).await;
         self.judge_stopped(ended).await
@@ -112,8 +112,8 @@ impl Recalculator {
         }
     }
 
-    /// Asks for a coordinator if a run waits or is under way and nobody has held the lease since the last
-    /// look. `suspected` is what the last look found.
+    /// Enqueues a coordinator if a run waits or is under way and the lease was free since the last look.
+    /// `suspected` is what the last look found.
     pub(crate) async fn find_abandoned_run(
         &self,
         suspected: &mut Option<AbandonedRun>,
@@ -125,21 +125,21 @@ impl Recalculator {
             None => None,
         };
         if let (Some(run), true) = (&found, found == *suspected) {
-            // Named after the token: asked for once for each owner that the lease had.
+            // Named after the token: enqueued once for each owner that the lease had.
             let name = format!("run:{}:after-{}", run.task_id, run.last_token);
             let job = NewJob { task_id: name, job: Job::Run { task_id: run.task_id.clone() } };
             match self.enqueue(&job).await {
                 Ok(_) => tracing::info!(task_id = run.task_id, "a recalculation is without a coordinator"),
                 // The next look is soon.
-                Err(error) => tracing::debug!(%error, "no coordinator can be asked for"),
+                Err(error) => tracing::debug!(%error, "cannot enqueue a coordinator"),
             }
         }
         *suspected = found;
         Ok(())
     }
 
-    /// A coordinator was given up. What it was at would be taken up again and again, so it has failed, unless
-    /// somebody else is at it.
+    /// Fails the run of a coordinator that became a dead letter, as it would be taken up again and again,
+    /// unless another worker coordinates it.
     pub(crate) async fn fail_abandoned_run(&self, reason: &str) -> Result<(), JobError> {
         let ended = self.fail_run_without_lease(reason).await;
         self.judge_stopped(ended).await
@@ -181,8 +181,8 @@ impl Recalculator {
         Ok(())
     }
 
-    /// Does the run that has waited longest, under the lease's token: each run has a number, and so a lease,
-    /// of its own.
+    /// Runs the request that has waited longest, under the lease's token: each run has a number, and so a
+    /// lease, of its own.
     async fn run_next(&self, lease: &Lease) -> Result<(), Stopped> {
         match self.repricer.store.next_requested_run().await? {
             Some(run) => self.run(&run, lease.token(), &lease.lost()).await,
@@ -195,7 +195,7 @@ impl Recalculator {
         self.repricer.policies.refresh().await?;
         let policy = Arc::clone(self.repricer.policies.snapshot().current());
         let policy_version = policy.version;
-        // Whoever approved of it approved of what one policy would do.
+        // An approval is of what one policy would do.
         let is_approved =
             run.approved_by.is_some() && run.policy_version.is_none_or(|judged| judged == policy_version);
         if run.run_number.is_none() && !is_approved && self.hold(run, policy, lost).await? {
@@ -244,7 +244,7 @@ impl Recalculator {
         Ok(true)
     }
 
-    /// Puts the ranges into the queue, as fast as workers take them out; how many.
+    /// Enqueues the ranges, as fast as workers take them out. Returns how many.
     async fn hand_out(&self, scope: &Scope, range: &Range, lost: &CancellationToken) -> Result<u64, Stopped> {
         let mut ranges = 0;
         let mut last = None;
@@ -282,7 +282,7 @@ impl Recalculator {
         for look in 1_u32.. {
             let checks_run = look % LOOKS_PER_RUN_CHECK == 0;
             // Looked at before the count: a range leaves the queue after it is done.
-            let is_queue_empty = checks_run && matches!(self.queue.outstanding("range").await, Ok(0));
+            let is_queue_empty = checks_run && matches!(self.queue.outstanding(JobKind::Range).await, Ok(0));
             if store.finished_ranges(run_number).await? >= ranges {
                 break;
             }
@@ -306,7 +306,7 @@ impl Recalculator {
         Ok(run.is_some_and(|run| run.state == RunState::Running))
     }
 
-    /// Waits a moment, unless there is no point in going on.
+    /// Waits a moment, unless the work is to stop.
     async fn go_on(&self, lost: &CancellationToken) -> Result<(), JobError> {
         if lost.is_cancelled() {
             return Err(JobError::Retry { reason: "the lease of the recalculation was lost".to_owned() });

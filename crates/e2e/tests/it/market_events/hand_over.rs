@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use chrono::Utc;
 use pricing_core::jobs::queue::Enqueued;
-use pricing_core::jobs::{Job, NewJob};
+use pricing_core::jobs::{Job, JobKind, NewJob};
 use pricing_e2e::eventually;
 use serde_json::json;
 
@@ -47,8 +47,9 @@ async fn fill_window(messages: &Messages) -> Result<usize> {
 /// Does every job in the queue, as a worker would; the events in them.
 async fn make_room(messages: &Messages) -> Result<BTreeSet<String>> {
     let done = messages.queued().await?;
-    for job in messages.command::<Vec<String>>(&["SMEMBERS", &messages.keys.queue_lane(EVENT_LANE)]).await? {
-        messages.queue.finish(&job, "apply_events").await?;
+    for job in messages.command::<Vec<String>>(&["SMEMBERS", &messages.keys.queue_window(EVENT_LANE)]).await?
+    {
+        messages.queue.finish(&job, JobKind::ApplyEvents).await?;
     }
     Ok(done)
 }

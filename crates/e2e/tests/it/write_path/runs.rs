@@ -148,7 +148,7 @@ async fn a_range_that_redis_has_lost_does_not_keep_its_run_waiting() -> Result<(
     // More are handed out than one worker does at a time.
     eventually("a range waits, and is lost", PATIENCE, async || {
         let mut lose = lose.key(format!("{}:active", keys.queue()));
-        lose.key(keys.queue_lane("ranges"));
+        lose.key(keys.queue_window("ranges"));
         ensure!(lose.invoke_async::<u32>(&mut redis.clone()).await? == 1);
         Ok(())
     })

@@ -1,0 +1,78 @@
+//! The job that applies market events: stores the facts, re-prices the products they are about, and requests
+//! the recalculations that an event asks for.
+
+use chrono::{DateTime, Utc};
+use pricing_core::jobs::{Job, JobError, NewJob};
+use pricing_core::keys::JOBS;
+use pricing_core::reprice::{OtherCurrency, WRITE_BATCH, products_of};
+use pricing_core::telemetry::spans;
+use pricing_domain::facts::market_event::MarketEvent;
+use tracing::Instrument;
+
+use super::Recalculator;
+
+impl Recalculator {
+    pub(super) async fn apply_events(
+        &self,
+        events: Vec<MarketEvent>,
+        published_at: Option<DateTime<Utc>>,
+        is_first_attempt: bool,
+    ) -> Result<(), JobError> {
+        for events in in_transactions(events) {
+            let count = events.len();
+            let applied = match self.repricer.apply_events(events, published_at, is_first_attempt).await {
+                Ok(applied) => applied,
+                Err(error) => return Err(self.judge(error).await),
+            };
+            for product_id in &applied.unknown {
+                tracing::warn!(%product_id, "an event is about a product that is not in the catalogue");
+            }
+            for OtherCurrency { product_id, competitor, currency } in &applied.in_other_currency {
+                let currency = currency.code();
+                tracing::warn!(%product_id, competitor, currency, "a competitor's price is in another currency than the product, and not used");
+            }
+            let metrics = &self.repricer.metrics;
+            metrics.events_applied.increment(to_u64(applied.events));
+            metrics.events_repeated.increment(to_u64(applied.repeated));
+            metrics.events_unknown.increment(to_u64(applied.unknown.len()));
+            metrics.events_in_other_currency.increment(to_u64(applied.in_other_currency.len()));
+            tracing::debug!(events = count, changed = applied.changed, "events were applied");
+            for task_id in applied.requested_runs {
+                self.enqueue_coordinator(task_id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Enqueues a coordinator for a requested run. Does not wait for room in the queue: as many coordinators
+    /// as there is room for may need the place that this job takes. They go on until nothing is requested,
+    /// and what one of them misses is [found](Self::find_abandoned_run) a moment later.
+    async fn enqueue_coordinator(&self, task_id: String) -> Result<(), JobError> {
+        let job = NewJob { task_id: format!("run:{task_id}"), job: Job::Run { task_id } };
+        self.enqueue(&job).instrument(spans::send(JOBS, 1)).await.map(|_| ())
+    }
+}
+
+/// Parts of a batch that name at most [`WRITE_BATCH`] products each, or are one event.
+fn in_transactions(events: Vec<MarketEvent>) -> Vec<Vec<MarketEvent>> {
+    let mut parts: Vec<Vec<MarketEvent>> = Vec::new();
+    let mut products = 0;
+    for event in events {
+        let named = products_of(&event).len();
+        match parts.last_mut() {
+            Some(part) if products + named <= WRITE_BATCH => {
+                products += named;
+                part.push(event);
+            }
+            _ => {
+                products = named;
+                parts.push(vec![event]);
+            }
+        }
+    }
+    parts
+}
+
+fn to_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

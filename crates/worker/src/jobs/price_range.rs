@@ -1,0 +1,49 @@
+//! The job that re-prices one range of a run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use pricing_core::jobs::{JobError, Range};
+use pricing_core::reprice::RangeDone;
+use pricing_domain::facts::recalculation::RunState;
+use tokio::time::timeout;
+
+use super::Recalculator;
+
+/// How long a range waits for its turn before it is requeued, so that most of a job's time is left
+/// for the work.
+const TURN_PATIENCE: Duration = Duration::from_secs(20);
+
+impl Recalculator {
+    pub(super) async fn price_range(&self, range: Range) -> Result<(), JobError> {
+        let run_number = range.run_number;
+        let turn = timeout(TURN_PATIENCE, Arc::clone(&self.range_turns).acquire_owned());
+        let Some(Ok(Ok(turn))) = self.shutdown.run_until_cancelled(turn).await else {
+            return Err(JobError::Stopping);
+        };
+        match self.repricer.recalculate_range(range, self.owner.clone(), turn).await {
+            Ok(RangeDone::Superseded) => {
+                tracing::info!(run_number, "a range was skipped: a newer run has begun");
+                Ok(())
+            }
+            Ok(RangeDone::Done { products, .. }) => {
+                self.repricer.metrics.run_products.increment(products);
+                Ok(())
+            }
+            Ok(RangeDone::Repeated) => Ok(()),
+            Err(error) => Err(self.judge(error).await),
+        }
+    }
+
+    /// Ends the run of a range that became a dead letter.
+    pub(super) async fn fail_run(&self, range: &Range, reason: &str) -> Result<(), JobError> {
+        let reason = format!("a part of it failed: {reason}");
+        let store = &self.repricer.store;
+        store
+            .finish_run(&range.task_id, range.run_number, RunState::Failed, Some(&reason), Utc::now())
+            .await
+            .map(|_| ())
+            .map_err(|error| JobError::Retry { reason: error.to_string() })
+    }
+}
