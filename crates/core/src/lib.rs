@@ -5,11 +5,12 @@
 //! (`pricing-cli`).
 //!
 //! Things flow one way. A write goes facts → [`pricing_domain::price`] → catalogue → caches; a read goes
-//! caches → (on a miss) catalogue → [`pricing_domain::quote`]. Where next: [`reprice`] for writes, [`cache`]
+//! caches → (on a miss) catalogue → [`pricing_domain::quote`]. Where next: [`engine`] for writes, [`cache`]
 //! for reads.
 
 pub mod cache;
 pub mod config;
+pub mod engine;
 pub mod events;
 pub mod health;
 pub mod jobs;
@@ -18,7 +19,6 @@ pub mod lease;
 pub mod notifications;
 pub mod policy_snapshot;
 pub mod redis;
-pub mod reprice;
 pub mod service;
 pub mod shutdown;
 pub mod store;
@@ -26,3 +26,8 @@ pub mod telemetry;
 pub mod tls;
 pub mod tz_database;
 pub mod tz_versions;
+
+/// The former name of [`engine`], until the API uses the new one.
+pub mod reprice {
+    pub use crate::engine::{Engine as Repricer, EngineError as RepriceError, *};
+}

@@ -10,13 +10,14 @@ mod bridge;
 pub mod config;
 mod dispatch;
 
+use pricing_core::engine::StartError;
 use pricing_core::events::consume::EventConsumer;
 use pricing_core::events::dead::DeadEvents;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::{self, Health};
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::keys::MessageKeys;
-use pricing_core::redis::{RedisConnection, RedisError, Subscription};
+use pricing_core::redis::{RedisConnection, Subscription};
 use pricing_core::service;
 use pricing_core::telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
@@ -31,23 +32,12 @@ use dispatch::Dispatcher;
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-listener";
 
-/// Why the listener ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenerRunError {
-    /// The Redis address is wrong.
-    #[error(transparent)]
-    Redis(#[from] RedisError),
-    /// The socket for health and metrics failed.
-    #[error("serving failed: {0}")]
-    Listener(#[from] std::io::Error),
-}
-
-/// Runs the listener until told to stop; health and metrics are served on this socket.
+/// Runs the listener until the process is to stop; health and metrics are served on this socket.
 pub async fn run(
     listener: TcpListener,
     config: ListenerConfig,
     shutdown: CancellationToken,
-) -> Result<(), ListenerRunError> {
+) -> Result<(), StartError> {
     let metrics = Metrics::new(SERVICE, config.shared.metrics);
     let url = &config.shared.redis_url;
     let redis = RedisConnection::open(url)?.measured_by(&metrics);

@@ -2,7 +2,7 @@
 //!
 //! Here: what applies market events, recalculates the catalogue and does maintenance, away from the requests
 //! of shoppers. Never here: HTTP routes besides health and metrics, and how a price comes about
-//! (`pricing-domain` and `pricing-core`'s `reprice`).
+//! (`pricing-domain` and `pricing-core`'s `engine`).
 //!
 //! Where next: [`runner`] for attempts, retries and dead letters, [`jobs`] for
 //! what they do, [`maintenance`] for periodic work.
@@ -15,22 +15,12 @@ pub mod runner;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use pricing_core::cache::PriceCache;
-use pricing_core::health::{self, Health};
+use pricing_core::engine::{Engine, StartError};
+use pricing_core::health;
 use pricing_core::jobs::queue::JobQueue;
-use pricing_core::keys::{Keys, MessageKeys};
-use pricing_core::notifications::Notifications;
-use pricing_core::policy_snapshot::{Policies, PolicySnapshotError};
-use pricing_core::redis::{RedisConnection, RedisError};
-use pricing_core::reprice::Repricer;
+use pricing_core::redis::RedisError;
 use pricing_core::service;
-use pricing_core::store::{Store, StoreError, StoreSettings};
-use pricing_core::telemetry::metrics::Metrics;
-use pricing_core::tz_database::TzDatabase;
-use pricing_core::tz_versions::TzVersions;
-use pricing_domain::facts::time_zone::TimeZones;
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -42,57 +32,22 @@ use runner::{JobHandler, JobRunner};
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-worker";
 
-/// Prices a worker keeps in memory: it puts them where others read them, and reads none itself.
+/// Prices that a worker keeps in memory: it publishes them for others to read, and reads none itself.
 const L1_CAPACITY: usize = 1;
 
-/// Why the worker ended.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerRunError {
-    /// The database could not be opened.
-    #[error("the database cannot be opened: {0}")]
-    Store(#[from] StoreError),
-    /// The policies could not be read.
-    #[error("the policies cannot be read: {0}")]
-    Policies(#[from] PolicySnapshotError),
-    /// The Redis address is wrong.
-    #[error(transparent)]
-    Redis(#[from] RedisError),
-    /// The socket for health and metrics failed.
-    #[error("serving failed: {0}")]
-    Listener(#[from] std::io::Error),
-}
-
-/// Runs the worker until told to stop; health and metrics are served on this socket.
+/// Runs the worker until the process is to stop; health and metrics are served on this socket.
 pub async fn run(
     listener: TcpListener,
     config: WorkerConfig,
     shutdown: CancellationToken,
-) -> Result<(), WorkerRunError> {
-    let metrics = Metrics::new(SERVICE, config.shared.metrics);
-    let redis = RedisConnection::open(&config.shared.redis_url)?.measured_by(&metrics);
-    let settings =
-        StoreSettings { max_connections: config.shared.database_connections, ..StoreSettings::default() };
-    let store = Store::open(&config.shared.database_url, settings).await?.measured_by(&metrics);
-    let database = TzDatabase::load(config.shared.tz_directory.as_deref());
-    database.log(chrono::Utc::now());
-    let tz_versions = TzVersions::new(database, &redis, &MessageKeys::new(&config.shared.key_prefix));
-    let time_zones = &tz_versions.database().zones;
-    let recalculator = recalculator(&config, &redis, &store, time_zones, &metrics, &shutdown).await?;
-    let runner = job_runner(&config, &redis, &recalculator);
-    let policies = Some(recalculator.repricer.policies.clone());
-    let health = Health {
-        service: SERVICE,
-        redis,
-        store: Some(store.clone()),
-        policies,
-        tz_versions: Some(tz_versions.clone()),
-    };
+) -> Result<(), StartError> {
+    let engine = Engine::open(&config.shared, SERVICE, L1_CAPACITY).await?;
+    let recalculator = recalculator(&config, &engine, &shutdown)?;
+    let runner = job_runner(&config, &recalculator);
     tracing::info!(address = %listener.local_addr()?, "the worker is running");
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
-    tasks.spawn(recalculator.repricer.policies.clone().keep_fresh(shutdown.clone()));
-    tasks.spawn(tz_versions.keep_told(shutdown.clone()));
+    engine.spawn_upkeep(&mut tasks, &shutdown);
     tasks.spawn(recalculator.clone().run_maintenance());
     tasks.spawn(recalculator.keep_queue_clean());
     let stop = shutdown.clone();
@@ -101,45 +56,30 @@ pub async fn run(
             tracing::error!(%error, "cannot fetch jobs");
         }
     });
-    let serving = health::serve(listener, health::router(health, metrics), shutdown.clone());
-    service::serve_beside(tasks, &shutdown, serving).await?;
-    store.close().await;
+    let routes = health::router(engine.health(SERVICE), engine.metrics.clone());
+    service::serve_beside(tasks, &shutdown, health::serve(listener, routes, shutdown.clone())).await?;
+    engine.store.close().await;
     tracing::info!("the worker has stopped");
     Ok(())
 }
 
-async fn recalculator(
+fn recalculator(
     config: &WorkerConfig,
-    redis: &RedisConnection,
-    store: &Store,
-    time_zones: &TimeZones,
-    metrics: &Metrics,
+    engine: &Engine,
     shutdown: &CancellationToken,
-) -> Result<Recalculator, WorkerRunError> {
-    let identity = store.identity().await?;
-    let keys = MessageKeys::new(&config.shared.key_prefix);
-    let price_keys = Keys::new(&config.shared.key_prefix, &identity);
-    let (staleness, runtime) = (config.shared.l1_max_staleness, Handle::current());
-    let cache = PriceCache::new(L1_CAPACITY, staleness, redis, price_keys, metrics.clone(), runtime);
-    let repricer = Repricer {
-        store: store.clone(),
-        cache,
-        policies: Policies::load(store.clone(), time_zones.clone()).await?,
-        notifications: Notifications::new(redis, keys.clone(), &identity),
-        metrics: metrics.clone(),
-    };
+) -> Result<Recalculator, RedisError> {
     Ok(Recalculator {
-        repricer,
-        queue: JobQueue::new(redis, &keys),
-        redis: redis.with_own_writes()?,
-        keys,
+        engine: engine.clone(),
+        queue: JobQueue::new(&engine.redis, &engine.keys),
+        redis: engine.redis.with_own_writes()?,
+        keys: engine.keys.clone(),
         owner: owner(),
         range_turns: Arc::new(Semaphore::new(config.concurrency.div_ceil(2))),
         shutdown: shutdown.clone(),
     })
 }
 
-fn job_runner(config: &WorkerConfig, redis: &RedisConnection, recalculator: &Recalculator) -> JobRunner {
+fn job_runner(config: &WorkerConfig, recalculator: &Recalculator) -> JobRunner {
     let recalculations = recalculator.clone();
     let handler: JobHandler = Arc::new(move |delivery| {
         let recalculations = recalculations.clone();
@@ -147,13 +87,13 @@ fn job_runner(config: &WorkerConfig, redis: &RedisConnection, recalculator: &Rec
     });
     JobRunner {
         queue: recalculator.queue.clone(),
-        redis: redis.clone(),
+        redis: recalculator.engine.redis.clone(),
         redis_url: config.shared.redis_url.clone(),
         keys: recalculator.keys.clone(),
         owner: recalculator.owner.clone(),
         concurrency: config.concurrency,
         handler,
-        metrics: recalculator.repricer.metrics.clone(),
+        metrics: recalculator.engine.metrics.clone(),
     }
 }
 

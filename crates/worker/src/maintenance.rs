@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
+use pricing_core::engine::{EngineError, WRITE_BATCH};
 use pricing_core::lease::Lease;
-use pricing_core::reprice::{RepriceError, WRITE_BATCH};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +49,7 @@ impl Task {
     }
 
     /// Whether it went well.
-    fn ended(&mut self, ended: &Result<(), RepriceError>) -> bool {
+    fn ended(&mut self, ended: &Result<(), EngineError>) -> bool {
         if let (Err(error), false) = (ended, self.is_failing) {
             tracing::warn!(%error, "{}; retrying", self.name);
         }
@@ -99,26 +99,26 @@ impl Recalculator {
                 tracing::warn!(jobs, "requeued jobs that the queue library had dropped");
             }
             if let Ok(depth) = self.queue.depth().await {
-                self.repricer.metrics.queue_depth.set(u32::try_from(depth).unwrap_or(u32::MAX));
+                self.engine.metrics.queue_depth.set(u32::try_from(depth).unwrap_or(u32::MAX));
             }
             // By every worker: maintenance may move to another one.
-            if let Ok(held) = self.repricer.store.count_held_runs().await {
-                self.repricer.metrics.held_runs.set(u32::try_from(held).unwrap_or(u32::MAX));
+            if let Ok(held) = self.engine.store.count_held_runs().await {
+                self.engine.metrics.held_runs.set(u32::try_from(held).unwrap_or(u32::MAX));
             }
             if let Ok(dead) = self.queue.count_dead().await {
-                self.repricer.metrics.dead_jobs.set(u32::try_from(dead).unwrap_or(u32::MAX));
+                self.engine.metrics.dead_jobs.set(u32::try_from(dead).unwrap_or(u32::MAX));
             }
         }
     }
 
-    async fn reprice_expired(&self, lost: &CancellationToken) -> Result<(), RepriceError> {
-        while self.repricer.reprice_expired(Utc::now()).await? == WRITE_BATCH && !lost.is_cancelled() {}
+    async fn reprice_expired(&self, lost: &CancellationToken) -> Result<(), EngineError> {
+        while self.engine.reprice_expired(Utc::now()).await? == WRITE_BATCH && !lost.is_cancelled() {}
         Ok(())
     }
 
     /// Purges old records, in small statements: more comes in a minute than one of them removes.
-    async fn purge(&self, lost: &CancellationToken) -> Result<(), RepriceError> {
-        let (store, now) = (&self.repricer.store, Utc::now());
+    async fn purge(&self, lost: &CancellationToken) -> Result<(), EngineError> {
+        let (store, now) = (&self.engine.store, Utc::now());
         for _ in 0..FORGET_BATCHES {
             let events = store.forget_applied_events(now - EVENTS_KEPT, FORGET_BATCH).await?;
             if events < u64::from(FORGET_BATCH) || lost.is_cancelled() || self.shutdown.is_cancelled() {
@@ -131,7 +131,7 @@ impl Recalculator {
 
     /// Waits until the next price expires, or a moment if that is later or not known.
     async fn wait_for_expiry(&self, lost: &CancellationToken) {
-        let next = self.repricer.store.next_expiry().await.ok().flatten();
+        let next = self.engine.store.next_expiry().await.ok().flatten();
         let left = next.and_then(|next| (next - Utc::now()).to_std().ok()).unwrap_or(INTERVAL);
         tokio::select! {
             () = sleep(left.clamp(Duration::from_millis(1), INTERVAL)) => {}

@@ -2,7 +2,7 @@
 //!
 //! Here: the read path [`PriceCache::get`], from this process' memory ([`l1`]) over Redis ([`l2`]) to a fill
 //! that the caller supplies, at most one at a time for each product ([`single_flight`]). Never here: how a
-//! price comes about (`reprice`), and anything that depends on the shopper; what is cached is the same for
+//! price comes about (`engine`), and anything that depends on the shopper; what is cached is the same for
 //! everybody.
 //!
 //! Two rules keep the caches honest. An entry is put only where nothing as new is, by its revision, in memory

@@ -13,7 +13,7 @@
 //! Reads are methods of [`Store`], nearly all of one statement; facts and prices are written by a
 //! [`StoreTransaction`]. Where next: `statement` for how SQL and values are written, `connection` for time
 //! limits and connections that went wrong, `migrations/` for the tables and why they are as they are. Callers
-//! are `reprice`, the API's routes and the worker.
+//! are `engine`, the API's routes and the worker.
 
 mod bulk;
 mod connection;

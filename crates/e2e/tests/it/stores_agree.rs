@@ -1,24 +1,15 @@
 //! SQLite and PostgreSQL give the same prices and explanations, and a stored price can be computed again.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Utc};
-use pricing_core::cache::PriceCache;
-use pricing_core::config::MetricsSwitch;
-use pricing_core::keys::{Keys, MessageKeys};
-use pricing_core::notifications::Notifications;
-use pricing_core::policy_snapshot::Policies;
-use pricing_core::redis::RedisConnection;
-use pricing_core::reprice::Repricer;
-use pricing_core::store::{Store, StoreSettings};
-use pricing_core::telemetry::metrics::Metrics;
+use pricing_core::engine::Engine;
 use pricing_domain::facts::product::{Product, ProductDraft, ProductId, WrittenNumber};
 use pricing_domain::facts::signal::{Signal, SignalKind, Subject};
 use pricing_domain::facts::time_zone::TimeZones;
 use pricing_domain::policy::PricingPolicy;
 use pricing_domain::pricing::replay::RecordedExplanation;
 use pricing_e2e::RedisServer;
+use pricing_worker::config::WorkerConfig;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -33,42 +24,37 @@ const PRODUCTS_EACH: usize = 500;
 
 /// A database with everything needed to price in it.
 struct Pricing {
-    repricer: Repricer,
+    engine: Engine,
     _files: TempDir,
 }
 
 impl Pricing {
     async fn open(url: &str, files: TempDir, redis: &RedisServer, prefix: &str) -> Result<Self> {
-        let store = Store::open(url, StoreSettings::default()).await?;
-        let metrics = Metrics::new("test", MetricsSwitch::On);
-        let connection = RedisConnection::open(&redis.url())?;
-        let cache = PriceCache::new(
-            10,
-            Duration::from_secs(60),
-            &connection,
-            Keys::new(prefix, "test"),
-            metrics.clone(),
-            tokio::runtime::Handle::current(),
-        );
-        let policies = Policies::load(store.clone(), TimeZones::bundled()).await?;
-        let notifications = Notifications::new(&connection, MessageKeys::new(prefix), "test");
-        Ok(Self { repricer: Repricer { store, cache, policies, notifications, metrics }, _files: files })
+        let redis_url = redis.url();
+        let environment = |name: &str| match name {
+            "PRICING_DATABASE_URL" => Some(url.to_owned()),
+            "PRICING_REDIS_URL" => Some(redis_url.clone()),
+            "PRICING_KEY_PREFIX" => Some(prefix.to_owned()),
+            _ => None,
+        };
+        let config = WorkerConfig::read(&environment)?;
+        Ok(Self { engine: Engine::open(&config.shared, "test", 10).await?, _files: files })
     }
 
     /// Publishes the policy, then writes signals and products, which prices them.
     async fn write(&self, policy: &str, products: &[Product], signals: &[Signal]) -> Result<i64> {
-        let version = self.repricer.store.publish_policy(&new_policy(policy), None, Utc::now()).await?;
+        let version = self.engine.store.publish_policy(&new_policy(policy), None, Utc::now()).await?;
         let version = version.context("not published")?;
-        self.repricer.policies.refresh().await?;
-        let mut transaction = self.repricer.store.begin().await?;
+        self.engine.policies.refresh().await?;
+        let mut transaction = self.engine.store.begin().await?;
         transaction.put_signals(signals).await?;
         transaction.commit().await?;
-        self.repricer.put_products(products.to_vec(), "test").await?;
+        self.engine.put_products(products.to_vec(), "test").await?;
         Ok(version)
     }
 
     async fn explanation(&self, id: &ProductId) -> Result<String> {
-        self.repricer.store.explanation(id).await?.with_context(|| format!("{id} has no explanation"))
+        self.engine.store.explanation(id).await?.with_context(|| format!("{id} has no explanation"))
     }
 }
 
@@ -111,7 +97,7 @@ async fn compute_again(store: &Pricing, id: &ProductId, stored: &str, policy: &P
         serde_json::to_string(&again.explanation)? == *stored,
         "{id} is explained differently:\n{stored}"
     );
-    let entry = store.repricer.store.stored_price(id).await?.context("no stored price")?.entry;
+    let entry = store.engine.store.stored_price(id).await?.context("no stored price")?.entry;
     ensure!(
         again.amount.to_string() == entry.list_price.to_string(),
         "{id}: {} is not {}",

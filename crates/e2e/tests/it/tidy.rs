@@ -52,7 +52,8 @@ const CORE_ROWS: &[&[&str]] = &[
     &["redis"],
     &["lease", "store", "events", "jobs", "notifications", "tz_versions"],
     &["cache", "policy_snapshot"],
-    &["reprice", "health", "service"],
+    &["health", "service"],
+    &["engine"],
 ];
 
 /// Where the rows hold.

@@ -2,9 +2,9 @@
 //! the recalculations that an event asks for.
 
 use chrono::{DateTime, Utc};
+use pricing_core::engine::{OtherCurrency, WRITE_BATCH, products_of};
 use pricing_core::jobs::{Job, JobError, NewJob};
 use pricing_core::keys::JOBS;
-use pricing_core::reprice::{OtherCurrency, WRITE_BATCH, products_of};
 use pricing_core::telemetry::spans;
 use pricing_domain::facts::market_event::MarketEvent;
 use tracing::Instrument;
@@ -20,7 +20,7 @@ impl Recalculator {
     ) -> Result<(), JobError> {
         for events in in_transactions(events) {
             let count = events.len();
-            let applied = match self.repricer.apply_events(events, published_at, is_first_attempt).await {
+            let applied = match self.engine.apply_events(events, published_at, is_first_attempt).await {
                 Ok(applied) => applied,
                 Err(error) => return Err(self.judge(error).await),
             };
@@ -31,7 +31,7 @@ impl Recalculator {
                 let currency = currency.code();
                 tracing::warn!(%product_id, competitor, currency, "a competitor's price is in another currency than the product, and not used");
             }
-            let metrics = &self.repricer.metrics;
+            let metrics = &self.engine.metrics;
             metrics.events_applied.increment(to_u64(applied.events));
             metrics.events_repeated.increment(to_u64(applied.repeated));
             metrics.events_unknown.increment(to_u64(applied.unknown.len()));

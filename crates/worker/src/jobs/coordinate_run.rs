@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use pricing_core::engine::EngineError;
 use pricing_core::jobs::{Job, JobError, JobKind, NewJob, RANGE_LENGTH, Range};
 use pricing_core::keys::JOBS;
 use pricing_core::lease::Lease;
 use pricing_core::policy_snapshot::PolicySnapshotError;
 use pricing_core::redis::RedisError;
-use pricing_core::reprice::RepriceError;
 use pricing_core::store::{StoreError, StoredRun};
 use pricing_core::telemetry::spans;
 use pricing_domain::facts::recalculation::{RunState, Scope};
@@ -46,7 +46,7 @@ enum Stopped {
     /// The job is to end like this.
     Ended(JobError),
     /// Something failed; what that means for the job is still to be [judged](Recalculator::judge).
-    Failed(RepriceError),
+    Failed(EngineError),
 }
 
 impl From<JobError> for Stopped {
@@ -106,7 +106,7 @@ impl Recalculator {
                     continue;
                 }
             }
-            if self.repricer.store.next_requested_run().await?.is_none() {
+            if self.engine.store.next_requested_run().await?.is_none() {
                 return Ok(());
             }
         }
@@ -117,8 +117,8 @@ impl Recalculator {
     pub(crate) async fn find_abandoned_run(
         &self,
         suspected: &mut Option<AbandonedRun>,
-    ) -> Result<(), RepriceError> {
-        let found = match self.repricer.store.next_requested_run().await? {
+    ) -> Result<(), EngineError> {
+        let found = match self.engine.store.next_requested_run().await? {
             Some(run) => Lease::last_token_if_free(&self.redis, &self.keys, LEASE)
                 .await?
                 .map(|last_token| AbandonedRun { task_id: run.task_id, last_token }),
@@ -147,7 +147,7 @@ impl Recalculator {
 
     async fn fail_run_without_lease(&self, reason: &str) -> Result<(), Stopped> {
         let is_free = Lease::last_token_if_free(&self.redis, &self.keys, LEASE).await?.is_some();
-        let (store, now) = (&self.repricer.store, Utc::now());
+        let (store, now) = (&self.engine.store, Utc::now());
         let (true, Some(run)) = (is_free, store.next_requested_run().await?) else { return Ok(()) };
         match run.run_number {
             Some(number) => {
@@ -169,12 +169,12 @@ impl Recalculator {
     }
 
     async fn acquire_lease(&self) -> Result<Option<Lease>, Stopped> {
-        let last_number = self.repricer.store.last_run_number().await?;
+        let last_number = self.engine.store.last_run_number().await?;
         Ok(Lease::acquire(&self.redis, &self.keys, LEASE, &self.owner, LEASE_TTL, last_number).await?)
     }
 
     async fn coalesce(&self, task_id: &str) -> Result<(), Stopped> {
-        let store = &self.repricer.store;
+        let store = &self.engine.store;
         if let Some(run) = store.run(task_id).await? {
             store.coalesce_run(task_id, &run.scope, Utc::now()).await?;
         }
@@ -184,16 +184,16 @@ impl Recalculator {
     /// Runs the request that has waited longest, under the lease's token: each run has a number, and so a
     /// lease, of its own.
     async fn run_next(&self, lease: &Lease) -> Result<(), Stopped> {
-        match self.repricer.store.next_requested_run().await? {
+        match self.engine.store.next_requested_run().await? {
             Some(run) => self.run(&run, lease.token(), &lease.lost()).await,
             None => Ok(()),
         }
     }
 
     async fn run(&self, run: &StoredRun, run_number: i64, lost: &CancellationToken) -> Result<(), Stopped> {
-        let store = &self.repricer.store;
-        self.repricer.policies.refresh().await?;
-        let policy = Arc::clone(self.repricer.policies.snapshot().current());
+        let store = &self.engine.store;
+        self.engine.policies.refresh().await?;
+        let policy = Arc::clone(self.engine.policies.snapshot().current());
         let policy_version = policy.version;
         // An approval is of what one policy would do.
         let is_approved =
@@ -209,7 +209,7 @@ impl Recalculator {
             return Err(Stopped::Ended(JobError::Retry { reason }));
         }
         let waited = (now - run.requested_at).to_std().unwrap_or_default();
-        self.repricer.metrics.run_wait_duration.record(waited);
+        self.engine.metrics.run_wait_duration.record(waited);
         tracing::info!(task_id = run.task_id, run_number, products = total, "a recalculation has begun");
         let range =
             Range { task_id: run.task_id.clone(), run_number, policy_version, product_ids: Vec::new() };
@@ -224,14 +224,14 @@ impl Recalculator {
         policy: Arc<PricingPolicy>,
         lost: &CancellationToken,
     ) -> Result<bool, Stopped> {
-        let (store, breaker) = (&self.repricer.store, policy.circuit_breaker);
+        let (store, breaker) = (&self.engine.store, policy.circuit_breaker);
         let policy_version = policy.version;
         if breaker.is_off() {
             return Ok(false);
         }
         let go_on = || !lost.is_cancelled() && !self.shutdown.is_cancelled();
         // As of now: what a policy does later was judged when it was published.
-        let mut simulator = self.repricer.simulator(policy, run.scope.clone(), Utc::now());
+        let mut simulator = self.engine.simulator(policy, run.scope.clone(), Utc::now());
         simulator.run(go_on).await?;
         let reasons = simulator.judge(&[breaker]).await?;
         self.go_on(lost).await?;
@@ -249,7 +249,7 @@ impl Recalculator {
         let mut ranges = 0;
         let mut last = None;
         loop {
-            let store = &self.repricer.store;
+            let store = &self.engine.store;
             let product_ids = store.product_ids_of(scope, last.as_ref(), RANGE_LENGTH).await?;
             let Some(end) = product_ids.last() else { return Ok(ranges) };
             last = Some(end.clone());
@@ -278,7 +278,7 @@ impl Recalculator {
         begun: Instant,
         lost: &CancellationToken,
     ) -> Result<(), Stopped> {
-        let (store, run_number) = (&self.repricer.store, range.run_number);
+        let (store, run_number) = (&self.engine.store, range.run_number);
         for look in 1_u32.. {
             let checks_run = look % LOOKS_PER_RUN_CHECK == 0;
             // Looked at before the count: a range leaves the queue after it is done.
@@ -296,13 +296,13 @@ impl Recalculator {
             self.go_on(lost).await?;
         }
         store.finish_run(&range.task_id, run_number, RunState::Done, None, Utc::now()).await?;
-        self.repricer.metrics.run_duration.record(begun.elapsed().as_secs_f64());
+        self.engine.metrics.run_duration.record(begun.elapsed().as_secs_f64());
         tracing::info!(task_id = range.task_id, run_number, "a recalculation is done");
         Ok(())
     }
 
     async fn is_running(&self, range: &Range) -> Result<bool, StoreError> {
-        let run = self.repricer.store.run(&range.task_id).await?;
+        let run = self.engine.store.run(&range.task_id).await?;
         Ok(run.is_some_and(|run| run.state == RunState::Running))
     }
 

@@ -11,12 +11,12 @@ mod price_range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pricing_core::engine::{Engine, EngineError};
 use pricing_core::jobs::queue::{EnqueueError, Enqueued, JobQueue};
 use pricing_core::jobs::{Job, JobError, NewJob};
 use pricing_core::keys::MessageKeys;
 use pricing_core::policy_snapshot::PolicySnapshotError;
 use pricing_core::redis::RedisConnection;
-use pricing_core::reprice::{RepriceError, Repricer};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,7 @@ const DATABASE_PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub struct Recalculator {
     /// Makes prices.
-    pub repricer: Repricer,
+    pub engine: Engine,
     /// Takes the parts of a run.
     pub queue: JobQueue,
     /// Where leases are. Its writes are its own: a lease that was renewed behind thousands of prices would be
@@ -73,7 +73,7 @@ impl Recalculator {
         match self.queue.enqueue(job).await {
             Ok(enqueued) => {
                 let added = u64::from(matches!(enqueued, Enqueued::Added { .. }));
-                self.repricer.metrics.jobs_enqueued.increment(added);
+                self.engine.metrics.jobs_enqueued.increment(added);
                 Ok(enqueued != Enqueued::Full)
             }
             Err(EnqueueError::Redis(error)) => Err(JobError::Retry { reason: error.to_string() }),
@@ -83,10 +83,10 @@ impl Recalculator {
 
     /// What an error means for the job. While the database is unavailable no attempts are spent: the job
     /// waits here until it answers again, and is requeued.
-    pub(crate) async fn judge(&self, error: RepriceError) -> JobError {
+    pub(crate) async fn judge(&self, error: EngineError) -> JobError {
         let reason = error.to_string();
         match error {
-            RepriceError::Store(error) | RepriceError::Policies(PolicySnapshotError::Store(error)) => {
+            EngineError::Store(error) | EngineError::Policies(PolicySnapshotError::Store(error)) => {
                 if !error.is_away() && !error.is_transient() {
                     return JobError::Abort { reason };
                 }
@@ -98,11 +98,11 @@ impl Recalculator {
                 }
             }
             // By another worker, which knows the policy.
-            RepriceError::PolicyUnknown { .. } => JobError::Unavailable { reason },
-            RepriceError::Redis(_) | RepriceError::Interrupted | RepriceError::Policies(_) => {
+            EngineError::PolicyUnknown { .. } => JobError::Unavailable { reason },
+            EngineError::Redis(_) | EngineError::Interrupted | EngineError::Policies(_) => {
                 JobError::Retry { reason }
             }
-            RepriceError::Explanation(_) => JobError::Abort { reason },
+            EngineError::Explanation(_) => JobError::Abort { reason },
         }
     }
 
@@ -110,7 +110,7 @@ impl Recalculator {
     async fn wait_for_database(&self, reason: &str) -> bool {
         let given_up_at = Instant::now() + DATABASE_PATIENCE;
         let (mut pause, mut did_not_answer) = (SHORTEST_PAUSE, false);
-        while let Err(error) = self.repricer.store.check().await {
+        while let Err(error) = self.engine.store.check().await {
             if !did_not_answer {
                 tracing::warn!(%error, reason, "the database does not answer; jobs wait for it");
             }

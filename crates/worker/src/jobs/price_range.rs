@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
+use pricing_core::engine::RangeDone;
 use pricing_core::jobs::{JobError, Range};
-use pricing_core::reprice::RangeDone;
 use pricing_domain::facts::recalculation::RunState;
 use tokio::time::timeout;
 
@@ -22,13 +22,13 @@ impl Recalculator {
         let Some(Ok(Ok(turn))) = self.shutdown.run_until_cancelled(turn).await else {
             return Err(JobError::Stopping);
         };
-        match self.repricer.recalculate_range(range, self.owner.clone(), turn).await {
+        match self.engine.recalculate_range(range, self.owner.clone(), turn).await {
             Ok(RangeDone::Superseded) => {
                 tracing::info!(run_number, "a range was skipped: a newer run has begun");
                 Ok(())
             }
             Ok(RangeDone::Done { products, .. }) => {
-                self.repricer.metrics.run_products.increment(products);
+                self.engine.metrics.run_products.increment(products);
                 Ok(())
             }
             Ok(RangeDone::Repeated) => Ok(()),
@@ -39,7 +39,7 @@ impl Recalculator {
     /// Ends the run of a range that became a dead letter.
     pub(super) async fn fail_run(&self, range: &Range, reason: &str) -> Result<(), JobError> {
         let reason = format!("a part of it failed: {reason}");
-        let store = &self.repricer.store;
+        let store = &self.engine.store;
         store
             .finish_run(&range.task_id, range.run_number, RunState::Failed, Some(&reason), Utc::now())
             .await

@@ -1,9 +1,9 @@
-//! From facts to served prices: the one place where prices are made and written.
+//! From facts to published prices: the one place where prices are computed and written.
 //!
-//! Here: the [`Repricer`], with a file for each reason to price: a read that finds nothing (this file),
-//! products that people put ([`products`]), the market ([`market`]), a recalculation or the clock
-//! ([`range`]), a question ([`simulate`]). Never here: what a price is
-//! ([`domain::price`](pricing_domain::price)) and when to make one (the routes, the worker).
+//! Here: the [`Engine`] and how it is put together ([`open`]), with a file for each reason to price: a read
+//! that misses the caches (this file), products that are put ([`products`]), the market ([`market`]), a
+//! recalculation or the clock ([`range`]), a simulation ([`simulate`]). Never here: what a price is
+//! ([`domain::price`](pricing_domain::price)) and when to compute one (the routes, the worker).
 //!
 //! Each function works on a batch in one transaction ([`pieces`]): lock the products, compute, write prices
 //! and history, commit; then put the entries into the caches, where their revision keeps older ones out. A
@@ -12,6 +12,7 @@
 
 mod compute;
 mod market;
+mod open;
 mod pieces;
 mod products;
 mod range;
@@ -26,14 +27,16 @@ use chrono::{DateTime, Utc};
 use tracing::{Instrument, Span};
 
 use crate::cache::{Cached, Filled, Found, Moment, PriceCache, PutMode, ReadError, Tier};
-use crate::keys::{PRICE_CHANGES, PRICE_TTL};
+use crate::keys::{MessageKeys, PRICE_CHANGES, PRICE_TTL};
 use crate::notifications::{ChangedPrice, ListPriceChange, Notifications};
 use crate::policy_snapshot::{Policies, PolicySnapshotError};
-use crate::redis::RedisError;
+use crate::redis::{RedisConnection, RedisError};
 use crate::store::{PriceChange, PriceWrite, Store, StoreError, StoredFacts, StoredPrice};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
+use crate::tz_versions::TzVersions;
 pub use market::{Applied, OtherCurrency, products_of};
+pub use open::StartError;
 use pieces::Batch;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;
@@ -50,9 +53,9 @@ pub const WRITE_BATCH: usize = 1_000;
 /// How long to wait before a put that Redis did not take is tried again.
 const SERVE_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Everything needed to make prices; cheap to clone.
+/// Everything needed to price; cheap to clone.
 #[derive(Clone)]
-pub struct Repricer {
+pub struct Engine {
     /// The facts.
     pub store: Store,
     /// Where prices are served from.
@@ -63,6 +66,12 @@ pub struct Repricer {
     pub notifications: Notifications,
     /// What is counted.
     pub metrics: Metrics,
+    /// The connections to Redis.
+    pub redis: RedisConnection,
+    /// The names of queues, streams and channels in Redis.
+    pub keys: MessageKeys,
+    /// Which time zone data this process and others use.
+    pub tz_versions: TzVersions,
 }
 
 /// A price that is stored, to be put where it is served from.
@@ -128,7 +137,7 @@ fn announced(published: &PublishedPrice, brings_price: bool) -> ChangedPrice {
 
 /// Why nothing was written, or not everything was told.
 #[derive(Debug, thiserror::Error)]
-pub enum RepriceError {
+pub enum EngineError {
     /// The catalogue refused.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -155,7 +164,7 @@ pub enum RepriceError {
     Explanation(#[from] serde_json::Error),
 }
 
-impl Repricer {
+impl Engine {
     /// The price of a product for a read: L1, L2, or the catalogue.
     pub async fn read(&self, product_id: &str, now: Moment) -> Result<Found, ReadError> {
         match self.read_l1(product_id, now) {
@@ -199,8 +208,8 @@ impl Repricer {
         let product_id = ProductId::parse(product_id).map_err(|_| ReadError::UnknownProduct)?;
         let knows_policy = |version| self.policies.knows(version);
         let fill = |product_id| {
-            let repricer = self.clone();
-            async move { repricer.fill(product_id).await }
+            let engine = self.clone();
+            async move { engine.fill(product_id).await }
         };
         self.cache.get_or_fill(product_id, now, knows_policy, fill).await
     }
@@ -222,8 +231,8 @@ impl Repricer {
         }
         let published =
             self.price_what_is_not_servable(&[product_id]).await.map_err(|error| match error {
-                RepriceError::Store(error) => read_error(&error),
-                unknown @ RepriceError::PolicyUnknown { .. } => ReadError::Unavailable(unknown.to_string()),
+                EngineError::Store(error) => read_error(&error),
+                unknown @ EngineError::PolicyUnknown { .. } => ReadError::Unavailable(unknown.to_string()),
                 other => ReadError::Internal(other.to_string()),
             })?;
         published.into_iter().next().map(|published| published.cached).ok_or(ReadError::UnknownProduct)
@@ -232,7 +241,7 @@ impl Repricer {
     async fn price_what_is_not_servable(
         &self,
         ids: &[ProductId],
-    ) -> Result<Vec<PublishedPrice>, RepriceError> {
+    ) -> Result<Vec<PublishedPrice>, EngineError> {
         let mut transaction = self.store.begin().await?;
         let batch = Batch::named(ids);
         let published = self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
@@ -243,10 +252,10 @@ impl Repricer {
             .map(|published| announced(published, false))
             .collect();
         if !changes.is_empty() {
-            let repricer = self.clone();
+            let engine = self.clone();
             // A read does not wait for it, and goes on without Redis. What other processes hold has expired
             // there too.
-            let telling = async move { repricer.put_and_tell(&[], &changes, PutMode::Insert, None).await };
+            let telling = async move { engine.put_and_tell(&[], &changes, PutMode::Insert, None).await };
             tokio::spawn(telling.in_current_span());
         }
         Ok(published)
@@ -255,7 +264,7 @@ impl Repricer {
     /// Puts what is stored where it is served from, and tells the other processes. If Redis does not take it,
     /// that is tried again until it does or until what Redis holds instead has expired; the error says that
     /// the caller was not waiting for it.
-    async fn serve(&self, published: Vec<PublishedPrice>, mode: PutMode) -> Result<(), RepriceError> {
+    async fn serve(&self, published: Vec<PublishedPrice>, mode: PutMode) -> Result<(), EngineError> {
         self.serve_since(published, mode, None).await
     }
 
@@ -265,7 +274,7 @@ impl Repricer {
         published: Vec<PublishedPrice>,
         mode: PutMode,
         published_at: Option<DateTime<Utc>>,
-    ) -> Result<(), RepriceError> {
+    ) -> Result<(), EngineError> {
         if published.is_empty() {
             return Ok(());
         }
@@ -278,7 +287,7 @@ impl Repricer {
         let Err(error) = self.put_and_tell(&products, &changes, mode, published_at).await else {
             return Ok(());
         };
-        let repricer = self.clone();
+        let engine = self.clone();
         tokio::spawn(async move {
             let given_up_at = tokio::time::Instant::now() + PRICE_TTL;
             while tokio::time::Instant::now() < given_up_at {
@@ -286,8 +295,8 @@ impl Repricer {
                 // Told once they are there: nobody waits for it any more, and what is told again is heard
                 // again.
                 let mode = PutMode::Insert;
-                if repricer.put_and_tell(&products, &[], mode, published_at).await.is_ok()
-                    && repricer.put_and_tell(&[], &changes, mode, published_at).await.is_ok()
+                if engine.put_and_tell(&products, &[], mode, published_at).await.is_ok()
+                    && engine.put_and_tell(&[], &changes, mode, published_at).await.is_ok()
                 {
                     return;
                 }
@@ -319,21 +328,21 @@ impl Repricer {
 
     /// The current policy, no older than that of any stored price: no product goes back to an earlier
     /// version.
-    async fn policy_for(&self, stored: &[StoredFacts]) -> Result<Arc<PricingPolicy>, RepriceError> {
+    async fn policy_for(&self, stored: &[StoredFacts]) -> Result<Arc<PricingPolicy>, EngineError> {
         let prices = stored.iter().filter_map(|facts| facts.price.as_ref());
         let newest = prices.map(|price| price.entry.policy_version).max();
         self.current_policy(newest.unwrap_or(0)).await
     }
 
     /// The current policy, which is this version or a later one.
-    async fn current_policy(&self, at_least: i64) -> Result<Arc<PricingPolicy>, RepriceError> {
+    async fn current_policy(&self, at_least: i64) -> Result<Arc<PricingPolicy>, EngineError> {
         if self.policies.snapshot().current().version < at_least {
             // Perhaps published by another process a moment ago.
             self.policies.refresh().await?;
         }
         let current = Arc::clone(self.policies.snapshot().current());
         if current.version < at_least {
-            return Err(RepriceError::PolicyUnknown { version: at_least, known: current.version });
+            return Err(EngineError::PolicyUnknown { version: at_least, known: current.version });
         }
         Ok(current)
     }
@@ -355,9 +364,9 @@ impl Repricer {
 
 /// Runs work that has to come to its end once it has begun, whoever stops waiting for it.
 async fn to_the_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T, RepriceError>> + Send + 'static,
-) -> Result<T, RepriceError> {
-    tokio::spawn(work.in_current_span()).await.map_err(|_| RepriceError::Interrupted)?
+    work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+) -> Result<T, EngineError> {
+    tokio::spawn(work.in_current_span()).await.map_err(|_| EngineError::Interrupted)?
 }
 
 fn read_error(error: &StoreError) -> ReadError {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{Batch, PublishedPrice, RepriceError, Repricer, to_the_end};
+use super::{Batch, Engine, EngineError, PublishedPrice, to_the_end};
 use crate::cache::{Cached, PutMode};
 use crate::store::{PriceChange, RunRequest, StoreTransaction, StoredFacts};
 use pricing_domain::facts::market_event::{Change, MarketEvent};
@@ -44,7 +44,7 @@ pub struct OtherCurrency {
     pub currency: Currency,
 }
 
-impl Repricer {
+impl Engine {
     /// Takes facts into the catalogue, prices the products they are about, and serves the prices. The facts,
     /// the prices, the history and the record that the events were applied are one transaction, so an event
     /// that is delivered again changes nothing; its prices are only put into the caches again. Followers of
@@ -58,10 +58,9 @@ impl Repricer {
         events: Vec<MarketEvent>,
         published_at: Option<DateTime<Utc>>,
         is_first_attempt: bool,
-    ) -> Result<Applied, RepriceError> {
-        let repricer = self.clone();
-        to_the_end(async move { repricer.apply_and_serve(&events, published_at, is_first_attempt).await })
-            .await
+    ) -> Result<Applied, EngineError> {
+        let engine = self.clone();
+        to_the_end(async move { engine.apply_and_serve(&events, published_at, is_first_attempt).await }).await
     }
 
     async fn apply_and_serve(
@@ -69,7 +68,7 @@ impl Repricer {
         events: &[MarketEvent],
         published_at: Option<DateTime<Utc>>,
         is_first_attempt: bool,
-    ) -> Result<Applied, RepriceError> {
+    ) -> Result<Applied, EngineError> {
         let mut transaction = self.store.begin().await?;
         let new = record(&mut transaction, events).await?;
         let requested_runs = request_runs(&mut transaction, events).await?;
@@ -120,7 +119,7 @@ impl Repricer {
 
     /// Adds the changes that were made when these events were applied before: the first time, the worker may
     /// have died before it told anybody.
-    async fn add_earlier_changes(&self, published: &mut [PublishedPrice]) -> Result<(), RepriceError> {
+    async fn add_earlier_changes(&self, published: &mut [PublishedPrice]) -> Result<(), EngineError> {
         let earlier: Vec<ProductId> = published
             .iter()
             .filter(|published| !published.is_written)
@@ -144,7 +143,7 @@ impl Repricer {
 async fn record<'a>(
     transaction: &mut StoreTransaction,
     events: &'a [MarketEvent],
-) -> Result<Vec<&'a MarketEvent>, RepriceError> {
+) -> Result<Vec<&'a MarketEvent>, EngineError> {
     let ids: Vec<(&str, &str)> =
         events.iter().map(|event| (event.id.source.as_str(), event.id.id.as_str())).collect();
     let is_new = transaction.record_events(&ids, Utc::now()).await?;
@@ -188,7 +187,7 @@ fn in_other_currency(events: &[&MarketEvent], published: &[PublishedPrice]) -> V
 async fn request_runs(
     transaction: &mut StoreTransaction,
     events: &[MarketEvent],
-) -> Result<Vec<String>, RepriceError> {
+) -> Result<Vec<String>, EngineError> {
     let mut requested = Vec::new();
     for event in events {
         let Some(scope) = scope_of(event) else { continue };

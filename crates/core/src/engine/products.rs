@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::{Batch, PublishedPrice, RepriceError, Repricer, to_the_end};
+use super::{Batch, Engine, EngineError, PublishedPrice, to_the_end};
 use crate::cache::{Cached, PutMode};
 use crate::store::{ProductRows, Readable, StoreError, StoreTransaction, StoredFacts};
 use pricing_domain::expression::variable::Variable;
@@ -75,7 +75,7 @@ pub struct PreparedProducts {
 impl PreparedProducts {
     /// Prepares products to be put by a request of this instant, as of which it states their costs; of two
     /// with the same identifier the later one.
-    pub fn of(products: Vec<Product>, stated_at: DateTime<Utc>) -> Result<Self, RepriceError> {
+    pub fn of(products: Vec<Product>, stated_at: DateTime<Utc>) -> Result<Self, EngineError> {
         let mut products: Vec<Product> =
             products.into_iter().map(|product| product.stated_at(stated_at)).collect();
         products.sort_by(|one, other| one.product_id.cmp(&other.product_id));
@@ -105,7 +105,7 @@ pub struct StoredPrices {
     others: Vec<PublishedPrice>,
 }
 
-impl Repricer {
+impl Engine {
     /// Writes products, prices those that are new or changed, and serves the prices. At most
     /// [`WRITE_BATCH`](super::WRITE_BATCH).
     ///
@@ -114,13 +114,13 @@ impl Repricer {
         &self,
         products: Vec<Product>,
         cause: &'static str,
-    ) -> Result<PutSummary, RepriceError> {
-        let repricer = self.clone();
+    ) -> Result<PutSummary, EngineError> {
+        let engine = self.clone();
         let stated_at = Utc::now();
         to_the_end(async move {
             let products = PreparedProducts::of(products, stated_at)?;
-            let (summary, prices) = repricer.store_products(products, cause).await?;
-            repricer.serve_stored(prices).await?;
+            let (summary, prices) = engine.store_products(products, cause).await?;
+            engine.serve_stored(prices).await?;
             Ok(summary)
         })
         .await
@@ -134,13 +134,13 @@ impl Repricer {
         product: Product,
         only_if: OnlyIf,
         cause: &'static str,
-    ) -> Result<Option<PutSummary>, RepriceError> {
-        let repricer = self.clone();
-        to_the_end(async move { repricer.put_product_if(product, only_if, cause).await }).await
+    ) -> Result<Option<PutSummary>, EngineError> {
+        let engine = self.clone();
+        to_the_end(async move { engine.put_product_if(product, only_if, cause).await }).await
     }
 
     /// What [`put_products`](Self::put_products) would do, without doing it.
-    pub async fn compare_products(&self, products: &[Product]) -> Result<PutSummary, RepriceError> {
+    pub async fn compare_products(&self, products: &[Product]) -> Result<PutSummary, EngineError> {
         let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
         let mut transaction = self.store.begin().await?;
         let stored = transaction.lock_products(&ids).await?;
@@ -153,9 +153,9 @@ impl Repricer {
         product_id: ProductId,
         only_if: OnlyIf,
         cause: &'static str,
-    ) -> Result<Deletion, RepriceError> {
-        let repricer = self.clone();
-        to_the_end(async move { repricer.delete_and_tell(product_id, only_if, cause).await }).await
+    ) -> Result<Deletion, EngineError> {
+        let engine = self.clone();
+        to_the_end(async move { engine.delete_and_tell(product_id, only_if, cause).await }).await
     }
 
     /// The first half of [`put_products`](Self::put_products), for whoever sees to it that the second one
@@ -164,7 +164,7 @@ impl Repricer {
         &self,
         products: PreparedProducts,
         cause: &'static str,
-    ) -> Result<(PutSummary, StoredPrices), RepriceError> {
+    ) -> Result<(PutSummary, StoredPrices), EngineError> {
         let mut transaction = self.store.begin().await?;
         let stored = transaction.lock_products(&products.ids()).await?;
         self.store_locked(transaction, stored, products, cause).await
@@ -177,7 +177,7 @@ impl Repricer {
         stored: Readable<Product>,
         products: PreparedProducts,
         cause: &'static str,
-    ) -> Result<(PutSummary, StoredPrices), RepriceError> {
+    ) -> Result<(PutSummary, StoredPrices), EngineError> {
         let PreparedProducts { mut products, mut rows, stated_at } = products;
         keep_cost_statements(&stored.known, &mut products);
         let Comparison { summary, differences, mut in_other_currency } = compare(stored, &products);
@@ -220,7 +220,7 @@ impl Repricer {
     }
 
     /// The second half of [`put_products`](Self::put_products).
-    pub async fn serve_stored(&self, prices: StoredPrices) -> Result<(), RepriceError> {
+    pub async fn serve_stored(&self, prices: StoredPrices) -> Result<(), EngineError> {
         self.serve(prices.updated, PutMode::Insert).await?;
         self.serve(prices.others, PutMode::Replace).await
     }
@@ -230,7 +230,7 @@ impl Repricer {
         product: Product,
         only_if: OnlyIf,
         cause: &'static str,
-    ) -> Result<Option<PutSummary>, RepriceError> {
+    ) -> Result<Option<PutSummary>, EngineError> {
         let mut products = PreparedProducts::of(vec![product], Utc::now())?;
         let mut transaction = self.store.begin().await?;
         let stored = transaction.lock_products(&products.ids()).await?;
@@ -259,7 +259,7 @@ impl Repricer {
         product_id: ProductId,
         only_if: OnlyIf,
         cause: &str,
-    ) -> Result<Deletion, RepriceError> {
+    ) -> Result<Deletion, EngineError> {
         let mut transaction = self.store.begin().await?;
         let locked = transaction.lock_products(std::slice::from_ref(&product_id)).await?;
         let is_unknown = locked.known.is_empty() && locked.left_out.is_empty();

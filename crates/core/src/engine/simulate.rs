@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::Repricer;
+use super::Engine;
 use super::compute::compute;
 use crate::jobs::RANGE_LENGTH;
 use crate::store::{Readable, Store, StoreError, StoredFacts};
@@ -29,7 +29,7 @@ pub struct Simulator {
     later: Vec<(DateTime<Utc>, Simulation)>,
 }
 
-impl Repricer {
+impl Engine {
     /// A simulation of this policy, which need not be published, as of an instant.
     pub fn simulator(&self, policy: Arc<PricingPolicy>, scope: Scope, now: DateTime<Utc>) -> Simulator {
         Simulator {

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use super::compute::compute;
-use super::{PublishedPrice, RepriceError, Repricer};
+use super::{Engine, EngineError, PublishedPrice};
 use crate::store::{
     LeftOut, PreparedPrices, PriceWrite, ProductRows, Readable, Store, StoreError, StoreTransaction,
     StoredFacts, UnreadFacts,
@@ -102,7 +102,7 @@ impl Batch {
     }
 }
 
-impl Repricer {
+impl Engine {
     /// Prices the products that `needs_price`, and those without a price that may be served. Gives the prices
     /// of all, as they will be after the transaction; products that do not exist are left out. Each piece is
     /// priced by the policy, and as of the instant, at which its turn comes.
@@ -112,15 +112,15 @@ impl Repricer {
         mut batch: Batch,
         needs_price: impl Fn(&StoredFacts, &PricingPolicy) -> bool + Clone + Send + 'static,
         cause: impl Fn(&ProductId) -> String + Clone + Send + 'static,
-    ) -> Result<Vec<PublishedPrice>, RepriceError> {
+    ) -> Result<Vec<PublishedPrice>, EngineError> {
         let mut published = Vec::new();
         let (mut computing, mut writing_out) = (None, None);
         loop {
             let locked = batch.lock_next(transaction).await?;
             let priced: Option<Priced> = outcome(computing.take()).await?;
             computing = locked.map(|Locked { named, facts }| {
-                let (repricer, needs_price, cause) = (self.clone(), needs_price.clone(), cause.clone());
-                let price = async move { repricer.price_piece(facts, needs_price, cause).await };
+                let (engine, needs_price, cause) = (self.clone(), needs_price.clone(), cause.clone());
+                let price = async move { engine.price_piece(facts, needs_price, cause).await };
                 beside_the_database(named, price)
             });
             let before = writing_out.take();
@@ -142,7 +142,7 @@ impl Repricer {
         unread: UnreadFacts,
         needs_price: impl Fn(&StoredFacts, &PricingPolicy) -> bool,
         cause: impl Fn(&ProductId) -> String,
-    ) -> Result<Priced, RepriceError> {
+    ) -> Result<Priced, EngineError> {
         // Not before: the wait for the locks may have been long.
         let now = Utc::now();
         let Readable { known: piece, left_out } = unread.read(now)?;
@@ -179,7 +179,7 @@ impl Repricer {
         &self,
         transaction: &mut StoreTransaction,
         priced: Priced,
-    ) -> Result<JoinHandle<Result<WrittenOut, RepriceError>>, RepriceError> {
+    ) -> Result<JoinHandle<Result<WrittenOut, EngineError>>, EngineError> {
         let writes = priced.writes.len();
         let revisions = if writes == 0 { Vec::new() } else { transaction.next_revisions(writes).await? };
         let store = self.store.clone();
@@ -200,7 +200,7 @@ fn report(left_out: &[LeftOut]) {
 }
 
 impl Priced {
-    fn write_out(self, store: &Store, revisions: Vec<i64>) -> Result<WrittenOut, RepriceError> {
+    fn write_out(self, store: &Store, revisions: Vec<i64>) -> Result<WrittenOut, EngineError> {
         debug_assert_eq!(self.writes.len(), revisions.len());
         let mut published = self.unchanged;
         published.reserve(self.writes.len());
@@ -228,9 +228,9 @@ fn beside_the_database<T: Send + 'static>(
     tokio::task::spawn_blocking(move || runtime.block_on(work))
 }
 
-async fn outcome<T>(task: Option<JoinHandle<Result<T, RepriceError>>>) -> Result<Option<T>, RepriceError> {
+async fn outcome<T>(task: Option<JoinHandle<Result<T, EngineError>>>) -> Result<Option<T>, EngineError> {
     match task {
-        Some(task) => task.await.map_err(|_| RepriceError::Interrupted)?.map(Some),
+        Some(task) => task.await.map_err(|_| EngineError::Interrupted)?.map(Some),
         None => Ok(None),
     }
 }

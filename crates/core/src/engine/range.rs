@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Batch, PublishedPrice, RepriceError, Repricer, WRITE_BATCH, to_the_end};
+use super::{Batch, Engine, EngineError, PublishedPrice, WRITE_BATCH, to_the_end};
 use crate::cache::{Cached, PutMode};
 use crate::jobs::Range;
 use crate::store::RangeOutcome;
@@ -26,9 +26,9 @@ pub enum RangeDone {
 }
 
 /// Why a range was not done.
-pub type RangeError = RepriceError;
+pub type RangeError = EngineError;
 
-impl Repricer {
+impl Engine {
     /// Prices a range of a run and serves the prices. That the range is done is recorded in the same
     /// transaction. `turn` is the caller's turn to write; it is given back before the prices are served.
     pub async fn recalculate_range(
@@ -37,8 +37,8 @@ impl Repricer {
         worker: String,
         turn: OwnedSemaphorePermit,
     ) -> Result<RangeDone, RangeError> {
-        let repricer = self.clone();
-        to_the_end(async move { repricer.price_range_and_serve(&range, worker, turn).await }).await
+        let engine = self.clone();
+        to_the_end(async move { engine.price_range_and_serve(&range, worker, turn).await }).await
     }
 
     async fn price_range_and_serve(
@@ -87,12 +87,12 @@ impl Repricer {
 
     /// Prices what time alone has made invalid, oldest first; how many products were priced or are priced
     /// already. Fewer than [`WRITE_BATCH`](super::WRITE_BATCH) means that no more are left.
-    pub async fn reprice_expired(&self, now: DateTime<Utc>) -> Result<usize, RepriceError> {
-        let repricer = self.clone();
-        to_the_end(async move { repricer.price_expired_and_serve(now).await }).await
+    pub async fn reprice_expired(&self, now: DateTime<Utc>) -> Result<usize, EngineError> {
+        let engine = self.clone();
+        to_the_end(async move { engine.price_expired_and_serve(now).await }).await
     }
 
-    async fn price_expired_and_serve(&self, now: DateTime<Utc>) -> Result<usize, RepriceError> {
+    async fn price_expired_and_serve(&self, now: DateTime<Utc>) -> Result<usize, EngineError> {
         let limit = u32::try_from(WRITE_BATCH).unwrap_or(u32::MAX);
         let ids = self.store.expired_prices(now, limit).await?;
         if ids.is_empty() {

@@ -1,0 +1,84 @@
+//! Opening the engine: the one way to put its parts together, for every service, test and bench.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use crate::cache::PriceCache;
+use crate::config::SharedConfig;
+use crate::health::Health;
+use crate::keys::{Keys, MessageKeys};
+use crate::notifications::Notifications;
+use crate::policy_snapshot::{Policies, PolicySnapshotError};
+use crate::redis::{RedisConnection, RedisError};
+use crate::store::{Store, StoreError, StoreSettings};
+use crate::telemetry::metrics::Metrics;
+use crate::tz_database::TzDatabase;
+use crate::tz_versions::TzVersions;
+
+/// Why a service did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database could not be opened.
+    #[error("the database cannot be opened: {0}")]
+    Store(#[from] StoreError),
+    /// The policies could not be read.
+    #[error("the policies cannot be read: {0}")]
+    Policies(#[from] PolicySnapshotError),
+    /// The Redis address is wrong.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    /// The socket failed.
+    #[error("serving failed: {0}")]
+    Listener(#[from] std::io::Error),
+}
+
+impl Engine {
+    /// Opens the database, loads the policies and prepares the connections to Redis, which need not answer
+    /// yet. `l1_capacity` is the number of prices that this process keeps in memory.
+    pub async fn open(
+        config: &SharedConfig,
+        service: &'static str,
+        l1_capacity: usize,
+    ) -> Result<Self, StartError> {
+        let metrics = Metrics::new(service, config.metrics);
+        let redis = RedisConnection::open(&config.redis_url)?.measured_by(&metrics);
+        let max_connections = config.database_connections;
+        let settings = StoreSettings { max_connections, ..StoreSettings::default() };
+        let store = Store::open(&config.database_url, settings).await?.measured_by(&metrics);
+        let keys = MessageKeys::new(&config.key_prefix);
+        let time_zones = TzDatabase::load(config.tz_directory.as_deref());
+        time_zones.log(Utc::now());
+        let tz_versions = TzVersions::new(time_zones, &redis, &keys);
+        let policies = Policies::load(store.clone(), tz_versions.database().zones.clone()).await?;
+        let identity = store.identity().await?;
+        let price_keys = Keys::new(&config.key_prefix, &identity);
+        let staleness: Duration = config.l1_max_staleness;
+        let cache =
+            PriceCache::new(l1_capacity, staleness, &redis, price_keys, metrics.clone(), Handle::current());
+        let notifications = Notifications::new(&redis, keys.clone(), &identity);
+        Ok(Self { store, cache, policies, notifications, metrics, redis, keys, tz_versions })
+    }
+
+    /// What `/readyz` of a service checks that uses all of the engine.
+    pub fn health(&self, service: &'static str) -> Health {
+        Health {
+            service,
+            redis: self.redis.clone(),
+            store: Some(self.store.clone()),
+            policies: Some(self.policies.clone()),
+            tz_versions: Some(self.tz_versions.clone()),
+        }
+    }
+
+    /// Spawns what every service with an engine needs beside its work.
+    pub fn spawn_upkeep(&self, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
+        tasks.spawn(self.metrics.clone().keep_small(shutdown.clone()));
+        tasks.spawn(self.policies.clone().keep_fresh(shutdown.clone()));
+        tasks.spawn(self.tz_versions.clone().keep_told(shutdown.clone()));
+    }
+}
