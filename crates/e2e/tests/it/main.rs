@@ -7,6 +7,7 @@
 //! | `cache_puts` | the caches on a real Redis: what is newer stays |
 //! | `catalogue` | what both databases promise, run on both |
 //! | `catalogue_changes` | products put, imported, removed, explained; what bad input gets |
+//! | `configuration` | the variables: their page, `--help`, and what the programs read |
 //! | `command_line` | `pricing up`, and what people do with the command line |
 //! | `chaos` | everything dies while the market moves, and nothing is lost |
 //! | `fleet` | the services as processes; no tests |
@@ -37,6 +38,7 @@ mod catalogue;
 mod catalogue_changes;
 mod chaos;
 mod command_line;
+mod configuration;
 mod dashboards;
 mod fleet;
 mod harness;
