@@ -10,6 +10,7 @@
 //! | `configuration` | the variables: their page, `--help`, and what the programs read |
 //! | `command_line` | `pricing up`, and what people do with the command line |
 //! | `chaos` | everything dies while the market moves, and nothing is lost |
+//! | `documents` | links between the documents |
 //! | `fleet` | the services as processes; no tests |
 //! | `harness` | the harness does what the other tests rely on |
 //! | `imports` | what an import does with rows that repeat, contradict or take away |
@@ -40,6 +41,7 @@ mod chaos;
 mod command_line;
 mod configuration;
 mod dashboards;
+mod documents;
 mod fleet;
 mod harness;
 mod health_checks;
