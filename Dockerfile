@@ -43,7 +43,7 @@ RUN mkdir -p usr/local/bin usr/share/pricing etc tmp \
     && echo 'hosts: files dns' > etc/nsswitch.conf
 
 FROM scratch
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="pricing engine" \
       org.opencontainers.image.description="What a product costs this shopper now, with the reason; and prices that follow the market" \
@@ -58,6 +58,6 @@ ENV PATH=/usr/local/bin \
     PRICING_LOG_FORMAT=json
 USER 10001:10001
 EXPOSE 8000 8001 8002
-# Whoever runs another of the programs names it here too, as docker-compose.yml does.
+# To run another program, override this as well, as docker-compose.yml does.
 HEALTHCHECK --interval=5s --timeout=4s --retries=3 CMD ["pricing-api", "healthcheck"]
 CMD ["pricing-api"]

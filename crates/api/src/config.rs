@@ -1,15 +1,39 @@
 //! Configuration of the API, besides what all services share (`pricing_core::config`).
-//!
-//! | variable | default | what |
-//! |---|---|---|
-//! | `PRICING_API_LISTEN` | `127.0.0.1:8000` | the address to serve on |
-//! | `PRICING_API_MAX_CONNECTIONS` | 4096 | connections at once, 1 to 1000000; further ones wait |
-//! | `PRICING_SEED_FILE` | | a CSV file of products, imported at the start if the catalogue has none |
 
 use std::net::SocketAddr;
 
-use pricing_core::config::{ConfigError, Environment, SharedConfig};
+use pricing_core::config::{Allowed, ConfigError, Environment, SharedConfig, Variable};
 use pricing_core::service::ServiceConfig;
+
+/// The API's own variables.
+const VARIABLES: &[Variable] = &[LISTEN, MAX_CONNECTIONS, SEED_FILE];
+
+const LISTEN: Variable = Variable {
+    name: "PRICING_API_LISTEN",
+    default: "127.0.0.1:8000",
+    allowed: Allowed::Socket,
+    used_by: "API",
+    text: "Address to serve on.",
+    is_secret: false,
+};
+
+const MAX_CONNECTIONS: Variable = Variable {
+    name: "PRICING_API_MAX_CONNECTIONS",
+    default: "4096",
+    allowed: Allowed::Whole(1..=1_000_000),
+    used_by: "API",
+    text: "Connections served at the same time; further ones wait.",
+    is_secret: false,
+};
+
+const SEED_FILE: Variable = Variable {
+    name: "PRICING_SEED_FILE",
+    default: "",
+    allowed: Allowed::Text("the path of a CSV file"),
+    used_by: "API",
+    text: "Products to import at the start if the catalogue is empty.",
+    is_secret: false,
+};
 
 /// What the API needs to know.
 #[derive(Debug, Clone)]
@@ -28,22 +52,27 @@ impl ApiConfig {
     /// Reads the environment through this function; reports everything that is wrong with it at once.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut environment = Environment::new(lookup);
-        let config = Self {
-            listen: environment.address("PRICING_API_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8000))),
-            max_connections: environment.number("PRICING_API_MAX_CONNECTIONS", 4_096, 1..=1_000_000),
-            seed_file: Some(environment.text("PRICING_SEED_FILE", "")).filter(|path| !path.is_empty()),
-            shared: SharedConfig::read(&mut environment),
-        };
+        let config = Self::of(&mut environment);
         environment.finish(config)
+    }
+
+    fn of(environment: &mut Environment<'_>) -> Option<Self> {
+        let (listen, max_connections) = (environment.read(&LISTEN), environment.read(&MAX_CONNECTIONS));
+        let seed_file = environment.optional(&SEED_FILE);
+        let shared = SharedConfig::read(environment);
+        Some(Self { listen: listen?, max_connections: max_connections?, seed_file, shared: shared? })
     }
 }
 
 impl ServiceConfig for ApiConfig {
-    fn shared(&self) -> &SharedConfig {
-        &self.shared
-    }
+    const SUMMARY: &'static str = "answers price requests and takes in changes, over HTTP";
+    const VARIABLES: &'static [Variable] = VARIABLES;
 
     fn listen(&self) -> SocketAddr {
         self.listen
+    }
+
+    fn shared(&self) -> &SharedConfig {
+        &self.shared
     }
 }

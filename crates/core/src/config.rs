@@ -1,38 +1,202 @@
 //! Configuration that every service shares, read from the environment once and checked whole.
 //!
-//! | variable | default | what |
-//! |---|---|---|
-//! | `PRICING_REDIS_URL` | `redis://127.0.0.1:6379` | Redis, over TLS with `rediss://…`; if unset, `REDIS_HOST` and `REDIS_PORT` are used |
-//! | `PRICING_DATABASE_URL` | `sqlite://pricing.db` | `sqlite://FILE` or `postgres://…`, over TLS with `?sslmode=verify-full`, `verify-ca` or `require`, and `&sslrootcert=FILE` |
-//! | `PRICING_DATABASE_CONNECTIONS` | 8 | connections to the database, 3 to 200 |
-//! | `PRICING_KEY_PREFIX` | `pricing:v1:` | prefix of the Redis keys |
-//! | `PRICING_L1_CAPACITY` | 1000000 | prices held in process, 1 to 100000000 |
-//! | `PRICING_L1_MAX_STALENESS` | `30s` | how long a price held in process is served without word from Redis |
-//! | `PRICING_LOG` | `info` | what is logged: a level, or `target=level` pairs |
-//! | `PRICING_LOG_FORMAT` | `auto` | `json`, `text`, or `auto`: text in a terminal |
-//! | `PRICING_METRICS` | `on` | `on` or `off`: nothing is counted, and `/metrics` is empty |
-//! | `PRICING_OTLP_ENDPOINT` | `http://127.0.0.1:4317` | where traces are exported to; `off` for nowhere; over TLS with `https://…`. The port is 4318 with `http` |
-//! | `PRICING_OTLP_PROTOCOL` | `grpc` | `grpc` or `http` |
-//! | `PRICING_TRACE_PRICE_RATIO` | 0.01 | the part of price requests that are traced, 0 to 1; others are always, and those whose caller does |
-//!
-//! `TZDIR` is where the system's time zone database is, if not where it usually is. It is used if it is newer
-//! than the bundled one.
-//!
-//! TLS trusts whom the system trusts or, where `SSL_CERT_FILE` is set, the authorities in that file (PEM).
-//!
-//! What only one service needs is in that service's own `config.rs`.
+//! Here: the table of the shared variables ([`SHARED_VARIABLES`]) and what it is read into. A service's own
+//! variables are in its `config.rs`. The parser, `--help` and `docs/configuration.md` all use these tables,
+//! so no variable can be in one and missing in another. Never here: reading the environment a second time.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::ops::RangeInclusive;
+mod choices;
+mod environment;
+mod variable;
+
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
+
+pub use choices::{LogFormat, MetricsSwitch, OtlpProtocol};
+pub use environment::{ConfigError, ConfigProblem, Environment};
+pub use variable::{Allowed, Variable};
 
 use crate::keys;
 
 /// The exit code for a configuration that cannot be used (EX_USAGE).
 pub const EXIT_USAGE: u8 = 64;
+
+/// The variables that every service reads and checks, whether it uses them or not.
+pub const SHARED_VARIABLES: &[Variable] = &[
+    REDIS_URL,
+    REDIS_HOST,
+    REDIS_PORT,
+    DATABASE_URL,
+    DATABASE_CONNECTIONS,
+    KEY_PREFIX,
+    L1_CAPACITY,
+    L1_MAX_STALENESS,
+    LOG,
+    LOG_FORMAT,
+    METRICS,
+    OTLP_ENDPOINT,
+    OTLP_PROTOCOL,
+    TRACE_PRICE_RATIO,
+    TZDIR,
+];
+
+/// Variables that a library reads by itself; named here so that `--help` and the page have them.
+pub const LIBRARY_VARIABLES: &[Variable] = &[Variable {
+    name: "SSL_CERT_FILE",
+    default: "",
+    allowed: Allowed::Text("the path of a PEM file"),
+    used_by: "all",
+    text: "Certificate authorities trusted for TLS, in place of the system's.",
+    is_secret: false,
+}];
+
+const REDIS_URL: Variable = Variable {
+    name: "PRICING_REDIS_URL",
+    default: "redis://127.0.0.1:6379",
+    allowed: Allowed::Url(&[
+        "redis://",
+        "rediss://",
+        "valkey://",
+        "valkeys://",
+        "unix://",
+        "redis+unix://",
+        "valkey+unix://",
+    ]),
+    used_by: "all",
+    text: "Redis; over TLS with rediss://. If it is unset, REDIS_HOST and REDIS_PORT are used.",
+    is_secret: true,
+};
+
+const REDIS_HOST: Variable = Variable {
+    name: "REDIS_HOST",
+    default: "127.0.0.1",
+    allowed: Allowed::Text("a host name or an address"),
+    used_by: "all",
+    text: "Host of Redis, if PRICING_REDIS_URL is unset.",
+    is_secret: false,
+};
+
+const REDIS_PORT: Variable = Variable {
+    name: "REDIS_PORT",
+    default: "6379",
+    allowed: Allowed::Whole(1..=65_535),
+    used_by: "all",
+    text: "Port of Redis, if PRICING_REDIS_URL is unset.",
+    is_secret: false,
+};
+
+const DATABASE_URL: Variable = Variable {
+    name: "PRICING_DATABASE_URL",
+    default: "sqlite://pricing.db",
+    allowed: Allowed::Url(&["sqlite://", "postgres://", "postgresql://"]),
+    used_by: "API, worker",
+    text: "The database: sqlite://FILE or postgres://…; over TLS with ?sslmode=verify-full, verify-ca or \
+           require, and &sslrootcert=FILE.",
+    is_secret: true,
+};
+
+/// Public because the worker's concurrency is bounded by it.
+pub const DATABASE_CONNECTIONS: Variable = Variable {
+    name: "PRICING_DATABASE_CONNECTIONS",
+    default: "8",
+    allowed: Allowed::Whole(3..=200),
+    used_by: "API, worker",
+    text: "Connections to the database, at most, of one process.",
+    is_secret: false,
+};
+
+const KEY_PREFIX: Variable = Variable {
+    name: "PRICING_KEY_PREFIX",
+    default: keys::DEFAULT_PREFIX,
+    allowed: Allowed::Text("a text; the same for all services of an installation"),
+    used_by: "all",
+    text: "Prefix of the Redis keys. Two installations with different prefixes can share a Redis; a prefix \
+           that is set here also applies to the public channels and streams.",
+    is_secret: false,
+};
+
+const L1_CAPACITY: Variable = Variable {
+    name: "PRICING_L1_CAPACITY",
+    default: "1000000",
+    allowed: Allowed::Whole(1..=100_000_000),
+    used_by: "API",
+    text: "Prices held in the memory of one process, at most.",
+    is_secret: false,
+};
+
+const L1_MAX_STALENESS: Variable = Variable {
+    name: "PRICING_L1_MAX_STALENESS",
+    default: "30s",
+    allowed: Allowed::Duration(Duration::ZERO..=Duration::from_secs(3_600)),
+    used_by: "API, worker",
+    text: "How long a price held in memory is served before Redis or the database has to confirm it.",
+    is_secret: false,
+};
+
+const LOG: Variable = Variable {
+    name: "PRICING_LOG",
+    default: "info",
+    allowed: Allowed::LogFilter,
+    used_by: "all",
+    text: "Which log lines are written, for example info or info,pricing_core=debug.",
+    is_secret: false,
+};
+
+const LOG_FORMAT: Variable = Variable {
+    name: "PRICING_LOG_FORMAT",
+    default: "auto",
+    allowed: Allowed::OneOf(&["auto", "json", "text"]),
+    used_by: "all",
+    text: "Form of the log lines; auto is text in a terminal and JSON elsewhere.",
+    is_secret: false,
+};
+
+const METRICS: Variable = Variable {
+    name: "PRICING_METRICS",
+    default: "on",
+    allowed: Allowed::OneOf(&["on", "off"]),
+    used_by: "all",
+    text: "Whether metrics are recorded; with off, /metrics is empty.",
+    is_secret: false,
+};
+
+const OTLP_ENDPOINT: Variable = Variable {
+    name: "PRICING_OTLP_ENDPOINT",
+    default: "http://127.0.0.1:4317",
+    allowed: Allowed::Text("the address of an OTLP collector, or off"),
+    used_by: "all",
+    text: "Where traces are exported to; over TLS with https://. The default port is 4318 if \
+           PRICING_OTLP_PROTOCOL is http.",
+    is_secret: false,
+};
+
+const OTLP_PROTOCOL: Variable = Variable {
+    name: "PRICING_OTLP_PROTOCOL",
+    default: "grpc",
+    allowed: Allowed::OneOf(&["grpc", "http"]),
+    used_by: "all",
+    text: "Protocol of the export of traces: OTLP over gRPC, or over HTTP as protobuf.",
+    is_secret: false,
+};
+
+const TRACE_PRICE_RATIO: Variable = Variable {
+    name: "PRICING_TRACE_PRICE_RATIO",
+    default: "0.01",
+    allowed: Allowed::Fraction,
+    used_by: "API",
+    text: "Fraction of price requests to trace. Other requests, and those with a sampled traceparent, are \
+           always traced.",
+    is_secret: false,
+};
+
+const TZDIR: Variable = Variable {
+    name: "TZDIR",
+    default: "",
+    allowed: Allowed::Text("the path of a directory"),
+    used_by: "API, worker",
+    text: "The system's time zone database, if it is not in a usual place. It is used if it is newer than \
+           the built-in one.",
+    is_secret: false,
+};
 
 /// What every service needs to know.
 #[derive(Debug, Clone)]
@@ -47,7 +211,7 @@ pub struct SharedConfig {
     pub key_prefix: String,
     /// Prices held in process.
     pub l1_capacity: usize,
-    /// How long a price held in process is served without word from Redis.
+    /// How long a price held in process is served without confirmation.
     pub l1_max_staleness: Duration,
     /// What is logged, and how.
     pub log: LogConfig,
@@ -66,56 +230,8 @@ pub struct TraceConfig {
     pub endpoint: Option<String>,
     /// How it is spoken to.
     pub protocol: OtlpProtocol,
-    /// The part of price requests that are traced.
+    /// The fraction of price requests that are traced.
     pub price_ratio: f64,
-}
-
-/// What addresses of Redis begin with.
-const REDIS_SCHEMES: &[&str] =
-    &["redis://", "rediss://", "valkey://", "valkeys://", "unix://", "redis+unix://", "valkey+unix://"];
-/// What addresses of databases begin with.
-const DATABASE_SCHEMES: &[&str] = &["sqlite://", "postgres://", "postgresql://"];
-
-/// How spans are exported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OtlpProtocol {
-    /// OTLP over gRPC.
-    Grpc,
-    /// OTLP over HTTP, as protobuf.
-    Http,
-}
-
-impl FromStr for OtlpProtocol {
-    type Err = &'static str;
-
-    fn from_str(written: &str) -> Result<Self, Self::Err> {
-        match written {
-            "grpc" => Ok(Self::Grpc),
-            "http" => Ok(Self::Http),
-            _ => Err("grpc or http"),
-        }
-    }
-}
-
-/// Whether metrics are recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricsSwitch {
-    /// All of them.
-    On,
-    /// None; to see what recording them costs.
-    Off,
-}
-
-impl FromStr for MetricsSwitch {
-    type Err = &'static str;
-
-    fn from_str(written: &str) -> Result<Self, Self::Err> {
-        match written {
-            "on" => Ok(Self::On),
-            "off" => Ok(Self::Off),
-            _ => Err("on or off"),
-        }
-    }
 }
 
 /// What is logged, and how.
@@ -127,207 +243,60 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
-/// The form of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text in a terminal, JSON elsewhere.
-    Auto,
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
-}
-
-impl FromStr for LogFormat {
-    type Err = &'static str;
-
-    fn from_str(written: &str) -> Result<Self, Self::Err> {
-        match written {
-            "auto" => Ok(Self::Auto),
-            "json" => Ok(Self::Json),
-            "text" => Ok(Self::Text),
-            _ => Err("auto, json or text"),
-        }
-    }
-}
-
 impl SharedConfig {
-    /// Reads the shared variables; problems stay in the reader.
-    pub fn read(environment: &mut Environment<'_>) -> Self {
-        Self {
-            redis_url: redis_url(environment),
-            database_url: environment.url("PRICING_DATABASE_URL", "sqlite://pricing.db", DATABASE_SCHEMES),
-            database_connections: environment.number("PRICING_DATABASE_CONNECTIONS", 8, 3..=200),
-            key_prefix: environment.text("PRICING_KEY_PREFIX", keys::DEFAULT_PREFIX),
-            l1_capacity: environment.number("PRICING_L1_CAPACITY", 1_000_000, 1..=100_000_000),
-            l1_max_staleness: environment.duration(
-                "PRICING_L1_MAX_STALENESS",
-                Duration::from_secs(30),
-                Duration::ZERO..=Duration::from_secs(3_600),
-            ),
-            log: LogConfig {
-                filter: environment.checked(
-                    "PRICING_LOG",
-                    "info".to_owned(),
-                    "levels such as info, or targets with levels such as info,pricing_core=debug",
-                    |written| is_log_filter(written).then(|| written.to_owned()),
-                ),
-                format: environment.parsed("PRICING_LOG_FORMAT", LogFormat::Auto, "auto, json or text"),
-            },
-            metrics: environment.parsed("PRICING_METRICS", MetricsSwitch::On, "on or off"),
-            trace: trace(environment),
-            tz_directory: tz_directory(environment),
-        }
-    }
-}
-
-fn trace(environment: &mut Environment<'_>) -> TraceConfig {
-    let protocol = environment.parsed("PRICING_OTLP_PROTOCOL", OtlpProtocol::Grpc, "grpc or http");
-    let default = match protocol {
-        OtlpProtocol::Grpc => "http://127.0.0.1:4317",
-        OtlpProtocol::Http => "http://127.0.0.1:4318",
-    };
-    let endpoint = environment.text("PRICING_OTLP_ENDPOINT", default);
-    let endpoint = (endpoint != "off").then_some(endpoint);
-    let price_ratio = environment.checked(
-        "PRICING_TRACE_PRICE_RATIO",
-        0.01,
-        "a part from 0 to 1 such as 0.01",
-        |written| written.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio)),
-    );
-    TraceConfig { endpoint, protocol, price_ratio }
-}
-
-fn tz_directory(environment: &mut Environment<'_>) -> Option<PathBuf> {
-    Some(environment.text("TZDIR", "")).filter(|directory| !directory.is_empty()).map(PathBuf::from)
-}
-
-fn redis_url(environment: &mut Environment<'_>) -> String {
-    let host = environment.text("REDIS_HOST", "127.0.0.1");
-    let port: u16 = environment.number("REDIS_PORT", 6379, 1..=u16::MAX);
-    environment.url("PRICING_REDIS_URL", &format!("redis://{host}:{port}"), REDIS_SCHEMES)
-}
-
-/// Whether each part of a log filter has a level: one without would be taken for the name of a target.
-fn is_log_filter(written: &str) -> bool {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let level_of = |part: &str| part.rsplit_once('=').map_or(part, |(_, level)| level).trim().to_lowercase();
-    written.split(',').all(|part| part.trim().is_empty() || LEVELS.contains(&level_of(part).as_str()))
-}
-
-/// One variable that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigProblem {
-    /// Its name.
-    pub variable: &'static str,
-    /// What it holds.
-    pub value: String,
-    /// What it may hold.
-    pub allowed: String,
-}
-
-/// Everything that is wrong with the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError(pub Vec<ConfigProblem>);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("the configuration cannot be used:")?;
-        for ConfigProblem { variable, value, allowed } in &self.0 {
-            write!(formatter, "\n  {variable}=\"{value}\": must be {allowed}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// Reads variables and collects what is wrong with them, so that all of it is reported at once.
-pub struct Environment<'a> {
-    lookup: &'a dyn Fn(&str) -> Option<String>,
-    problems: Vec<ConfigProblem>,
-}
-
-impl<'a> Environment<'a> {
-    /// Reads through this function; tests give a map, services [`process_environment`].
-    pub fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { lookup, problems: Vec::new() }
-    }
-
-    /// The text of a variable; empty counts as unset.
-    pub fn text(&mut self, variable: &'static str, default: &str) -> String {
-        (self.lookup)(variable).filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
-    }
-
-    /// An address with one of these schemes. A wrong one is not shown: it may hold a password.
-    pub fn url(&mut self, variable: &'static str, default: &str, schemes: &[&str]) -> String {
-        let url = self.text(variable, default);
-        if !schemes.iter().any(|scheme| url.starts_with(scheme)) {
-            let allowed = format!("an address that begins with {}", schemes.join(", "));
-            self.problems.push(ConfigProblem { variable, value: "…".to_owned(), allowed });
-        }
-        url
-    }
-
-    /// A variable of any type that can be parsed.
-    pub fn parsed<T: FromStr>(&mut self, variable: &'static str, default: T, allowed: &str) -> T {
-        self.checked(variable, default, allowed, |text| text.parse().ok())
-    }
-
-    /// A whole number within bounds.
-    pub fn number<T: FromStr + PartialOrd + fmt::Display>(
-        &mut self,
-        variable: &'static str,
-        default: T,
-        bounds: RangeInclusive<T>,
-    ) -> T {
-        let allowed = format!("a whole number from {} to {}", bounds.start(), bounds.end());
-        let within = |text: &str| text.parse().ok().filter(|number| bounds.contains(number));
-        self.checked(variable, default, &allowed, within)
-    }
-
-    /// A duration with its unit (`250ms`, `30s`, `5m`) within bounds.
-    pub fn duration(
-        &mut self,
-        variable: &'static str,
-        default: Duration,
-        bounds: RangeInclusive<Duration>,
-    ) -> Duration {
-        let shown = |duration: &Duration| humantime::format_duration(*duration).to_string();
-        let allowed = format!(
-            "a duration such as 250ms or 30s, from {} to {}",
-            shown(bounds.start()),
-            shown(bounds.end())
-        );
-        let within = |text: &str| humantime::parse_duration(text).ok().filter(|value| bounds.contains(value));
-        self.checked(variable, default, &allowed, within)
-    }
-
-    /// An address to listen on.
-    pub fn address(&mut self, variable: &'static str, default: SocketAddr) -> SocketAddr {
-        self.parsed(variable, default, "an address and a port, such as 127.0.0.1:8000")
-    }
-
-    /// The configuration, unless anything was wrong with it.
-    pub fn finish<T>(self, config: T) -> Result<T, ConfigError> {
-        if self.problems.is_empty() { Ok(config) } else { Err(ConfigError(self.problems)) }
-    }
-
-    fn checked<T>(
-        &mut self,
-        variable: &'static str,
-        default: T,
-        allowed: &str,
-        check: impl Fn(&str) -> Option<T>,
-    ) -> T {
-        let Some(value) = (self.lookup)(variable).filter(|value| !value.is_empty()) else {
-            return default;
-        };
-        check(value.trim()).unwrap_or_else(|| {
-            self.problems.push(ConfigProblem { variable, value, allowed: allowed.to_owned() });
-            default
+    /// Reads the shared variables; none if any cannot be used. The problems stay in the reader.
+    pub fn read(environment: &mut Environment<'_>) -> Option<Self> {
+        let redis_url = redis_url(environment);
+        let database_url = environment.read(&DATABASE_URL);
+        let database_connections = environment.read(&DATABASE_CONNECTIONS);
+        let key_prefix = environment.read(&KEY_PREFIX);
+        let l1_capacity = environment.read(&L1_CAPACITY);
+        let l1_max_staleness = environment.read::<humantime::Duration>(&L1_MAX_STALENESS);
+        let (filter, format) = (environment.read(&LOG), environment.read(&LOG_FORMAT));
+        let metrics = environment.read(&METRICS);
+        let trace = trace(environment);
+        let tz_directory = tz_directory(environment);
+        Some(Self {
+            redis_url: redis_url?,
+            database_url: database_url?,
+            database_connections: database_connections?,
+            key_prefix: key_prefix?,
+            l1_capacity: l1_capacity?,
+            l1_max_staleness: l1_max_staleness?.into(),
+            log: LogConfig { filter: filter?, format: format? },
+            metrics: metrics?,
+            trace: trace?,
+            tz_directory,
         })
     }
+}
+
+fn trace(environment: &mut Environment<'_>) -> Option<TraceConfig> {
+    let protocol = environment.read(&OTLP_PROTOCOL);
+    let default = match protocol {
+        Some(OtlpProtocol::Http) => "http://127.0.0.1:4318",
+        Some(OtlpProtocol::Grpc) | None => OTLP_ENDPOINT.default,
+    };
+    let endpoint: Option<String> = environment.read_with(&OTLP_ENDPOINT, default, &OTLP_ENDPOINT.allowed);
+    let price_ratio = environment.read(&TRACE_PRICE_RATIO);
+    let endpoint = endpoint?;
+    let endpoint = (endpoint != "off").then_some(endpoint);
+    Some(TraceConfig { endpoint, protocol: protocol?, price_ratio: price_ratio? })
+}
+
+/// Where the system's time zone database is, if the environment says so. Nothing can be wrong with it.
+pub fn tz_directory(environment: &Environment<'_>) -> Option<PathBuf> {
+    environment.optional(&TZDIR).map(PathBuf::from)
+}
+
+fn redis_url(environment: &mut Environment<'_>) -> Option<String> {
+    let host: Option<String> = environment.read(&REDIS_HOST);
+    let port: Option<u16> = environment.read(&REDIS_PORT);
+    let default = match (host, port) {
+        (Some(host), Some(port)) => format!("redis://{host}:{port}"),
+        _ => REDIS_URL.default.to_owned(),
+    };
+    environment.read_with(&REDIS_URL, &default, &REDIS_URL.allowed)
 }
 
 /// The variables of this process.
@@ -351,8 +320,9 @@ mod tests {
     #[test]
     fn defaults_work() {
         let config = read(&[]).unwrap();
-        assert_eq!(config.redis_url, "redis://127.0.0.1:6379");
+        assert_eq!(config.redis_url, REDIS_URL.default);
         assert_eq!(config.l1_max_staleness, Duration::from_secs(30));
+        assert_eq!(config.trace.endpoint.as_deref(), Some(OTLP_ENDPOINT.default));
     }
 
     #[test]
@@ -361,6 +331,19 @@ mod tests {
         assert_eq!(config.redis_url, "redis://redis:7000");
         let config = read(&[("REDIS_HOST", "redis"), ("PRICING_REDIS_URL", "redis://other:1")]).unwrap();
         assert_eq!(config.redis_url, "redis://other:1");
+    }
+
+    #[test]
+    fn every_word_of_a_choice_is_understood() {
+        for variable in SHARED_VARIABLES {
+            let Allowed::OneOf(words) = variable.allowed else { continue };
+            for word in words {
+                assert!(read(&[(variable.name, word)]).is_ok(), "{}={word}", variable.name);
+            }
+        }
+        let config = read(&[("PRICING_OTLP_PROTOCOL", "http")]).unwrap();
+        assert_eq!(config.trace.endpoint.as_deref(), Some("http://127.0.0.1:4318"));
+        assert_eq!(read(&[("PRICING_OTLP_ENDPOINT", "off")]).unwrap().trace.endpoint, None);
     }
 
     #[test]
@@ -390,20 +373,7 @@ mod tests {
         );
         let shown = error.to_string();
         assert!(shown.contains("must be a whole number from 1 to 100000000"), "{shown}");
-        assert!(shown.contains("must be a part from 0 to 1 such as 0.01"), "{shown}");
+        assert!(shown.contains("must be a number from 0 to 1"), "{shown}");
         assert!(!shown.contains("secret"), "{shown}");
-    }
-
-    #[test]
-    fn a_log_filter_has_levels() {
-        for (written, expected) in [
-            ("info,", true),
-            ("WARN,sqlx=off", true),
-            ("inof", false),
-            ("pricing_core", false),
-            ("a=loud", false),
-        ] {
-            assert_eq!(is_log_filter(written), expected, "{written}");
-        }
     }
 }

@@ -1,10 +1,11 @@
-//! A service as a process: how it starts, says how it is, and ends.
+//! A service as a process: how it starts, reports its state, and ends.
 //!
-//! Here: what the `main`s of the API, the worker and the listener share. Never here: what a service does.
+//! Here: what the `main` functions of the API, the worker and the listener share. Never here: what a service
+//! does. Where next: [`run`].
 //!
-//! Without an argument the service runs until it is told to stop. With `healthcheck`, it asks the one that
-//! runs beside it, under the same configuration, whether it is ready: a container needs no other program for
-//! that.
+//! Without an argument the service runs until it is stopped. `healthcheck` asks the one that runs on this
+//! host, under the same configuration, whether it is ready: a container needs no other program for that.
+//! `--help` lists every variable, and `--version` prints the version.
 
 use std::fmt::Display;
 use std::io::{Read, Write};
@@ -16,19 +17,48 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{ConfigError, EXIT_USAGE, SharedConfig};
+use crate::config::{
+    self, ConfigError, EXIT_USAGE, Environment, LIBRARY_VARIABLES, SHARED_VARIABLES, SharedConfig, Variable,
+    process_environment,
+};
 use crate::tz_database::TzDatabase;
 use crate::{shutdown, telemetry};
 
-/// How long the one that is asked may take to answer; it asks Redis and the database, a second each.
+/// How long a health check may take; the service asks Redis and the database, a second each.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a service is told.
+/// The configuration of a service.
 pub trait ServiceConfig {
-    /// What every service is told.
+    /// What the service does, as a clause whose subject is its name.
+    const SUMMARY: &'static str;
+    /// Its own variables, besides the shared ones.
+    const VARIABLES: &'static [Variable];
+    /// The shared configuration.
     fn shared(&self) -> &SharedConfig;
-    /// Where it listens.
+    /// The address that it listens on.
     fn listen(&self) -> SocketAddr;
+}
+
+/// What the arguments ask for.
+#[derive(Debug, PartialEq, Eq)]
+enum Request {
+    Serve,
+    CheckHealth,
+    Help,
+    Version,
+}
+
+impl Request {
+    /// None if there is no such argument.
+    fn read(arguments: &[&str]) -> Option<Self> {
+        match arguments {
+            [] => Some(Self::Serve),
+            ["healthcheck"] => Some(Self::CheckHealth),
+            ["--help" | "-h"] => Some(Self::Help),
+            ["--version" | "-V"] => Some(Self::Version),
+            _ => None,
+        }
+    }
 }
 
 /// The whole of a service's `main`.
@@ -37,25 +67,23 @@ pub async fn run<C: ServiceConfig, E: Display>(
     config: Result<C, ConfigError>,
     serve: impl AsyncFnOnce(TcpListener, C, CancellationToken) -> Result<(), E>,
 ) -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let Some(request) = Request::read(&arguments) else {
+        let unknown = arguments.join(" ");
+        return refuse(name, &format!("unknown argument \"{unknown}\": use none or healthcheck; see --help"));
+    };
+    match request {
+        Request::Help => return succeed(&help::<C>(name)),
+        Request::Version => return succeed(&version(name)),
+        Request::Serve | Request::CheckHealth => {}
+    }
     let config = match config {
         Ok(config) => config,
         Err(error) => return refuse(name, &error),
     };
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => {}
-        ["healthcheck"] => return check_health(name, config.listen()),
-        ["--version"] => {
-            let time_zones = TzDatabase::load(config.shared().tz_directory.as_deref());
-            say(&format!("{name} {} (time zones {time_zones})", env!("CARGO_PKG_VERSION")));
-            return ExitCode::SUCCESS;
-        }
-        _ => {
-            return refuse(
-                name,
-                &"it takes no argument but healthcheck or --version; settings are variables",
-            );
-        }
+    if request == Request::CheckHealth {
+        return check_health(name, config.listen());
     }
     let telemetry = telemetry::start(&config.shared().log, &config.shared().trace, name);
     let code = match bind(config.listen()).await {
@@ -66,9 +94,40 @@ pub async fn run<C: ServiceConfig, E: Display>(
     code
 }
 
-/// Serves beside the service's other tasks, which run until it is told to stop, and then lets those end too.
-/// If serving fails, or one of them ends before that, because it panicked, the service stops as if it was
-/// told to, with an error: without that task it would only look healthy.
+/// This program's version, and that of the time zone database that it would use.
+fn version(name: &str) -> String {
+    let directory = config::tz_directory(&Environment::new(&process_environment));
+    let time_zones = TzDatabase::load(directory.as_deref());
+    format!("{name} {} (time zones {time_zones})", env!("CARGO_PKG_VERSION"))
+}
+
+/// The text of `--help`; docs/configuration.md is made of the same tables.
+fn help<C: ServiceConfig>(name: &str) -> String {
+    let variables = C::VARIABLES.iter().chain(SHARED_VARIABLES).chain(LIBRARY_VARIABLES);
+    let variables: Vec<String> = variables.map(Variable::to_string).collect();
+    format!(
+        "{name} {version}: {summary}
+
+Usage: {name} [healthcheck | --help | --version]
+
+    (no argument)   run until SIGTERM or SIGINT
+    healthcheck     ask the {name} on this host for /readyz; exit code 0 if it is ready or degraded, else 1
+    -h, --help      print this help
+    -V, --version   print the version, and that of the time zone database
+
+Settings are environment variables; an empty one counts as unset. If any cannot be used, every problem is
+printed and the exit code is {EXIT_USAGE}.
+
+{variables}",
+        version = env!("CARGO_PKG_VERSION"),
+        summary = C::SUMMARY,
+        variables = variables.join("\n").trim_end(),
+    )
+}
+
+/// Serves beside the service's background tasks, which run until shutdown, and waits for those to end. If
+/// serving fails, or a task ends early because it panicked, the service shuts down with an error: without
+/// that task it would only look healthy.
 pub async fn serve_beside<E: From<std::io::Error>>(
     mut tasks: JoinSet<()>,
     shutdown: &CancellationToken,
@@ -78,12 +137,13 @@ pub async fn serve_beside<E: From<std::io::Error>>(
         let mut failed = Ok(());
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = &ended {
-                tracing::error!(%error, "a task of the service has failed");
+                tracing::error!(%error, "a background task failed");
             }
             if !shutdown.is_cancelled() {
-                let why = ended.map_or_else(|error| error.to_string(), |()| "it was done".to_owned());
-                failed =
-                    Err(std::io::Error::other(format!("a task that the service needs has ended: {why}")));
+                let why = ended.map_or_else(|error| error.to_string(), |()| "it returned".to_owned());
+                failed = Err(std::io::Error::other(format!(
+                    "a required background task ended unexpectedly: {why}"
+                )));
                 shutdown.cancel();
             }
         }
@@ -91,7 +151,7 @@ pub async fn serve_beside<E: From<std::io::Error>>(
     };
     let serving = async {
         let served = serving.await;
-        // If it failed, nobody has told the others yet.
+        // If it failed, the tasks do not know yet.
         shutdown.cancel();
         served
     };
@@ -112,7 +172,7 @@ fn end<E: Display>(served: Result<(), E>) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the service cannot run");
+            tracing::error!(%error, "the service failed");
             ExitCode::FAILURE
         }
     }
@@ -132,7 +192,7 @@ fn check_health(name: &str, listen: SocketAddr) -> ExitCode {
     }
 }
 
-/// The answer of `/readyz`, as it comes over the wire.
+/// The raw HTTP response of `/readyz`.
 fn ask_readiness(listen: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&reachable(listen), ANSWER_TIMEOUT)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
@@ -142,7 +202,7 @@ fn ask_readiness(listen: SocketAddr) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// Where something that listens at this address is reached from the same host.
+/// The address at which a listener is reached from the same host.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -150,6 +210,11 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, listen.port())
+}
+
+fn succeed(text: &str) -> ExitCode {
+    say(text);
+    ExitCode::SUCCESS
 }
 
 fn refuse(name: &str, problem: &impl Display) -> ExitCode {
@@ -161,7 +226,7 @@ fn refuse(name: &str, problem: &impl Display) -> ExitCode {
 }
 
 fn say(text: &str) {
-    #[expect(clippy::print_stdout, reason = "whoever asked reads it")]
+    #[expect(clippy::print_stdout, reason = "the answer to an argument")]
     {
         println!("{text}");
     }
@@ -182,7 +247,7 @@ mod tests {
             }
         };
         let mut tasks = JoinSet::new();
-        // What is under way is brought to its end.
+        // Work in progress is finished.
         let (done, is_done) = tokio::sync::oneshot::channel();
         let stopped = shutdown.clone().cancelled_owned();
         tasks.spawn(async {
@@ -212,6 +277,15 @@ mod tests {
         let serving = async { Err::<(), _>(std::io::Error::other("no socket")) };
         let served = tokio::time::timeout(Duration::from_secs(30), serve_beside(tasks, &shutdown, serving));
         assert_eq!(served.await.unwrap().unwrap_err().to_string(), "no socket");
+    }
+
+    #[test]
+    fn an_unknown_argument_is_no_request() {
+        assert_eq!(Request::read(&[]), Some(Request::Serve));
+        assert_eq!(Request::read(&["healthcheck"]), Some(Request::CheckHealth));
+        for unknown in [&["help"][..], &["--port", "1"], &["healthcheck", "--help"]] {
+            assert_eq!(Request::read(unknown), None, "{unknown:?}");
+        }
     }
 
     #[test]

@@ -1,13 +1,21 @@
 //! Configuration of the listener, besides what all services share (`pricing_core::config`).
-//!
-//! | variable | default | what |
-//! |---|---|---|
-//! | `PRICING_LISTENER_LISTEN` | `127.0.0.1:8002` | the address for health and metrics |
 
 use std::net::SocketAddr;
 
-use pricing_core::config::{ConfigError, Environment, SharedConfig};
+use pricing_core::config::{Allowed, ConfigError, Environment, SharedConfig, Variable};
 use pricing_core::service::ServiceConfig;
+
+/// The listener's own variables.
+const VARIABLES: &[Variable] = &[LISTEN];
+
+const LISTEN: Variable = Variable {
+    name: "PRICING_LISTENER_LISTEN",
+    default: "127.0.0.1:8002",
+    allowed: Allowed::Socket,
+    used_by: "listener",
+    text: "Address for health and metrics.",
+    is_secret: false,
+};
 
 /// What the listener needs to know.
 #[derive(Debug, Clone)]
@@ -22,20 +30,26 @@ impl ListenerConfig {
     /// Reads the environment through this function; reports everything that is wrong with it at once.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut environment = Environment::new(lookup);
-        let config = Self {
-            listen: environment.address("PRICING_LISTENER_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8002))),
-            shared: SharedConfig::read(&mut environment),
-        };
+        let config = Self::of(&mut environment);
         environment.finish(config)
+    }
+
+    fn of(environment: &mut Environment<'_>) -> Option<Self> {
+        let listen = environment.read(&LISTEN);
+        let shared = SharedConfig::read(environment);
+        Some(Self { listen: listen?, shared: shared? })
     }
 }
 
 impl ServiceConfig for ListenerConfig {
-    fn shared(&self) -> &SharedConfig {
-        &self.shared
-    }
+    const SUMMARY: &'static str = "hands market events from the stream to the workers";
+    const VARIABLES: &'static [Variable] = VARIABLES;
 
     fn listen(&self) -> SocketAddr {
         self.listen
+    }
+
+    fn shared(&self) -> &SharedConfig {
+        &self.shared
     }
 }

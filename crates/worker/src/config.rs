@@ -1,14 +1,33 @@
 //! Configuration of the worker, besides what all services share (`pricing_core::config`).
-//!
-//! | variable | default | what |
-//! |---|---|---|
-//! | `PRICING_WORKER_LISTEN` | `127.0.0.1:8001` | the address for health and metrics |
-//! | `PRICING_WORKER_CONCURRENCY` | 6, or two fewer than the database connections | jobs done at the same time, 2 to 64 and fewer than the database connections: one of them may coordinate a run |
 
 use std::net::SocketAddr;
 
-use pricing_core::config::{ConfigError, Environment, SharedConfig};
+use pricing_core::config::{Allowed, ConfigError, DATABASE_CONNECTIONS, Environment, SharedConfig, Variable};
 use pricing_core::service::ServiceConfig;
+
+/// The worker's own variables.
+const VARIABLES: &[Variable] = &[LISTEN, CONCURRENCY];
+
+const LISTEN: Variable = Variable {
+    name: "PRICING_WORKER_LISTEN",
+    default: "127.0.0.1:8001",
+    allowed: Allowed::Socket,
+    used_by: "worker",
+    text: "Address for health and metrics.",
+    is_secret: false,
+};
+
+/// Its default and its upper bound depend on the database connections.
+const CONCURRENCY: Variable = Variable {
+    name: "PRICING_WORKER_CONCURRENCY",
+    default: "6",
+    allowed: Allowed::Whole(2..=64),
+    used_by: "worker",
+    text: "Jobs run at the same time; one of them may coordinate a recalculation. It must be below \
+           PRICING_DATABASE_CONNECTIONS; with fewer than 8 of those, the default is two fewer than them, \
+           but at least 2.",
+    is_secret: false,
+};
 
 /// What the worker needs to know.
 #[derive(Debug, Clone)]
@@ -25,38 +44,48 @@ impl WorkerConfig {
     /// Reads the environment through this function; reports everything that is wrong with it at once.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut environment = Environment::new(lookup);
-        let shared = SharedConfig::read(&mut environment);
-        let concurrency = default_concurrency(shared.database_connections);
-        let most = greatest_concurrency(shared.database_connections);
-        let config = Self {
-            listen: environment.address("PRICING_WORKER_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8001))),
-            concurrency: environment.number("PRICING_WORKER_CONCURRENCY", concurrency, 2..=most),
-            shared,
-        };
+        let config = Self::of(&mut environment);
         environment.finish(config)
+    }
+
+    fn of(environment: &mut Environment<'_>) -> Option<Self> {
+        let listen = environment.read(&LISTEN);
+        let shared = SharedConfig::read(environment);
+        // If they cannot be read, that is the problem to report, and not what follows from it.
+        let concurrency = match environment.read(&DATABASE_CONNECTIONS) {
+            Some(connections) => {
+                let default = default_concurrency(connections).to_string();
+                let allowed = Allowed::Whole(2..=greatest_concurrency(connections));
+                environment.read_with(&CONCURRENCY, &default, &allowed)
+            }
+            None => environment.read(&CONCURRENCY),
+        };
+        Some(Self { listen: listen?, concurrency: concurrency?, shared: shared? })
     }
 }
 
 impl ServiceConfig for WorkerConfig {
-    fn shared(&self) -> &SharedConfig {
-        &self.shared
-    }
+    const SUMMARY: &'static str = "applies market events and recalculates prices";
+    const VARIABLES: &'static [Variable] = VARIABLES;
 
     fn listen(&self) -> SocketAddr {
         self.listen
+    }
+
+    fn shared(&self) -> &SharedConfig {
+        &self.shared
     }
 }
 
 /// As many as keep two cores busy beside a database and a Redis; and two connections are free when each job
 /// has a transaction, as one may have to read policies meanwhile.
-fn default_concurrency(database_connections: u32) -> usize {
-    let spare = database_connections.saturating_sub(2).clamp(2, 6);
-    usize::try_from(spare).unwrap_or(2)
+fn default_concurrency(database_connections: u64) -> u64 {
+    database_connections.saturating_sub(2).clamp(2, 6)
 }
 
 /// A job reads policies while it has a transaction open: a connection has to be left for that.
-fn greatest_concurrency(database_connections: u32) -> usize {
-    usize::try_from(database_connections.saturating_sub(1).clamp(2, 64)).unwrap_or(2)
+fn greatest_concurrency(database_connections: u64) -> u64 {
+    database_connections.saturating_sub(1).clamp(2, 64)
 }
 
 #[cfg(test)]
@@ -75,5 +104,23 @@ mod tests {
         for (connections, jobs) in [(3, 2), (4, 2), (5, 3), (7, 5), (8, 6), (200, 6)] {
             assert_eq!(default_concurrency(connections), jobs, "{connections}");
         }
+    }
+
+    #[test]
+    fn concurrency_is_bounded_by_the_connections_beside_other_problems() {
+        let variables = [
+            ("PRICING_DATABASE_CONNECTIONS", "5"),
+            ("PRICING_WORKER_CONCURRENCY", "5"),
+            ("PRICING_METRICS", "maybe"),
+        ];
+        let lookup = |wanted: &str| {
+            variables.iter().find(|(name, _)| *name == wanted).map(|(_, value)| (*value).to_owned())
+        };
+        let shown = WorkerConfig::read(&lookup).unwrap_err().to_string();
+        assert!(shown.contains("PRICING_METRICS"), "{shown}");
+        assert!(
+            shown.contains("PRICING_WORKER_CONCURRENCY=\"5\": must be a whole number from 2 to 4"),
+            "{shown}"
+        );
     }
 }

@@ -14,8 +14,8 @@ fn what_failed_comes_with_what_to_do() -> Result<()> {
     let mut findings = vec![version(OWN_VERSION), version("0.0.9")];
     findings.extend(checks.iter().map(dependency));
     insta::assert_snapshot!(render(&findings, false), @r"
-    ok      version    0.1.0
-    FAILED  version    the API is 0.0.9, this program 0.1.0
+    ok      version    0.2.0
+    FAILED  version    the API is 0.0.9, this program 0.2.0
               → install the same version of both
     FAILED  redis      connection refused
               → prices are still read, changes are refused: start Redis, or correct the API's PRICING_REDIS_URL

@@ -38,8 +38,15 @@ const REDIS_URL_VARIABLE: &str = "REDIS_URL";
 /// What is logged; see `pricing_core::config`.
 const LOG_VARIABLE: &str = "PRICING_LOG";
 
+/// What `--help` says of the settings that are not options.
+const SETTINGS: &str = "\
+All other settings are environment variables, the same as those of the services: see
+docs/configuration.md, or the --help of pricing-api, pricing-worker and pricing-listener.
+Here PRICING_LOG defaults to warn.";
+
 /// What to run, and where.
 #[derive(Debug, Args)]
+#[command(after_help = SETTINGS)]
 pub(crate) struct Arguments {
     /// The address to serve on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]

@@ -1,4 +1,5 @@
-//! The inventory of metrics: every name, label and unit, and who has it. `docs/metrics.md` is made of it.
+//! The inventory of metrics: every name, label and unit, and the services that have it. `docs/metrics.md` is
+//! made of it.
 
 use Kind::{Counter, Gauge, Histogram};
 
@@ -42,63 +43,63 @@ pub const INVENTORY: &[Metric] = &[
         kind: Counter,
         labels: "`from`: `l1`, `l2`, `catalogue`, `unknown`",
         services: "api",
-        text: "Prices read, by where they were found.",
+        text: "Price reads, by where the price was found.",
     },
     Metric {
         name: FILL_DURATION,
         kind: Histogram,
         labels: "",
         services: "api",
-        text: "Time to read a price from the catalogue.",
+        text: "Time to read a price from the database.",
     },
     Metric {
         name: L1_ENTRIES,
         kind: Gauge,
         labels: "",
         services: "api",
-        text: "Prices held in this process.",
+        text: "Prices held in the memory of this process.",
     },
     Metric {
         name: L1_EVICTIONS,
         kind: Counter,
         labels: "",
         services: "api, worker",
-        text: "Prices that went out of memory because it was full.",
+        text: "Prices evicted from memory because it was full.",
     },
     Metric {
         name: L1_INVALIDATIONS,
         kind: Counter,
         labels: "",
         services: "api",
-        text: "Prices in memory that were older than what another process told of: replaced, or dropped.",
+        text: "Prices in memory that were replaced or evicted because a notification announced a newer one.",
     },
     Metric {
         name: L1_FLUSHES,
         kind: Counter,
         labels: "",
         services: "api",
-        text: "Times that memory was emptied, as notices may have been missed.",
+        text: "Times that memory was emptied because notifications may have been missed.",
     },
     Metric {
         name: REQUESTS_REFUSED,
         kind: Counter,
         labels: "`work`: `batch`, `look_up`",
         services: "api",
-        text: "Requests that were refused because the process was late.",
+        text: "Requests shed because the scheduling delay was too high.",
     },
     Metric {
         name: LATENESS,
         kind: Gauge,
         labels: "",
         services: "api",
-        text: "How long work that is ready waits for its turn on a core: the least of the last ten measurements, on the runtime that is the latest.",
+        text: "Scheduling delay: how long work that is ready waits for a core. The least of the last ten measurements, on the slowest runtime.",
     },
     Metric {
         name: L2_ERRORS,
         kind: Counter,
         labels: "",
         services: "api, worker",
-        text: "Redis commands for prices that failed; the read went on without Redis.",
+        text: "Redis commands for prices that failed; the read continued without Redis.",
     },
     Metric {
         name: REDIS_DURATION,
@@ -112,7 +113,7 @@ pub const INVENTORY: &[Metric] = &[
         kind: Histogram,
         labels: "`operation`: `connection`, `statement`; `outcome`: `done`, `failed`",
         services: "api, worker",
-        text: "Time until the database answered a statement, or until there was a connection for one.",
+        text: "Time until the database answered a statement, or until a connection was available for one.",
     },
     Metric {
         name: PRICE_CHANGE_STREAMS,
@@ -126,7 +127,7 @@ pub const INVENTORY: &[Metric] = &[
         kind: Histogram,
         labels: "",
         services: "api",
-        text: "Time from the publication of a market event until this process no longer serves the old price; one value for each notice of new prices, by its earliest event.",
+        text: "Time from the publication of a market event until this process no longer serves the old price; one value for each notification of new prices, by its earliest event.",
     },
     Metric {
         name: PRICES_COMPUTED,
@@ -140,14 +141,14 @@ pub const INVENTORY: &[Metric] = &[
         kind: Counter,
         labels: "`guardrail`: its name in policies",
         services: "api, worker",
-        text: "List prices that a guardrail stopped, by guardrail.",
+        text: "List prices that a guardrail limited, by guardrail.",
     },
     Metric {
         name: FAILED_OFFER_RULES,
         kind: Counter,
         labels: "",
         services: "api",
-        text: "Offer rules that failed in a quote and were passed over.",
+        text: "Offer rules that failed in a quote and were skipped.",
     },
     Metric {
         name: IMPORTED_ROWS,
@@ -161,84 +162,84 @@ pub const INVENTORY: &[Metric] = &[
         kind: Counter,
         labels: "",
         services: "api, listener",
-        text: "Market events that were taken in.",
+        text: "Market events accepted into the stream.",
     },
     Metric {
         name: EVENTS_DISPATCHED,
         kind: Counter,
         labels: "",
         services: "listener",
-        text: "Market events that were handed over to workers; after a crash some of them more than once.",
+        text: "Market events dispatched to workers; after a crash, some of them more than once.",
     },
     Metric {
         name: EVENTS_BURIED,
         kind: Counter,
         labels: "",
         services: "listener",
-        text: "Messages that are no market events.",
+        text: "Messages dead-lettered because they are not market events.",
     },
     Metric {
         name: EVENT_LOG_LAG,
         kind: Gauge,
         labels: "",
         services: "listener",
-        text: "Market events that wait in the stream.",
+        text: "Market events waiting in the stream.",
     },
     Metric {
         name: EVENTS_APPLIED,
         kind: Counter,
         labels: "`outcome`: `applied`, `repeated`, `unknown_product`, `other_currency`",
         services: "worker",
-        text: "Market events that were new (`applied`), or had been applied before (`repeated`). `unknown_product` counts something else: each product that an event names and the catalogue does not have; and `other_currency` each competitor's price that is not used because it is in another currency than the product.",
+        text: "Market events that were new (`applied`) or had been applied before (`repeated`). The other two do not count events: `unknown_product` counts each product that an event names and the catalogue does not have, `other_currency` each competitor's price that is not used because it is in another currency than the product.",
     },
     Metric {
         name: JOBS_ENQUEUED,
         kind: Counter,
         labels: "",
         services: "listener, worker",
-        text: "Jobs that were put in the queue.",
+        text: "Jobs enqueued.",
     },
     Metric {
         name: JOB_DURATION,
         kind: Histogram,
         labels: "`kind`: `apply_events`, `run`, `range`; `outcome`: `done`, `failed`, `aborted`, `handed_back`",
         services: "worker",
-        text: "Time of one try of a job, by kind and outcome; `failed` ones are tried again.",
+        text: "Time of one attempt of a job, by kind and outcome; `failed` ones are retried.",
     },
     Metric {
         name: JOBS_BURIED,
         kind: Counter,
         labels: "",
         services: "worker",
-        text: "Jobs that were given up.",
+        text: "Jobs that failed for good and were dead-lettered.",
     },
     Metric {
         name: QUEUE_DEPTH,
         kind: Gauge,
         labels: "",
         services: "worker",
-        text: "Jobs that wait or are being done.",
+        text: "Jobs waiting or running.",
     },
     Metric {
         name: DEAD_JOBS,
         kind: Gauge,
         labels: "",
         services: "worker",
-        text: "Jobs that were given up and are kept.",
+        text: "Dead-lettered jobs that are kept.",
     },
     Metric {
         name: RUN_DURATION,
         kind: Histogram,
         labels: "",
         services: "worker",
-        text: "Time of a recalculation, from its beginning to its end, by the worker that coordinated it.",
+        text: "Time of a recalculation from start to end, recorded by the worker that coordinated it.",
     },
     Metric {
         name: RUN_WAIT_DURATION,
         kind: Histogram,
         labels: "",
         services: "worker",
-        text: "From the request of a recalculation to its beginning: the wait for a worker, and for the lease while another run is under way.",
+        text: "Time from the request of a recalculation to its start: the wait for a worker, and for the lease while another run is under way.",
     },
     Metric {
         name: RUN_PRODUCTS,
@@ -252,7 +253,7 @@ pub const INVENTORY: &[Metric] = &[
         kind: Gauge,
         labels: "",
         services: "worker",
-        text: "Recalculations that the circuit breaker holds.",
+        text: "Recalculations held by the circuit breaker.",
     },
     Metric {
         name: BUILD_INFO,
@@ -304,7 +305,7 @@ mod tests {
     use super::*;
 
     fn rendered() -> String {
-        let mut text = "# Metrics\n\nEvery service serves `/metrics` in the Prometheus text format. This page is made of [the inventory](../crates/core/src/telemetry/inventory.rs) by a test. Besides these, each service has the usual figures of its process (`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds` and so on).\n\n| metric | kind | services | labels | what it says |\n|---|---|---|---|---|\n".to_owned();
+        let mut text = "# Metrics\n\nEvery service serves `/metrics` in the Prometheus text format. This page is generated from [the inventory](../crates/core/src/telemetry/inventory.rs) by a test. In addition, each service has the usual process metrics (`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds` and so on).\n\n| metric | kind | services | labels | what it says |\n|---|---|---|---|---|\n".to_owned();
         for metric in INVENTORY {
             let kind = format!("{:?}", metric.kind).to_lowercase();
             let Metric { name, services, labels, text: says, .. } = metric;
@@ -320,7 +321,7 @@ mod tests {
             std::fs::write(path, rendered()).unwrap();
         }
         let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert_eq!(written, rendered(), "write it anew: BLESS=1 cargo test -p pricing-core inventory");
+        assert_eq!(written, rendered(), "write it again: BLESS=1 cargo test -p pricing-core inventory");
     }
 
     #[test]
@@ -330,7 +331,10 @@ mod tests {
             assert_eq!(name.ends_with("_total"), metric.kind == Counter, "{name}");
             assert!(name.ends_with("_seconds") || metric.kind != Histogram, "{name}");
             assert!(name.starts_with("pricing_") || name.starts_with("http_"), "{name}");
-            assert!(INVENTORY.iter().skip(index + 1).all(|other| other.name != name), "{name} stands twice");
+            assert!(
+                INVENTORY.iter().skip(index + 1).all(|other| other.name != name),
+                "{name} is listed twice"
+            );
         }
     }
 }

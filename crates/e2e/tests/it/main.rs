@@ -7,8 +7,10 @@
 //! | `cache_puts` | the caches on a real Redis: what is newer stays |
 //! | `store` | what both databases promise, run on both |
 //! | `catalogue_changes` | products put, imported, removed, explained; what bad input gets |
+//! | `configuration` | the variables: their page, `--help`, and what the programs read |
 //! | `command_line` | `pricing up`, and what people do with the command line |
 //! | `chaos` | everything dies while the market moves, and nothing is lost |
+//! | `documents` | links between the documents |
 //! | `fleet` | the services as processes; no tests |
 //! | `harness` | the harness does what the other tests rely on |
 //! | `imports` | what an import does with rows that repeat, contradict or take away |
@@ -36,7 +38,9 @@ mod cache_puts;
 mod catalogue_changes;
 mod chaos;
 mod command_line;
+mod configuration;
 mod dashboards;
+mod documents;
 mod fleet;
 mod harness;
 mod health_checks;
