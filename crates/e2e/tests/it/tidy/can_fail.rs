@@ -3,8 +3,8 @@
 
 use super::circles::circles;
 use super::rules::{
-    complain_of_arrows, complain_of_banned, complain_of_dependencies, complain_of_length,
-    complain_of_missing_document, complain_of_names, complain_of_places, complain_of_wide_comments,
+    complain_of_arrows, complain_of_banned, complain_of_dependencies, complain_of_home_directories,
+    complain_of_length, complain_of_missing_document, complain_of_names, complain_of_wide_comments,
 };
 use super::source::Source;
 use super::{BANS, Found};
@@ -157,8 +157,14 @@ fn a_missing_document_is_complained_of() {
 }
 
 #[test]
-fn a_directory_of_one_machine_is_complained_of() {
-    let bad = ["\ncd /ro", "ot/x"].concat();
-    expect_complaint(&complain_of_places("README.md", &bad), &["README.md:2: a directory of one machine"]);
-    assert!(complain_of_places("README.md", "see docs/network/root.md").is_empty());
+fn a_home_directory_is_complained_of() {
+    for bad in
+        [["\ncd /ro", "ot/x"].concat(), ["\n\"/ho", "me/ada/x\""].concat(), ["\n/Us", "ers/ada"].concat()]
+    {
+        expect_complaint(
+            &complain_of_home_directories("README.md", &bad),
+            &["README.md:2: a home directory"],
+        );
+    }
+    assert!(complain_of_home_directories("README.md", "see docs/network/root.md").is_empty());
 }

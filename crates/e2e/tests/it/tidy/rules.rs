@@ -197,13 +197,13 @@ pub(super) fn complain_of_dependencies(path: &str, manifest: &str) -> Vec<String
     complaints
 }
 
-/// An absolute path below somebody's working directory is right on one machine only.
-pub(super) fn complain_of_places(path: &str, text: &str) -> Vec<String> {
+/// A path below a home directory is right for one person on one machine.
+pub(super) fn complain_of_home_directories(path: &str, text: &str) -> Vec<String> {
     // In two parts, or this file would complain of itself.
-    let places = [["/wo", "rk/"].concat(), ["/ro", "ot/"].concat()];
+    let places = [["/ho", "me/"].concat(), ["/Us", "ers/"].concat(), ["/ro", "ot/"].concat()];
     let lines = text.lines().enumerate();
     lines
         .filter(|(_, line)| places.iter().any(|place| line.contains(place)))
-        .map(|(index, _)| format!("{path}:{}: a directory of one machine: name it from the root", index + 1))
+        .map(|(index, _)| format!("{path}:{}: a home directory: name the place from the root", index + 1))
         .collect()
 }
