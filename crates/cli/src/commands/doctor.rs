@@ -204,5 +204,4 @@ fn render(findings: &[Finding], colours: bool) -> String {
 }
 
 #[cfg(test)]
-#[path = "doctor_tests.rs"]
 mod tests;
