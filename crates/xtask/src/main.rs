@@ -18,15 +18,27 @@ mod profile;
 mod tee;
 mod test_run;
 
+use std::process::ExitCode;
+
 use anyhow::{Result, bail};
 
 const USAGE: &str = "xtask test | xtask instructions [--write] | xtask bench [NAME [ARGUMENTS]] | \
     xtask against REV [ARGUMENTS] | xtask profile | xtask compose | xtask compose-check COMPOSE...";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments.as_slice() {
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("./dev: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Result<()> {
+    match arguments {
         ["test"] => test_run::run(),
         ["instructions"] => instructions::check(),
         ["instructions", "--write"] => instructions::write(),
