@@ -239,5 +239,4 @@ impl fmt::Display for FieldError {
 }
 
 #[cfg(test)]
-#[path = "client_tests.rs"]
 mod tests;

@@ -1,8 +1,9 @@
 //! What people and other programs read: standard output, error messages, exit codes, colours.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anstyle::AnsiColor;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{ContentArrangement, Table};
 
@@ -15,7 +16,15 @@ pub(crate) const UNREACHABLE: u8 = 69;
 
 /// Writes a text and a line end to standard output.
 pub(crate) fn show(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
+    write_line(io::stdout().lock(), text)
+}
+
+/// As [`show`], for a painted text; without its colours where they are not wanted (no terminal, `NO_COLOR`).
+pub(crate) fn show_coloured(text: &str) -> io::Result<()> {
+    write_line(anstream::stdout().lock(), text)
+}
+
+fn write_line(mut stdout: impl Write, text: &str) -> io::Result<()> {
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         // `pricing explain … | head -3` has read what it wanted.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -61,37 +70,22 @@ pub(crate) fn to_the_second(instant: &str) -> String {
     }
 }
 
-/// A colour that carries meaning.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Colour {
-    /// All is well.
-    Green,
-    /// Worth a look.
-    Yellow,
-    /// Wrong.
-    Red,
-}
-
-/// The text in this colour, if `colours` are wanted.
-pub(crate) fn paint(text: &str, colour: Colour, colours: bool) -> String {
-    let code = match colour {
-        _ if !colours => return text.to_owned(),
-        Colour::Green => 32,
-        Colour::Yellow => 33,
-        Colour::Red => 31,
-    };
-    format!("\u{1b}[{code}m{text}\u{1b}[0m")
-}
-
-/// Whether standard output should have colours: it is a terminal, and `NO_COLOR` is not set.
-pub(crate) fn colours_wanted() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    io::stdout().is_terminal() && !refused
+/// The text in this colour, for [`show_coloured`].
+pub(crate) fn paint(text: &str, colour: AnsiColor) -> String {
+    let style = colour.on_default();
+    format!("{style}{text}{style:#}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_painted_text_is_the_same_without_its_colour() {
+        let painted = paint("ok", AnsiColor::Green);
+        assert_eq!(painted, "\u{1b}[32mok\u{1b}[0m");
+        assert_eq!(anstream::adapter::strip_str(&painted).to_string(), "ok");
+    }
 
     #[test]
     fn an_instant_is_shown_to_the_second() {

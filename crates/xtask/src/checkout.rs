@@ -21,6 +21,28 @@ impl Checkout {
         Ok(Self { directory, target: target.to_owned() })
     }
 
+    /// The same sources, built in a directory of this name below the target directory.
+    pub(crate) fn with_target(&self, name: &str) -> Self {
+        Self { directory: self.directory.clone(), target: self.target.join(name) }
+    }
+
+    /// The sources' root.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where Cargo puts what it builds.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// The commit that is checked out, and whether something is changed.
+    pub(crate) fn commit(&self) -> Result<String> {
+        let hash = self.output("git", &["rev-parse", "--short", "HEAD"])?;
+        let is_clean = self.command("git", &["diff", "--quiet", "HEAD"]).status()?.success();
+        Ok(format!("{}{}", hash.trim(), if is_clean { "" } else { " with changes" }))
+    }
+
     /// One of a commit, below this one's target directory; those of other commits share what is built of
     /// dependencies.
     pub(crate) fn of_commit(&self, revision: &str) -> Result<Self> {
@@ -76,10 +98,7 @@ impl Checkout {
 
     /// Runs a command in it that says what it does.
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
-        let status =
-            self.command(program, arguments).status().with_context(|| format!("running {program}"))?;
-        ensure!(status.success(), "{program} {} failed", arguments.join(" "));
-        Ok(())
+        succeed(self.command(program, arguments))
     }
 
     fn output(&self, program: &str, arguments: &[&str]) -> Result<String> {
@@ -90,11 +109,19 @@ impl Checkout {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+    /// A command in it.
+    pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(&self.directory).env("CARGO_TARGET_DIR", &self.target);
         command
     }
+}
+
+/// Runs a command that says what it does.
+pub(crate) fn succeed(mut command: Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("running {command:?}"))?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
 }
 
 /// The instructions of a bench's works as they are kept, a line "WORK COUNT" each.

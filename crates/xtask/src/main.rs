@@ -1,26 +1,53 @@
 //! The repository's tasks that are more than a few commands; `./dev` starts them.
 //!
-//! Here: counting the hot path's instructions ([`instructions`]) and comparing two commits ([`against`]).
-//! Never here: what installs programs (`./dev`), and what is measured (`benches` of the crates).
+//! Here: running the tests and counting them ([`test_run`]), the hot path's instructions ([`instructions`])
+//! and its profile ([`profile`]), the benches ([`bench`]), comparing two commits ([`against`]), and the
+//! containers ([`compose`]). Never here: what installs programs (`.ci/install.sh`), and what is measured
+//! (`benches` of the crates).
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 #![expect(clippy::print_stderr, reason = "what it is doing is said apart from the results")]
 
 mod against;
+mod bench;
 mod checkout;
+mod compose;
 mod instructions;
+mod pause;
+mod profile;
+mod tee;
+mod test_run;
+
+use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-const USAGE: &str = "xtask instructions [--write] | xtask against REV [ARGUMENTS OF THE BENCH]";
+const USAGE: &str = "xtask test | xtask instructions [--write] | xtask bench [NAME [ARGUMENTS]] | \
+    xtask against REV [ARGUMENTS] | xtask profile | xtask compose | xtask compose-check COMPOSE...";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments.as_slice() {
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("./dev: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Result<()> {
+    match arguments {
+        ["test"] => test_run::run(),
         ["instructions"] => instructions::check(),
         ["instructions", "--write"] => instructions::write(),
+        ["bench"] => bench::write(),
+        ["bench", name, rest @ ..] => bench::print(name, rest),
         ["against", revision, rest @ ..] if !revision.starts_with('-') => against::compare(revision, rest),
+        ["profile"] => profile::print(),
+        ["compose"] => compose::run(),
+        ["compose-check", program, rest @ ..] => compose::check(program, rest),
         _ => bail!("usage: {USAGE}"),
     }
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use anstyle::AnsiColor;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use clap::Args;
@@ -11,7 +12,7 @@ use reqwest::header::DATE;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Answer, ApiAddress, Client, ClientError};
-use crate::output::{self, Colour, paint};
+use crate::output::{self, paint};
 
 /// How far the clocks may differ. The API tells whole seconds only.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
@@ -82,7 +83,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     if arguments.json {
         output::show(&serde_json::to_string(&findings)?)?;
     } else {
-        output::show(&render(&findings, output::colours_wanted()))?;
+        output::show_coloured(&render(&findings))?;
     }
     Ok(match findings.iter().any(|finding| finding.status == Status::Failed) {
         _ if !reachable => ExitCode::from(output::UNREACHABLE),
@@ -186,14 +187,14 @@ fn clock(answer: &Answer, now: SystemTime) -> Option<Finding> {
     ))
 }
 
-fn render(findings: &[Finding], colours: bool) -> String {
+fn render(findings: &[Finding]) -> String {
     let lines = findings.iter().map(|finding| {
         let (word, colour) = match finding.status {
-            Status::Ok => ("ok     ", Colour::Green),
-            Status::Warning => ("warning", Colour::Yellow),
-            Status::Failed => ("FAILED ", Colour::Red),
+            Status::Ok => ("ok     ", AnsiColor::Green),
+            Status::Warning => ("warning", AnsiColor::Yellow),
+            Status::Failed => ("FAILED ", AnsiColor::Red),
         };
-        let mut line = format!("{} {:<10} {}", paint(word, colour, colours), finding.name, finding.detail);
+        let mut line = format!("{} {:<10} {}", paint(word, colour), finding.name, finding.detail);
         if let Some(advice) = &finding.advice {
             line.push_str("\n          → ");
             line.push_str(advice);
@@ -204,5 +205,4 @@ fn render(findings: &[Finding], colours: bool) -> String {
 }
 
 #[cfg(test)]
-#[path = "doctor_tests.rs"]
 mod tests;

@@ -320,5 +320,4 @@ fn conclusion(explained: &Explained, location: Option<&str>) -> String {
 }
 
 #[cfg(test)]
-#[path = "explain_tests.rs"]
 mod tests;

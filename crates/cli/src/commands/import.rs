@@ -288,5 +288,4 @@ fn append_notes(text: &mut String, summary: &Summary) {
 }
 
 #[cfg(test)]
-#[path = "import_tests.rs"]
 mod tests;

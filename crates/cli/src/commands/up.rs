@@ -270,5 +270,4 @@ fn without_password(written: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "up_tests.rs"]
 mod tests;

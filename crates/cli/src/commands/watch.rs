@@ -5,6 +5,7 @@ mod event_stream;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anstyle::AnsiColor;
 use anyhow::Result;
 use clap::Args;
 use futures::StreamExt;
@@ -15,7 +16,7 @@ use tokio::time::sleep;
 
 use self::event_stream::{EventStream, ReceivedEvent};
 use crate::client::{ApiAddress, Client};
-use crate::output::{self, Colour};
+use crate::output;
 
 /// Pause before a stream that ended is opened again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -104,36 +105,34 @@ async fn follow(
 fn show(event: &ReceivedEvent, json: bool) -> Result<()> {
     match event.kind.as_str() {
         "price_change" if json => output::show(&event.data)?,
-        "price_change" => {
-            output::show(&render(&serde_json::from_str(&event.data)?, output::colours_wanted()))?
-        }
+        "price_change" => output::show_coloured(&render(&serde_json::from_str(&event.data)?))?,
         "gap" => output::note(&event.data),
         _ => {}
     }
     Ok(())
 }
 
-fn render(change: &Change, colours: bool) -> String {
+fn render(change: &Change) -> String {
     let amount = |written: &Option<Box<RawValue>>| written.as_ref().map(|raw| raw.get().to_owned());
     let (old, new) = (amount(&change.old_list_price), amount(&change.new_list_price));
     let Change { product_id, currency, cause, changed_at, .. } = change;
     let moved = match (&old, &new) {
-        (_, None) => output::paint("removed", Colour::Yellow, colours),
+        (_, None) => output::paint("removed", AnsiColor::Yellow),
         (None, Some(new)) => format!("{new} {currency}"),
         (Some(old), Some(new)) => {
             let (percent, colour) = percent(old, new);
-            format!("{old} → {new} {currency}  {}", output::paint(&percent, colour, colours))
+            format!("{old} → {new} {currency}  {}", output::paint(&percent, colour))
         }
     };
     format!("{}  {product_id}  {moved}  ({cause})", output::to_the_second(changed_at))
 }
 
 /// By how much it moved, and the colour of that.
-fn percent(old: &str, new: &str) -> (String, Colour) {
+fn percent(old: &str, new: &str) -> (String, AnsiColor) {
     let (Ok(old), Ok(new)) = (old.parse::<Decimal>(), new.parse::<Decimal>()) else {
-        return (String::new(), Colour::Yellow);
+        return (String::new(), AnsiColor::Yellow);
     };
-    let colour = if new > old { Colour::Green } else { Colour::Red };
+    let colour = if new > old { AnsiColor::Green } else { AnsiColor::Red };
     let sign = if new > old { "+" } else { "" };
     let moved = (new - old).checked_mul(Decimal::ONE_HUNDRED).and_then(|moved| moved.checked_div(old));
     (moved.map(|moved| format!("{sign}{}%", moved.round_dp(1).normalize())).unwrap_or_default(), colour)
@@ -141,6 +140,8 @@ fn percent(old: &str, new: &str) -> (String, Colour) {
 
 #[cfg(test)]
 mod tests {
+    use anstream::adapter::strip_str;
+
     use super::*;
 
     fn rendered(old: &str, new: &str) -> Result<String> {
@@ -148,7 +149,7 @@ mod tests {
             r#"{{"product_id":"P-1","revision":7,"old_list_price":{old},"new_list_price":{new},"currency":"USD",
                 "policy_version":1,"cause":"event 1 of /acme","changed_at":"2026-01-31T12:00:00Z"}}"#
         );
-        Ok(render(&serde_json::from_str(&json)?, false))
+        Ok(strip_str(&render(&serde_json::from_str(&json)?)).to_string())
     }
 
     #[test]

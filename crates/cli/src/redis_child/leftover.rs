@@ -58,5 +58,4 @@ pub(super) async fn ask(port: u16, command: &str) -> io::Result<String> {
 }
 
 #[cfg(test)]
-#[path = "leftover_tests.rs"]
 mod tests;

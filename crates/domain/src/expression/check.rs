@@ -251,5 +251,4 @@ fn dotted_name(node: &Node<'_>) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "check_tests.rs"]
 mod tests;

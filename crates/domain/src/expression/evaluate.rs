@@ -311,5 +311,4 @@ impl Interval {
 }
 
 #[cfg(test)]
-#[path = "evaluate_tests.rs"]
 mod tests;

@@ -524,5 +524,4 @@ fn signal(
 }
 
 #[cfg(test)]
-#[path = "market_event_tests.rs"]
 mod tests;

@@ -173,5 +173,4 @@ impl fmt::Display for Zone {
 }
 
 #[cfg(test)]
-#[path = "time_zone_tests.rs"]
 mod tests;

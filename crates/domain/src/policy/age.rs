@@ -49,5 +49,4 @@ fn oldest_price(facts: &Facts<'_>) -> Option<DateTime<Utc>> {
 }
 
 #[cfg(test)]
-#[path = "age_tests.rs"]
 mod tests;

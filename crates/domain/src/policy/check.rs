@@ -310,5 +310,4 @@ fn leading_digits(amount: Decimal) -> i128 {
 }
 
 #[cfg(test)]
-#[path = "check_tests.rs"]
 mod tests;

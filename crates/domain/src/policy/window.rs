@@ -295,5 +295,4 @@ impl fmt::Display for Schedule {
 }
 
 #[cfg(test)]
-#[path = "window_tests.rs"]
 mod tests;

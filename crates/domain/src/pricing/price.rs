@@ -152,5 +152,4 @@ fn apply_guardrails(
 }
 
 #[cfg(test)]
-#[path = "price_tests.rs"]
 mod tests;

@@ -105,5 +105,4 @@ fn record<'a>(steps: &mut Option<&mut Vec<Step<'a>>>, step: impl FnOnce() -> Ste
 }
 
 #[cfg(test)]
-#[path = "quote_tests.rs"]
 mod tests;

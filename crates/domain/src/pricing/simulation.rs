@@ -445,5 +445,4 @@ fn hundredths_of_a_percent(fraction: Decimal) -> i32 {
 }
 
 #[cfg(test)]
-#[path = "simulation_tests.rs"]
 mod tests;

@@ -106,5 +106,4 @@ fn of_event<'a>(
 }
 
 #[cfg(test)]
-#[path = "used_facts_tests.rs"]
 mod tests;

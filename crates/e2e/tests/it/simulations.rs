@@ -14,7 +14,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Service};
-use crate::real_catalogue::store as products;
+use crate::real_catalogue::catalogue as products;
 use crate::support::{Stores, new_policy};
 
 const PATIENCE: Duration = Duration::from_secs(120);

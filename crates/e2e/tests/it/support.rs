@@ -1,6 +1,6 @@
 //! What the tests of several modules share.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use pricing_core::store::{NewPolicy, Store, StoreSettings};
@@ -126,10 +126,4 @@ pub(crate) fn new_policy(source: &str) -> NewPolicy {
 /// The body of a price request.
 pub(crate) fn price_request(product_id: &str, location: &str, prime: bool) -> Value {
     json!({"product_id": product_id, "user_location": location, "is_prime_member": prime})
-}
-
-/// A file beside the checkout that people may have: real products that may not be passed on.
-pub(crate) fn shared_file(name: &str) -> Option<PathBuf> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(name);
-    file.exists().then_some(file)
 }

@@ -3,11 +3,12 @@
 
 use super::circles::circles;
 use super::rules::{
-    complain_of_arrows, complain_of_banned, complain_of_dependencies, complain_of_length,
-    complain_of_missing_document, complain_of_names, complain_of_places, complain_of_wide_comments,
+    complain_of_arrows, complain_of_banned, complain_of_dependencies, complain_of_home_directories,
+    complain_of_idle_exceptions, complain_of_length, complain_of_missing_document, complain_of_names,
+    complain_of_unused_dependencies, complain_of_wide_comments,
 };
 use super::source::Source;
-use super::{BANS, Found};
+use super::{BANS, Ban, Found};
 
 /// Expects one complaint that contains each of the texts.
 fn expect_complaint(complaints: &[String], texts: &[&str]) {
@@ -136,6 +137,29 @@ fn a_dependency_against_the_arrows_is_complained_of() {
 }
 
 #[test]
+fn an_exception_of_no_file_is_complained_of() {
+    let ban = Ban {
+        found: Found::Words(&["x"]),
+        inside: "crates/",
+        except: &["crates/core/src/lease.rs", "crates/core/src/jobs/", "*/config.rs"],
+        why: "of a test",
+    };
+    let paths = ["crates/core/src/lease/mod.rs", "crates/core/src/jobs/mod.rs", "crates/api/src/config.rs"];
+    expect_complaint(&complain_of_idle_exceptions(&ban, &paths), &["`crates/core/src/lease.rs`"]);
+    assert_eq!(complain_of_idle_exceptions(&ban, &[]).len(), 3);
+}
+
+#[test]
+fn a_dependency_that_no_crate_has_is_complained_of() {
+    let workspace = "[workspace]\nmembers = []\n\n[workspace.dependencies]\n# bytes\nanyhow = \"1\"\n\n\
+        bytes = { version = \"1\" }\n\n[profile.dev]\ndebug = 0\n";
+    let complaints = |manifests: &[&str]| complain_of_unused_dependencies(workspace, manifests);
+    let manifest = "[dependencies]\nanyhow.workspace = true\n";
+    expect_complaint(&complaints(&[manifest, "bytes-like = \"1\""]), &["no crate depends on `bytes`"]);
+    assert_eq!(complaints(&[manifest, "bytes = { workspace = true }"]), [""; 0]);
+}
+
+#[test]
 fn an_empty_name_is_complained_of() {
     let complaints = |path: &str, text: &str| complain_of_names(&Source::new(path, text));
     expect_complaint(&complaints("crates/api/src/utils.rs", ""), &["utils.rs:1: `utils` says nothing"]);
@@ -157,8 +181,14 @@ fn a_missing_document_is_complained_of() {
 }
 
 #[test]
-fn a_directory_of_one_machine_is_complained_of() {
-    let bad = ["\ncd /ro", "ot/x"].concat();
-    expect_complaint(&complain_of_places("README.md", &bad), &["README.md:2: a directory of one machine"]);
-    assert!(complain_of_places("README.md", "see docs/network/root.md").is_empty());
+fn a_home_directory_is_complained_of() {
+    for bad in
+        [["\ncd /ro", "ot/x"].concat(), ["\n\"/ho", "me/ada/x\""].concat(), ["\n/Us", "ers/ada"].concat()]
+    {
+        expect_complaint(
+            &complain_of_home_directories("README.md", &bad),
+            &["README.md:2: a home directory"],
+        );
+    }
+    assert!(complain_of_home_directories("README.md", "see docs/network/root.md").is_empty());
 }

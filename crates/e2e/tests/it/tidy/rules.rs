@@ -43,11 +43,7 @@ pub(super) fn complain_of_wide_comments(source: &Source) -> Vec<String> {
 
 pub(super) fn complain_of_banned(ban: &Ban, source: &Source) -> Vec<String> {
     let path = &source.path;
-    let is_excepted = ban.except.iter().any(|place| match place.strip_prefix('*') {
-        Some(end) => path.ends_with(end),
-        None => path.starts_with(place),
-    });
-    if is_excepted || !path.starts_with(ban.inside) {
+    if ban.except.iter().any(|place| is_at(path, place)) || !path.starts_with(ban.inside) {
         return Vec::new();
     }
     let complain = |offset: usize, what: &str| {
@@ -66,6 +62,20 @@ pub(super) fn complain_of_banned(ban: &Ban, source: &Source) -> Vec<String> {
             .filter_map(|literal| complain(literal.offset, &literal.text))
             .collect(),
     }
+}
+
+/// Whether a path begins as the place does or, after a `*`, ends so.
+fn is_at(path: &str, place: &str) -> bool {
+    match place.strip_prefix('*') {
+        Some(end) => path.ends_with(end),
+        None => path.starts_with(place),
+    }
+}
+
+/// An exception of a file that has gone would be one for the next file of that name.
+pub(super) fn complain_of_idle_exceptions(ban: &Ban, paths: &[&str]) -> Vec<String> {
+    let idle = ban.except.iter().filter(|place| !paths.iter().any(|path| is_at(path, place)));
+    idle.map(|place| format!("tidy.rs: no file is at `{place}`, which is excepted: take it out")).collect()
 }
 
 pub(super) fn complain_of_arrows(source: &Source) -> Vec<String> {
@@ -178,7 +188,7 @@ pub(super) fn complain_of_dependencies(path: &str, manifest: &str) -> Vec<String
     let mut in_dependencies = false;
     let mut complaints = Vec::new();
     for (index, line) in manifest.lines().map(str::trim).enumerate() {
-        let mut name = line.split(['.', '=', ' ']).next().unwrap_or_default();
+        let mut name = leading_part(line);
         if let Some(header) = line.strip_prefix('[') {
             let (section, table) = header.split_once("dependencies").unwrap_or(("no", ""));
             in_dependencies = section != "no" && table.starts_with(']');
@@ -197,13 +207,28 @@ pub(super) fn complain_of_dependencies(path: &str, manifest: &str) -> Vec<String
     complaints
 }
 
-/// An absolute path below somebody's working directory is right on one machine only.
-pub(super) fn complain_of_places(path: &str, text: &str) -> Vec<String> {
+/// What no manifest names of those that the workspace's lists, one a line.
+pub(super) fn complain_of_unused_dependencies(workspace: &str, manifests: &[&str]) -> Vec<String> {
+    let name_of = |line: &str| leading_part(line).to_owned();
+    let used: Vec<String> = manifests.iter().flat_map(|text| text.lines()).map(name_of).collect();
+    let listed = workspace.lines().skip_while(|line| *line != "[workspace.dependencies]").skip(1);
+    let listed = listed.take_while(|line| !line.starts_with('[')).map(leading_part);
+    let unused = listed.filter(|name| !name.is_empty() && !used.iter().any(|used| used == name));
+    unused.map(|name| format!("Cargo.toml: no crate depends on `{name}`: take it out")).collect()
+}
+
+/// Of `name = …` and `name.workspace = …` the name.
+fn leading_part(line: &str) -> &str {
+    line.split(['.', '=', ' ', '#', '[']).next().unwrap_or_default()
+}
+
+/// A path below a home directory is right for one person on one machine.
+pub(super) fn complain_of_home_directories(path: &str, text: &str) -> Vec<String> {
     // In two parts, or this file would complain of itself.
-    let places = [["/wo", "rk/"].concat(), ["/ro", "ot/"].concat()];
+    let places = [["/ho", "me/"].concat(), ["/Us", "ers/"].concat(), ["/ro", "ot/"].concat()];
     let lines = text.lines().enumerate();
     lines
         .filter(|(_, line)| places.iter().any(|place| line.contains(place)))
-        .map(|(index, _)| format!("{path}:{}: a directory of one machine: name it from the root", index + 1))
+        .map(|(index, _)| format!("{path}:{}: a home directory: name the place from the root", index + 1))
         .collect()
 }
