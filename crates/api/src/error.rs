@@ -211,77 +211,63 @@ impl ApiError {
         }
     }
 
-    /// The status on the wire.
-    pub fn status(&self) -> StatusCode {
+    /// The status on the wire, the stable type, and the same in words.
+    #[rustfmt::skip] // A line or two each, as in a table.
+    fn spec(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
-            Self::MalformedBody { .. } | Self::UnusableHeader { .. } => StatusCode::BAD_REQUEST,
-            Self::Invalid { .. } | Self::OtherCurrency { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::ProductNotFound { .. }
-            | Self::RecalculationNotFound { .. }
-            | Self::PolicyNotFound { .. }
-            | Self::DraftNotFound { .. }
-            | Self::JobNotFound { .. }
-            | Self::RouteNotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::PolicyVersionIsOld | Self::DraftChanged | Self::ProductChanged => {
-                StatusCode::PRECONDITION_FAILED
-            }
-            Self::HeldByCircuitBreaker { .. } | Self::RecalculationNotHeld { .. } => StatusCode::CONFLICT,
-            Self::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Unavailable { .. } | Self::Overloaded | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ProductUnreadable { .. } | Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::MalformedBody { .. } | Self::UnusableHeader { .. } =>
+                (StatusCode::BAD_REQUEST, "/problems/malformed-body", "Malformed body"),
+            Self::Invalid { .. } =>
+                (StatusCode::UNPROCESSABLE_ENTITY, "/problems/invalid-request", "Invalid request"),
+            Self::OtherCurrency { .. } =>
+                (StatusCode::UNPROCESSABLE_ENTITY, "/problems/other-currency", "Price in another currency"),
+            Self::ProductNotFound { .. } =>
+                (StatusCode::NOT_FOUND, "/problems/product-not-found", "Product not found"),
+            Self::ProductChanged =>
+                (StatusCode::PRECONDITION_FAILED, "/problems/product-changed", "Product changed"),
+            Self::ProductUnreadable { .. } =>
+                (StatusCode::INTERNAL_SERVER_ERROR, "/problems/product-unreadable", "Product unreadable"),
+            Self::RecalculationNotFound { .. } =>
+                (StatusCode::NOT_FOUND, "/problems/recalculation-not-found", "Recalculation not found"),
+            Self::PolicyNotFound { .. } =>
+                (StatusCode::NOT_FOUND, "/problems/policy-not-found", "Policy not found"),
+            Self::PolicyVersionIsOld =>
+                (StatusCode::PRECONDITION_FAILED, "/problems/policy-version-is-old", "Policy version is old"),
+            Self::HeldByCircuitBreaker { .. } =>
+                (StatusCode::CONFLICT, "/problems/held-by-circuit-breaker", "Held by the circuit breaker"),
+            Self::RecalculationNotHeld { .. } =>
+                (StatusCode::CONFLICT, "/problems/recalculation-not-held", "Recalculation not held"),
+            Self::DraftNotFound { .. } =>
+                (StatusCode::NOT_FOUND, "/problems/draft-not-found", "Draft not found"),
+            Self::DraftChanged => (StatusCode::PRECONDITION_FAILED, "/problems/draft-changed", "Draft changed"),
+            Self::JobNotFound { .. } => (StatusCode::NOT_FOUND, "/problems/job-not-found", "Job not found"),
+            Self::RouteNotFound => (StatusCode::NOT_FOUND, "/problems/not-found", "Not found"),
+            Self::MethodNotAllowed =>
+                (StatusCode::METHOD_NOT_ALLOWED, "/problems/method-not-allowed", "Method not allowed"),
+            Self::BodyTooSlow { .. } =>
+                (StatusCode::REQUEST_TIMEOUT, "/problems/body-too-slow", "Body too slow"),
+            Self::BodyTooLarge { .. } =>
+                (StatusCode::PAYLOAD_TOO_LARGE, "/problems/body-too-large", "Body too large"),
+            Self::UnsupportedMediaType =>
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "/problems/unsupported-media-type", "Unsupported media type"),
+            Self::Unavailable { .. } =>
+                (StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not available now"),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "/problems/overloaded", "Overloaded"),
+            Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "/problems/timeout", "Took too long"),
+            Self::Internal { .. } =>
+                (StatusCode::INTERNAL_SERVER_ERROR, "/problems/internal", "Internal error"),
         }
     }
 
     /// The document that says it.
     pub fn problem(self) -> Problem {
-        let status = self.status().as_u16();
-        let (kind, title) = self.kind();
+        let (status, kind, title) = self.spec();
         let detail = self.detail();
         let errors = match self {
             Self::Invalid { errors } | Self::UnusableHeader { errors, .. } => errors,
             _ => Vec::new(),
         };
-        Problem { kind, title, status, detail, errors }
-    }
-
-    /// The stable type, and the same in words.
-    fn kind(&self) -> (&'static str, &'static str) {
-        match self {
-            Self::MalformedBody { .. } | Self::UnusableHeader { .. } => {
-                ("/problems/malformed-body", "Malformed body")
-            }
-            Self::Invalid { .. } => ("/problems/invalid-request", "Invalid request"),
-            Self::ProductNotFound { .. } => ("/problems/product-not-found", "Product not found"),
-            Self::ProductUnreadable { .. } => ("/problems/product-unreadable", "Product unreadable"),
-            Self::ProductChanged => ("/problems/product-changed", "Product changed"),
-            Self::OtherCurrency { .. } => ("/problems/other-currency", "Price in another currency"),
-            Self::RecalculationNotFound { .. } => {
-                ("/problems/recalculation-not-found", "Recalculation not found")
-            }
-            Self::PolicyNotFound { .. } => ("/problems/policy-not-found", "Policy not found"),
-            Self::PolicyVersionIsOld => ("/problems/policy-version-is-old", "Policy version is old"),
-            Self::HeldByCircuitBreaker { .. } => {
-                ("/problems/held-by-circuit-breaker", "Held by the circuit breaker")
-            }
-            Self::RecalculationNotHeld { .. } => {
-                ("/problems/recalculation-not-held", "Recalculation not held")
-            }
-            Self::DraftNotFound { .. } => ("/problems/draft-not-found", "Draft not found"),
-            Self::DraftChanged => ("/problems/draft-changed", "Draft changed"),
-            Self::JobNotFound { .. } => ("/problems/job-not-found", "Job not found"),
-            Self::RouteNotFound => ("/problems/not-found", "Not found"),
-            Self::MethodNotAllowed => ("/problems/method-not-allowed", "Method not allowed"),
-            Self::BodyTooSlow { .. } => ("/problems/body-too-slow", "Body too slow"),
-            Self::BodyTooLarge { .. } => ("/problems/body-too-large", "Body too large"),
-            Self::UnsupportedMediaType => ("/problems/unsupported-media-type", "Unsupported media type"),
-            Self::Unavailable { .. } => ("/problems/unavailable", "Not available now"),
-            Self::Overloaded => ("/problems/overloaded", "Overloaded"),
-            Self::Timeout => ("/problems/timeout", "Took too long"),
-            Self::Internal { .. } => ("/problems/internal", "Internal error"),
-        }
+        Problem { kind, title, status: status.as_u16(), detail, errors }
     }
 
     /// This problem, in words.
@@ -395,7 +381,7 @@ impl IntoResponse for ApiError {
         if let Self::Internal { reason } | Self::ProductUnreadable { reason } = &self {
             tracing::error!(reason, "a request failed");
         }
-        let status = self.status();
+        let (status, ..) = self.spec();
         let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -407,7 +393,36 @@ impl IntoResponse for ApiError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// The table of this module's doc, and what `spec` answers, as their texts stand in this file.
+    #[test]
+    fn the_table_has_every_type_with_its_status() {
+        let source = include_str!("error.rs");
+        let row = |line: &str| {
+            let mut cells = line.strip_prefix("//! | `/problems/")?.split(" | ");
+            Some((cells.next()?.trim_end_matches('`').to_owned(), cells.next()?.parse::<u16>().ok()?))
+        };
+        let documented: BTreeSet<_> = source.lines().filter_map(row).collect();
+        let status_of = |name: &str| {
+            let constant = |status: &StatusCode| {
+                status
+                    .canonical_reason()
+                    .is_some_and(|reason| reason.to_uppercase().replace(' ', "_") == name)
+            };
+            (100..600).filter_map(|code| StatusCode::from_u16(code).ok()).find(constant).unwrap()
+        };
+        let (_, spec) = source.split_once("fn spec(").unwrap();
+        let (spec, _) = spec.split_once("fn problem(").unwrap();
+        let answer = |text: &str| {
+            let (status, rest) = text.split_once(", \"/problems/")?;
+            Some((rest.split('"').next()?.to_owned(), status_of(status).as_u16()))
+        };
+        let answered: BTreeSet<_> = spec.split("(StatusCode::").filter_map(answer).collect();
+        assert_eq!((documented.len() > 20, &documented), (true, &answered));
+    }
 
     #[test]
     fn an_answer_says_of_a_write_only_what_is_known() {
