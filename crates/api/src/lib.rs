@@ -14,8 +14,8 @@ mod hot_path;
 mod http_worker;
 mod invalidation;
 mod load_shedding;
-mod middleware;
-pub mod openapi;
+mod openapi;
+mod pipeline;
 mod router;
 mod routes;
 mod state;
@@ -114,7 +114,6 @@ pub async fn run(
     tasks.spawn(scheduling_delay.clone().measure(http_workers, metrics.clone(), shutdown.clone()));
     let followers = Followers::new(heard, shutdown.clone());
     let simulations = routes::simulation::Simulations::new();
-    let answered_prices = metrics.request_duration(routes::price::PATH, 200);
     let import_turns = Arc::new(Semaphore::new(half_of(config.shared.database_connections)));
     let state = AppState::from(Handles {
         repricer,
@@ -126,7 +125,6 @@ pub async fn run(
         simulations,
         import_turns,
         import_memory: Arc::new(Semaphore::new(REMEMBERED_ROWS)),
-        answered_prices,
         scheduling_delay,
         traced_price_ratio: config.shared.trace.price_ratio,
     });
@@ -175,7 +173,7 @@ async fn serve_until(
     max_connections: usize,
     shutdown: CancellationToken,
 ) -> Result<(), ApiRunError> {
-    let (routes, runtime) = (router::router(state.clone()), Handle::current());
+    let (routes, runtime) = (router::router(&state), Handle::current());
     let begin = |http_worker| {
         let (state, routes, runtime) = (state.for_http_worker()?, routes.clone(), runtime.clone());
         let shutdown = shutdown.clone();

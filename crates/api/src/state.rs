@@ -3,7 +3,6 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use metrics::Histogram;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
@@ -38,8 +37,6 @@ pub(crate) struct Handles {
     pub(crate) import_turns: Arc<Semaphore>,
     /// Room for the rows that imports remember.
     pub(crate) import_memory: Arc<Semaphore>,
-    /// How long it takes to answer a price.
-    pub(crate) answered_prices: Histogram,
     /// How late the process is.
     pub(crate) scheduling_delay: SchedulingDelay,
     /// The part of price requests that are traced.

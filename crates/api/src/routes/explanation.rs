@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::price::check_shopper;
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::extract::Named;
 use crate::state::AppState;
 
@@ -79,9 +79,8 @@ pub(crate) struct ExplanationAnswer<'a> {
 }
 
 /// A fact that a price was made with.
-#[derive(Debug, utoipa::ToSchema)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = UsedFact)]
-#[expect(dead_code, reason = "documents the wire form of a type of the core")]
 pub(crate) struct UsedFactSchema {
     /// `unit_cost`, `competitor_price`, `stock_level`, `units_sold` or `demand_index`.
     #[schema(example = "unit_cost")]
@@ -129,8 +128,8 @@ pub(crate) struct QuoteExplanation<'a> {
     params(("product_id" = String, Path, description = "The product"), ExplanationQuery),
     responses(
         (status = 200, description = "The steps, as recorded with the price", body = ExplanationAnswer<'static>),
-        (status = 404, description = "No such product", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is not allowed", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such product"),
+        (status = 422, description = "A parameter is not allowed")))]
 pub(crate) async fn explanation(
     State(state): State<AppState>,
     Named(product_id): Named<String>,

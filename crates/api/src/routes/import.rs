@@ -33,7 +33,7 @@ use tracing::Instrument;
 pub(crate) use super::import_memory::REMEMBERED_ROWS;
 use super::import_memory::{Seen, SeenRows};
 use super::import_rows::{Format, Row, RowReader};
-use crate::error::{ApiError, FieldError, Problem};
+use crate::error::{ApiError, FieldError};
 use crate::state::AppState;
 
 /// The longest import.
@@ -160,11 +160,11 @@ pub(crate) struct RowErrors {
         description = "text/csv: a header line with product_id, currency, base_price and perhaps name, category, brand, unit_cost, floor_price, ceiling_price, minimum_advertised_price; other columns become attributes, for certain if they are written attribute.NAME. application/x-ndjson: one product object a line."),
     responses(
         (status = 200, description = "What was done; refused rows are listed with their lines", body = ImportAnswer),
-        (status = 400, description = "The header cannot be used, or the body ended early", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "More than 4 GiB; what is stored stays", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "Neither CSV nor NDJSON", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "dry_run is neither true nor false", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database or Redis does not answer; what is stored stays, and the import can be sent again", body = Problem, content_type = "application/problem+json")))]
+        (status = 400, description = "The header cannot be used, or the body ended early"),
+        (status = 413, description = "More than 4 GiB; what is stored stays"),
+        (status = 415, description = "Neither CSV nor NDJSON"),
+        (status = 422, description = "dry_run is neither true nor false"),
+        (status = 503, description = "The database or Redis does not answer; what is stored stays, and the import can be sent again")))]
 pub(crate) async fn import(
     State(state): State<AppState>,
     query: Result<Query<ImportQuery>, QueryRejection>,

@@ -13,7 +13,7 @@ use pricing_domain::policy::MAX_POLICY_BYTES;
 use serde::{Deserialize, Serialize};
 
 use super::policy::{MAX_AUTHOR_CHARS, check_length, etag, read_if_match};
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::extract::{BoundedBody, Named};
 use crate::state::AppState;
 
@@ -72,7 +72,7 @@ pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<DraftsAns
     params(("name" = String, Path, description = "Its name")),
     responses(
         (status = 200, description = "The draft; its ETag is what changing it takes as If-Match", body = DraftAnswer),
-        (status = 404, description = "No such draft", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such draft")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Named(name): Named<String>,
@@ -93,10 +93,10 @@ pub(crate) async fn get(
     request_body(content = String, content_type = "application/yaml", description = "The policy, as far as it is written"),
     responses(
         (status = 204, description = "It is kept; the ETag is its new one"),
-        (status = 412, description = "Somebody else has changed it since", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Longer than 256 KiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The name is too long, or the document no text", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database does not answer, or there are too many drafts", body = Problem, content_type = "application/problem+json")))]
+        (status = 412, description = "Somebody else has changed it since"),
+        (status = 413, description = "Longer than 256 KiB"),
+        (status = 422, description = "The name is too long, or the document no text"),
+        (status = 503, description = "The database does not answer, or there are too many drafts")))]
 pub(crate) async fn put(
     State(state): State<AppState>,
     Named(name): Named<String>,
@@ -135,9 +135,9 @@ pub(crate) async fn put(
         ("If-Match" = Option<String>, Header, description = "Only if the draft is still this one")),
     responses(
         (status = 204, description = "It is removed"),
-        (status = 404, description = "No such draft", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "Somebody else has changed it since", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "If-Match is no ETag", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such draft"),
+        (status = 412, description = "Somebody else has changed it since"),
+        (status = 422, description = "If-Match is no ETag")))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
     Named(name): Named<String>,

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::state::AppState;
 
 /// Clients that can follow at a time; each reads the stream for itself.
@@ -72,8 +72,8 @@ pub(crate) struct FollowQuery {
     params(FollowQuery, ("Last-Event-ID" = Option<String>, Header, description = "Go on after this event; without it, from now on")),
     responses(
         (status = 200, description = "Events `price_change` with product_id, revision, old_list_price, new_list_price, currency, policy_version, cause and changed_at; an event `gap` if some are not kept any more. Each change comes at least once: one that comes again, after a process has died, has a revision that you know", body = String, content_type = "text/event-stream"),
-        (status = 422, description = "Last-Event-ID or product_id is none", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Redis does not answer, or too many follow", body = Problem, content_type = "application/problem+json")))]
+        (status = 422, description = "Last-Event-ID or product_id is none"),
+        (status = 503, description = "Redis does not answer, or too many follow")))]
 pub(crate) async fn follow(
     State(state): State<AppState>,
     query: Result<Query<FollowQuery>, QueryRejection>,

@@ -23,9 +23,6 @@ use crate::extract::{BoundedBody, Field, MAX_BATCH_BODY_BYTES, Object, parse_jso
 use crate::load_shedding::Work;
 use crate::state::AppState;
 
-/// Where this is served.
-pub(crate) const PATH: &str = "/api/v1/prices";
-
 /// Items of one request.
 const MAX_ITEMS: usize = 1_000;
 
@@ -123,10 +120,10 @@ const PRICES_FIELDS: &[Field] = &[
     request_body = PricesRequest<'static>,
     responses(
         (status = 200, description = "A price or an error for each item, in the request's order", body = PricesAnswer<'static>),
-        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "More than a mebibyte", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is missing, not known or not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Too much is asked", body = Problem, content_type = "application/problem+json")))]
+        (status = 400, description = "Not JSON"),
+        (status = 413, description = "More than a mebibyte"),
+        (status = 422, description = "A field is missing, not known or not allowed"),
+        (status = 503, description = "Too much is asked")))]
 pub(crate) async fn prices(
     State(state): State<AppState>,
     BoundedBody(body): BoundedBody<MAX_BATCH_BODY_BYTES>,

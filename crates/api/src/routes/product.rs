@@ -10,7 +10,7 @@ use pricing_domain::facts::product::{Product, ProductDraft, ProductId};
 use pricing_domain::facts::product_tag::{OnlyIf, ProductTag};
 use serde::Serialize;
 
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::extract::{BoundedBody, MAX_BODY_BYTES, Named, read_object};
 use crate::state::AppState;
 
@@ -29,9 +29,8 @@ pub(crate) struct PutAnswer {
 }
 
 /// A product as the catalogue holds it; amounts are JSON numbers with their exact digits.
-#[derive(Debug, utoipa::ToSchema)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = Product)]
-#[expect(dead_code, reason = "documents the wire form of a type of the core")]
 pub(crate) struct ProductSchema {
     #[schema(example = "P-100", max_length = 64)]
     product_id: String,
@@ -56,9 +55,8 @@ pub(crate) struct ProductSchema {
 }
 
 /// A product as it is put: amounts may be numbers or texts, and what is left out is not known.
-#[derive(Debug, utoipa::ToSchema)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = ProductDraft)]
-#[expect(dead_code, reason = "documents the wire form of a type of the core")]
 pub(crate) struct ProductDraftSchema {
     /// That of the path, if it is said again.
     #[schema(example = "P-100", max_length = 64)]
@@ -94,7 +92,7 @@ pub(crate) struct ProductDraftSchema {
     responses(
         (status = 200, description = "The product; its ETag is what changing it takes as If-Match", body = ProductSchema),
         (status = 304, description = "It is in the state that If-None-Match names"),
-        (status = 404, description = "No such product", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such product")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Named(product_id): Named<String>,
@@ -119,11 +117,11 @@ pub(crate) async fn get(
     responses(
         (status = 200, description = "It was updated, or is unchanged; the ETag is its new one", body = PutAnswer),
         (status = 201, description = "It was created; the ETag is its first one", body = PutAnswer),
-        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "It is in another state; nothing was changed", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "More than 64 KiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is missing or not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
+        (status = 400, description = "Not JSON"),
+        (status = 412, description = "It is in another state; nothing was changed"),
+        (status = 413, description = "More than 64 KiB"),
+        (status = 422, description = "A field is missing or not allowed"),
+        (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn put(
     State(state): State<AppState>,
     Named(product_id): Named<String>,
@@ -150,9 +148,9 @@ pub(crate) async fn put(
         ("If-Match" = Option<String>, Header, description = "Only if the product is in the state with this ETag")),
     responses(
         (status = 204, description = "It is gone"),
-        (status = 412, description = "It is in another state; nothing was changed", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such product", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
+        (status = 412, description = "It is in another state; nothing was changed"),
+        (status = 404, description = "No such product"),
+        (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
     Named(product_id): Named<String>,
