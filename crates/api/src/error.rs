@@ -20,7 +20,9 @@
 //! | `/problems/method-not-allowed` | 405 | the route exists, not with this method |
 //! | `/problems/body-too-slow` | 408 | the body did not arrive in time |
 //! | `/problems/body-too-large` | 413 | the body is beyond the route's bound |
-//! | `/problems/unsupported-media-type` | 415 | the import does not say CSV or NDJSON |
+//! | `/problems/unsupported-media-type` | 415 | the body has no type that the route takes, or says none |
+//! | `/problems/misdirected-request` | 421 | the Host is no name of this service; `PRICING_HOSTS` lists them |
+//! | `/problems/cross-site-request` | 403 | a browser sends it for a page of another site |
 //! | `/problems/unavailable` | 503 | the database or Redis does not answer; `Retry-After` says when to try again |
 //! | `/problems/overloaded` | 503 | more is asked than can be answered; `Retry-After` says when to try again |
 //! | `/problems/timeout` | 503 | the answer took too long |
@@ -132,8 +134,18 @@ pub enum ApiError {
         /// The route's bound.
         max_bytes: usize,
     },
-    /// The import is in no format that is known.
-    UnsupportedMediaType,
+    /// The body has no type that the route takes.
+    UnsupportedMediaType {
+        /// Those that it takes, in words; empty if it takes no body.
+        allowed: String,
+    },
+    /// The request calls this service by a name that is none of its own.
+    MisdirectedRequest {
+        /// As the request says it.
+        host: String,
+    },
+    /// A browser sends it for a page of another site.
+    CrossSiteRequest,
     /// The database or Redis does not answer.
     Unavailable {
         /// Which, in words, and what that means for the request.
@@ -248,8 +260,12 @@ impl ApiError {
                 (StatusCode::REQUEST_TIMEOUT, "/problems/body-too-slow", "Body too slow"),
             Self::BodyTooLarge { .. } =>
                 (StatusCode::PAYLOAD_TOO_LARGE, "/problems/body-too-large", "Body too large"),
-            Self::UnsupportedMediaType =>
+            Self::UnsupportedMediaType { .. } =>
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "/problems/unsupported-media-type", "Unsupported media type"),
+            Self::MisdirectedRequest { .. } =>
+                (StatusCode::MISDIRECTED_REQUEST, "/problems/misdirected-request", "Misdirected request"),
+            Self::CrossSiteRequest =>
+                (StatusCode::FORBIDDEN, "/problems/cross-site-request", "Cross-site request"),
             Self::Unavailable { .. } =>
                 (StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not available now"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "/problems/overloaded", "Overloaded"),
@@ -302,7 +318,16 @@ impl ApiError {
             Self::MethodNotAllowed => "the route exists, but not with this method; see /docs".to_owned(),
             Self::BodyTooSlow { reason } => format!("the body is too slow: {reason}"),
             Self::BodyTooLarge { max_bytes } => format!("the body is longer than {max_bytes} bytes"),
-            Self::UnsupportedMediaType => "Content-Type must be text/csv or application/x-ndjson".to_owned(),
+            Self::UnsupportedMediaType { allowed } if allowed.is_empty() => {
+                "the route takes no body with this method".to_owned()
+            }
+            Self::UnsupportedMediaType { allowed } => format!("Content-Type must be {allowed}"),
+            Self::MisdirectedRequest { host } => format!(
+                "\"{host}\" is no name of this service; beside loopback's, PRICING_HOSTS lists those that are"
+            ),
+            Self::CrossSiteRequest => {
+                "a page of another site may not ask for this; see Browsers in docs/operations.md".to_owned()
+            }
             Self::Unavailable { reason } => format!("{reason}; try again later"),
             Self::Overloaded => "more is asked than can be answered now; try again later".to_owned(),
             Self::Timeout => "the answer took too long; try again later".to_owned(),

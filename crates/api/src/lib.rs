@@ -7,6 +7,7 @@
 //! Where next: [`router`] has every route in one table; [`routes::price`] is the one that has to be fast.
 
 mod accept;
+pub mod browser;
 pub mod config;
 pub mod error;
 mod extract;
@@ -47,6 +48,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use browser::BrowserGuard;
 use config::ApiConfig;
 use hot_path::HotPath;
 use routes::price_changes::Followers;
@@ -125,6 +127,7 @@ pub async fn run(
         simulations,
         import_turns,
         import_memory: Arc::new(Semaphore::new(REMEMBERED_ROWS)),
+        browser: BrowserGuard { hosts: config.hosts, cors_origins: config.cors_origins },
         scheduling_delay,
         traced_price_ratio: config.shared.trace.price_ratio,
     });

@@ -1,5 +1,8 @@
 //! The OpenAPI document, made from the handlers, and Swagger UI, served from within the binary.
 
+use std::collections::BTreeSet;
+
+use axum::http::Method;
 use utoipa::OpenApi;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::{Content, ContentBuilder, Ref, RefOr, ResponseBuilder};
@@ -31,13 +34,16 @@ pub(crate) fn head() -> utoipa::openapi::OpenApi {
 }
 
 /// The document with what need not be said on each handler.
-pub(crate) fn completed(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+pub(crate) fn completed(
+    mut document: utoipa::openapi::OpenApi,
+    administrative: &BTreeSet<String>,
+) -> utoipa::openapi::OpenApi {
     make_bodies_optional(&mut document);
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
             operation.operation_id = Some(operation_name(method, path));
             describe_problems(operation);
-            add_common_problems(path, operation);
+            add_common_problems(path, administrative.contains(path), operation);
         }
     }
     document
@@ -67,16 +73,37 @@ fn describe_problems(operation: &mut Operation) {
 }
 
 /// What any operation of a kind may answer, said once; what an operation says itself stays.
-fn add_common_problems(path: &str, operation: &mut Operation) {
+fn add_common_problems(path: &str, is_administrative: bool, operation: &mut Operation) {
+    let has_body = operation.request_body.is_some();
     let kinds = [
         (path.contains('{'), "422", "The path is not percent-encoded UTF-8"),
         (path.starts_with("/api/"), "503", "What it needs does not answer, or the answer took too long"),
-        (operation.request_body.is_some(), "408", "The body did not arrive in time"),
+        (has_body, "408", "The body did not arrive in time"),
+        (is_administrative, "403", "A browser asks for a page of another site"),
+        (is_administrative && has_body, "415", "The body is of another type"),
+        (is_administrative, "421", "The Host is no name of this service"),
     ];
     for (_, status, description) in kinds.into_iter().filter(|(may, ..)| *may) {
         let responses = &mut operation.responses.responses;
         responses.entry(status.to_owned()).or_insert_with(|| problem(description));
     }
+}
+
+/// The methods of a path, with the media types of the bodies that each describes.
+pub(crate) fn media_types(item: &PathItem) -> impl Iterator<Item = (Method, Vec<String>)> {
+    let operations = [
+        (Method::GET, &item.get),
+        (Method::PUT, &item.put),
+        (Method::POST, &item.post),
+        (Method::DELETE, &item.delete),
+    ];
+    operations.into_iter().filter_map(|(method, operation)| {
+        let taken = match &operation.as_ref()?.request_body {
+            Some(RefOr::T(body)) => body.content.keys().cloned().collect(),
+            _ => Vec::new(),
+        };
+        Some((method, taken))
+    })
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
@@ -132,6 +159,8 @@ mod tests {
                 assert!(!has_body || (says("408") && says("413")), "{method} {path}");
                 assert!(!path.contains('{') || says("422"), "{method} {path}");
                 assert!(!path.starts_with("/api/") || says("503"), "{method} {path}");
+                let is_open = ["/api/v1/price", "/api/v1/prices", "/healthz", "/readyz"].contains(&&*path);
+                assert_eq!(says("403") && says("421"), !is_open, "{method} {path}");
             }
         }
     }

@@ -2,8 +2,8 @@
 //! [`layer`] around it, or, for a price, straight from an HTTP worker ([`crate::hot_path`]). What holds for
 //! requests in general belongs here, so that it holds for both.
 //!
-//! From the outside in: the measurement, the trace, the time limit and the panic catcher; each sees the answers
-//! of what is inside it.
+//! From the outside in: the measurement, the trace, what browsers may do ([`crate::browser`]), the time limit
+//! and the panic catcher; each sees the answers of what is inside it.
 
 use std::any::Any;
 use std::future::Future;
@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
+use hyper::body::Body;
 use metrics::Histogram;
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_core::telemetry::spans::{self, TRACEPARENT, TraceParent};
@@ -37,22 +38,29 @@ pub(crate) struct Route {
     pub(crate) time_limit: Option<Duration>,
     /// Where answers with status 200 are measured, of a route that has so many that the look-up counts.
     pub(crate) answered: Option<Histogram>,
+    /// Its methods, with the media types of the bodies that each takes.
+    pub(crate) media_types: Vec<(Method, Vec<String>)>,
 }
 
-/// Who a route is for.
+/// Who a route is for; what browsers may do there follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Shoppers' requests for prices.
+    /// Shoppers, who ask for prices, from pages of any site.
     Price,
-    /// Machines that look after the service.
+    /// Machines that look after the service, and call it by any name.
     Probe,
-    /// What a browser shows, and what says what is here.
+    /// People who look at what is here.
     Page,
-    /// Those who run the engine: everything else.
+    /// Those who run the engine. What writes belongs here, and so does every read that is none of the others.
     Administrative,
 }
 
 impl Route {
+    /// What bodies of this method may be; none if the route has no such method.
+    pub(crate) fn media_types_of(&self, method: &Method) -> Option<&[String]> {
+        self.media_types.iter().find(|(own, _)| own == method).map(|(_, media_types)| &**media_types)
+    }
+
     fn record(&self, metrics: &Metrics, status: StatusCode, duration: Duration) {
         match &self.answered {
             Some(answered) if status == StatusCode::OK => answered.record(duration),
@@ -71,17 +79,24 @@ pub(crate) async fn layer(
 }
 
 /// The answer to a request of this route, with everything that belongs around it.
-pub(crate) async fn around<B, A: Future<Output = Response>>(
+pub(crate) async fn around<B: Body, A: Future<Output = Response>>(
     state: &AppState,
     route: &Route,
     request: hyper::Request<B>,
     answer: impl FnOnce(hyper::Request<B>) -> A,
 ) -> Response {
     let span = span_of(route, &request, state.traced_price_ratio);
-    let answering = AssertUnwindSafe(answer(request)).catch_unwind();
-    let answering = answering.map(|answer| answer.unwrap_or_else(answer_panic));
+    let origin = state.browser.origin_of(route, request.headers());
     let started = Instant::now();
-    let response = traced(span, in_time(route.time_limit, answering)).await;
+    let mut response = match state.browser.admit(route, &request) {
+        Ok(()) => {
+            let answering = AssertUnwindSafe(answer(request)).catch_unwind();
+            let answering = answering.map(|answer| answer.unwrap_or_else(answer_panic));
+            traced(span, in_time(route.time_limit, answering)).await
+        }
+        Err(answer) => traced(span, std::future::ready(answer)).await,
+    };
+    state.browser.add_headers(route, origin, response.headers_mut());
     route.record(&state.metrics, response.status(), started.elapsed());
     response
 }

@@ -2,6 +2,7 @@
 //! stand on the handlers; the OpenAPI document, the names under which requests are measured and the pipeline
 //! around each route come out of this table and those.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,12 @@ use crate::routes::{
 };
 use crate::state::AppState;
 
+/// A policy in JSON is one in YAML. Clients that are generated are told of one type, as they send texts as JSON
+/// by writing them in quotes.
+const POLICY_AS_JSON: &[&str] = &["application/json"];
+/// Other names of the types of imports.
+const ALSO_ROWS: &[&str] = &["application/csv", "application/ndjson", "application/jsonl"];
+
 /// The routes that the OpenAPI document describes.
 fn documented() -> Vec<Registration> {
     use Access::{Administrative, Price, Probe};
@@ -36,21 +43,26 @@ fn documented() -> Vec<Registration> {
         Registration::of(Administrative, routes!(product::get, product::put, product::delete)),
         Registration::of(Administrative, routes!(explanation::explanation)),
         Registration::of(Administrative, routes!(history::history)),
-        Registration::of(Administrative, routes!(import::import)).without_time_limit(),
+        Registration::of(Administrative, routes!(import::import)).also_taking(ALSO_ROWS).without_time_limit(),
         Registration::of(Administrative, routes!(market_event::publish)),
         Registration::of(Administrative, routes!(recalculation::list, recalculation::post)),
         Registration::of(Administrative, routes!(recalculation::get)),
         Registration::of(Administrative, routes!(recalculation::approve)),
         Registration::of(Administrative, routes!(recalculation::reject)),
-        Registration::of(Administrative, routes!(policy::list, policy::publish)).without_time_limit(),
+        Registration::of(Administrative, routes!(policy::list, policy::publish))
+            .also_taking(POLICY_AS_JSON)
+            .without_time_limit(),
         Registration::of(Administrative, routes!(policy::get)),
         Registration::of(Administrative, routes!(policy::diff)),
         Registration::of(Administrative, routes!(policy::rollback)).without_time_limit(),
-        Registration::of(Administrative, routes!(policy::check)),
+        Registration::of(Administrative, routes!(policy::check)).also_taking(POLICY_AS_JSON),
         Registration::of(Administrative, routes!(policy::schema)),
-        Registration::of(Administrative, routes!(simulation::simulate)).without_time_limit(),
+        Registration::of(Administrative, routes!(simulation::simulate))
+            .also_taking(POLICY_AS_JSON)
+            .without_time_limit(),
         Registration::of(Administrative, routes!(policy_draft::list)),
-        Registration::of(Administrative, routes!(policy_draft::get, policy_draft::put, policy_draft::delete)),
+        Registration::of(Administrative, routes!(policy_draft::get, policy_draft::put, policy_draft::delete))
+            .also_taking(POLICY_AS_JSON),
         Registration::of(Administrative, routes!(failed_jobs::list)),
         Registration::of(Administrative, routes!(failed_jobs::get)),
         Registration::of(Administrative, routes!(failed_jobs::requeue)),
@@ -82,12 +94,14 @@ fn price_registration() -> Registration {
 struct Registration {
     access: Access,
     time_limit: Option<Duration>,
+    /// Media types of bodies that are read, beside those that clients are told of.
+    also_taken: &'static [&'static str],
     handlers: UtoipaMethodRouter<AppState>,
 }
 
 impl Registration {
     fn of(access: Access, handlers: UtoipaMethodRouter<AppState>) -> Self {
-        Self { access, time_limit: Some(REQUEST_TIMEOUT), handlers }
+        Self { access, time_limit: Some(REQUEST_TIMEOUT), also_taken: &[], handlers }
     }
 
     /// It streams, or goes through the whole catalogue, and may take as long as it needs; its body may not.
@@ -95,10 +109,26 @@ impl Registration {
         Self { time_limit: None, ..self }
     }
 
+    fn also_taking(self, also_taken: &'static [&'static str]) -> Self {
+        Self { also_taken, ..self }
+    }
+
+    fn path(&self) -> String {
+        self.handlers.1.paths.keys().next().cloned().unwrap_or_default()
+    }
+
     fn route(&self) -> Route {
-        let path = self.handlers.1.paths.keys().next().cloned().unwrap_or_default();
         // Labels of metrics live as long as the process, and so does the one router that it has.
-        Route { name: path.leak(), access: self.access, time_limit: self.time_limit, answered: None }
+        let name = self.path().leak();
+        let media_types = self.handlers.1.paths.values().flat_map(openapi::media_types);
+        let media_types = media_types.map(|(method, mut taken)| {
+            if !taken.is_empty() {
+                taken.extend(self.also_taken.iter().map(|media_type| (*media_type).to_owned()));
+            }
+            (method, taken)
+        });
+        let media_types = media_types.collect();
+        Route { name, access: self.access, time_limit: self.time_limit, answered: None, media_types }
     }
 }
 
@@ -118,11 +148,15 @@ fn assemble(
     with_pipeline: impl Fn(Registration) -> UtoipaMethodRouter<AppState>,
 ) -> (Router<AppState>, OpenApi) {
     let mut api = OpenApiRouter::with_openapi(openapi::head());
+    let mut administrative = BTreeSet::new();
     for registration in documented() {
+        if registration.access == Access::Administrative {
+            administrative.insert(registration.path());
+        }
         api = api.routes(with_pipeline(registration));
     }
     let (router, document) = api.split_for_parts();
-    (router, openapi::completed(document))
+    (router, openapi::completed(document, &administrative))
 }
 
 /// The routes as a service.
@@ -136,7 +170,13 @@ pub(crate) fn router(state: &AppState) -> Router {
         let route = registration.route();
         registration.handlers.map(|handlers| with_pipeline(route, handlers))
     });
-    let plain = |access, name| Route { name, access, time_limit: Some(REQUEST_TIMEOUT), answered: None };
+    let plain = |access, name| Route {
+        name,
+        access,
+        time_limit: Some(REQUEST_TIMEOUT),
+        answered: None,
+        media_types: Vec::new(),
+    };
     for (access, path, handlers) in undocumented(&document) {
         router = router.route(path, with_pipeline(plain(access, path), handlers));
     }

@@ -12,6 +12,7 @@ use pricing_core::telemetry::metrics::Metrics;
 use pricing_domain::facts::time_zone::TimeZones;
 use tokio::sync::Semaphore;
 
+use crate::browser::BrowserGuard;
 use crate::error::ApiError;
 use crate::load_shedding::{SchedulingDelay, Work};
 use crate::routes::price_changes::Followers;
@@ -37,6 +38,8 @@ pub(crate) struct Handles {
     pub(crate) import_turns: Arc<Semaphore>,
     /// Room for the rows that imports remember.
     pub(crate) import_memory: Arc<Semaphore>,
+    /// What pages in browsers may ask for.
+    pub(crate) browser: BrowserGuard,
     /// How late the process is.
     pub(crate) scheduling_delay: SchedulingDelay,
     /// The part of price requests that are traced.

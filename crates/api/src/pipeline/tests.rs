@@ -4,8 +4,7 @@
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
-use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request, header};
+use axum::http::{HeaderMap, Request, header};
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
@@ -23,6 +22,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::*;
+use crate::browser::BrowserGuard;
 use crate::hot_path::HotPath;
 use crate::load_shedding::SchedulingDelay;
 use crate::router::{price_route, router};
@@ -65,6 +65,7 @@ async fn state(directory: &TempDir) -> AppState {
         import_memory: Arc::new(Semaphore::new(1)),
         scheduling_delay: SchedulingDelay::of(1),
         traced_price_ratio: 0.0,
+        browser: BrowserGuard::default(),
         repricer,
         metrics,
     })
@@ -154,7 +155,7 @@ async fn a_price_is_answered_the_same_by_either_way() {
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
-            request.body(Body::from(body.to_owned())).unwrap()
+            request.body(axum::body::Body::from(body.to_owned())).unwrap()
         };
         let through_router = async {
             let Ok(response) = routes.call(request()).await;
@@ -175,11 +176,17 @@ async fn a_panic_and_a_late_answer_are_answered_and_measured() {
     let directory = tempfile::tempdir().unwrap();
     let state = state(&directory).await;
     let route = Route { time_limit: Some(Duration::from_millis(1)), ..price_route(&state) };
-    let panics = around(&state, &route, Request::new(()), async |_| panic!("on purpose"));
+    let panics =
+        around(&state, &route, Request::new(axum::body::Body::empty()), async |_| panic!("on purpose"));
     let panicked = see(&state, panics).await;
     assert_eq!((panicked.status, panicked.body.contains("on purpose")), (500.try_into().unwrap(), false));
-    let late =
-        see(&state, around(&state, &route, Request::new(()), async |_| std::future::pending().await)).await;
+    let late = see(
+        &state,
+        around(&state, &route, Request::new(axum::body::Body::empty()), async |_| {
+            std::future::pending().await
+        }),
+    )
+    .await;
     assert_eq!((late.status, late.body.contains("/problems/timeout")), (503.try_into().unwrap(), true));
     for status in ["500", "503"] {
         let count = format!(r#"{{route="/api/v1/price",status="{status}"}} 1"#);

@@ -174,11 +174,15 @@ pub(crate) async fn import(
     let Query(query) =
         query.map_err(|rejection| ApiError::field("dry_run", rejection.body_text(), "true or false"))?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let format = content_type.and_then(Format::of_content_type).ok_or(ApiError::UnsupportedMediaType)?;
+    let format = content_type.and_then(Format::of_content_type).ok_or_else(unknown_format)?;
     if !query.dry_run {
         state.require_redis().await?;
     }
     take_all(Import::new(state, query.dry_run), format, body).await.map(|answer| Json(answer).into_response())
+}
+
+fn unknown_format() -> ApiError {
+    ApiError::UnsupportedMediaType { allowed: "text/csv or application/x-ndjson".to_owned() }
 }
 
 /// Imports a CSV file, if the catalogue has no product yet. Without it, the service serves all the same.

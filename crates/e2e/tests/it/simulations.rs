@@ -55,14 +55,22 @@ async fn a_simulation_of_the_whole_catalogue_is_what_publishing_then_does() -> R
     put_signals(&store, &ids).await?;
     let before = list_prices(&store, &ids).await?;
 
-    let request = api.client.request(Method::POST, "/api/v1/policies/simulate?products=all").body(AFTER);
+    let request = api
+        .client
+        .request(Method::POST, "/api/v1/policies/simulate?products=all")
+        .header("content-type", "application/yaml")
+        .body(AFTER);
     let simulated = api.client.send(request).await?;
     ensure!(simulated.status == 200, "{}", simulated.text);
     let lines: Vec<Value> = simulated.text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let report = lines.last().and_then(|line| line.get("report")).context("no report")?;
     assert_eq!(list_prices(&store, &ids).await?, before, "a simulation touches no price");
 
-    let request = api.client.request(Method::POST, "/api/v1/policies?author=test").body(AFTER);
+    let request = api
+        .client
+        .request(Method::POST, "/api/v1/policies?author=test")
+        .header("content-type", "application/yaml")
+        .body(AFTER);
     let published = api.client.send(request).await?;
     ensure!(published.status == 201, "{}", published.text);
     let task_id = published.body["task_id"].as_str().context("no task_id")?;
@@ -110,7 +118,8 @@ async fn simulations_are_bounded_and_bad_requests_are_refused() -> Result<()> {
     let api = stores.api().await?;
     let simulate = async |query: &str, policy: &str| {
         let path = format!("/api/v1/policies/simulate{query}");
-        api.client.send(api.client.request(Method::POST, &path).body(policy.to_owned())).await
+        let request = api.client.request(Method::POST, &path).header("content-type", "application/yaml");
+        api.client.send(request.body(policy.to_owned())).await
     };
     for (query, policy, status) in [
         ("?products=some", BEFORE, 422),

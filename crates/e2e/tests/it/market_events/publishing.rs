@@ -13,9 +13,10 @@ use crate::support::{Stores, new_policy, sqlite_url};
 
 const ROUTE: &str = "/api/v1/publish-market-event";
 
-/// Posts a body without saying what it is.
+/// Posts a body as JSON.
 async fn post(client: &HttpClient, body: impl Into<reqwest::Body>) -> Result<HttpReply> {
-    client.send(client.request(Method::POST, ROUTE).body(body)).await
+    let request = client.request(Method::POST, ROUTE).header("content-type", "application/json");
+    client.send(request.body(body)).await
 }
 
 #[tokio::test]
@@ -146,7 +147,11 @@ async fn what_is_no_event_is_refused_and_leaves_nothing_behind() -> Result<()> {
         ("content-type", "application/cloudevents+json", "", "body"),
         ("content-type", "application/cloudevents-batch+json", " ", "body"),
     ] {
-        let request = api.client.request(Method::POST, ROUTE).header(header, value).body(body);
+        let mut request = api.client.request(Method::POST, ROUTE).header(header, value);
+        if header != "content-type" && !body.is_empty() {
+            request = request.header("content-type", "application/json");
+        }
+        let request = request.body(body);
         let reply = api.client.send(request).await?;
         assert_eq!(reply.status, 422, "{header}: {value}: {}", reply.text);
         assert_eq!(reply.body["errors"][0]["field"], field, "{}", reply.text);
