@@ -1,11 +1,10 @@
 //! What a page in a browser may ask for.
 //!
-//! A browser sends a request wherever a page tells it to, and it reaches loopback and networks that the page's
-//! author does not. So requests that write, and reads for those who run the engine, are refused unless they
-//! come from a page of the service itself, from an address that was typed, or from a program that is no
-//! browser: those send neither `Sec-Fetch-Site` nor `Origin`. What a request has to be asks [`admit`]; what
-//! pages are allowed to do with an answer says [`add_headers`]. Who a route is for stands in
-//! [`crate::router`].
+//! A browser sends a request wherever a page tells it to, and it reaches loopback and networks that the
+//! page's author does not. So requests that write, and reads for those who run the engine, are refused unless
+//! they come from a page of the service itself, from an address that was typed, or from a program that is no
+//! browser: those send neither `Sec-Fetch-Site` nor `Origin`. [`admit`] looks at requests, and
+//! [`add_headers`] says what pages may do with answers. Who a route is for stands in [`crate::router`].
 //!
 //! [`admit`]: BrowserGuard::admit
 //! [`add_headers`]: BrowserGuard::add_headers

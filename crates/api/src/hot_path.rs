@@ -1,8 +1,8 @@
 //! The first look at a request, in the lane that has read it.
 //!
 //! The price of a product, which nearly every request asks for, is answered right there: no route is looked
-//! up and no other thread is woken; what is around it is what the router's layer is ([`crate::pipeline`]). Everything else goes through the routes on the runtime
-//! of the service, where it may take its time.
+//! up and no other thread is woken. Around it is what is around every route ([`crate::pipeline`]). Everything
+//! else goes through the routes on the runtime of the service, where it may take its time.
 
 use std::future::Future;
 use std::sync::Arc;

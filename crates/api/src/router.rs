@@ -27,8 +27,8 @@ use crate::routes::{
 };
 use crate::state::AppState;
 
-/// A policy in JSON is one in YAML. Clients that are generated are told of one type, as they send texts as JSON
-/// by writing them in quotes.
+/// A policy in JSON is one in YAML. Clients that are generated are told of one type, as they send texts as
+/// JSON by writing them in quotes.
 const POLICY_AS_JSON: &[&str] = &["application/json"];
 /// Other names of the types of imports.
 const ALSO_ROWS: &[&str] = &["application/csv", "application/ndjson", "application/jsonl"];
@@ -84,8 +84,8 @@ fn undocumented(document: &OpenApi) -> [(Access, &'static str, MethodRouter<AppS
     ]
 }
 
-/// The one that HTTP workers answer by themselves ([`crate::hot_path`]); its handler is for other methods, and
-/// shows that both ways are the same.
+/// The one that HTTP workers answer by themselves ([`crate::hot_path`]); the router is asked for it with
+/// other methods only, and would answer the same.
 fn price_registration() -> Registration {
     Registration::of(Access::Price, routes!(price::price))
 }

@@ -174,7 +174,7 @@ async fn a_post_without_a_body_ends_in_a_recalculation_that_can_be_looked_up() -
     let _worker = fleet.start(Service::Worker).await?;
     let product = json!({"currency": "USD", "base_price": 10});
     ensure!(api.client.put("/api/v1/products/P-1", &product).await?.status == 201);
-    let reply = post(&api.client, "").await?;
+    let reply = api.client.send(api.client.request(Method::POST, ROUTE)).await?;
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert_eq!(reply.body["status"], "Event published");
     assert_eq!(reply.body["channel"], messages.keys.event_channel());
