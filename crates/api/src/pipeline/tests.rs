@@ -71,6 +71,9 @@ async fn state(directory: &TempDir) -> AppState {
     })
 }
 
+/// The body of a request, its headers, and the status of its answer.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u16);
+
 /// What can be seen of an answer.
 #[derive(Debug, PartialEq)]
 struct Seen {
@@ -135,7 +138,7 @@ async fn a_price_is_answered_the_same_by_either_way() {
     let hot_path = HotPath::new(hot.clone(), router(&hot), Handle::current());
     let routes = TowerToHyperService::new(router(&routed));
     let too_long = " ".repeat(70_000);
-    let cases: [(&str, &[(&str, &str)], u16); 12] = [
+    let cases: [Case<'_>; 12] = [
         (PRICE, &[("content-type", "application/json")], 200),
         (PRICE, &[("content-type", "application/x-www-form-urlencoded")], 200),
         (PRICE, &[], 200),
