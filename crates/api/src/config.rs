@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use pricing_core::config::{Allowed, ConfigError, Environment, SharedConfig, Variable};
 use pricing_core::service::ServiceConfig;
 
+use crate::browser::{AllowedHosts, CorsOrigins};
+
 /// The API's own variables.
-const VARIABLES: &[Variable] = &[LISTEN, MAX_CONNECTIONS, SEED_FILE];
+const VARIABLES: &[Variable] = &[LISTEN, MAX_CONNECTIONS, HOSTS, CORS_ORIGINS, SEED_FILE];
 
 const LISTEN: Variable = Variable {
     name: "PRICING_API_LISTEN",
@@ -26,6 +28,26 @@ const MAX_CONNECTIONS: Variable = Variable {
     is_secret: false,
 };
 
+const HOSTS: Variable = Variable {
+    name: "PRICING_HOSTS",
+    default: "",
+    allowed: Allowed::Text(
+        "names or addresses, with or without port, separated by commas, such as pricing.example.com",
+    ),
+    used_by: "API",
+    text: "Names and addresses that clients call the API by, beside those of loopback.",
+    is_secret: false,
+};
+
+const CORS_ORIGINS: Variable = Variable {
+    name: "PRICING_CORS_ORIGINS",
+    default: "",
+    allowed: Allowed::Text("origins separated by commas, such as https://shop.example.com"),
+    used_by: "API",
+    text: "Origins whose pages may ask for prices.",
+    is_secret: false,
+};
+
 const SEED_FILE: Variable = Variable {
     name: "PRICING_SEED_FILE",
     default: "",
@@ -42,6 +64,10 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// Connections at once.
     pub max_connections: usize,
+    /// Names of the API beside loopback's.
+    pub hosts: AllowedHosts,
+    /// Origins whose pages may ask for prices.
+    pub cors_origins: CorsOrigins,
     /// Products that an empty catalogue begins with.
     pub seed_file: Option<String>,
     /// What all services need to know.
@@ -58,9 +84,17 @@ impl ApiConfig {
 
     fn of(environment: &mut Environment<'_>) -> Option<Self> {
         let (listen, max_connections) = (environment.read(&LISTEN), environment.read(&MAX_CONNECTIONS));
+        let (hosts, cors_origins) = (environment.read(&HOSTS), environment.read(&CORS_ORIGINS));
         let seed_file = environment.optional(&SEED_FILE);
         let shared = SharedConfig::read(environment);
-        Some(Self { listen: listen?, max_connections: max_connections?, seed_file, shared: shared? })
+        Some(Self {
+            listen: listen?,
+            max_connections: max_connections?,
+            hosts: hosts?,
+            cors_origins: cors_origins?,
+            seed_file,
+            shared: shared?,
+        })
     }
 }
 

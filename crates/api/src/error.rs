@@ -20,7 +20,9 @@
 //! | `/problems/method-not-allowed` | 405 | the route exists, not with this method |
 //! | `/problems/body-too-slow` | 408 | the body did not arrive in time |
 //! | `/problems/body-too-large` | 413 | the body is beyond the route's bound |
-//! | `/problems/unsupported-media-type` | 415 | the import does not say CSV or NDJSON |
+//! | `/problems/unsupported-media-type` | 415 | the body has no type that the route takes, or says none |
+//! | `/problems/misdirected-request` | 421 | the Host is no name of this service; `PRICING_HOSTS` lists them |
+//! | `/problems/cross-site-request` | 403 | a browser sends it for a page of another site |
 //! | `/problems/unavailable` | 503 | the database or Redis does not answer; `Retry-After` says when to try again |
 //! | `/problems/overloaded` | 503 | more is asked than can be answered; `Retry-After` says when to try again |
 //! | `/problems/timeout` | 503 | the answer took too long |
@@ -29,10 +31,10 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pricing_core::cache::ReadError;
+use pricing_core::engine::EngineError;
 use pricing_core::events::publish::PublishError;
 use pricing_core::policy_snapshot::PolicySnapshotError;
 use pricing_core::redis::RedisError;
-use pricing_core::reprice::RepriceError;
 use pricing_core::store::StoreError;
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use serde::Serialize;
@@ -132,8 +134,18 @@ pub enum ApiError {
         /// The route's bound.
         max_bytes: usize,
     },
-    /// The import is in no format that is known.
-    UnsupportedMediaType,
+    /// The body has no type that the route takes.
+    UnsupportedMediaType {
+        /// Those that it takes, in words; empty if it takes no body.
+        allowed: String,
+    },
+    /// The request calls this service by a name that is none of its own.
+    MisdirectedRequest {
+        /// As the request says it.
+        host: String,
+    },
+    /// A browser sends it for a page of another site.
+    CrossSiteRequest,
     /// The database or Redis does not answer.
     Unavailable {
         /// Which, in words, and what that means for the request.
@@ -204,84 +216,74 @@ impl ApiError {
     }
 
     /// The error of comparing with what is stored, which writes nothing.
-    pub fn of_comparison(error: RepriceError) -> Self {
+    pub fn of_comparison(error: EngineError) -> Self {
         match error {
-            RepriceError::Store(error) => error.into(),
+            EngineError::Store(error) => error.into(),
             other => other.into(),
         }
     }
 
-    /// The status on the wire.
-    pub fn status(&self) -> StatusCode {
+    /// The status on the wire, the stable type, and the same in words.
+    #[rustfmt::skip] // A line or two each, as in a table.
+    fn spec(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
-            Self::MalformedBody { .. } | Self::UnusableHeader { .. } => StatusCode::BAD_REQUEST,
-            Self::Invalid { .. } | Self::OtherCurrency { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::ProductNotFound { .. }
-            | Self::RecalculationNotFound { .. }
-            | Self::PolicyNotFound { .. }
-            | Self::DraftNotFound { .. }
-            | Self::JobNotFound { .. }
-            | Self::RouteNotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::PolicyVersionIsOld | Self::DraftChanged | Self::ProductChanged => {
-                StatusCode::PRECONDITION_FAILED
-            }
-            Self::HeldByCircuitBreaker { .. } | Self::RecalculationNotHeld { .. } => StatusCode::CONFLICT,
-            Self::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Unavailable { .. } | Self::Overloaded | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ProductUnreadable { .. } | Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::MalformedBody { .. } | Self::UnusableHeader { .. } =>
+                (StatusCode::BAD_REQUEST, "/problems/malformed-body", "Malformed body"),
+            Self::Invalid { .. } =>
+                (StatusCode::UNPROCESSABLE_ENTITY, "/problems/invalid-request", "Invalid request"),
+            Self::OtherCurrency { .. } =>
+                (StatusCode::UNPROCESSABLE_ENTITY, "/problems/other-currency", "Price in another currency"),
+            Self::ProductNotFound { .. } =>
+                (StatusCode::NOT_FOUND, "/problems/product-not-found", "Product not found"),
+            Self::ProductChanged =>
+                (StatusCode::PRECONDITION_FAILED, "/problems/product-changed", "Product changed"),
+            Self::ProductUnreadable { .. } =>
+                (StatusCode::INTERNAL_SERVER_ERROR, "/problems/product-unreadable", "Product unreadable"),
+            Self::RecalculationNotFound { .. } =>
+                (StatusCode::NOT_FOUND, "/problems/recalculation-not-found", "Recalculation not found"),
+            Self::PolicyNotFound { .. } =>
+                (StatusCode::NOT_FOUND, "/problems/policy-not-found", "Policy not found"),
+            Self::PolicyVersionIsOld =>
+                (StatusCode::PRECONDITION_FAILED, "/problems/policy-version-is-old", "Policy version is old"),
+            Self::HeldByCircuitBreaker { .. } =>
+                (StatusCode::CONFLICT, "/problems/held-by-circuit-breaker", "Held by the circuit breaker"),
+            Self::RecalculationNotHeld { .. } =>
+                (StatusCode::CONFLICT, "/problems/recalculation-not-held", "Recalculation not held"),
+            Self::DraftNotFound { .. } =>
+                (StatusCode::NOT_FOUND, "/problems/draft-not-found", "Draft not found"),
+            Self::DraftChanged => (StatusCode::PRECONDITION_FAILED, "/problems/draft-changed", "Draft changed"),
+            Self::JobNotFound { .. } => (StatusCode::NOT_FOUND, "/problems/job-not-found", "Job not found"),
+            Self::RouteNotFound => (StatusCode::NOT_FOUND, "/problems/not-found", "Not found"),
+            Self::MethodNotAllowed =>
+                (StatusCode::METHOD_NOT_ALLOWED, "/problems/method-not-allowed", "Method not allowed"),
+            Self::BodyTooSlow { .. } =>
+                (StatusCode::REQUEST_TIMEOUT, "/problems/body-too-slow", "Body too slow"),
+            Self::BodyTooLarge { .. } =>
+                (StatusCode::PAYLOAD_TOO_LARGE, "/problems/body-too-large", "Body too large"),
+            Self::UnsupportedMediaType { .. } =>
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "/problems/unsupported-media-type", "Unsupported media type"),
+            Self::MisdirectedRequest { .. } =>
+                (StatusCode::MISDIRECTED_REQUEST, "/problems/misdirected-request", "Misdirected request"),
+            Self::CrossSiteRequest =>
+                (StatusCode::FORBIDDEN, "/problems/cross-site-request", "Cross-site request"),
+            Self::Unavailable { .. } =>
+                (StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not available now"),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "/problems/overloaded", "Overloaded"),
+            Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "/problems/timeout", "Took too long"),
+            Self::Internal { .. } =>
+                (StatusCode::INTERNAL_SERVER_ERROR, "/problems/internal", "Internal error"),
         }
     }
 
     /// The document that says it.
     pub fn problem(self) -> Problem {
-        let status = self.status().as_u16();
-        let (kind, title) = self.kind();
+        let (status, kind, title) = self.spec();
         let detail = self.detail();
         let errors = match self {
             Self::Invalid { errors } | Self::UnusableHeader { errors, .. } => errors,
             _ => Vec::new(),
         };
-        Problem { kind, title, status, detail, errors }
-    }
-
-    /// The stable type, and the same in words.
-    fn kind(&self) -> (&'static str, &'static str) {
-        match self {
-            Self::MalformedBody { .. } | Self::UnusableHeader { .. } => {
-                ("/problems/malformed-body", "Malformed body")
-            }
-            Self::Invalid { .. } => ("/problems/invalid-request", "Invalid request"),
-            Self::ProductNotFound { .. } => ("/problems/product-not-found", "Product not found"),
-            Self::ProductUnreadable { .. } => ("/problems/product-unreadable", "Product unreadable"),
-            Self::ProductChanged => ("/problems/product-changed", "Product changed"),
-            Self::OtherCurrency { .. } => ("/problems/other-currency", "Price in another currency"),
-            Self::RecalculationNotFound { .. } => {
-                ("/problems/recalculation-not-found", "Recalculation not found")
-            }
-            Self::PolicyNotFound { .. } => ("/problems/policy-not-found", "Policy not found"),
-            Self::PolicyVersionIsOld => ("/problems/policy-version-is-old", "Policy version is old"),
-            Self::HeldByCircuitBreaker { .. } => {
-                ("/problems/held-by-circuit-breaker", "Held by the circuit breaker")
-            }
-            Self::RecalculationNotHeld { .. } => {
-                ("/problems/recalculation-not-held", "Recalculation not held")
-            }
-            Self::DraftNotFound { .. } => ("/problems/draft-not-found", "Draft not found"),
-            Self::DraftChanged => ("/problems/draft-changed", "Draft changed"),
-            Self::JobNotFound { .. } => ("/problems/job-not-found", "Job not found"),
-            Self::RouteNotFound => ("/problems/not-found", "Not found"),
-            Self::MethodNotAllowed => ("/problems/method-not-allowed", "Method not allowed"),
-            Self::BodyTooSlow { .. } => ("/problems/body-too-slow", "Body too slow"),
-            Self::BodyTooLarge { .. } => ("/problems/body-too-large", "Body too large"),
-            Self::UnsupportedMediaType => ("/problems/unsupported-media-type", "Unsupported media type"),
-            Self::Unavailable { .. } => ("/problems/unavailable", "Not available now"),
-            Self::Overloaded => ("/problems/overloaded", "Overloaded"),
-            Self::Timeout => ("/problems/timeout", "Took too long"),
-            Self::Internal { .. } => ("/problems/internal", "Internal error"),
-        }
+        Problem { kind, title, status: status.as_u16(), detail, errors }
     }
 
     /// This problem, in words.
@@ -316,7 +318,16 @@ impl ApiError {
             Self::MethodNotAllowed => "the route exists, but not with this method; see /docs".to_owned(),
             Self::BodyTooSlow { reason } => format!("the body is too slow: {reason}"),
             Self::BodyTooLarge { max_bytes } => format!("the body is longer than {max_bytes} bytes"),
-            Self::UnsupportedMediaType => "Content-Type must be text/csv or application/x-ndjson".to_owned(),
+            Self::UnsupportedMediaType { allowed } if allowed.is_empty() => {
+                "the route takes no body with this method".to_owned()
+            }
+            Self::UnsupportedMediaType { allowed } => format!("Content-Type must be {allowed}"),
+            Self::MisdirectedRequest { host } => format!(
+                "\"{host}\" is no name of this service; beside loopback's, PRICING_HOSTS lists those that are"
+            ),
+            Self::CrossSiteRequest => {
+                "a page of another site may not ask for this; see Browsers in docs/operations.md".to_owned()
+            }
             Self::Unavailable { reason } => format!("{reason}; try again later"),
             Self::Overloaded => "more is asked than can be answered now; try again later".to_owned(),
             Self::Timeout => "the answer took too long; try again later".to_owned(),
@@ -360,16 +371,16 @@ impl From<PublishError> for ApiError {
 }
 
 /// Writes that fail: transient trouble is 503, whatever its cause. Reads are errors of the catalogue alone.
-impl From<RepriceError> for ApiError {
-    fn from(error: RepriceError) -> Self {
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
         match error {
-            RepriceError::Redis(error) => {
+            EngineError::Redis(error) => {
                 tracing::warn!(%error, "a change is stored, and redis does not take it yet");
                 Self::Unavailable {
                     reason: "the change is stored, but redis does not take it yet; sending it again does no harm",
                 }
             }
-            RepriceError::Store(error) | RepriceError::Policies(PolicySnapshotError::Store(error))
+            EngineError::Store(error) | EngineError::Policies(PolicySnapshotError::Store(error))
                 if error.is_transient() =>
             {
                 tracing::warn!(%error, "a write has failed: the database does not answer");
@@ -379,7 +390,7 @@ impl From<RepriceError> for ApiError {
                              sending it again does no harm",
                 }
             }
-            unknown @ RepriceError::PolicyUnknown { .. } => {
+            unknown @ EngineError::PolicyUnknown { .. } => {
                 tracing::warn!(error = %unknown, "a write is refused: a newer version of the engine has to do it");
                 Self::Unavailable {
                     reason: "a price was made by a policy that this process cannot read: a newer version of the engine has to do it",
@@ -395,7 +406,7 @@ impl IntoResponse for ApiError {
         if let Self::Internal { reason } | Self::ProductUnreadable { reason } = &self {
             tracing::error!(reason, "a request failed");
         }
-        let status = self.status();
+        let (status, ..) = self.spec();
         let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -407,13 +418,42 @@ impl IntoResponse for ApiError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// The table of this module's doc, and what `spec` answers, as their texts stand in this file.
+    #[test]
+    fn the_table_has_every_type_with_its_status() {
+        let source = include_str!("error.rs");
+        let row = |line: &str| {
+            let mut cells = line.strip_prefix("//! | `/problems/")?.split(" | ");
+            Some((cells.next()?.trim_end_matches('`').to_owned(), cells.next()?.parse::<u16>().ok()?))
+        };
+        let documented: BTreeSet<_> = source.lines().filter_map(row).collect();
+        let status_of = |name: &str| {
+            let constant = |status: &StatusCode| {
+                status
+                    .canonical_reason()
+                    .is_some_and(|reason| reason.to_uppercase().replace(' ', "_") == name)
+            };
+            (100..600).filter_map(|code| StatusCode::from_u16(code).ok()).find(constant).unwrap()
+        };
+        let (_, spec) = source.split_once("fn spec(").unwrap();
+        let (spec, _) = spec.split_once("fn problem(").unwrap();
+        let answer = |text: &str| {
+            let (status, rest) = text.split_once(", \"/problems/")?;
+            Some((rest.split('"').next()?.to_owned(), status_of(status).as_u16()))
+        };
+        let answered: BTreeSet<_> = spec.split("(StatusCode::").filter_map(answer).collect();
+        assert_eq!((documented.len() > 20, &documented), (true, &answered));
+    }
 
     #[test]
     fn an_answer_says_of_a_write_only_what_is_known() {
         let away = || StoreError::TimedOut { limit: std::time::Duration::from_secs(1) };
-        let policies_away = RepriceError::from(PolicySnapshotError::from(away()));
-        for write in [RepriceError::from(away()), policies_away] {
+        let policies_away = EngineError::from(PolicySnapshotError::from(away()));
+        for write in [EngineError::from(away()), policies_away] {
             let write = ApiError::from(write).problem();
             assert_eq!(write.status, 503);
             assert!(write.detail.contains("not known whether the change is stored"), "{}", write.detail);

@@ -376,6 +376,6 @@ mod tests {
 
     #[test]
     fn a_slow_sender_is_told_so_before_the_answer_is_late() {
-        assert!(BODY_TIMEOUT < crate::middleware::REQUEST_TIMEOUT);
+        assert!(BODY_TIMEOUT < crate::pipeline::REQUEST_TIMEOUT);
     }
 }

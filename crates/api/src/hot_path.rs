@@ -1,15 +1,16 @@
 //! The first look at a request, in the lane that has read it.
 //!
 //! The price of a product, which nearly every request asks for, is answered right there: no route is looked
-//! up, no layer wraps it and no other thread is woken. Everything else goes through the routes on the runtime
-//! of the service, where it may take its time.
+//! up and no other thread is woken. Around it is what is around every route ([`crate::pipeline`]). Everything
+//! else goes through the routes on the runtime of the service, where it may take its time.
 
 use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper::{Method, Request};
 use hyper_util::service::TowerToHyperService;
@@ -18,7 +19,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::ApiError;
 use crate::extract::read_body;
-use crate::middleware;
+use crate::pipeline::{self, Route};
+use crate::router::price_route;
 use crate::routes::price;
 use crate::state::AppState;
 
@@ -26,6 +28,7 @@ use crate::state::AppState;
 pub(crate) struct HotPath {
     /// The lane's own: to clone it is to count where no other lane counts.
     state: AppState,
+    price: Route,
     routes: TowerToHyperService<Router>,
     runtime: Handle,
 }
@@ -33,12 +36,13 @@ pub(crate) struct HotPath {
 impl HotPath {
     /// Prices out of this state; everything else by the routes, on this runtime.
     pub(crate) fn new(state: AppState, routes: Router, runtime: Handle) -> Arc<Self> {
-        Arc::new(Self { state, routes: TowerToHyperService::new(routes), runtime })
+        let price = price_route(&state);
+        Arc::new(Self { state, price, routes: TowerToHyperService::new(routes), runtime })
     }
 
     /// The answer to a request.
     pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response {
-        if request.method() == Method::POST && request.uri().path() == price::PATH {
+        if request.method() == Method::POST && request.uri().path() == self.price.name {
             self.price(request).await
         } else {
             // On the heap, so that there is no room for it in what answers prices.
@@ -46,12 +50,20 @@ impl HotPath {
         }
     }
 
-    fn price(&self, request: Request<Incoming>) -> impl Future<Output = Response> {
+    /// The price that a request asks for.
+    pub(crate) fn price<B>(&self, request: Request<B>) -> impl Future<Output = Response>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
         let state = &self.state;
-        middleware::observe_price(state, request, async |body| {
-            match read_body(body, price::MAX_BODY_BYTES).await {
-                Ok(body) => price::answer(state, &body).await.into_response(),
-                Err(error) => error.into_response(),
+        pipeline::around(state, &self.price, request, |request| {
+            // Without its head, for which there would be room in what is moved about.
+            let body = request.into_body();
+            async {
+                match read_body(body, price::MAX_BODY_BYTES).await {
+                    Ok(body) => price::answer(state, &body).await.into_response(),
+                    Err(error) => error.into_response(),
+                }
             }
         })
     }

@@ -6,11 +6,11 @@
 
 use chrono::Utc;
 use pricing_core::cache::PriceCache;
+use pricing_core::engine::Engine;
 use pricing_core::keys::PRICE_CHANGES;
 use pricing_core::notifications::Notifications;
 use pricing_core::policy_snapshot::Policies;
 use pricing_core::redis::{Subscription, SubscriptionEvent};
-use pricing_core::reprice::Repricer;
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_core::telemetry::spans::{self, TraceParent};
 use tokio::sync::watch;
@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 /// Hears notices until told to stop. `news` changes with each one, for those who follow price changes.
 pub(crate) async fn hear(
     mut subscription: Subscription,
-    repricer: Repricer,
+    engine: Engine,
     news: watch::Sender<u64>,
     shutdown: CancellationToken,
 ) {
-    let Repricer { cache, notifications, policies, metrics, .. } = repricer;
+    let Engine { cache, notifications, policies, metrics, .. } = engine;
     let price_changes = notifications.keys().price_changes_channel();
     // Reading the policies asks the database; notices of prices do not wait for it.
     let (policy_news, policy_heard) = watch::channel(());

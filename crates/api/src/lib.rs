@@ -1,12 +1,13 @@
 //! The HTTP API: the fast read path, and the door for changes.
 //!
 //! Here: routes, what they take and give, and how errors look on the wire. Never here: how a price comes
-//! about (`pricing-domain` and `pricing-core`'s `reprice`), SQL, or Redis commands. A handler reads its
+//! about (`pricing-domain` and `pricing-core`'s `engine`), SQL, or Redis commands. A handler reads its
 //! input, calls one function of the core and maps the result.
 //!
 //! Where next: [`router`] has every route in one table; [`routes::price`] is the one that has to be fast.
 
 mod accept;
+pub mod browser;
 pub mod config;
 pub mod error;
 mod extract;
@@ -14,8 +15,8 @@ mod hot_path;
 mod http_worker;
 mod invalidation;
 mod load_shedding;
-mod middleware;
-pub mod openapi;
+mod openapi;
+mod pipeline;
 mod router;
 mod routes;
 mod state;
@@ -24,10 +25,10 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pricing_core::engine::{Engine, StartError};
 use pricing_core::events::publish::EventLog;
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::redis::{RedisError, Subscription};
-use pricing_core::reprice::{Repricer, StartError};
 use pricing_core::service;
 use routes::import::REMEMBERED_ROWS;
 use tokio::net::TcpListener;
@@ -36,6 +37,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use browser::BrowserGuard;
 use config::ApiConfig;
 use hot_path::HotPath;
 use routes::price_changes::Followers;
@@ -53,17 +55,17 @@ pub async fn run(
     config: ApiConfig,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
-    let repricer = Repricer::open(&config.shared, SERVICE, config.shared.l1_capacity).await?;
-    let (metrics, redis, message_keys) = (&repricer.metrics, &repricer.redis, &repricer.keys);
+    let engine = Engine::open(&config.shared, SERVICE, config.shared.l1_capacity).await?;
+    let (metrics, redis, message_keys) = (&engine.metrics, &engine.redis, &engine.keys);
     let events = EventLog::new(redis, message_keys);
     let queue = JobQueue::new(redis, message_keys);
-    let health = repricer.health(SERVICE);
+    let health = engine.health(SERVICE);
     let channels = vec![message_keys.price_changes_channel(), message_keys.policy_changes_channel()];
     let subscription = Subscription::open(&config.shared.redis_url, channels)?;
     let (news, heard) = watch::channel(0);
     let mut tasks = JoinSet::new();
-    repricer.spawn_upkeep(&mut tasks, &shutdown);
-    tasks.spawn(invalidation::hear(subscription, repricer.clone(), news, shutdown.clone()));
+    engine.spawn_upkeep(&mut tasks, &shutdown);
+    tasks.spawn(invalidation::hear(subscription, engine.clone(), news, shutdown.clone()));
     // A lane for each core that this process may use.
     let http_workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     let scheduling_delay = load_shedding::SchedulingDelay::of(http_workers + 1);
@@ -71,11 +73,10 @@ pub async fn run(
     tasks.spawn(scheduling_delay.clone().measure(http_workers, metrics.clone(), shutdown.clone()));
     let followers = Followers::new(heard, shutdown.clone());
     let simulations = routes::simulation::Simulations::new();
-    let answered_prices = metrics.request_duration(routes::price::PATH, 200);
     let import_turns = Arc::new(Semaphore::new(half_of(config.shared.database_connections)));
-    let (store, metrics) = (repricer.store.clone(), metrics.clone());
+    let (store, metrics) = (engine.store.clone(), metrics.clone());
     let state = AppState::from(Handles {
-        repricer,
+        engine,
         health,
         metrics,
         events,
@@ -84,7 +85,7 @@ pub async fn run(
         simulations,
         import_turns,
         import_memory: Arc::new(Semaphore::new(REMEMBERED_ROWS)),
-        answered_prices,
+        browser: BrowserGuard { hosts: config.hosts, cors_origins: config.cors_origins },
         scheduling_delay,
         traced_price_ratio: config.shared.trace.price_ratio,
     });
@@ -113,7 +114,7 @@ async fn serve_until(
     max_connections: usize,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
-    let (routes, runtime) = (router::router(state.clone()), Handle::current());
+    let (routes, runtime) = (router::router(&state), Handle::current());
     let begin = |http_worker| {
         let (state, routes, runtime) = (state.for_http_worker()?, routes.clone(), runtime.clone());
         let shutdown = shutdown.clone();

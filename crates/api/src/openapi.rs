@@ -1,59 +1,22 @@
 //! The OpenAPI document, made from the handlers, and Swagger UI, served from within the binary.
 
-use axum::Json;
-use axum::response::IntoResponse;
+use std::collections::BTreeSet;
+
+use axum::http::Method;
+use utoipa::OpenApi;
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
-use utoipa::{Modify, OpenApi};
+use utoipa::openapi::{Content, ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::error::PROBLEM_JSON;
-use crate::routes::{
-    explanation, failed_jobs, health, history, import, market_event, policy, policy_draft, price,
-    price_changes, prices, product, recalculation, simulation,
-};
+use crate::routes::{market_event, recalculation};
 
-/// The API as OpenAPI 3.1.
+/// The API as OpenAPI 3.1, without its paths.
 #[derive(OpenApi)]
 #[openapi(
-    modifiers(&OptionalBodies, &OperationNames, &CommonProblems),
     info(
         title = "Pricing engine",
         description = "What a product costs this shopper now: exact to the minor unit, with the reason. Errors are application/problem+json with stable types."
-    ),
-    paths(
-        price::price,
-        prices::prices,
-        price_changes::follow,
-        explanation::explanation,
-        history::history,
-        product::get,
-        product::put,
-        product::delete,
-        import::import,
-        market_event::publish,
-        recalculation::list,
-        recalculation::post,
-        recalculation::get,
-        recalculation::approve,
-        recalculation::reject,
-        policy::list,
-        policy::get,
-        policy::check,
-        policy::schema,
-        policy_draft::list,
-        policy_draft::get,
-        policy_draft::put,
-        policy_draft::delete,
-        simulation::simulate,
-        policy::publish,
-        policy::rollback,
-        policy::diff,
-        failed_jobs::list,
-        failed_jobs::get,
-        failed_jobs::requeue,
-        health::alive,
-        health::ready,
     ),
     tags(
         (name = "prices", description = "Prices and their reasons"),
@@ -63,60 +26,84 @@ use crate::routes::{
         (name = "operations", description = "Signs of life, and work that was given up"),
     )
 )]
-pub struct ApiDocument;
+struct Head;
+
+/// What stands before the paths.
+pub(crate) fn head() -> utoipa::openapi::OpenApi {
+    Head::openapi()
+}
+
+/// The document with what need not be said on each handler.
+pub(crate) fn completed(
+    mut document: utoipa::openapi::OpenApi,
+    administrative: &BTreeSet<String>,
+) -> utoipa::openapi::OpenApi {
+    make_bodies_optional(&mut document);
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in operations(item) {
+            operation.operation_id = Some(operation_name(method, path));
+            describe_problems(operation);
+            add_common_problems(path, administrative.contains(path), operation);
+        }
+    }
+    document
+}
 
 /// Events and recalculations may be asked for without a body, which the description of a handler cannot say
 /// of several media types, nor without allowing `null`.
-struct OptionalBodies;
-
-impl Modify for OptionalBodies {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        for path in [market_event::PATH, recalculation::PATH] {
-            let post = document.paths.paths.get_mut(path).and_then(|path| path.post.as_mut());
-            if let Some(RefOr::T(body)) = post.and_then(|post| post.request_body.as_mut()) {
-                body.required = None;
-            }
+fn make_bodies_optional(document: &mut utoipa::openapi::OpenApi) {
+    for path in [market_event::PATH, recalculation::PATH] {
+        let post = document.paths.paths.get_mut(path).and_then(|path| path.post.as_mut());
+        if let Some(RefOr::T(body)) = post.and_then(|post| post.request_body.as_mut()) {
+            body.required = None;
         }
     }
 }
 
-/// Each operation is named after its method and path: clients are generated from these names, which have to
-/// differ, and those of the handlers do not.
-struct OperationNames;
-
-impl Modify for OperationNames {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        for (path, item) in &mut document.paths.paths {
-            for (method, operation) in operations(item) {
-                operation.operation_id = Some(operation_name(method, path));
-            }
+/// An error that a handler describes has a problem as its body, unless it says another one.
+fn describe_problems(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && status.starts_with(['4', '5'])
+            && response.content.is_empty()
+        {
+            response.content.insert(PROBLEM_JSON.to_owned(), problem_content().into());
         }
     }
 }
 
 /// What any operation of a kind may answer, said once; what an operation says itself stays.
-struct CommonProblems;
-
-impl Modify for CommonProblems {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        for (path, item) in &mut document.paths.paths {
-            let kinds = [
-                (path.contains('{'), "422", "The path is not percent-encoded UTF-8"),
-                (
-                    path.starts_with("/api/"),
-                    "503",
-                    "What it needs does not answer, or the answer took too long",
-                ),
-            ];
-            for (_, operation) in operations(item) {
-                let body = (operation.request_body.is_some(), "408", "The body did not arrive in time");
-                for (_, status, description) in kinds.into_iter().chain([body]).filter(|(may, ..)| *may) {
-                    let responses = &mut operation.responses.responses;
-                    responses.entry(status.to_owned()).or_insert_with(|| problem(description));
-                }
-            }
-        }
+fn add_common_problems(path: &str, is_administrative: bool, operation: &mut Operation) {
+    let has_body = operation.request_body.is_some();
+    let kinds = [
+        (path.contains('{'), "422", "The path is not percent-encoded UTF-8"),
+        (path.starts_with("/api/"), "503", "What it needs does not answer, or the answer took too long"),
+        (has_body, "408", "The body did not arrive in time"),
+        (is_administrative, "403", "A browser asks for a page of another site"),
+        (is_administrative && has_body, "415", "The body is of another type"),
+        (is_administrative, "421", "The Host is no name of this service"),
+    ];
+    for (_, status, description) in kinds.into_iter().filter(|(may, ..)| *may) {
+        let responses = &mut operation.responses.responses;
+        responses.entry(status.to_owned()).or_insert_with(|| problem(description));
     }
+}
+
+/// The methods of a path, with the media types of the bodies that each describes.
+pub(crate) fn media_types(item: &PathItem) -> impl Iterator<Item = (Method, Vec<String>)> {
+    let operations = [
+        (Method::GET, &item.get),
+        (Method::PUT, &item.put),
+        (Method::POST, &item.post),
+        (Method::DELETE, &item.delete),
+    ];
+    operations.into_iter().filter_map(|(method, operation)| {
+        let taken = match &operation.as_ref()?.request_body {
+            Some(RefOr::T(body)) => body.content.keys().cloned().collect(),
+            _ => Vec::new(),
+        };
+        Some((method, taken))
+    })
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
@@ -130,19 +117,17 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut O
 }
 
 fn problem(description: &str) -> RefOr<utoipa::openapi::Response> {
-    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-    ResponseBuilder::new().description(description).content(PROBLEM_JSON, content).build().into()
+    ResponseBuilder::new().description(description).content(PROBLEM_JSON, problem_content()).build().into()
+}
+
+fn problem_content() -> Content {
+    ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build()
 }
 
 /// `post_recalculations_task_id_approve` of `POST /api/v1/recalculations/{task_id}/approve`.
 fn operation_name(method: &str, path: &str) -> String {
     let words = path.trim_start_matches("/api/v1").split(|c: char| !c.is_ascii_alphanumeric());
     std::iter::once(method).chain(words.filter(|word| !word.is_empty())).collect::<Vec<_>>().join("_")
-}
-
-/// The document.
-pub(crate) async fn document() -> impl IntoResponse {
-    Json(ApiDocument::openapi())
 }
 
 /// Swagger UI at `/docs`, reading `/openapi.json`.
@@ -153,10 +138,11 @@ pub(crate) fn swagger_ui() -> SwaggerUi {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::router::document;
 
     #[test]
     fn no_two_operations_have_one_name() {
-        let text = ApiDocument::openapi().to_json().unwrap();
+        let text = document().to_json().unwrap();
         let names: Vec<&str> =
             text.split(r#""operationId":""#).skip(1).filter_map(|rest| rest.split('"').next()).collect();
         let different: std::collections::BTreeSet<&str> = names.iter().copied().collect();
@@ -166,19 +152,21 @@ mod tests {
 
     #[test]
     fn every_operation_says_what_any_of_its_kind_may_answer() {
-        for (path, mut item) in ApiDocument::openapi().paths.paths {
+        for (path, mut item) in document().paths.paths {
             for (method, operation) in operations(&mut item) {
                 let says = |status: &str| operation.responses.responses.contains_key(status);
                 let has_body = operation.request_body.is_some();
                 assert!(!has_body || (says("408") && says("413")), "{method} {path}");
                 assert!(!path.contains('{') || says("422"), "{method} {path}");
                 assert!(!path.starts_with("/api/") || says("503"), "{method} {path}");
+                let is_open = ["/api/v1/price", "/api/v1/prices", "/healthz", "/readyz"].contains(&&*path);
+                assert_eq!(says("403") && says("421"), !is_open, "{method} {path}");
             }
         }
     }
 
     #[test]
     fn the_document_changes_only_on_purpose() {
-        insta::assert_snapshot!(ApiDocument::openapi().to_pretty_json().unwrap());
+        insta::assert_snapshot!(document().to_pretty_json().unwrap());
     }
 }

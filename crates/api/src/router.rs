@@ -1,122 +1,189 @@
-//! Every route, in one table.
+//! Every route, in one table: who it is for, and what is special about it. Path, method and what is answered
+//! stand on the handlers; the OpenAPI document, the names under which requests are measured and the pipeline
+//! around each route come out of this table and those.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
+use axum::handler::Handler;
+use axum::http::header;
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use axum::routing::{MethodRouter, get, post};
-use tower_http::catch_panic::CatchPanicLayer;
+use axum::routing::{MethodRouter, get};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 
 use crate::error::ApiError;
+use crate::openapi;
+use crate::pipeline::{self, Access, REQUEST_TIMEOUT, Route};
 use crate::routes::{
     explanation, failed_jobs, health, history, import, market_event, policy, policy_draft, price,
     price_changes, prices, product, recalculation, simulation,
 };
 use crate::state::AppState;
-use crate::{middleware, openapi};
 
-/// Path pattern and handlers.
-fn routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
+/// A policy in JSON is one in YAML. Clients that are generated are told of one type, as they send texts as
+/// JSON by writing them in quotes.
+const POLICY_AS_JSON: &[&str] = &["application/json"];
+/// Other names of the types of imports.
+const ALSO_ROWS: &[&str] = &["application/csv", "application/ndjson", "application/jsonl"];
+
+/// The routes that the OpenAPI document describes.
+fn documented() -> Vec<Registration> {
+    use Access::{Administrative, Price, Probe};
     vec![
-        ("/", get(health::index)),
-        // Answered before it gets here; the route is for those who use it wrongly.
-        (price::PATH, post(price::price)),
-        (prices::PATH, post(prices::prices)),
-        ("/api/v1/products/{product_id}", get(product::get).put(product::put).delete(product::delete)),
-        ("/api/v1/products/{product_id}/explanation", get(explanation::explanation)),
-        ("/api/v1/products/{product_id}/history", get(history::history)),
-        ("/api/v1/publish-market-event", post(market_event::publish)),
-        ("/api/v1/recalculations", get(recalculation::list).post(recalculation::post)),
-        ("/api/v1/recalculations/{task_id}", get(recalculation::get)),
-        ("/api/v1/recalculations/{task_id}/approve", post(recalculation::approve)),
-        ("/api/v1/recalculations/{task_id}/reject", post(recalculation::reject)),
-        ("/api/v1/policies/check", post(policy::check)),
-        ("/api/v1/policies/schema", get(policy::schema)),
-        ("/api/v1/policies/drafts", get(policy_draft::list)),
-        (
-            "/api/v1/policies/drafts/{name}",
-            get(policy_draft::get).put(policy_draft::put).delete(policy_draft::delete),
-        ),
-        ("/api/v1/policies/{version}", get(policy::get)),
-        ("/api/v1/policies/{version}/diff/{other}", get(policy::diff)),
-        ("/api/v1/jobs", get(failed_jobs::list)),
-        ("/api/v1/jobs/{task_id}", get(failed_jobs::get)),
-        ("/api/v1/jobs/{task_id}/requeue", post(failed_jobs::requeue)),
-        ("/healthz", get(health::alive)),
-        ("/readyz", get(async |State(state): State<AppState>| state.health.readiness().await)),
-        ("/metrics", get(async |State(state): State<AppState>| pricing_core::health::render(&state.metrics))),
-        ("/openapi.json", get(openapi::document)),
-        ("/api/v1/products/import", post(import::import)),
-        ("/api/v1/price-changes", get(price_changes::follow)),
-        ("/api/v1/policies", get(policy::list).post(policy::publish)),
-        ("/api/v1/policies/{version}/rollback", post(policy::rollback)),
-        ("/api/v1/policies/simulate", post(simulation::simulate)),
+        price_registration(),
+        Registration::of(Price, routes!(prices::prices)),
+        Registration::of(Administrative, routes!(price_changes::follow)).without_time_limit(),
+        Registration::of(Administrative, routes!(product::get, product::put, product::delete)),
+        Registration::of(Administrative, routes!(explanation::explanation)),
+        Registration::of(Administrative, routes!(history::history)),
+        Registration::of(Administrative, routes!(import::import)).also_taking(ALSO_ROWS).without_time_limit(),
+        Registration::of(Administrative, routes!(market_event::publish)),
+        Registration::of(Administrative, routes!(recalculation::list, recalculation::post)),
+        Registration::of(Administrative, routes!(recalculation::get)),
+        Registration::of(Administrative, routes!(recalculation::approve)),
+        Registration::of(Administrative, routes!(recalculation::reject)),
+        Registration::of(Administrative, routes!(policy::list, policy::publish))
+            .also_taking(POLICY_AS_JSON)
+            .without_time_limit(),
+        Registration::of(Administrative, routes!(policy::get)),
+        Registration::of(Administrative, routes!(policy::diff)),
+        Registration::of(Administrative, routes!(policy::rollback)).without_time_limit(),
+        Registration::of(Administrative, routes!(policy::check)).also_taking(POLICY_AS_JSON),
+        Registration::of(Administrative, routes!(policy::schema)),
+        Registration::of(Administrative, routes!(simulation::simulate))
+            .also_taking(POLICY_AS_JSON)
+            .without_time_limit(),
+        Registration::of(Administrative, routes!(policy_draft::list)),
+        Registration::of(Administrative, routes!(policy_draft::get, policy_draft::put, policy_draft::delete))
+            .also_taking(POLICY_AS_JSON),
+        Registration::of(Administrative, routes!(failed_jobs::list)),
+        Registration::of(Administrative, routes!(failed_jobs::get)),
+        Registration::of(Administrative, routes!(failed_jobs::requeue)),
+        Registration::of(Probe, routes!(health::alive)),
+        Registration::of(Probe, routes!(health::ready)),
     ]
 }
 
-/// The routes as a service.
-pub(crate) fn router(state: AppState) -> Router {
-    let mut router = Router::new();
-    for (path, handlers) in routes() {
-        router = router.route(path, handlers);
+/// The others.
+fn undocumented(document: &OpenApi) -> [(Access, &'static str, MethodRouter<AppState>); 3] {
+    // Nothing in it can fail to be written.
+    let document = Bytes::from(document.to_json().unwrap_or_default());
+    let document = async move || ([(header::CONTENT_TYPE, "application/json")], document);
+    let metrics = async |State(state): State<AppState>| pricing_core::health::render(&state.metrics);
+    [
+        (Access::Page, "/", get(health::index)),
+        (Access::Page, "/openapi.json", get(document)),
+        (Access::Probe, "/metrics", get(metrics)),
+    ]
+}
+
+/// The one that HTTP workers answer by themselves ([`crate::hot_path`]); the router is asked for it with
+/// other methods only, and would answer the same.
+fn price_registration() -> Registration {
+    Registration::of(Access::Price, routes!(price::price))
+}
+
+/// A path with its handlers, and what is said of both.
+struct Registration {
+    access: Access,
+    time_limit: Option<Duration>,
+    /// Media types of bodies that are read, beside those that clients are told of.
+    also_taken: &'static [&'static str],
+    handlers: UtoipaMethodRouter<AppState>,
+}
+
+impl Registration {
+    fn of(access: Access, handlers: UtoipaMethodRouter<AppState>) -> Self {
+        Self { access, time_limit: Some(REQUEST_TIMEOUT), also_taken: &[], handlers }
     }
-    router
-        .merge(openapi::swagger_ui())
-        .fallback(async || ApiError::RouteNotFound.into_response())
-        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed.into_response())
-        .layer(CatchPanicLayer::custom(middleware::answer_panic))
-        .layer(from_fn_with_state(state.clone(), middleware::observe))
-        .with_state(state)
+
+    /// It streams, or goes through the whole catalogue, and may take as long as it needs; its body may not.
+    fn without_time_limit(self) -> Self {
+        Self { time_limit: None, ..self }
+    }
+
+    fn also_taking(self, also_taken: &'static [&'static str]) -> Self {
+        Self { also_taken, ..self }
+    }
+
+    fn path(&self) -> String {
+        self.handlers.1.paths.keys().next().cloned().unwrap_or_default()
+    }
+
+    fn route(&self) -> Route {
+        // Labels of metrics live as long as the process, and so does the one router that it has.
+        let name = self.path().leak();
+        let media_types = self.handlers.1.paths.values().flat_map(openapi::media_types);
+        let media_types = media_types.map(|(method, mut taken)| {
+            if !taken.is_empty() {
+                taken.extend(self.also_taken.iter().map(|media_type| (*media_type).to_owned()));
+            }
+            (method, taken)
+        });
+        let media_types = media_types.collect();
+        Route { name, access: self.access, time_limit: self.time_limit, answered: None, media_types }
+    }
 }
 
-/// The name under which requests of a route are measured: its pattern, out of a fixed set.
-pub(crate) fn route_name(pattern: &str) -> &'static str {
-    const NAMES: [&str; 29] = [
-        price::PATH,
-        prices::PATH,
-        "/api/v1/products/{product_id}",
-        "/api/v1/products/{product_id}/explanation",
-        "/api/v1/products/{product_id}/history",
-        "/api/v1/products/import",
-        "/api/v1/price-changes",
-        "/api/v1/publish-market-event",
-        "/api/v1/recalculations",
-        "/api/v1/recalculations/{task_id}",
-        "/api/v1/recalculations/{task_id}/approve",
-        "/api/v1/recalculations/{task_id}/reject",
-        "/api/v1/policies",
-        "/api/v1/policies/check",
-        "/api/v1/policies/schema",
-        "/api/v1/policies/drafts",
-        "/api/v1/policies/drafts/{name}",
-        "/api/v1/policies/simulate",
-        "/api/v1/policies/{version}",
-        "/api/v1/policies/{version}/rollback",
-        "/api/v1/policies/{version}/diff/{other}",
-        "/api/v1/jobs",
-        "/api/v1/jobs/{task_id}",
-        "/api/v1/jobs/{task_id}/requeue",
-        "/",
-        "/healthz",
-        "/readyz",
-        "/metrics",
-        "/openapi.json",
-    ];
-    NAMES.into_iter().find(|name| *name == pattern).unwrap_or("/docs")
+/// The route of prices, as HTTP workers know it.
+pub(crate) fn price_route(state: &AppState) -> Route {
+    let route = price_registration().route();
+    Route { answered: Some(state.metrics.request_duration(route.name, 200)), ..route }
 }
 
+/// The OpenAPI document.
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) fn document() -> OpenApi {
+    assemble(|registration| registration.handlers).1
+}
 
-    #[test]
-    fn every_route_is_measured_under_its_own_name() {
-        let patterns: Vec<&str> = routes().into_iter().map(|(pattern, _)| pattern).collect();
-        for pattern in &patterns {
-            assert_eq!(route_name(pattern), *pattern);
+fn assemble(
+    with_pipeline: impl Fn(Registration) -> UtoipaMethodRouter<AppState>,
+) -> (Router<AppState>, OpenApi) {
+    let mut api = OpenApiRouter::with_openapi(openapi::head());
+    let mut administrative = BTreeSet::new();
+    for registration in documented() {
+        if registration.access == Access::Administrative {
+            administrative.insert(registration.path());
         }
-        for streaming in middleware::STREAMING_ROUTES {
-            assert!(patterns.contains(&streaming), "{streaming} is no route");
-        }
+        api = api.routes(with_pipeline(registration));
     }
+    let (router, document) = api.split_for_parts();
+    (router, openapi::completed(document, &administrative))
+}
+
+/// The routes as a service.
+pub(crate) fn router(state: &AppState) -> Router {
+    let pipeline = |route| from_fn_with_state((state.clone(), Arc::new(route)), pipeline::layer);
+    let not_allowed = async || ApiError::MethodNotAllowed.into_response();
+    // Before the layer, so that it is around this answer too.
+    let with_pipeline =
+        |route, handlers: MethodRouter<AppState>| handlers.fallback(not_allowed).layer(pipeline(route));
+    let (mut router, document) = assemble(|registration| {
+        let route = registration.route();
+        registration.handlers.map(|handlers| with_pipeline(route, handlers))
+    });
+    let plain = |access, name| Route {
+        name,
+        access,
+        time_limit: Some(REQUEST_TIMEOUT),
+        answered: None,
+        media_types: Vec::new(),
+    };
+    for (access, path, handlers) in undocumented(&document) {
+        router = router.route(path, with_pipeline(plain(access, path), handlers));
+    }
+    let docs = Router::from(openapi::swagger_ui()).method_not_allowed_fallback(not_allowed);
+    let not_found = async || ApiError::RouteNotFound.into_response();
+    router
+        .merge(docs.layer(pipeline(plain(Access::Page, "/docs"))))
+        .fallback(not_found.layer(pipeline(plain(Access::Page, "unmatched"))))
+        .with_state(state.clone())
 }

@@ -3,16 +3,16 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use metrics::Histogram;
+use pricing_core::engine::Engine;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::redis::RedisError;
-use pricing_core::reprice::Repricer;
 use pricing_core::telemetry::metrics::Metrics;
 use pricing_domain::facts::time_zone::TimeZones;
 use tokio::sync::Semaphore;
 
+use crate::browser::BrowserGuard;
 use crate::error::ApiError;
 use crate::load_shedding::{SchedulingDelay, Work};
 use crate::routes::price_changes::Followers;
@@ -26,7 +26,7 @@ pub(crate) struct AppState(Arc<Handles>);
 /// What is in it; cheap to clone, though not as cheap.
 #[derive(Clone)]
 pub(crate) struct Handles {
-    pub(crate) repricer: Repricer,
+    pub(crate) engine: Engine,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) events: EventLog,
@@ -38,8 +38,8 @@ pub(crate) struct Handles {
     pub(crate) import_turns: Arc<Semaphore>,
     /// Room for the rows that imports remember.
     pub(crate) import_memory: Arc<Semaphore>,
-    /// How long it takes to answer a price.
-    pub(crate) answered_prices: Histogram,
+    /// What pages in browsers may ask for.
+    pub(crate) browser: BrowserGuard,
     /// How late the process is.
     pub(crate) scheduling_delay: SchedulingDelay,
     /// The part of price requests that are traced.
@@ -64,9 +64,9 @@ impl AppState {
     /// The same state for a thread with a runtime of its own, whose clones no other thread counts, and which
     /// reads Redis over a connection of its own.
     pub(crate) fn for_http_worker(&self) -> Result<Self, RedisError> {
-        let cache = self.repricer.cache.with_own_reads()?;
-        let repricer = Repricer { cache, ..self.repricer.clone() };
-        Ok(Self::from(Handles { repricer, ..Handles::clone(self) }))
+        let cache = self.engine.cache.with_own_reads()?;
+        let engine = Engine { cache, ..self.engine.clone() };
+        Ok(Self::from(Handles { engine, ..Handles::clone(self) }))
     }
 
     /// Refuses this work while more is asked than can be answered.
@@ -76,12 +76,12 @@ impl AppState {
 
     /// The clocks that policies are compiled with.
     pub(crate) fn time_zones(&self) -> &TimeZones {
-        self.repricer.policies.time_zones()
+        self.engine.policies.time_zones()
     }
 
     /// Refuses a write while Redis takes none: it could be stored, but not served.
     pub(crate) async fn require_redis(&self) -> Result<(), ApiError> {
-        self.repricer.cache.check_writable().await.map_err(|error| {
+        self.engine.cache.check_writable().await.map_err(|error| {
             tracing::warn!(%error, "a write is refused: redis does not take it");
             ApiError::Unavailable { reason: "redis takes no writes, so nothing was changed" }
         })

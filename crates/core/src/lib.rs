@@ -26,8 +26,3 @@ pub mod telemetry;
 pub mod tls;
 pub mod tz_database;
 pub mod tz_versions;
-
-/// The former name of [`engine`], until the API uses the new one.
-pub mod reprice {
-    pub use crate::engine::{Engine as Repricer, EngineError as RepriceError, *};
-}

@@ -9,6 +9,7 @@
 //! | [`Certificates`], [`TlsProxy`] | an authority that only a test trusts; TLS in front of a server that speaks none |
 //! | [`OtlpCollector`] | where the services export their traces to |
 //! | [`PrometheusServer`], [`promtool`] | what watches the services in production |
+//! | [`Chromium`] | a browser without a window, that opens a page |
 //! | [`HttpClient`] | JSON requests, and the price request |
 //! | [`wire_client`] | one HTTP connection, for loads |
 //! | [`open_loop`] | requests at a fixed rate, for benches |
@@ -28,6 +29,7 @@ mod account;
 mod certificates;
 mod chaos_proxy;
 mod child;
+mod chromium;
 mod eventually;
 mod http_client;
 pub mod open_loop;
@@ -47,6 +49,7 @@ pub mod wire_client;
 
 pub use certificates::Certificates;
 pub use chaos_proxy::ChaosProxy;
+pub use chromium::Chromium;
 pub use eventually::eventually;
 pub use http_client::{HttpClient, HttpReply};
 pub use otlp_collector::{OtlpCollector, ReceivedSpan};

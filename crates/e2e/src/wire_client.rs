@@ -30,7 +30,7 @@ pub struct WireAnswer<'a> {
 pub fn post(path: &str, content_type: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: {content_type}\r\ncontent-length: {length}"
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\ncontent-length: {length}"
     );
     format!("{head}\r\n\r\n{body}").into_bytes()
 }

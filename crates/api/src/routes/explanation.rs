@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::price::check_shopper;
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::extract::Named;
 use crate::state::AppState;
 
@@ -79,9 +79,8 @@ pub(crate) struct ExplanationAnswer<'a> {
 }
 
 /// A fact that a price was made with.
-#[derive(Debug, utoipa::ToSchema)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = UsedFact)]
-#[expect(dead_code, reason = "documents the wire form of a type of the core")]
 pub(crate) struct UsedFactSchema {
     /// `unit_cost`, `competitor_price`, `stock_level`, `units_sold` or `demand_index`.
     #[schema(example = "unit_cost")]
@@ -129,8 +128,8 @@ pub(crate) struct QuoteExplanation<'a> {
     params(("product_id" = String, Path, description = "The product"), ExplanationQuery),
     responses(
         (status = 200, description = "The steps, as recorded with the price", body = ExplanationAnswer<'static>),
-        (status = 404, description = "No such product", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is not allowed", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such product"),
+        (status = 422, description = "A parameter is not allowed")))]
 pub(crate) async fn explanation(
     State(state): State<AppState>,
     Named(product_id): Named<String>,
@@ -146,13 +145,13 @@ pub(crate) async fn explanation(
     let shopper = query.check()?;
     let now = Utc::now();
     // Reading the price first makes one for a product that has none yet.
-    let read = state.repricer.read(&product_id, Moment::now()).await;
+    let read = state.engine.read(&product_id, Moment::now()).await;
     read.map_err(|error| ApiError::of_read(error, &product_id))?;
     let (product, stored, recorded) = stored_explanation(&state, &product_id).await?;
     let internal = |error: serde_json::Error| ApiError::Internal { reason: error.to_string() };
     let facts: RecordedExplanation = serde_json::from_str(&recorded).map_err(internal)?;
     let entry = &stored.entry;
-    let snapshot = state.repricer.policies.snapshot();
+    let snapshot = state.engine.policies.snapshot();
     let policy = snapshot.policy(entry.policy_version).unwrap_or_else(|| snapshot.current());
     let shopper = shopper
         .map(|shopper| Shopper { location_factor: snapshot.location_factor(shopper.location), ..shopper });
@@ -186,7 +185,7 @@ async fn stored_explanation(
 ) -> Result<(Product, StoredPrice, String), ApiError> {
     let unknown = || ApiError::ProductNotFound { product_id: product_id.to_owned() };
     let id = ProductId::parse(product_id).map_err(|_| unknown())?;
-    let store = &state.repricer.store;
+    let store = &state.engine.store;
     for _ in 0..MAX_EXPLANATION_READS {
         let Some(stored) = store.stored_price(&id).await? else {
             // One in an unknown currency has no price that can be read; asking for it says so.

@@ -8,7 +8,7 @@ use pricing_core::jobs::queue::{DEAD_KEPT, DeadJob};
 use pricing_domain::diagnostic::shorten;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::extract::Named;
 use crate::state::AppState;
 
@@ -53,8 +53,8 @@ pub(crate) struct JobAnswer {
     params(JobsQuery),
     responses(
         (status = 200, description = "The jobs", body = JobsAnswer),
-        (status = 422, description = "limit is not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Redis does not answer", body = Problem, content_type = "application/problem+json")))]
+        (status = 422, description = "limit is not allowed"),
+        (status = 503, description = "Redis does not answer")))]
 pub(crate) async fn list(
     State(state): State<AppState>,
     query: Result<Query<JobsQuery>, QueryRejection>,
@@ -76,7 +76,7 @@ pub(crate) async fn list(
     params(("task_id" = String, Path, description = "The job")),
     responses(
         (status = 200, description = "The job", body = JobAnswer),
-        (status = 404, description = "No such job was given up", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such job was given up")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Named(task_id): Named<String>,
@@ -94,7 +94,7 @@ pub(crate) async fn get(
     params(("task_id" = String, Path, description = "The job")),
     responses(
         (status = 202, description = "It waits for a worker"),
-        (status = 404, description = "No such job was given up", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such job was given up")))]
 pub(crate) async fn requeue(
     State(state): State<AppState>,
     Named(task_id): Named<String>,

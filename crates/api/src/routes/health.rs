@@ -1,8 +1,12 @@
 //! Signs of life.
 
 use axum::Json;
+use axum::extract::State;
 use axum::response::IntoResponse;
+use pricing_core::health::Readiness;
 use serde_json::json;
+
+use crate::state::AppState;
 
 /// Says what this is and where to look.
 pub(crate) async fn index() -> impl IntoResponse {
@@ -26,7 +30,8 @@ pub(crate) async fn alive() -> &'static str {
 /// What the service depends on, checked now.
 #[utoipa::path(get, path = "/readyz", tag = "operations", summary = "Whether the service can do its work",
     responses(
-        (status = 200, description = "`ready`, or `degraded`: reads work", body = pricing_core::health::Readiness),
-        (status = 503, description = "`unavailable`", body = pricing_core::health::Readiness)))]
-#[expect(dead_code, reason = "carries the documentation of a route whose handler is one call")]
-pub(crate) async fn ready() {}
+        (status = 200, description = "`ready`, or `degraded`: reads work", body = Readiness),
+        (status = 503, description = "`unavailable`", body = Readiness)))]
+pub(crate) async fn ready(State(state): State<AppState>) -> Readiness {
+    state.health.readiness().await
+}

@@ -15,7 +15,7 @@ use pricing_domain::pricing::prior_price::{AppliedPrice, PRIOR_PRICE_DAYS, lowes
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::extract::Named;
 use crate::routes::reduction::{self, ReductionAnswer};
 use crate::state::AppState;
@@ -91,9 +91,9 @@ pub(crate) struct ChangeAnswer {
     params(HistoryQuery, ("product_id" = String, Path, description = "The product; a removed one has a history too")),
     responses(
         (status = 200, description = "Its changes, the latest first", body = HistoryAnswer),
-        (status = 404, description = "No such product, and there never was", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "limit or before is not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database does not answer", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such product, and there never was"),
+        (status = 422, description = "limit or before is not allowed"),
+        (status = 503, description = "The database does not answer")))]
 pub(crate) async fn history(
     State(state): State<AppState>,
     Named(product_id): Named<String>,
@@ -107,7 +107,7 @@ pub(crate) async fn history(
     }
     let not_found = || ApiError::ProductNotFound { product_id: shorten(&product_id) };
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
-    let store = &state.repricer.store;
+    let store = &state.engine.store;
     let latest = store.price_changes(&id, MAX_CONSIDERED).await?;
     if latest.is_empty() {
         return Err(not_found());

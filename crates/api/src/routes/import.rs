@@ -19,8 +19,8 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use indexmap::IndexMap;
-use pricing_core::reprice::{
-    Bound, LostBounds, PreparedProducts, PutSummary, RepriceError, Repricer, StoredPrices, WRITE_BATCH,
+use pricing_core::engine::{
+    Bound, Engine, EngineError, LostBounds, PreparedProducts, PutSummary, StoredPrices, WRITE_BATCH,
 };
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_domain::facts::product::{Product, ProductId};
@@ -33,7 +33,7 @@ use tracing::Instrument;
 pub(crate) use super::import_memory::REMEMBERED_ROWS;
 use super::import_memory::{Seen, SeenRows};
 use super::import_rows::{Format, Row, RowReader};
-use crate::error::{ApiError, FieldError, Problem};
+use crate::error::{ApiError, FieldError};
 use crate::state::AppState;
 
 /// The longest import.
@@ -160,11 +160,11 @@ pub(crate) struct RowErrors {
         description = "text/csv: a header line with product_id, currency, base_price and perhaps name, category, brand, unit_cost, floor_price, ceiling_price, minimum_advertised_price; other columns become attributes, for certain if they are written attribute.NAME. application/x-ndjson: one product object a line."),
     responses(
         (status = 200, description = "What was done; refused rows are listed with their lines", body = ImportAnswer),
-        (status = 400, description = "The header cannot be used, or the body ended early", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "More than 4 GiB; what is stored stays", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "Neither CSV nor NDJSON", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "dry_run is neither true nor false", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database or Redis does not answer; what is stored stays, and the import can be sent again", body = Problem, content_type = "application/problem+json")))]
+        (status = 400, description = "The header cannot be used, or the body ended early"),
+        (status = 413, description = "More than 4 GiB; what is stored stays"),
+        (status = 415, description = "Neither CSV nor NDJSON"),
+        (status = 422, description = "dry_run is neither true nor false"),
+        (status = 503, description = "The database or Redis does not answer; what is stored stays, and the import can be sent again")))]
 pub(crate) async fn import(
     State(state): State<AppState>,
     query: Result<Query<ImportQuery>, QueryRejection>,
@@ -174,11 +174,15 @@ pub(crate) async fn import(
     let Query(query) =
         query.map_err(|rejection| ApiError::field("dry_run", rejection.body_text(), "true or false"))?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let format = content_type.and_then(Format::of_content_type).ok_or(ApiError::UnsupportedMediaType)?;
+    let format = content_type.and_then(Format::of_content_type).ok_or_else(unknown_format)?;
     if !query.dry_run {
         state.require_redis().await?;
     }
     take_all(Import::new(state, query.dry_run), format, body).await.map(|answer| Json(answer).into_response())
+}
+
+fn unknown_format() -> ApiError {
+    ApiError::UnsupportedMediaType { allowed: "text/csv or application/x-ndjson".to_owned() }
 }
 
 /// Imports a CSV file, if the catalogue has no product yet. Without it, the service serves all the same.
@@ -191,7 +195,7 @@ pub(crate) async fn seed(state: AppState, path: &str) {
 }
 
 async fn seed_from(state: AppState, path: &str) -> Result<u64, SeedError> {
-    let products = state.repricer.store.count_products().await;
+    let products = state.engine.store.count_products().await;
     if products.map_err(ApiError::from)? > 0 {
         return Ok(0);
     }
@@ -269,11 +273,11 @@ async fn take_rows(import: &mut Import, format: Format, body: Body) -> Result<()
 struct Storing {
     /// Its products.
     product_ids: HashSet<ProductId>,
-    task: JoinHandle<Result<(PutSummary, Serving), RepriceError>>,
+    task: JoinHandle<Result<(PutSummary, Serving), EngineError>>,
 }
 
 /// Prices on their way to Redis, in their turn: who follows changes hears them in the order of the rows.
-type Serving = JoinHandle<Result<(), RepriceError>>;
+type Serving = JoinHandle<Result<(), EngineError>>;
 
 /// An import under way: while one batch is read, those before it are stored, and those before them go to
 /// Redis.
@@ -382,9 +386,9 @@ impl Import {
             return Ok(());
         }
         let products: Vec<Product> = self.batch.drain(..).map(|(_, product)| product).collect();
-        let repricer = self.state.repricer.clone();
+        let engine = self.state.engine.clone();
         if self.answer.dry_run {
-            let summary = repricer.compare_products(&products).await.map_err(ApiError::of_comparison)?;
+            let summary = engine.compare_products(&products).await.map_err(ApiError::of_comparison)?;
             self.count(summary);
             return Ok(());
         }
@@ -394,7 +398,7 @@ impl Import {
         let has_another = |storing: &Storing| !storing.product_ids.is_disjoint(&product_ids);
         let most_before = match self.storing.iter().rposition(has_another) {
             Some(last) => self.storing.len() - 1 - last,
-            None => self.state.repricer.store.useful_writers() - 1,
+            None => self.state.engine.store.useful_writers() - 1,
         };
         self.stored(most_before).await?;
         self.served(MAX_SERVING).await?;
@@ -405,12 +409,12 @@ impl Import {
         let storing = async move {
             let turn = turns.acquire().await;
             if is_wanted.strong_count() == 0 {
-                return Err(RepriceError::Interrupted);
+                return Err(EngineError::Interrupted);
             }
-            let (summary, prices) = repricer.store_products(products, "import").await?;
+            let (summary, prices) = engine.store_products(products, "import").await?;
             drop(turn);
             // What is stored is served, whoever still waits for it.
-            let serving = serve(repricer, prices, turn_to_serve, served);
+            let serving = serve(engine, prices, turn_to_serve, served);
             Ok((summary, tokio::spawn(serving.in_current_span())))
         };
         let task = tokio::spawn(storing.in_current_span());
@@ -478,13 +482,13 @@ fn is_rounded_number(product_id: &str) -> bool {
 
 /// Serves a batch when the one before is served, or could not be.
 async fn serve(
-    repricer: Repricer,
+    engine: Engine,
     prices: StoredPrices,
     turn: oneshot::Receiver<()>,
     served: oneshot::Sender<()>,
-) -> Result<(), RepriceError> {
+) -> Result<(), EngineError> {
     let _ = turn.await;
-    let outcome = repricer.serve_stored(prices).await;
+    let outcome = engine.serve_stored(prices).await;
     let _ = served.send(());
     outcome
 }

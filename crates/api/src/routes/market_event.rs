@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::extract::{BoundedBody, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, unreadable};
 use crate::state::AppState;
 
@@ -50,9 +50,8 @@ pub(crate) struct PublishAnswer {
 }
 
 /// A market event, as CloudEvents 1.0 has it.
-#[derive(Debug, utoipa::ToSchema)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = MarketEvent)]
-#[expect(dead_code, reason = "documents the wire form of a type of the core")]
 pub(crate) struct MarketEventSchema {
     /// `1.0`.
     #[schema(example = "1.0")]
@@ -93,10 +92,10 @@ pub(crate) struct MarketEventSchema {
         description = "One event, or up to 1,000 as a JSON array; binary content mode (`ce-` headers) is not read. Without a body, a Content-Type and `ce-` headers, everything is recalculated"),
     responses(
         (status = 200, description = "It is on disk and will be applied", body = PublishAnswer),
-        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "More than 64 KiB, or of a batch 1 MiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is missing or not allowed; nothing was published", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Redis does not answer, or too many events wait", body = Problem, content_type = "application/problem+json")))]
+        (status = 400, description = "Not JSON"),
+        (status = 413, description = "More than 64 KiB, or of a batch 1 MiB"),
+        (status = 422, description = "A field is missing or not allowed; nothing was published"),
+        (status = 503, description = "Redis does not answer, or too many events wait")))]
 pub(crate) async fn publish(
     State(state): State<AppState>,
     headers: HeaderMap,

@@ -24,7 +24,7 @@ use pricing_domain::policy::{MAX_POLICY_BYTES, PolicyDraft};
 use serde::{Deserialize, Serialize};
 use similar::TextDiff;
 
-use crate::error::{ApiError, FieldError, Problem};
+use crate::error::{ApiError, FieldError};
 use crate::extract::{BoundedBody, Named};
 use crate::state::AppState;
 
@@ -126,8 +126,8 @@ pub(crate) struct PublishPolicyAnswer {
 #[utoipa::path(get, path = "/api/v1/policies", tag = "policies", summary = "Policy versions",
     responses((status = 200, description = "The latest hundred, the newest first", body = PoliciesAnswer)))]
 pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<PoliciesAnswer>, ApiError> {
-    let policies = state.repricer.store.policy_versions(MAX_LISTED).await?;
-    let current_version = state.repricer.policies.snapshot().current().version;
+    let policies = state.engine.store.policy_versions(MAX_LISTED).await?;
+    let current_version = state.engine.policies.snapshot().current().version;
     let policies = policies.into_iter().map(|policy| split(policy).0).collect();
     Ok(Json(PoliciesAnswer { current_version, policies }))
 }
@@ -137,7 +137,7 @@ pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<PoliciesA
     params(("version" = String, Path, description = "A version, or `latest`")),
     responses(
         (status = 200, description = "The version; its ETag is what publishing takes as If-Match", body = PolicyAnswer),
-        (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such version")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Named(version): Named<String>,
@@ -153,7 +153,7 @@ pub(crate) async fn get(
     request_body(content = String, content_type = "application/yaml", description = "The policy, YAML or JSON"),
     responses(
         (status = 200, description = "What is wrong with it, if anything", body = CheckAnswer),
-        (status = 413, description = "Longer than 256 KiB", body = Problem, content_type = "application/problem+json")))]
+        (status = 413, description = "Longer than 256 KiB")))]
 pub(crate) async fn check(
     State(state): State<AppState>,
     BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
@@ -176,11 +176,11 @@ pub(crate) async fn schema() -> Response {
     request_body(content = String, content_type = "application/yaml", description = "The policy, YAML or JSON"),
     responses(
         (status = 201, description = "It is published, and a recalculation is asked for", body = PublishPolicyAnswer),
-        (status = 409, description = "A circuit breaker would hold it", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "Somebody else has published since", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Longer than 256 KiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Something is wrong with it; nothing was published", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
+        (status = 409, description = "A circuit breaker would hold it"),
+        (status = 412, description = "Somebody else has published since"),
+        (status = 413, description = "Longer than 256 KiB"),
+        (status = 422, description = "Something is wrong with it; nothing was published"),
+        (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn publish(
     State(state): State<AppState>,
     query: Result<Query<PublishQuery>, QueryRejection>,
@@ -199,11 +199,11 @@ pub(crate) async fn publish(
         ("If-Match" = Option<String>, Header, description = "Only if this is still the latest version")),
     responses(
         (status = 201, description = "It is published again as a new version, and a recalculation is asked for", body = PublishPolicyAnswer),
-        (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "A circuit breaker would hold it", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "Somebody else has published since", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Nobody's name is given, or this engine does not understand the version", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such version"),
+        (status = 409, description = "A circuit breaker would hold it"),
+        (status = 412, description = "Somebody else has published since"),
+        (status = 422, description = "Nobody's name is given, or this engine does not understand the version"),
+        (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn rollback(
     State(state): State<AppState>,
     Named(version): Named<String>,
@@ -226,7 +226,7 @@ pub(crate) async fn rollback(
     params(("version" = String, Path, description = "From this version"), ("other" = String, Path, description = "To this one")),
     responses(
         (status = 200, description = "A unified diff of the documents; empty if they are the same", body = String, content_type = "text/plain"),
-        (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such version")))]
 pub(crate) async fn diff(
     State(state): State<AppState>,
     Named((version, other)): Named<(String, String)>,
@@ -259,7 +259,7 @@ async fn publish_version(
         return Err(ApiError::PolicyVersionIsOld);
     }
     let new = NewPolicy { name: policy.name.clone(), source, author, note };
-    let in_use = state.repricer.policies.snapshot().current().circuit_breaker;
+    let in_use = state.engine.policies.snapshot().current().circuit_breaker;
     let mut warnings = policy.warnings.clone();
     let approved_by = match approved_by {
         Some(approved_by) => approved_by,
@@ -292,7 +292,7 @@ async fn judge(
         return Ok((Vec::new(), Vec::new()));
     }
     let _place = state.simulations.take_place()?;
-    let mut simulator = state.repricer.simulator(Arc::new(policy), Scope::All, Utc::now());
+    let mut simulator = state.engine.simulator(Arc::new(policy), Scope::All, Utc::now());
     if is_judged {
         simulator = simulator.with_later_instants();
     }
@@ -312,10 +312,10 @@ async fn publish_to_all(
     warnings: Vec<Diagnostic>,
 ) -> Result<Response, ApiError> {
     let now = Utc::now();
-    let store = &state.repricer.store;
+    let store = &state.engine.store;
     let version = store.publish_policy_and_request_run(policy, only_after, &approved_by, now).await?;
     let version = version.ok_or(ApiError::PolicyVersionIsOld)?;
-    if let Err(error) = state.repricer.policies.refresh().await {
+    if let Err(error) = state.engine.policies.refresh().await {
         tracing::warn!(%error, version, "a policy is published, and is not read at once");
     }
     let id = EventId { source: SOURCE.to_owned(), id: run_of_policy(version) };
@@ -332,7 +332,7 @@ async fn publish_to_all(
 }
 
 async fn find(state: &AppState, version: &str) -> Result<StoredPolicy, ApiError> {
-    let store = &state.repricer.store;
+    let store = &state.engine.store;
     let found = match version.parse() {
         Ok(version) => store.policy(version).await?,
         Err(_) if version == "latest" => store.latest_policies(1).await?.into_iter().next(),

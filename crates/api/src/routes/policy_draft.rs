@@ -13,7 +13,7 @@ use pricing_domain::policy::MAX_POLICY_BYTES;
 use serde::{Deserialize, Serialize};
 
 use super::policy::{MAX_AUTHOR_CHARS, check_length, etag, read_if_match};
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::extract::{BoundedBody, Named};
 use crate::state::AppState;
 
@@ -63,7 +63,7 @@ pub(crate) struct DraftAnswer {
 #[utoipa::path(get, path = "/api/v1/policies/drafts", tag = "policies", summary = "Drafts",
     responses((status = 200, description = "All drafts, those changed last first", body = DraftsAnswer)))]
 pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<DraftsAnswer>, ApiError> {
-    let drafts = state.repricer.store.drafts(MAX_DRAFTS).await?;
+    let drafts = state.engine.store.drafts(MAX_DRAFTS).await?;
     Ok(Json(DraftsAnswer { drafts: drafts.into_iter().map(|draft| split(draft).0).collect() }))
 }
 
@@ -72,13 +72,13 @@ pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<DraftsAns
     params(("name" = String, Path, description = "Its name")),
     responses(
         (status = 200, description = "The draft; its ETag is what changing it takes as If-Match", body = DraftAnswer),
-        (status = 404, description = "No such draft", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such draft")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Named(name): Named<String>,
 ) -> Result<Response, ApiError> {
     check_may_exist(&name)?;
-    let draft = state.repricer.store.draft(&name).await?;
+    let draft = state.engine.store.draft(&name).await?;
     let draft = draft.ok_or_else(|| not_found(&name))?;
     let etag = etag(draft.revision);
     let (draft, source) = split(draft);
@@ -93,10 +93,10 @@ pub(crate) async fn get(
     request_body(content = String, content_type = "application/yaml", description = "The policy, as far as it is written"),
     responses(
         (status = 204, description = "It is kept; the ETag is its new one"),
-        (status = 412, description = "Somebody else has changed it since", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Longer than 256 KiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The name is too long, or the document no text", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database does not answer, or there are too many drafts", body = Problem, content_type = "application/problem+json")))]
+        (status = 412, description = "Somebody else has changed it since"),
+        (status = 413, description = "Longer than 256 KiB"),
+        (status = 422, description = "The name is too long, or the document no text"),
+        (status = 503, description = "The database does not answer, or there are too many drafts")))]
 pub(crate) async fn put(
     State(state): State<AppState>,
     Named(name): Named<String>,
@@ -116,7 +116,7 @@ pub(crate) async fn put(
         return Err(ApiError::field("body", "contains the character NUL", "a text"));
     }
     let only_if = read_condition(&headers)?;
-    let store = &state.repricer.store;
+    let store = &state.engine.store;
     let is_new = store.draft(&name).await?.is_none();
     if is_new && headers.get(header::IF_MATCH).is_some() {
         return Err(ApiError::DraftChanged);
@@ -135,16 +135,16 @@ pub(crate) async fn put(
         ("If-Match" = Option<String>, Header, description = "Only if the draft is still this one")),
     responses(
         (status = 204, description = "It is removed"),
-        (status = 404, description = "No such draft", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "Somebody else has changed it since", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "If-Match is no ETag", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such draft"),
+        (status = 412, description = "Somebody else has changed it since"),
+        (status = 422, description = "If-Match is no ETag")))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
     Named(name): Named<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
     check_may_exist(&name)?;
-    let store = &state.repricer.store;
+    let store = &state.engine.store;
     let only_if = read_if_match(&headers)?.map_or(DraftCondition::None, DraftCondition::Is);
     if store.delete_draft(&name, only_if).await? {
         return Ok(StatusCode::NO_CONTENT);

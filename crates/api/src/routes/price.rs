@@ -20,13 +20,10 @@ use pricing_domain::pricing::quote::quote;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::extract::{BoundedBody, Field, parse_json};
 use crate::load_shedding::Work;
 use crate::state::AppState;
-
-/// Where this is served.
-pub(crate) const PATH: &str = "/api/v1/price";
 
 /// The longest body.
 pub(crate) const MAX_BODY_BYTES: usize = crate::extract::MAX_BODY_BYTES;
@@ -118,11 +115,11 @@ pub(crate) struct PriceDetail<'a> {
     request_body = PriceRequest<'static>,
     responses(
         (status = 200, description = "The price; the header X-Cache says l1, l2 or miss", body = PriceDetail<'static>),
-        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such product", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "More than 64 KiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is missing, not known or not allowed, or the price is in another currency", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database does not answer, or too much is asked", body = Problem, content_type = "application/problem+json")))]
+        (status = 400, description = "Not JSON"),
+        (status = 404, description = "No such product"),
+        (status = 413, description = "More than 64 KiB"),
+        (status = 422, description = "A field is missing, not known or not allowed, or the price is in another currency"),
+        (status = 503, description = "The database does not answer, or too much is asked")))]
 pub(crate) async fn price(
     State(state): State<AppState>,
     BoundedBody(body): BoundedBody<MAX_BODY_BYTES>,
@@ -136,11 +133,11 @@ pub(crate) async fn answer(state: &AppState, body: &[u8]) -> Result<Response, Ap
     let asked = request.check()?;
     let now = Moment::now();
     let mut found = read(state, &request.product_id, now).await?;
-    if !state.repricer.policies.knows(found.entry.policy_version) {
+    if !state.engine.policies.knows(found.entry.policy_version) {
         // Two policies were published between the look-up and now.
         found = read(state, &request.product_id, now).await?;
     }
-    let policies = state.repricer.policies.snapshot();
+    let policies = state.engine.policies.snapshot();
     let shopper = Shopper { location_factor: policies.location_factor(asked.location), ..asked };
     let detail = detail(state, &policies, &found, &shopper, now.utc)?;
     check_currency(request.currency.as_deref(), &detail)?;
@@ -154,12 +151,12 @@ pub(crate) async fn answer(state: &AppState, body: &[u8]) -> Result<Response, Ap
 }
 
 async fn read(state: &AppState, product_id: &str, now: Moment) -> Result<Found, ApiError> {
-    let found = match state.repricer.read_l1(product_id, now) {
+    let found = match state.engine.read_l1(product_id, now) {
         Some(found) => found,
         None => {
             state.admit(Work::LookUp)?;
             // On the heap: few requests have a use for it, and each would be moved about with room for it.
-            Box::pin(state.repricer.read_beyond_l1(product_id, now.utc)).await
+            Box::pin(state.engine.read_beyond_l1(product_id, now.utc)).await
         }
     };
     found.map_err(|error| ApiError::of_read(error, product_id))

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::state::AppState;
 
 /// Clients that can follow at a time; each reads the stream for itself.
@@ -72,8 +72,8 @@ pub(crate) struct FollowQuery {
     params(FollowQuery, ("Last-Event-ID" = Option<String>, Header, description = "Go on after this event; without it, from now on")),
     responses(
         (status = 200, description = "Events `price_change` with product_id, revision, old_list_price, new_list_price, currency, policy_version, cause and changed_at; an event `gap` if some are not kept any more. Each change comes at least once: one that comes again, after a process has died, has a revision that you know", body = String, content_type = "text/event-stream"),
-        (status = 422, description = "Last-Event-ID or product_id is none", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Redis does not answer, or too many follow", body = Problem, content_type = "application/problem+json")))]
+        (status = 422, description = "Last-Event-ID or product_id is none"),
+        (status = 503, description = "Redis does not answer, or too many follow")))]
 pub(crate) async fn follow(
     State(state): State<AppState>,
     query: Result<Query<FollowQuery>, QueryRejection>,
@@ -89,7 +89,7 @@ pub(crate) async fn follow(
     };
     let place = Place::take(&state.followers, &state.metrics)
         .ok_or(ApiError::Unavailable { reason: "too many clients follow price changes" })?;
-    let notifications = state.repricer.notifications.clone();
+    let notifications = state.engine.notifications.clone();
     let seen = headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or_default().parse::<Position>());
     let position = match seen {
         None => notifications.end().await?,

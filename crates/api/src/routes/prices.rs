@@ -23,9 +23,6 @@ use crate::extract::{BoundedBody, Field, MAX_BATCH_BODY_BYTES, Object, parse_jso
 use crate::load_shedding::Work;
 use crate::state::AppState;
 
-/// Where this is served.
-pub(crate) const PATH: &str = "/api/v1/prices";
-
 /// Items of one request.
 const MAX_ITEMS: usize = 1_000;
 
@@ -123,10 +120,10 @@ const PRICES_FIELDS: &[Field] = &[
     request_body = PricesRequest<'static>,
     responses(
         (status = 200, description = "A price or an error for each item, in the request's order", body = PricesAnswer<'static>),
-        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "More than a mebibyte", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is missing, not known or not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Too much is asked", body = Problem, content_type = "application/problem+json")))]
+        (status = 400, description = "Not JSON"),
+        (status = 413, description = "More than a mebibyte"),
+        (status = 422, description = "A field is missing, not known or not allowed"),
+        (status = 503, description = "Too much is asked")))]
 pub(crate) async fn prices(
     State(state): State<AppState>,
     BoundedBody(body): BoundedBody<MAX_BATCH_BODY_BYTES>,
@@ -142,7 +139,7 @@ pub(crate) async fn prices(
     let asked = request.check()?;
     let now = Moment::now();
     let found = look_up(&state, &request.items, now).await;
-    let policies = state.repricer.policies.snapshot();
+    let policies = state.engine.policies.snapshot();
     let shopper = Shopper { location_factor: policies.location_factor(asked.location), ..asked };
     let mut json = Vec::with_capacity(ANSWER_BYTES * found.len());
     json.extend_from_slice(b"{\"prices\":[");
@@ -211,16 +208,16 @@ async fn look_up(
     let mut found = Vec::with_capacity(items.len());
     for items in items.chunks(ITEMS_PER_TURN) {
         let product_ids = items.iter().map(|Object(item)| &*item.product_id);
-        found.extend(state.repricer.read_many_l1(product_ids, now));
+        found.extend(state.engine.read_many_l1(product_ids, now));
         let_others_go_first(found.len()).await;
     }
     let missing = found.iter().zip(items).enumerate().filter(|(_, (found, _))| found.is_none());
     let missing: Vec<_> = missing
-        .map(|(place, (_, Object(item)))| (place, item.product_id.to_string(), state.repricer.clone()))
+        .map(|(place, (_, Object(item)))| (place, item.product_id.to_string(), state.engine.clone()))
         .collect();
     let mut look_ups = futures::stream::iter(missing)
-        .map(|(place, product_id, repricer)| async move {
-            (place, repricer.read_beyond_l1(&product_id, now.utc).await)
+        .map(|(place, product_id, engine)| async move {
+            (place, engine.read_beyond_l1(&product_id, now.utc).await)
         })
         .buffer_unordered(MAX_CONCURRENT_LOOKUPS);
     while let Some((place, result)) = look_ups.next().await {

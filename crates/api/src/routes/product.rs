@@ -4,13 +4,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use pricing_core::reprice::Deletion;
+use pricing_core::engine::Deletion;
 use pricing_domain::diagnostic::shorten;
 use pricing_domain::facts::product::{Product, ProductDraft, ProductId};
 use pricing_domain::facts::product_tag::{OnlyIf, ProductTag};
 use serde::Serialize;
 
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::extract::{BoundedBody, MAX_BODY_BYTES, Named, read_object};
 use crate::state::AppState;
 
@@ -29,9 +29,8 @@ pub(crate) struct PutAnswer {
 }
 
 /// A product as the catalogue holds it; amounts are JSON numbers with their exact digits.
-#[derive(Debug, utoipa::ToSchema)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = Product)]
-#[expect(dead_code, reason = "documents the wire form of a type of the core")]
 pub(crate) struct ProductSchema {
     #[schema(example = "P-100", max_length = 64)]
     product_id: String,
@@ -56,9 +55,8 @@ pub(crate) struct ProductSchema {
 }
 
 /// A product as it is put: amounts may be numbers or texts, and what is left out is not known.
-#[derive(Debug, utoipa::ToSchema)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = ProductDraft)]
-#[expect(dead_code, reason = "documents the wire form of a type of the core")]
 pub(crate) struct ProductDraftSchema {
     /// That of the path, if it is said again.
     #[schema(example = "P-100", max_length = 64)]
@@ -94,7 +92,7 @@ pub(crate) struct ProductDraftSchema {
     responses(
         (status = 200, description = "The product; its ETag is what changing it takes as If-Match", body = ProductSchema),
         (status = 304, description = "It is in the state that If-None-Match names"),
-        (status = 404, description = "No such product", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such product")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Named(product_id): Named<String>,
@@ -102,7 +100,7 @@ pub(crate) async fn get(
 ) -> Result<Response, ApiError> {
     let not_found = || ApiError::ProductNotFound { product_id: product_id.clone() };
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
-    let product = state.repricer.store.product(&id).await?.ok_or_else(not_found)?;
+    let product = state.engine.store.product(&id).await?.ok_or_else(not_found)?;
     let etag = etag(&product);
     if is_known(&headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
@@ -119,11 +117,11 @@ pub(crate) async fn get(
     responses(
         (status = 200, description = "It was updated, or is unchanged; the ETag is its new one", body = PutAnswer),
         (status = 201, description = "It was created; the ETag is its first one", body = PutAnswer),
-        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "It is in another state; nothing was changed", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "More than 64 KiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is missing or not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
+        (status = 400, description = "Not JSON"),
+        (status = 412, description = "It is in another state; nothing was changed"),
+        (status = 413, description = "More than 64 KiB"),
+        (status = 422, description = "A field is missing or not allowed"),
+        (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn put(
     State(state): State<AppState>,
     Named(product_id): Named<String>,
@@ -134,7 +132,7 @@ pub(crate) async fn put(
     let only_if = read_condition(&headers)?;
     let (etag, warnings) = (etag(&product), product.currency.warning().into_iter().collect());
     state.require_redis().await?;
-    let summary = state.repricer.put_product(product, only_if, "product put").await?;
+    let summary = state.engine.put_product(product, only_if, "product put").await?;
     let summary = summary.ok_or(ApiError::ProductChanged)?;
     let (status, result) = match summary {
         summary if summary.created > 0 => (StatusCode::CREATED, "created"),
@@ -150,9 +148,9 @@ pub(crate) async fn put(
         ("If-Match" = Option<String>, Header, description = "Only if the product is in the state with this ETag")),
     responses(
         (status = 204, description = "It is gone"),
-        (status = 412, description = "It is in another state; nothing was changed", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such product", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database or Redis does not answer", body = Problem, content_type = "application/problem+json")))]
+        (status = 412, description = "It is in another state; nothing was changed"),
+        (status = 404, description = "No such product"),
+        (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
     Named(product_id): Named<String>,
@@ -162,7 +160,7 @@ pub(crate) async fn delete(
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
     let only_if = read_condition(&headers)?;
     state.require_redis().await?;
-    match state.repricer.delete_product(id, only_if, "product deleted").await? {
+    match state.engine.delete_product(id, only_if, "product deleted").await? {
         Deletion::Done => Ok(StatusCode::NO_CONTENT),
         Deletion::Unknown => Err(not_found()),
         Deletion::Changed => Err(ApiError::ProductChanged),

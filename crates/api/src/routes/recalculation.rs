@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::policy::check_name;
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::extract::{BoundedBody, MAX_BODY_BYTES, Named, read_object};
 use crate::state::AppState;
 
@@ -143,16 +143,16 @@ pub(crate) struct RecalculationAnswer {
     request_body(content = RecalculationRequest, description = "Which products; all if empty"),
     responses(
         (status = 202, description = "It was asked for", body = RequestAnswer),
-        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "More than 64 KiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database or Redis does not answer, or too many wait", body = Problem, content_type = "application/problem+json")))]
+        (status = 400, description = "Not JSON"),
+        (status = 413, description = "More than 64 KiB"),
+        (status = 422, description = "A field is not allowed"),
+        (status = 503, description = "The database or Redis does not answer, or too many wait")))]
 pub(crate) async fn post(
     State(state): State<AppState>,
     BoundedBody(body): BoundedBody<MAX_BODY_BYTES>,
 ) -> Result<Response, ApiError> {
     let scope = read_scope(&body)?;
-    let store = &state.repricer.store;
+    let store = &state.engine.store;
     if store.count_requested_runs().await? >= MAX_WAITING {
         return Err(ApiError::Unavailable {
             reason: "too many recalculations wait for their turn or for approval",
@@ -182,13 +182,13 @@ pub(crate) async fn post(
     params(ListQuery),
     responses(
         (status = 200, description = "Those that wait for approval, the latest first", body = RecalculationsAnswer),
-        (status = 422, description = "Another state than held", body = Problem, content_type = "application/problem+json")))]
+        (status = 422, description = "Another state than held")))]
 pub(crate) async fn list(
     State(state): State<AppState>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<RecalculationsAnswer>, ApiError> {
     query.map_err(|rejection| ApiError::field("state", rejection.body_text(), "held"))?;
-    let held = state.repricer.store.held_runs(MAX_LISTED).await?;
+    let held = state.engine.store.held_runs(MAX_LISTED).await?;
     let recalculations = held.into_iter().map(|run| answer(run, Utc::now())).collect();
     Ok(Json(RecalculationsAnswer { recalculations }))
 }
@@ -198,7 +198,7 @@ pub(crate) async fn list(
     params(("task_id" = String, Path, description = "As answered when it was asked for, or the id of the event that did")),
     responses(
         (status = 200, description = "Its state", body = RecalculationAnswer),
-        (status = 404, description = "No such recalculation", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such recalculation")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Named(task_id): Named<String>,
@@ -211,19 +211,15 @@ pub(crate) async fn get(
     params(DecisionQuery, ("task_id" = String, Path, description = "The recalculation")),
     responses(
         (status = 202, description = "It waits for its turn, and is not held again", body = RecalculationAnswer),
-        (status = 404, description = "No such recalculation", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It is not held", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Nobody's name is given", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such recalculation"),
+        (status = 409, description = "It is not held"),
+        (status = 422, description = "Nobody's name is given")))]
 pub(crate) async fn approve(
     State(state): State<AppState>,
     Named(task_id): Named<String>,
     query: Result<Query<DecisionQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let by = read_decision(query)?;
-    check_task_id(&task_id)?;
-    // Workers find it by themselves: it has no coordinator.
-    let is_approved = state.repricer.store.approve_run(&task_id, &by).await?;
-    decided(&state, &task_id, is_approved).await
+    decide(&state, &task_id, query, Decision::Approve).await
 }
 
 /// Gives a held recalculation up.
@@ -231,31 +227,43 @@ pub(crate) async fn approve(
     params(DecisionQuery, ("task_id" = String, Path, description = "The recalculation")),
     responses(
         (status = 202, description = "It has failed", body = RecalculationAnswer),
-        (status = 404, description = "No such recalculation", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It is not held", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Nobody's name is given", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such recalculation"),
+        (status = 409, description = "It is not held"),
+        (status = 422, description = "Nobody's name is given")))]
 pub(crate) async fn reject(
     State(state): State<AppState>,
     Named(task_id): Named<String>,
     query: Result<Query<DecisionQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let by = read_decision(query)?;
-    check_task_id(&task_id)?;
-    let reason = format!("it was rejected by {by}");
-    let is_rejected = state.repricer.store.reject_run(&task_id, &reason, Utc::now()).await?;
-    decided(&state, &task_id, is_rejected).await
+    decide(&state, &task_id, query, Decision::Reject).await
 }
 
-fn read_decision(query: Result<Query<DecisionQuery>, QueryRejection>) -> Result<String, ApiError> {
+/// What may become of a held recalculation.
+enum Decision {
+    Approve,
+    Reject,
+}
+
+async fn decide(
+    state: &AppState,
+    task_id: &str,
+    query: Result<Query<DecisionQuery>, QueryRejection>,
+    decision: Decision,
+) -> Result<Response, ApiError> {
     let Query(DecisionQuery { by }) =
         query.map_err(|rejection| ApiError::field("by", rejection.body_text(), "who decides"))?;
     check_name("by", &by)?;
-    Ok(by)
-}
-
-async fn decided(state: &AppState, task_id: &str, is_done: bool) -> Result<Response, ApiError> {
+    check_task_id(task_id)?;
+    let store = &state.engine.store;
+    let was_held = match decision {
+        // Workers find it by themselves: it has no coordinator.
+        Decision::Approve => store.approve_run(task_id, &by).await?,
+        Decision::Reject => {
+            store.reject_run(task_id, &format!("it was rejected by {by}"), Utc::now()).await?
+        }
+    };
     let run = find(state, task_id).await?;
-    if !is_done {
+    if !was_held {
         return Err(ApiError::RecalculationNotHeld { state: run.state.name() });
     }
     Ok((StatusCode::ACCEPTED, Json(answer(run, Utc::now()))).into_response())
@@ -263,7 +271,7 @@ async fn decided(state: &AppState, task_id: &str, is_done: bool) -> Result<Respo
 
 async fn find(state: &AppState, task_id: &str) -> Result<StoredRun, ApiError> {
     check_task_id(task_id)?;
-    let run = state.repricer.store.run(task_id).await?;
+    let run = state.engine.store.run(task_id).await?;
     run.ok_or_else(|| not_found(task_id))
 }
 

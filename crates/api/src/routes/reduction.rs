@@ -67,7 +67,7 @@ pub(crate) async fn answers(
 ) -> Result<ReductionAnswers, StoreError> {
     let Reductions { latest, progressive } = reductions(applied);
     let Some(stored) =
-        state.repricer.store.stored_price(id).await?.filter(|_| latest.or(progressive).is_some())
+        state.engine.store.stored_price(id).await?.filter(|_| latest.or(progressive).is_some())
     else {
         return Ok(ReductionAnswers::default());
     };
@@ -101,7 +101,7 @@ async fn may_differ_from_list(
     entry: &PriceEntry,
     period: &Range<DateTime<Utc>>,
 ) -> Result<bool, StoreError> {
-    let store = &state.repricer.store;
+    let store = &state.engine.store;
     // Each version until the next, but the latest, and the one that the product has not been moved on from,
     // until now.
     let mut until = DateTime::<Utc>::MAX_UTC;
@@ -112,7 +112,7 @@ async fn may_differ_from_list(
         }
         if from < period.end && until > period.start {
             let used = from.max(period.start)..until.min(period.end);
-            let known = state.repricer.policies.snapshot().policy(version.version).cloned();
+            let known = state.engine.policies.snapshot().policy(version.version).cloned();
             let may_differ = match known {
                 Some(policy) => policy.may_move_every_shopper(entry, &used),
                 None => store.policy(version.version).await?.is_none_or(|stored| {

@@ -14,7 +14,7 @@ use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
-use pricing_core::reprice::Simulator;
+use pricing_core::engine::Simulator;
 use pricing_core::store::StoreError;
 use pricing_domain::diagnostic::Diagnostic;
 use pricing_domain::facts::recalculation::Scope;
@@ -102,9 +102,9 @@ struct Report {
     request_body(content = String, content_type = "application/yaml", description = "The policy, YAML or JSON"),
     responses(
         (status = 200, description = "One JSON object a line: `{\"progress\": …}`, `{\"product\": …}` if asked for, and last `{\"report\": …}`: how many products would go up and down, the distribution of moves, what each market rule would do and for how many products it would fail, guardrail hits, margins, the biggest moves, what products meet that the author of the policy may not mean (`catalogue_warnings`), whether a circuit breaker would hold it, and what in the policy is allowed and probably not meant (`warnings`); or `{\"error\": …}`", body = String, content_type = "application/x-ndjson"),
-        (status = 413, description = "Longer than 256 KiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Something is wrong with the policy", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database does not answer, or two simulations are running", body = Problem, content_type = "application/problem+json")))]
+        (status = 413, description = "Longer than 256 KiB"),
+        (status = 422, description = "Something is wrong with the policy"),
+        (status = 503, description = "The database does not answer, or two simulations are running")))]
 pub(crate) async fn simulate(
     State(state): State<AppState>,
     query: Result<Query<SimulateQuery>, QueryRejection>,
@@ -115,8 +115,8 @@ pub(crate) async fn simulate(
     let policy = compile(&body, state.time_zones()).map_err(refused)?;
     let warnings = policy.warnings.clone();
     let place = state.simulations.take_place()?;
-    let breakers = vec![policy.circuit_breaker, state.repricer.policies.snapshot().current().circuit_breaker];
-    let simulator = state.repricer.simulator(Arc::new(policy), Scope::All, Utc::now());
+    let breakers = vec![policy.circuit_breaker, state.engine.policies.snapshot().current().circuit_breaker];
+    let simulator = state.engine.simulator(Arc::new(policy), Scope::All, Utc::now());
     let simulator =
         if breakers.iter().all(CircuitBreaker::is_off) { simulator } else { simulator.with_later_instants() };
     let total = simulator.count().await?;

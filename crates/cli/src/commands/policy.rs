@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use reqwest::RequestBuilder;
+use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 
 use crate::client::{ApiAddress, Client, ClientError, FieldError};
@@ -141,7 +142,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Action::Check { file, api } => return check(&Client::new(&api.url)?, &file).await,
         Action::Publish { file, publication, api } => {
             let client = Client::new(&api.url)?;
-            let request = client.upload(&["api", "v1", "policies"]).body(read(&file)?);
+            let request = with_policy(client.upload(&["api", "v1", "policies"]), read(&file)?);
             publish(&client, &file.display().to_string(), publication.put_into(request)?).await?;
         }
         Action::Rollback { version, publication, api } => {
@@ -201,8 +202,13 @@ async fn publish(client: &Client, document: &str, request: RequestBuilder) -> Re
     Ok(())
 }
 
+/// The request with a policy as its body.
+pub(super) fn with_policy(request: RequestBuilder, policy: String) -> RequestBuilder {
+    request.header(CONTENT_TYPE, "application/yaml").body(policy)
+}
+
 async fn check(client: &Client, file: &Path) -> Result<ExitCode> {
-    let request = client.post(&["api", "v1", "policies", "check"]).body(read(file)?);
+    let request = with_policy(client.post(&["api", "v1", "policies", "check"]), read(file)?);
     let answer = client.send(request).await?;
     let Checked { problems, warnings } = client.read(&answer)?;
     let document = file.display().to_string();

@@ -138,7 +138,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     let policy = policy::read(&arguments.file)?;
     let request = client.upload(&["api", "v1", "policies", "simulate"]).query(&[("products", listed)]);
-    let response = client.open(request.body(policy)).await?;
+    let response = client.open(policy::with_policy(request, policy)).await?;
     let mut products = arguments.products.as_ref().map(ProductFile::create).transpose()?;
     let bar = ProgressBar::no_length()
         .with_style(ProgressStyle::with_template("simulating {wide_bar} {pos}/{len} products, {eta} left")?);

@@ -4,6 +4,7 @@
 //!
 //! | module | what goes there |
 //! |---|---|
+//! | `browsers` | what a page in a browser can do to the API, and what it cannot |
 //! | `cache_puts` | the caches on a real Redis: what is newer stays |
 //! | `store` | what both databases promise, run on both |
 //! | `catalogue_changes` | products put, imported, removed, explained; what bad input gets |
@@ -34,6 +35,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the test has failed")]
 
+mod browsers;
 mod cache_puts;
 mod catalogue_changes;
 mod chaos;

@@ -16,7 +16,8 @@ async fn put(
     source: &str,
     header: Option<(&str, &str)>,
 ) -> Result<HttpReply> {
-    let mut request = client.request(Method::PUT, path).body(source.to_owned());
+    let mut request =
+        client.request(Method::PUT, path).header("content-type", "application/yaml").body(source.to_owned());
     if let Some((name, value)) = header {
         request = request.header(name, value);
     }
@@ -80,7 +81,10 @@ async fn write_drafts(client: &HttpClient) -> Result<()> {
         ("/api/v1/policies/drafts/nul%00", b"", 422),
         (&format!("/api/v1/policies/drafts/{}", "x".repeat(65)), b"", 422),
     ] {
-        let request = client.request(Method::PUT, path).body(source.to_vec());
+        let request = client
+            .request(Method::PUT, path)
+            .header("content-type", "application/yaml")
+            .body(source.to_vec());
         let reply = client.send(request).await?;
         assert_eq!(reply.status, status, "{path}: {}", reply.text);
     }

@@ -77,7 +77,10 @@ async fn a_reduction_is_not_complete_while_every_shopper_gets_an_offer() -> Resu
     let api = stores.api().await?;
     let publish = async |policy: &str| {
         let request = api.client.request(reqwest::Method::POST, "/api/v1/policies?author=zoe");
-        let published = api.client.send(request.body(policy.to_owned())).await?;
+        let published = api
+            .client
+            .send(request.header("content-type", "application/yaml").body(policy.to_owned()))
+            .await?;
         assert_eq!(published.status, 201, "{}", published.text);
         anyhow::Ok(())
     };

@@ -8,7 +8,7 @@ use chrono::Utc;
 use pricing_core::store::Store;
 use pricing_domain::facts::product::ProductId;
 use pricing_domain::facts::signal::{Signal, SignalKind, Subject};
-use pricing_e2e::eventually;
+use pricing_e2e::{HttpClient, HttpReply, eventually};
 use reqwest::Method;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -55,15 +55,13 @@ async fn a_simulation_of_the_whole_catalogue_is_what_publishing_then_does() -> R
     put_signals(&store, &ids).await?;
     let before = list_prices(&store, &ids).await?;
 
-    let request = api.client.request(Method::POST, "/api/v1/policies/simulate?products=all").body(AFTER);
-    let simulated = api.client.send(request).await?;
+    let simulated = post_policy(&api.client, "/api/v1/policies/simulate?products=all", AFTER).await?;
     ensure!(simulated.status == 200, "{}", simulated.text);
     let lines: Vec<Value> = simulated.text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let report = lines.last().and_then(|line| line.get("report")).context("no report")?;
     assert_eq!(list_prices(&store, &ids).await?, before, "a simulation touches no price");
 
-    let request = api.client.request(Method::POST, "/api/v1/policies?author=test").body(AFTER);
-    let published = api.client.send(request).await?;
+    let published = post_policy(&api.client, "/api/v1/policies?author=test", AFTER).await?;
     ensure!(published.status == 201, "{}", published.text);
     let task_id = published.body["task_id"].as_str().context("no task_id")?;
     let run = eventually("the products are moved over", PATIENCE, async || {
@@ -104,13 +102,17 @@ async fn a_simulation_of_the_whole_catalogue_is_what_publishing_then_does() -> R
     Ok(())
 }
 
+async fn post_policy(client: &HttpClient, path: &str, policy: &str) -> Result<HttpReply> {
+    let request = client.request(Method::POST, path).header("content-type", "application/yaml");
+    client.send(request.body(policy.to_owned())).await
+}
+
 #[tokio::test]
 async fn simulations_are_bounded_and_bad_requests_are_refused() -> Result<()> {
     let stores = Stores::start().await?;
     let api = stores.api().await?;
     let simulate = async |query: &str, policy: &str| {
-        let path = format!("/api/v1/policies/simulate{query}");
-        api.client.send(api.client.request(Method::POST, &path).body(policy.to_owned())).await
+        post_policy(&api.client, &format!("/api/v1/policies/simulate{query}"), policy).await
     };
     for (query, policy, status) in [
         ("?products=some", BEFORE, 422),

@@ -15,7 +15,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// closed.
 async fn begin_only(address: &str, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    let head = format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: text/csv\r\ncontent-length: 100");
+    let content_type = if path.contains("import") { "text/csv" } else { "application/json" };
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\ncontent-length: 100"
+    );
     stream.write_all(format!("{head}\r\n\r\nname: ").as_bytes()).await?;
     let mut answer = String::new();
     let reading = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer));

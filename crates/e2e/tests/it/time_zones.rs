@@ -72,7 +72,7 @@ async fn a_newer_database_of_the_system_is_used_and_named() -> Result<()> {
     let api = fleet.start(Service::Api).await?;
     let policy = "name: far\nmarket:\n  - { name: a, adjust: -5%, zone: Mars/Olympus, from: 2026-11-27 }\n";
     let request = api.client.request(reqwest::Method::POST, "/api/v1/policies?author=zoe");
-    let published = api.client.send(request.body(policy)).await?;
+    let published = api.client.send(request.header("content-type", "application/yaml").body(policy)).await?;
     assert_eq!(published.status, 201, "{}", published.text);
     let product = json!({"currency": "USD", "base_price": 10});
     assert!(api.client.put("/api/v1/products/P-1", &product).await?.status.is_success());

@@ -66,7 +66,10 @@ async fn everything_else_goes_on(database: &str, make_unknown: impl AsyncFn() ->
     }
 
     let policy = "name: dearer\nmarket: [{ name: dearer, adjust: +10% }]\n";
-    let published = client.request(reqwest::Method::POST, "/api/v1/policies?author=zoe").body(policy);
+    let published = client
+        .request(reqwest::Method::POST, "/api/v1/policies?author=zoe")
+        .header("content-type", "application/yaml")
+        .body(policy);
     let published = client.send(published).await?;
     ensure!(published.status == 201, "{}", published.text);
     let task_id = published.body["task_id"].as_str().context("no task_id")?;
@@ -103,7 +106,10 @@ async fn everything_else_goes_on(database: &str, make_unknown: impl AsyncFn() ->
 
 /// What a simulation says last.
 async fn report(client: &HttpClient) -> Result<serde_json::Value> {
-    let simulation = client.request(reqwest::Method::POST, "/api/v1/policies/simulate").body("name: plain\n");
+    let simulation = client
+        .request(reqwest::Method::POST, "/api/v1/policies/simulate")
+        .header("content-type", "application/yaml")
+        .body("name: plain\n");
     let text = client.send(simulation).await?.text;
     let last: serde_json::Value = serde_json::from_str(text.lines().last().context("no answer")?)?;
     Ok(last["report"].clone())

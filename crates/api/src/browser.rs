@@ -1,0 +1,216 @@
+//! What a page in a browser may ask for.
+//!
+//! A browser sends a request wherever a page tells it to, and it reaches loopback and networks that the
+//! page's author does not. So requests that write, and reads for those who run the engine, are refused unless
+//! they come from a page of the service itself, from an address that was typed, or from a program that is no
+//! browser: those send neither `Sec-Fetch-Site` nor `Origin`. [`admit`] looks at requests, and
+//! [`add_headers`] says what pages may do with answers. Who a route is for stands in [`crate::router`].
+//!
+//! [`admit`]: BrowserGuard::admit
+//! [`add_headers`]: BrowserGuard::add_headers
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper::body::Body;
+use pricing_domain::diagnostic::shorten;
+
+use crate::error::ApiError;
+use crate::pipeline::{Access, Route};
+
+/// Where a request comes from, as the browser sees it: `same-origin`, `same-site`, `cross-site` or `none`.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// How long a browser remembers what it may send, in seconds.
+const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("600");
+/// What every answer that a browser may show or read says.
+const PROTECTION: [(HeaderName, &str); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+/// Scripts and images of the service itself; Swagger UI brings styles and images along within its scripts.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Data, which is no page.
+const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+
+/// Names of this service beside loopback's: from `PRICING_HOSTS`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AllowedHosts(Vec<Authority>);
+
+impl FromStr for AllowedHosts {
+    type Err = ();
+
+    fn from_str(written: &str) -> Result<Self, ()> {
+        let hosts = written.split(',').map(str::trim).filter(|host| !host.is_empty()).map(|host| {
+            let host = parse_host(host).ok_or(())?;
+            // A pattern would be taken for a name.
+            if host.host().contains('*') { Err(()) } else { Ok(host) }
+        });
+        hosts.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Origins whose pages may ask for prices: from `PRICING_CORS_ORIGINS`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CorsOrigins(Vec<HeaderValue>);
+
+impl FromStr for CorsOrigins {
+    type Err = ();
+
+    fn from_str(written: &str) -> Result<Self, ()> {
+        let origins = written.split(',').map(str::trim).filter(|origin| !origin.is_empty()).map(|origin| {
+            let (scheme, host) = origin.split_once("://").ok_or(())?;
+            let is_origin = matches!(scheme, "http" | "https")
+                && parse_host(host).is_some_and(|host| !host.host().contains('*'))
+                && !host.contains(char::is_uppercase);
+            if is_origin { HeaderValue::from_str(origin).map_err(drop) } else { Err(()) }
+        });
+        origins.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Decides what browsers may do here.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BrowserGuard {
+    pub(crate) hosts: AllowedHosts,
+    pub(crate) cors_origins: CorsOrigins,
+}
+
+impl BrowserGuard {
+    /// Lets a request through to its handler, or answers it: before its body is looked at, as some requests
+    /// that write have none.
+    #[expect(clippy::result_large_err, reason = "nearly all requests are let through")]
+    pub(crate) fn admit<B: Body>(&self, route: &Route, request: &Request<B>) -> Result<(), Response> {
+        let admitted = match route.access {
+            Access::Price if *request.method() == Method::OPTIONS => {
+                return self.preflight(request.headers()).map_or(Ok(()), Err);
+            }
+            Access::Price | Access::Probe => return Ok(()),
+            Access::Page => self.host(request).map(drop),
+            Access::Administrative => self.host(request).and_then(|host| {
+                check_site(request.headers(), &host)?;
+                check_media_type(route, request)
+            }),
+        };
+        admitted.map_err(IntoResponse::into_response)
+    }
+
+    /// The name that the request calls this service by, if it is one of ours. It protects what a foreign name
+    /// is made to point here for: to a browser, the page of that name then asks its own server.
+    fn host<B>(&self, request: &Request<B>) -> Result<Authority, ApiError> {
+        let mut named = request.headers().get_all(header::HOST).iter();
+        let written = match (request.uri().authority(), named.next(), named.next()) {
+            // The address of the request itself: HTTP/2's `:authority`, or what a proxy is sent.
+            (Some(authority), _, None) => authority.as_str(),
+            (None, Some(host), None) => host.to_str().unwrap_or_default(),
+            _ => "",
+        };
+        let host = parse_host(written).filter(|host| is_loopback(host.host()) || self.is_listed(host));
+        host.ok_or_else(|| ApiError::MisdirectedRequest { host: shorten(written) })
+    }
+
+    fn is_listed(&self, host: &Authority) -> bool {
+        self.hosts.0.iter().any(|listed| {
+            let is_any_port = listed.port().is_none() || listed.port_u16() == host.port_u16();
+            is_any_port && listed.host().eq_ignore_ascii_case(host.host())
+        })
+    }
+
+    /// The origin of the page that asks for a price, if its pages may.
+    pub(crate) fn origin_of(&self, route: &Route, headers: &HeaderMap) -> Option<HeaderValue> {
+        if route.access != Access::Price || self.cors_origins.0.is_empty() {
+            return None;
+        }
+        headers.get(header::ORIGIN).filter(|origin| self.cors_origins.0.contains(origin)).cloned()
+    }
+
+    /// The answer to the question of a browser whether a page may ask for a price.
+    fn preflight(&self, headers: &HeaderMap) -> Option<Response> {
+        let asks = headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let is_allowed =
+            headers.get(header::ORIGIN).is_some_and(|origin| self.cors_origins.0.contains(origin));
+        let allowed = [
+            (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST")),
+            (header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type")),
+            (header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE),
+        ];
+        (asks && is_allowed).then(|| (StatusCode::NO_CONTENT, allowed).into_response())
+    }
+
+    /// Says to the browser what pages may do with an answer; `origin` is [`origin_of`](Self::origin_of) the
+    /// request.
+    pub(crate) fn add_headers(&self, route: &Route, origin: Option<HeaderValue>, headers: &mut HeaderMap) {
+        let policy = match route.access {
+            Access::Price => {
+                if !self.cors_origins.0.is_empty() {
+                    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+                }
+                if let Some(origin) = origin {
+                    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+                }
+                return;
+            }
+            Access::Probe => return,
+            Access::Page => PAGE_POLICY,
+            Access::Administrative => DATA_POLICY,
+        };
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+        for (name, value) in PROTECTION {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
+}
+
+/// A name or an address, perhaps with a port, and nothing else.
+fn parse_host(written: &str) -> Option<Authority> {
+    let host: Authority = written.parse().ok()?;
+    let has_port = host.port().is_some() == written.rsplit(']').next().unwrap_or_default().contains(':');
+    (!host.host().is_empty() && !written.contains('@') && has_port).then_some(host)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    let v6 = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+        || v6.and_then(|v6| v6.parse::<Ipv6Addr>().ok()).is_some_and(|address| address.is_loopback())
+}
+
+/// Refuses what a page of another site has a browser send. Another port of one host is another origin, too.
+fn check_site(headers: &HeaderMap, host: &Authority) -> Result<(), ApiError> {
+    let mut sites = headers.get_all(SEC_FETCH_SITE).iter();
+    let is_of_host = |origin: &HeaderValue| {
+        let origin = origin.to_str().unwrap_or_default();
+        origin.split_once("://").is_some_and(|(_, own)| own.eq_ignore_ascii_case(host.as_str()))
+    };
+    let is_own = match (sites.next(), sites.next()) {
+        (Some(site), None) => site == "same-origin" || site == "none",
+        (Some(_), Some(_)) => false,
+        // Older browsers, and addresses without TLS that are not loopback's.
+        (None, _) => headers.get_all(header::ORIGIN).iter().all(is_of_host),
+    };
+    if is_own { Ok(()) } else { Err(ApiError::CrossSiteRequest) }
+}
+
+/// Refuses a body of a type that the handler does not read: a page may send some of those without asking.
+fn check_media_type<B: Body>(route: &Route, request: &Request<B>) -> Result<(), ApiError> {
+    let Some(taken) = route.media_types_of(request.method()) else { return Ok(()) };
+    if request.body().is_end_stream() {
+        return Ok(());
+    }
+    let written = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = written.and_then(|written| written.split(';').next()).unwrap_or_default().trim();
+    if taken.iter().any(|media_type| media_type.eq_ignore_ascii_case(essence)) {
+        return Ok(());
+    }
+    Err(ApiError::UnsupportedMediaType { allowed: taken.join(" or ") })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! What happens around every request, whichever way it comes: through the router, each of whose routes has
+//! [`layer`] around it, or, for a price, straight from an HTTP worker ([`crate::hot_path`]). What holds for
+//! requests in general belongs here, so that it holds for both.
+//!
+//! From the outside in: the measurement, the trace, what browsers may do ([`crate::browser`]), the time limit
+//! and the panic catcher; each sees the answers of what is inside it.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use hyper::body::Body;
+use metrics::Histogram;
+use pricing_core::telemetry::metrics::Metrics;
+use pricing_core::telemetry::spans::{self, TRACEPARENT, TraceParent};
+use tracing::{Instrument, Span};
+
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// How long an answer may take, with the reading of the request's body, which has a limit of its own.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the pipeline knows of a route.
+#[derive(Clone)]
+pub(crate) struct Route {
+    /// Its pattern: the name under which its requests are measured, out of a fixed set.
+    pub(crate) name: &'static str,
+    pub(crate) access: Access,
+    /// None where an answer may take as long as it needs.
+    pub(crate) time_limit: Option<Duration>,
+    /// Where answers with status 200 are measured, of a route that has so many that the look-up counts.
+    pub(crate) answered: Option<Histogram>,
+    /// Its methods, with the media types of the bodies that each takes.
+    pub(crate) media_types: Vec<(Method, Vec<String>)>,
+}
+
+/// Who a route is for; what browsers may do there follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Shoppers, who ask for prices, from pages of any site.
+    Price,
+    /// Machines that look after the service, and call it by any name.
+    Probe,
+    /// People who look at what is here.
+    Page,
+    /// Those who run the engine. What writes belongs here, and so does every read that is none of the others.
+    Administrative,
+}
+
+impl Route {
+    /// What bodies of this method may be; none if the route has no such method.
+    pub(crate) fn media_types_of(&self, method: &Method) -> Option<&[String]> {
+        self.media_types.iter().find(|(own, _)| own == method).map(|(_, media_types)| &**media_types)
+    }
+
+    fn record(&self, metrics: &Metrics, status: StatusCode, duration: Duration) {
+        match &self.answered {
+            Some(answered) if status == StatusCode::OK => answered.record(duration),
+            _ => metrics.record_request(self.name, status.as_u16(), duration),
+        }
+    }
+}
+
+/// [`around`] a route of the router.
+pub(crate) async fn layer(
+    State((state, route)): State<(AppState, Arc<Route>)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    around(&state, &route, request, |request| next.run(request)).await
+}
+
+/// The answer to a request of this route, with everything that belongs around it.
+pub(crate) async fn around<B: Body, A: Future<Output = Response>>(
+    state: &AppState,
+    route: &Route,
+    request: hyper::Request<B>,
+    answer: impl FnOnce(hyper::Request<B>) -> A,
+) -> Response {
+    let span = span_of(route, &request, state.traced_price_ratio);
+    let origin = state.browser.origin_of(route, request.headers());
+    let started = Instant::now();
+    let mut response = match state.browser.admit(route, &request) {
+        Ok(()) => {
+            let answering = AssertUnwindSafe(answer(request)).catch_unwind();
+            let answering = answering.map(|answer| answer.unwrap_or_else(answer_panic));
+            traced(span, in_time(route.time_limit, answering)).await
+        }
+        Err(answer) => traced(span, std::future::ready(answer)).await,
+    };
+    state.browser.add_headers(route, origin, response.headers_mut());
+    route.record(&state.metrics, response.status(), started.elapsed());
+    response
+}
+
+async fn traced(span: Option<Span>, answer: impl Future<Output = Response>) -> Response {
+    let Some(span) = span else { return answer.await };
+    let response = answer.instrument(span.clone()).await;
+    spans::record_answer(&span, response.status().as_u16());
+    response
+}
+
+/// The request's span, which goes on with the caller's trace if there is one. Of prices only a part is
+/// traced, as a span costs more than a price; of what only machines ask for, nothing.
+fn span_of<B>(route: &Route, request: &hyper::Request<B>, price_ratio: f64) -> Option<Span> {
+    if matches!(route.access, Access::Probe | Access::Page) {
+        return None;
+    }
+    let parent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let parent = parent.and_then(TraceParent::parse);
+    let is_traced = match (route.access, &parent) {
+        (Access::Price, Some(parent)) => parent.is_sampled(),
+        (Access::Price, None) => price_ratio > 0.0 && fastrand::f64() < price_ratio,
+        _ => true,
+    };
+    let (method, path) = (request.method().as_str(), request.uri().path());
+    is_traced.then(|| spans::request(method, route.name, path, parent.as_ref()))
+}
+
+/// The answer, unless it takes too long.
+async fn in_time(limit: Option<Duration>, answer: impl Future<Output = Response>) -> Response {
+    match limit {
+        Some(limit) => {
+            let answer = tokio::time::timeout(limit, answer).await;
+            answer.unwrap_or_else(|_| ApiError::Timeout.into_response())
+        }
+        None => answer.await,
+    }
+}
+
+/// The answer to a request whose handler panicked.
+fn answer_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let message = panic.downcast::<&str>().map(|text| (*text).to_owned());
+    let message = message.or_else(|panic| panic.downcast::<String>().map(|text| *text));
+    let message = message.unwrap_or_else(|_| "a panic without a message".to_owned());
+    ApiError::Internal { reason: format!("a handler panicked: {message}") }.into_response()
+}
+
+#[cfg(test)]
+mod tests;
