@@ -104,7 +104,7 @@ pub async fn run(
     let (news, heard) = watch::channel(0);
     let mut tasks = JoinSet::new();
     tasks.spawn(policies.keep_fresh(shutdown.clone()));
-    tasks.spawn(tz_versions.keep_told(shutdown.clone()));
+    tasks.spawn(tz_versions.keep_published(shutdown.clone()));
     tasks.spawn(invalidation::hear(subscription, repricer.clone(), news, shutdown.clone()));
     tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
     // A lane for each core that this process may use.

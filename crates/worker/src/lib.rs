@@ -92,7 +92,7 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
     tasks.spawn(recalculator.repricer.policies.clone().keep_fresh(shutdown.clone()));
-    tasks.spawn(tz_versions.keep_told(shutdown.clone()));
+    tasks.spawn(tz_versions.keep_published(shutdown.clone()));
     tasks.spawn(recalculator.clone().run_maintenance());
     tasks.spawn(recalculator.keep_queue_clean());
     let stop = shutdown.clone();

@@ -246,7 +246,7 @@ impl Repricer {
             let repricer = self.clone();
             // A read does not wait for it, and goes on without Redis. What other processes hold has expired
             // there too.
-            let telling = async move { repricer.put_and_tell(&[], &changes, PutMode::Insert, None).await };
+            let telling = async move { repricer.put_and_publish(&[], &changes, PutMode::Insert, None).await };
             tokio::spawn(telling.in_current_span());
         }
         Ok(published)
@@ -275,7 +275,7 @@ impl Repricer {
             published.iter().map(|published| announced(published, brings_prices)).collect();
         let products: Vec<(ProductId, Cached)> =
             published.into_iter().map(|published| (published.product_id, published.cached)).collect();
-        let Err(error) = self.put_and_tell(&products, &changes, mode, published_at).await else {
+        let Err(error) = self.put_and_publish(&products, &changes, mode, published_at).await else {
             return Ok(());
         };
         let repricer = self.clone();
@@ -286,8 +286,8 @@ impl Repricer {
                 // Told once they are there: nobody waits for it any more, and what is told again is heard
                 // again.
                 let mode = PutMode::Insert;
-                if repricer.put_and_tell(&products, &[], mode, published_at).await.is_ok()
-                    && repricer.put_and_tell(&[], &changes, mode, published_at).await.is_ok()
+                if repricer.put_and_publish(&products, &[], mode, published_at).await.is_ok()
+                    && repricer.put_and_publish(&[], &changes, mode, published_at).await.is_ok()
                 {
                     return;
                 }
@@ -296,7 +296,7 @@ impl Repricer {
         Err(error.into())
     }
 
-    async fn put_and_tell(
+    async fn put_and_publish(
         &self,
         products: &[(ProductId, Cached)],
         changes: &[ChangedPrice],

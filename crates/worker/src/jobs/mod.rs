@@ -87,11 +87,11 @@ impl Recalculator {
         let reason = error.to_string();
         match error {
             RepriceError::Store(error) | RepriceError::Policies(PolicySnapshotError::Store(error)) => {
-                if !error.is_away() && !error.is_transient() {
+                if !error.is_unavailable() && !error.is_transient() {
                     return JobError::Abort { reason };
                 }
                 let did_not_answer = self.wait_for_database(&reason).await;
-                if did_not_answer || error.is_away() {
+                if did_not_answer || error.is_unavailable() {
                     JobError::Unavailable { reason }
                 } else {
                     JobError::Retry { reason }
