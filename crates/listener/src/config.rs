@@ -9,17 +9,17 @@ use std::net::SocketAddr;
 use pricing_core::config::{ConfigError, Environment, SharedConfig};
 use pricing_core::service::ServiceConfig;
 
-/// What the listener needs to know.
+/// The configuration of the listener.
 #[derive(Debug, Clone)]
 pub struct ListenerConfig {
     /// The address for health and metrics.
     pub listen: SocketAddr,
-    /// What all services need to know.
+    /// The configuration that all services share.
     pub shared: SharedConfig,
 }
 
 impl ListenerConfig {
-    /// Reads the environment through this function; reports everything that is wrong with it at once.
+    /// Reads the environment through `lookup`; reports everything that is wrong with it at once.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut environment = Environment::new(lookup);
         let config = Self {

@@ -1,11 +1,11 @@
 //! The worker: the slow write path.
 //!
-//! Here: what applies market events, recalculates the catalogue and does maintenance, away from the requests
-//! of shoppers. Never here: HTTP routes besides health and metrics, and how a price comes about
-//! (`pricing-domain` and `pricing-core`'s `reprice`).
+//! Here: applying market events, recalculations and maintenance, outside shoppers' requests. Never here: HTTP
+//! routes besides health and metrics, and how a price is computed (`pricing-domain` and `pricing-core`'s
+//! `reprice`).
 //!
-//! Where next: [`runner`] for attempts, retries and dead letters, [`jobs`] for
-//! what they do, [`maintenance`] for periodic work.
+//! Where next: [`runner`] for attempts, retries and dead letters, [`jobs`] for the work, [`maintenance`] for
+//! periodic work.
 
 pub mod config;
 pub mod jobs;
@@ -42,7 +42,7 @@ use runner::{JobHandler, JobRunner};
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-worker";
 
-/// Prices a worker keeps in memory: it puts them where others read them, and reads none itself.
+/// L1 capacity of a worker: it puts prices in Redis for others, and reads none itself.
 const L1_CAPACITY: usize = 1;
 
 /// Why the worker ended.
@@ -62,7 +62,7 @@ pub enum WorkerRunError {
     Listener(#[from] std::io::Error),
 }
 
-/// Runs the worker until told to stop; health and metrics are served on this socket.
+/// Runs the worker until shutdown; health and metrics are served on this socket.
 pub async fn run(
     listener: TcpListener,
     config: WorkerConfig,
@@ -98,7 +98,7 @@ pub async fn run(
     let stop = shutdown.clone();
     tasks.spawn(async move {
         if let Err(error) = runner.run(stop).await {
-            tracing::error!(%error, "cannot fetch jobs");
+            tracing::error!(%error, "could not fetch jobs");
         }
     });
     let serving = health::serve(listener, health::router(health, metrics), shutdown.clone());
