@@ -55,7 +55,11 @@ fn take_in(cache: &PriceCache, notifications: &Notifications, metrics: &Metrics,
     let trace = notification.traceparent.as_deref().and_then(TraceParent::parse);
     let span = spans::process(PRICE_CHANGES, notification.changes.len(), trace.iter());
     let _within = span.entered();
-    cache.hear(notification.told().map(|(changed, entry)| (&changed.product_id, changed.revision, entry)));
+    cache.apply(
+        notification
+            .changes_with_entries()
+            .map(|(changed, entry)| (&changed.product_id, changed.revision, entry)),
+    );
     // Clocks of two machines: one that is ahead by more than the event's age says nothing.
     let age = notification.published_at.and_then(|published_at| (Utc::now() - published_at).to_std().ok());
     if let Some(age) = age {

@@ -1,4 +1,4 @@
-//! The HTTP API as the commands use it: one address, bounded waiting, and errors that people can act on.
+//! The HTTP API as the commands use it: one address, time limits, and errors that users can act on.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use reqwest::{RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// How long a connection may take to be made.
+/// Time limit for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a request that is not a stream may take.
+/// Time limit of a request that is not a stream.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// After how much silence the other side is asked whether it still lives.
+/// Interval of TCP keep-alive probes on an idle connection.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// How much of an answer that is no problem document is repeated.
+/// How much of an error answer that is no problem document is quoted.
 const QUOTED_CHARS: usize = 200;
 
-/// Where the API is.
+/// The address of the API.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ApiAddress {
     /// Where the pricing API is
@@ -54,10 +54,10 @@ pub(crate) struct Answer {
 /// Why there is no answer to show.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// The client itself cannot be made.
-    #[error("no HTTP client can be made: {0}")]
+    /// The HTTP client could not be built.
+    #[error("could not build the HTTP client: {0}")]
     NoClient(reqwest::Error),
-    /// Nobody answers.
+    /// There is no answer.
     #[error(
         "no answer from {url} ({reason})\n  is it running? `pricing up` starts it; --url or PRICING_URL name another"
     )]
@@ -65,8 +65,8 @@ pub(crate) enum ClientError {
     /// The API refused the request.
     #[error("{0}")]
     Refused(Problem),
-    /// The API answered something else than it should.
-    #[error("the answer of {url} is not understood: {reason}")]
+    /// The API answered with something unexpected.
+    #[error("unexpected answer from {url}: {reason}")]
     NotUnderstood { url: Url, reason: String },
 }
 
@@ -84,7 +84,7 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_keepalive(KEEPALIVE)
             .tls_backend_preconfigured(tls::client_config());
-        // A proxy for the outside world cannot reach a service on this machine.
+        // A proxy for outside addresses cannot reach a service on this machine.
         if matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]")) {
             builder = builder.no_proxy();
         }
@@ -92,27 +92,27 @@ impl Client {
         Ok(Self { http, url: url.clone() })
     }
 
-    /// A request to read what is at this path, a segment an item.
+    /// A GET request for this path, one segment an item.
     pub(crate) fn get(&self, path: &[&str]) -> RequestBuilder {
         self.http.get(self.at(path)).timeout(ANSWER_TIMEOUT)
     }
 
-    /// A request to give something to what is at this path.
+    /// A POST request to this path.
     pub(crate) fn post(&self, path: &[&str]) -> RequestBuilder {
         self.upload(path).timeout(ANSWER_TIMEOUT)
     }
 
-    /// As [`post`](Self::post), for a body of any length: the caller bounds the waiting.
+    /// As [`post`](Self::post), for a body of any length: the caller bounds the time.
     pub(crate) fn upload(&self, path: &[&str]) -> RequestBuilder {
         self.http.post(self.at(path))
     }
 
-    /// A request for a stream that does not end: nothing bounds the waiting.
+    /// A request for a stream that does not end, without a time limit.
     pub(crate) fn stream(&self, path: &[&str]) -> RequestBuilder {
         self.http.get(self.at(path))
     }
 
-    /// Sends a request and gives the answer to be read as it comes; one that is no success is an error.
+    /// Sends a request and returns the answer with its body unread; an unsuccessful status is an error.
     pub(crate) async fn open(&self, request: RequestBuilder) -> Result<reqwest::Response, ClientError> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         if response.status().is_success() {
@@ -123,7 +123,7 @@ impl Client {
         Err(ClientError::Refused(Problem::read(status, &body)))
     }
 
-    /// Sends a request; an answer that is no success is an error.
+    /// Sends a request; an unsuccessful status is an error.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Answer, ClientError> {
         let answer = self.send_for_any_status(request).await?;
         if answer.status.is_success() {
@@ -133,7 +133,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and gives whatever is answered.
+    /// Sends a request and returns the answer, whatever its status.
     pub(crate) async fn send_for_any_status(&self, request: RequestBuilder) -> Result<Answer, ClientError> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
@@ -141,7 +141,7 @@ impl Client {
         Ok(Answer { status, headers, body })
     }
 
-    /// Reads an answer's JSON.
+    /// Decodes an answer's JSON.
     pub(crate) fn read<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, ClientError> {
         serde_json::from_str(&answer.body)
             .map_err(|error| ClientError::NotUnderstood { url: self.url.clone(), reason: error.to_string() })
@@ -149,7 +149,7 @@ impl Client {
 
     fn at(&self, path: &[&str]) -> Url {
         let mut url = self.url.clone();
-        // Refused only for addresses that cannot have a path; `api_url` takes none of those.
+        // Fails only for addresses that cannot have a path; `api_url` accepts none of those.
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
@@ -161,7 +161,7 @@ impl Client {
     }
 }
 
-/// The reason at the bottom: "connection refused" rather than "error sending request".
+/// The innermost cause: "connection refused" rather than "error sending request".
 fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
     error.source().map_or(error, innermost)
 }
@@ -184,13 +184,13 @@ pub(crate) struct FieldError {
     pub(crate) field: String,
     pub(crate) problem: String,
     pub(crate) allowed: Option<String>,
-    /// Where it stands in a policy.
+    /// Its line in a policy.
     pub(crate) line: Option<u32>,
     pub(crate) column: Option<u32>,
 }
 
 impl FieldError {
-    /// Where it stands, as compilers write it.
+    /// The position, as compilers write it.
     pub(crate) fn place_in(&self, document: &str) -> String {
         match (self.line, self.column) {
             (Some(line), Some(column)) => format!("{document}:{line}:{column}"),
@@ -213,7 +213,7 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.title)?;
-        // Of one field that is wrong, the detail repeats what is wrong.
+        // If one field is wrong, the detail repeats its problem.
         let is_repeated = self.errors.first().is_some_and(|error| error.to_string() == self.detail);
         if !self.detail.is_empty() && self.detail != self.title && !is_repeated {
             write!(formatter, ": {}", self.detail)?;

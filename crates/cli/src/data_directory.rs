@@ -1,4 +1,4 @@
-//! The directory in which `pricing up` keeps everything: the catalogue, Redis's file, a lock.
+//! The directory in which `pricing up` keeps its data: the database, Redis's file, a lock.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -12,7 +12,7 @@ const CATALOGUE_FILE: &str = "catalogue.db";
 /// Exists from the first start until the sample catalogue is loaded.
 const SAMPLE_PENDING_FILE: &str = "sample-pending";
 
-/// A data directory that no other engine uses.
+/// A data directory that this process has locked.
 #[derive(Debug)]
 pub(crate) struct DataDirectory {
     path: PathBuf,
@@ -20,42 +20,42 @@ pub(crate) struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Takes this directory, which is created if there is none.
+    /// Locks this directory, which is created if there is none.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let cannot_use = || format!("cannot use {} as data directory", path.display());
         fs::create_dir_all(path).with_context(cannot_use)?;
         let path = path.canonicalize().with_context(cannot_use)?;
         if path.to_string_lossy().contains('?') {
-            bail!("cannot use {}: a database's address has no place for a question mark", path.display());
+            bail!("cannot use {}: a database URL cannot contain a question mark", path.display());
         }
         let lock = File::create(path.join(LOCK_FILE)).with_context(cannot_use)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => bail!(
-                "another `pricing up` uses {}: stop it, or choose another place with --data-dir",
+                "another `pricing up` uses {}: stop it, or choose another directory with --data-dir",
                 path.display()
             ),
             Err(TryLockError::Error(error)) => Err(error).with_context(cannot_use),
         }
     }
 
-    /// Where it is.
+    /// The directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where Redis keeps its file.
+    /// The directory of Redis's file.
     pub(crate) fn redis(&self) -> PathBuf {
         self.path.join("redis")
     }
 
-    /// The address of the catalogue in this directory.
+    /// The URL of the database in this directory.
     pub(crate) fn database_url(&self) -> String {
         format!("sqlite://{}", self.path.join(CATALOGUE_FILE).display())
     }
 
-    /// Notes that the sample is to be loaded if there is no catalogue yet; says whether it is to be loaded.
-    /// To be called before the catalogue is opened.
+    /// Records that the sample is to be loaded if there is no database yet. Returns whether it is to be
+    /// loaded. Call it before the database is opened.
     pub(crate) fn expect_sample(&self) -> io::Result<bool> {
         if !self.path.join(CATALOGUE_FILE).exists() {
             File::create(self.path.join(SAMPLE_PENDING_FILE))?;
@@ -63,7 +63,7 @@ impl DataDirectory {
         Ok(self.path.join(SAMPLE_PENDING_FILE).exists())
     }
 
-    /// Notes that the sample is not, or no longer, to be loaded.
+    /// Records that the sample is not, or no longer, to be loaded.
     pub(crate) fn forget_sample(&self) -> io::Result<()> {
         match fs::remove_file(self.path.join(SAMPLE_PENDING_FILE)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_is_loaded_once_and_only_into_a_new_catalogue() -> Result<()> {
+    fn the_sample_is_loaded_once_and_only_into_a_new_database() -> Result<()> {
         let scratch = tempfile::tempdir()?;
         let data = DataDirectory::open(scratch.path())?;
         assert!(data.expect_sample()?);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_cannot_be_taken_for_parameters() -> Result<()> {
+    fn a_path_cannot_be_mistaken_for_parameters() -> Result<()> {
         let scratch = tempfile::tempdir()?;
         assert!(DataDirectory::open(&scratch.path().join("50?synchronous=full")).is_err());
         let data = DataDirectory::open(&scratch.path().join("50%"))?;

@@ -1,7 +1,7 @@
 //! `pricing`: the pricing engine at the command line.
 //!
-//! Here: arguments, what people read, and the exit code. Each verb is one file in [`commands`]; they reach
-//! the engine over its HTTP API ([`client`]), except `up`, which runs it.
+//! Here: arguments, output for people, and the exit code. Each command is one file in [`commands`]; they
+//! reach the engine over its HTTP API ([`client`]), except `up`, which runs it.
 //!
 //! Exit codes: 0 done; 1 the work failed, or some rows of it; 2 wrong usage; 69 no service answers.
 
@@ -27,7 +27,7 @@ use tokio::runtime::Runtime;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Prices that follow the market: run the engine, fill it, ask it.
+/// Market-driven prices: run the engine, import products, query prices.
 #[derive(Debug, Parser)]
 #[command(name = "pricing", version, arg_required_else_help = true)]
 struct CommandLine {
@@ -41,25 +41,25 @@ enum Command {
     Up(up::Arguments),
     /// Import products from a CSV or NDJSON file
     Import(import::Arguments),
-    /// Ask what a product costs a shopper
+    /// Show what a product costs a shopper
     Quote(quote::Arguments),
     /// Show step by step why a price is what it is
     Explain(explain::Arguments),
-    /// Show how a price came to be what it is, change by change
+    /// Show how a price developed, change by change
     History(history::Arguments),
-    /// Check, publish, compare and go back on policies
+    /// Check, publish, compare and roll back policies
     Policy(policy::Arguments),
-    /// Show what a policy would do to the whole catalogue, before it does it
+    /// Show what a policy would do to all prices, before it is published
     Simulate(simulate::Arguments),
-    /// Make prices anew, for all products or some
+    /// Recalculate prices for all or selected products
     Recalculate(recalculate::Arguments),
-    /// Let through, or give up, a recalculation that the circuit breaker holds
+    /// Approve or reject a recalculation that the circuit breaker holds
     Approve(approve::Arguments),
-    /// Follow prices as they change
+    /// Follow price changes as they happen
     Watch(watch::Arguments),
-    /// See the jobs that were given up, and give them another chance
+    /// List failed jobs and requeue them
     Jobs(jobs::Arguments),
-    /// Check that everything the engine needs is there, and say what to do if not
+    /// Check everything that the engine needs, with advice for each problem
     Doctor(doctor::Arguments),
 }
 
@@ -73,14 +73,14 @@ fn main() -> ExitCode {
     };
     let outcome = Runtime::new().map_err(Into::into).and_then(|runtime| {
         let outcome = runtime.block_on(run(command));
-        // Without waiting for a read of standard input, which may never end.
+        // Does not wait for a read of standard input, which may never end.
         runtime.shutdown_background();
         outcome
     });
     outcome.unwrap_or_else(|error| output::report(&error))
 }
 
-/// This program's version, and that of the time zone database that it would use.
+/// The version of this program and of its time zone database.
 fn version() -> String {
     let directory = process_environment("TZDIR").filter(|directory| !directory.is_empty());
     let time_zones = TzDatabase::load(directory.as_deref().map(Path::new));

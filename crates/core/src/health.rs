@@ -1,9 +1,9 @@
-//! Whether a service is alive and can do its work, and the small port on which it says so.
+//! Health checks: whether a service is alive and ready, and the small HTTP server that reports it.
 //!
-//! `/healthz` answers while the process runs. `/readyz` asks the database and Redis, each within a time
+//! `/healthz` answers while the process runs. `/readyz` checks the database and Redis, each within a time
 //! limit: `ready` when both answer, `degraded` (still 200) when only one does, since reads go on without the
-//! other, and `unavailable` (503) when neither does, or when the newest policy at its start was one that this
-//! version of the engine cannot use: an upgrade that would break something gets no further than its first
+//! other, and `unavailable` (503) when neither does, or when the newest policy at start-up was one that this
+//! version of the engine cannot use: so a rolling upgrade that would break something stops at its first
 //! process. Processes with different versions of the time zone database are `degraded`, too.
 
 use std::future::Future;
@@ -25,7 +25,7 @@ use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::tz_versions::TzVersions;
 
-/// How long one check may take.
+/// Time limit of one check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a service depends on; cheap to clone.
@@ -37,7 +37,7 @@ pub struct Health {
     pub redis: RedisConnection,
     /// Checked as `database`, for services that use one.
     pub store: Option<Store>,
-    /// Named as `policy` if the newest one cannot be used, for services that use them.
+    /// Reported as `policy` if the newest one cannot be used, for services that use policies.
     pub policies: Option<Policies>,
     /// Checked as `time_zones`, for services that use policies.
     pub tz_versions: Option<TzVersions>,
@@ -85,7 +85,7 @@ pub struct Check {
 }
 
 impl Health {
-    /// Checks everything at once.
+    /// Runs all checks concurrently.
     pub async fn readiness(&self) -> Readiness {
         let redis =
             check("redis", async { self.redis.version().await.map(|version| format!("redis {version}")) });
@@ -122,7 +122,7 @@ impl Health {
     }
 }
 
-/// Whether all processes use the same database, and which one this is.
+/// Whether all processes use the same time zone database, and which version this process uses.
 fn time_zones(versions: &TzVersions) -> (&'static str, String) {
     let (own, others) = (versions.database().to_string(), versions.others());
     if others.is_empty() {
@@ -159,7 +159,7 @@ impl IntoResponse for Readiness {
     }
 }
 
-/// `/healthz`, `/readyz` and `/metrics`, for services that serve nothing else.
+/// `/healthz`, `/readyz` and `/metrics`, for services without another HTTP server.
 pub fn router(health: Health, metrics: Metrics) -> Router {
     Router::new()
         .route("/healthz", get(async || "alive\n"))
@@ -173,7 +173,7 @@ pub fn render(metrics: &Metrics) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
 }
 
-/// Serves [`router`] until told to stop.
+/// Serves [`router`] until shutdown.
 pub async fn serve(
     listener: TcpListener,
     router: Router,

@@ -1,41 +1,41 @@
-//! Every Redis key, channel and time-to-live of the engine. Nothing is spelled anywhere else.
+//! Every Redis key, channel and time-to-live of the engine. No other module spells one out.
 //!
 //! | key | type | what | written by |
 //! |---|---|---|---|
-//! | `{prefix}{catalogue}:price:{product_id}` | string | a revision of 20 digits, then a `PriceEntry` as JSON, or nothing for a product that is gone | `cache/put_and_tell.lua` only |
-//! | `{prefix}{catalogue}:write_check` | string | nothing; lives for a second | a check that Redis takes writes |
+//! | `{prefix}{store}:price:{product_id}` | string | a revision of 20 digits, then a `PriceEntry` as JSON, or nothing for a removed product | `cache/put_and_publish.lua` only |
+//! | `{prefix}{store}:write_check` | string | empty; lives for a second | the check that Redis accepts writes |
 //! | `market_events` | channel | a market event with its stream id, or anything a foreign program publishes | `events::publish` |
-//! | `market_events:log` | stream | market events, until a while after they were handed to workers | `events::publish` |
-//! | `market_events:dead` | stream | messages that are no market events, with the reason | the listener |
-//! | `price_changes` | channel | that prices changed | `cache/put_and_tell.lua` |
-//! | `price_changes:log` | stream | the latest price changes | `cache/put_and_tell.lua` |
+//! | `market_events:log` | stream | market events, until a while after their jobs were enqueued | `events::publish` |
+//! | `market_events:dead` | stream | messages that are no valid market events, with the reason | the listener |
+//! | `price_changes` | channel | that prices changed | `cache/put_and_publish.lua` |
+//! | `price_changes:log` | stream | the latest price changes | `cache/put_and_publish.lua` |
 //! | `policy_changes` | channel | that a policy or a location factor changed | `notifications` |
-//! | `{prefix}tz_versions` | sorted set | the versions of the time zone database in use, by when they were last told, of the last minute | `tz_versions.lua` |
+//! | `{prefix}tz_versions` | sorted set | the versions of the time zone database in use, by when they were last published, of the last minute | `tz_versions.lua` |
 //! | `{prefix}lease:{name}`, with `:token` | strings | who holds a lease; its last fencing token | `lease` |
-//! | `{core:apalis:queues:list}:{prefix}jobs` and what begins so | several | the queue of the workers | `jobs` |
+//! | `{core:apalis:queues:list}:{prefix}jobs` and keys with this prefix | several | the queue of the workers | `jobs` |
 //!
-//! `{catalogue}` is the identity of the database: another one, with revisions of its own, finds no prices of
-//! the first. The prefix is `pricing:v1:` unless configured; the number changes when a stored shape does.
-//! Names that other programs use carry the prefix only if it was configured. Every command and script names
-//! keys of one slot, so the schema works on Redis Cluster; only prices are put by the batch, together with
-//! the notice of them, until a server refuses that because it is one.
+//! `{store}` is the identity of the database: another one, with revisions of its own, finds no prices of the
+//! first. The prefix is `pricing:v1:` unless configured; the number changes when a stored form does. Names
+//! that other programs use carry the prefix only if it was configured. Every command and script names keys of
+//! one slot, so the schema works on Redis Cluster; the exception is prices, which are put in batches together
+//! with their notification, until a server rejects that because it is a cluster.
 
 use std::time::Duration;
 
 /// The prefix of all keys unless configured otherwise.
 pub const DEFAULT_PREFIX: &str = "pricing:v1:";
 
-/// How long an untouched price stays in Redis. A price that is read again later is filled from the catalogue.
+/// How long an untouched price stays in Redis. A later read fills it from the database again.
 pub const PRICE_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// The key names of one installation.
+/// The key names of one store.
 #[derive(Debug, Clone)]
 pub struct Keys {
     prefix: String,
 }
 
 impl Keys {
-    /// Keys with this prefix, for prices out of the catalogue with this identity.
+    /// Keys with this prefix, for prices of the store with this identity.
     pub fn new(prefix: &str, store: &str) -> Self {
         Self { prefix: format!("{prefix}{store}:") }
     }
@@ -45,40 +45,40 @@ impl Keys {
         format!("{}price:{product_id}", self.prefix)
     }
 
-    /// Written to see whether Redis takes writes.
+    /// Written to check that Redis accepts writes.
     pub fn write_check(&self) -> String {
         format!("{}write_check", self.prefix)
     }
 }
 
-/// How many of the latest notices of price changes stay readable.
+/// How many of the latest price changes stay readable, approximately.
 pub const PRICE_CHANGES_KEPT: usize = 5_000;
 
 /// The consumer group in which listeners share the event log.
 pub const LISTENER_GROUP: &str = "listeners";
 
-/// How traces name the stream of events, whatever the prefix.
+/// The name of the event stream in traces, whatever the prefix.
 pub const EVENT_LOG: &str = "market_events:log";
-/// How traces name the channel of price changes, whatever the prefix.
+/// The name of the channel of price changes in traces, whatever the prefix.
 pub const PRICE_CHANGES: &str = "price_changes";
-/// How traces name the queue, whatever the prefix.
+/// The name of the queue in traces, whatever the prefix.
 pub const JOBS: &str = "jobs";
 
-/// The names through which services message each other. They belong to no catalogue: who publishes an event
-/// does not know one.
+/// The keys and channels through which services message each other. They do not depend on the store: a
+/// publisher of events does not know its identity.
 #[derive(Debug, Clone)]
 pub struct MessageKeys {
     prefix: String,
 }
 
 impl MessageKeys {
-    /// Names with this prefix. Those that other programs use carry it only if it is not the usual one, so
-    /// that two installations can share a Redis.
+    /// Names with this prefix. Those that other programs use carry it only if it is not the default, so that
+    /// two installations can share a Redis.
     pub fn new(prefix: &str) -> Self {
         Self { prefix: prefix.to_owned() }
     }
 
-    /// The channel on which market events are heard.
+    /// The channel on which market events are published.
     pub fn event_channel(&self) -> String {
         self.public("market_events")
     }
@@ -88,12 +88,12 @@ impl MessageKeys {
         self.public("market_events:log")
     }
 
-    /// The stream of messages that are no market events.
+    /// The stream of messages that are no valid market events.
     pub fn dead_events(&self) -> String {
         self.public("market_events:dead")
     }
 
-    /// The channel on which price changes are heard.
+    /// The channel on which price changes are published.
     pub fn price_changes_channel(&self) -> String {
         self.public("price_changes")
     }
@@ -103,12 +103,12 @@ impl MessageKeys {
         self.public("price_changes:log")
     }
 
-    /// The channel on which is heard that policies or location factors changed.
+    /// The channel of changes of policies and location factors.
     pub fn policy_changes_channel(&self) -> String {
         self.public("policy_changes")
     }
 
-    /// The queue; the keys of it begin so. The part in braces is the queue library's own key, so that both
+    /// The queue; its keys begin with this. The part in braces is the queue library's own key, so that both
     /// lie in the same slot of a cluster.
     pub fn queue(&self) -> String {
         format!("{{core:apalis:queues:list}}:{}jobs", self.prefix)
@@ -119,12 +119,12 @@ impl MessageKeys {
         format!("{}:wake", self.queue())
     }
 
-    /// How often jobs were begun, and how often they failed.
+    /// The attempts of each job: how many were started, and how many failed.
     pub fn queue_tries(&self) -> String {
         format!("{}:tries", self.queue())
     }
 
-    /// The dead jobs, by the time of their death.
+    /// The dead letters, by the time at which they became one.
     pub fn queue_dead(&self) -> String {
         format!("{}:dead_since", self.queue())
     }
@@ -134,17 +134,17 @@ impl MessageKeys {
         format!("{}:outstanding:{window}", self.queue())
     }
 
-    /// The jobs that were done a period ago.
+    /// The jobs that were done in the previous period.
     pub fn queue_done_before(&self) -> String {
         format!("{}:done_before", self.queue())
     }
 
-    /// Exists while a period of done jobs lasts.
+    /// Exists during a period of done jobs.
     pub fn queue_period(&self) -> String {
         format!("{}:period", self.queue())
     }
 
-    /// The versions of the time zone database that processes use.
+    /// The versions of the time zone database in use by processes.
     pub fn tz_versions(&self) -> String {
         format!("{}tz_versions", self.prefix)
     }

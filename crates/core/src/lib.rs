@@ -1,12 +1,11 @@
-//! What two processes of the pricing engine must agree on.
+//! The backend that the services of the pricing engine share.
 //!
-//! Here: the catalogue of facts, the caches, and what every service needs to start, report and stop. Never
-//! here: what a price is (`pricing-domain`), HTTP routes (`pricing-api`) and command-line handling
+//! Here: the store, the caches, messaging, jobs, and what every service needs to start, report and stop.
+//! Never here: what a price is (`pricing-domain`), HTTP routes (`pricing-api`) and command-line handling
 //! (`pricing-cli`).
 //!
-//! Things flow one way. A write goes facts → [`pricing_domain::price`] → catalogue → caches; a read goes
-//! caches → (on a miss) catalogue → [`pricing_domain::quote`]. Where next: [`engine`] for writes, [`cache`]
-//! for reads.
+//! Data flows one way. A write goes facts → [`pricing_domain::price`] → store → caches; a read goes caches →
+//! (on a miss) store → [`pricing_domain::quote`]. Where next: [`engine`] for writes, [`cache`] for reads.
 
 pub mod cache;
 pub mod config;

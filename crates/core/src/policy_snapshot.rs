@@ -1,7 +1,9 @@
-//! The policies and location factors that quotes use, held by every process and replaced whole.
+//! The policies and location factors that quotes use: an immutable snapshot in every process, replaced as a
+//! whole.
 //!
-//! A quote uses the policy its price entry was made with, so a process keeps the current version and the one
-//! before: while a run moves the catalogue to a new version, both are in use. Location factors act at once.
+//! A quote uses the policy its price entry was computed by, so a process keeps the current version and the
+//! one before: while a run moves the products to a new version, both are in use. Location factors take effect
+//! at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,29 +20,29 @@ use pricing_domain::facts::time_zone::TimeZones;
 use pricing_domain::policy::DEFAULT_POLICY;
 use pricing_domain::policy::PricingPolicy;
 
-/// How often a process looks for a new policy or location factor.
+/// How often a process polls for a new policy or location factor.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Policy versions a process keeps: the current one and the one before.
 const VERSIONS_KEPT: u32 = 2;
 
-/// Policy versions among which a process that starts looks for one that it can use.
+/// How many of the latest versions a starting process searches for one that it can use.
 const VERSIONS_SEARCHED: u32 = 100;
 
-/// Policies and location factors as they were at one instant. Never empty of policies.
+/// Policies and location factors as of one instant. There is always a current policy.
 #[derive(Debug, Clone)]
 pub struct PolicySnapshot {
     current: Arc<PricingPolicy>,
     previous: Option<Arc<PricingPolicy>>,
-    /// Why the newest policy is none of these, if so since this process started.
+    /// Why the newest policy cannot be used, if it never could since this process started.
     unusable: Option<String>,
     location_factors: HashMap<String, Decimal>,
-    /// Counts the reads of this process in the order in which they began.
+    /// The sequence number of the read, in the order in which this process began them.
     begun: u64,
 }
 
 impl PolicySnapshot {
-    /// The policy that new prices are made with.
+    /// The policy that new prices are computed by.
     pub fn current(&self) -> &Arc<PricingPolicy> {
         &self.current
     }
@@ -59,13 +61,13 @@ impl PolicySnapshot {
 /// Why the policies could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicySnapshotError {
-    /// The catalogue did not answer.
+    /// The database did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A published policy does not pass this version's checks.
     #[error("policy version {version} cannot be used: {problem}")]
     Invalid {
-        /// Which one.
+        /// The version.
         version: i64,
         /// The first problem.
         problem: String,
@@ -75,7 +77,7 @@ pub enum PolicySnapshotError {
     Missing,
 }
 
-/// A process' snapshot, replaced when there is news; cheap to clone.
+/// The current snapshot of a process; cheap to clone.
 #[derive(Clone)]
 pub struct Policies {
     store: Store,
@@ -85,8 +87,8 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// Reads the policies, after publishing the default one in a new catalogue. Their places have these
-    /// clocks.
+    /// Reads the policies, after publishing the default one in a new store. `zones` are the clocks of
+    /// locations.
     pub async fn load(store: Store, zones: TimeZones) -> Result<Self, PolicySnapshotError> {
         let first = NewPolicy {
             name: "default".to_owned(),
@@ -107,7 +109,7 @@ impl Policies {
         self.snapshot.load()
     }
 
-    /// The clocks that policies are compiled with.
+    /// The time zones that policies are compiled with.
     pub fn time_zones(&self) -> &TimeZones {
         &self.zones
     }
@@ -117,27 +119,27 @@ impl Policies {
         self.snapshot.load().policy(version).is_some()
     }
 
-    /// Why the newest policy cannot be used by this version of the engine, if it never could since this
-    /// process started: prices that others have made by it are left to them. One that is published later is
-    /// no reason to stop answering for the others.
+    /// Why this version of the engine cannot use the newest policy, if it never could since this process
+    /// started: prices that other processes compute by it are left to them. A newer unusable policy that
+    /// appears later does not count, as it is no reason to stop serving prices of the known ones.
     pub fn unusable(&self) -> Option<String> {
         self.snapshot.load().unusable.clone()
     }
 
-    /// What in the policy in use would be refused if it were published today, if anything: it keeps its
-    /// meaning.
+    /// What in the current policy would be refused if it were published today, if anything; the policy keeps
+    /// its meaning.
     pub fn outdated(&self) -> Option<String> {
         outdated(self.snapshot.load().current())
     }
 
-    /// Looks for news now.
+    /// Reads the policies and factors now.
     pub async fn refresh(&self) -> Result<(), PolicySnapshotError> {
         let begun = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
         let known = self.snapshot.load_full();
         let read = read(&self.store, &self.zones, Some(&known), VERSIONS_KEPT).await?;
         let unusable = known.unusable.as_ref().and(read.unusable);
         let snapshot = Arc::new(PolicySnapshot { begun, unusable, ..read });
-        // Of several that read at the same time, one that read earlier may be the last to be ready.
+        // Of concurrent reads, one that began earlier may finish last; it must not replace a newer one.
         self.snapshot.rcu(|held| {
             let is_newer = (held.current.version, held.begun) < (snapshot.current.version, snapshot.begun);
             Arc::clone(if is_newer { &snapshot } else { held })
@@ -145,21 +147,21 @@ impl Policies {
         Ok(())
     }
 
-    /// Looks for news every five seconds until told to stop. Without the catalogue the last snapshot stays in
+    /// Polls every five seconds until shutdown. While the database is unavailable, the last snapshot stays in
     /// use.
     pub async fn keep_fresh(self, shutdown: CancellationToken) {
         let mut failing = false;
         while shutdown.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_some() {
             let refreshed = self.refresh().await;
             if let (Err(error), false) = (&refreshed, failing) {
-                tracing::warn!(%error, "policies cannot be read; the last known ones stay in use");
+                tracing::warn!(%error, "could not read policies; the last snapshot stays in use");
             }
             failing = refreshed.is_err();
         }
     }
 }
 
-/// Versions are immutable, so a known one is not compiled again.
+/// Reads policies and factors. Versions are immutable, so a known one is not compiled again.
 async fn read(
     store: &Store,
     zones: &TimeZones,
@@ -176,9 +178,9 @@ async fn read(
             Some(policy) => usable.push(Arc::clone(policy)),
             None => match compile(stored, zones) {
                 Ok(policy) => usable.push(policy),
-                // Published by a version of the engine that knows more. The newest usable one stays in use.
+                // Published by a newer version of the engine. The newest usable policy stays in use.
                 Err(error) => {
-                    tracing::error!(%error, "a published policy is passed over");
+                    tracing::error!(%error, "skipping a published policy that this version cannot use");
                     if usable.is_empty() {
                         unusable.get_or_insert_with(|| error.to_string());
                     }
@@ -190,7 +192,7 @@ async fn read(
     let mut usable = usable.into_iter();
     let current = usable.next().or_else(|| known.map(|known| Arc::clone(&known.current))).ok_or(problem)?;
     let previous = usable.next().or_else(|| {
-        // Still in use until the products have moved on.
+        // Still in use until all products are re-priced by the current one.
         let mut known =
             known.into_iter().flat_map(|known| std::iter::once(&known.current).chain(&known.previous));
         known.find(|known| known.version < current.version).cloned()
@@ -208,18 +210,18 @@ fn compile(stored: &StoredPolicy, zones: &TimeZones) -> Result<Arc<PricingPolicy
         tracing::warn!(
             version = stored.version,
             problem = outdated,
-            "a published policy keeps a meaning that would be refused today"
+            "a published policy keeps its meaning, but would be refused today"
         );
     }
     Ok(Arc::new(policy))
 }
 
-/// What is in the way of using a stored policy; what is only refused today is not.
+/// The first error that makes a stored policy unusable; what is only refused today is none.
 fn first_fault(problems: &[Diagnostic]) -> Option<&Diagnostic> {
     problems.iter().find(|problem| problem.severity == Severity::Error).or_else(|| problems.first())
 }
 
-/// What in a stored policy would be refused today: the first of it, and how many more there are.
+/// The first problem for which a stored policy would be refused today, and how many more there are.
 fn outdated(policy: &PricingPolicy) -> Option<String> {
     let mut refusals = policy.refusals();
     let first = described(refusals.next()?);

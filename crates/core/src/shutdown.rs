@@ -1,9 +1,9 @@
-//! When to stop: a token that is cancelled by Ctrl-C or SIGTERM.
+//! Graceful shutdown: a token that is cancelled by Ctrl-C or SIGTERM.
 
 use tokio_util::sync::CancellationToken;
 
-/// A token that the first Ctrl-C or SIGTERM cancels. Whoever holds it stops taking work, finishes what it has
-/// and returns.
+/// A token that the first Ctrl-C or SIGTERM cancels. Its holders stop taking work, finish what they have and
+/// return.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let token = CancellationToken::new();
     let cancelled = token.clone();

@@ -1,13 +1,13 @@
-//! TLS to whoever this process calls.
+//! TLS for the connections that this process opens.
 //!
-//! It is rustls with *ring* everywhere, and whoever the system trusts is trusted: the certificates in the
+//! It is rustls with *ring* everywhere, and trusts the roots that the system trusts: the certificates in the
 //! file `SSL_CERT_FILE` or, where that is not set, the system's own. The clients of Redis and of PostgreSQL
-//! see to that by themselves; here is what HTTP clients are given.
+//! load these by themselves; this is the configuration for HTTP clients.
 
 use rustls::{ClientConfig, RootCertStore};
 
-/// Reads whom to trust. Certificates that cannot be read are not trusted, which is said by whoever meets
-/// them; without any, a connection that needs none can still be made.
+/// Loads the trusted roots. Unreadable certificates are skipped; the handshake that needs one reports it.
+/// Without any, connections without TLS still work.
 pub fn client_config() -> ClientConfig {
     let mut trusted = RootCertStore::empty();
     trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -1,10 +1,10 @@
-//! Which time zone database the process uses: the newer of the system's and the bundled one.
+//! The time zone database of the process: the newer of the system's and the bundled one.
 //!
-//! Here: finding the system's, and reading its files once, at the start. Never here: what a clock shows
+//! Here: finding the system's, and reading its files once, at start-up. Never here: local times of a zone
 //! ([`domain::time_zone`](pricing_domain::time_zone)).
 //!
-//! A system says which version it has in the first line of `tzdata.zi` (`# version 2025b`); one that does not
-//! say it counts as older. An older one is not read: governments give a few weeks' notice of a change, and
+//! A system states its version in the first line of `tzdata.zi` (`# version 2025b`); one that does not state
+//! it counts as older. An older one is not read: governments give a few weeks' notice of a change, and
 //! systems are updated late.
 
 use std::collections::BTreeMap;
@@ -17,33 +17,33 @@ use chrono::{DateTime, Utc};
 
 use pricing_domain::facts::time_zone::{TimeZones, TzVersion};
 
-/// Where systems keep it, unless `TZDIR` says where.
+/// Where systems keep it, unless `TZDIR` is set.
 const DIRECTORIES: &[&str] = &["/usr/share/zoneinfo", "/usr/share/lib/zoneinfo", "/etc/zoneinfo"];
-/// Not zones of the database: other forms of all of it (`right` counts leap seconds), and the host's own
-/// clock.
+/// Not zones of the database: other forms of all of it (`right` counts leap seconds), and the host's own time
+/// zone.
 const LEFT_OUT: &[&str] = &["posix", "right", "localtime", "posixrules", "Factory"];
-/// How a file of compiled rules begins (RFC 9636).
+/// The first bytes of a compiled zone file (RFC 9636).
 const MAGIC: &[u8] = b"TZif";
 /// The largest file that is read, in bytes; the largest of 2026 has 4 kB.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
-/// Zones that are read at most; there were 598 in 2026.
+/// The largest number of zones that are read; there were 598 in 2026.
 const MAX_ZONES: usize = 5_000;
-/// How deep names go: `America/Argentina/Buenos_Aires` is the deepest.
+/// The deepest level of names: `America/Argentina/Buenos_Aires`.
 const MAX_DEPTH: usize = 4;
 
 /// The time zone database in use.
 #[derive(Debug, Clone)]
 pub struct TzDatabase {
-    /// Its clocks.
+    /// Its time zones.
     pub zones: TimeZones,
-    /// Where it is from.
+    /// Where it comes from.
     pub origin: Origin,
 }
 
-/// Where a time zone database is from.
+/// Where a time zone database comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// This program.
+    /// It is compiled into this program.
     Bundled,
     /// A directory of the system.
     Directory(PathBuf),
@@ -61,16 +61,16 @@ impl fmt::Display for TzDatabase {
 }
 
 impl TzDatabase {
-    /// Says in the log which one is used, and warns of one that is outdated.
+    /// Logs which database is used, and warns about an outdated one.
     pub fn log(&self, now: DateTime<Utc>) {
         if self.zones.version().is_outdated(now) {
             tracing::warn!(database = %self, "the time zone database is older than 18 months; update the engine or the system");
         } else {
-            tracing::info!(database = %self, "the time zone database");
+            tracing::info!(database = %self, "using this time zone database");
         }
     }
 
-    /// The newer of the system's and the bundled one. `directory` is what `TZDIR` says.
+    /// The newer of the system's and the bundled one. `directory` is the value of `TZDIR`.
     pub fn load(directory: Option<&Path>) -> Self {
         let bundled = Self { zones: TimeZones::bundled(), origin: Origin::Bundled };
         let Some((directory, version)) = of_system(directory) else { return bundled };
@@ -83,14 +83,14 @@ impl TzDatabase {
             }
             Err(error) => {
                 let directory = directory.display();
-                tracing::warn!(%error, %directory, %version, "the system's time zone database cannot be read; the bundled one is used");
+                tracing::warn!(%error, %directory, %version, "could not read the system's time zone database; using the bundled one");
                 bundled
             }
         }
     }
 }
 
-/// The system's database and its version, if it says one.
+/// The directory of the system's database and its version, if it states one.
 fn of_system(directory: Option<&Path>) -> Option<(PathBuf, TzVersion)> {
     let usual = DIRECTORIES.iter().map(Path::new).filter(|_| directory.is_none());
     let mut versions = directory
@@ -100,7 +100,7 @@ fn of_system(directory: Option<&Path>) -> Option<(PathBuf, TzVersion)> {
     versions.next()
 }
 
-/// What the first line of `tzdata.zi` says.
+/// The version in the first line of `tzdata.zi`.
 fn version_of(directory: &Path) -> Option<TzVersion> {
     let file = File::open(directory.join("tzdata.zi")).ok()?;
     let mut line = String::new();
@@ -113,7 +113,7 @@ fn read_zones(directory: &Path) -> io::Result<BTreeMap<Box<str>, Box<[u8]>>> {
     let mut zones = BTreeMap::new();
     read_below(directory, "", 1, &mut zones)?;
     if zones.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no compiled zones"));
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the directory has no compiled zones"));
     }
     Ok(zones)
 }
@@ -155,7 +155,7 @@ fn read_zone(path: &Path) -> io::Result<Option<Box<[u8]>>> {
 mod tests {
     use super::*;
 
-    /// A directory with `tzdata.zi` of this version and Vancouver's clock as that of Berlin.
+    /// A directory with `tzdata.zi` of this version, in which Vancouver has the clock of Berlin.
     fn system(version: &str) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
@@ -168,12 +168,12 @@ mod tests {
         directory
     }
 
-    /// The version in use, where it is from, and whether Vancouver's clock is the system's.
+    /// The version in use, its origin, and whether Vancouver's clock is the system's.
     fn loaded(directory: &Path) -> (String, bool, bool) {
         let database = TzDatabase::load(Some(directory));
         let zone = |name: &str| database.zones.zone(name).unwrap();
         let is_systems = zone("America/Vancouver") != TimeZones::bundled().zone("America/Vancouver").unwrap();
-        // What the system lacks is there all the same.
+        // Zones that the system lacks come from the bundled database.
         assert_eq!(zone("Africa/Cairo").name(), "Africa/Cairo");
         let is_from_there = database.origin == Origin::Directory(directory.to_owned());
         (database.zones.version().to_string(), is_from_there, is_systems)
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_database_that_cannot_be_used_is_passed_over() {
+    fn a_newer_database_that_cannot_be_used_is_skipped() {
         let directory = system("2199a");
         fs::write(directory.path().join("America/Vancouver"), "not compiled").unwrap();
         assert_eq!(loaded(directory.path()), (TzVersion::bundled().to_string(), false, false));

@@ -1,6 +1,6 @@
--- Publishes the version of the time zone database that a process uses, and answers with all that were
--- published lately, by the server's clock. KEYS: the versions, by when each was published last. ARGV: the
--- version, after how many seconds one is forgotten.
+-- Publishes the version of the time zone database that a process uses, and returns all that were published
+-- lately, by the server's clock. KEYS: the versions, by when each was last published. ARGV: the version,
+-- after how many seconds one expires.
 local now = tonumber(redis.call('TIME')[1])
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[2]))

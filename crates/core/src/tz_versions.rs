@@ -1,8 +1,8 @@
 //! Which versions of the time zone database the processes of an installation use: with different ones, the
 //! API would quote an hour later than a worker prices.
 //!
-//! Each process that compiles policies says every ten seconds in Redis which version it uses, and remembers
-//! the others'.
+//! Each process that compiles policies publishes its version in Redis every ten seconds, and remembers those
+//! of the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use crate::keys::MessageKeys;
 use crate::redis::{RedisConnection, RedisError};
 use crate::tz_database::TzDatabase;
 
-/// How often a process says it.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
-/// After how many seconds what was said is forgotten: the process has ended, or has another version now.
-const FORGOTTEN_AFTER_S: u64 = 60;
+/// How often a process publishes its version.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(10);
+/// After how many seconds a published version expires: its process has ended, or has another version now.
+const EXPIRY_S: u64 = 60;
 
-/// What a process knows of it; cheap to clone.
+/// The versions known to a process; cheap to clone.
 #[derive(Clone)]
 pub struct TzVersions {
     database: TzDatabase,
@@ -28,18 +28,18 @@ pub struct TzVersions {
     key: String,
     script: Arc<Script>,
     /// The versions that processes published lately, this one among them; empty until Redis has answered.
-    told: Arc<ArcSwap<Vec<String>>>,
+    published: Arc<ArcSwap<Vec<String>>>,
 }
 
 impl TzVersions {
-    /// For a process that uses this database.
+    /// The versions as seen by a process with this database.
     pub fn new(database: TzDatabase, redis: &RedisConnection, keys: &MessageKeys) -> Self {
         Self {
             database,
             redis: redis.clone(),
             key: keys.tz_versions(),
             script: Arc::new(Script::new(include_str!("tz_versions.lua"))),
-            told: Arc::default(),
+            published: Arc::default(),
         }
     }
 
@@ -48,19 +48,22 @@ impl TzVersions {
         &self.database
     }
 
-    /// The versions that others use in place of this process's.
+    /// The versions of other processes that differ from this process's.
     pub fn others(&self) -> Vec<String> {
         let own = self.database.zones.version().as_str();
-        self.told.load().iter().filter(|version| *version != own).cloned().collect()
+        self.published.load().iter().filter(|version| *version != own).cloned().collect()
     }
 
-    /// Tells and listens until the process stops. Without Redis, what was told last stays.
-    pub async fn keep_told(self, shutdown: CancellationToken) {
+    /// Publishes the version and reads those of others until shutdown. While Redis is unavailable, the last
+    /// known versions stay.
+    pub async fn keep_published(self, shutdown: CancellationToken) {
         let mut known: Vec<String> = Vec::new();
         loop {
-            match self.tell().await {
-                Ok(told) => self.told.store(Arc::new(told)),
-                Err(error) => tracing::debug!(%error, "the version of the time zone database cannot be told"),
+            match self.publish().await {
+                Ok(published) => self.published.store(Arc::new(published)),
+                Err(error) => {
+                    tracing::debug!(%error, "could not publish the version of the time zone database")
+                }
             }
             let others = self.others();
             if others != known && !others.is_empty() {
@@ -68,15 +71,15 @@ impl TzVersions {
                 tracing::warn!(%own, others = others.join(", "), "processes use different versions of the time zone database");
             }
             known = others;
-            if shutdown.run_until_cancelled(tokio::time::sleep(TOLD_EVERY)).await.is_none() {
+            if shutdown.run_until_cancelled(tokio::time::sleep(PUBLISH_INTERVAL)).await.is_none() {
                 return;
             }
         }
     }
 
-    async fn tell(&self) -> Result<Vec<String>, RedisError> {
-        let mut tell = self.script.key(&self.key);
-        tell.arg(self.database.zones.version().as_str()).arg(FORGOTTEN_AFTER_S);
-        Ok(tell.invoke_async(&mut self.redis.writes()).await?)
+    async fn publish(&self) -> Result<Vec<String>, RedisError> {
+        let mut publish = self.script.key(&self.key);
+        publish.arg(self.database.zones.version().as_str()).arg(EXPIRY_S);
+        Ok(publish.invoke_async(&mut self.redis.writes()).await?)
     }
 }

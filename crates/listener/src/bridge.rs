@@ -1,9 +1,9 @@
-//! The bridge: what foreign programs publish on the channel of market events is taken into the stream.
+//! The bridge: copies events that foreign programs publish on the channel of market events into the stream.
 //!
-//! Every listener hears a message; the one that holds the lease takes it in, and only one that hears may hold
-//! it. The engine's own events carry the identifier of their entry and are in the stream already. Pub/sub
-//! keeps nothing: what is published while no listener holds the lease is lost, and a program that cannot
-//! afford that posts its events to the API.
+//! Every listener receives each message; only the holder of the lease copies it, and only a listener with a
+//! working subscription may hold the lease. The engine's own events carry the identifier of their entry and
+//! are in the stream already. Publish/subscribe stores nothing: what is published while no listener holds the
+//! lease is lost, and a program that cannot afford that posts its events to the API.
 
 use std::time::Duration;
 
@@ -23,18 +23,18 @@ use uuid::Uuid;
 use crate::dispatch::read_event;
 
 const LEASE: &str = "bridge";
-/// How long nobody takes messages in when the listener that did died.
+/// How long no listener copies messages after the one that did died.
 const LEASE_TTL: Duration = Duration::from_secs(3);
-/// How often a listener without the lease asks for it.
+/// How often a listener without the lease tries to take it.
 const LEASE_INTERVAL: Duration = Duration::from_millis(500);
-/// What the tutorial's services publish to have everything recalculated.
+/// The message by which the tutorial's services request a recalculation of everything.
 const RECALCULATE: &[u8] = b"Recalculate_Triggered_v1";
-/// Who says so, as such a message does not.
+/// The source of such a message, as it does not state one.
 const CHANNEL_SOURCE: &str = "/channel/market_events";
-/// The longest message that is taken in; an event that names as many products as it may is shorter.
+/// The longest message that is accepted; an event with the largest allowed number of products is shorter.
 const MAX_MESSAGE_BYTES: usize = 128 * 1024;
 
-/// Takes in what foreign programs publish.
+/// Copies foreign events into the stream.
 pub(crate) struct Bridge {
     pub(crate) subscription: Subscription,
     pub(crate) redis: RedisConnection,
@@ -46,7 +46,7 @@ pub(crate) struct Bridge {
 }
 
 impl Bridge {
-    /// Listens until told to stop.
+    /// Runs until shutdown.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut lease: Option<Lease> = None;
         let mut asked_at: Option<Instant> = None;
@@ -57,7 +57,7 @@ impl Bridge {
                 asked_at = Some(Instant::now());
                 let acquired =
                     Lease::acquire(&self.redis, &self.keys, LEASE, &self.owner, LEASE_TTL, 0).await;
-                // Redis being away is said where events are read.
+                // An unavailable Redis is logged where events are read.
                 lease = acquired.ok().flatten();
             }
             let heard = shutdown.run_until_cancelled(timeout(LEASE_INTERVAL, self.subscription.next())).await;
@@ -71,9 +71,9 @@ impl Bridge {
                 }
                 SubscriptionEvent::Message { payload, .. } if is_ours => self.take_in(&payload).await,
                 SubscriptionEvent::Missed if is_ours => {
-                    tracing::warn!("foreign events may be lost: they came faster than they are taken in");
+                    tracing::warn!("foreign events may be lost: they arrived faster than they are accepted");
                 }
-                // Another listener takes care of it.
+                // Another listener handles it.
                 SubscriptionEvent::Message { .. } | SubscriptionEvent::Missed => {}
             }
         }
@@ -86,13 +86,13 @@ impl Bridge {
             Message::NoEvent(reason) => reason,
             Message::Foreign(event) => match self.log.publish(&[event]).await {
                 Ok(_) => return,
-                Err(error) => format!("it is an event, but was not taken in: {error}"),
+                Err(error) => format!("it is an event, but could not be published: {error}"),
             },
         };
-        tracing::warn!(reason, "a message on the channel of market events is not taken in");
+        tracing::warn!(reason, "rejected a message on the channel of market events");
         match self.dead.keep(message, None, &reason).await {
             Ok(()) => self.metrics.events_buried.increment(1),
-            Err(error) => tracing::error!(%error, "the message is lost"),
+            Err(error) => tracing::error!(%error, "could not store the dead message; it is lost"),
         }
     }
 }
@@ -104,13 +104,13 @@ async fn give_up(lease: Option<Lease>) {
     }
 }
 
-/// What a message is.
+/// A classified message.
 enum Message {
     /// An event that is in the stream already.
     Ours,
-    /// An event that somebody else published.
+    /// An event of a foreign program.
     Foreign(MarketEvent),
-    /// Nothing that is understood, and why.
+    /// No valid event, and why.
     NoEvent(String),
 }
 

@@ -17,17 +17,17 @@ const LISTEN: Variable = Variable {
     is_secret: false,
 };
 
-/// What the listener needs to know.
+/// The configuration of the listener.
 #[derive(Debug, Clone)]
 pub struct ListenerConfig {
     /// The address for health and metrics.
     pub listen: SocketAddr,
-    /// What all services need to know.
+    /// The configuration that all services share.
     pub shared: SharedConfig,
 }
 
 impl ListenerConfig {
-    /// Reads the environment through this function; reports everything that is wrong with it at once.
+    /// Reads the environment through `lookup`; reports everything that is wrong with it at once.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut environment = Environment::new(lookup);
         let config = Self::of(&mut environment);

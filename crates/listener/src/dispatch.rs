@@ -1,9 +1,10 @@
-//! From the stream to the queue: read, check, hand over, acknowledge, in this order.
+//! From the stream to the queue: read, check, enqueue, acknowledge, in this order.
 //!
-//! What was read and not acknowledged is delivered again, to this listener or another one; events that come
-//! in two jobs are applied once in effect. When the queue's window is used up, nothing is read: the backlog
-//! waits in the stream. While workers are busy, batches are gathered until they are full: many events in one
-//! job cost little more than one, where many jobs of one event each would keep every event waiting.
+//! Entries that were read and not acknowledged are delivered again, to this listener or another one; applying
+//! events is idempotent, so those that are in two jobs take effect once. While the queue's window is full,
+//! nothing is read: the backlog waits in the stream. While workers are busy, batches are gathered until they
+//! are full: many events in one job cost little more than one, whereas many jobs of one event each would
+//! delay every event.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -22,32 +23,32 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// Entries in one job: one transaction of a worker, as long as they name one product each.
+/// Entries in one job: one transaction of a worker, provided they name one product each.
 const BATCH: usize = 500;
-/// As many jobs of events outstanding as keep a database busy: one waits for Redis while another is in the
-/// database.
+/// The number of outstanding event jobs that keeps a database busy: one waits for Redis while another is in
+/// the database.
 const BUSY: u64 = 3;
-/// How often workers are looked at while a batch is gathered.
+/// How often the outstanding jobs are counted while a batch is gathered.
 const GATHER_PAUSE: Duration = Duration::from_millis(2);
-/// The longest that entries wait for others: jobs may be outstanding for long while other workers have
-/// nothing to do.
+/// The longest that entries wait for further ones: jobs may be outstanding for long while other workers are
+/// idle.
 const LONGEST_GATHERING: Duration = Duration::from_millis(50);
-/// How often entries are looked for that another listener has left behind.
+/// How often entries that another listener left unacknowledged are reclaimed.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(2);
-/// After how long without an acknowledgement an entry counts as left behind.
+/// Entries that are unacknowledged for this long are reclaimed.
 const LEFT_BEHIND: Duration = Duration::from_secs(5);
-/// How often the stream is cleaned up and measured.
+/// How often the stream is trimmed and measured.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// How often entries that wait for room in the queue are marked as being worked on.
+/// How often the idle time of entries that wait for room in the queue is reset.
 const HOLD_INTERVAL: Duration = Duration::from_secs(1);
-/// Pauses while the queue's window is used up.
+/// Bounds of the back-off while the queue's window is full.
 const SHORTEST_WAIT: Duration = Duration::from_millis(2);
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
-/// Pauses while Redis does not answer.
+/// Bounds of the back-off while Redis does not answer.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
-/// Hands events over to workers.
+/// Enqueues jobs for events.
 pub(crate) struct Dispatcher {
     pub(crate) consumer: EventConsumer,
     pub(crate) dead: DeadEvents,
@@ -56,18 +57,18 @@ pub(crate) struct Dispatcher {
     pub(crate) shutdown: CancellationToken,
 }
 
-/// How far a listener is; it outlives a connection that breaks.
+/// The state of a listener, which outlives a broken connection.
 #[derive(Default)]
 struct Progress {
-    /// Read, and not handed over.
+    /// Entries that were read and not enqueued.
     in_hand: Vec<Entry>,
-    /// Handed over, and not acknowledged: that goes with the next look for entries.
+    /// Entries that were enqueued and not acknowledged; the next read acknowledges them.
     done: Vec<String>,
-    /// Jobs of events that workers had not done, when last heard of.
+    /// Event jobs that workers had not finished, as of the last count.
     outstanding: u64,
 }
 
-/// Why events could not be handed over.
+/// Why events could not be enqueued.
 #[derive(Debug, thiserror::Error)]
 enum DispatchError {
     #[error(transparent)]
@@ -76,17 +77,17 @@ enum DispatchError {
     Enqueue(#[from] EnqueueError),
     #[error(transparent)]
     Bury(#[from] RedisError),
-    /// The process stops; what was read is delivered to another listener.
+    /// The process is stopping; what was read is delivered to another listener.
     #[error("the listener is stopping")]
     Stopping,
 }
 
 impl Dispatcher {
-    /// Hands events over until told to stop. Redis being away is waited for.
+    /// Enqueues events until shutdown. While Redis is unavailable, it retries with a back-off.
     pub(crate) async fn run(self) {
         tokio::join!(self.hand_over_all(), self.keep_up());
         if let Err(error) = self.consumer.leave().await {
-            tracing::debug!(%error, "the group keeps this consumer for a while");
+            tracing::debug!(%error, "could not leave the consumer group; it keeps this consumer for a while");
         }
     }
 
@@ -99,20 +100,20 @@ impl Dispatcher {
                 break;
             }
             if pause == SHORTEST_PAUSE {
-                tracing::warn!(%error, "events cannot be handed over; trying again");
+                tracing::warn!(%error, "could not enqueue events; retrying");
             }
             let _ = self.shutdown.run_until_cancelled(sleep(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         if let Err(error) = self.consumer.acknowledge(&progress.done).await {
-            tracing::debug!(%error, "what was handed over last is delivered once more");
+            tracing::debug!(%error, "could not acknowledge the last entries; they will be delivered again");
         }
     }
 
-    /// Until something fails; what was being handed over then is still in hand.
+    /// Runs until an error; what was being enqueued then is still in hand.
     async fn dispatch(&self, progress: &mut Progress, pause: &mut Duration) -> Result<(), DispatchError> {
         self.consumer.ensure_group().await?;
-        // What is in hand after an error does not wait for a connection to read over.
+        // After an error, entries in hand are enqueued before a connection for reads is opened.
         self.hand_over(progress).await?;
         let mut reader = self.consumer.reader().await?;
         let mut reclaimed_at: Option<Instant> = None;
@@ -122,7 +123,8 @@ impl Dispatcher {
                 return Err(DispatchError::Stopping);
             }
             if reclaimed_at.is_none_or(|reclaimed_at| reclaimed_at.elapsed() >= RECLAIM_INTERVAL) {
-                // What is done would be taken over too, by and by.
+                // Done entries must be acknowledged first, or they would be reclaimed as well sooner or
+                // later.
                 self.consumer.acknowledge(&progress.done).await?;
                 progress.done.clear();
                 progress.in_hand = self.consumer.reclaim(LEFT_BEHIND, BATCH).await?;
@@ -131,11 +133,11 @@ impl Dispatcher {
                 }
                 continue;
             }
-            // Not interrupted: what is on its way to this listener would have to be missed by another one
-            // first.
+            // Not cancelled at shutdown: an entry on its way to this listener would be pending until another
+            // one reclaims it.
             progress.in_hand = match reader.next(&progress.done, BATCH).await {
                 Err(error) if error.is_missing_group() => {
-                    tracing::warn!("redis has lost the group of the listeners; it begins anew");
+                    tracing::warn!("redis has lost the listeners' consumer group; creating it again");
                     self.consumer.ensure_group().await?;
                     continue;
                 }
@@ -147,7 +149,7 @@ impl Dispatcher {
         }
     }
 
-    /// Adds entries until the batch is full or workers have little to do, but not for long.
+    /// Adds entries until the batch is full or workers have little to do, for a bounded time.
     async fn gather(
         &self,
         progress: &mut Progress,
@@ -160,8 +162,8 @@ impl Dispatcher {
             && !self.shutdown.is_cancelled()
         {
             let room = BATCH - progress.in_hand.len();
-            // Over a connection each, so at the same time. What was read is in hand, whatever becomes of the
-            // other.
+            // These use separate connections, so they run concurrently. Entries that were read are in hand,
+            // whatever becomes of the count.
             let (more, outstanding) =
                 tokio::join!(reader.more(room), self.queue.outstanding(JobKind::ApplyEvents));
             progress.in_hand.extend(more?);
@@ -173,7 +175,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// One batch, to the end. Its job is enqueued first: that is what may be repeated, as it is known then.
+    /// Processes one batch to the end. Its job is enqueued first: that step may be repeated, as the job is
+    /// known then.
     async fn hand_over(&self, progress: &mut Progress) -> Result<(), DispatchError> {
         let in_hand = &progress.in_hand;
         if in_hand.is_empty() {
@@ -211,7 +214,11 @@ impl Dispatcher {
             }
         }
         for (entry, reason) in dead {
-            tracing::warn!(stream_id = entry.id, reason, "an entry of the stream is no market event");
+            tracing::warn!(
+                stream_id = entry.id,
+                reason,
+                "rejected an entry of the stream that is no market event"
+            );
             self.dead.keep(&entry.event, Some(&entry.id), &reason).await?;
             self.metrics.events_buried.increment(1);
         }
@@ -220,7 +227,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Waits until there is room for the job.
+    /// Enqueues the job, waiting for room in the window.
     async fn enqueue(&self, job: &NewJob, ids: &[String]) -> Result<Enqueued, DispatchError> {
         let mut wait = SHORTEST_WAIT;
         let mut held_at = Instant::now();
@@ -239,13 +246,13 @@ impl Dispatcher {
         }
     }
 
-    /// Cleans up and measures beside the handing over, which may wait for workers for hours: that is when the
-    /// backlog grows and somebody has to see it.
+    /// Trims and measures the stream concurrently with dispatching, which may wait for workers for hours:
+    /// that is when the backlog grows and must be visible.
     async fn keep_up(&self) {
         while self.shutdown.run_until_cancelled(sleep(UPKEEP_INTERVAL)).await.is_some() {
             if let Err(error) = self.keep_up_once().await {
-                // Redis being away is said where events are handed over.
-                tracing::debug!(%error, "the stream is not cleaned up for now");
+                // An unavailable Redis is logged where events are enqueued.
+                tracing::debug!(%error, "could not trim the stream");
             }
         }
     }
@@ -259,18 +266,19 @@ impl Dispatcher {
     }
 }
 
-/// The event in an entry, or why there is none.
+/// Decodes the event of an entry; the error says why it is none.
 pub(crate) fn read_event(entry: &[u8]) -> Result<MarketEvent, String> {
     let draft = EventDraft::read(entry).map_err(|error| format!("it is not a CloudEvent: {error}"))?;
-    // What was taken in has a time; for what a foreign program has put there, now is as good as any.
+    // A published event has a time; for one that a foreign program added to the stream, the current time
+    // serves as well.
     draft.check(Utc::now()).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         problems.join("; ")
     })
 }
 
-/// The same for the same entries, so that a job for them is known when they are delivered again together.
-/// (Otherwise they are applied by two jobs, once in effect.)
+/// The same identifier for the same entries, so that their job is known if they are delivered again together.
+/// (Otherwise two jobs apply them, which is idempotent.)
 fn task_id(ids: &[String]) -> String {
     let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return String::new() };
     let mut hasher = DefaultHasher::new();
@@ -283,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_is_named_after_all_its_entries() {
+    fn a_task_id_depends_on_all_entries() {
         let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
         let named = task_id(&ids(&["1-0", "1-1", "2-0"]));
         assert!(named.starts_with("events:1-0:2-0:3:"), "{named}");
@@ -292,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_says_why() {
+    fn a_rejected_entry_has_a_reason() {
         for (entry, reason) in [
             (b"".as_slice(), "it is not a CloudEvent"),
             (b"\xff", "it is not a CloudEvent"),

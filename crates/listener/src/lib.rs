@@ -1,10 +1,10 @@
-//! The listener: the bridge from market events to work.
+//! The listener: turns market events into jobs.
 //!
-//! Here: what reads the stream of events and hands them over to workers, and what takes in events that
-//! foreign programs publish on the channel. Never here: the database, and how a price comes about. Any number
-//! of listeners may run: they share the stream.
+//! Here: the dispatcher, which reads the event stream and enqueues jobs, and the bridge, which accepts events
+//! that foreign programs publish on the channel. Never here: the database, and how a price is computed. Any
+//! number of listeners may run: they share the stream.
 //!
-//! Where next: [`dispatch`] for the way of an event, [`bridge`] for the bridge.
+//! Where next: [`dispatch`] for the path of an event, [`bridge`] for the bridge.
 
 mod bridge;
 pub mod config;
@@ -32,7 +32,7 @@ use dispatch::Dispatcher;
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-listener";
 
-/// Runs the listener until the process is to stop; health and metrics are served on this socket.
+/// Runs the listener until shutdown; health and metrics are served on this socket.
 pub async fn run(
     listener: TcpListener,
     config: ListenerConfig,
@@ -42,8 +42,8 @@ pub async fn run(
     let url = &config.shared.redis_url;
     let redis = RedisConnection::open(url)?.measured_by(&metrics);
     let keys = MessageKeys::new(&config.shared.key_prefix);
-    // New at each start: what a former process of this listener left behind is taken over from it as from any
-    // other.
+    // Unique for each start: entries that an earlier process of this listener left pending are reclaimed like
+    // any others.
     let name = format!("listener-{}-{}", std::process::id(), Uuid::now_v7().simple());
     let dispatcher = Dispatcher {
         consumer: EventConsumer::new(url, &redis, &keys, &name)?,

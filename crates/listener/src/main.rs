@@ -1,4 +1,4 @@
-//! `pricing-listener`: reads the configuration and runs the listener until it is told to stop.
+//! `pricing-listener`: reads the configuration and runs the listener until it is signalled to stop.
 
 use std::process::ExitCode;
 

@@ -29,19 +29,19 @@ const CONCURRENCY: Variable = Variable {
     is_secret: false,
 };
 
-/// What the worker needs to know.
+/// The configuration of the worker.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
     /// The address for health and metrics.
     pub listen: SocketAddr,
     /// Jobs done at the same time.
     pub concurrency: usize,
-    /// What all services need to know.
+    /// The configuration that all services share.
     pub shared: SharedConfig,
 }
 
 impl WorkerConfig {
-    /// Reads the environment through this function; reports everything that is wrong with it at once.
+    /// Reads the environment through `lookup`; reports everything that is wrong with it at once.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut environment = Environment::new(lookup);
         let config = Self::of(&mut environment);
@@ -77,13 +77,13 @@ impl ServiceConfig for WorkerConfig {
     }
 }
 
-/// As many as keep two cores busy beside a database and a Redis; and two connections are free when each job
-/// has a transaction, as one may have to read policies meanwhile.
+/// As many jobs as keep two cores busy beside a database and a Redis. Two connections stay free when each job
+/// has a transaction, as a job may have to read policies meanwhile.
 fn default_concurrency(database_connections: u64) -> u64 {
     database_connections.saturating_sub(2).clamp(2, 6)
 }
 
-/// A job reads policies while it has a transaction open: a connection has to be left for that.
+/// A job reads policies while its transaction is open, so one connection must stay free for that.
 fn greatest_concurrency(database_connections: u64) -> u64 {
     database_connections.saturating_sub(1).clamp(2, 64)
 }
@@ -93,14 +93,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_jobs_than_leave_a_connection() {
+    fn concurrency_leaves_a_connection_free() {
         for (connections, jobs) in [(3, 2), (8, 7), (65, 64), (200, 64)] {
             assert_eq!(greatest_concurrency(connections), jobs, "{connections}");
         }
     }
 
     #[test]
-    fn two_connections_are_left_for_reading_policies() {
+    fn two_connections_stay_free_for_reading_policies() {
         for (connections, jobs) in [(3, 2), (4, 2), (5, 3), (7, 5), (8, 6), (200, 6)] {
             assert_eq!(default_concurrency(connections), jobs, "{connections}");
         }

@@ -1,11 +1,11 @@
 //! The worker: the slow write path.
 //!
-//! Here: what applies market events, recalculates the catalogue and does maintenance, away from the requests
-//! of shoppers. Never here: HTTP routes besides health and metrics, and how a price comes about
-//! (`pricing-domain` and `pricing-core`'s `engine`).
+//! Here: applying market events, recalculations and maintenance, outside shoppers' requests. Never here: HTTP
+//! routes besides health and metrics, and how a price is computed (`pricing-domain` and `pricing-core`'s
+//! `engine`).
 //!
-//! Where next: [`runner`] for attempts, retries and dead letters, [`jobs`] for
-//! what they do, [`maintenance`] for periodic work.
+//! Where next: [`runner`] for attempts, retries and dead letters, [`jobs`] for the work, [`maintenance`] for
+//! periodic work.
 
 pub mod config;
 pub mod jobs;
@@ -32,10 +32,10 @@ use runner::{JobHandler, JobRunner};
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-worker";
 
-/// Prices that a worker keeps in memory: it publishes them for others to read, and reads none itself.
+/// L1 capacity of a worker: it publishes prices for others, and reads none itself.
 const L1_CAPACITY: usize = 1;
 
-/// Runs the worker until the process is to stop; health and metrics are served on this socket.
+/// Runs the worker until shutdown; health and metrics are served on this socket.
 pub async fn run(
     listener: TcpListener,
     config: WorkerConfig,
@@ -53,7 +53,7 @@ pub async fn run(
     let stop = shutdown.clone();
     tasks.spawn(async move {
         if let Err(error) = runner.run(stop).await {
-            tracing::error!(%error, "cannot fetch jobs");
+            tracing::error!(%error, "could not fetch jobs");
         }
     });
     let routes = health::router(engine.health(SERVICE), engine.metrics.clone());

@@ -1,4 +1,4 @@
-//! `pricing-worker`: reads the configuration and runs the worker until it is told to stop.
+//! `pricing-worker`: reads the configuration and runs the worker until it is signalled to stop.
 
 use std::process::ExitCode;
 

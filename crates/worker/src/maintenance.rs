@@ -1,9 +1,9 @@
 //! Periodic maintenance: re-prices expired entries, restarts runs whose coordinator died, purges old records.
 //!
-//! Readers do not depend on it: no cache serves an entry past its `valid_until`, and a read that finds none
-//! computes one. This is for products that are not read, so that stored prices, and those who watch them, are
-//! right too. One worker does it, by a lease; if two did, the row locks would let each price be computed
-//! once.
+//! Reads do not depend on it: no cache serves an entry past its `valid_until`, and a read that finds none
+//! computes one. It serves products that are not read, so that stored prices, and clients that watch them,
+//! are up to date too. One worker does it, under a lease; if two did, the row locks would still let each
+//! price be computed once.
 
 use std::time::Duration;
 
@@ -16,29 +16,29 @@ use tokio_util::sync::CancellationToken;
 use crate::jobs::Recalculator;
 
 const LEASE: &str = "schedule";
-/// How long maintenance pauses when the worker that did it died.
+/// How long maintenance pauses after the worker that did it died.
 const LEASE_TTL: Duration = Duration::from_secs(5);
-/// How often a worker without the lease tries to get it, and the one with it looks at the clock.
+/// How often a worker without the lease tries to take it, and its holder checks for due work.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// How often the queue's own records are cleaned up, by every worker.
+/// How often the queue's own records are deleted, by every worker.
 const CLEANING_INTERVAL: Duration = Duration::from_secs(5);
-/// How often runs without a coordinator are searched for.
+/// How often runs without a coordinator are looked for.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often old records are purged.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 /// Records purged in one statement.
 const FORGET_BATCH: u32 = 5_000;
-/// How many such statements follow each other: enough for 1,600 events a second.
+/// How many such statements run in a row: enough for 1,600 events a second.
 const FORGET_BATCHES: u32 = 20;
-/// For how long an event that is published again is recognised by its identifier. One that comes even later
+/// How long an event that is published again is recognised by its identifier. One that arrives even later
 /// finds newer facts, which it does not replace.
 const EVENTS_KEPT: TimeDelta = TimeDelta::days(7);
-/// For how long what became of a recalculation can be asked for.
+/// How long the result of a recalculation can be queried.
 const RUNS_KEPT: TimeDelta = TimeDelta::days(30);
 
-/// A maintenance task. When one fails, the others go on; its failure is logged once, until it succeeds again.
+/// A maintenance task. If one fails, the others go on; its failure is logged once, until it succeeds again.
 struct Task {
-    /// What does not happen while it fails.
+    /// The message logged when it fails.
     name: &'static str,
     is_failing: bool,
 }
@@ -48,7 +48,7 @@ impl Task {
         Self { name, is_failing: false }
     }
 
-    /// Whether it went well.
+    /// Logs a first failure. Returns whether the task succeeded.
     fn ended(&mut self, ended: &Result<(), EngineError>) -> bool {
         if let (Err(error), false) = (ended, self.is_failing) {
             tracing::warn!(%error, "{}; retrying", self.name);
@@ -59,18 +59,18 @@ impl Task {
 }
 
 impl Recalculator {
-    /// Runs maintenance until the process is to stop.
+    /// Runs maintenance until shutdown.
     pub async fn run_maintenance(self) {
-        let mut expiry = Task::new("cannot re-price expired entries");
-        let mut purge = Task::new("cannot purge old records");
-        let mut search = Task::new("cannot look for runs without a coordinator");
+        let mut expiry = Task::new("could not re-price expired entries");
+        let mut purge = Task::new("could not purge old records");
+        let mut search = Task::new("could not look for runs without a coordinator");
         let (mut purged_at, mut suspected, mut looked_at) = (None, None, Instant::now());
         while !self.shutdown.is_cancelled() {
             let lease = Lease::acquire(&self.redis, &self.keys, LEASE, &self.owner, LEASE_TTL, 0).await;
             if let Ok(Some(lease)) = lease {
                 let lost = lease.lost();
                 let mut goes_well = true;
-                // Where something fails here, another worker may do better.
+                // If a task fails here, another worker may succeed.
                 while goes_well && !lost.is_cancelled() && !self.shutdown.is_cancelled() {
                     goes_well = expiry.ended(&self.reprice_expired(&lost).await);
                     if purged_at.is_none_or(|at: Instant| at.elapsed() > PURGE_INTERVAL) {
@@ -90,7 +90,7 @@ impl Recalculator {
         }
     }
 
-    /// Cleans up the queue's records, and measures what waits, until the process is to stop.
+    /// Deletes the queue's old records, and measures its backlog, until shutdown.
     pub async fn keep_queue_clean(self) {
         while self.pause(CLEANING_INTERVAL).await.is_ok() {
             // That Redis is unavailable is logged where jobs are fetched.
@@ -101,7 +101,7 @@ impl Recalculator {
             if let Ok(depth) = self.queue.depth().await {
                 self.engine.metrics.queue_depth.set(u32::try_from(depth).unwrap_or(u32::MAX));
             }
-            // By every worker: maintenance may move to another one.
+            // On every worker, as maintenance may move to another one.
             if let Ok(held) = self.engine.store.count_held_runs().await {
                 self.engine.metrics.held_runs.set(u32::try_from(held).unwrap_or(u32::MAX));
             }
@@ -116,7 +116,7 @@ impl Recalculator {
         Ok(())
     }
 
-    /// Purges old records, in small statements: more comes in a minute than one of them removes.
+    /// Deletes old records in small statements; the next pass takes what is left.
     async fn purge(&self, lost: &CancellationToken) -> Result<(), EngineError> {
         let (store, now) = (&self.engine.store, Utc::now());
         for _ in 0..FORGET_BATCHES {
@@ -129,7 +129,7 @@ impl Recalculator {
         Ok(())
     }
 
-    /// Waits until the next price expires, or a moment if that is later or not known.
+    /// Waits until the next price expires, or for one interval if that is later or unknown.
     async fn wait_for_expiry(&self, lost: &CancellationToken) {
         let next = self.engine.store.next_expiry().await.ok().flatten();
         let left = next.and_then(|next| (next - Utc::now()).to_std().ok()).unwrap_or(INTERVAL);

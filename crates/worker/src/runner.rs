@@ -1,7 +1,7 @@
 //! Running jobs: fetching them, counting attempts, retries and dead letters, and recovery when Redis fails.
 //!
 //! The queue library fetches and acknowledges. Its worker ends whenever Redis fails, so another one is built,
-//! under a new name, until the process is to stop; what the former one had fetched is released at once.
+//! under a new name, until shutdown; what the former one had fetched is released at once.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -29,36 +29,36 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// How often the queue is polled when no notification of a new job comes.
+/// How often the queue is polled when no notification of a new job arrives.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How long jobs may take to end once the process is to stop.
+/// How long running jobs may take to finish at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
-/// Pauses before another worker is built.
+/// Bounds of the back-off before another worker is built.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often a Redis that failed is checked.
 const RETURN_INTERVAL: Duration = Duration::from_millis(200);
-/// Jobs that failed together are not retried together: each waits up to this long, besides the queue's own
-/// pause, which grows by a second with each attempt.
+/// Jobs that failed together are not retried together: each has a jitter of up to this long, in addition to
+/// the queue's own back-off, which grows by a second with each attempt.
 const MAX_JITTER_MS: u64 = 1_000;
 
-/// What a handler gets.
+/// What a handler receives.
 #[derive(Debug, Clone)]
 pub enum Delivery {
-    /// A job to be done.
+    /// A job to be run.
     Run {
-        /// Its name.
+        /// Its identifier.
         task_id: String,
-        /// What to do.
+        /// The job.
         job: Job,
-        /// Whether it is certain that no attempt of it started before.
+        /// Whether it is certain that no earlier attempt of it started.
         is_first_attempt: bool,
     },
     /// A job that is about to become a dead letter, and will not be delivered again.
     DeadLetter {
-        /// What was to do.
+        /// The job.
         job: Job,
-        /// Why it was not done.
+        /// Why it failed.
         reason: String,
     },
 }
@@ -66,29 +66,28 @@ pub enum Delivery {
 /// Handles deliveries.
 pub type JobHandler = Arc<dyn Fn(Delivery) -> BoxFuture<'static, Result<(), JobError>> + Send + Sync>;
 
-/// Where jobs come from and what handles them.
+/// Fetches jobs and runs their handler.
 pub struct JobRunner {
     /// The queue.
     pub queue: JobQueue,
     /// Its Redis.
     pub redis: RedisConnection,
-    /// The address of that Redis, for the notifications of new jobs.
+    /// The address of that Redis, for subscribing to notifications of new jobs.
     pub redis_url: String,
-    /// The queue's names.
+    /// The queue's keys.
     pub keys: MessageKeys,
-    /// The name of this process among the workers, new at each start.
+    /// The name of this process among the workers, unique for each start.
     pub owner: String,
     /// Jobs done at the same time.
     pub concurrency: usize,
-    /// Handles them.
+    /// Handles deliveries.
     pub handler: JobHandler,
-    /// What is counted.
+    /// The metrics of jobs.
     pub metrics: Metrics,
 }
 
 impl JobRunner {
-    /// Runs jobs until the process is to stop; then lets those that have started end, and releases the
-    /// others.
+    /// Runs jobs until shutdown; then lets those that have started finish, and releases the others.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RedisError> {
         let runner = Arc::new(self);
         let wake = Arc::new(Notify::new());
@@ -139,14 +138,13 @@ impl JobRunner {
         tokio::select! {
             ended = running => ended,
             () = drained => {
-                tracing::warn!("jobs were still running at the end of the drain; they are released");
+                tracing::warn!("jobs were still running when the drain timed out; releasing them");
                 Ok(())
             }
         }
     }
 
-    /// Releases what a worker that has ended had fetched. Retries until Redis answers, or tries once if the
-    /// process is to stop.
+    /// Releases what a former worker had fetched. Retries until Redis answers, or tries once at shutdown.
     async fn release_until_answered(&self, worker: &str, shutdown: &CancellationToken) {
         loop {
             match self.release(worker).await {
@@ -156,7 +154,7 @@ impl JobRunner {
                     return;
                 }
                 Err(error) if shutdown.is_cancelled() => {
-                    tracing::warn!(%error, worker, "cannot release jobs; other workers will reclaim them after the heartbeat timeout");
+                    tracing::warn!(%error, worker, "could not release jobs; other workers will reclaim them after the heartbeat timeout");
                     return;
                 }
                 Err(_) => {}
@@ -172,7 +170,7 @@ impl JobRunner {
         Ok(jobs)
     }
 
-    /// One delivery of a job: counts the attempt, runs the job, records how it ended.
+    /// Handles one delivery of a job: counts the attempt, runs the job, records how it ended.
     async fn attempt(&self, task_id: &str, payload: &[u8], fetched: Fetched) -> Result<Outcome, RedisError> {
         if fetched.is_uncounted && self.queue.last_count_went_well() {
             return self.attempt_uncounted(task_id, payload, &fetched).await;
@@ -182,7 +180,7 @@ impl JobRunner {
             (Attempt::Dead, _) => Ok(already_dead(task_id)),
             (_, Err(error)) => self.dead_letter_unreadable(task_id, error.to_string()).await,
             (Attempt::CrashedTooOften, Ok(job)) => {
-                let reason = format!("its process has ended {MAX_CRASHES} times while it was running");
+                let reason = format!("its process crashed {MAX_CRASHES} times while it was running");
                 self.dead_letter(task_id, &job, reason, MAX_CRASHES).await
             }
             (Attempt::Start { number }, Ok(job)) => {
@@ -192,8 +190,8 @@ impl JobRunner {
         }
     }
 
-    /// No attempt of the job is known, so it does not wait until a Redis that syncs every write has counted
-    /// this one.
+    /// Runs the job concurrently with counting its attempt. No earlier attempt is known, so the job does not
+    /// wait until a Redis that syncs every write has counted this one.
     async fn attempt_uncounted(
         &self,
         task_id: &str,
@@ -201,8 +199,8 @@ impl JobRunner {
         fetched: &Fetched,
     ) -> Result<Outcome, RedisError> {
         let started = async {
-            // Meanwhile the connection's task sends the count, nearly always: then it arrives even if the job
-            // ends this process at once. Where it does not, that crash is not counted; a restarted process
+            // Meanwhile the connection's task sends the count, nearly always: then it is counted even if the
+            // job crashes this process at once. Otherwise that crash is not counted; a restarted process
             // waits for its first count.
             tokio::task::yield_now().await;
             let job = Job::decode(payload)?;
@@ -258,7 +256,7 @@ impl JobRunner {
             Err(JobError::Unavailable { reason }) => {
                 self.queue.forget_attempt(task_id).await?;
                 let kind = kind.name();
-                tracing::warn!(task_id, kind, reason, "what a job needs is unavailable; it is requeued");
+                tracing::warn!(task_id, kind, reason, "a dependency of a job is unavailable; requeueing it");
                 Ok(Outcome::Retry(reason))
             }
             Err(JobError::Abort { reason }) => self.dead_letter(task_id, job, reason, number).await,
@@ -267,7 +265,7 @@ impl JobRunner {
                 if failed > MAX_RETRIES {
                     return self.dead_letter(task_id, job, reason, number).await;
                 }
-                tracing::warn!(task_id, kind = kind.name(), failed, reason, "a job failed and is retried");
+                tracing::warn!(task_id, kind = kind.name(), failed, reason, "a job failed; retrying it");
                 Ok(Outcome::Retry(reason))
             }
         }
@@ -283,7 +281,7 @@ impl JobRunner {
             Some(limit) => match timeout(limit, work).await {
                 Ok(ended) => ended,
                 Err(_) => {
-                    let reason = format!("not done after {} s", limit.as_secs());
+                    let reason = format!("timed out after {} s", limit.as_secs());
                     return Err(JobError::Retry { reason });
                 }
             },
@@ -292,7 +290,7 @@ impl JobRunner {
     }
 
     /// Makes a job a dead letter. The handler comes first: a run that does not learn that one of its ranges
-    /// is dead would wait for that range. If the handler fails, the job is delivered again.
+    /// is dead would wait for that range for ever. If the handler fails, the job is delivered again.
     async fn dead_letter(
         &self,
         task_id: &str,
@@ -306,7 +304,7 @@ impl JobRunner {
         let handled = handled.unwrap_or_else(|_| Err(JobError::Retry { reason: "it panicked".to_owned() }));
         if let Err(error) = handled {
             let kind = kind.name();
-            tracing::warn!(task_id, kind, tries, reason, %error, "cannot dead-letter a job yet; retrying");
+            tracing::warn!(task_id, kind, tries, reason, %error, "could not dead-letter a job; retrying");
             return Ok(Outcome::Retry(reason));
         }
         tracing::error!(
@@ -314,7 +312,7 @@ impl JobRunner {
             kind = kind.name(),
             tries,
             reason,
-            "a job is dead-lettered; see `pricing jobs`"
+            "dead-lettered a job; see `pricing jobs`"
         );
         self.queue.dead_letter(task_id, Some(kind), &reason, tries).await?;
         self.metrics.jobs_buried.increment(1);
@@ -322,14 +320,14 @@ impl JobRunner {
     }
 
     async fn dead_letter_unreadable(&self, task_id: &str, reason: String) -> Result<Outcome, RedisError> {
-        tracing::error!(task_id, reason, "an unreadable job is dead-lettered; see `pricing jobs`");
+        tracing::error!(task_id, reason, "dead-lettered an unreadable job; see `pricing jobs`");
         self.queue.dead_letter(task_id, None, &reason, 1).await?;
         self.metrics.jobs_buried.increment(1);
         Ok(Outcome::Dead(reason))
     }
 }
 
-/// What is returned to the queue library.
+/// The outcome reported to the queue library.
 enum Outcome {
     Done,
     Retry(String),
@@ -350,13 +348,13 @@ async fn handle(
             Err(reason.into())
         }
         Ok(Outcome::Dead(reason)) => Err(Box::new(AbortError::new(reason))),
-        // How it ended could not be recorded, so it is delivered again.
+        // The outcome could not be recorded, so the job is delivered again.
         Err(error) => Err(error.into()),
     }
 }
 
 fn already_dead(task_id: &str) -> Outcome {
-    tracing::info!(task_id, "a dead letter was delivered once more");
+    tracing::info!(task_id, "ignoring another delivery of a dead letter");
     Outcome::Dead("it is a dead letter already".to_owned())
 }
 
@@ -367,9 +365,9 @@ fn when_woken(wake: Arc<Notify>) -> BoxStream<'static, ()> {
         Some(((), wake))
     });
     let mut looks = looks.boxed();
-    // The library looks for work whenever it is polled, whatever this yields. If a look that found nothing
-    // ends in the same poll in which this yields, the notification is spent and the next look would be at the
-    // next heartbeat; so it is polled once more.
+    // The library polls the queue whenever it is polled, whatever this yields. If a fetch that found nothing
+    // ends in the same poll in which this yields, the notification is consumed and the next fetch would be at
+    // the next heartbeat; so the library is polled once more.
     let polled_again = stream::poll_fn(move |context| {
         let look = looks.poll_next_unpin(context);
         if look.is_ready() {

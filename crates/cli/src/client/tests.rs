@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-/// Answers one request with this text; gives what it was asked.
+/// Answers one request with this text; returns the received request.
 async fn stub(answer: &'static str) -> Result<(Client, JoinHandle<Result<String>>)> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let url = Url::parse(&format!("http://{}/engine/", listener.local_addr()?))?;
@@ -36,7 +36,7 @@ async fn the_path_is_escaped_and_the_body_is_kept_as_it_is() -> Result<()> {
 }
 
 #[tokio::test]
-async fn problems_are_told_with_every_field() -> Result<()> {
+async fn problems_list_every_field() -> Result<()> {
     let (client, _asked) = stub(concat!(
         "HTTP/1.1 422 Unprocessable Content\r\ncontent-type: application/problem+json\r\n",
         "connection: close\r\n\r\n",
@@ -68,7 +68,7 @@ async fn other_errors_are_quoted() -> Result<()> {
 }
 
 #[tokio::test]
-async fn nobody_there_is_its_own_error() -> Result<()> {
+async fn an_unreachable_api_is_its_own_error() -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let url = Url::parse(&format!("http://{}", listener.local_addr()?))?;
     drop(listener);

@@ -1,4 +1,4 @@
-//! `pricing approve`: what the circuit breaker holds, and decisions about it.
+//! `pricing approve`: lists the recalculations that the circuit breaker holds, approves and rejects them.
 
 use std::process::ExitCode;
 
@@ -9,15 +9,15 @@ use serde::Deserialize;
 use crate::client::{ApiAddress, Client};
 use crate::output;
 
-/// What is decided, and by whom.
+/// The decision and its author.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The recalculation; without it, those that are held are listed
+    /// The recalculation; without it, held ones are listed
     task_id: Option<String>,
     /// Who decides
     #[arg(long, env = "USER")]
     by: Option<String>,
-    /// Give it up instead
+    /// Reject it instead
     #[arg(long, requires = "task_id")]
     reject: bool,
     #[command(flatten)]
@@ -36,7 +36,7 @@ struct Recalculation {
     reason: Option<String>,
 }
 
-/// Says so, or lists.
+/// Sends the decision, or lists what is held.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let Arguments { task_id, by, reject, api } = arguments;
     let client = Client::new(&api.url)?;
@@ -44,7 +44,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         let request = client.get(&["api", "v1", "recalculations"]).query(&[("state", "held")]);
         let held: Held = client.read(&client.send(request).await?)?;
         if held.recalculations.is_empty() {
-            output::show("nothing is held")?;
+            output::show("no recalculation is held")?;
         }
         for Recalculation { task_id, requested_at, reason } in held.recalculations {
             output::show(&format!("{task_id}  {requested_at}  {}", reason.unwrap_or_default()))?;
@@ -56,9 +56,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let request = client.post(&["api", "v1", "recalculations", &task_id, decision]);
     client.send(request.query(&[("by", by)])).await?;
     output::show(&if reject {
-        format!("{task_id} is given up")
+        format!("{task_id} is rejected")
     } else {
-        format!("{task_id} waits for a worker")
+        format!("{task_id} is approved and waits for a worker")
     })?;
     Ok(ExitCode::SUCCESS)
 }

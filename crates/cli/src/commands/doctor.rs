@@ -1,4 +1,4 @@
-//! `pricing doctor`: is everything there that the engine needs, and if not, what to do.
+//! `pricing doctor`: checks everything that the engine needs, with advice for each problem.
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 use crate::client::{Answer, ApiAddress, Client, ClientError};
 use crate::output::{self, paint};
 
-/// How far the clocks may differ. The API tells whole seconds only.
+/// How far the clocks may differ. The API's clock is known in whole seconds only.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
-/// What the API calls the check of its time zone database, whose detail begins with the version.
+/// The API's name for the check of its time zone database, whose detail begins with the version.
 const TIME_ZONES: &str = "time_zones";
 /// This program's version.
 const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Where to look.
+/// Which API to check.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Print the findings as JSON
@@ -46,19 +46,19 @@ struct Finding {
 #[serde(rename_all = "snake_case")]
 enum Status {
     Ok,
-    /// Not as it should be; the engine works all the same.
+    /// A problem that does not stop the engine.
     Warning,
     Failed,
 }
 
-/// What the API says about itself.
+/// The API's readiness report.
 #[derive(Debug, Deserialize)]
 struct Readiness {
     version: String,
     checks: Vec<ReportedCheck>,
 }
 
-/// What the API says about something it depends on.
+/// The API's report on one dependency.
 #[derive(Debug, Deserialize)]
 struct ReportedCheck {
     name: String,
@@ -77,7 +77,7 @@ impl Finding {
     }
 }
 
-/// Checks, and shows the findings.
+/// Runs the checks, and shows the findings.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let (findings, reachable) = examine(&arguments).await?;
     if arguments.json {
@@ -142,7 +142,7 @@ fn dependency(check: &ReportedCheck) -> Finding {
     }
     let advice = match check.name.as_str() {
         "policy" if check.status == "warning" => {
-            "it keeps the meaning it had: see `pricing policy check`, mend it and publish it again"
+            "it keeps its meaning: see `pricing policy check`, correct it and publish it again"
         }
         "redis" => {
             "prices are still read, changes are refused: start Redis, or correct the API's PRICING_REDIS_URL"
@@ -156,7 +156,7 @@ fn dependency(check: &ReportedCheck) -> Finding {
     Finding::bad(&check.name, status, check.detail.clone(), advice)
 }
 
-/// Whether the clocks of places are those of today, and the same in all processes.
+/// Whether the time zone database is recent, and the same in all processes.
 fn time_zones(check: &ReportedCheck, now: DateTime<Utc>) -> Finding {
     let version = check.detail.split(' ').next().and_then(TzVersion::parse);
     if check.status != "ok" {
@@ -171,7 +171,7 @@ fn time_zones(check: &ReportedCheck, now: DateTime<Utc>) -> Finding {
     Finding::ok(TIME_ZONES, check.detail.clone())
 }
 
-/// Compares the clocks, if the API tells the time.
+/// Compares the clocks, if the answer has a date.
 fn clock(answer: &Answer, now: SystemTime) -> Option<Finding> {
     let date = answer.headers.get(DATE)?.to_str().ok()?;
     let told = httpdate::parse_http_date(date).ok()?;

@@ -15,7 +15,7 @@ use super::quote::percent;
 use crate::client::{ApiAddress, Client};
 use crate::output;
 
-/// The table's width where there is no terminal to ask.
+/// The table's width where there is no terminal.
 const DEFAULT_WIDTH: u16 = 80;
 
 /// What to explain.
@@ -23,7 +23,7 @@ const DEFAULT_WIDTH: u16 = 80;
 pub(crate) struct Arguments {
     /// The product
     product_id: String,
-    /// Explain the price of a shopper who is here, too
+    /// Explain the price of a shopper at this location, too
     #[arg(long)]
     location: Option<String>,
     /// The shopper is a prime member
@@ -62,7 +62,7 @@ struct Explained {
     quote: Option<QuotePart>,
 }
 
-/// A fact that the list price was made with.
+/// A fact that the list price was computed from.
 #[derive(Debug, Deserialize)]
 struct UsedFact {
     fact: String,
@@ -73,7 +73,7 @@ struct UsedFact {
     expires_at: Option<String>,
 }
 
-/// How the list price came about.
+/// How the list price was computed.
 #[derive(Debug, Deserialize)]
 struct ListPricePart {
     priced_at: String,
@@ -82,7 +82,7 @@ struct ListPricePart {
     steps: Vec<Step>,
 }
 
-/// How one shopper's price came about.
+/// How one shopper's price was computed.
 #[derive(Debug, Deserialize)]
 struct QuotePart {
     final_price: Box<RawValue>,
@@ -90,8 +90,8 @@ struct QuotePart {
     steps: Vec<Step>,
 }
 
-/// Any kind of step: all their fields in one struct, as an enum told apart by a tag could not keep the digits
-/// of amounts.
+/// Any kind of step: all their fields in one struct, as an enum with a tag could not keep the digits of
+/// amounts.
 #[derive(Debug, Deserialize)]
 struct Step {
     step: String,
@@ -118,7 +118,7 @@ struct Step {
     increment: Option<Box<RawValue>>,
 }
 
-/// Asks, and shows the answer.
+/// Fetches the explanation and shows it.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let client = Client::new(&arguments.api.url)?;
     let path = ["api", "v1", "products", &arguments.product_id, "explanation"];
@@ -145,7 +145,7 @@ fn shopper(arguments: &Arguments) -> Vec<(&'static str, String)> {
     query
 }
 
-/// The answer for people, in tables of the terminal's width or the one given.
+/// The explanation as text, in tables of the terminal's width or the given one.
 fn render(explained: &Explained, location: Option<&str>, width: Option<u16>) -> String {
     let Explained { product_id, name, currency, list_price, .. } = explained;
     let mut text = format!("{name} ({product_id})\n\n");
@@ -194,7 +194,7 @@ fn table(start: &str, steps: &[Step], width: Option<u16>) -> String {
     table.trim_fmt()
 }
 
-/// A fact, who said it and when, in lines that fit eighty columns unless a name is long.
+/// A fact, its source and its time, in lines that fit eighty columns unless a name is long.
 fn describe_fact(fact: &UsedFact) -> String {
     let name = match (fact.fact.as_str(), &fact.competitor) {
         ("unit_cost", _) => "cost".to_owned(),
@@ -221,7 +221,7 @@ fn describe_fact(fact: &UsedFact) -> String {
     format!("{name} {}, from {source}{since}{}", fact.value, until.unwrap_or_default())
 }
 
-/// A step's name, what it saw and what it did.
+/// A step's name, its input and its effect.
 fn describe(start: &str, step: &Step) -> [String; 3] {
     let rule = || step.rule.clone().unwrap_or_default();
     match step.step.as_str() {
@@ -259,7 +259,7 @@ fn describe(start: &str, step: &Step) -> [String; 3] {
     }
 }
 
-/// The rule's condition, then each value it read and the competitor's price it went by, a line each.
+/// The rule's condition, then each value it read and the competitor's price it used, a line each.
 fn what_a_rule_saw(step: &Step) -> String {
     let condition = step.when.clone();
     let values = step.inputs.iter().map(|(name, value)| match value.get() {
@@ -298,7 +298,7 @@ fn digits(amount: Option<&RawValue>) -> String {
     amount.map(|amount| amount.get().to_owned()).unwrap_or_default()
 }
 
-/// The whole thing, a sentence a line.
+/// The conclusion, a sentence a line.
 fn conclusion(explained: &Explained, location: Option<&str>) -> String {
     let Explained { name, currency, list_price, .. } = explained;
     let mut text = match &explained.quote {

@@ -1,4 +1,4 @@
-//! `pricing history`: how a price came to be what it is, change by change.
+//! `pricing history`: how a price developed, change by change.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -12,12 +12,12 @@ use serde_json::value::RawValue;
 use crate::client::{ApiAddress, Client};
 use crate::output;
 
-/// Whose history.
+/// Which history.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The product
     product_id: String,
-    /// At most so many changes
+    /// The largest number of changes
     #[arg(long, default_value_t = 20)]
     limit: u32,
     /// Print the API's answer as it is
@@ -55,7 +55,7 @@ struct Change {
     changed_at: String,
 }
 
-/// Asks, and shows the answer.
+/// Fetches the history and shows it.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let client = Client::new(&arguments.api.url)?;
     let path = ["api", "v1", "products", &arguments.product_id, "history"];
@@ -97,7 +97,7 @@ fn render(history: &History) -> String {
     text
 }
 
-/// When, against what, and what stands against announcing it.
+/// When it began, the prior price, and the reasons against announcing it.
 fn in_words(reduction: &Reduction) -> String {
     let Reduction { started_at, prior_price, percent, incomplete_because } = reduction;
     let (prior_price, percent) = (prior_price.get(), percent.get());

@@ -1,4 +1,4 @@
-//! `pricing import`: a catalogue from a file or standard input, streamed to the API.
+//! `pricing import`: products from a file or standard input, streamed to the API.
 
 mod progress;
 
@@ -24,11 +24,11 @@ use crate::output;
 
 /// Bytes read from the file at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// How long an import may neither take bytes nor answer.
+/// How long an import may make no progress.
 const MAX_STALL: Duration = Duration::from_secs(120);
-/// Refused rows that are shown; the others are counted.
+/// The number of refused rows that are shown; the others are counted.
 const SHOWN_ROWS: usize = 20;
-/// Products without a bound they had that are shown.
+/// The number of products that lost a bound that are shown.
 const SHOWN_PRODUCTS: usize = 10;
 
 /// What to import.
@@ -36,7 +36,7 @@ const SHOWN_PRODUCTS: usize = 10;
 pub(crate) struct Arguments {
     /// A CSV or NDJSON file, or - for standard input
     file: PathBuf,
-    /// The file's format, where its name does not tell
+    /// The file's format, if its name does not show it
     #[arg(long, required_if_eq("file", "-"))]
     format: Option<Format>,
     /// Check every row; write nothing
@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     api: ApiAddress,
 }
 
-/// How rows are written.
+/// The format of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// Comma-separated values with a header line
@@ -84,14 +84,14 @@ impl Format {
     }
 }
 
-/// What an import did.
+/// The result of an import.
 #[derive(Debug, Deserialize)]
 pub(super) struct Summary {
     rows: u64,
     pub(super) created: u64,
     updated: u64,
     unchanged: u64,
-    /// Rows that say what an earlier row for the same product says.
+    /// Rows that repeat an earlier row for the same product.
     #[serde(default)]
     repeated: u64,
     pub(super) failed: u64,
@@ -110,7 +110,7 @@ pub(super) struct Summary {
     errors_left_out: u64,
 }
 
-/// Something that may not be meant.
+/// Something that is allowed and probably not intended.
 #[derive(Debug, Deserialize)]
 struct Warning {
     warning: String,
@@ -118,7 +118,7 @@ struct Warning {
     rows: u64,
 }
 
-/// Products that had a cost or a bound and have it no more.
+/// Products that had a cost or a bound and no longer have it.
 #[derive(Debug, Default, Deserialize)]
 struct Lost {
     unit_cost: u64,
@@ -136,7 +136,7 @@ struct RowErrors {
     errors: Vec<FieldError>,
 }
 
-/// Imports the file, and shows what was done.
+/// Imports the file, and shows the result.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let client = Client::new(&arguments.api.url)?;
     let (format, length, source) = open(&arguments).await?;
@@ -148,7 +148,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let answer = tokio::select! {
         answer = sending => answer,
         () = progress.stalled(MAX_STALL) => {
-            Err(anyhow::anyhow!("the import has stood still for {} s", MAX_STALL.as_secs()))
+            Err(anyhow::anyhow!("the import made no progress for {} s", MAX_STALL.as_secs()))
         }
     };
     progress.finish();
@@ -181,7 +181,7 @@ pub(super) async fn send(
     Ok(client.send(request).await?)
 }
 
-/// The rows' format, their length in bytes if it is known, and where they come from.
+/// The rows' format, their length in bytes if it is known, and their source.
 async fn open(arguments: &Arguments) -> Result<(Format, Option<u64>, File)> {
     let path = &arguments.file;
     let Some(format) = arguments.format.or_else(|| Format::of_path(path)) else {
@@ -203,7 +203,7 @@ async fn open(arguments: &Arguments) -> Result<(Format, Option<u64>, File)> {
     Ok((format, length, file))
 }
 
-/// Shown on standard error, if that is a terminal.
+/// The progress bar, on standard error if that is a terminal.
 fn bar(length: Option<u64>) -> ProgressBar {
     let (bar, template) = match length {
         Some(length) => {
@@ -244,7 +244,7 @@ fn render(summary: &Summary) -> String {
     text
 }
 
-/// What was taken, and may not be meant.
+/// Appends notes on rows that were imported and are probably not intended.
 fn append_notes(text: &mut String, summary: &Summary) {
     if !summary.attributes.is_empty() {
         let _ = write!(text, "\nas attributes: {}", summary.attributes.join(", "));

@@ -1,4 +1,4 @@
-//! `pricing jobs`: the jobs that were given up, why, and another chance for them.
+//! `pricing jobs`: lists failed jobs (dead letters) with their reasons, and requeues them.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::client::{ApiAddress, Client};
 use crate::output;
 
-/// What to do with jobs.
+/// The action.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -18,9 +18,9 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// The jobs that were given up, the latest first
+    /// List failed jobs, newest first
     List {
-        /// At most so many
+        /// The largest number of jobs
         #[arg(long, default_value_t = 50)]
         limit: u32,
         /// Print the API's answer as it is
@@ -29,14 +29,14 @@ enum Action {
         #[command(flatten)]
         api: ApiAddress,
     },
-    /// One of them, with what it was to do
+    /// Show a failed job with its content
     Show {
         /// The job
         task_id: String,
         #[command(flatten)]
         api: ApiAddress,
     },
-    /// Another chance for some of them
+    /// Requeue failed jobs
     Requeue {
         /// The jobs
         #[arg(required = true)]
@@ -62,7 +62,7 @@ struct DeadJob {
     died_at: String,
 }
 
-/// Does it.
+/// Runs the action.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.action {
         Action::List { limit, json, api } => {
@@ -89,11 +89,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 }
 
 fn render(jobs: &Jobs) -> String {
-    let summary = format!("{} jobs outstanding, {} dead", jobs.outstanding, jobs.dead);
+    let summary = format!("{} jobs outstanding, {} failed", jobs.outstanding, jobs.dead);
     if jobs.jobs.is_empty() {
         return summary;
     }
-    let mut table = output::table(["job", "kind", "tries", "given up at", "why"]);
+    let mut table = output::table(["job", "kind", "tries", "failed at", "why"]);
     for job in &jobs.jobs {
         table.add_row([&job.task_id, &job.kind, &job.tries.to_string(), &job.died_at, &job.reason]);
     }

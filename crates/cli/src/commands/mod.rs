@@ -1,4 +1,4 @@
-//! One verb, one file: its arguments, what it does, and how it is shown.
+//! One command, one file: its arguments, what it does, and how its result is shown.
 
 use anyhow::Context;
 

@@ -1,4 +1,4 @@
-//! `pricing policy`: check, publish, compare and go back on policies.
+//! `pricing policy`: check, publish, compare and roll back policies.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::client::{ApiAddress, Client, ClientError, FieldError};
 use crate::output;
 
-/// What to do with policies.
+/// The action.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// The published versions, the latest first
+    /// List the published versions, newest first
     List {
         /// Print the API's answer as it is
         #[arg(long)]
@@ -38,14 +38,14 @@ enum Action {
         #[command(flatten)]
         api: ApiAddress,
     },
-    /// Say everything that is wrong with a policy, and where; publishes nothing
+    /// List everything that is wrong with a policy, with positions; publishes nothing
     Check {
         /// The policy, YAML or JSON; `-` for standard input
         file: PathBuf,
         #[command(flatten)]
         api: ApiAddress,
     },
-    /// Publish a policy: prices are made by it from now on
+    /// Publish a policy: prices are computed by it from now on
     Publish {
         /// The policy, YAML or JSON; `-` for standard input
         file: PathBuf,
@@ -63,7 +63,7 @@ enum Action {
         #[command(flatten)]
         api: ApiAddress,
     },
-    /// What has changed from one version to another
+    /// Show what changed from one version to another
     Diff {
         /// From this version, or `latest`
         from: String,
@@ -87,7 +87,7 @@ struct Publication {
     /// Only if this is still the latest version
     #[arg(long, value_name = "VERSION")]
     only_after: Option<u64>,
-    /// Who has seen that the circuit breaker would hold it, and wants it all the same
+    /// Who approves the policy although the circuit breaker would hold its recalculation
     #[arg(long, value_name = "NAME")]
     approved_by: Option<String>,
 }
@@ -125,7 +125,7 @@ struct Published {
     warnings: Vec<FieldError>,
 }
 
-/// Does it.
+/// Runs the action.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.action {
         Action::List { json, api } => {
@@ -188,7 +188,7 @@ impl Publication {
 async fn publish(client: &Client, document: &str, request: RequestBuilder) -> Result<()> {
     let answer = client.send(request).await.map_err(|error| match error {
         held @ ClientError::Refused(_) if held.is_of_type("/problems/held-by-circuit-breaker") => {
-            anyhow::anyhow!("{held}\n  --approved-by NAME publishes it all the same")
+            anyhow::anyhow!("{held}\n  --approved-by NAME publishes it nevertheless")
         }
         other => other.into(),
     })?;
@@ -227,12 +227,12 @@ async fn check(client: &Client, file: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// As compilers write it, so that editors find the place.
+/// As compilers write it, so that editors find the position.
 fn located(document: &str, problem: &FieldError) -> String {
     format!("{}: {problem}", problem.place_in(document))
 }
 
-/// The same of what is allowed and probably not meant.
+/// The same for a warning: something that is allowed and probably not intended.
 pub(super) fn located_warning(document: &str, warning: &FieldError) -> String {
     format!("{}: warning: {warning}", warning.place_in(document))
 }
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_stand_where_editors_look_for_them() {
+    fn problems_have_positions_that_editors_find() {
         let problem = FieldError {
             field: "market[0].when".to_owned(),
             problem: "unknown variable \"stock.levle\"".to_owned(),

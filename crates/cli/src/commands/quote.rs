@@ -12,10 +12,10 @@ use serde_json::value::RawValue;
 use crate::client::{ApiAddress, Client};
 use crate::output;
 
-/// The header that says which cache answered.
+/// The header that names the cache that answered.
 const CACHE_HEADER: &str = "x-cache";
 
-/// What to ask.
+/// What to quote.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The product
@@ -70,7 +70,7 @@ struct PriceDetail {
     valid_until: Option<String>,
 }
 
-/// Asks, and shows the answer.
+/// Requests the quote and shows it.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let client = Client::new(&arguments.api.url)?;
     let request = client.post(&["api", "v1", "price"]).json(&PriceRequest {

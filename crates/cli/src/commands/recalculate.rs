@@ -1,4 +1,4 @@
-//! `pricing recalculate`: prices made anew, for all products or some.
+//! `pricing recalculate`: recalculates prices for all or selected products.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use crate::client::{Answer, ApiAddress, Client};
 use crate::output;
 
-/// How often a recalculation is asked how far it is.
+/// How often the progress of a recalculation is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What to recalculate.
@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     /// All products of this category
     #[arg(long)]
     category: Option<String>,
-    /// Wait until it is done, and show how far it is
+    /// Wait until it is done, and show its progress
     #[arg(long)]
     wait: bool,
     /// Print the API's last answer as it is
@@ -50,7 +50,7 @@ struct Requested {
     task_id: String,
 }
 
-/// How far a recalculation is, or what became of it.
+/// The progress or the result of a recalculation.
 #[derive(Debug, Deserialize)]
 struct Recalculation {
     task_id: String,
@@ -65,11 +65,11 @@ struct Recalculation {
     duration_ms: Option<u64>,
 }
 
-/// Asks for it and, if wanted, waits for it.
+/// Requests the recalculation and waits for it if `--wait` is given.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let client = Client::new(&arguments.api.url)?;
     for product_id in &arguments.product_ids {
-        // A recalculation leaves out what does not exist.
+        // A recalculation ignores products that do not exist.
         client.send(client.get(&["api", "v1", "products", product_id])).await?;
     }
     let request = client
@@ -94,7 +94,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
             _ => Ok(ExitCode::SUCCESS),
         },
         "held" => bail!(
-            "the recalculation is held: {}\n  `pricing approve {}` lets it through",
+            "the recalculation is held: {}\n  `pricing approve {}` approves it",
             ended.reason.unwrap_or_default(),
             ended.task_id
         ),
@@ -102,7 +102,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     }
 }
 
-/// Follows a recalculation, and the one it was coalesced into, to the end.
+/// Follows a recalculation, and the one it was coalesced into, to its end.
 async fn follow(client: &Client, mut task_id: String, bar: &ProgressBar) -> Result<(Answer, Recalculation)> {
     loop {
         let answer = client.send(client.get(&["api", "v1", "recalculations", &task_id])).await?;

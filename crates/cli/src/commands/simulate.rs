@@ -1,4 +1,4 @@
-//! `pricing simulate`: what a policy would do to the whole catalogue, before it does it.
+//! `pricing simulate`: what a policy would do to all prices, before it is published.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,10 +28,10 @@ const BAR_WIDTH: u64 = 40;
 pub(crate) struct Arguments {
     /// The policy, YAML or JSON; `-` for standard input
     file: PathBuf,
-    /// Write each product that would move, or fail, into this CSV file
+    /// Write each product that would move, or fail, to this CSV file
     #[arg(long, value_name = "FILE")]
     products: Option<PathBuf>,
-    /// Write the others, too
+    /// Write the other products, too
     #[arg(long, requires = "products")]
     all: bool,
     /// Print the API's report as it is
@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
     api: ApiAddress,
 }
 
-/// A line of the answer: one of these is there.
+/// A line of the answer: exactly one field is present.
 #[derive(Debug, Deserialize)]
 struct Line {
     progress: Option<Progress>,
@@ -146,11 +146,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let mut rest = Vec::new();
     let mut report = None;
     while let Some(chunk) = bytes.next().await {
-        rest.extend_from_slice(&chunk.context("the answer broke off")?);
+        rest.extend_from_slice(&chunk.context("the answer ended early")?);
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = rest.drain(..=end).collect();
-            let line: Line =
-                serde_json::from_slice(&line).context("a line of the answer is not understood")?;
+            let line: Line = serde_json::from_slice(&line).context("unexpected line in the answer")?;
             if let Some(progress) = line.progress {
                 bar.set_length(progress.total);
                 bar.set_position(progress.products);
@@ -159,7 +158,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
                 products.write(&product)?;
             }
             if let Some(problem) = line.error {
-                bail!("the simulation broke off: {}", problem.detail);
+                bail!("the simulation failed: {}", problem.detail);
             }
             report = line.report.or(report);
         }
@@ -168,7 +167,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         }
     }
     bar.finish_and_clear();
-    let report = report.context("the answer broke off before the report")?;
+    let report = report.context("the answer ended before the report")?;
     if let Some(products) = products {
         products.finish()?;
     }

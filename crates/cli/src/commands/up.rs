@@ -1,7 +1,6 @@
 //! `pricing up`: the whole engine on this machine, in this process, with a private Redis beside it.
 //!
-//! Started in the order in which things are needed, and stopped the other way round: the services first, then
-//! Redis.
+//! Components start in the order of their dependencies and stop in reverse: the services first, then Redis.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -28,14 +27,14 @@ use crate::data_directory::DataDirectory;
 use crate::output;
 use crate::redis_child::PrivateRedis;
 
-/// How long the services may take until they are ready.
+/// How long the services may take to become ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the services may take to stop; each bounds its own drain well below.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// A variable that hosting platforms set.
 const REDIS_URL_VARIABLE: &str = "REDIS_URL";
-/// What is logged; see `pricing_core::config`.
+/// The log filter; see `pricing_core::config`.
 const LOG_VARIABLE: &str = "PRICING_LOG";
 
 /// What `--help` says of the settings that are not options.
@@ -51,7 +50,7 @@ pub(crate) struct Arguments {
     /// The address to serve on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
-    /// Where to keep the catalogue and Redis's file
+    /// The directory of the database and Redis's file
     #[arg(long, value_name = "DIRECTORY", default_value = ".data")]
     data_dir: PathBuf,
     /// Use this Redis instead of a private one; REDIS_URL is heeded too
@@ -65,7 +64,7 @@ pub(crate) struct Arguments {
     no_sample: bool,
 }
 
-/// The name of all services together in traces, as they share this process.
+/// The service name of all services together in traces, as they share this process.
 const SERVICE: &str = "pricing";
 
 /// What the services are started with.
@@ -80,7 +79,7 @@ struct Settings {
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let shared = ApiConfig::read(&process_environment)?.shared;
     let mut log = shared.log;
-    // People read this terminal; what the services have to say, short of trouble, is for their own logs.
+    // This terminal is for users; the services' log lines below warnings are for their own logs.
     if process_environment(LOG_VARIABLE).is_none() {
         log.filter = "warn".to_owned();
     }
@@ -116,7 +115,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-/// Runs the services, and says so once they are ready.
+/// Runs the services, and prints the welcome once they are ready.
 async fn serve(
     settings: Settings,
     data: &DataDirectory,
@@ -139,17 +138,16 @@ async fn serve(
     let outcome: Result<()> = tokio::select! {
         biased;
         () = shutdown.cancelled() => Ok(()),
-        ended = &mut services => return ended?.and_then(|()| bail!("the services have ended by themselves")),
+        ended = &mut services => return ended?.and_then(|()| bail!("the services ended unexpectedly")),
         failed = opening => failed,
     };
     services_shutdown.cancel();
     let stopped = timeout(STOP_TIMEOUT, services).await;
     outcome?;
-    stopped.map_err(|_| anyhow!("the services have not stopped after {} s", STOP_TIMEOUT.as_secs()))??
+    stopped.map_err(|_| anyhow!("the services did not stop within {} s", STOP_TIMEOUT.as_secs()))??
 }
 
-/// Runs every service until told to stop. Besides where things are, each takes its settings from the
-/// environment.
+/// Runs every service until shutdown. Besides addresses, each takes its settings from the environment.
 async fn run_services(settings: Settings, shutdown: CancellationToken) -> Result<()> {
     let Settings { listener, redis_url, database_url } = settings;
     let place = |shared: &mut SharedConfig| {
@@ -162,7 +160,7 @@ async fn run_services(settings: Settings, shutdown: CancellationToken) -> Result
     place(&mut api.shared);
     place(&mut worker.shared);
     place(&mut bridge.shared);
-    // The others only report their health, and in one process that is asked of the API.
+    // The other services only report their health; in one process, the API's report covers it.
     let worker_health = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let bridge_health = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let (api_stop, worker_stop, bridge_stop) = (shutdown.clone(), shutdown.clone(), shutdown.clone());
@@ -180,7 +178,7 @@ async fn run_services(settings: Settings, shutdown: CancellationToken) -> Result
     run_together(services, shutdown).await
 }
 
-/// Runs services until all have ended. When one ends, all are told to stop; the first error counts.
+/// Runs services until all have ended. When one ends, all are stopped; the first error is returned.
 async fn run_together(
     services: Vec<(&'static str, BoxFuture<'static, Result<()>>)>,
     shutdown: CancellationToken,
@@ -197,7 +195,7 @@ async fn run_together(
     outcome
 }
 
-/// Where a client on this machine reaches a service that listens on this address.
+/// The URL at which a client on this machine reaches a service that listens on this address.
 fn reachable(mut address: SocketAddr) -> Result<Url> {
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -212,7 +210,7 @@ async fn ready(client: &Client) -> Result<()> {
             Ok(_) => return Ok(()),
             Err(error) if started.elapsed() > READY_TIMEOUT => {
                 return Err(error).with_context(|| {
-                    format!("the services are not ready after {} s", READY_TIMEOUT.as_secs())
+                    format!("the services were not ready within {} s", READY_TIMEOUT.as_secs())
                 });
             }
             Err(_) => sleep(POLL_INTERVAL).await,
@@ -222,7 +220,7 @@ async fn ready(client: &Client) -> Result<()> {
 
 async fn load_sample(client: &Client, data: &DataDirectory) -> Result<()> {
     let loading = import::send(client, import::Format::Csv, false, SAMPLE_PRODUCTS);
-    let answer = loading.await.context("the sample catalogue cannot be loaded")?;
+    let answer = loading.await.context("could not load the sample catalogue")?;
     let summary: import::Summary = client.read(&answer)?;
     if summary.failed > 0 {
         bail!("{} products of the sample catalogue were refused", summary.failed);
@@ -235,7 +233,7 @@ async fn load_sample(client: &Client, data: &DataDirectory) -> Result<()> {
 /// Loaded on the first start.
 const SAMPLE_PRODUCTS: &str = include_str!("../../../../data/sample-products.csv");
 
-/// Where everything is, and what to do first.
+/// Addresses, and the first steps.
 fn welcome(url: &Url, settings: &Settings, data: &DataDirectory) -> String {
     format!(
         "The pricing engine is up.
@@ -257,11 +255,11 @@ Ctrl-C stops everything.",
     )
 }
 
-/// The address as it may be shown.
+/// A URL without its password, for display.
 fn without_password(written: &str) -> String {
     match Url::parse(written) {
         Ok(mut url) if url.password().is_some() => {
-            // Refused only for addresses without a host; those have no password.
+            // Fails only for addresses without a host; those have no password.
             let _ = url.set_password(Some("***"));
             url.to_string()
         }

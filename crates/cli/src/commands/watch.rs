@@ -1,4 +1,4 @@
-//! `pricing watch`: prices as they change.
+//! `pricing watch`: prints price changes as they happen.
 
 mod event_stream;
 
@@ -45,22 +45,22 @@ struct Change {
     changed_at: String,
 }
 
-/// Watches until Ctrl-C. What comes while the API is away is shown when it is back.
+/// Watches until Ctrl-C. Changes made while the API is unreachable are shown when it is back.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let client = Client::new(&arguments.api.url)?;
     if let Some(product_id) = &arguments.product {
-        // Of one that does not exist, no change would ever come.
+        // A product that does not exist would never change.
         client.send(client.get(&["api", "v1", "products", product_id])).await?;
     }
     let watching = async {
         let mut last_id = None;
-        // That nobody answers the first time is an error; later on it is waited for.
+        // If the API cannot be reached at first, that is an error; later on it is retried.
         let mut connected_once = false;
         loop {
             match follow(&client, &arguments, &mut last_id, &mut connected_once).await {
                 Err(error) if !connected_once => return Err(error),
-                Err(error) => output::note(&format!("{error:#}; trying again")),
-                Ok(()) => output::note("the API has ended the stream; trying again"),
+                Err(error) => output::note(&format!("{error:#}; retrying")),
+                Ok(()) => output::note("the API has ended the stream; retrying"),
             }
             sleep(RETRY_PAUSE).await;
         }
@@ -127,7 +127,7 @@ fn render(change: &Change) -> String {
     format!("{}  {product_id}  {moved}  ({cause})", output::to_the_second(changed_at))
 }
 
-/// By how much it moved, and the colour of that.
+/// The change in percent, and its colour.
 fn percent(old: &str, new: &str) -> (String, AnsiColor) {
     let (Ok(old), Ok(new)) = (old.parse::<Decimal>(), new.parse::<Decimal>()) else {
         return (String::new(), AnsiColor::Yellow);

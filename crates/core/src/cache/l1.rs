@@ -1,9 +1,9 @@
-//! The cache in this process' memory: bounded, and no older than Redis' word allows.
+//! The in-process cache (L1): bounded in size, and no entry older than the staleness limit.
 //!
-//! Notifications of other processes replace or evict entries. A look-up that has read the older price before
-//! the notice came must not put it here after it: the look-up puts first and then checks what was announced,
-//! the notice is noted first and replaces or evicts then, so one of the two sees the other. The same goes for
-//! a flush and the epoch it begins.
+//! Notifications of other processes replace or evict entries. A look-up that read the older price before the
+//! notification arrived must not insert it afterwards. So the look-up inserts first and then checks the
+//! announced revisions, while a notification records the revision first and then replaces or evicts: one of
+//! the two always sees the other. A flush and the epoch it starts work the same way.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,21 +15,21 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 use super::{Cached, PutMode};
 use pricing_domain::facts::product::ProductId;
 
-/// Announced revisions that are remembered: as many as can come while a look-up is on its way.
+/// Announced revisions that are remembered: as many as can arrive while a look-up is in flight.
 const ANNOUNCED_KEPT: usize = 65_536;
 
-/// Prices in memory, the least useful evicted when it is full.
+/// Prices in memory; the least useful ones are evicted when it is full.
 pub(super) struct L1 {
     entries: Cache<ProductId, Held, UnitWeighter, DefaultHashBuilder, CountEvictions>,
-    /// The latest revisions that other processes have told of.
+    /// The latest revisions announced by other processes.
     announced: Cache<ProductId, i64>,
-    /// Grows with every flush.
+    /// Incremented by every flush.
     epoch: AtomicU64,
-    /// Other processes change prices too; after this long an entry is looked up again.
+    /// Other processes change prices too, so an entry older than this is looked up again.
     max_staleness: Duration,
 }
 
-/// Counts what goes out because the cache is full, and nothing else.
+/// Counts evictions for lack of space only.
 #[derive(Clone)]
 struct CountEvictions(Counter);
 
@@ -48,7 +48,7 @@ struct Held {
 }
 
 impl L1 {
-    /// Room for this many products.
+    /// An empty cache for this many products.
     pub(super) fn new(capacity: usize, max_staleness: Duration, evictions: Counter) -> Self {
         let weight_capacity = u64::try_from(capacity).unwrap_or(u64::MAX);
         let lifecycle = CountEvictions(evictions);
@@ -63,19 +63,19 @@ impl L1 {
         (at.saturating_duration_since(held.confirmed_at) < self.max_staleness).then_some(held.cached)
     }
 
-    /// The revision that is held, however old the word of it.
+    /// The cached revision, however stale the entry is.
     pub(super) fn revision(&self, product_id: &str) -> Option<i64> {
         self.entries.peek(product_id).map(|held| held.cached.revision())
     }
 
-    /// The newest revision that is held, or that others have told of; 0 if there is none.
+    /// The newest revision that is cached or was announced; 0 if there is none.
     pub(super) fn known(&self, product_id: &str) -> i64 {
-        let told = self.announced.get(product_id);
-        self.revision(product_id).max(told).unwrap_or(0)
+        let announced = self.announced.get(product_id);
+        self.revision(product_id).max(announced).unwrap_or(0)
     }
 
-    /// Puts it unless something newer is there. The same revision confirms what is there. Only for what has
-    /// just been read: see [`put_found`](Self::put_found) and [`hear`](Self::hear).
+    /// Inserts the entry unless a newer one is cached. The same revision renews the cached entry. Only for
+    /// what was just read: see [`put_found`](Self::put_found) and [`apply`](Self::apply).
     fn put(&self, product_id: &ProductId, cached: Cached, mode: PutMode) {
         if mode == PutMode::Replace && self.entries.peek(product_id).is_none() {
             return;
@@ -92,17 +92,17 @@ impl L1 {
             EntryAction::Retain(())
         });
         if let (EntryResult::Vacant(guard), Some(held)) = (result, offered) {
-            // The cache refuses only when somebody else has inserted meanwhile, and then that one stands.
+            // The insert is refused only if another thread has inserted meanwhile; that entry stands.
             let _ = guard.insert(held);
         }
     }
 
-    /// The epoch in which a look-up begins.
+    /// The current epoch; a look-up reads it when it begins.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::SeqCst)
     }
 
-    /// Puts what a look-up has found that began in this epoch, unless it was announced to be out of date
+    /// Inserts what a look-up found that began in this epoch, unless it was announced to be out of date
     /// since.
     pub(super) fn put_found(&self, product_id: &ProductId, cached: Cached, epoch: u64) {
         let revision = cached.revision();
@@ -117,21 +117,22 @@ impl L1 {
         }
     }
 
-    /// Somebody has told that this is the product's revision now, in this process or in another; whether
-    /// something older was here. If the price was told too, it takes the place of the older one, which is
-    /// evicted otherwise. What nobody here has asked for is not taken in; what somebody once did stays as
-    /// long as it changes often. What is told late, or again, changes nothing and confirms nothing.
-    pub(super) fn hear(
+    /// Applies a notification, from this process or another, that the product has this revision now. Returns
+    /// whether an older one was cached. If the notification carries the new entry, that replaces the older
+    /// one, which is evicted otherwise. A product that this process was never asked for is not inserted; one
+    /// that was read once stays cached as long as it changes often. A late or repeated notification changes
+    /// nothing and does not renew the entry.
+    pub(super) fn apply(
         &self,
         product_id: &ProductId,
         revision: i64,
-        told: impl FnOnce() -> Option<Cached>,
+        new_entry: impl FnOnce() -> Option<Cached>,
     ) -> bool {
         self.note(product_id, revision);
         if self.revision(product_id.as_str()).is_none_or(|here| here >= revision) {
             return false;
         }
-        match told() {
+        match new_entry() {
             Some(cached) => self.put(product_id, cached, PutMode::Replace),
             None => self.evict(product_id, revision),
         }
@@ -145,7 +146,7 @@ impl L1 {
         }
     }
 
-    /// Forgets everything.
+    /// Removes every entry.
     pub(super) fn flush(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.entries.clear();
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_had_to_make_room_is_counted() {
+    fn only_evictions_for_lack_of_space_are_counted() {
         let counted = Arc::new(AtomicU64::new(0));
         let l1 = L1::new(100, Duration::from_secs(60), Counter::from_arc(Arc::clone(&counted)));
         let ids: Vec<ProductId> =
@@ -212,7 +213,7 @@ mod tests {
         for id in ids.iter().take(50) {
             l1.put(id, gone(1), PutMode::Insert);
             l1.put(id, gone(2), PutMode::Insert);
-            l1.hear(id, 3, || None);
+            l1.apply(id, 3, || None);
             l1.put(id, gone(3), PutMode::Insert);
         }
         assert_eq!((l1.len(), counted.load(Ordering::SeqCst)), (50, 0));
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_nobody_confirms_is_not_served() {
+    fn an_entry_that_is_not_renewed_goes_stale() {
         let l1 = L1::new(10, Duration::ZERO, Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         l1.put(&id, gone(1), PutMode::Insert);
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_to_be_replaced_is_not_inserted() {
+    fn replace_mode_inserts_nothing() {
         let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         l1.put(&id, gone(1), PutMode::Replace);
@@ -245,38 +246,38 @@ mod tests {
     }
 
     #[test]
-    fn what_was_announced_evicts_what_is_older_and_keeps_late_finds_out() {
+    fn an_announced_revision_evicts_older_entries_and_rejects_late_look_ups() {
         let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         let epoch = l1.epoch();
         l1.put_found(&id, gone(5), epoch);
-        assert!(!l1.hear(&id, 5, || None));
+        assert!(!l1.apply(&id, 5, || None));
         assert_eq!(get(&l1, "P-1"), Some(gone(5)));
-        assert!(l1.hear(&id, 7, || None));
+        assert!(l1.apply(&id, 7, || None));
         assert_eq!(get(&l1, "P-1"), None);
-        // A look-up that had read revision 6 before the notice came.
+        // A look-up that read revision 6 before the notification arrived.
         l1.put_found(&id, gone(6), epoch);
         assert_eq!(get(&l1, "P-1"), None);
         l1.put_found(&id, gone(7), epoch);
         assert_eq!(get(&l1, "P-1"), Some(gone(7)));
-        assert!(!l1.hear(&id, 6, || None));
+        assert!(!l1.apply(&id, 6, || None));
         assert_eq!(get(&l1, "P-1"), Some(gone(7)));
     }
 
     #[test]
-    fn what_was_told_replaces_what_is_older_and_keeps_late_finds_out() {
+    fn an_announced_entry_replaces_older_ones_and_rejects_late_look_ups() {
         let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         let epoch = l1.epoch();
-        assert!(!l1.hear(&id, 3, || panic!("nobody reads it")));
-        assert_eq!(get(&l1, "P-1"), None, "nobody has asked for it");
+        assert!(!l1.apply(&id, 3, || panic!("the entry must not be decoded")));
+        assert_eq!(get(&l1, "P-1"), None, "a product that was never read is not inserted");
         l1.put_found(&id, gone(5), epoch);
-        for (told, is_news, expected) in [(4, false, 5), (5, false, 5), (7, true, 7), (6, false, 7)] {
-            assert_eq!(l1.hear(&id, told, || Some(priced(told))), is_news, "{told}");
+        for (announced, is_news, expected) in [(4, false, 5), (5, false, 5), (7, true, 7), (6, false, 7)] {
+            assert_eq!(l1.apply(&id, announced, || Some(priced(announced))), is_news, "{announced}");
             assert_eq!(get(&l1, "P-1").map(|held| held.revision()), Some(expected));
         }
-        // A look-up that had read revision 6 before the notice came, and the same after the price went out of
-        // memory.
+        // A look-up that read revision 6 before the notification arrived, and another after the price was
+        // evicted.
         l1.put_found(&id, gone(6), epoch);
         assert_eq!(get(&l1, "P-1").map(|held| held.revision()), Some(7));
         l1.flush();
@@ -285,18 +286,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_late_or_again_changes_nothing_and_confirms_nothing() {
+    fn a_late_or_repeated_notification_changes_and_renews_nothing() {
         let staleness = Duration::from_secs(60);
         let l1 = L1::new(10, staleness, Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         l1.put_found(&id, priced(5), l1.epoch());
         let confirmed = Instant::now();
         while Instant::now() == confirmed {}
-        assert!(!l1.hear(&id, 5, || Some(priced(5))));
+        assert!(!l1.apply(&id, 5, || Some(priced(5))));
         assert_eq!(l1.get("P-1", confirmed + staleness), None);
-        // The price that came after it is known already, as another process has told of it.
-        l1.hear(&id, 7, || None);
-        assert!(!l1.hear(&id, 6, || Some(priced(6))));
+        // A later price is known already, as another process has announced it.
+        l1.apply(&id, 7, || None);
+        assert!(!l1.apply(&id, 6, || Some(priced(6))));
         assert_eq!(get(&l1, "P-1"), None);
     }
 
@@ -315,13 +316,13 @@ mod tests {
     }
 
     #[test]
-    fn notices_and_look_ups_at_once_leave_nothing_older_than_announced() {
+    fn concurrent_notifications_and_look_ups_leave_nothing_older_than_announced() {
         let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         for revision in 1..2_000 {
             std::thread::scope(|scope| {
                 scope.spawn(|| l1.put_found(&id, gone(revision - 1), l1.epoch()));
-                scope.spawn(|| l1.hear(&id, revision, || (revision % 2 == 0).then(|| priced(revision))));
+                scope.spawn(|| l1.apply(&id, revision, || (revision % 2 == 0).then(|| priced(revision))));
             });
             let kept = get(&l1, "P-1").map(|kept| kept.revision());
             assert!(kept.is_none_or(|kept| kept >= revision), "{kept:?} after {revision} was announced");

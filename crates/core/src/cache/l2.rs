@@ -1,7 +1,7 @@
 //! The cache in Redis, shared by all processes.
 //!
-//! Redis being away is ordinary: a read then finds nothing and goes on, and for a moment nobody asks again,
-//! so that requests do not queue up behind a server that does not answer.
+//! Redis being unavailable is ordinary: a read then misses and goes on without it, and further reads skip
+//! Redis for a moment, so that requests do not queue up behind a server that does not answer.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -20,24 +20,24 @@ use crate::redis::{MeasuredConnection, RedisConnection, RedisError};
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;
 
-/// Entries put in one call, for which Redis keeps others waiting for some milliseconds. A server that syncs
-/// every write to disk does so once for the call; a cluster takes the keys of a slot only, so there each
+/// Entries put in one call, during which Redis blocks other clients for some milliseconds. A server that
+/// syncs every write to disk does so once per call. A cluster accepts keys of one slot only, so there each
 /// entry has a call of its own.
 const PUT_BATCH: usize = 1_000;
 
-/// How long Redis may take to show that it takes writes.
+/// How long Redis may take to show that it accepts writes.
 const WRITE_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long reads leave Redis alone after it failed.
+/// How long reads skip Redis after a failure.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 
 /// Digits of the revision at the head of an entry; as many as the largest `u64` has.
 const REVISION_DIGITS: usize = 20;
 
-/// Room for most entries.
+/// The initial buffer size; most entries fit.
 const USUAL_ENTRY_BYTES: usize = 384;
 
-/// An entry on its way to Redis.
+/// An entry encoded for Redis.
 struct EncodedEntry {
     key: String,
     value: Vec<u8>,
@@ -48,7 +48,7 @@ struct EncodedEntry {
 pub(super) struct L2 {
     redis: RedisConnection,
     keys: Keys,
-    put_and_tell: Arc<Script>,
+    put_and_publish: Arc<Script>,
     /// Whether Redis has refused a call that names keys of several slots.
     is_cluster: Arc<AtomicBool>,
     errors: Counter,
@@ -57,20 +57,19 @@ pub(super) struct L2 {
 
 impl L2 {
     pub(super) fn new(redis: &RedisConnection, keys: Keys, errors: Counter) -> Self {
-        let put_and_tell = Arc::new(Script::new(include_str!("put_and_tell.lua")));
+        let put_and_publish = Arc::new(Script::new(include_str!("put_and_publish.lua")));
         let is_cluster = Arc::default();
-        Self { redis: redis.clone(), keys, put_and_tell, is_cluster, errors, pause: Arc::default() }
+        Self { redis: redis.clone(), keys, put_and_publish, is_cluster, errors, pause: Arc::default() }
     }
 
-    /// The same with a connection of its own for reads.
+    /// The same cache with its own connection for reads.
     pub(super) fn with_own_reads(&self) -> Result<Self, RedisError> {
-        // Of its own are also its failures: a thread that is late is no reason for others to leave Redis
-        // alone.
+        // Failures are counted per connection, too: a late thread is no reason for others to skip Redis.
         Ok(Self { redis: self.redis.with_own_reads()?, pause: Arc::default(), ..self.clone() })
     }
 
-    /// What Redis knows of the product; nothing if it does not answer, or holds what this version cannot
-    /// read.
+    /// The entry of the product; `None` on a cache miss, if Redis does not answer, or if this version cannot
+    /// read what is stored.
     pub(super) async fn get(&self, product_id: &str) -> Option<Cached> {
         if self.pause.is_on() {
             return None;
@@ -87,7 +86,8 @@ impl L2 {
         }
     }
 
-    /// Puts what a read has found, unless Redis knows something as new or does not answer at once.
+    /// Offers what a read found: it is stored unless Redis holds the same or a newer revision, or does not
+    /// answer at once.
     pub(super) async fn offer(&self, product_id: &ProductId, cached: &Cached) {
         if self.pause.is_on() {
             return;
@@ -99,8 +99,9 @@ impl L2 {
         }
     }
 
-    /// Puts each unless Redis knows something as new, and tells of all with the last of them. If some cannot
-    /// be put, the others may be, and all may have been told of.
+    /// Puts each entry unless Redis holds the same or a newer revision, and publishes the notification of all
+    /// with the last of them. If some cannot be put, the others may have been, and the notification of all
+    /// may have been published.
     pub(super) async fn put_all(
         &self,
         products: &[(ProductId, Cached)],
@@ -110,15 +111,15 @@ impl L2 {
         let there: Vec<(ProductId, Cached)>;
         let products = match mode {
             PutMode::Insert => products,
-            // Most are nowhere, and are not sent.
+            // Most are not cached, and are not sent.
             PutMode::Replace => {
-                there = self.those_there(products).await?;
+                there = self.cached_in_redis(products).await?;
                 &there
             }
         };
         let mut batches = products.chunks(PUT_BATCH);
         let last = batches.next_back().unwrap_or_default();
-        // Sent without a wait for the one before.
+        // The batches are sent without waiting for one another.
         let before = batches.map(async |batch| self.put_batch(self.redis.writes(), batch, mode, None).await);
         let (before, last) = tokio::join!(
             biased;
@@ -128,8 +129,8 @@ impl L2 {
         before.and(last)
     }
 
-    /// The products of which Redis knows something.
-    async fn those_there(
+    /// The products that Redis holds an entry of.
+    async fn cached_in_redis(
         &self,
         batch: &[(ProductId, Cached)],
     ) -> redis::RedisResult<Vec<(ProductId, Cached)>> {
@@ -153,7 +154,7 @@ impl L2 {
         mode: PutMode,
         announcement: Option<&Announcement>,
     ) -> redis::RedisResult<()> {
-        // An entry that has expired meanwhile is nobody's price any more.
+        // An entry that has expired meanwhile is no longer a valid price.
         let entries: Vec<EncodedEntry> =
             batch.iter().filter_map(|(product_id, cached)| self.encoded(product_id, cached)).collect();
         if entries.is_empty() && announcement.is_none() {
@@ -169,14 +170,14 @@ impl L2 {
             }
         }
         let puts = entries.chunks(1).map(|entry| self.call(entry, mode, None));
-        let told = announcement.map(|announcement| self.call(&[], mode, Some(announcement)));
-        self.send(&mut connection, puts.chain(told)).await
+        let publish = announcement.map(|announcement| self.call(&[], mode, Some(announcement)));
+        self.send(&mut connection, puts.chain(publish)).await
     }
 
-    /// A call of the script. (Not by `Script::key` and `arg`, which copy everything twice.)
+    /// A call of the script. (`Script::key` and `arg` are not used, as they copy everything twice.)
     fn call(&self, entries: &[EncodedEntry], mode: PutMode, announcement: Option<&Announcement>) -> Cmd {
         let mut call = redis::cmd("EVALSHA");
-        call.arg(self.put_and_tell.get_hash()).arg(entries.len() + usize::from(announcement.is_some()));
+        call.arg(self.put_and_publish.get_hash()).arg(entries.len() + usize::from(announcement.is_some()));
         for entry in entries {
             call.arg(&entry.key);
         }
@@ -209,7 +210,7 @@ impl L2 {
         }
         match pipeline.query_async::<()>(connection).await {
             Err(error) if RedisError::is_missing_script(&error) => {
-                self.put_and_tell.load_async(connection).await?;
+                self.put_and_publish.load_async(connection).await?;
                 pipeline.query_async::<()>(connection).await
             }
             done => done,
@@ -221,13 +222,15 @@ impl L2 {
         Some(EncodedEntry { key: self.keys.price(product_id.as_str()), value, ttl_ms })
     }
 
-    /// Whether Redis takes writes: one that is full or has lost its replicas answers and does not.
+    /// Checks that Redis accepts writes: one that is full or has lost its replicas answers reads and rejects
+    /// writes.
     pub(super) async fn check_writable(&self) -> Result<(), RedisError> {
         let mut connection = self.redis.writes();
         let mut write = redis::cmd("SET");
         write.arg(self.keys.write_check()).arg("").arg("PX").arg(1_000);
         let twice = async {
-            // The first command after a break finds the broken connection; the second, a new one.
+            // After a disconnect the first command fails on the broken connection and the second gets a new
+            // one.
             match write.query_async::<()>(&mut connection).await {
                 Err(error) if error.is_io_error() => write.query_async(&mut connection).await,
                 other => other,
@@ -241,14 +244,14 @@ impl L2 {
     fn failed(&self, error: &redis::RedisError) {
         self.errors.increment(1);
         if !(error.is_io_error() || error.is_timeout()) {
-            tracing::warn!(%error, "redis refuses a command; the read goes on without it");
+            tracing::warn!(%error, "redis rejected a command; continuing without it");
         } else if self.pause.start() {
-            tracing::warn!(%error, "redis does not answer; reads go on without it");
+            tracing::warn!(%error, "redis does not answer; reads skip it for now");
         }
     }
 }
 
-/// What is stored of a price, and for how many milliseconds.
+/// The stored form of an entry and its time to live in milliseconds. `None` if it has expired.
 fn encode(cached: &Cached) -> Option<(Vec<u8>, u64)> {
     let mut value = Vec::with_capacity(USUAL_ENTRY_BYTES);
     write!(value, "{:0width$}", cached.revision(), width = REVISION_DIGITS).ok()?;
@@ -262,7 +265,7 @@ fn encode(cached: &Cached) -> Option<(Vec<u8>, u64)> {
     Some((value, u64::try_from(ttl.as_millis()).ok()?))
 }
 
-/// `None` for an entry that may not be served any more.
+/// `None` for an entry that must not be served any more.
 fn time_to_live(entry: &PriceEntry) -> Option<Duration> {
     let Some(valid_until) = entry.valid_until else {
         return Some(PRICE_TTL);
@@ -281,7 +284,7 @@ fn decode(stored: &[u8]) -> Option<Cached> {
     (entry.revision == revision).then(|| Cached::Priced(Arc::new(entry)))
 }
 
-/// A moment in which Redis is not asked.
+/// A pause during which reads skip Redis.
 struct Pause {
     origin: Instant,
     /// Milliseconds after `origin`.
@@ -299,7 +302,7 @@ impl Pause {
         self.now_ms() < self.until_ms.load(Ordering::Relaxed)
     }
 
-    /// Starts the pause; whether it was off before.
+    /// Starts the pause. Returns whether it was off before.
     fn start(&self) -> bool {
         let now_ms = self.now_ms();
         let pause_ms = u64::try_from(PAUSE_AFTER_FAILURE.as_millis()).unwrap_or(u64::MAX);
@@ -338,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_read_back() {
+    fn a_stored_entry_is_read_back() {
         for cached in [Cached::Priced(Arc::new(entry())), Cached::Gone { revision: i64::MAX }] {
             let (value, _) = encode(&cached).unwrap();
             assert_eq!(decode(&value), Some(cached));
@@ -347,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_not_there() {
+    fn an_unreadable_entry_is_a_miss() {
         let other_revision = format!("00000000000000000018{}", body(&entry()));
         for stored in ["", "17", "0000000000000000001x", "00000000000000000017{", "\u{fffd}", &other_revision]
         {

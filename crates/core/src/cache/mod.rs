@@ -1,13 +1,13 @@
-//! Prices ready to be served.
+//! The price caches.
 //!
 //! Here: the read path [`PriceCache::get`], from this process' memory ([`l1`]) over Redis ([`l2`]) to a fill
 //! that the caller supplies, at most one at a time for each product ([`single_flight`]). Never here: how a
-//! price comes about (`engine`), and anything that depends on the shopper; what is cached is the same for
-//! everybody.
+//! price is computed (`engine`), and anything that depends on the shopper; cached entries are the same for
+//! every shopper.
 //!
-//! Two rules keep the caches honest. An entry is put only where nothing as new is, by its revision, in memory
-//! and in Redis alike; a product that is gone leaves a tombstone with a revision, so a slow fill cannot bring
-//! it back. And no entry is served past its `valid_until`.
+//! Two rules keep the caches correct. An entry is put only where no entry with the same or a newer revision
+//! is, in memory and in Redis alike; a removed product leaves a tombstone with a revision, so a slow fill
+//! cannot bring it back. And no entry is served past its `valid_until`.
 
 mod l1;
 mod l2;
@@ -30,20 +30,20 @@ use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;
 use single_flight::SingleFlight;
 
-/// What is known of a product's price.
+/// What is cached for a product: its price, or a tombstone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cached {
-    /// It has one.
+    /// The product's current price entry.
     Priced(Arc<PriceEntry>),
-    /// The product was removed; the revision is that of the removal.
+    /// A tombstone: the product was removed.
     Gone {
-        /// Orders the removal among the product's prices.
+        /// The revision of the removal, which orders it among the product's prices.
         revision: i64,
     },
 }
 
 impl Cached {
-    /// Orders what is known of one product: the larger, the newer.
+    /// Orders the states of one product: the larger, the newer.
     pub fn revision(&self) -> i64 {
         match self {
             Self::Priced(entry) => entry.revision,
@@ -55,60 +55,59 @@ impl Cached {
 /// Where a price was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
-    /// In this process' memory.
+    /// The in-process cache.
     L1,
-    /// In Redis.
+    /// Redis.
     L2,
-    /// In neither: it was read from the catalogue.
+    /// A cache miss: the price was read from the database.
     Store,
 }
 
-/// An instant by two clocks: by the wall's prices end; by the one that nobody sets, what is in memory grows
-/// old.
+/// The current time on both clocks: wall time for `valid_until`, monotonic time for staleness.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    /// The wall's.
+    /// Wall-clock time.
     pub utc: DateTime<Utc>,
-    /// The other's.
+    /// Monotonic time.
     pub monotonic: Instant,
 }
 
 impl Moment {
-    /// Now.
+    /// Reads both clocks.
     pub fn now() -> Self {
         Self { utc: Utc::now(), monotonic: Instant::now() }
     }
 }
 
-/// A price and where it was found.
+/// A price and the tier that answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// The price.
     pub entry: Arc<PriceEntry>,
-    /// Where it was found.
+    /// The tier that answered.
     pub tier: Tier,
 }
 
-/// Where an entry is put.
+/// How an entry is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutMode {
-    /// Everywhere. A fill that has read an older revision then finds the newer one and gives way.
+    /// In any case. A fill that has read an older revision then finds the newer one and is discarded.
     Insert,
-    /// Only where an older one is. For entries of which no older revision can be on its way: the caches keep
-    /// what is asked for, and a large import does not drive it out.
+    /// Only over an older entry. For entries of which no older revision can be in flight: the caches keep
+    /// what is read, and a large import does not evict it.
     Replace,
 }
 
-/// Why there is no price.
+/// Why a read failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// There is no such product.
     #[error("no such product")]
     UnknownProduct,
-    /// The catalogue does not answer and the caches do not have it; trying again later may help.
-    #[error("the catalogue is not available: {0}")]
+    /// The database does not answer and the caches do not have the price; a retry may succeed.
+    #[error("the database is not available: {0}")]
     Unavailable(String),
-    /// The product is stored, and this program cannot read it.
+    /// The product is stored in a form that this version cannot read.
     #[error("{0}")]
     Unreadable(String),
     /// Stored data cannot be read.
@@ -116,22 +115,23 @@ pub enum ReadError {
     Internal(String),
 }
 
-/// What a fill found: the price, or that the product is unknown.
+/// The result of a fill: the price entry, or the tombstone of a product that does not exist.
 pub type Filled = Result<Cached, ReadError>;
 
-/// The two caches and the fills under way; cheap to clone.
+/// Both caches and the fills in flight; cheap to clone.
 #[derive(Clone)]
 pub struct PriceCache {
     l1: Arc<L1>,
     l2: L2,
-    /// What fills put with, on their own runtime.
+    /// The L2 that fills write to, on their own runtime.
     fill_l2: L2,
     flights: Arc<SingleFlight<ProductId, Result<Found, ReadError>>>,
     metrics: Metrics,
 }
 
 impl PriceCache {
-    /// An empty L1 before the L2 in this Redis. Fills run on this runtime, whichever thread asks for them.
+    /// An empty L1 in front of the L2 in this Redis. Fills run on this runtime, whichever thread requests
+    /// them.
     pub fn new(
         l1_capacity: usize,
         l1_max_staleness: Duration,
@@ -150,14 +150,14 @@ impl PriceCache {
         }
     }
 
-    /// The same cache, which reads Redis over a connection of its own, made and driven where it is used: a
+    /// The same cache with its own connection for reads, opened and driven by the runtime that uses it: a
     /// thread with a runtime of its own then waits for no other thread.
     pub fn with_own_reads(&self) -> Result<Self, RedisError> {
         Ok(Self { l2: self.l2.with_own_reads()?, ..self.clone() })
     }
 
-    /// The product's price out of L1, if it may be served: the path of nearly every request, without a wait
-    /// and without a copy. The caller [counts](Self::count_l1) it.
+    /// The product's price from L1, if it may be served. Nearly every request takes this path, which neither
+    /// waits nor copies. The caller [counts](Self::count_l1) the read.
     pub fn get_l1(
         &self,
         product_id: &str,
@@ -173,7 +173,7 @@ impl PriceCache {
         }
     }
 
-    /// Counts reads that L1 has answered: with a price, and with the word that there is no such product.
+    /// Counts reads that L1 has answered: with a price, and with an unknown product.
     pub fn count_l1(&self, priced: u64, unknown: u64) {
         self.metrics.reads_from_l1.increment(priced);
         if unknown > 0 {
@@ -181,8 +181,8 @@ impl PriceCache {
         }
     }
 
-    /// The product's price out of L2 or else by `fill`. Of requests that come while one of them fills, each
-    /// waits for its result; the fill goes on if the one that began it gives up.
+    /// The product's price from L2 or else from `fill`. Requests that arrive during a fill of the same
+    /// product share its result; the fill goes on if the request that started it is cancelled.
     pub async fn get_or_fill<F>(
         &self,
         product_id: ProductId,
@@ -222,8 +222,8 @@ impl PriceCache {
         now: DateTime<Utc>,
         knows_policy: &(impl Fn(i64) -> bool + Sync),
     ) -> Option<Result<Found, ReadError>> {
-        // After a fail-over, or before a put that others have told of, Redis may know less than this process;
-        // then the catalogue decides.
+        // After a fail-over, or before a put that another process has announced, Redis may be behind this
+        // process; then the database decides.
         let known = self.l1.known(product_id.as_str());
         let epoch = self.l1.epoch();
         let cached = self.l2.get(product_id.as_str()).await.filter(|cached| cached.revision() >= known)?;
@@ -249,7 +249,7 @@ impl PriceCache {
         let cached = filled?;
         self.l1.put_found(&product_id, cached.clone(), epoch);
         self.measure_l1();
-        // Redis being away costs the next process a fill, nothing more.
+        // If Redis is unavailable, the next process has to fill again, nothing more.
         self.fill_l2.offer(&product_id, &cached).await;
         match cached {
             Cached::Priced(entry) => Ok(Found { entry, tier: Tier::Store }),
@@ -257,15 +257,15 @@ impl PriceCache {
         }
     }
 
-    /// Whether Redis takes writes now.
+    /// Checks that Redis accepts writes now.
     pub async fn check_writable(&self) -> Result<(), RedisError> {
         self.l2.check_writable().await
     }
 
-    /// Puts what is known of products in Redis, unless that knows something as new, and has it tell of them
-    /// in the same call as it puts the last of them. After an error, some may be put, and all told of. In
-    /// memory it takes the place of what is older, as if another process had told of it: what was stored a
-    /// while ago may be out of date by now.
+    /// Puts the states of products in Redis, unless Redis holds the same or a newer revision, and publishes
+    /// the notification in the same call as the last of them. After an error, some may be put, and the
+    /// notification of all may have been published. L1 replaces older entries only, as for a notification of
+    /// another process: what was stored a while ago may be out of date by now.
     pub async fn put_all(
         &self,
         products: &[(ProductId, Cached)],
@@ -273,26 +273,26 @@ impl PriceCache {
         announcement: Option<&Announcement>,
     ) -> Result<(), RedisError> {
         for (product_id, cached) in products {
-            self.l1.hear(product_id, cached.revision(), || Some(cached.clone()));
+            self.l1.apply(product_id, cached.revision(), || Some(cached.clone()));
         }
         Ok(self.l2.put_all(products, mode, announcement).await?)
     }
 
-    /// Other processes have told that these are the products' prices now: what is older in L1 is replaced,
-    /// and dropped if the price itself was not told.
-    pub fn hear<'a, E>(&self, changes: impl IntoIterator<Item = (&'a ProductId, i64, E)>)
+    /// Applies a notification that these products have new prices: older entries in L1 are replaced, or
+    /// evicted if the notification does not carry the new entry.
+    pub fn apply<'a, E>(&self, changes: impl IntoIterator<Item = (&'a ProductId, i64, E)>)
     where
         E: FnOnce() -> Option<PriceEntry>,
     {
         let heard = changes.into_iter().map(|(id, revision, entry)| {
-            self.l1.hear(id, revision, || entry().map(|entry| Cached::Priced(Arc::new(entry))))
+            self.l1.apply(id, revision, || entry().map(|entry| Cached::Priced(Arc::new(entry))))
         });
         let outdated = heard.filter(|is_outdated| *is_outdated).count();
         self.metrics.l1_invalidations.increment(u64::try_from(outdated).unwrap_or(u64::MAX));
         self.measure_l1();
     }
 
-    /// Empties L1: other processes may have told something that was not heard.
+    /// Empties L1: notifications may have been missed.
     pub fn flush_l1(&self) {
         self.l1.flush();
         self.metrics.l1_flushes.increment(1);

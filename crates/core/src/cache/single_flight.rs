@@ -1,4 +1,4 @@
-//! One search at a time for each key: those who come later wait for the result of the first.
+//! One look-up at a time for each key: callers that arrive later share the result of the first.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -9,14 +9,14 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use tokio::runtime::Handle;
 
-/// Searches under way, by what is searched for. Bounded by the requests under way, as each waits for one.
+/// Look-ups in flight, by key. Bounded by the requests in flight, as each waits for one.
 pub(super) struct SingleFlight<K, V> {
     under_way: Arc<Mutex<HashMap<K, Flight<V>>>>,
-    /// Searches run here, whoever waits for them.
+    /// Look-ups run here, whichever runtime waits for them.
     runtime: Handle,
 }
 
-/// `None` when the search did not come to an end: it panicked, or the runtime stops.
+/// `None` if the look-up did not finish: it panicked, or the runtime is stopping.
 type Flight<V> = Shared<BoxFuture<'static, Option<V>>>;
 
 impl<K, V> SingleFlight<K, V>
@@ -24,13 +24,13 @@ where
     K: Eq + Hash + Clone + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Nothing is searched for yet.
+    /// Starts without any look-up in flight.
     pub(super) fn new(runtime: Handle) -> Self {
         Self { under_way: Arc::default(), runtime }
     }
 
-    /// The result of the search that is under way for the key, or of a new one. A search runs on its own, so
-    /// it ends for the others even if the request that began it goes away.
+    /// Joins the look-up in flight for the key, or starts one. A look-up is a task of its own, so it
+    /// completes for the others even if the request that started it is dropped.
     pub(super) fn run<F>(&self, key: K, search: impl FnOnce() -> F) -> Flight<V>
     where
         F: Future<Output = V> + Send + 'static,
@@ -42,7 +42,8 @@ where
         let (searches, landed) = (Arc::clone(&self.under_way), key.clone());
         let search = search();
         let task = self.runtime.spawn(async move {
-            // Not before: a runtime that has ended drops this at once, while the list is locked.
+            // Created inside the task: a runtime that has stopped drops the task at once, while the map is
+            // locked.
             let _landing = Landing { under_way: searches, key: landed };
             search.await
         });
@@ -52,7 +53,7 @@ where
     }
 }
 
-/// Takes the search off the list when it ends, in whatever way.
+/// Removes the look-up from the map when it ends in any way.
 struct Landing<K: Eq + Hash, V> {
     under_way: Arc<Mutex<HashMap<K, Flight<V>>>>,
     key: K,
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn those_who_come_later_share_the_first_result() {
+    async fn later_callers_share_the_first_result() {
         let flights = SingleFlight::<&str, usize>::new(Handle::current());
         let (searches, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(2)));
         let search = || {
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_search_ends_for_the_others_when_its_first_request_goes_away() {
+    async fn a_look_up_completes_when_its_first_request_is_dropped() {
         let flights = SingleFlight::<&str, u8>::new(Handle::current());
         let gate = Arc::new(Barrier::new(2));
         let inner = Arc::clone(&gate);
@@ -110,9 +111,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_search_that_panics_gives_nothing_and_is_not_in_the_way() {
+    async fn a_look_up_that_panics_yields_nothing_and_blocks_no_later_one() {
         let flights = SingleFlight::<&str, u8>::new(Handle::current());
-        let failing = flights.run("a", || async { panic!("the search fails") });
+        let failing = flights.run("a", || async { panic!("the look-up fails") });
         assert_eq!(failing.await, None);
         assert_eq!(flights.run("a", || async { 1 }).await, Some(1));
     }

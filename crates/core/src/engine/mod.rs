@@ -255,8 +255,9 @@ impl Engine {
             let engine = self.clone();
             // A read does not wait for it, and goes on without Redis. What other processes hold has expired
             // there too.
-            let telling = async move { engine.put_and_tell(&[], &changes, PutMode::Insert, None).await };
-            tokio::spawn(telling.in_current_span());
+            let publishing =
+                async move { engine.put_and_publish(&[], &changes, PutMode::Insert, None).await };
+            tokio::spawn(publishing.in_current_span());
         }
         Ok(published)
     }
@@ -284,7 +285,7 @@ impl Engine {
             published.iter().map(|published| announced(published, brings_prices)).collect();
         let products: Vec<(ProductId, Cached)> =
             published.into_iter().map(|published| (published.product_id, published.cached)).collect();
-        let Err(error) = self.put_and_tell(&products, &changes, mode, published_at).await else {
+        let Err(error) = self.put_and_publish(&products, &changes, mode, published_at).await else {
             return Ok(());
         };
         let engine = self.clone();
@@ -295,8 +296,8 @@ impl Engine {
                 // Told once they are there: nobody waits for it any more, and what is told again is heard
                 // again.
                 let mode = PutMode::Insert;
-                if engine.put_and_tell(&products, &[], mode, published_at).await.is_ok()
-                    && engine.put_and_tell(&[], &changes, mode, published_at).await.is_ok()
+                if engine.put_and_publish(&products, &[], mode, published_at).await.is_ok()
+                    && engine.put_and_publish(&[], &changes, mode, published_at).await.is_ok()
                 {
                     return;
                 }
@@ -305,7 +306,7 @@ impl Engine {
         Err(error.into())
     }
 
-    async fn put_and_tell(
+    async fn put_and_publish(
         &self,
         products: &[(ProductId, Cached)],
         changes: &[ChangedPrice],

@@ -79,6 +79,6 @@ impl Engine {
     pub fn spawn_upkeep(&self, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
         tasks.spawn(self.metrics.clone().keep_small(shutdown.clone()));
         tasks.spawn(self.policies.clone().keep_fresh(shutdown.clone()));
-        tasks.spawn(self.tz_versions.clone().keep_told(shutdown.clone()));
+        tasks.spawn(self.tz_versions.clone().keep_published(shutdown.clone()));
     }
 }

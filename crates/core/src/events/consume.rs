@@ -1,4 +1,5 @@
-//! Consuming: listeners share the stream, and what one of them leaves behind another takes over.
+//! Consuming: listeners share the stream as a consumer group, and entries that one leaves unacknowledged are
+//! reclaimed by another.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,19 +18,19 @@ use crate::keys::{LISTENER_GROUP, MessageKeys};
 use crate::redis::{RedisConnection, RedisError, without_password};
 use crate::telemetry::spans::{TRACEPARENT, TraceParent};
 
-/// How long entries stay in the stream after they were handed to workers, for people who want to look.
+/// How long entries stay in the stream after their jobs were enqueued, for inspection.
 const PROCESSED_KEPT: Duration = Duration::from_secs(60 * 60);
-/// Above so many entries, those that were handed to workers do not stay.
+/// Above this length, entries whose jobs are enqueued are trimmed at once.
 const COMFORTABLE_LENGTH: usize = 200_000;
-/// Entries removed in one call, so that Redis is not kept from others for long.
+/// Entries removed per call, so that Redis does not block other clients for long.
 const TRIM_STEP: usize = 10_000;
-/// A consumer that has nothing pending and was not heard of for this long is forgotten.
+/// A consumer without pending entries that was idle for this long is deleted.
 const IDLE_CONSUMER: Duration = Duration::from_secs(60 * 60);
-/// Connections of a listener that are its alone: one waits for entries.
+/// Connections that a listener does not share: one of them blocks on reads.
 const EXCLUSIVE_CONNECTIONS: usize = 2;
-/// How long one read waits for entries.
+/// How long one read blocks waiting for entries.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// How long a connection may take to be made or checked.
+/// How long a connection may take to be opened or checked.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An entry of the stream.
@@ -57,7 +58,7 @@ pub enum ConsumeError {
     /// Redis does not answer.
     #[error(transparent)]
     Redis(#[from] RedisError),
-    /// No connection could be had.
+    /// The pool had no connection to give.
     #[error("no connection to redis: {0}")]
     Connection(String),
 }
@@ -68,17 +69,17 @@ impl From<redis::RedisError> for ConsumeError {
     }
 }
 
-/// One listener's part in the group.
+/// One listener's membership in the consumer group.
 pub struct EventConsumer {
     redis: RedisConnection,
     keys: MessageKeys,
-    /// Waiting for entries occupies a connection, so it is not the shared one.
+    /// A blocking read occupies its connection, so it does not use the shared one.
     exclusive: Pool,
     name: String,
     leave: Arc<Script>,
 }
 
-/// What a listener reads entries with. After an error another one is to be taken: its connection is checked
+/// Reads entries over a connection of its own. After an error, get another reader: its connection is checked
 /// then.
 pub struct EntryReader<'a> {
     consumer: &'a EventConsumer,
@@ -86,7 +87,7 @@ pub struct EntryReader<'a> {
 }
 
 impl EventConsumer {
-    /// A consumer of this name, which no other one may have.
+    /// A consumer with this name, which must be unique.
     pub fn new(
         url: &str,
         redis: &RedisConnection,
@@ -111,7 +112,7 @@ impl EventConsumer {
         Ok(Self { redis: redis.clone(), keys: keys.clone(), exclusive, name: name.to_owned(), leave })
     }
 
-    /// Makes the stream and the group unless they are there. A new group begins with the oldest entry.
+    /// Creates the stream and the group unless they exist. A new group starts at the oldest entry.
     pub async fn ensure_group(&self) -> Result<(), ConsumeError> {
         let mut create = redis::cmd("XGROUP");
         create.arg("CREATE").arg(self.keys.event_log()).arg(LISTENER_GROUP).arg("0").arg("MKSTREAM");
@@ -121,14 +122,15 @@ impl EventConsumer {
         }
     }
 
-    /// A connection to read over, as reading waits.
+    /// A reader with a connection of its own, as reads block.
     pub async fn reader(&self) -> Result<EntryReader<'_>, ConsumeError> {
         let connection = self.exclusive.get().await;
         let connection = connection.map_err(|error| ConsumeError::Connection(error.to_string()))?;
         Ok(EntryReader { consumer: self, connection })
     }
 
-    /// Takes over entries that another listener got so long ago and has not acknowledged, at most `max`.
+    /// Reclaims entries that were delivered to another listener at least this long ago and are still
+    /// unacknowledged, at most `max`.
     pub async fn reclaim(&self, idle: Duration, max: usize) -> Result<Vec<Entry>, ConsumeError> {
         let mut claim = redis::cmd("XAUTOCLAIM");
         claim.arg(self.keys.event_log()).arg(LISTENER_GROUP).arg(&self.name);
@@ -137,7 +139,7 @@ impl EventConsumer {
         Ok(reply.claimed.into_iter().map(entry).collect())
     }
 
-    /// Jobs for these entries are in the queue: nobody needs to look at them again.
+    /// Acknowledges these entries: their jobs are in the queue.
     pub async fn acknowledge(&self, ids: &[String]) -> Result<(), ConsumeError> {
         if ids.is_empty() {
             return Ok(());
@@ -151,7 +153,8 @@ impl EventConsumer {
         acknowledge
     }
 
-    /// Says that these entries are being worked on, so that nobody takes them over.
+    /// Resets the idle time of these entries, as they are being processed, so that no other listener reclaims
+    /// them.
     pub async fn hold(&self, ids: &[String]) -> Result<(), ConsumeError> {
         if ids.is_empty() {
             return Ok(());
@@ -161,15 +164,15 @@ impl EventConsumer {
         Ok(claim.query_async(&mut self.redis.writes()).await?)
     }
 
-    /// How many entries wait: not yet delivered, and delivered but not acknowledged.
+    /// The consumer group's lag: entries not yet delivered, and delivered but not acknowledged.
     pub async fn lag(&self) -> Result<u64, ConsumeError> {
         let Some(group) = self.group().await? else { return Ok(0) };
         let undelivered = group.lag.unwrap_or_default();
         Ok(u64::try_from(undelivered + group.pending).unwrap_or(u64::MAX))
     }
 
-    /// Removes entries that were handed to workers a while ago, or all of those if the stream is long. Never
-    /// one that is still to be done.
+    /// Trims entries whose jobs were enqueued a while ago, or all such entries if the stream is long. Never
+    /// trims one that is still undelivered or pending.
     pub async fn trim(&self, now: DateTime<Utc>) -> Result<(), ConsumeError> {
         let mut connection = self.redis.writes();
         let Some(group) = self.group().await? else { return Ok(()) };
@@ -178,8 +181,7 @@ impl EventConsumer {
         let pending: StreamPendingReply = pending.query_async(&mut connection).await?;
         let oldest_to_keep = match pending {
             StreamPendingReply::Data(pending) => pending.start_id,
-            // Nothing at all is pending, so what was delivered last is done too, and may stay as the only
-            // one.
+            // Nothing is pending, so the last delivered entry is done too; it may stay as the only one.
             _ => group.last_delivered_id,
         };
         let length: usize =
@@ -198,7 +200,7 @@ impl EventConsumer {
         Ok(())
     }
 
-    /// Forgets consumers that are gone for good: each start of a listener adds one.
+    /// Deletes consumers that are gone for good: each start of a listener adds one.
     pub async fn forget_idle_consumers(&self) -> Result<(), ConsumeError> {
         let mut connection = self.redis.writes();
         let mut list = redis::cmd("XINFO");
@@ -218,12 +220,12 @@ impl EventConsumer {
         Ok(())
     }
 
-    /// Leaves the group, if nothing of this consumer is pending; else others take it over.
+    /// Leaves the group unless this consumer has pending entries, which others then reclaim.
     pub async fn leave(&self) -> Result<(), ConsumeError> {
         self.remove(self.name.as_bytes()).await
     }
 
-    /// In one step: what a consumer gets between a look and its removal would be lost.
+    /// In one step: an entry delivered between the check and the removal would be lost.
     async fn remove(&self, name: &[u8]) -> Result<(), ConsumeError> {
         let mut leave = self.leave.key(self.keys.event_log());
         leave.arg(LISTENER_GROUP).arg(name);
@@ -239,14 +241,13 @@ impl EventConsumer {
 }
 
 impl EntryReader<'_> {
-    /// Entries that nobody has yet, at most `max`; waits up to [`LONGEST_WAIT`] for the first of them.
-    /// Acknowledges those that are done on the way: a server that syncs every write to disk does so once for
-    /// both.
+    /// Undelivered entries, at most `max`; blocks up to [`LONGEST_WAIT`] for the first of them. Acknowledges
+    /// `done` in the same round trip: a server that syncs every write to disk does so once for both.
     pub async fn next(&mut self, done: &[String], max: usize) -> Result<Vec<Entry>, ConsumeError> {
         self.read(done, max, Some(LONGEST_WAIT)).await
     }
 
-    /// Entries that nobody has yet, at most `max`; none if none is there now.
+    /// Undelivered entries, at most `max`; does not block.
     pub async fn more(&mut self, max: usize) -> Result<Vec<Entry>, ConsumeError> {
         self.read(&[], max, None).await
     }
@@ -276,7 +277,7 @@ impl EntryReader<'_> {
 }
 
 impl ConsumeError {
-    /// Whether the stream or the group is not there: Redis has lost its data, or nobody has listened yet.
+    /// Whether the stream or the group is missing: Redis has lost its data, or no listener has started yet.
     pub fn is_missing_group(&self) -> bool {
         let Self::Redis(RedisError::Command(error)) = self else { return false };
         let refused = error.clone().into_server_errors();

@@ -1,4 +1,4 @@
-//! Messages that are no events: kept with the reason, so that whoever sent them can mend it.
+//! Dead messages: messages that are no valid events, kept with the reason, so that their sender can be fixed.
 
 use chrono::{DateTime, Utc};
 use redis::streams::{StreamId, StreamRangeReply};
@@ -8,9 +8,9 @@ use super::EVENT_FIELD;
 use crate::keys::MessageKeys;
 use crate::redis::{RedisConnection, RedisError};
 
-/// Dead messages are kept up to about this many; the oldest go first.
+/// Dead messages that are kept, approximately; the oldest are dropped first.
 pub const DEAD_EVENTS_KEPT: usize = 10_000;
-/// The longest dead message that is kept, and the longest reason, in characters.
+/// Characters of a dead message, and of its reason, that are kept.
 const MAX_MESSAGE_CHARS: usize = 4_096;
 const MAX_REASON_CHARS: usize = 1_000;
 
@@ -40,12 +40,12 @@ pub struct DeadEvents {
 }
 
 impl DeadEvents {
-    /// The dead messages in this Redis.
+    /// The stream of dead messages in this Redis.
     pub fn new(redis: &RedisConnection, keys: &MessageKeys) -> Self {
         Self { redis: redis.clone(), keys: keys.clone() }
     }
 
-    /// Keeps a message, with the entry it was unless it came over the channel.
+    /// Stores a dead message, with the identifier of its entry unless it came over the channel.
     pub async fn keep(
         &self,
         message: &[u8],
@@ -72,7 +72,7 @@ impl DeadEvents {
 }
 
 fn dead_event(entry: StreamId) -> DeadEvent {
-    // Redis takes the first part of an identifier from its clock.
+    // The first part of an identifier is Redis' clock in milliseconds.
     let milliseconds = entry.id.split('-').next().and_then(|time| time.parse().ok()).unwrap_or_default();
     DeadEvent {
         message: entry.get(EVENT_FIELD).unwrap_or_default(),
@@ -83,7 +83,7 @@ fn dead_event(entry: StreamId) -> DeadEvent {
     }
 }
 
-/// At most so many characters; a character of UTF-8 has at most four bytes, so no more are looked at.
+/// At most so many characters; a character of UTF-8 has at most four bytes, so no more bytes are looked at.
 fn beginning(text: &[u8], max_chars: usize) -> String {
     let bytes = text.get(..max_chars * 4).unwrap_or(text);
     String::from_utf8_lossy(bytes).chars().take(max_chars).collect()
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_bounded_and_text() {
+    fn kept_messages_are_bounded_text() {
         assert_eq!(beginning(b"short", 10), "short");
         assert_eq!(beginning("ääää".as_bytes(), 3), "äää");
         assert_eq!(beginning(b"\xff!", 10), "\u{fffd}!");

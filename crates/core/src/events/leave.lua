@@ -1,5 +1,4 @@
--- Removes a consumer from a group unless something of it is pending: with the consumer, its pending entries
--- would go.
+-- Removes a consumer from a group unless it has pending entries, which would be deleted with it.
 --
 -- KEYS[1]  the stream
 -- ARGV[1]  the group

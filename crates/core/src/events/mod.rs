@@ -1,12 +1,13 @@
-//! The stream of market events: the truth about what was said, in the order it was taken in.
+//! The stream of market events: the authoritative record of what was published, in order of arrival.
 //!
-//! Here: publishing ([`publish`]), consuming ([`consume`]) and what turned out to be no event ([`dead`]).
-//! Never here: what an event is ([`domain::market_event`](pricing_domain::market_event)) and what follows
-//! from it (the listener and the worker).
+//! Here: publishing ([`publish`]), consuming ([`consume`]) and messages that turned out to be no events
+//! ([`dead`]). Never here: what an event is ([`domain::market_event`](pricing_domain::market_event)) and what
+//! follows from it (the listener and the worker).
 //!
-//! An event is an entry of a Redis stream and, in the same step, a message on a channel. The stream is what
-//! counts; the channel tells other programs, and its message carries the entry's identifier. Listeners share
-//! the stream as one consumer group, and acknowledge an entry when a job for it is in the queue.
+//! An event is an entry of a Redis stream and, in the same step, a message on a channel. The stream is
+//! authoritative; the channel is for other programs, and its message carries the entry's identifier.
+//! Listeners share the stream as one consumer group, and acknowledge an entry when a job for it is in the
+//! queue.
 
 pub mod consume;
 pub mod dead;
@@ -22,7 +23,7 @@ const EVENT_FIELD: &str = "event";
 /// The attribute by which an event on the channel names its entry.
 const STREAM_ID_ATTRIBUTE: &str = "streamid";
 
-/// Whether a message on the channel is an event that is in the stream already; any other came from a foreign
+/// Whether a message on the channel is an event that is already in the stream; any other came from a foreign
 /// program.
 pub fn is_in_stream(message: &[u8]) -> bool {
     let attributes: Result<HashMap<&str, IgnoredAny>, _> = serde_json::from_slice(message);

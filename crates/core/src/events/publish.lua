@@ -1,4 +1,4 @@
--- Appends events to the stream and says so on the channel; all of them or none.
+-- Appends events to the stream and publishes them on the channel; all of them or none.
 --
 -- KEYS[1]  the stream
 -- ARGV[1]  the channel

@@ -1,4 +1,4 @@
-//! Publishing: an event is taken in when its entry is in the stream, which is on disk then.
+//! Publishing: an event is accepted once its entry is in the stream, which Redis persists.
 
 use std::sync::Arc;
 
@@ -11,26 +11,25 @@ use crate::redis::{RedisConnection, RedisError};
 use crate::telemetry::spans::{self, TRACEPARENT, TraceParent};
 use pricing_domain::facts::market_event::MarketEvent;
 
-/// Entries the stream may hold. Beyond that nothing is taken in until listeners have caught up: Redis keeps
-/// the stream in memory, and must not fill up.
+/// Entries the stream may hold. Beyond that, publishing is refused until listeners have caught up: Redis
+/// keeps the stream in memory, which must not fill up.
 pub const EVENT_LOG_CAPACITY: usize = 1_000_000;
 
-/// The most events that are published in one step.
+/// The largest number of events published in one step.
 pub const PUBLISH_BATCH: usize = 1_000;
 
-/// Why events were not taken in; none of them was.
+/// Why events were refused; none of them was accepted unless stated.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// Redis does not take them; whether they were taken in is unknown, and publishing them again does no
-    /// harm.
+    /// Redis failed; whether the events were accepted is unknown, and publishing them again is harmless.
     #[error(transparent)]
     Redis(#[from] RedisError),
-    /// Listeners are too far behind.
-    #[error("the stream of events is full: {EVENT_LOG_CAPACITY} wait")]
+    /// The stream is full: listeners are too far behind.
+    #[error("the event stream is full: {EVENT_LOG_CAPACITY} events are waiting")]
     Full,
 }
 
-/// The stream, as publishers see it; cheap to clone.
+/// The publishing side of the stream; cheap to clone.
 #[derive(Clone)]
 pub struct EventLog {
     redis: RedisConnection,
@@ -45,12 +44,12 @@ impl EventLog {
         Self { redis: redis.clone(), keys: keys.clone(), publish }
     }
 
-    /// The channel on which events are heard.
+    /// The channel on which events are published.
     pub fn channel(&self) -> String {
         self.keys.event_channel()
     }
 
-    /// Takes events in, at most [`PUBLISH_BATCH`], all or none; gives the identifiers of their entries.
+    /// Appends events, at most [`PUBLISH_BATCH`], all or none. Returns the identifiers of their entries.
     pub async fn publish(&self, events: &[MarketEvent]) -> Result<Vec<String>, PublishError> {
         let span = spans::send(EVENT_LOG, events.len());
         let published = self.publish_within(events).instrument(span.clone()).await;
@@ -77,8 +76,8 @@ impl EventLog {
         }
         let mut connection = self.redis.writes();
         let ids: Vec<String> = match script.invoke_async(&mut connection).await {
-            // The first command after a break finds the broken connection. Published twice, an event is
-            // applied once.
+            // After a disconnect the first command fails on the broken connection. An event published twice
+            // is applied once.
             Err(error) if RedisError::is_broken(&error) => script.invoke_async(&mut connection).await,
             answer => answer,
         }

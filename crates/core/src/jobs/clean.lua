@@ -1,6 +1,6 @@
--- Forgets done jobs a while after they were done, and the oldest dead jobs beyond a bound; the library keeps
--- all for ever. What is done moves to a second set, and a period later that set is forgotten, a bounded
--- number at a time.
+-- Deletes the records of jobs a while after they were done, and the oldest dead letters beyond a bound; the
+-- library keeps all of them for ever. Done jobs move to a second set, which is deleted a period later, a
+-- bounded number at a time.
 --
 -- KEYS[1]  the library's set of done tasks
 -- KEYS[2]  those that were done before the current period

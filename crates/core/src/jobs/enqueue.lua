@@ -1,7 +1,7 @@
 -- Adds a job unless it is known or the window of its kind is full.
 --
--- The library's own way of adding goes through its set of scheduled tasks, which it empties in one call:
--- beyond 7,999 of them no worker could fetch again. This one appends to the list that workers fetch from.
+-- The library's own way of enqueueing goes through its set of scheduled tasks, which it empties in one call:
+-- beyond 7,999 of them no worker could fetch again. This script appends to the list that workers fetch from.
 --
 -- KEYS[1]  the payloads, by task
 -- KEYS[2]  the list that workers fetch from

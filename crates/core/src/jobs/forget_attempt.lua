@@ -1,5 +1,5 @@
--- Does not count an attempt that ended because its process stops, or what it needs is unavailable: that is
--- no fault of the job.
+-- Does not count an attempt that ended because its process is stopping, or because a dependency is
+-- unavailable: that is no fault of the job.
 --
 -- KEYS[1]  the attempts
 -- ARGV[1]  the task

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-/// How long a job may take that is not bound by a lease.
+/// Time limit of a job that is not bound by a lease.
 const JOB_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a job is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobKind {
-    /// Take facts in and re-price the products that they are about.
+    /// Apply events and re-price the products that they are about.
     ApplyEvents,
     /// Coordinate the recalculations that were requested.
     Run,
@@ -55,8 +55,8 @@ impl JobKind {
         }
     }
 
-    /// Whether its first attempt may begin before Redis has counted it. A run or a range takes so long that
-    /// the wait for the count is nothing.
+    /// Whether its first attempt may start before Redis has counted it. For a run or a range the wait for the
+    /// count is negligible.
     pub fn may_start_uncounted(self) -> bool {
         self == Self::ApplyEvents
     }

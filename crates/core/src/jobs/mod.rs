@@ -1,12 +1,12 @@
-//! Work that is done away from the requests of shoppers.
+//! Background jobs: work done outside shoppers' requests.
 //!
-//! Here: what a job is and how it travels ([`Job`], [`JobKind`]), how it fails ([`JobError`]), and the queue
-//! it waits in ([`queue`]). Never here: what a job does (`pricing-worker`) and who enqueues it
+//! Here: what a job is and how it is encoded ([`Job`], [`JobKind`]), how it fails ([`JobError`]), and the
+//! queue it waits in ([`queue`]). Never here: what a job does (`pricing-worker`) and who enqueues it
 //! (`pricing-listener`, and workers themselves for the parts of a run).
 //!
-//! A job is delivered at least once and may be done twice at the same time: its handler relies on the store
-//! for doing it once in effect. Where next: [`queue`] for the window, attempts and dead letters, [`storage`]
-//! for how the queue library is set up.
+//! A job is delivered at least once and may run twice at the same time: its handler relies on the store to
+//! make it idempotent. Where next: [`queue`] for the window, attempts and dead letters, [`storage`] for how
+//! the queue library is set up.
 
 mod kind;
 pub mod queue;
@@ -25,10 +25,10 @@ pub const RANGE_LENGTH: u32 = 1_000;
 
 /// What a worker is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-// Not with the kind as a field: reading such a form first turns numbers into binary floating point.
+// Not tagged by a field for the kind: reading such a form first turns numbers into binary floating point.
 #[serde(rename_all = "snake_case")]
 pub enum Job {
-    /// Take facts in and re-price the products they are about.
+    /// Apply facts and re-price the products they are about.
     ApplyEvents {
         /// The events, as they were published.
         #[serde(serialize_with = "write_events", deserialize_with = "read_events")]
@@ -39,7 +39,7 @@ pub enum Job {
     },
     /// Coordinate the recalculations that were requested, one after another.
     Run {
-        /// The request that this job was made for.
+        /// The request that this job was enqueued for.
         task_id: String,
     },
     /// Re-price one range of a run.
@@ -51,9 +51,9 @@ pub enum Job {
 pub struct Range {
     /// The request that the run belongs to.
     pub task_id: String,
-    /// The run's fencing token: when a newer run has begun, nothing is written for this one.
+    /// The run's fencing token: once a newer run has begun, nothing is written for this one.
     pub run_number: i64,
-    /// The policy the run began with; prices are made with this one or a later one.
+    /// The policy the run began with; prices are computed by this one or a later one.
     pub policy_version: i64,
     /// At most [`RANGE_LENGTH`] products.
     pub product_ids: Vec<ProductId>,
@@ -75,7 +75,7 @@ impl Job {
             .map_err(|error| JobError::Abort { reason: format!("the job cannot be read: {error}") })
     }
 
-    /// The job as it lies in the queue.
+    /// The job as it is stored in the queue.
     pub fn encode(&self) -> Result<Vec<u8>, JobError> {
         serde_json::to_vec(self)
             .map_err(|error| JobError::Abort { reason: format!("the job cannot be written: {error}") })
@@ -85,35 +85,35 @@ impl Job {
 /// A job to be enqueued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
-    /// Its name, the same each time this job is wanted: a job that is known is not enqueued again.
+    /// Its identifier, the same each time this job is requested: a job that is known is not enqueued again.
     pub task_id: String,
     /// What to do.
     pub job: Job,
 }
 
-/// Why a job was not done.
+/// Why a job did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JobError {
-    /// It failed, and may not the next time; the job is done again, later and a bounded number of times.
+    /// It failed and may succeed later; it is retried after a back-off, a bounded number of times.
     #[error("{reason}")]
     Retry {
         /// Why it failed.
         reason: String,
     },
-    /// What the job needs is unavailable to this worker, which says nothing of the job: it is done again,
-    /// later or elsewhere. Does not count as an attempt.
+    /// A dependency is unavailable to this worker, which says nothing about the job: it is retried later or
+    /// elsewhere. Does not count as an attempt.
     #[error("{reason}")]
     Unavailable {
-        /// What is unavailable.
+        /// Which dependency, and why.
         reason: String,
     },
-    /// It cannot be done, now or later.
+    /// It can never succeed; it becomes a dead letter without a retry.
     #[error("{reason}")]
     Abort {
         /// Why not.
         reason: String,
     },
-    /// This process stops; another one does the job. Does not count as an attempt.
+    /// This process is stopping; another one does the job. Does not count as an attempt.
     #[error("the worker is stopping")]
     Stopping,
 }
@@ -126,7 +126,7 @@ fn write_events<S: Serializer>(events: &[MarketEvent], serializer: S) -> Result<
 
 fn read_events<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MarketEvent>, D::Error> {
     let drafts: Vec<EventDraft> = Vec::deserialize(deserializer)?;
-    // Every event that was published has a time, so what stands for a missing one is never used.
+    // Every published event has a time, so this default is never used.
     let checked = drafts.into_iter().map(|draft| draft.check(chrono::DateTime::UNIX_EPOCH));
     checked.collect::<Result<_, _>>().map_err(|problems| {
         serde::de::Error::custom(problems.first().map(ToString::to_string).unwrap_or_default())
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_is_read_as_it_was_written() {
+    fn an_encoded_job_decodes_to_itself() {
         let event = r#"{"specversion":"1.0","id":"1","source":"s","type":"pricing.competitor_price.v1",
             "time":"2026-01-31T12:00:00.123456Z","data":{"product_id":"P-1","competitor":"a","price":123456789012.123456}}"#;
         let draft: EventDraft = serde_json::from_str(event).unwrap();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_job_is_an_error() {
+    fn an_invalid_payload_is_an_error() {
         for payload in [b"".as_slice(), b"\xff", b"{}", b"null", br#"{"range":{}}"#] {
             assert!(matches!(Job::decode(payload), Err(JobError::Abort { .. })));
         }

@@ -1,8 +1,8 @@
 //! The queue: a bounded window of jobs in Redis. Attempts are counted, and dead letters kept with the reason.
 //!
-//! The window is small on purpose. A backlog waits where it is durable and cheap, in the stream of events or
-//! in the coordinator of a run; the queue holds only what workers are about to do. Each kind of job has a
-//! window of its own, so that the ranges of a run do not keep events waiting.
+//! The window is small on purpose. A backlog waits where it is durable and cheap, in the event stream or in
+//! the coordinator of a run; the queue holds only what workers will do next. Each kind of job has a window of
+//! its own, so that the ranges of a run do not delay events.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,33 +20,33 @@ use crate::telemetry::spans::TraceParent;
 
 /// How often a failed job is retried.
 pub const MAX_RETRIES: u32 = 5;
-/// How often a job may have ended its process.
+/// How often a job may have crashed its process.
 pub const MAX_CRASHES: u32 = 5;
 
-/// A done job stays known for one to two of these, so that a second request for it is recognised.
+/// A done job stays known for one to two of these periods, so that a duplicate request is recognised.
 const DONE_PERIOD: Duration = Duration::from_secs(60);
-/// Done jobs forgotten in one call, so that Redis is not kept from others for long.
+/// Done jobs deleted in one call, so that Redis does not block other clients for long.
 const FORGET_BATCH: usize = 500;
-/// Dead letters that are kept; the oldest go first.
+/// Dead letters that are kept; the oldest are dropped first.
 pub const DEAD_KEPT: usize = 10_000;
 /// The longest reason that is kept, in characters.
 const MAX_REASON_CHARS: usize = 1_000;
 
-/// What became of a job that was to be enqueued.
+/// The result of enqueueing a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enqueued {
-    /// It waits for a worker.
+    /// It was added and waits for a worker.
     Added {
         /// How many jobs of its kind are outstanding now, with this one.
         outstanding: u64,
     },
-    /// It is, or was a moment ago, in the queue.
+    /// It is in the queue already, or was until a moment ago.
     Known,
-    /// The window is used up; try again when a job is done.
+    /// The window is full; try again when a job is done.
     Full,
 }
 
-/// What is to become of a delivered job.
+/// What to do with a delivered job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attempt {
     /// The job is to be done.
@@ -54,7 +54,7 @@ pub enum Attempt {
         /// Which attempt this is, from 1.
         number: u32,
     },
-    /// It has ended its process too often and becomes a dead letter.
+    /// It has crashed its process too often and becomes a dead letter.
     CrashedTooOften,
     /// It is a dead letter already.
     Dead,
@@ -63,14 +63,14 @@ pub enum Attempt {
 /// The number of attempts of an enqueued job before one of them is counted.
 const NOT_STARTED: &str = "0";
 
-/// What is known about a job when it is fetched.
+/// The state of a job when it was fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
-    /// Whether no attempt of it was counted when it was fetched, and it may start before one is.
+    /// Whether none of its attempts was counted when it was fetched, and it may start before one is.
     pub is_uncounted: bool,
     /// The trace that it is part of.
     pub trace: Option<TraceParent>,
-    /// How long ago it was put in the queue, in milliseconds.
+    /// Time since it was enqueued, in milliseconds.
     pub wait_ms: i64,
 }
 
@@ -171,8 +171,8 @@ impl JobQueue {
         })
     }
 
-    /// Whether Redis took the last count of an attempt that it answered. If so, the next one is most likely
-    /// sent as soon as the connection's task has its turn: the connection is open, and Redis knows the
+    /// Whether the last count of an attempt that got an answer succeeded. If so, the next one is most likely
+    /// sent as soon as the connection's task is scheduled: the connection is open, and Redis knows the
     /// script.
     pub fn last_count_went_well(&self) -> bool {
         self.last_count_went_well.load(Ordering::Relaxed)
@@ -185,7 +185,7 @@ impl JobQueue {
         let counted: Result<Option<(u32, u32)>, _> = script.invoke_async(&mut self.redis.writes()).await;
         self.last_count_went_well.store(counted.is_ok(), Ordering::Relaxed);
         let Some((number, failed)) = counted? else { return Ok(Attempt::Dead) };
-        // Every earlier attempt that did not record how it ended has ended its process.
+        // Every earlier attempt that did not record how it ended has crashed its process.
         if number > failed + MAX_CRASHES {
             return Ok(Attempt::CrashedTooOften);
         }
@@ -199,7 +199,8 @@ impl JobQueue {
         Ok(script.invoke_async(&mut self.redis.writes()).await?)
     }
 
-    /// Does not count an attempt: it ended because its process stops, or what it needs is unavailable.
+    /// Does not count an attempt that ended because its process is stopping, or because a dependency is
+    /// unavailable.
     pub async fn forget_attempt(&self, task_id: &str) -> Result<(), RedisError> {
         let mut script = self.scripts.forget_attempt.key(self.keys.queue_tries());
         script.arg(task_id);
@@ -231,7 +232,7 @@ impl JobQueue {
         Ok(script.invoke_async(&mut self.redis.writes()).await?)
     }
 
-    /// Releases the jobs that a worker of this process, which has ended, had fetched. Returns how many.
+    /// Releases the jobs that a worker of this process had fetched before it ended. Returns how many.
     pub async fn release(&self, worker: &str) -> Result<u32, RedisError> {
         let queue = self.keys.queue();
         let mut script = self.scripts.release.key(format!("{}:{worker}", self.names.inflight_jobs_set()));
@@ -279,7 +280,7 @@ impl JobQueue {
         Ok(recovered)
     }
 
-    /// How many jobs are outstanding: waiting, being done, or to be done again.
+    /// How many jobs are outstanding: waiting, running, or to be retried.
     pub async fn depth(&self) -> Result<u64, RedisError> {
         let mut pipeline = redis::pipe();
         for kind in JobKind::ALL {
@@ -289,7 +290,7 @@ impl JobQueue {
         Ok(depths.iter().sum())
     }
 
-    /// How many of them are of this kind.
+    /// How many jobs of this kind are outstanding.
     pub async fn outstanding(&self, kind: JobKind) -> Result<u64, RedisError> {
         let mut count = redis::cmd("SCARD");
         Ok(count.arg(self.window(kind)).query_async(&mut self.redis.writes()).await?)
@@ -302,7 +303,7 @@ impl JobQueue {
         Ok(count)
     }
 
-    /// The dead letters, the latest first.
+    /// The dead letters, newest first.
     pub async fn dead_jobs(&self, limit: usize) -> Result<Vec<DeadJob>, RedisError> {
         let mut connection = self.redis.writes();
         let mut newest = redis::cmd("ZREVRANGE");
@@ -335,7 +336,7 @@ impl JobQueue {
         Ok(jobs.collect())
     }
 
-    /// A job as it is in the queue.
+    /// The encoded job.
     pub async fn payload(&self, task_id: &str) -> Result<Option<Vec<u8>>, RedisError> {
         let mut command = redis::cmd("HGET");
         command.arg(self.names.job_data_hash()).arg(task_id);
@@ -350,7 +351,7 @@ impl JobQueue {
             .key(self.keys.queue_dead())
             .key(self.names.job_data_hash())
             .key(self.about(task_id))
-            // What cannot be read came in as something else than a part of a run.
+            // An unreadable payload was enqueued as something else than a part of a run.
             .key(self.window(kind_of(&payload).unwrap_or(JobKind::ApplyEvents)))
             .key(self.names.active_jobs_list())
             .arg(task_id)
@@ -370,7 +371,7 @@ impl JobQueue {
 /// Why a job could not be enqueued.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
-    /// Redis does not take it.
+    /// Redis did not accept it.
     #[error(transparent)]
     Redis(#[from] RedisError),
     /// It cannot be encoded.

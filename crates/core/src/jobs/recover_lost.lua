@@ -1,7 +1,7 @@
 -- Requeues outstanding jobs that the queue library has dropped.
 --
--- The library puts a task among its dead after 25 deliveries, whatever the reason. Such a job is no dead
--- letter of ours, and would keep its place in the window for ever.
+-- The library puts a task among its dead after 25 deliveries, whatever the reason. Such a job is none of our
+-- dead letters, and would occupy the window for ever.
 --
 -- KEYS[1]  the outstanding tasks of a window
 -- KEYS[2]  the library's set of dead tasks

@@ -1,7 +1,8 @@
 -- Releases what a worker has fetched and not acknowledged, when that worker has ended and its process lives
 -- on. Without this, other workers would wait until its heartbeat is overdue. An attempt that started and did
 -- not record how it ended does not count: the job did nothing wrong. (A job that was fetched and not started
--- again, and whose earlier attempt ended its process, cannot be told from one; it gets one more attempt.)
+-- again, and whose earlier attempt crashed its process, cannot be distinguished from one; it gets one more
+-- attempt.)
 --
 -- KEYS[1]  what the worker has fetched
 -- KEYS[2]  the list that workers fetch from

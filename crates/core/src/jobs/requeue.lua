@@ -1,4 +1,4 @@
--- Requeues a dead letter, with all its attempts before it.
+-- Requeues a dead letter, with a full set of attempts.
 --
 -- KEYS[1]  the library's set of dead tasks
 -- KEYS[2]  the dead letters, by time

@@ -1,5 +1,5 @@
--- Counts an attempt. A job that ends its process never records how it ended, so attempts are counted when
--- they start; from then on the record that a worker fetches with the job says that it was started before.
+-- Counts an attempt. A job that crashes its process never records how it ended, so attempts are counted when
+-- they start; from then on, the record that a worker fetches with the job says that it was started before.
 --
 -- KEYS[1]  the attempts
 -- KEYS[2]  the dead letters, by time

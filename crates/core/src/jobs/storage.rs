@@ -1,8 +1,8 @@
-//! How the queue library is set up, and what of it is fenced off.
+//! Configuration of the queue library, and which of its features are switched off.
 //!
-//! apalis brings the worker: fetching, running handlers side by side, acknowledging, heartbeats, taking over
-//! from workers that died, stopping gracefully. Its storage in Redis has sharp edges, and each setting here
-//! is there for one of them.
+//! apalis provides the worker: fetching, running handlers concurrently, acknowledging, heartbeats, taking
+//! over from dead workers, graceful shutdown. Its Redis storage has sharp edges, and each setting here is
+//! there for one of them.
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ use futures::stream::BoxStream;
 use crate::keys::MessageKeys;
 use crate::redis::MeasuredConnection;
 
-/// A worker that was not heard of for three of these is taken for dead, and its jobs are given to others.
+/// A worker without a heartbeat for three of these intervals is considered dead, and its jobs are given to
+/// others.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 const MISSED_HEARTBEATS: usize = 3;
 
-/// A job as it lies in the queue. Any bytes are one: what cannot be read fails in the handler, where it ends
-/// among the dead jobs, and not in the library, where it would end the worker, and the next worker, and so
-/// on.
+/// A job as it is stored in the queue. Any bytes are accepted: an unreadable job fails in the handler, which
+/// makes it a dead letter. In the library it would end the worker, and the next worker, and so on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload(pub Vec<u8>);
 
-/// Takes the bytes as they are.
+/// A codec that passes the bytes through.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AnyBytes;
 
@@ -43,13 +43,13 @@ impl Codec<Payload> for AnyBytes {
     }
 }
 
-/// What a worker fetches its jobs from.
+/// The storage that a worker fetches its jobs from.
 pub type JobStorage = PollWith<
     WithCodec<RedisStorage<Payload, MeasuredConnection>, AnyBytes>,
     StreamStrategy<BoxStream<'static, ()>>,
 >;
 
-/// The queue, looked into whenever `wake` yields.
+/// The queue, polled whenever `wake` yields.
 pub fn storage(
     connection: MeasuredConnection,
     keys: &MessageKeys,
@@ -62,8 +62,7 @@ pub fn storage(
 pub(super) fn config(keys: &MessageKeys) -> Config {
     Config::default()
         .queue(keys.queue())
-        // More than one fetched at a time would wait in this process, unacknowledged, while other workers
-        // idle.
+        // Further prefetched jobs would wait in this process, unacknowledged, while other workers idle.
         .batch_size(1)
         .heartbeat_interval(HEARTBEAT_INTERVAL)
         .missed_heartbeats(MISSED_HEARTBEATS)

@@ -1,10 +1,10 @@
-//! Leases: locks that end by themselves.
+//! Leases: locks that expire by themselves.
 //!
-//! Here: a lock in Redis with an owner, an end, and a fencing token that grows with every owner. Never here:
-//! what is done under it. A lease makes it unlikely that two do the same work; that the work of a former
-//! owner has no effect is up to the store that the work ends in, which compares tokens (as Martin Kleppmann
-//! lays out in "How to do distributed locking", 2016). `model_tests.rs` tries both together, on clocks that
-//! run differently and processes that are paused.
+//! Here: a lock in Redis with an owner, an expiry, and a fencing token that grows with every owner. Never
+//! here: the work done under it. A lease makes it unlikely that two processes do the same work; the store
+//! that the work ends in compares tokens, so that the work of a former owner has no effect (as Martin
+//! Kleppmann lays out in "How to do distributed locking", 2016). `model_tests.rs` tests both together, on
+//! clocks that run at different rates and processes that are paused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use crate::keys::MessageKeys;
 use crate::redis::{RedisConnection, RedisError};
 
-/// A lease is renewed when this part of it is over.
+/// A lease is renewed after this fraction of its time to live.
 const RENEWALS_PER_TTL: u32 = 3;
 
-/// A lease that this process holds. Dropped, it is not renewed any more and expires.
+/// A lease that this process holds. Dropped, it is no longer renewed and expires.
 #[derive(Debug)]
 pub struct Lease {
     hold: Hold,
@@ -28,20 +28,20 @@ pub struct Lease {
     renewing: tokio::task::JoinHandle<()>,
 }
 
-/// What is needed to keep it.
+/// What renewal and release need.
 #[derive(Debug, Clone)]
 struct Hold {
     redis: RedisConnection,
     key: String,
-    /// What its key holds as long as it is this owner's.
+    /// The value of its key while this owner holds it.
     value: String,
     ttl: Duration,
     renew: Arc<Script>,
 }
 
 impl Lease {
-    /// Takes the lease unless somebody holds it. Its token is larger than `token_after`, so that a Redis that
-    /// has lost its data gives out no token a second time.
+    /// Takes the lease unless it is held. Its token is larger than `token_after`, so that a Redis that has
+    /// lost its data issues no token a second time.
     pub async fn acquire(
         redis: &RedisConnection,
         keys: &MessageKeys,
@@ -54,7 +54,7 @@ impl Lease {
         let script = Script::new(include_str!("acquire.lua"));
         let mut take = script.key(&key);
         take.key(keys.lease_token(name)).arg(owner).arg(milliseconds(ttl)).arg(token_after);
-        // Counted from before the request: Redis counts from when it came.
+        // Measured from before the request: Redis starts the time to live when the request arrives.
         let sent_at = Instant::now();
         let token: i64 = take.invoke_async(&mut redis.writes()).await?;
         if token == 0 {
@@ -65,15 +65,14 @@ impl Lease {
         let lost = CancellationToken::new();
         let valid_until = valid_until(sent_at, ttl);
         if Instant::now() >= valid_until {
-            // The answer took so long that it may be somebody else's by now.
+            // The answer took so long that the lease may have expired and have another owner by now.
             lost.cancel();
         }
         let renewing = tokio::spawn(keep(hold.clone(), valid_until, lost.clone()));
         Ok(Some(Self { hold, token, lost, renewing }))
     }
 
-    /// The token of the last owner of a lease that nobody holds now; 0 if there was none. `None` if it is
-    /// held.
+    /// The token of the last owner if the lease is free; 0 if there was none. `None` if the lease is held.
     pub async fn last_token_if_free(
         redis: &RedisConnection,
         keys: &MessageKeys,
@@ -90,12 +89,12 @@ impl Lease {
         self.token
     }
 
-    /// Cancelled as soon as the lease is not surely held any more.
+    /// Cancelled as soon as the lease may have expired.
     pub fn lost(&self) -> CancellationToken {
         self.lost.clone()
     }
 
-    /// Gives it up; somebody else's is left alone.
+    /// Releases the lease; a lease that another owner holds by now is left alone.
     pub async fn release(self) -> Result<(), RedisError> {
         self.renewing.abort();
         let script = Script::new(include_str!("release.lua"));
@@ -112,7 +111,7 @@ impl Drop for Lease {
     }
 }
 
-/// Renews until that fails for too long.
+/// Renews the lease until no renewal has succeeded for too long.
 async fn keep(hold: Hold, mut valid_until: Instant, lost: CancellationToken) {
     loop {
         tokio::time::sleep(renewal_pause(Instant::now(), valid_until, hold.ttl)).await;
@@ -126,7 +125,7 @@ async fn keep(hold: Hold, mut valid_until: Instant, lost: CancellationToken) {
         match tokio::time::timeout_at(valid_until, renew.invoke_async::<i64>(&mut connection)).await {
             Ok(Ok(1)) => valid_until = self::valid_until(sent_at, hold.ttl),
             Ok(Ok(_)) => break,
-            // The next one may get through.
+            // The next renewal may succeed.
             Ok(Err(_)) => {}
             Err(_) => break,
         }
@@ -134,8 +133,8 @@ async fn keep(hold: Hold, mut valid_until: Instant, lost: CancellationToken) {
     lost.cancel();
 }
 
-/// Until when a lease that was asked for, or renewed, at this instant may be relied on. Clocks do not run
-/// equally fast; a tenth is left for that.
+/// Until when a lease that was requested or renewed at this instant may be relied on. Clocks run at slightly
+/// different rates; a tenth of the time to live is the margin for that.
 fn valid_until(sent_at: Instant, ttl: Duration) -> Instant {
     sent_at + ttl - ttl / 10
 }

@@ -1,10 +1,10 @@
-//! A model of lease and fence together, tried on thousands of random schedules.
+//! A model of lease and fencing together, run on thousands of random schedules.
 //!
-//! Coordinators take the lease, begin a run in the database, and write its ranges. Messages take their time,
+//! Coordinators take the lease, begin a run in the database, and write its ranges. Messages are delayed,
 //! clocks run up to a twentieth too fast or too slow, processes are paused for longer than a lease lasts, and
-//! Redis loses its data. What has to hold: once a run has begun, no write of an earlier run takes effect, so
-//! that two full runs never overlap in effect; and runs do begin. The rules by which a coordinator trusts its
-//! lease are the real code's.
+//! Redis loses its data. Two properties must hold: once a run has begun, no write of an earlier run takes
+//! effect, so that two full runs never overlap in effect; and runs do begin. The rules by which a coordinator
+//! trusts its lease are those of the real code.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +16,10 @@ const RANGES: u32 = 8;
 const STEPS_MS: u64 = 20_000;
 const SCHEDULES: u64 = 2_000;
 
-/// What is on its way, or wakes somebody, at an instant.
+/// A message in flight, or a timer.
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    /// A coordinator does its next step.
+    /// A coordinator takes its next step.
     Wake(usize),
     /// A request of a coordinator reaches Redis.
     Acquire {
@@ -47,7 +47,7 @@ enum Event {
         held: bool,
         sent_at_ms: u64,
     },
-    /// A transaction of a coordinator, or of a range it has handed out, reaches the database.
+    /// A transaction of a coordinator, or of a range it has enqueued, reaches the database.
     Begin {
         by: usize,
         number: i64,
@@ -119,14 +119,14 @@ impl World {
         self.agenda.insert((self.now_ms + after_ms, self.sequence), event);
     }
 
-    /// Sends something; now and then it takes long.
+    /// Sends a message; now and then it is delayed for long.
     fn send(&mut self, event: Event) {
         let delay_ms =
             if self.random.u8(0..50) == 0 { self.random.u64(0..2_000) } else { self.random.u64(0..10) };
         self.schedule(delay_ms, event);
     }
 
-    /// What a coordinator's clock shows.
+    /// The reading of a coordinator's clock.
     fn local_ms(&self, by: usize) -> u64 {
         self.now_ms * self.coordinators[by].clock_rate / 1_000
     }
@@ -138,7 +138,7 @@ impl World {
             }
             self.now_ms = at_ms;
             if self.random.u32(0..20_000) == 0 {
-                // Redis loses everything it knew.
+                // Redis loses all of its data.
                 (self.lease, self.last_token) = (None, 0);
             }
             let paused_until_ms = match event {
@@ -226,7 +226,7 @@ impl World {
         self.send(Event::Begin { by, number: token });
     }
 
-    /// A coordinator's next step. Between the look at its clock and the effect of what it does, anything may
+    /// A coordinator's next step. Between its reading of the clock and the effect of the step, anything may
     /// happen.
     fn wake(&mut self, by: usize) {
         let local_ms = self.local_ms(by);
@@ -287,7 +287,7 @@ fn no_write_of_an_earlier_run_takes_effect_once_a_later_one_has_begun() {
 }
 
 #[test]
-fn without_the_fence_the_lease_alone_lets_runs_overlap() {
+fn without_fencing_the_lease_alone_lets_runs_overlap() {
     let late_writes: u32 = (0..SCHEDULES).map(|seed| World::new(seed, false).run().late_writes).sum();
     assert!(late_writes > 0, "the model does not try hard enough");
 }

@@ -1,9 +1,9 @@
--- Gives a lease up, if it is still this owner's.
+-- Releases a lease, if this owner still holds it.
 --
 -- KEYS[1]  the lease
 -- ARGV[1]  the owner and the token
 --
--- Returns 1, or 0 if it is not this owner's.
+-- Returns 1, or 0 if this owner does not hold it.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end

@@ -1,9 +1,10 @@
-//! What processes tell each other: that prices changed, and that what quotes are made with changed.
+//! Notifications between processes: that prices changed, and that a policy or a location factor changed.
 //!
-//! Here: the notices and the stream of the latest ones. Never here: what follows from them (the API's
-//! `invalidation`). Prices go to Redis before anybody is told, or with the word of it; a notice about events
-//! brings them along for those who hold older ones. A notice may be lost; whoever lives by them starts afresh
-//! when its subscription was interrupted.
+//! Here: the notifications and the stream of the latest price changes. Never here: how a process reacts to
+//! one (the API's `invalidation`). Prices are put in Redis before their notification is published, or in the
+//! same call; a notification caused by events carries the new entries for processes that hold older ones.
+//! Delivery is publish/subscribe, so a notification may be lost: a process that depends on them starts from a
+//! clean state whenever its subscription was interrupted.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,76 +25,76 @@ use pricing_domain::facts::money::as_optional_json_number;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::{ProductId, optional_amount_from_json};
 
-/// Changes in one entry of the stream, so that the bound on entries is a bound on memory.
+/// Changes per entry of the stream, so that the bound on entries is a bound on memory.
 const CHANGES_PER_ENTRY: usize = 100;
-/// The field of an entry that holds them.
+/// The field of an entry that holds the changes.
 const FIELD: &str = "notice";
 
-/// That prices changed, in one catalogue.
+/// A notification that prices of one store changed.
 #[derive(Debug, Clone, Deserialize)]
 pub struct PriceNotification {
-    /// Which catalogue; revisions of another one cannot be compared.
+    /// The identity of the store; revisions of another one cannot be compared.
     pub catalogue: String,
-    /// At most a hundred.
+    /// At most [`CHANGES_PER_ENTRY`].
     pub changes: Vec<ReplacedPrice>,
     /// The trace that this is part of.
     #[serde(default)]
     pub traceparent: Option<String>,
-    /// When the event that led to it was published, if one did.
+    /// When the event that caused it was published, if an event did.
     #[serde(default)]
     pub published_at: Option<DateTime<Utc>>,
-    /// The new entries, in the order of the changes, as JSON: nobody reads those of products that it does not
-    /// hold. Told on the channel and not kept in the stream.
+    /// The new entries, in the order of the changes, as JSON: a process decodes only those of products that
+    /// it has cached. Sent on the channel and not kept in the stream.
     #[serde(default)]
     entries: Vec<Option<Box<RawValue>>>,
 }
 
-/// A price entry that was replaced, as far as those care who hold the older one.
+/// A price entry that was replaced: the part that concerns caches.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct ReplacedPrice {
-    /// Of this product.
+    /// The product.
     pub product_id: ProductId,
-    /// The revision of the new one.
+    /// The revision of the new entry.
     pub revision: i64,
 }
 
-/// A price entry that was replaced, and what became of the list price.
+/// A price entry that was replaced, and the change of its list price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangedPrice {
-    /// Of this product.
+    /// The product.
     pub product_id: ProductId,
-    /// The revision of the new one.
+    /// The revision of the new entry.
     pub revision: i64,
-    /// What became of the list price, if it is another one now.
+    /// The change of the list price, if it changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub change: Option<ListPriceChange>,
-    /// The new entry, for those who hold the older one; absent if the product is gone, or hardly anybody
-    /// does.
+    /// The new entry, for processes that have the older one cached; absent if the product is gone, or is
+    /// unlikely to be cached.
     #[serde(skip)]
     pub entry: Option<Arc<PriceEntry>>,
 }
 
-/// A list price that became another.
+/// A change of a list price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListPriceChange {
-    /// Before; absent if it is the product's first.
+    /// The list price before; absent if it is the product's first.
     #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub old_list_price: Option<Decimal>,
-    /// After; absent if the product was removed.
+    /// The list price after; absent if the product was removed.
     #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub new_list_price: Option<Decimal>,
-    /// The code of what both are in.
+    /// The currency code of both.
     pub currency: Cow<'static, str>,
-    /// The policy that made the new one.
+    /// The policy version of the new price.
     pub policy_version: i64,
-    /// What made it change.
+    /// What caused the change.
     pub cause: String,
-    /// When.
+    /// When it changed.
     #[serde(serialize_with = "as_instant")]
     pub changed_at: DateTime<Utc>,
 }
 
-/// A place in the stream of the latest changes: an entry, and a change in it. Written `1700000000000-0.3`.
+/// A position in the stream of the latest changes: an entry, and a change in it. Written `1700000000000-0.3`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     time_ms: u64,
@@ -102,8 +103,10 @@ pub struct Position {
 }
 
 impl PriceNotification {
-    /// Each change, and what gives the new entry if it was told.
-    pub fn told(&self) -> impl Iterator<Item = (&ReplacedPrice, impl FnOnce() -> Option<PriceEntry>)> {
+    /// Each change, with a function that decodes the new entry if the notification carries it.
+    pub fn changes_with_entries(
+        &self,
+    ) -> impl Iterator<Item = (&ReplacedPrice, impl FnOnce() -> Option<PriceEntry>)> {
         let entries = self.entries.iter().map(Option::as_deref).chain(std::iter::repeat(None));
         self.changes.iter().zip(entries).map(|(changed, entry)| {
             let read = move || {
@@ -116,8 +119,8 @@ impl PriceNotification {
     }
 }
 
-/// Notifications on their way: they go to Redis in a call of the cache's script, which puts the prices that
-/// they are about, or the last of them, unless those are there already.
+/// Encoded notifications for the cache's script, which publishes them in the call that puts the prices they
+/// are about (the last batch of them), or alone if the prices are in Redis already.
 #[derive(Debug)]
 pub struct Announcement {
     /// The key of the stream that keeps them.
@@ -126,7 +129,7 @@ pub struct Announcement {
     pub(crate) arguments: Vec<Vec<u8>>,
 }
 
-/// Tells other processes, and reads what was told; cheap to clone.
+/// Publishes notifications and reads received ones; cheap to clone.
 #[derive(Clone)]
 pub struct Notifications {
     redis: RedisConnection,
@@ -135,18 +138,18 @@ pub struct Notifications {
 }
 
 impl Notifications {
-    /// Notifications about the catalogue with this identity.
+    /// Notifications about the store with this identity.
     pub fn new(redis: &RedisConnection, keys: MessageKeys, catalogue: &str) -> Self {
         Self { redis: redis.clone(), keys, catalogue: catalogue.into() }
     }
 
-    /// The names that notices are heard under.
+    /// The keys and channels in use.
     pub fn keys(&self) -> &MessageKeys {
         &self.keys
     }
 
-    /// What tells every process that these prices were replaced; nothing if there are none. It carries the
-    /// current trace.
+    /// Encodes the notification that these prices were replaced, with the current trace; `None` if there are
+    /// none.
     pub fn announcement(
         &self,
         changes: &[ChangedPrice],
@@ -162,25 +165,25 @@ impl Notifications {
         for changes in changes.chunks(CHANGES_PER_ENTRY) {
             let notification =
                 NotificationToWrite { catalogue: &self.catalogue, changes, traceparent, published_at };
-            // None at all, or one for each change.
+            // Either no entries at all, or one for each change.
             let brings_any = changes.iter().any(|changed| changed.entry.is_some());
             let entries: Vec<Option<&PriceEntry>> =
                 changes.iter().filter(|_| brings_any).map(|changed| changed.entry.as_deref()).collect();
-            // Nothing in them can fail to be written.
+            // Serialising these types cannot fail.
             arguments.push(serde_json::to_vec(&notification).unwrap_or_default());
             arguments.push(serde_json::to_vec(&entries).unwrap_or_default());
         }
         Some(Announcement { stream: self.keys.price_changes_log(), arguments })
     }
 
-    /// Tells every process that a policy was published or a location factor changed.
+    /// Publishes that a policy was published or a location factor changed.
     pub async fn announce_policy(&self) -> Result<(), RedisError> {
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(self.keys.policy_changes_channel()).arg("");
         Ok(publish.query_async(&mut self.redis.writes()).await?)
     }
 
-    /// Reads a notice that was heard; nothing if it is about another catalogue, or no notice.
+    /// Decodes a received notification; `None` if it is about another store, or is not a notification.
     pub fn read(&self, payload: &[u8]) -> Option<PriceNotification> {
         let notification: PriceNotification = serde_json::from_slice(payload).ok()?;
         (*notification.catalogue == *self.catalogue).then_some(notification)
@@ -191,7 +194,7 @@ impl Notifications {
         (*notification.catalogue == *self.catalogue).then_some(notification)
     }
 
-    /// The end of the stream: changes from now on come after it.
+    /// The end of the stream: later changes come after this position.
     pub async fn end(&self) -> Result<Position, RedisError> {
         let mut last = redis::cmd("XREVRANGE");
         last.arg(self.keys.price_changes_log()).arg("+").arg("-").arg("COUNT").arg(1);
@@ -200,13 +203,13 @@ impl Notifications {
         Ok(last.map_or(Position::START, |position| Position { index: usize::MAX, ..position }))
     }
 
-    /// List prices that changed after this position, out of the next `entries` entries.
+    /// Changes of list prices after this position, from the next `entries` entries of the stream.
     pub async fn changes_after(&self, after: Position, entries: usize) -> Result<ChangesAfter, RedisError> {
         let mut range = redis::cmd("XRANGE");
-        // The entry itself too, as some of its changes may come after the position.
+        // Includes the position's own entry, as some of its changes may come after the position.
         range.arg(self.keys.price_changes_log()).arg(after.entry()).arg("+").arg("COUNT").arg(entries + 1);
         let range: StreamRangeReply = range.query_async(&mut self.redis.writes()).await?;
-        // As long as the position's own entry is kept, nothing after it has gone.
+        // As long as the position's own entry is kept, no entry after it was trimmed.
         let is_kept = range.ids.first().is_some_and(|entry| entry.id == after.entry());
         let has_gap = after != Position::START && !is_kept;
         let mut changes = Vec::new();
@@ -231,30 +234,31 @@ impl Notifications {
     }
 }
 
-/// A piece of the stream of changes.
+/// A page of the stream of changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangesAfter {
-    /// Each change with its position; none if the piece has none, or there is no more.
+    /// Each change with its position; empty if the page has none, or the stream has ended.
     pub changes: Vec<(Position, ProductChange)>,
-    /// How far they reach: the position to go on from. The one that was asked with, if there is no more.
+    /// The position to continue from: the end of this page, or the requested position if the stream has
+    /// ended.
     pub reached: Position,
-    /// Whether changes between the position and these may be gone.
+    /// Whether changes between the requested position and these may have been trimmed.
     pub has_gap: bool,
 }
 
-/// A list price that changed, as clients are told.
+/// A change of a product's list price, as clients receive it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProductChange {
     /// The product.
     pub product_id: ProductId,
     /// The revision of the new price.
     pub revision: i64,
-    /// What became of it.
+    /// The change.
     #[serde(flatten)]
     pub change: ListPriceChange,
 }
 
-/// A notice as the stream keeps it.
+/// A notification as the stream keeps it.
 #[derive(Deserialize)]
 struct KeptNotification {
     catalogue: String,
@@ -272,7 +276,7 @@ struct NotificationToWrite<'a> {
 }
 
 impl Position {
-    /// Before everything.
+    /// Before every entry.
     pub const START: Self = Self { time_ms: 0, number: 0, index: usize::MAX };
 
     fn of_entry(id: &str) -> Option<Self> {
@@ -311,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positions_are_read_as_they_are_written_and_ordered_as_numbers() {
+    fn positions_parse_as_they_are_written_and_sort_as_numbers() {
         let order = ["9-0.0", "10-2.0", "10-10.0", "10-10.9", "10-10.10", "11-0.0"];
         let positions: Vec<Position> = order.iter().map(|text| text.parse().unwrap()).collect();
         assert!(positions.is_sorted());

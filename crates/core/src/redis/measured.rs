@@ -1,4 +1,4 @@
-//! A connection that measures what is sent over it.
+//! A connection that measures its commands.
 
 use std::time::Instant;
 
@@ -19,12 +19,12 @@ impl MeasuredConnection {
         Self { connection, duration }
     }
 
-    /// Another connection, measured as this one is.
+    /// Another connection, with the same measurements.
     pub(super) fn through(&self, connection: ConnectionManager) -> Self {
         Self::new(connection, self.duration.clone())
     }
 
-    /// The same connection, measured by this.
+    /// The same connection, with its commands measured by `duration`.
     pub(super) fn measured_by(&self, duration: CallDuration) -> Self {
         Self::new(self.connection.clone(), duration)
     }
@@ -59,8 +59,8 @@ impl ConnectionLike for MeasuredConnection {
     }
 }
 
-/// Two errors are answers that are reckoned with: a script that the server has yet to be told, and a consumer
-/// group that is there already.
+/// Two errors are expected answers and no failures: a script that the server has not loaded yet, and a
+/// consumer group that exists already.
 fn is_failure(error: &redis::RedisError) -> bool {
     error.kind() != ErrorKind::Server(ServerErrorKind::NoScript) && error.code() != Some("BUSYGROUP")
 }

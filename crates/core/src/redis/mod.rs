@@ -2,10 +2,10 @@
 //!
 //! Requests share multiplexed connections: commands of concurrent requests travel together, which is several
 //! times faster than a pool. Reads fail fast: a command either answers within [`READ_TIMEOUT`] or is an
-//! error, and whoever sent it goes on without Redis. Writes wait longer, as they are refused without it. A
-//! connection is made when it is first used and again after every break, so a service starts, and goes on,
-//! without Redis. The queue library has a connection of its own, as it ends its worker at any error, and
-//! [`Subscription`] hears what is published.
+//! error, and its caller goes on without Redis. Writes have a longer time limit, as their callers cannot go
+//! on without Redis. A connection is opened when it is first used and reopened after every disconnect, so a
+//! service starts, and goes on, without Redis. The queue library has a connection of its own, as it ends its
+//! worker at any error, and [`Subscription`] receives what is published.
 
 mod measured;
 mod subscription;
@@ -21,7 +21,8 @@ use crate::telemetry::metrics::{CallDuration, Metrics};
 /// How long a read, or connecting for one, may take.
 pub const READ_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How long a write may take: a batch of prices on a server that syncs each one to a slow disk.
+/// How long a write may take: long enough for a batch of prices on a server that syncs each write to a slow
+/// disk.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long connecting for a write may take.
@@ -42,34 +43,34 @@ impl std::fmt::Debug for RedisConnection {
     }
 }
 
-/// What went wrong with Redis.
+/// Why a call to Redis failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
-    /// The address is not one.
+    /// The address is not a Redis URL.
     #[error("\"{url}\" is not a Redis URL: {reason}")]
     InvalidUrl {
         /// The address, without its password.
         url: String,
-        /// What the client says.
+        /// The client's message.
         reason: String,
     },
-    /// A command failed; trying again later may help.
+    /// A command failed; a retry may succeed.
     #[error("redis: {0}")]
     Command(#[from] redis::RedisError),
 }
 
 impl RedisError {
-    /// Whether the connection broke: the next command may find a new one.
+    /// Whether the connection broke: the next command may get a new one.
     pub(crate) fn is_broken(error: &redis::RedisError) -> bool {
         error.is_io_error() || error.is_connection_dropped()
     }
 
-    /// Whether the server is a cluster, which takes keys of one slot only in a command.
+    /// Whether the server is a cluster, which accepts keys of one slot only in a command.
     pub(crate) fn is_of_several_slots(error: &redis::RedisError) -> bool {
         error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::CrossSlot)
     }
 
-    /// Whether the server does not know a script yet.
+    /// Whether the server has not loaded a script yet.
     pub(crate) fn is_missing_script(error: &redis::RedisError) -> bool {
         error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
     }
@@ -90,20 +91,20 @@ impl RedisConnection {
         Ok(Self { client, reads: unmeasured(reads), writes: unmeasured(writes), queue: unmeasured(queue) })
     }
 
-    /// The same connections, but a new one for reads. It is driven by the runtime in which it is used.
+    /// The same connections, except for a new one for reads, driven by the runtime that uses it.
     pub fn with_own_reads(&self) -> Result<Self, RedisError> {
         let reads = lazy(&self.client, READ_TIMEOUT, READ_TIMEOUT)?;
         Ok(Self { reads: self.reads.through(reads), ..self.clone() })
     }
 
-    /// The same connections, but a new one for writes: what is sent over it does not wait behind what others
-    /// write.
+    /// The same connections, except for a new one for writes: its commands do not queue behind those of
+    /// others.
     pub fn with_own_writes(&self) -> Result<Self, RedisError> {
         let writes = lazy(&self.client, WRITE_CONNECTION_TIMEOUT, WRITE_TIMEOUT)?;
         Ok(Self { writes: self.writes.through(writes), ..self.clone() })
     }
 
-    /// The same connections, their commands measured from here on.
+    /// The same connections, with their commands measured from here on.
     pub fn measured_by(&self, metrics: &Metrics) -> Self {
         Self {
             client: self.client.clone(),
@@ -113,12 +114,12 @@ impl RedisConnection {
         }
     }
 
-    /// Whether the server answers.
+    /// Checks that the server answers.
     pub async fn check(&self) -> Result<(), RedisError> {
         ping(self.writes.clone()).await
     }
 
-    /// Whether the server answers on the connection of the queue library.
+    /// Checks that the server answers on the connection of the queue library.
     pub async fn check_queue(&self) -> Result<(), RedisError> {
         ping(self.queue.clone()).await
     }
@@ -137,18 +138,18 @@ impl RedisConnection {
         self.queue.clone()
     }
 
-    /// The connection for commands whose sender goes on without an answer.
+    /// The connection for commands whose caller goes on without an answer.
     pub(crate) fn reads(&self) -> MeasuredConnection {
         self.reads.clone()
     }
 
-    /// The connection for commands that have to be done.
+    /// The connection for commands that must succeed.
     pub(crate) fn writes(&self) -> MeasuredConnection {
         self.writes.clone()
     }
 }
 
-/// A connection that is made when it is first used.
+/// A connection that is opened when it is first used.
 fn lazy(
     client: &redis::Client,
     connection_timeout: Duration,
@@ -163,14 +164,14 @@ fn lazy(
 
 async fn ping(mut connection: MeasuredConnection) -> Result<(), RedisError> {
     let ping = redis::cmd("PING");
-    // The first command after a break finds the broken connection; the second, a new one.
+    // After a disconnect the first command fails on the broken connection and the second gets a new one.
     if ping.query_async::<()>(&mut connection).await.is_err() {
         ping.query_async::<()>(&mut connection).await?;
     }
     Ok(())
 }
 
-/// A URL as it may be shown in logs and messages.
+/// A URL without its password, for logs and messages.
 pub fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();

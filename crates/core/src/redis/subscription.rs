@@ -1,9 +1,9 @@
-//! Hearing what is published on channels, whatever happens to the connection.
+//! A publish/subscribe subscription that survives lost connections.
 //!
-//! A task of its own keeps a RESP3 connection: it connects, subscribes, and asks for a sign of life every two
-//! seconds, since a server that is cut off does not say so. When the connection breaks it is made anew for as
-//! long as it takes. What was published meanwhile is lost, and so is what its reader is too slow for; the
-//! reader is told that it missed something, not what.
+//! A task of its own keeps a RESP3 connection: it connects, subscribes, and pings every two seconds, since a
+//! server that is cut off does not say so. When the connection breaks, the task reconnects, for as long as it
+//! takes. Messages published meanwhile are lost, as are those that the reader is too slow for; the reader
+//! learns that it missed messages, not which.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,34 +16,34 @@ use tokio::task::JoinHandle;
 
 use super::{RedisError, without_password};
 
-/// Messages that wait for their reader.
+/// Messages buffered for the reader.
 const WAITING_MESSAGES: usize = 1_024;
-/// How often the server is asked for a sign of life, and how long it may take to give one.
+/// How often the server is pinged, and how long it may take to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
-/// Pauses between tries to connect.
+/// Bounds of the back-off between attempts to connect.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a subscriber hears.
+/// What a subscription reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SubscriptionEvent {
-    /// A message.
+    /// A message arrived.
     Message {
-        /// Where it was published.
+        /// The channel.
         channel: String,
-        /// What.
+        /// Its content.
         payload: Vec<u8>,
     },
-    /// From now on messages are heard. What was published before is unknown.
+    /// The subscription is active from now on. What was published before is unknown.
     Subscribed,
-    /// Some messages were lost: they came faster than they were read.
+    /// Messages were lost: they arrived faster than they were read.
     Missed,
-    /// The connection broke. What is published from now on is lost, until the next `Subscribed`.
+    /// The connection broke. Messages are lost from now on, until the next `Subscribed`.
     Disconnected,
 }
 
-/// A subscription that survives any outage. Ends when it is dropped.
+/// A subscription that survives any outage. It ends when it is dropped.
 pub struct Subscription {
     events: mpsc::Receiver<SubscriptionEvent>,
     missed: Arc<AtomicBool>,
@@ -51,7 +51,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Subscribes to these channels, as soon as the server can be reached.
+    /// Subscribes to these channels as soon as the server can be reached.
     pub fn open(url: &str, channels: Vec<String>) -> Result<Self, RedisError> {
         let invalid = |error: redis::RedisError| RedisError::InvalidUrl {
             url: without_password(url),
@@ -67,14 +67,14 @@ impl Subscription {
         Ok(Self { events, missed, task })
     }
 
-    /// The next thing that is heard.
+    /// The next event.
     pub async fn next(&mut self) -> SubscriptionEvent {
         if self.missed.swap(false, Ordering::AcqRel) {
             return SubscriptionEvent::Missed;
         }
         match self.events.recv().await {
             Some(event) => event,
-            // The task never ends by itself.
+            // Unreachable: the task never ends by itself.
             None => std::future::pending().await,
         }
     }
@@ -86,23 +86,23 @@ impl Drop for Subscription {
     }
 }
 
-/// The way to the reader.
+/// The sending side of the reader's buffer.
 #[derive(Clone)]
 struct Reader {
     sender: mpsc::Sender<SubscriptionEvent>,
     missed: Arc<AtomicBool>,
 }
 
-/// From one connection to the reader. Each has its own: the end of an earlier one says nothing about the
-/// next.
+/// The push handler of one connection. Each connection has its own, as the end of an earlier one says nothing
+/// about the next.
 #[derive(Clone)]
-struct Line {
+struct PushHandler {
     reader: Reader,
     broken: Arc<Notify>,
 }
 
-impl AsyncPushSender for Line {
-    /// Called by the connection, which must not wait.
+impl AsyncPushSender for PushHandler {
+    /// Called by the connection, so it must not block.
     fn send(&self, push: PushInfo) -> Result<(), SendError> {
         match push.kind {
             PushKind::Disconnection => self.broken.notify_one(),
@@ -130,23 +130,23 @@ fn message(push: PushInfo) -> Option<SubscriptionEvent> {
 async fn stay_subscribed(client: Client, channels: Vec<String>, reader: Reader) {
     let mut pause = SHORTEST_PAUSE;
     loop {
-        let line = Line { reader: reader.clone(), broken: Arc::default() };
-        match subscribe(&client, &channels, &line).await {
+        let handler = PushHandler { reader: reader.clone(), broken: Arc::default() };
+        match subscribe(&client, &channels, &handler).await {
             Ok(connection) => {
                 pause = SHORTEST_PAUSE;
                 if reader.sender.send(SubscriptionEvent::Subscribed).await.is_err() {
                     return;
                 }
-                until_broken(connection, &line).await;
+                until_broken(connection, &handler).await;
                 if reader.sender.send(SubscriptionEvent::Disconnected).await.is_err() {
                     return;
                 }
-                // A server that takes connections and ends them at once is not asked without a pause.
+                // Also back off from a server that accepts connections and closes them at once.
                 tokio::time::sleep(pause).await;
             }
             Err(error) => {
                 if pause == SHORTEST_PAUSE {
-                    tracing::warn!(%error, ?channels, "redis cannot be listened to; trying again");
+                    tracing::warn!(%error, ?channels, "could not subscribe to redis; retrying");
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -158,21 +158,21 @@ async fn stay_subscribed(client: Client, channels: Vec<String>, reader: Reader) 
 async fn subscribe(
     client: &Client,
     channels: &[String],
-    line: &Line,
+    handler: &PushHandler,
 ) -> redis::RedisResult<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(PING_TIMEOUT))
         .set_response_timeout(Some(PING_TIMEOUT))
-        .set_push_sender(line.clone());
+        .set_push_sender(handler.clone());
     let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
     connection.subscribe(channels).await?;
     Ok(connection)
 }
 
-async fn until_broken(mut connection: MultiplexedConnection, line: &Line) {
+async fn until_broken(mut connection: MultiplexedConnection, handler: &PushHandler) {
     loop {
         tokio::select! {
-            () = line.broken.notified() => return,
+            () = handler.broken.notified() => return,
             () = tokio::time::sleep(PING_INTERVAL) => {
                 if redis::cmd("PING").query_async::<()>(&mut connection).await.is_err() {
                     return;

@@ -1,5 +1,5 @@
-//! Rows in bulk, which each database takes and gives in a way of its own: SQLite as long statements of
-//! values and rows of JSON, PostgreSQL as arrays.
+//! Bulk rows, which each database reads and writes in its own way: SQLite as long statements of values and
+//! rows of JSON, PostgreSQL as arrays.
 
 use chrono::{DateTime, Utc};
 
@@ -10,7 +10,7 @@ use super::session::Session;
 use super::{postgres, sqlite};
 use pricing_domain::facts::product::{Product, ProductId};
 
-/// What the prices of the products with these identifiers depend on. Nothing is locked.
+/// The facts that the prices of these products depend on. Locks nothing.
 pub(super) async fn facts(session: &mut Session, ids: &[ProductId]) -> Result<UnreadFacts, StoreError> {
     match session {
         Session::Sqlite(connection) => sqlite::facts::facts_named(connection, ids).await,

@@ -1,8 +1,8 @@
-//! A connection out of its pool: every statement has a time limit, and only a healthy connection goes back.
+//! A pooled connection: every statement has a time limit, and only a healthy connection returns to the pool.
 //!
-//! Left to itself, the pool takes any connection back, whatever happened on it. Two of those never recover.
-//! The pool tests a connection by a round trip without a time limit, so one whose network is gone keeps its
-//! place for as long as TCP takes to notice, a quarter of an hour. And after SQLite itself rolled a
+//! By default the pool takes any connection back, whatever happened on it. Two kinds of them never recover.
+//! The pool tests a connection by a round trip without a time limit, so one whose network is gone occupies
+//! its place for as long as TCP takes to notice, a quarter of an hour. And after SQLite itself rolled a
 //! transaction back (a full disk), the driver still counts one as open, so the only writer could never begin
 //! another. Therefore a connection is closed if a statement on it failed, was abandoned or timed out, or if
 //! its transaction was not committed; the database rolls back what was begun. The next call opens another.
@@ -16,16 +16,16 @@ use tokio::time::timeout;
 use super::error::StoreError;
 use crate::telemetry::metrics::DatabaseDuration;
 
-/// What an answer may take beyond the limit of the statement itself, which the database keeps.
+/// How much longer than the database's own statement limit an answer may take.
 const TRANSPORT_ALLOWANCE: Duration = Duration::from_secs(1);
 
-/// A connection, on loan from its pool.
+/// A connection borrowed from its pool.
 #[derive(Debug)]
 pub(super) struct Connection<DB: Database> {
     pooled: PoolConnection<DB>,
     answer_limit: Duration,
     duration: DatabaseDuration,
-    /// No statement is running, and none has failed.
+    /// Whether no statement is running, and none has failed.
     is_healthy: bool,
     in_transaction: bool,
 }
@@ -90,7 +90,7 @@ impl<DB: Database> Connection<DB> {
         if !self.is_healthy {
             return Err(StoreError::TransactionFailed);
         }
-        // A commit that fails leaves the connection unhealthy, so it is closed all the same.
+        // A failed commit leaves the connection unhealthy, so it is closed all the same.
         self.in_transaction = false;
         self.run(statement).await
     }

@@ -1,4 +1,4 @@
-//! Policies that are not published yet: kept for their authors, whether or not they are valid.
+//! Policy drafts: unpublished policies, stored whether or not they are valid.
 
 use chrono::{DateTime, Utc};
 
@@ -28,22 +28,22 @@ const PUT: Statement = Statement::same(
 const DELETE: Statement =
     Statement::same("DELETE FROM policy_drafts WHERE name = $1 AND ($2 IS NULL OR revision = $2)");
 
-/// A policy as its author left it.
+/// A stored draft of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct StoredDraft {
-    /// Under which it is kept; not the policy's own name.
+    /// Identifies the draft; not the policy's own name.
     pub name: String,
-    /// Grows with every change; an earlier draft of the same name never had it.
+    /// Grows with every change; no earlier draft of the same name ever had it.
     pub revision: i64,
     /// The document (YAML).
     pub source: String,
     /// Who changed it last.
     pub author: String,
-    /// When.
+    /// When it was changed last.
     pub updated_at: DateTime<Utc>,
 }
 
-/// A draft to be kept.
+/// A draft to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewDraft {
     /// See [`StoredDraft::name`].
@@ -54,42 +54,43 @@ pub struct NewDraft {
     pub author: String,
 }
 
-/// What must be there for a draft to be changed.
+/// The precondition of a change to a draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DraftCondition {
-    /// Anything, or nothing.
+    /// None: the draft may exist or not.
     None,
-    /// Nothing yet.
+    /// There is no such draft yet.
     IsNew,
-    /// This revision.
+    /// The draft has this revision.
     Is(i64),
 }
 
 impl DraftCondition {
-    /// As the statements compare it: a revision, 0 for a draft that is not there, nothing for no condition.
+    /// The value that the statements compare: a revision, 0 for a draft that must not exist, `None` for no
+    /// condition.
     fn revision(self) -> Option<i64> {
         match self {
             Self::None => None,
             Self::IsNew => Some(0),
-            // No draft has such a revision, and 0 would stand for none.
+            // No draft has such a revision; 0 would mean "must not exist".
             Self::Is(revision) => Some(if revision > 0 { revision } else { -1 }),
         }
     }
 }
 
 impl Store {
-    /// The drafts, those changed last first, each with an empty text in place of its document.
+    /// The drafts, last changed first, each with an empty text in place of its document.
     pub async fn drafts(&self, limit: u32) -> Result<Vec<StoredDraft>, StoreError> {
         self.reader().await?.all(DRAFTS.bind(limit)).await
     }
 
-    /// A draft.
+    /// The draft of this name, if there is one.
     pub async fn draft(&self, name: &str) -> Result<Option<StoredDraft>, StoreError> {
         self.reader().await?.optional(DRAFT.bind(name)).await
     }
 
-    /// Keeps a draft and returns its new revision; `None`, and nothing changes, if the condition does not
-    /// hold.
+    /// Stores a draft and returns its new revision. Returns `None` and changes nothing if the condition does
+    /// not hold.
     pub async fn put_draft(
         &self,
         draft: &NewDraft,
@@ -107,7 +108,7 @@ impl Store {
         Ok(row.map(|(revision,)| revision))
     }
 
-    /// Removes a draft. Returns whether there was one that the condition holds for.
+    /// Deletes a draft. Returns whether there was one for which the condition holds.
     pub async fn delete_draft(&self, name: &str, only_if: DraftCondition) -> Result<bool, StoreError> {
         self.writer().await?.changes_any(DELETE.bind(name).bind(only_if.revision())).await
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with the catalogue, sorted by what the caller can do about it.
+//! The errors of the store, sorted by what the caller can do about them.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use sqlx::migrate::MigrateError;
 
 use super::stored::LeftOut;
 
-/// Why the catalogue did not do what it was asked.
+/// Why a call to the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The URL names no database. Says nothing of the URL itself, which may hold a password.
+    /// The URL names no database. The message leaves the URL itself out, as it may hold a password.
     #[error(
         "the database URL is not usable: {reason} \
          (allowed: sqlite:///absolute/path.db, sqlite://relative/path.db, postgres://user:password@host:port/name)"
@@ -18,8 +18,8 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The database cannot do it at the moment: it is away, busy, full, shutting down, or ended one of two
-    /// transactions that waited for each other. The same call may succeed later.
+    /// The database cannot serve the call at the moment: it is unreachable, busy, full, shutting down, or
+    /// broke a deadlock by ending this transaction. The same call may succeed later.
     #[error("the database is not available: {cause}")]
     Unavailable {
         /// What the driver reported.
@@ -29,33 +29,33 @@ pub enum StoreError {
     /// succeed later.
     #[error("the database did not answer within {limit:?}")]
     TimedOut {
-        /// How long the answer was awaited.
+        /// The time limit.
         limit: Duration,
     },
     /// An earlier statement of the transaction failed or was abandoned, so there is nothing to commit. The
     /// whole transaction may succeed if it is begun again.
-    #[error("the transaction cannot be committed, as one of its statements did not finish")]
+    #[error("the transaction cannot be committed because one of its statements did not finish")]
     TransactionFailed,
-    /// The database holds what this program cannot read.
+    /// The database holds data that this program cannot read.
     #[error("the database holds {what}")]
     Corrupt {
-        /// What it holds, and where.
+        /// The data and where it is.
         what: String,
     },
-    /// A product's currency is none that this program knows.
+    /// This program does not know a product's currency.
     #[error("the product \"{}\" is in the currency \"{}\", which this program does not know", .left_out.product_id, .left_out.currency)]
     UnknownCurrency {
-        /// Which product, and what its currency is.
+        /// The product and its currency.
         left_out: LeftOut,
     },
-    /// The tables could not be brought to the form this program knows.
-    #[error("the tables cannot be brought up to date: {cause}")]
+    /// The tables could not be migrated to the schema of this program.
+    #[error("the tables cannot be migrated: {cause}")]
     Migration {
         /// What the migration reported.
         cause: MigrateError,
     },
-    /// What is to be written was prepared by another catalogue, for the other kind of database: a mistake of
-    /// the caller's.
+    /// The rows to be written were prepared for the other kind of database: a programming error of the
+    /// caller.
     #[error("the rows were prepared for another database")]
     PreparedForAnother,
     /// The database refused, and would again: no such database, no permission, a constraint.
@@ -80,14 +80,14 @@ impl StoreError {
         }
     }
 
-    /// Whether the database does nothing for anybody at the moment though it may answer: it takes no writes,
-    /// has no room left, or lets nobody in. So the error says nothing of what the call asked for. (What other
-    /// errors say of the database, it says itself when it is asked for something else.)
-    pub fn is_away(&self) -> bool {
+    /// Whether the whole database is out of service though it may answer: it accepts no writes, has no room
+    /// left, or refuses logins. The error then says nothing about this call. (Other errors may also mean an
+    /// outage; the next call shows.)
+    pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Unavailable { cause: sqlx::Error::Database(refusal) }
             | Self::Refused { cause: sqlx::Error::Database(refusal) } => {
-                refusal.code().is_some_and(|code| is_code_of_absence(&code))
+                refusal.code().is_some_and(|code| is_code_of_outage(&code))
             }
             Self::Unavailable { .. }
             | Self::Refused { .. }
@@ -101,7 +101,7 @@ impl StoreError {
         }
     }
 
-    /// Something in the database that this program cannot read.
+    /// Data in the database that this program cannot read.
     pub(super) fn corrupt(column: &str, problem: impl std::fmt::Display) -> Self {
         Self::Corrupt { what: format!("an unreadable {column}: {problem}") }
     }
@@ -111,8 +111,8 @@ impl From<sqlx::Error> for StoreError {
     fn from(cause: sqlx::Error) -> Self {
         use sqlx::Error;
         match &cause {
-            // A proxy that accepts and hangs up while its database is away is no correct server, nor one that
-            // speaks TLS.
+            // A proxy that accepts connections and hangs up while its database is unavailable is no correct
+            // server, nor one that speaks TLS.
             Error::Io(_)
             | Error::Protocol(_)
             | Error::Tls(_)
@@ -172,10 +172,10 @@ impl Refusal {
         match code {
             // Serialization failure, deadlock; lock not available; query cancelled by its time limit; the
             // server is shutting down, crashed or starting; a session ended for idling in a transaction; a
-            // server that takes no writes, as it is no longer the primary one.
+            // server that accepts no writes, as it is no longer the primary.
             "40001" | "40P01" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03"
             | "25P04" | "25006" => Self::Passing,
-            // Damaged data and index.
+            // A damaged table or index.
             "XX001" | "XX002" => Self::Damaged,
             // Connection exceptions; insufficient resources, a full disk among them; system errors.
             _ if ["08", "53", "58"].iter().any(|class| code.starts_with(class)) => Self::Passing,
@@ -195,14 +195,14 @@ impl Refusal {
     }
 }
 
-/// Whether an error code says that the database does nothing for anybody.
-fn is_code_of_absence(code: &str) -> bool {
+/// Whether an error code says that the whole database is out of service.
+fn is_code_of_outage(code: &str) -> bool {
     if code.len() != 5 {
         // READONLY, FULL.
         return matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(8 | 13));
     }
     // No writes; full disk; too many connections; starting; no such database, as while one is restored; and
-    // the class of those who are not let in.
+    // the class of refused logins.
     ["25006", "53100", "53300", "57P03", "3D000"].contains(&code) || code.starts_with("28")
 }
 
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_say_whether_the_database_serves_anybody() {
+    fn codes_tell_an_outage_of_the_whole_database() {
         for (code, expected) in [
             ("25006", true),
             ("28P01", true),
@@ -229,12 +229,12 @@ mod tests {
             ("5", false),
             ("1555", false),
         ] {
-            assert_eq!(is_code_of_absence(code), expected, "{code}");
+            assert_eq!(is_code_of_outage(code), expected, "{code}");
         }
     }
 
     #[test]
-    fn codes_say_whether_to_try_again() {
+    fn codes_tell_transient_from_lasting_errors() {
         for (code, expected) in [
             (Some("40P01"), Refusal::Passing),
             (Some("57014"), Refusal::Passing),

@@ -1,7 +1,7 @@
-//! What the next prices depend on: the rows as a database gave them, and the facts put together out of them.
+//! The facts that new prices depend on: as raw rows from the database, and as the values decoded from them.
 //!
-//! To read rows takes about as long as the database took to find them, and no connection. So the two are
-//! apart: while one batch is read, the database looks for the next.
+//! Decoding rows takes about as long as the database takes to find them, and needs no connection. So the two
+//! steps are separate: while one batch is decoded, the database looks up the next.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ use super::stored::{Readable, StoredFacts, StoredPrice};
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::facts::signal::{Signal, SignalKind, Signals, Subject};
 
-/// What the next prices of some products depend on, not read yet.
+/// The facts that new prices of some products depend on, not decoded yet.
 #[derive(Debug)]
 pub struct UnreadFacts {
     pub(super) products: Products,
@@ -24,24 +24,24 @@ pub struct UnreadFacts {
     pub(super) prices: Rows,
 }
 
-/// Which products they are about.
+/// The products that the facts are about.
 #[derive(Debug)]
 pub(super) enum Products {
-    /// As the caller has them.
+    /// Already decoded by the caller.
     Known(Vec<Product>),
-    /// As the database has them.
+    /// As rows of the database.
     Unread {
         /// Their rows, perhaps with others among them.
         rows: Rows,
-        /// If so, which are meant, in order.
+        /// If there may be others: the products that are wanted, in order.
         only: Option<Vec<ProductId>>,
     },
 }
 
-/// Rows as a database gave them.
+/// Rows as the database's driver returns them.
 #[derive(Debug)]
 pub(super) enum Rows {
-    /// SQLite's, as one JSON text: its driver would copy every value of a row by itself, and hand rows over
+    /// SQLite's, as one JSON text: its driver would copy each value of a row separately, and pass rows over
     /// one by one.
     Json(String),
     /// PostgreSQL's.
@@ -49,7 +49,7 @@ pub(super) enum Rows {
 }
 
 impl UnreadFacts {
-    /// The facts of each product as of an instant, ordered by product; without those of products that do not
+    /// Decodes the facts of each product as of an instant, ordered by product, without products that do not
     /// exist.
     pub fn read(self, now: DateTime<Utc>) -> Result<Readable<StoredFacts>, StoreError> {
         let Readable { known, left_out } = self.products.read()?;
@@ -60,7 +60,7 @@ impl UnreadFacts {
 }
 
 impl Products {
-    /// Those of these rows.
+    /// All products of these rows.
     pub(super) fn of(rows: Rows) -> Self {
         Self::Unread { rows, only: None }
     }
@@ -118,7 +118,7 @@ fn assemble(
         };
         of_subject.push(signal);
     }
-    // They come in this order; that is nobody's promise.
+    // They arrive in this order already, but that is not guaranteed.
     products.sort_unstable_by(|one, other| one.product_id.cmp(&other.product_id));
     prices.sort_unstable_by(|one, other| one.entry.product_id.cmp(&other.entry.product_id));
     let mut prices = prices.into_iter().peekable();

@@ -1,10 +1,10 @@
-//! What is written as JSON: signals and events, so that any number of rows goes to either database as one
+//! Rows written as JSON: signals and events, so that any number of rows goes to either database as one
 //! argument of one constant statement (SQLite reads it by `jsonb_each`, PostgreSQL by `json_to_recordset`).
-//! Products and prices, of which there can be millions, go as values (`prepared_rows`, `prepared`): to quote
-//! and unquote a row takes longer than to store it.
+//! Products and prices, of which there can be millions, go as values (`prepared_rows`, `prepared`): quoting
+//! and unquoting a row takes longer than storing it.
 //!
-//! The rows come out ordered by their key, so that two transactions lock them in the same order and cannot
-//! wait for each other, and with each key once, which PostgreSQL's upsert demands.
+//! The rows are ordered by their key, so that two transactions lock them in the same order and cannot wait
+//! for each other, and each key occurs once, which PostgreSQL's upsert demands.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,8 +17,8 @@ use super::stored::MAX_CAUSE_CHARS;
 use pricing_domain::facts::money::Currency;
 use pricing_domain::facts::signal::Signal;
 
-/// The rows of `signals`; of two about the same thing the newer one, and of two of the same instant the
-/// first.
+/// The rows of `signals`. Of two about the same thing the newer one is kept, and of two of the same instant
+/// the first.
 pub(super) fn signal_rows(signals: &[Signal]) -> Result<String, sqlx::Error> {
     let mut rows: BTreeMap<_, SignalRow<'_>> = BTreeMap::new();
     for row in signals.iter().map(SignalRow::of) {
@@ -42,22 +42,23 @@ pub(super) fn texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Stri
     as_json(texts)
 }
 
-/// An instant as SQLite keeps it: microseconds, as PostgreSQL has them, and a width that sorts as time.
+/// An instant as SQLite stores it: microseconds, as PostgreSQL has them, and a fixed width that sorts as
+/// time.
 pub(super) fn instant(instant: DateTime<Utc>) -> String {
     instant.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// A number of rows, as databases count.
+/// A number of rows in the integer type of the databases.
 pub(super) fn row_count(count: impl TryInto<i64, Error: Into<BoxDynError>>) -> Result<i64, sqlx::Error> {
     count.try_into().map_err(|problem| sqlx::Error::Encode(problem.into()))
 }
 
-/// A cause of at most [`MAX_CAUSE_CHARS`].
+/// A cause cut to [`MAX_CAUSE_CHARS`].
 pub(super) fn bounded_cause(cause: &str) -> &str {
     bounded(cause, MAX_CAUSE_CHARS)
 }
 
-/// The beginning of a text, of at most so many characters.
+/// A text cut to so many characters.
 pub(super) fn bounded(text: &str, max_chars: usize) -> &str {
     let end = text.char_indices().nth(max_chars);
     end.and_then(|(end, _)| text.get(..end)).unwrap_or(text)

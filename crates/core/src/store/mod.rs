@@ -4,7 +4,7 @@
 //! PostgreSQL. Never here: what a price is (see [`domain`](pricing_domain)), when to compute one, and caches.
 //!
 //! What both databases do alike is written once, over a [`session`] that is either: `products`, `prices`,
-//! `policies`, `drafts`, `runs` (recalculations, and what keeps two of them apart), `upkeep` (what expires).
+//! `policies`, `drafts`, `runs` (the state machine of recalculations and its fencing), `upkeep` (expiry).
 //! What differs has a folder for each: `sqlite` and `postgres` open the database and move rows in bulk, which
 //! `bulk` chooses between. The contract tests hold both to the same promises: exact digits, instants to the
 //! microsecond, no older fact over a newer one, and errors that say whether to try again
@@ -12,8 +12,8 @@
 //!
 //! Reads are methods of [`Store`], nearly all of one statement; facts and prices are written by a
 //! [`StoreTransaction`]. Where next: `statement` for how SQL and values are written, `connection` for time
-//! limits and connections that went wrong, `migrations/` for the tables and why they are as they are. Callers
-//! are `engine`, the API's routes and the worker.
+//! limits and failed connections, `migrations/` for the tables and why they are as they are. Callers are
+//! `engine`, the API's routes and the worker.
 
 mod bulk;
 mod connection;
@@ -60,12 +60,12 @@ const CHECK: Statement = Statement::same("SELECT EXISTS (SELECT 1 FROM policies)
 const VERSION: Statement = Statement { sqlite: "SELECT sqlite_version()", postgres: "SHOW server_version" };
 const IDENTITY: Statement = Statement::same("SELECT identity FROM catalogue_identity");
 
-/// Bounds on what the store takes from the machine, and from its callers' patience.
+/// Limits on connections and waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// Connections to PostgreSQL; for SQLite, readers, beside the one writer.
+    /// Connections to PostgreSQL; for SQLite, readers, in addition to the one writer.
     pub max_connections: u32,
-    /// The longest wait for a connection, whether for a free one or for the server to accept a new one.
+    /// The longest wait for a connection, both for a free one and for the server to accept a new one.
     pub connect_timeout: Duration,
     /// The longest run of one statement, waiting for locks included. A transaction that idles for longer is
     /// ended too: its process may be frozen, with rows locked.
@@ -82,7 +82,7 @@ impl Default for StoreSettings {
     }
 }
 
-/// The facts of the engine. A clone is a handle to the same connections.
+/// The store. A clone is a handle to the same connections.
 #[derive(Debug, Clone)]
 pub struct Store {
     database: Database,
@@ -110,7 +110,7 @@ impl Store {
             Some(("postgres" | "postgresql", _)) => Database::Postgres(postgres::open(url, settings).await?),
             _ => {
                 return Err(StoreError::InvalidUrl {
-                    reason: "it begins with none of sqlite://, postgres:// and postgresql://".to_owned(),
+                    reason: "it must begin with sqlite://, postgres:// or postgresql://".to_owned(),
                 });
             }
         };
@@ -120,13 +120,13 @@ impl Store {
         Ok(store)
     }
 
-    /// The same store, its statements measured from here on.
+    /// The same store, with its statements measured from here on.
     #[must_use]
     pub fn measured_by(self, metrics: &Metrics) -> Self {
         Self { duration: metrics.database_duration.clone(), ..self }
     }
 
-    /// Which database it is, as telemetry names it: `sqlite` or `postgresql`.
+    /// The kind of database, as telemetry names it: `sqlite` or `postgresql`.
     pub fn kind(&self) -> &'static str {
         match self.database {
             Database::Sqlite(_) => "sqlite",
@@ -134,7 +134,7 @@ impl Store {
         }
     }
 
-    /// How many transactions that write are of use to one caller at a time: SQLite has one writer; PostgreSQL
+    /// How many concurrent write transactions are useful to one caller: SQLite has one writer; PostgreSQL
     /// gives each a process, and works on a second one while the first waits for its caller.
     pub fn useful_writers(&self) -> usize {
         match self.database {
@@ -143,8 +143,8 @@ impl Store {
         }
     }
 
-    /// Prices as this database's driver takes them, for a transaction to write; of two of the same product
-    /// the newer one. Needs no connection.
+    /// Encodes prices for this database's driver, for a transaction to write; of two of the same product the
+    /// newer one is kept. Needs no connection.
     pub fn prepare_prices(&self, writes: Vec<PriceWrite>) -> Result<PreparedPrices, StoreError> {
         match self.database {
             Database::Sqlite(_) => PreparedPrices::for_sqlite(writes),
@@ -152,7 +152,7 @@ impl Store {
         }
     }
 
-    /// Whether the database answers a query that reads a table.
+    /// Checks that the database answers a query that reads a table.
     pub async fn check(&self) -> Result<(), StoreError> {
         let (_,): (bool,) = self.reader().await?.one(CHECK).await?;
         Ok(())
@@ -164,13 +164,13 @@ impl Store {
         Ok(version)
     }
 
-    /// Tells this database from every other one.
+    /// The identity of this database, unique among all databases.
     pub async fn identity(&self) -> Result<String, StoreError> {
         let (identity,) = self.reader().await?.one(IDENTITY).await?;
         Ok(identity)
     }
 
-    /// Waits for what is running and closes every connection. Later calls fail.
+    /// Waits for running statements and closes every connection. Later calls fail.
     pub async fn close(&self) {
         match &self.database {
             Database::Sqlite(file) => file.close().await,
@@ -180,7 +180,7 @@ impl Store {
 
     /// Begins a transaction. SQLite admits one at a time, so keep it short and compute nothing long inside.
     pub async fn begin(&self) -> Result<StoreTransaction, StoreError> {
-        // From the wait for a connection, or for the file, to the end.
+        // Includes the wait for a connection, or for the file.
         let span = spans::database(self.kind(), "transaction");
         Ok(StoreTransaction { session: self.begin_session().await?, span })
     }

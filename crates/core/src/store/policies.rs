@@ -1,4 +1,4 @@
-//! Published policies: numbered, and never changed.
+//! Published policies: numbered and immutable.
 
 use chrono::{DateTime, Utc};
 
@@ -21,7 +21,7 @@ const VERSIONS: Statement = Statement::same(
 const POLICY: Statement = Statement::same(
     "SELECT version, name, source, author, note, published_at FROM policies WHERE version = $1",
 );
-/// Conflicts with itself but not with reading: of two publishers the second waits and then sees the first's
+/// Conflicts with itself but not with reads: of two publishers the second waits and then sees the first's
 /// version. Without it both would see the same latest version.
 const LOCK: &str = "LOCK TABLE policies IN SHARE ROW EXCLUSIVE MODE";
 const PUBLISH: Statement = Statement::same(
@@ -80,9 +80,9 @@ impl Store {
         self.publish(policy, only_after, None, now).await
     }
 
-    /// As [`publish_policy`](Self::publish_policy); and in the same transaction the recalculation that moves
-    /// the products over is requested, approved by this name, under the name that
-    /// [`run_of_policy`](super::run_of_policy) gives it.
+    /// Publishes as [`publish_policy`](Self::publish_policy) does, and requests the recalculation that moves
+    /// the products to the new version in the same transaction. That request is approved by `approved_by` and
+    /// has the name that [`run_of_policy`](super::run_of_policy) returns.
     pub async fn publish_policy_and_request_run(
         &self,
         policy: &NewPolicy,

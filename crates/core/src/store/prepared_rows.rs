@@ -1,9 +1,9 @@
-//! Products and prices as rows, their values written out as a database takes them (prices by the `prepared`
-//! of each). That takes a while and needs no connection, so it is done before a transaction begins, or while
-//! the database works on the rows before.
+//! Products and prices as rows, with values encoded for a database (prices by the `prepared` of each).
+//! Encoding takes a while and needs no connection, so it is done before a transaction begins, or while the
+//! database works on earlier rows.
 //!
 //! The rows are ordered by their key, so that two transactions lock them in the same order and cannot wait
-//! for each other, and each key comes once, which PostgreSQL's upsert demands.
+//! for each other, and each key occurs once, which PostgreSQL's upsert demands.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -23,8 +23,8 @@ pub struct ProductRows {
     pub(super) rows: Vec<ProductRow>,
 }
 
-/// Rows of `prices`, and with each that changes the list price a row of `price_changes`, as one database's
-/// driver takes them.
+/// Rows of `prices`, and a row of `price_changes` for each that changes the list price, encoded for one
+/// database's driver.
 #[derive(Debug)]
 pub struct PreparedPrices(pub(super) PreparedFor);
 
@@ -52,7 +52,7 @@ pub(super) struct ProductRow {
 }
 
 impl ProductRows {
-    /// The rows of these products; of two with the same identifier the later one.
+    /// The rows of these products; of two with the same identifier the later one is kept.
     pub fn of(products: &[Product]) -> Result<Self, StoreError> {
         if products.is_sorted_by(|one, next| one.product_id < next.product_id) {
             return Ok(Self { rows: products.iter().map(ProductRow::of).collect::<Result<_, _>>()? });
@@ -62,7 +62,7 @@ impl ProductRows {
         Ok(Self { rows: last.into_values().map(ProductRow::of).collect::<Result<_, _>>()? })
     }
 
-    /// Takes out the rows of the products up to this one.
+    /// Removes and returns the rows of the products up to this one.
     pub fn take_through(&mut self, product_id: &ProductId) -> Self {
         let rest = self.rows.partition_point(|row| row.product_id.as_str() <= product_id.as_str());
         let rest = self.rows.split_off(rest);
@@ -85,7 +85,7 @@ impl PreparedPrices {
     }
 }
 
-/// The writes in the order of their products; of two of the same product the newer one.
+/// The writes ordered by product; of two of the same product the newer one is kept.
 fn newest_of_each(mut writes: Vec<PriceWrite>) -> Vec<PriceWrite> {
     if !writes.is_sorted_by(|one, next| one.entry.product_id < next.entry.product_id) {
         let key = |write: &PriceWrite| (write.entry.product_id.clone(), Reverse(write.entry.revision));

@@ -1,4 +1,4 @@
-//! Prices in effect, why they are what they are, and their history.
+//! Current prices, their explanations, and their history.
 
 use std::collections::BTreeSet;
 
@@ -53,13 +53,13 @@ const NEWEST_CHANGES: Statement = Statement {
 };
 
 impl Store {
-    /// The price of a product in effect.
+    /// The current price of a product.
     pub async fn stored_price(&self, id: &ProductId) -> Result<Option<StoredPrice>, StoreError> {
         let record: Option<PriceRecord> = self.reader().await?.optional(PRICE.bind(id.as_str())).await?;
         Ok(read_prices(record)?.pop())
     }
 
-    /// Why the price in effect is what it is: JSON, byte for byte as it was written.
+    /// The explanation of the current price: JSON, byte for byte as it was written.
     pub async fn explanation(&self, id: &ProductId) -> Result<Option<String>, StoreError> {
         let row: Option<(String,)> = self.reader().await?.optional(EXPLANATION.bind(id.as_str())).await?;
         Ok(row.map(|(explanation,)| explanation))
@@ -82,10 +82,9 @@ impl Store {
         read_all(records)
     }
 
-    /// The latest change of each product's list price, ordered by product; nothing of a product that has
-    /// none.
+    /// The latest change of each product's list price, ordered by product; products without one are left out.
     pub async fn newest_changes(&self, ids: &[ProductId]) -> Result<Vec<PriceChange>, StoreError> {
-        // Each once, or the change of a product that is named twice would come twice.
+        // Deduplicated, or the change of a product that is named twice would be returned twice.
         let ids: BTreeSet<&str> = ids.iter().map(ProductId::as_str).collect();
         let changes = NEWEST_CHANGES.bind(Value::Texts(ids.into_iter().collect()));
         let records: Vec<ChangeRecord> = self.reader().await?.all(changes).await?;

@@ -1,4 +1,4 @@
-//! Products, their signals, and the factors of locations.
+//! Products, their signals, and location factors.
 
 use std::collections::HashMap;
 
@@ -57,7 +57,7 @@ const LOCATION_FACTORS: Statement = Statement::same(
     WHERE subject_kind = 'location' AND kind = 'location_factor' ORDER BY observed_at, source",
 );
 
-/// Comes after every identifier, as none has a byte beyond `~`.
+/// Sorts after every identifier, as none has a byte beyond `~`.
 const AFTER_EVERY_ID: &str = "\u{7f}";
 
 impl Store {
@@ -67,9 +67,10 @@ impl Store {
         record.map(Product::try_from).transpose()
     }
 
-    /// What the next prices of these products depend on as of an instant, ordered by product; those that do
-    /// not exist are left out. Nothing is locked, and each statement sees what is there when it runs: to
-    /// write what comes of it, see [`StoreTransaction::lock_facts`](super::StoreTransaction::lock_facts).
+    /// The facts that new prices of these products depend on, as of an instant and ordered by product;
+    /// products that do not exist are left out. Locks nothing, and each statement sees the rows of its own
+    /// time; to write prices computed from these facts, use
+    /// [`StoreTransaction::lock_facts`](super::StoreTransaction::lock_facts) instead.
     pub async fn facts(
         &self,
         ids: &[ProductId],
@@ -78,16 +79,16 @@ impl Store {
         bulk::facts(&mut self.reader().await?, ids).await?.read(now)
     }
 
-    /// The signals of a product as of an instant, its own and its category's. Those of a product that does
-    /// not exist are its own, if it has any.
+    /// The signals of a product as of an instant, its own and its category's. Of a product that does not
+    /// exist, only its own signals, if any.
     pub async fn signals(&self, id: &ProductId, now: DateTime<Utc>) -> Result<Signals, StoreError> {
         let product = self.product(id).await?;
         let records: Vec<SignalRecord> = self.reader().await?.all(SIGNALS.bind(id.as_str())).await?;
         Ok(Signals::of_product(read_signals(records)?, product.as_ref(), now))
     }
 
-    /// The identifiers after the given one, in the order of their bytes. A page begins where the last one
-    /// ended, so what is added or removed meanwhile shifts nothing.
+    /// A page of identifiers after the given one, in byte order. A page begins where the last one ended, so
+    /// products that are added or removed meanwhile shift nothing.
     pub async fn product_ids(
         &self,
         after: Option<&ProductId>,
@@ -99,7 +100,7 @@ impl Store {
     }
 
     /// The identifiers of a category's products after the given one, as [`product_ids`](Self::product_ids)
-    /// gives those of all.
+    /// returns those of all.
     pub async fn product_ids_of_category(
         &self,
         category: &str,
@@ -109,9 +110,9 @@ impl Store {
         self.product_ids_in_range(Some(category), after, None, limit).await
     }
 
-    /// The identifiers after the first and up to the second, that one included, of one category or of all
-    /// products. Where a limit is missing, the range has no end. A range that was marked out by identifiers
-    /// has the products that were added to it since.
+    /// The identifiers after the first and up to and including the second, of one category or of all
+    /// products. A missing limit leaves the range open. A range that is bounded by identifiers includes
+    /// products that were added to it since.
     pub async fn product_ids_in_range(
         &self,
         category: Option<&str>,
@@ -140,8 +141,7 @@ impl Store {
         count(products)
     }
 
-    /// How many products a recalculation of this scope is about; of named ones, those that do not exist
-    /// included.
+    /// How many products a recalculation of this scope covers; named ones count even if they do not exist.
     pub async fn count_products_of(&self, scope: &Scope) -> Result<u64, StoreError> {
         match scope {
             Scope::All => self.count_products().await,
@@ -150,8 +150,8 @@ impl Store {
         }
     }
 
-    /// The identifiers of a scope after the given one, as [`product_ids`](Self::product_ids) gives those of
-    /// all; named ones all at once.
+    /// The identifiers of a scope after the given one, as [`product_ids`](Self::product_ids) returns those of
+    /// all; named ones are returned all at once.
     pub async fn product_ids_of(
         &self,
         scope: &Scope,
@@ -165,7 +165,7 @@ impl Store {
         }
     }
 
-    /// By what prices are multiplied at each location that has a factor.
+    /// The price factors of all locations that have one.
     pub async fn location_factors(&self) -> Result<HashMap<String, Decimal>, StoreError> {
         location_factors(self.reader().await?.all(LOCATION_FACTORS).await?)
     }

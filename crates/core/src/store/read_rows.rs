@@ -1,8 +1,8 @@
-//! What is read: records as both databases give them, and the domain's values made of them.
+//! Decodes rows: the records that both databases return, and the domain's values decoded from them.
 //!
 //! Amounts come as text, from PostgreSQL by a cast: the driver's own conversion of NUMERIC loses the decimal
-//! places of a zero. What a record holds was checked before it was written, so a value that cannot be read
-//! means damaged data or a newer program's, and is an error, never skipped.
+//! places of a zero. Every record was checked before it was written, so a value that cannot be read means
+//! damaged data or a newer program's data, and is an error, never skipped.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -22,7 +22,7 @@ use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::facts::signal::{Signal, SignalKind, Subject};
 
-/// Turns the records of a statement into values.
+/// Decodes the records of a statement.
 pub(super) fn read_all<R, T>(records: Vec<R>) -> Result<Vec<T>, StoreError>
 where
     T: TryFrom<R, Error = StoreError>,
@@ -44,7 +44,7 @@ pub(super) fn read_products(records: Vec<ProductRecord>) -> Result<Readable<Prod
 }
 
 /// The prices of these records, without those in a currency that this program does not know: their products
-/// are priced as if they had none.
+/// are priced as if they had no earlier price.
 pub(super) fn read_prices(
     records: impl IntoIterator<Item = PriceRecord>,
 ) -> Result<Vec<StoredPrice>, StoreError> {
@@ -52,8 +52,8 @@ pub(super) fn read_prices(
     known.map(StoredPrice::try_from).collect()
 }
 
-/// The signals of these records, without those in a currency that this program does not know: it is not their
-/// product's.
+/// The signals of these records, without those in a currency that this program does not know, as it cannot be
+/// their product's.
 pub(super) fn read_signals(
     records: impl IntoIterator<Item = SignalRecord>,
 ) -> Result<Vec<Signal>, StoreError> {
@@ -67,24 +67,25 @@ pub(super) fn product_ids(rows: Vec<(String,)>) -> Result<Vec<ProductId>, StoreE
     rows.iter().map(|(text,)| product_id(text)).collect()
 }
 
-/// The factors of locations, out of name and value; of two of the same location the later one.
+/// The location factors, from pairs of name and value; of two of the same location the later one is kept.
 pub(super) fn location_factors(rows: Vec<(String, String)>) -> Result<HashMap<String, Decimal>, StoreError> {
     rows.into_iter().map(|(location, factor)| Ok((location, decimal("location factor", &factor)?))).collect()
 }
 
-/// The currencies of products, out of identifier and code; `None` for one that this program does not know.
+/// The currencies of products, from pairs of identifier and code; `None` for a code that this program does
+/// not know.
 pub(super) fn read_currencies(
     rows: Vec<(String, String)>,
 ) -> Result<HashMap<ProductId, Option<Currency>>, StoreError> {
     rows.into_iter().map(|(id, code)| Ok((product_id(&id)?, Currency::from_code(&code).ok()))).collect()
 }
 
-/// A number that is never negative.
+/// A count, which is never negative.
 pub(super) fn count(number: i64) -> Result<u64, StoreError> {
     u64::try_from(number).map_err(|problem| StoreError::corrupt("count", problem))
 }
 
-/// Which events were new, out of the keys of those that were; of two that are the same the first.
+/// Which events were new, from the keys of those that were; of duplicates only the first is.
 pub(super) fn which_are_new(events: &[(&str, &str)], new: &[(String, String)]) -> Vec<bool> {
     let mut new: HashSet<(&str, &str)> =
         new.iter().map(|(source, event_id)| (source.as_str(), event_id.as_str())).collect();

@@ -1,7 +1,7 @@
-//! A connection to whichever database it is, and what is asked of it.
+//! A connection to either database, and the calls on it.
 //!
 //! Everything that both databases do alike goes through here, so the code of products, prices, policies,
-//! drafts and runs exists once. Rows in bulk do not: see [`sqlite`](super::sqlite) and
+//! drafts and runs exists once. Bulk rows do not: see [`sqlite`](super::sqlite) and
 //! [`postgres`](super::postgres).
 
 use sqlx::postgres::PgRow;
@@ -12,14 +12,14 @@ use super::connection::Connection;
 use super::error::StoreError;
 use super::statement::Query;
 
-/// A connection on loan from its pool, with or without a transaction.
+/// A connection borrowed from its pool, with or without a transaction.
 #[derive(Debug)]
 pub(super) enum Session {
     Sqlite(Connection<Sqlite>),
     Postgres(Connection<Postgres>),
 }
 
-/// A row of a result, whichever database gave it. A tuple of one is a single column.
+/// A row of a result of either database. A tuple of one is a single column.
 pub(super) trait Record:
     for<'row> FromRow<'row, SqliteRow> + for<'row> FromRow<'row, PgRow> + Send + Unpin
 {
@@ -92,8 +92,8 @@ impl Session {
         self.optional(query).await?.ok_or_else(|| sqlx::Error::RowNotFound.into())
     }
 
-    /// Runs a statement that only PostgreSQL needs, to lock something: who writes to SQLite holds the lock of
-    /// the file.
+    /// Runs a statement that only PostgreSQL needs, to lock something: a SQLite writer holds the lock of the
+    /// file.
     pub(super) async fn lock(&mut self, sql: &'static str) -> Result<(), StoreError> {
         if let Self::Postgres(connection) = self {
             connection.run(|connection| raw_sql(sql).execute(connection)).await?;
@@ -119,7 +119,7 @@ impl Session {
         Ok(())
     }
 
-    /// Commits the transaction, unless a statement of it failed.
+    /// Commits the transaction, unless one of its statements failed.
     pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(connection) => {

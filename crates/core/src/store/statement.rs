@@ -1,7 +1,7 @@
 //! SQL with its values: a statement that both databases understand is written once.
 //!
-//! Where a value has no type of its own in SQLite, it is written in the form that SQLite's tables keep: an
-//! instant as text, a list of texts as JSON.
+//! A value whose type SQLite lacks is written in the form that SQLite's tables store: an instant as text, a
+//! list of texts as JSON.
 
 use chrono::{DateTime, Utc};
 use sqlx::Arguments;
@@ -13,7 +13,7 @@ use sqlx::types::Json;
 use super::json_rows::{instant, texts};
 use pricing_domain::facts::recalculation::Scope;
 
-/// SQL, with `$1`, `$2` and so on for its values.
+/// SQL, with the placeholders `$1`, `$2` and so on for its values.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Statement {
     pub(super) sqlite: &'static str,
@@ -33,7 +33,7 @@ pub(super) enum Value<'a> {
     Text(Option<&'a str>),
     Integer(Option<i64>),
     Instant(DateTime<Utc>),
-    /// A JSON document that was written out before; text to both databases.
+    /// An encoded JSON document; text to both databases.
     Written(String),
     /// `text[]` in PostgreSQL (`= ANY($1)`), a JSON array in SQLite (`IN (SELECT value FROM json_each($1))`).
     Texts(Vec<&'a str>),
@@ -47,7 +47,7 @@ impl Statement {
         Self { sqlite: sql, postgres: sql }
     }
 
-    /// With the first value; further ones by [`Query::bind`].
+    /// Binds the first value; further ones by [`Query::bind`].
     pub(super) fn bind<'a>(self, value: impl Into<Value<'a>>) -> Query<'a> {
         Query { statement: self, values: vec![value.into()] }
     }

@@ -1,5 +1,4 @@
-//! What the catalogue keeps beside products and signals: prices with their explanation, their history,
-//! policies.
+//! What the store holds besides products and signals: prices with their explanation, their history, policies.
 
 use std::borrow::Cow;
 
@@ -14,7 +13,8 @@ use pricing_domain::facts::signal::Signals;
 /// The longest cause of a price change, in characters; a longer one is cut.
 pub const MAX_CAUSE_CHARS: usize = 200;
 
-/// What could be read, and what was left out because it could not: one bad row keeps no other back.
+/// The rows that could be read, and those left out because they could not: one bad row does not fail the
+/// others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readable<T> {
     /// What could be read.
@@ -23,27 +23,27 @@ pub struct Readable<T> {
     pub left_out: Vec<LeftOut>,
 }
 
-/// A product whose currency this program does not know: a newer program wrote it, or a hand.
+/// A product whose currency this program does not know: it was written by a newer program, or by hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
     /// The product.
     pub product_id: ProductId,
-    /// As it is stored.
+    /// The code as it is stored.
     pub currency: String,
 }
 
-/// The price of a product in effect.
+/// The current price of a product.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPrice {
-    /// The price, ready to be served.
+    /// The price entry, as it is served.
     pub entry: PriceEntry,
     /// The list price at the start of the day `opened_on`, from which the largest daily move is counted.
     pub opening_price: Decimal,
     /// The day (UTC) that `opening_price` belongs to.
     pub opened_on: NaiveDate,
-    /// When the list price became what it is, if that is known.
+    /// When the list price was last changed, if that is known.
     pub changed_at: Option<DateTime<Utc>>,
-    /// How the last changes came about, if because of competitors.
+    /// The streak of changes caused by competitors, if the last changes were.
     pub streak: Option<Streak>,
     /// See [`PriceWrite::explanation_digest`]; absent if it was written by a version without it.
     pub explanation_digest: Option<i64>,
@@ -56,9 +56,9 @@ pub struct StoredFacts {
     pub product: Product,
     /// Its own signals and its category's.
     pub signals: Signals,
-    /// Whether an event has said a cost that does not count, as the seller's word is later.
+    /// Whether an event's cost is ignored because the seller stated a later one.
     pub has_replaced_cost: bool,
-    /// Its price until now.
+    /// Its current price.
     pub price: Option<StoredPrice>,
 }
 
@@ -77,27 +77,27 @@ pub struct PriceWrite {
     pub streak: Option<Streak>,
     /// Why the price is what it is, as JSON; kept byte for byte.
     pub explanation: String,
-    /// Tells whether the explanation says anything else than another one of the same price.
+    /// Differs if the explanation differs in content from another one of the same price.
     pub explanation_digest: i64,
-    /// The list price until now. The history gets a row only if the new one differs.
+    /// The list price before. The history gets a row only if the new one differs.
     pub previous_list_price: Option<Decimal>,
-    /// What made the price change: `import`, `product`, an event's identifier. At most [`MAX_CAUSE_CHARS`].
+    /// What caused the price change: `import`, `product`, an event's identifier. At most [`MAX_CAUSE_CHARS`].
     pub cause: String,
     /// When the price was computed.
     pub priced_at: DateTime<Utc>,
 }
 
 impl PriceWrite {
-    /// Whether the list price is another one now, which the history gets a row for.
+    /// Whether the list price changes, which adds a row to the history.
     pub fn changes_list_price(&self) -> bool {
         self.previous_list_price != Some(self.entry.list_price)
     }
 }
 
-/// A row of the history: a list price that became another.
+/// A row of the history: a change of a list price.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PriceChange {
-    /// The revision of the price entry that came with it.
+    /// The revision of the new price entry.
     pub revision: i64,
     /// The product.
     pub product_id: ProductId,
@@ -105,9 +105,9 @@ pub struct PriceChange {
     pub old_list_price: Option<Decimal>,
     /// The list price after; `None` if the product was removed.
     pub new_list_price: Option<Decimal>,
-    /// The code of what both are in, which may be one that this program does not know.
+    /// The currency code of both prices, which may be one that this program does not know.
     pub currency: Cow<'static, str>,
-    /// The policy that made the new price, or, for a removal, the last one.
+    /// The policy version of the new price or, for a removal, of the last one.
     pub policy_version: i64,
     /// See [`PriceWrite::cause`].
     pub cause: String,
@@ -126,9 +126,9 @@ pub struct StoredPolicy {
     pub source: String,
     /// Who published it.
     pub author: String,
-    /// Why, in the author's words; may be empty.
+    /// The reason, in the author's words; may be empty.
     pub note: String,
-    /// When.
+    /// When it was published.
     pub published_at: DateTime<Utc>,
 }
 

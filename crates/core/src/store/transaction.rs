@@ -1,4 +1,4 @@
-//! Writing facts and prices: everything in a transaction, or nothing.
+//! Writes facts and prices: all of a transaction, or nothing.
 
 use std::collections::HashMap;
 
@@ -123,21 +123,20 @@ const DELETE_PRODUCT: Statement = Statement::same("DELETE FROM products WHERE pr
 
 /// A transaction. Dropped without [`commit`](Self::commit), it is rolled back.
 ///
-/// Every statement takes any number of rows; the caller bounds its batches. Two transactions never wait for
-/// each other if each goes on in this order: it records events, writes signals, requests a recalculation or
-/// locks its run, locks products, draws revisions, writes prices, finishes its range; the products may come
-/// in several pieces, each locked, then written, in the order of their keys. A statement locks its rows in
-/// that order too. Where two wait for each other all the same, the database ends one of them with a transient
-/// error.
+/// Every statement takes any number of rows; the caller bounds its batches. There are no deadlocks if each
+/// transaction follows this order: it records events, writes signals, requests a recalculation or locks its
+/// run, locks products, draws revisions, writes prices, finishes its range; the products may come in several
+/// pieces, each locked, then written, in the order of their keys. A statement locks its rows in that order
+/// too. If two deadlock all the same, the database ends one of them with a transient error.
 #[derive(Debug)]
 pub struct StoreTransaction {
     pub(super) session: Session,
-    /// How long it takes, for the trace; ends with it.
+    /// Measures the transaction for the trace; ends with it.
     pub(super) span: Span,
 }
 
 impl StoreTransaction {
-    /// Locks the products and returns those that exist, the known ones ordered by identifier. Until this
+    /// Locks the products and returns those that exist, the readable ones ordered by identifier. Until this
     /// transaction ends, any other that locks one of them waits.
     pub async fn lock_products(&mut self, ids: &[ProductId]) -> Result<Readable<Product>, StoreError> {
         bulk::lock_products(&mut self.session, ids).await?.read_in_order()
@@ -152,8 +151,8 @@ impl StoreTransaction {
         bulk::put_products(&mut self.session, products, now).await
     }
 
-    /// Adds products that do not exist, and locks them; returns how many there were. Waits for another
-    /// transaction that adds one of them: nothing that does not exist can be locked before.
+    /// Adds products that do not exist, and locks them; returns how many were added. Waits for another
+    /// transaction that adds one of them: a row that does not exist cannot be locked beforehand.
     pub async fn add_products(
         &mut self,
         products: ProductRows,
@@ -162,19 +161,20 @@ impl StoreTransaction {
         bulk::add_products(&mut self.session, products, now).await
     }
 
-    /// Locks the products as [`lock_products`](Self::lock_products) does and returns what their next prices
-    /// depend on.
+    /// Locks the products as [`lock_products`](Self::lock_products) does and returns the facts that their
+    /// next prices depend on.
     pub async fn lock_facts(&mut self, ids: &[ProductId]) -> Result<UnreadFacts, StoreError> {
         bulk::lock_facts(&mut self.session, ids).await
     }
 
-    /// What the next prices of these products depend on, which this transaction has put or locked just so.
+    /// The facts that the next prices of these products depend on. This transaction must have put or locked
+    /// exactly these.
     pub async fn facts_of(&mut self, products: Vec<Product>) -> Result<UnreadFacts, StoreError> {
         bulk::facts_of(&mut self.session, products).await
     }
 
     /// Records events, each a source and an identifier that is unique there, as applied. Returns for each
-    /// whether it was new: not if it was recorded before, or stands earlier in the list. Waits for another
+    /// whether it was new: not if it was recorded before, or occurs earlier in the list. Waits for another
     /// transaction that is recording one of them.
     pub async fn record_events(
         &mut self,
@@ -187,22 +187,23 @@ impl StoreTransaction {
     }
 
     /// Stores the signals that are newer than what is known about the same thing, and returns how many were.
-    /// Left out is what is about a product and not later than its removal, or in another currency than the
-    /// product's.
+    /// Signals about a product are ignored if they are not later than its removal, or are in another currency
+    /// than the product's.
     pub async fn put_signals(&mut self, signals: &[Signal]) -> Result<u64, StoreError> {
         self.session.execute(PUT_SIGNALS.bind(Value::Written(signal_rows(signals)?))).await
     }
 
-    /// Records that the seller said again, in rows that are otherwise as they were, what these products cost.
-    /// They are locked.
+    /// Records that the seller stated the costs of these products again, in rows that are otherwise
+    /// unchanged. Locks the products.
     pub async fn state_costs(&mut self, ids: &[&str], stated_at: DateTime<Utc>) -> Result<(), StoreError> {
         self.session.execute(STATE_COSTS.bind(Value::Texts(ids.to_vec())).bind(stated_at)).await?;
         Ok(())
     }
 
-    /// Forgets what the signals of these products say in money, whose currency is this other one now; also
-    /// what arrives later and is of an instant up to this one. (After the lock of the products, so not in the
-    /// order of the others: a currency changes so seldom that it may end in a transient error.)
+    /// Deletes the amounts in signals of these products, whose currency has changed to the given one; signals
+    /// that arrive later but are dated up to this instant are ignored as well. (This comes after the lock of
+    /// the products, against the order above: a currency changes so rarely that it may end in a transient
+    /// error.)
     pub async fn forget_amounts(
         &mut self,
         products: &[(ProductId, Currency)],
@@ -216,9 +217,9 @@ impl StoreTransaction {
         Ok(())
     }
 
-    /// Drops the facts of removed products that are not later than their removal. A transaction that has
-    /// written facts of a product that it finds gone may have done so while the removal, which does the same,
-    /// was under way.
+    /// Deletes the facts of removed products that are not later than their removal. A transaction that has
+    /// written facts of a product and then finds it gone may have done so during the removal, which deletes
+    /// them too.
     pub async fn drop_forgotten(&mut self, ids: &[ProductId]) -> Result<(), StoreError> {
         self.session.execute(DROP_FORGOTTEN.bind(texts_of(ids))).await?;
         Ok(())
@@ -232,22 +233,21 @@ impl StoreTransaction {
         read_currencies(self.session.all(LAST_CURRENCIES.bind(texts_of(ids))).await?)
     }
 
-    /// Draws ascending revisions; one that was committed is never given out again. Draw them while the
-    /// products are locked: then the revisions of a product grow in the order in which its prices are
-    /// committed.
+    /// Draws ascending revisions; a committed one is never drawn again. Draw them while the products are
+    /// locked: then the revisions of a product grow in the order in which its prices are committed.
     pub async fn next_revisions(&mut self, count: usize) -> Result<Vec<i64>, StoreError> {
         bulk::next_revisions(&mut self.session, row_count(count)?).await
     }
 
-    /// Stores prices, unless one with a newer revision is there, and adds to the history those that differ
-    /// from their predecessor.
+    /// Stores prices, unless one with a newer revision is stored, and adds those that change the list price
+    /// to the history.
     pub async fn write_prices(&mut self, prices: PreparedPrices) -> Result<(), StoreError> {
         bulk::write_prices(&mut self.session, prices).await
     }
 
-    /// Removes a product and its price, and says so in the history. Returns whether there was such a product.
-    /// Its facts up to this instant go, also those that arrive later; later ones stay, as it may be sold
-    /// again.
+    /// Deletes a product and its price, and records the removal in the history. Returns whether there was
+    /// such a product. Facts dated up to this instant are deleted, also those that arrive later; later ones
+    /// stay, as the product may be sold again.
     pub async fn delete_product(
         &mut self,
         id: &ProductId,
@@ -259,11 +259,11 @@ impl StoreTransaction {
         self.session.execute(removal).await?;
         self.session.execute(FORGET_LATE_FACTS.bind(id.as_str()).bind(now)).await?;
         self.drop_forgotten(std::slice::from_ref(id)).await?;
-        // The price goes with its product.
+        // The price is deleted with its product.
         self.session.changes_any(DELETE_PRODUCT.bind(id.as_str())).await
     }
 
-    /// Makes everything permanent. If the connection breaks meanwhile, whether it did is unknown.
+    /// Commits. If the connection breaks meanwhile, whether the transaction took effect is unknown.
     pub async fn commit(mut self) -> Result<(), StoreError> {
         let committed = self.session.commit().await;
         if let Err(error) = &committed {

@@ -1,4 +1,4 @@
-//! What expires: prices whose time is over, and records of events that are no longer needed.
+//! Expiry: prices that are no longer valid, and records of events that are no longer needed.
 //!
 //! Each call does a bounded part of the work, so that it holds no lock for long. The worker's maintenance
 //! calls these periodically.
@@ -11,7 +11,7 @@ use super::read_rows::product_ids;
 use super::statement::Statement;
 use pricing_domain::facts::product::ProductId;
 
-// A price that was left behind by hand has no product, and would be found for ever.
+// A price row that was left without a product by hand would be found for ever.
 const EXPIRED: Statement = Statement::same(
     "
     SELECT product_id FROM prices
@@ -35,20 +35,20 @@ const FORGET_EVENTS: Statement = Statement {
 };
 
 impl Store {
-    /// The products whose prices are valid no longer, at most so many; those that expired first come first.
+    /// At most `limit` products whose prices have expired, those that expired first come first.
     pub async fn expired_prices(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ProductId>, StoreError> {
         product_ids(self.reader().await?.all(EXPIRED.bind(now).bind(limit)).await?)
     }
 
-    /// When the next price ceases to be valid, or the first one did that was not renewed.
+    /// When the next price expires, or the first one expired that was not renewed.
     pub async fn next_expiry(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
         let row: Option<(DateTime<Utc>,)> = self.reader().await?.optional(NEXT_EXPIRY).await?;
         Ok(row.map(|(expiry,)| expiry))
     }
 
-    /// Deletes the record of events that were applied before an instant, at most so many, the oldest first.
-    /// Returns how many. One that is delivered again after that counts as new, so keep them for longer than
-    /// an event may be on its way.
+    /// Deletes at most `limit` records of events that were applied before an instant, the oldest first.
+    /// Returns how many. An event that is delivered again after that counts as new, so keep them for longer
+    /// than an event may be in flight.
     pub async fn forget_applied_events(&self, before: DateTime<Utc>, limit: u32) -> Result<u64, StoreError> {
         self.writer().await?.execute(FORGET_EVENTS.bind(before).bind(limit)).await
     }

@@ -1,8 +1,8 @@
 //! Telemetry: log lines, metrics and traces.
 //!
-//! Here: how a service starts telling ([`start`]), the metrics ([`metrics`], of which [`inventory`] is the
-//! list) and that of all spans ([`spans`]). Never here: what is worth saying; each module logs at its own
-//! boundary, once. OpenTelemetry is named here only.
+//! Here: how a service starts its telemetry ([`start`]), the metrics ([`metrics`], listed in [`inventory`])
+//! and the spans ([`spans`]). Never here: what is worth logging; each module logs at its own boundary, once.
+//! OpenTelemetry is named here only.
 
 pub mod inventory;
 pub mod metrics;
@@ -32,17 +32,18 @@ use crate::tls;
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the last export may take when the process stops.
 const LAST_EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The exporter's own trouble: spans are dropped while the collector is away, every few seconds anew.
+/// The exporter's own log targets: while the collector is unavailable, spans are dropped and logged every few
+/// seconds.
 const QUIET_TARGETS: [&str; 3] = ["opentelemetry=off", "opentelemetry_sdk=off", "opentelemetry-otlp=off"];
 
-/// Telemetry that was started; to be stopped at the end, or the last spans are lost.
+/// Running telemetry; stop it at the end, or the last spans are lost.
 #[must_use]
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
-/// Starts telling, for the whole process: log lines to standard error, spans to the collector. Further calls
-/// change nothing, so that several services can share a process. To be called inside the runtime.
+/// Installs the process-wide subscriber: log lines to standard error, spans to the collector. Further calls
+/// change nothing, so that several services can share a process. Call it inside the runtime.
 pub fn start(log: &LogConfig, trace: &TraceConfig, service: &'static str) -> Telemetry {
     let (traces, problem) = match trace.endpoint.as_deref().map(|endpoint| provider(endpoint, trace, service))
     {
@@ -54,7 +55,7 @@ pub fn start(log: &LogConfig, trace: &TraceConfig, service: &'static str) -> Tel
         let scope = InstrumentationScope::builder("pricing").with_schema_url(spans::SCHEMA_URL).build();
         let layer = tracing_opentelemetry::layer()
             .with_tracer(traces.tracer_with_scope(scope))
-            // Nobody asks OpenTelemetry itself which span is current.
+            // The engine never asks OpenTelemetry for the current span.
             .with_context_activation(false)
             .with_location(false)
             .with_threads(false)
@@ -63,17 +64,17 @@ pub fn start(log: &LogConfig, trace: &TraceConfig, service: &'static str) -> Tel
     });
     let started = tracing_subscriber::registry().with(spans).with(lines(log)).try_init();
     if started.is_err() {
-        tracing::debug!("logging was started before");
+        tracing::debug!("telemetry was started before");
         return Telemetry { traces: None };
     }
     if let Some(problem) = problem {
-        tracing::warn!(%problem, "no traces are exported");
+        tracing::warn!(%problem, "traces are not exported");
     }
     Telemetry { traces }
 }
 
 impl Telemetry {
-    /// Exports the last spans. With the collector away, they are lost after two seconds.
+    /// Exports the last spans. If the collector is unavailable, they are lost after two seconds.
     pub async fn stop(self) {
         let Some(traces) = self.traces else { return };
         let stopping = tokio::task::spawn_blocking(move || traces.shutdown_with_timeout(LAST_EXPORT_TIMEOUT));
@@ -81,7 +82,7 @@ impl Telemetry {
     }
 }
 
-/// Spans are queued in bounded memory and exported by a thread of their own: nothing waits for the collector.
+/// Spans are queued in bounded memory and exported by a thread of their own: no work waits for the collector.
 fn provider(
     endpoint: &str,
     trace: &TraceConfig,
@@ -91,8 +92,8 @@ fn provider(
         OtlpProtocol::Grpc => {
             let exporter =
                 SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_TIMEOUT);
-            // By itself the exporter trusts nobody. Where there is no TLS, nobody is looked for: a system
-            // that trusts nobody is an error.
+            // By default the exporter trusts no root certificates. Without TLS the system's roots are not
+            // loaded: it is an error if a system has none.
             if endpoint.starts_with("https:") {
                 exporter.with_tls_config(ClientTlsConfig::new().with_native_roots()).build()?
             } else {
@@ -108,7 +109,8 @@ fn provider(
             .build()?,
     };
     let resource = Resource::builder().with_service_name(service).build();
-    // Which traces begin is decided where they begin; what others have begun goes on as they decided.
+    // The service that starts a trace decides whether it is sampled; traces started by others keep their
+    // decision.
     let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
     Ok(SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
@@ -117,21 +119,21 @@ fn provider(
         .build())
 }
 
-/// Made on a thread of its own, as it blocks and must not be made inside the runtime.
+/// Built on a thread of its own, as it blocks and must not be built inside the runtime.
 fn http_client() -> Result<reqwest::blocking::Client, Box<dyn Error + Send + Sync>> {
     let build = || {
         let client = reqwest::blocking::Client::builder().timeout(EXPORT_TIMEOUT);
         client.tls_backend_preconfigured(tls::client_config()).build()
     };
     let built = thread::Builder::new().spawn(build)?.join();
-    Ok(built.map_err(|_| "the HTTP client cannot be made")??)
+    Ok(built.map_err(|_| "the HTTP client could not be built")??)
 }
 
 fn is_own_span(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && metadata.target() == spans::TARGET
 }
 
-/// Log lines: JSON with the trace they belong to, or text for people, which would be hard to read with it.
+/// Log lines: JSON with the trace identifier, or text without it, for people.
 fn lines(config: &LogConfig) -> Box<dyn Layer<Traced> + Send + Sync> {
     let mut filter = EnvFilter::builder().parse_lossy(&config.filter);
     for quiet in QUIET_TARGETS.iter().filter_map(|quiet| quiet.parse().ok()) {
@@ -162,16 +164,15 @@ fn lines(config: &LogConfig) -> Box<dyn Layer<Traced> + Send + Sync> {
     }
 }
 
-/// The same filter, asked about every span and event, where usually its answer for a place in the code is
-/// kept.
+/// The same filter, evaluated for every span and event, where its answer is usually cached per call site.
 ///
-/// When a library asks whether an event would be logged and then makes none (`tracing::enabled!`,
+/// When a library asks whether an event would be logged and then emits none (`tracing::enabled!`,
 /// `log::log_enabled!`; sqlx does so with every statement), the filters' answer stays on the thread and is
-/// taken for that about the next span or event whose own answer was kept: it is lost. Asking anew replaces
-/// what was left behind.
+/// used for the next span or event with a cached answer, which is then lost. Evaluating the filter again
+/// replaces the stale answer.
 fn asked_each_time(filter: EnvFilter) -> impl Filter<Traced> {
     filter.and(dynamic_filter_fn(|_, _| true).with_max_level_hint(LevelFilter::TRACE))
 }
 
-/// What the log lines are layered on.
+/// The subscriber that the log layers are added to.
 type Traced = tracing_subscriber::layer::Layered<Option<Box<dyn Layer<Registry> + Send + Sync>>, Registry>;

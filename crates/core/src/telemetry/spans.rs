@@ -1,24 +1,24 @@
-//! The inventory of spans: what of the engine's work can be seen as a trace, and how a trace goes from one
-//! process to the next.
+//! The inventory of spans: which of the engine's work is traced, and how a trace is propagated between
+//! processes.
 //!
 //! | span | kind | where | parent |
 //! |---|---|---|---|
-//! | `{method} {route}` | server | API | the request's `traceparent`, if it has one |
+//! | `{method} {route}` | server | API | the request's `traceparent`, if any |
 //! | `send market_events:log` | producer | API, listener | the request |
 //! | `process market_events:log` | consumer | listener | the first event's `send`; the others' are linked |
-//! | `send jobs` | producer | listener, worker | what asks for the job |
+//! | `send jobs` | producer | listener, worker | the span that enqueues the job |
 //! | `process jobs` | consumer | worker | the job's `send` |
 //! | `{what} {database}` | client | worker, API | the job or the request |
 //! | `put prices` | client | worker, API | the job or the request |
 //! | `send price_changes` | producer | worker, API | the job or the request |
-//! | `process price_changes` | consumer | API | the notice's `send` |
+//! | `process price_changes` | consumer | API | the notification's `send` |
 //!
 //! Names and attributes are those of OpenTelemetry's semantic conventions (HTTP and database are stable
-//! there, messaging is not yet), in the version that [`SCHEMA_URL`] names; what the engine adds begins with
-//! `pricing.`.
+//! there, messaging is not yet), in the version that [`SCHEMA_URL`] names; the engine's own additions begin
+//! with `pricing.`.
 //!
-//! Work that nobody traces costs next to nothing: all spans but the first of a trace are made only inside
-//! another one.
+//! Untraced work costs next to nothing: all spans but the first of a trace are created only inside another
+//! one.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -31,24 +31,24 @@ use tracing::field::Empty;
 use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The target of the engine's own spans, by which they are told from those of libraries.
+/// The target of the engine's own spans, which distinguishes them from those of libraries.
 pub(super) const TARGET: &str = "pricing::span";
 
-/// The header, the entry's field and the attribute in which a trace goes on.
+/// The header, the entry's field and the attribute that propagate a trace.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// Where a trace goes on: a `traceparent` of the W3C Trace Context recommendation, checked.
+/// A propagated trace context: a `traceparent` of the W3C Trace Context recommendation, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceParent(String);
 
 impl TraceParent {
-    /// Reads one that somebody else has written.
+    /// Parses a received `traceparent`.
     pub fn parse(written: &str) -> Option<Self> {
         let this = Self(written.to_owned());
         this.context().span().span_context().is_valid().then_some(this)
     }
 
-    /// The span that is under way here, if it is recorded.
+    /// The context of the current span, if it is recorded.
     pub fn current() -> Option<Self> {
         let span = Span::current();
         if span.is_none() {
@@ -59,12 +59,12 @@ impl TraceParent {
         carrier.remove(TRACEPARENT).map(Self)
     }
 
-    /// As it is written.
+    /// The header's value.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether whoever wrote it records the trace.
+    /// Whether its sender records the trace.
     pub fn is_sampled(&self) -> bool {
         self.context().span().span_context().is_sampled()
     }
@@ -75,7 +75,7 @@ impl TraceParent {
     }
 }
 
-/// A request that is answered.
+/// A server span of one HTTP request.
 pub fn request(method: &str, route: &str, path: &str, parent: Option<&TraceParent>) -> Span {
     let span = info_span!(
         target: TARGET,
@@ -94,7 +94,7 @@ pub fn request(method: &str, route: &str, path: &str, parent: Option<&TraceParen
     begin(span, parent)
 }
 
-/// Says how a request was answered.
+/// Records the status that a request was answered with.
 pub fn record_answer(span: &Span, status: u16) {
     span.record("http.response.status_code", status);
     if status >= 500 {
@@ -102,7 +102,7 @@ pub fn record_answer(span: &Span, status: u16) {
     }
 }
 
-/// Something is handed to others: so many messages, over this stream, queue or channel.
+/// A producer span: this many messages are sent over this stream, queue or channel.
 pub fn send(destination: &str, messages: usize) -> Span {
     if Span::current().is_none() {
         return Span::none();
@@ -122,8 +122,8 @@ pub fn send(destination: &str, messages: usize) -> Span {
     )
 }
 
-/// Messages are worked on: the trace of the first goes on, those of the others are linked. None if nobody
-/// traces any.
+/// A consumer span: it continues the trace of the first message and links those of the others. A disabled
+/// span if no message is traced.
 pub fn process<'a>(
     destination: &str,
     messages: usize,
@@ -154,17 +154,17 @@ pub fn process<'a>(
     span
 }
 
-/// Links of one span.
+/// The largest number of links of one span.
 const MAX_LINKS: usize = 128;
 
-/// Says which job a `process` is.
+/// Records which job a `process` span is about.
 pub fn record_job(span: &Span, task_id: &str, kind: &str, wait_ms: i64) {
     span.record("messaging.message.id", task_id);
     span.record("pricing.job.kind", kind);
     span.record("pricing.queue.wait_ms", wait_ms);
 }
 
-/// The database does this; `system` is `sqlite` or `postgresql`.
+/// A client span of database work; `system` is `sqlite` or `postgresql`.
 pub fn database(system: &str, what: &str) -> Span {
     if Span::current().is_none() {
         return Span::none();
@@ -181,7 +181,7 @@ pub fn database(system: &str, what: &str) -> Span {
     )
 }
 
-/// Prices are put into Redis.
+/// A client span of putting prices in Redis.
 pub fn put_prices(prices: usize) -> Span {
     if Span::current().is_none() {
         return Span::none();
@@ -199,16 +199,16 @@ pub fn put_prices(prices: usize) -> Span {
     )
 }
 
-/// Says that what a span is about has failed.
+/// Records that the work of a span failed.
 pub fn record_error(span: &Span, error: &impl Display) {
     span.record("otel.status_code", "ERROR");
     span.record("otel.status_description", tracing::field::display(error));
 }
 
-/// Gives a span its parent, and log lines within it the trace's identifier.
+/// Sets the parent of a span, and the trace identifier for log lines within it.
 fn begin(span: Span, parent: Option<&TraceParent>) -> Span {
     if let Some(parent) = parent {
-        // Refused only for a span that has begun already.
+        // Fails only for a span that has begun already.
         let _ = span.set_parent(parent.context());
     }
     let context = span.context();
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_valid_traceparent_is_one() {
+    fn only_a_valid_traceparent_is_accepted() {
         for written in [
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_trace_there_is_nothing_to_go_on_with() {
+    fn without_a_trace_there_is_no_context_to_propagate() {
         assert_eq!(TraceParent::current(), None);
         assert!(send("somewhere", 1).is_none());
         assert!(database("sqlite", "read").is_none());

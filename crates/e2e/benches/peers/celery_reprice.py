@@ -67,8 +67,8 @@ def connected():
     if not stores:
         cache = redis.Redis.from_url(os.environ["REDIS_URL"])
         stores["database"] = connect(os.environ["DATABASE"])
-        stores["put_and_tell"] = cache.register_script((CORE / "src/cache/put_and_tell.lua").read_text())
-    return stores["database"], stores["put_and_tell"]
+        stores["put_and_publish"] = cache.register_script((CORE / "src/cache/put_and_publish.lua").read_text())
+    return stores["database"], stores["put_and_publish"]
 
 
 def connect(file):
@@ -83,7 +83,7 @@ def connect(file):
 
 @app.task(name="reprice")
 def reprice(first, count, policy_version, cause):
-    database, put_and_tell = connected()
+    database, put_and_publish = connected()
     database.execute("BEGIN IMMEDIATE")
     rows = database.execute(SELECT, (product_id(first), count)).fetchall()
     signals = signals_of(database, rows)
@@ -108,7 +108,7 @@ def reprice(first, count, policy_version, cause):
         for start in range(0, len(notices), CHANGES_PER_NOTICE):
             notice = {"catalogue": "peer", "changes": notices[start : start + CHANGES_PER_NOTICE]}
             told += (orjson.dumps(notice), "[]")
-        put_and_tell([*keys, "peer:price_changes:log"], ["insert", len(keys), *entries, *told])
+        put_and_publish([*keys, "peer:price_changes:log"], ["insert", len(keys), *entries, *told])
     return len(rows)
 
 

@@ -256,7 +256,7 @@ async fn a_price_older_than_what_others_have_told_of_is_not_served_out_of_redis(
     let here = cache(&redis)?;
     cache(&redis)?.put_all(&[(id.clone(), entry(3)?)], PutMode::Insert, None).await?;
     // Told, and not put yet; nothing is held here.
-    here.hear([(&id, 5, || None)]);
+    here.apply([(&id, 5, || None)]);
     let filled = entry(5)?;
     let found = here.get_or_fill(id, Utc::now(), |_| true, move |_| async move { Ok(filled) }).await?;
     assert_eq!((found.entry.revision, found.tier), (5, Tier::Store));

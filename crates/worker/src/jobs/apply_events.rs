@@ -25,18 +25,18 @@ impl Recalculator {
                 Err(error) => return Err(self.judge(error).await),
             };
             for product_id in &applied.unknown {
-                tracing::warn!(%product_id, "an event is about a product that is not in the catalogue");
+                tracing::warn!(%product_id, "an event names an unknown product");
             }
             for OtherCurrency { product_id, competitor, currency } in &applied.in_other_currency {
                 let currency = currency.code();
-                tracing::warn!(%product_id, competitor, currency, "a competitor's price is in another currency than the product, and not used");
+                tracing::warn!(%product_id, competitor, currency, "ignoring a competitor's price in another currency than the product's");
             }
             let metrics = &self.engine.metrics;
             metrics.events_applied.increment(to_u64(applied.events));
             metrics.events_repeated.increment(to_u64(applied.repeated));
             metrics.events_unknown.increment(to_u64(applied.unknown.len()));
             metrics.events_in_other_currency.increment(to_u64(applied.in_other_currency.len()));
-            tracing::debug!(events = count, changed = applied.changed, "events were applied");
+            tracing::debug!(events = count, changed = applied.changed, "applied events");
             for task_id in applied.requested_runs {
                 self.enqueue_coordinator(task_id).await?;
             }
@@ -44,16 +44,16 @@ impl Recalculator {
         Ok(())
     }
 
-    /// Enqueues a coordinator for a requested run. Does not wait for room in the queue: as many coordinators
-    /// as there is room for may need the place that this job takes. They go on until nothing is requested,
-    /// and what one of them misses is [found](Self::find_abandoned_run) a moment later.
+    /// Enqueues a coordinator for a requested run. Does not wait for room in the queue: all the room may be
+    /// taken by coordinators that wait for this very job to finish. They go on until nothing is requested,
+    /// and a request that one of them misses is [found](Self::find_abandoned_run) a moment later.
     async fn enqueue_coordinator(&self, task_id: String) -> Result<(), JobError> {
         let job = NewJob { task_id: format!("run:{task_id}"), job: Job::Run { task_id } };
         self.enqueue(&job).instrument(spans::send(JOBS, 1)).await.map(|_| ())
     }
 }
 
-/// Parts of a batch that name at most [`WRITE_BATCH`] products each, or are one event.
+/// Splits a batch into parts that name at most [`WRITE_BATCH`] products each, or are one event.
 fn in_transactions(events: Vec<MarketEvent>) -> Vec<Vec<MarketEvent>> {
     let mut parts: Vec<Vec<MarketEvent>> = Vec::new();
     let mut products = 0;

@@ -1,14 +1,14 @@
 //! The job that coordinates recalculations: one run at a time, its ranges on all workers.
 //!
 //! The worker that holds the lease coordinates. Its fencing token is the run's number, and the database
-//! admits writes of the latest number only; so a coordinator that lost its lease without noticing, or a range
-//! that was delayed, changes nothing any more.
+//! accepts writes of the latest number only; so a coordinator that lost its lease without noticing, or a
+//! delayed range, can no longer change anything.
 //!
 //! A request that finds the lease held is recorded first and then tries the lease once more; the holder
-//! releases the lease first and then looks for requests once more. Whatever the order, one of the two sees
-//! the other, unless the holder is dead and its lease has not expired yet. A run that is left behind so, or
-//! whose jobs Redis has lost, is found by [maintenance](crate::maintenance): a run without a coordinator at
-//! two looks in a row gets one.
+//! releases the lease first and then looks for requests once more. In any order, one of the two sees the
+//! other, unless the holder is dead and its lease has not expired yet. A run that is abandoned that way, or
+//! whose jobs Redis has lost, is found by [maintenance](crate::maintenance): a run without a coordinator in
+//! two consecutive checks gets one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,21 +31,21 @@ use super::Recalculator;
 
 /// The lease's name.
 const LEASE: &str = "recalculation";
-/// How long a run has no coordinator when the one it had died. Less than it takes until the jobs of a dead
-/// worker are given to others, so that the coordinator's own job does not find its lease still there.
+/// How long a run has no coordinator after the one it had died. Shorter than the time until the jobs of a
+/// dead worker are given to others, so that the coordinator's own job does not find its lease still there.
 const LEASE_TTL: Duration = Duration::from_secs(3);
-/// How often the coordinator looks whether ranges are done.
+/// How often the coordinator counts the finished ranges.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(15);
-/// How many of those looks pass between looks at the run itself, which a failed range ends, and at the queue,
-/// which may have lost ranges.
+/// How many of those counts pass between checks of the run itself, which a failed range ends, and of the
+/// queue, which may have lost ranges.
 const LOOKS_PER_RUN_CHECK: u32 = 20;
 
 /// Why a coordinator stopped.
 #[derive(Debug)]
 enum Stopped {
-    /// The job is to end like this.
+    /// The job ends with this error.
     Ended(JobError),
-    /// Something failed; what that means for the job is still to be [judged](Recalculator::judge).
+    /// Something failed; [`judge`](Recalculator::judge) decides what that means for the job.
     Failed(EngineError),
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct AbandonedRun {
 }
 
 impl Recalculator {
-    /// Works until nothing is requested, or leaves that to the worker that holds the lease.
+    /// Coordinates until no run is requested, or leaves that to the worker that holds the lease.
     pub(crate) async fn coordinate(&self, task_id: &str) -> Result<(), JobError> {
         let ended = self.coordinate_until_stopped(task_id).await;
         self.judge_stopped(ended).await
@@ -95,7 +95,7 @@ impl Recalculator {
                 Some(lease) => {
                     let ended = self.run_next(&lease).await;
                     if let Err(error) = lease.release().await {
-                        tracing::warn!(%error, "the lease of the recalculation is left to expire");
+                        tracing::warn!(%error, "could not release the lease of the recalculation; it will expire");
                     }
                     ended?;
                 }
@@ -112,8 +112,8 @@ impl Recalculator {
         }
     }
 
-    /// Enqueues a coordinator if a run waits or is under way and the lease was free since the last look.
-    /// `suspected` is what the last look found.
+    /// Enqueues a coordinator if a run waits or is under way and the lease was free since the last check.
+    /// `suspected` is the result of that check.
     pub(crate) async fn find_abandoned_run(
         &self,
         suspected: &mut Option<AbandonedRun>,
@@ -125,21 +125,24 @@ impl Recalculator {
             None => None,
         };
         if let (Some(run), true) = (&found, found == *suspected) {
-            // Named after the token: enqueued once for each owner that the lease had.
+            // Named after the token, so it is enqueued once for each owner that the lease had.
             let name = format!("run:{}:after-{}", run.task_id, run.last_token);
             let job = NewJob { task_id: name, job: Job::Run { task_id: run.task_id.clone() } };
             match self.enqueue(&job).await {
-                Ok(_) => tracing::info!(task_id = run.task_id, "a recalculation is without a coordinator"),
-                // The next look is soon.
-                Err(error) => tracing::debug!(%error, "cannot enqueue a coordinator"),
+                Ok(_) => tracing::info!(
+                    task_id = run.task_id,
+                    "enqueued a coordinator for a recalculation without one"
+                ),
+                // The next check is soon.
+                Err(error) => tracing::debug!(%error, "could not enqueue a coordinator"),
             }
         }
         *suspected = found;
         Ok(())
     }
 
-    /// Fails the run of a coordinator that became a dead letter, as it would be taken up again and again,
-    /// unless another worker coordinates it.
+    /// Fails the run of a coordinator that became a dead letter, unless another worker coordinates it: it
+    /// would be restarted again and again.
     pub(crate) async fn fail_abandoned_run(&self, reason: &str) -> Result<(), JobError> {
         let ended = self.fail_run_without_lease(reason).await;
         self.judge_stopped(ended).await
@@ -181,8 +184,7 @@ impl Recalculator {
         Ok(())
     }
 
-    /// Runs the request that has waited longest, under the lease's token: each run has a number, and so a
-    /// lease, of its own.
+    /// Runs the oldest request under the lease's token: each run has a number, and so a lease, of its own.
     async fn run_next(&self, lease: &Lease) -> Result<(), Stopped> {
         match self.engine.store.next_requested_run().await? {
             Some(run) => self.run(&run, lease.token(), &lease.lost()).await,
@@ -195,7 +197,7 @@ impl Recalculator {
         self.engine.policies.refresh().await?;
         let policy = Arc::clone(self.engine.policies.snapshot().current());
         let policy_version = policy.version;
-        // An approval is of what one policy would do.
+        // An approval holds for the examined policy version only.
         let is_approved =
             run.approved_by.is_some() && run.policy_version.is_none_or(|judged| judged == policy_version);
         if run.run_number.is_none() && !is_approved && self.hold(run, policy, lost).await? {
@@ -210,14 +212,15 @@ impl Recalculator {
         }
         let waited = (now - run.requested_at).to_std().unwrap_or_default();
         self.engine.metrics.run_wait_duration.record(waited);
-        tracing::info!(task_id = run.task_id, run_number, products = total, "a recalculation has begun");
+        tracing::info!(task_id = run.task_id, run_number, products = total, "began a recalculation");
         let range =
             Range { task_id: run.task_id.clone(), run_number, policy_version, product_ids: Vec::new() };
         let ranges = self.hand_out(&run.scope, &range, lost).await?;
         self.wait_for(&range, ranges, begun, lost).await
     }
 
-    /// Whether the run would move prices too far, by the policy's own circuit breaker, and so is held.
+    /// Holds the run if it would move prices too far, by the policy's own circuit breaker. Returns whether it
+    /// did.
     async fn hold(
         &self,
         run: &StoredRun,
@@ -230,7 +233,7 @@ impl Recalculator {
             return Ok(false);
         }
         let go_on = || !lost.is_cancelled() && !self.shutdown.is_cancelled();
-        // As of now: what a policy does later was judged when it was published.
+        // As of now: later effects of the policy were examined when it was published.
         let mut simulator = self.engine.simulator(policy, run.scope.clone(), Utc::now());
         simulator.run(go_on).await?;
         let reasons = simulator.judge(&[breaker]).await?;
@@ -240,11 +243,11 @@ impl Recalculator {
         }
         let reason = reasons.join("; ");
         store.hold_run(&run.task_id, &reason, policy_version, Utc::now()).await?;
-        tracing::warn!(task_id = run.task_id, reason, "a recalculation is held until it is approved");
+        tracing::warn!(task_id = run.task_id, reason, "holding a recalculation until it is approved");
         Ok(true)
     }
 
-    /// Enqueues the ranges, as fast as workers take them out. Returns how many.
+    /// Enqueues the ranges as fast as workers take them. Returns how many.
     async fn hand_out(&self, scope: &Scope, range: &Range, lost: &CancellationToken) -> Result<u64, Stopped> {
         let mut ranges = 0;
         let mut last = None;
@@ -281,7 +284,7 @@ impl Recalculator {
         let (store, run_number) = (&self.engine.store, range.run_number);
         for look in 1_u32.. {
             let checks_run = look % LOOKS_PER_RUN_CHECK == 0;
-            // Looked at before the count: a range leaves the queue after it is done.
+            // Checked before the count: a range leaves the queue after it is done.
             let is_queue_empty = checks_run && matches!(self.queue.outstanding(JobKind::Range).await, Ok(0));
             if store.finished_ranges(run_number).await? >= ranges {
                 break;
@@ -290,14 +293,14 @@ impl Recalculator {
                 return Ok(());
             }
             if is_queue_empty {
-                let reason = "ranges of the run are neither done nor in the queue any more".to_owned();
+                let reason = "some ranges of the run are neither done nor in the queue".to_owned();
                 return Err(Stopped::Ended(JobError::Retry { reason }));
             }
             self.go_on(lost).await?;
         }
         store.finish_run(&range.task_id, run_number, RunState::Done, None, Utc::now()).await?;
         self.engine.metrics.run_duration.record(begun.elapsed().as_secs_f64());
-        tracing::info!(task_id = range.task_id, run_number, "a recalculation is done");
+        tracing::info!(task_id = range.task_id, run_number, "finished a recalculation");
         Ok(())
     }
 
@@ -306,7 +309,7 @@ impl Recalculator {
         Ok(run.is_some_and(|run| run.state == RunState::Running))
     }
 
-    /// Waits a moment, unless the work is to stop.
+    /// Pauses, unless the work must stop.
     async fn go_on(&self, lost: &CancellationToken) -> Result<(), JobError> {
         if lost.is_cancelled() {
             return Err(JobError::Retry { reason: "the lease of the recalculation was lost".to_owned() });

@@ -1,6 +1,6 @@
 //! What jobs do, one kind a file: each ends in one function of the core, and its error says whether to retry.
 //!
-//! Here: the [`Recalculator`] that a delivery is handed to, and what an error means for a job. Where next:
+//! Here: the [`Recalculator`], which handles deliveries, and what an error means for a job. Where next:
 //! `apply_events`, `coordinate_run` and `price_range` for the work, [`runner`](crate::runner) for attempts
 //! and dead letters.
 
@@ -23,36 +23,36 @@ use tokio_util::sync::CancellationToken;
 
 use crate::runner::Delivery;
 
-/// Pauses between checks of a database that is unavailable.
+/// Bounds of the back-off between checks of an unavailable database.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How long a job waits for a database that is unavailable before it is requeued: with everything else that
-/// it may have waited for, less than a job may take.
+/// How long a job waits for an unavailable database before it is requeued: together with everything else that
+/// it may have waited for, less than the time limit of a job.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Everything that jobs need; cheap to clone.
 #[derive(Clone)]
 pub struct Recalculator {
-    /// Makes prices.
+    /// Computes and stores prices.
     pub engine: Engine,
-    /// Takes the parts of a run.
+    /// Where the parts of a run are enqueued.
     pub queue: JobQueue,
-    /// Where leases are. Its writes are its own: a lease that was renewed behind thousands of prices would be
-    /// lost when the disk is slow.
+    /// Where leases are held. Its connection for writes is its own: a renewal queued behind thousands of
+    /// prices could be late on a slow disk, and the lease lost.
     pub redis: RedisConnection,
-    /// Their names.
+    /// The keys of leases and the queue.
     pub keys: MessageKeys,
     /// The name of this worker.
     pub owner: String,
-    /// Ranges take turns to write. If all wrote at a time, sharing the database, they would all be done at a
-    /// time, and then wait for Redis together while the database has nothing to do.
+    /// Ranges take turns to write. If all wrote concurrently, sharing the database, they would finish
+    /// together, and then wait for Redis together while the database is idle.
     pub range_turns: Arc<Semaphore>,
-    /// Cancelled when the process is to stop.
+    /// Cancelled at shutdown.
     pub shutdown: CancellationToken,
 }
 
 impl Recalculator {
-    /// Handles a delivery: runs the job, or does what is left to do for a dead letter.
+    /// Handles a delivery: runs the job, or cleans up after a dead letter.
     pub async fn handle(&self, delivery: Delivery) -> Result<(), JobError> {
         match delivery {
             Delivery::Run { job: Job::ApplyEvents { events, published_at }, is_first_attempt, .. } => {
@@ -68,7 +68,7 @@ impl Recalculator {
         }
     }
 
-    /// Whether the job is in the queue now; false if there is no room.
+    /// Enqueues a job. Returns whether it is in the queue now; false if there is no room.
     pub(crate) async fn enqueue(&self, job: &NewJob) -> Result<bool, JobError> {
         match self.queue.enqueue(job).await {
             Ok(enqueued) => {
@@ -81,23 +81,23 @@ impl Recalculator {
         }
     }
 
-    /// What an error means for the job. While the database is unavailable no attempts are spent: the job
-    /// waits here until it answers again, and is requeued.
+    /// Decides what an error means for the job. While the database is unavailable no attempts are spent: the
+    /// job waits here until it answers again, and is requeued.
     pub(crate) async fn judge(&self, error: EngineError) -> JobError {
         let reason = error.to_string();
         match error {
             EngineError::Store(error) | EngineError::Policies(PolicySnapshotError::Store(error)) => {
-                if !error.is_away() && !error.is_transient() {
+                if !error.is_unavailable() && !error.is_transient() {
                     return JobError::Abort { reason };
                 }
                 let did_not_answer = self.wait_for_database(&reason).await;
-                if did_not_answer || error.is_away() {
+                if did_not_answer || error.is_unavailable() {
                     JobError::Unavailable { reason }
                 } else {
                     JobError::Retry { reason }
                 }
             }
-            // By another worker, which knows the policy.
+            // Another worker, which knows the policy, takes it.
             EngineError::PolicyUnknown { .. } => JobError::Unavailable { reason },
             EngineError::Redis(_) | EngineError::Interrupted | EngineError::Policies(_) => {
                 JobError::Retry { reason }
@@ -106,16 +106,16 @@ impl Recalculator {
         }
     }
 
-    /// Waits a bounded time for the database to answer; whether it did not at first.
+    /// Waits a bounded time for the database to answer. Returns whether it was down at first.
     async fn wait_for_database(&self, reason: &str) -> bool {
-        let given_up_at = Instant::now() + DATABASE_PATIENCE;
+        let deadline = Instant::now() + DATABASE_PATIENCE;
         let (mut pause, mut did_not_answer) = (SHORTEST_PAUSE, false);
         while let Err(error) = self.engine.store.check().await {
             if !did_not_answer {
-                tracing::warn!(%error, reason, "the database does not answer; jobs wait for it");
+                tracing::warn!(%error, reason, "the database does not answer; jobs are waiting for it");
             }
             did_not_answer = true;
-            if Instant::now() > given_up_at || self.pause(pause).await.is_err() {
+            if Instant::now() > deadline || self.pause(pause).await.is_err() {
                 break;
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -123,7 +123,7 @@ impl Recalculator {
         did_not_answer
     }
 
-    /// Waits, unless the process is to stop.
+    /// Pauses, unless the process is stopping.
     pub(crate) async fn pause(&self, pause: Duration) -> Result<(), JobError> {
         self.shutdown.run_until_cancelled(sleep(pause)).await.ok_or(JobError::Stopping)
     }

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use super::Recalculator;
 
-/// How long a range waits for its turn before it is requeued, so that most of a job's time is left
-/// for the work.
+/// How long a range waits for its turn before it is requeued, so that most of a job's time limit is left for
+/// the work.
 const TURN_PATIENCE: Duration = Duration::from_secs(20);
 
 impl Recalculator {
@@ -24,7 +24,7 @@ impl Recalculator {
         };
         match self.engine.recalculate_range(range, self.owner.clone(), turn).await {
             Ok(RangeDone::Superseded) => {
-                tracing::info!(run_number, "a range was skipped: a newer run has begun");
+                tracing::info!(run_number, "skipped a range: a newer run has begun");
                 Ok(())
             }
             Ok(RangeDone::Done { products, .. }) => {
@@ -36,7 +36,7 @@ impl Recalculator {
         }
     }
 
-    /// Ends the run of a range that became a dead letter.
+    /// Fails the run of a range that became a dead letter.
     pub(super) async fn fail_run(&self, range: &Range, reason: &str) -> Result<(), JobError> {
         let reason = format!("a part of it failed: {reason}");
         let store = &self.engine.store;

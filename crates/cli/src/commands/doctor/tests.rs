@@ -7,7 +7,7 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use super::*;
 
 #[test]
-fn what_failed_comes_with_what_to_do() -> Result<()> {
+fn a_failure_comes_with_advice() -> Result<()> {
     let checks: Vec<ReportedCheck> = serde_json::from_str(
         r#"[{"name": "redis", "status": "failed", "detail": "connection refused", "duration_ms": 1},
             {"name": "database", "status": "ok", "detail": "sqlite 3.50", "duration_ms": 2}]"#,
@@ -26,7 +26,7 @@ fn what_failed_comes_with_what_to_do() -> Result<()> {
 }
 
 #[test]
-fn an_old_time_zone_database_is_warned_of_and_different_ones_are_a_fault() -> Result<()> {
+fn an_old_time_zone_database_is_a_warning_and_different_ones_are_a_failure() -> Result<()> {
     for (status, detail, expected) in [
         ("ok", "2026f (bundled)", Status::Ok),
         ("ok", "2026f (/usr/share/zoneinfo)", Status::Ok),

@@ -1,4 +1,4 @@
-//! How far an import is: rows, counted by their line ends as they pass.
+//! Progress of an import: rows, counted by their line ends as they are sent.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,7 +42,7 @@ impl Progress {
         self.bar.set_message(format!("{} rows/s", self.rows_per_second()));
     }
 
-    /// Ends when nothing was sent for this long.
+    /// Completes when nothing was sent for this long.
     pub(super) async fn stalled(&self, limit: Duration) {
         let mut before = None;
         loop {
@@ -55,7 +55,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar off the screen.
+    /// Removes the bar from the screen.
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }

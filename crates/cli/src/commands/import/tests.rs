@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn the_format_is_told_by_the_name() {
+fn the_format_is_detected_from_the_name() {
     for (name, format) in [
         ("products.csv", Some(Format::Csv)),
         ("PRODUCTS.CSV", Some(Format::Csv)),
@@ -58,7 +58,7 @@ fn no_more_than_twenty_rows_are_shown() -> Result<()> {
 }
 
 #[test]
-fn what_may_not_be_meant_is_said() -> Result<()> {
+fn probable_mistakes_are_warnings() -> Result<()> {
     let summary = serde_json::from_str(
         r#"{"rows": 9, "created": 0, "updated": 7, "unchanged": 0, "repeated": 1, "failed": 1, "not_compared": 2,
             "dry_run": true, "attributes": ["colour", "department"],

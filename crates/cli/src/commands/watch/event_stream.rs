@@ -1,7 +1,7 @@
-//! Server-sent events out of the bytes of an answer, as the HTML standard describes them ("Server-sent
+//! Parses server-sent events from the bytes of an answer, as the HTML standard defines them ("Server-sent
 //! events", section "Interpreting an event stream").
 
-/// The longest line that is read; a longer one is cut, so that a broken stream takes no memory.
+/// The longest line that is read; a longer one is cut, so that a broken stream uses bounded memory.
 const MAX_LINE_BYTES: usize = 1024 * 1024;
 
 /// An event that was received.
@@ -12,7 +12,7 @@ pub(super) struct ReceivedEvent {
     pub(super) data: String,
 }
 
-/// Reads events out of chunks that may end anywhere.
+/// Parses events from chunks that may end anywhere.
 #[derive(Debug, Default)]
 pub(super) struct EventStream {
     line: Vec<u8>,
@@ -57,7 +57,7 @@ impl EventStream {
                 self.event.data.push_str(value);
                 self.data_lines += 1;
             }
-            // A comment, or a field that is not known.
+            // A comment, or an unknown field.
             _ => {}
         }
         None
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_read_wherever_chunks_end_and_whatever_ends_lines() {
+    fn events_are_parsed_for_any_chunks_and_line_ends() {
         let text = ": hello\n\nevent: price_change\nid: 1-0.0\ndata: {\"a\":1}\n\nevent:gap\ndata:one\ndata: two\n\nid: 9\n\n";
         let expected = [event("price_change", Some("1-0.0"), "{\"a\":1}"), event("gap", None, "one\ntwo")];
         for line_end in ["\n", "\r\n", "\r"] {

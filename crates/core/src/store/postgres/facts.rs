@@ -1,8 +1,8 @@
-//! What prices depend on, read out of a PostgreSQL database.
+//! Reads the facts that prices depend on from a PostgreSQL database.
 //!
-//! Every change of a product or its price is made under the lock of the product's row. What is read after the
-//! wait for that lock is read by a statement of its own: only that sees what the transaction waited for has
-//! committed.
+//! Every change of a product or its price is made under the lock of the product's row. What must be read
+//! after the wait for that lock is read by a separate statement: only a later statement sees what the
+//! transaction waited for has committed.
 
 use sqlx::{Postgres, query};
 
@@ -55,7 +55,7 @@ pub(in super::super) async fn lock_facts(
     signals_and_prices(connection, &ids, products).await
 }
 
-/// The same of products that are known.
+/// The same for products that are known.
 pub(in super::super) async fn facts_of(
     connection: &mut Connection<Postgres>,
     products: Vec<Product>,

@@ -1,4 +1,4 @@
-//! A PostgreSQL database: opening it, and what it does in its own way.
+//! A PostgreSQL database: opening it, and what differs from SQLite.
 
 pub(super) mod facts;
 mod prepared;
@@ -17,15 +17,15 @@ use super::error::StoreError;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// How long a statement that changes the tables may take, and the wait for another process that does: tables
-/// may be large.
+/// Time limit of a migration statement, and of the wait for another process that migrates: tables may be
+/// large.
 const MIGRATION_TIMEOUT: &str = "SET statement_timeout = '30min'";
 
 /// A connection used within this time is trusted without a ping, which would double the cost of a read; one
 /// that idled for longer is tested, as the server may have been restarted since.
 const TRUSTED_IDLE_TIME: Duration = Duration::from_secs(1);
 
-/// Connects, and brings the tables up to date.
+/// Connects, and migrates the tables.
 pub(super) async fn open(url: &str, settings: StoreSettings) -> Result<PgPool, StoreError> {
     let server = PgConnectOptions::from_str(url)
         .map_err(|problem| StoreError::InvalidUrl { reason: problem.to_string() })?;
@@ -50,8 +50,8 @@ pub(super) async fn open(url: &str, settings: StoreSettings) -> Result<PgPool, S
         .await?;
     let mut connection = pool.acquire().await?;
     query(MIGRATION_TIMEOUT).execute(&mut *connection).await?;
-    // The migrator takes a lock of its own, so several processes may do this at once. `run_direct`, as a
-    // future that awaits `run` is not `Send` for the compiler.
+    // The migrator takes a lock of its own, so several processes may do this at once. `run_direct`, as the
+    // compiler does not see that the future of a function that awaits `run` is `Send`.
     MIGRATIONS.run_direct(None, &mut *connection, false).await?;
     query("RESET statement_timeout").execute(&mut *connection).await?;
     drop(connection);

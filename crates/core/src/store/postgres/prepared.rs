@@ -1,5 +1,5 @@
-//! Prices written out as PostgreSQL's driver takes them: a column of many rows is an array. Whoever computes
-//! prices does so, as the database would wait meanwhile.
+//! Prices encoded for PostgreSQL's driver: a column of many rows is an array. Encoding happens where prices
+//! are computed, as the database would wait meanwhile.
 
 use sqlx::Arguments;
 use sqlx::error::BoxDynError;
@@ -13,16 +13,16 @@ use super::super::stored::PriceWrite;
 /// Columns of `prices` and of `price_changes`.
 #[derive(Debug)]
 pub(in super::super) struct PostgresPrices {
-    /// How many prices there are.
+    /// The number of prices.
     pub(super) count: u64,
-    /// Absent if there are none.
+    /// `None` if there are no prices.
     pub(super) prices: Option<PgArguments>,
-    /// Absent if no list price changes.
+    /// `None` if no list price changes.
     pub(super) changes: Option<PgArguments>,
 }
 
 impl PostgresPrices {
-    /// Of prices each of another product, in the order of the products.
+    /// Encodes prices, which must be ordered by product with one price each.
     pub(in super::super) fn of(writes: &[PriceWrite]) -> Result<Self, StoreError> {
         let changing: Vec<&PriceWrite> = writes.iter().filter(|write| write.changes_list_price()).collect();
         let written_out = || {
@@ -34,7 +34,7 @@ impl PostgresPrices {
     }
 }
 
-/// One column of the rows. Columns travel as arrays, which PostgreSQL takes apart faster than JSON.
+/// One column of the rows. Columns are sent as arrays, which PostgreSQL unpacks faster than JSON.
 pub(super) fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }

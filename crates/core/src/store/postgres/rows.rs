@@ -1,4 +1,4 @@
-//! Writing rows in bulk to a PostgreSQL database: each column of many rows is an array.
+//! Bulk writes to a PostgreSQL database: each column of many rows is an array.
 
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, query, query_scalar, query_with};
@@ -76,10 +76,10 @@ macro_rules! write_changes {
                  unnest($7::text[]) AS cause, unnest($8::timestamptz[]) AS changed_at) AS written"
     };
 }
-// Of prices that all took effect: their revisions are new. To be ready for one that is not takes twice as
-// long.
+// For prices that all took effect because their revisions are new. Handling one that is not new takes twice
+// as long.
 const WRITE_CHANGES: &str = write_changes!();
-// Only of prices that are in effect now: one that lost to a newer revision was never anybody's price. A
+// Only for prices that are in effect now: one that lost to a newer revision was never the product's price. A
 // change that is there already is the same one, written twice.
 const WRITE_CHANGES_IN_EFFECT: &str = concat!(
     write_changes!(),
@@ -140,7 +140,7 @@ pub(in super::super) async fn next_revisions(
 ) -> Result<Vec<i64>, StoreError> {
     let draw = query_scalar(NEXT_REVISIONS).bind(count);
     let mut revisions: Vec<i64> = connection.run(|connection| draw.fetch_all(connection)).await?;
-    // Rows without an ORDER BY come in any order.
+    // Without ORDER BY, rows arrive in any order.
     revisions.sort_unstable();
     Ok(revisions)
 }

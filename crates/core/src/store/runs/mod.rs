@@ -1,10 +1,10 @@
 //! The state machine of recalculations: requested → held or running → done, failed or skipped.
 //!
 //! A request is stored before any work on it begins. The coordinator that holds the lease turns it into a run
-//! with a number, which is also the fence: once a newer run has begun, a transaction of an older one finds
-//! out by [`lock_run`](super::StoreTransaction::lock_run) and stops. Ranges are recorded in the transactions
-//! that write their prices, so what a run says of itself is what was committed. Where next: `statements` for
-//! the SQL and its locks, the worker's `jobs::coordinate_run` for the coordinator.
+//! with a number, which is also the fencing token: once a newer run has begun, a transaction of an older one
+//! learns so from [`lock_run`](super::StoreTransaction::lock_run) and stops. Ranges are recorded in the
+//! transactions that write their prices, so the progress of a run is exactly what was committed. Where next:
+//! `statements` for the SQL and its locks, the worker's `jobs::coordinate_run` for the coordinator.
 
 mod statements;
 
@@ -29,24 +29,24 @@ pub const MAX_REASON_CHARS: usize = 500;
 /// A request for a recalculation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunRequest {
-    /// Identifies the request; asking twice with the same is asking once.
+    /// Identifies the request; requesting the same twice is idempotent.
     pub task_id: String,
     /// Which products.
     pub scope: Scope,
-    /// When it was asked for.
+    /// When it was requested.
     pub requested_at: DateTime<Utc>,
     /// Who approved it even if it moves prices far; without approval it may be held.
     pub approved_by: Option<String>,
 }
 
-/// A recalculation, asked for, under way or over.
+/// A recalculation: requested, under way or finished.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRun {
     /// See [`RunRequest::task_id`].
     pub task_id: String,
     /// Which products.
     pub scope: Scope,
-    /// How far it got.
+    /// Its state.
     pub state: RunState,
     /// Why it was skipped or failed. At most [`MAX_REASON_CHARS`].
     pub reason: Option<String>,
@@ -54,12 +54,12 @@ pub struct StoredRun {
     pub follow_up: Option<String>,
     /// Who approved it.
     pub approved_by: Option<String>,
-    /// Its fencing number, once it has begun. A run that is begun again has the newer one.
+    /// Its fencing token, once it has begun. A run that is begun again gets a newer one.
     pub run_number: Option<i64>,
-    /// The policy it prices by, once it has begun; while it is held, and until it begins, the one that was
-    /// judged.
+    /// The policy it prices by, once it has begun; before that, and while it is held, the policy that was
+    /// examined.
     pub policy_version: Option<i64>,
-    /// When it was asked for.
+    /// When it was requested.
     pub requested_at: DateTime<Utc>,
     /// When it was first begun.
     pub started_at: Option<DateTime<Utc>>,
@@ -67,9 +67,9 @@ pub struct StoredRun {
     pub finished_at: Option<DateTime<Utc>>,
     /// How many products there were when it began.
     pub products_total: Option<u64>,
-    /// Products whose prices were computed until now.
+    /// Products priced so far.
     pub products_done: u64,
-    /// How many of these have another list price than before.
+    /// How many of these have a different list price than before.
     pub prices_changed: u64,
     /// How many of these kept their list price because a rule failed.
     pub prices_frozen: u64,
@@ -77,24 +77,24 @@ pub struct StoredRun {
     pub workers: BTreeMap<String, u64>,
 }
 
-/// What came of one range of a run.
+/// The result of one range of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RangeOutcome {
     /// The worker that priced it.
     pub worker: String,
     /// The products that were priced.
     pub products: u64,
-    /// How many of these have another list price than before.
+    /// How many of these have a different list price than before.
     pub changed: u64,
     /// How many of these kept their list price because a rule failed.
     pub frozen: u64,
 }
 
-/// What became of a request that came while a run was under way.
+/// The result of coalescing a request that arrived while a run was under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CoalescedRun {
     /// `Skipped` if another task does its work. `Requested` if it is itself the one that does the work of
-    /// others. Anything else if it was handled before.
+    /// others. Any other state if it was handled before.
     pub state: RunState,
     /// Why it was skipped or failed.
     pub reason: Option<String>,
@@ -108,7 +108,7 @@ impl Store {
         self.writer().await?.changes_any(insert_request(request)).await
     }
 
-    /// What is known of a recalculation. While it is running, that is what its finished ranges add up to.
+    /// The state of a recalculation. While it is running, its counts are the sums of its finished ranges.
     pub async fn run(&self, task_id: &str) -> Result<Option<StoredRun>, StoreError> {
         let record: Option<RunRecord> = self.reader().await?.optional(RUN.bind(task_id)).await?;
         record.map(StoredRun::try_from).transpose()
@@ -126,8 +126,8 @@ impl Store {
     }
 
     /// Holds a request that has not begun until it is approved; `policy_version` is the policy that was
-    /// judged. An earlier request for the same products that is held is skipped, as it is when a later one
-    /// begins. Returns whether there was such a request.
+    /// examined. An earlier held request for the same products is skipped, as it is when a later one begins.
+    /// Returns whether there was such a request.
     pub async fn hold_run(
         &self,
         task_id: &str,
@@ -162,13 +162,13 @@ impl Store {
         count(held)
     }
 
-    /// The held requests, the latest first.
+    /// The held requests, newest first.
     pub async fn held_runs(&self, limit: u32) -> Result<Vec<StoredRun>, StoreError> {
         let records: Vec<RunRecord> = self.reader().await?.all(HELD_RUNS.bind(limit)).await?;
         read_all(records)
     }
 
-    /// Approves a held request: it waits for its turn again, and is not held any more. Returns whether it was
+    /// Approves a held request: it waits for its turn again, and is no longer held. Returns whether it was
     /// held.
     pub async fn approve_run(&self, task_id: &str, approved_by: &str) -> Result<bool, StoreError> {
         self.writer().await?.changes_any(APPROVE.bind(task_id).bind(approved_by)).await
@@ -180,19 +180,19 @@ impl Store {
         count(requested)
     }
 
-    /// What to work on next: a run that is under way, as its coordinator must have died if the caller holds
+    /// What to work on next: a run that is under way, whose coordinator must have died if the caller holds
     /// the lease; otherwise the oldest request.
     pub async fn next_requested_run(&self) -> Result<Option<StoredRun>, StoreError> {
         let record: Option<RunRecord> = self.reader().await?.optional(NEXT_RUN).await?;
         record.map(StoredRun::try_from).transpose()
     }
 
-    /// Leaves the work of a request to one run after the one that is under way, and marks the request as
-    /// skipped. All requests for the same scope that do so meanwhile share that further run, which is
-    /// requested by the first of them. It begins after them, so it sees every fact that they were about.
+    /// Leaves the work of a request to one follow-up run after the current one, and marks the request as
+    /// skipped. All requests for the same scope that arrive meanwhile share that follow-up, which the first
+    /// of them requests. It begins after them, so it sees every fact that they were about.
     ///
-    /// A request that is no longer waiting stays as it is. So does one that is itself such a further run,
-    /// unless there is another. A request that was never recorded is recorded first.
+    /// A request that is no longer waiting stays as it is. So does a follow-up run itself, unless there is
+    /// another. A request that was never recorded is recorded first.
     pub async fn coalesce_run(
         &self,
         task_id: &str,
@@ -218,8 +218,8 @@ impl Store {
         coalesced.map_or_else(|| waiting.try_into(), Ok)
     }
 
-    /// Begins a run, or begins it again under a newer number: what it did under the former one no longer
-    /// counts. Waits for transactions of the run before; later ones of it find out that they have to stop.
+    /// Begins a run, or begins it again under a newer number: its work under the former one no longer counts.
+    /// Waits for transactions of the earlier run; its later ones fail to lock it and stop.
     ///
     /// Returns `false`, and changes nothing, if a run with this number or a newer one has begun, or if the
     /// task is neither waiting nor running.
@@ -255,9 +255,9 @@ impl Store {
         count(ranges)
     }
 
-    /// Ends a run in a final state and keeps what its ranges add up to. Waits for transactions of its ranges;
-    /// those that come later are not counted. Returns `false`, and changes nothing, if the task does not run
-    /// under this number: it was begun again, or is over.
+    /// Ends a run in a final state and stores the sums of its ranges. Waits for transactions of its ranges;
+    /// later ones are not counted. Returns `false` and changes nothing if the task does not run under this
+    /// number: it was begun again, or is finished.
     pub async fn finish_run(
         &self,
         task_id: &str,
@@ -284,7 +284,7 @@ impl Store {
         Ok(number)
     }
 
-    /// Deletes runs that were over, or requested and held, before an instant; at most so many. Returns how
+    /// Deletes at most `limit` runs that were finished, or requested and held, before an instant. Returns how
     /// many.
     pub async fn forget_runs(&self, before: DateTime<Utc>, limit: u32) -> Result<u64, StoreError> {
         self.writer().await?.execute(FORGET.bind(before).bind(limit)).await
@@ -306,7 +306,7 @@ impl StoreTransaction {
     }
 
     /// Records that a range of a run, which this transaction holds by [`lock_run`](Self::lock_run), is
-    /// priced. Returns `false` if it was recorded before, or if the run is over.
+    /// priced. Returns `false` if it was recorded before, or if the run is finished.
     pub async fn finish_range(
         &mut self,
         run_number: i64,
@@ -334,7 +334,8 @@ pub(super) fn insert_request(request: &RunRequest) -> Query<'_> {
         .bind(request.approved_by.as_deref())
 }
 
-/// `None` if the request keeps waiting: it is itself a follow-up, or the name of its follow-up is taken.
+/// Returns `None` if the request keeps waiting: it is itself a follow-up, or the name of its follow-up is
+/// taken.
 async fn leave_to_follow_up(
     session: &mut Session,
     task_id: &str,
@@ -360,13 +361,13 @@ async fn leave_to_follow_up(
     Ok(Some(CoalescedRun { state: RunState::Skipped, reason: Some(reason), follow_up: Some(follow_up) }))
 }
 
-/// The task that does the work of those that came while a run was under way, if the first of these has to ask
-/// for it.
+/// The follow-up task of the requests that arrived while a run was under way, if this request is the first of
+/// them.
 fn follow_up_of(task_id: &str) -> String {
     format!("{task_id}-follow-up")
 }
 
-/// The task that moves the products over to a policy.
+/// The task that moves the products to a policy version.
 pub fn run_of_policy(version: i64) -> String {
     format!("policy-{version}")
 }
@@ -378,7 +379,7 @@ pub(super) fn request_of_policy(version: i64, approved_by: &str, now: DateTime<U
 }
 
 /// Why a request that was held is skipped.
-const REPLACED: &str = "it was held, and a later request for the same products takes its place";
+const REPLACED: &str = "it was held and then replaced by a later request for the same products";
 
 /// Why a request was skipped.
 fn skipped_because_of(running: Option<i64>) -> String {
@@ -386,7 +387,7 @@ fn skipped_because_of(running: Option<i64>) -> String {
     format!("{running} was under way; one run after it does the work of all requests that came meanwhile")
 }
 
-/// A reason of at most [`MAX_REASON_CHARS`].
+/// A reason cut to [`MAX_REASON_CHARS`].
 fn bounded_reason(reason: &str) -> &str {
     bounded(reason, MAX_REASON_CHARS)
 }
@@ -437,7 +438,7 @@ impl TryFrom<RunRecord> for StoredRun {
     }
 }
 
-/// What is read of a request before it is coalesced.
+/// The fields of a request that coalescing needs.
 #[derive(Debug, FromRow)]
 struct WaitingRecord {
     state: String,

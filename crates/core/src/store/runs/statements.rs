@@ -1,13 +1,13 @@
 //! The SQL of recalculations.
 //!
 //! The row of `current_run` is the fence. In PostgreSQL a transaction of a range shares its lock, while
-//! beginning and finishing a run take it alone; each takes it before any other lock, so there is no circle of
-//! waits. In SQLite a transaction that writes has the lock of the whole file.
+//! beginning and finishing a run take it exclusively; each takes it before any other lock, so there is no
+//! deadlock. In SQLite a write transaction has the lock of the whole file.
 
 use super::super::statement::Statement;
 
-/// A run with what its ranges add up to: its own columns have nothing until it is finished, the ranges
-/// nothing after.
+/// A run with the sums of its ranges: its own columns are empty until it is finished, and the ranges are
+/// deleted then.
 macro_rules! runs {
     ($workers:literal, $which:literal) => {
         concat!(
@@ -89,8 +89,8 @@ pub(super) const APPROVE: Statement = Statement::same(
     WHERE task_id = $1 AND state = 'held'",
 );
 
-/// Two requests that find no follow-up would each ask for one. The lock is a transaction's and taken for
-/// nothing else, as rows of the table are written meanwhile.
+/// Two requests that find no follow-up would each request one. The lock is held until the transaction ends
+/// and is used for nothing else, as rows of the table are written meanwhile.
 pub(super) const LOCK_COALESCING: &str =
     "SELECT pg_advisory_xact_lock('recalculation_runs'::regclass::oid::bigint)";
 macro_rules! waiting {

@@ -1,9 +1,9 @@
-//! What prices depend on, read out of a SQLite file: each kind of row as one JSON text.
+//! Reads the facts that prices depend on from a SQLite file: each kind of row as one JSON text.
 //!
-//! A list of identifiers is sorted into a table before a row is looked up by it, and each row is looked for
-//! from the root. So where nothing is between the first and the last of them, as for products that an import
-//! has just added, nothing is looked up, and where nothing else is, as in a range of a recalculation,
-//! products and prices are read one after the other.
+//! SQLite sorts a list of identifiers into a table before it looks up rows by it, and searches each row from
+//! the root. Two cases are faster: if there are no rows between the first and the last identifier, as for
+//! products that an import has just added, no row is looked up; and if there are no other products between
+//! them, as in a range of a recalculation, products and prices are read in sequence.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ macro_rules! price_rows {
             valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since, explanation_digest))"
     };
 }
-/// The products, and the categories that they are of.
+/// The products and their categories.
 macro_rules! products {
     ($which:literal) => {
         concat!(
@@ -48,7 +48,7 @@ macro_rules! products {
         )
     };
 }
-/// The signals of products, which are named or of these categories, and something else.
+/// The signals of the named products and of these categories, and something else.
 macro_rules! signals_and {
     () => {
         concat!(
@@ -69,7 +69,7 @@ macro_rules! signals_and {
 
 const PRODUCTS_NAMED: &str = products!("product_id IN (SELECT value FROM json_each($1))");
 const PRODUCTS_BETWEEN: &str = products!("product_id BETWEEN $1 AND $2");
-// A CASE works out only what is asked of it.
+// A CASE evaluates only the branch it takes.
 const SIGNALS_AND_PRICES_NAMED: &str = concat!(
     signals_and!(),
     "(SELECT CASE WHEN EXISTS (SELECT 1 FROM prices WHERE product_id BETWEEN $2 AND $3) THEN (SELECT ",
@@ -78,8 +78,7 @@ const SIGNALS_AND_PRICES_NAMED: &str = concat!(
 );
 const SIGNALS_AND_PRICES_BETWEEN: &str =
     concat!(signals_and!(), "(SELECT ", price_rows!(), " FROM prices WHERE product_id BETWEEN $2 AND $3)");
-/// Products, signals and prices by one statement: of few, the way to the database and back is what takes
-/// long.
+/// Products, signals and prices by one statement: for a few of them the round trip takes longest.
 const FACTS_NAMED: &str = concat!(
     "WITH named AS MATERIALIZED (SELECT value FROM json_each($1))
     SELECT (SELECT ",
@@ -98,24 +97,24 @@ const FACTS_NAMED: &str = concat!(
 const COUNT: &str = "
     SELECT count(*) FROM (SELECT 1 FROM products WHERE product_id BETWEEN $1 AND $2 LIMIT $3 + 1)";
 
-/// How many identifiers it takes for statements of their own for each kind of row, and for a look at what is
-/// between them.
+/// From this many identifiers on, each kind of row has a statement of its own, and the range between them is
+/// counted.
 const MANY: usize = 64;
 
-/// Identifiers of products, for statements.
+/// Product identifiers as arguments of statements.
 struct Ids<'a> {
     json: String,
     first: &'a str,
     last: &'a str,
-    /// How many there are, if they are in order and each is there once.
+    /// How many there are, if they are sorted without duplicates.
     in_order: Option<usize>,
 }
 
-/// Which products are between the first and the last of some identifiers.
+/// Which products exist between the first and the last of some identifiers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Between {
     Nothing,
-    /// As many as there are identifiers; if some of these are not there, others.
+    /// As many as there are identifiers; perhaps others, if some of these do not exist.
     AsMany,
     /// Any.
     Unknown,
@@ -157,7 +156,7 @@ pub(in super::super) async fn products_named(
     Ok(products_and_categories(connection, &ids, between, named).await?.0)
 }
 
-/// What the prices of the products with these identifiers depend on.
+/// The facts that the prices of the products with these identifiers depend on.
 pub(in super::super) async fn facts_named(
     connection: &mut Connection<Sqlite>,
     named: &[ProductId],
@@ -177,7 +176,7 @@ pub(in super::super) async fn facts_named(
     Ok(UnreadFacts { products, signals, prices })
 }
 
-/// The same of products that are known.
+/// The same for products that are known.
 pub(in super::super) async fn facts_of(
     connection: &mut Connection<Sqlite>,
     products: Vec<Product>,
@@ -191,7 +190,7 @@ pub(in super::super) async fn facts_of(
     Ok(UnreadFacts { products: Products::Known(products), signals, prices })
 }
 
-/// The products, and a list of their categories as JSON.
+/// The products, and a JSON list of their categories.
 async fn products_and_categories(
     connection: &mut Connection<Sqlite>,
     ids: &Ids<'_>,

@@ -1,7 +1,6 @@
-//! Products and prices written out as SQLite's driver takes them, for statements of many rows.
+//! Products and prices encoded for SQLite's driver, for statements of many rows.
 //!
-//! That needs no connection, and SQLite would wait meanwhile: prices are written out by whoever computes
-//! them.
+//! Encoding needs no connection, and SQLite would wait meanwhile, so it happens where prices are computed.
 
 use std::sync::Arc;
 
@@ -20,8 +19,8 @@ const PRODUCT_COLUMNS: usize = 13;
 const PRICE_COLUMNS: usize = 18;
 const CHANGE_COLUMNS: usize = 8;
 
-/// The most rows of a statement; batches of prices come in as many. Of eighteen values each; a statement may
-/// have 32,766.
+/// The most rows of a statement; batches of prices have this size. A row has eighteen values, and a statement
+/// may have 32,766.
 const ROWS_PER_STATEMENT: usize = 500;
 /// Up to so many rows go into one statement, whatever their number.
 const ROWS_OF_ANY_STATEMENT: usize = 32;
@@ -29,7 +28,7 @@ const ROWS_OF_ANY_STATEMENT: usize = 32;
 /// Rows of `prices` and of `price_changes`, by statement.
 #[derive(Debug)]
 pub(in super::super) struct SqlitePrices {
-    /// How many prices there are.
+    /// The number of prices.
     pub(super) count: u64,
     pub(super) prices: Vec<RowsOfStatement>,
     pub(super) changes: Vec<RowsOfStatement>,
@@ -44,7 +43,7 @@ pub(super) struct RowsOfStatement {
 }
 
 impl SqlitePrices {
-    /// Of prices each of another product, in the order of the products.
+    /// Encodes prices, which must be ordered by product with one price each.
     pub(in super::super) fn of(writes: Vec<PriceWrite>) -> Result<Self, StoreError> {
         let mut texts = Texts::default();
         let changing: Vec<&PriceWrite> = writes.iter().filter(|write| write.changes_list_price()).collect();
@@ -69,12 +68,12 @@ pub(super) fn product_rows(
 }
 
 impl RowsOfStatement {
-    /// The statement that writes them: what stands before the rows, and after them.
+    /// The statement that writes the rows: `before` and `after` are the SQL around them.
     pub(super) fn into_query(self, before: &str, after: &str) -> Query<'static, Sqlite, SqliteArguments> {
         let row = format!("({}),", vec!["?"; self.columns].join(","));
         let all = row.repeat(self.rows);
         let statement = format!("{before}VALUES {}{after}", all.trim_end_matches(','));
-        // Put together from constants.
+        // The text is built from constants.
         query_with(AssertSqlSafe(statement), self.values)
     }
 }
@@ -155,7 +154,7 @@ fn add_change(
     values.add(texts.of(write.priced_at))
 }
 
-/// Values that most rows of a batch have in common, each written out once.
+/// Values that most rows of a batch have in common, each encoded once.
 #[derive(Default)]
 struct Texts {
     last: Option<(DateTime<Utc>, Arc<str>)>,
@@ -201,8 +200,8 @@ fn written_once<T: PartialEq>(
     }
 }
 
-/// How many rows the statements for so many have: 500, then 256, 128 and so on, and what is left of those in
-/// one. A statement of many rows takes long to prepare, so each is kept prepared; of long ones there are few.
+/// How many rows each statement has for so many rows: 500, then 256, 128 and so on, and the remaining few in
+/// one. Preparing a statement of many rows is slow, so each is kept prepared, and there are few long ones.
 fn statement_lengths(mut rows: usize) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let length = match rows {

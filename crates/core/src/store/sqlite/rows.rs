@@ -1,4 +1,4 @@
-//! Writing rows in bulk to a SQLite file. The transaction holds the file's lock, so rows need none.
+//! Bulk writes to a SQLite file. The transaction holds the file's lock, so rows need none.
 
 use chrono::{DateTime, Utc};
 use sqlx::{Sqlite, query_scalar};
@@ -46,7 +46,7 @@ const WRITE_CHANGES: (&str, &str) = (
     "
     ON CONFLICT DO NOTHING",
 );
-// Only of prices that are in effect now: one that lost to a newer revision was never anybody's price.
+// Only for prices that are in effect now: one that lost to a newer revision was never the product's price.
 const WRITE_CHANGES_IN_EFFECT: (&str, &str) = (
     "
     INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,

@@ -1,5 +1,5 @@
--- Puts price entries, each unless its key holds the same or a newer revision, and tells of them: keeps the
--- changes in the stream of the latest ones, and says so on the channel, with the new prices.
+-- Puts price entries, each unless its key holds the same or a newer revision, and publishes the changes:
+-- appends them to the stream of the latest ones, and sends them on the channel together with the new entries.
 --
 -- KEYS     the price keys, and the stream if processes are notified
 -- ARGV[1]  'insert' to put an entry in any case, 'replace' to put it only where something older is
@@ -9,7 +9,7 @@
 --          the entry as JSON, or nothing for a product that is gone
 -- ARGV[4]  milliseconds until it expires
 -- ARGV[5]  the second key's entry, and so on
--- after them, if anybody is told:
+-- after them, if the changes are published:
 --          the channel
 --          about how many entries of the stream are kept
 --          the name of their field
@@ -17,11 +17,12 @@
 --          the prices that are in effect now, or null, in the same order, or none at all: a JSON list
 --          the changes of the second, and so on
 --
--- Returns how many entries were put.
--- (Numbers as text: the script's own numbers are binary floating point, and writing one down takes a while.)
+-- Returns how many entries were put. (Numbers stay text: the script's own numbers are binary floating point,
+-- and formatting one is slow.)
 
--- Whether a text is as long as a revision, begins with the zero with which each does, as the largest has
--- nineteen digits, and ends with a digit: a pattern would cost as much as the rest of the script.
+-- Whether a text begins with a revision: it is long enough, its first digit is the zero that every revision
+-- has (the largest has nineteen digits), and the twentieth is a digit. A pattern would cost as much as the
+-- rest of the script.
 local function is_revision(text)
   if type(text) ~= 'string' then return false end
   local first, last = string.byte(text, 1), string.byte(text, 20)
@@ -35,7 +36,7 @@ for number = 1, entries do
   local key, entry = KEYS[number], ARGV[2 * number + 1]
   local current = redis.pcall('GETRANGE', key, '0', '19')
   if current ~= '' and not is_revision(current) then
-    -- Somebody else's value: it is in the way, and no price.
+    -- A foreign value, which is no price entry and would be in the way.
     redis.call('DEL', key)
     current = ''
   end
@@ -45,11 +46,11 @@ for number = 1, entries do
   end
 end
 
-local stream, told = KEYS[entries + 1], 2 * entries + 3
+local stream, first = KEYS[entries + 1], 2 * entries + 3
 if stream then
-  for number = told + 3, #ARGV, 2 do
-    redis.call('XADD', stream, 'MAXLEN', '~', ARGV[told + 1], '*', ARGV[told + 2], ARGV[number])
-    redis.call('PUBLISH', ARGV[told], ARGV[number]:sub(1, -2) .. ',"entries":' .. ARGV[number + 1] .. '}')
+  for number = first + 3, #ARGV, 2 do
+    redis.call('XADD', stream, 'MAXLEN', '~', ARGV[first + 1], '*', ARGV[first + 2], ARGV[number])
+    redis.call('PUBLISH', ARGV[first], ARGV[number]:sub(1, -2) .. ',"entries":' .. ARGV[number + 1] .. '}')
   end
 end
 return put
