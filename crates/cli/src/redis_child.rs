@@ -14,6 +14,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use pricing_core::backoff::Backoff;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
@@ -98,7 +99,7 @@ async fn start_on_free_port(directory: PathBuf) -> Result<(Place, Server)> {
 
 /// Restarts the server whenever it ends, until told to stop.
 async fn supervise(mut server: Server, place: Place, stop: CancellationToken) {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
     loop {
         let ended = tokio::select! {
             ended = server.ended() => ended,
@@ -107,14 +108,13 @@ async fn supervise(mut server: Server, place: Place, stop: CancellationToken) {
         let ended = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
         tracing::warn!("the private redis-server ended ({ended}), starting it again");
         if server.started.elapsed() > GOOD_START {
-            pause = FIRST_PAUSE;
+            backoff.reset();
         }
         server = loop {
             tokio::select! {
-                () = sleep(pause) => {}
+                () = sleep(backoff.pause()) => {}
                 () = stop.cancelled() => return,
             }
-            pause = (pause * 2).min(MAX_PAUSE);
             match place.start().await {
                 Ok(server) => break server,
                 Err(error) => tracing::error!("the private redis-server does not start: {error:#}"),

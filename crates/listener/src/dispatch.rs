@@ -10,6 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use chrono::Utc;
+use pricing_core::backoff::Backoff;
 use pricing_core::events::consume::{ConsumeError, Entry, EntryReader, EventConsumer};
 use pricing_core::events::dead::DeadEvents;
 use pricing_core::jobs::queue::{EnqueueError, Enqueued, JobQueue};
@@ -92,18 +93,17 @@ impl Dispatcher {
     }
 
     async fn hand_over_all(&self) {
-        let mut pause = SHORTEST_PAUSE;
+        let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
         let mut progress = Progress::default();
         while !self.shutdown.is_cancelled() {
-            let Err(error) = self.dispatch(&mut progress, &mut pause).await else { break };
+            let Err(error) = self.dispatch(&mut progress, &mut backoff).await else { break };
             if matches!(error, DispatchError::Stopping) {
                 break;
             }
-            if pause == SHORTEST_PAUSE {
+            if backoff.is_fresh() {
                 tracing::warn!(%error, "could not enqueue events; retrying");
             }
-            let _ = self.shutdown.run_until_cancelled(sleep(pause)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            let _ = self.shutdown.run_until_cancelled(sleep(backoff.pause())).await;
         }
         if let Err(error) = self.consumer.acknowledge(&progress.done).await {
             tracing::debug!(%error, "could not acknowledge the last entries; they will be delivered again");
@@ -111,7 +111,7 @@ impl Dispatcher {
     }
 
     /// Runs until an error; what was being enqueued then is still in hand.
-    async fn dispatch(&self, progress: &mut Progress, pause: &mut Duration) -> Result<(), DispatchError> {
+    async fn dispatch(&self, progress: &mut Progress, backoff: &mut Backoff) -> Result<(), DispatchError> {
         self.consumer.ensure_group().await?;
         // After an error, entries in hand are enqueued before a connection for reads is opened.
         self.hand_over(progress).await?;
@@ -145,7 +145,7 @@ impl Dispatcher {
             };
             progress.done.clear();
             self.gather(progress, &mut reader).await?;
-            *pause = SHORTEST_PAUSE;
+            backoff.reset();
         }
     }
 
@@ -229,7 +229,7 @@ impl Dispatcher {
 
     /// Enqueues the job, waiting for room in the window.
     async fn enqueue(&self, job: &NewJob, ids: &[String]) -> Result<Enqueued, DispatchError> {
-        let mut wait = SHORTEST_WAIT;
+        let mut backoff = Backoff::new(SHORTEST_WAIT, LONGEST_WAIT);
         let mut held_at = Instant::now();
         loop {
             let enqueued = self.queue.enqueue(job).await?;
@@ -240,9 +240,8 @@ impl Dispatcher {
                 self.consumer.hold(ids).await?;
                 held_at = Instant::now();
             }
-            let waited = self.shutdown.run_until_cancelled(sleep(wait)).await;
+            let waited = self.shutdown.run_until_cancelled(sleep(backoff.pause())).await;
             waited.ok_or(DispatchError::Stopping)?;
-            wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
 

@@ -18,6 +18,7 @@ use futures::FutureExt;
 use pricing_core::engine::{Engine, StartError};
 use pricing_core::health;
 use pricing_core::jobs::queue::JobQueue;
+use pricing_core::jobs::storage::check_layout;
 use pricing_core::redis::RedisError;
 use pricing_core::service;
 use tokio::net::TcpListener;
@@ -42,6 +43,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
     let engine = Engine::open(&config.shared, SERVICE, L1_CAPACITY).await?;
+    check_layout(&engine.keys)?;
     let recalculator = recalculator(&config, &engine, &shutdown)?;
     let runner = job_runner(&config, &recalculator);
     tracing::info!(address = %listener.local_addr()?, "the worker is running");

@@ -17,6 +17,7 @@ use chrono::Utc;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
+use pricing_core::backoff::Backoff;
 use pricing_core::jobs::queue::{Attempt, Fetched, JobQueue, MAX_CRASHES, MAX_RETRIES};
 use pricing_core::jobs::storage::{Payload, storage};
 use pricing_core::jobs::{Job, JobError};
@@ -93,22 +94,21 @@ impl JobRunner {
         let wake = Arc::new(Notify::new());
         let subscription = Subscription::open(&runner.redis_url, vec![runner.keys.queue_wake()])?;
         let listening = tokio::spawn(listen(subscription, Arc::clone(&wake), shutdown.clone()));
-        let mut pause = SHORTEST_PAUSE;
+        let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
         for number in 1_u64.. {
             let worker = format!("{}-{number}", runner.owner);
             let started = Instant::now();
             let ended = runner.fetch_until_it_ends(&worker, &wake, &shutdown).await;
             if started.elapsed() > LONGEST_PAUSE * 2 {
-                pause = SHORTEST_PAUSE;
+                backoff.reset();
             }
             if let (Err(error), false) = (&ended, shutdown.is_cancelled()) {
                 tracing::warn!(%error, worker, "the queue does not answer; retrying");
             }
             runner.release_until_answered(&worker, &shutdown).await;
-            if shutdown.run_until_cancelled(sleep(pause)).await.is_none() {
+            if shutdown.run_until_cancelled(sleep(backoff.pause())).await.is_none() {
                 break;
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         listening.abort();
         Ok(())

@@ -11,6 +11,7 @@ use super::Engine;
 use crate::cache::PriceCache;
 use crate::config::SharedConfig;
 use crate::health::Health;
+use crate::jobs::storage::LayoutError;
 use crate::keys::{Keys, MessageKeys};
 use crate::notifications::Notifications;
 use crate::policy_snapshot::{Policies, PolicySnapshotError};
@@ -32,6 +33,9 @@ pub enum StartError {
     /// The Redis address is wrong.
     #[error(transparent)]
     Redis(#[from] RedisError),
+    /// The queue library keeps its records elsewhere than this program's scripts expect.
+    #[error(transparent)]
+    Queue(#[from] LayoutError),
     /// The socket failed.
     #[error("serving failed: {0}")]
     Listener(#[from] std::io::Error),

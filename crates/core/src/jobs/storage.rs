@@ -10,6 +10,7 @@ use apalis_core::backend::codec::Codec;
 use apalis_core::backend::ext::BackendExt;
 use apalis_core::backend::ext::poll_strategy::{PollWith, StreamStrategy};
 use apalis_core::backend::ext::with_codec::WithCodec;
+use apalis_core::worker::context::WorkerContext;
 use apalis_redis::{Config, RedisStorage};
 use futures::stream::BoxStream;
 
@@ -69,4 +70,53 @@ pub(super) fn config(keys: &MessageKeys) -> Config {
         // A lock for each task costs a search through the whole queue, and adds nothing to the fetch, which
         // is atomic.
         .lock_tasks(false)
+}
+
+/// The queue library keeps something under another key than this program's scripts expect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the queue library keeps {what} at {found}, and this program's scripts expect {expected}: it was built with another version of apalis-redis than it was written for")]
+pub struct LayoutError {
+    what: &'static str,
+    found: String,
+    expected: String,
+}
+
+/// Checks that the queue library's keys are those that this program's scripts read and write. Other processes
+/// share the queue, so a worker with another layout must not start.
+pub fn check_layout(keys: &MessageKeys) -> Result<(), LayoutError> {
+    check_names(&config(keys), &keys.queue())
+}
+
+fn check_names(names: &Config, queue: &str) -> Result<(), LayoutError> {
+    let worker = WorkerContext::new("name");
+    let layout = [
+        ("payloads", names.job_data_hash(), "data"),
+        ("metadata of tasks", names.job_meta_hash(), "meta"),
+        ("waiting tasks", names.active_jobs_list(), "active"),
+        ("done tasks", names.done_jobs_set(), "done"),
+        ("dead tasks", names.dead_jobs_set(), "dead"),
+        ("workers", names.workers_set(), "workers"),
+        ("fetched tasks", names.inflight_set_for(&worker), "inflight:name"),
+        ("metadata of workers", names.worker_metadata_key(&worker), "workers:metadata:name"),
+    ];
+    for (what, found, expected) in layout {
+        let expected = format!("{queue}:{expected}");
+        if found != expected {
+            return Err(LayoutError { what, found, expected });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_layout_is_refused() {
+        let keys = MessageKeys::new("test:");
+        assert_eq!(check_layout(&keys), Ok(()));
+        let error = check_names(&config(&keys), "another").unwrap_err();
+        assert_eq!((error.what, error.expected.as_str()), ("payloads", "another:data"));
+    }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::{RedisError, without_password};
+use crate::backoff::Backoff;
 
 /// Messages buffered for the reader.
 const WAITING_MESSAGES: usize = 1_024;
@@ -128,12 +129,12 @@ fn message(push: PushInfo) -> Option<SubscriptionEvent> {
 }
 
 async fn stay_subscribed(client: Client, channels: Vec<String>, reader: Reader) {
-    let mut pause = SHORTEST_PAUSE;
+    let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
     loop {
         let handler = PushHandler { reader: reader.clone(), broken: Arc::default() };
         match subscribe(&client, &channels, &handler).await {
             Ok(connection) => {
-                pause = SHORTEST_PAUSE;
+                backoff.reset();
                 if reader.sender.send(SubscriptionEvent::Subscribed).await.is_err() {
                     return;
                 }
@@ -142,14 +143,13 @@ async fn stay_subscribed(client: Client, channels: Vec<String>, reader: Reader) 
                     return;
                 }
                 // Also back off from a server that accepts connections and closes them at once.
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(SHORTEST_PAUSE).await;
             }
             Err(error) => {
-                if pause == SHORTEST_PAUSE {
+                if backoff.is_fresh() {
                     tracing::warn!(%error, ?channels, "could not subscribe to redis; retrying");
                 }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                tokio::time::sleep(backoff.pause()).await;
             }
         }
     }

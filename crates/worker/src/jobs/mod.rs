@@ -11,6 +11,7 @@ mod price_range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pricing_core::backoff::Backoff;
 use pricing_core::engine::{Engine, EngineError};
 use pricing_core::jobs::queue::{EnqueueError, Enqueued, JobQueue};
 use pricing_core::jobs::{Job, JobError, NewJob};
@@ -109,16 +110,15 @@ impl Recalculator {
     /// Waits a bounded time for the database to answer. Returns whether it was down at first.
     async fn wait_for_database(&self, reason: &str) -> bool {
         let deadline = Instant::now() + DATABASE_PATIENCE;
-        let (mut pause, mut did_not_answer) = (SHORTEST_PAUSE, false);
+        let (mut backoff, mut did_not_answer) = (Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE), false);
         while let Err(error) = self.engine.store.check().await {
             if !did_not_answer {
                 tracing::warn!(%error, reason, "the database does not answer; jobs are waiting for it");
             }
             did_not_answer = true;
-            if Instant::now() > deadline || self.pause(pause).await.is_err() {
+            if Instant::now() > deadline || self.pause(backoff.pause()).await.is_err() {
                 break;
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         did_not_answer
     }
