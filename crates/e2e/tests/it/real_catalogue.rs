@@ -1,4 +1,4 @@
-//! A catalogue of 20,000 products: imported whole, then asked for at random.
+//! 20,000 products: imported whole, then read at random.
 
 use std::fmt::Write;
 
@@ -46,7 +46,7 @@ async fn twenty_thousand_products_are_imported_and_every_shopper_gets_a_price() 
     Ok(())
 }
 
-/// Real grocery products where somebody has fetched them, else as many made-up ones.
+/// Real grocery products if they were fetched, else as many generated ones.
 pub(crate) fn store() -> Result<String> {
     if let Some(file) = shared_file("data/complete-journey/products.csv") {
         return std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()));

@@ -197,7 +197,7 @@ pub(super) fn complain_of_dependencies(path: &str, manifest: &str) -> Vec<String
     complaints
 }
 
-/// An absolute path below somebody's working directory is right on one machine only.
+/// An absolute path below a user's working directory is right on one machine only.
 pub(super) fn complain_of_places(path: &str, text: &str) -> Vec<String> {
     // In two parts, or this file would complain of itself.
     let places = [["/wo", "rk/"].concat(), ["/ro", "ot/"].concat()];
