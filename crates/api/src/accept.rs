@@ -19,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http_worker::HttpWorker;
 
-/// How long nobody is accepted after that has failed, as it does while the process has too many files open.
+/// How long no connection is accepted after that has failed, as it does while the process has too many files
+/// open.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 
-/// Serves at most so many connections at once until told to stop, and then until those requests that are
+/// Serves at most so many connections at once until shutdown, and then until those requests that are
 /// under way have their answers. Each of `begins` makes a lane; there is at least one.
 pub(crate) async fn serve<B, S, A>(
     listener: TcpListener,
@@ -35,7 +36,7 @@ where
     S: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
     A: Future<Output = Response> + Send + 'static,
 {
-    // Whoever stops waiting for the end leaves no lane behind.
+    // A caller that stops waiting for the end leaves no HTTP worker behind.
     let abandoned = CancellationToken::new();
     let _unless_waited_for = abandoned.clone().drop_guard();
     let http_workers = begins.into_iter().enumerate();

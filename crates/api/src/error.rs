@@ -10,12 +10,12 @@
 //! | `/problems/product-unreadable` | 500 | the product is stored in a currency that this version does not know |
 //! | `/problems/recalculation-not-found` | 404 | no such recalculation |
 //! | `/problems/policy-not-found` | 404 | no such policy version |
-//! | `/problems/policy-version-is-old` | 412 | somebody else has published since the version that If-Match names |
-//! | `/problems/held-by-circuit-breaker` | 409 | it would move prices too far; somebody has to approve of it |
+//! | `/problems/policy-version-is-old` | 412 | another version was published since the one that If-Match names |
+//! | `/problems/held-by-circuit-breaker` | 409 | it would move prices too far and needs approval |
 //! | `/problems/recalculation-not-held` | 409 | a recalculation that is not held cannot be approved or rejected |
 //! | `/problems/draft-not-found` | 404 | no such draft of a policy |
 //! | `/problems/draft-changed` | 412 | the draft is not the one that If-Match names |
-//! | `/problems/job-not-found` | 404 | no such job was given up |
+//! | `/problems/job-not-found` | 404 | no such failed job |
 //! | `/problems/not-found` | 404 | no such route |
 //! | `/problems/method-not-allowed` | 405 | the route exists, not with this method |
 //! | `/problems/body-too-slow` | 408 | the body did not arrive in time |
@@ -96,14 +96,14 @@ pub enum ApiError {
         /// As asked for.
         version: String,
     },
-    /// Somebody else has published since.
+    /// Another version was published since.
     PolicyVersionIsOld,
     /// It would move prices too far.
     HeldByCircuitBreaker {
         /// Why, in words.
         reasons: Vec<String>,
     },
-    /// It waits for nobody's approval.
+    /// It does not wait for approval.
     RecalculationNotHeld {
         /// Its state.
         state: &'static str,
@@ -113,9 +113,9 @@ pub enum ApiError {
         /// As asked for.
         name: String,
     },
-    /// Somebody else has changed the draft since.
+    /// The draft was changed since.
     DraftChanged,
-    /// No such job was given up.
+    /// There is no such failed job.
     JobNotFound {
         /// As asked for.
         task_id: String,
@@ -303,17 +303,15 @@ impl ApiError {
             }
             Self::RecalculationNotFound { task_id } => format!("there is no recalculation \"{task_id}\""),
             Self::PolicyNotFound { version } => format!("there is no policy version \"{version}\""),
-            Self::PolicyVersionIsOld => {
-                "somebody has published another version since; look at it first".to_owned()
-            }
+            Self::PolicyVersionIsOld => "another version was published since; look at it first".to_owned(),
             Self::HeldByCircuitBreaker { reasons } => format!(
                 "{}; nothing was published: simulate it, and publish it with approved_by if this is meant",
                 reasons.join("; ")
             ),
             Self::RecalculationNotHeld { state } => format!("it is {state}, not held"),
             Self::DraftNotFound { name } => format!("there is no draft \"{name}\""),
-            Self::DraftChanged => "somebody has changed the draft since; look at it first".to_owned(),
-            Self::JobNotFound { task_id } => format!("no job \"{task_id}\" was given up"),
+            Self::DraftChanged => "the draft was changed since; look at it first".to_owned(),
+            Self::JobNotFound { task_id } => format!("there is no failed job \"{task_id}\""),
             Self::RouteNotFound => "there is no such route; see /docs".to_owned(),
             Self::MethodNotAllowed => "the route exists, but not with this method; see /docs".to_owned(),
             Self::BodyTooSlow { reason } => format!("the body is too slow: {reason}"),

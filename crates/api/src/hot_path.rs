@@ -68,7 +68,7 @@ impl HotPath {
         })
     }
 
-    /// The handler ends early if whoever asked goes away, as it would here.
+    /// The handler ends early if the caller disconnects, as it would here.
     async fn hand_over(&self, request: Request<Incoming>) -> Response {
         let answering = self.runtime.spawn(self.routes.call(request));
         match AbortOnDropHandle::new(answering).await {

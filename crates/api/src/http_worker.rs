@@ -75,7 +75,7 @@ impl HttpWorker {
             runtime.block_on(abandoned.run_until_cancelled(async { serve(connections, begin()).await }));
             // With its tasks, and what they hold.
             drop(runtime);
-            // Nobody waits for it if the service was abandoned.
+            // No caller waits for it if the service was abandoned.
             let _ = ending.send(());
         })?;
         Ok(Self { arriving, open: Arc::default(), ended })

@@ -1,5 +1,5 @@
 //! What other processes tell of: prices that changed are replaced in this process' memory, and policies are
-//! read anew.
+//! read again.
 //!
 //! Notifications may be lost while the connection to Redis is away. When it is back, memory is emptied; until
 //! then entries are served no longer than `PRICING_L1_MAX_STALENESS` after they were last confirmed.
@@ -16,7 +16,8 @@ use pricing_core::telemetry::spans::{self, TraceParent};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Hears notices until told to stop. `news` changes with each one, for those who follow price changes.
+/// Listens for notifications until shutdown. `news` changes with each one, for those who follow price
+/// changes.
 pub(crate) async fn hear(
     mut subscription: Subscription,
     engine: Engine,

@@ -49,7 +49,7 @@ pub const SERVICE: &str = "pricing-api";
 /// How long requests under way may take to end after the signal to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Serves the API on this socket until told to stop, then lets requests under way end.
+/// Serves the API on this socket until shutdown, then lets requests under way end.
 pub async fn run(
     listener: TcpListener,
     config: ApiConfig,
@@ -66,10 +66,10 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     engine.spawn_upkeep(&mut tasks, &shutdown);
     tasks.spawn(invalidation::hear(subscription, engine.clone(), news, shutdown.clone()));
-    // A lane for each core that this process may use.
+    // An HTTP worker for each core that this process may use.
     let http_workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     let scheduling_delay = load_shedding::SchedulingDelay::of(http_workers + 1);
-    // That of this runtime; lanes measure their own.
+    // That of this runtime; HTTP workers measure their own.
     tasks.spawn(scheduling_delay.clone().measure(http_workers, metrics.clone(), shutdown.clone()));
     let followers = Followers::new(heard, shutdown.clone());
     let simulations = routes::simulation::Simulations::new();
@@ -106,7 +106,7 @@ fn half_of(database_connections: u32) -> usize {
     usize::try_from(database_connections / 2).map_or(1, |half| half.max(1))
 }
 
-/// Serves on so many lanes until told to stop, and then until requests under way have ended or the drain has.
+/// Serves on so many HTTP workers until shutdown, and then until requests under way or the drain have ended.
 async fn serve_until(
     listener: TcpListener,
     http_workers: usize,

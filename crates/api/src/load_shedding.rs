@@ -70,7 +70,7 @@ impl SchedulingDelay {
         Err(ApiError::Overloaded)
     }
 
-    /// Measures the runtime that this runs in until told to stop.
+    /// Measures the runtime that this runs in, until shutdown.
     pub(crate) async fn measure(self, runtime: usize, metrics: Metrics, shutdown: CancellationToken) {
         let mut latest = Latest::default();
         loop {

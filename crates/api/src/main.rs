@@ -1,4 +1,4 @@
-//! `pricing-api`: reads the configuration and runs the API until it is told to stop.
+//! `pricing-api`: reads the configuration and runs the API until shutdown.
 
 use std::process::ExitCode;
 

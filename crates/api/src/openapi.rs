@@ -23,7 +23,7 @@ use crate::routes::{market_event, recalculation};
         (name = "catalogue", description = "What is sold"),
         (name = "market", description = "What moves prices"),
         (name = "policies", description = "How prices are made"),
-        (name = "operations", description = "Signs of life, and work that was given up"),
+        (name = "operations", description = "Health, and failed jobs"),
     )
 )]
 struct Head;

@@ -27,7 +27,7 @@ use crate::routes::{
 };
 use crate::state::AppState;
 
-/// A policy in JSON is one in YAML. Clients that are generated are told of one type, as they send texts as
+/// A policy in JSON is one in YAML. Generated clients learn of one type, as they send texts as
 /// JSON by writing them in quotes.
 const POLICY_AS_JSON: &[&str] = &["application/json"];
 /// Other names of the types of imports.
@@ -94,7 +94,7 @@ fn price_registration() -> Registration {
 struct Registration {
     access: Access,
     time_limit: Option<Duration>,
-    /// Media types of bodies that are read, beside those that clients are told of.
+    /// Media types of bodies that are read, beside those that the document names.
     also_taken: &'static [&'static str],
     handlers: UtoipaMethodRouter<AppState>,
 }

@@ -32,7 +32,7 @@ fn write_line(mut stdout: impl Write, text: &str) -> io::Result<()> {
     }
 }
 
-/// Writes a message and a line end to standard error; if that is closed, nobody is there to be told.
+/// Writes a message and a line end to standard error; if that is closed, nothing can be reported.
 pub(crate) fn note(message: &str) {
     let _ = writeln!(io::stderr(), "{message}");
 }

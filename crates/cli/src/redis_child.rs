@@ -33,7 +33,7 @@ const PORT_FILE: &str = "port";
 const LOG_FILE: &str = "redis.log";
 /// How much of the log an error repeats.
 const QUOTED_LINES: usize = 3;
-/// What the log says when somebody was faster to take the free port.
+/// What the log says when another process was faster to take the free port.
 const PORT_TAKEN: &str = "Address already in use";
 /// Free ports that are tried.
 const MAX_PORTS: usize = 3;
@@ -45,7 +45,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// The pause before the first restart; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
-/// A server that ran this long had a good start: the pauses begin anew.
+/// A server that ran this long had a good start: back-off begins again.
 const GOOD_START: Duration = Duration::from_secs(60);
 
 /// A server that is kept running until [`stop`](Self::stop).
@@ -97,7 +97,7 @@ async fn start_on_free_port(directory: PathBuf) -> Result<(Place, Server)> {
     }
 }
 
-/// Restarts the server whenever it ends, until told to stop.
+/// Restarts the server whenever it ends, until shutdown.
 async fn supervise(mut server: Server, place: Place, stop: CancellationToken) {
     let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
     loop {
@@ -165,8 +165,7 @@ impl Place {
             .args(["--port", &self.port.to_string()])
             .args(["--bind", "127.0.0.1", "--protected-mode", "yes"])
             .args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""])
-            // By default from 64 MB on: a recalculation of 300,000 products had three processes that wrote it
-            // anew.
+            // By default from 64 MB on: a recalculation of 300,000 products had three processes that rewrote it.
             .args(["--auto-aof-rewrite-min-size", "512mb"])
             .args(["--maxmemory-policy", "noeviction"])
             // Relative: the server would split a path with spaces.

@@ -1,20 +1,20 @@
-//! What is wrong with a piece of input, said so that its author can mend it.
+//! Diagnostics: what is wrong with a piece of input, in a form that lets its author correct it.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// How much is wrong.
+/// How severe a diagnostic is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Severity {
-    /// What was written has no meaning.
+    /// The input has no meaning.
     #[default]
     Error,
-    /// It has one that cannot be meant. It is refused, except in a policy that was published before the
-    /// engine knew: that one keeps its meaning, and a warning says so.
+    /// The input has a meaning that cannot be intended. It is refused, except in a policy that was published
+    /// before the engine had the check: that one keeps its meaning and gets a warning.
     Refused,
-    /// It is allowed, and probably not meant.
+    /// The input is allowed, and probably not intended.
     Warning,
 }
 
@@ -31,7 +31,7 @@ pub struct Diagnostic {
     /// Where the field stands, if what was written is a document.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
-    /// How much is wrong; lists of answers say it, not each diagnostic.
+    /// How severe it is; on the wire, the list that a diagnostic is in says so.
     #[serde(skip)]
     pub severity: Severity,
     /// Where in the field's text it is, in bytes; documents turn it into a place.
@@ -66,12 +66,12 @@ impl Diagnostic {
         }
     }
 
-    /// The same with another severity.
+    /// The same diagnostic with another severity.
     pub fn with_severity(self, severity: Severity) -> Self {
         Self { severity, ..self }
     }
 
-    /// Whether it is in the way of publishing what was written.
+    /// Whether it prevents publishing.
     pub fn is_refusal(&self) -> bool {
         self.severity != Severity::Warning
     }
@@ -87,13 +87,13 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// How many say that what was written has no meaning.
+/// The number of diagnostics that are errors.
 pub(crate) fn count_errors(problems: &[Diagnostic]) -> usize {
     problems.iter().filter(|problem| problem.severity == Severity::Error).count()
 }
 
-/// The known name that is most like what was written, if one is much like it: `product.unit_cost` of
-/// `unit_cost`, and what is few typing errors away.
+/// The known name that is most similar to what was written, if one is similar enough: `product.unit_cost` for
+/// `unit_cost`, and names within a few typing errors.
 pub fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     const CHARS_AN_ERROR: usize = 4;
     let written = written.to_lowercase();

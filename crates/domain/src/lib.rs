@@ -1,10 +1,10 @@
-//! Prices with their reasons.
+//! Computes prices and explains them.
 //!
-//! Here: what is known ([`facts`]), what a pricing team writes ([`policy`], and in it [`expression`]), and
-//! the two functions that matter ([`pricing`]): [`price()`] makes a list price of facts and a policy, with
-//! its explanation; [`quote()`] makes one shopper's price of a list price. Never here: async, I/O, a clock,
-//! randomness or logging. `now` is an argument, so the same inputs give the same price and the same
-//! explanation on every machine, today and at a replay.
+//! Here: facts ([`facts`]), the policies of a pricing team ([`policy`], and in it [`expression`]), and the
+//! two functions that matter ([`pricing`]): [`price()`] computes a list price from facts and a policy, with
+//! its explanation; [`quote()`] computes one shopper's price from a list price. Never here: async, I/O, a
+//! clock, randomness or logging. `now` is an argument, so the same inputs give the same price and the same
+//! explanation on every machine, today and in a replay.
 //!
 //! ```
 //! use pricing_domain::{Facts, PricingPolicy, ProductDraft, Shopper, Signals, TimeZones, price, quote};
@@ -38,10 +38,10 @@
 //! ```
 //!
 //! Input comes in two stages. What was written is a *draft* ([`ProductDraft`],
-//! [`PolicyDraft`](policy::PolicyDraft)); checking it gives either the finished thing, which is never checked
-//! again, or every [`Diagnostic`] at once.
+//! [`PolicyDraft`](policy::PolicyDraft)); checking it returns either the finished value, which is never
+//! checked again, or every [`Diagnostic`] at once.
 //!
-//! Arrows between the folders run one way: `facts` ← `expression` ← `policy` ← `pricing`.
+//! Dependencies between the folders run one way: `facts` ← `expression` ← `policy` ← `pricing`.
 //!
 //! Where next: [`pricing::price`] for the list price, [`policy`] for the document, [`expression`] for what a
 //! rule may say. Who calls this: `pricing-core`'s `reprice` (writes) and the API's price route (reads).

@@ -16,14 +16,14 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Hands `directory`, which this process has just made, to an unprivileged account when this process
-    /// is root. `None` means that servers may run as whoever we are.
+    /// Gives `directory`, which this process has just created, to an unprivileged account when this process
+    /// is root. `None` means that servers may run as the current user.
     pub(crate) fn unprivileged_owner_of(directory: &Path) -> Result<Option<Self>> {
-        // Whoever makes a directory owns it, so its owner is our effective user.
+        // A directory belongs to the user that created it, so its owner is our effective user.
         if fs::metadata(directory)?.uid() != ROOT {
             return Ok(None);
         }
-        let accounts = fs::read_to_string("/etc/passwd").context("/etc/passwd cannot be read")?;
+        let accounts = fs::read_to_string("/etc/passwd").context("could not read /etc/passwd")?;
         let account = find(&accounts, "postgres")
             .or_else(|| find(&accounts, "nobody"))
             .context("postgresql refuses to run as root, and there is no user `postgres` or `nobody`")?;

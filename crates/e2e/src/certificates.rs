@@ -1,4 +1,4 @@
-//! A certificate authority that nobody but a test trusts, and a certificate of it for servers on loopback.
+//! A certificate authority that only a test trusts, and a certificate of it for servers on loopback.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,8 +19,8 @@ impl Certificates {
     pub fn make() -> Result<Self> {
         let directory = ScratchDirectory::new("certificates")?;
         let mut authority = CertificateParams::new([])?;
-        // Of two authorities of one name, a certificate would seem to be signed by the wrong one, and
-        // wrongly.
+        // Each authority has a unique name: with the same name for two, a certificate would seem to be signed
+        // by the wrong one, with an invalid signature.
         let name = directory.path().to_string_lossy();
         authority.distinguished_name.push(DnType::CommonName, name.as_ref());
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -35,7 +35,7 @@ impl Certificates {
         Ok(made)
     }
 
-    /// The authority's own certificate: who is given it as `SSL_CERT_FILE` trusts the server.
+    /// The authority's own certificate: a client that gets it as `SSL_CERT_FILE` trusts the server.
     pub fn authority(&self) -> PathBuf {
         self.file("authority.pem")
     }

@@ -1,4 +1,4 @@
-//! A TCP proxy that plays the network between two processes, on its bad days.
+//! A TCP proxy that simulates network failures between two processes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -70,7 +70,7 @@ impl ChaosProxy {
         self.conditions.send_replace(Conditions::Slow(delay));
     }
 
-    /// Ends every kind of trouble. Connections that were stalled go on where they were.
+    /// Ends every kind of trouble. Stalled connections continue where they stopped.
     pub async fn restore(&mut self) -> Result<()> {
         self.conditions.send_replace(Conditions::Clear);
         if self.network.is_none() {
@@ -104,24 +104,25 @@ async fn serve(listener: TcpListener, target: SocketAddr, conditions: watch::Rec
             Ok((client, _)) => {
                 connections.spawn(connect(client, target, conditions.clone()));
             }
-            // The client went away before it was accepted, or we are out of file descriptors for now.
+            // The client disconnected before it was accepted, or the process is out of file descriptors for
+            // now.
             Err(_) => sleep(ACCEPT_RETRY_DELAY).await,
         }
     }
 }
 
-/// Serves one client until either side closes or breaks. When the target is away the client sees its
-/// connection closed.
+/// Serves one client until either side closes or breaks. If the target is down, the client's connection is
+/// closed.
 async fn connect(mut client: TcpStream, target: SocketAddr, conditions: watch::Receiver<Conditions>) {
     let Ok(mut server) = TcpStream::connect(target).await else {
         return;
     };
-    // Delays are ours to make, not the kernel's.
+    // Delays are set by the proxy, not by the kernel.
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
-    // A broken side is no trouble of the proxy's: both sides are closed, which is the report.
+    // A broken side is no error of the proxy: both sides are closed, which is the report.
     let _ = tokio::try_join!(
         forward(from_client, to_server, conditions.clone()),
         forward(from_server, to_client, conditions),

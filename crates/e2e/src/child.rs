@@ -47,7 +47,7 @@ impl SupervisedChild {
         self.process.id()
     }
 
-    /// Sends a signal, unless the child has ended: its id may be another process's by now.
+    /// Sends a signal, unless the child has ended: its id may belong to another process by now.
     pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
         if let Some(status) = self.process.try_wait()? {
             bail!(self.with_output(anyhow!("{} has ended already: {status}", self.name)));

@@ -1,5 +1,5 @@
-//! Waiting for a condition. Tests call this instead of sleeping: it returns as soon as the condition
-//! holds, and says what it last saw when the condition never does.
+//! Waits for a condition. Tests call this instead of sleeping: it returns as soon as the condition holds, and
+//! reports what it last saw if the condition never does.
 
 use std::time::Duration;
 

@@ -36,14 +36,14 @@ impl HttpClient {
     pub fn new(base_url: impl Into<String>) -> Result<Self> {
         // A proxy from the environment would answer in place of a server on loopback.
         let client = reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT);
-        // No test asks over TLS, and reading whom to trust takes longer than most requests.
-        let nobody = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
-        let client = client.tls_backend_preconfigured(nobody.with_no_client_auth()).build()?;
+        // No test uses TLS, and loading the trusted roots takes longer than most requests.
+        let no_roots = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+        let client = client.tls_backend_preconfigured(no_roots.with_no_client_auth()).build()?;
         let base_url = base_url.into().trim_end_matches('/').to_owned();
         Ok(Self { base_url, client })
     }
 
-    /// Asks what a product costs a shopper.
+    /// Requests the price of a product for a shopper.
     pub async fn price(
         &self,
         product_id: &str,

@@ -1,4 +1,4 @@
-//! The harness of the end-to-end tests: real servers, real processes, and trouble on demand.
+//! The harness of the end-to-end tests: real servers, real processes, and injected failures.
 //!
 //! | item | what it gives a test |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Requests at a fixed rate, whether answers come soon or not.
+//! Requests at a fixed rate, whether answers arrive in time or not.
 //!
 //! A client that waits for one answer before it asks again asks less of a server that is slow, and so hides
 //! how slow it is (Tene: coordinated omission). Here each request is due at an instant; one that could not be
@@ -28,7 +28,7 @@ pub struct OpenLoop {
 pub struct Latencies(Vec<Duration>);
 
 impl OpenLoop {
-    /// Sends these requests, by their number, until told to stop. Every answer has to be 200.
+    /// Sends these requests, by their number, until `stop` is cancelled. Every answer must be 200.
     pub async fn run(
         &self,
         request: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static,
@@ -62,7 +62,7 @@ async fn ask(
 ) -> Result<Vec<Duration>> {
     let mut latencies = Vec::new();
     for (number, due) in turns {
-        // Timers are a millisecond late; who was free to send in time is not charged for that.
+        // Timers are a millisecond late; a connection that was free to send in time is not charged for that.
         let from = if Instant::now() < due {
             if stop.run_until_cancelled(tokio::time::sleep_until(due.into())).await.is_none() {
                 break;

@@ -1,4 +1,4 @@
-//! A collector of traces: takes spans over OTLP/gRPC and keeps them for the test to look at.
+//! A collector of traces: receives spans over OTLP/gRPC and keeps them for the test.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -62,13 +62,13 @@ impl OtlpCollector {
         let service = TraceServiceServer::new(received.clone());
         let serving = tokio::spawn(async move {
             let serving = Server::builder().add_service(service);
-            // Fails only when the test is over, or fails for want of spans.
+            // Fails only when the test is over, or fails for lack of spans.
             let _ = serving.serve_with_incoming(TcpIncoming::from(listener)).await;
         });
         Ok(Self { address, received, serving })
     }
 
-    /// The value of `PRICING_OTLP_ENDPOINT` that leads here.
+    /// The value of `PRICING_OTLP_ENDPOINT` for this collector.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -8,10 +8,10 @@ const LAUNCH_ATTEMPTS: usize = 3;
 
 /// A port on 127.0.0.1 that nothing listened on a moment ago.
 ///
-/// The kernel picks it and we let go of it before the server takes it, so another process may be faster.
-/// That is rare and cannot be excluded for a server that binds the port itself. Hence two habits of the
-/// harness: a launch is repeated on another port when it fails, and a server counts as started only when
-/// whoever answers on the port proves to be the process that was started.
+/// The kernel picks it and we release it before the server binds it, so another process may be faster. That
+/// is rare and cannot be excluded for a server that binds the port itself. Hence two habits of the harness: a
+/// launch is repeated on another port when it fails, and a server counts as started only when the process
+/// that answers on the port proves to be the one that was started.
 pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on 127.0.0.1")?;
     Ok(listener.local_addr()?.port())

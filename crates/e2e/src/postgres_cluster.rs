@@ -20,7 +20,7 @@ const INITDB_PATIENCE: Duration = Duration::from_secs(180);
 const START_PATIENCE: Duration = Duration::from_secs(180);
 const STATEMENT_PATIENCE: Duration = Duration::from_secs(180);
 
-/// How the server is told to end. SIGQUIT is PostgreSQL's immediate shutdown: no checkpoint, for nothing
+/// The signal that ends the server. SIGQUIT is PostgreSQL's immediate shutdown: no checkpoint, for nothing
 /// needs keeping. SIGKILL would leave a System V shared memory segment behind each time, of which a system
 /// has a few thousand.
 pub(crate) const END: Signal = Signal::Quit;
@@ -44,8 +44,8 @@ impl PostgresCluster {
         Ok(cluster)
     }
 
-    /// Offers TLS with this certificate. The server reads files of its own only, and its key's nobody else
-    /// may read.
+    /// Offers TLS with this certificate. The server accepts only files that belong to it, and a key that no
+    /// other user may read.
     pub(crate) fn with_tls(self, certificates: &Certificates) -> Result<Self> {
         for (file, from) in
             [(self.certificate(), certificates.certificate()), (self.key(), certificates.key())]
@@ -115,7 +115,7 @@ impl PostgresCluster {
 
     fn spawn(&self, name: &str, mut command: Command) -> Result<SupervisedChild> {
         without_postgres_settings(&mut command);
-        // The current directory may be closed to the account that the program runs under.
+        // The current directory may be inaccessible to the account that the program runs under.
         command.current_dir(self.directory());
         SupervisedChild::spawn(name, command, &self.directory().join("output.log"))
     }

@@ -38,7 +38,7 @@ impl ServiceProcess {
         let directory = ScratchDirectory::new("service")?;
         let mut command = tied_command(program, Signal::Kill, None)?;
         command.args(arguments).env_clear().envs(inherited_environment());
-        // Unless the test has a collector, nothing is there to export to.
+        // Unless the test has a collector, there is no export target.
         command.env("PRICING_OTLP_ENDPOINT", "off").envs(environment.iter().copied());
         command.current_dir(directory.path());
         let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();

@@ -1,4 +1,4 @@
-//! A private Prometheus that scrapes what a test tells it to, by the rules that are shipped.
+//! A private Prometheus that scrapes the targets of a test, with the rules that are shipped.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ impl PrometheusServer {
         Ok(Self { _process: process, client, _directory: directory })
     }
 
-    /// The series that an expression gives now.
+    /// The current series of an expression.
     pub async fn query(&self, expression: &str) -> Result<Vec<Value>> {
         let request = self.client.request(reqwest::Method::GET, "/api/v1/query");
         let reply = self.client.send(request.query(&[("query", expression)])).await?;
@@ -64,7 +64,7 @@ impl PrometheusServer {
     }
 }
 
-/// What `promtool check` says of a file or, if it is given one, of a text; an error if anything is wrong.
+/// The output of `promtool check` for a file or, if given, a text; an error if anything is wrong.
 pub fn promtool(arguments: &[&str], input: Option<&str>) -> Result<String> {
     let program = find_program("promtool", "prometheus")?;
     let directory = ScratchDirectory::new("promtool")?;

@@ -52,7 +52,8 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, target: SocketAddr)
     while let Ok((client, _)) = listener.accept().await {
         let accepting = acceptor.accept(client);
         connections.spawn(async move {
-            // A client that trusts nobody, or either side gone, is an end like any other.
+            // A client that does not trust the certificate, or a side that disconnected, is an end like any
+            // other.
             if let (Ok(mut client), Ok(mut server)) = (accepting.await, TcpStream::connect(target).await) {
                 let _ = copy_bidirectional(&mut client, &mut server).await;
             }

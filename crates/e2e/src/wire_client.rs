@@ -1,5 +1,4 @@
-//! HTTP as it goes over the wire, as cheap as can be: a load shares its cores with the server that it is put
-//! on.
+//! A minimal HTTP client with little overhead: a load shares its cores with the server under test.
 
 use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,7 +42,7 @@ impl WireClient {
         Ok(Self { stream, answer: Vec::new() })
     }
 
-    /// Sends a whole request and waits for its answer, which has to say how long it is.
+    /// Sends a whole request and waits for its answer, which must state its length.
     pub async fn ask(&mut self, request: &[u8]) -> Result<WireAnswer<'_>> {
         self.stream.write_all(request).await?;
         self.answer.clear();

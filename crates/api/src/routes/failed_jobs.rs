@@ -1,4 +1,4 @@
-//! `/api/v1/jobs`: jobs that were given up, with the reason; and another chance for them.
+//! `/api/v1/jobs`: failed jobs with the reason, and requeueing them.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -27,18 +27,18 @@ pub(crate) struct JobsQuery {
     limit: Option<usize>,
 }
 
-/// The queue, and what was given up.
+/// The queue and its failed jobs.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct JobsAnswer {
     /// Jobs that wait or are being done.
     outstanding: u64,
-    /// Jobs that were given up.
+    /// Failed jobs.
     dead: u64,
     /// The latest of those.
     jobs: Vec<DeadJob>,
 }
 
-/// A job that was given up, and what it was to do.
+/// A failed job, and what it was to do.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct JobAnswer {
     #[serde(flatten)]
@@ -48,8 +48,8 @@ pub(crate) struct JobAnswer {
     payload: serde_json::Value,
 }
 
-/// The jobs that were given up, the latest first.
-#[utoipa::path(get, path = "/api/v1/jobs", tag = "operations", summary = "Jobs that were given up",
+/// The failed jobs, the latest first.
+#[utoipa::path(get, path = "/api/v1/jobs", tag = "operations", summary = "Failed jobs",
     params(JobsQuery),
     responses(
         (status = 200, description = "The jobs", body = JobsAnswer),
@@ -71,12 +71,12 @@ pub(crate) async fn list(
     Ok(Json(JobsAnswer { outstanding, dead, jobs }))
 }
 
-/// A job that was given up.
-#[utoipa::path(get, path = "/api/v1/jobs/{task_id}", tag = "operations", summary = "A job that was given up",
+/// A failed job.
+#[utoipa::path(get, path = "/api/v1/jobs/{task_id}", tag = "operations", summary = "A failed job",
     params(("task_id" = String, Path, description = "The job")),
     responses(
         (status = 200, description = "The job", body = JobAnswer),
-        (status = 404, description = "No such job was given up")))]
+        (status = 404, description = "There is no such failed job")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Named(task_id): Named<String>,
@@ -89,12 +89,12 @@ pub(crate) async fn get(
     Ok(Json(JobAnswer { job, payload }))
 }
 
-/// Gives a job that was given up another chance.
+/// Requeues a failed job.
 #[utoipa::path(post, path = "/api/v1/jobs/{task_id}/requeue", tag = "operations", summary = "Requeue a job",
     params(("task_id" = String, Path, description = "The job")),
     responses(
         (status = 202, description = "It waits for a worker"),
-        (status = 404, description = "No such job was given up")))]
+        (status = 404, description = "There is no such failed job")))]
 pub(crate) async fn requeue(
     State(state): State<AppState>,
     Named(task_id): Named<String>,

@@ -146,7 +146,7 @@ impl LostBoundsAnswer {
 pub(crate) struct RowErrors {
     /// The line it starts on, from 1.
     line: u64,
-    /// The product it names, if it can be told.
+    /// The product it names, if that can be read.
     product_id: Option<String>,
     /// What is wrong with it.
     #[schema(value_type = Vec<FieldError>)]
@@ -413,7 +413,7 @@ impl Import {
             }
             let (summary, prices) = engine.store_products(products, "import").await?;
             drop(turn);
-            // What is stored is served, whoever still waits for it.
+            // What is stored is published, whether or not a caller still waits for it.
             let serving = serve(engine, prices, turn_to_serve, served);
             Ok((summary, tokio::spawn(serving.in_current_span())))
         };

@@ -37,7 +37,7 @@ pub(super) const MAX_AUTHOR_CHARS: usize = 100;
 const MAX_NOTE_CHARS: usize = 1_000;
 /// Lines around each difference.
 const DIFF_CONTEXT: usize = 3;
-/// How long the least difference is looked for; then what is left counts as removed and written anew.
+/// How long the least difference is looked for; then what is left counts as removed and added.
 const DIFF_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Who publishes, and why.
@@ -177,7 +177,7 @@ pub(crate) async fn schema() -> Response {
     responses(
         (status = 201, description = "It is published, and a recalculation is asked for", body = PublishPolicyAnswer),
         (status = 409, description = "A circuit breaker would hold it"),
-        (status = 412, description = "Somebody else has published since"),
+        (status = 412, description = "Another version was published since"),
         (status = 413, description = "Longer than 256 KiB"),
         (status = 422, description = "Something is wrong with it; nothing was published"),
         (status = 503, description = "The database or Redis does not answer")))]
@@ -201,8 +201,8 @@ pub(crate) async fn publish(
         (status = 201, description = "It is published again as a new version, and a recalculation is asked for", body = PublishPolicyAnswer),
         (status = 404, description = "No such version"),
         (status = 409, description = "A circuit breaker would hold it"),
-        (status = 412, description = "Somebody else has published since"),
-        (status = 422, description = "Nobody's name is given, or this engine does not understand the version"),
+        (status = 412, description = "Another version was published since"),
+        (status = 422, description = "`by` is missing, or this engine does not understand the version"),
         (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn rollback(
     State(state): State<AppState>,
@@ -378,10 +378,10 @@ impl Publication {
     }
 }
 
-/// Whoever publishes, approves or rejects has a name.
+/// Publishing, approving and rejecting take a name.
 pub(super) fn check_name(field: &str, name: &str) -> Result<(), ApiError> {
     if name.trim().is_empty() {
-        return Err(ApiError::field(field, "is missing", "somebody's name"));
+        return Err(ApiError::field(field, "is missing", "a name"));
     }
     check_length(field, name, MAX_AUTHOR_CHARS)
 }

@@ -93,7 +93,7 @@ pub(crate) async fn get(
     request_body(content = String, content_type = "application/yaml", description = "The policy, as far as it is written"),
     responses(
         (status = 204, description = "It is kept; the ETag is its new one"),
-        (status = 412, description = "Somebody else has changed it since"),
+        (status = 412, description = "It was changed since"),
         (status = 413, description = "Longer than 256 KiB"),
         (status = 422, description = "The name is too long, or the document no text"),
         (status = 503, description = "The database does not answer, or there are too many drafts")))]
@@ -136,7 +136,7 @@ pub(crate) async fn put(
     responses(
         (status = 204, description = "It is removed"),
         (status = 404, description = "No such draft"),
-        (status = 412, description = "Somebody else has changed it since"),
+        (status = 412, description = "It was changed since"),
         (status = 422, description = "If-Match is no ETag")))]
 pub(crate) async fn delete(
     State(state): State<AppState>,

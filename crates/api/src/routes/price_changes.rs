@@ -32,8 +32,8 @@ const MAX_STREAMS: usize = 256;
 const ENTRIES: usize = 20;
 /// Events that wait for a client to take them.
 const EVENTS_AHEAD: usize = 16;
-/// How long a client may leave them there; then it is given up, as others wait for its place. It can go on
-/// where it was.
+/// How long a client may leave them there; then it is disconnected, as others wait for its place. It can go
+/// on where it was.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// How often a silent stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -51,7 +51,7 @@ pub(crate) struct Followers {
 }
 
 impl Followers {
-    /// Nobody yet. `news` changes when there may be something to read.
+    /// No follower yet. `news` changes when there may be something to read.
     pub(crate) fn new(news: watch::Receiver<u64>, shutdown: CancellationToken) -> Self {
         Self { count: Arc::default(), news, shutdown }
     }
@@ -140,7 +140,7 @@ struct Follower {
     news: watch::Receiver<u64>,
     shutdown: CancellationToken,
     position: Position,
-    /// Whether changes before the waiting ones may be gone, and the client was not told yet.
+    /// Whether changes before the waiting ones may be gone, and the client does not know yet.
     has_gap: bool,
     only: Option<ProductId>,
     /// What was read and not sent yet, the next one last.
@@ -192,14 +192,14 @@ impl Follower {
                 self.waiting.reverse();
                 (self.position, self.has_gap) = (piece.reached, piece.has_gap);
             }
-            // Nothing is new. When the process stops, nobody tells any more, and neither is this awaited.
+            // Nothing is new. When the process stops, no notification comes, and this is not awaited.
             Ok(_) => drop(self.news.changed().await),
             Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
         }
     }
 }
 
-/// Sends events, one after another, until nobody takes them any more, or not for so long.
+/// Sends events, one after another, until the client disconnects, or takes none for so long.
 async fn send_all(events: impl Stream<Item = Event>, sender: &mpsc::Sender<Event>, max_pause: Duration) {
     let mut events = pin!(events);
     while let Some(event) = events.next().await {

@@ -1,4 +1,4 @@
-//! `/api/v1/recalculations`: prices made anew, for all products or some.
+//! `/api/v1/recalculations`: recalculate prices, of all products or some.
 //!
 //! A request is written down and published; workers do the rest. One recalculation runs at a time. A request
 //! that comes while one runs is coalesced with others like it into one more run, and says so.
@@ -169,7 +169,8 @@ pub(crate) async fn post(
         change: Change::RecalculationRequested { scope },
     };
     if let Err(error) = state.events.publish(&[event]).await {
-        // Otherwise it would be done together with the next one, although the caller is told that it is not.
+        // Otherwise it would be done together with the next one, although the caller gets the answer that it
+        // is not.
         store.withdraw_run(&task_id, "it could not be published", Utc::now()).await?;
         return Err(error.into());
     }
@@ -213,7 +214,7 @@ pub(crate) async fn get(
         (status = 202, description = "It waits for its turn, and is not held again", body = RecalculationAnswer),
         (status = 404, description = "No such recalculation"),
         (status = 409, description = "It is not held"),
-        (status = 422, description = "Nobody's name is given")))]
+        (status = 422, description = "`by` is missing")))]
 pub(crate) async fn approve(
     State(state): State<AppState>,
     Named(task_id): Named<String>,
@@ -229,7 +230,7 @@ pub(crate) async fn approve(
         (status = 202, description = "It has failed", body = RecalculationAnswer),
         (status = 404, description = "No such recalculation"),
         (status = 409, description = "It is not held"),
-        (status = 422, description = "Nobody's name is given")))]
+        (status = 422, description = "`by` is missing")))]
 pub(crate) async fn reject(
     State(state): State<AppState>,
     Named(task_id): Named<String>,

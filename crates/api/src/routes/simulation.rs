@@ -33,7 +33,7 @@ use crate::state::AppState;
 /// Simulations that run at a time in one process; each keeps a core busy.
 const MAX_SIMULATIONS: usize = 2;
 
-/// How long a reader may pause; then the simulation is given up, as others wait for its place.
+/// How long a reader may pause; then the simulation is abandoned, as others wait for its place.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// Pages that are ready before they are read.
 const PAGES_AHEAD: usize = 2;
@@ -143,7 +143,7 @@ struct Simulated {
 }
 
 impl Simulated {
-    /// To the end, or until nobody reads any more.
+    /// To the end, or until the reader disconnects.
     async fn run(mut self) {
         loop {
             let mut lines = Vec::new();

@@ -174,8 +174,8 @@ fn time_zones(check: &ReportedCheck, now: DateTime<Utc>) -> Finding {
 /// Compares the clocks, if the answer has a date.
 fn clock(answer: &Answer, now: SystemTime) -> Option<Finding> {
     let date = answer.headers.get(DATE)?.to_str().ok()?;
-    let told = httpdate::parse_http_date(date).ok()?;
-    let difference = told.duration_since(now).unwrap_or_else(|earlier| earlier.duration());
+    let api_time = httpdate::parse_http_date(date).ok()?;
+    let difference = api_time.duration_since(now).unwrap_or_else(|earlier| earlier.duration());
     if difference <= MAX_CLOCK_DIFFERENCE {
         return Some(Finding::ok("clock", "as the API's".to_owned()));
     }

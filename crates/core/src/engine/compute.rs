@@ -102,7 +102,7 @@ fn previous(stored: &StoredPrice, now: DateTime<Utc>) -> Previous {
     Previous { list_price, opening_price, changed_at: stored.changed_at, streak: stored.streak }
 }
 
-/// Whether the day is not over. A clock that is a little behind does not begin the day before anew; a day
+/// Whether the day is not over. A clock that is a little behind does not begin the day before again; a day
 /// that is further ahead was opened by one that was wrong.
 fn is_under_way(day: NaiveDate, now: DateTime<Utc>) -> bool {
     let today = now.date_naive();

@@ -29,7 +29,7 @@ pub struct Applied {
     pub unknown: Vec<ProductId>,
     /// Competitors' prices that are not used, as they are in another currency than the product's.
     pub in_other_currency: Vec<OtherCurrency>,
-    /// Recalculations that were asked for, new or not: the caller sees to it that they are begun.
+    /// Recalculations that were requested, new or not: the caller ensures that they begin.
     pub requested_runs: Vec<String>,
 }
 
@@ -118,7 +118,7 @@ impl Engine {
     }
 
     /// Adds the changes that were made when these events were applied before: the first time, the worker may
-    /// have died before it told anybody.
+    /// have died before it published.
     async fn add_earlier_changes(&self, published: &mut [PublishedPrice]) -> Result<(), EngineError> {
         let earlier: Vec<ProductId> = published
             .iter()

@@ -115,7 +115,7 @@ impl PublishedPrice {
     }
 }
 
-/// What other processes are told of a price, and whether that brings it along.
+/// The notification about a price, with or without the price itself.
 fn announced(published: &PublishedPrice, brings_price: bool) -> ChangedPrice {
     ChangedPrice {
         product_id: published.product_id.clone(),
@@ -135,7 +135,7 @@ fn announced(published: &PublishedPrice, brings_price: bool) -> ChangedPrice {
     }
 }
 
-/// Why nothing was written, or not everything was told.
+/// Why nothing was written, or not everything was published.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The catalogue refused.
@@ -279,7 +279,7 @@ impl Engine {
         if published.is_empty() {
             return Ok(());
         }
-        // Of a whole catalogue, nobody holds most; and what is new, nobody.
+        // No process holds most of a whole catalogue in memory, and none holds what is new.
         let brings_prices = published_at.is_some();
         let changes: Vec<ChangedPrice> =
             published.iter().map(|published| announced(published, brings_prices)).collect();
@@ -293,8 +293,8 @@ impl Engine {
             let given_up_at = tokio::time::Instant::now() + PRICE_TTL;
             while tokio::time::Instant::now() < given_up_at {
                 tokio::time::sleep(SERVE_RETRY_PAUSE).await;
-                // Told once they are there: nobody waits for it any more, and what is told again is heard
-                // again.
+                // Published once they are there: no caller waits for it any more, and what is published again
+                // is received again.
                 let mode = PutMode::Insert;
                 if engine.put_and_publish(&products, &[], mode, published_at).await.is_ok()
                     && engine.put_and_publish(&[], &changes, mode, published_at).await.is_ok()
@@ -363,7 +363,7 @@ impl Engine {
     }
 }
 
-/// Runs work that has to come to its end once it has begun, whoever stops waiting for it.
+/// Runs work that has to be completed once it has begun, also if its caller stops waiting for it.
 async fn to_the_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
 ) -> Result<T, EngineError> {

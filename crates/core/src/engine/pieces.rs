@@ -1,7 +1,7 @@
 //! A batch priced in a transaction, piece by piece: while one piece is computed and the one before is written
 //! out, the database writes the one before that and reads the next. So neither waits for the other, and a
 //! batch of any length has few explanations in memory. What a transaction does between two statements keeps
-//! the database waiting: rows are read and prices written out by whoever computes.
+//! the database waiting: rows are read and prices encoded by the threads that compute.
 
 use std::collections::BTreeSet;
 
@@ -215,7 +215,7 @@ impl Priced {
 }
 
 /// Begins what is computed while the database works. For many products, on a thread of its own: on one of the
-/// runtime's it would hold up, for milliseconds, whoever waits to give the database its next statement.
+/// runtime's it would hold up, for milliseconds, those that wait to give the database their next statement.
 fn beside_the_database<T: Send + 'static>(
     products: usize,
     work: impl Future<Output = T> + Send + 'static,

@@ -158,7 +158,7 @@ impl Engine {
         to_the_end(async move { engine.delete_and_tell(product_id, only_if, cause).await }).await
     }
 
-    /// The first half of [`put_products`](Self::put_products), for whoever sees to it that the second one
+    /// The first half of [`put_products`](Self::put_products), for callers that ensure that the second one
     /// follows. All of them in one transaction, however many.
     pub async fn store_products(
         &self,
@@ -273,9 +273,9 @@ impl Engine {
             }
             transaction.commit().await?;
         }
-        // Out of the history, as a first try may have died before the caches were told. Only a removal that
-        // was recorded is told again: with a revision of its own it would win over a product that is being
-        // created at this moment.
+        // Out of the history, as a first attempt may have died before the caches had it. Only a removal that
+        // was recorded is published again: with a revision of its own it would win over a product that is
+        // being created at this moment.
         let newest = self.store.price_changes(&product_id, 1).await?.pop();
         if let Some(removal) = newest.filter(|change| change.new_list_price.is_none()) {
             let cached = Cached::Gone { revision: removal.revision };

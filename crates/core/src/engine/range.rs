@@ -1,4 +1,4 @@
-//! Prices made anew because a recalculation or the clock asks for it.
+//! Re-pricing for a recalculation, or because prices expired.
 
 use chrono::{DateTime, Utc};
 use tokio::sync::OwnedSemaphorePermit;
@@ -50,7 +50,7 @@ impl Engine {
         let mut transaction = self.store.begin().await?;
         if !transaction.lock_run(range.run_number).await? {
             // The first time, the worker may have died between the commit and Redis. What is stored is
-            // served, whoever made it.
+            // published, whichever process wrote it.
             let batch = Batch::named(&range.product_ids);
             let published =
                 self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;

@@ -74,7 +74,9 @@ pub(super) fn config(keys: &MessageKeys) -> Config {
 
 /// The queue library keeps something under another key than this program's scripts expect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the queue library keeps {what} at {found}, and this program's scripts expect {expected}: it was built with another version of apalis-redis than it was written for")]
+#[error(
+    "the queue library keeps {what} at {found}, and this program's scripts expect {expected}: it was built with another version of apalis-redis than it was written for"
+)]
 pub struct LayoutError {
     what: &'static str,
     found: String,

@@ -61,7 +61,7 @@ impl Deref for Metrics {
 }
 
 impl CallDuration {
-    /// Of calls that nobody measures.
+    /// Of calls that are not measured.
     pub fn unmeasured() -> Self {
         Self { done: Histogram::noop(), failed: Histogram::noop() }
     }
@@ -74,7 +74,7 @@ impl CallDuration {
 }
 
 impl DatabaseDuration {
-    /// Of a database that nobody measures.
+    /// Of a database that is not measured.
     pub fn unmeasured() -> Self {
         Self { connection: CallDuration::unmeasured(), statement: CallDuration::unmeasured() }
     }
@@ -148,11 +148,11 @@ pub struct Handles {
     jobs: RwLock<HashMap<(&'static str, &'static str), Histogram>>,
     /// Jobs that were put in the queue.
     pub jobs_enqueued: Counter,
-    /// Jobs that were given up.
+    /// Failed jobs.
     pub jobs_buried: Counter,
     /// Jobs that wait or are being done.
     pub queue_depth: Gauge,
-    /// Jobs that were given up and are kept.
+    /// Dead letters that are kept.
     pub dead_jobs: Gauge,
     /// From the publication of an event to the end of the old price in this process.
     pub event_to_visible: Histogram,
@@ -294,8 +294,8 @@ impl Metrics {
         calls(&*self.recorder, REDIS_DURATION, ("connection", connection))
     }
 
-    /// Sorts what was recorded into its histograms, every few seconds until told to stop: what was recorded
-    /// is kept one by one until then, and nobody may ever ask for the metrics.
+    /// Sorts what was recorded into its histograms, every few seconds until shutdown: what was recorded
+    /// is kept one by one until then, and the metrics may never be scraped.
     pub async fn keep_small(self, shutdown: CancellationToken) {
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
         while shutdown.run_until_cancelled(upkeep.tick()).await.is_some() {

@@ -1,4 +1,4 @@
-//! The work of the hot path, so many times and nothing else, for a program that counts instructions.
+//! The work of the hot path a given number of times and nothing else, for a program that counts instructions.
 //!
 //! `./dev instructions` runs this under callgrind and compares what a call takes with `instructions.txt`.
 //! Unlike times, the counts are the same on a busy machine.
@@ -13,7 +13,7 @@ use pricing_domain::pricing::quote::quote;
 use crate::NOW;
 use crate::facts::{Market, SHOPPER, TEN_MARKET_RULES, entry, policy};
 
-/// What asks for this, followed by the work's name and a number of calls.
+/// The argument that selects this mode, followed by the work's name and a number of calls.
 pub(crate) const ARGUMENT: &str = "--instructions";
 
 /// Does the work so many times.

@@ -1,4 +1,4 @@
-//! How long one price and one quote take, beside their limit: `./dev bench price`.
+//! Duration of one price and one quote, compared with their limit: `./dev bench price`.
 //!
 //! The limit is what a programmer would write for one policy only: the same decimal operations in
 //! straight-line Rust (`native`). How they are compared: `measure`. That both give the same result is checked

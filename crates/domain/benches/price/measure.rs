@@ -1,5 +1,5 @@
-//! Two ways to do the same, beside each other: they take turns in every round, and the times are medians of
-//! the rounds, so the ratios mean something on any machine.
+//! Compares two ways to do the same: they take turns in every round, and the times are medians of the rounds,
+//! so the ratios mean something on any machine.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

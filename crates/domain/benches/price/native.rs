@@ -1,5 +1,4 @@
-//! The limit: each policy of the bench as somebody would write it for good, with rust_decimal's own
-//! operations.
+//! The limit: each policy of the bench as hand-written code, with rust_decimal's own operations.
 //!
 //! Here is each decimal operation that the policy asks for, once and in the engine's order, and nothing else:
 //! the conditions, the changes, the check of every price (above 0, and not beyond what an amount may be), the

@@ -1,10 +1,9 @@
-//! What can never work in an expression, found before it is compiled: each with its place and the way to
-//! write it.
+//! Finds what can never work in an expression before it is compiled: each fault with its position and the
+//! correct way to write it.
 //!
 //! The kinds of all variables are known, so one pass over the parsed expression finds the kinds of everything
-//! in it. What passes fails at run time only for a fact that is not known, for a division by zero or for a
-//! number that is too large. An operator that binds otherwise than most languages have it needs brackets
-//! where that matters.
+//! in it. What passes fails at run time only for an unknown fact, for a division by zero or for a number that
+//! is too large. An operator whose precedence differs from most languages needs brackets where that matters.
 
 use std::collections::HashMap;
 
@@ -35,11 +34,11 @@ pub(crate) enum Wanted {
     Factor,
 }
 
-/// What is known of a part of an expression.
+/// What is known about a part of an expression.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Typed {
     pub(crate) kinds: Kinds,
-    /// The number that it always is.
+    /// Its value, if it is a constant.
     pub(crate) constant: Option<Decimal>,
 }
 
@@ -170,7 +169,7 @@ impl<'a> Checker<'_, 'a> {
         Typed::NONE
     }
 
-    /// Refuses what cannot be of the one kind that is wanted, or may be of another.
+    /// Refuses a part that cannot be of the required kind, or may be of another.
     pub(crate) fn require(&mut self, node: &Node<'a>, found: Typed, kind: Kinds, by: &str) {
         if found.kinds.is_none() || found.is_only(kind) {
             return;
@@ -202,7 +201,7 @@ impl<'a> Checker<'_, 'a> {
         allowed: Option<String>,
     ) {
         let at = self.parsed.span(node).0;
-        // A text that long is no help.
+        // An excerpt that long is no help.
         let is_long = |allowed: &String| allowed.len() > MAX_ALLOWED_BYTES;
         let allowed = allowed.map(|allowed| if is_long(&allowed) { "brackets".to_owned() } else { allowed });
         self.faults.push(Fault {
@@ -233,7 +232,7 @@ impl From<Kinds> for Typed {
     }
 }
 
-/// What stands in brackets, or the part itself.
+/// The content of brackets, or the part itself.
 pub(crate) fn without_brackets<'n, 'a>(node: &'n Node<'a>) -> &'n Node<'a> {
     match node {
         Node::Parenthesized(inner) => without_brackets(inner),
@@ -241,7 +240,7 @@ pub(crate) fn without_brackets<'n, 'a>(node: &'n Node<'a>) -> &'n Node<'a> {
     }
 }
 
-/// `product.category` as it is looked up; `None` for what is no name.
+/// The name to look up, such as `product.category`; `None` if the part is no name.
 fn dotted_name(node: &Node<'_>) -> Option<String> {
     match node {
         Node::Identifier(name) => Some((*name).to_owned()),

@@ -1,4 +1,4 @@
-//! What functions need.
+//! The checks of function calls.
 
 use rust_decimal::prelude::ToPrimitive;
 use zen_expression::functions::{FunctionKind, InternalFunction};

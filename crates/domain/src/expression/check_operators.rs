@@ -1,4 +1,4 @@
-//! What operators need of what stands beside them, and where they need brackets.
+//! The checks of operators: the kinds of their operands, and where they need brackets.
 
 use rust_decimal::Decimal;
 use zen_expression::lexer::{ArithmeticOperator, Bracket, ComparisonOperator, LogicalOperator, Operator};
@@ -33,7 +33,7 @@ impl<'a> Checker<'_, 'a> {
                 let (first, second) = (self.kinds_of(left), self.kinds_of(right));
                 self.require(left, first, Kinds::BOOL, word(operator));
                 self.require(right, second, Kinds::BOOL, word(operator));
-                // The right side is the outcome, whatever it is, if it is looked at.
+                // If the right side is evaluated, its value is the result.
                 if second.kinds.may_be_null() { Kinds::BOOL.or_null() } else { Kinds::BOOL }.into()
             }
             Operator::Arithmetic(ArithmeticOperator::Power) => self.forbid(node, "the operator ^"),
@@ -141,7 +141,7 @@ impl<'a> Checker<'_, 'a> {
     ) {
         let word = word(Operator::Comparison(operator));
         let first = match left {
-            // What `not` has to say of it is said here.
+            // The check of `not` reports its operand.
             Node::Unary { node: operand, operator: Operator::Logical(_) } => {
                 let found = self.kinds_of(operand);
                 if !found.kinds.is_none() && !found.is_only(Kinds::BOOL) {
@@ -229,7 +229,7 @@ impl<'a> Checker<'_, 'a> {
         }
     }
 
-    /// How what stands beside a number or a truth value is written so that it can be equal.
+    /// How a value must be written to be comparable with a number or a truth value.
     fn comparable(&self, value: &Node<'a>, kinds: Kinds, other: &Node<'a>) -> Option<String> {
         match other {
             Node::String(text) if kinds == Kinds::NUMBER && text.parse::<Decimal>().is_ok() => {

@@ -1,11 +1,11 @@
-//! What a rule may say: conditions and formulas, checked when the policy is saved.
+//! Compiles the conditions and formulas of rules, and checks them when the policy is saved.
 //!
 //! The language is zen-expression's (`stock.level < 10 and demand.index > 1.2`), with exact decimals. Its
-//! parser and compiler are used as they are; the byte code that comes out passes a gate. The gate lets
-//! through loads of known variables, comparison, arithmetic, forward jumps, `in`, and a few numeric
-//! functions, and nothing else: no loops, no clock, no random numbers, no regular expressions. So every
-//! expression ends, takes time linear in its length, and gives the same result for the same facts. What
-//! passes is kept in the engine's own small instruction set, with variables resolved, which `evaluate` runs.
+//! parser and compiler are used as they are; their byte code passes a gate. The gate admits loads of known
+//! variables, comparison, arithmetic, forward jumps, `in`, and a few numeric functions, and nothing else: no
+//! loops, no clock, no random numbers, no regular expressions. So every expression ends, takes time linear in
+//! its length, and gives the same result for the same facts. Admitted code is translated to the engine's own
+//! small instruction set, with variables resolved, which `evaluate` runs.
 
 use std::sync::Arc;
 
@@ -26,10 +26,9 @@ pub struct Expression {
     source: Arc<str>,
     variables: Vec<Variable>,
     pub(crate) instructions: Box<[Instruction]>,
-    /// Whether it is made of tests that are true or false and of `and`, `or` and `not` between them, one
-    /// after another.
+    /// Whether it consists of tests that are true or false, joined by `and`, `or` and `not`.
     pub(crate) is_chain_of_tests: bool,
-    /// What it asks about the ages of facts.
+    /// Its tests of the ages of facts.
     age_tests: Box<[AgeTest]>,
 }
 
@@ -69,7 +68,7 @@ impl Expression {
         &self.source
     }
 
-    /// What it asks about the ages of facts.
+    /// Its tests of the ages of facts.
     pub(crate) fn age_tests(&self) -> &[AgeTest] {
         &self.age_tests
     }
@@ -83,7 +82,7 @@ impl Expression {
 /// The gate: byte code in, admitted instructions out.
 fn admit(bytecode: &[Opcode], scope: Scope) -> Result<Vec<Instruction>, ExpressionError> {
     let mut instructions = Vec::with_capacity(bytecode.len());
-    // Several opcodes may become one instruction, so a jump's target must be found again.
+    // Several opcodes may become one instruction, so the targets of jumps are mapped.
     let mut new_position = Vec::with_capacity(bytecode.len() + 1);
     let mut rest = bytecode;
     while let Some(opcode) = rest.first() {

@@ -1,7 +1,8 @@
-//! Runs what `expression` has admitted: a stack machine without loops.
+//! Runs compiled expressions: a stack machine without loops.
 //!
-//! The results are those of zen-expression's own machine (a property test compares the two); what differs is
-//! that nothing is allocated for up to eight values on the stack, and that an error says what met what.
+//! The results are those of zen-expression's own machine (a property test compares the two); the differences
+//! are that nothing is allocated for up to eight values on the stack, and that an error names the operation
+//! and the kind of value it met.
 
 use rust_decimal::prelude::ToPrimitive;
 use rust_decimal::{Decimal, RoundingStrategy};
@@ -27,7 +28,7 @@ pub enum EvaluationError {
     /// The number is beyond what a decimal holds.
     #[error("{0} gives a number that is too large")]
     Overflow(&'static str),
-    /// The machine's stack did not hold what the instruction needs; a fault of the compiler, not of the rule.
+    /// The machine's stack did not hold what the instruction needs; a bug of the compiler, not of the rule.
     #[error("the expression is malformed")]
     Malformed,
 }
@@ -40,7 +41,7 @@ impl Expression {
     /// The expression's value, with each variable's value taken from `value_of`.
     #[inline]
     pub fn evaluate<'a>(&'a self, value_of: impl Fn(Variable) -> Value<'a>) -> Result<Value<'a>> {
-        // Most are no longer, and need no stack.
+        // Most expressions are a single instruction, and need no stack.
         if let [only] = &*self.instructions
             && let Some(value) = look_up(only, &value_of)
         {
@@ -75,8 +76,8 @@ impl Expression {
 }
 
 impl Expression {
-    /// Whether a condition holds, worked out without a stack; `None` if that does not do, or a test has no
-    /// answer: then [`evaluate`](Self::evaluate) says more.
+    /// Evaluates a condition without a stack. `None` if that is not possible, or a test has no answer: then
+    /// [`evaluate`](Self::evaluate) says why.
     #[inline]
     pub(crate) fn decide<'a>(&'a self, value_of: impl Fn(Variable) -> Value<'a>) -> Option<bool> {
         if !self.is_chain_of_tests {
@@ -114,7 +115,7 @@ impl Expression {
     }
 }
 
-/// The value of an instruction that takes none off the stack.
+/// The value of an instruction that pops nothing off the stack.
 #[inline]
 fn look_up<'a>(
     instruction: &'a Instruction,
@@ -152,7 +153,7 @@ fn compare_value<'a>(comparison: Comparison, left: Value<'a>, right: Decimal) ->
     }
 }
 
-/// Does an instruction that works on the stack.
+/// Runs an instruction that works on the stack.
 fn step(instruction: &Instruction, stack: &mut Stack<'_>) -> Result<()> {
     let value = match instruction {
         Instruction::Pop => return pop(stack).map(drop),
@@ -279,7 +280,7 @@ fn wrong_kind(operation: &'static str, found: Value<'_>) -> EvaluationError {
 }
 
 impl Comparison {
-    /// The same with both sides in each other's place.
+    /// The same comparison with its sides swapped.
     pub(crate) fn swapped(self) -> Self {
         match self {
             Self::More => Self::Less,

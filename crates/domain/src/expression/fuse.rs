@@ -1,7 +1,7 @@
-//! Instructions that stand side by side in most conditions, made one: fewer steps for the same result.
+//! Fuses instructions that are adjacent in most conditions: fewer steps for the same result.
 //!
-//! `stock.level < 10 and demand.index > 1.2` is nine instructions as compiled and three afterwards. The
-//! comparison with zen-expression's machine (in `evaluate`'s tests) runs on what comes out of here.
+//! `stock.level < 10 and demand.index > 1.2` is nine instructions as compiled and three when fused. The
+//! comparison with zen-expression's machine (in `evaluate`'s tests) runs on fused code.
 
 use crate::expression::instruction::{Instruction, JumpWhen};
 
@@ -9,7 +9,7 @@ use crate::expression::instruction::{Instruction, JumpWhen};
 pub(crate) fn fuse(mut instructions: Vec<Instruction>) -> Vec<Instruction> {
     loop {
         let fused = fuse_once(&instructions);
-        // What was made one may stand beside what it goes together with.
+        // A fused instruction may itself be fused with its neighbours.
         if fused.len() == instructions.len() {
             return fused;
         }
@@ -25,7 +25,7 @@ fn fuse_once(instructions: &[Instruction]) -> Vec<Instruction> {
     while let Some(first) = rest.first() {
         let position = instructions.len() - rest.len();
         let (instruction, length) = group(rest, position)
-            // Somebody jumps into the middle of it.
+            // A group is not fused if an instruction jumps into the middle of it.
             .filter(|(_, length)| !is_target.iter().skip(position + 1).take(length - 1).any(|target| *target))
             .unwrap_or_else(|| (first.clone(), 1));
         new_position.extend(std::iter::repeat_n(fused.len(), length));
@@ -41,7 +41,7 @@ fn fuse_once(instructions: &[Instruction]) -> Vec<Instruction> {
     fused
 }
 
-/// What these, which stand at this position, begin with, as one instruction, and how many it stands for.
+/// The instruction that replaces a group at this position, and the length of the group.
 fn group(instructions: &[Instruction], position: usize) -> Option<(Instruction, usize)> {
     use Instruction::{
         Compare, CompareNumber, CompareNumberOr, Equal, IsKnown, IsNull, Jump, JumpOrPop, Load, LoadOr, Not,

@@ -1,15 +1,15 @@
-//! Which kinds of values something in an expression can have, as far as that is known before it runs.
+//! The kinds of values that a part of an expression can have, as known before it runs.
 
 use std::fmt;
 
-/// A set of kinds. The empty one says that a fault was found already, and nothing more is to be said.
+/// A set of kinds. The empty set means that a fault was reported already, so further ones are suppressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kinds(u8);
 
 impl Kinds {
-    /// Nothing is known of it, because of a fault.
+    /// Nothing is known, because of a fault.
     pub const NONE: Self = Self(0);
-    /// Not known, or without a value.
+    /// Null: not known, or without a value.
     pub const NULL: Self = Self(1);
     /// True or false.
     pub const BOOL: Self = Self(2);
@@ -18,17 +18,17 @@ impl Kinds {
     /// A text.
     pub const TEXT: Self = Self(8);
 
-    /// What is in either.
+    /// The union of both sets.
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// The same, or null.
+    /// The set with null.
     pub const fn or_null(self) -> Self {
         self.or(Self::NULL)
     }
 
-    /// The same without null.
+    /// The set without null.
     pub const fn known(self) -> Self {
         Self(self.0 & !Self::NULL.0)
     }
@@ -38,7 +38,7 @@ impl Kinds {
         self.0 & Self::NULL.0 != 0
     }
 
-    /// Whether there is a kind that both can be.
+    /// Whether both sets have a kind in common.
     pub const fn overlaps(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }

@@ -1,10 +1,10 @@
-//! What a rule may say: conditions and formulas.
+//! Expressions: the conditions and formulas of rules.
 //!
-//! Here: the check of an expression when its policy is saved (`check`), its way from text to instructions
-//! (`compile`, `fuse`), and the machine that runs them ([`evaluate`]). Never here: what a variable's value
-//! is, which `policy::view` knows.
+//! Here: the check of an expression when its policy is saved (`check`), its translation from text to
+//! instructions (`compile`, `fuse`), and the machine that runs them ([`evaluate`]). Never here: a variable's
+//! value, which comes from `policy::view`.
 //!
-//! Where next: [`variable`] for what expressions can ask for, `docs/policies.md` for the language.
+//! Where next: [`variable`] for what expressions can read, `docs/policies.md` for the language.
 
 pub(crate) mod age_test;
 pub(crate) mod check;

@@ -1,4 +1,4 @@
-//! The parsed form of an expression with the place of each part, and what is wrong with one that cannot be
+//! Parses expressions and keeps the position of each part; reports what is wrong with one that cannot be
 //! parsed.
 
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use crate::expression::fault::{Fault, excerpt};
 /// The functions that rules may use.
 pub(crate) const FUNCTIONS: &str = "min, max, abs, floor, ceil, round, trunc";
 
-/// Digits that a decimal holds whatever they are.
+/// Significant digits that every decimal can hold.
 const MAX_DIGITS: usize = 28;
 
 /// A parsed expression.
@@ -31,7 +31,7 @@ impl<'a> Parsed<'_, 'a> {
     pub(crate) fn span(&self, node: &Node<'a>) -> (usize, usize) {
         let (from, to) = self.spans.get(&address(node)).copied().unwrap_or_default();
         let from = match node {
-            // The parser has it begin at its question mark.
+            // The parser's span begins at the question mark.
             Node::Conditional { condition, .. } => self.span(condition).0,
             _ => from as usize,
         };
@@ -45,7 +45,7 @@ impl<'a> Parsed<'_, 'a> {
     }
 }
 
-/// Does something with a parsed expression, or says why it cannot be parsed.
+/// Runs `work` on a parsed expression, or says why it cannot be parsed.
 pub(crate) fn with_parsed<T>(source: &str, work: impl FnOnce(&Parsed<'_, '_>) -> T) -> Result<T, Vec<Fault>> {
     let bump = Bump::new();
     let source: &str = bump.alloc_str(source);
@@ -68,7 +68,7 @@ pub(crate) fn with_parsed<T>(source: &str, work: impl FnOnce(&Parsed<'_, '_>) ->
     }
 }
 
-/// What a part is known by.
+/// The key of a part: its address.
 pub(crate) fn address(node: &Node<'_>) -> usize {
     std::ptr::from_ref(node) as usize
 }
@@ -98,7 +98,7 @@ fn count_digits(number: &str) -> usize {
     digits.chars().filter(char::is_ascii_digit).count()
 }
 
-/// What the lexer did not take.
+/// The fault for what the lexer did not accept.
 fn unread(error: &LexerError, source: &str) -> Fault {
     let at = match error {
         LexerError::UnexpectedSymbol { span, .. } => span.0 as usize,
@@ -120,7 +120,7 @@ fn unread(error: &LexerError, source: &str) -> Fault {
     fault(at, format!("`{symbol}` is not expected here"), allowed)
 }
 
-/// What the parser did not take.
+/// The fault for what the parser did not accept.
 fn unparsed(error: &AstNodeError<'_>, source: &str) -> Fault {
     let (from, to) = match error {
         AstNodeError::MissingToken { .. } => (source.len(), source.len()),
@@ -152,7 +152,7 @@ fn unparsed(error: &AstNodeError<'_>, source: &str) -> Fault {
     }
 }
 
-/// The parser came to an end before the text did.
+/// The fault for text after the end of the parsed expression.
 fn left_over(tokens: &[Token<'_>], end: usize, source: &str) -> Fault {
     let next = tokens.iter().find(|token| token.span.0 as usize >= end);
     match next {

@@ -1,4 +1,4 @@
-//! What a rule may ask about: the names, and the values they stand for.
+//! The variables that rules may read: names and values.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use serde::{Serialize, Serializer};
 
 use crate::expression::kinds::Kinds;
 
-/// In which rules a variable has a value.
+/// The kind of rules in which a variable has a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Market rules: facts about a product and its market, known when the list price is computed.
     Market,
-    /// Offer rules: the list price and one shopper, known when a price is asked for.
+    /// Offer rules: the list price and one shopper, known when a price is requested.
     Offer,
 }
 
@@ -41,27 +41,27 @@ pub enum Variable {
     CompetitorMax,
     /// How many competitors' prices are known, whatever their stock and age.
     CompetitorCount,
-    /// How many hours ago the price was seen that was seen longest ago of all competitors', or null.
+    /// The age in hours of the oldest competitor's price, or null.
     CompetitorAge,
     /// Units in stock, or null.
     StockLevel,
-    /// For how many days the stock lasts at the pace of the last 28 days, or null.
+    /// How many days the stock lasts at the pace of the last 28 days, or null.
     StockCoverDays,
-    /// The part of what there was that was sold in the last 28 days, from 0 to 1, or null.
+    /// Units sold in the last 28 days as a part of those and the stock, from 0 to 1, or null.
     StockSellThrough,
     /// Units sold in the last 28 days, or null.
     UnitsSold,
-    /// How many hours ago the stock was such, or null.
+    /// The age of the stock level in hours, or null.
     StockAge,
-    /// How many hours ago so many were sold, or null.
+    /// The age of the units sold in hours, or null.
     SalesAge,
-    /// How many hours ago the cost was said, or null.
+    /// The age of the unit cost in hours, or null.
     CostAge,
     /// Demand against its usual level of 1, or null.
     DemandIndex,
-    /// How many hours ago the demand was such, or null.
+    /// The age of the demand in hours, or null.
     DemandAge,
-    /// The list price in effect until now, or null.
+    /// The current list price, or null.
     PriceCurrent,
     /// The price as the rules before this one left it.
     Price,
@@ -71,7 +71,7 @@ pub enum Variable {
     ShopperLocation,
     /// Whether the shopper is a prime member.
     ShopperPrime,
-    /// How many units the shopper asks for.
+    /// How many units the shopper requests.
     ShopperQuantity,
     /// The sales channel, or null.
     ShopperChannel,
@@ -139,7 +139,7 @@ impl Variable {
         VARIABLES.get(self as usize).map_or(Kinds::NULL, |(.., kinds)| *kinds)
     }
 
-    /// Whether it is what a competitor asks.
+    /// Whether it is a competitor's price.
     pub fn is_competitors_price(self) -> bool {
         matches!(self, Self::CompetitorMin | Self::CompetitorMedian | Self::CompetitorMax)
     }
@@ -152,7 +152,7 @@ impl Variable {
         )
     }
 
-    /// All names that such rules may use.
+    /// All names that rules of this kind may use.
     pub fn names_in(scope: Scope) -> impl Iterator<Item = &'static str> {
         VARIABLES.iter().filter(move |(_, _, scopes, _)| scopes.contains(&scope)).map(|(_, name, ..)| *name)
     }
@@ -164,7 +164,7 @@ impl Serialize for Variable {
     }
 }
 
-/// What a variable stands for and an expression yields.
+/// The value of a variable or an expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value<'a> {
     /// Not known.

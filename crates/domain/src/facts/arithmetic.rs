@@ -1,9 +1,8 @@
-//! The arithmetic of amounts, made for those that come up: none is negative, and few have more than nineteen
-//! digits.
+//! Arithmetic optimised for the amounts that occur: none is negative, and few have more than nineteen digits.
 //!
-//! Here: `multiply`, `compare`, `round` and `part_taken`, in a few machine instructions each.
-//! Everything else is handed to [`Decimal`], whose results these are, digit for digit and scale for scale:
-//! property tests hold the two together. Never here: what is rounded and when, which is `rounding`'s.
+//! Here: `multiply`, `compare`, `round` and `part_taken`, in a few machine instructions each. Everything else
+//! is delegated to [`Decimal`], with whose results these agree digit for digit and scale for scale: property
+//! tests compare the two. Never here: what is rounded and when, which is `rounding`'s.
 
 use std::cmp::Ordering;
 
@@ -55,7 +54,7 @@ fn amount_of(digits: u128, scale: u32) -> Option<Decimal> {
 pub(crate) fn multiply(left: Decimal, right: Decimal) -> Option<Decimal> {
     if let (Some(left_digits), Some(right_digits)) = (digits_of(left), digits_of(right))
         && let product = u128::from(left_digits) * u128::from(right_digits)
-        // A product of nothing has a scale of its own.
+        // A product of zero has a scale of its own.
         && product > 0
         && let Some(product) = amount_of(product, left.scale() + right.scale())
     {
@@ -122,7 +121,7 @@ pub(crate) fn round(amount: Decimal, places: u32, mode: RoundingMode) -> Decimal
         return amount.round_dp_with_strategy(places, mode.strategy());
     };
     let rounded = match (digits_of(amount), long_digits_of(amount)) {
-        // 64 bits are divided much faster, and enough for most.
+        // Division of 64 bits is much faster, and enough for most amounts.
         (Some(digits), _) if digits > 0 => {
             let (quotient, rest) = (digits / divisor, digits % divisor);
             amount_of(
@@ -170,7 +169,7 @@ pub(crate) fn round_within(
     amount_of(rounded.max(1).into(), places)
 }
 
-/// Whether a quotient with this rest becomes the next one up.
+/// Whether a quotient with this remainder is rounded up.
 #[inline(always)]
 fn goes_up(is_odd: bool, rest: u64, divisor: u64, mode: RoundingMode) -> bool {
     let half = rest.cmp(&(divisor - rest));

@@ -1,4 +1,4 @@
-//! Market events as CloudEvents JSON, as they lie in the stream and in jobs.
+//! Market events as CloudEvents JSON, the form that the stream and jobs hold.
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -23,7 +23,7 @@ impl MarketEvent {
             datacontenttype: "application/json",
             data: self.change.data(),
         };
-        // Nothing in it can fail to be written.
+        // Serialising these types cannot fail.
         serde_json::to_string(&written).unwrap_or_default()
     }
 }

@@ -1,7 +1,7 @@
-//! Instants as they are written: RFC 3339.
+//! Instants as text: RFC 3339.
 //!
-//! Written, an instant is the very text that [`DateTime`] serialises to, RFC 3339 with as many decimal places
-//! as it takes, written in one go. Left to itself, every part of it is looked through for characters to
+//! The text of an instant is exactly the one that [`DateTime`] serialises to, RFC 3339 with as many decimal
+//! places as needed, but written in one call. By default, every part of it is searched for characters to
 //! escape.
 
 use std::ops::RangeInclusive;
@@ -36,7 +36,7 @@ pub fn as_instant<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Resu
     serializer.serialize_str(&written(*instant))
 }
 
-/// The text of an instant, for those who write JSON themselves.
+/// The text of an instant, for hand-written JSON.
 pub(crate) fn written(instant: DateTime<Utc>) -> String {
     instant.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }

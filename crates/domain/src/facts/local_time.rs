@@ -1,4 +1,4 @@
-//! What a clock shows, as it is written: dates and times of day without an offset.
+//! Local times as text: dates and times of day without an offset.
 
 use jiff::SignedDuration;
 use jiff::civil::{Date, DateTime, Time};

@@ -2,9 +2,8 @@
 //! ([`MarketEvent`]).
 //!
 //! An event is a CloudEvent 1.0 in its JSON form (<https://github.com/cloudevents/spec>, section "JSON Event
-//! Format"). Its `source` and `id` together tell it from every other one: the same event may come any number
-//! of times, and is applied once. What is read is checked here; how an event is written stands in
-//! `event_json`.
+//! Format"). Its `source` and `id` together identify it: the same event may arrive any number of times, and
+//! is applied once. Reading and checking are here; writing is in `event_json`.
 
 use std::collections::BTreeMap;
 
@@ -36,16 +35,16 @@ const MAX_LOCATION_BYTES: usize = 64;
 /// Decimal places of a value.
 const MAX_SCALE: u32 = 6;
 
-/// How far the clock of whoever publishes may be ahead. An event from further in the future would keep later
-/// ones from being taken.
+/// How far a publisher's clock may be ahead. An event from further in the future would cause later ones to be
+/// ignored.
 const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
 
-/// Tells an event from every other one.
+/// Identifies an event.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId {
-    /// Who says it.
+    /// The publisher.
     pub source: String,
-    /// Unique among what this source says.
+    /// Unique among the events of this source.
     pub id: String,
 }
 
@@ -76,21 +75,21 @@ pub enum Change {
         /// Its version.
         version: i64,
     },
-    /// Somebody wants prices made anew.
+    /// A recalculation is requested.
     RecalculationRequested {
-        /// Of which products.
+        /// The products to recalculate.
         scope: Scope,
     },
 }
 
 impl MarketEvent {
-    /// Asks for a recalculation of the whole catalogue.
+    /// Requests a recalculation of all products.
     pub fn recalculate_all(id: EventId, now: DateTime<Utc>) -> Self {
         Self { id, time: now.trunc_subsecs(6), change: Change::RecalculationRequested { scope: Scope::All } }
     }
 
-    /// The name under which a recalculation that this event asks for can be looked up. What the engine
-    /// publishes itself has identifiers that are unique everywhere, and is named by those alone.
+    /// The task identifier of the recalculation that this event requests. Events of the engine itself have
+    /// globally unique identifiers, which are used alone.
     pub fn task_id(&self) -> String {
         if self.id.source.starts_with("/api/v1/") {
             self.id.id.clone()
@@ -99,8 +98,8 @@ impl MarketEvent {
         }
     }
 
-    /// Refuses an event from the future. Only where events come in: clocks differ, and what was taken in
-    /// stays taken.
+    /// Refuses an event from the future. Only at publishing: clocks differ, and an accepted event stays
+    /// accepted.
     pub fn check_time(&self, now: DateTime<Utc>) -> Result<(), Diagnostic> {
         if self.time <= now + MAX_AHEAD {
             return Ok(());
@@ -114,7 +113,7 @@ const TYPES: &str = "pricing.competitor_price.v1, pricing.demand_index.v1, prici
     pricing.unit_cost.v1, pricing.sales.v1, pricing.location_factor.v1, pricing.fact_withdrawn.v1, \
     pricing.catalogue_changed.v1, pricing.policy_published.v1 or pricing.recalculation_requested.v1";
 
-/// Those that say a fact which may end.
+/// Types of events whose fact may expire.
 const EXPIRING_TYPES: [&str; 5] = [
     "pricing.competitor_price.v1",
     "pricing.demand_index.v1",
@@ -123,7 +122,7 @@ const EXPIRING_TYPES: [&str; 5] = [
     "pricing.sales.v1",
 ];
 
-/// The facts that can be withdrawn, by the names that their types of events have.
+/// The facts that can be withdrawn, by the names in their types of events.
 pub(crate) const WITHDRAWN_KINDS: [(&str, SignalKind); 5] = [
     ("competitor_price", SignalKind::CompetitorPrice),
     ("demand_index", SignalKind::DemandIndex),
@@ -146,9 +145,9 @@ const FIELDS: [(&str, &[&str]); 10] = [
     ("pricing.recalculation_requested.v1", &["category", "product_ids"]),
 ];
 
-/// An event as somebody wrote it: nothing is checked. Attributes that are not named here are ignored, as
-/// CloudEvents asks; unknown fields of `data` are not, as they are likely mistakes. `expires` is an extension
-/// attribute.
+/// An event as its publisher wrote it: nothing is checked. Attributes that are not named here are ignored, as
+/// CloudEvents demands; unknown fields of `data` are refused, as they are likely mistakes. `expires` is an
+/// extension attribute.
 #[derive(Debug, Clone, Deserialize)]
 pub struct EventDraft {
     specversion: Option<String>,
@@ -185,7 +184,7 @@ struct DataDraft {
 }
 
 impl EventDraft {
-    /// Reads one event as JSON. With serde_json: simd-json does not hand out a number's digits.
+    /// Reads one event as JSON. With serde_json: simd-json does not preserve a number's digits.
     pub fn read(json: &[u8]) -> Result<Self, serde_json::Error> {
         if is_list(json) {
             return Err(serde::de::Error::custom("a list is not an event"));
@@ -236,7 +235,7 @@ fn is_list(json: &[u8]) -> bool {
     json.trim_ascii_start().first() == Some(&b'[')
 }
 
-/// Collects what is wrong.
+/// Collects the problems.
 #[derive(Default)]
 struct Check {
     problems: Vec<Diagnostic>,
@@ -262,7 +261,7 @@ impl Check {
         time.unwrap_or(received_at).trunc_subsecs(6)
     }
 
-    /// From when on the fact is not known any more.
+    /// When the fact expires.
     fn expiry(
         &mut self,
         written: Option<&str>,
@@ -377,7 +376,7 @@ impl Check {
         Some(Change::Signal(Signal { source, in_stock, currency, ..Signal::new(subject, kind, value, time) }))
     }
 
-    /// That a fact is not known any more: one that has expired at the instant at which it was true.
+    /// A withdrawal: a fact that expires at the instant at which it was observed.
     fn withdrawal(&mut self, data: &mut DataDraft, time: DateTime<Utc>) -> Option<Change> {
         let written = data.kind.take().unwrap_or_default();
         let Some((_, kind)) = WITHDRAWN_KINDS.into_iter().find(|(name, _)| *name == written) else {

@@ -1,8 +1,8 @@
-//! What is known: products, their market, shoppers, and the amounts and instants that it is said in.
+//! Facts: products, their market, shoppers, and the amounts and instants they consist of.
 //!
-//! Here: the nouns of the business as they come in, checked ([`product`], [`signal`], [`market_event`],
-//! [`shopper`]), and what a price is computed with ([`Facts`]). Never here: what anything costs. Everything
-//! else uses this; it uses nothing but [`diagnostic`](crate::diagnostic).
+//! Here: the nouns of the business, checked ([`product`], [`signal`], [`market_event`], [`shopper`]), and the
+//! input of a price ([`Facts`]). Never here: what anything costs. Everything else uses this; it uses nothing
+//! but [`diagnostic`](crate::diagnostic).
 
 pub mod arithmetic;
 mod event_json;
@@ -34,18 +34,18 @@ pub struct Facts<'a> {
     pub product: &'a Product,
     /// What is known about its market at the instant.
     pub signals: &'a Signals,
-    /// Its price until now.
+    /// Its current price.
     pub previous: Option<Previous>,
 }
 
 impl Facts<'_> {
-    /// What one unit costs: what an event said, if the seller has not said anything since, else what the
-    /// product's row says. A cost of 0 is one that was not entered.
+    /// The unit cost: from an event if the seller has not stated a later one, otherwise from the product's
+    /// row. A cost of 0 counts as not entered.
     pub fn unit_cost(&self) -> Option<Decimal> {
         self.signals.unit_cost.or(self.product.unit_cost).filter(|cost| *cost > Decimal::ZERO)
     }
 
-    /// The list price until now, or for a product that never had one, the base price.
+    /// The current list price, or the base price for a product that never had one.
     pub(crate) fn price_in_effect(&self) -> Decimal {
         self.previous.map_or(self.product.base_price, |previous| previous.list_price)
     }

@@ -27,7 +27,7 @@ pub struct Currency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Code {
     Listed(iso_currency::Currency),
-    /// The library has dropped it.
+    /// A currency that the library has dropped.
     Dropped(Dropped),
 }
 
@@ -38,8 +38,8 @@ enum Dropped {
     Ang,
 }
 
-/// Currencies that are no longer in use, and what took their place. Not what the library calls superseded: to
-/// it, VES is, which ISO 4217 lists beside VED.
+/// Currencies that are no longer in use, and their successors. Not what the library calls superseded: to it,
+/// VES is, which ISO 4217 lists beside VED.
 const WITHDRAWN: [(&str, &str); 6] =
     [("ANG", "XCG"), ("BGN", "EUR"), ("CUC", "CUP"), ("HRK", "EUR"), ("SLL", "SLE"), ("ZWL", "ZWG")];
 
@@ -68,7 +68,7 @@ impl Currency {
         }
     }
 
-    /// What speaks against new prices in this currency, if anything.
+    /// A reason against new prices in this currency, if there is one.
     pub fn warning(self) -> Option<String> {
         let code = self.code();
         if code == "XAD" {
@@ -149,8 +149,8 @@ const LIMITS: [i128; 17] = {
     ]
 };
 
-/// Whether an amount is not negative and below [`AMOUNT_LIMIT`]; quicker than comparing the two, which are
-/// seldom of the same scale.
+/// Whether an amount is not negative and below [`AMOUNT_LIMIT`]; faster than comparing the two, whose scales
+/// usually differ.
 #[inline]
 pub fn is_below_limit(amount: Decimal) -> bool {
     // With more decimal places, all the digits there are do not reach the limit.
@@ -231,12 +231,12 @@ pub fn in_minor_units(mut amount: Decimal, currency: Currency) -> Decimal {
 /// A sign, 29 digits and a point.
 const LONGEST_AMOUNT: usize = 31;
 
-/// How serde_json knows a text that is JSON already: by the name of the structure and of its only field.
+/// serde_json recognises text that is JSON already by the name of the structure and of its only field.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
 /// Serialises an amount as a JSON number with exactly its digits: `49.90`, never `49.900000000000006`.
 pub fn as_json_number<S: Serializer>(amount: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
-    // What `RawValue` does; but to make one, the text would be read again to see whether it is JSON.
+    // Writes what `RawValue` would; constructing one would parse the text again.
     let mut raw = serializer.serialize_struct(RAW_VALUE, 1)?;
     let mut digits = Vec::with_capacity(LONGEST_AMOUNT);
     append_json_number(&mut digits, *amount);
@@ -244,8 +244,8 @@ pub fn as_json_number<S: Serializer>(amount: &Decimal, serializer: S) -> Result<
     raw.end()
 }
 
-/// Appends what [`as_json_number`] writes, for those who write JSON themselves: the same as `Display`, in a
-/// fraction of the time.
+/// Appends what [`as_json_number`] writes, for hand-written JSON: the same as `Display`, in a fraction of the
+/// time.
 pub fn append_json_number(json: &mut Vec<u8>, amount: Decimal) {
     let parts = amount.unpack();
     let short = u64::from(parts.mid) << 32 | u64::from(parts.lo);

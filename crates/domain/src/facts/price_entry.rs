@@ -18,7 +18,7 @@ pub struct PriceEntry {
     pub product_id: ProductId,
     /// Its category, which offer rules may ask for.
     pub category: Option<Arc<str>>,
-    /// What the amounts are in.
+    /// The currency of the amounts.
     pub currency: Currency,
     /// The product's base price.
     pub base_price: Decimal,
@@ -28,7 +28,7 @@ pub struct PriceEntry {
     pub lowest: Option<Decimal>,
     /// No shopper pays more, unless `lowest` demands it.
     pub highest: Option<Decimal>,
-    /// The policy that made it, and that quotes from it use.
+    /// The policy that it was computed by and that quotes from it use.
     pub policy_version: i64,
     /// Grows with every change of the entry: a newer one is never replaced by an older one.
     pub revision: i64,

@@ -51,11 +51,11 @@ impl ProductId {
         }
     }
 
-    /// Whether [`parse`](Self::parse) would take the text; allocates nothing.
+    /// Whether [`parse`](Self::parse) would accept the text; allocates nothing.
     pub fn is_valid(written: &str) -> bool {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/#+@~!".contains(&byte);
         let fits = (1..=MAX_PRODUCT_ID_BYTES).contains(&written.len()) && written.bytes().all(allowed);
-        // Taken by the route of imports.
+        // Reserved for the route of imports.
         fits && written != "import"
     }
 
@@ -64,7 +64,7 @@ impl ProductId {
         &self.0
     }
 
-    /// The identifier's text, to be shared.
+    /// The identifier's text, shared.
     pub fn into_text(self) -> Arc<str> {
         self.0
     }
@@ -76,7 +76,7 @@ impl fmt::Display for ProductId {
     }
 }
 
-/// Lets a map keyed by `ProductId` be asked with a text, so that a look-up copies nothing.
+/// Allows look-ups in a map keyed by `ProductId` with a text, without a copy.
 impl Borrow<str> for ProductId {
     fn borrow(&self) -> &str {
         &self.0
@@ -90,19 +90,19 @@ impl<'de> Deserialize<'de> for ProductId {
     }
 }
 
-/// What is sold. Amounts are in the main unit of `currency`. Two are equal if their rows are: when the seller
-/// said so makes no difference.
+/// A product. Amounts are in the main unit of `currency`. Two are equal if their rows are, whenever the
+/// seller stated them.
 #[derive(Debug, Clone, Eq, Serialize, Deserialize)]
 pub struct Product {
     /// Identifies the product everywhere.
     pub product_id: ProductId,
-    /// What people call it.
+    /// The display name.
     pub name: String,
     /// The group it is sold in.
     pub category: Option<String>,
-    /// Who makes it.
+    /// The manufacturer.
     pub brand: Option<String>,
-    /// What its prices are in.
+    /// The currency of its prices.
     pub currency: Currency,
     /// Its price before any rule; more than zero, in whole minor units.
     #[serde(serialize_with = "as_json_number", deserialize_with = "amount_from_json")]
@@ -127,7 +127,7 @@ pub struct Product {
     /// Anything else that is known about it.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
-    /// When the seller last said what it costs, which may be before the row lost its cost.
+    /// When the seller last stated its cost, which may be before the row lost its cost.
     #[serde(skip)]
     pub cost_stated_at: Option<DateTime<Utc>>,
 }
@@ -145,9 +145,9 @@ impl Hash for Product {
 }
 
 impl Product {
-    /// What its row says.
+    /// The content of its row.
     fn row(&self) -> impl Eq + Hash {
-        // By name, so that a new field is not forgotten here.
+        // Destructured, so that a new field is not forgotten here.
         let Self {
             product_id,
             name,
@@ -166,8 +166,7 @@ impl Product {
         (texts, currency, base_price, unit_cost, floor_price, ceiling_price, minimum_advertised_price)
     }
 
-    /// The product as of a request that says so: a row with a cost states it, one without says nothing about
-    /// it.
+    /// The product as of a request: a row with a cost states it at this instant, one without states nothing.
     #[must_use]
     pub fn stated_at(self, instant: DateTime<Utc>) -> Self {
         Self { cost_stated_at: self.unit_cost.map(|_| instant.trunc_subsecs(6)), ..self }
@@ -208,7 +207,7 @@ pub struct ProductDraft {
 pub struct WrittenNumber(pub String);
 
 impl<'de> Deserialize<'de> for WrittenNumber {
-    /// Only from serde_json: the digits are taken before anything turns them into binary floating point.
+    /// Only with serde_json: it hands out the digits before they become binary floating point.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         let text = raw.get();
@@ -229,7 +228,7 @@ impl ProductDraft {
         let brand = check_text("brand", self.brand, MAX_LABEL_CHARS, &mut problems);
         let currency = check_currency(self.currency.as_deref(), &mut problems);
         let attributes = check_attributes(self.attributes, &mut problems);
-        // Without a currency the number of decimal places cannot be judged; the most precise one is assumed.
+        // Without a currency the number of decimal places cannot be checked; the most precise one is assumed.
         let places = currency.map_or(4, Currency::exponent);
         let base_price = check_amount("base_price", self.base_price, places, &mut problems);
         let unit_cost = check_cost(self.unit_cost, &mut problems);
@@ -322,7 +321,7 @@ fn refuse_text(field: &str, written: &str, max_chars: usize) -> Option<Diagnosti
     })
 }
 
-/// The category that is meant; refuses what no product can have.
+/// A category, trimmed; refuses what no product can have.
 pub fn check_category(field: &str, written: String) -> Result<String, Diagnostic> {
     let category = trimmed(written);
     if category.is_empty() {
@@ -386,7 +385,7 @@ fn check_amount(
     }
 }
 
-/// A cost of 0 is one that is not known: systems write it where nothing was entered.
+/// A cost of 0 counts as unknown: systems write it where nothing was entered.
 fn check_cost(written: Option<WrittenNumber>, problems: &mut Vec<Diagnostic>) -> Option<Decimal> {
     let is_zero = |written: &str| parse_amount(written, MAX_COST_SCALE).is_ok_and(|cost| cost.is_zero());
     check_amount(

@@ -1,8 +1,8 @@
-//! Which state of a product is meant: [`ProductTag`] tells two apart, and [`OnlyIf`] is a condition on what
+//! Conditional changes of products: [`ProductTag`] identifies a state, and [`OnlyIf`] is a condition on what
 //! is stored.
 //!
-//! A tag is made of what a product says, not of when it was written: the same in both databases, and the same
-//! again when a product is what it was.
+//! A tag depends on the content of a product, not on when it was written: it is the same in both databases,
+//! and the same again if a product returns to an earlier state.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ const OFFSET_BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
 
 const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
 
-/// The state of a product: two that differ in anything have different ones.
+/// The state of a product: products that differ in anything have different tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProductTag(u128);
 
@@ -23,7 +23,7 @@ impl ProductTag {
     /// The tag of this state.
     pub fn of(product: &Product) -> Self {
         let mut plain = product.clone();
-        // However many zeros a database gives back.
+        // Databases may return a different number of trailing zeros.
         plain.base_price = plain.base_price.normalize();
         for amount in [
             &mut plain.unit_cost,
@@ -33,7 +33,7 @@ impl ProductTag {
         ] {
             *amount = amount.as_ref().map(Decimal::normalize);
         }
-        // Nothing in it can fail to be written.
+        // Serialising these types cannot fail.
         Self(fnv_1a(&serde_json::to_vec(&plain).unwrap_or_default()))
     }
 }
@@ -48,16 +48,16 @@ fn fnv_1a(bytes: &[u8]) -> u128 {
     bytes.iter().fold(OFFSET_BASIS, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
 }
 
-/// On what condition a product is changed.
+/// The precondition of a change to a product.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnlyIf {
-    /// On none.
+    /// None: it may exist or not.
     Always,
-    /// There is one.
+    /// The product exists.
     Exists,
-    /// There is none.
+    /// The product does not exist.
     IsNew,
-    /// It has one of these tags, as they are written.
+    /// Its tag is one of these.
     IsOneOf(Vec<String>),
 }
 

@@ -1,14 +1,14 @@
-//! Recalculations: which products one is about ([`Scope`]) and how far it got ([`RunState`]).
+//! Recalculations: the products one is about ([`Scope`]) and its state ([`RunState`]).
 
 use serde::{Deserialize, Serialize};
 
 use crate::facts::product::ProductId;
 
-/// Which products a recalculation is about.
+/// The products that a recalculation is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Every product of the catalogue.
+    /// All products.
     All,
     /// The products of a category.
     Category(String),
@@ -16,11 +16,11 @@ pub enum Scope {
     Products(Vec<ProductId>),
 }
 
-/// How far a recalculation got.
+/// The state of a recalculation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
-    /// Somebody asked for it; nobody has begun.
+    /// It was requested and has not begun.
     Requested,
     /// It would move prices too far, and waits for approval.
     Held,
@@ -30,7 +30,7 @@ pub enum RunState {
     Done,
     /// Nothing was done, as another run does the same work.
     Skipped,
-    /// It was given up; some of its products may have been priced.
+    /// It failed; some of its products may have been priced.
     Failed,
 }
 
@@ -39,7 +39,7 @@ impl RunState {
     pub const ALL: [Self; 6] =
         [Self::Requested, Self::Held, Self::Running, Self::Done, Self::Skipped, Self::Failed];
 
-    /// The state's name, as the catalogue stores it and the API shows it.
+    /// The state's name, as stored and on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Self::Requested => "requested",
@@ -56,7 +56,7 @@ impl RunState {
         Self::ALL.into_iter().find(|state| state.name() == written)
     }
 
-    /// Whether nothing more will happen.
+    /// Whether the state is final.
     pub fn is_final(self) -> bool {
         match self {
             Self::Requested | Self::Held | Self::Running => false,

@@ -9,31 +9,31 @@ use crate::facts::instant::{as_instant, as_optional_instant};
 use crate::facts::money::{Currency, as_json_number, as_optional_json_number};
 use crate::facts::product::{Product, amount_from_json, optional_amount_from_json};
 
-/// One fact, as the catalogue keeps it: the newest `observed_at` of its kind, subject and source wins.
+/// One fact, as it is stored: the newest `observed_at` of its kind, subject and source wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signal {
     /// What the fact is about.
     pub subject: Subject,
-    /// What it says.
+    /// The kind of fact.
     pub kind: SignalKind,
-    /// Who said it, where several may differ: a competitor's name. Otherwise empty.
+    /// The competitor's name for a competitor's price; otherwise empty.
     pub source: String,
     /// The fact's value.
     pub value: Decimal,
-    /// Whether the competitor has it in stock, if a competitor's price says so.
+    /// Whether the competitor has it in stock, if a competitor's price states so.
     pub in_stock: Option<bool>,
-    /// What a competitor's price is in, if that was said; otherwise it is in the product's currency.
+    /// The currency of a competitor's price, if stated; otherwise it is in the product's currency.
     pub currency: Option<Currency>,
     /// When it was true.
     pub observed_at: DateTime<Utc>,
-    /// From this instant on it is not known any more. That of a withdrawn fact is `observed_at`.
+    /// The fact is not known from this instant on. A withdrawn fact has `observed_at` here.
     pub expires_at: Option<DateTime<Utc>>,
-    /// The source of the event that said so, if that is known.
+    /// The source of the event that stated it, if known.
     pub event_source: Option<String>,
 }
 
 impl Signal {
-    /// A fact of which nothing else is said.
+    /// A fact without any of the optional fields.
     pub fn new(subject: Subject, kind: SignalKind, value: Decimal, observed_at: DateTime<Utc>) -> Self {
         Self {
             subject,
@@ -48,7 +48,7 @@ impl Signal {
         }
     }
 
-    /// Whether it says that the fact is not known any more.
+    /// Whether it withdraws the fact.
     pub fn is_withdrawn(&self) -> bool {
         self.expires_at == Some(self.observed_at)
     }
@@ -66,7 +66,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// The subject's kind and name, as the catalogue stores them.
+    /// The subject's kind and name, as they are stored.
     pub fn parts(&self) -> (&'static str, &str) {
         match self {
             Self::Product(name) => ("product", name),
@@ -76,22 +76,22 @@ impl Subject {
     }
 }
 
-/// What a signal says.
+/// The kind of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SignalKind {
-    /// What a competitor asks for the same product, in the product's currency.
+    /// A competitor's price for the same product, in the product's currency.
     CompetitorPrice,
     /// Demand against its usual level of 1.
     DemandIndex,
     /// Units in stock.
     StockLevel,
-    /// What one unit costs the seller; counts if it is later than the word of the product's row.
+    /// The unit cost; used if it is later than the one stated in the product's row.
     UnitCost,
     /// Units sold in the last 28 days.
     UnitsSold,
-    /// By what prices are multiplied at a location.
+    /// The factor by which prices are multiplied at a location.
     LocationFactor,
 }
 
@@ -106,7 +106,7 @@ impl SignalKind {
         Self::LocationFactor,
     ];
 
-    /// The kind's name, as the catalogue stores it.
+    /// The kind's name, as it is stored.
     pub fn name(self) -> &'static str {
         match self {
             Self::CompetitorPrice => "competitor_price",
@@ -122,15 +122,15 @@ impl SignalKind {
 /// A competitor's price for a product.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompetitorPrice {
-    /// Who asks it.
+    /// The competitor's name.
     pub competitor: String,
-    /// How much, in the product's currency.
+    /// The price, in the product's currency.
     #[serde(serialize_with = "as_json_number", deserialize_with = "amount_from_json")]
     pub price: Decimal,
-    /// Whether they have it; not known if absent.
+    /// Whether they have it in stock; unknown if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_stock: Option<bool>,
-    /// When they asked it.
+    /// When it was observed.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
     pub observed_at: Option<DateTime<Utc>>,
     /// See [`Origin::source`].
@@ -141,33 +141,33 @@ pub struct CompetitorPrice {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// Who said a fact, and for how long it holds.
+/// The source and the validity of a fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The source of the event that said so; absent if that is not known.
+    /// The source of the event that stated it; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// When it was true.
     #[serde(serialize_with = "as_instant")]
     pub observed_at: DateTime<Utc>,
-    /// From this instant on it is not known any more.
+    /// The fact is not known from this instant on.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// Who said the facts that several sources may say, as far as it is known.
+/// The origins of the facts that several sources may state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origins {
-    /// Of the demand.
+    /// Origin of the demand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub demand_index: Option<Origin>,
-    /// Of the stock.
+    /// Origin of the stock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stock_level: Option<Origin>,
-    /// Of the cost that an event said.
+    /// Origin of an event's cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit_cost: Option<Origin>,
-    /// Of the units sold.
+    /// Origin of the units sold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units_sold: Option<Origin>,
 }
@@ -178,7 +178,7 @@ impl Origins {
     }
 }
 
-/// The days that [`SignalKind::UnitsSold`] counts.
+/// The days that [`SignalKind::UnitsSold`] covers.
 const SALES_DAYS: Decimal = Decimal::from_parts(28, 0, 0, false, 0);
 
 /// The signals that the list price of one product depends on.
@@ -195,7 +195,7 @@ pub struct Signals {
     /// See [`SignalKind::UnitCost`].
     #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub unit_cost: Option<Decimal>,
-    /// When the demand was such.
+    /// When the demand was observed.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
     pub demand_observed_at: Option<DateTime<Utc>>,
     /// See [`SignalKind::UnitsSold`].
@@ -206,20 +206,20 @@ pub struct Signals {
         deserialize_with = "optional_amount_from_json"
     )]
     pub units_sold: Option<Decimal>,
-    /// Who said them, and when.
+    /// Their sources and times.
     #[serde(default, skip_serializing_if = "Origins::are_unknown")]
     pub origins: Origins,
-    /// When the seller said what the product's row says of the cost. The last field: an explanation that
-    /// differs in nothing else says the same.
+    /// When the seller stated the cost in the product's row. The last field: an explanation that differs in
+    /// nothing else counts as the same.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
     pub cost_stated_at: Option<DateTime<Utc>>,
 }
 
 impl Signals {
-    /// The signals of a product out of its own and its category's, without those that are not known any more;
-    /// its own come before the category's, whatever their order here. Of what a product costs the later word
-    /// counts, an event's or the seller's; of two of the same instant the seller's. A competitor's price in
-    /// another currency counts for nothing.
+    /// The signals of a product from its own and its category's, without those that are not known any more;
+    /// its own take precedence over the category's, whatever their order here. Of the costs stated by an
+    /// event and by the seller the later counts; of two of the same instant the seller's. A competitor's
+    /// price in another currency is ignored.
     pub fn of_product(
         found: impl IntoIterator<Item = Signal>,
         product: Option<&Product>,
@@ -265,8 +265,8 @@ impl Signals {
         signals
     }
 
-    /// What is left of it at a later instant. (Where a product's own demand ends, its category's is not known
-    /// here.)
+    /// The signals that are still known at a later instant. (Where a product's own demand expires, its
+    /// category's is not known here.)
     #[must_use]
     pub fn as_of(mut self, instant: DateTime<Utc>) -> Self {
         let has_expired = |expires_at: Option<DateTime<Utc>>| expires_at.is_some_and(|end| end <= instant);
@@ -288,7 +288,7 @@ impl Signals {
         self
     }
 
-    /// The next instant at which something is not known any more.
+    /// The next instant at which one of the facts expires.
     pub fn next_expiry(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let Origins { demand_index, stock_level, unit_cost, units_sold } = &self.origins;
         let origins = [demand_index, stock_level, unit_cost, units_sold];
@@ -297,9 +297,9 @@ impl Signals {
         of_origins.chain(of_prices).filter(|expires_at| *expires_at > now).min()
     }
 
-    /// Whether nothing is known but when the seller stated the cost.
+    /// Whether nothing is known except when the seller stated the cost.
     pub(crate) fn are_unknown(&self) -> bool {
-        // By name, so that a new field is not forgotten here.
+        // Destructured, so that a new field is not forgotten here.
         let Self {
             competitor_prices,
             demand_index,
@@ -357,13 +357,13 @@ impl Signals {
         median(self.competitor_prices.iter().map(|known| known.price).collect())
     }
 
-    /// For how many days the stock lasts if as much is sold as in the last 28 days; `None` if nothing was.
+    /// How many days the stock lasts if as much is sold as in the last 28 days; `None` if nothing was.
     pub fn stock_cover_days(&self) -> Option<Decimal> {
         let sold = self.units_sold.filter(|sold| *sold > Decimal::ZERO)?;
         self.stock_level?.checked_mul(SALES_DAYS)?.checked_div(sold)
     }
 
-    /// The part of what there was 28 days ago, and came since, that was sold.
+    /// Units sold in the last 28 days as a part of those and the present stock.
     pub fn sell_through(&self) -> Option<Decimal> {
         let sold = self.units_sold?;
         sold.checked_div(sold.checked_add(self.stock_level?)?)

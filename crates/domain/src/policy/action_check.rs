@@ -1,4 +1,4 @@
-//! From the action of a rule as it is written to the one that is applied.
+//! Checks the action of a rule: from its written form to the one that is applied.
 
 use rust_decimal::Decimal;
 

@@ -10,20 +10,20 @@ use crate::expression::variable::Variable;
 use crate::facts::Facts;
 
 impl AgeTest {
-    /// When the answer changes, if that is still to come.
+    /// When the answer changes, if that is in the future.
     pub(crate) fn next_change(&self, facts: &Facts<'_>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let turns = seen_at(self.variable, facts)?.checked_add_signed(self.turns_at)?;
         (turns > now).then_some(turns)
     }
 }
 
-/// An age in hours; `None` if the fact, or when it was true, is not known. What is dated ahead is of now.
+/// An age in hours; `None` if the fact, or its time, is not known. A fact with a future time has the age 0.
 pub(crate) fn age_hours(variable: Variable, facts: &Facts<'_>, now: DateTime<Utc>) -> Option<Decimal> {
     let age = now.signed_duration_since(seen_at(variable, facts)?).max(TimeDelta::zero());
     Decimal::from(age.num_microseconds()?).checked_div(MICROSECONDS_PER_HOUR)
 }
 
-/// When the fact that an age is of was true; of competitors, the one that was seen longest ago.
+/// When the fact of an age was observed; of competitors, the oldest.
 fn seen_at(variable: Variable, facts: &Facts<'_>) -> Option<DateTime<Utc>> {
     let signals = facts.signals;
     let origins = &signals.origins;
@@ -41,7 +41,7 @@ fn seen_at(variable: Variable, facts: &Facts<'_>) -> Option<DateTime<Utc>> {
     Some(origin.as_ref()?.observed_at)
 }
 
-/// None if of one of them it is not known.
+/// `None` if the time of one of them is not known.
 fn oldest_price(facts: &Facts<'_>) -> Option<DateTime<Utc>> {
     let seen: Option<Vec<DateTime<Utc>>> =
         facts.signals.competitor_prices.iter().map(|known| known.observed_at).collect();

@@ -84,8 +84,8 @@ impl Change {
         }
     }
 
-    /// Whether there is a price at all after it: without a percentage of -100% or less, by which a rule
-    /// always fails.
+    /// Whether a price is left after it: not for a percentage of -100% or less, with which a rule always
+    /// fails.
     pub(crate) fn leaves_something(self) -> bool {
         !matches!(self, Self::Factor(factor) if factor <= Decimal::ZERO)
     }

@@ -1,4 +1,5 @@
-//! From a policy as it is written to the one that prices are made by, or everything that is wrong with it.
+//! Checks a policy: from its written form to the one that prices are computed by, or everything that is wrong
+//! with it.
 
 use std::collections::HashSet;
 
@@ -32,12 +33,12 @@ pub const MAX_RULES: usize = 100;
 /// The policy every installation starts with.
 pub const DEFAULT_POLICY: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/policies/default.yaml"));
 
-/// Where a document comes from, and so what of it is refused.
+/// Where a document comes from, which decides what is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// Its author wants to publish it: what cannot be meant is refused.
+    /// Its author wants to publish it: a meaning that cannot be intended is refused.
     Draft,
-    /// It is published already: what has a meaning keeps it.
+    /// It is published already: whatever has a meaning keeps it.
     Stored,
 }
 
@@ -61,8 +62,8 @@ impl PolicyDraft {
         schemars::schema_for!(Self).to_value()
     }
 
-    /// The policy of this version, whose places have these clocks, or everything that is wrong with the
-    /// draft, warnings included.
+    /// The policy of this version with these time zones, or everything that is wrong with the draft, warnings
+    /// included.
     pub fn check(&self, version: i64, zones: &TimeZones) -> Result<PricingPolicy, Vec<Diagnostic>> {
         self.check_as(Origin::Draft, version, zones, |_| ())
     }
@@ -117,13 +118,13 @@ impl PolicyDraft {
     }
 }
 
-/// What is wrong with a document that is no policy: every field that it may not have or that is of another
-/// kind, and what the check says of the rest.
+/// Everything that is wrong with a document that cannot be read as a policy: every unknown field and wrong
+/// kind, and what the check finds in the rest.
 fn all_that_is_wrong(document: &str, error: &serde_saphyr::Error, zones: &TimeZones) -> Vec<Diagnostic> {
     let Some((mut problems, draft)) = examine(document).filter(|found| !found.0.is_empty()) else {
         let said = error.without_snippet().render_with_formatter(&UserMessageFormatter);
         let said = said.lines().next().unwrap_or_default();
-        // The place is said once, as that of the diagnostic.
+        // The position is part of the diagnostic already.
         let said = said.split_once(" at line ").map_or(said, |(said, _)| said);
         let place = error.location();
         let place = place.map(|at| Place { line: saturated(at.line()), column: saturated(at.column()) });
@@ -134,7 +135,7 @@ fn all_that_is_wrong(document: &str, error: &serde_saphyr::Error, zones: &TimeZo
         draft.map(|draft| draft.check_as(Origin::Draft, 0, zones, |problem| places.locate(problem)));
     let mut others =
         checked.map_or_else(Vec::new, |checked| checked.map_or_else(|found| found, |policy| policy.warnings));
-    // What is missing because a field was left out is not said again.
+    // A missing field inside one that was left out is not reported again.
     let is_within = |inner: &str, outer: &str| {
         inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     };
@@ -150,8 +151,8 @@ impl PricingPolicy {
         Self::read(document, version, zones, Origin::Draft)
     }
 
-    /// The policy of this version from a text that was published: it keeps the meaning it had, and its
-    /// warnings say what would be refused today.
+    /// The policy of this version from a published text: it keeps its meaning, and its warnings say what
+    /// would be refused today.
     pub fn from_stored_yaml(
         document: &str,
         version: i64,

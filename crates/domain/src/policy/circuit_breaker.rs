@@ -1,7 +1,7 @@
 //! The circuit breaker: a recalculation that would move too many prices too far waits for approval.
 //!
-//! Guardrails look at one price at a time, and a thousand moves of 14 % pass a largest step of 15 %. This
-//! looks at all of them together, before the first one is written.
+//! Guardrails look at one price at a time, and a thousand moves of 14 % pass a largest step of 15 %. The
+//! circuit breaker examines all of them together, before the first one is written.
 
 use rust_decimal::Decimal;
 use schemars::JsonSchema;

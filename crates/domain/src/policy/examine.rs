@@ -1,6 +1,5 @@
-//! Every field of a policy document that it may not have, or that is of another kind than it should be: all
-//! of them, where a parser ends at the first. What is left of the document is checked as if they were not
-//! there.
+//! Finds every field of a policy document that is unknown or of the wrong kind: all of them, where a parser
+//! stops at the first. The rest of the document is checked as if they were absent.
 
 use std::collections::HashSet;
 
@@ -92,7 +91,7 @@ struct Examination<'s> {
 }
 
 impl<'s> Examination<'s> {
-    /// What may stay of a part of the document at `path`, which should be as `schema` says.
+    /// The valid parts of the document at `path`, which should match `schema`.
     fn keep(&mut self, path: &str, node: &Node, schema: &'s Value) -> Option<Value> {
         let (schema, may_be_absent) = self.resolve(schema);
         if may_be_absent && node.is_null() {

@@ -1,4 +1,4 @@
-//! Guardrails: what no price may do. They come last and are checked again after rounding.
+//! Guardrails: limits that no price may break. They are applied last and checked again after rounding.
 
 use std::cmp::Ordering;
 
@@ -26,19 +26,20 @@ pub struct Guardrails {
     pub max_step: Option<Decimal>,
     /// The largest change from the first price of the day (UTC).
     pub max_daily_move: Option<Decimal>,
-    /// How long a price stays before the market may change it again.
+    /// How long a price stays before it may be changed again because of the market.
     pub min_time_between_changes: Option<TimeDelta>,
-    /// When following competitors counts as chasing one's own tail.
+    /// When following competitors counts as a loop.
     pub competitor_loop: CompetitorLoop,
 }
 
-/// So many changes in one direction, all of them because of competitors, within such a time: then somebody
-/// follows us as we follow them, and the price goes no further that way for the rest of that time.
+/// A number of changes in one direction, all of them caused by competitors, within a time: then competitors
+/// follow our price as we follow theirs, and the price moves no further in that direction for the rest of
+/// that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompetitorLoop {
     /// How many changes.
     pub moves: u32,
-    /// From the first one on.
+    /// Measured from the first change.
     pub within: TimeDelta,
 }
 
@@ -126,17 +127,17 @@ pub struct AppliedGuardrail {
     pub name: GuardrailName,
     /// Where it keeps the price.
     pub limits: Limits,
-    /// From when on it would let a price that it stops go on; absent if not by time alone.
+    /// When it would allow a price that it stops now; absent if time alone does not change it.
     pub until: Option<DateTime<Utc>>,
 }
 
-/// All guardrails for one product, in the order in which they are applied: the limits on moves give way to
-/// the ceiling, the ceiling to the floors.
+/// All guardrails for one product, in the order in which they are applied: the limits on moves yield to the
+/// ceiling, the ceiling to the floors.
 #[derive(Debug, Clone, Default)]
 pub struct ProductGuardrails {
-    /// How far the price may move now.
+    /// The limits on moves.
     pub moves: SmallVec<[AppliedGuardrail; 4]>,
-    /// Where the price may be at all.
+    /// The limits on the price itself.
     pub bounds: SmallVec<[AppliedGuardrail; 7]>,
 }
 
@@ -167,7 +168,7 @@ impl Guardrails {
         ProductGuardrails { moves: moves.unwrap_or_default(), bounds: self.bounds(facts) }
     }
 
-    /// Whether something keeps the product's price from following others down to nothing.
+    /// Whether a floor keeps the product's price from following competitors down to nothing.
     pub fn has_floor(&self, facts: &Facts<'_>) -> bool {
         facts.product.floor_price.is_some()
             || facts.product.minimum_advertised_price.is_some()
@@ -197,7 +198,7 @@ impl Guardrails {
         }
     }
 
-    /// Whether the streak is as long as one that chases its own tail.
+    /// Whether the streak is long enough to count as a loop.
     fn is_loop(&self, streak: &Streak) -> bool {
         streak.moves.unsigned_abs() >= self.competitor_loop.moves
     }
@@ -218,8 +219,8 @@ impl Guardrails {
         let chased = previous.streak.filter(|streak| follows_competitors && self.is_loop(streak));
         let chased = chased.and_then(|streak| {
             let until = streak.since.checked_add_signed(self.competitor_loop.within)?;
-            // Only the direction of the chase is barred: whichever way this price would go, the limits are
-            // the same, so a cheaper competitor cannot lift one of them.
+            // Only the direction of the loop is barred: the limits are the same whichever way this price
+            // would go, so a cheaper competitor cannot lift one of them.
             let limits = match streak.moves {
                 ..0 => Limits { lowest: Some(price), highest: None },
                 0.. => Limits { lowest: None, highest: Some(price) },
@@ -257,8 +258,8 @@ impl Guardrails {
             .and_then(|(margin, cost)| cost.checked_div(Decimal::ONE.checked_sub(margin)?));
         let of_base = |part: Option<Decimal>| multiply(product.base_price, part?);
         let floor_of_base = of_base(self.floor_of_base);
-        // Only the seller's word on this very product may be below its cost; a margin over the cost is never
-        // below it.
+        // Only a floor that the seller set for this very product may be below its cost; a margin over the
+        // cost is never below it.
         let cost_floor = unit_cost.filter(|_| product.floor_price.or(margin_floor).is_none());
         let guardrail = |name, lowest, highest| AppliedGuardrail {
             name,
@@ -285,7 +286,7 @@ impl Guardrails {
 }
 
 impl ProductGuardrails {
-    /// Where the price may be at all.
+    /// The limits without those on moves.
     pub fn outer_limits(&self) -> Limits {
         intersection(self.bounds.iter())
     }

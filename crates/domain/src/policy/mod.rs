@@ -1,4 +1,4 @@
-//! What a pricing team writes: rules, guardrails, rounding and a circuit breaker, as one document.
+//! Policies: rules, guardrails, rounding and a circuit breaker, as one document of a pricing team.
 //!
 //! Here: the document as it is written ([`PolicyDraft`], `rule_draft`), its check with everything that is
 //! wrong in one answer, and the checked policy ([`PricingPolicy`]) with what each of its parts does to a

@@ -1,4 +1,4 @@
-//! Where in its document a field of a policy stands, for editors and error messages.
+//! The positions of a policy's fields in its document, for editors and error messages.
 
 use std::collections::HashMap;
 use std::iter::Peekable;
@@ -26,11 +26,11 @@ struct Text {
     place: Place,
 }
 
-/// A mapping or a sequence that was begun.
+/// A mapping or a sequence that is being read.
 enum Open {
     /// With the key whose value comes next.
     Mapping { path: String, key: Option<String> },
-    /// With the number of items that have come.
+    /// With the number of items read so far.
     Sequence { path: String, items: usize },
 }
 
@@ -73,8 +73,8 @@ impl<'d> Places<'d> {
         places
     }
 
-    /// Says where the field of the diagnostic stands, or if it is missing, where what should have it does; of
-    /// an expression, where the part stands that the diagnostic is about.
+    /// Sets the position of the field of a diagnostic or, if it is missing, of its parent; in an expression,
+    /// of the part that the diagnostic is about.
     pub(crate) fn locate(&self, diagnostic: &mut Diagnostic) {
         if let (Some(offset), Some(text)) = (diagnostic.offset, self.texts.get(&diagnostic.field)) {
             diagnostic.place = text.place_of(offset, self.document);

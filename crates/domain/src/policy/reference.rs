@@ -57,7 +57,7 @@ pub enum Reference {
     Competitor(CompetitorReference),
 }
 
-/// Which price out of those of competitors.
+/// Selects one of the competitors' prices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompetitorReference {
     which: Which,
@@ -97,7 +97,7 @@ impl CompetitorReference {
         }
     }
 
-    /// Whose price it is; of the mean of the middle two, both.
+    /// The competitors whose price it is; both, if it is the mean of the middle two.
     pub(crate) fn names<'a>(&self, signals: &'a Signals, now: DateTime<Utc>) -> Vec<&'a str> {
         let counted = signals.competitor_prices.iter().filter(|known| self.counts(known, now)).collect();
         match &self.which {

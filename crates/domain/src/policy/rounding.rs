@@ -34,7 +34,7 @@ pub struct Rounding {
 pub struct Rounded {
     /// The price, in whole minor units.
     pub amount: Decimal,
-    /// The increment that it would keep to, if it had room.
+    /// The increment that was ignored because no multiple of it fits.
     pub increment_passed_over: Option<Decimal>,
 }
 
@@ -211,7 +211,7 @@ impl Grid {
         Some(self.at_least_first(count.checked_mul(self.step)?.checked_add(self.offset)?))
     }
 
-    /// The lowest price there is: nothing is given away by rounding.
+    /// The lowest price on the grid: rounding never yields 0.
     fn first(&self) -> Decimal {
         if self.offset.is_zero() { self.step } else { self.offset }
     }

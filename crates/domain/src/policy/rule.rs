@@ -41,21 +41,21 @@ pub struct Rule {
     pub(crate) is_discount: bool,
     /// Whether its price is set by what others ask, so that their mistakes become its own.
     pub(crate) follows_competitors: bool,
-    /// Whether it reads a competitor's price, as what it goes by or in a condition.
+    /// Whether it reads a competitor's price, in its action or its condition.
     pub(crate) reads_competitors: bool,
-    /// Whether what it does depends on what a place's clock shows.
+    /// Whether its effect depends on a local time.
     pub(crate) reads_clocks: bool,
-    /// Whether time alone changes nothing that it does.
+    /// Whether time alone never changes its effect.
     pub(crate) is_timeless: bool,
-    /// Whether it is meant for every product and shopper at any time.
+    /// Whether it applies to every product and shopper at any time.
     pub(crate) is_always_meant: bool,
     /// What it reads, the condition's first, each once.
     pub(crate) variables: Box<[Variable]>,
-    /// What it asks about the ages of facts.
+    /// Its tests of the ages of facts.
     pub(crate) age_tests: Box<[AgeTest]>,
 }
 
-/// Why a rule gave no price. The product is then not repriced: a failed rule is never a price of nothing.
+/// Why a rule yielded no price. The product is then not re-priced: a failed rule never makes a price of 0.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuleError {
@@ -68,7 +68,7 @@ pub enum RuleError {
     /// The action gave no price.
     #[error(transparent)]
     Action(#[from] ActionError),
-    /// The rule goes by what competitors ask, and nothing of the seller's own keeps the price up.
+    /// The rule follows competitors, and no floor or cost of the seller limits the price.
     #[error("it follows competitors, and the product has neither a floor nor a cost")]
     NoFloor,
     /// The price would be zero or less.
@@ -130,9 +130,8 @@ impl Rule {
     }
 }
 
-/// What becomes of a price of nothing or less: an offer may take everything off, as its price then goes to
-/// the lowest one that is allowed, whatever rules follow; where none is known, and in market rules, the rule
-/// fails.
+/// Handles a price of 0 or less: an offer may take everything off, as its price then goes to the lowest one
+/// that is allowed, whatever rules follow; if none is known, and in market rules, the rule fails.
 #[cold]
 fn at_nothing(moved: Decimal, view: &View<'_>) -> Result<Option<Decimal>, RuleError> {
     if view.has_lowest_price() { Ok(Some(Decimal::ZERO)) } else { Err(RuleError::NotAboveZero(moved)) }

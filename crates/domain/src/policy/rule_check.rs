@@ -1,4 +1,4 @@
-//! From a rule as it is written to the one that is applied.
+//! Checks a rule: from its written form to the one that is applied.
 
 use crate::diagnostic::{Diagnostic, count_errors, shorten};
 use crate::expression::age_test::AgeTest;

@@ -1,5 +1,4 @@
-//! Surge: a price that rises with demand, up to a cap, and comes down by itself as the news of the demand
-//! gets old.
+//! Surge: a price that rises with demand, up to a cap, and falls by itself as the demand fact ages.
 
 use std::fmt;
 
@@ -52,7 +51,8 @@ impl Surge {
         signals.demand_observed_at?.checked_add_signed((self.decay? / DECAY_STEPS) * (gone + 1))
     }
 
-    /// How many steps are left of the rise; `None` if it comes down and nobody knows since when.
+    /// The number of steps that are left of the rise; `None` if it decays and the time of the demand is not
+    /// known.
     fn steps_left(&self, signals: &Signals, now: DateTime<Utc>) -> Option<i32> {
         let Some(decay) = self.decay else { return Some(DECAY_STEPS) };
         let step_us = (decay / DECAY_STEPS).num_microseconds()?.max(1);

@@ -1,5 +1,4 @@
-//! What a rule sees: the facts of its kind of rule, the instant, and the price as the rules before it left
-//! it.
+//! The input of a rule: the facts of its kind of rule, the instant, and the price after the rules before it.
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -10,7 +9,7 @@ use crate::facts::price_entry::PriceEntry;
 use crate::facts::shopper::Shopper;
 use crate::policy::age::age_hours;
 
-/// What one rule sees.
+/// The input of one rule.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     /// The price before the rule.
@@ -19,7 +18,7 @@ pub struct View<'a> {
     pub now: DateTime<Utc>,
     /// Everything else.
     pub about: About<'a>,
-    /// Whether something keeps the price from following others down to nothing.
+    /// Whether a floor keeps the price from following competitors down to nothing.
     pub has_floor: bool,
 }
 
@@ -39,7 +38,7 @@ impl<'a> View<'a> {
         entry.lowest.is_some_and(|lowest| lowest > Decimal::ZERO)
     }
 
-    /// What a variable stands for.
+    /// The value of a variable.
     #[inline]
     pub fn value_of(&self, variable: Variable) -> Value<'a> {
         match (variable, &self.about) {
@@ -70,7 +69,7 @@ fn of_market<'a>(facts: &Facts<'a>, variable: Variable, now: DateTime<Utc>) -> V
         Variable::DemandIndex => Value::number(facts.signals.demand_index),
         Variable::PriceCurrent => Value::number(facts.previous.map(|previous| previous.list_price)),
         age if age.is_age() => Value::number(age_hours(age, facts, now)),
-        // Not of this kind of rule; the compiler has refused it.
+        // A variable of the other kind of rule, which the compiler has refused.
         _ => Value::Null,
     }
 }
@@ -89,7 +88,7 @@ fn of_offer<'a>(entry: &'a PriceEntry, shopper: &'a Shopper<'a>, variable: Varia
         Variable::ShopperChannel => Value::text(shopper.channel),
         Variable::ShopperSegment => Value::text(shopper.segment),
         Variable::LocationFactor => Value::number(shopper.location_factor),
-        // Not of this kind of rule; the compiler has refused it.
+        // A variable of the other kind of rule, which the compiler has refused.
         _ => Value::Null,
     }
 }

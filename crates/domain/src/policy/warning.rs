@@ -1,4 +1,4 @@
-//! What a policy may not mean as it is written: it is said, and not refused.
+//! Warnings: parts of a policy that are allowed and probably not intended.
 
 use rust_decimal::Decimal;
 
@@ -13,7 +13,7 @@ fn warning(field: impl Into<String>, problem: impl Into<String>) -> Diagnostic {
     Diagnostic::bare(field, problem).with_severity(Severity::Warning)
 }
 
-/// What the document shows, with the fields it is about.
+/// The warnings of the document, with the fields they are about.
 pub(crate) fn warnings(draft: &PolicyDraft, policy: &PricingPolicy) -> Vec<Diagnostic> {
     let mut warnings = Vec::new();
     for (index, written) in draft.offer.iter().enumerate() {

@@ -144,9 +144,9 @@ impl WindowDraft<'_> {
             let end = read_end(written?.trim(), zone.as_ref());
             has_local_time |= !matches!(end, End::At(_));
             match end {
-                // As precise as the catalogue keeps instants.
+                // As precise as the store keeps instants.
                 End::At(instant) | End::Shown(Some(instant)) => return Some(instant.trunc_subsecs(6)),
-                // The zone itself is wrong, and that is said.
+                // The zone itself is wrong, which is reported already.
                 End::Shown(None) => {}
                 End::Refused { problem, allowed } => {
                     let problem = format!("\"{}\" {problem}", shorten(written.unwrap_or_default()));

@@ -1,4 +1,4 @@
-//! Applying the rules of one kind, in their order: all of them, the first that applies, or the best for the
+//! Applies the rules of one kind in their order: all of them, the first that applies, or the best for the
 //! shopper.
 
 use rust_decimal::Decimal;
@@ -11,29 +11,29 @@ use crate::policy::rule::{Rule, RuleError};
 use crate::policy::view::{About, View};
 use crate::pricing::explanation::{CompetitorsSeen, Inputs, RuleSeen, Step};
 
-/// What becomes of the price if a rule fails.
+/// What happens to the price if a rule fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// There is none.
+    /// There is no price.
     Stop,
-    /// It is made without the rule.
+    /// The rule is skipped.
     PassOver,
 }
 
-/// What rules made of a price.
+/// The result of applying rules to a price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Applied {
-    /// The price; absent if a rule failed and that ends it.
+    /// The price; absent if a rule failed and [`OnFailure::Stop`] was given.
     pub price: Option<Decimal>,
     /// What it would be without the rules that are discounts.
     pub undiscounted: Decimal,
     /// Rules that failed.
     pub failed_rules: u32,
-    /// Whether a rule that goes by what competitors ask had a part in it.
+    /// Whether a rule that follows competitors contributed to it.
     pub follows_competitors: bool,
 }
 
-/// Applies rules to the price of a view; if `steps` is given, says why in it.
+/// Applies rules to the price of a view; explains them in `steps` if given.
 pub(crate) fn apply_rules<'a>(
     rules: &'a [Rule],
     apply: Apply,
@@ -48,7 +48,7 @@ pub(crate) fn apply_rules<'a>(
     let mut is_discounted = false;
     for (index, rule) in rules.iter().enumerate() {
         let mut result = rule.apply(&view);
-        // A price that is set by what others ask needs a bound of the seller's own: others make mistakes too.
+        // A price set by competitors needs a limit of the seller's own: competitors make mistakes too.
         if !view.has_floor && rule.follows_competitors && matches!(result, Ok(Some(_))) {
             result = Err(RuleError::NoFloor);
         }
@@ -126,7 +126,7 @@ fn apply_best<'a>(rules: &'a [Rule], view: View<'a>, steps: &mut Option<&mut Vec
     applied
 }
 
-/// Says what each rule would have given, and whether another one gave as little.
+/// Adds a step for each rule's price, and for ties.
 fn explain_best<'a>(
     rules: &'a [Rule],
     view: &View<'a>,
@@ -156,7 +156,7 @@ impl Applied {
     }
 }
 
-/// Says which other rules would have applied with the same right.
+/// Adds a step for the other rules that would have applied equally.
 fn report_tie<'a>(
     chosen: &'a Rule,
     later: &'a [Rule],
@@ -176,7 +176,7 @@ fn report_tie<'a>(
     }
 }
 
-/// What a rule did, for the explanation.
+/// The step that explains a rule.
 fn step_of<'a>(
     rule: &'a Rule,
     result: &Result<Option<Decimal>, RuleError>,
@@ -199,7 +199,7 @@ fn step_of<'a>(
     }
 }
 
-/// The rule with what it reads.
+/// The rule with its inputs.
 fn see<'a>(rule: &'a Rule, view: &View<'a>) -> RuleSeen<'a> {
     let mut inputs = SmallVec::new();
     // Not ages: they differ each time although nothing else does. When each fact was true stands among the

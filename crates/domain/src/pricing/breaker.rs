@@ -1,4 +1,4 @@
-//! Whether a circuit breaker opens at what a simulation found.
+//! Decides whether the circuit breaker opens for the result of a simulation.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub enum Held {
         /// What is allowed.
         limit: MovedProducts,
     },
-    /// The catalogue as a whole would move too far.
+    /// The median price would move too far.
     MedianMove {
         /// The median.
         median: Decimal,
@@ -34,8 +34,7 @@ impl CircuitBreaker {
         self.moved.is_none() && self.median_move.is_none()
     }
 
-    /// Everything that speaks against letting these moves through. A product without a price so far does not
-    /// move.
+    /// All reasons to hold these moves. A product without an earlier price does not count as moved.
     pub fn judge(&self, simulation: &Simulation) -> Vec<Held> {
         let products = simulation.moves();
         let moved = self.moved.and_then(|limit| {

@@ -1,4 +1,4 @@
-//! What products of a catalogue meet because of how a policy is written, counted in a simulation.
+//! Warnings that depend on the products: effects of a policy on products, counted in a simulation.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) enum OfferEnd {
 /// Each rule that comes to an end, by its place in the policy's order.
 pub(crate) type OfferEnds = SmallVec<[(usize, OfferEnd); 2]>;
 
-/// Something that products of a catalogue meet.
+/// An effect that some products have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CatalogueWarning {
     /// Where the policy says it: `rounding.increment`, or the name of an offer rule.
@@ -43,7 +43,7 @@ pub struct CatalogueWarning {
     pub examples: Vec<ProductId>,
 }
 
-/// The warnings of a catalogue, counted while its products come by.
+/// The warnings, counted product by product.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CatalogueWarnings {
     increment: Option<CatalogueWarning>,

@@ -1,4 +1,4 @@
-//! Whether list prices are what every shopper is shown, or offer rules may move them for all.
+//! Whether every shopper pays the list price, or offer rules may change it for all.
 //!
 //! A shopper of whom nothing is known, but where they are, is no prime member, in no segment, comes over no
 //! channel and buys one unit. What such a shopper is shown is the price that was applied, in the sense of

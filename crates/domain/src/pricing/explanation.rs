@@ -18,9 +18,9 @@ use crate::facts::money::{as_json_number, as_optional_json_number};
 use crate::policy::guardrail::GuardrailName;
 use crate::policy::rounding::Rounded;
 
-/// Counts the changes to what the engine makes of the same facts and the same policy: a price, or what an
-/// explanation says of it. A change of that raises it, and CHANGELOG.md names the change. 1 stands for all
-/// before it was counted.
+/// The version of the engine's semantics: it is raised by every change of the price, or of its explanation,
+/// for the same facts and policy, and CHANGELOG.md describes the change. 1 stands for all before versions
+/// were counted.
 pub const SEMANTICS: u32 = 2;
 
 /// Why a list price is what it is.
@@ -30,7 +30,7 @@ pub struct Explanation<'a> {
     pub policy_version: i64,
     /// The semantics of the engine that applied it.
     pub semantics: u32,
-    /// The version of the time zone database that its clocks were read by; absent if it reads none.
+    /// The version of the time zone database that was used; absent if no local time was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tz_version: Option<&'a str>,
     /// The instant it was applied for.
@@ -38,9 +38,9 @@ pub struct Explanation<'a> {
     pub priced_at: DateTime<Utc>,
     /// Whether the rules made the price.
     pub outcome: Outcome,
-    /// What the rules saw.
+    /// The input of the rules.
     pub facts: Facts<'a>,
-    /// What happened, in order.
+    /// The steps, in order.
     pub steps: Vec<Step<'a>>,
 }
 

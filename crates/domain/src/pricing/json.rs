@@ -1,7 +1,7 @@
-//! Explanations and price entries as JSON text: the very bytes that serialising one gives, in half the time.
+//! Explanations and price entries as JSON text: exactly the bytes of the serialiser, in half the time.
 //!
-//! Every price that is made is written down, with its explanation, and a serialiser does so comma by comma.
-//! What all of them have is written here in larger pieces; what few have is left to the serialiser.
+//! Every computed price is written with its explanation, and a serialiser does so comma by comma. The parts
+//! that all of them have are written here in larger pieces; rare parts are left to the serialiser.
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -19,9 +19,10 @@ use crate::pricing::explanation::{CompetitorsSeen, Explanation, Outcome, RuleSee
 type Written = Result<(), serde_json::Error>;
 
 impl Explanation<'_> {
-    /// Appends the explanation as JSON, and gives its digest: two explanations of the same price that have
-    /// the same one say the same. It leaves out what differs although nothing else does: the instant of the
-    /// pricing, the instant at which the seller said the cost once more, and the price before.
+    /// Appends the explanation as JSON, and returns its digest: explanations of the same price with the same
+    /// digest have the same content. The digest leaves out what changes although nothing else does: the
+    /// instant of the pricing, the instant at which the seller stated the same cost again, and the price
+    /// before.
     pub fn append_json(&self, json: &mut Vec<u8>) -> Result<i64, serde_json::Error> {
         let mut digest = Digest::starting_at(json.len());
         let Self { policy_version, semantics, tz_version, priced_at, outcome, facts, steps } = self;
@@ -55,8 +56,8 @@ impl Explanation<'_> {
     }
 }
 
-/// A number that tells texts apart: the polynomial of the XXH3 hashes of their parts, modulo 2⁶⁴. It is
-/// stored, so it stays as it is.
+/// A hash of texts: the polynomial of the XXH3 hashes of their parts, modulo 2⁶⁴. It is stored, so it must
+/// not change.
 struct Digest {
     hash: u64,
     taken: usize,
@@ -70,7 +71,7 @@ impl Digest {
         Self { hash: 0, taken }
     }
 
-    /// Takes what was appended, but so many bytes at the end.
+    /// Hashes what was appended, except for so many bytes at the end.
     fn take(&mut self, json: &[u8], but: usize) {
         let end = json.len().saturating_sub(but);
         let of_part = xxh3_64(json.get(self.taken..end).unwrap_or_default());
@@ -90,7 +91,7 @@ impl Digest {
 impl PriceEntry {
     /// Appends the entry as JSON.
     pub fn append_json(&self, json: &mut Vec<u8>) -> Written {
-        // By name, so that a new field is not forgotten here.
+        // Destructured, so that a new field is not forgotten here.
         let Self {
             product_id,
             category,
@@ -146,7 +147,7 @@ fn append_facts(json: &mut Vec<u8>, facts: &Facts<'_>, digest: &mut Digest) -> W
     Ok(())
 }
 
-/// Gives how many bytes at the end say when the cost was stated.
+/// Returns how many bytes at the end are the time at which the cost was stated.
 fn append_signals(json: &mut Vec<u8>, signals: &Signals) -> Result<usize, serde_json::Error> {
     let stated_at = signals.cost_stated_at.map(instant::written);
     let stated_at = stated_at.map(|at| format!(",\"cost_stated_at\":\"{at}\"")).unwrap_or_default();

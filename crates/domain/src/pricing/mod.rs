@@ -1,4 +1,4 @@
-//! How a price comes about, and why it is what it is.
+//! How prices are computed, and their explanations.
 //!
 //! Here: the list price ([`price`]), a shopper's price ([`quote`]), their explanation ([`explanation`]) as it
 //! is stored (`json`), read ([`used_facts`]) and computed again ([`replay`]), and what a policy would do to a

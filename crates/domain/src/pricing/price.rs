@@ -30,9 +30,9 @@ pub struct ListPrice<'a> {
     pub limits: Limits,
     /// The next instant at which time alone may change the price.
     pub valid_until: Option<DateTime<Utc>>,
-    /// How this and the last changes came about, if because of competitors.
+    /// The streak of changes caused by competitors, with this one, if it is one.
     pub streak: Option<Streak>,
-    /// Why.
+    /// The explanation.
     pub explanation: Explanation<'a>,
 }
 
@@ -55,7 +55,7 @@ impl ListPrice<'_> {
     }
 }
 
-/// Computes a product's list price. Cannot fail: what goes wrong is part of the explanation.
+/// Computes a product's list price. Cannot fail: a failed rule is part of the explanation.
 pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc>) -> ListPrice<'a> {
     let mut steps = Vec::with_capacity(policy.market.len() + 3);
     let (about, has_floor) = (About::Market(*facts), policy.guardrails.has_floor(facts));

@@ -1,4 +1,4 @@
-//! The prices that a reduction may be announced against, by the European Union's rule.
+//! The prior prices of announced reductions, by the European Union's rule.
 //!
 //! Directive 98/6/EC, article 6a: an announcement of a reduction states the prior price, the lowest one
 //! applied during at least 30 days before the reduction. By paragraph 5, member states may allow the price
@@ -29,22 +29,21 @@ pub struct AppliedPrice {
     pub price: Option<Decimal>,
 }
 
-/// A reduction that may be announced, and against what.
+/// A reduction that may be announced, and its prior price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reduction {
-    /// When the step was.
+    /// When the step happened.
     pub started_at: DateTime<Utc>,
     /// The lowest price in the 30 days before it.
     pub prior_price: Decimal,
-    /// By what part of the prior price the price in effect is lower, in percent with two decimal places;
-    /// above 0.
+    /// By how much the current price is below the prior price, in percent with two decimal places; above 0.
     pub percent: Decimal,
     /// Whether prices of all those days are known. If not, the product was not sold for so long, or its
     /// earlier history is not kept; for new products the law has other rules.
     pub is_complete: bool,
 }
 
-/// What may be said of the price in effect, counted from its latest step and from its first.
+/// The reductions that the current price is, counted from its latest step and from its first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reductions {
     /// Against the lowest price of the 30 days before the latest step.

@@ -1,4 +1,4 @@
-//! A shopper's own price: the list price, moved by the offer rules for this shopper, within the guardrails.
+//! A shopper's own price: the list price, changed by the offer rules for this shopper, within the guardrails.
 //!
 //! Nothing that depends on the shopper is ever cached, so no shopper can be given another's price.
 
@@ -16,20 +16,20 @@ use crate::policy::view::{About, View};
 use crate::pricing::apply::{OnFailure, apply_rules};
 use crate::pricing::explanation::Step;
 
-/// The answer to one shopper.
+/// The price of one shopper.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quote {
     /// The price of one unit, in whole minor units of the entry's currency.
     pub final_price: Decimal,
-    /// What part of what this shopper would pay without the rules that are discounts they take off, both
-    /// after guardrails and rounding: `max(0, 1 − final_price ÷ the other)`, four decimal places, half even.
-    /// 0.05 is five percent.
+    /// The discount: the part that discount rules take off the price this shopper would pay without them,
+    /// both after guardrails and rounding: `max(0, 1 − final_price ÷ the other)`, four decimal places, half
+    /// even. 0.05 is five percent.
     pub discount_rate: Decimal,
-    /// Offer rules that failed. They are passed over: the shopper pays the price without them.
+    /// Offer rules that failed. They are skipped: the shopper pays the price without them.
     pub failed_rules: u32,
 }
 
-/// Computes a shopper's price; if `steps` is given, says why in it.
+/// Computes a shopper's price; explains it in `steps` if given.
 pub fn quote<'a>(
     entry: &'a PriceEntry,
     policy: &'a PricingPolicy,
@@ -51,8 +51,8 @@ pub fn quote<'a>(
 }
 
 /// The price within the limits, in whole minor units. A price that rules leave at the list price, or limits
-/// bring back to it, is the list price to the digit, and rounding takes no price past it: a discount makes
-/// nothing dearer.
+/// bring back to it, is the list price to the digit, and rounding takes no price past it: a discount never
+/// makes a product dearer.
 fn bring_to_market(
     price: Decimal,
     entry: &PriceEntry,

@@ -1,4 +1,4 @@
-//! A stored explanation, and its price computed again.
+//! Reads a stored explanation and computes its price again.
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -31,11 +31,12 @@ pub struct RecordedFacts {
     pub previous: Option<Previous>,
 }
 
-/// The explanation is of an engine that made other prices or other explanations of the same facts.
+/// The explanation is of an engine with other semantics, whose prices or explanations differ for the same
+/// facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it was recorded by an engine of semantics {recorded}, and this one has semantics {SEMANTICS}")]
 pub struct OtherSemantics {
-    /// That engine's.
+    /// The semantics of that engine.
     pub recorded: u32,
 }
 
@@ -51,13 +52,13 @@ impl RecordedExplanation {
 }
 
 impl RecordedFacts {
-    /// The facts, ready to be priced again.
+    /// The facts in the form that pricing takes.
     pub fn as_facts(&self) -> Facts<'_> {
         Facts { product: &self.product, signals: &self.signals, previous: self.previous }
     }
 }
 
-/// Of explanations that do not say it.
+/// The semantics of explanations without that field.
 fn first_semantics() -> u32 {
     1
 }

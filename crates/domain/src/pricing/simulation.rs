@@ -1,8 +1,8 @@
-//! What a policy would do to a catalogue: its products' prices, one after another, added up.
+//! Simulations: the effect of a policy on all products, whose prices are added up one by one.
 //!
-//! The memory is bounded, whatever the size of the catalogue: moves are counted by hundredths of a percent,
-//! rules by their place in the policy, guardrails by name, and of the products only those that move the most
-//! are kept.
+//! The memory is bounded, whatever the number of products: moves are counted by hundredths of a percent,
+//! rules by their position in the policy, guardrails by name, and of the products only those that move the
+//! most are kept.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,27 +20,27 @@ use crate::pricing::catalogue_warning::{CatalogueWarning, CatalogueWarnings, Off
 use crate::pricing::explanation::{Outcome, Step};
 use crate::pricing::price::ListPrice;
 
-/// How many of the products that move the most are kept.
+/// The number of products with the largest moves that are kept.
 const BIGGEST_MOVES: usize = 20;
 
-/// A move that counts as this one if it is larger: tenfold.
+/// The largest move that is counted exactly: tenfold. Larger ones count as this one.
 const LARGEST_COUNTED_MOVE: i32 = 100_000;
 
 /// Decimal places of a move as a fraction: hundredths of a percent.
 const MOVE_SCALE: u32 = 4;
 
-/// Products that are left out and named.
+/// The number of products without a price that are named.
 const MAX_NAMED: usize = 20;
 
 /// Where the distribution of moves is divided, in percent.
 const DIVISIONS: [i64; 12] = [-50, -30, -20, -10, -5, -1, 1, 5, 10, 20, 30, 50];
 
-/// One product's price as it is and as it would be.
+/// One product's price now and in the simulation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SimulatedPrice {
     /// The product.
     pub product_id: ProductId,
-    /// What the amounts are in.
+    /// The currency of the amounts.
     pub currency: &'static str,
     /// The list price in effect; absent if there is none in this currency.
     #[serde(serialize_with = "as_optional_json_number")]
@@ -64,18 +64,18 @@ pub struct SimulatedPrice {
     /// What the move would do to the margin; absent if the cost or the sales are not known.
     #[serde(skip)]
     pub margin: Option<Margin>,
-    /// The market rules that would have a part in it.
+    /// The market rules that would contribute to it.
     #[serde(skip)]
     pub rules: RulePlaces,
     /// Whether the list price would keep to the minor unit, as no multiple of the increment fits.
     #[serde(skip)]
     passes_over_increment: bool,
-    /// What would become of offer rules that its price is too low for.
+    /// The offer rules for which its price would be too low.
     #[serde(skip)]
     offer_ends: OfferEnds,
 }
 
-/// Those that would apply and the one that would fail, by their place in the policy's order.
+/// The rules that would apply and the one that would fail, by their position in the policy's order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RulePlaces {
     applied: SmallVec<[usize; 4]>,
@@ -90,18 +90,18 @@ pub struct Margin {
     cost: Decimal,
 }
 
-/// Simulated prices, added up.
+/// The sums of simulated prices.
 #[derive(Debug, Clone, Default)]
 pub struct Simulation {
     counts: Counts,
     /// Products by their move, in hundredths of a percent.
     moves: BTreeMap<i32, u64>,
     guardrails: BTreeMap<GuardrailName, u64>,
-    /// The policy's market rules in their order; none if nobody asks for them.
+    /// The policy's market rules in their order; empty if they are not counted.
     rules: Vec<RuleEffect>,
     margins: BTreeMap<&'static str, (u64, Margin)>,
     warnings: CatalogueWarnings,
-    /// Those that move the most, the largest first.
+    /// The products that move the most, the largest move first.
     biggest: Vec<SimulatedPrice>,
     left_out: LeftOutProducts,
 }
@@ -200,7 +200,7 @@ pub struct MarginEffect {
 }
 
 impl SimulatedPrice {
-    /// A product's price in effect, if it is in the product's currency, beside the one that was computed.
+    /// Compares a product's computed price with its current one, if that is in the product's currency.
     pub fn new(
         facts: &Facts<'_>,
         list_price: Option<Decimal>,
@@ -210,7 +210,7 @@ impl SimulatedPrice {
         let mut passes_over_increment = false;
         let mut rules = RulePlaces::default();
         let mut failure = None;
-        // Rules are looked at in their order, each with a step of its own.
+        // Each rule has a step of its own, in their order.
         let mut place = 0;
         for step in &computed.explanation.steps {
             match step {
@@ -261,8 +261,8 @@ impl SimulatedPrice {
 }
 
 impl Simulation {
-    /// A simulation of this policy that counts what each of its market rules does; [`default`](Self::default)
-    /// does not.
+    /// A simulation of this policy that counts the effect of each of its market rules;
+    /// [`default`](Self::default) does not.
     pub fn of(policy: &PricingPolicy) -> Self {
         let effect = |name: &Arc<str>| RuleEffect { name: Arc::clone(name), applied: 0, failed: 0 };
         let rules = policy.market.iter().map(|rule| effect(&rule.name)).collect();
@@ -300,7 +300,7 @@ impl Simulation {
         self.keep_if_big(price, change);
     }
 
-    /// Leaves a product out.
+    /// Adds a product that cannot be simulated.
     pub fn leave_out(&mut self, product_id: ProductId) {
         self.left_out.products += 1;
         if self.left_out.product_ids.len() < MAX_NAMED {
@@ -313,7 +313,7 @@ impl Simulation {
         *self.moves.entry(0).or_default() += products;
     }
 
-    /// How many moves were added, those by nothing included.
+    /// How many moves were added, including those by 0.
     pub fn moves(&self) -> u64 {
         self.moves.values().sum()
     }
@@ -335,7 +335,7 @@ impl Simulation {
         Decimal::new((i64::from(lower) + i64::from(upper)) * 5, MOVE_SCALE + 1).normalize()
     }
 
-    /// What has been added up.
+    /// The report on what was added so far.
     pub fn report(&self) -> SimulationReport {
         let Counts { products, up, down, frozen } = self.counts;
         let failed = self.rules.iter().filter(|rule| rule.failed > 0);

@@ -1,7 +1,7 @@
-//! Which facts a recorded price was made with, said by whom and when: what a merchant asks first.
+//! The facts that a recorded price was computed from, with their source and time.
 //!
-//! Nothing of it is kept for itself. It is read out of the explanation, which has the facts and whose prices
-//! the rules went by.
+//! They are not stored separately but read from the explanation, which holds the facts and the competitors
+//! whose prices rules followed.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,10 @@ use crate::facts::money::as_json_number;
 use crate::facts::signal::Origin;
 use crate::pricing::replay::RecordedFacts;
 
-/// What says a fact that stands in the product's row.
+/// The source of a fact in the product's row.
 const PRODUCT: &str = "product";
 
-/// A recorded explanation, as far as its facts are asked for.
+/// The part of a recorded explanation that its facts are read from.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RecordedExplanation {
     facts: RecordedFacts,
@@ -30,7 +30,7 @@ struct RecordedStep {
     competitors: Vec<String>,
 }
 
-/// A fact that a price was made with.
+/// A fact that a price was computed from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UsedFact<'a> {
     /// `unit_cost`, `competitor_price`, `stock_level`, `units_sold` or `demand_index`.
@@ -52,8 +52,8 @@ pub struct UsedFact<'a> {
 }
 
 impl RecordedExplanation {
-    /// The facts that were known to the rules and guardrails; of competitors' prices, those that a rule went
-    /// by.
+    /// The facts that were known to the rules and guardrails; of competitors' prices, those that a rule
+    /// followed.
     pub fn used_facts(&self) -> Vec<UsedFact<'_>> {
         let RecordedFacts { product, signals, .. } = &self.facts;
         let origins = &signals.origins;

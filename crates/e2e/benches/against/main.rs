@@ -1,14 +1,14 @@
-//! Two builds of the engine beside each other: what `./dev bench against REV` prints.
+//! Compares two builds of the engine: what `./dev bench against REV` prints.
 //!
 //! `cargo bench -p pricing-e2e --bench against -- BEFORE AFTER` takes two directories with `pricing-api`,
 //! `pricing-worker` and `pricing-listener` in them, starts a Redis, a database and the services for each
-//! ([`side`]), and has both do the same in turns, the other one first in every second round: answer prices to
-//! `wrk`, import products whose rows all changed, recalculate all prices. At the end it looks how much each
-//! stores. A row says the medians and the median of the rounds' ratios, with the lowest and the highest:
-//! where these lie on both sides of 1, the difference is noise.
+//! ([`side`]), and gives both the same work in turns, with the order swapped in every second round: answer
+//! prices to `wrk`, import products whose rows all changed, recalculate all prices. At the end it measures
+//! how much each stores. A row has the medians and the median of the rounds' ratios, with the lowest and the
+//! highest: where these lie on both sides of 1, the difference is noise.
 //!
-//! `--rounds N` (5 at least are needed for a result to quote), `--products N`, `--connections N` of `wrk`,
-//! `--database sqlite|postgres`.
+//! `--rounds N` (a result to quote needs at least 5), `--products N`, `--connections N` of `wrk`, `--database
+//! sqlite|postgres`.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the measurement has failed")]
@@ -80,7 +80,7 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Has both sides do it, one after the other; what each gave, the side before first.
+/// Runs it on both sides, one after the other; returns the results, the side before first.
 async fn in_turns<T>(
     round: usize,
     sides: &mut [Side; 2],

@@ -17,10 +17,10 @@ const ROUND_DURATION: &str = "3s";
 const BATCH: usize = 100;
 /// Rounds of a load until one in which no request is refused.
 const MAX_TRIES: usize = 5;
-/// How long an import or a recalculation may take before this is given up.
+/// Time limit of an import or a recalculation.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What `wrk` asks for.
+/// The requests of a load.
 #[derive(Clone, Copy)]
 pub(crate) enum Load {
     FromMemory,
@@ -28,14 +28,14 @@ pub(crate) enum Load {
     Batch,
 }
 
-/// Where the products are.
+/// The kind of database.
 #[derive(Clone, Copy)]
 pub(crate) enum Database {
     Sqlite,
     Postgres,
 }
 
-/// What `wrk` says of one round.
+/// The result of one round of `wrk`.
 #[derive(Deserialize)]
 pub(crate) struct Answers {
     requests: f64,
@@ -54,7 +54,7 @@ pub(crate) struct Side {
     products: usize,
     api: HttpClient,
     api_url: String,
-    /// An API that may serve nothing from memory.
+    /// An API that serves nothing from memory.
     forgetful_url: String,
     api_process: ServiceProcess,
     api_idle_kb: u64,
@@ -107,8 +107,8 @@ impl Side {
         Ok(side)
     }
 
-    /// How many requests of a load are answered, and how fast. A round in which some were refused, as the
-    /// machine was busy with something else, is done again.
+    /// Measures the throughput and latency of a load. A round in which requests were refused, because the
+    /// machine was busy with something else, is repeated.
     pub(crate) async fn answer(&self, load: Load, connections: usize) -> Result<Answers> {
         for _ in 0..MAX_TRIES {
             let answers = self.ask(load, connections).await?;
@@ -143,7 +143,7 @@ impl Side {
         Ok(answers)
     }
 
-    /// Imports all products; their prices are others each round. How many milliseconds it takes.
+    /// Imports all products, with different prices each round. Returns the milliseconds it took.
     pub(crate) async fn import(&self, round: usize) -> Result<f64> {
         let mut rows = String::from(
             "product_id,name,category,currency,base_price,unit_cost,floor_price,ceiling_price\n",
@@ -169,7 +169,7 @@ impl Side {
         Ok(took.as_secs_f64() * 1e3)
     }
 
-    /// Publishes a policy that changes every price; how many milliseconds the recalculation takes.
+    /// Publishes a policy that changes every price. Returns the milliseconds that the recalculation took.
     pub(crate) async fn recalculate(&self, round: usize) -> Result<f64> {
         let policy = format!(
             "name: against\nmarket: [{{ name: raise, when: 'demand.index == null', adjust: +{round}% }}]\n\
@@ -200,7 +200,7 @@ impl Side {
         }
     }
 
-    /// Bytes a product in the database, in Redis and in the API's memory, once all are there.
+    /// Bytes per product in the database, in Redis and in the API's memory, after all were read.
     pub(crate) async fn stored(&self) -> Result<Vec<(&'static str, f64)>> {
         self.read_each().await?;
         let database = self.stored.bytes().await?;

@@ -1,13 +1,13 @@
 //! The table of the results.
 
-/// Which way is the better one.
+/// Whether a smaller or a larger value is better.
 #[derive(Clone, Copy)]
 pub(crate) enum Better {
     More,
     Less,
 }
 
-/// What both sides gave for one work, round by round.
+/// The results of both sides for one kind of work, round by round.
 pub(crate) struct Row {
     work: &'static str,
     unit: &'static str,

@@ -1,4 +1,4 @@
-//! The limit: what the database and Redis take for the same rows and bytes when nobody computes anything.
+//! The limit: how long the database and Redis take for the same rows and bytes without any computation.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ impl Recalculation {
     }
 }
 
-/// Loading what an import has written: products, prices, changes.
+/// Loads the rows that an import has written: products, prices, changes.
 pub(super) async fn of_import(database: &Database) -> Result<Duration> {
     load(database, &["products", "prices", "price_changes"], "").await
 }
@@ -102,7 +102,7 @@ async fn open(file: PathBuf) -> Result<SqliteConnection> {
     options(file).connect().await.context("opening a file for the limit")
 }
 
-/// As durable as the catalogue.
+/// As durable as the store.
 fn options(file: PathBuf) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(file)
@@ -114,7 +114,7 @@ fn options(file: PathBuf) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// `COPY` out to files, and in again.
+/// Exports with `COPY` to files, and imports them again.
 async fn load_postgres(server: &PostgresServer, tables: &[&str], changes: &str) -> Result<Duration> {
     let mut taken = Duration::ZERO;
     for table in tables {
@@ -137,8 +137,8 @@ async fn timed(server: &PostgresServer, statement: &str) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// Sets every price to the bytes that it has. A pipeline is a transaction, for which Redis syncs its file
-/// once: of plain commands it takes 16 kB at a time and syncs after each, several times as long.
+/// Sets every price to its present bytes. A pipeline is a transaction, for which Redis syncs its file once:
+/// of plain commands it takes 16 kB at a time and syncs after each, which takes several times as long.
 async fn set(redis: &RedisServer) -> Result<Duration> {
     let mut connection = redis.connection().await?;
     let mut reader = redis.connection().await?;

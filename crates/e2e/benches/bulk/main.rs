@@ -1,4 +1,4 @@
-//! How long an import and a recalculation take, from ten thousand products to a million, beside what the
+//! Duration of an import and a recalculation, from ten thousand products to a million, compared with what the
 //! databases and Redis need for the same rows and bytes alone.
 //!
 //! `cargo bench -p pricing-e2e --bench bulk` does both on SQLite and on PostgreSQL; `-- --most 100000` stops
@@ -24,18 +24,18 @@ use reqwest::Method;
 use serde_json::Value;
 
 const SIZES: [usize; 3] = [10_000, 100_000, 1_000_000];
-/// How long the largest recalculation may take before this is given up.
+/// Time limit of the largest recalculation.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// It raises every price.
 const POLICY: &str = include_str!("policy.yaml");
 
-/// Where the catalogue is.
+/// The kind of database.
 enum Database {
     Sqlite { directory: tempfile::TempDir },
     Postgres { server: Box<PostgresServer> },
 }
 
-/// What one database and size gave.
+/// The results for one database and size.
 struct Measured {
     database: &'static str,
     products: usize,
@@ -47,7 +47,7 @@ struct Measured {
     worker_memory_mb: u64,
 }
 
-/// What a user asks on the command line.
+/// The options of the command line.
 struct Arguments {
     most: usize,
     only: Option<Only>,
@@ -148,7 +148,7 @@ async fn start(
     Ok((process, HttpClient::new(url)?))
 }
 
-/// Publishes a policy that changes every price; how long the recalculation took that follows.
+/// Publishes a policy that changes every price. Returns the duration of the recalculation that follows.
 async fn recalculate(api: &HttpClient, products: usize) -> Result<Duration> {
     let request = api.request(Method::POST, "/api/v1/policies?author=bench&approved_by=bench").body(POLICY);
     let published = api.send(request.header("content-type", "application/yaml")).await?;
@@ -224,7 +224,7 @@ fn report(all: &[Measured]) {
     }
 }
 
-/// What a product takes should not depend on how many there are.
+/// The time per product should not depend on the number of products.
 fn draw(database: &str, all: &[&Measured]) {
     let sizes: Vec<String> = all.iter().map(|one| one.products.to_string()).collect();
     let per_product = |time: fn(&Measured) -> Duration| -> Vec<f64> {

@@ -1,5 +1,4 @@
-//! What somebody would write instead: `benches/peers/celery_reprice.py`, a Celery worker with SQLite and
-//! Redis.
+//! The conventional alternative: `benches/peers/celery_reprice.py`, a Celery worker with SQLite and Redis.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +8,11 @@ use tokio::process::Command;
 
 use crate::Database;
 
-/// The variable that names a Python which has `benches/peers/requirements.txt`.
+/// The variable that names a Python with the packages of `benches/peers/requirements.txt`.
 const PYTHON: &str = "PEERS_PYTHON";
 const PRODUCTS: usize = 20_000;
 
-/// Re-prices as many products by both, one after the other, and says what that took.
+/// Re-prices the same products by both, one after the other, and prints the durations.
 pub(super) async fn compare() -> Result<()> {
     let Some(python) = std::env::var_os(PYTHON).map(PathBuf::from) else {
         eprintln!("NOT MEASURED: the Celery worker; {PYTHON} names no Python (./dev bench does)");

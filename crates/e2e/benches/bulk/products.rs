@@ -1,4 +1,4 @@
-//! Made-up products, any number of them, always the same.
+//! Generated products, any number of them, always the same.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use reqwest::{Body, Method};
 /// Rows of one piece of the document.
 const ROWS_PER_PIECE: usize = 1_000;
 const CATEGORIES: usize = 200;
-/// How long the largest import may take before this is given up.
+/// Time limit of the largest import.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// Sends the products as one CSV document, made while it is sent.
+/// Sends the products as one CSV document, generated while it is sent.
 pub(super) async fn import(api: &HttpClient, products: usize) -> Result<Duration> {
     let rows = futures::stream::iter(csv(products).map(Ok::<_, std::io::Error>));
     let request = api.request(Method::POST, "/api/v1/products/import").timeout(PATIENCE);

@@ -1,4 +1,4 @@
-//! A hundred thousand events at once, and what those who read prices notice of it.
+//! A burst of a hundred thousand events, and its effect on the latency of price reads.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ pub(super) async fn measure(services: &Services) -> Result<()> {
         Ok(())
     });
     let (calm, ()) = calm.await?;
-    // Made before: this process' own work would delay its reads.
+    // Built beforehand: this process' own work would delay its reads.
     let requests: Vec<Vec<u8>> =
         (0..EVENTS / EVENTS_PER_REQUEST).map(|request| batch(request * EVENTS_PER_REQUEST)).collect();
     let (busy, (posted, applied)) = read_while(services, burst(services, &requests)).await?;
@@ -44,7 +44,7 @@ pub(super) async fn measure(services: &Services) -> Result<()> {
     Ok(())
 }
 
-/// Reads prices at a fixed rate until this is done.
+/// Reads prices at a fixed rate until the work is done.
 async fn read_while<T>(services: &Services, work: impl Future<Output = Result<T>>) -> Result<(Latencies, T)> {
     let reads = OpenLoop {
         address: services.reading.address.clone(),
@@ -60,7 +60,7 @@ async fn read_while<T>(services: &Services, work: impl Future<Output = Result<T>
     tokio::try_join!(reads.run(|number| price(&product(number * 7)), stop.clone()), work)
 }
 
-/// Posts all events; how long that took, and how long until the last was applied.
+/// Posts all events. Returns how long that took, and how long until the last was applied.
 async fn burst(services: &Services, requests: &[Vec<u8>]) -> Result<(Duration, Duration)> {
     let before = applied(services).await?;
     let mut client = WireClient::connect(&services.publishing.address).await?;

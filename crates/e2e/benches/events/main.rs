@@ -1,5 +1,5 @@
-//! How soon a market event is a new price at another API process, and what a burst of events does to those
-//! who ask for prices.
+//! How soon a market event becomes a new price at another API process, and the effect of a burst of events on
+//! price reads.
 //!
 //! `cargo bench -p pricing-e2e --bench events` starts a Redis that syncs every write, an SQLite file, two API
 //! processes, a listener and a worker. Events are posted to the first API; prices are read from the second,
@@ -24,8 +24,8 @@ use reqwest::Method;
 const PRODUCTS: u64 = 2_000;
 const PUBLISH: &str = "/api/v1/publish-market-event";
 
-/// Prices follow demand, at once and as far as it goes: that the same product moves again and again is what
-/// is measured.
+/// Prices follow demand, at once and without limits, as the same product moves again and again in the
+/// measurement.
 const POLICY: &str = "name: follows demand\nmarket:\n  - { name: demand, multiply_by: demand.index ?? 1 }\n";
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -120,7 +120,7 @@ fn product(number: u64) -> String {
     format!("P-{}", number % PRODUCTS)
 }
 
-/// An event that moves a product's price: demand is another than before, and never the usual.
+/// An event that moves a product's price: the demand differs from the one before, and is never the usual.
 fn event(name: &str, number: u64, product: &str) -> String {
     let time = Utc::now().to_rfc3339();
     let data = format!(r#"{{"product_id":"{product}","index":1.{:03}}}"#, 1 + number % 900);

@@ -1,8 +1,8 @@
-//! A thousand events a second, while twenty thousand prices a second are read.
+//! Latency from event to price at a thousand events a second, while twenty thousand prices a second are read.
 //!
-//! Ten of these events in a hundred are followed: from the beginning of the POST to the answer of the other
-//! API that has the new price. Beside it stands the least that such a way can take, in the same seconds: a
-//! message published to Redis, its arrival at a subscriber, and a GET.
+//! Ten in a hundred of these events are followed: from the start of the POST to the answer of the other API
+//! with the new price. For comparison, the minimum for such a path is measured in the same seconds: a message
+//! published to Redis, its arrival at a subscriber, and a GET.
 
 use std::time::{Duration, Instant};
 
@@ -18,14 +18,14 @@ use crate::{PRODUCTS, PUBLISH, Services, event, milliseconds, price, product};
 
 const READS_PER_SECOND: u32 = 20_000;
 const READERS: u32 = 64;
-/// Events that nobody follows.
+/// Events that are not followed.
 const EVENTS_PER_SECOND: u32 = 900;
 const PUBLISHERS: u32 = 32;
-/// Those who follow events, and how often each publishes one.
+/// The number of followers, and how often each publishes an event.
 const FOLLOWERS: u64 = 20;
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
 const DURATION: Duration = Duration::from_secs(15);
-/// How often a follower looks.
+/// How often a follower polls the price.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -72,7 +72,7 @@ pub(super) async fn measure(services: &Services) -> Result<()> {
     Ok(())
 }
 
-/// How long the POSTs of followed events took, and how long until the new price was seen.
+/// Measures the POSTs of followed events, and the time until the new price was visible.
 async fn follow_all(services: &Services, stop: &CancellationToken) -> Result<(Latencies, Latencies)> {
     let mut following = JoinSet::new();
     for follower in 0..FOLLOWERS {
@@ -105,7 +105,7 @@ async fn follow(
     stop: CancellationToken,
 ) -> Result<Vec<(Duration, Duration)>> {
     let product = product(follower);
-    // One after the other, as the other events come: not all in the same instant.
+    // Followers start one after the other, so that events do not come all in the same instant.
     tokio::time::sleep(FOLLOW_INTERVAL * u32::try_from(follower)? / u32::try_from(FOLLOWERS)?).await;
     let mut pace = tokio::time::interval(FOLLOW_INTERVAL);
     let mut times = Vec::new();

@@ -11,7 +11,8 @@ use axum::routing::post;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::net::TcpListener;
 
-/// What tells this program to be the bare server: where to listen, the lengths of both answers, and Redis.
+/// The argument that makes this program the bare server; after it: the address, the lengths of both answers,
+/// and Redis.
 pub(super) const ARGUMENT: &str = "--bare-server";
 
 /// Answers a price after reading the body.

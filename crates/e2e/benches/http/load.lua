@@ -1,4 +1,4 @@
--- What wrk sends: POST /api/v1/price or /api/v1/prices, each product in its turn, and what it says at the
+-- The script for wrk: POST /api/v1/price or /api/v1/prices, one product after another, and the report at the
 -- end.
 --
 -- wrk -s load.lua URL -- PATH PRODUCTS ITEMS: that path, that many products, that many of them in one

@@ -1,5 +1,5 @@
-//! How many price requests a second the API answers, beside what a bare axum server does with the same bodies
-//! and answers, and what telemetry costs.
+//! Throughput of price requests, compared with a bare axum server with the same bodies and answers, and the
+//! cost of telemetry.
 //!
 //! `cargo bench -p pricing-e2e --bench http` starts a Redis, an SQLite file, a collector of traces, three
 //! APIs (as delivered; with all telemetry off; with a memory that nothing may be served from), the bare
@@ -36,7 +36,7 @@ const BATCH: usize = 100;
 /// What the bare server reads from Redis.
 const BARE_KEY: &str = "bench:bare";
 
-/// One server's answers to one kind of request.
+/// The results of one server for one kind of request.
 struct Contestant {
     name: &'static str,
     base_url: String,
@@ -45,7 +45,7 @@ struct Contestant {
     rounds: Vec<Round>,
 }
 
-/// What wrk says of one round.
+/// The result of one round of wrk.
 #[derive(Debug, Clone, Copy, Deserialize)]
 struct Round {
     requests: f64,
@@ -55,10 +55,10 @@ struct Round {
     p99_us: f64,
 }
 
-/// What somebody would write instead.
+/// The conventional alternative.
 const FASTAPI: &str = "FastAPI + GET";
 
-/// What is compared: a contestant, its limit, and the least ratio of the rates.
+/// The comparisons: a contestant, its limit, and the least ratio of the rates.
 const COMPARISONS: [(&str, &str, f64); 5] = [
     ("price, from memory", "bare", 0.85),
     ("price, from memory", "price, telemetry off", 0.9),
@@ -125,7 +125,7 @@ async fn measure() -> Result<()> {
         }
     }
     if let Some(mut peer) = peer {
-        // Killed, it would leave its processes behind.
+        // Killing it would leave its child processes behind.
         peer.terminate(Duration::from_secs(10)).await?;
     }
     report(&contestants)
@@ -162,7 +162,7 @@ async fn import(api: &HttpClient) -> Result<()> {
     Ok(())
 }
 
-/// Asks for every product once; how long the answers to a price and to a batch are.
+/// Reads every product once. Returns the lengths of the answers to a price and to a batch.
 async fn warm(api: &HttpClient) -> Result<(usize, usize)> {
     let mut price = 0;
     for number in 0..PRODUCTS {
@@ -212,7 +212,7 @@ fn report(contestants: &[Contestant]) -> Result<()> {
     println!("\n| work | beside | of its rate | goal | its p99 times |\n|---|---|---|---|---|");
     for (name, limit, goal) in COMPARISONS {
         let find = |name| contestants.iter().find(|one| one.name == name);
-        // The peer is there only if there is a Python for it.
+        // The peer is measured only if a Python is given for it.
         let (Some(ours), Some(limit)) = (find(name), find(limit)) else { continue };
         let rate = ratio(ours, limit, Round::rate);
         let p99 = ratio(ours, limit, |round| round.p99_us);

@@ -1,4 +1,4 @@
-//! What somebody would write instead: `benches/peers/fastapi_price.py`, with the same products in Redis.
+//! The conventional alternative: `benches/peers/fastapi_price.py`, with the same products in Redis.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 use pricing_e2e::{RedisServer, ServiceProcess, free_port};
 use serde_json::json;
 
-/// The variable that names a Python which has `benches/peers/requirements.txt`.
+/// The variable that names a Python with the packages of `benches/peers/requirements.txt`.
 const PYTHON: &str = "PEERS_PYTHON";
 /// Processes, as many as there are cores.
 const WORKERS: &str = "2";
@@ -14,7 +14,7 @@ const WORKERS: &str = "2";
 /// Answers a price after one GET from Redis.
 pub(super) const PRICE: &str = "/price";
 
-/// Starts it; nothing if no Python is named.
+/// Starts it; `None` if no Python is named.
 pub(super) async fn start(redis: &RedisServer, products: usize) -> Result<Option<(ServiceProcess, String)>> {
     let Some(python) = std::env::var_os(PYTHON).map(PathBuf::from) else {
         eprintln!("NOT MEASURED: the FastAPI service; {PYTHON} names no Python (./dev bench does)");

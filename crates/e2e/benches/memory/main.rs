@@ -1,4 +1,4 @@
-//! What a catalogue costs the API that has all of it in memory: bytes, and how long a read takes then.
+//! Memory use and read latency of an API that has all products in memory.
 //!
 //! `cargo bench -p pricing-e2e --bench memory` does this for ten thousand products, a hundred thousand and a
 //! million (`-- --most 100000` stops earlier). For each it starts a Redis, an SQLite file and an API as

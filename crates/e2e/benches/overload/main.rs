@@ -1,11 +1,10 @@
-//! What happens when more is asked than can be answered: latency against load, up to three times the
-//! capacity.
+//! Behaviour under overload: latency against load, up to three times the capacity.
 //!
-//! `cargo bench -p pricing-e2e --bench overload` starts a Redis, an SQLite file and an API. `oha` first asks
-//! for batches of a hundred prices as fast as they are answered, which is the capacity; then at fixed rates
-//! from a quarter to three times of it, whether answers come or not. Latency counts from the moment at which
-//! a request was due, so that waiting for a connection is not hidden; beside it stands what the API itself
-//! took for what it accepted. Meanwhile single prices are asked for at a hundredth of what they can be.
+//! `cargo bench -p pricing-e2e --bench overload` starts a Redis, an SQLite file and an API. `oha` first sends
+//! batches of a hundred prices as fast as they are answered, which is the capacity; then at fixed rates from
+//! a quarter to three times of it, whether answers arrive or not. Latency counts from the moment at which a
+//! request was due, so that waiting for a connection is not hidden; the table also has the time the API
+//! itself took for what it accepted. Meanwhile single prices are requested at a low fixed rate.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the measurement has failed")]
@@ -21,17 +20,17 @@ use tokio::process::Command;
 
 const PRODUCTS: usize = 1_000;
 const BATCH: usize = 100;
-/// As many as keep it busy.
+/// Enough connections to keep the API busy.
 const CAPACITY_CONNECTIONS: &str = "256";
 /// So many that requests wait in the API and not in the load generator.
 const CONNECTIONS: &str = "2048";
 const DURATION: &str = "8s";
-/// Parts of the capacity.
+/// Rates as parts of the capacity.
 const LOADS: [f64; 6] = [0.25, 0.5, 0.75, 1.0, 2.0, 3.0];
-/// Single prices asked for meanwhile, each second.
+/// Single prices requested meanwhile, each second.
 const SINGLES_PER_SECOND: &str = "400";
 
-/// What oha says.
+/// The report of oha.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Round {

@@ -234,7 +234,7 @@ async fn programs_and_pages_of_the_service_itself_are_not_hindered() -> Result<(
     Ok(())
 }
 
-/// That a browser is told what it may do with an answer.
+/// That an answer says what a browser may do with it.
 fn assert_protected(reply: &HttpReply, path: &str) {
     assert_eq!(reply.status, 200, "{path}");
     let policy = reply.header("content-security-policy").unwrap_or_default();

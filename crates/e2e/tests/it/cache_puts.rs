@@ -1,4 +1,4 @@
-//! The caches' promise on a real Redis: what is newer stays.
+//! The caches on a real Redis: an older revision never replaces a newer one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ fn entry(revision: i64) -> Result<Cached> {
     })))
 }
 
-/// What a process with an empty memory finds.
+/// The result of a process with an empty memory.
 async fn found_in_redis(redis: &RedisServer) -> Result<Result<(i64, Tier), ReadError>> {
     let fill = async |_| Err(ReadError::Internal("not in redis".to_owned()));
     let fill = move |id| Box::pin(fill(id));
@@ -97,7 +97,7 @@ async fn many_puts_at_once_leave_the_newest_of_each() -> Result<()> {
     let caches = [cache(&redis)?, cache(&redis)?, cache(&redis)?];
     let puts = (0..300_i64).map(|number| {
         let (process, id) = (caches[usize::try_from(number % 3).unwrap_or(0)].clone(), id.clone());
-        // In an order that is neither up nor down.
+        // In an order that is neither ascending nor descending.
         let revision = (number * 7) % 300 + 1;
         async move {
             Ok::<_, anyhow::Error>(
@@ -111,24 +111,24 @@ async fn many_puts_at_once_leave_the_newest_of_each() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_redis_forgets_between_two_puts_is_put_again() -> Result<()> {
+async fn data_that_redis_lost_between_two_puts_is_put_again() -> Result<()> {
     let redis = RedisServer::start().await?;
     let id = ProductId::parse("P-1")?;
     let process = cache(&redis)?;
     process.put_all(&[(id.clone(), entry(1)?)], PutMode::Insert, None).await?;
     let mut connection = redis.connection().await?;
-    // Scripts are gone too after a restart or a fail-over.
+    // A restart or a fail-over loses scripts too.
     redis::cmd("SCRIPT").arg("FLUSH").query_async::<()>(&mut connection).await?;
     redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await?;
     let product = [(id.clone(), entry(2)?)];
     process.put_all(&product, PutMode::Insert, announcement(&redis, &product)?.as_ref()).await?;
     assert_eq!(found_in_redis(&redis).await?, Ok((2, Tier::L2)));
-    assert_eq!(told(&redis).await?, 1);
+    assert_eq!(notifications_in(&redis).await?, 1);
     Ok(())
 }
 
 #[tokio::test]
-async fn what_is_only_to_be_replaced_is_not_inserted() -> Result<()> {
+async fn replace_mode_inserts_nothing() -> Result<()> {
     let redis = RedisServer::start().await?;
     let id = ProductId::parse("P-1")?;
     let process = cache(&redis)?;
@@ -162,34 +162,34 @@ async fn a_cluster_takes_a_batch_whose_keys_lie_in_many_slots() -> Result<()> {
     let mut connection = redis.connection().await?;
     let keys: usize = redis::cmd("DBSIZE").query_async(&mut connection).await?;
     assert_eq!(keys, 20 + 1, "the prices, and the stream of changes");
-    assert_eq!(told(&redis).await?, 3);
+    assert_eq!(notifications_in(&redis).await?, 3);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_cluster_takes_a_price_and_its_notice_which_lie_in_two_slots() -> Result<()> {
+async fn a_cluster_takes_a_price_and_its_notification_which_lie_in_two_slots() -> Result<()> {
     let redis = RedisServer::start_cluster().await?;
     let product = [(ProductId::parse("P-1")?, entry(2)?)];
     let announcement = announcement(&redis, &product)?;
     cache(&redis)?.put_all(&product, PutMode::Insert, announcement.as_ref()).await?;
     assert_eq!(found_in_redis(&redis).await?, Ok((2, Tier::L2)));
-    assert_eq!(told(&redis).await?, 1);
+    assert_eq!(notifications_in(&redis).await?, 1);
     Ok(())
 }
 
 #[tokio::test]
-async fn what_is_told_of_is_there() -> Result<()> {
+async fn a_notification_follows_its_prices() -> Result<()> {
     let redis = RedisServer::start().await?;
     let process = cache(&redis)?;
     let mut subscriber = redis::Client::open(redis.url())?.get_async_pubsub().await?;
     subscriber.subscribe(MessageKeys::new(DEFAULT_PREFIX).price_changes_channel()).await?;
     let mut messages = subscriber.on_message();
     let mut connection = redis.connection().await?;
-    // So that Redis knows the script.
+    // Loads the script in Redis.
     let product = [(ProductId::parse("P-0")?, entry(1)?)];
     process.put_all(&product, PutMode::Insert, announcement(&redis, &product)?.as_ref()).await?;
     messages.next().await.context("no notice")?;
-    // More than go into one call.
+    // More than fit in one call.
     let ids = (0..2_500).map(|number| ProductId::parse(&format!("P-{number}")));
     let products = ids.map(|id| Ok((id?, entry(2)?))).collect::<Result<Vec<_>>>()?;
     let announcement = announcement(&redis, &products)?;
@@ -201,16 +201,16 @@ async fn what_is_told_of_is_there() -> Result<()> {
     let put = async { Ok(process.put_all(&products, PutMode::Insert, announcement.as_ref()).await?) };
     let ((), keys) = tokio::try_join!(put, hear)?;
     assert_eq!(keys, products.len() + 1, "the prices, and the stream of changes");
-    assert_eq!(told(&redis).await?, 1 + 25);
-    // The first one twice, as Redis did not know the script; of the three batches, the last brings the
-    // notices along.
+    assert_eq!(notifications_in(&redis).await?, 1 + 25);
+    // The first one twice, as Redis did not know the script; the last of the three batches carries the
+    // notifications.
     let calls: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await?;
     let calls = calls.lines().find(|line| line.starts_with("cmdstat_evalsha:")).context("no calls")?;
     assert!(calls.starts_with("cmdstat_evalsha:calls=5,"), "{calls}");
     Ok(())
 }
 
-/// What tells of these prices.
+/// The encoded notifications of these prices.
 fn announcement(redis: &RedisServer, products: &[(ProductId, Cached)]) -> Result<Option<Announcement>> {
     let connection = RedisConnection::open(&redis.url())?;
     let notifications = Notifications::new(&connection, MessageKeys::new(DEFAULT_PREFIX), "test");
@@ -226,14 +226,14 @@ fn announcement(redis: &RedisServer, products: &[(ProductId, Cached)]) -> Result
     Ok(notifications.announcement(&changes, None))
 }
 
-/// How many notices the stream of changes keeps.
-async fn told(redis: &RedisServer) -> Result<usize> {
+/// How many notifications the stream of changes holds.
+async fn notifications_in(redis: &RedisServer) -> Result<usize> {
     let log = MessageKeys::new(DEFAULT_PREFIX).price_changes_log();
     Ok(redis::cmd("XLEN").arg(log).query_async(&mut redis.connection().await?).await?)
 }
 
 #[tokio::test]
-async fn what_is_no_price_makes_way() -> Result<()> {
+async fn a_foreign_value_is_replaced() -> Result<()> {
     let redis = RedisServer::start().await?;
     let key = Keys::new(DEFAULT_PREFIX, "test").price("P-1");
     let mut connection = redis.connection().await?;
@@ -250,12 +250,12 @@ async fn what_is_no_price_makes_way() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_price_older_than_what_others_have_told_of_is_not_served_out_of_redis() -> Result<()> {
+async fn a_price_older_than_an_announced_revision_is_not_served_from_redis() -> Result<()> {
     let redis = RedisServer::start().await?;
     let id = ProductId::parse("P-1")?;
     let here = cache(&redis)?;
     cache(&redis)?.put_all(&[(id.clone(), entry(3)?)], PutMode::Insert, None).await?;
-    // Told, and not put yet; nothing is held here.
+    // Announced and not put yet; this process has no entry of it.
     here.apply([(&id, 5, || None)]);
     let filled = entry(5)?;
     let found = here.get_or_fill(id, Utc::now(), |_| true, move |_| async move { Ok(filled) }).await?;

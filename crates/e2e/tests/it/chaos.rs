@@ -1,5 +1,5 @@
-//! Everything dies, again and again, while the market moves; afterwards nothing is lost and nothing was done
-//! twice.
+//! Every process is killed again and again while the market moves; afterwards nothing is lost and nothing was
+//! done twice.
 //!
 //! A failure names its seed, which fixes the events and the order of the blows, not the instants at which the
 //! machine lets them happen.
@@ -39,7 +39,7 @@ guardrails: { min_margin: 10% }
 rounding: { mode: half_even }
 ";
 
-/// How long the engine may take to come to rest afterwards.
+/// How long the engine may take to become idle afterwards.
 const REST_PATIENCE: Duration = Duration::from_secs(120);
 /// How long one event may take to be acknowledged, whatever is down.
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(60);
@@ -145,7 +145,7 @@ struct Arena {
     listeners: Vec<Member>,
     redis: RedisServer,
     proxy: ChaosProxy,
-    /// Recalculations that were asked for.
+    /// The requested recalculations.
     tasks: Vec<String>,
 }
 
@@ -160,7 +160,7 @@ impl Arena {
                     Service::Listener => &mut self.listeners,
                 };
                 let victim = random.usize(0..members.len());
-                let victim = members.get_mut(victim).context("nobody to kill")?;
+                let victim = members.get_mut(victim).context("no process to kill")?;
                 victim.kill()?;
                 sleep_until(Instant::now() + pause).await;
                 victim.start_again()?;
@@ -190,7 +190,7 @@ impl Arena {
         }
     }
 
-    /// Waits until no event and no job is left.
+    /// Waits until no event and no job is outstanding.
     async fn come_to_rest(&self) -> Result<()> {
         let mut connection = self.redis.connection().await?;
         let at_rest = eventually("nothing is left to do", REST_PATIENCE, async || {
@@ -220,7 +220,7 @@ impl Arena {
         Ok(())
     }
 
-    /// The recalculations, and all that is in the queue.
+    /// The recalculations, and everything in the queue.
     async fn what_is_left(&self) -> Result<String> {
         let mut left = Vec::new();
         for task_id in &self.tasks {
@@ -246,7 +246,7 @@ impl Arena {
         Ok(left.join("\n"))
     }
 
-    /// What the services have said.
+    /// The output of the services.
     fn output(&self) -> String {
         let members = self.listeners.iter().chain(&self.workers).chain(&self.apis);
         members.map(|member| member.process.output().unwrap_or_default()).collect::<Vec<_>>().join("\n---\n")
@@ -376,7 +376,7 @@ async fn publish(
     results.into_iter().collect()
 }
 
-/// Compares what is there with what the events say.
+/// Compares the final state with the published events.
 struct Judge<'a> {
     store: Store,
     events: &'a [Published],

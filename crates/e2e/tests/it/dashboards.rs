@@ -38,7 +38,7 @@ fn the_configuration_and_the_rules_are_right_and_each_alert_has_its_page() -> Re
     Ok(())
 }
 
-/// Something of everything that is counted, again and again, so that rates are known.
+/// Produces some of everything that is counted, again and again, so that rates are known.
 async fn work(api: &Member, round: u32) -> Result<()> {
     for number in 0..20 {
         ensure!(api.client.price(&format!("P-{number}"), "NY", false).await?.status.as_u16() < 500);
@@ -57,7 +57,7 @@ async fn work(api: &Member, round: u32) -> Result<()> {
 }
 
 #[tokio::test]
-async fn every_panel_and_every_alert_has_something_to_go_by() -> Result<()> {
+async fn every_panel_and_every_alert_has_data() -> Result<()> {
     let stores = Stores::start().await?;
     stores.store().await?.publish_policy(&new_policy(POLICY), None, chrono::Utc::now()).await?;
     let fleet = Fleet::new(&stores.redis.url(), &stores.database_url());
@@ -108,7 +108,7 @@ async fn every_panel_and_every_alert_has_something_to_go_by() -> Result<()> {
     let firing = prometheus.query("ALERTS{alertstate=\"firing\"}").await?;
     assert_eq!(firing, Vec::<Value>::new(), "all is well");
     drop(members);
-    eventually("it is noticed that nobody works", PATIENCE, async || {
+    eventually("the alert for missing workers fires", PATIENCE, async || {
         let alerts = prometheus.query("ALERTS{alertname=~\"No(Api|Worker|Listener)\"}").await?;
         ensure!(alerts.len() == 3, "{alerts:?}");
         Ok(())

@@ -31,7 +31,7 @@ impl Service {
     }
 }
 
-/// Where the services find things, and what else they are told.
+/// The addresses and further settings of the services.
 #[derive(Debug, Clone)]
 pub(crate) struct Fleet {
     environment: Vec<(String, String)>,

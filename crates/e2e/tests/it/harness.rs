@@ -1,4 +1,4 @@
-//! The harness itself: every kind of trouble it makes is real, and nothing of it is left behind.
+//! The harness itself: every failure it injects is real, and it leaves nothing behind.
 
 mod network;
 mod processes;

@@ -1,4 +1,4 @@
-//! What a service says of itself to whoever started it: a container engine knows nothing else.
+//! The built-in health check of a service: all that a container engine knows of it.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn each_service_checks_the_one_that_runs_beside_it() -> Result<()> {
     let fleet = Fleet::new(&stores.redis.url(), &stores.database_url());
     for (service, program, variable) in PROGRAMS {
         let mut member = fleet.start(service).await?;
-        // Whoever listens on every address is asked on loopback.
+        // A service that listens on every address is checked on loopback.
         let everywhere = member.address().replace("127.0.0.1", "0.0.0.0");
         for listen in [member.address(), everywhere] {
             let (code, said) = run(program, &[(variable, &listen)], &["healthcheck"]).await?;

@@ -1,4 +1,4 @@
-//! Imports: of two rows for one product the first counts, and nothing is lost without a word.
+//! Imports: of two rows for one product the first counts, and nothing is lost without a warning.
 
 use anyhow::Result;
 use pricing_e2e::HttpReply;

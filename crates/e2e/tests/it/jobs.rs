@@ -1,5 +1,5 @@
-//! The queue on a real Redis: every job is done, what fails is tried again, what cannot be done is kept with
-//! its reason, and no job stops the others.
+//! The queue on a real Redis: every job is done, failed jobs are retried, dead letters are kept with their
+//! reason, and no job blocks the others.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,10 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PREFIX: &str = "jobs-test:";
 /// Where an inner test process finds its Redis.
 const REDIS_VARIABLE: &str = "JOBS_TEST_REDIS";
-/// The job that ends the process which does it.
+/// The job that crashes its process.
 const CRASHING: &str = "crash";
 
-/// A worker in this process, which writes down what it was told to do.
+/// A worker in this process, which records its deliveries.
 struct Worker {
     done: Arc<Mutex<HashMap<String, u32>>>,
     shutdown: CancellationToken,
@@ -41,23 +41,24 @@ impl Worker {
         owner: &str,
         perform: impl Fn(&str, u32) -> Result<(), JobError> + Send + Sync + 'static,
     ) -> Result<Self> {
-        Self::start_telling(redis_url, owner, perform, || Ok(()))
+        Self::start_with_dead_letters(redis_url, owner, perform, || Ok(()))
     }
 
-    /// [`start`](Self::start), with what happens when a job is given up.
-    fn start_telling(
+    /// [`start`](Self::start) with a handler for jobs that become dead letters.
+    fn start_with_dead_letters(
         redis_url: &str,
         owner: &str,
         perform: impl Fn(&str, u32) -> Result<(), JobError> + Send + Sync + 'static,
-        given_up: impl Fn() -> Result<(), JobError> + Send + Sync + 'static,
+        on_dead_letter: impl Fn() -> Result<(), JobError> + Send + Sync + 'static,
     ) -> Result<Self> {
         let done: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
-        let (counted, perform, given_up) = (Arc::clone(&done), Arc::new(perform), Arc::new(given_up));
+        let (counted, perform, on_dead_letter) =
+            (Arc::clone(&done), Arc::new(perform), Arc::new(on_dead_letter));
         let handler: JobHandler = Arc::new(move |delivery| {
             let (counted, perform) = (Arc::clone(&counted), Arc::clone(&perform));
-            let given_up = Arc::clone(&given_up);
+            let on_dead_letter = Arc::clone(&on_dead_letter);
             async move {
-                let Delivery::Run { task_id, .. } = delivery else { return given_up() };
+                let Delivery::Run { task_id, .. } = delivery else { return on_dead_letter() };
                 let number = {
                     let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
                     let number = counted.entry(task_id.clone()).or_default();
@@ -154,7 +155,7 @@ async fn jobs_are_done_once_and_known_ones_are_not_taken_again() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_window_is_bounded_and_a_full_lane_leaves_room_in_the_others() -> Result<()> {
+async fn each_window_is_bounded_and_a_full_one_leaves_room_in_the_others() -> Result<()> {
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
     let mut added = 0;
@@ -169,7 +170,7 @@ async fn the_window_is_bounded_and_a_full_lane_leaves_room_in_the_others() -> Re
 }
 
 #[tokio::test]
-async fn what_fails_is_tried_again_and_then_kept_with_its_reason_until_it_is_requeued() -> Result<()> {
+async fn a_failed_job_is_retried_and_then_kept_with_its_reason_until_it_is_requeued() -> Result<()> {
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
     let worker = Worker::start(&redis.url(), "one", |task_id, number| match task_id {
@@ -206,7 +207,7 @@ async fn what_fails_is_tried_again_and_then_kept_with_its_reason_until_it_is_req
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_ends_among_the_dead_and_stops_nobody() -> Result<()> {
+async fn an_unreadable_job_becomes_a_dead_letter_and_blocks_no_other() -> Result<()> {
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
     queue.enqueue(&job("garbage")).await?;
@@ -222,7 +223,7 @@ async fn what_cannot_be_read_ends_among_the_dead_and_stops_nobody() -> Result<()
 }
 
 #[tokio::test]
-async fn a_job_that_ends_its_process_is_given_up_and_the_others_are_done() -> Result<()> {
+async fn a_job_that_crashes_its_process_is_dead_lettered_and_the_others_are_done() -> Result<()> {
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
     for number in 0..20 {
@@ -231,10 +232,10 @@ async fn a_job_that_ends_its_process_is_given_up_and_the_others_are_done() -> Re
     // The first process has counted others when it begins this one, so it does not wait for the count; the
     // next ones do.
     queue.enqueue(&job(CRASHING)).await?;
-    // Each process of this worker ends when it comes upon the crashing job; whoever runs it starts it again.
+    // Each process of this worker ends when it fetches the crashing job; a supervisor restarts it.
     let mut starts = 0;
     let mut process = inner_worker(&redis)?;
-    eventually("the crashing job is given up", PATIENCE * 2, async || {
+    eventually("the crashing job is dead-lettered", PATIENCE * 2, async || {
         if process.wait(Duration::from_millis(1)).await.is_ok() {
             starts += 1;
             process = inner_worker(&redis)?;
@@ -252,17 +253,17 @@ async fn a_job_that_ends_its_process_is_given_up_and_the_others_are_done() -> Re
 }
 
 #[tokio::test]
-async fn a_job_that_was_given_up_before_its_first_try_was_counted_stays_dead() -> Result<()> {
+async fn a_job_that_was_dead_lettered_before_its_first_attempt_was_counted_stays_dead() -> Result<()> {
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
     let worker = Worker::start(&redis.url(), "one", |_, _| Ok(()))?;
-    // From then on this worker does not wait for the count of a first try.
+    // From then on this worker does not wait for the count of a first attempt.
     queue.enqueue(&job("counted")).await?;
     until_empty(&queue).await?;
-    queue.dead_letter("given-up", Some(JobKind::ApplyEvents), "on purpose", 1).await?;
-    queue.enqueue(&job("given-up")).await?;
+    queue.dead_letter("dead", Some(JobKind::ApplyEvents), "on purpose", 1).await?;
+    queue.enqueue(&job("dead")).await?;
     eventually("it is among the library's dead, so that it can be requeued", PATIENCE, async || {
-        ensure!(queue.requeue("given-up").await?);
+        ensure!(queue.requeue("dead").await?);
         Ok(())
     })
     .await?;
@@ -334,7 +335,7 @@ async fn redis_may_be_killed_cut_and_frozen_while_jobs_are_done() -> Result<()> 
 }
 
 #[tokio::test]
-async fn a_worker_that_stops_finishes_or_gives_back_what_it_holds() -> Result<()> {
+async fn a_worker_that_stops_finishes_or_releases_its_jobs() -> Result<()> {
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
     let worker = Worker::start(&redis.url(), "first", |task_id, _| match task_id {
@@ -356,12 +357,12 @@ async fn a_worker_that_stops_finishes_or_gives_back_what_it_holds() -> Result<()
 }
 
 #[tokio::test]
-async fn what_is_given_back_again_and_again_is_no_try_and_is_not_taken_for_dead() -> Result<()> {
+async fn a_job_that_is_released_again_and_again_spends_no_attempts_and_is_not_dead() -> Result<()> {
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
     let mut connection = redis.connection().await?;
     queue.enqueue(&job("unlucky")).await?;
-    // As a worker fetches it; whether it comes to begin the job before the connection breaks is chance.
+    // As a worker fetches it; whether it starts the job before the connection breaks is chance.
     let mut fetch = async |number: usize| -> Result<String> {
         let worker = format!("worker-{number}");
         let _: () = connection.lrem(key("active"), 0, "unlucky").await?;
@@ -386,7 +387,7 @@ async fn what_is_given_back_again_and_again_is_no_try_and_is_not_taken_for_dead(
 }
 
 #[tokio::test]
-async fn what_is_away_spends_no_tries() -> Result<()> {
+async fn an_unavailable_dependency_spends_no_attempts() -> Result<()> {
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
     let worker = Worker::start(&redis.url(), "one", |_, number| match number {
@@ -401,26 +402,26 @@ async fn what_is_away_spends_no_tries() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_job_is_not_buried_before_it_is_told_that_it_is_given_up() -> Result<()> {
+async fn a_job_is_dead_lettered_only_after_its_handler_was_notified() -> Result<()> {
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
-    let told = Arc::new(AtomicU32::new(0));
-    let telling = Arc::clone(&told);
-    let given_up = move || match telling.fetch_add(1, Ordering::SeqCst) {
-        0 => Err(JobError::Retry { reason: "nobody hears it".to_owned() }),
+    let notified = Arc::new(AtomicU32::new(0));
+    let handler_count = Arc::clone(&notified);
+    let on_dead_letter = move || match handler_count.fetch_add(1, Ordering::SeqCst) {
+        0 => Err(JobError::Retry { reason: "the first notification fails".to_owned() }),
         _ => Ok(()),
     };
     let impossible = |_: &str, _| Err(JobError::Abort { reason: "makes no sense".to_owned() });
-    let worker = Worker::start_telling(&redis.url(), "one", impossible, given_up)?;
+    let worker = Worker::start_with_dead_letters(&redis.url(), "one", impossible, on_dead_letter)?;
     queue.enqueue(&job("impossible")).await?;
     until_empty(&queue).await?;
-    assert_eq!((worker.times_done("impossible"), told.load(Ordering::SeqCst)), (2, 2));
+    assert_eq!((worker.times_done("impossible"), notified.load(Ordering::SeqCst)), (2, 2));
     assert_eq!(queue.count_dead().await?, 1);
     worker.stop().await
 }
 
 #[tokio::test]
-async fn a_job_that_cannot_be_read_gives_back_its_place_whichever_lane_that_is_in() -> Result<()> {
+async fn an_unreadable_job_frees_its_slot_in_whichever_window() -> Result<()> {
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
     let mut connection = redis.connection().await?;
@@ -434,21 +435,21 @@ async fn a_job_that_cannot_be_read_gives_back_its_place_whichever_lane_that_is_i
 }
 
 #[tokio::test]
-async fn a_job_that_the_library_has_put_away_is_done_after_all() -> Result<()> {
+async fn a_job_that_the_library_has_dropped_is_recovered() -> Result<()> {
     let redis = RedisServer::start().await?;
     let queue = queue(&redis.url())?;
     let mut connection = redis.connection().await?;
-    for task_id in ["put-away", "buried", "without-payload"] {
+    for task_id in ["put-away", "dead-letter", "without-payload"] {
         queue.enqueue(&job(task_id)).await?;
         let _: () = connection.lrem(key("active"), 0, task_id).await?;
         let _: () = connection.sadd(key("dead"), task_id).await?;
     }
-    queue.dead_letter("buried", Some(JobKind::ApplyEvents), "on purpose", 1).await?;
+    queue.dead_letter("dead-letter", Some(JobKind::ApplyEvents), "on purpose", 1).await?;
     let _: () = connection.hdel(key("data"), "without-payload").await?;
     assert_eq!((queue.depth().await?, queue.recover_lost().await?, queue.recover_lost().await?), (2, 1, 0));
     let worker = Worker::start(&redis.url(), "one", |_, _| Ok(()))?;
     until_empty(&queue).await?;
-    assert_eq!((worker.times_done("put-away"), worker.times_done("buried")), (1, 0));
+    assert_eq!((worker.times_done("put-away"), worker.times_done("dead-letter")), (1, 0));
     assert_eq!(queue.count_dead().await?, 1);
     worker.stop().await
 }

@@ -1,4 +1,5 @@
-//! Leases on a real Redis that dies, loses its data and is cut off; and subscriptions that survive the same.
+//! Leases on a real Redis that dies, loses its data and is cut off; and subscriptions under the same
+//! failures.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -110,7 +111,7 @@ async fn an_owner_that_is_cut_off_knows_that_it_lost_it_before_another_one_can_h
     let other = RedisConnection::open(&server.url())?;
     for is_cut in [true, false] {
         let lease = eventually("it is taken", PATIENCE, async || {
-            take(&cut_off, "one", TTL, 0).await?.context("held by somebody")
+            take(&cut_off, "one", TTL, 0).await?.context("the lease is held")
         })
         .await?;
         if is_cut {
@@ -122,16 +123,18 @@ async fn an_owner_that_is_cut_off_knows_that_it_lost_it_before_another_one_can_h
         let successor = eventually("another one has it", PATIENCE, async || {
             let taken = take(&other, "two", LONG_TTL, 0).await?;
             let known = lost.is_cancelled();
-            let taken = taken.context("held by somebody")?;
+            let taken = taken.context("the lease is held")?;
             assert!(known, "two owners at a time");
             Ok(taken)
         })
         .await?;
         assert!(successor.token() > lease.token());
         network.restore().await?;
-        // Its former owner gives it up late: the successor's stays.
-        eventually("it is given up", PATIENCE, async || cut_off.check().await.map_err(anyhow::Error::from))
-            .await?;
+        // Its former owner releases it late: the successor's stays.
+        eventually("the former owner can release it", PATIENCE, async || {
+            cut_off.check().await.map_err(anyhow::Error::from)
+        })
+        .await?;
         let _ = lease.release().await;
         assert_eq!(value(&mut server.connection().await?).await?, Some(format!("two {}", successor.token())));
         successor.release().await?;
@@ -140,7 +143,7 @@ async fn an_owner_that_is_cut_off_knows_that_it_lost_it_before_another_one_can_h
 }
 
 #[tokio::test]
-async fn it_outlives_a_short_absence_of_redis_and_not_a_long_one() -> Result<()> {
+async fn it_outlives_a_short_outage_of_redis_and_not_a_long_one() -> Result<()> {
     let mut server = RedisServer::start().await?;
     let redis = RedisConnection::open(&server.url())?;
     let lease = take(&redis, "one", TTL * 4, 0).await?.context("not held")?;
@@ -154,7 +157,7 @@ async fn it_outlives_a_short_absence_of_redis_and_not_a_long_one() -> Result<()>
 }
 
 #[tokio::test]
-async fn somebody_elses_is_neither_renewed_nor_given_up() -> Result<()> {
+async fn another_owners_lease_is_neither_renewed_nor_released() -> Result<()> {
     let server = RedisServer::start().await?;
     let redis = RedisConnection::open(&server.url())?;
     let lease = take(&redis, "one", TTL, 0).await?.context("not held")?;
@@ -172,10 +175,10 @@ async fn somebody_elses_is_neither_renewed_nor_given_up() -> Result<()> {
     Ok(())
 }
 
-/// The next thing that is heard, other than messages.
+/// The next event other than a message.
 async fn next_turn(subscription: &mut Subscription) -> Result<SubscriptionEvent> {
     loop {
-        let event = timeout(PATIENCE, subscription.next()).await.context("nothing is heard")?;
+        let event = timeout(PATIENCE, subscription.next()).await.context("no event came")?;
         if !matches!(event, SubscriptionEvent::Message { .. }) {
             return Ok(event);
         }
@@ -188,17 +191,17 @@ async fn publish(server: &RedisServer, payload: &str) -> Result<usize> {
 }
 
 async fn hears(subscription: &mut Subscription, server: &RedisServer, payload: &str) -> Result<()> {
-    ensure!(publish(server, payload).await? == 1, "nobody listens");
-    let heard = timeout(PATIENCE, subscription.next()).await.context("nothing is heard")?;
+    ensure!(publish(server, payload).await? == 1, "there is no subscriber");
+    let heard = timeout(PATIENCE, subscription.next()).await.context("no event came")?;
     let expected = SubscriptionEvent::Message { channel: "news".to_owned(), payload: payload.into() };
     ensure!(heard == expected, "{heard:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_subscription_outlives_whatever_happens_to_redis() -> Result<()> {
+async fn a_subscription_outlives_every_failure_of_redis() -> Result<()> {
     let mut server = RedisServer::start().await?;
-    // Redis is away when it begins.
+    // Redis is down when it begins.
     server.kill()?;
     let mut subscription = Subscription::open(&server.url(), vec!["news".to_owned()])?;
     server.restart().await?;
@@ -256,13 +259,13 @@ async fn a_subscription_outlives_cuts_and_silence_of_the_network() -> Result<()>
 }
 
 #[tokio::test]
-async fn a_reader_that_is_too_slow_is_told_that_it_missed_something() -> Result<()> {
+async fn a_slow_reader_learns_that_it_missed_messages() -> Result<()> {
     const MESSAGES: usize = 2_000;
     let server = RedisServer::start().await?;
     let mut subscription = Subscription::open(&server.url(), vec!["news".to_owned()])?;
     assert_eq!(next_turn(&mut subscription).await?, SubscriptionEvent::Subscribed);
     let mut connection = server.connection().await?;
-    let mut is_told = false;
+    let mut is_reported = false;
     // One is read for so many that are published.
     for _ in 0..100 {
         let mut pipeline = redis::pipe();
@@ -270,12 +273,12 @@ async fn a_reader_that_is_too_slow_is_told_that_it_missed_something() -> Result<
             pipeline.cmd("PUBLISH").arg("news").arg(number);
         }
         pipeline.exec_async(&mut connection).await?;
-        is_told = timeout(PATIENCE, subscription.next()).await? == SubscriptionEvent::Missed;
-        if is_told {
+        is_reported = timeout(PATIENCE, subscription.next()).await? == SubscriptionEvent::Missed;
+        if is_reported {
             break;
         }
     }
-    assert!(is_told, "something was lost, and nobody said so");
+    assert!(is_reported, "messages were lost without a notice");
     // It goes on.
     let last = SubscriptionEvent::Message { channel: "news".to_owned(), payload: b"last".into() };
     let mut heard = Vec::new();

@@ -1,4 +1,4 @@
-//! More is asked of an API than it can answer.
+//! Load shedding: an API gets more requests than it can answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,10 +12,10 @@ use serde_json::json;
 use crate::support::{Api, Stores};
 
 const PRODUCTS: usize = 1_000;
-/// Prices that are asked for meanwhile, at least.
+/// The least number of prices that are requested meanwhile.
 const SINGLES: usize = 50;
-/// Clients that ask for one batch after another: so many that their work keeps a thread for far longer than
-/// the API lets anybody wait, on a fast machine too. (On one, 64 were too few.)
+/// Clients that request one batch after another: so many that their work occupies a thread for far longer
+/// than the API's limit on the scheduling delay, on a fast machine too. (On one, 64 were too few.)
 const BATCH_CLIENTS: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -42,7 +42,7 @@ async fn batches_are_refused_before_prices_in_memory_and_taken_again_afterwards(
     let singles = async {
         for number in 0.. {
             let reply = api.client.price(&format!("P-{}", number % PRODUCTS), "NY", false).await?;
-            // A host this busy may take longer for an answer than the API waits; that is no refusal.
+            // A host this busy may take longer for an answer than the API's time limit; that is no refusal.
             let is_late = reply.body["type"] == "/problems/timeout";
             ensure!(reply.status == 200 || is_late, "a price in memory was refused: {}", reply.text);
             if refused.load(Ordering::SeqCst) > 0 && number > SINGLES {
@@ -71,7 +71,7 @@ async fn batches_are_refused_before_prices_in_memory_and_taken_again_afterwards(
     .await
 }
 
-/// Asks for one batch after another; each is answered, or refused as the document says.
+/// Requests one batch after another; each is answered, or refused as documented.
 async fn ask_for_batches(
     address: String,
     request: Vec<u8>,

@@ -1,11 +1,11 @@
-//! Market events on their way from whoever publishes them to the queue.
+//! Market events on their way from their publisher to the queue.
 //!
 //! | module | what goes there |
 //! |---|---|
 //! | `bridge` | what foreign programs publish on the channel |
 //! | `consumers` | listeners share the stream: read, take over, acknowledge, trim, leave |
-//! | `hand_over` | from the stream to the queue, and what waits when the queue is full |
-//! | `publishing` | what the API and the core take in, what they refuse |
+//! | `hand_over` | from the stream to the queue, and the backlog when the queue is full |
+//! | `publishing` | what the API and the core accept and refuse |
 
 mod bridge;
 mod consumers;
@@ -32,9 +32,9 @@ use serde_json::{Value, json};
 use crate::fleet::Fleet;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The lane of the queue in which events wait.
-const EVENT_LANE: &str = "events";
-/// How many jobs that lane holds.
+/// The window of the queue in which event jobs are counted.
+const EVENT_WINDOW: &str = "events";
+/// How many jobs that window holds.
 const WINDOW: usize = 48;
 
 /// A private Redis as publishers and listeners see it, and as a test looks at it.
@@ -91,8 +91,8 @@ impl Messages {
         entries.into_iter().map(|(id, fields)| Ok((id, serde_json::from_str(&fields["event"])?))).collect()
     }
 
-    /// What was buried, the oldest first.
-    async fn buried(&self) -> Result<Vec<BTreeMap<String, String>>> {
+    /// The dead messages, the oldest first.
+    async fn dead(&self) -> Result<Vec<BTreeMap<String, String>>> {
         let entries: Vec<(String, BTreeMap<String, String>)> =
             self.command(&["XRANGE", &self.keys.dead_events(), "-", "+"]).await?;
         Ok(entries.into_iter().map(|(_, fields)| fields).collect())
@@ -107,7 +107,7 @@ impl Messages {
 
     /// The identifiers of all events in the queue; an event that is there twice is an error.
     async fn queued(&self) -> Result<BTreeSet<String>> {
-        let jobs: Vec<String> = self.command(&["SMEMBERS", &self.keys.queue_window(EVENT_LANE)]).await?;
+        let jobs: Vec<String> = self.command(&["SMEMBERS", &self.keys.queue_window(EVENT_WINDOW)]).await?;
         let mut ids = BTreeSet::new();
         for job in jobs {
             let payload = self.queue.payload(&job).await?.context("a job without a payload")?;
@@ -146,7 +146,7 @@ async fn next_message(subscription: &mut Subscription) -> Result<Value> {
     }
 }
 
-/// A competitor's price of P-1, as somebody writes it.
+/// A competitor's price of P-1, as a publisher writes it.
 fn event(id: &str) -> Value {
     json!({
         "specversion": "1.0", "id": id, "source": "/test", "type": "pricing.competitor_price.v1",

@@ -1,4 +1,4 @@
-//! What the services count, against a workload that is known.
+//! The services' metrics under a known workload.
 
 use std::time::Duration;
 
@@ -42,8 +42,7 @@ const OF_THE_API: &[(&str, f64)] = &[
     ("pricing_price_reads_total{from=\"unknown\"}", 3.0),
     ("pricing_fill_duration_seconds_count", 13.0),
     ("pricing_l1_evictions_total", 0.0),
-    // Each fill looks into Redis, and offers it a product that was found. (The import has taught it the
-    // script.)
+    // Each fill reads Redis, and offers it each product that it found. (The import has loaded the script.)
     ("pricing_redis_duration_seconds_count{connection=\"reads\",outcome=\"done\"}", 23.0),
     ("pricing_imported_rows_total{result=\"taken\"}", 10.0),
     ("pricing_imported_rows_total{result=\"refused\"}", 1.0),

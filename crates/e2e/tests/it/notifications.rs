@@ -1,5 +1,5 @@
-//! What processes tell each other and their clients: prices that changed leave the memory of every API, and
-//! whoever follows the stream of changes gets each of them once, in order.
+//! Notifications between processes and to clients: changed prices leave the memory of every API, and each
+//! client of the stream of changes gets each of them once, in order.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::fleet::{Fleet, Member, Service};
 use crate::support::{Stores, shared_postgres};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// As many clients may follow one process.
+/// The largest number of clients that may follow one process.
 const MAX_STREAMS: usize = 256;
 
-/// Processes that keep what they have in memory, unless they are told.
+/// Processes whose memory changes by notifications only.
 fn fleet(redis_url: &str, stores: &Stores) -> Fleet {
     Fleet::new(redis_url, &stores.database_url()).with("PRICING_L1_MAX_STALENESS", "1h")
 }
@@ -44,9 +44,9 @@ struct Follower {
     received: String,
 }
 
-/// What it was told.
+/// An event that a follower received.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+enum Received {
     Change { id: String, product_id: String, new_list_price: Option<String> },
     Gap,
 }
@@ -71,7 +71,7 @@ impl Follower {
     }
 
     /// The next event.
-    async fn next(&mut self) -> Result<Told> {
+    async fn next(&mut self) -> Result<Received> {
         loop {
             if let Some((event, rest)) = self.received.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());
@@ -80,17 +80,17 @@ impl Follower {
                 if event.lines().all(|line| line.starts_with(':')) {
                     continue;
                 }
-                return told(&event);
+                return parse(&event);
             }
             let chunk =
-                tokio::time::timeout(PATIENCE, self.response.chunk()).await.context("nothing is told")??;
+                tokio::time::timeout(PATIENCE, self.response.chunk()).await.context("no event came")??;
             self.received.push_str(std::str::from_utf8(&chunk.context("the stream has ended")?)?);
         }
     }
 
     async fn next_price(&mut self) -> Result<String> {
         match self.next().await? {
-            Told::Change { new_list_price: Some(price), .. } => Ok(price),
+            Received::Change { new_list_price: Some(price), .. } => Ok(price),
             other => bail!("{other:?} instead of a price"),
         }
     }
@@ -104,14 +104,14 @@ impl Follower {
     }
 }
 
-fn told(event: &str) -> Result<Told> {
+fn parse(event: &str) -> Result<Received> {
     let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
     if field("event") == Some("gap") {
-        return Ok(Told::Gap);
+        return Ok(Received::Gap);
     }
     ensure!(field("event") == Some("price_change"), "{event}");
     let data: Value = serde_json::from_str(field("data").context("no data")?)?;
-    Ok(Told::Change {
+    Ok(Received::Change {
         id: field("id").context("no id")?.to_owned(),
         product_id: data["product_id"].as_str().context("no product")?.to_owned(),
         new_list_price: data["new_list_price"].as_f64().map(|price| price.to_string()),
@@ -139,20 +139,20 @@ async fn changes_by_one_api_leave_the_memory_of_the_other() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_changes_of_an_import_into_sqlite_are_told_in_the_order_of_its_rows() -> Result<()> {
+async fn the_changes_of_an_import_into_sqlite_arrive_in_the_order_of_its_rows() -> Result<()> {
     let stores = Stores::start().await?;
-    changes_of_an_import_are_told_in_order(&fleet(&stores.redis.url(), &stores)).await
+    changes_of_an_import_arrive_in_order(&fleet(&stores.redis.url(), &stores)).await
 }
 
 #[tokio::test]
-async fn the_changes_of_an_import_into_postgres_are_told_in_the_order_of_its_rows() -> Result<()> {
+async fn the_changes_of_an_import_into_postgres_arrive_in_the_order_of_its_rows() -> Result<()> {
     let redis = RedisServer::start().await?;
     let database = shared_postgres().await?.create_database("changes_of_an_import").await?;
-    changes_of_an_import_are_told_in_order(&Fleet::new(&redis.url(), &database)).await
+    changes_of_an_import_arrive_in_order(&Fleet::new(&redis.url(), &database)).await
 }
 
-/// Several batches of an import are under way at a time, and Redis hears of several at once.
-async fn changes_of_an_import_are_told_in_order(fleet: &Fleet) -> Result<()> {
+/// Several batches of an import are in flight at a time, and Redis gets several at once.
+async fn changes_of_an_import_arrive_in_order(fleet: &Fleet) -> Result<()> {
     const BATCHES: u32 = 6;
     let api = fleet.start(Service::Api).await?;
     let mut follower = Follower::of(&api, "", None).await?;
@@ -166,7 +166,7 @@ async fn changes_of_an_import_are_told_in_order(fleet: &Fleet) -> Result<()> {
     assert_eq!((reply.status.as_u16(), &reply.body["repeated"]), (200, &json!(0)), "{}", reply.text);
     let mut prices = Vec::new();
     while prices.len() < BATCHES as usize {
-        if let Told::Change { product_id, new_list_price, .. } = follower.next().await?
+        if let Received::Change { product_id, new_list_price, .. } = follower.next().await?
             && product_id.starts_with("F-")
         {
             prices.extend(new_list_price);
@@ -177,14 +177,14 @@ async fn changes_of_an_import_are_told_in_order(fleet: &Fleet) -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_was_told_while_an_api_was_cut_off_is_seen_when_it_is_back() -> Result<()> {
+async fn changes_published_while_an_api_was_cut_off_are_seen_when_it_is_back() -> Result<()> {
     let stores = Stores::start().await?;
     let mut network = ChaosProxy::start(stores.redis.address()).await?;
     let one = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
     let behind = fleet(&format!("redis://{}", network.address()), &stores).start(Service::Api).await?;
     put(&one, "P-1", 10).await?;
     list_price_becomes(&behind, "P-1", Some(10)).await?;
-    // Told while it hears; then cut, changed, and joined again.
+    // Notified while subscribed; then cut off, changed, and connected again.
     put(&one, "P-1", 15).await?;
     list_price_becomes(&behind, "P-1", Some(15)).await?;
     network.cut().await;
@@ -193,7 +193,7 @@ async fn what_was_told_while_an_api_was_cut_off_is_seen_when_it_is_back() -> Res
     assert_eq!(meanwhile.status, 200, "{}", meanwhile.text);
     network.restore().await?;
     list_price_becomes(&behind, "P-1", Some(20)).await?;
-    // The same when nothing gets through and nobody says so.
+    // The same when nothing gets through and no error is reported.
     network.stall();
     put(&one, "P-1", 30).await?;
     eventually("the silence is noticed", PATIENCE, async || {
@@ -206,7 +206,7 @@ async fn what_was_told_while_an_api_was_cut_off_is_seen_when_it_is_back() -> Res
 }
 
 #[tokio::test]
-async fn each_change_is_told_once_in_order_and_a_client_that_was_away_goes_on() -> Result<()> {
+async fn each_change_arrives_once_in_order_and_a_client_that_reconnects_goes_on() -> Result<()> {
     let stores = Stores::start().await?;
     let fleet = fleet(&stores.redis.url(), &stores);
     let (one, other) = (fleet.start(Service::Api).await?, fleet.start(Service::Api).await?);
@@ -222,7 +222,7 @@ async fn each_change_is_told_once_in_order_and_a_client_that_was_away_goes_on() 
     for price in 20..25 {
         put(&one, "P-2", price).await?;
     }
-    // An attribute that no price depends on: nothing to tell.
+    // An attribute that no price depends on: no notification.
     let renamed = json!({"currency": "USD", "base_price": 24, "name": "new name"});
     assert_eq!(one.client.put("/api/v1/products/P-2", &renamed).await?.status, 200);
     assert_eq!(other.client.delete("/api/v1/products/P-2").await?.status, 204);
@@ -234,19 +234,21 @@ async fn each_change_is_told_once_in_order_and_a_client_that_was_away_goes_on() 
         .collect();
     let mut ids = Vec::new();
     for change in &expected {
-        let Told::Change { id, product_id, new_list_price } = follower.next().await? else { bail!("a gap") };
+        let Received::Change { id, product_id, new_list_price } = follower.next().await? else {
+            bail!("a gap")
+        };
         assert_eq!((&product_id, &new_list_price), (&change.0, &change.1), "after {ids:?}");
         ids.push(id);
     }
     for change in expected.iter().filter(|(product_id, _)| product_id == "P-2") {
-        let Told::Change { new_list_price, .. } = of_p_2.next().await? else { bail!("a gap") };
+        let Received::Change { new_list_price, .. } = of_p_2.next().await? else { bail!("a gap") };
         assert_eq!(new_list_price, change.1);
     }
-    // From every place, at either process.
+    // From every position, at either process.
     for (place, id) in ids.iter().enumerate() {
         let mut again = Follower::of(if place % 2 == 0 { &one } else { &other }, "", Some(id)).await?;
         for expected_id in &ids[place + 1..] {
-            let Told::Change { id, .. } = again.next().await? else { bail!("a gap") };
+            let Received::Change { id, .. } = again.next().await? else { bail!("a gap") };
             assert_eq!(&id, expected_id);
         }
     }
@@ -254,13 +256,13 @@ async fn each_change_is_told_once_in_order_and_a_client_that_was_away_goes_on() 
 }
 
 #[tokio::test]
-async fn a_client_is_told_when_changes_are_gone() -> Result<()> {
+async fn a_client_gets_a_gap_event_when_changes_were_trimmed() -> Result<()> {
     let stores = Stores::start().await?;
     let api = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
     let mut connection = stores.redis.connection().await?;
     let mut follower = Follower::of(&api, "", None).await?;
     put(&api, "P-1", 1).await?;
-    let Told::Change { id: first, .. } = follower.next().await? else { bail!("a gap") };
+    let Received::Change { id: first, .. } = follower.next().await? else { bail!("a gap") };
     for price in 2..5 {
         put(&api, "P-1", price).await?;
         assert_eq!(follower.next_price().await?, price.to_string());
@@ -268,13 +270,13 @@ async fn a_client_is_told_when_changes_are_gone() -> Result<()> {
     let log = MessageKeys::new(DEFAULT_PREFIX).price_changes_log();
     let _: i64 = redis::cmd("XTRIM").arg(&log).arg("MAXLEN").arg(1).query_async(&mut connection).await?;
     let mut late = Follower::of(&api, "", Some(&first)).await?;
-    assert_eq!(late.next().await?, Told::Gap);
+    assert_eq!(late.next().await?, Received::Gap);
     assert_eq!(late.next_price().await?, "4");
-    // Redis loses everything, the stream begins anew, and both go on.
+    // Redis loses everything, the stream starts again, and both go on.
     let _: String = redis::cmd("FLUSHALL").query_async(&mut connection).await?;
     put(&api, "P-1", 5).await?;
     for follower in [&mut follower, &mut late] {
-        assert_eq!(follower.next().await?, Told::Gap);
+        assert_eq!(follower.next().await?, Received::Gap);
         assert_eq!(follower.next_price().await?, "5");
     }
     put(&api, "P-1", 6).await?;
@@ -285,7 +287,7 @@ async fn a_client_is_told_when_changes_are_gone() -> Result<()> {
 }
 
 #[tokio::test]
-async fn following_goes_on_when_redis_was_away() -> Result<()> {
+async fn following_goes_on_after_an_outage_of_redis() -> Result<()> {
     let mut stores = Stores::start().await?;
     let api = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
     let mut follower = Follower::of(&api, "", None).await?;
@@ -294,7 +296,7 @@ async fn following_goes_on_when_redis_was_away() -> Result<()> {
     for price in 2..4 {
         stores.redis.restart().await?;
         eventually("it is changed", PATIENCE, async || put(&api, "P-1", price).await).await?;
-        eventually("it is told", PATIENCE, async || {
+        eventually("the change arrives", PATIENCE, async || {
             put(&api, "P-2", price).await?;
             Ok(())
         })
@@ -304,8 +306,8 @@ async fn following_goes_on_when_redis_was_away() -> Result<()> {
             prices.push(follower.next().await?);
         }
         let of = |product: &str| {
-            prices.iter().any(|told| {
-                matches!(told, Told::Change { product_id, new_list_price, .. }
+            prices.iter().any(|received| {
+                matches!(received, Received::Change { product_id, new_list_price, .. }
                     if product_id == product && *new_list_price == Some(price.to_string()))
             })
         };
@@ -315,7 +317,7 @@ async fn following_goes_on_when_redis_was_away() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_cannot_be_followed_is_refused() -> Result<()> {
+async fn an_invalid_request_to_follow_is_refused() -> Result<()> {
     let stores = Stores::start().await?;
     let api = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
     let nonsense = ["", "nonsense", "1-2", "1-2.x", "-1-0.0", "99999999999999999999999-0.0"];
@@ -332,7 +334,7 @@ async fn what_cannot_be_followed_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
-async fn only_so_many_follow_and_all_of_them_are_let_go_at_the_end() -> Result<()> {
+async fn followers_are_bounded_and_disconnected_at_shutdown() -> Result<()> {
     let stores = Stores::start().await?;
     let mut api = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
     let mut followers = Vec::new();
@@ -343,7 +345,7 @@ async fn only_so_many_follow_and_all_of_them_are_let_go_at_the_end() -> Result<(
     assert_eq!(refused.status(), 503);
     assert!(refused.text().await?.contains("too many clients"));
     assert_eq!(api.metric("pricing_price_change_streams", "").await?, 256);
-    // One leaves; its place is taken.
+    // One disconnects; its slot is used again.
     followers.pop();
     let newcomer =
         eventually("there is room again", PATIENCE, async || Follower::of(&api, "", None).await).await?;

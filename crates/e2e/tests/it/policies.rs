@@ -1,4 +1,4 @@
-//! Policies over HTTP: checked, published, compared and gone back on, by several people at once.
+//! Policies over HTTP: checked, published, compared and rolled back, by several people at once.
 
 use anyhow::{Context, Result, ensure};
 use pricing_e2e::{HttpClient, HttpReply, eventually};
@@ -71,7 +71,7 @@ fn etag(reply: &HttpReply) -> Result<String> {
 }
 
 #[tokio::test]
-async fn a_policy_is_published_to_every_process_compared_and_gone_back_on() -> Result<()> {
+async fn a_policy_is_published_to_every_process_compared_and_rolled_back() -> Result<()> {
     let engine = Engine::start().await?;
     engine.price_becomes(95.0).await?;
     let client = engine.client();
@@ -113,12 +113,12 @@ async fn a_policy_is_published_to_every_process_compared_and_gone_back_on() -> R
     Ok(())
 }
 
-/// Takes ten off whatever a product costs, and has an increment that small prices cannot keep to.
+/// Subtracts ten from any price, and has an increment that small prices cannot meet.
 const TENNER: &str =
     "name: tenner\noffer:\n  - { name: tenner, adjust: -10 }\nrounding: { increment: 5, ending: 0.99 }\n";
 
 #[tokio::test]
-async fn what_products_are_too_cheap_for_is_warned_of_and_not_refused() -> Result<()> {
+async fn rules_that_products_are_too_cheap_for_are_warnings_and_not_refused() -> Result<()> {
     let stores = Stores::start().await?;
     let api = stores.api().await?;
     let client = &api.client;
@@ -163,7 +163,7 @@ async fn what_products_are_too_cheap_for_is_warned_of_and_not_refused() -> Resul
 }
 
 #[tokio::test]
-async fn of_two_who_publish_at_once_one_is_told_to_look_again() -> Result<()> {
+async fn of_two_concurrent_publishers_one_gets_a_conflict() -> Result<()> {
     let stores = Stores::start().await?;
     let apis = [stores.api().await?, stores.api().await?];
     let seen = etag(&apis[0].client.get("/api/v1/policies/latest").await?)?;
@@ -187,7 +187,7 @@ async fn of_two_who_publish_at_once_one_is_told_to_look_again() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_policy_is_said_with_line_and_column() -> Result<()> {
+async fn problems_of_a_policy_have_a_line_and_a_column() -> Result<()> {
     let stores = Stores::start().await?;
     let api = stores.api().await?;
     let client = &api.client;
@@ -245,7 +245,7 @@ async fn what_is_wrong_with_a_policy_is_said_with_line_and_column() -> Result<()
 }
 
 #[tokio::test]
-async fn what_moves_prices_too_far_is_held_until_somebody_approves() -> Result<()> {
+async fn a_policy_that_moves_prices_too_far_is_held_until_it_is_approved() -> Result<()> {
     const CAREFUL: &str = "
 name: careful
 market:
@@ -270,7 +270,7 @@ circuit_breaker: { moved_products: 50%, moved_by: 10% }
     );
     let reason = "1 of 1 products would move by more than 10% (allowed: 50% of them)";
     assert!(held.text.contains(reason), "{}", held.text);
-    // One that will go too far by itself, in an hour.
+    // One that will go too far only in an hour.
     let hour = (chrono::Utc::now() + chrono::TimeDelta::hours(1)).format("%FT%TZ");
     let later = format!("name: later\nmarket:\n  - {{ name: sale, from: {hour}, adjust: -40% }}\n");
     let held_later = post_policy(client, "/api/v1/policies", &later, None).await?;
@@ -278,27 +278,28 @@ circuit_breaker: { moved_products: 50%, moved_by: 10% }
     assert!(held_later.text.contains(&format!("at {hour}, {reason}")), "{}", held_later.text);
     let simulated = post_policy(client, "/api/v1/policies/simulate", &later, None).await?;
     assert!(simulated.text.contains(&format!(r#""held":["at {hour}, {reason}"]"#)), "{}", simulated.text);
-    // Whoever was overtaken is told that, and not to approve of it.
+    // A publisher that was overtaken gets that answer, and no request for an approval.
     let old = post_policy(client, "/api/v1/policies", &careless, Some("\"1\"")).await?;
     assert_eq!(old.status, 412, "{}", old.text);
     let simulated = post_policy(client, "/api/v1/policies/simulate", &careless, None).await?;
     assert!(simulated.text.contains(&format!(r#""held":["{reason}"]"#)), "{}", simulated.text);
     assert_eq!(client.get("/api/v1/policies/latest").await?.body["version"], 2);
-    let nobody = post_policy(client, "/api/v1/policies?author=test&approved_by=%20", &careless, None).await?;
-    assert_eq!(nobody.status, 422, "{}", nobody.text);
+    let unnamed =
+        post_policy(client, "/api/v1/policies?author=test&approved_by=%20", &careless, None).await?;
+    assert_eq!(unnamed.status, 422, "{}", unnamed.text);
     let approved =
         post_policy(client, "/api/v1/policies?author=test&approved_by=kim", &careless, None).await?;
     ensure!(approved.status == 201, "{}", approved.text);
     engine.price_becomes(50.0).await?;
     let back = post_policy(client, "/api/v1/policies/2/rollback", "", None).await?;
-    assert_eq!(back.status, 409, "the policy that is gone back to would hold it: {}", back.text);
+    assert_eq!(back.status, 409, "the policy that is rolled back to would hold it: {}", back.text);
     let back = post_policy(client, "/api/v1/policies/2/rollback?approved_by=kim", "", None).await?;
     ensure!(back.status == 201, "{}", back.text);
     engine.price_becomes(100.0).await
 }
 
-/// The run, or the one that does its work, which is in this state. Who asks while the coordinator of an
-/// earlier run lets go of its lease is answered by a follow-up.
+/// The run in this state, or its follow-up. A request that arrives while the coordinator of an earlier run
+/// releases its lease is left to a follow-up.
 async fn run_in_state(client: &HttpClient, task_id: &str, state: &str) -> Result<(String, HttpReply)> {
     let run = client.get(&format!("/api/v1/recalculations/{task_id}")).await?;
     match run.body["follow_up_task_id"].as_str() {
@@ -379,7 +380,7 @@ circuit_breaker: { median_move: 20% }
 }
 
 #[tokio::test]
-async fn a_policy_of_before_a_refusal_keeps_its_meaning_and_is_warned_of() -> Result<()> {
+async fn a_policy_that_would_be_refused_today_keeps_its_meaning_with_a_warning() -> Result<()> {
     const OLD: &str =
         "name: old\nmarket:\n  - { name: follow, set_to: competitor.median ?? product.base_price * 0.9 }\n";
     let stores = Stores::start().await?;
@@ -389,7 +390,7 @@ async fn a_policy_of_before_a_refusal_keeps_its_meaning_and_is_warned_of() -> Re
     let client = &api.client;
     let product = json!({"currency": "USD", "base_price": 100});
     ensure!(client.put("/api/v1/products/P-1", &product).await?.status == 201);
-    // What no floor keeps up is frozen, as it was.
+    // What no floor stops is frozen, as before.
     let priced = client.price("P-1", "NY", false).await?;
     assert_eq!(priced.body["final_price"], json!(100.0), "{}", priced.text);
 

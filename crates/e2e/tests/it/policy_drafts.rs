@@ -1,5 +1,4 @@
-//! Policies that are being written: kept, changed by several people, removed; and what editors are told about
-//! them.
+//! Policy drafts: stored, changed by several people, removed; and the schema that editors get for them.
 
 use anyhow::{Context, Result};
 use pricing_e2e::{HttpClient, HttpReply};
@@ -29,13 +28,13 @@ fn etag(reply: &HttpReply) -> Result<String> {
 }
 
 #[tokio::test]
-async fn drafts_are_kept_whatever_is_in_them_and_nobodys_change_is_lost_on_sqlite() -> Result<()> {
+async fn drafts_are_kept_whatever_is_in_them_and_no_change_is_lost_on_sqlite() -> Result<()> {
     let stores = Stores::start().await?;
     write_drafts(&stores.api().await?.client).await
 }
 
 #[tokio::test]
-async fn drafts_are_kept_whatever_is_in_them_and_nobodys_change_is_lost_on_postgres() -> Result<()> {
+async fn drafts_are_kept_whatever_is_in_them_and_no_change_is_lost_on_postgres() -> Result<()> {
     let stores = Stores::start().await?;
     let database = shared_postgres().await?.create_database("policy_drafts").await?;
     write_drafts(&Api::start(&stores.redis.url(), &database).await?.client).await
@@ -77,7 +76,7 @@ async fn write_drafts(client: &HttpClient) -> Result<()> {
     for (path, source, status) in [
         ("/api/v1/policies/drafts/nul", "a\0b".as_bytes(), 422),
         ("/api/v1/policies/drafts/no-text", &[0xff], 422),
-        ("/api/v1/policies/drafts/by-nobody?author=%00", b"", 422),
+        ("/api/v1/policies/drafts/without-author?author=%00", b"", 422),
         ("/api/v1/policies/drafts/nul%00", b"", 422),
         (&format!("/api/v1/policies/drafts/{}", "x".repeat(65)), b"", 422),
     ] {
@@ -100,14 +99,14 @@ async fn write_drafts(client: &HttpClient) -> Result<()> {
     let now = etag(&client.get(PATH).await?)?;
     assert_eq!(remove(Some(&now)).await?.status, 204);
     assert_eq!(remove(None).await?.status, 404);
-    // One of the same name is another draft.
+    // A new one of the same name is another draft.
     assert_eq!(put(client, PATH, "name: again", None).await?.status, 204);
     assert_eq!(put(client, PATH, "name: late", Some(("if-match", &now))).await?.status, 412);
     Ok(())
 }
 
 #[tokio::test]
-async fn editors_are_told_what_a_policy_may_contain() -> Result<()> {
+async fn editors_get_the_schema_of_a_policy() -> Result<()> {
     let stores = Stores::start().await?;
     let reply = stores.api().await?.client.get("/api/v1/policies/schema").await?;
     let schema: Value = serde_json::from_str(&reply.text)?;

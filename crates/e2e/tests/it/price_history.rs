@@ -1,4 +1,4 @@
-//! How a price came to be what it is: its changes in pages, and what a reduction may be announced against.
+//! Price history: changes in pages, and the prior price of a reduction.
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::Stores;
 
-/// Gives a product, which exists, this history: days before now, and cents.
+/// Writes this history of an existing product: days before now, and cents.
 async fn write_history(store: &Store, id: &ProductId, history: &[(i64, i64)]) -> Result<()> {
     for (days, cents) in history {
         let at: DateTime<Utc> = Utc::now() - TimeDelta::days(*days);

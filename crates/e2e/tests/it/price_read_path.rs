@@ -1,4 +1,4 @@
-//! Reads: where a price is found, that it is this shopper's own, and what happens when something is away.
+//! Reads: the cache tiers, prices per shopper, and outages.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -246,7 +246,7 @@ async fn no_shopper_sees_anothers_price_in_any_order_and_cache_state() -> Result
     Ok(())
 }
 
-/// Asks for prices until told to stop; how many were answered and how many were not.
+/// Reads prices until it is stopped; counts answered and failed requests.
 struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,

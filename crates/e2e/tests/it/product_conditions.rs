@@ -1,4 +1,4 @@
-//! `ETag`, `If-Match` and `If-None-Match` on products: nobody's change is lost, on either database.
+//! `ETag`, `If-Match` and `If-None-Match` on products: no change is lost, on either database.
 
 use anyhow::{Context, Result};
 use pricing_e2e::{HttpClient, HttpReply};
@@ -92,7 +92,7 @@ async fn conditions_are_kept(client: &HttpClient) -> Result<()> {
     Ok(())
 }
 
-/// Both have read the same state, and both write: one of them is told.
+/// Both have read the same state, and both write: one of them gets a conflict.
 async fn two_writers_change_it(one: &HttpClient, other: &HttpClient, round: u32) -> Result<()> {
     let start = json!({"currency": "USD", "base_price": 100 + round});
     let read = etag(&one.put(PATH, &start).await?)?;

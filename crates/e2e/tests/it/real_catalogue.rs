@@ -1,4 +1,4 @@
-//! A catalogue of 20,000 products: imported whole, then asked for at random.
+//! 20,000 products: imported whole, then read at random.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -50,7 +50,7 @@ async fn twenty_thousand_products_are_imported_and_every_shopper_gets_a_price() 
 /// Names a CSV file with as many real products; `data/complete-journey.py --most-sold 20000` makes one.
 const REAL_PRODUCTS: &str = "REAL_PRODUCTS_CSV";
 
-/// Real grocery products where the file of such is named, else as many made-up ones.
+/// The real products of that file if it is named, else as many generated ones.
 pub(crate) fn catalogue() -> Result<String> {
     if let Some(file) = std::env::var_os(REAL_PRODUCTS) {
         return std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()));

@@ -1,4 +1,4 @@
-//! A simulation says what publishing then does.
+//! The report of a simulation agrees with what publishing then does.
 
 use std::collections::HashMap;
 use std::time::Duration;

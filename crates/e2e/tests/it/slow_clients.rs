@@ -1,4 +1,4 @@
-//! Who sends a body slowly keeps no place that others wait for.
+//! A client that sends its body slowly occupies no resource that others wait for.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a cache must not do: win over the catalogue, whatever happened to either.
+//! No cache wins over the database, whatever happened to either.
 
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ async fn a_redis_that_takes_no_writes_refuses_them_before_anything_is_stored() -
 }
 
 #[tokio::test]
-async fn a_policy_that_cannot_be_used_is_passed_over() -> Result<()> {
+async fn a_policy_that_cannot_be_used_is_skipped() -> Result<()> {
     let stores = Stores::start().await?;
     let store = stores.store().await?;
     store.publish_policy(&new_policy("name: usable\noffer: []\n"), None, Utc::now()).await?;
@@ -125,7 +125,7 @@ async fn a_policy_that_cannot_be_used_is_passed_over() -> Result<()> {
     let price = api.price("P-1", false).await?;
     assert_eq!((&price.body["final_price"], &price.body["policy_version"]), (&json!(10.0), &json!(1)));
 
-    // What starts now says that it cannot use it, until one comes that it can.
+    // A process that starts now reports that it cannot use the policy, until a usable one is published.
     let listen = format!("127.0.0.1:{}", free_port()?);
     let environment = [
         ("PRICING_API_LISTEN", listen.as_str()),
@@ -151,7 +151,7 @@ async fn a_policy_that_cannot_be_used_is_passed_over() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_price_of_a_policy_that_cannot_be_read_is_not_made_anew_by_an_earlier_one() -> Result<()> {
+async fn a_price_of_an_unusable_policy_is_not_recomputed_by_an_earlier_one() -> Result<()> {
     const DATABASE: &str = "policy_that_cannot_be_read";
     let postgres = shared_postgres().await?;
     let database = postgres.create_database(DATABASE).await?;

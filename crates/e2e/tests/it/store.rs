@@ -1,7 +1,7 @@
-//! What the catalogue promises, on SQLite and on PostgreSQL.
+//! The contract of the store, on SQLite and on PostgreSQL.
 //!
-//! Every promise is one function of a [`Store`] that knows nothing of the store beneath;
-//! `on_both_stores!` makes two tests of each. What only one store can be asked is in `opening` and `outage`.
+//! Every promise is one function of a [`Store`] that does not know which database it has; `on_both_stores!`
+//! makes two tests of each. Tests for one database only are in `opening` and `outage`.
 
 mod events;
 mod expiry;
@@ -55,7 +55,7 @@ macro_rules! on_both_stores {
 }
 use on_both_stores;
 
-/// A catalogue in a new file, which goes with the directory.
+/// A store in a new file, which goes with the directory.
 async fn sqlite() -> Result<(Store, TempDir)> {
     let directory = tempfile::tempdir()?;
     let url = sqlite_url(&directory);
@@ -66,7 +66,7 @@ fn sqlite_url(directory: &TempDir) -> String {
     format!("sqlite://{}", directory.path().join("catalogue.db").display())
 }
 
-/// A catalogue in a new database of the shared server.
+/// A store in a new database of the shared server.
 async fn postgres(database: &str) -> Result<Store> {
     let url = shared_postgres().await?.create_database(database).await?;
     Ok(Store::open(&url, StoreSettings::default()).await?)

@@ -8,6 +8,7 @@ mod can_fail;
 mod circles;
 mod rules;
 mod source;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -19,6 +20,7 @@ use rules::{
     complain_of_unused_dependencies, complain_of_wide_comments,
 };
 use source::Source;
+use words::complain_of_words;
 
 const MAX_FILE_LINES: usize = 600;
 const MAX_FUNCTION_LINES: usize = 70;
@@ -60,7 +62,7 @@ const CORE_ROWS: &[&[&str]] = &[
 /// Where the rows hold.
 const ROWS: [(&str, &[&[&str]]); 2] = [("crates/domain/src/", DOMAIN_ROWS), ("crates/core/src/", CORE_ROWS)];
 
-/// Packages that the domain may bring to who builds it, itself not counted.
+/// Packages that a user of the domain has to build, itself not counted.
 const MAX_DOMAIN_PACKAGES: usize = 80;
 
 /// Names that say nothing about what is inside, and so draw in everything.
@@ -103,7 +105,7 @@ const BANS: &[Ban] = &[
         ]),
         inside: "crates/",
         except: &["crates/core/src/telemetry/", "crates/e2e/"],
-        why: "the inventory of spans is one file, and what traces are made with is nobody else's business",
+        why: "the inventory of spans is one file, and no other module needs the tracing library",
     },
     Ban {
         found: Words(&["SystemTime", "Instant", "Utc::now", "rand"]),
@@ -127,7 +129,7 @@ const BANS: &[Ban] = &[
         found: Words(&["sqlx::"]),
         inside: "crates/core/src/",
         except: &["crates/core/src/store/"],
-        why: "only the catalogue speaks SQL; ask it",
+        why: "only the store speaks SQL; call it",
     },
     Ban {
         found: Words(&["Utc::now", "SystemTime::now"]),
@@ -181,6 +183,14 @@ fn files_and_functions_fit_on_a_screen_or_few() -> io::Result<()> {
 #[test]
 fn comments_are_no_wider_than_code() -> io::Result<()> {
     check_sources(complain_of_wide_comments)
+}
+
+#[test]
+fn texts_are_plain_technical_english() -> io::Result<()> {
+    let files = read_files(&root().join("crates"))?;
+    let files = files.iter().filter(|(path, _)| path.ends_with(".rs") || path.ends_with(".lua"));
+    settle(files.map(|(path, text)| complain_of_words(path, text)));
+    Ok(())
 }
 
 #[test]

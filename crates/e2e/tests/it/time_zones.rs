@@ -1,4 +1,4 @@
-//! Which time zone database the processes use, and that they say so.
+//! Which time zone database the processes use and report.
 
 use std::fs;
 use std::path::Path;

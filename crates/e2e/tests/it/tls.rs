@@ -1,5 +1,5 @@
-//! Stores, a collector of traces and a gateway that are reached over TLS, and an authority that nobody else
-//! trusts.
+//! Stores, a collector of traces and a gateway that are reached over TLS, with an authority that no other
+//! client trusts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,7 +79,7 @@ async fn prices_follow_the_market_and_traces_are_exported_over_tls() -> Result<(
 }
 
 #[tokio::test]
-async fn a_redis_that_nobody_trusts_is_refused() -> Result<()> {
+async fn an_untrusted_redis_is_refused() -> Result<()> {
     let redis = RedisServer::start_with_tls(&Arc::new(Certificates::make()?)).await?;
     let (stores, others) = (Stores::start().await?, Certificates::make()?);
     let (database_url, authority) = (stores.database_url(), others.authority());
@@ -99,7 +99,7 @@ async fn a_redis_that_nobody_trusts_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_database_that_nobody_trusts_is_refused_if_it_is_to_be_verified() -> Result<()> {
+async fn an_untrusted_database_is_refused_if_it_is_to_be_verified() -> Result<()> {
     let certificates = Certificates::make()?;
     let postgres = PostgresServer::start_with_tls(&certificates).await?;
     let url = postgres.create_database("untrusted").await?;

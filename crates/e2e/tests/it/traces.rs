@@ -1,4 +1,5 @@
-//! One trace over all services: from the request that published an event to the price that every API forgets.
+//! One trace over all services: from the request that published an event to the APIs that evict the old
+//! price.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -95,8 +96,7 @@ async fn an_event_is_one_trace_over_all_services() -> Result<()> {
     is_one_trace(&Engine::start("0").await?, "transaction sqlite").await
 }
 
-// Its driver asks on our own threads whether its statements are logged, which once made the next span
-// disappear.
+// Its driver asks on our own threads whether its statements are logged, which once dropped the next span.
 #[tokio::test]
 async fn an_event_is_one_trace_on_postgresql_too() -> Result<()> {
     is_one_trace(&Engine::start_on_postgres().await?, "transaction postgresql").await
@@ -235,9 +235,9 @@ async fn prices_are_traced_when_the_caller_does_and_by_ratio() -> Result<()> {
 #[tokio::test]
 async fn without_a_collector_everything_goes_on_and_log_lines_name_their_trace() -> Result<()> {
     let mut stores = Stores::start().await?;
-    let nobody = format!("http://127.0.0.1:{}", pricing_e2e::free_port()?);
+    let unused = format!("http://127.0.0.1:{}", pricing_e2e::free_port()?);
     let fleet = Fleet::new(&stores.redis.url(), &stores.database_url())
-        .with("PRICING_OTLP_ENDPOINT", &nobody)
+        .with("PRICING_OTLP_ENDPOINT", &unused)
         .with("PRICING_LOG_FORMAT", "json")
         .with("PRICING_TRACE_PRICE_RATIO", "1");
     let mut api = fleet.start(Service::Api).await?;

@@ -1,5 +1,5 @@
-//! A product in a currency that this version does not know, as a newer one may leave it behind: it is named
-//! and left out, and everything else goes on. On either database.
+//! A product in a currency that this version does not know, as a newer version may have written it: it is
+//! reported and left out, and everything else goes on. On either database.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The market moves and prices follow: from a published event to the price at every API, and recalculations
-//! of the whole catalogue, with real processes.
+//! Prices follow the market: from a published event to the price at every API, and recalculations of all
+//! products, with real processes.
 
 use std::time::Duration;
 
@@ -101,7 +101,7 @@ impl Engine {
         Ok(reply.body["task_id"].as_str().context("no task_id")?.to_owned())
     }
 
-    /// Waits until the recalculation has ended; its last state.
+    /// Waits until the recalculation has ended. Returns its last state.
     async fn ended(&self, task_id: &str) -> Result<Value> {
         eventually("the recalculation has ended", PATIENCE, async || {
             let reply = self.api.client.get(&format!("/api/v1/recalculations/{task_id}")).await?;
@@ -128,7 +128,7 @@ async fn an_event_becomes_a_price_at_every_api_and_a_repetition_changes_nothing(
     let engine = Engine::start(FOLLOWING).await?;
     engine.import(10).await?;
     let other = engine.fleet.start(Service::Api).await?;
-    eventually("notices are heard, and memory was emptied for it", PATIENCE, async || {
+    eventually("the API has subscribed, and emptied its memory", PATIENCE, async || {
         ensure!(other.metric("pricing_l1_flushes_total", "").await? > 0);
         Ok(())
     })
@@ -219,7 +219,7 @@ async fn locations_categories_and_policies_act_as_they_should() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_event_about_an_unknown_product_is_reported_and_not_tried_again() -> Result<()> {
+async fn an_event_about_an_unknown_product_is_reported_and_not_retried() -> Result<()> {
     let engine = Engine::start(FOLLOWING).await?;
     engine.import(1).await?;
     engine
@@ -293,8 +293,8 @@ async fn a_database_that_takes_no_writes_for_a_while_costs_no_event() -> Result<
     eventually("the worker has tried", PATIENCE, async || {
         let failed = engine.worker.metric("pricing_job_duration_seconds_count", "\"failed\"").await?;
         // The first may have been in a session that was ended.
-        let buried = engine.worker.metric("pricing_jobs_buried_total", "").await?;
-        ensure!(failed > 2 || buried > 0);
+        let dead = engine.worker.metric("pricing_jobs_buried_total", "").await?;
+        ensure!(failed > 2 || dead > 0);
         Ok(())
     })
     .await?;

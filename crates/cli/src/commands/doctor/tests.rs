@@ -45,17 +45,17 @@ fn an_old_time_zone_database_is_a_warning_and_different_ones_are_a_failure() -> 
 
 #[test]
 fn clocks_may_differ_by_two_seconds() -> Result<()> {
-    let told = httpdate::parse_http_date("Fri, 15 Jan 2027 08:00:00 GMT")?;
+    let api_time = httpdate::parse_http_date("Fri, 15 Jan 2027 08:00:00 GMT")?;
     let answer = Answer {
         status: StatusCode::OK,
         headers: HeaderMap::from_iter([(DATE, HeaderValue::from_static("Fri, 15 Jan 2027 08:00:00 GMT"))]),
         body: String::new(),
     };
     for (now, status) in [
-        (told, Status::Ok),
-        (told + Duration::from_secs(2), Status::Ok),
-        (told + Duration::from_secs(3), Status::Warning),
-        (told - Duration::from_secs(3), Status::Warning),
+        (api_time, Status::Ok),
+        (api_time + Duration::from_secs(2), Status::Ok),
+        (api_time + Duration::from_secs(3), Status::Warning),
+        (api_time - Duration::from_secs(3), Status::Warning),
     ] {
         assert_eq!(clock(&answer, now).map(|finding| finding.status), Some(status), "{now:?}");
     }

@@ -1,4 +1,4 @@
-//! The chaos proxy cuts, stalls, slows and restores the way to a server.
+//! The chaos proxy cuts, stalls, slows and restores the connection to a server.
 
 use std::time::{Duration, Instant};
 

@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 use crate::support::shared_postgres;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Where the inner test process writes down what it started.
+/// Where the inner test process records what it started.
 const REPORT_VARIABLE: &str = "HARNESS_TEST_REPORT";
 /// Set when the inner test process shall wait until it is killed.
 const LINGER_VARIABLE: &str = "HARNESS_TEST_LINGER";

@@ -1,4 +1,4 @@
-//! Consumers share the stream; nothing that one of them got is lost with it.
+//! Consumers share the stream; nothing that was delivered to one of them is lost with it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{Messages, PATIENCE, consumer_at, numbered};
 
-/// The identifiers that were given to the entries' events by whoever published them.
+/// The identifiers that publishers gave to the entries' events.
 fn event_ids(entries: &[Entry]) -> Result<Vec<String>> {
     let ids = entries.iter().map(|entry| {
         let event: Value = serde_json::from_slice(&entry.event)?;
@@ -25,7 +25,7 @@ fn entry_ids(entries: &[Entry]) -> Vec<String> {
     entries.iter().map(|entry| entry.id.clone()).collect()
 }
 
-/// Entries that nobody has yet, none of those before being done.
+/// Undelivered entries; acknowledges none.
 async fn read(consumer: &EventConsumer, max: usize) -> Result<Vec<Entry>, ConsumeError> {
     consumer.reader().await?.next(&[], max).await
 }
@@ -42,7 +42,7 @@ async fn consumers_share_what_was_published_before_and_after_they_came() -> Resu
     messages.publish(numbered("a", 10)).await?;
     let (one, other) = (messages.consumer("one")?, messages.consumer("other")?);
     one.ensure_group().await?;
-    // A second time, by another one: nothing begins anew.
+    // Creating the group again, by another consumer, restarts nothing.
     let first = read(&one, 6).await?;
     other.ensure_group().await?;
     let second = read(&other, 100).await?;
@@ -54,7 +54,7 @@ async fn consumers_share_what_was_published_before_and_after_they_came() -> Resu
     one.acknowledge(&entry_ids(&first)).await?;
     one.acknowledge(&[]).await?;
     assert_eq!((one.lag().await?, messages.pending().await?), (6, 6));
-    // The next look for entries may say so too.
+    // The next read may acknowledge entries too.
     messages.publish(numbered("c", 3)).await?;
     let third = other.reader().await?.next(&entry_ids(&second), 100).await?;
     assert_eq!(event_ids(&third)?, numbered("c", 3));
@@ -63,7 +63,7 @@ async fn consumers_share_what_was_published_before_and_after_they_came() -> Resu
 }
 
 #[tokio::test]
-async fn what_a_consumer_left_behind_is_taken_over_a_batch_at_a_time() -> Result<()> {
+async fn pending_entries_of_a_consumer_are_reclaimed_a_batch_at_a_time() -> Result<()> {
     let messages = Messages::start().await?;
     messages.publish(numbered("a", 10)).await?;
     let (dead, other) = (messages.consumer("dead")?, messages.consumer("other")?);
@@ -95,7 +95,7 @@ async fn a_consumer_leaves_only_if_nothing_of_it_is_pending() -> Result<()> {
     one.leave().await?;
     other.leave().await?;
     assert_eq!((consumer_names(&messages).await?, messages.pending().await?), (vec!["one".to_owned()], 1));
-    // Others were heard of just now: nobody is forgotten.
+    // The other consumers were active just now, so none is deleted.
     one.forget_idle_consumers().await?;
     assert_eq!(consumer_names(&messages).await?.len(), 1);
     one.acknowledge(&entry_ids(&entries)).await?;
@@ -105,7 +105,7 @@ async fn a_consumer_leaves_only_if_nothing_of_it_is_pending() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_a_consumer_gets_while_it_leaves_is_not_lost() -> Result<()> {
+async fn entries_delivered_while_a_consumer_leaves_are_not_lost() -> Result<()> {
     const ROUNDS: usize = 300;
     let messages = Messages::start().await?;
     let ids = messages.publish(numbered("a", ROUNDS)).await?;
@@ -134,13 +134,13 @@ async fn the_stream_is_trimmed_behind_what_is_still_to_be_done() -> Result<()> {
     one.trim(much_later).await?;
     assert_eq!(messages.length().await?, ENTRIES, "nothing was delivered");
 
-    // The 350th is pending at one consumer, and another one has acknowledged all that it got after that.
+    // Entry 350 is pending at one consumer, and another one has acknowledged all that it got after that.
     let first = read(&one, 350).await?;
     one.acknowledge(&ids[..349]).await?;
     let second = read(&other, 350).await?;
     other.acknowledge(&entry_ids(&second)).await?;
     one.trim(Utc::now()).await?;
-    assert_eq!(messages.length().await?, ENTRIES, "people may want to look at what was done just now");
+    assert_eq!(messages.length().await?, ENTRIES, "recently processed entries stay for inspection");
     one.trim(much_later).await?;
     assert!((651..ENTRIES).contains(&messages.length().await?));
     assert_eq!(other.reclaim(Duration::ZERO, 100).await?, first[349..]);
@@ -163,7 +163,7 @@ enum Trouble {
     Kill,
     /// The network breaks them and refuses new ones.
     Cut,
-    /// Nothing comes through any more, and nobody says so.
+    /// Nothing gets through any more, and no error is reported.
     Stall,
 }
 
@@ -180,7 +180,7 @@ async fn a_consumer_goes_on_after_its_connection_broke_and_nothing_is_lost() -> 
     {
         let name = format!("{round}-{trouble:?}");
         let failed = async {
-            // Waits for entries when the trouble begins.
+            // A read is blocked when the failure begins.
             let reading = read(&consumer, 100);
             let begin = begin(trouble, &messages, &mut proxy);
             let (read, begun) = tokio::join!(reading, begin);
@@ -193,7 +193,7 @@ async fn a_consumer_goes_on_after_its_connection_broke_and_nothing_is_lost() -> 
         proxy.restore().await?;
         eventually("all are read", PATIENCE, async || {
             got.extend(event_ids(&read(&consumer, 100).await?)?);
-            // What was on its way when the connection broke is pending, and no read brings it.
+            // Entries in flight when the connection broke are pending, and no read returns them.
             got.extend(event_ids(&consumer.reclaim(Duration::ZERO, 100).await?)?);
             ensure!(got == published, "{name}: missing {:?}", published.difference(&got));
             Ok(())
@@ -203,7 +203,7 @@ async fn a_consumer_goes_on_after_its_connection_broke_and_nothing_is_lost() -> 
     Ok(())
 }
 
-/// Makes trouble as soon as a consumer waits.
+/// Injects the failure as soon as a consumer blocks.
 async fn begin(trouble: Trouble, messages: &Messages, proxy: &mut ChaosProxy) -> Result<()> {
     eventually("the consumer waits", PATIENCE, async || {
         let clients: String = messages.command(&["CLIENT", "LIST"]).await?;
@@ -223,7 +223,7 @@ async fn begin(trouble: Trouble, messages: &Messages, proxy: &mut ChaosProxy) ->
 }
 
 #[tokio::test]
-async fn a_lost_group_is_told_from_other_trouble_and_made_again() -> Result<()> {
+async fn a_lost_group_is_distinguished_from_other_errors_and_created_again() -> Result<()> {
     let mut messages = Messages::start().await?;
     let consumer = messages.consumer("one")?;
     let is_missing = async |consumer: &EventConsumer| match read(consumer, 10).await {

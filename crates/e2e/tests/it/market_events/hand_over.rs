@@ -10,12 +10,12 @@ use pricing_core::jobs::{Job, JobKind, NewJob};
 use pricing_e2e::eventually;
 use serde_json::json;
 
-use super::{EVENT_LANE, Messages, PATIENCE, WINDOW, checked, event, numbered};
+use super::{EVENT_WINDOW, Messages, PATIENCE, WINDOW, checked, event, numbered};
 use crate::fleet::{Fleet, Service};
 use crate::support::{Stores, new_policy};
 
-/// The most entries that a listener has in its hands.
-const MOST_IN_HAND: usize = 500;
+/// The most entries that a listener holds.
+const MAX_IN_HAND: usize = 500;
 
 /// Waits until these events, and no others, are in the queue, and nothing is pending.
 async fn queued_become(messages: &Messages, expected: impl IntoIterator<Item = String>) -> Result<()> {
@@ -30,7 +30,7 @@ async fn queued_become(messages: &Messages, expected: impl IntoIterator<Item = S
     .await
 }
 
-/// Publishes one event after another until they fill the queue's window; how many it took.
+/// Publishes one event after another until they fill the queue's window. Returns how many it took.
 async fn fill_window(messages: &Messages) -> Result<usize> {
     let mut published = 0;
     eventually("the window is full", PATIENCE, async || {
@@ -44,10 +44,11 @@ async fn fill_window(messages: &Messages) -> Result<usize> {
     Ok(published)
 }
 
-/// Does every job in the queue, as a worker would; the events in them.
+/// Finishes every job in the queue, as a worker would. Returns the events in them.
 async fn make_room(messages: &Messages) -> Result<BTreeSet<String>> {
     let done = messages.queued().await?;
-    for job in messages.command::<Vec<String>>(&["SMEMBERS", &messages.keys.queue_window(EVENT_LANE)]).await?
+    for job in
+        messages.command::<Vec<String>>(&["SMEMBERS", &messages.keys.queue_window(EVENT_WINDOW)]).await?
     {
         messages.queue.finish(&job, JobKind::ApplyEvents).await?;
     }
@@ -55,7 +56,7 @@ async fn make_room(messages: &Messages) -> Result<BTreeSet<String>> {
 }
 
 #[tokio::test]
-async fn an_entry_that_is_no_event_is_buried_and_holds_nothing_up() -> Result<()> {
+async fn an_entry_that_is_no_event_becomes_a_dead_message_and_blocks_nothing() -> Result<()> {
     let messages = Messages::start().await?;
     let key = messages.keys.event_log();
     messages.publish(numbered("before", 2)).await?;
@@ -68,23 +69,23 @@ async fn an_entry_that_is_no_event_is_buried_and_holds_nothing_up() -> Result<()
     let listener = messages.listeners().start(Service::Listener).await?;
     queued_become(&messages, [numbered("before", 2), numbered("after", 2)].concat()).await?;
     let only_nonsense: String = messages.command(&["XADD", &key, "*", "event", "[]"]).await?;
-    let buried = eventually("all nonsense is buried", PATIENCE, async || {
-        let buried = messages.buried().await?;
-        ensure!(buried.len() == 4 && messages.pending().await? == 0, "{buried:?}");
-        Ok(buried)
+    let dead = eventually("all nonsense is kept as dead messages", PATIENCE, async || {
+        let dead = messages.dead().await?;
+        ensure!(dead.len() == 4 && messages.pending().await? == 0, "{dead:?}");
+        Ok(dead)
     })
     .await?;
-    for (message, (id, reason)) in buried.iter().zip([
+    for (message, (id, reason)) in dead.iter().zip([
         (nonsense, "not a CloudEvent"),
         (fieldless, "not a CloudEvent"),
         (wrong, "data.price"),
         (only_nonsense, "not a CloudEvent"),
     ]) {
-        assert_eq!(message["stream_id"], id, "{buried:?}");
-        assert!(message["reason"].contains(reason), "{buried:?}");
+        assert_eq!(message["stream_id"], id, "{dead:?}");
+        assert!(message["reason"].contains(reason), "{dead:?}");
     }
-    assert_eq!(buried[0]["event"], "nonsense");
-    assert_eq!(listener.metric("pricing_events_buried_total", "").await?, 4);
+    assert_eq!(dead[0]["event"], "nonsense");
+    assert_eq!(listener.metric("pricing_events_dead_total", "").await?, 4);
     assert_eq!(listener.metric("pricing_events_dispatched_total", "").await?, 4);
     messages.publish(numbered("last", 1)).await?;
     queued_become(&messages, [numbered("before", 2), numbered("after", 2), numbered("last", 1)].concat())
@@ -92,7 +93,7 @@ async fn an_entry_that_is_no_event_is_buried_and_holds_nothing_up() -> Result<()
 }
 
 #[tokio::test]
-async fn an_entry_that_is_no_event_is_buried_once_though_its_listener_stops_while_it_waits_for_room()
+async fn an_entry_that_is_no_event_becomes_one_dead_message_though_its_listener_stops_while_it_waits_for_room()
 -> Result<()> {
     let messages = Messages::start().await?;
     let fleet = messages.listeners();
@@ -118,13 +119,13 @@ async fn an_entry_that_is_no_event_is_buried_once_though_its_listener_stops_whil
     make_room(&messages).await?;
     let _second = fleet.start(Service::Listener).await?;
     queued_become(&messages, numbered("held", 2)).await?;
-    let buried = messages.buried().await?;
-    assert_eq!(buried.len(), 1, "{buried:?}");
+    let dead = messages.dead().await?;
+    assert_eq!(dead.len(), 1, "{dead:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn what_a_consumer_never_acknowledged_is_taken_over_by_a_listener() -> Result<()> {
+async fn unacknowledged_entries_are_reclaimed_by_a_listener() -> Result<()> {
     let messages = Messages::start().await?;
     let dead = messages.consumer("dead")?;
     dead.ensure_group().await?;
@@ -135,21 +136,21 @@ async fn what_a_consumer_never_acknowledged_is_taken_over_by_a_listener() -> Res
 }
 
 #[tokio::test]
-async fn what_a_killed_listener_had_in_its_hands_is_taken_over_by_the_other() -> Result<()> {
+async fn entries_of_a_killed_listener_are_reclaimed_by_the_other() -> Result<()> {
     let messages = Messages::start().await?;
     let fleet = messages.listeners();
     let mut victim = fleet.start(Service::Listener).await?;
     let mut expected = numbered("filling", fill_window(&messages).await?);
     messages.publish(numbered("held", 100)).await?;
     expected.extend(numbered("held", 100));
-    // It waits for room, with entries in its hands.
+    // It waits for room, holding entries.
     eventually("entries are pending", PATIENCE, async || {
         ensure!(messages.pending().await? > 0, "none");
         Ok(())
     })
     .await?;
     victim.kill()?;
-    assert!(messages.pending().await? > 0, "what was in its hands is still pending");
+    assert!(messages.pending().await? > 0, "the entries it held are still pending");
     let _other = fleet.start(Service::Listener).await?;
     let done = make_room(&messages).await?;
     queued_become(&messages, expected.into_iter().filter(|id| !done.contains(id))).await
@@ -181,8 +182,8 @@ async fn a_backlog_waits_in_the_stream_and_is_applied_when_a_worker_comes() -> R
         let depth = messages.depth().await?;
         assert!(depth <= WINDOW, "{depth} jobs");
     }
-    // The backlog is told, although nothing moves.
-    eventually("the backlog is told", PATIENCE, async || {
+    // The lag is reported, although nothing moves.
+    eventually("the lag is reported", PATIENCE, async || {
         let lag = usize::try_from(listener.metric("pricing_event_log_lag", "").await?)?;
         ensure!(lag >= EVENTS, "{lag} of {EVENTS}");
         Ok(())
@@ -190,7 +191,7 @@ async fn a_backlog_waits_in_the_stream_and_is_applied_when_a_worker_comes() -> R
     .await?;
     let (depth, pending) = (messages.depth().await?, messages.pending().await?);
     assert_eq!(depth, WINDOW);
-    assert!(pending <= MOST_IN_HAND, "{pending} are in the listener's hands");
+    assert!(pending <= MAX_IN_HAND, "{pending} are held by the listener");
     assert_eq!(messages.length().await?, filling + EVENTS);
 
     let worker = fleet.start(Service::Worker).await?;

@@ -1,4 +1,4 @@
-//! Publishing: what is taken in, what is refused, and that a batch is one thing.
+//! Publishing: accepted and refused events, and batches, which are atomic.
 
 use anyhow::{Context, Result, ensure};
 use chrono::{TimeDelta, Utc};
@@ -95,7 +95,7 @@ async fn a_batch_is_published_as_a_whole_or_not_at_all() -> Result<()> {
     assert_eq!(entries.len(), PUBLISH_BATCH);
     for ((id, entry), written) in entries.iter().zip(&batch) {
         assert_eq!(entry["id"], written["id"]);
-        // Had the wrong batch been heard of, its events would come first.
+        // If the wrong batch had been published, its events would come first.
         let message = next_message(&mut channel).await?;
         assert_eq!((&message["streamid"], &message["id"]), (&json!(id), &written["id"]));
     }
@@ -103,7 +103,7 @@ async fn a_batch_is_published_as_a_whole_or_not_at_all() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_no_event_is_refused_and_leaves_nothing_behind() -> Result<()> {
+async fn an_invalid_event_is_refused_and_leaves_nothing_behind() -> Result<()> {
     let stores = Stores::start().await?;
     let api = stores.api().await?;
     let messages = Messages::on(stores.redis).await?;
@@ -140,7 +140,7 @@ async fn what_is_no_event_is_refused_and_leaves_nothing_behind() -> Result<()> {
             assert_eq!(reply.body["errors"][0]["field"], field, "{shown}: {}", reply.text);
         }
     }
-    // What others send by mistake is no request to recalculate everything.
+    // A body sent by mistake is no request to recalculate everything.
     for (header, value, body, field) in [
         ("ce-type", "com.example.order.created", "", "ce- headers"),
         ("ce-id", "1", "{\"level\":7}", "ce- headers"),
@@ -157,7 +157,7 @@ async fn what_is_no_event_is_refused_and_leaves_nothing_behind() -> Result<()> {
         assert_eq!(reply.body["errors"][0]["field"], field, "{}", reply.text);
     }
     assert_eq!(messages.length().await?, 0);
-    // Bounds are bounds, and attributes that are not known are allowed.
+    // Values at the bounds are accepted, and unknown attributes are allowed.
     let reply = post(&api.client, with("note", json!("x".repeat(60 * 1024)))).await?;
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert_eq!(messages.length().await?, 1);

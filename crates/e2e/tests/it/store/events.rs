@@ -1,4 +1,4 @@
-//! An event is applied once, however often it is delivered and whoever delivers it.
+//! An event is applied once, however often and by however many processes it is delivered.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ on_both_stores!(
     the_same_identifier_from_another_source_is_another_event,
     within_one_batch_the_first_of_two_equal_events_is_new,
     an_event_whose_transaction_was_rolled_back_is_new_again,
-    of_many_who_record_the_same_events_one_finds_them_new,
-    who_records_an_event_waits_for_another_who_does,
+    of_concurrent_recorders_of_the_same_events_one_finds_them_new,
+    recording_an_event_waits_for_another_transaction_that_records_it,
     events_are_recorded_in_the_order_of_their_keys,
     old_events_are_forgotten_and_no_more_than_asked_for,
 );
@@ -55,7 +55,7 @@ async fn an_event_whose_transaction_was_rolled_back_is_new_again(store: &Store) 
     Ok(())
 }
 
-async fn of_many_who_record_the_same_events_one_finds_them_new(store: &Store) -> Result<()> {
+async fn of_concurrent_recorders_of_the_same_events_one_finds_them_new(store: &Store) -> Result<()> {
     let mut ids: Vec<String> = (0..200).map(|number| format!("event-{number}")).collect();
     let mut recording = tokio::task::JoinSet::new();
     for _ in 0..12 {
@@ -74,7 +74,7 @@ async fn of_many_who_record_the_same_events_one_finds_them_new(store: &Store) ->
     Ok(())
 }
 
-async fn who_records_an_event_waits_for_another_who_does(store: &Store) -> Result<()> {
+async fn recording_an_event_waits_for_another_transaction_that_records_it(store: &Store) -> Result<()> {
     let mut first = store.begin().await?;
     assert_eq!(first.record_events(&[("shop", "1"), ("shop", "2")], now()).await?, [true, true]);
     let theirs = store.clone();
@@ -94,7 +94,7 @@ async fn events_are_recorded_in_the_order_of_their_keys(store: &Store) -> Result
     let mut second = tokio::spawn(async move { record(&theirs, &[("shop", "3"), ("shop", "1")]).await });
     let early = timeout(Duration::from_millis(200), &mut second).await;
     assert!(early.is_err(), "the second waits: {early:?}");
-    // It waits for the first key before it takes the last: nobody waits in a circle.
+    // It waits for the first key before it locks the last: there is no deadlock.
     assert_eq!(first.record_events(&[("shop", "3")], now()).await?, [true]);
     first.commit().await?;
     assert_eq!(second.await??, [false, false]);

@@ -1,4 +1,4 @@
-//! Prices whose time is over are found, and only these.
+//! Expired prices are found, and only these.
 
 use anyhow::Result;
 use chrono::TimeDelta;

@@ -1,5 +1,4 @@
-//! A PostgreSQL server that is away: an error in time that says to try again, and nothing to do when it is
-//! back.
+//! An unavailable PostgreSQL server: a transient error in time, and recovery without intervention.
 
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ const SETTINGS: StoreSettings = StoreSettings {
     statement_timeout: Duration::from_millis(500),
 };
 
-/// A catalogue behind a network that can be broken.
+/// A store behind a network that can be broken.
 async fn behind_proxy(database: &str) -> Result<(Store, ChaosProxy)> {
     let postgres = shared_postgres().await?;
     postgres.create_database(database).await?;
@@ -35,7 +34,7 @@ async fn assert_fails_in_time_and_transiently(store: &Store) -> Result<()> {
 }
 
 async fn assert_recovers(store: &Store) -> Result<()> {
-    eventually("the catalogue answers again", PATIENCE, async || {
+    eventually("the store answers again", PATIENCE, async || {
         put(store, &[product("P-2")?]).await?;
         Ok(store.count_products().await?)
     })

@@ -1,4 +1,4 @@
-//! Policies are published as 1, 2, 3 and so on, whoever publishes at the same time.
+//! Policies are published as 1, 2, 3 and so on, by any number of concurrent publishers.
 
 use anyhow::{Context, Result};
 use pricing_core::store::{NewPolicy, Store, StoredPolicy, run_of_policy};

@@ -253,7 +253,8 @@ async fn a_removed_products_revisions_are_not_given_to_its_successor(store: &Sto
     Ok(())
 }
 
-/// By triggers, as a foreign key takes too long; so this holds too for whoever removes products by hand.
+/// The database holds this by triggers, as a foreign key is too slow; so it also holds for products removed
+/// by hand.
 #[tokio::test]
 async fn postgres_keeps_prices_and_products_together() -> Result<()> {
     let name = "postgres_keeps_prices_and_products_together";

@@ -1,5 +1,5 @@
-//! A recalculation that was asked for is done, skipped for a reason or failed, never lost, and only the
-//! newest run writes.
+//! A requested recalculation is done, skipped for a reason or failed, never lost, and only the newest run
+//! writes.
 
 mod coalescing;
 mod fencing;
@@ -16,7 +16,7 @@ use super::{now, on_both_stores, product_id};
 
 on_both_stores!(
     a_request_is_kept_with_every_field,
-    asking_twice_is_asking_once,
+    requesting_twice_is_idempotent,
     a_request_in_a_transaction_goes_with_it,
     a_request_can_be_withdrawn_until_it_is_begun,
     a_reason_that_is_too_long_is_cut,
@@ -24,7 +24,7 @@ on_both_stores!(
     a_run_says_what_its_ranges_add_up_to,
     a_run_is_finished_once,
     a_finished_run_cannot_be_begun,
-    a_held_run_waits_until_somebody_decides,
+    a_held_run_waits_for_a_decision,
     approval_goes_with_a_request_that_is_coalesced,
     finished_runs_are_forgotten_and_no_more_than_asked_for,
 );
@@ -39,7 +39,7 @@ async fn ask(store: &Store, task_id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Asks for a run and begins it.
+/// Requests a run and begins it.
 async fn begin(store: &Store, task_id: &str, run_number: i64) -> Result<()> {
     ask(store, task_id).await?;
     assert!(store.begin_run(task_id, run_number, 1, 10, now()).await?);
@@ -97,7 +97,7 @@ async fn a_request_is_kept_with_every_field(store: &Store) -> Result<()> {
     Ok(())
 }
 
-async fn asking_twice_is_asking_once(store: &Store) -> Result<()> {
+async fn requesting_twice_is_idempotent(store: &Store) -> Result<()> {
     ask(store, "T-1").await?;
     let again = request("T-1", Scope::Category("kitchen".to_owned()), 9);
     assert!(!store.request_run(&again).await?);
@@ -203,9 +203,9 @@ async fn a_run_is_finished_once(store: &Store) -> Result<()> {
     assert!(finish_range(store, 1, "", &outcome("w", 9, 8, 7)).await?);
     assert!(!store.finish_run("T-1", 2, RunState::Done, None, now()).await?);
     assert!(!store.finish_run("T-2", 1, RunState::Done, None, now()).await?);
-    assert!(store.finish_run("T-1", 1, RunState::Failed, Some("given up"), now()).await?);
+    assert!(store.finish_run("T-1", 1, RunState::Failed, Some("timed out"), now()).await?);
     let finished = run(store, "T-1").await?;
-    assert_eq!((finished.state, finished.reason.as_deref()), (RunState::Failed, Some("given up")));
+    assert_eq!((finished.state, finished.reason.as_deref()), (RunState::Failed, Some("timed out")));
     assert_eq!(finished.products_done, 9);
     assert!(!store.finish_run("T-1", 1, RunState::Done, None, now()).await?);
     assert_eq!(run(store, "T-1").await?, finished);
@@ -243,7 +243,7 @@ async fn finished_runs_are_forgotten_and_no_more_than_asked_for(store: &Store) -
     Ok(())
 }
 
-async fn a_held_run_waits_until_somebody_decides(store: &Store) -> Result<()> {
+async fn a_held_run_waits_for_a_decision(store: &Store) -> Result<()> {
     for task_id in ["T-1", "T-2"] {
         ask(store, task_id).await?;
     }
@@ -270,7 +270,7 @@ async fn a_held_run_waits_until_somebody_decides(store: &Store) -> Result<()> {
     assert!(store.reject_run("T-3", "rejected", now()).await?);
     assert_eq!(run(store, "T-3").await?.state, RunState::Failed);
     assert!(!store.approve_run("T-3", "zoe").await?);
-    // Whoever begins takes the place of one that is held; what nobody decides about is forgotten.
+    // A later request that begins replaces a held one; a held one without a decision is deleted in the end.
     for (task_id, category) in [("T-4", "toys"), ("T-5", "games")] {
         assert!(store.request_run(&request(task_id, Scope::Category(category.to_owned()), 1)).await?);
         assert!(store.hold_run(task_id, "too far", 4, now()).await?);

@@ -26,7 +26,7 @@ async fn what_is_not_committed_is_rolled_back(store: &Store) -> Result<()> {
     transaction.put_products(ProductRows::of(std::slice::from_ref(&kettle))?, now()).await?;
     transaction.write_prices(store.prepare_prices(vec![price_write(&kettle, 1, "49.90")?])?).await?;
     drop(transaction);
-    // Whoever locks the product next waits for the end of the one before.
+    // The next transaction that locks the product waits for the end of the one before.
     let mut next = store.begin().await?;
     assert_eq!(next.lock_products(std::slice::from_ref(&kettle.product_id)).await?.known, []);
     next.commit().await?;

@@ -8,6 +8,7 @@ use super::rules::{
     complain_of_unused_dependencies, complain_of_wide_comments,
 };
 use super::source::Source;
+use super::words::{BANNED_WORDS, EXCEPTIONS, complain_of_words};
 use super::{BANS, Ban, Found};
 
 /// Expects one complaint that contains each of the texts.
@@ -100,6 +101,29 @@ fn a_comment_wider_than_code_is_complained_of() {
         [format!("// {}", wide.trim()), format!("//! | {wide}|"), format!("let x = \"{wide}{wide}\";")]
     {
         assert_eq!(complaints(&text), [""; 0], "{text}");
+    }
+}
+
+#[test]
+fn a_banned_word_in_a_text_is_complained_of() {
+    for (phrase, instead) in BANNED_WORDS {
+        let divided = phrase.replace(' ', "\n    /// ");
+        let script = format!("\n-- It is {phrase}.");
+        for (path, text) in [
+            ("crates/x/src/y.rs", format!("x;\n    /// It is {divided}\n    /// here.")),
+            ("crates/x/src/y.rs", format!("\nlog(\"{phrase}: {{x}}\");")),
+            ("crates/x/src/y.rs", format!("\nlog(\"x\\n{}\");", phrase.to_uppercase())),
+            ("crates/x/src/y.lua", script.clone()),
+        ] {
+            expect_complaint(&complain_of_words(path, &text), &[":2: ", &format!("`{phrase}`"), instead]);
+        }
+        let name = phrase.replace(' ', "_");
+        for text in [format!("let {name} = 1;"), format!("// jobs_{name}_total")] {
+            assert_eq!(complain_of_words("crates/x/src/y.rs", &text), [""; 0], "{text}");
+        }
+        for exception in EXCEPTIONS {
+            assert_eq!(complain_of_words(exception, &script), [""; 0], "{exception}");
+        }
     }
 }
 

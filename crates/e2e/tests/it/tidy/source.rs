@@ -14,17 +14,19 @@ pub(super) struct Source {
     pub(super) text: String,
     /// The same lines without comments and without what stands in literals.
     pub(super) code: String,
-    /// What stands in text literals.
-    pub(super) literals: Vec<Literal>,
+    /// The text literals.
+    pub(super) literals: Vec<Passage>,
+    /// The comments, one for each line that has one.
+    pub(super) comments: Vec<Passage>,
     /// The parts of `code` that are compiled for tests only.
     test_parts: Vec<Range<usize>>,
 }
 
-/// A text literal.
-pub(super) struct Literal {
+/// A text literal or a comment.
+pub(super) struct Passage {
     /// Where it begins in the file's `code`.
     pub(super) offset: usize,
-    /// What stands between its quotes, escapes as written.
+    /// What stands between its quotes, escapes as written; all of a comment.
     pub(super) text: String,
 }
 
@@ -39,9 +41,10 @@ pub(super) struct Function {
 
 impl Source {
     pub(super) fn new(path: &str, text: &str) -> Self {
-        let mut scanner = Scanner { rest: text, code: String::new(), literals: Vec::new() };
+        let mut scanner =
+            Scanner { rest: text, code: String::new(), literals: Vec::new(), comments: Vec::new() };
         scanner.run();
-        let Scanner { code, literals, .. } = scanner;
+        let Scanner { code, literals, comments, .. } = scanner;
         let test_parts = if is_test_file(path) {
             iter::once(0..code.len() + 1).collect()
         } else {
@@ -49,7 +52,7 @@ impl Source {
                 .map(|(start, attribute)| start..item_end(&code, start + attribute.len()))
                 .collect()
         };
-        Self { path: path.to_owned(), text: text.to_owned(), code, literals, test_parts }
+        Self { path: path.to_owned(), text: text.to_owned(), code, literals, comments, test_parts }
     }
 
     /// Whether the place in `code` is compiled for tests only.
@@ -125,16 +128,17 @@ fn item_end(code: &str, start: usize) -> usize {
 struct Scanner<'a> {
     rest: &'a str,
     code: String,
-    literals: Vec<Literal>,
+    literals: Vec<Passage>,
+    comments: Vec<Passage>,
 }
 
 impl Scanner<'_> {
     fn run(&mut self) {
         while let Some(next) = self.rest.chars().next() {
             if self.rest.starts_with("//") {
-                self.skip(self.rest.find('\n').unwrap_or(self.rest.len()));
+                self.take_comment(self.rest.find('\n').unwrap_or(self.rest.len()));
             } else if self.rest.starts_with("/*") {
-                self.skip(block_comment_length(self.rest));
+                self.take_comment(block_comment_length(self.rest));
             } else if let Some((opening, closing)) = self.raw_text_quotes() {
                 self.take_literal(opening, from(self.rest, opening).find(&closing), closing.len());
             } else if next == '"' {
@@ -160,6 +164,12 @@ impl Scanner<'_> {
         self.code.push_str(&"\n".repeat(line_ends));
     }
 
+    fn take_comment(&mut self, length: usize) {
+        let text = before(self.rest, length).to_owned();
+        self.comments.push(Passage { offset: self.code.len(), text });
+        self.skip(length);
+    }
+
     /// Leaves empty quotes in the code.
     fn take_literal(&mut self, opening: usize, length: Option<usize>, closing: usize) {
         let offset = self.code.len();
@@ -167,7 +177,7 @@ impl Scanner<'_> {
         self.advance(opening);
         let length = length.unwrap_or(self.rest.len());
         let text = before(self.rest, length).to_owned();
-        self.literals.push(Literal { offset, text });
+        self.literals.push(Passage { offset, text });
         self.skip(length + closing);
     }
 

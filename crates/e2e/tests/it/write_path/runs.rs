@@ -19,10 +19,10 @@ use super::{Engine, FOLLOWING, PATIENCE, price_becomes};
 use crate::fleet::Service;
 use crate::support::{Stores, new_policy, shared_postgres};
 
-/// Twelve ranges: as many as are handed out at a time.
+/// Twelve ranges: as many as are enqueued at a time.
 const PRODUCTS: usize = 12_000;
-/// Jobs that a worker does at a time: too few for all ranges that are handed out beside the coordinator, and
-/// of two workers enough that requests are looked at meanwhile.
+/// Jobs that a worker runs at a time: too few for all enqueued ranges besides the coordinator, and with two
+/// workers enough that requests are handled meanwhile.
 const CONCURRENCY: &str = "10";
 
 /// Locks on some products of each range: no range ends while they are held.
@@ -104,8 +104,8 @@ async fn two_workers_share_a_run_and_requests_meanwhile_are_coalesced_into_one_m
     assert_eq!((&done["state"], &done["products_done"]), (&json!("done"), &json!(PRODUCTS)), "{done}");
     assert_eq!(done["progress_percent"], 100);
     assert_eq!(done["workers"].as_object().map(serde_json::Map::len), Some(2), "{done}");
-    // A coordinator that loses its lease on a busy host begins the run again; each price has changed once all
-    // the same.
+    // A coordinator that loses its lease on a busy host begins the run again; each price has still changed
+    // only once.
     let changes = store.price_changes(&ProductId::parse("P-1")?, 10).await?;
     assert_eq!(changes.len(), 2, "{changes:?}");
     let follow_up = skipped[0]["follow_up_task_id"].as_str().context("no follow-up")?;
@@ -145,7 +145,7 @@ async fn a_range_that_redis_has_lost_does_not_keep_its_run_waiting() -> Result<(
     let redis = held.engine.stores.redis.connection().await?;
     let locks = Held::take(&held).await?;
     let task_id = held.begin_run().await?;
-    // More are handed out than one worker does at a time.
+    // More ranges are enqueued than one worker runs at a time.
     eventually("a range waits, and is lost", PATIENCE, async || {
         let mut lose = lose.key(format!("{}:active", keys.queue()));
         lose.key(keys.queue_window("ranges"));
@@ -258,8 +258,8 @@ async fn prices_that_expire_are_recalculated_once_across_all_workers() -> Result
     assert_eq!(reply.status, 201, "{}", reply.text);
     engine.import(50).await?;
     let id = ProductId::parse("P-7")?;
-    // No request reads it: a worker makes it, and its history has one row for it.
-    eventually("the sale has ended in the catalogue", PATIENCE, async || {
+    // No request reads it: a worker computes it, and its history has one row for it.
+    eventually("the sale has ended in the database", PATIENCE, async || {
         let price = store.stored_price(&id).await?.context("no price")?.entry.list_price;
         ensure!(price == 100.into(), "{price}");
         Ok(())

@@ -54,7 +54,7 @@ market:
   - { name: r9, when: stock.level < 60 and demand.index > 1, multiply_by: 1.01 }
 ";
 
-/// As in the services.
+/// The allocator of the services.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

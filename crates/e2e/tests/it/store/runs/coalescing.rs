@@ -1,4 +1,4 @@
-//! Requests that come while a run is under way share one run after it, and say so.
+//! Requests that arrive while a run is under way share one run after it, and state so.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ on_both_stores!(
     a_follow_up_is_for_its_scope_only,
     a_follow_up_waits_itself,
     a_request_that_is_not_waiting_stays_as_it_is,
-    a_request_that_was_never_taken_down_is,
+    a_request_that_was_never_recorded_is_recorded,
     a_request_whose_follow_ups_name_is_taken_keeps_waiting,
 );
 
@@ -111,7 +111,7 @@ async fn a_request_that_is_not_waiting_stays_as_it_is(store: &Store) -> Result<(
     Ok(())
 }
 
-async fn a_request_that_was_never_taken_down_is(store: &Store) -> Result<()> {
+async fn a_request_that_was_never_recorded_is_recorded(store: &Store) -> Result<()> {
     let coalesced = coalesce(store, "T-1").await?;
     assert_eq!(coalesced.follow_up.as_deref(), Some("T-1-follow-up"));
     let reason = coalesced.reason.context("a skipped request says why")?;

@@ -1,4 +1,4 @@
-//! Once a newer run has begun, nothing of an older one is written; and what is written counts once.
+//! Once a newer run has begun, nothing of an older one is written; and each range counts once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -119,7 +119,7 @@ async fn finishing_a_run_waits_for_its_ranges(store: &Store) -> Result<()> {
 }
 
 async fn ranges_of_one_run_do_not_wait_for_each_other(store: &Store) -> Result<()> {
-    // SQLite has one writer, whoever it is.
+    // SQLite has one writer only.
     if store.kind() == "sqlite" {
         return Ok(());
     }
