@@ -46,7 +46,10 @@ impl FromStr for AllowedHosts {
     type Err = ();
 
     fn from_str(written: &str) -> Result<Self, ()> {
-        let hosts = written.split(',').map(str::trim).filter(|host| !host.is_empty()).map(|host| {
+        if written.is_empty() {
+            return Ok(Self::default());
+        }
+        let hosts = written.split(',').map(str::trim).map(|host| {
             let host = parse_host(host).ok_or(())?;
             // A pattern would be taken for a name.
             if host.host().contains('*') { Err(()) } else { Ok(host) }
@@ -63,7 +66,10 @@ impl FromStr for CorsOrigins {
     type Err = ();
 
     fn from_str(written: &str) -> Result<Self, ()> {
-        let origins = written.split(',').map(str::trim).filter(|origin| !origin.is_empty()).map(|origin| {
+        if written.is_empty() {
+            return Ok(Self::default());
+        }
+        let origins = written.split(',').map(str::trim).map(|origin| {
             let (scheme, host) = origin.split_once("://").ok_or(())?;
             let is_origin = matches!(scheme, "http" | "https")
                 && parse_host(host).is_some_and(|host| !host.host().contains('*'))
