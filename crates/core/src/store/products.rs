@@ -96,7 +96,7 @@ impl Store {
     ) -> Result<Vec<ProductId>, StoreError> {
         // Every identifier is longer than the empty text, and so comes after it.
         let page = IDS.bind(after.map_or("", ProductId::as_str)).bind(limit);
-        product_ids(self.reader().await?.all(page).await?)
+        product_ids(&self.reader().await?.all(page).await?)
     }
 
     /// The identifiers of a category's products after the given one, as [`product_ids`](Self::product_ids)
@@ -126,7 +126,7 @@ impl Store {
             None => IDS_IN_RANGE.bind(after).bind(through).bind(limit),
             Some(category) => IDS_OF_CATEGORY_IN_RANGE.bind(after).bind(through).bind(limit).bind(category),
         };
-        product_ids(self.reader().await?.all(page).await?)
+        product_ids(&self.reader().await?.all(page).await?)
     }
 
     /// How many products there are.

@@ -63,7 +63,7 @@ pub(super) fn read_signals(
 }
 
 /// The identifiers in rows of one column.
-pub(super) fn product_ids(rows: Vec<(String,)>) -> Result<Vec<ProductId>, StoreError> {
+pub(super) fn product_ids(rows: &[(String,)]) -> Result<Vec<ProductId>, StoreError> {
     rows.iter().map(|(text,)| product_id(text)).collect()
 }
 

@@ -37,7 +37,7 @@ const FORGET_EVENTS: Statement = Statement {
 impl Store {
     /// At most `limit` products whose prices have expired, those that expired first come first.
     pub async fn expired_prices(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ProductId>, StoreError> {
-        product_ids(self.reader().await?.all(EXPIRED.bind(now).bind(limit)).await?)
+        product_ids(&self.reader().await?.all(EXPIRED.bind(now).bind(limit)).await?)
     }
 
     /// When the next price expires, or the first one expired that was not renewed.

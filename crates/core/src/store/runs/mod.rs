@@ -14,7 +14,12 @@ use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 use sqlx::types::Json;
 
-use self::statements::*;
+use self::statements::{
+    APPROVE, APPROVE_FOLLOW_UP, BEGIN, COUNT_HELD, COUNT_RANGES, COUNT_REQUESTED, DELETE_RANGES, FINISH,
+    FINISH_RANGE, FOLLOW_UP, FORGET, FORMER_NUMBER, HELD_RUNS, HOLD, LAST_NUMBER, LOCK_COALESCING,
+    LOCK_FENCE, MOVE_FENCE, NEXT_RUN, REJECT, REQUEST, REQUEST_FOLLOW_UP, RUN, RUNNING_NUMBER, SHARE_FENCE,
+    SKIP, SKIP_EARLIER_HELD, WAITING, WITHDRAW,
+};
 use super::error::StoreError;
 use super::json_rows::{bounded, row_count};
 use super::read_rows::{count, read_all};
