@@ -79,8 +79,8 @@ async fn foreign_messages_are_accepted_once_and_garbage_is_kept_once() -> Result
     assert!(dead[1]["reason"].contains("source"), "{dead:?}");
     assert!(dead.iter().all(|message| !message.contains_key("stream_id")), "{dead:?}");
     let counted = (
-        holder.metric("pricing_events_dead_total", "").await?,
-        other.metric("pricing_events_dead_total", "").await?,
+        holder.metric("pricing_events_buried_total", "").await?,
+        other.metric("pricing_events_buried_total", "").await?,
     );
     assert_eq!(counted, (2, 0));
     Ok(())

@@ -85,7 +85,7 @@ async fn an_entry_that_is_no_event_becomes_a_dead_message_and_blocks_nothing() -
         assert!(message["reason"].contains(reason), "{dead:?}");
     }
     assert_eq!(dead[0]["event"], "nonsense");
-    assert_eq!(listener.metric("pricing_events_dead_total", "").await?, 4);
+    assert_eq!(listener.metric("pricing_events_buried_total", "").await?, 4);
     assert_eq!(listener.metric("pricing_events_dispatched_total", "").await?, 4);
     messages.publish(numbered("last", 1)).await?;
     queued_become(&messages, [numbered("before", 2), numbered("after", 2), numbered("last", 1)].concat())

@@ -15,7 +15,7 @@ on_both_stores!(
     within_one_batch_the_first_of_two_equal_events_is_new,
     an_event_whose_transaction_was_rolled_back_is_new_again,
     of_concurrent_recorders_of_the_same_events_one_finds_them_new,
-    recording_an_event_waits_for_another_transaction_that_records_it,
+    recording_an_event_waits_for_another_recorder,
     events_are_recorded_in_the_order_of_their_keys,
     old_events_are_forgotten_and_no_more_than_asked_for,
 );
@@ -74,7 +74,7 @@ async fn of_concurrent_recorders_of_the_same_events_one_finds_them_new(store: &S
     Ok(())
 }
 
-async fn recording_an_event_waits_for_another_transaction_that_records_it(store: &Store) -> Result<()> {
+async fn recording_an_event_waits_for_another_recorder(store: &Store) -> Result<()> {
     let mut first = store.begin().await?;
     assert_eq!(first.record_events(&[("shop", "1"), ("shop", "2")], now()).await?, [true, true]);
     let theirs = store.clone();
