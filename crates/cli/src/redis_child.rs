@@ -165,7 +165,8 @@ impl Place {
             .args(["--port", &self.port.to_string()])
             .args(["--bind", "127.0.0.1", "--protected-mode", "yes"])
             .args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""])
-            // By default from 64 MB on: a recalculation of 300,000 products had three processes that rewrote it.
+            // By default from 64 MB on: a recalculation of 300,000 products had three processes that rewrote
+            // it.
             .args(["--auto-aof-rewrite-min-size", "512mb"])
             .args(["--maxmemory-policy", "noeviction"])
             // Relative: the server would split a path with spaces.
