@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # Installs the programs that a task needs and this machine lacks; `dev` and `.ci/lint.sh` source it.
 #
-# It says what it will change before it does. Where that takes sudo and a person is there to answer, it asks first; as
-# root, without a terminal, with CI=true or with `./dev --yes TASK` it goes on. Servers are installed for their programs:
-# no service of this machine is started or stopped.
+# It says what it will change before it does. Where that takes sudo and a person is there to answer, it asks
+# first; as root, without a terminal, with CI=true or with `./dev --yes TASK` it goes on. Servers are installed
+# for their programs: no service of this machine is started or stopped.
 
 CARGO_DENY_VERSION='^0.20'
 CARGO_MACHETE_VERSION='^0.9'
@@ -105,6 +105,7 @@ is_there() {
     case $1 in
         postgres) command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null ||
             add_homebrew_postgres ;;
+        chromium) command -v chromium >/dev/null || command -v chromium-browser >/dev/null ;;
         *) command -v "$1" >/dev/null ;;
     esac
 }

@@ -1,9 +1,9 @@
-//! Connections: how many there may be, which lane serves each, and how they end.
+//! Connections: how many there may be, which HTTP worker serves each, and how they end.
 //!
 //! The bound on connections is what keeps answers prompt when more is asked than can be answered: a
 //! connection carries one request at a time, so no more of them than that wait here, and who finds no place
-//! waits in the socket's queue. `axum::serve` has no such bound, and no lanes, hence this loop around the
-//! same HTTP implementation.
+//! waits in the socket's queue. `axum::serve` has no such bound, and no HTTP workers, hence this loop around
+//! the same HTTP implementation.
 
 use std::future::Future;
 use std::io;
@@ -24,7 +24,7 @@ use crate::http_worker::HttpWorker;
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// Serves at most so many connections at once until shutdown, and then until those requests that are
-/// under way have their answers. Each of `begins` makes a lane; there is at least one.
+/// under way have their answers. Each of `begins` makes an HTTP worker; there is at least one.
 pub(crate) async fn serve<B, S, A>(
     listener: TcpListener,
     begins: Vec<B>,

@@ -4,7 +4,7 @@
 //! page's author does not. So requests that write, and reads for those who run the engine, are refused unless
 //! they come from a page of the service itself, from an address that was typed, or from a program that is no
 //! browser: those send neither `Sec-Fetch-Site` nor `Origin`. [`admit`] looks at requests, and
-//! [`add_headers`] says what pages may do with answers. Who a route is for stands in [`crate::router`].
+//! [`add_headers`] says what pages may do with answers. [`crate::router`] says who a route is for.
 //!
 //! [`admit`]: BrowserGuard::admit
 //! [`add_headers`]: BrowserGuard::add_headers

@@ -21,7 +21,7 @@
 //! | `/problems/body-too-slow` | 408 | the body did not arrive in time |
 //! | `/problems/body-too-large` | 413 | the body is beyond the route's bound |
 //! | `/problems/unsupported-media-type` | 415 | the body has no type that the route takes, or says none |
-//! | `/problems/misdirected-request` | 421 | the Host is no name of this service; `PRICING_HOSTS` lists them |
+//! | `/problems/misdirected-request` | 421 | the Host is not a name of this service; `PRICING_HOSTS` lists them |
 //! | `/problems/cross-site-request` | 403 | a browser sends it for a page of another site |
 //! | `/problems/unavailable` | 503 | the database or Redis does not answer; `Retry-After` says when to try again |
 //! | `/problems/overloaded` | 503 | more is asked than can be answered; `Retry-After` says when to try again |
@@ -139,7 +139,7 @@ pub enum ApiError {
         /// Those that it takes, in words; empty if it takes no body.
         allowed: String,
     },
-    /// The request calls this service by a name that is none of its own.
+    /// The request has a host name that is not this service's.
     MisdirectedRequest {
         /// As the request says it.
         host: String,
@@ -320,11 +320,12 @@ impl ApiError {
                 "the route takes no body with this method".to_owned()
             }
             Self::UnsupportedMediaType { allowed } => format!("Content-Type must be {allowed}"),
-            Self::MisdirectedRequest { host } => format!(
-                "\"{host}\" is no name of this service; beside loopback's, PRICING_HOSTS lists those that are"
-            ),
+            Self::MisdirectedRequest { host } => {
+                format!("\"{host}\" is not a name of this service; list its names in PRICING_HOSTS")
+            }
             Self::CrossSiteRequest => {
-                "a page of another site may not ask for this; see Browsers in docs/operations.md".to_owned()
+                "a page of another site may not send this request; see Browsers in docs/operations.md"
+                    .to_owned()
             }
             Self::Unavailable { reason } => format!("{reason}; try again later"),
             Self::Overloaded => "more is asked than can be answered now; try again later".to_owned(),

@@ -1,4 +1,4 @@
-//! The first look at a request, in the lane that has read it.
+//! The first look at a request, in the HTTP worker that has read it.
 //!
 //! The price of a product, which nearly every request asks for, is answered right there: no route is looked
 //! up and no other thread is woken. Around it is what is around every route ([`crate::pipeline`]). Everything
@@ -24,9 +24,9 @@ use crate::router::price_route;
 use crate::routes::price;
 use crate::state::AppState;
 
-/// What one lane answers with.
+/// What one HTTP worker answers with.
 pub(crate) struct HotPath {
-    /// The lane's own: to clone it is to count where no other lane counts.
+    /// The worker's own: a clone counts references where no other worker does.
     state: AppState,
     price: Route,
     routes: TowerToHyperService<Router>,

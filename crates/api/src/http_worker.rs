@@ -1,9 +1,9 @@
-//! A lane: a thread that serves its share of the connections.
+//! An HTTP worker: a thread that serves its share of the connections.
 //!
-//! What a lane answers by itself wakes no other thread and shares no connection with one. What takes long
-//! belongs on the runtime of the service, where it delays no request here ([`crate::hot_path`] decides). A
-//! runtime that moves tasks between threads would share the work more evenly, but what moves costs more than
-//! a price does.
+//! What an HTTP worker answers by itself wakes no other thread and shares no connection with one. What takes
+//! long belongs on the runtime of the service, where it delays no request here ([`crate::hot_path`] decides).
+//! A runtime that moves tasks between threads would share the work more evenly, but what moves costs more
+//! than a price does.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -38,7 +38,7 @@ pub(crate) struct HttpWorker {
     ended: oneshot::Receiver<()>,
 }
 
-/// A connection on its way to a lane.
+/// A connection on its way to an HTTP worker.
 struct Connection {
     stream: std::net::TcpStream,
     seat: Seat,
@@ -57,8 +57,8 @@ impl Drop for Seat {
 }
 
 impl HttpWorker {
-    /// Starts a lane. `begin` runs inside its runtime and gives what answers requests there. When the token
-    /// is cancelled, the lane ends at once, whatever is under way.
+    /// Starts an HTTP worker. `begin` runs inside its runtime and gives what answers requests there. When the
+    /// token is cancelled, the worker ends at once, whatever is under way.
     pub(crate) fn start<S, A>(
         number: usize,
         begin: impl FnOnce() -> S + Send + 'static,
@@ -71,7 +71,7 @@ impl HttpWorker {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (arriving, connections) = mpsc::unbounded_channel();
         let (ending, ended) = oneshot::channel();
-        thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
+        thread::Builder::new().name(format!("http-{number}")).spawn(move || {
             runtime.block_on(abandoned.run_until_cancelled(async { serve(connections, begin()).await }));
             // With its tasks, and what they hold.
             drop(runtime);
@@ -81,12 +81,12 @@ impl HttpWorker {
         Ok(Self { arriving, open: Arc::default(), ended })
     }
 
-    /// Connections that this lane has.
+    /// Connections that this worker has.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Gives the lane a connection, and the place that it holds. An error means that the lane has ended.
+    /// Gives the worker a connection, and the place that it holds. An error means that the worker has ended.
     pub(crate) fn take(&self, stream: TcpStream, place: OwnedSemaphorePermit) -> io::Result<()> {
         let stream = stream.into_std()?;
         self.open.fetch_add(1, Ordering::Relaxed);

@@ -79,9 +79,9 @@ fn add_common_problems(path: &str, is_administrative: bool, operation: &mut Oper
         (path.contains('{'), "422", "The path is not percent-encoded UTF-8"),
         (path.starts_with("/api/"), "503", "What it needs does not answer, or the answer took too long"),
         (has_body, "408", "The body did not arrive in time"),
-        (is_administrative, "403", "A browser asks for a page of another site"),
+        (is_administrative, "403", "A browser sends it for a page of another site"),
         (is_administrative && has_body, "415", "The body is of another type"),
-        (is_administrative, "421", "The Host is no name of this service"),
+        (is_administrative, "421", "The Host is not a name of this service"),
     ];
     for (_, status, description) in kinds.into_iter().filter(|(may, ..)| *may) {
         let responses = &mut operation.responses.responses;

@@ -109,7 +109,7 @@ async fn traced(span: Option<Span>, answer: impl Future<Output = Response>) -> R
 }
 
 /// The request's span, which goes on with the caller's trace if there is one. Of prices only a part is
-/// traced, as a span costs more than a price; of what only machines ask for, nothing.
+/// traced, as a span costs more than a price; probes and pages are not traced.
 fn span_of<B>(route: &Route, request: &hyper::Request<B>, price_ratio: f64) -> Option<Span> {
     if matches!(route.access, Access::Probe | Access::Page) {
         return None;

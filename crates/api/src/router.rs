@@ -1,6 +1,6 @@
-//! Every route, in one table: who it is for, and what is special about it. Path, method and what is answered
-//! stand on the handlers; the OpenAPI document, the names under which requests are measured and the pipeline
-//! around each route come out of this table and those.
+//! Every route, in one table: who it is for, and what is special about it. Path, method and
+//! responses are declared on the handlers; the OpenAPI document, the names under which requests are measured
+//! and the pipeline around each route are made from this table and those declarations.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -84,8 +84,8 @@ fn undocumented(document: &OpenApi) -> [(Access, &'static str, MethodRouter<AppS
     ]
 }
 
-/// The one that HTTP workers answer by themselves ([`crate::hot_path`]); the router is asked for it with
-/// other methods only, and would answer the same.
+/// The route that HTTP workers answer by themselves ([`crate::hot_path`]). The router gets it with other
+/// methods only, and would answer the same.
 fn price_registration() -> Registration {
     Registration::of(Access::Price, routes!(price::price))
 }

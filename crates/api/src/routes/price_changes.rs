@@ -149,8 +149,8 @@ struct Follower {
 }
 
 impl Follower {
-    /// The events, made on the runtime of the service: the answer is written by a lane, which has prices to
-    /// answer.
+    /// The events, made on the runtime of the service: the answer is written by an HTTP worker, which has
+    /// prices to answer.
     fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
         let (sender, mut events) = mpsc::channel(EVENTS_AHEAD);
         tokio::spawn(async move {

@@ -66,33 +66,21 @@ impl<DB: Database> Connection<DB> {
         Ok(outcome)
     }
 
-    /// Runs the statement that begins a transaction.
-    pub(super) async fn begin<'session, T, F>(
-        &'session mut self,
-        statement: impl FnOnce(&'session mut DB::Connection) -> F,
-    ) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, sqlx::Error>>,
-    {
+    /// From here on a transaction is open: without [`end_transaction`](Self::end_transaction) the connection
+    /// is closed, which rolls the transaction back.
+    pub(super) fn begin_transaction(&mut self) {
         self.in_transaction = true;
-        self.run(statement).await
     }
 
-    /// Runs the statement that commits the transaction, unless an earlier one failed: PostgreSQL would answer
-    /// such a commit with a silent rollback, SQLite would keep half of the work.
-    pub(super) async fn commit<'session, T, F>(
-        &'session mut self,
-        statement: impl FnOnce(&'session mut DB::Connection) -> F,
-    ) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, sqlx::Error>>,
-    {
+    /// Allows the transaction to be committed, unless a statement of it failed: PostgreSQL would answer such
+    /// a commit with a silent rollback, SQLite would keep half of the work. A commit that fails leaves the
+    /// connection unhealthy, so it is closed all the same.
+    pub(super) fn end_transaction(&mut self) -> Result<(), StoreError> {
         if !self.is_healthy {
             return Err(StoreError::TransactionFailed);
         }
-        // A failed commit leaves the connection unhealthy, so it is closed all the same.
         self.in_transaction = false;
-        self.run(statement).await
+        Ok(())
     }
 }
 

@@ -107,13 +107,15 @@ impl Session {
             // A transaction that began by reading could not become a writing one once another process has
             // written.
             Self::Sqlite(connection) => {
-                connection.begin(|connection| raw_sql("BEGIN IMMEDIATE").execute(connection)).await?;
+                connection.begin_transaction();
+                connection.run(|connection| raw_sql("BEGIN IMMEDIATE").execute(connection)).await?;
             }
             // Every statement must see what was committed before it: rows are read after the wait for their
             // lock.
             Self::Postgres(connection) => {
                 let begin = raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED");
-                connection.begin(|connection| begin.execute(connection)).await?;
+                connection.begin_transaction();
+                connection.run(|connection| begin.execute(connection)).await?;
             }
         }
         Ok(())
@@ -123,10 +125,12 @@ impl Session {
     pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(connection) => {
-                connection.commit(|connection| raw_sql("COMMIT").execute(connection)).await?;
+                connection.end_transaction()?;
+                connection.run(|connection| raw_sql("COMMIT").execute(connection)).await?;
             }
             Self::Postgres(connection) => {
-                connection.commit(|connection| raw_sql("COMMIT").execute(connection)).await?;
+                connection.end_transaction()?;
+                connection.run(|connection| raw_sql("COMMIT").execute(connection)).await?;
             }
         }
         Ok(())

@@ -1,32 +1,18 @@
-//! The documents: each link between them leads to a file, and to a heading, that exists.
+//! The documents: links between them lead to files and headings that exist, and the tests that they name
+//! exist.
 
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
 
-/// What git ignores, and texts that tests put together.
-const SKIPPED: &[&str] =
-    &[".data", ".git", "__pycache__", "complete-journey", "node_modules", "target", "tests"];
+use crate::tidy::{read_files, root};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// The paths of the Markdown files below a directory.
-fn documents(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let (path, name) = (entry.path(), entry.file_name());
-        if SKIPPED.iter().any(|skipped| name == *skipped) {
-            continue;
-        }
-        if entry.file_type()?.is_dir() {
-            found.extend(documents(&path)?);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
-            found.push(path);
-        }
-    }
-    Ok(found)
+/// The Markdown files of the repository, without the texts that tests put together.
+fn documents() -> io::Result<Vec<(PathBuf, String)>> {
+    let files = read_files(&root())?.into_iter();
+    let documents = files.filter(|(path, _)| path.ends_with(".md") && !path.contains("/tests/"));
+    let root = root().canonicalize()?;
+    Ok(documents.map(|(path, text)| (root.join(path), text)).collect())
 }
 
 /// The lines that are not in a block of code.
@@ -87,13 +73,65 @@ fn broken_links(document: &Path, text: &str) -> io::Result<Vec<String>> {
     Ok(broken)
 }
 
+/// The tests and modules that a text names: `cargo test … FILTER`, and lines of its output.
+fn named_tests(text: &str) -> Vec<&str> {
+    let commands = text.match_indices("cargo test ").filter_map(|(at, _)| {
+        let command = text.get(at..)?.lines().next()?.split('`').next()?;
+        let words: Vec<&str> = command.split_whitespace().skip(2).collect();
+        let is_filter = |(index, word): &(usize, &&str)| {
+            let before = index.checked_sub(1).and_then(|before| words.get(before));
+            !word.starts_with('-') && !before.is_some_and(|before| ["-p", "--test"].contains(before))
+        };
+        words.iter().enumerate().find(is_filter).map(|(_, word)| word.trim_end_matches("::"))
+    });
+    let passed = text.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... ok"));
+    commands.chain(passed.filter_map(|path| path.rsplit("::").next())).collect()
+}
+
+/// The names of functions and modules in the sources.
+fn names_in_sources() -> io::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for (path, text) in read_files(&root().join("crates"))? {
+        if path.ends_with(".rs") {
+            for rest in text.split("fn ").chain(text.split("mod ")).skip(1) {
+                let is_outside = |c: char| !c.is_alphanumeric() && c != '_';
+                names.extend(rest.split(is_outside).next().map(str::to_owned));
+            }
+        }
+    }
+    Ok(names)
+}
+
+#[test]
+fn tests_that_documents_name_exist() -> io::Result<()> {
+    let names = names_in_sources()?;
+    let (mut found, mut missing) = (0, Vec::new());
+    for (document, text) in documents()? {
+        for named in named_tests(&text) {
+            found += 1;
+            if !names.iter().any(|name| name.contains(named)) {
+                missing.push(format!("{}: {named}", document.display()));
+            }
+        }
+    }
+    assert!(found > 10 && missing.is_empty(), "{found} found\n{}\n", missing.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn a_named_test_is_read_from_a_command_and_from_its_output() {
+    let text = "`cargo test -p pricing-e2e --test it jobs::` and `cargo test -p pricing-core`\n\
+                $ cargo test -p pricing-core lease\ntest lease::tests::one_holds_it ... ok";
+    assert_eq!(named_tests(text), ["jobs", "lease", "one_holds_it"]);
+}
+
 #[test]
 fn links_between_documents_lead_somewhere() -> io::Result<()> {
-    let documents = documents(&root().canonicalize()?)?;
+    let documents = documents()?;
     assert!(documents.len() > 20, "{documents:?}");
     let mut broken = Vec::new();
-    for document in documents {
-        broken.extend(broken_links(&document, &fs::read_to_string(&document)?)?);
+    for (document, text) in documents {
+        broken.extend(broken_links(&document, &text)?);
     }
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
     Ok(())

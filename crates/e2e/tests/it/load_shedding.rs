@@ -81,8 +81,12 @@ async fn ask_for_batches(
     let mut client = WireClient::connect(&address).await?;
     while !stop.load(Ordering::SeqCst) {
         let answer = client.ask(&request).await?;
+        let body = String::from_utf8_lossy(answer.body);
+        if body.contains("\"/problems/timeout\"") {
+            // As above: a host this busy is late, which is no refusal.
+            continue;
+        }
         if answer.status == 503 {
-            let body = String::from_utf8_lossy(answer.body);
             ensure!(body.contains("\"/problems/overloaded\""), "{body}");
             ensure!(answer.head.contains("retry-after: 1\r\n"), "no Retry-After: {}", answer.head);
             refused.fetch_add(1, Ordering::SeqCst);

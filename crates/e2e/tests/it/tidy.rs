@@ -274,7 +274,7 @@ fn files_name_no_home_directory() -> io::Result<()> {
 
 // --- reading the repository ----------------------------------------------------------------------
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
@@ -294,7 +294,7 @@ fn settle(complaints: impl Iterator<Item = Vec<String>>) {
 }
 
 /// The text files below a directory, each with its path from the root. Skips what git ignores.
-fn read_files(directory: &Path) -> io::Result<Vec<(String, String)>> {
+pub(crate) fn read_files(directory: &Path) -> io::Result<Vec<(String, String)>> {
     const SKIPPED: &[&str] = &[".data", ".git", "__pycache__", "complete-journey", "node_modules", "target"];
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
