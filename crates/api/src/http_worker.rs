@@ -41,16 +41,16 @@ pub(crate) struct HttpWorker {
 /// A connection on its way to an HTTP worker.
 struct Connection {
     stream: std::net::TcpStream,
-    seat: Seat,
+    guard: ConnectionGuard,
 }
 
 /// What a connection holds as long as it lives.
-struct Seat {
+struct ConnectionGuard {
     open: Arc<AtomicUsize>,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -90,8 +90,8 @@ impl HttpWorker {
     pub(crate) fn take(&self, stream: TcpStream, place: OwnedSemaphorePermit) -> io::Result<()> {
         let stream = stream.into_std()?;
         self.open.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat { open: Arc::clone(&self.open), _place: place };
-        self.arriving.send(Connection { stream, seat }).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let guard = ConnectionGuard { open: Arc::clone(&self.open), _permit: place };
+        self.arriving.send(Connection { stream, guard }).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
     /// Lets requests under way end.
@@ -109,7 +109,7 @@ where
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(SILENCE_TIMEOUT);
     let under_way = GracefulShutdown::new();
-    while let Some(Connection { stream, seat }) = connections.recv().await {
+    while let Some(Connection { stream, guard }) = connections.recv().await {
         let stream = match TcpStream::from_std(stream) {
             Ok(stream) => stream,
             Err(error) => {
@@ -127,7 +127,7 @@ where
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection has failed");
             }
-            drop(seat);
+            drop(guard);
         });
     }
     under_way.shutdown().await;

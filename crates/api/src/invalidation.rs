@@ -1,8 +1,9 @@
-//! What other processes tell of: prices that changed are replaced in this process' memory, and policies are
-//! read again.
+//! Notifications of other processes: L1 entries of changed prices are replaced, and policies are read again.
 //!
-//! Notifications may be lost while the connection to Redis is away. When it is back, memory is emptied; until
-//! then entries are served no longer than `PRICING_L1_MAX_STALENESS` after they were last confirmed.
+//! Notifications may be lost while the connection to Redis is down. When it is restored, L1 is flushed; until
+//! then no entry is served longer than `PRICING_L1_MAX_STALENESS` after it was last confirmed.
+
+use std::sync::Arc;
 
 use chrono::Utc;
 use pricing_core::cache::PriceCache;
@@ -11,39 +12,41 @@ use pricing_core::keys::PRICE_CHANGES;
 use pricing_core::notifications::Notifications;
 use pricing_core::policy_snapshot::Policies;
 use pricing_core::redis::{Subscription, SubscriptionEvent};
-use pricing_core::telemetry::metrics::Metrics;
 use pricing_core::telemetry::spans::{self, TraceParent};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Listens for notifications until shutdown. `news` changes with each one, for those who follow price
+use crate::metrics::ApiMetrics;
+
+/// Listens for notifications until shutdown. `wake` changes with each one, for the clients that follow price
 /// changes.
-pub(crate) async fn hear(
+pub(crate) async fn listen(
     mut subscription: Subscription,
     engine: Engine,
-    news: watch::Sender<u64>,
+    metrics: Arc<ApiMetrics>,
+    wake: watch::Sender<u64>,
     shutdown: CancellationToken,
 ) {
-    let Engine { cache, notifications, policies, metrics, .. } = engine;
+    let Engine { cache, notifications, policies, .. } = engine;
     let price_changes = notifications.keys().price_changes_channel();
-    // Reading the policies asks the database; notices of prices do not wait for it.
-    let (policy_news, policy_heard) = watch::channel(());
-    let reading = tokio::spawn(read_policies(policies, policy_heard, shutdown.clone()));
+    // Reading the policies queries the database; notifications of prices do not wait for it.
+    let (policy_wake, policy_woken) = watch::channel(());
+    let reading = tokio::spawn(read_policies(policies, policy_woken, shutdown.clone()));
     while let Some(event) = shutdown.run_until_cancelled(subscription.next()).await {
         match event {
             SubscriptionEvent::Message { channel, payload } if channel == price_changes => {
-                take_in(&cache, &notifications, &metrics, &payload);
-                news.send_modify(|number| *number += 1);
+                apply(&cache, &notifications, &metrics, &payload);
+                wake.send_modify(|number| *number += 1);
             }
-            SubscriptionEvent::Message { .. } => policy_news.send_replace(()),
+            SubscriptionEvent::Message { .. } => policy_wake.send_replace(()),
             SubscriptionEvent::Subscribed | SubscriptionEvent::Missed => {
                 cache.flush_l1();
-                policy_news.send_replace(());
-                news.send_modify(|number| *number += 1);
+                policy_wake.send_replace(());
+                wake.send_modify(|number| *number += 1);
             }
             SubscriptionEvent::Disconnected => {
                 tracing::warn!(
-                    "notices of price changes are not heard; memory is emptied when they are again"
+                    "notifications of price changes do not arrive; L1 is flushed when they do again"
                 );
             }
         }
@@ -51,7 +54,7 @@ pub(crate) async fn hear(
     let _ = reading.await;
 }
 
-fn take_in(cache: &PriceCache, notifications: &Notifications, metrics: &Metrics, payload: &[u8]) {
+fn apply(cache: &PriceCache, notifications: &Notifications, metrics: &ApiMetrics, payload: &[u8]) {
     let Some(notification) = notifications.read(payload) else { return };
     let trace = notification.traceparent.as_deref().and_then(TraceParent::parse);
     let span = spans::process(PRICE_CHANGES, notification.changes.len(), trace.iter());
@@ -61,17 +64,17 @@ fn take_in(cache: &PriceCache, notifications: &Notifications, metrics: &Metrics,
             .changes_with_entries()
             .map(|(changed, entry)| (&changed.product_id, changed.revision, entry)),
     );
-    // Clocks of two machines: one that is ahead by more than the event's age says nothing.
+    // The clocks of two machines: if the other one is ahead by more than the age, nothing is recorded.
     let age = notification.published_at.and_then(|published_at| (Utc::now() - published_at).to_std().ok());
     if let Some(age) = age {
         metrics.event_to_visible.record(age.as_secs_f64());
     }
 }
 
-async fn read_policies(policies: Policies, mut heard: watch::Receiver<()>, shutdown: CancellationToken) {
-    while let Some(Ok(())) = shutdown.run_until_cancelled(heard.changed()).await {
+async fn read_policies(policies: Policies, mut woken: watch::Receiver<()>, shutdown: CancellationToken) {
+    while let Some(Ok(())) = shutdown.run_until_cancelled(woken.changed()).await {
         if let Err(error) = policies.refresh().await {
-            tracing::warn!(%error, "policies cannot be read; the last known ones stay in use");
+            tracing::warn!(%error, "could not read the policies; the last known ones stay in use");
         }
     }
 }

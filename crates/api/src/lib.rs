@@ -15,6 +15,7 @@ mod hot_path;
 mod http_worker;
 mod invalidation;
 mod load_shedding;
+mod metrics;
 mod openapi;
 mod pipeline;
 mod router;
@@ -40,8 +41,9 @@ use tokio_util::sync::CancellationToken;
 use browser::BrowserGuard;
 use config::ApiConfig;
 use hot_path::HotPath;
+use metrics::ApiMetrics;
 use routes::price_changes::Followers;
-use state::{AppState, Handles};
+use state::{AppState, StateInner};
 
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-api";
@@ -56,26 +58,33 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
     let engine = Engine::open(&config.shared, SERVICE, config.shared.l1_capacity).await?;
-    let (metrics, redis, message_keys) = (&engine.metrics, &engine.redis, &engine.keys);
+    let metrics = Arc::new(ApiMetrics::new(&engine.registry));
+    let (redis, message_keys) = (&engine.redis, &engine.keys);
     let events = EventLog::new(redis, message_keys);
     let queue = JobQueue::new(redis, message_keys);
     let health = engine.health(SERVICE);
     let channels = vec![message_keys.price_changes_channel(), message_keys.policy_changes_channel()];
     let subscription = Subscription::open(&config.shared.redis_url, channels)?;
-    let (news, heard) = watch::channel(0);
+    let (wake, woken) = watch::channel(0);
     let mut tasks = JoinSet::new();
     engine.spawn_upkeep(&mut tasks, &shutdown);
-    tasks.spawn(invalidation::hear(subscription, engine.clone(), news, shutdown.clone()));
+    tasks.spawn(invalidation::listen(
+        subscription,
+        engine.clone(),
+        Arc::clone(&metrics),
+        wake,
+        shutdown.clone(),
+    ));
     // An HTTP worker for each core that this process may use.
     let http_workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     let scheduling_delay = load_shedding::SchedulingDelay::of(http_workers + 1);
     // That of this runtime; HTTP workers measure their own.
-    tasks.spawn(scheduling_delay.clone().measure(http_workers, metrics.clone(), shutdown.clone()));
-    let followers = Followers::new(heard, shutdown.clone());
+    tasks.spawn(scheduling_delay.clone().measure(http_workers, Arc::clone(&metrics), shutdown.clone()));
+    let followers = Followers::new(woken, shutdown.clone());
     let simulations = routes::simulation::Simulations::new();
     let import_turns = Arc::new(Semaphore::new(half_of(config.shared.database_connections)));
-    let (store, metrics) = (engine.store.clone(), metrics.clone());
-    let state = AppState::from(Handles {
+    let store = engine.store.clone();
+    let state = AppState::from(StateInner {
         engine,
         health,
         metrics,
@@ -121,7 +130,7 @@ async fn serve_until(
         Ok(move || {
             tokio::spawn(state.scheduling_delay.clone().measure(
                 http_worker,
-                state.metrics.clone(),
+                Arc::clone(&state.metrics),
                 shutdown,
             ));
             let hot_path = HotPath::new(state, routes, runtime);

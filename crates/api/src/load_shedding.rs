@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use pricing_core::telemetry::metrics::Metrics;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ApiError;
+use crate::metrics::{ApiMetrics, LoadSheddingMetrics};
 
 /// How often lateness is measured.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -59,19 +59,19 @@ impl SchedulingDelay {
     }
 
     /// Refuses this work if the process has been too late for it for a while.
-    pub(crate) fn admit(&self, work: Work, metrics: &Metrics) -> Result<(), ApiError> {
+    pub(crate) fn admit(&self, work: Work, metrics: &LoadSheddingMetrics) -> Result<(), ApiError> {
         if self.latest_us() < work.too_late_ms() * 1_000 {
             return Ok(());
         }
         match work {
-            Work::Batch => metrics.batches_refused.increment(1),
-            Work::LookUp => metrics.look_ups_refused.increment(1),
+            Work::Batch => metrics.batches.increment(1),
+            Work::LookUp => metrics.look_ups.increment(1),
         }
         Err(ApiError::Overloaded)
     }
 
     /// Measures the runtime that this runs in, until shutdown.
-    pub(crate) async fn measure(self, runtime: usize, metrics: Metrics, shutdown: CancellationToken) {
+    pub(crate) async fn measure(self, runtime: usize, metrics: Arc<ApiMetrics>, shutdown: CancellationToken) {
         let mut latest = Latest::default();
         loop {
             let due = Instant::now() + INTERVAL;
@@ -82,7 +82,7 @@ impl SchedulingDelay {
             if let Some(least_us) = self.least_us.get(runtime) {
                 least_us.store(u64::try_from(least.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
             }
-            metrics.scheduling_delay.set(Duration::from_micros(self.latest_us()).as_secs_f64());
+            metrics.load_shedding.scheduling_delay.set(Duration::from_micros(self.latest_us()).as_secs_f64());
         }
     }
 
@@ -112,6 +112,7 @@ impl Latest {
 #[cfg(test)]
 mod tests {
     use pricing_core::config::MetricsSwitch;
+    use pricing_core::telemetry::registry::Registry;
 
     use super::*;
 
@@ -121,7 +122,7 @@ mod tests {
 
     #[test]
     fn batches_are_refused_before_single_prices() {
-        let metrics = Metrics::new("test", MetricsSwitch::On);
+        let metrics = LoadSheddingMetrics::new(&Registry::new("test", MetricsSwitch::On));
         for (ms, batch, look_up) in
             [(0, true, true), (19, true, true), (20, false, true), (100, false, false)]
         {

@@ -17,12 +17,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use hyper::body::Body;
-use metrics::Histogram;
-use pricing_core::telemetry::metrics::Metrics;
+use pricing_core::telemetry::registry::Histogram;
 use pricing_core::telemetry::spans::{self, TRACEPARENT, TraceParent};
 use tracing::{Instrument, Span};
 
 use crate::error::ApiError;
+use crate::metrics::RequestMetrics;
 use crate::state::AppState;
 
 /// How long an answer may take, with the reading of the request's body, which has a limit of its own.
@@ -61,10 +61,10 @@ impl Route {
         self.media_types.iter().find(|(own, _)| own == method).map(|(_, media_types)| &**media_types)
     }
 
-    fn record(&self, metrics: &Metrics, status: StatusCode, duration: Duration) {
+    fn record(&self, metrics: &RequestMetrics, status: StatusCode, duration: Duration) {
         match &self.answered {
             Some(answered) if status == StatusCode::OK => answered.record(duration),
-            _ => metrics.record_request(self.name, status.as_u16(), duration),
+            _ => metrics.record(self.name, status.as_u16(), duration),
         }
     }
 }
@@ -97,7 +97,7 @@ pub(crate) async fn around<B: Body, A: Future<Output = Response>>(
         Err(answer) => traced(span, std::future::ready(answer)).await,
     };
     state.browser.add_headers(route, origin, response.headers_mut());
-    route.record(&state.metrics, response.status(), started.elapsed());
+    route.record(&state.metrics.requests, response.status(), started.elapsed());
     response
 }
 

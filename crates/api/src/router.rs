@@ -76,7 +76,7 @@ fn undocumented(document: &OpenApi) -> [(Access, &'static str, MethodRouter<AppS
     // Nothing in it can fail to be written.
     let document = Bytes::from(document.to_json().unwrap_or_default());
     let document = async move || ([(header::CONTENT_TYPE, "application/json")], document);
-    let metrics = async |State(state): State<AppState>| pricing_core::health::render(&state.metrics);
+    let metrics = async |State(state): State<AppState>| pricing_core::health::render(&state.engine.registry);
     [
         (Access::Page, "/", get(health::index)),
         (Access::Page, "/openapi.json", get(document)),
@@ -135,7 +135,7 @@ impl Registration {
 /// The route of prices, as HTTP workers know it.
 pub(crate) fn price_route(state: &AppState) -> Route {
     let route = price_registration().route();
-    Route { answered: Some(state.metrics.request_duration(route.name, 200)), ..route }
+    Route { answered: Some(state.metrics.requests.series(route.name, 200)), ..route }
 }
 
 /// The OpenAPI document.

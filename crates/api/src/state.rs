@@ -1,4 +1,4 @@
-//! What handlers share: handles, built once at the start.
+//! The state that handlers share, built once at the start.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -8,78 +8,76 @@ use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::redis::RedisError;
-use pricing_core::telemetry::metrics::Metrics;
 use pricing_domain::facts::time_zone::TimeZones;
 use tokio::sync::Semaphore;
 
 use crate::browser::BrowserGuard;
 use crate::error::ApiError;
 use crate::load_shedding::{SchedulingDelay, Work};
+use crate::metrics::ApiMetrics;
 use crate::routes::price_changes::Followers;
 use crate::routes::simulation::Simulations;
 
-/// The state of every handler. It is cloned for each request, more than once: a clone is one count, not
-/// dozens.
+/// The state of every handler. Cloned several times per request, so it is one `Arc`.
 #[derive(Clone)]
-pub(crate) struct AppState(Arc<Handles>);
+pub(crate) struct AppState(Arc<StateInner>);
 
-/// What is in it; cheap to clone, though not as cheap.
+/// The fields of [`AppState`]. Cloned once for each HTTP worker.
 #[derive(Clone)]
-pub(crate) struct Handles {
+pub(crate) struct StateInner {
     pub(crate) engine: Engine,
     pub(crate) health: Health,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<ApiMetrics>,
     pub(crate) events: EventLog,
     pub(crate) queue: JobQueue,
     pub(crate) followers: Followers,
     pub(crate) simulations: Simulations,
-    /// A turn for each batch that imports store at a time, all together: connections are left for others, and
-    /// for reading the policies meanwhile.
+    /// Limits how many batches all imports together store concurrently, so that connections are left for other
+    /// requests.
     pub(crate) import_turns: Arc<Semaphore>,
-    /// Room for the rows that imports remember.
+    /// Limits the rows that imports keep in memory.
     pub(crate) import_memory: Arc<Semaphore>,
-    /// What pages in browsers may ask for.
+    /// What browsers may request.
     pub(crate) browser: BrowserGuard,
-    /// How late the process is.
+    /// How long ready work waits for a core.
     pub(crate) scheduling_delay: SchedulingDelay,
-    /// The part of price requests that are traced.
+    /// The fraction of price requests that are traced, 0 to 1.
     pub(crate) traced_price_ratio: f64,
 }
 
 impl Deref for AppState {
-    type Target = Handles;
+    type Target = StateInner;
 
-    fn deref(&self) -> &Handles {
+    fn deref(&self) -> &StateInner {
         &self.0
     }
 }
 
-impl From<Handles> for AppState {
-    fn from(handles: Handles) -> Self {
+impl From<StateInner> for AppState {
+    fn from(handles: StateInner) -> Self {
         Self(Arc::new(handles))
     }
 }
 
 impl AppState {
-    /// The same state for a thread with a runtime of its own, whose clones no other thread counts, and which
-    /// reads Redis over a connection of its own.
+    /// A copy for an HTTP worker: no other thread shares its reference count, and it has its own connection for
+    /// reading Redis.
     pub(crate) fn for_http_worker(&self) -> Result<Self, RedisError> {
-        let cache = self.engine.cache.with_own_reads()?;
-        let engine = Engine { cache, ..self.engine.clone() };
-        Ok(Self::from(Handles { engine, ..Handles::clone(self) }))
+        let engine = self.engine.with_own_reads()?;
+        Ok(Self::from(StateInner { engine, ..StateInner::clone(self) }))
     }
 
-    /// Refuses this work while more is asked than can be answered.
+    /// Refuses this work while the process is overloaded.
     pub(crate) fn admit(&self, work: Work) -> Result<(), ApiError> {
-        self.scheduling_delay.admit(work, &self.metrics)
+        self.scheduling_delay.admit(work, &self.metrics.load_shedding)
     }
 
-    /// The clocks that policies are compiled with.
+    /// The time zones that policies are compiled with.
     pub(crate) fn time_zones(&self) -> &TimeZones {
         self.engine.policies.time_zones()
     }
 
-    /// Refuses a write while Redis takes none: it could be stored, but not served.
+    /// Refuses a write while Redis accepts none: the new price could be stored, but not published.
     pub(crate) async fn require_redis(&self) -> Result<(), ApiError> {
         self.engine.cache.check_writable().await.map_err(|error| {
             tracing::warn!(%error, "a write is refused: redis does not take it");

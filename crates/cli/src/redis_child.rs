@@ -51,7 +51,7 @@ const GOOD_START: Duration = Duration::from_secs(60);
 /// A server that is kept running until [`stop`](Self::stop).
 #[derive(Debug)]
 pub(crate) struct PrivateRedis {
-    place: Place,
+    place: DataPaths,
     stop: CancellationToken,
     supervisor: JoinHandle<()>,
 }
@@ -83,11 +83,11 @@ impl PrivateRedis {
     }
 }
 
-async fn start_on_free_port(directory: PathBuf) -> Result<(Place, Server)> {
+async fn start_on_free_port(directory: PathBuf) -> Result<(DataPaths, Server)> {
     let mut ports_tried = 0;
     loop {
         let port = TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port();
-        let place = Place { directory: directory.clone(), port };
+        let place = DataPaths { directory: directory.clone(), port };
         ports_tried += 1;
         match place.start().await {
             Ok(server) => return Ok((place, server)),
@@ -98,7 +98,7 @@ async fn start_on_free_port(directory: PathBuf) -> Result<(Place, Server)> {
 }
 
 /// Restarts the server whenever it ends, until shutdown.
-async fn supervise(mut server: Server, place: Place, stop: CancellationToken) {
+async fn supervise(mut server: Server, place: DataPaths, stop: CancellationToken) {
     let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
     loop {
         let ended = tokio::select! {
@@ -125,13 +125,13 @@ async fn supervise(mut server: Server, place: Place, stop: CancellationToken) {
 
 /// Where a server keeps its data and answers.
 #[derive(Debug, Clone)]
-struct Place {
+struct DataPaths {
     /// Absolute, without symbolic links.
     directory: PathBuf,
     port: u16,
 }
 
-impl Place {
+impl DataPaths {
     /// Starts a server and waits until it answers.
     async fn start(&self) -> Result<Server> {
         std::fs::write(self.directory.join(PORT_FILE), self.port.to_string())

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::policy_snapshot::Policies;
 use crate::redis::RedisConnection;
 use crate::store::Store;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::registry::Registry;
 use crate::tz_versions::TzVersions;
 
 /// Time limit of one check.
@@ -160,17 +160,17 @@ impl IntoResponse for Readiness {
 }
 
 /// `/healthz`, `/readyz` and `/metrics`, for services without another HTTP server.
-pub fn router(health: Health, metrics: Metrics) -> Router {
+pub fn router(health: Health, registry: Registry) -> Router {
     Router::new()
         .route("/healthz", get(async || "alive\n"))
-        .route("/readyz", get(async |State((health, _)): State<(Health, Metrics)>| health.readiness().await))
-        .route("/metrics", get(async |State((_, metrics)): State<(Health, Metrics)>| render(&metrics)))
-        .with_state((health, metrics))
+        .route("/readyz", get(async |State((health, _)): State<(Health, Registry)>| health.readiness().await))
+        .route("/metrics", get(async |State((_, registry)): State<(Health, Registry)>| render(&registry)))
+        .with_state((health, registry))
 }
 
 /// The metrics in the Prometheus text format.
-pub fn render(metrics: &Metrics) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
+pub fn render(registry: &Registry) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], registry.render()).into_response()
 }
 
 /// Serves [`router`] until shutdown.

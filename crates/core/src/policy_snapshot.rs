@@ -15,7 +15,7 @@ use rust_decimal::Decimal;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{NewPolicy, Store, StoreError, StoredPolicy};
-use pricing_domain::diagnostic::{Diagnostic, Place, Severity};
+use pricing_domain::diagnostic::{Diagnostic, Location, Severity};
 use pricing_domain::facts::time_zone::TimeZones;
 use pricing_domain::policy::DEFAULT_POLICY;
 use pricing_domain::policy::PricingPolicy;
@@ -149,7 +149,7 @@ impl Policies {
 
     /// Polls every five seconds until shutdown. While the database is unavailable, the last snapshot stays in
     /// use.
-    pub async fn keep_fresh(self, shutdown: CancellationToken) {
+    pub async fn poll(self, shutdown: CancellationToken) {
         let mut failing = false;
         while shutdown.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_some() {
             let refreshed = self.refresh().await;
@@ -234,7 +234,7 @@ fn outdated(policy: &PricingPolicy) -> Option<String> {
 
 fn described(problem: &Diagnostic) -> String {
     match problem.place {
-        Some(Place { line, column }) => format!("{line}:{column}: {problem}"),
+        Some(Location { line, column }) => format!("{line}:{column}: {problem}"),
         None => problem.to_string(),
     }
 }

@@ -56,7 +56,7 @@ impl TzVersions {
 
     /// Publishes the version and reads those of others until shutdown. While Redis is unavailable, the last
     /// known versions stay.
-    pub async fn keep_published(self, shutdown: CancellationToken) {
+    pub async fn publish_periodically(self, shutdown: CancellationToken) {
         let mut known: Vec<String> = Vec::new();
         loop {
             match self.publish().await {

@@ -30,7 +30,7 @@ pub struct Diagnostic {
     pub allowed: Option<String>,
     /// Where the field stands, if what was written is a document.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub place: Option<Place>,
+    pub place: Option<Location>,
     /// How severe it is; on the wire, the list that a diagnostic is in says so.
     #[serde(skip)]
     pub severity: Severity,
@@ -41,7 +41,7 @@ pub struct Diagnostic {
 
 /// A place in a document; both count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Place {
+pub struct Location {
     /// The line.
     pub line: u32,
     /// The character in the line.

@@ -5,6 +5,7 @@
 //! are in the stream already. Publish/subscribe stores nothing: what is published while no listener holds the
 //! lease is lost, and a program that cannot afford that posts its events to the API.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -14,13 +15,13 @@ use pricing_core::events::publish::EventLog;
 use pricing_core::keys::MessageKeys;
 use pricing_core::lease::Lease;
 use pricing_core::redis::{RedisConnection, Subscription, SubscriptionEvent};
-use pricing_core::telemetry::metrics::Metrics;
 use pricing_domain::facts::market_event::{EventId, MarketEvent};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::dispatch::read_event;
+use crate::metrics::ListenerMetrics;
 
 const LEASE: &str = "bridge";
 /// How long no listener copies messages after the one that did died.
@@ -42,7 +43,7 @@ pub(crate) struct Bridge {
     pub(crate) log: EventLog,
     pub(crate) dead: DeadEvents,
     pub(crate) owner: String,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<ListenerMetrics>,
 }
 
 impl Bridge {
@@ -69,7 +70,7 @@ impl Bridge {
                     hears = false;
                     let _ = shutdown.run_until_cancelled(give_up(lease.take())).await;
                 }
-                SubscriptionEvent::Message { payload, .. } if is_ours => self.take_in(&payload).await,
+                SubscriptionEvent::Message { payload, .. } if is_ours => self.accept(&payload).await,
                 SubscriptionEvent::Missed if is_ours => {
                     tracing::warn!("foreign events may be lost: they arrived faster than they are accepted");
                 }
@@ -80,18 +81,18 @@ impl Bridge {
         give_up(lease).await;
     }
 
-    async fn take_in(&self, message: &[u8]) {
+    async fn accept(&self, message: &[u8]) {
         let reason = match read_message(message) {
             Message::Ours => return,
             Message::NoEvent(reason) => reason,
             Message::Foreign(event) => match self.log.publish(&[event]).await {
-                Ok(_) => return,
+                Ok(_) => return self.metrics.events_published.increment(1),
                 Err(error) => format!("it is an event, but could not be published: {error}"),
             },
         };
         tracing::warn!(reason, "rejected a message on the channel of market events");
         match self.dead.keep(message, None, &reason).await {
-            Ok(()) => self.metrics.events_buried.increment(1),
+            Ok(()) => self.metrics.events_dead_lettered.increment(1),
             Err(error) => tracing::error!(%error, "could not store the dead message; it is lost"),
         }
     }

@@ -7,6 +7,7 @@
 //! delay every event.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -17,12 +18,13 @@ use pricing_core::jobs::queue::{EnqueueError, Enqueued, JobQueue};
 use pricing_core::jobs::{Job, JobKind, NewJob};
 use pricing_core::keys::{EVENT_LOG, JOBS};
 use pricing_core::redis::RedisError;
-use pricing_core::telemetry::metrics::Metrics;
 use pricing_core::telemetry::spans;
 use pricing_domain::facts::market_event::{EventDraft, MarketEvent};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
+
+use crate::metrics::ListenerMetrics;
 
 /// Entries in one job: one transaction of a worker, provided they name one product each.
 const BATCH: usize = 500;
@@ -54,7 +56,7 @@ pub(crate) struct Dispatcher {
     pub(crate) consumer: EventConsumer,
     pub(crate) dead: DeadEvents,
     pub(crate) queue: JobQueue,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<ListenerMetrics>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -220,7 +222,7 @@ impl Dispatcher {
                 "rejected an entry of the stream that is no market event"
             );
             self.dead.keep(&entry.event, Some(&entry.id), &reason).await?;
-            self.metrics.events_buried.increment(1);
+            self.metrics.events_dead_lettered.increment(1);
         }
         progress.done.extend(ids);
         progress.in_hand.clear();

@@ -9,6 +9,9 @@
 mod bridge;
 pub mod config;
 mod dispatch;
+mod metrics;
+
+use std::sync::Arc;
 
 use pricing_core::engine::StartError;
 use pricing_core::events::consume::EventConsumer;
@@ -19,7 +22,7 @@ use pricing_core::jobs::queue::JobQueue;
 use pricing_core::keys::MessageKeys;
 use pricing_core::redis::{RedisConnection, Subscription};
 use pricing_core::service;
-use pricing_core::telemetry::metrics::Metrics;
+use pricing_core::telemetry::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +31,7 @@ use uuid::Uuid;
 use bridge::Bridge;
 use config::ListenerConfig;
 use dispatch::Dispatcher;
+use metrics::ListenerMetrics;
 
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-listener";
@@ -38,9 +42,10 @@ pub async fn run(
     config: ListenerConfig,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
-    let metrics = Metrics::new(SERVICE, config.shared.metrics);
+    let registry = Registry::new(SERVICE, config.shared.metrics);
+    let metrics = Arc::new(ListenerMetrics::new(&registry));
     let url = &config.shared.redis_url;
-    let redis = RedisConnection::open(url)?.measured_by(&metrics);
+    let redis = RedisConnection::open(url)?.measured_by(&registry);
     let keys = MessageKeys::new(&config.shared.key_prefix);
     // Unique for each start: entries that an earlier process of this listener left pending are reclaimed like
     // any others.
@@ -59,16 +64,16 @@ pub async fn run(
         dead: DeadEvents::new(&redis, &keys),
         keys,
         owner: name,
-        metrics: metrics.clone(),
+        metrics,
     };
     let health = Health { service: SERVICE, redis, store: None, policies: None, tz_versions: None };
     tracing::info!(address = %listener.local_addr()?, "the listener is running");
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(metrics.clone().keep_small(shutdown.clone()));
+    tasks.spawn(registry.clone().run_upkeep(shutdown.clone()));
     tasks.spawn(dispatcher.run());
     tasks.spawn(bridge.run(shutdown.clone()));
-    let serving = health::serve(listener, health::router(health, metrics), shutdown.clone());
+    let serving = health::serve(listener, health::router(health, registry), shutdown.clone());
     service::serve_beside(tasks, &shutdown, serving).await?;
     tracing::info!("the listener has stopped");
     Ok(())

@@ -10,6 +10,7 @@
 pub mod config;
 pub mod jobs;
 mod maintenance;
+pub mod metrics;
 pub mod runner;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use config::WorkerConfig;
 use jobs::Recalculator;
+use metrics::{RecalculationMetrics, RunnerMetrics};
 use runner::{JobHandler, JobRunner};
 
 /// The service's name in health answers, metrics and logs.
@@ -58,7 +60,7 @@ pub async fn run(
             tracing::error!(%error, "could not fetch jobs");
         }
     });
-    let routes = health::router(engine.health(SERVICE), engine.metrics.clone());
+    let routes = health::router(engine.health(SERVICE), engine.registry.clone());
     service::serve_beside(tasks, &shutdown, health::serve(listener, routes, shutdown.clone())).await?;
     engine.store.close().await;
     tracing::info!("the worker has stopped");
@@ -72,6 +74,7 @@ fn recalculator(
 ) -> Result<Recalculator, RedisError> {
     Ok(Recalculator {
         engine: engine.clone(),
+        metrics: Arc::new(RecalculationMetrics::new(&engine.registry)),
         queue: JobQueue::new(&engine.redis, &engine.keys),
         redis: engine.redis.with_own_writes()?,
         keys: engine.keys.clone(),
@@ -95,7 +98,7 @@ fn job_runner(config: &WorkerConfig, recalculator: &Recalculator) -> JobRunner {
         owner: recalculator.owner.clone(),
         concurrency: config.concurrency,
         handler,
-        metrics: recalculator.engine.metrics.clone(),
+        metrics: RunnerMetrics::new(&recalculator.engine.registry),
     }
 }
 

@@ -99,14 +99,14 @@ impl Recalculator {
                 tracing::warn!(jobs, "requeued jobs that the queue library had dropped");
             }
             if let Ok(depth) = self.queue.depth().await {
-                self.engine.metrics.queue_depth.set(u32::try_from(depth).unwrap_or(u32::MAX));
+                self.metrics.queue_depth.set(u32::try_from(depth).unwrap_or(u32::MAX));
             }
             // On every worker, as maintenance may move to another one.
             if let Ok(held) = self.engine.store.count_held_runs().await {
-                self.engine.metrics.held_runs.set(u32::try_from(held).unwrap_or(u32::MAX));
+                self.metrics.runs.held.set(u32::try_from(held).unwrap_or(u32::MAX));
             }
             if let Ok(dead) = self.queue.count_dead().await {
-                self.engine.metrics.dead_jobs.set(u32::try_from(dead).unwrap_or(u32::MAX));
+                self.metrics.dead_jobs.set(u32::try_from(dead).unwrap_or(u32::MAX));
             }
         }
     }

@@ -23,12 +23,13 @@ use pricing_core::jobs::storage::{Payload, storage};
 use pricing_core::jobs::{Job, JobError};
 use pricing_core::keys::{JOBS, MessageKeys};
 use pricing_core::redis::{RedisConnection, RedisError, Subscription, SubscriptionEvent};
-use pricing_core::telemetry::metrics::Metrics;
 use pricing_core::telemetry::spans;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
+
+use crate::metrics::RunnerMetrics;
 
 /// How often the queue is polled when no notification of a new job arrives.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -83,8 +84,8 @@ pub struct JobRunner {
     pub concurrency: usize,
     /// Handles deliveries.
     pub handler: JobHandler,
-    /// The metrics of jobs.
-    pub metrics: Metrics,
+    /// What the runner measures.
+    pub metrics: RunnerMetrics,
 }
 
 impl JobRunner {
@@ -231,7 +232,7 @@ impl JobRunner {
             spans::record_error(&span, error);
         }
         drop(span);
-        self.metrics.record_job(kind.name(), outcome_name(&ended), started.elapsed());
+        self.metrics.record_attempt(kind.name(), outcome_name(&ended), started.elapsed());
         ended
     }
 
@@ -315,14 +316,14 @@ impl JobRunner {
             "dead-lettered a job; see `pricing jobs`"
         );
         self.queue.dead_letter(task_id, Some(kind), &reason, tries).await?;
-        self.metrics.jobs_buried.increment(1);
+        self.metrics.dead_lettered.increment(1);
         Ok(Outcome::Dead(reason))
     }
 
     async fn dead_letter_unreadable(&self, task_id: &str, reason: String) -> Result<Outcome, RedisError> {
         tracing::error!(task_id, reason, "dead-lettered an unreadable job; see `pricing jobs`");
         self.queue.dead_letter(task_id, None, &reason, 1).await?;
-        self.metrics.jobs_buried.increment(1);
+        self.metrics.dead_lettered.increment(1);
         Ok(Outcome::Dead(reason))
     }
 }

@@ -27,7 +27,7 @@ use crate::load_shedding::SchedulingDelay;
 use crate::router::{price_route, router};
 use crate::routes::price_changes::Followers;
 use crate::routes::simulation::Simulations;
-use crate::state::Handles;
+use crate::state::StateInner;
 
 const PRICE: &str = r#"{"product_id": "P-1", "user_location": "NY"}"#;
 const TRACED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -45,7 +45,7 @@ async fn state(directory: &TempDir) -> AppState {
     let config = crate::config::ApiConfig::read(&environment).unwrap();
     let engine = Engine::open(&config.shared, "test", 100).await.unwrap();
     let (redis, keys) = (&engine.redis, &engine.keys);
-    AppState::from(Handles {
+    AppState::from(StateInner {
         health: pricing_core::health::Health {
             service: "test",
             redis: redis.clone(),
@@ -62,7 +62,7 @@ async fn state(directory: &TempDir) -> AppState {
         scheduling_delay: SchedulingDelay::of(1),
         traced_price_ratio: 0.0,
         browser: BrowserGuard::default(),
-        metrics: engine.metrics.clone(),
+        metrics: Arc::new(crate::metrics::ApiMetrics::new(&engine.registry)),
         engine,
     })
 }
@@ -92,7 +92,7 @@ async fn see(state: &AppState, answering: impl Future<Output = Response>) -> See
     headers.remove(header::CONTENT_LENGTH);
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let body = String::from_utf8(body.to_vec()).unwrap();
-    let text = state.metrics.render();
+    let text = state.engine.registry.render();
     let counts = text.lines().filter(|line| line.starts_with("http_request_duration_seconds_count"));
     let metrics = counts.map(str::to_owned).collect();
     let span = recorded.lock().unwrap().clone();

@@ -5,7 +5,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use pricing_core::cache::Moment;
+use pricing_core::cache::Now;
 use pricing_core::store::StoredPrice;
 use pricing_domain::facts::money::as_json_number;
 use pricing_domain::facts::product::{Product, ProductId};
@@ -145,7 +145,7 @@ pub(crate) async fn explanation(
     let shopper = query.check()?;
     let now = Utc::now();
     // Reading the price first makes one for a product that has none yet.
-    let read = state.engine.read(&product_id, Moment::now()).await;
+    let read = state.engine.read(&product_id, Now::now()).await;
     read.map_err(|error| ApiError::of_read(error, &product_id))?;
     let (product, stored, recorded) = stored_explanation(&state, &product_id).await?;
     let internal = |error: serde_json::Error| ApiError::Internal { reason: error.to_string() };

@@ -205,7 +205,7 @@ fn at(index: usize, problem: Diagnostic) -> Diagnostic {
 mod tests {
     use axum::http::{HeaderName, HeaderValue};
     use pricing_domain::facts::market_event::Change;
-    use pricing_domain::facts::recalculation::Scope;
+    use pricing_domain::facts::recalculation::RecalculationScope;
 
     use super::*;
 
@@ -242,7 +242,7 @@ mod tests {
         let all = read(&[("accept", "*/*")], "").unwrap();
         assert!(matches!(
             all.as_slice(),
-            [MarketEvent { change: Change::RecalculationRequested { scope: Scope::All }, .. }]
+            [MarketEvent { change: Change::RecalculationRequested { scope: RecalculationScope::All }, .. }]
         ));
         for header in [
             ("ce-type", "com.example.order.created"),

@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use pricing_core::store::{NewPolicy, StoredPolicy, run_of_policy};
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_domain::facts::market_event::{Change, EventId, MarketEvent};
-use pricing_domain::facts::recalculation::Scope;
+use pricing_domain::facts::recalculation::RecalculationScope;
 use pricing_domain::facts::time_zone::TimeZones;
 use pricing_domain::policy::PricingPolicy;
 use pricing_domain::policy::circuit_breaker::CircuitBreaker;
@@ -265,7 +265,7 @@ async fn publish_version(
         Some(approved_by) => approved_by,
         None => {
             let breakers = [policy.circuit_breaker, in_use];
-            let (reasons, met) = judge(&state, policy, &breakers).await?;
+            let (reasons, met) = review(&state, policy, &breakers).await?;
             if !reasons.is_empty() {
                 return Err(ApiError::HeldByCircuitBreaker { reasons });
             }
@@ -282,24 +282,24 @@ async fn publish_version(
 
 /// What speaks against publishing a policy, of what it does now and of what it will do by itself; and what
 /// products meet that its author may not mean. The catalogue is looked at only where one of the two may be.
-async fn judge(
+async fn review(
     state: &AppState,
     policy: PricingPolicy,
     breakers: &[CircuitBreaker],
 ) -> Result<(Vec<String>, Vec<Diagnostic>), ApiError> {
-    let is_judged = !breakers.iter().all(CircuitBreaker::is_off);
-    if !is_judged && !policy.needs_a_look_at_the_catalogue() {
+    let is_simulated = !breakers.iter().all(CircuitBreaker::is_off);
+    if !is_simulated && !policy.needs_a_look_at_the_catalogue() {
         return Ok((Vec::new(), Vec::new()));
     }
     let _place = state.simulations.take_place()?;
-    let mut simulator = state.engine.simulator(Arc::new(policy), Scope::All, Utc::now());
-    if is_judged {
+    let mut simulator = state.engine.simulator(Arc::new(policy), RecalculationScope::All, Utc::now());
+    if is_simulated {
         simulator = simulator.with_later_instants();
     }
     simulator.run(|| true).await?;
     let met = simulator.simulation().report().catalogue_warnings;
     let met = met.iter().map(|warning| Diagnostic::bare(&*warning.about, warning.to_string()));
-    Ok((simulator.judge(breakers).await?, met.collect()))
+    Ok((simulator.reasons_to_hold(breakers).await?, met.collect()))
 }
 
 /// Once the catalogue has it, it is published and its recalculation will be done; what goes wrong after that

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SecondsFormat, Utc};
-use pricing_core::cache::{Found, Moment, Tier};
+use pricing_core::cache::{Now, Tier, TieredPrice};
 use pricing_core::policy_snapshot::PolicySnapshot;
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_domain::facts::money::{append_json_number, as_json_number};
@@ -131,7 +131,7 @@ pub(crate) async fn price(
 pub(crate) async fn answer(state: &AppState, body: &[u8]) -> Result<Response, ApiError> {
     let request: PriceRequest<'_> = parse_json(body, PRICE_FIELDS)?;
     let asked = request.check()?;
-    let now = Moment::now();
+    let now = Now::now();
     let mut found = read(state, &request.product_id, now).await?;
     if !state.engine.policies.knows(found.entry.policy_version) {
         // Two policies were published between the look-up and now.
@@ -150,7 +150,7 @@ pub(crate) async fn answer(state: &AppState, body: &[u8]) -> Result<Response, Ap
     Ok((headers, body).into_response())
 }
 
-async fn read(state: &AppState, product_id: &str, now: Moment) -> Result<Found, ApiError> {
+async fn read(state: &AppState, product_id: &str, now: Now) -> Result<TieredPrice, ApiError> {
     let found = match state.engine.read_l1(product_id, now) {
         Some(found) => found,
         None => {
@@ -166,7 +166,7 @@ async fn read(state: &AppState, product_id: &str, now: Moment) -> Result<Found, 
 pub(crate) fn detail<'a>(
     state: &AppState,
     policies: &PolicySnapshot,
-    found: &'a Found,
+    found: &'a TieredPrice,
     shopper: &Shopper<'a>,
     now: DateTime<Utc>,
 ) -> Result<PriceDetail<'a>, ApiError> {

@@ -17,13 +17,13 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use pricing_core::notifications::{Notifications, Position, ProductChange};
-use pricing_core::telemetry::metrics::Metrics;
 use pricing_domain::facts::product::ProductId;
 use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ApiError;
+use crate::metrics::ApiMetrics;
 use crate::state::AppState;
 
 /// Clients that can follow at a time; each reads the stream for itself.
@@ -46,14 +46,14 @@ const LAST_EVENT_ID: &str = "last-event-id";
 #[derive(Clone)]
 pub(crate) struct Followers {
     count: Arc<AtomicUsize>,
-    news: watch::Receiver<u64>,
+    wake: watch::Receiver<u64>,
     shutdown: CancellationToken,
 }
 
 impl Followers {
-    /// No follower yet. `news` changes when there may be something to read.
-    pub(crate) fn new(news: watch::Receiver<u64>, shutdown: CancellationToken) -> Self {
-        Self { count: Arc::default(), news, shutdown }
+    /// No follower yet. `wake` changes when there may be something to read.
+    pub(crate) fn new(wake: watch::Receiver<u64>, shutdown: CancellationToken) -> Self {
+        Self { count: Arc::default(), wake, shutdown }
     }
 }
 
@@ -87,7 +87,7 @@ pub(crate) async fn follow(
         Some(Ok(product_id)) => Some(product_id),
         Some(Err(error)) => return Err(ApiError::field("product_id", error.to_string(), allowed)),
     };
-    let place = Place::take(&state.followers, &state.metrics)
+    let permit = StreamPermit::take(&state.followers, &state.metrics)
         .ok_or(ApiError::Unavailable { reason: "too many clients follow price changes" })?;
     let notifications = state.engine.notifications.clone();
     let seen = headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or_default().parse::<Position>());
@@ -99,35 +99,35 @@ pub(crate) async fn follow(
     };
     let follower = Follower {
         notifications,
-        news: state.followers.news.clone(),
+        wake: state.followers.wake.clone(),
         shutdown: state.followers.shutdown.clone(),
         position,
         has_gap: false,
         only,
         waiting: Vec::new(),
-        _place: place,
+        _permit: permit,
     };
     Ok(Sse::new(follower.events()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 
-/// One client's place among those that follow.
-struct Place {
+/// One client's permit among those that follow.
+struct StreamPermit {
     count: Arc<AtomicUsize>,
-    metrics: Metrics,
+    metrics: Arc<ApiMetrics>,
 }
 
-impl Place {
-    fn take(followers: &Followers, metrics: &Metrics) -> Option<Self> {
+impl StreamPermit {
+    fn take(followers: &Followers, metrics: &Arc<ApiMetrics>) -> Option<Self> {
         let taken = followers.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
             (count < MAX_STREAMS).then_some(count + 1)
         });
         taken.ok()?;
         metrics.price_change_streams.increment(1.0);
-        Some(Self { count: Arc::clone(&followers.count), metrics: metrics.clone() })
+        Some(Self { count: Arc::clone(&followers.count), metrics: Arc::clone(metrics) })
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::Relaxed);
         self.metrics.price_change_streams.decrement(1.0);
@@ -137,7 +137,7 @@ impl Drop for Place {
 /// One client.
 struct Follower {
     notifications: Notifications,
-    news: watch::Receiver<u64>,
+    wake: watch::Receiver<u64>,
     shutdown: CancellationToken,
     position: Position,
     /// Whether changes before the waiting ones may be gone, and the client does not know yet.
@@ -145,7 +145,7 @@ struct Follower {
     only: Option<ProductId>,
     /// What was read and not sent yet, the next one last.
     waiting: Vec<(Position, ProductChange)>,
-    _place: Place,
+    _permit: StreamPermit,
 }
 
 impl Follower {
@@ -185,7 +185,7 @@ impl Follower {
     /// Waits until there is something to send.
     async fn read(&mut self) {
         // Seen before it is read: what comes meanwhile wakes again.
-        self.news.borrow_and_update();
+        self.wake.borrow_and_update();
         match self.notifications.changes_after(self.position, ENTRIES).await {
             Ok(piece) if piece.reached != self.position || piece.has_gap => {
                 self.waiting = piece.changes;
@@ -193,7 +193,7 @@ impl Follower {
                 (self.position, self.has_gap) = (piece.reached, piece.has_gap);
             }
             // Nothing is new. When the process stops, no notification comes, and this is not awaited.
-            Ok(_) => drop(self.news.changed().await),
+            Ok(_) => drop(self.wake.changed().await),
             Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
         }
     }

@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
-use pricing_core::cache::{Found, Moment, ReadError};
+use pricing_core::cache::{Now, ReadError, TieredPrice};
 use pricing_core::policy_snapshot::PolicySnapshot;
 use pricing_domain::diagnostic::Diagnostic;
 use pricing_domain::facts::shopper::Shopper;
@@ -137,7 +137,7 @@ pub(crate) async fn prices(
         Err(_) => parse_json(&body, PRICES_FIELDS)?,
     };
     let asked = request.check()?;
-    let now = Moment::now();
+    let now = Now::now();
     let found = look_up(&state, &request.items, now).await;
     let policies = state.engine.policies.snapshot();
     let shopper = Shopper { location_factor: policies.location_factor(asked.location), ..asked };
@@ -203,8 +203,8 @@ impl PricesRequest<'_> {
 async fn look_up(
     state: &AppState,
     items: &[Object<PricesItem<'_>>],
-    now: Moment,
-) -> Vec<Result<Found, ReadError>> {
+    now: Now,
+) -> Vec<Result<TieredPrice, ReadError>> {
     let mut found = Vec::with_capacity(items.len());
     for items in items.chunks(ITEMS_PER_TURN) {
         let product_ids = items.iter().map(|Object(item)| &*item.product_id);
@@ -240,7 +240,7 @@ fn price<'a>(
     state: &AppState,
     policies: &PolicySnapshot,
     item: &PricesItem<'_>,
-    found: &'a Result<Found, ReadError>,
+    found: &'a Result<TieredPrice, ReadError>,
     shopper: &Shopper<'a>,
     now: DateTime<Utc>,
 ) -> Result<PriceDetail<'a>, ApiError> {

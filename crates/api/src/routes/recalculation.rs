@@ -15,7 +15,7 @@ use pricing_core::store::{RunRequest, StoredRun};
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_domain::facts::market_event::{Change, EventId, MarketEvent};
 use pricing_domain::facts::product::{ProductId, check_category};
-use pricing_domain::facts::recalculation::Scope;
+use pricing_domain::facts::recalculation::RecalculationScope;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -105,7 +105,7 @@ pub(crate) struct RecalculationAnswer {
     state: &'static str,
     /// Which products.
     #[schema(value_type = Object, example = "all")]
-    scope: Scope,
+    scope: RecalculationScope,
     /// Why it is held, was skipped or has failed.
     reason: Option<String>,
     /// The recalculation it was coalesced into.
@@ -314,16 +314,16 @@ fn answer(run: StoredRun, now: DateTime<Utc>) -> RecalculationAnswer {
     }
 }
 
-fn read_scope(body: &[u8]) -> Result<Scope, ApiError> {
+fn read_scope(body: &[u8]) -> Result<RecalculationScope, ApiError> {
     if body.trim_ascii().is_empty() {
-        return Ok(Scope::All);
+        return Ok(RecalculationScope::All);
     }
     let request: RecalculationRequest = read_object(body)?;
     match request {
-        RecalculationRequest { category: None, product_ids: None } => Ok(Scope::All),
+        RecalculationRequest { category: None, product_ids: None } => Ok(RecalculationScope::All),
         RecalculationRequest { category: Some(category), product_ids: None } => {
             check_category("category", category)
-                .map(Scope::Category)
+                .map(RecalculationScope::Category)
                 .map_err(|problem| ApiError::Invalid { errors: vec![problem] })
         }
         RecalculationRequest { category: None, product_ids: Some(written) } => read_products(&written),
@@ -333,7 +333,7 @@ fn read_scope(body: &[u8]) -> Result<Scope, ApiError> {
     }
 }
 
-fn read_products(written: &[String]) -> Result<Scope, ApiError> {
+fn read_products(written: &[String]) -> Result<RecalculationScope, ApiError> {
     if !(1..=MAX_PRODUCTS).contains(&written.len()) {
         let problem = format!("{} products are not allowed", written.len());
         return Err(ApiError::field("product_ids", problem, "1 to 1000 products"));
@@ -348,5 +348,9 @@ fn read_products(written: &[String]) -> Result<Scope, ApiError> {
     }
     product_ids.sort_unstable();
     product_ids.dedup();
-    if errors.is_empty() { Ok(Scope::Products(product_ids)) } else { Err(ApiError::Invalid { errors }) }
+    if errors.is_empty() {
+        Ok(RecalculationScope::Products(product_ids))
+    } else {
+        Err(ApiError::Invalid { errors })
+    }
 }

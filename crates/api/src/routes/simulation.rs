@@ -17,7 +17,7 @@ use chrono::Utc;
 use pricing_core::engine::Simulator;
 use pricing_core::store::StoreError;
 use pricing_domain::diagnostic::Diagnostic;
-use pricing_domain::facts::recalculation::Scope;
+use pricing_domain::facts::recalculation::RecalculationScope;
 use pricing_domain::policy::MAX_POLICY_BYTES;
 use pricing_domain::policy::circuit_breaker::CircuitBreaker;
 use pricing_domain::pricing::explanation::Outcome;
@@ -116,7 +116,7 @@ pub(crate) async fn simulate(
     let warnings = policy.warnings.clone();
     let place = state.simulations.take_place()?;
     let breakers = vec![policy.circuit_breaker, state.engine.policies.snapshot().current().circuit_breaker];
-    let simulator = state.engine.simulator(Arc::new(policy), Scope::All, Utc::now());
+    let simulator = state.engine.simulator(Arc::new(policy), RecalculationScope::All, Utc::now());
     let simulator =
         if breakers.iter().all(CircuitBreaker::is_off) { simulator } else { simulator.with_later_instants() };
     let total = simulator.count().await?;
@@ -171,7 +171,7 @@ impl Simulated {
             write_line(lines, &Line::Progress { products: simulation.moves(), total: self.total });
             return Ok(false);
         }
-        let held = self.simulator.judge(&self.breakers).await?;
+        let held = self.simulator.reasons_to_hold(&self.breakers).await?;
         let warnings = std::mem::take(&mut self.warnings);
         write_line(lines, &Line::Report(Box::new(Report { report: simulation.report(), held, warnings })));
         Ok(true)

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
-use pricing_core::cache::{Cached, Moment, PriceCache};
+use pricing_core::cache::{Cached, Now, PriceCache};
 use pricing_core::config::MetricsSwitch;
 use pricing_core::keys::Keys;
 use pricing_core::redis::RedisConnection;
-use pricing_core::telemetry::metrics::Metrics;
+use pricing_core::telemetry::registry::Registry;
 use pricing_domain::facts::money::Currency;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;
@@ -40,9 +40,10 @@ fn hit_in_memory(calls: u32) {
         let redis = RedisConnection::open("redis://127.0.0.1:1").expect("a URL");
         // A recorder compares the processor's clocks when it is made, which takes 5 to 15 million
         // instructions, never as many twice.
-        let metrics = Metrics::new("bench", MetricsSwitch::Off);
+        let registry = Registry::new("bench", MetricsSwitch::Off);
         let (staleness, runtime) = (Duration::from_secs(3_600), tokio::runtime::Handle::current());
-        let cache = PriceCache::new(1_000, staleness, &redis, Keys::new("bench:", "bench"), metrics, runtime);
+        let cache =
+            PriceCache::new(1_000, staleness, &redis, Keys::new("bench:", "bench"), &registry, runtime);
         let entry = entry();
         let filled = Cached::Priced(Arc::new(entry.clone()));
         let fill = async move |_| Ok(filled);
@@ -51,7 +52,7 @@ fn hit_in_memory(calls: u32) {
             .get_or_fill(entry.product_id.clone(), DateTime::UNIX_EPOCH, |_| true, |id| Box::pin(fill(id)))
             .await;
         assert!(found.is_ok());
-        let now = Moment::now();
+        let now = Now::now();
         assert!(cache.get_l1(entry.product_id.as_str(), now, &|_| true).is_some());
         for _ in 0..calls {
             black_box(cache.get_l1(black_box(entry.product_id.as_str()), now, &|_| true));

@@ -8,11 +8,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use metrics::Counter;
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
 use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 
 use super::{Cached, PutMode};
+use crate::telemetry::registry::Counter;
 use pricing_domain::facts::product::ProductId;
 
 /// Announced revisions that are remembered: as many as can arrive while a look-up is in flight.
@@ -20,7 +20,7 @@ const ANNOUNCED_KEPT: usize = 65_536;
 
 /// Prices in memory; the least useful ones are evicted when it is full.
 pub(super) struct L1 {
-    entries: Cache<ProductId, Held, UnitWeighter, DefaultHashBuilder, CountEvictions>,
+    entries: Cache<ProductId, L1Entry, UnitWeighter, DefaultHashBuilder, CountEvictions>,
     /// The latest revisions announced by other processes.
     announced: Cache<ProductId, i64>,
     /// Incremented by every flush.
@@ -33,16 +33,16 @@ pub(super) struct L1 {
 #[derive(Clone)]
 struct CountEvictions(Counter);
 
-impl Lifecycle<ProductId, Held> for CountEvictions {
+impl Lifecycle<ProductId, L1Entry> for CountEvictions {
     type RequestState = ();
 
-    fn on_evict(&self, (): &mut (), _: ProductId, _: Held) {
+    fn on_evict(&self, (): &mut (), _: ProductId, _: L1Entry) {
         self.0.increment(1);
     }
 }
 
 #[derive(Clone)]
-struct Held {
+struct L1Entry {
     cached: Cached,
     confirmed_at: Instant,
 }
@@ -81,9 +81,9 @@ impl L1 {
             return;
         }
         let revision = cached.revision();
-        let held = Held { cached, confirmed_at: Instant::now() };
+        let held = L1Entry { cached, confirmed_at: Instant::now() };
         let mut offered = Some(held);
-        let result = self.entries.entry(product_id, None, |_, known: &mut Held| {
+        let result = self.entries.entry(product_id, None, |_, known: &mut L1Entry| {
             if known.cached.revision() <= revision
                 && let Some(held) = offered.take()
             {

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use futures::future::try_join_all;
-use metrics::Counter;
 use redis::{Cmd, Script};
 
 use super::{Cached, PutMode};
 use crate::keys::{Keys, PRICE_TTL};
 use crate::notifications::Announcement;
 use crate::redis::{MeasuredConnection, RedisConnection, RedisError};
+use crate::telemetry::registry::Counter;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;
 

@@ -11,6 +11,7 @@
 
 mod l1;
 mod l2;
+mod metrics;
 mod single_flight;
 
 use std::future::Future;
@@ -20,10 +21,11 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use tokio::runtime::Handle;
 
+use self::metrics::CacheMetrics;
 use crate::keys::Keys;
 use crate::notifications::Announcement;
 use crate::redis::{RedisConnection, RedisError};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::registry::Registry;
 use l1::L1;
 use l2::L2;
 use pricing_domain::facts::price_entry::PriceEntry;
@@ -65,14 +67,14 @@ pub enum Tier {
 
 /// The current time on both clocks: wall time for `valid_until`, monotonic time for staleness.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment {
+pub struct Now {
     /// Wall-clock time.
     pub utc: DateTime<Utc>,
     /// Monotonic time.
     pub monotonic: Instant,
 }
 
-impl Moment {
+impl Now {
     /// Reads both clocks.
     pub fn now() -> Self {
         Self { utc: Utc::now(), monotonic: Instant::now() }
@@ -81,7 +83,7 @@ impl Moment {
 
 /// A price and the tier that answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct TieredPrice {
     /// The price.
     pub entry: Arc<PriceEntry>,
     /// The tier that answered.
@@ -116,7 +118,7 @@ pub enum ReadError {
 }
 
 /// The result of a fill: the price entry, or the tombstone of a product that does not exist.
-pub type Filled = Result<Cached, ReadError>;
+pub type LoadResult = Result<Cached, ReadError>;
 
 /// Both caches and the fills in flight; cheap to clone.
 #[derive(Clone)]
@@ -125,8 +127,8 @@ pub struct PriceCache {
     l2: L2,
     /// The L2 that fills write to, on their own runtime.
     fill_l2: L2,
-    flights: Arc<SingleFlight<ProductId, Result<Found, ReadError>>>,
-    metrics: Metrics,
+    flights: Arc<SingleFlight<ProductId, Result<TieredPrice, ReadError>>>,
+    metrics: Arc<CacheMetrics>,
 }
 
 impl PriceCache {
@@ -137,9 +139,10 @@ impl PriceCache {
         l1_max_staleness: Duration,
         redis: &RedisConnection,
         keys: Keys,
-        metrics: Metrics,
+        registry: &Registry,
         runtime: Handle,
     ) -> Self {
+        let metrics = Arc::new(CacheMetrics::new(registry));
         let l2 = L2::new(redis, keys, metrics.l2_errors.clone());
         Self {
             l1: Arc::new(L1::new(l1_capacity, l1_max_staleness, metrics.l1_evictions.clone())),
@@ -161,7 +164,7 @@ impl PriceCache {
     pub fn get_l1(
         &self,
         product_id: &str,
-        now: Moment,
+        now: Now,
         knows_policy: &impl Fn(i64) -> bool,
     ) -> Option<Result<Arc<PriceEntry>, ReadError>> {
         match self.l1.get(product_id, now.monotonic)? {
@@ -189,17 +192,17 @@ impl PriceCache {
         now: DateTime<Utc>,
         knows_policy: impl Fn(i64) -> bool + Send + Sync,
         fill: impl FnOnce(ProductId) -> F + Send,
-    ) -> Result<Found, ReadError>
+    ) -> Result<TieredPrice, ReadError>
     where
-        F: Future<Output = Filled> + Send + 'static,
+        F: Future<Output = LoadResult> + Send + 'static,
     {
         let found = match self.get_l2(&product_id, now, &knows_policy).await {
             Some(found) => found,
             None => {
                 // Another request may have filled it meanwhile.
-                let meanwhile = Moment { utc: now, monotonic: Instant::now() };
+                let meanwhile = Now { utc: now, monotonic: Instant::now() };
                 match self.get_l1(product_id.as_str(), meanwhile, &knows_policy) {
-                    Some(filled) => filled.map(|entry| Found { entry, tier: Tier::L1 }),
+                    Some(filled) => filled.map(|entry| TieredPrice { entry, tier: Tier::L1 }),
                     None => {
                         let found = self.flights.run(product_id.clone(), || {
                             let (cache, filling) = (self.clone(), fill(product_id.clone()));
@@ -221,7 +224,7 @@ impl PriceCache {
         product_id: &ProductId,
         now: DateTime<Utc>,
         knows_policy: &(impl Fn(i64) -> bool + Sync),
-    ) -> Option<Result<Found, ReadError>> {
+    ) -> Option<Result<TieredPrice, ReadError>> {
         // After a fail-over, or before a put that another process has announced, Redis may be behind this
         // process; then the database decides.
         let known = self.l1.known(product_id.as_str());
@@ -231,7 +234,7 @@ impl PriceCache {
         match cached {
             Cached::Gone { .. } => Some(Err(ReadError::UnknownProduct)),
             Cached::Priced(entry) if entry.is_valid(now) && knows_policy(entry.policy_version) => {
-                Some(Ok(Found { entry, tier: Tier::L2 }))
+                Some(Ok(TieredPrice { entry, tier: Tier::L2 }))
             }
             Cached::Priced(_) => None,
         }
@@ -240,8 +243,8 @@ impl PriceCache {
     async fn fill(
         &self,
         product_id: ProductId,
-        filling: impl Future<Output = Filled> + Send,
-    ) -> Result<Found, ReadError> {
+        filling: impl Future<Output = LoadResult> + Send,
+    ) -> Result<TieredPrice, ReadError> {
         let epoch = self.l1.epoch();
         let started = std::time::Instant::now();
         let filled = filling.await;
@@ -252,7 +255,7 @@ impl PriceCache {
         // If Redis is unavailable, the next process has to fill again, nothing more.
         self.fill_l2.offer(&product_id, &cached).await;
         match cached {
-            Cached::Priced(entry) => Ok(Found { entry, tier: Tier::Store }),
+            Cached::Priced(entry) => Ok(TieredPrice { entry, tier: Tier::Store }),
             Cached::Gone { .. } => Err(ReadError::UnknownProduct),
         }
     }
@@ -303,11 +306,11 @@ impl PriceCache {
         self.metrics.l1_entries.set(u32::try_from(self.l1.len()).unwrap_or(u32::MAX));
     }
 
-    fn count(&self, found: &Result<Found, ReadError>) {
+    fn count(&self, found: &Result<TieredPrice, ReadError>) {
         match found {
-            Ok(Found { tier: Tier::L1, .. }) => self.metrics.reads_from_l1.increment(1),
-            Ok(Found { tier: Tier::L2, .. }) => self.metrics.reads_from_l2.increment(1),
-            Ok(Found { tier: Tier::Store, .. }) => self.metrics.reads_from_catalogue.increment(1),
+            Ok(TieredPrice { tier: Tier::L1, .. }) => self.metrics.reads_from_l1.increment(1),
+            Ok(TieredPrice { tier: Tier::L2, .. }) => self.metrics.reads_from_l2.increment(1),
+            Ok(TieredPrice { tier: Tier::Store, .. }) => self.metrics.reads_from_store.increment(1),
             Err(ReadError::UnknownProduct) => self.metrics.reads_of_unknown.increment(1),
             Err(_) => {}
         }

@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{Batch, Engine, EngineError, PublishedPrice, to_the_end};
+use super::{Batch, Engine, EngineError, PublishedPrice, detached};
 use crate::cache::{Cached, PutMode};
 use crate::store::{PriceChange, RunRequest, StoreTransaction, StoredFacts};
 use pricing_domain::facts::market_event::{Change, MarketEvent};
 use pricing_domain::facts::money::Currency;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;
-use pricing_domain::facts::recalculation::Scope;
+use pricing_domain::facts::recalculation::RecalculationScope;
 use pricing_domain::facts::signal::{Signal, Subject};
 use pricing_domain::policy::PricingPolicy;
 
 /// What a batch of events did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Applied {
+pub struct AppliedEvents {
     /// Events that were new.
     pub events: usize,
     /// Events that had been applied before.
@@ -58,9 +58,9 @@ impl Engine {
         events: Vec<MarketEvent>,
         published_at: Option<DateTime<Utc>>,
         is_first_attempt: bool,
-    ) -> Result<Applied, EngineError> {
+    ) -> Result<AppliedEvents, EngineError> {
         let engine = self.clone();
-        to_the_end(async move { engine.apply_and_serve(&events, published_at, is_first_attempt).await }).await
+        detached(async move { engine.apply_and_serve(&events, published_at, is_first_attempt).await }).await
     }
 
     async fn apply_and_serve(
@@ -68,7 +68,7 @@ impl Engine {
         events: &[MarketEvent],
         published_at: Option<DateTime<Utc>>,
         is_first_attempt: bool,
-    ) -> Result<Applied, EngineError> {
+    ) -> Result<AppliedEvents, EngineError> {
         let mut transaction = self.store.begin().await?;
         let new = record(&mut transaction, events).await?;
         let requested_runs = request_runs(&mut transaction, events).await?;
@@ -107,7 +107,7 @@ impl Engine {
         if events.iter().any(acts_on_quotes) {
             self.notifications.announce_policy().await?;
         }
-        Ok(Applied {
+        Ok(AppliedEvents {
             events: new.len(),
             repeated: events.len() - new.len(),
             changed,
@@ -227,12 +227,12 @@ fn signal_of(event: &MarketEvent) -> Option<&Signal> {
 }
 
 /// What has to be recalculated because of an event that names no products.
-fn scope_of(event: &MarketEvent) -> Option<Scope> {
+fn scope_of(event: &MarketEvent) -> Option<RecalculationScope> {
     match &event.change {
         Change::Signal(Signal { subject: Subject::Category(category), .. }) => {
-            Some(Scope::Category(category.clone()))
+            Some(RecalculationScope::Category(category.clone()))
         }
-        Change::PolicyPublished { .. } => Some(Scope::All),
+        Change::PolicyPublished { .. } => Some(RecalculationScope::All),
         Change::RecalculationRequested { scope } => Some(scope.clone()),
         _ => None,
     }

@@ -12,6 +12,7 @@
 
 mod compute;
 mod market;
+mod metrics;
 mod open;
 mod pieces;
 mod products;
@@ -26,16 +27,17 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tracing::{Instrument, Span};
 
-use crate::cache::{Cached, Filled, Found, Moment, PriceCache, PutMode, ReadError, Tier};
+use self::metrics::PricingMetrics;
+use crate::cache::{Cached, LoadResult, Now, PriceCache, PutMode, ReadError, Tier, TieredPrice};
 use crate::keys::{MessageKeys, PRICE_CHANGES, PRICE_TTL};
 use crate::notifications::{ChangedPrice, ListPriceChange, Notifications};
 use crate::policy_snapshot::{Policies, PolicySnapshotError};
 use crate::redis::{RedisConnection, RedisError};
 use crate::store::{PriceChange, PriceWrite, Store, StoreError, StoredFacts, StoredPrice};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::registry::Registry;
 use crate::telemetry::spans;
 use crate::tz_versions::TzVersions;
-pub use market::{Applied, OtherCurrency, products_of};
+pub use market::{AppliedEvents, OtherCurrency, products_of};
 pub use open::StartError;
 use pieces::Batch;
 use pricing_domain::facts::price_entry::PriceEntry;
@@ -64,8 +66,9 @@ pub struct Engine {
     pub policies: Policies,
     /// How other processes learn of new prices.
     pub notifications: Notifications,
-    /// What is counted.
-    pub metrics: Metrics,
+    /// Where services register what they measure.
+    pub registry: Registry,
+    metrics: Arc<PricingMetrics>,
     /// The connections to Redis.
     pub redis: RedisConnection,
     /// The names of queues, streams and channels in Redis.
@@ -166,7 +169,7 @@ pub enum EngineError {
 
 impl Engine {
     /// The price of a product for a read: L1, L2, or the catalogue.
-    pub async fn read(&self, product_id: &str, now: Moment) -> Result<Found, ReadError> {
+    pub async fn read(&self, product_id: &str, now: Now) -> Result<TieredPrice, ReadError> {
         match self.read_l1(product_id, now) {
             Some(found) => found,
             None => self.read_beyond_l1(product_id, now.utc).await,
@@ -174,19 +177,19 @@ impl Engine {
     }
 
     /// The price of a product out of this process' memory, if it is there.
-    pub fn read_l1(&self, product_id: &str, now: Moment) -> Option<Result<Found, ReadError>> {
+    pub fn read_l1(&self, product_id: &str, now: Now) -> Option<Result<TieredPrice, ReadError>> {
         let policies = self.policies.snapshot();
         let found = self.cache.get_l1(product_id, now, &|version| policies.policy(version).is_some())?;
         self.cache.count_l1(u64::from(found.is_ok()), u64::from(found.is_err()));
-        Some(found.map(|entry| Found { entry, tier: Tier::L1 }))
+        Some(found.map(|entry| TieredPrice { entry, tier: Tier::L1 }))
     }
 
     /// The prices of products out of this process' memory, each if it is there; in one go.
     pub fn read_many_l1<'a>(
         &self,
         product_ids: impl Iterator<Item = &'a str>,
-        now: Moment,
-    ) -> Vec<Option<Result<Found, ReadError>>> {
+        now: Now,
+    ) -> Vec<Option<Result<TieredPrice, ReadError>>> {
         let policies = self.policies.snapshot();
         let (mut priced, mut unknown) = (0, 0);
         let found = product_ids.map(|product_id| {
@@ -196,7 +199,7 @@ impl Engine {
             } else {
                 unknown += 1
             }
-            Some(found.map(|entry| Found { entry, tier: Tier::L1 }))
+            Some(found.map(|entry| TieredPrice { entry, tier: Tier::L1 }))
         });
         let found = found.collect();
         self.cache.count_l1(priced, unknown);
@@ -204,7 +207,11 @@ impl Engine {
     }
 
     /// The price of a product that is not in this process' memory.
-    pub async fn read_beyond_l1(&self, product_id: &str, now: DateTime<Utc>) -> Result<Found, ReadError> {
+    pub async fn read_beyond_l1(
+        &self,
+        product_id: &str,
+        now: DateTime<Utc>,
+    ) -> Result<TieredPrice, ReadError> {
         let product_id = ProductId::parse(product_id).map_err(|_| ReadError::UnknownProduct)?;
         let knows_policy = |version| self.policies.knows(version);
         let fill = |product_id| {
@@ -215,7 +222,7 @@ impl Engine {
     }
 
     /// The product's price out of the catalogue: the stored one if it may still be served, else a new one.
-    async fn fill(&self, product_id: ProductId) -> Filled {
+    async fn fill(&self, product_id: ProductId) -> LoadResult {
         let store = &self.store;
         let looked_up = tokio::try_join!(store.product(&product_id), store.stored_price(&product_id));
         let (product, stored) = looked_up.map_err(|error| read_error(&error))?;
@@ -350,8 +357,8 @@ impl Engine {
 
     fn count(&self, explanation: &Explanation<'_>) {
         match explanation.outcome {
-            Outcome::Priced => self.metrics.prices_made.increment(1),
-            Outcome::Frozen => self.metrics.prices_frozen.increment(1),
+            Outcome::Priced => self.metrics.priced.increment(1),
+            Outcome::Frozen => self.metrics.frozen.increment(1),
         }
         for guardrail in explanation.guardrails() {
             self.metrics.record_guardrail(guardrail);
@@ -364,7 +371,7 @@ impl Engine {
 }
 
 /// Runs work that has to be completed once it has begun, also if its caller stops waiting for it.
-async fn to_the_end<T: Send + 'static>(
+async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
 ) -> Result<T, EngineError> {
     tokio::spawn(work.in_current_span()).await.map_err(|_| EngineError::Interrupted)?

@@ -1,5 +1,6 @@
 //! Opening the engine: the one way to put its parts together, for every service, test and bench.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -8,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use super::metrics::PricingMetrics;
 use crate::cache::PriceCache;
 use crate::config::SharedConfig;
 use crate::health::Health;
@@ -17,7 +19,7 @@ use crate::notifications::Notifications;
 use crate::policy_snapshot::{Policies, PolicySnapshotError};
 use crate::redis::{RedisConnection, RedisError};
 use crate::store::{Store, StoreError, StoreSettings};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::registry::Registry;
 use crate::tz_database::TzDatabase;
 use crate::tz_versions::TzVersions;
 
@@ -49,11 +51,11 @@ impl Engine {
         service: &'static str,
         l1_capacity: usize,
     ) -> Result<Self, StartError> {
-        let metrics = Metrics::new(service, config.metrics);
-        let redis = RedisConnection::open(&config.redis_url)?.measured_by(&metrics);
+        let registry = Registry::new(service, config.metrics);
+        let redis = RedisConnection::open(&config.redis_url)?.measured_by(&registry);
         let max_connections = config.database_connections;
         let settings = StoreSettings { max_connections, ..StoreSettings::default() };
-        let store = Store::open(&config.database_url, settings).await?.measured_by(&metrics);
+        let store = Store::open(&config.database_url, settings).await?.measured_by(&registry);
         let keys = MessageKeys::new(&config.key_prefix);
         let time_zones = TzDatabase::load(config.tz_directory.as_deref());
         time_zones.log(Utc::now());
@@ -62,10 +64,15 @@ impl Engine {
         let identity = store.identity().await?;
         let price_keys = Keys::new(&config.key_prefix, &identity);
         let staleness: Duration = config.l1_max_staleness;
-        let cache =
-            PriceCache::new(l1_capacity, staleness, &redis, price_keys, metrics.clone(), Handle::current());
+        let cache = PriceCache::new(l1_capacity, staleness, &redis, price_keys, &registry, Handle::current());
         let notifications = Notifications::new(&redis, keys.clone(), &identity);
-        Ok(Self { store, cache, policies, notifications, metrics, redis, keys, tz_versions })
+        let metrics = Arc::new(PricingMetrics::new(&registry));
+        Ok(Self { store, cache, policies, notifications, registry, metrics, redis, keys, tz_versions })
+    }
+
+    /// The same engine, with a connection for reading prices that the current runtime drives.
+    pub fn with_own_reads(&self) -> Result<Self, RedisError> {
+        Ok(Self { cache: self.cache.with_own_reads()?, ..self.clone() })
     }
 
     /// What `/readyz` of a service checks that uses all of the engine.
@@ -81,8 +88,8 @@ impl Engine {
 
     /// Spawns what every service with an engine needs beside its work.
     pub fn spawn_upkeep(&self, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
-        tasks.spawn(self.metrics.clone().keep_small(shutdown.clone()));
-        tasks.spawn(self.policies.clone().keep_fresh(shutdown.clone()));
-        tasks.spawn(self.tz_versions.clone().keep_published(shutdown.clone()));
+        tasks.spawn(self.registry.clone().run_upkeep(shutdown.clone()));
+        tasks.spawn(self.policies.clone().poll(shutdown.clone()));
+        tasks.spawn(self.tz_versions.clone().publish_periodically(shutdown.clone()));
     }
 }

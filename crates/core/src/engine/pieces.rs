@@ -42,14 +42,14 @@ enum Piece {
 }
 
 /// A piece whose products are locked.
-struct Locked {
+struct LockedPiece {
     /// How many were named; of these, some may not exist.
     named: usize,
     facts: UnreadFacts,
 }
 
 /// A piece whose prices are computed.
-struct Priced {
+struct PricedPiece {
     unchanged: Vec<PublishedPrice>,
     /// With the stored revision until each gets its own, and whether the price stayed because a rule failed.
     writes: Vec<(PriceWrite, bool)>,
@@ -59,7 +59,7 @@ struct Priced {
 }
 
 /// A piece that is ready to be written.
-struct WrittenOut {
+struct EncodedPiece {
     /// The prices of all of it, as they will be.
     published: Vec<PublishedPrice>,
     /// Those that are new.
@@ -89,7 +89,10 @@ impl Batch {
         Self { pieces: pieces.collect::<Vec<_>>().into_iter() }
     }
 
-    async fn lock_next(&mut self, transaction: &mut StoreTransaction) -> Result<Option<Locked>, StoreError> {
+    async fn lock_next(
+        &mut self,
+        transaction: &mut StoreTransaction,
+    ) -> Result<Option<LockedPiece>, StoreError> {
         let Some(piece) = self.pieces.next() else { return Ok(None) };
         let (named, facts) = match piece {
             Piece::Named(ids) => (ids.len(), transaction.lock_facts(&ids).await?),
@@ -98,7 +101,7 @@ impl Batch {
                 (products.len(), transaction.facts_of(products).await?)
             }
         };
-        Ok(Some(Locked { named, facts }))
+        Ok(Some(LockedPiece { named, facts }))
     }
 }
 
@@ -117,11 +120,11 @@ impl Engine {
         let (mut computing, mut writing_out) = (None, None);
         loop {
             let locked = batch.lock_next(transaction).await?;
-            let priced: Option<Priced> = outcome(computing.take()).await?;
-            computing = locked.map(|Locked { named, facts }| {
+            let priced: Option<PricedPiece> = outcome(computing.take()).await?;
+            computing = locked.map(|LockedPiece { named, facts }| {
                 let (engine, needs_price, cause) = (self.clone(), needs_price.clone(), cause.clone());
                 let price = async move { engine.price_piece(facts, needs_price, cause).await };
-                beside_the_database(named, price)
+                spawn_compute(named, price)
             });
             let before = writing_out.take();
             if let Some(priced) = priced {
@@ -142,7 +145,7 @@ impl Engine {
         unread: UnreadFacts,
         needs_price: impl Fn(&StoredFacts, &PricingPolicy) -> bool,
         cause: impl Fn(&ProductId) -> String,
-    ) -> Result<Priced, EngineError> {
+    ) -> Result<PricedPiece, EngineError> {
         // Not before: the wait for the locks may have been long.
         let now = Utc::now();
         let Readable { known: piece, left_out } = unread.read(now)?;
@@ -170,7 +173,7 @@ impl Engine {
                 }
             }
         }
-        Ok(Priced { unchanged, writes, reexplained })
+        Ok(PricedPiece { unchanged, writes, reexplained })
     }
 
     /// Draws revisions, while the products are locked: so those of a product grow in the order in which its
@@ -178,14 +181,14 @@ impl Engine {
     async fn begin_to_write_out(
         &self,
         transaction: &mut StoreTransaction,
-        priced: Priced,
-    ) -> Result<JoinHandle<Result<WrittenOut, EngineError>>, EngineError> {
+        priced: PricedPiece,
+    ) -> Result<JoinHandle<Result<EncodedPiece, EngineError>>, EngineError> {
         let writes = priced.writes.len();
         let revisions = if writes == 0 { Vec::new() } else { transaction.next_revisions(writes).await? };
         let store = self.store.clone();
         let reexplained = priced.reexplained.len();
         let write_out = async move { priced.write_out(&store, revisions) };
-        Ok(beside_the_database(writes + reexplained, write_out))
+        Ok(spawn_compute(writes + reexplained, write_out))
     }
 }
 
@@ -199,8 +202,8 @@ fn report(left_out: &[LeftOut]) {
     }
 }
 
-impl Priced {
-    fn write_out(self, store: &Store, revisions: Vec<i64>) -> Result<WrittenOut, EngineError> {
+impl PricedPiece {
+    fn write_out(self, store: &Store, revisions: Vec<i64>) -> Result<EncodedPiece, EngineError> {
         debug_assert_eq!(self.writes.len(), revisions.len());
         let mut published = self.unchanged;
         published.reserve(self.writes.len());
@@ -210,13 +213,13 @@ impl Priced {
             write
         });
         let writes = writes.chain(self.reexplained).collect();
-        Ok(WrittenOut { published, prices: store.prepare_prices(writes)? })
+        Ok(EncodedPiece { published, prices: store.prepare_prices(writes)? })
     }
 }
 
 /// Begins what is computed while the database works. For many products, on a thread of its own: on one of the
 /// runtime's it would hold up, for milliseconds, those that wait to give the database their next statement.
-fn beside_the_database<T: Send + 'static>(
+fn spawn_compute<T: Send + 'static>(
     products: usize,
     work: impl Future<Output = T> + Send + 'static,
 ) -> JoinHandle<T> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::{Batch, Engine, EngineError, PublishedPrice, to_the_end};
+use super::{Batch, Engine, EngineError, PublishedPrice, detached};
 use crate::cache::{Cached, PutMode};
 use crate::store::{ProductRows, Readable, StoreError, StoreTransaction, StoredFacts};
 use pricing_domain::expression::variable::Variable;
@@ -117,7 +117,7 @@ impl Engine {
     ) -> Result<PutSummary, EngineError> {
         let engine = self.clone();
         let stated_at = Utc::now();
-        to_the_end(async move {
+        detached(async move {
             let products = PreparedProducts::of(products, stated_at)?;
             let (summary, prices) = engine.store_products(products, cause).await?;
             engine.serve_stored(prices).await?;
@@ -136,7 +136,7 @@ impl Engine {
         cause: &'static str,
     ) -> Result<Option<PutSummary>, EngineError> {
         let engine = self.clone();
-        to_the_end(async move { engine.put_product_if(product, only_if, cause).await }).await
+        detached(async move { engine.put_product_if(product, only_if, cause).await }).await
     }
 
     /// What [`put_products`](Self::put_products) would do, without doing it.
@@ -155,7 +155,7 @@ impl Engine {
         cause: &'static str,
     ) -> Result<Deletion, EngineError> {
         let engine = self.clone();
-        to_the_end(async move { engine.delete_and_tell(product_id, only_if, cause).await }).await
+        detached(async move { engine.delete_and_tell(product_id, only_if, cause).await }).await
     }
 
     /// The first half of [`put_products`](Self::put_products), for callers that ensure that the second one

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Batch, Engine, EngineError, PublishedPrice, WRITE_BATCH, to_the_end};
+use super::{Batch, Engine, EngineError, PublishedPrice, WRITE_BATCH, detached};
 use crate::cache::{Cached, PutMode};
 use crate::jobs::Range;
 use crate::store::RangeOutcome;
@@ -38,7 +38,7 @@ impl Engine {
         turn: OwnedSemaphorePermit,
     ) -> Result<RangeDone, RangeError> {
         let engine = self.clone();
-        to_the_end(async move { engine.price_range_and_serve(&range, worker, turn).await }).await
+        detached(async move { engine.price_range_and_serve(&range, worker, turn).await }).await
     }
 
     async fn price_range_and_serve(
@@ -89,7 +89,7 @@ impl Engine {
     /// already. Fewer than [`WRITE_BATCH`](super::WRITE_BATCH) means that no more are left.
     pub async fn reprice_expired(&self, now: DateTime<Utc>) -> Result<usize, EngineError> {
         let engine = self.clone();
-        to_the_end(async move { engine.price_expired_and_serve(now).await }).await
+        detached(async move { engine.price_expired_and_serve(now).await }).await
     }
 
     async fn price_expired_and_serve(&self, now: DateTime<Utc>) -> Result<usize, EngineError> {

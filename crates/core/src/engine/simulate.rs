@@ -10,7 +10,7 @@ use super::compute::compute;
 use crate::jobs::RANGE_LENGTH;
 use crate::store::{Readable, Store, StoreError, StoredFacts};
 use pricing_domain::facts::product::ProductId;
-use pricing_domain::facts::recalculation::Scope;
+use pricing_domain::facts::recalculation::RecalculationScope;
 use pricing_domain::policy::PricingPolicy;
 use pricing_domain::policy::circuit_breaker::CircuitBreaker;
 use pricing_domain::pricing::simulation::{SimulatedPrice, Simulation};
@@ -20,7 +20,7 @@ use pricing_domain::pricing::simulation::{SimulatedPrice, Simulation};
 pub struct Simulator {
     store: Store,
     policy: Arc<PricingPolicy>,
-    scope: Scope,
+    scope: RecalculationScope,
     now: DateTime<Utc>,
     after: Option<ProductId>,
     is_over: bool,
@@ -31,7 +31,12 @@ pub struct Simulator {
 
 impl Engine {
     /// A simulation of this policy, which need not be published, as of an instant.
-    pub fn simulator(&self, policy: Arc<PricingPolicy>, scope: Scope, now: DateTime<Utc>) -> Simulator {
+    pub fn simulator(
+        &self,
+        policy: Arc<PricingPolicy>,
+        scope: RecalculationScope,
+        now: DateTime<Utc>,
+    ) -> Simulator {
         Simulator {
             store: self.store.clone(),
             simulation: Simulation::of(&policy),
@@ -64,7 +69,7 @@ impl Simulator {
     pub async fn next_page(&mut self) -> Result<Vec<SimulatedPrice>, StoreError> {
         while !self.is_over {
             let ids = self.store.product_ids_of(&self.scope, self.after.as_ref(), RANGE_LENGTH).await?;
-            self.is_over = ids.is_empty() || matches!(self.scope, Scope::Products(_));
+            self.is_over = ids.is_empty() || matches!(self.scope, RecalculationScope::Products(_));
             self.after = ids.last().cloned().or(self.after.take());
             let Readable { known: facts, left_out } = self.store.facts(&ids, self.now).await?;
             left_out.into_iter().for_each(|product| self.simulation.leave_out(product.product_id));
@@ -97,7 +102,7 @@ impl Simulator {
     }
 
     /// Everything that speaks against it by these circuit breakers, in words.
-    pub async fn judge(&self, breakers: &[CircuitBreaker]) -> Result<Vec<String>, StoreError> {
+    pub async fn reasons_to_hold(&self, breakers: &[CircuitBreaker]) -> Result<Vec<String>, StoreError> {
         if breakers.iter().all(CircuitBreaker::is_off) {
             return Ok(Vec::new());
         }
@@ -109,7 +114,7 @@ impl Simulator {
         for (instant, simulation) in first.chain(later) {
             let mut simulation = simulation.clone();
             simulation.add_unmoved(products.saturating_sub(simulation.moves()));
-            for held in breakers.iter().flat_map(|breaker| breaker.judge(&simulation)) {
+            for held in breakers.iter().flat_map(|breaker| breaker.reasons_to_hold(&simulation)) {
                 let reason = match instant {
                     None => held.to_string(),
                     Some(instant) => format!("at {}, {held}", instant.format("%FT%TZ")),

@@ -5,7 +5,7 @@ use std::time::Instant;
 use redis::aio::{ConnectionLike, ConnectionManager};
 use redis::{Cmd, ErrorKind, Pipeline, RedisFuture, ServerErrorKind, Value};
 
-use crate::telemetry::metrics::CallDuration;
+use crate::telemetry::registry::CallDuration;
 
 /// A shared connection; every command, or pipeline of commands, is measured.
 #[derive(Clone)]

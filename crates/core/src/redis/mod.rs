@@ -16,7 +16,8 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
 pub use self::measured::MeasuredConnection;
 pub use self::subscription::{Subscription, SubscriptionEvent};
-use crate::telemetry::metrics::{CallDuration, Metrics};
+use crate::telemetry::inventory::names::REDIS_DURATION;
+use crate::telemetry::registry::{CallDuration, Registry};
 
 /// How long a read, or connecting for one, may take.
 pub const READ_TIMEOUT: Duration = Duration::from_millis(100);
@@ -105,12 +106,13 @@ impl RedisConnection {
     }
 
     /// The same connections, with their commands measured from here on.
-    pub fn measured_by(&self, metrics: &Metrics) -> Self {
+    pub fn measured_by(&self, registry: &Registry) -> Self {
+        let duration = |connection| registry.call_duration(REDIS_DURATION, "connection", connection);
         Self {
             client: self.client.clone(),
-            reads: self.reads.measured_by(metrics.redis_duration("reads")),
-            writes: self.writes.measured_by(metrics.redis_duration("writes")),
-            queue: self.queue.measured_by(metrics.redis_duration("queue")),
+            reads: self.reads.measured_by(duration("reads")),
+            writes: self.writes.measured_by(duration("writes")),
+            queue: self.queue.measured_by(duration("queue")),
         }
     }
 

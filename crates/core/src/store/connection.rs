@@ -14,7 +14,7 @@ use sqlx::{Database, Pool};
 use tokio::time::timeout;
 
 use super::error::StoreError;
-use crate::telemetry::metrics::DatabaseDuration;
+use super::metrics::DatabaseDuration;
 
 /// How much longer than the database's own statement limit an answer may take.
 const TRANSPORT_ALLOWANCE: Duration = Duration::from_secs(1);

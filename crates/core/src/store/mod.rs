@@ -21,6 +21,7 @@ mod drafts;
 mod error;
 mod facts;
 mod json_rows;
+mod metrics;
 mod policies;
 mod postgres;
 mod prepared_rows;
@@ -43,6 +44,7 @@ use self::connection::Connection;
 pub use self::drafts::{DraftCondition, NewDraft, StoredDraft};
 pub use self::error::StoreError;
 pub use self::facts::UnreadFacts;
+use self::metrics::DatabaseDuration;
 pub use self::prepared_rows::{PreparedPrices, ProductRows};
 pub use self::runs::{CoalescedRun, MAX_REASON_CHARS, RangeOutcome, RunRequest, StoredRun, run_of_policy};
 use self::session::Session;
@@ -53,7 +55,7 @@ pub use self::stored::{
     StoredPrice,
 };
 pub use self::transaction::StoreTransaction;
-use crate::telemetry::metrics::{DatabaseDuration, Metrics};
+use crate::telemetry::registry::Registry;
 use crate::telemetry::spans;
 
 const CHECK: Statement = Statement::same("SELECT EXISTS (SELECT 1 FROM policies)");
@@ -122,8 +124,8 @@ impl Store {
 
     /// The same store, with its statements measured from here on.
     #[must_use]
-    pub fn measured_by(self, metrics: &Metrics) -> Self {
-        Self { duration: metrics.database_duration.clone(), ..self }
+    pub fn measured_by(self, registry: &Registry) -> Self {
+        Self { duration: DatabaseDuration::new(registry), ..self }
     }
 
     /// The kind of database, as telemetry names it: `sqlite` or `postgresql`.

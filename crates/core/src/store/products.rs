@@ -11,7 +11,7 @@ use super::statement::Statement;
 use super::stored::{Readable, StoredFacts};
 use super::{Store, bulk};
 use pricing_domain::facts::product::{Product, ProductId};
-use pricing_domain::facts::recalculation::Scope;
+use pricing_domain::facts::recalculation::RecalculationScope;
 use pricing_domain::facts::signal::Signals;
 
 macro_rules! product_columns {
@@ -142,11 +142,11 @@ impl Store {
     }
 
     /// How many products a recalculation of this scope covers; named ones count even if they do not exist.
-    pub async fn count_products_of(&self, scope: &Scope) -> Result<u64, StoreError> {
+    pub async fn count_products_of(&self, scope: &RecalculationScope) -> Result<u64, StoreError> {
         match scope {
-            Scope::All => self.count_products().await,
-            Scope::Category(category) => self.count_products_of_category(category).await,
-            Scope::Products(ids) => Ok(u64::try_from(ids.len()).unwrap_or(u64::MAX)),
+            RecalculationScope::All => self.count_products().await,
+            RecalculationScope::Category(category) => self.count_products_of_category(category).await,
+            RecalculationScope::Products(ids) => Ok(u64::try_from(ids.len()).unwrap_or(u64::MAX)),
         }
     }
 
@@ -154,14 +154,16 @@ impl Store {
     /// all; named ones are returned all at once.
     pub async fn product_ids_of(
         &self,
-        scope: &Scope,
+        scope: &RecalculationScope,
         after: Option<&ProductId>,
         limit: u32,
     ) -> Result<Vec<ProductId>, StoreError> {
         match scope {
-            Scope::All => self.product_ids(after, limit).await,
-            Scope::Category(category) => self.product_ids_of_category(category, after, limit).await,
-            Scope::Products(ids) => Ok(ids.clone()),
+            RecalculationScope::All => self.product_ids(after, limit).await,
+            RecalculationScope::Category(category) => {
+                self.product_ids_of_category(category, after, limit).await
+            }
+            RecalculationScope::Products(ids) => Ok(ids.clone()),
         }
     }
 

@@ -11,7 +11,7 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::types::Json;
 
 use super::json_rows::{instant, texts};
-use pricing_domain::facts::recalculation::Scope;
+use pricing_domain::facts::recalculation::RecalculationScope;
 
 /// SQL, with the placeholders `$1`, `$2` and so on for its values.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,7 @@ pub(super) enum Value<'a> {
     /// `text[]` in PostgreSQL (`= ANY($1)`), a JSON array in SQLite (`IN (SELECT value FROM json_each($1))`).
     Texts(Vec<&'a str>),
     /// A column of JSON.
-    Scope(&'a Scope),
+    Scope(&'a RecalculationScope),
 }
 
 impl Statement {
@@ -150,8 +150,8 @@ impl From<DateTime<Utc>> for Value<'_> {
     }
 }
 
-impl<'a> From<&'a Scope> for Value<'a> {
-    fn from(scope: &'a Scope) -> Self {
+impl<'a> From<&'a RecalculationScope> for Value<'a> {
+    fn from(scope: &'a RecalculationScope) -> Self {
         Self::Scope(scope)
     }
 }

@@ -2,6 +2,7 @@
 //! made of it.
 
 use Kind::{Counter, Gauge, Histogram};
+use names::*;
 
 /// What a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,21 +43,21 @@ pub const INVENTORY: &[Metric] = &[
         name: PRICE_READS,
         kind: Counter,
         labels: "`from`: `l1`, `l2`, `catalogue`, `unknown`",
-        services: "api",
+        services: "api, worker",
         text: "Price reads, by where the price was found.",
     },
     Metric {
         name: FILL_DURATION,
         kind: Histogram,
         labels: "",
-        services: "api",
+        services: "api, worker",
         text: "Time to read a price from the database.",
     },
     Metric {
         name: L1_ENTRIES,
         kind: Gauge,
         labels: "",
-        services: "api",
+        services: "api, worker",
         text: "Prices held in the memory of this process.",
     },
     Metric {
@@ -70,14 +71,14 @@ pub const INVENTORY: &[Metric] = &[
         name: L1_INVALIDATIONS,
         kind: Counter,
         labels: "",
-        services: "api",
+        services: "api, worker",
         text: "Prices in memory that were replaced or evicted because a notification announced a newer one.",
     },
     Metric {
         name: L1_FLUSHES,
         kind: Counter,
         labels: "",
-        services: "api",
+        services: "api, worker",
         text: "Times that memory was emptied because notifications may have been missed.",
     },
     Metric {
@@ -264,39 +265,43 @@ pub const INVENTORY: &[Metric] = &[
     },
 ];
 
-pub(super) const HTTP_REQUEST_DURATION: &str = "http_request_duration_seconds";
-pub(super) const PRICE_READS: &str = "pricing_price_reads_total";
-pub(super) const FILL_DURATION: &str = "pricing_fill_duration_seconds";
-pub(super) const L1_ENTRIES: &str = "pricing_l1_entries";
-pub(super) const L1_EVICTIONS: &str = "pricing_l1_evictions_total";
-pub(super) const L1_INVALIDATIONS: &str = "pricing_l1_invalidations_total";
-pub(super) const L1_FLUSHES: &str = "pricing_l1_flushes_total";
-pub(super) const REQUESTS_REFUSED: &str = "pricing_requests_refused_total";
-pub(super) const LATENESS: &str = "pricing_lateness_seconds";
-pub(super) const L2_ERRORS: &str = "pricing_l2_errors_total";
-pub(super) const REDIS_DURATION: &str = "pricing_redis_duration_seconds";
-pub(super) const DATABASE_DURATION: &str = "pricing_database_duration_seconds";
-pub(super) const PRICE_CHANGE_STREAMS: &str = "pricing_price_change_streams";
-pub(super) const EVENT_TO_VISIBLE: &str = "pricing_event_to_visible_duration_seconds";
-pub(super) const PRICES_COMPUTED: &str = "pricing_prices_computed_total";
-pub(super) const GUARDRAIL_HITS: &str = "pricing_guardrail_hits_total";
-pub(super) const FAILED_OFFER_RULES: &str = "pricing_failed_offer_rules_total";
-pub(super) const IMPORTED_ROWS: &str = "pricing_imported_rows_total";
-pub(super) const EVENTS_PUBLISHED: &str = "pricing_events_published_total";
-pub(super) const EVENTS_DISPATCHED: &str = "pricing_events_dispatched_total";
-pub(super) const EVENTS_BURIED: &str = "pricing_events_buried_total";
-pub(super) const EVENT_LOG_LAG: &str = "pricing_event_log_lag";
-pub(super) const EVENTS_APPLIED: &str = "pricing_events_applied_total";
-pub(super) const JOBS_ENQUEUED: &str = "pricing_jobs_enqueued_total";
-pub(super) const JOB_DURATION: &str = "pricing_job_duration_seconds";
-pub(super) const JOBS_BURIED: &str = "pricing_jobs_buried_total";
-pub(super) const QUEUE_DEPTH: &str = "pricing_queue_depth";
-pub(super) const DEAD_JOBS: &str = "pricing_dead_jobs";
-pub(super) const RUN_DURATION: &str = "pricing_run_duration_seconds";
-pub(super) const RUN_WAIT_DURATION: &str = "pricing_run_wait_duration_seconds";
-pub(super) const RUN_PRODUCTS: &str = "pricing_run_products_total";
-pub(super) const HELD_RUNS: &str = "pricing_held_runs";
-pub(super) const BUILD_INFO: &str = "pricing_build_info";
+/// The names, for who registers a metric.
+#[expect(missing_docs, reason = "the inventory says what each is")]
+pub mod names {
+    pub const HTTP_REQUEST_DURATION: &str = "http_request_duration_seconds";
+    pub const PRICE_READS: &str = "pricing_price_reads_total";
+    pub const FILL_DURATION: &str = "pricing_fill_duration_seconds";
+    pub const L1_ENTRIES: &str = "pricing_l1_entries";
+    pub const L1_EVICTIONS: &str = "pricing_l1_evictions_total";
+    pub const L1_INVALIDATIONS: &str = "pricing_l1_invalidations_total";
+    pub const L1_FLUSHES: &str = "pricing_l1_flushes_total";
+    pub const REQUESTS_REFUSED: &str = "pricing_requests_refused_total";
+    pub const LATENESS: &str = "pricing_lateness_seconds";
+    pub const L2_ERRORS: &str = "pricing_l2_errors_total";
+    pub const REDIS_DURATION: &str = "pricing_redis_duration_seconds";
+    pub const DATABASE_DURATION: &str = "pricing_database_duration_seconds";
+    pub const PRICE_CHANGE_STREAMS: &str = "pricing_price_change_streams";
+    pub const EVENT_TO_VISIBLE: &str = "pricing_event_to_visible_duration_seconds";
+    pub const PRICES_COMPUTED: &str = "pricing_prices_computed_total";
+    pub const GUARDRAIL_HITS: &str = "pricing_guardrail_hits_total";
+    pub const FAILED_OFFER_RULES: &str = "pricing_failed_offer_rules_total";
+    pub const IMPORTED_ROWS: &str = "pricing_imported_rows_total";
+    pub const EVENTS_PUBLISHED: &str = "pricing_events_published_total";
+    pub const EVENTS_DISPATCHED: &str = "pricing_events_dispatched_total";
+    pub const EVENTS_BURIED: &str = "pricing_events_buried_total";
+    pub const EVENT_LOG_LAG: &str = "pricing_event_log_lag";
+    pub const EVENTS_APPLIED: &str = "pricing_events_applied_total";
+    pub const JOBS_ENQUEUED: &str = "pricing_jobs_enqueued_total";
+    pub const JOB_DURATION: &str = "pricing_job_duration_seconds";
+    pub const JOBS_BURIED: &str = "pricing_jobs_buried_total";
+    pub const QUEUE_DEPTH: &str = "pricing_queue_depth";
+    pub const DEAD_JOBS: &str = "pricing_dead_jobs";
+    pub const RUN_DURATION: &str = "pricing_run_duration_seconds";
+    pub const RUN_WAIT_DURATION: &str = "pricing_run_wait_duration_seconds";
+    pub const RUN_PRODUCTS: &str = "pricing_run_products_total";
+    pub const HELD_RUNS: &str = "pricing_held_runs";
+    pub const BUILD_INFO: &str = "pricing_build_info";
+}
 
 #[cfg(test)]
 mod tests {

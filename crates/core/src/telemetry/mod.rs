@@ -1,11 +1,12 @@
 //! Telemetry: log lines, metrics and traces.
 //!
-//! Here: how a service starts its telemetry ([`start`]), the metrics ([`metrics`], listed in [`inventory`])
-//! and the spans ([`spans`]). Never here: what is worth logging; each module logs at its own boundary, once.
-//! OpenTelemetry is named here only.
+//! Here: how a service starts its telemetry ([`start`]), the registry of its metrics ([`registry`]), the list of
+//! all metrics ([`inventory`]) and the spans ([`spans`]). Never here: what is measured, which is in a
+//! `metrics.rs` beside it, and what is worth logging; each module logs at its own boundary, once. OpenTelemetry
+//! is named here only.
 
 pub mod inventory;
-pub mod metrics;
+pub mod registry;
 pub mod spans;
 
 use std::error::Error;

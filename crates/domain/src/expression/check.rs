@@ -15,7 +15,7 @@ use crate::diagnostic::{Severity, nearest};
 use crate::expression::fault::{Fault, MAX_ALLOWED_BYTES, excerpt, in_a_line};
 use crate::expression::kinds::Kinds;
 use crate::expression::syntax::{Parsed, address, with_parsed};
-use crate::expression::variable::{Scope, Variable};
+use crate::expression::variable::{RuleKind, Variable};
 use crate::facts::money::is_below_limit;
 
 /// How deep an expression may be nested.
@@ -43,7 +43,7 @@ pub(crate) struct Typed {
 }
 
 /// Everything wrong with an expression, in the order of the text.
-pub(crate) fn check(source: &str, scope: Scope, wanted: Wanted) -> Vec<Fault> {
+pub(crate) fn check(source: &str, scope: RuleKind, wanted: Wanted) -> Vec<Fault> {
     let mut faults = with_parsed(source, |parsed| {
         let mut checker = Checker { parsed, scope, depth: 0, found: HashMap::new(), faults: Vec::new() };
         checker.check_whole(wanted);
@@ -56,7 +56,7 @@ pub(crate) fn check(source: &str, scope: Scope, wanted: Wanted) -> Vec<Fault> {
 
 pub(crate) struct Checker<'p, 'a> {
     parsed: &'p Parsed<'p, 'a>,
-    scope: Scope,
+    scope: RuleKind,
     depth: usize,
     /// The kinds of the parts that were checked.
     pub(crate) found: HashMap<usize, Kinds>,
@@ -130,8 +130,8 @@ impl<'a> Checker<'_, 'a> {
         }
         let known: Vec<&str> = Variable::names_in(self.scope).collect();
         let (other_scope, who) = match self.scope {
-            Scope::Market => (Scope::Offer, "offer"),
-            Scope::Offer => (Scope::Market, "market"),
+            RuleKind::Market => (RuleKind::Offer, "offer"),
+            RuleKind::Offer => (RuleKind::Market, "market"),
         };
         let problem = format!("unknown variable \"{}\"", excerpt(&name));
         let (problem, allowed) = match (Variable::named(&name, other_scope), nearest(&name, &known)) {

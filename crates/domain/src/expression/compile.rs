@@ -18,7 +18,7 @@ use crate::expression::age_test::{AgeTest, age_tests};
 use crate::expression::fault::{ExpressionError, MAX_SOURCE_BYTES};
 use crate::expression::fuse::fuse;
 use crate::expression::instruction::{Arithmetic, Comparison, Function, Instruction, Interval, JumpWhen};
-use crate::expression::variable::{Scope, Variable};
+use crate::expression::variable::{RuleKind, Variable};
 
 /// A checked, compiled expression.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ pub struct Expression {
 
 impl Expression {
     /// Compiles and checks an expression for rules of this scope.
-    pub fn compile(source: &str, scope: Scope) -> Result<Self, ExpressionError> {
+    pub fn compile(source: &str, scope: RuleKind) -> Result<Self, ExpressionError> {
         let source = Self::check_length(source)?;
         let compiled = zen_expression::compile_expression(source)
             .map_err(|error| ExpressionError::Syntax(error.to_string()))?;
@@ -80,7 +80,7 @@ impl Expression {
 }
 
 /// The gate: byte code in, admitted instructions out.
-fn admit(bytecode: &[Opcode], scope: Scope) -> Result<Vec<Instruction>, ExpressionError> {
+fn admit(bytecode: &[Opcode], scope: RuleKind) -> Result<Vec<Instruction>, ExpressionError> {
     let mut instructions = Vec::with_capacity(bytecode.len());
     // Several opcodes may become one instruction, so the targets of jumps are mapped.
     let mut new_position = Vec::with_capacity(bytecode.len() + 1);
@@ -150,7 +150,7 @@ fn closed(bracket: Bracket, included: Bracket, excluded: Bracket) -> Result<bool
     }
 }
 
-fn translate(opcode: &Opcode, position: usize, scope: Scope) -> Result<Instruction, ExpressionError> {
+fn translate(opcode: &Opcode, position: usize, scope: RuleKind) -> Result<Instruction, ExpressionError> {
     let instruction = match opcode {
         Opcode::PushNull => Instruction::PushNull,
         Opcode::PushBool(value) => Instruction::PushBool(*value),
@@ -207,7 +207,7 @@ fn numeric_function(function: &InternalFunction, arguments: u32) -> Result<Funct
     }
 }
 
-fn load(name: &str, scope: Scope) -> Result<Instruction, ExpressionError> {
+fn load(name: &str, scope: RuleKind) -> Result<Instruction, ExpressionError> {
     let unknown = || ExpressionError::UnknownVariable(crate::diagnostic::shorten(name));
     Variable::named(name, scope).map(Instruction::Load).ok_or_else(unknown)
 }

@@ -92,7 +92,7 @@ fn targets(instructions: &[Instruction]) -> Vec<bool> {
 #[cfg(test)]
 mod tests {
     use crate::expression::compile::Expression;
-    use crate::expression::variable::Scope;
+    use crate::expression::variable::RuleKind;
 
     #[test]
     fn usual_conditions_become_short() {
@@ -109,7 +109,7 @@ mod tests {
             // The other branch begins with what its jump lands on.
             ("stock.level > 5 ? 1 : 2", 6),
         ] {
-            let expression = Expression::compile(source, Scope::Market).unwrap();
+            let expression = Expression::compile(source, RuleKind::Market).unwrap();
             assert_eq!(expression.instructions.len(), length, "{source}: {:?}", expression.instructions);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use Scope::{Market, Offer};
+use RuleKind::{Market, Offer};
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
 
@@ -10,7 +10,7 @@ use crate::expression::kinds::Kinds;
 
 /// The kind of rules in which a variable has a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub enum RuleKind {
     /// Market rules: facts about a product and its market, known when the list price is computed.
     Market,
     /// Offer rules: the list price and one shopper, known when a price is requested.
@@ -89,7 +89,7 @@ const MAYBE_TEXT: Kinds = Kinds::TEXT.or_null();
 
 /// Every variable with its name, the rules it may appear in, and the kinds of its values; in the order of
 /// [`Variable`].
-const VARIABLES: &[(Variable, &str, &[Scope], Kinds)] = &[
+const VARIABLES: &[(Variable, &str, &[RuleKind], Kinds)] = &[
     (Variable::ProductBasePrice, "product.base_price", &[Market, Offer], Kinds::NUMBER),
     (Variable::ProductUnitCost, "product.unit_cost", &[Market], MAYBE_NUMBER),
     (Variable::ProductId, "product.id", &[Market, Offer], Kinds::TEXT),
@@ -123,7 +123,7 @@ const VARIABLES: &[(Variable, &str, &[Scope], Kinds)] = &[
 
 impl Variable {
     /// The variable of this name that has a value in such rules.
-    pub fn named(name: &str, scope: Scope) -> Option<Self> {
+    pub fn named(name: &str, scope: RuleKind) -> Option<Self> {
         let mut known = VARIABLES.iter();
         let found = known.find(|(_, known, scopes, _)| *known == name && scopes.contains(&scope));
         found.map(|(variable, ..)| *variable)
@@ -153,7 +153,7 @@ impl Variable {
     }
 
     /// All names that rules of this kind may use.
-    pub fn names_in(scope: Scope) -> impl Iterator<Item = &'static str> {
+    pub fn names_in(scope: RuleKind) -> impl Iterator<Item = &'static str> {
         VARIABLES.iter().filter(move |(_, _, scopes, _)| scopes.contains(&scope)).map(|(_, name, ..)| *name)
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::facts::market_event::{Change, MarketEvent, WITHDRAWN_KINDS};
 use crate::facts::money::{Currency, as_json_number};
 use crate::facts::product::ProductId;
-use crate::facts::recalculation::Scope;
+use crate::facts::recalculation::RecalculationScope;
 use crate::facts::signal::{Signal, SignalKind, Subject};
 
 impl MarketEvent {
@@ -63,11 +63,13 @@ impl Change {
                 WrittenData { version: Some(*version), ..WrittenData::default() }
             }
             Self::RecalculationRequested { scope } => match scope {
-                Scope::All => WrittenData::default(),
-                Scope::Category(category) => {
+                RecalculationScope::All => WrittenData::default(),
+                RecalculationScope::Category(category) => {
                     WrittenData { category: Some(category), ..WrittenData::default() }
                 }
-                Scope::Products(ids) => WrittenData { product_ids: Some(ids), ..WrittenData::default() },
+                RecalculationScope::Products(ids) => {
+                    WrittenData { product_ids: Some(ids), ..WrittenData::default() }
+                }
             },
         }
     }

@@ -17,7 +17,7 @@ use crate::diagnostic::{Diagnostic, shorten};
 use crate::facts::instant;
 use crate::facts::money::{Currency, parse_amount};
 use crate::facts::product::{MAX_LABEL_CHARS, ProductId, WrittenNumber, trimmed};
-use crate::facts::recalculation::Scope;
+use crate::facts::recalculation::RecalculationScope;
 use crate::facts::signal::{Signal, SignalKind, Subject};
 
 /// The longest identifier of an event, in bytes.
@@ -78,14 +78,18 @@ pub enum Change {
     /// A recalculation is requested.
     RecalculationRequested {
         /// The products to recalculate.
-        scope: Scope,
+        scope: RecalculationScope,
     },
 }
 
 impl MarketEvent {
     /// Requests a recalculation of all products.
     pub fn recalculate_all(id: EventId, now: DateTime<Utc>) -> Self {
-        Self { id, time: now.trunc_subsecs(6), change: Change::RecalculationRequested { scope: Scope::All } }
+        Self {
+            id,
+            time: now.trunc_subsecs(6),
+            change: Change::RecalculationRequested { scope: RecalculationScope::All },
+        }
     }
 
     /// The task identifier of the recalculation that this event requests. Events of the engine itself have
@@ -404,13 +408,13 @@ impl Check {
         Some(Change::Signal(Signal { source, expires_at: Some(time), ..signal }))
     }
 
-    fn scope(&mut self, data: &mut DataDraft) -> Option<Scope> {
+    fn scope(&mut self, data: &mut DataDraft) -> Option<RecalculationScope> {
         match (data.category.take(), data.product_ids.take()) {
-            (None, None) => Some(Scope::All),
-            (Some(category), None) => {
-                self.label("data.category", Some(category), MAX_LABEL_CHARS * 4).map(Scope::Category)
-            }
-            (None, Some(ids)) => self.products(&ids).map(Scope::Products),
+            (None, None) => Some(RecalculationScope::All),
+            (Some(category), None) => self
+                .label("data.category", Some(category), MAX_LABEL_CHARS * 4)
+                .map(RecalculationScope::Category),
+            (None, Some(ids)) => self.products(&ids).map(RecalculationScope::Products),
             (Some(category), Some(_)) => {
                 self.refuse("data.category", &category, "category, product_ids, or none of them");
                 None

@@ -1,4 +1,4 @@
-//! Recalculations: the products one is about ([`Scope`]) and its state ([`RunState`]).
+//! Recalculations: the products one is about ([`RecalculationScope`]) and its state ([`RunState`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::facts::product::ProductId;
 /// The products that a recalculation is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Scope {
+pub enum RecalculationScope {
     /// All products.
     All,
     /// The products of a category.
@@ -71,14 +71,15 @@ mod tests {
 
     #[test]
     fn a_scope_reads_as_it_was_written() {
-        let products = Scope::Products(["P-1", "P-2"].map(|id| ProductId::parse(id).unwrap()).to_vec());
+        let products =
+            RecalculationScope::Products(["P-1", "P-2"].map(|id| ProductId::parse(id).unwrap()).to_vec());
         for (scope, written) in [
-            (Scope::All, r#""all""#),
-            (Scope::Category("kitchen".to_owned()), r#"{"category":"kitchen"}"#),
+            (RecalculationScope::All, r#""all""#),
+            (RecalculationScope::Category("kitchen".to_owned()), r#"{"category":"kitchen"}"#),
             (products, r#"{"products":["P-1","P-2"]}"#),
         ] {
             assert_eq!(serde_json::to_string(&scope).unwrap(), written);
-            assert_eq!(serde_json::from_str::<Scope>(written).unwrap(), scope);
+            assert_eq!(serde_json::from_str::<RecalculationScope>(written).unwrap(), scope);
         }
     }
 

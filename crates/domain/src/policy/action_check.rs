@@ -4,7 +4,7 @@ use rust_decimal::Decimal;
 
 use crate::diagnostic::Diagnostic;
 use crate::expression::check::Wanted;
-use crate::expression::variable::Scope;
+use crate::expression::variable::RuleKind;
 use crate::policy::action::Action;
 use crate::policy::change::{Change, change};
 use crate::policy::ladder::Ladder;
@@ -17,7 +17,7 @@ impl RuleDraft {
     pub(crate) fn check_action(
         &self,
         place: &str,
-        scope: Scope,
+        scope: RuleKind,
         problems: &mut Vec<Diagnostic>,
     ) -> Option<Action> {
         let field = |name: &str| format!("{place}.{name}");
@@ -43,8 +43,8 @@ impl RuleDraft {
             actions.push(change(&field("adjust"), written, problems).map(Action::Adjust));
         }
         match scope {
-            Scope::Market => self.check_market_action(&field, &mut actions, problems),
-            Scope::Offer => {
+            RuleKind::Market => self.check_market_action(&field, &mut actions, problems),
+            RuleKind::Offer => {
                 if let Some(drafts) = &self.quantity_tiers {
                     let tiers = Ladder::tiers(&field("quantity_tiers"), drafts, problems);
                     actions.push(tiers.map(Action::QuantityTiers));
@@ -53,11 +53,11 @@ impl RuleDraft {
         }
         let [action] = <[Option<Action>; 1]>::try_from(actions).ok().or_else(|| {
             let allowed = match scope {
-                Scope::Market => {
+                RuleKind::Market => {
                     "adjust, multiply_by, set_to, match, beat, index, cost_plus, target_margin, stock_cover, \
                      sell_through or surge"
                 }
-                Scope::Offer => "adjust, multiply_by, set_to, match, beat, index or quantity_tiers",
+                RuleKind::Offer => "adjust, multiply_by, set_to, match, beat, index or quantity_tiers",
             };
             problems.push(Diagnostic::new(place, "does not have exactly one action", allowed));
             None
@@ -93,7 +93,7 @@ impl RuleDraft {
 }
 
 impl MatchDraft {
-    fn check(&self, place: &str, scope: Scope, problems: &mut Vec<Diagnostic>) -> Option<Action> {
+    fn check(&self, place: &str, scope: RuleKind, problems: &mut Vec<Diagnostic>) -> Option<Action> {
         let reference =
             check_reference(place, self.reference.as_ref(), self.competitor.as_ref(), scope, problems);
         let offset = self.offset.as_ref().map_or(Some(Change::Amount(Decimal::ZERO)), |offset| {
@@ -104,7 +104,7 @@ impl MatchDraft {
 }
 
 impl BeatDraft {
-    fn check(&self, place: &str, scope: Scope, problems: &mut Vec<Diagnostic>) -> Option<Action> {
+    fn check(&self, place: &str, scope: RuleKind, problems: &mut Vec<Diagnostic>) -> Option<Action> {
         let reference =
             check_reference(place, self.reference.as_ref(), self.competitor.as_ref(), scope, problems);
         let is_allowed = |by: Change| by.is_above_nothing() && by.negated().leaves_something();
@@ -120,7 +120,7 @@ impl BeatDraft {
 }
 
 impl IndexDraft {
-    fn check(&self, place: &str, scope: Scope, problems: &mut Vec<Diagnostic>) -> Option<Action> {
+    fn check(&self, place: &str, scope: RuleKind, problems: &mut Vec<Diagnostic>) -> Option<Action> {
         let reference =
             check_reference(place, self.reference.as_ref(), self.competitor.as_ref(), scope, problems);
         let is_allowed = |at: Decimal| at > Decimal::ZERO && at <= Decimal::TEN;

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use rust_decimal::Decimal;
 use serde_saphyr::UserMessageFormatter;
 
-use crate::diagnostic::{Diagnostic, Place, count_errors, shorten};
-use crate::expression::variable::Scope;
+use crate::diagnostic::{Diagnostic, Location, count_errors, shorten};
+use crate::expression::variable::RuleKind;
 use crate::facts::money::parse_amount;
 use crate::facts::time_zone::TimeZones;
 use crate::policy::apply::Apply;
@@ -85,8 +85,8 @@ impl PolicyDraft {
             let problem = "a list price is the same for all shoppers";
             problems.push(Diagnostic::new("apply.market", problem, "all or first_match"));
         }
-        let market = check_rules("market", &self.market, Scope::Market, zones, &mut problems);
-        let offer = check_rules("offer", &self.offer, Scope::Offer, zones, &mut problems);
+        let market = check_rules("market", &self.market, RuleKind::Market, zones, &mut problems);
+        let offer = check_rules("offer", &self.offer, RuleKind::Offer, zones, &mut problems);
         let guardrails = self.guardrails.check(&mut problems);
         let rounding = self.rounding.check(&mut problems);
         let circuit_breaker =
@@ -127,7 +127,7 @@ fn all_that_is_wrong(document: &str, error: &serde_saphyr::Error, zones: &TimeZo
         // The position is part of the diagnostic already.
         let said = said.split_once(" at line ").map_or(said, |(said, _)| said);
         let place = error.location();
-        let place = place.map(|at| Place { line: saturated(at.line()), column: saturated(at.column()) });
+        let place = place.map(|at| Location { line: saturated(at.line()), column: saturated(at.column()) });
         return vec![Diagnostic { place, ..Diagnostic::bare("policy", said) }];
     };
     let places = Places::of(document);
@@ -185,7 +185,7 @@ impl Origin {
 fn check_rules(
     list: &str,
     drafts: &[RuleDraft],
-    scope: Scope,
+    scope: RuleKind,
     zones: &TimeZones,
     problems: &mut Vec<Diagnostic>,
 ) -> Vec<Rule> {

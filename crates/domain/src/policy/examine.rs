@@ -6,14 +6,14 @@ use std::collections::HashSet;
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 use serde_json::{Map, Value};
 
-use crate::diagnostic::{Diagnostic, Place, nearest, shorten};
+use crate::diagnostic::{Diagnostic, Location, nearest, shorten};
 use crate::policy::document::PolicyDraft;
 use crate::policy::places::{join, place};
 
 /// A document as it is written.
 #[derive(Debug)]
 struct Node {
-    place: Place,
+    place: Location,
     kind: NodeKind,
 }
 
@@ -25,7 +25,7 @@ enum NodeKind {
     },
     Sequence(Vec<Node>),
     /// Each key with its place.
-    Mapping(Vec<(String, Place, Node)>),
+    Mapping(Vec<(String, Location, Node)>),
 }
 
 /// What is wrong with the fields of a document that cannot be read as a policy, and the policy without those.
@@ -41,7 +41,7 @@ pub(crate) fn examine(document: &str) -> Option<(Vec<Diagnostic>, Option<PolicyD
 
 /// The document as a tree.
 fn read(document: &str) -> Option<Node> {
-    let mut open: Vec<(Node, Option<(String, Place)>)> = Vec::new();
+    let mut open: Vec<(Node, Option<(String, Location)>)> = Vec::new();
     let mut root = None;
     for event in Parser::new_from_str(document) {
         let (event, span) = event.ok()?;
@@ -127,8 +127,8 @@ impl<'s> Examination<'s> {
     fn keep_fields(
         &mut self,
         path: &str,
-        at: Place,
-        fields: &[(String, Place, Node)],
+        at: Location,
+        fields: &[(String, Location, Node)],
         schema: &'s Value,
     ) -> Option<Value> {
         let mut kept = Map::new();
@@ -168,7 +168,7 @@ impl<'s> Examination<'s> {
         }
     }
 
-    fn unknown(&mut self, field: &str, key: &str, place: Place, schema: &Value) {
+    fn unknown(&mut self, field: &str, key: &str, place: Location, schema: &Value) {
         let properties = schema.get("properties").and_then(Value::as_object);
         let known: Vec<&str> = properties.into_iter().flat_map(Map::keys).map(String::as_str).collect();
         let allowed = nearest(key, &known).map_or_else(|| known.join(", "), str::to_owned);
@@ -187,7 +187,7 @@ impl<'s> Examination<'s> {
         None
     }
 
-    fn problem(&mut self, field: &str, place: Place, problem: String, allowed: Option<String>) {
+    fn problem(&mut self, field: &str, place: Location, problem: String, allowed: Option<String>) {
         self.problems.push(Diagnostic { allowed, place: Some(place), ..Diagnostic::bare(field, problem) });
     }
 

@@ -6,13 +6,13 @@ use std::str::Chars;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Diagnostic, Location};
 
 /// The places of all fields of a YAML or JSON document, by their paths: `market[2].when`.
 #[derive(Debug, Default)]
 pub(crate) struct Places<'d> {
     document: &'d str,
-    fields: HashMap<String, Place>,
+    fields: HashMap<String, Location>,
     texts: HashMap<String, Text>,
 }
 
@@ -23,7 +23,7 @@ struct Text {
     style: ScalarStyle,
     /// How many characters stand before it in the document.
     start: usize,
-    place: Place,
+    place: Location,
 }
 
 /// A mapping or a sequence that is being read.
@@ -104,7 +104,7 @@ impl<'d> Places<'d> {
 impl Text {
     /// Where the part that begins at this byte of the text stands. Both sides are read without white space,
     /// which folding changes; `None` for escapes that no expression needs.
-    fn place_of(&self, offset: usize, document: &str) -> Option<Place> {
+    fn place_of(&self, offset: usize, document: &str) -> Option<Location> {
         let mut raw = Raw { chars: document.chars().peekable(), place: self.place };
         for _ in 0..self.start {
             raw.chars.next();
@@ -137,14 +137,14 @@ impl Text {
 /// A document as it stands, from a place on.
 struct Raw<'d> {
     chars: Peekable<Chars<'d>>,
-    place: Place,
+    place: Location,
 }
 
 impl Raw<'_> {
     fn next(&mut self) -> Option<char> {
         let next = self.chars.next()?;
         if next == '\n' {
-            self.place = Place { line: self.place.line.saturating_add(1), column: 1 };
+            self.place = Location { line: self.place.line.saturating_add(1), column: 1 };
         } else {
             self.place.column = self.place.column.saturating_add(1);
         }
@@ -174,9 +174,9 @@ pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-pub(crate) fn place(span: &Span) -> Place {
+pub(crate) fn place(span: &Span) -> Location {
     let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    Place { line: number(span.start.line()), column: number(span.start.col()).saturating_add(1) }
+    Location { line: number(span.start.line()), column: number(span.start.col()).saturating_add(1) }
 }
 
 #[cfg(test)]
@@ -234,7 +234,11 @@ mod tests {
             let offset = places.texts["when"].text.find("bb");
             let mut diagnostic = Diagnostic { offset, ..Diagnostic::bare("when", "is wrong") };
             places.locate(&mut diagnostic);
-            assert_eq!(diagnostic.place, Some(Place { line: expected.0, column: expected.1 }), "{document}");
+            assert_eq!(
+                diagnostic.place,
+                Some(Location { line: expected.0, column: expected.1 }),
+                "{document}"
+            );
         }
     }
 
@@ -242,6 +246,6 @@ mod tests {
     fn a_broken_document_has_the_places_before_the_break() {
         let mut diagnostic = Diagnostic::bare("name", "is wrong");
         Places::of("name: x\nmarket: [").locate(&mut diagnostic);
-        assert_eq!(diagnostic.place, Some(Place { line: 1, column: 1 }));
+        assert_eq!(diagnostic.place, Some(Location { line: 1, column: 1 }));
     }
 }

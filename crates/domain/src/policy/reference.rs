@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::diagnostic::{Diagnostic, shorten};
 use crate::expression::check::Wanted;
 use crate::expression::compile::Expression;
-use crate::expression::variable::Scope;
+use crate::expression::variable::RuleKind;
 use crate::facts::arithmetic::compare;
 use crate::facts::product::MAX_LABEL_CHARS;
 use crate::facts::signal::{CompetitorPrice, Signals, median};
@@ -186,7 +186,7 @@ pub(crate) fn check_reference(
     place: &str,
     formula: Option<&Scalar>,
     competitor: Option<&CompetitorDraft>,
-    scope: Scope,
+    scope: RuleKind,
     problems: &mut Vec<Diagnostic>,
 ) -> Option<Reference> {
     match (formula, competitor) {
@@ -194,7 +194,7 @@ pub(crate) fn check_reference(
             let field = format!("{place}.reference");
             compile(&field, &formula.0, Wanted::Reference, scope, problems).map(Reference::Formula)
         }
-        (None, Some(_)) if scope == Scope::Offer => {
+        (None, Some(_)) if scope == RuleKind::Offer => {
             let problem = "what competitors ask is not known when a shopper asks";
             problems.push(Diagnostic::bare(format!("{place}.competitor"), problem));
             None

@@ -3,7 +3,7 @@
 use crate::diagnostic::{Diagnostic, count_errors, shorten};
 use crate::expression::age_test::AgeTest;
 use crate::expression::check::Wanted;
-use crate::expression::variable::{Scope, Variable};
+use crate::expression::variable::{RuleKind, Variable};
 use crate::facts::time_zone::TimeZones;
 use crate::policy::reference::Reference;
 use crate::policy::rule::Rule;
@@ -19,7 +19,7 @@ impl RuleDraft {
     pub(crate) fn check(
         &self,
         place: &str,
-        scope: Scope,
+        scope: RuleKind,
         zones: &TimeZones,
         problems: &mut Vec<Diagnostic>,
     ) -> Option<Rule> {
@@ -35,7 +35,7 @@ impl RuleDraft {
         let (from, until) = (self.from.as_deref(), self.until.as_deref());
         let window = WindowDraft { from, until, zone: self.zone.as_ref() }.check(place, zones, problems);
         let schedule = self.schedule.as_ref().and_then(|schedule| schedule.check(place, zones, problems));
-        if scope == Scope::Market && self.discount.is_some() {
+        if scope == RuleKind::Market && self.discount.is_some() {
             let problem = "is about one shopper, and a list price is the same for all of them";
             problems.push(Diagnostic::new(field("discount"), problem, "in offer rules"));
         }
@@ -65,7 +65,7 @@ impl RuleDraft {
             only,
             window,
             schedule,
-            is_discount: scope == Scope::Offer && self.discount.unwrap_or(true),
+            is_discount: scope == RuleKind::Offer && self.discount.unwrap_or(true),
             reads_clocks: self.schedule.is_some() || self.zone.is_some(),
             follows_competitors: action.follows_competitors(),
             reads_competitors,

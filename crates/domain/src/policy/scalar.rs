@@ -11,7 +11,7 @@ use crate::diagnostic::{Diagnostic, count_errors, shorten};
 use crate::expression::check as expression_check;
 use crate::expression::check::Wanted;
 use crate::expression::compile::Expression;
-use crate::expression::variable::Scope;
+use crate::expression::variable::RuleKind;
 use crate::facts::money::parse_amount;
 
 /// The longest name of a rule or a policy, in characters.
@@ -56,7 +56,7 @@ pub(crate) fn compile(
     field: &str,
     written: &str,
     wanted: Wanted,
-    scope: Scope,
+    scope: RuleKind,
     problems: &mut Vec<Diagnostic>,
 ) -> Option<Expression> {
     if let Err(error) = Expression::check_length(written) {

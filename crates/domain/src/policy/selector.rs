@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::expression::variable::Scope;
+use crate::expression::variable::RuleKind;
 use crate::facts::product::{MAX_LABEL_CHARS, ProductId};
 use crate::policy::scalar::Scalar;
 use crate::policy::view::{About, View};
@@ -119,22 +119,22 @@ impl Trait {
 }
 
 impl SelectorDraft {
-    pub(crate) fn check(&self, place: &str, scope: Scope, problems: &mut Vec<Diagnostic>) -> Selector {
-        const BOTH: &[Scope] = &[Scope::Market, Scope::Offer];
+    pub(crate) fn check(&self, place: &str, scope: RuleKind, problems: &mut Vec<Diagnostic>) -> Selector {
+        const BOTH: &[RuleKind] = &[RuleKind::Market, RuleKind::Offer];
         let lists = [
             ("categories", Trait::Category, &self.categories, BOTH),
-            ("brands", Trait::Brand, &self.brands, &[Scope::Market]),
+            ("brands", Trait::Brand, &self.brands, &[RuleKind::Market]),
             ("products", Trait::Product, &self.products, BOTH),
-            ("segments", Trait::Segment, &self.segments, &[Scope::Offer]),
-            ("locations", Trait::Location, &self.locations, &[Scope::Offer]),
-            ("channels", Trait::Channel, &self.channels, &[Scope::Offer]),
+            ("segments", Trait::Segment, &self.segments, &[RuleKind::Offer]),
+            ("locations", Trait::Location, &self.locations, &[RuleKind::Offer]),
+            ("channels", Trait::Channel, &self.channels, &[RuleKind::Offer]),
         ];
         let mut conditions: Vec<Condition> = Vec::new();
         for (name, what, written, scopes) in lists {
             let Some(written) = written else { continue };
             let field = format!("{place}.only.{name}");
             if !scopes.contains(&scope) {
-                problems.push(wrong_scope(&field, scope));
+                problems.push(wrong_rule_kind(&field, scope));
                 continue;
             }
             let is_right = match what {
@@ -145,8 +145,8 @@ impl SelectorDraft {
         }
         for (name, written) in &self.attributes {
             let field = format!("{place}.only.attributes.{name}");
-            if scope != Scope::Market {
-                problems.push(wrong_scope(&field, scope));
+            if scope != RuleKind::Market {
+                problems.push(wrong_rule_kind(&field, scope));
                 continue;
             }
             let what = Trait::Attribute(name.as_str().into());
@@ -156,12 +156,12 @@ impl SelectorDraft {
     }
 }
 
-fn wrong_scope(field: &str, scope: Scope) -> Diagnostic {
+fn wrong_rule_kind(field: &str, scope: RuleKind) -> Diagnostic {
     let (problem, allowed) = match scope {
-        Scope::Market => {
+        RuleKind::Market => {
             ("a list price is the same for all shoppers", "categories, brands, products, attributes")
         }
-        Scope::Offer => {
+        RuleKind::Offer => {
             ("is not known when a shopper asks", "categories, products, segments, locations, channels")
         }
     };

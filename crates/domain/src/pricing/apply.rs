@@ -22,7 +22,7 @@ pub enum OnFailure {
 
 /// The result of applying rules to a price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Applied {
+pub struct AppliedRules {
     /// The price; absent if a rule failed and [`OnFailure::Stop`] was given.
     pub price: Option<Decimal>,
     /// What it would be without the rules that are discounts.
@@ -40,11 +40,11 @@ pub(crate) fn apply_rules<'a>(
     on_failure: OnFailure,
     mut view: View<'a>,
     steps: &mut Option<&mut Vec<Step<'a>>>,
-) -> Applied {
+) -> AppliedRules {
     if apply == Apply::BestForShopper {
         return apply_best(rules, view, steps);
     }
-    let mut applied = Applied::nothing(view.price);
+    let mut applied = AppliedRules::nothing(view.price);
     let mut is_discounted = false;
     for (index, rule) in rules.iter().enumerate() {
         let mut result = rule.apply(&view);
@@ -80,7 +80,7 @@ pub(crate) fn apply_rules<'a>(
             Err(_) => {
                 applied.failed_rules += 1;
                 if on_failure == OnFailure::Stop {
-                    return Applied { price: None, ..applied };
+                    return AppliedRules { price: None, ..applied };
                 }
             }
         }
@@ -100,8 +100,8 @@ fn first_match(rules: &[Rule], view: &View<'_>) -> Decimal {
 }
 
 /// The rule whose price is the lowest, each starting from the same.
-fn apply_best<'a>(rules: &'a [Rule], view: View<'a>, steps: &mut Option<&mut Vec<Step<'a>>>) -> Applied {
-    let mut applied = Applied::nothing(view.price);
+fn apply_best<'a>(rules: &'a [Rule], view: View<'a>, steps: &mut Option<&mut Vec<Step<'a>>>) -> AppliedRules {
+    let mut applied = AppliedRules::nothing(view.price);
     let mut best: Option<(&Rule, Decimal)> = None;
     let mut best_other: Option<Decimal> = None;
     for rule in rules {
@@ -150,7 +150,7 @@ fn explain_best<'a>(
     }
 }
 
-impl Applied {
+impl AppliedRules {
     fn nothing(price: Decimal) -> Self {
         Self { price: Some(price), undiscounted: price, failed_rules: 0, follows_competitors: false }
     }

@@ -9,7 +9,7 @@ use crate::pricing::simulation::Simulation;
 
 /// Why a recalculation is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub enum HoldReason {
     /// Too many products would move too far.
     MovedProducts {
         /// How many would.
@@ -35,22 +35,22 @@ impl CircuitBreaker {
     }
 
     /// All reasons to hold these moves. A product without an earlier price does not count as moved.
-    pub fn judge(&self, simulation: &Simulation) -> Vec<Held> {
+    pub fn reasons_to_hold(&self, simulation: &Simulation) -> Vec<HoldReason> {
         let products = simulation.moves();
         let moved = self.moved.and_then(|limit| {
             let moved = simulation.moved_by_more_than(limit.by);
             let allowed = limit.part * Decimal::from(products);
-            (Decimal::from(moved) > allowed).then_some(Held::MovedProducts { moved, products, limit })
+            (Decimal::from(moved) > allowed).then_some(HoldReason::MovedProducts { moved, products, limit })
         });
         let median = self.median_move.and_then(|limit| {
             let median = simulation.median_move();
-            (median.abs() > limit).then_some(Held::MedianMove { median, limit })
+            (median.abs() > limit).then_some(HoldReason::MedianMove { median, limit })
         });
         moved.into_iter().chain(median).collect()
     }
 }
 
-impl fmt::Display for Held {
+impl fmt::Display for HoldReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MovedProducts { moved, products, limit } => write!(
@@ -118,23 +118,23 @@ mod tests {
             (&[(100, 30)], 2),
             (&[], 0),
         ] {
-            assert_eq!(both.judge(&moves(written)).len(), held, "{written:?}");
+            assert_eq!(both.reasons_to_hold(&moves(written)).len(), held, "{written:?}");
         }
         let median = breaker("{ median_move: 1% }").unwrap();
         assert_eq!(
-            median.judge(&moves(&[(3, -2)])).first().map(ToString::to_string).as_deref(),
+            median.reasons_to_hold(&moves(&[(3, -2)])).first().map(ToString::to_string).as_deref(),
             Some("the median product would move by -2% (allowed: 1%)")
         );
         for (written, held) in [(&[(50_u64, -20_i64), (50, 0)][..], 1), (&[(50, -20), (50, 20)], 0)] {
-            assert_eq!(median.judge(&moves(written)).len(), held, "{written:?}");
+            assert_eq!(median.reasons_to_hold(&moves(written)).len(), held, "{written:?}");
         }
         let moved = breaker("{ moved_products: 0%, moved_by: 2.5% }").unwrap();
         assert_eq!(
-            moved.judge(&moves(&[(3, 3), (1, 1)])).first().map(ToString::to_string).as_deref(),
+            moved.reasons_to_hold(&moves(&[(3, 3), (1, 1)])).first().map(ToString::to_string).as_deref(),
             Some("3 of 4 products would move by more than 2.5% (allowed: 0% of them)")
         );
         assert!(CircuitBreaker::default().is_off());
-        assert_eq!(CircuitBreaker::default().judge(&moves(&[(9, 99)])), []);
+        assert_eq!(CircuitBreaker::default().reasons_to_hold(&moves(&[(9, 99)])), []);
     }
 
     #[test]

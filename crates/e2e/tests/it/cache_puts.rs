@@ -11,7 +11,7 @@ use pricing_core::config::MetricsSwitch;
 use pricing_core::keys::{DEFAULT_PREFIX, Keys, MessageKeys};
 use pricing_core::notifications::{Announcement, ChangedPrice, Notifications};
 use pricing_core::redis::RedisConnection;
-use pricing_core::telemetry::metrics::Metrics;
+use pricing_core::telemetry::registry::Registry;
 use pricing_domain::facts::money::Currency;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;
@@ -27,7 +27,7 @@ fn cache(redis: &RedisServer) -> Result<PriceCache> {
         Duration::from_secs(60),
         &connection,
         Keys::new(DEFAULT_PREFIX, "test"),
-        Metrics::new("test", MetricsSwitch::On),
+        &Registry::new("test", MetricsSwitch::On),
         tokio::runtime::Handle::current(),
     ))
 }

@@ -13,8 +13,9 @@ use pricing_core::jobs::queue::{Attempt, Enqueued, JobQueue, MAX_CRASHES, MAX_RE
 use pricing_core::jobs::{Job, JobError, JobKind, NewJob};
 use pricing_core::keys::MessageKeys;
 use pricing_core::redis::RedisConnection;
-use pricing_core::telemetry::metrics::Metrics;
+use pricing_core::telemetry::registry::Registry;
 use pricing_e2e::{ChaosProxy, RedisServer, ServiceProcess, eventually};
+use pricing_worker::metrics::RunnerMetrics;
 use pricing_worker::runner::{Delivery, JobHandler, JobRunner};
 use redis::AsyncCommands;
 use tokio::task::JoinHandle;
@@ -100,7 +101,7 @@ fn runner(redis_url: &str, owner: &str, handler: JobHandler) -> Result<JobRunner
         owner: format!("{owner}-{}", uuid_text()),
         concurrency: 4,
         handler,
-        metrics: Metrics::new("test", MetricsSwitch::On),
+        metrics: RunnerMetrics::new(&Registry::new("test", MetricsSwitch::On)),
     })
 }
 

@@ -1,9 +1,11 @@
 //! The services' metrics under a known workload.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
+use pricing_core::telemetry::inventory::{INVENTORY, Kind, Metric};
 use pricing_e2e::eventually;
 use serde_json::json;
 
@@ -71,6 +73,30 @@ const NOTHING_FAILED: &[(&str, f64)] = &[
     ("pricing_database_duration_seconds_count{operation=\"statement\",outcome=\"failed\"}", 0.0),
 ];
 
+/// Whether the service has exactly the metrics that the inventory says it has. A histogram is rendered once it
+/// has a value.
+async fn check_inventory(member: &Member, service: &str) -> Result<()> {
+    let text = member.client.get("/metrics").await?.text;
+    let rendered: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .filter(|name| !name.starts_with("process_"))
+        .collect();
+    let belongs =
+        |metric: &&Metric| metric.services == "all" || metric.services.split(", ").any(|own| own == service);
+    let own: Vec<&Metric> = INVENTORY.iter().filter(belongs).collect();
+    for name in &rendered {
+        ensure!(
+            own.iter().any(|metric| metric.name == *name),
+            "{service} has {name}, and the inventory denies it"
+        );
+    }
+    for Metric { name, kind, .. } in own {
+        ensure!(*kind == Kind::Histogram || rendered.contains(name), "{service} has no {name}");
+    }
+    Ok(())
+}
+
 /// Ten products; of prices ten that are in no cache, then a hundred that are in memory, and three that do not
 /// exist.
 async fn import_and_read(api: &Member) -> Result<()> {
@@ -126,7 +152,8 @@ async fn a_known_workload_is_counted_exactly() -> Result<()> {
     check(&api, OF_THE_API).await?;
     check(&listener, OF_THE_LISTENER).await?;
     check(&worker, OF_THE_WORKER).await?;
-    for member in [&api, &listener, &worker] {
+    for (member, service) in [(&api, "api"), (&listener, "listener"), (&worker, "worker")] {
+        check_inventory(member, service).await?;
         check(member, NOTHING_FAILED).await?;
         ensure!(value(member, "process_resident_memory_bytes").await? > 1_000_000.0);
         let text = member.client.get("/metrics").await?.text;

@@ -197,7 +197,9 @@ async fn changes_published_while_an_api_was_cut_off_are_seen_when_it_is_back() -
     network.stall();
     put(&one, "P-1", 30).await?;
     eventually("the silence is noticed", PATIENCE, async || {
-        ensure!(behind.process.output()?.matches("are not heard").count() >= 2);
+        ensure!(
+            behind.process.output()?.matches("notifications of price changes do not arrive").count() >= 2
+        );
         Ok(())
     })
     .await?;

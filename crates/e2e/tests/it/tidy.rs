@@ -71,7 +71,7 @@ const EMPTY_NAMES: &[&str] =
 
 /// What may stand only at some places.
 struct Ban {
-    found: Found,
+    found: TieredPrice,
     /// Where the rule holds: a path from the root begins so.
     inside: &'static str,
     /// Where it does not: a path begins so or, after a `*`, ends so.
@@ -79,14 +79,14 @@ struct Ban {
     why: &'static str,
 }
 
-enum Found {
+enum TieredPrice {
     /// These words, in code.
     Words(&'static [&'static str]),
     /// Text literals that begin so.
     Literals(&'static [&'static str]),
 }
 
-use Found::{Literals, Words};
+use TieredPrice::{Literals, Words};
 
 const BANS: &[Ban] = &[
     Ban {

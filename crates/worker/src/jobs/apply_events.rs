@@ -22,7 +22,7 @@ impl Recalculator {
             let count = events.len();
             let applied = match self.engine.apply_events(events, published_at, is_first_attempt).await {
                 Ok(applied) => applied,
-                Err(error) => return Err(self.judge(error).await),
+                Err(error) => return Err(self.job_error_of(error).await),
             };
             for product_id in &applied.unknown {
                 tracing::warn!(%product_id, "an event names an unknown product");
@@ -31,11 +31,11 @@ impl Recalculator {
                 let currency = currency.code();
                 tracing::warn!(%product_id, competitor, currency, "ignoring a competitor's price in another currency than the product's");
             }
-            let metrics = &self.engine.metrics;
-            metrics.events_applied.increment(to_u64(applied.events));
-            metrics.events_repeated.increment(to_u64(applied.repeated));
-            metrics.events_unknown.increment(to_u64(applied.unknown.len()));
-            metrics.events_in_other_currency.increment(to_u64(applied.in_other_currency.len()));
+            let metrics = &self.metrics.events;
+            metrics.applied.increment(to_u64(applied.events));
+            metrics.repeated.increment(to_u64(applied.repeated));
+            metrics.unknown_products.increment(to_u64(applied.unknown.len()));
+            metrics.in_other_currency.increment(to_u64(applied.in_other_currency.len()));
             tracing::debug!(events = count, changed = applied.changed, "applied events");
             for task_id in applied.requested_runs {
                 self.enqueue_coordinator(task_id).await?;

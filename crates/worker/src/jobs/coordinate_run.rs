@@ -22,7 +22,7 @@ use pricing_core::policy_snapshot::PolicySnapshotError;
 use pricing_core::redis::RedisError;
 use pricing_core::store::{StoreError, StoredRun};
 use pricing_core::telemetry::spans;
-use pricing_domain::facts::recalculation::{RunState, Scope};
+use pricing_domain::facts::recalculation::{RecalculationScope, RunState};
 use pricing_domain::policy::PricingPolicy;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -45,7 +45,7 @@ const LOOKS_PER_RUN_CHECK: u32 = 20;
 enum Stopped {
     /// The job ends with this error.
     Ended(JobError),
-    /// Something failed; [`judge`](Recalculator::judge) decides what that means for the job.
+    /// Something failed; [`job_error_of`](Recalculator::job_error_of) decides what that means for the job.
     Failed(EngineError),
 }
 
@@ -85,7 +85,7 @@ impl Recalculator {
     /// Coordinates until no run is requested, or leaves that to the worker that holds the lease.
     pub(crate) async fn coordinate(&self, task_id: &str) -> Result<(), JobError> {
         let ended = self.coordinate_until_stopped(task_id).await;
-        self.judge_stopped(ended).await
+        self.job_error_of_stopped(ended).await
     }
 
     async fn coordinate_until_stopped(&self, task_id: &str) -> Result<(), Stopped> {
@@ -145,7 +145,7 @@ impl Recalculator {
     /// would be restarted again and again.
     pub(crate) async fn fail_abandoned_run(&self, reason: &str) -> Result<(), JobError> {
         let ended = self.fail_run_without_lease(reason).await;
-        self.judge_stopped(ended).await
+        self.job_error_of_stopped(ended).await
     }
 
     async fn fail_run_without_lease(&self, reason: &str) -> Result<(), Stopped> {
@@ -163,11 +163,11 @@ impl Recalculator {
         Ok(())
     }
 
-    async fn judge_stopped(&self, ended: Result<(), Stopped>) -> Result<(), JobError> {
+    async fn job_error_of_stopped(&self, ended: Result<(), Stopped>) -> Result<(), JobError> {
         match ended {
             Ok(()) => Ok(()),
             Err(Stopped::Ended(error)) => Err(error),
-            Err(Stopped::Failed(error)) => Err(self.judge(error).await),
+            Err(Stopped::Failed(error)) => Err(self.job_error_of(error).await),
         }
     }
 
@@ -211,7 +211,7 @@ impl Recalculator {
             return Err(Stopped::Ended(JobError::Retry { reason }));
         }
         let waited = (now - run.requested_at).to_std().unwrap_or_default();
-        self.engine.metrics.run_wait_duration.record(waited);
+        self.metrics.runs.wait_duration.record(waited);
         tracing::info!(task_id = run.task_id, run_number, products = total, "began a recalculation");
         let range =
             Range { task_id: run.task_id.clone(), run_number, policy_version, product_ids: Vec::new() };
@@ -236,7 +236,7 @@ impl Recalculator {
         // As of now: later effects of the policy were examined when it was published.
         let mut simulator = self.engine.simulator(policy, run.scope.clone(), Utc::now());
         simulator.run(go_on).await?;
-        let reasons = simulator.judge(&[breaker]).await?;
+        let reasons = simulator.reasons_to_hold(&[breaker]).await?;
         self.go_on(lost).await?;
         if reasons.is_empty() {
             return Ok(false);
@@ -248,7 +248,12 @@ impl Recalculator {
     }
 
     /// Enqueues the ranges as fast as workers take them. Returns how many.
-    async fn hand_out(&self, scope: &Scope, range: &Range, lost: &CancellationToken) -> Result<u64, Stopped> {
+    async fn hand_out(
+        &self,
+        scope: &RecalculationScope,
+        range: &Range,
+        lost: &CancellationToken,
+    ) -> Result<u64, Stopped> {
         let mut ranges = 0;
         let mut last = None;
         loop {
@@ -268,7 +273,7 @@ impl Recalculator {
             };
             enqueued.instrument(spans::send(JOBS, 1)).await?;
             ranges += 1;
-            if matches!(scope, Scope::Products(_)) {
+            if matches!(scope, RecalculationScope::Products(_)) {
                 return Ok(ranges);
             }
         }
@@ -299,7 +304,7 @@ impl Recalculator {
             self.go_on(lost).await?;
         }
         store.finish_run(&range.task_id, run_number, RunState::Done, None, Utc::now()).await?;
-        self.engine.metrics.run_duration.record(begun.elapsed().as_secs_f64());
+        self.metrics.runs.duration.record(begun.elapsed().as_secs_f64());
         tracing::info!(task_id = range.task_id, run_number, "finished a recalculation");
         Ok(())
     }

@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::RecalculationMetrics;
 use crate::runner::Delivery;
 
 /// Bounds of the back-off between checks of an unavailable database.
@@ -36,6 +37,8 @@ const DATABASE_PATIENCE: Duration = Duration::from_secs(20);
 pub struct Recalculator {
     /// Computes and stores prices.
     pub engine: Engine,
+    /// What jobs and maintenance measure.
+    pub metrics: Arc<RecalculationMetrics>,
     /// Where the parts of a run are enqueued.
     pub queue: JobQueue,
     /// Where leases are held. Its connection for writes is its own: a renewal queued behind thousands of
@@ -74,7 +77,7 @@ impl Recalculator {
         match self.queue.enqueue(job).await {
             Ok(enqueued) => {
                 let added = u64::from(matches!(enqueued, Enqueued::Added { .. }));
-                self.engine.metrics.jobs_enqueued.increment(added);
+                self.metrics.jobs_enqueued.increment(added);
                 Ok(enqueued != Enqueued::Full)
             }
             Err(EnqueueError::Redis(error)) => Err(JobError::Retry { reason: error.to_string() }),
@@ -84,7 +87,7 @@ impl Recalculator {
 
     /// Decides what an error means for the job. While the database is unavailable no attempts are spent: the
     /// job waits here until it answers again, and is requeued.
-    pub(crate) async fn judge(&self, error: EngineError) -> JobError {
+    pub(crate) async fn job_error_of(&self, error: EngineError) -> JobError {
         let reason = error.to_string();
         match error {
             EngineError::Store(error) | EngineError::Policies(PolicySnapshotError::Store(error)) => {

@@ -28,11 +28,11 @@ impl Recalculator {
                 Ok(())
             }
             Ok(RangeDone::Done { products, .. }) => {
-                self.engine.metrics.run_products.increment(products);
+                self.metrics.runs.products.increment(products);
                 Ok(())
             }
             Ok(RangeDone::Repeated) => Ok(()),
-            Err(error) => Err(self.judge(error).await),
+            Err(error) => Err(self.job_error_of(error).await),
         }
     }
 

@@ -26,7 +26,7 @@ use super::read_rows::{count, read_all};
 use super::session::Session;
 use super::statement::Query;
 use super::{Store, StoreTransaction};
-use pricing_domain::facts::recalculation::{RunState, Scope};
+use pricing_domain::facts::recalculation::{RecalculationScope, RunState};
 
 /// The longest reason, in characters; a longer one is cut. Enough for an error with its causes.
 pub const MAX_REASON_CHARS: usize = 500;
@@ -37,7 +37,7 @@ pub struct RunRequest {
     /// Identifies the request; requesting the same twice is idempotent.
     pub task_id: String,
     /// Which products.
-    pub scope: Scope,
+    pub scope: RecalculationScope,
     /// When it was requested.
     pub requested_at: DateTime<Utc>,
     /// Who approved it even if it moves prices far; without approval it may be held.
@@ -50,7 +50,7 @@ pub struct StoredRun {
     /// See [`RunRequest::task_id`].
     pub task_id: String,
     /// Which products.
-    pub scope: Scope,
+    pub scope: RecalculationScope,
     /// Its state.
     pub state: RunState,
     /// Why it was skipped or failed. At most [`MAX_REASON_CHARS`].
@@ -201,7 +201,7 @@ impl Store {
     pub async fn coalesce_run(
         &self,
         task_id: &str,
-        scope: &Scope,
+        scope: &RecalculationScope,
         now: DateTime<Utc>,
     ) -> Result<CoalescedRun, StoreError> {
         let request = RunRequest {
@@ -380,7 +380,12 @@ pub fn run_of_policy(version: i64) -> String {
 /// A request for that task.
 pub(super) fn request_of_policy(version: i64, approved_by: &str, now: DateTime<Utc>) -> RunRequest {
     let approved_by = Some(approved_by.to_owned());
-    RunRequest { task_id: run_of_policy(version), scope: Scope::All, requested_at: now, approved_by }
+    RunRequest {
+        task_id: run_of_policy(version),
+        scope: RecalculationScope::All,
+        requested_at: now,
+        approved_by,
+    }
 }
 
 /// Why a request that was held is skipped.
@@ -401,7 +406,7 @@ fn bounded_reason(reason: &str) -> &str {
 #[derive(Debug, FromRow)]
 struct RunRecord {
     task_id: String,
-    scope: Json<Scope>,
+    scope: Json<RecalculationScope>,
     state: String,
     reason: Option<String>,
     follow_up: Option<String>,

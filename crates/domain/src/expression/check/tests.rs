@@ -12,7 +12,7 @@ use crate::facts::time_zone::TimeZones;
 use crate::policy::pricing_policy::PricingPolicy;
 
 /// Everything that is said of an expression: where, how much, what, and how to write it.
-fn said(source: &str, scope: Scope, wanted: Wanted) -> Vec<String> {
+fn said(source: &str, scope: RuleKind, wanted: Wanted) -> Vec<String> {
     let faults = check(source, scope, wanted);
     let said = faults.iter().map(|fault| {
         let mark = match fault.severity {
@@ -89,7 +89,7 @@ fn conditions_that_can_never_work_are_refused_with_the_way_to_write_them() {
         !source.contains("stock.") && !source.contains("demand.") && *source != "unit_cost > 5"
     };
     let listed = conditions.iter().map(|source| {
-        let scope = if offer(source) { Scope::Offer } else { Scope::Market };
+        let scope = if offer(source) { RuleKind::Offer } else { RuleKind::Market };
         format!("{source}\n  {}", said(source, scope, Wanted::Condition).join("\n  "))
     });
     insta::assert_snapshot!(listed.collect::<Vec<_>>().join("\n"));
@@ -143,7 +143,7 @@ fn formulas_that_can_never_work_are_refused_with_the_way_to_write_them() {
     ];
     let listed = formulas
         .iter()
-        .map(|source| format!("{source}\n  {}", said(source, Scope::Market, Wanted::Price).join("\n  ")));
+        .map(|source| format!("{source}\n  {}", said(source, RuleKind::Market, Wanted::Price).join("\n  ")));
     insta::assert_snapshot!(listed.collect::<Vec<_>>().join("\n"));
 }
 
@@ -168,11 +168,11 @@ fn what_can_work_is_allowed() {
         "true",
         "not true == false",
     ] {
-        assert_eq!(said(source, Scope::Market, Wanted::Condition), Vec::<String>::new(), "{source}");
+        assert_eq!(said(source, RuleKind::Market, Wanted::Condition), Vec::<String>::new(), "{source}");
     }
-    assert_eq!(said("not shopper.prime", Scope::Offer, Wanted::Condition), Vec::<String>::new());
+    assert_eq!(said("not shopper.prime", RuleKind::Offer, Wanted::Condition), Vec::<String>::new());
     // What follows a reference may make a price of it.
-    assert_eq!(said("0", Scope::Market, Wanted::Reference), Vec::<String>::new());
+    assert_eq!(said("0", RuleKind::Market, Wanted::Reference), Vec::<String>::new());
 }
 
 #[test]
@@ -228,12 +228,12 @@ fn the_deepest_source_is_checked_in_time() {
         format!("{}1{}", "(1 ?? ".repeat(120), ")".repeat(120)),
         "1 ? ".repeat(200),
     ] {
-        check(&source, Scope::Market, Wanted::Condition);
+        check(&source, RuleKind::Market, Wanted::Condition);
     }
 }
 
 /// Expressions of all that rules may use, most of which make sense.
-fn any_source(scope: Scope) -> impl Strategy<Value = String> {
+fn any_source(scope: RuleKind) -> impl Strategy<Value = String> {
     // Of ages, which may only be compared, the compiler says what is wrong.
     let names: Vec<&'static str> =
         Variable::names_in(scope).filter(|name| !name.ends_with(".age_hours")).collect();
@@ -292,11 +292,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
     #[test]
     fn what_passes_never_fails_by_kind(
-        (market, offer) in (any_source(Scope::Market), any_source(Scope::Offer)),
+        (market, offer) in (any_source(RuleKind::Market), any_source(RuleKind::Offer)),
         numbers in proptest::collection::vec((-3_i64..40, any::<bool>()), 1..8),
         wanted in proptest::sample::select(vec![Wanted::Condition, Wanted::Price, Wanted::Reference]),
     ) {
-        for (source, scope) in [(market, Scope::Market), (offer, Scope::Offer)] {
+        for (source, scope) in [(market, RuleKind::Market), (offer, RuleKind::Offer)] {
             if check(&source, scope, wanted).iter().any(|fault| fault.severity != Severity::Warning) {
                 continue;
             }
@@ -311,13 +311,13 @@ proptest! {
     }
 
     #[test]
-    fn what_is_refused_as_an_error_is_what_cannot_be_compiled(source in any_source(Scope::Market)) {
-        let is_error = check(&source, Scope::Market, Wanted::Price).iter().any(|fault| fault.severity == Severity::Error);
-        prop_assert_eq!(is_error, Expression::compile(&source, Scope::Market).is_err(), "{}", source);
+    fn what_is_refused_as_an_error_is_what_cannot_be_compiled(source in any_source(RuleKind::Market)) {
+        let is_error = check(&source, RuleKind::Market, Wanted::Price).iter().any(|fault| fault.severity == Severity::Error);
+        prop_assert_eq!(is_error, Expression::compile(&source, RuleKind::Market).is_err(), "{}", source);
     }
 
     #[test]
     fn any_text_is_checked(source in "[a-zé0-9.()\\[\\]+*/<>=' ,?:!`$&|;{}_-]{0,60}") {
-        check(&source, Scope::Market, Wanted::Condition);
+        check(&source, RuleKind::Market, Wanted::Condition);
     }
 }

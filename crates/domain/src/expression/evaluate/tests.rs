@@ -3,7 +3,7 @@
 use rust_decimal::Decimal;
 use zen_expression::Variable as ZenValue;
 
-use crate::expression::variable::{Scope, Value, Variable};
+use crate::expression::variable::{RuleKind, Value, Variable};
 use crate::expression::{Expression, ExpressionError, MAX_SOURCE_BYTES};
 
 fn facts<'a>(variable: Variable) -> Value<'a> {
@@ -19,7 +19,7 @@ fn facts<'a>(variable: Variable) -> Value<'a> {
 }
 
 fn evaluated(source: &str) -> String {
-    let expression = Expression::compile(source, Scope::Market).expect(source);
+    let expression = Expression::compile(source, RuleKind::Market).expect(source);
     match expression.evaluate(facts) {
         Ok(value) => value.to_string(),
         Err(error) => format!("error: {error}"),
@@ -39,7 +39,7 @@ fn conditions_are_decided_as_they_are_evaluated() {
         ("product.category == 'toys'", None),
         ("stock.level + 1 > 2", None),
     ] {
-        let expression = Expression::compile(source, Scope::Market).expect(source);
+        let expression = Expression::compile(source, RuleKind::Market).expect(source);
         assert_eq!(expression.decide(facts), decided, "{source}");
         if let Some(holds) = decided {
             assert_eq!(expression.evaluate(facts), Ok(Value::Bool(holds)), "{source}");
@@ -90,18 +90,18 @@ fn expressions_give_the_results_of_the_table() {
 #[test]
 fn names_that_have_no_value_in_a_rule_are_refused() {
     for (source, scope) in [
-        ("stock.levle < 1", Scope::Market),
-        ("shopper.prime", Scope::Market),
-        ("stock.level < 1", Scope::Offer),
-        ("product", Scope::Market),
-        ("product.base_price.x", Scope::Market),
-        ("nothing", Scope::Offer),
-        ("$root", Scope::Market),
+        ("stock.levle < 1", RuleKind::Market),
+        ("shopper.prime", RuleKind::Market),
+        ("stock.level < 1", RuleKind::Offer),
+        ("product", RuleKind::Market),
+        ("product.base_price.x", RuleKind::Market),
+        ("nothing", RuleKind::Offer),
+        ("$root", RuleKind::Market),
     ] {
         assert!(Expression::compile(source, scope).is_err(), "{source}");
     }
     assert_eq!(
-        Expression::compile("stock.levle < 1", Scope::Market).unwrap_err(),
+        Expression::compile("stock.levle < 1", RuleKind::Market).unwrap_err(),
         ExpressionError::UnknownVariable("stock.levle".to_owned())
     );
 }
@@ -134,7 +134,11 @@ fn hostile_expressions_are_refused() {
         deep_list.as_str(),
         long_sum.as_str(),
     ] {
-        assert!(Expression::compile(source, Scope::Market).is_err(), "{}", &source[..source.len().min(60)]);
+        assert!(
+            Expression::compile(source, RuleKind::Market).is_err(),
+            "{}",
+            &source[..source.len().min(60)]
+        );
     }
 }
 
@@ -152,7 +156,7 @@ fn the_deepest_source_that_is_allowed_does_no_harm() {
         "a.".repeat(500),
     ];
     for source in sources {
-        if let Ok(expression) = Expression::compile(&source, Scope::Market) {
+        if let Ok(expression) = Expression::compile(&source, RuleKind::Market) {
             let _ = expression.evaluate(facts);
         }
     }
@@ -161,8 +165,8 @@ fn the_deepest_source_that_is_allowed_does_no_harm() {
 /// The facts of [`facts`] as zen-expression's own context.
 fn zen_facts() -> ZenValue {
     let context = ZenValue::empty_object();
-    for name in Variable::names_in(Scope::Market) {
-        let value = match Variable::named(name, Scope::Market).map_or(Value::Null, facts) {
+    for name in Variable::names_in(RuleKind::Market) {
+        let value = match Variable::named(name, RuleKind::Market).map_or(Value::Null, facts) {
             Value::Number(number) => ZenValue::Number(number),
             Value::Text(text) => ZenValue::String(text.into()),
             Value::Bool(value) => ZenValue::Bool(value),
@@ -187,7 +191,7 @@ fn by_zen(source: &str) -> Option<String> {
 
 fn source() -> impl proptest::strategy::Strategy<Value = String> {
     use proptest::prelude::*;
-    let names: Vec<&'static str> = Variable::names_in(Scope::Market).collect();
+    let names: Vec<&'static str> = Variable::names_in(RuleKind::Market).collect();
     let leaf = prop_oneof![
         (0_u32..100).prop_map(|number| number.to_string()),
         (0_u32..1_000).prop_map(|number| format!("{}.{:02}", number / 100, number % 100)),
@@ -218,7 +222,7 @@ proptest::proptest! {
     #![proptest_config(proptest::test_runner::Config::with_cases(2_000))]
     #[test]
     fn results_are_those_of_zen_expression(source in source()) {
-        let expression = match Expression::compile(&source, Scope::Market) {
+        let expression = match Expression::compile(&source, RuleKind::Market) {
             Ok(expression) => expression,
             Err(_) => return Ok(()),
         };
@@ -234,7 +238,7 @@ proptest::proptest! {
 
     #[test]
     fn any_text_is_compiled_or_refused(source in "[a-z0-9.()\\[\\]+*/<>=' ,?:!-]{0,80}") {
-        if let Ok(expression) = Expression::compile(&source, Scope::Market) {
+        if let Ok(expression) = Expression::compile(&source, RuleKind::Market) {
             let _ = expression.evaluate(facts);
             // Each instruction runs at most once, so this bounds the time by the length of the source.
             proptest::prop_assert!(expression.instructions.len() <= source.len());

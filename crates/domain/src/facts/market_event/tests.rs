@@ -113,10 +113,13 @@ fn a_recalculation_has_a_scope() {
         Change::RecalculationRequested { scope } => scope,
         other => panic!("{other:?}"),
     };
-    assert_eq!(scope("{}"), Scope::All);
-    assert_eq!(scope("null"), Scope::All);
-    assert_eq!(scope(r#"{"category":"toys"}"#), Scope::Category("toys".to_owned()));
-    assert_eq!(scope(r#"{"product_ids":["P-1"]}"#), Scope::Products(vec![ProductId::parse("P-1").unwrap()]));
+    assert_eq!(scope("{}"), RecalculationScope::All);
+    assert_eq!(scope("null"), RecalculationScope::All);
+    assert_eq!(scope(r#"{"category":"toys"}"#), RecalculationScope::Category("toys".to_owned()));
+    assert_eq!(
+        scope(r#"{"product_ids":["P-1"]}"#),
+        RecalculationScope::Products(vec![ProductId::parse("P-1").unwrap()])
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::expression::variable::Scope;
+use crate::expression::variable::RuleKind;
 use crate::expression::{Expression, ExpressionError};
 use crate::facts::product::{Product, ProductDraft, WrittenNumber};
 use crate::facts::signal::{Signal, SignalKind, Signals, Subject};
@@ -37,7 +37,7 @@ fn an_age_may_be_compared_with_a_number_and_nothing_else() {
         "demand.age_hours != null and not (demand.age_hours > 1)",
         "demand.age_hours == null ? 1 : (demand.age_hours < 2 ? 3 : 4)",
     ] {
-        let compiled = Expression::compile(allowed, Scope::Market);
+        let compiled = Expression::compile(allowed, RuleKind::Market);
         assert!(compiled.is_ok(), "{allowed}: {compiled:?}");
     }
     for refused in [
@@ -53,11 +53,11 @@ fn an_age_may_be_compared_with_a_number_and_nothing_else() {
         "(stock.age_hours ?? demand.age_hours) < 24",
         "true ? demand.age_hours : 1",
     ] {
-        let refusal = Expression::compile(refused, Scope::Market).unwrap_err();
+        let refusal = Expression::compile(refused, RuleKind::Market).unwrap_err();
         assert!(matches!(refusal, ExpressionError::AgeNotCompared(_)), "{refused}: {refusal:?}");
         assert!(refusal.to_string().contains("age_hours < 24\""), "{refusal}");
     }
-    assert!(Expression::compile("demand.age_hours < 24", Scope::Offer).is_err());
+    assert!(Expression::compile("demand.age_hours < 24", RuleKind::Offer).is_err());
 }
 
 proptest! {

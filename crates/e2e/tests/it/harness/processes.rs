@@ -66,7 +66,7 @@ async fn a_program_is_ready_when_it_says_so() -> Result<()> {
 
 #[tokio::test]
 async fn a_reply_holds_status_headers_text_and_json() -> Result<()> {
-    let url = canned_server(&["404 Not Found"]).await?;
+    let url = canned_server(&["404 Not TieredPrice"]).await?;
     let reply = HttpClient::new(url)?.price("P-1", "NY", true).await?;
     assert_eq!(reply.status.as_u16(), 404);
     assert_eq!(reply.header("content-type"), Some("application/problem+json"));

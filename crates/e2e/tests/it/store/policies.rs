@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use pricing_core::store::{NewPolicy, Store, StoredPolicy, run_of_policy};
-use pricing_domain::facts::recalculation::Scope;
+use pricing_domain::facts::recalculation::RecalculationScope;
 use tokio::task::JoinSet;
 
 use super::{now, on_both_stores};
@@ -108,7 +108,7 @@ async fn a_policy_and_its_recalculation_are_stored_together(store: &Store) -> Re
     };
     let first = publish(None).await?.context("not published")?;
     let run = store.run(&run_of_policy(first)).await?.context("no run")?;
-    assert_eq!((run.scope, run.approved_by.as_deref()), (Scope::All, Some("zoe")));
+    assert_eq!((run.scope, run.approved_by.as_deref()), (RecalculationScope::All, Some("zoe")));
     assert_eq!(publish(Some(first - 1)).await?, None);
     assert_eq!(store.count_requested_runs().await?, 1, "nothing published, nothing to do");
     let versions = store.policy_versions(10).await?;

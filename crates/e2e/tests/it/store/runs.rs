@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use chrono::TimeDelta;
 use pricing_core::store::{MAX_REASON_CHARS, RangeOutcome, RunRequest, Store, StoredRun};
 use pricing_domain::facts::product::ProductId;
-use pricing_domain::facts::recalculation::{RunState, Scope};
+use pricing_domain::facts::recalculation::{RecalculationScope, RunState};
 
 use super::{now, on_both_stores, product_id};
 
@@ -29,13 +29,13 @@ on_both_stores!(
     finished_runs_are_forgotten_and_no_more_than_asked_for,
 );
 
-fn request(task_id: &str, scope: Scope, seconds: i64) -> RunRequest {
+fn request(task_id: &str, scope: RecalculationScope, seconds: i64) -> RunRequest {
     let requested_at = now() + TimeDelta::seconds(seconds);
     RunRequest { task_id: task_id.to_owned(), scope, requested_at, approved_by: None }
 }
 
 async fn ask(store: &Store, task_id: &str) -> Result<()> {
-    assert!(store.request_run(&request(task_id, Scope::All, 0)).await?);
+    assert!(store.request_run(&request(task_id, RecalculationScope::All, 0)).await?);
     Ok(())
 }
 
@@ -69,7 +69,11 @@ async fn finish_range(
 
 async fn a_request_is_kept_with_every_field(store: &Store) -> Result<()> {
     let ids: Vec<ProductId> = ["P-2", "P-1"].map(product_id).into_iter().collect::<Result<_>>()?;
-    let scopes = [Scope::All, Scope::Category("küche \"1\"".to_owned()), Scope::Products(ids)];
+    let scopes = [
+        RecalculationScope::All,
+        RecalculationScope::Category("küche \"1\"".to_owned()),
+        RecalculationScope::Products(ids),
+    ];
     for (task_id, scope) in ["T-1", "T-2", "T-3"].into_iter().zip(scopes) {
         assert!(store.request_run(&request(task_id, scope.clone(), 7)).await?);
         let expected = StoredRun {
@@ -99,20 +103,20 @@ async fn a_request_is_kept_with_every_field(store: &Store) -> Result<()> {
 
 async fn requesting_twice_is_idempotent(store: &Store) -> Result<()> {
     ask(store, "T-1").await?;
-    let again = request("T-1", Scope::Category("kitchen".to_owned()), 9);
+    let again = request("T-1", RecalculationScope::Category("kitchen".to_owned()), 9);
     assert!(!store.request_run(&again).await?);
     let mut transaction = store.begin().await?;
     assert!(!transaction.request_run(&again).await?);
     transaction.commit().await?;
     let read = run(store, "T-1").await?;
-    assert_eq!((read.scope, read.requested_at), (Scope::All, now()));
+    assert_eq!((read.scope, read.requested_at), (RecalculationScope::All, now()));
     Ok(())
 }
 
 async fn a_request_in_a_transaction_goes_with_it(store: &Store) -> Result<()> {
     for (task_id, is_committed) in [("T-1", false), ("T-2", true)] {
         let mut transaction = store.begin().await?;
-        assert!(transaction.request_run(&request(task_id, Scope::All, 0)).await?);
+        assert!(transaction.request_run(&request(task_id, RecalculationScope::All, 0)).await?);
         if is_committed {
             transaction.commit().await?;
         }
@@ -153,7 +157,7 @@ async fn a_reason_that_is_too_long_is_cut(store: &Store) -> Result<()> {
 async fn the_next_run_is_a_running_one_then_the_oldest_request(store: &Store) -> Result<()> {
     assert_eq!(store.next_requested_run().await?, None);
     for (task_id, seconds) in [("T-1", 1), ("T-2", 0), ("T-3", 2)] {
-        store.request_run(&request(task_id, Scope::All, seconds)).await?;
+        store.request_run(&request(task_id, RecalculationScope::All, seconds)).await?;
     }
     let next = async || anyhow::Ok(store.next_requested_run().await?.map(|run| run.task_id));
     assert_eq!(next().await?.as_deref(), Some("T-2"));
@@ -247,7 +251,7 @@ async fn a_held_run_waits_for_a_decision(store: &Store) -> Result<()> {
     for task_id in ["T-1", "T-2"] {
         ask(store, task_id).await?;
     }
-    let kitchen = request("T-3", Scope::Category("kitchen".to_owned()), 1);
+    let kitchen = request("T-3", RecalculationScope::Category("kitchen".to_owned()), 1);
     assert!(store.request_run(&kitchen).await?);
     for task_id in ["T-1", "T-3", "T-2"] {
         assert!(store.hold_run(task_id, "too far", 4, now()).await?);
@@ -272,11 +276,15 @@ async fn a_held_run_waits_for_a_decision(store: &Store) -> Result<()> {
     assert!(!store.approve_run("T-3", "zoe").await?);
     // A later request that begins replaces a held one; a held one without a decision is deleted in the end.
     for (task_id, category) in [("T-4", "toys"), ("T-5", "games")] {
-        assert!(store.request_run(&request(task_id, Scope::Category(category.to_owned()), 1)).await?);
+        assert!(
+            store
+                .request_run(&request(task_id, RecalculationScope::Category(category.to_owned()), 1))
+                .await?
+        );
         assert!(store.hold_run(task_id, "too far", 4, now()).await?);
     }
     assert_eq!(store.count_requested_runs().await?, 2);
-    assert!(store.request_run(&request("T-6", Scope::Category("toys".to_owned()), 2)).await?);
+    assert!(store.request_run(&request("T-6", RecalculationScope::Category("toys".to_owned()), 2)).await?);
     assert!(store.begin_run("T-6", 2, 5, 10, now()).await?);
     assert_eq!(run(store, "T-4").await?.follow_up.as_deref(), Some("T-6"));
     assert_eq!(run(store, "T-5").await?.policy_version, Some(4));
@@ -287,12 +295,14 @@ async fn a_held_run_waits_for_a_decision(store: &Store) -> Result<()> {
 
 async fn approval_goes_with_a_request_that_is_coalesced(store: &Store) -> Result<()> {
     begin(store, "T-1", 1).await?;
-    let approved = RunRequest { approved_by: Some("zoe".to_owned()), ..request("T-2", Scope::All, 1) };
+    let approved =
+        RunRequest { approved_by: Some("zoe".to_owned()), ..request("T-2", RecalculationScope::All, 1) };
     assert!(store.request_run(&approved).await?);
-    let follow_up = store.coalesce_run("T-2", &Scope::All, now()).await?.follow_up.context("none")?;
+    let follow_up =
+        store.coalesce_run("T-2", &RecalculationScope::All, now()).await?.follow_up.context("none")?;
     assert_eq!(run(store, &follow_up).await?.approved_by.as_deref(), Some("zoe"));
     ask(store, "T-3").await?;
-    store.coalesce_run("T-3", &Scope::All, now()).await?;
+    store.coalesce_run("T-3", &RecalculationScope::All, now()).await?;
     assert_eq!(run(store, &follow_up).await?.approved_by.as_deref(), Some("zoe"));
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::source::{Source, is_name_char};
 use super::{
-    Ban, DEPENDANTS, EMPTY_NAMES, Found, MAX_COMMENT_COLUMNS, MAX_FILE_LINES, MAX_FUNCTION_LINES, ROWS,
+    Ban, DEPENDANTS, EMPTY_NAMES, MAX_COMMENT_COLUMNS, MAX_FILE_LINES, MAX_FUNCTION_LINES, ROWS, TieredPrice,
 };
 
 pub(super) fn complain_of_length(source: &Source) -> Vec<String> {
@@ -51,11 +51,11 @@ pub(super) fn complain_of_banned(ban: &Ban, source: &Source) -> Vec<String> {
             .then(|| format!("{path}:{}: `{what}` here: {}", source.line_of(offset), ban.why))
     };
     match ban.found {
-        Found::Words(words) => words
+        TieredPrice::Words(words) => words
             .iter()
             .flat_map(|word| source.find_word(word).filter_map(|offset| complain(offset, word)))
             .collect(),
-        Found::Literals(beginnings) => source
+        TieredPrice::Literals(beginnings) => source
             .literals
             .iter()
             .filter(|literal| beginnings.iter().any(|beginning| literal.text.starts_with(beginning)))

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use pricing_core::store::{CoalescedRun, Store};
-use pricing_domain::facts::recalculation::{RunState, Scope};
+use pricing_domain::facts::recalculation::{RecalculationScope, RunState};
 use tokio::task::JoinSet;
 
 use super::super::{now, on_both_stores};
@@ -22,7 +22,7 @@ on_both_stores!(
 );
 
 async fn coalesce(store: &Store, task_id: &str) -> Result<CoalescedRun> {
-    Ok(store.coalesce_run(task_id, &Scope::All, now()).await?)
+    Ok(store.coalesce_run(task_id, &RecalculationScope::All, now()).await?)
 }
 
 async fn a_request_during_a_run_is_left_to_a_follow_up(store: &Store) -> Result<()> {
@@ -37,7 +37,7 @@ async fn a_request_during_a_run_is_left_to_a_follow_up(store: &Store) -> Result<
     assert_eq!((skipped.state, skipped.finished_at), (RunState::Skipped, Some(now())));
     assert_eq!((skipped.reason, skipped.follow_up), (coalesced.reason.clone(), coalesced.follow_up.clone()));
     let follow_up = run(store, "T-2-follow-up").await?;
-    assert_eq!((follow_up.state, follow_up.scope), (RunState::Requested, Scope::All));
+    assert_eq!((follow_up.state, follow_up.scope), (RunState::Requested, RecalculationScope::All));
     assert_eq!(follow_up.requested_at, now());
     // A redelivery gets the same answer and asks for nothing more.
     assert_eq!(coalesce(store, "T-2").await?, coalesced);
@@ -77,9 +77,9 @@ async fn a_follow_up_that_has_begun_takes_no_more(store: &Store) -> Result<()> {
 
 async fn a_follow_up_is_for_its_scope_only(store: &Store) -> Result<()> {
     begin(store, "T-1", 1).await?;
-    let kitchen = Scope::Category("kitchen".to_owned());
-    let garden = Scope::Category("garden".to_owned());
-    let asked = [("T-2", &kitchen), ("T-3", &garden), ("T-4", &kitchen), ("T-5", &Scope::All)];
+    let kitchen = RecalculationScope::Category("kitchen".to_owned());
+    let garden = RecalculationScope::Category("garden".to_owned());
+    let asked = [("T-2", &kitchen), ("T-3", &garden), ("T-4", &kitchen), ("T-5", &RecalculationScope::All)];
     let mut follow_ups = Vec::new();
     for (task_id, scope) in asked {
         store.request_run(&request(task_id, scope.clone(), 0)).await?;

@@ -1,0 +1,35 @@
+//! What computing prices measures.
+
+use std::collections::BTreeMap;
+
+use pricing_domain::policy::guardrail::GuardrailName;
+
+use crate::telemetry::inventory::names::{GUARDRAIL_HITS, PRICES_COMPUTED};
+use crate::telemetry::registry::{Counter, Registry};
+
+#[derive(Debug)]
+pub(super) struct PricingMetrics {
+    pub(super) priced: Counter,
+    pub(super) frozen: Counter,
+    guardrail_hits: BTreeMap<GuardrailName, Counter>,
+}
+
+impl PricingMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let computed = |outcome| registry.labelled_counter(PRICES_COMPUTED, "outcome", outcome);
+        let hits =
+            |name: GuardrailName| (name, registry.labelled_counter(GUARDRAIL_HITS, "guardrail", name.name()));
+        Self {
+            priced: computed("priced"),
+            frozen: computed("frozen"),
+            guardrail_hits: GuardrailName::ALL.map(hits).into_iter().collect(),
+        }
+    }
+
+    /// Records that a guardrail limited a list price.
+    pub(super) fn record_guardrail(&self, name: GuardrailName) {
+        if let Some(hits) = self.guardrail_hits.get(&name) {
+            hits.increment(1);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What the worker measures: attempts of jobs, applied events, runs and the queue.
+
+use std::time::Duration;
+
+use pricing_core::telemetry::inventory::names::{
+    DEAD_JOBS, EVENTS_APPLIED, HELD_RUNS, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, QUEUE_DEPTH,
+    RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
+};
+use pricing_core::telemetry::registry::{Counter, Gauge, Histogram, Registry, Series};
+
+/// Of the [runner](crate::runner).
+#[derive(Debug)]
+pub struct RunnerMetrics {
+    registry: Registry,
+    attempts: Series<(&'static str, &'static str)>,
+    pub(crate) dead_lettered: Counter,
+}
+
+/// Of the [jobs](crate::jobs) and of [maintenance](crate::maintenance).
+#[derive(Debug)]
+pub struct RecalculationMetrics {
+    pub(crate) jobs_enqueued: Counter,
+    pub(crate) events: EventMetrics,
+    pub(crate) runs: RunMetrics,
+    pub(crate) queue_depth: Gauge,
+    pub(crate) dead_jobs: Gauge,
+}
+
+#[derive(Debug)]
+pub(crate) struct EventMetrics {
+    pub(crate) applied: Counter,
+    pub(crate) repeated: Counter,
+    /// Products that an event names and the store does not have.
+    pub(crate) unknown_products: Counter,
+    /// Competitors' prices in another currency than the product's.
+    pub(crate) in_other_currency: Counter,
+}
+
+#[derive(Debug)]
+pub(crate) struct RunMetrics {
+    /// From request to start.
+    pub(crate) wait_duration: Histogram,
+    /// From start to end.
+    pub(crate) duration: Histogram,
+    pub(crate) products: Counter,
+    /// Runs that the circuit breaker holds.
+    pub(crate) held: Gauge,
+}
+
+impl RunnerMetrics {
+    /// Registers them.
+    pub fn new(registry: &Registry) -> Self {
+        Self {
+            registry: registry.clone(),
+            attempts: Series::default(),
+            dead_lettered: registry.counter(JOBS_BURIED),
+        }
+    }
+
+    pub(crate) fn record_attempt(&self, kind: &'static str, outcome: &'static str, duration: Duration) {
+        let register = || self.registry.histogram(JOB_DURATION, &[("kind", kind), ("outcome", outcome)]);
+        self.attempts.get((kind, outcome), register).record(duration.as_secs_f64());
+    }
+}
+
+impl RecalculationMetrics {
+    /// Registers them.
+    pub fn new(registry: &Registry) -> Self {
+        let events = |outcome| registry.labelled_counter(EVENTS_APPLIED, "outcome", outcome);
+        Self {
+            jobs_enqueued: registry.counter(JOBS_ENQUEUED),
+            events: EventMetrics {
+                applied: events("applied"),
+                repeated: events("repeated"),
+                unknown_products: events("unknown_product"),
+                in_other_currency: events("other_currency"),
+            },
+            runs: RunMetrics {
+                wait_duration: registry.histogram(RUN_WAIT_DURATION, &[]),
+                duration: registry.histogram(RUN_DURATION, &[]),
+                products: registry.counter(RUN_PRODUCTS),
+                held: registry.gauge(HELD_RUNS),
+            },
+            queue_depth: registry.gauge(QUEUE_DEPTH),
+            dead_jobs: registry.gauge(DEAD_JOBS),
+        }
+    }
+}
