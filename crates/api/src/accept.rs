@@ -1,9 +1,9 @@
-//! Connections: how many there may be, which HTTP worker serves each, and how they end.
+//! Connections: their bound, the choice of an HTTP worker for each, and graceful shutdown.
 //!
-//! The bound on connections is what keeps answers prompt when more is asked than can be answered: a
-//! connection carries one request at a time, so no more of them than that wait here, and who finds no place
-//! waits in the socket's queue. `axum::serve` has no such bound, and no HTTP workers, hence this loop around
-//! the same HTTP implementation.
+//! The bound on connections keeps answers prompt under overload: a connection carries one request at a time,
+//! so at most that many requests wait here, and further connections wait in the socket's backlog.
+//! `axum::serve` has neither such a bound nor HTTP workers, hence this loop around the same HTTP
+//! implementation.
 
 use std::future::Future;
 use std::io;
@@ -19,12 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http_worker::HttpWorker;
 
-/// How long no connection is accepted after that has failed, as it does while the process has too many files
-/// open.
+/// The pause after a failed accept, as happens while the process has too many open files.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 
-/// Serves at most so many connections at once until shutdown, and then until those requests that are
-/// under way have their answers. Each of `begins` makes an HTTP worker; there is at least one.
+/// Serves at most `max_connections` at the same time until shutdown, then drains the requests under way. Each
+/// of `begins` starts an HTTP worker; there is at least one.
 pub(crate) async fn serve<B, S, A>(
     listener: TcpListener,
     begins: Vec<B>,
@@ -36,40 +35,40 @@ where
     S: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
     A: Future<Output = Response> + Send + 'static,
 {
-    // A caller that stops waiting for the end leaves no HTTP worker behind.
+    // If the caller drops this future, the HTTP workers end too.
     let abandoned = CancellationToken::new();
     let _unless_waited_for = abandoned.clone().drop_guard();
     let http_workers = begins.into_iter().enumerate();
     let http_workers: Vec<HttpWorker> = http_workers
         .map(|(number, begin)| HttpWorker::start(number, begin, abandoned.clone()))
         .collect::<io::Result<_>>()?;
-    let places = Arc::new(Semaphore::new(max_connections));
-    while let Some(Some((stream, place))) = shutdown.run_until_cancelled(accept(&listener, &places)).await {
+    let permits = Arc::new(Semaphore::new(max_connections));
+    while let Some(Some((stream, permit))) = shutdown.run_until_cancelled(accept(&listener, &permits)).await {
         let Some(http_worker) = http_workers.iter().min_by_key(|http_worker| http_worker.open()) else {
             break;
         };
-        http_worker.take(stream, place)?;
+        http_worker.take(stream, permit)?;
     }
-    // Who connects from now on is refused, not left waiting.
+    // Further connections are refused instead of waiting in the backlog.
     drop(listener);
     futures::future::join_all(http_workers.into_iter().map(HttpWorker::end)).await;
     Ok(())
 }
 
-/// The next connection, once there is a place for it. `None` never comes: the places are never closed.
+/// Waits for a permit, then for a connection. Never returns `None`, as the semaphore is never closed.
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
 ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // An answer is written at once and whole; there is nothing to wait for.
+                // Answers are written whole, so Nagle's algorithm would only delay them.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "a connection keeps its delay");
                 }
-                return Some((stream, place));
+                return Some((stream, permit));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be accepted; trying again");
@@ -91,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
     async fn start(
         max_connections: usize,
@@ -116,16 +115,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_finds_no_place_waits_until_another_leaves() {
+    async fn a_connection_above_the_bound_waits_until_another_ends() {
         let (address, shutdown, serving) = start(1, Router::new().route("/", get(async || "here"))).await;
         let mut first = TcpStream::connect(address).await.unwrap();
-        first.write_all(ASK).await.unwrap();
+        first.write_all(REQUEST).await.unwrap();
         assert_eq!(status(&mut first).await, "HTTP/1.1 200 OK");
 
         let mut second = TcpStream::connect(address).await.unwrap();
-        second.write_all(ASK).await.unwrap();
-        // The first is answered once more, so that the second had its chance.
-        first.write_all(ASK).await.unwrap();
+        second.write_all(REQUEST).await.unwrap();
+        // While the first is answered again, the second could have been served.
+        first.write_all(REQUEST).await.unwrap();
         assert_eq!(status(&mut first).await, "HTTP/1.1 200 OK");
         let mut nothing = [0; 1];
         assert!(second.try_read(&mut nothing).is_err());
@@ -137,26 +136,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_under_way_is_answered_after_the_signal_to_stop() {
-        let (asked, heard) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    async fn requests_under_way_are_answered_after_shutdown_begins() {
+        let (received, released) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let handler = {
-            let (asked, heard) = (Arc::clone(&asked), Arc::clone(&heard));
+            let (received, released) = (Arc::clone(&received), Arc::clone(&released));
             async move || {
-                asked.add_permits(1);
-                heard.acquire().await.unwrap().forget();
+                received.add_permits(1);
+                released.acquire().await.unwrap().forget();
                 "at last"
             }
         };
         let (address, shutdown, serving) = start(10, Router::new().route("/", get(handler))).await;
         let mut idle = TcpStream::connect(address).await.unwrap();
         let mut busy = TcpStream::connect(address).await.unwrap();
-        busy.write_all(ASK).await.unwrap();
-        asked.acquire().await.unwrap().forget();
+        busy.write_all(REQUEST).await.unwrap();
+        received.acquire().await.unwrap().forget();
         shutdown.cancel();
-        // One that asks for nothing is closed.
+        // An idle connection is closed.
         assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0);
         assert!(TcpStream::connect(address).await.is_err());
-        heard.add_permits(1);
+        released.add_permits(1);
         assert_eq!(status(&mut busy).await, "HTTP/1.1 200 OK");
         serving.await.unwrap();
     }

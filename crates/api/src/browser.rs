@@ -1,10 +1,10 @@
-//! What a page in a browser may ask for.
+//! The browser guard: which requests of web pages are admitted.
 //!
-//! A browser sends a request wherever a page tells it to, and it reaches loopback and networks that the
-//! page's author does not. So requests that write, and reads for those who run the engine, are refused unless
-//! they come from a page of the service itself, from an address that was typed, or from a program that is no
-//! browser: those send neither `Sec-Fetch-Site` nor `Origin`. [`admit`] looks at requests, and
-//! [`add_headers`] says what pages may do with answers. [`crate::router`] says who a route is for.
+//! A browser sends a request wherever a page directs it, and it reaches loopback and networks that the page's
+//! author cannot. So requests that write, and reads for operators, are refused unless they come from a page
+//! of the service itself, from an address that was typed, or from a program that is not a browser: such
+//! programs send neither `Sec-Fetch-Site` nor `Origin`. [`admit`] checks requests, and [`add_headers`]
+//! restricts what pages may do with answers. [`crate::router`] declares whom a route serves.
 //!
 //! [`admit`]: BrowserGuard::admit
 //! [`add_headers`]: BrowserGuard::add_headers
@@ -21,24 +21,26 @@ use pricing_domain::diagnostic::shorten;
 use crate::error::ApiError;
 use crate::pipeline::{Access, Route};
 
-/// Where a request comes from, as the browser sees it: `same-origin`, `same-site`, `cross-site` or `none`.
+/// The relation of the requesting page to this service, as the browser states it: `same-origin`, `same-site`,
+/// `cross-site` or `none`.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// How long a browser remembers what it may send, in seconds.
+/// How long a browser caches the answer to a preflight request, in seconds.
 const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("600");
-/// What every answer that a browser may show or read says.
+/// Security headers of pages and of administrative answers.
 const PROTECTION: [(HeaderName, &str); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "no-referrer"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
-/// Scripts and images of the service itself; Swagger UI brings styles and images along within its scripts.
+/// Content Security Policy of pages: scripts and images of the service itself. Swagger UI includes styles and
+/// images in its scripts.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// Data, which is no page.
+/// Content Security Policy of answers that are data, not pages.
 const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// Names of this service beside loopback's: from `PRICING_HOSTS`.
+/// Host names of this service besides loopback's: from `PRICING_HOSTS`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowedHosts(Vec<Authority>);
 
@@ -51,14 +53,14 @@ impl FromStr for AllowedHosts {
         }
         let hosts = written.split(',').map(str::trim).map(|host| {
             let host = parse_host(host).ok_or(())?;
-            // A pattern would be taken for a name.
+            // A pattern would be treated as a name.
             if host.host().contains('*') { Err(()) } else { Ok(host) }
         });
         hosts.collect::<Result<_, _>>().map(Self)
     }
 }
 
-/// Origins whose pages may ask for prices: from `PRICING_CORS_ORIGINS`.
+/// Origins whose pages may request prices: from `PRICING_CORS_ORIGINS`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CorsOrigins(Vec<HeaderValue>);
 
@@ -80,7 +82,7 @@ impl FromStr for CorsOrigins {
     }
 }
 
-/// Decides what browsers may do here.
+/// Decides which requests of web pages are admitted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BrowserGuard {
     pub(crate) hosts: AllowedHosts,
@@ -88,8 +90,8 @@ pub(crate) struct BrowserGuard {
 }
 
 impl BrowserGuard {
-    /// Lets a request through to its handler, or answers it: before its body is looked at, as some requests
-    /// that write have none.
+    /// Admits a request to its handler, or answers it. This does not wait for the body, as some requests that
+    /// write have none.
     #[expect(clippy::result_large_err, reason = "nearly all requests are let through")]
     pub(crate) fn admit<B: Body>(&self, route: &Route, request: &Request<B>) -> Result<(), Response> {
         let admitted = match route.access {
@@ -106,12 +108,13 @@ impl BrowserGuard {
         admitted.map_err(IntoResponse::into_response)
     }
 
-    /// The name that the request calls this service by, if it is one of ours. It protects what a foreign name
-    /// is made to point here for: to a browser, the page of that name then asks its own server.
+    /// The host of the request, if it is a name of this service. This check prevents DNS rebinding: if a
+    /// foreign name resolves to this service, the browser considers the pages of that name same-origin.
     fn host<B>(&self, request: &Request<B>) -> Result<Authority, ApiError> {
         let mut named = request.headers().get_all(header::HOST).iter();
         let written = match (request.uri().authority(), named.next(), named.next()) {
-            // The address of the request itself: HTTP/2's `:authority`, or what a proxy is sent.
+            // The authority of the request target: `:authority` in HTTP/2, or the absolute form that proxies
+            // receive.
             (Some(authority), _, None) => authority.as_str(),
             (None, Some(host), None) => host.to_str().unwrap_or_default(),
             _ => "",
@@ -127,7 +130,7 @@ impl BrowserGuard {
         })
     }
 
-    /// The origin of the page that asks for a price, if its pages may.
+    /// The origin of the page that requests a price, if it is listed.
     pub(crate) fn origin_of(&self, route: &Route, headers: &HeaderMap) -> Option<HeaderValue> {
         if route.access != Access::Price || self.cors_origins.0.is_empty() {
             return None;
@@ -135,7 +138,7 @@ impl BrowserGuard {
         headers.get(header::ORIGIN).filter(|origin| self.cors_origins.0.contains(origin)).cloned()
     }
 
-    /// The answer to the question of a browser whether a page may ask for a price.
+    /// The answer to a preflight request for a price, if the page's origin is listed.
     fn preflight(&self, headers: &HeaderMap) -> Option<Response> {
         let asks = headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         let is_allowed =
@@ -148,8 +151,8 @@ impl BrowserGuard {
         (asks && is_allowed).then(|| (StatusCode::NO_CONTENT, allowed).into_response())
     }
 
-    /// Says to the browser what pages may do with an answer; `origin` is [`origin_of`](Self::origin_of) the
-    /// request.
+    /// Adds the headers that restrict what pages may do with an answer; `origin` is
+    /// [`origin_of`](Self::origin_of) the request.
     pub(crate) fn add_headers(&self, route: &Route, origin: Option<HeaderValue>, headers: &mut HeaderMap) {
         let policy = match route.access {
             Access::Price => {
@@ -172,7 +175,7 @@ impl BrowserGuard {
     }
 }
 
-/// A name or an address, perhaps with a port, and nothing else.
+/// Parses a name or an address with an optional port, and nothing else.
 fn parse_host(written: &str) -> Option<Authority> {
     let host: Authority = written.parse().ok()?;
     let has_port = host.port().is_some() == written.rsplit(']').next().unwrap_or_default().contains(':');
@@ -188,7 +191,7 @@ fn is_loopback(host: &str) -> bool {
         || v6.and_then(|v6| v6.parse::<Ipv6Addr>().ok()).is_some_and(|address| address.is_loopback())
 }
 
-/// Refuses what a page of another site has a browser send. Another port of one host is another origin, too.
+/// Refuses requests from pages of another origin, such as another port of the same host.
 fn check_site(headers: &HeaderMap, host: &Authority) -> Result<(), ApiError> {
     let mut sites = headers.get_all(SEC_FETCH_SITE).iter();
     let is_of_host = |origin: &HeaderValue| {
@@ -198,13 +201,14 @@ fn check_site(headers: &HeaderMap, host: &Authority) -> Result<(), ApiError> {
     let is_own = match (sites.next(), sites.next()) {
         (Some(site), None) => site == "same-origin" || site == "none",
         (Some(_), Some(_)) => false,
-        // Older browsers, and addresses without TLS that are not loopback's.
+        // Older browsers send no Sec-Fetch-Site, nor does any without TLS to an address that is not loopback.
         (None, _) => headers.get_all(header::ORIGIN).iter().all(is_of_host),
     };
     if is_own { Ok(()) } else { Err(ApiError::CrossSiteRequest) }
 }
 
-/// Refuses a body of a type that the handler does not read: a page may send some of those without asking.
+/// Refuses a body of a media type that the handler does not read: a page may send some without a preflight
+/// request.
 fn check_media_type<B: Body>(route: &Route, request: &Request<B>) -> Result<(), ApiError> {
     let Some(taken) = route.media_types_of(request.method()) else { return Ok(()) };
     if request.body().is_end_stream() {

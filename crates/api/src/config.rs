@@ -57,25 +57,25 @@ const SEED_FILE: Variable = Variable {
     is_secret: false,
 };
 
-/// What the API needs to know.
+/// The configuration of the API.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
     /// The address to serve on.
     pub listen: SocketAddr,
-    /// Connections at once.
+    /// Connections served at the same time.
     pub max_connections: usize,
-    /// Names of the API beside loopback's.
+    /// Host names of the API besides loopback's.
     pub hosts: AllowedHosts,
-    /// Origins whose pages may ask for prices.
+    /// Origins whose pages may request prices.
     pub cors_origins: CorsOrigins,
-    /// Products that an empty catalogue begins with.
+    /// A file of products to import if the catalogue is empty.
     pub seed_file: Option<String>,
-    /// What all services need to know.
+    /// The configuration that all services share.
     pub shared: SharedConfig,
 }
 
 impl ApiConfig {
-    /// Reads the environment through this function; reports everything that is wrong with it at once.
+    /// Reads the environment through `lookup`; reports all problems at once.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut environment = Environment::new(lookup);
         let config = Self::of(&mut environment);

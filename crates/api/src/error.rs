@@ -1,32 +1,32 @@
-//! How errors look on the wire: RFC 9457 problem documents with stable types.
+//! The wire format of errors: RFC 9457 problem documents with stable types.
 //!
 //! | type | status | when |
 //! |---|---|---|
-//! | `/problems/malformed-body` | 400 | the body is not the JSON, CSV or NDJSON it should be |
-//! | `/problems/invalid-request` | 422 | fields are missing, not known or have values that are not allowed |
-//! | `/problems/other-currency` | 422 | the price is in another currency than the request says |
+//! | `/problems/malformed-body` | 400 | the body is not the expected JSON, CSV or NDJSON |
+//! | `/problems/invalid-request` | 422 | fields are missing, unknown or have values that are not allowed |
+//! | `/problems/other-currency` | 422 | the price is in another currency than the request expects |
 //! | `/problems/product-not-found` | 404 | no such product |
-//! | `/problems/product-changed` | 412 | the product is not the one that If-Match or If-None-Match says |
-//! | `/problems/product-unreadable` | 500 | the product is stored in a currency that this version does not know |
+//! | `/problems/product-changed` | 412 | the product does not meet the condition in If-Match or If-None-Match |
+//! | `/problems/product-unreadable` | 500 | the stored product has a currency that this version does not know |
 //! | `/problems/recalculation-not-found` | 404 | no such recalculation |
 //! | `/problems/policy-not-found` | 404 | no such policy version |
 //! | `/problems/policy-version-is-old` | 412 | another version was published since the one that If-Match names |
-//! | `/problems/held-by-circuit-breaker` | 409 | it would move prices too far and needs approval |
+//! | `/problems/held-by-circuit-breaker` | 409 | publishing would move prices too far and needs approval |
 //! | `/problems/recalculation-not-held` | 409 | a recalculation that is not held cannot be approved or rejected |
 //! | `/problems/draft-not-found` | 404 | no such draft of a policy |
-//! | `/problems/draft-changed` | 412 | the draft is not the one that If-Match names |
+//! | `/problems/draft-changed` | 412 | the draft does not meet the condition in If-Match or If-None-Match |
 //! | `/problems/job-not-found` | 404 | no such failed job |
 //! | `/problems/not-found` | 404 | no such route |
-//! | `/problems/method-not-allowed` | 405 | the route exists, not with this method |
+//! | `/problems/method-not-allowed` | 405 | the route exists, but not with this method |
 //! | `/problems/body-too-slow` | 408 | the body did not arrive in time |
-//! | `/problems/body-too-large` | 413 | the body is beyond the route's bound |
-//! | `/problems/unsupported-media-type` | 415 | the body has no type that the route takes, or says none |
+//! | `/problems/body-too-large` | 413 | the body is longer than the route allows |
+//! | `/problems/unsupported-media-type` | 415 | the body has no media type, or none that the route accepts |
 //! | `/problems/misdirected-request` | 421 | the Host is not a name of this service; `PRICING_HOSTS` lists them |
-//! | `/problems/cross-site-request` | 403 | a browser sends it for a page of another site |
-//! | `/problems/unavailable` | 503 | the database or Redis does not answer; `Retry-After` says when to try again |
-//! | `/problems/overloaded` | 503 | more is asked than can be answered; `Retry-After` says when to try again |
+//! | `/problems/cross-site-request` | 403 | a browser sent the request for a page of another site |
+//! | `/problems/unavailable` | 503 | the database, Redis or a bounded resource is unavailable; see `Retry-After` |
+//! | `/problems/overloaded` | 503 | the process sheds load; see `Retry-After` |
 //! | `/problems/timeout` | 503 | the answer took too long |
-//! | `/problems/internal` | 500 | a fault of the engine; the details are in its log |
+//! | `/problems/internal` | 500 | an internal error; the details are in the log |
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -39,94 +39,94 @@ use pricing_core::store::StoreError;
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use serde::Serialize;
 
-/// Seconds after which a client may try again what was not available.
+/// Seconds after which a client may retry, in every answer with status 503.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// The media type of problem documents.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// Everything that a request can fail with.
+/// The errors of requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApiError {
-    /// The body cannot be read at all.
+    /// The body cannot be parsed.
     MalformedBody {
         /// What is wrong with it.
         reason: String,
     },
-    /// The first line of a CSV file names no columns that can be used.
+    /// The header line of a CSV file is unusable.
     UnusableHeader {
-        /// What it names.
+        /// Why, in words, with its columns.
         reason: String,
-        /// Each column that is wrong.
+        /// The problem of each column.
         errors: Vec<Diagnostic>,
     },
-    /// The body can be read, and is not allowed.
+    /// The request can be parsed, but is not valid.
     Invalid {
         /// Each field that is wrong.
         errors: Vec<Diagnostic>,
     },
     /// No such product.
     ProductNotFound {
-        /// As asked for.
+        /// As written in the request.
         product_id: String,
     },
-    /// The product is stored, and this program cannot read it.
+    /// The stored product cannot be read by this version.
     ProductUnreadable {
         /// What is wrong with it.
         reason: String,
     },
-    /// The product is not what the condition of the request says.
+    /// The product does not meet the condition of the request.
     ProductChanged,
     /// The price is in another currency than the caller expects.
     OtherCurrency {
-        /// Of which product.
+        /// The product.
         product_id: String,
-        /// What its price is in.
+        /// The currency of its price.
         currency: &'static str,
-        /// As asked for.
+        /// As written in the request.
         expected: String,
     },
     /// No such recalculation.
     RecalculationNotFound {
-        /// As asked for.
+        /// As written in the request.
         task_id: String,
     },
     /// No such policy version.
     PolicyNotFound {
-        /// As asked for.
+        /// As written in the request.
         version: String,
     },
-    /// Another version was published since.
+    /// Another version was published in the meantime.
     PolicyVersionIsOld,
-    /// It would move prices too far.
+    /// Publishing the policy would move prices too far.
     HeldByCircuitBreaker {
-        /// Why, in words.
+        /// The reasons, in words.
         reasons: Vec<String>,
     },
-    /// It does not wait for approval.
+    /// The recalculation does not wait for approval.
     RecalculationNotHeld {
         /// Its state.
         state: &'static str,
     },
     /// No such draft.
     DraftNotFound {
-        /// As asked for.
+        /// As written in the request.
         name: String,
     },
-    /// The draft was changed since.
+    /// The draft does not meet the condition of the request.
     DraftChanged,
-    /// There is no such failed job.
+    /// No such failed job.
     JobNotFound {
-        /// As asked for.
+        /// As written in the request.
         task_id: String,
     },
     /// No such route.
     RouteNotFound,
-    /// The route exists, not with this method.
+    /// The route exists, but not with this method.
     MethodNotAllowed,
     /// The body did not arrive in time.
     BodyTooSlow {
-        /// Which time that is.
+        /// Which time limit it missed, in words.
         reason: String,
     },
     /// The body is too long.
@@ -134,30 +134,30 @@ pub enum ApiError {
         /// The route's bound.
         max_bytes: usize,
     },
-    /// The body has no type that the route takes.
+    /// The body has no media type that the route accepts.
     UnsupportedMediaType {
-        /// Those that it takes, in words; empty if it takes no body.
+        /// Those that it accepts, in words; empty if it accepts no body.
         allowed: String,
     },
-    /// The request has a host name that is not this service's.
+    /// The host of the request is not a name of this service.
     MisdirectedRequest {
-        /// As the request says it.
+        /// As written in the request.
         host: String,
     },
-    /// A browser sends it for a page of another site.
+    /// A browser sent the request for a page of another site.
     CrossSiteRequest,
-    /// The database or Redis does not answer.
+    /// The database, Redis or a bounded resource is unavailable.
     Unavailable {
-        /// Which, in words, and what that means for the request.
+        /// What is unavailable, in words, and what that means for the request.
         reason: &'static str,
     },
-    /// More is asked than can be answered.
+    /// The process sheds load.
     Overloaded,
     /// The answer took too long.
     Timeout,
-    /// A fault of the engine.
+    /// An internal error.
     Internal {
-        /// For the log; not sent.
+        /// For the log; not part of the answer.
         reason: String,
     },
 }
@@ -197,12 +197,12 @@ pub struct FieldError {
 }
 
 impl ApiError {
-    /// One field that is wrong.
+    /// The error of one field.
     pub fn field(field: &str, problem: impl Into<String>, allowed: impl Into<String>) -> Self {
         Self::Invalid { errors: vec![Diagnostic::new(field, problem, allowed)] }
     }
 
-    /// The error of a read of this product.
+    /// Maps the error of reading this product's price.
     pub fn of_read(error: ReadError, product_id: &str) -> Self {
         match error {
             ReadError::UnknownProduct => Self::ProductNotFound { product_id: shorten(product_id) },
@@ -215,7 +215,7 @@ impl ApiError {
         }
     }
 
-    /// The error of comparing with what is stored, which writes nothing.
+    /// Maps the error of comparing with stored products, which writes nothing.
     pub fn of_comparison(error: EngineError) -> Self {
         match error {
             EngineError::Store(error) => error.into(),
@@ -223,7 +223,7 @@ impl ApiError {
         }
     }
 
-    /// The status on the wire, the stable type, and the same in words.
+    /// The status, the stable type and the title.
     #[rustfmt::skip] // A line or two each, as in a table.
     fn spec(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
@@ -275,7 +275,7 @@ impl ApiError {
         }
     }
 
-    /// The document that says it.
+    /// The problem document of this error.
     pub fn problem(self) -> Problem {
         let (status, kind, title) = self.spec();
         let detail = self.detail();
@@ -286,7 +286,7 @@ impl ApiError {
         Problem { kind, title, status: status.as_u16(), detail, errors }
     }
 
-    /// This problem, in words.
+    /// The explanation of this occurrence.
     fn detail(&self) -> String {
         match self {
             Self::MalformedBody { reason } | Self::UnusableHeader { reason, .. } => reason.clone(),
@@ -355,7 +355,7 @@ impl From<RedisError> for ApiError {
     }
 }
 
-/// Events that were not taken in: the caller may try again.
+/// Maps the error of publishing events: the caller may retry.
 impl From<PublishError> for ApiError {
     fn from(error: PublishError) -> Self {
         tracing::warn!(%error, "an event is refused");
@@ -369,7 +369,8 @@ impl From<PublishError> for ApiError {
     }
 }
 
-/// Writes that fail: transient trouble is 503, whatever its cause. Reads are errors of the catalogue alone.
+/// Maps the error of a write: transient failures are 503, whatever their cause. Reads only have a
+/// [`StoreError`] or [`ReadError`].
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         match error {
@@ -383,7 +384,7 @@ impl From<EngineError> for ApiError {
                 if error.is_transient() =>
             {
                 tracing::warn!(%error, "a write has failed: the database does not answer");
-                // It may have committed what it did not live to acknowledge.
+                // The database may have committed the change without acknowledging it.
                 Self::Unavailable {
                     reason: "the database does not answer, so it is not known whether the change is stored; \
                              sending it again does no harm",
@@ -421,7 +422,7 @@ mod tests {
 
     use super::*;
 
-    /// The table of this module's doc, and what `spec` answers, as their texts stand in this file.
+    /// Compares the table in this module's doc with `spec`, both as text of this file.
     #[test]
     fn the_table_has_every_type_with_its_status() {
         let source = include_str!("error.rs");
@@ -449,15 +450,15 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_says_of_a_write_only_what_is_known() {
-        let away = || StoreError::TimedOut { limit: std::time::Duration::from_secs(1) };
-        let policies_away = EngineError::from(PolicySnapshotError::from(away()));
-        for write in [EngineError::from(away()), policies_away] {
+    fn the_outcome_of_a_failed_write_is_reported_as_unknown() {
+        let timed_out = || StoreError::TimedOut { limit: std::time::Duration::from_secs(1) };
+        let policies_timed_out = EngineError::from(PolicySnapshotError::from(timed_out()));
+        for write in [EngineError::from(timed_out()), policies_timed_out] {
             let write = ApiError::from(write).problem();
             assert_eq!(write.status, 503);
             assert!(write.detail.contains("not known whether the change is stored"), "{}", write.detail);
         }
-        for read in [ApiError::from(away()), ApiError::of_comparison(away().into())] {
+        for read in [ApiError::from(timed_out()), ApiError::of_comparison(timed_out().into())] {
             assert_eq!(read.problem().detail, "the database does not answer; try again later");
         }
     }

@@ -1,4 +1,4 @@
-//! What handlers take from a request: a bounded body, and JSON out of it with errors that name the field.
+//! Extractors: bounded bodies, decoded paths, and JSON with errors that name the field.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,14 +24,14 @@ use serde_json::value::RawValue;
 
 use crate::error::ApiError;
 
-/// The longest body of a request for one price, or with one product.
+/// The longest body of a request that is not a batch, such as one for a price or with a product.
 pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// The longest body of a request for many prices.
+/// The longest body of a batch of prices or events.
 pub(crate) const MAX_BATCH_BODY_BYTES: usize = 1024 * 1024;
 
 /// How long a whole body may take to arrive. Shorter than the request's own time limit, so that a slow sender
-/// gets an answer about the body and not about the request.
+/// receives an error about the body, not about the request.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A whole body of at most `MAX` bytes.
@@ -46,7 +46,7 @@ impl<S: Send + Sync, const MAX: usize> FromRequest<S> for BoundedBody<MAX> {
     }
 }
 
-/// A whole body, unless it is longer than that or does not arrive in time.
+/// Reads a whole body, unless it is longer than `max_bytes` or does not arrive in time.
 pub(crate) async fn read_body<B>(body: B, max_bytes: usize) -> Result<Bytes, ApiError>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
@@ -60,9 +60,9 @@ where
 {
     let mut reading = pin!(Limited::new(body, max_bytes).collect());
     let collected = match reading.as_mut().now_or_never() {
-        // It came with the head of its request, as most do, and needs no timer.
+        // The body arrived with the head, as most do, and needs no timer.
         Some(collected) => collected,
-        // On the heap, so that there is no room for a timer in what answers prices.
+        // Boxed, so that the future of a price request reserves no space for a timer.
         None => Box::pin(tokio::time::timeout(limit, reading)).await.map_err(|_| ApiError::BodyTooSlow {
             reason: format!("it did not arrive within {} s", limit.as_secs()),
         })?,
@@ -74,7 +74,7 @@ where
     }
 }
 
-/// What a path names, decoded: a text, or as many as it has places for names.
+/// The decoded parameters of a path: one text, or a tuple of as many as the path has.
 pub(crate) struct Named<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Named<T> {
@@ -95,7 +95,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Named<T
     }
 }
 
-/// The JSON object of a body. If it does not fit, `expected` tells which fields do not.
+/// Parses the JSON object of a body. If that fails, `expected` determines which fields the error names.
 pub(crate) fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8], expected: &[Field]) -> Result<T, ApiError> {
     if !is_object(body) {
         return Err(no_object());
@@ -103,7 +103,7 @@ pub(crate) fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8], expected: &[Fie
     serde_json::from_slice(body).map_err(|error| explain(body, &error, expected))
 }
 
-/// The JSON object of a body. If it does not fit, serde says why.
+/// Parses the JSON object of a body. If that fails, the error is serde's.
 pub(crate) fn read_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
     if !is_object(body) {
         return Err(no_object());
@@ -111,10 +111,10 @@ pub(crate) fn read_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, A
     serde_json::from_slice(body).map_err(|error| unreadable(&error))
 }
 
-/// Why a body cannot be read.
+/// The error of a body that serde cannot parse.
 pub(crate) fn unreadable(error: &serde_json::Error) -> ApiError {
     let reason = format!("the body cannot be read: {error}");
-    // JSON, but not what is expected: a field that does not exist, or one of the wrong type.
+    // The body is JSON with a wrong shape, such as an unknown field or one of the wrong type.
     if error.is_data() {
         ApiError::Invalid { errors: vec![Diagnostic::bare("body", reason)] }
     } else {
@@ -126,13 +126,13 @@ fn no_object() -> ApiError {
     ApiError::MalformedBody { reason: "the body is not a JSON object".to_owned() }
 }
 
-/// Whether a JSON text is that of an object, or of nothing at all. serde takes a list for an object, by the
+/// Whether a JSON text begins an object, or is empty. serde would also accept a list as an object, by the
 /// order of its fields.
 pub(crate) fn is_object(body: &[u8]) -> bool {
     matches!(body.trim_ascii_start().first(), None | Some(b'{'))
 }
 
-/// What is written as an object within JSON, and not as a list.
+/// A JSON object within JSON, which serde may not read from a list.
 #[derive(Debug)]
 pub(crate) struct Object<T>(pub(crate) T);
 
@@ -160,19 +160,19 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
 pub(crate) struct Field {
     pub(crate) name: &'static str,
     pub(crate) required: bool,
-    /// What it may hold, in words.
+    /// The allowed values, in words.
     pub(crate) allowed: &'static str,
-    /// Whether a value of it has the right type.
+    /// Whether a value has the right type.
     pub(crate) fits: fn(&serde_json::Value) -> bool,
-    /// Of a list of objects, the fields of each.
+    /// The fields of each item, for a list of objects.
     pub(crate) items: &'static [Field],
 }
 
-/// Errors in one answer: enough to see what is wrong, and an answer that is not many times as long as its
+/// Errors in one answer: enough to find the mistake, in an answer that is not many times as long as its
 /// request.
 const MAX_ERRORS: usize = 100;
 
-/// What others call the fields of requests.
+/// Names that other systems use for the fields of requests.
 const SYNONYMS: [(&str, &str); 16] = [
     ("qty", "quantity"),
     ("count", "quantity"),
@@ -192,8 +192,8 @@ const SYNONYMS: [(&str, &str); 16] = [
     ("sales_channel", "channel"),
 ];
 
-/// The slow path of a request that is refused anyway: finds each field that is missing, not known or of the
-/// wrong type.
+/// Finds each field that is missing, unknown or of the wrong type: the slow path of a request that is refused
+/// anyway.
 fn explain(body: &[u8], error: &serde_json::Error, expected: &[Field]) -> ApiError {
     let malformed = |reason: String| ApiError::MalformedBody { reason };
     let written = match serde_json::from_slice::<Written<'_>>(body) {
@@ -212,12 +212,12 @@ fn explain(body: &[u8], error: &serde_json::Error, expected: &[Field]) -> ApiErr
     ApiError::Invalid { errors }
 }
 
-/// Each value as it is written: some are JSON, and still more than a number of ours can hold.
+/// Each value as it is written, as some JSON numbers exceed every number type of Rust.
 type Written<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
-fn find_faults(place: &str, written: &Written<'_>, expected: &[Field], errors: &mut Vec<Diagnostic>) {
+fn find_faults(prefix: &str, written: &Written<'_>, expected: &[Field], errors: &mut Vec<Diagnostic>) {
     for field in expected {
-        let name = format!("{place}{}", field.name);
+        let name = format!("{prefix}{}", field.name);
         let Some(written) = written.get(field.name).map(|written| written.get()) else {
             if field.required {
                 errors.push(Diagnostic::new(name, "is missing", field.allowed));
@@ -239,20 +239,20 @@ fn find_faults(place: &str, written: &Written<'_>, expected: &[Field], errors: &
         }
     }
     for unknown in written.keys().filter(|name| !expected.iter().any(|field| field.name == name.as_ref())) {
-        errors.push(unknown_field(place, unknown, expected));
+        errors.push(unknown_field(prefix, unknown, expected));
     }
 }
 
-fn unknown_field(place: &str, written: &str, expected: &[Field]) -> Diagnostic {
+fn unknown_field(prefix: &str, written: &str, expected: &[Field]) -> Diagnostic {
     let names: Vec<&str> = expected.iter().map(|field| field.name).collect();
     let problem = match nearest(written, &names) {
         Some(name) => format!("is not known; the nearest field is {name}"),
         None => "is not known".to_owned(),
     };
-    Diagnostic::new(format!("{place}{}", shorten(written)), problem, names.join(", "))
+    Diagnostic::new(format!("{prefix}{}", shorten(written)), problem, names.join(", "))
 }
 
-/// The name that was probably meant, if any is near.
+/// The name that was probably intended, if one is similar.
 fn nearest<'a>(written: &str, names: &[&'a str]) -> Option<&'a str> {
     let written = written.to_lowercase().replace('-', "_");
     let meant = SYNONYMS.into_iter().find(|(synonym, _)| *synonym == written);
@@ -265,7 +265,7 @@ fn nearest<'a>(written: &str, names: &[&'a str]) -> Option<&'a str> {
         other => strsim::osa_distance(&written, other),
     };
     let (distance, name) = names.iter().map(|name| (distance(name), *name)).min_by_key(|(near, _)| *near)?;
-    // A third of the letters may differ.
+    // Up to a third of the letters may differ.
     (distance * 3 <= name.len()).then_some(name)
 }
 
@@ -278,7 +278,7 @@ mod tests {
 
     use super::*;
 
-    /// A body of these pieces, which then ends or is silent.
+    /// A body of these chunks, which then ends or stalls.
     fn body(pieces: &[&'static str], ends: bool) -> axum::body::Body {
         let pieces: Vec<Result<Bytes, Infallible>> =
             pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))).collect();
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_does_not_arrive_is_given_up() {
+    async fn a_body_that_does_not_arrive_times_out() {
         let limit = Duration::from_millis(1);
         for pieces in [&[][..], &["{"], &["{", "\"a\":"]] {
             let read = read_body_within(limit, body(pieces, false), 100).await;
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_no_object_wherever_it_stands() {
+    fn a_list_is_not_read_as_an_object() {
         #[derive(Debug, PartialEq, Deserialize)]
         struct Item {
             number: u32,
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_beyond_all_numbers_is_said_of_its_field() {
+    fn a_number_out_of_range_is_an_error_of_its_field() {
         const FIELDS: &[Field] = &[Field {
             name: "number",
             required: false,
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_sender_is_told_so_before_the_answer_is_late() {
+    fn the_body_times_out_before_the_request() {
         assert!(BODY_TIMEOUT < crate::pipeline::REQUEST_TIMEOUT);
     }
 }

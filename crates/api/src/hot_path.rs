@@ -1,8 +1,8 @@
-//! The first look at a request, in the HTTP worker that has read it.
+//! The dispatch of requests in an HTTP worker.
 //!
-//! The price of a product, which nearly every request asks for, is answered right there: no route is looked
-//! up and no other thread is woken. Around it is what is around every route ([`crate::pipeline`]). Everything
-//! else goes through the routes on the runtime of the service, where it may take its time.
+//! Price requests, which are nearly all, are answered in place: without looking up a route or waking another
+//! thread. They pass through the same pipeline as every route ([`crate::pipeline`]). All other requests go to
+//! the router on the runtime of the service, where they may take longer.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ use crate::router::price_route;
 use crate::routes::price;
 use crate::state::AppState;
 
-/// What one HTTP worker answers with.
+/// The request handler of one HTTP worker.
 pub(crate) struct HotPath {
-    /// The worker's own: a clone counts references where no other worker does.
+    /// Owned by the worker, so that no other worker contends for its reference count.
     state: AppState,
     price: Route,
     routes: TowerToHyperService<Router>,
@@ -34,30 +34,30 @@ pub(crate) struct HotPath {
 }
 
 impl HotPath {
-    /// Prices out of this state; everything else by the routes, on this runtime.
+    /// Answers prices from this state, and everything else through the routes, on this runtime.
     pub(crate) fn new(state: AppState, routes: Router, runtime: Handle) -> Arc<Self> {
         let price = price_route(&state);
         Arc::new(Self { state, price, routes: TowerToHyperService::new(routes), runtime })
     }
 
-    /// The answer to a request.
+    /// Answers a request.
     pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response {
         if request.method() == Method::POST && request.uri().path() == self.price.name {
             self.price(request).await
         } else {
-            // On the heap, so that there is no room for it in what answers prices.
+            // Boxed, so that the future of a price request reserves no space for it.
             Box::pin(self.hand_over(request)).await
         }
     }
 
-    /// The price that a request asks for.
+    /// Answers a price request.
     pub(crate) fn price<B>(&self, request: Request<B>) -> impl Future<Output = Response>
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
         let state = &self.state;
         pipeline::around(state, &self.price, request, |request| {
-            // Without its head, for which there would be room in what is moved about.
+            // The head is dropped here, so that the future reserves no space for it.
             let body = request.into_body();
             async {
                 match read_body(body, price::MAX_BODY_BYTES).await {
@@ -68,7 +68,7 @@ impl HotPath {
         })
     }
 
-    /// The handler ends early if the caller disconnects, as it would here.
+    /// Answers through the routes. The handler is aborted if the caller disconnects, as it would be here.
     async fn hand_over(&self, request: Request<Incoming>) -> Response {
         let answering = self.runtime.spawn(self.routes.call(request));
         match AbortOnDropHandle::new(answering).await {

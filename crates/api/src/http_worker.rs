@@ -1,9 +1,9 @@
 //! An HTTP worker: a thread that serves its share of the connections.
 //!
-//! What an HTTP worker answers by itself wakes no other thread and shares no connection with one. What takes
-//! long belongs on the runtime of the service, where it delays no request here ([`crate::hot_path`] decides).
-//! A runtime that moves tasks between threads would share the work more evenly, but what moves costs more
-//! than a price does.
+//! A request that the HTTP worker answers itself wakes no other thread and shares no connection to Redis with
+//! one. Long requests run on the runtime of the service, where they delay no request here
+//! ([`crate::hot_path`] decides). A work-stealing runtime would balance the load better, but moving a task
+//! costs more than a price does.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -25,26 +25,25 @@ use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// How long a connection may be open between requests, and how long a request's head may take. More than the
-/// minute after which most load balancers drop idle connections themselves, so that none of them meets one
-/// that just ended.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Time limit of an idle keep-alive connection, and of a request's head. Longer than the minute after which
+/// most load balancers close idle connections, so that none of them reuses one that was just closed here.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// A thread that serves connections until no more can come and those it has are done.
+/// A thread that serves connections until its channel is closed and its connections have ended.
 pub(crate) struct HttpWorker {
-    /// Bounded by the places: each connection has one.
+    /// Bounded by the permits: each connection holds one.
     arriving: mpsc::UnboundedSender<Connection>,
     open: Arc<AtomicUsize>,
     ended: oneshot::Receiver<()>,
 }
 
-/// A connection on its way to an HTTP worker.
+/// A connection that is handed to an HTTP worker.
 struct Connection {
     stream: std::net::TcpStream,
     guard: ConnectionGuard,
 }
 
-/// What a connection holds as long as it lives.
+/// Releases the permit of a connection, and stops counting it, when it ends.
 struct ConnectionGuard {
     open: Arc<AtomicUsize>,
     _permit: OwnedSemaphorePermit,
@@ -57,8 +56,8 @@ impl Drop for ConnectionGuard {
 }
 
 impl HttpWorker {
-    /// Starts an HTTP worker. `begin` runs inside its runtime and gives what answers requests there. When the
-    /// token is cancelled, the worker ends at once, whatever is under way.
+    /// Starts an HTTP worker. `begin` runs inside its runtime and returns the handler of requests. When
+    /// `abandoned` is cancelled, the worker ends at once, without a drain.
     pub(crate) fn start<S, A>(
         number: usize,
         begin: impl FnOnce() -> S + Send + 'static,
@@ -73,28 +72,28 @@ impl HttpWorker {
         let (ending, ended) = oneshot::channel();
         thread::Builder::new().name(format!("http-{number}")).spawn(move || {
             runtime.block_on(abandoned.run_until_cancelled(async { serve(connections, begin()).await }));
-            // With its tasks, and what they hold.
+            // Drops its tasks, and what they hold.
             drop(runtime);
-            // No caller waits for it if the service was abandoned.
+            // If the service was abandoned, no caller waits for this.
             let _ = ending.send(());
         })?;
         Ok(Self { arriving, open: Arc::default(), ended })
     }
 
-    /// Connections that this worker has.
+    /// The number of open connections.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Gives the worker a connection, and the place that it holds. An error means that the worker has ended.
-    pub(crate) fn take(&self, stream: TcpStream, place: OwnedSemaphorePermit) -> io::Result<()> {
+    /// Hands a connection and its permit to the worker. Fails if the worker has ended.
+    pub(crate) fn take(&self, stream: TcpStream, permit: OwnedSemaphorePermit) -> io::Result<()> {
         let stream = stream.into_std()?;
         self.open.fetch_add(1, Ordering::Relaxed);
-        let guard = ConnectionGuard { open: Arc::clone(&self.open), _permit: place };
+        let guard = ConnectionGuard { open: Arc::clone(&self.open), _permit: permit };
         self.arriving.send(Connection { stream, guard }).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
-    /// Lets requests under way end.
+    /// Drains the requests under way, then ends the worker.
     pub(crate) async fn end(self) {
         drop(self.arriving);
         let _ = self.ended.await;
@@ -107,7 +106,7 @@ where
     A: Future<Output = Response> + Send + 'static,
 {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(SILENCE_TIMEOUT);
+    http.timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE_TIMEOUT);
     let under_way = GracefulShutdown::new();
     while let Some(Connection { stream, guard }) = connections.recv().await {
         let stream = match TcpStream::from_std(stream) {

@@ -1,4 +1,5 @@
-//! Notifications of other processes: L1 entries of changed prices are replaced, and policies are read again.
+//! Handles notifications between processes: replaces or evicts L1 entries of changed prices, and reloads
+//! policies.
 //!
 //! Notifications may be lost while the connection to Redis is down. When it is restored, L1 is flushed; until
 //! then no entry is served longer than `PRICING_L1_MAX_STALENESS` after it was last confirmed.
@@ -18,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::ApiMetrics;
 
-/// Listens for notifications until shutdown. `wake` changes with each one, for the clients that follow price
-/// changes.
+/// Handles notifications until shutdown. `wake` changes with each one about prices and after each
+/// interruption, for the clients that follow price changes.
 pub(crate) async fn listen(
     mut subscription: Subscription,
     engine: Engine,
@@ -29,7 +30,7 @@ pub(crate) async fn listen(
 ) {
     let Engine { cache, notifications, policies, .. } = engine;
     let price_changes = notifications.keys().price_changes_channel();
-    // Reading the policies queries the database; notifications of prices do not wait for it.
+    // Policies are reloaded in a task of their own: notifications of prices do not wait for the database.
     let (policy_wake, policy_woken) = watch::channel(());
     let reading = tokio::spawn(read_policies(policies, policy_woken, shutdown.clone()));
     while let Some(event) = shutdown.run_until_cancelled(subscription.next()).await {
@@ -64,7 +65,7 @@ fn apply(cache: &PriceCache, notifications: &Notifications, metrics: &ApiMetrics
             .changes_with_entries()
             .map(|(changed, entry)| (&changed.product_id, changed.revision, entry)),
     );
-    // The clocks of two machines: if the other one is ahead by more than the age, nothing is recorded.
+    // The two instants are from the clocks of two machines: a negative age is not recorded.
     let age = notification.published_at.and_then(|published_at| (Utc::now() - published_at).to_std().ok());
     if let Some(age) = age {
         metrics.event_to_visible.record(age.as_secs_f64());

@@ -1,10 +1,10 @@
-//! The HTTP API: the fast read path, and the door for changes.
+//! The HTTP API: the fast read path, and the entry point of changes.
 //!
-//! Here: routes, what they take and give, and how errors look on the wire. Never here: how a price comes
-//! about (`pricing-domain` and `pricing-core`'s `engine`), SQL, or Redis commands. A handler reads its
+//! Here: routes, their requests and answers, and the wire format of errors. Never here: the computation of
+//! prices (`pricing-domain` and `pricing-core`'s `engine`), SQL, or Redis commands. A handler reads its
 //! input, calls one function of the core and maps the result.
 //!
-//! Where next: [`router`] has every route in one table; [`routes::price`] is the one that has to be fast.
+//! Where next: [`router`] for the table of routes; [`routes::price`] for the hot path.
 
 mod accept;
 pub mod browser;
@@ -48,10 +48,10 @@ use state::{AppState, StateInner};
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-api";
 
-/// How long requests under way may take to end after the signal to stop.
+/// How long requests under way may take to finish at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Serves the API on this socket until shutdown, then lets requests under way end.
+/// Serves the API on this socket until shutdown, then drains the requests under way.
 pub async fn run(
     listener: TcpListener,
     config: ApiConfig,
@@ -78,7 +78,7 @@ pub async fn run(
     // An HTTP worker for each core that this process may use.
     let http_workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     let scheduling_delay = load_shedding::SchedulingDelay::of(http_workers + 1);
-    // That of this runtime; HTTP workers measure their own.
+    // Samples this runtime; HTTP workers sample their own.
     tasks.spawn(scheduling_delay.clone().measure(http_workers, Arc::clone(&metrics), shutdown.clone()));
     let followers = Followers::new(woken, shutdown.clone());
     let simulations = routes::simulation::Simulations::new();
@@ -110,12 +110,13 @@ pub async fn run(
     Ok(())
 }
 
-/// Half of the connections, and one at least.
+/// Half of the connections, but at least one.
 fn half_of(database_connections: u32) -> usize {
     usize::try_from(database_connections / 2).map_or(1, |half| half.max(1))
 }
 
-/// Serves on so many HTTP workers until shutdown, and then until requests under way or the drain have ended.
+/// Serves on this many HTTP workers until shutdown, then until requests under way are answered or the drain
+/// times out.
 async fn serve_until(
     listener: TcpListener,
     http_workers: usize,

@@ -1,12 +1,12 @@
-//! What is refused when more is asked than can be answered.
+//! Load shedding: which requests are refused while the process is overloaded.
 //!
-//! The measure is how late this process is, on whichever of its runtimes is the latest: a task that asks to
-//! be woken at an instant is woken later by as long as everything that was ready before it took. Short bursts
-//! make the process late for a moment and are left to pass; what has lasted is refused, dear requests first:
-//! batches, then prices that are not in memory. A price in memory is always answered, as refusing it would
-//! take as long. The bound on connections ([`crate::accept`]) limits those.
+//! The measure is the scheduling delay of the most delayed runtime of the process: a sleeping task is woken
+//! late by as long as the tasks that were ready before it took. A short burst causes a delay that passes
+//! without a refusal; while a delay persists, requests are refused, the most expensive first: batches, then
+//! prices that are not in memory. A price in memory is always answered, as refusing it would take as long;
+//! the bound on connections ([`crate::accept`]) limits those.
 //!
-//! That only the least of several measurements counts is the idea of CoDel (Nichols and Jacobson, 2012).
+//! Judging by the minimum of recent samples is the idea of CoDel (Nichols and Jacobson, 2012).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,23 +18,23 @@ use tokio_util::sync::CancellationToken;
 use crate::error::ApiError;
 use crate::metrics::{ApiMetrics, LoadSheddingMetrics};
 
-/// How often lateness is measured.
+/// How often the scheduling delay is sampled.
 const INTERVAL: Duration = Duration::from_millis(10);
-/// Of so many measurements the least counts.
-const KEPT: usize = 10;
-/// Batches are refused while the process is this late.
-const TOO_LATE_FOR_BATCHES_MS: u64 = 20;
-/// Prices that are not in memory are refused while the process is this late.
-const TOO_LATE_FOR_LOOK_UPS_MS: u64 = 100;
+/// The minimum of this many samples counts.
+const SAMPLES: usize = 10;
+/// Batches are refused from this scheduling delay on.
+const BATCH_DELAY_LIMIT_MS: u64 = 20;
+/// Prices that are not in memory are refused from this scheduling delay on.
+const LOOK_UP_DELAY_LIMIT_MS: u64 = 100;
 
-/// How late the process is; cheap to clone.
+/// The scheduling delay of the process; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct SchedulingDelay {
-    /// Of each of its runtimes.
-    least_us: Arc<[AtomicU64]>,
+    /// The minimum of the recent samples of each runtime.
+    minimum_us: Arc<[AtomicU64]>,
 }
 
-/// What a request costs.
+/// The kind of work that a request causes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     /// Many prices.
@@ -44,23 +44,23 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    fn too_late_ms(self) -> u64 {
+    fn delay_limit_ms(self) -> u64 {
         match self {
-            Self::Batch => TOO_LATE_FOR_BATCHES_MS,
-            Self::LookUp => TOO_LATE_FOR_LOOK_UPS_MS,
+            Self::Batch => BATCH_DELAY_LIMIT_MS,
+            Self::LookUp => LOOK_UP_DELAY_LIMIT_MS,
         }
     }
 }
 
 impl SchedulingDelay {
-    /// Of a process with so many runtimes, none of them late.
+    /// The delays of a process with this many runtimes, 0 at first.
     pub(crate) fn of(runtimes: usize) -> Self {
-        Self { least_us: (0..runtimes).map(|_| AtomicU64::new(0)).collect() }
+        Self { minimum_us: (0..runtimes).map(|_| AtomicU64::new(0)).collect() }
     }
 
-    /// Refuses this work if the process has been too late for it for a while.
+    /// Refuses this work while the scheduling delay is at or above its limit.
     pub(crate) fn admit(&self, work: Work, metrics: &LoadSheddingMetrics) -> Result<(), ApiError> {
-        if self.latest_us() < work.too_late_ms() * 1_000 {
+        if self.worst_us() < work.delay_limit_ms() * 1_000 {
             return Ok(());
         }
         match work {
@@ -70,42 +70,42 @@ impl SchedulingDelay {
         Err(ApiError::Overloaded)
     }
 
-    /// Measures the runtime that this runs in, until shutdown.
+    /// Samples the scheduling delay of the runtime that runs this, until shutdown.
     pub(crate) async fn measure(self, runtime: usize, metrics: Arc<ApiMetrics>, shutdown: CancellationToken) {
-        let mut latest = Latest::default();
+        let mut recent = RecentSamples::default();
         loop {
             let due = Instant::now() + INTERVAL;
             if shutdown.run_until_cancelled(tokio::time::sleep_until(due)).await.is_none() {
                 return;
             }
-            let least = latest.least_with(due.elapsed());
-            if let Some(least_us) = self.least_us.get(runtime) {
-                least_us.store(u64::try_from(least.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            let minimum = recent.minimum_with(due.elapsed());
+            if let Some(minimum_us) = self.minimum_us.get(runtime) {
+                minimum_us.store(u64::try_from(minimum.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
             }
-            metrics.load_shedding.scheduling_delay.set(Duration::from_micros(self.latest_us()).as_secs_f64());
+            metrics.load_shedding.scheduling_delay.set(Duration::from_micros(self.worst_us()).as_secs_f64());
         }
     }
 
-    fn latest_us(&self) -> u64 {
-        self.least_us.iter().map(|least_us| least_us.load(Ordering::Relaxed)).max().unwrap_or(0)
+    fn worst_us(&self) -> u64 {
+        self.minimum_us.iter().map(|minimum_us| minimum_us.load(Ordering::Relaxed)).max().unwrap_or(0)
     }
 }
 
-/// The latest measurements.
+/// The most recent samples.
 #[derive(Debug, Default)]
-struct Latest {
-    measured: [Duration; KEPT],
+struct RecentSamples {
+    samples: [Duration; SAMPLES],
     number: usize,
 }
 
-impl Latest {
-    /// Takes one in, in place of the oldest; the least of them.
-    fn least_with(&mut self, measured: Duration) -> Duration {
-        if let Some(oldest) = self.measured.get_mut(self.number % KEPT) {
-            *oldest = measured;
+impl RecentSamples {
+    /// Replaces the oldest sample, and returns the minimum.
+    fn minimum_with(&mut self, sample: Duration) -> Duration {
+        if let Some(oldest) = self.samples.get_mut(self.number % SAMPLES) {
+            *oldest = sample;
         }
         self.number += 1;
-        self.measured.iter().min().copied().unwrap_or_default()
+        self.samples.iter().min().copied().unwrap_or_default()
     }
 }
 
@@ -116,8 +116,8 @@ mod tests {
 
     use super::*;
 
-    fn late(ms: u64) -> SchedulingDelay {
-        SchedulingDelay { least_us: [0, ms * 1_000, 0].into_iter().map(AtomicU64::new).collect() }
+    fn delayed(ms: u64) -> SchedulingDelay {
+        SchedulingDelay { minimum_us: [0, ms * 1_000, 0].into_iter().map(AtomicU64::new).collect() }
     }
 
     #[test]
@@ -126,23 +126,23 @@ mod tests {
         for (ms, batch, look_up) in
             [(0, true, true), (19, true, true), (20, false, true), (100, false, false)]
         {
-            assert_eq!(late(ms).admit(Work::Batch, &metrics).is_ok(), batch, "{ms}");
-            assert_eq!(late(ms).admit(Work::LookUp, &metrics).is_ok(), look_up, "{ms}");
+            assert_eq!(delayed(ms).admit(Work::Batch, &metrics).is_ok(), batch, "{ms}");
+            assert_eq!(delayed(ms).admit(Work::LookUp, &metrics).is_ok(), look_up, "{ms}");
         }
-        assert_eq!(late(100).admit(Work::Batch, &metrics), Err(ApiError::Overloaded));
+        assert_eq!(delayed(100).admit(Work::Batch, &metrics), Err(ApiError::Overloaded));
     }
 
     #[test]
-    fn a_moment_of_lateness_is_left_to_pass() {
-        let mut latest = Latest::default();
-        let (calm, late) = (Duration::from_millis(1), Duration::from_millis(500));
-        for _ in 0..KEPT {
-            latest.least_with(calm);
+    fn a_short_burst_causes_no_refusal() {
+        let mut recent = RecentSamples::default();
+        let (calm, delayed) = (Duration::from_millis(1), Duration::from_millis(500));
+        for _ in 0..SAMPLES {
+            recent.minimum_with(calm);
         }
-        for _ in 1..KEPT {
-            assert_eq!(latest.least_with(late), calm);
+        for _ in 1..SAMPLES {
+            assert_eq!(recent.minimum_with(delayed), calm);
         }
-        assert_eq!(latest.least_with(late), late);
-        assert_eq!(latest.least_with(calm), calm);
+        assert_eq!(recent.minimum_with(delayed), delayed);
+        assert_eq!(recent.minimum_with(calm), calm);
     }
 }

@@ -1,4 +1,4 @@
-//! What the API measures: requests, load shedding, imports and clients that follow price changes.
+//! The metrics of the API: requests, load shedding, imports and clients that follow price changes.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(crate) struct ApiMetrics {
     pub(crate) price_change_streams: Gauge,
 }
 
-/// Of answered requests. A route is its pattern, so the number of series is bounded.
+/// Metrics of answered requests. A route is labelled by its pattern, so the number of series is bounded.
 pub(crate) struct RequestMetrics {
     registry: Registry,
     durations: Series<(&'static str, u16)>,
@@ -56,8 +56,8 @@ impl RequestMetrics {
         }
     }
 
-    /// The series of a route and a status. A route with many requests keeps that of its usual status: finding
-    /// it takes longer than recording.
+    /// The series of a route and a status. A route with many requests keeps that of its usual status, as
+    /// finding it takes longer than recording.
     pub(crate) fn series(&self, route: &'static str, status: u16) -> Histogram {
         self.durations.get((route, status), || {
             let labels = [("route", route), ("status", &*status.to_string())];

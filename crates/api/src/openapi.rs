@@ -1,4 +1,4 @@
-//! The OpenAPI document, made from the handlers, and Swagger UI, served from within the binary.
+//! The OpenAPI document, generated from the handlers, and Swagger UI, embedded in the binary.
 
 use std::collections::BTreeSet;
 
@@ -28,12 +28,12 @@ use crate::routes::{market_event, recalculation};
 )]
 struct Head;
 
-/// What stands before the paths.
+/// The document without its paths.
 pub(crate) fn head() -> utoipa::openapi::OpenApi {
     Head::openapi()
 }
 
-/// The document with what need not be said on each handler.
+/// Completes the document with what operations share.
 pub(crate) fn completed(
     mut document: utoipa::openapi::OpenApi,
     administrative: &BTreeSet<String>,
@@ -49,8 +49,8 @@ pub(crate) fn completed(
     document
 }
 
-/// Events and recalculations may be asked for without a body, which the description of a handler cannot say
-/// of several media types, nor without allowing `null`.
+/// Makes the bodies of events and recalculations optional. The attributes of a handler cannot express that
+/// for several media types, nor without allowing `null`.
 fn make_bodies_optional(document: &mut utoipa::openapi::OpenApi) {
     for path in [market_event::PATH, recalculation::PATH] {
         let post = document.paths.paths.get_mut(path).and_then(|path| path.post.as_mut());
@@ -60,7 +60,7 @@ fn make_bodies_optional(document: &mut utoipa::openapi::OpenApi) {
     }
 }
 
-/// An error that a handler describes has a problem as its body, unless it says another one.
+/// Gives each error that a handler describes a problem document as its body, unless it has another one.
 fn describe_problems(operation: &mut Operation) {
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response
@@ -72,7 +72,7 @@ fn describe_problems(operation: &mut Operation) {
     }
 }
 
-/// What any operation of a kind may answer, said once; what an operation says itself stays.
+/// Adds the errors that all operations of a kind share; descriptions of the operation itself stay.
 fn add_common_problems(path: &str, is_administrative: bool, operation: &mut Operation) {
     let has_body = operation.request_body.is_some();
     let kinds = [
@@ -89,7 +89,7 @@ fn add_common_problems(path: &str, is_administrative: bool, operation: &mut Oper
     }
 }
 
-/// The methods of a path, with the media types of the bodies that each describes.
+/// The methods of a path, each with the media types of its body.
 pub(crate) fn media_types(item: &PathItem) -> impl Iterator<Item = (Method, Vec<String>)> {
     let operations = [
         (Method::GET, &item.get),
@@ -141,7 +141,7 @@ mod tests {
     use crate::router::document;
 
     #[test]
-    fn no_two_operations_have_one_name() {
+    fn operation_ids_are_unique() {
         let text = document().to_json().unwrap();
         let names: Vec<&str> =
             text.split(r#""operationId":""#).skip(1).filter_map(|rest| rest.split('"').next()).collect();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn every_operation_says_what_any_of_its_kind_may_answer() {
+    fn every_operation_describes_the_errors_of_its_kind() {
         for (path, mut item) in document().paths.paths {
             for (method, operation) in operations(&mut item) {
                 let says = |status: &str| operation.responses.responses.contains_key(status);

@@ -1,9 +1,9 @@
-//! What happens around every request, whichever way it comes: through the router, each of whose routes has
-//! [`layer`] around it, or, for a price, straight from an HTTP worker ([`crate::hot_path`]). What holds for
-//! requests in general belongs here, so that it holds for both.
+//! The pipeline around every request, on both paths: through the router, which wraps each of its routes in
+//! [`layer`], and, for a price, directly from an HTTP worker ([`crate::hot_path`]). Behaviour that all
+//! requests share belongs here, so that both paths have it.
 //!
-//! From the outside in: the measurement, the trace, what browsers may do ([`crate::browser`]), the time limit
-//! and the panic catcher; each sees the answers of what is inside it.
+//! From the outside in: measurement, tracing, the browser guard ([`crate::browser`]), the time limit and the
+//! panic catcher; each sees the answers of those inside it.
 
 use std::any::Any;
 use std::future::Future;
@@ -25,38 +25,39 @@ use crate::error::ApiError;
 use crate::metrics::RequestMetrics;
 use crate::state::AppState;
 
-/// How long an answer may take, with the reading of the request's body, which has a limit of its own.
+/// Time limit of an answer, including the reading of the request's body, which has a shorter limit of its
+/// own.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the pipeline knows of a route.
+/// The properties of a route that the pipeline depends on.
 #[derive(Clone)]
 pub(crate) struct Route {
-    /// Its pattern: the name under which its requests are measured, out of a fixed set.
+    /// Its pattern, one of a fixed set: the label of its requests in metrics.
     pub(crate) name: &'static str,
     pub(crate) access: Access,
-    /// None where an answer may take as long as it needs.
+    /// `None` if an answer may take any time.
     pub(crate) time_limit: Option<Duration>,
-    /// Where answers with status 200 are measured, of a route that has so many that the look-up counts.
+    /// The series of answers with status 200, for a route with so many that looking it up would matter.
     pub(crate) answered: Option<Histogram>,
-    /// Its methods, with the media types of the bodies that each takes.
+    /// Its methods, with the media types of bodies that each accepts.
     pub(crate) media_types: Vec<(Method, Vec<String>)>,
 }
 
-/// Who a route is for; what browsers may do there follows from it.
+/// Whom a route serves, which determines what browsers may do there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Shoppers, who ask for prices, from pages of any site.
+    /// Shoppers, who request prices from pages of any site.
     Price,
-    /// Machines that look after the service, and call it by any name.
+    /// Monitoring and load balancers, which use any host name.
     Probe,
-    /// People who look at what is here.
+    /// People who read the documentation in a browser.
     Page,
-    /// Those who run the engine. What writes belongs here, and so does every read that is none of the others.
+    /// Operators. Every route that writes belongs here, and every read that is none of the above.
     Administrative,
 }
 
 impl Route {
-    /// What bodies of this method may be; none if the route has no such method.
+    /// The media types that this method accepts; `None` if the route has no such method.
     pub(crate) fn media_types_of(&self, method: &Method) -> Option<&[String]> {
         self.media_types.iter().find(|(own, _)| own == method).map(|(_, media_types)| &**media_types)
     }
@@ -69,7 +70,7 @@ impl Route {
     }
 }
 
-/// [`around`] a route of the router.
+/// [`around`] as a middleware of the router.
 pub(crate) async fn layer(
     State((state, route)): State<(AppState, Arc<Route>)>,
     request: Request,
@@ -78,7 +79,7 @@ pub(crate) async fn layer(
     around(&state, &route, request, |request| next.run(request)).await
 }
 
-/// The answer to a request of this route, with everything that belongs around it.
+/// Answers a request of this route, with the pipeline around `answer`.
 pub(crate) async fn around<B: Body, A: Future<Output = Response>>(
     state: &AppState,
     route: &Route,
@@ -108,8 +109,9 @@ async fn traced(span: Option<Span>, answer: impl Future<Output = Response>) -> R
     response
 }
 
-/// The request's span, which goes on with the caller's trace if there is one. Of prices only a part is
-/// traced, as a span costs more than a price; probes and pages are not traced.
+/// The request's span, which continues the caller's trace if there is one. A price is traced if the caller's
+/// trace is sampled, or without one in a fraction of requests, as a span costs more than a price; probes and
+/// pages are not traced.
 fn span_of<B>(route: &Route, request: &hyper::Request<B>, price_ratio: f64) -> Option<Span> {
     if matches!(route.access, Access::Probe | Access::Page) {
         return None;
@@ -125,7 +127,7 @@ fn span_of<B>(route: &Route, request: &hyper::Request<B>, price_ratio: f64) -> O
     is_traced.then(|| spans::request(method, route.name, path, parent.as_ref()))
 }
 
-/// The answer, unless it takes too long.
+/// The answer, or a timeout after `limit`.
 async fn in_time(limit: Option<Duration>, answer: impl Future<Output = Response>) -> Response {
     match limit {
         Some(limit) => {

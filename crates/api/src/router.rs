@@ -1,6 +1,6 @@
-//! Every route, in one table: who it is for, and what is special about it. Path, method and
-//! responses are declared on the handlers; the OpenAPI document, the names under which requests are measured
-//! and the pipeline around each route are made from this table and those declarations.
+//! The table of routes: whom each serves, and how it differs from the others. Handlers declare path, method
+//! and responses; the OpenAPI document, the metric labels and the pipeline around each route are derived from
+//! this table and those declarations.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,11 +27,11 @@ use crate::routes::{
 };
 use crate::state::AppState;
 
-/// A policy in JSON is one in YAML. Generated clients learn of one type, as they send texts as
-/// JSON by writing them in quotes.
+/// A policy in JSON is valid YAML. This type is not documented: a generated client would encode the document
+/// as a JSON string.
 const POLICY_AS_JSON: &[&str] = &["application/json"];
-/// Other names of the types of imports.
-const ALSO_ROWS: &[&str] = &["application/csv", "application/ndjson", "application/jsonl"];
+/// Aliases of the media types of imports.
+const ROW_TYPES: &[&str] = &["application/csv", "application/ndjson", "application/jsonl"];
 
 /// The routes that the OpenAPI document describes.
 fn documented() -> Vec<Registration> {
@@ -43,7 +43,7 @@ fn documented() -> Vec<Registration> {
         Registration::of(Administrative, routes!(product::get, product::put, product::delete)),
         Registration::of(Administrative, routes!(explanation::explanation)),
         Registration::of(Administrative, routes!(history::history)),
-        Registration::of(Administrative, routes!(import::import)).also_taking(ALSO_ROWS).without_time_limit(),
+        Registration::of(Administrative, routes!(import::import)).also_taking(ROW_TYPES).without_time_limit(),
         Registration::of(Administrative, routes!(market_event::publish)),
         Registration::of(Administrative, routes!(recalculation::list, recalculation::post)),
         Registration::of(Administrative, routes!(recalculation::get)),
@@ -71,9 +71,9 @@ fn documented() -> Vec<Registration> {
     ]
 }
 
-/// The others.
+/// The routes that the OpenAPI document leaves out.
 fn undocumented(document: &OpenApi) -> [(Access, &'static str, MethodRouter<AppState>); 3] {
-    // Nothing in it can fail to be written.
+    // Serialising the document cannot fail.
     let document = Bytes::from(document.to_json().unwrap_or_default());
     let document = async move || ([(header::CONTENT_TYPE, "application/json")], document);
     let metrics = async |State(state): State<AppState>| pricing_core::health::render(&state.engine.registry);
@@ -84,17 +84,17 @@ fn undocumented(document: &OpenApi) -> [(Access, &'static str, MethodRouter<AppS
     ]
 }
 
-/// The route that HTTP workers answer by themselves ([`crate::hot_path`]). The router gets it with other
-/// methods only, and would answer the same.
+/// The price route. HTTP workers answer its POST requests themselves ([`crate::hot_path`]); the router
+/// receives its other methods only, and would give the same answer.
 fn price_registration() -> Registration {
     Registration::of(Access::Price, routes!(price::price))
 }
 
-/// A path with its handlers, and what is said of both.
+/// A path with its handlers and properties.
 struct Registration {
     access: Access,
     time_limit: Option<Duration>,
-    /// Media types of bodies that are read, beside those that the document names.
+    /// Media types of bodies that are accepted although the OpenAPI document does not list them.
     also_taken: &'static [&'static str],
     handlers: UtoipaMethodRouter<AppState>,
 }
@@ -104,7 +104,8 @@ impl Registration {
         Self { access, time_limit: Some(REQUEST_TIMEOUT), also_taken: &[], handlers }
     }
 
-    /// It streams, or goes through the whole catalogue, and may take as long as it needs; its body may not.
+    /// Removes the time limit of a handler that streams or scans the whole catalogue. Reading its body stays
+    /// bounded.
     fn without_time_limit(self) -> Self {
         Self { time_limit: None, ..self }
     }
@@ -118,7 +119,8 @@ impl Registration {
     }
 
     fn route(&self) -> Route {
-        // Labels of metrics live as long as the process, and so does the one router that it has.
+        // Metric labels live as long as the process. The leak is bounded: once per route, and once per HTTP
+        // worker for the price route.
         let name = self.path().leak();
         let media_types = self.handlers.1.paths.values().flat_map(openapi::media_types);
         let media_types = media_types.map(|(method, mut taken)| {
@@ -132,7 +134,7 @@ impl Registration {
     }
 }
 
-/// The route of prices, as HTTP workers know it.
+/// The price route of an HTTP worker, with the series of its usual status.
 pub(crate) fn price_route(state: &AppState) -> Route {
     let route = price_registration().route();
     Route { answered: Some(state.metrics.requests.series(route.name, 200)), ..route }
@@ -159,11 +161,11 @@ fn assemble(
     (router, openapi::completed(document, &administrative))
 }
 
-/// The routes as a service.
+/// The router, with the pipeline around each route.
 pub(crate) fn router(state: &AppState) -> Router {
     let pipeline = |route| from_fn_with_state((state.clone(), Arc::new(route)), pipeline::layer);
     let not_allowed = async || ApiError::MethodNotAllowed.into_response();
-    // Before the layer, so that it is around this answer too.
+    // Added before the layer, so that the layer wraps this answer too.
     let with_pipeline =
         |route, handlers: MethodRouter<AppState>| handlers.fallback(not_allowed).layer(pipeline(route));
     let (mut router, document) = assemble(|registration| {

@@ -1,4 +1,4 @@
-//! The state that handlers share, built once at the start.
+//! The state that all handlers share, built once at startup.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(crate) struct StateInner {
     pub(crate) import_turns: Arc<Semaphore>,
     /// Limits the rows that imports keep in memory.
     pub(crate) import_memory: Arc<Semaphore>,
-    /// What browsers may request.
+    /// Admits or refuses requests from browsers.
     pub(crate) browser: BrowserGuard,
     /// How long ready work waits for a core.
     pub(crate) scheduling_delay: SchedulingDelay,

@@ -1,4 +1,4 @@
-//! The guard's rules, case by case.
+//! Tests of the browser guard.
 
 use axum::body::Body;
 
@@ -25,7 +25,7 @@ fn guard() -> BrowserGuard {
     }
 }
 
-/// The status with which a request is answered before its handler, if it is.
+/// The status with which the guard answers a request; `None` if it admits the request.
 fn answer(access: Access, method: &Method, headers: &[(&str, &str)], body: &'static str) -> Option<u16> {
     let mut request = Request::builder().method(method).uri("/api/v1/test");
     for (name, value) in headers {
@@ -36,7 +36,7 @@ fn answer(access: Access, method: &Method, headers: &[(&str, &str)], body: &'sta
 }
 
 #[test]
-fn only_names_of_the_service_are_answered() {
+fn only_hosts_of_the_service_are_admitted() {
     for (host, expected) in [
         ("localhost", None),
         ("LocalHost:8000", None),
@@ -79,7 +79,7 @@ fn only_names_of_the_service_are_answered() {
 }
 
 #[test]
-fn the_address_of_a_request_is_its_host() {
+fn the_authority_of_the_target_precedes_the_host_header() {
     for (address, expected) in
         [("http://evil.example/api/v1/test", Some(421)), ("http://127.0.0.1:8000/api/v1/test", None)]
     {
@@ -91,13 +91,13 @@ fn the_address_of_a_request_is_its_host() {
 }
 
 #[test]
-fn a_page_of_another_site_neither_writes_nor_reads_what_is_administrative() {
+fn administrative_routes_refuse_pages_of_other_origins() {
     let host = ("host", "127.0.0.1:8000");
     for (headers, expected) in [
         (&[][..], None),
         (&[("sec-fetch-site", "same-origin")], None),
         (&[("sec-fetch-site", "none")], None),
-        // A form of the same origin under the policy no-referrer.
+        // A same-origin form under the referrer policy `no-referrer`.
         (&[("sec-fetch-site", "same-origin"), ("origin", "null")], None),
         (&[("sec-fetch-site", "same-site")], Some(403)),
         (&[("sec-fetch-site", "cross-site")], Some(403)),
@@ -127,7 +127,7 @@ fn a_page_of_another_site_neither_writes_nor_reads_what_is_administrative() {
 }
 
 #[test]
-fn a_body_has_a_type_that_its_route_takes() {
+fn a_body_of_another_media_type_is_refused() {
     for (method, content_type, body, expected) in [
         (Method::POST, Some("application/json"), "{}", None),
         (Method::POST, Some("Application/JSON; charset=utf-8"), "{}", None),
@@ -142,7 +142,7 @@ fn a_body_has_a_type_that_its_route_takes() {
         (Method::POST, Some("text/plain"), "", None),
         (Method::DELETE, Some("application/json"), "{}", Some(415)),
         (Method::DELETE, None, "", None),
-        // The route has no such method, which its answer says.
+        // Admitted: the router answers that the route has no such method.
         (Method::PATCH, Some("text/plain"), "{}", None),
     ] {
         let mut headers = vec![("host", "localhost")];
@@ -154,14 +154,14 @@ fn a_body_has_a_type_that_its_route_takes() {
 }
 
 #[test]
-fn a_page_may_ask_for_prices_if_its_origin_is_listed() {
-    let asking = |origin| {
+fn pages_of_listed_origins_may_request_prices() {
+    let preflight = |origin| {
         vec![("origin", origin), ("access-control-request-method", "POST"), ("host", "anything.example")]
     };
-    let listed = asking("https://shop.example");
+    let listed = preflight("https://shop.example");
     assert_eq!(answer(Access::Price, &Method::OPTIONS, &listed, ""), Some(204));
-    assert_eq!(answer(Access::Price, &Method::OPTIONS, &asking("https://shop.example:8443"), ""), None);
-    assert_eq!(answer(Access::Price, &Method::OPTIONS, &asking("null"), ""), None);
+    assert_eq!(answer(Access::Price, &Method::OPTIONS, &preflight("https://shop.example:8443"), ""), None);
+    assert_eq!(answer(Access::Price, &Method::OPTIONS, &preflight("null"), ""), None);
     assert_eq!(answer(Access::Administrative, &Method::OPTIONS, &listed, ""), Some(421));
     for (access, origin, expected) in [
         (Access::Price, "https://shop.example", Some("https://shop.example")),
@@ -180,7 +180,7 @@ fn a_page_may_ask_for_prices_if_its_origin_is_listed() {
 }
 
 #[test]
-fn nothing_is_said_of_origins_unless_some_are_listed() {
+fn without_listed_origins_there_are_no_cors_headers() {
     let guard = BrowserGuard::default();
     let mut headers = HeaderMap::new();
     guard.add_headers(&route(Access::Price), None, &mut headers);
@@ -188,7 +188,7 @@ fn nothing_is_said_of_origins_unless_some_are_listed() {
 }
 
 #[test]
-fn lists_are_read_whole_or_not_at_all() {
+fn a_list_with_an_invalid_item_is_refused() {
     assert_eq!("".parse(), Ok(AllowedHosts::default()));
     assert_eq!("".parse(), Ok(CorsOrigins::default()));
     for hosts in [",", "*", "*.example", "a@b", "a/b", "a b", "http://a", "::1", "a:x", "a,"] {

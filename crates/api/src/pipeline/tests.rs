@@ -1,5 +1,5 @@
-//! A request for a price gets the same whichever way it comes. No server is needed: Redis is away, and prices
-//! come from the database.
+//! Tests that both paths of a price request give the same answer. They need no server: Redis is unavailable,
+//! and prices come from the database.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -33,12 +33,12 @@ const PRICE: &str = r#"{"product_id": "P-1", "user_location": "NY"}"#;
 const TRACED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const NOT_TRACED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
-/// The state of a service whose database has one product, and whose Redis is away.
+/// The state of a service with an empty database and without Redis.
 async fn state(directory: &TempDir) -> AppState {
     let database = format!("sqlite://{}", directory.path().join("prices.db").display());
     let environment = |variable: &str| match variable {
         "PRICING_DATABASE_URL" => Some(database.clone()),
-        // Nothing listens there.
+        // No server listens on this port.
         "PRICING_REDIS_URL" => Some("redis://127.0.0.1:1".to_owned()),
         _ => None,
     };
@@ -70,25 +70,25 @@ async fn state(directory: &TempDir) -> AppState {
 /// The body of a request, its headers, and the status of its answer.
 type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u16);
 
-/// What can be seen of an answer.
+/// The observable effects of a request.
 #[derive(Debug, PartialEq)]
-struct Seen {
+struct Observed {
     status: StatusCode,
     headers: HeaderMap,
     body: String,
-    /// The series of requests, without those that count times.
+    /// The counts of requests, without their durations.
     metrics: Vec<String>,
-    /// Names and values of what was recorded with the span, if there was one.
+    /// The name and the recorded fields of the span; empty if there was none.
     span: Vec<String>,
 }
 
-async fn see(state: &AppState, answering: impl Future<Output = Response>) -> Seen {
+async fn observe(state: &AppState, answering: impl Future<Output = Response>) -> Observed {
     let recorded = Arc::new(Mutex::new(Vec::new()));
     let subscriber = tracing_subscriber::registry().with(Recorder(Arc::clone(&recorded)));
     let _within = tracing::subscriber::set_default(subscriber);
     let response = answering.await;
     let (status, mut headers) = (response.status(), response.headers().clone());
-    // The router adds it, and hyper would.
+    // The router adds it; on the other path, hyper would.
     headers.remove(header::CONTENT_LENGTH);
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let body = String::from_utf8(body.to_vec()).unwrap();
@@ -96,7 +96,7 @@ async fn see(state: &AppState, answering: impl Future<Output = Response>) -> See
     let counts = text.lines().filter(|line| line.starts_with("http_request_duration_seconds_count"));
     let metrics = counts.map(str::to_owned).collect();
     let span = recorded.lock().unwrap().clone();
-    Seen { status, headers, body, metrics, span }
+    Observed { status, headers, body, metrics, span }
 }
 
 struct Recorder(Arc<Mutex<Vec<String>>>);
@@ -122,13 +122,13 @@ impl<S: Subscriber> Layer<S> for Recorder {
 }
 
 #[tokio::test]
-async fn a_price_is_answered_the_same_by_either_way() {
+async fn both_paths_answer_a_price_the_same() {
     let directory = tempfile::tempdir().unwrap();
-    // One for each way, on one database: each counts its own requests.
+    // One state for each path, on the same database: each counts its own requests.
     let (hot, routed) = (state(&directory).await, state(&directory).await);
     let product: ProductDraft =
         serde_json::from_str(r#"{"product_id": "P-1", "currency": "EUR", "base_price": 9}"#).unwrap();
-    // It is stored all the same.
+    // The product is stored although Redis is unavailable.
     let put = hot.engine.put_product(product.check().unwrap(), OnlyIf::Always, "test").await;
     assert!(matches!(put, Err(pricing_core::engine::EngineError::Redis(_))), "{put:?}");
     let hot_path = HotPath::new(hot.clone(), router(&hot), Handle::current());
@@ -160,8 +160,8 @@ async fn a_price_is_answered_the_same_by_either_way() {
             let Ok(response) = routes.call(request()).await;
             response
         };
-        let by_router = see(&routed, through_router).await;
-        let by_hot_path = see(&hot, hot_path.price(request())).await;
+        let by_router = observe(&routed, through_router).await;
+        let by_hot_path = observe(&hot, hot_path.price(request())).await;
         assert_eq!(by_router, by_hot_path, "case {number}");
         assert_eq!(by_router.status, status, "case {number}: {}", by_router.body);
         let is_traced = headers.contains(&("traceparent", TRACED));
@@ -171,24 +171,24 @@ async fn a_price_is_answered_the_same_by_either_way() {
 }
 
 #[tokio::test]
-async fn a_panic_and_a_late_answer_are_answered_and_measured() {
+async fn panics_and_timeouts_are_answered_and_measured() {
     let directory = tempfile::tempdir().unwrap();
     let state = state(&directory).await;
     let route = Route { time_limit: Some(Duration::from_millis(1)), ..price_route(&state) };
     let panics =
         around(&state, &route, Request::new(axum::body::Body::empty()), async |_| panic!("on purpose"));
-    let panicked = see(&state, panics).await;
+    let panicked = observe(&state, panics).await;
     assert_eq!((panicked.status, panicked.body.contains("on purpose")), (500.try_into().unwrap(), false));
-    let late = see(
+    let slow = observe(
         &state,
         around(&state, &route, Request::new(axum::body::Body::empty()), async |_| {
             std::future::pending().await
         }),
     )
     .await;
-    assert_eq!((late.status, late.body.contains("/problems/timeout")), (503.try_into().unwrap(), true));
+    assert_eq!((slow.status, slow.body.contains("/problems/timeout")), (503.try_into().unwrap(), true));
     for status in ["500", "503"] {
         let count = format!(r#"{{route="/api/v1/price",status="{status}"}} 1"#);
-        assert!(late.metrics.iter().any(|series| series.ends_with(&count)), "{:?}", late.metrics);
+        assert!(slow.metrics.iter().any(|series| series.ends_with(&count)), "{:?}", slow.metrics);
     }
 }
