@@ -24,7 +24,7 @@ use crate::dispatch::read_event;
 use crate::metrics::ListenerMetrics;
 
 const LEASE: &str = "bridge";
-/// How long no listener copies messages after the one that did died.
+/// How long no listener copies messages after the holder of the lease crashed.
 const LEASE_TTL: Duration = Duration::from_secs(3);
 /// How often a listener without the lease tries to take it.
 const LEASE_INTERVAL: Duration = Duration::from_millis(500);
@@ -50,25 +50,25 @@ impl Bridge {
     /// Runs until shutdown.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut lease: Option<Lease> = None;
-        let mut asked_at: Option<Instant> = None;
-        let mut hears = false;
+        let mut tried_at: Option<Instant> = None;
+        let mut is_subscribed = false;
         while !shutdown.is_cancelled() {
             lease = lease.filter(|lease| !lease.lost().is_cancelled());
-            if hears && lease.is_none() && asked_at.is_none_or(|at| at.elapsed() >= LEASE_INTERVAL) {
-                asked_at = Some(Instant::now());
+            if is_subscribed && lease.is_none() && tried_at.is_none_or(|at| at.elapsed() >= LEASE_INTERVAL) {
+                tried_at = Some(Instant::now());
                 let acquired =
                     Lease::acquire(&self.redis, &self.keys, LEASE, &self.owner, LEASE_TTL, 0).await;
                 // An unavailable Redis is logged where events are read.
                 lease = acquired.ok().flatten();
             }
-            let heard = shutdown.run_until_cancelled(timeout(LEASE_INTERVAL, self.subscription.next())).await;
-            let Some(Ok(heard)) = heard else { continue };
+            let event = shutdown.run_until_cancelled(timeout(LEASE_INTERVAL, self.subscription.next())).await;
+            let Some(Ok(event)) = event else { continue };
             let is_ours = lease.as_ref().is_some_and(|lease| !lease.lost().is_cancelled());
-            match heard {
-                SubscriptionEvent::Subscribed => hears = true,
+            match event {
+                SubscriptionEvent::Subscribed => is_subscribed = true,
                 SubscriptionEvent::Disconnected => {
-                    hears = false;
-                    let _ = shutdown.run_until_cancelled(give_up(lease.take())).await;
+                    is_subscribed = false;
+                    let _ = shutdown.run_until_cancelled(release(lease.take())).await;
                 }
                 SubscriptionEvent::Message { payload, .. } if is_ours => self.accept(&payload).await,
                 SubscriptionEvent::Missed if is_ours => {
@@ -78,7 +78,7 @@ impl Bridge {
                 SubscriptionEvent::Message { .. } | SubscriptionEvent::Missed => {}
             }
         }
-        give_up(lease).await;
+        release(lease).await;
     }
 
     async fn accept(&self, message: &[u8]) {
@@ -98,7 +98,7 @@ impl Bridge {
     }
 }
 
-async fn give_up(lease: Option<Lease>) {
+async fn release(lease: Option<Lease>) {
     if let Some(lease) = lease {
         // If this fails, the lease expires.
         let _ = lease.release().await;
@@ -111,7 +111,7 @@ enum Message {
     Ours,
     /// An event of a foreign program.
     Foreign(MarketEvent),
-    /// No valid event, and why.
+    /// Not a valid event, with the reason.
     NoEvent(String),
 }
 
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_told_apart() {
+    fn messages_are_classified() {
         let foreign =
             r#"{"specversion":"1.0","id":"1","source":"s","type":"pricing.recalculation_requested.v1"}"#;
         let ours = foreign.replace('}', r#","streamid":"1-0"}"#);

@@ -27,7 +27,7 @@ pub struct ListenerConfig {
 }
 
 impl ListenerConfig {
-    /// Reads the environment through `lookup`; reports everything that is wrong with it at once.
+    /// Reads the environment through `lookup`; reports all problems at once.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut environment = Environment::new(lookup);
         let config = Self::of(&mut environment);

@@ -1,6 +1,6 @@
-//! From the stream to the queue: read, check, enqueue, acknowledge, in this order.
+//! The path of events from the stream to the queue: read, check, enqueue, acknowledge, in this order.
 //!
-//! Entries that were read and not acknowledged are delivered again, to this listener or another one; applying
+//! Entries that were read and not acknowledged are redelivered, to this listener or another one; applying
 //! events is idempotent, so those that are in two jobs take effect once. While the queue's window is full,
 //! nothing is read: the backlog waits in the stream. While workers are busy, batches are gathered until they
 //! are full: many events in one job cost little more than one, whereas many jobs of one event each would
@@ -33,13 +33,13 @@ const BATCH: usize = 500;
 const BUSY: u64 = 3;
 /// How often the outstanding jobs are counted while a batch is gathered.
 const GATHER_PAUSE: Duration = Duration::from_millis(2);
-/// The longest that entries wait for further ones: jobs may be outstanding for long while other workers are
-/// idle.
+/// The longest time that entries wait for further ones: jobs may be outstanding for long while other workers
+/// are idle.
 const LONGEST_GATHERING: Duration = Duration::from_millis(50);
 /// How often entries that another listener left unacknowledged are reclaimed.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(2);
 /// Entries that are unacknowledged for this long are reclaimed.
-const LEFT_BEHIND: Duration = Duration::from_secs(5);
+const RECLAIM_AFTER: Duration = Duration::from_secs(5);
 /// How often the stream is trimmed and measured.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the idle time of entries that wait for room in the queue is reset.
@@ -125,11 +125,10 @@ impl Dispatcher {
                 return Err(DispatchError::Stopping);
             }
             if reclaimed_at.is_none_or(|reclaimed_at| reclaimed_at.elapsed() >= RECLAIM_INTERVAL) {
-                // Done entries must be acknowledged first, or they would be reclaimed as well sooner or
-                // later.
+                // Done entries must be acknowledged first, or they would eventually be reclaimed too.
                 self.consumer.acknowledge(&progress.done).await?;
                 progress.done.clear();
-                progress.in_hand = self.consumer.reclaim(LEFT_BEHIND, BATCH).await?;
+                progress.in_hand = self.consumer.reclaim(RECLAIM_AFTER, BATCH).await?;
                 if progress.in_hand.len() < BATCH {
                     reclaimed_at = Some(Instant::now());
                 }
@@ -164,8 +163,8 @@ impl Dispatcher {
             && !self.shutdown.is_cancelled()
         {
             let room = BATCH - progress.in_hand.len();
-            // These use separate connections, so they run concurrently. Entries that were read are in hand,
-            // whatever becomes of the count.
+            // These use separate connections, so they run concurrently. Entries that were read are in hand
+            // even if the count fails.
             let (more, outstanding) =
                 tokio::join!(reader.more(room), self.queue.outstanding(JobKind::ApplyEvents));
             progress.in_hand.extend(more?);
@@ -177,8 +176,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Processes one batch to the end. Its job is enqueued first: that step may be repeated, as the job is
-    /// known then.
+    /// Processes one batch to the end. Its job is enqueued first, as that step can be repeated: the queue
+    /// recognises the job.
     async fn hand_over(&self, progress: &mut Progress) -> Result<(), DispatchError> {
         let in_hand = &progress.in_hand;
         if in_hand.is_empty() {
@@ -267,19 +266,19 @@ impl Dispatcher {
     }
 }
 
-/// Decodes the event of an entry; the error says why it is none.
+/// Decodes the event of an entry; the error says why it is invalid.
 pub(crate) fn read_event(entry: &[u8]) -> Result<MarketEvent, String> {
     let draft = EventDraft::read(entry).map_err(|error| format!("it is not a CloudEvent: {error}"))?;
-    // A published event has a time; for one that a foreign program added to the stream, the current time
-    // serves as well.
+    // A published event has a time. One without it, which a foreign program added to the stream, gets the
+    // current time.
     draft.check(Utc::now()).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         problems.join("; ")
     })
 }
 
-/// The same identifier for the same entries, so that their job is known if they are delivered again together.
-/// (Otherwise two jobs apply them, which is idempotent.)
+/// The identifier of a batch's job, the same for the same entries: if they are redelivered together, the
+/// queue recognises the job. (Otherwise two jobs apply them, which is idempotent.)
 fn task_id(ids: &[String]) -> String {
     let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return String::new() };
     let mut hasher = DefaultHasher::new();
@@ -308,8 +307,8 @@ mod tests {
             (b"[]", "a list is not an event"),
             (br#"{"specversion":"1.0"}"#, "id: is missing"),
         ] {
-            let said = read_event(entry).unwrap_err();
-            assert!(said.contains(reason), "{said}");
+            let message = read_event(entry).unwrap_err();
+            assert!(message.contains(reason), "{message}");
         }
     }
 }

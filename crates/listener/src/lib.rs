@@ -1,7 +1,7 @@
 //! The listener: turns market events into jobs.
 //!
 //! Here: the dispatcher, which reads the event stream and enqueues jobs, and the bridge, which accepts events
-//! that foreign programs publish on the channel. Never here: the database, and how a price is computed. Any
+//! that foreign programs publish on the channel. Never here: the database, and the computation of prices. Any
 //! number of listeners may run: they share the stream.
 //!
 //! Where next: [`dispatch`] for the path of an event, [`bridge`] for the bridge.

@@ -1,4 +1,4 @@
-//! What the listener measures.
+//! The metrics of the listener.
 
 use pricing_core::telemetry::inventory::names::{
     EVENT_LOG_LAG, EVENTS_BURIED, EVENTS_DISPATCHED, EVENTS_PUBLISHED, JOBS_ENQUEUED,

@@ -34,14 +34,14 @@ const CONCURRENCY: Variable = Variable {
 pub struct WorkerConfig {
     /// The address for health and metrics.
     pub listen: SocketAddr,
-    /// Jobs done at the same time.
+    /// Jobs run at the same time.
     pub concurrency: usize,
     /// The configuration that all services share.
     pub shared: SharedConfig,
 }
 
 impl WorkerConfig {
-    /// Reads the environment through `lookup`; reports everything that is wrong with it at once.
+    /// Reads the environment through `lookup`; reports all problems at once.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut environment = Environment::new(lookup);
         let config = Self::of(&mut environment);
@@ -51,7 +51,7 @@ impl WorkerConfig {
     fn of(environment: &mut Environment<'_>) -> Option<Self> {
         let listen = environment.read(&LISTEN);
         let shared = SharedConfig::read(environment);
-        // If they cannot be read, that is the problem to report, and not what follows from it.
+        // If the connections cannot be read, only that is reported, not its consequences.
         let concurrency = match environment.read(&DATABASE_CONNECTIONS) {
             Some(connections) => {
                 let default = default_concurrency(connections).to_string();
@@ -77,8 +77,8 @@ impl ServiceConfig for WorkerConfig {
     }
 }
 
-/// As many jobs as keep two cores busy beside a database and a Redis. Two connections stay free when each job
-/// has a transaction, as a job may have to read policies meanwhile.
+/// Enough jobs to keep two cores busy beside a database and a Redis. With four connections or more, at least
+/// two stay free for reading policies while each job has a transaction open.
 fn default_concurrency(database_connections: u64) -> u64 {
     database_connections.saturating_sub(2).clamp(2, 6)
 }

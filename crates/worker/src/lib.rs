@@ -1,7 +1,7 @@
 //! The worker: the slow write path.
 //!
 //! Here: applying market events, recalculations and maintenance, outside shoppers' requests. Never here: HTTP
-//! routes besides health and metrics, and how a price is computed (`pricing-domain` and `pricing-core`'s
+//! routes besides health and metrics, and the computation of prices (`pricing-domain` and `pricing-core`'s
 //! `engine`).
 //!
 //! Where next: [`runner`] for attempts, retries and dead letters, [`jobs`] for the work, [`maintenance`] for
@@ -35,7 +35,7 @@ use runner::{JobHandler, JobRunner};
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-worker";
 
-/// L1 capacity of a worker: it publishes prices for others, and reads none itself.
+/// L1 capacity of a worker, which publishes prices for other processes and reads none itself.
 const L1_CAPACITY: usize = 1;
 
 /// Runs the worker until shutdown; health and metrics are served on this socket.
@@ -102,7 +102,7 @@ fn job_runner(config: &WorkerConfig, recalculator: &Recalculator) -> JobRunner {
     }
 }
 
-/// A name that no other worker has, nor this one after a restart.
+/// A name unique to this process: no other worker has it, nor this one after a restart.
 fn owner() -> String {
     format!("worker-{}-{}", std::process::id(), uuid::Uuid::now_v7().simple())
 }

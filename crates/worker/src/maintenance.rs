@@ -1,9 +1,10 @@
-//! Periodic maintenance: re-prices expired entries, restarts runs whose coordinator died, purges old records.
+//! Periodic maintenance: re-prices expired entries, restarts runs whose coordinator crashed, and purges old
+//! records.
 //!
 //! Reads do not depend on it: no cache serves an entry past its `valid_until`, and a read that finds none
-//! computes one. It serves products that are not read, so that stored prices, and clients that watch them,
-//! are up to date too. One worker does it, under a lease; if two did, the row locks would still let each
-//! price be computed once.
+//! computes one. It is for products that are not read, so that stored prices, and clients that follow them,
+//! are up to date too. One worker runs it, under a lease; if two did, row locks would still ensure that each
+//! price is computed once.
 
 use std::time::Duration;
 
@@ -16,27 +17,28 @@ use tokio_util::sync::CancellationToken;
 use crate::jobs::Recalculator;
 
 const LEASE: &str = "schedule";
-/// How long maintenance pauses after the worker that did it died.
+/// How long maintenance pauses after its worker crashed.
 const LEASE_TTL: Duration = Duration::from_secs(5);
 /// How often a worker without the lease tries to take it, and its holder checks for due work.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// How often the queue's own records are deleted, by every worker.
 const CLEANING_INTERVAL: Duration = Duration::from_secs(5);
-/// How often runs without a coordinator are looked for.
+/// How often maintenance checks for runs without a coordinator.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often old records are purged.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 /// Records purged in one statement.
-const FORGET_BATCH: u32 = 5_000;
+const PURGE_BATCH: u32 = 5_000;
 /// How many such statements run in a row: enough for 1,600 events a second.
-const FORGET_BATCHES: u32 = 20;
-/// How long an event that is published again is recognised by its identifier. One that arrives even later
-/// finds newer facts, which it does not replace.
+const PURGE_BATCHES: u32 = 20;
+/// How long a duplicate event is recognised by its identifier. A later duplicate does not replace the newer
+/// facts that it finds.
 const EVENTS_KEPT: TimeDelta = TimeDelta::days(7);
 /// How long the result of a recalculation can be queried.
 const RUNS_KEPT: TimeDelta = TimeDelta::days(30);
 
-/// A maintenance task. If one fails, the others go on; its failure is logged once, until it succeeds again.
+/// A maintenance task. If one fails, the others continue; its failure is logged once, until it succeeds
+/// again.
 struct Task {
     /// The message logged when it fails.
     name: &'static str,
@@ -64,22 +66,22 @@ impl Recalculator {
         let mut expiry = Task::new("could not re-price expired entries");
         let mut purge = Task::new("could not purge old records");
         let mut search = Task::new("could not look for runs without a coordinator");
-        let (mut purged_at, mut suspected, mut looked_at) = (None, None, Instant::now());
+        let (mut purged_at, mut suspected, mut searched_at) = (None, None, Instant::now());
         while !self.shutdown.is_cancelled() {
             let lease = Lease::acquire(&self.redis, &self.keys, LEASE, &self.owner, LEASE_TTL, 0).await;
             if let Ok(Some(lease)) = lease {
                 let lost = lease.lost();
-                let mut goes_well = true;
-                // If a task fails here, another worker may succeed.
-                while goes_well && !lost.is_cancelled() && !self.shutdown.is_cancelled() {
-                    goes_well = expiry.ended(&self.reprice_expired(&lost).await);
+                let mut succeeded = true;
+                // After a failure the lease is released: another worker may succeed.
+                while succeeded && !lost.is_cancelled() && !self.shutdown.is_cancelled() {
+                    succeeded = expiry.ended(&self.reprice_expired(&lost).await);
                     if purged_at.is_none_or(|at: Instant| at.elapsed() > PURGE_INTERVAL) {
-                        goes_well &= purge.ended(&self.purge(&lost).await);
+                        succeeded &= purge.ended(&self.purge(&lost).await);
                         purged_at = Some(Instant::now());
                     }
-                    if looked_at.elapsed() > SEARCH_INTERVAL {
-                        goes_well &= search.ended(&self.find_abandoned_run(&mut suspected).await);
-                        looked_at = Instant::now();
+                    if searched_at.elapsed() > SEARCH_INTERVAL {
+                        succeeded &= search.ended(&self.find_abandoned_run(&mut suspected).await);
+                        searched_at = Instant::now();
                     }
                     self.wait_for_expiry(&lost).await;
                 }
@@ -93,7 +95,7 @@ impl Recalculator {
     /// Deletes the queue's old records, and measures its backlog, until shutdown.
     pub async fn keep_queue_clean(self) {
         while self.pause(CLEANING_INTERVAL).await.is_ok() {
-            // That Redis is unavailable is logged where jobs are fetched.
+            // An unavailable Redis is logged where jobs are fetched.
             while matches!(self.queue.clean().await, Ok(deleted) if deleted > 0) {}
             if let Ok(jobs @ 1..) = self.queue.recover_lost().await {
                 tracing::warn!(jobs, "requeued jobs that the queue library had dropped");
@@ -101,7 +103,7 @@ impl Recalculator {
             if let Ok(depth) = self.queue.depth().await {
                 self.metrics.queue_depth.set(u32::try_from(depth).unwrap_or(u32::MAX));
             }
-            // On every worker, as maintenance may move to another one.
+            // Measured on every worker, as maintenance may move to another one.
             if let Ok(held) = self.engine.store.count_held_runs().await {
                 self.metrics.runs.held.set(u32::try_from(held).unwrap_or(u32::MAX));
             }
@@ -116,16 +118,16 @@ impl Recalculator {
         Ok(())
     }
 
-    /// Deletes old records in small statements; the next pass takes what is left.
+    /// Deletes old records in small statements; the next pass deletes the rest.
     async fn purge(&self, lost: &CancellationToken) -> Result<(), EngineError> {
         let (store, now) = (&self.engine.store, Utc::now());
-        for _ in 0..FORGET_BATCHES {
-            let events = store.forget_applied_events(now - EVENTS_KEPT, FORGET_BATCH).await?;
-            if events < u64::from(FORGET_BATCH) || lost.is_cancelled() || self.shutdown.is_cancelled() {
+        for _ in 0..PURGE_BATCHES {
+            let events = store.forget_applied_events(now - EVENTS_KEPT, PURGE_BATCH).await?;
+            if events < u64::from(PURGE_BATCH) || lost.is_cancelled() || self.shutdown.is_cancelled() {
                 break;
             }
         }
-        store.forget_runs(now - RUNS_KEPT, FORGET_BATCH).await?;
+        store.forget_runs(now - RUNS_KEPT, PURGE_BATCH).await?;
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! What the worker measures: attempts of jobs, applied events, runs and the queue.
+//! The metrics of the worker: attempts of jobs, applied events, runs and the queue.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use pricing_core::telemetry::inventory::names::{
 };
 use pricing_core::telemetry::registry::{Counter, Gauge, Histogram, Registry, Series};
 
-/// Of the [runner](crate::runner).
+/// Metrics of the [runner](crate::runner).
 #[derive(Debug)]
 pub struct RunnerMetrics {
     registry: Registry,
@@ -16,7 +16,7 @@ pub struct RunnerMetrics {
     pub(crate) dead_lettered: Counter,
 }
 
-/// Of the [jobs](crate::jobs) and of [maintenance](crate::maintenance).
+/// Metrics of the [jobs](crate::jobs) and of [maintenance](crate::maintenance).
 #[derive(Debug)]
 pub struct RecalculationMetrics {
     pub(crate) jobs_enqueued: Counter,
@@ -30,7 +30,7 @@ pub struct RecalculationMetrics {
 pub(crate) struct EventMetrics {
     pub(crate) applied: Counter,
     pub(crate) repeated: Counter,
-    /// Products that an event names and the store does not have.
+    /// Products that an event names and the store does not contain.
     pub(crate) unknown_products: Counter,
     /// Competitors' prices in another currency than the product's.
     pub(crate) in_other_currency: Counter,
@@ -48,7 +48,7 @@ pub(crate) struct RunMetrics {
 }
 
 impl RunnerMetrics {
-    /// Registers them.
+    /// Registers the metrics.
     pub fn new(registry: &Registry) -> Self {
         Self {
             registry: registry.clone(),
@@ -64,7 +64,7 @@ impl RunnerMetrics {
 }
 
 impl RecalculationMetrics {
-    /// Registers them.
+    /// Registers the metrics.
     pub fn new(registry: &Registry) -> Self {
         let events = |outcome| registry.labelled_counter(EVENTS_APPLIED, "outcome", outcome);
         Self {

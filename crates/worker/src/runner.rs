@@ -1,7 +1,7 @@
 //! Running jobs: fetching them, counting attempts, retries and dead letters, and recovery when Redis fails.
 //!
 //! The queue library fetches and acknowledges. Its worker ends whenever Redis fails, so another one is built,
-//! under a new name, until shutdown; what the former one had fetched is released at once.
+//! under a new name, until shutdown; the jobs that the former one had fetched are released at once.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -38,10 +38,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 /// Bounds of the back-off before another worker is built.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How often a Redis that failed is checked.
-const RETURN_INTERVAL: Duration = Duration::from_millis(200);
-/// Jobs that failed together are not retried together: each has a jitter of up to this long, in addition to
-/// the queue's own back-off, which grows by a second with each attempt.
+/// How often the release of jobs is retried while Redis is unavailable.
+const RELEASE_RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// The largest jitter of a retry, so that jobs that failed together are not retried together. It adds to the
+/// queue's own back-off, which grows by a second with each attempt.
 const MAX_JITTER_MS: u64 = 1_000;
 
 /// What a handler receives.
@@ -80,16 +80,16 @@ pub struct JobRunner {
     pub keys: MessageKeys,
     /// The name of this process among the workers, unique for each start.
     pub owner: String,
-    /// Jobs done at the same time.
+    /// Jobs run at the same time.
     pub concurrency: usize,
     /// Handles deliveries.
     pub handler: JobHandler,
-    /// What the runner measures.
+    /// The metrics of the runner.
     pub metrics: RunnerMetrics,
 }
 
 impl JobRunner {
-    /// Runs jobs until shutdown; then lets those that have started finish, and releases the others.
+    /// Runs jobs until shutdown, then drains those that have started, and releases the others.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RedisError> {
         let runner = Arc::new(self);
         let wake = Arc::new(Notify::new());
@@ -145,7 +145,8 @@ impl JobRunner {
         }
     }
 
-    /// Releases what a former worker had fetched. Retries until Redis answers, or tries once at shutdown.
+    /// Releases the jobs that a former worker had fetched. Retries until Redis answers, or tries once at
+    /// shutdown.
     async fn release_until_answered(&self, worker: &str, shutdown: &CancellationToken) {
         loop {
             match self.release(worker).await {
@@ -160,7 +161,7 @@ impl JobRunner {
                 }
                 Err(_) => {}
             }
-            let _ = shutdown.run_until_cancelled(sleep(RETURN_INTERVAL)).await;
+            let _ = shutdown.run_until_cancelled(sleep(RELEASE_RETRY_INTERVAL)).await;
         }
     }
 
@@ -200,9 +201,9 @@ impl JobRunner {
         fetched: &Fetched,
     ) -> Result<Outcome, RedisError> {
         let started = async {
-            // Meanwhile the connection's task sends the count, nearly always: then it is counted even if the
-            // job crashes this process at once. Otherwise that crash is not counted; a restarted process
-            // waits for its first count.
+            // Lets the connection's task send the count, which nearly always succeeds: then the attempt is
+            // counted even if the job crashes this process at once. Otherwise that crash is not counted; a
+            // restarted process waits for its first count.
             tokio::task::yield_now().await;
             let job = Job::decode(payload)?;
             let ended = self.run_once(task_id, &job, fetched).await;
@@ -272,7 +273,7 @@ impl JobRunner {
         }
     }
 
-    /// Runs the job in a task of its own: a panic ends only that task, and work that has started goes on
+    /// Runs the job in a task of its own: a panic ends only that task, and work that has started continues
     /// after the timeout.
     async fn run_in_task(&self, task_id: &str, job: &Job, is_first_attempt: bool) -> Result<(), JobError> {
         let delivery = Delivery::Run { task_id: task_id.to_owned(), job: job.clone(), is_first_attempt };
@@ -290,8 +291,8 @@ impl JobRunner {
         ended.unwrap_or_else(|error| Err(JobError::Retry { reason: format!("it panicked: {error}") }))
     }
 
-    /// Makes a job a dead letter. The handler comes first: a run that does not learn that one of its ranges
-    /// is dead would wait for that range for ever. If the handler fails, the job is delivered again.
+    /// Dead-letters a job. The handler runs first: a run that is not notified of a dead range would wait for
+    /// it for ever. If the handler fails, the job is delivered again.
     async fn dead_letter(
         &self,
         task_id: &str,
@@ -359,22 +360,22 @@ fn already_dead(task_id: &str) -> Outcome {
     Outcome::Dead("it is a dead letter already".to_owned())
 }
 
-/// Yields when there may be work.
+/// Yields when the queue may have work.
 fn when_woken(wake: Arc<Notify>) -> BoxStream<'static, ()> {
-    let looks = stream::unfold(wake, |wake| async move {
+    let ticks = stream::unfold(wake, |wake| async move {
         let _ = timeout(POLL_INTERVAL, wake.notified()).await;
         Some(((), wake))
     });
-    let mut looks = looks.boxed();
+    let mut ticks = ticks.boxed();
     // The library polls the queue whenever it is polled, whatever this yields. If a fetch that found nothing
     // ends in the same poll in which this yields, the notification is consumed and the next fetch would be at
     // the next heartbeat; so the library is polled once more.
     let polled_again = stream::poll_fn(move |context| {
-        let look = looks.poll_next_unpin(context);
-        if look.is_ready() {
+        let tick = ticks.poll_next_unpin(context);
+        if tick.is_ready() {
             context.waker().wake_by_ref();
         }
-        look
+        tick
     });
     polled_again.boxed()
 }

@@ -1,5 +1,5 @@
-//! The job that applies market events: stores the facts, re-prices the products they are about, and requests
-//! the recalculations that an event asks for.
+//! The job that applies market events: it stores the facts, re-prices the products they are about, and
+//! enqueues the recalculations that events request.
 
 use chrono::{DateTime, Utc};
 use pricing_core::engine::{OtherCurrency, WRITE_BATCH, products_of};
@@ -44,16 +44,16 @@ impl Recalculator {
         Ok(())
     }
 
-    /// Enqueues a coordinator for a requested run. Does not wait for room in the queue: all the room may be
-    /// taken by coordinators that wait for this very job to finish. They go on until nothing is requested,
-    /// and a request that one of them misses is [found](Self::find_abandoned_run) a moment later.
+    /// Enqueues a coordinator for a requested run. Does not wait for room in the queue, as coordinators that
+    /// wait for this very job to finish may occupy all of it. They continue until no run is requested, and a
+    /// request that one of them misses is [found](Self::find_abandoned_run) a moment later.
     async fn enqueue_coordinator(&self, task_id: String) -> Result<(), JobError> {
         let job = NewJob { task_id: format!("run:{task_id}"), job: Job::Run { task_id } };
         self.enqueue(&job).instrument(spans::send(JOBS, 1)).await.map(|_| ())
     }
 }
 
-/// Splits a batch into parts that name at most [`WRITE_BATCH`] products each, or are one event.
+/// Splits a batch into parts that name at most [`WRITE_BATCH`] products each, or consist of one event.
 fn in_transactions(events: Vec<MarketEvent>) -> Vec<Vec<MarketEvent>> {
     let mut parts: Vec<Vec<MarketEvent>> = Vec::new();
     let mut products = 0;

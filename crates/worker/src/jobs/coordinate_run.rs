@@ -5,8 +5,8 @@
 //! delayed range, can no longer change anything.
 //!
 //! A request that finds the lease held is recorded first and then tries the lease once more; the holder
-//! releases the lease first and then looks for requests once more. In any order, one of the two sees the
-//! other, unless the holder is dead and its lease has not expired yet. A run that is abandoned that way, or
+//! releases the lease first and then checks for requests once more. In any order, one of the two sees the
+//! other, unless the holder crashed and its lease has not expired yet. A run that is abandoned that way, or
 //! whose jobs Redis has lost, is found by [maintenance](crate::maintenance): a run without a coordinator in
 //! two consecutive checks gets one.
 
@@ -29,23 +29,22 @@ use tracing::Instrument;
 
 use super::Recalculator;
 
-/// The lease's name.
 const LEASE: &str = "recalculation";
-/// How long a run has no coordinator after the one it had died. Shorter than the time until the jobs of a
-/// dead worker are given to others, so that the coordinator's own job does not find its lease still there.
+/// How long a run has no coordinator after its coordinator crashed. Shorter than the heartbeat timeout of the
+/// queue, so that the job of that coordinator finds the lease expired when it is redelivered.
 const LEASE_TTL: Duration = Duration::from_secs(3);
 /// How often the coordinator counts the finished ranges.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(15);
-/// How many of those counts pass between checks of the run itself, which a failed range ends, and of the
-/// queue, which may have lost ranges.
-const LOOKS_PER_RUN_CHECK: u32 = 20;
+/// Counts between two checks of the run itself, which a failed range ends, and of the queue, which may have
+/// lost ranges.
+const COUNTS_PER_RUN_CHECK: u32 = 20;
 
 /// Why a coordinator stopped.
 #[derive(Debug)]
 enum Stopped {
     /// The job ends with this error.
     Ended(JobError),
-    /// Something failed; [`job_error_of`](Recalculator::job_error_of) decides what that means for the job.
+    /// An error; [`job_error_of`](Recalculator::job_error_of) maps it to the outcome of the job.
     Failed(EngineError),
 }
 
@@ -82,7 +81,7 @@ pub(crate) struct AbandonedRun {
 }
 
 impl Recalculator {
-    /// Coordinates until no run is requested, or leaves that to the worker that holds the lease.
+    /// Coordinates runs until none is requested, or leaves that to the worker that holds the lease.
     pub(crate) async fn coordinate(&self, task_id: &str) -> Result<(), JobError> {
         let ended = self.coordinate_until_stopped(task_id).await;
         self.job_error_of_stopped(ended).await
@@ -133,7 +132,7 @@ impl Recalculator {
                     task_id = run.task_id,
                     "enqueued a coordinator for a recalculation without one"
                 ),
-                // The next check is soon.
+                // The next check retries.
                 Err(error) => tracing::debug!(%error, "could not enqueue a coordinator"),
             }
         }
@@ -141,8 +140,8 @@ impl Recalculator {
         Ok(())
     }
 
-    /// Fails the run of a coordinator that became a dead letter, unless another worker coordinates it: it
-    /// would be restarted again and again.
+    /// Fails the run of a coordinator that became a dead letter, unless another worker coordinates it:
+    /// otherwise it would be restarted again and again.
     pub(crate) async fn fail_abandoned_run(&self, reason: &str) -> Result<(), JobError> {
         let ended = self.fail_run_without_lease(reason).await;
         self.job_error_of_stopped(ended).await
@@ -199,7 +198,7 @@ impl Recalculator {
         let policy_version = policy.version;
         // An approval holds for the examined policy version only.
         let is_approved =
-            run.approved_by.is_some() && run.policy_version.is_none_or(|judged| judged == policy_version);
+            run.approved_by.is_some() && run.policy_version.is_none_or(|examined| examined == policy_version);
         if run.run_number.is_none() && !is_approved && self.hold(run, policy, lost).await? {
             return Ok(());
         }
@@ -232,12 +231,12 @@ impl Recalculator {
         if breaker.is_off() {
             return Ok(false);
         }
-        let go_on = || !lost.is_cancelled() && !self.shutdown.is_cancelled();
+        let may_continue = || !lost.is_cancelled() && !self.shutdown.is_cancelled();
         // As of now: later effects of the policy were examined when it was published.
         let mut simulator = self.engine.simulator(policy, run.scope.clone(), Utc::now());
-        simulator.run(go_on).await?;
+        simulator.run(may_continue).await?;
         let reasons = simulator.reasons_to_hold(&[breaker]).await?;
-        self.go_on(lost).await?;
+        self.pause_or_stop(lost).await?;
         if reasons.is_empty() {
             return Ok(false);
         }
@@ -267,7 +266,7 @@ impl Recalculator {
             };
             let enqueued = async {
                 while !self.enqueue(&job).await? {
-                    self.go_on(lost).await?;
+                    self.pause_or_stop(lost).await?;
                 }
                 Ok::<(), JobError>(())
             };
@@ -287,8 +286,8 @@ impl Recalculator {
         lost: &CancellationToken,
     ) -> Result<(), Stopped> {
         let (store, run_number) = (&self.engine.store, range.run_number);
-        for look in 1_u32.. {
-            let checks_run = look % LOOKS_PER_RUN_CHECK == 0;
+        for count in 1_u32.. {
+            let checks_run = count % COUNTS_PER_RUN_CHECK == 0;
             // Checked before the count: a range leaves the queue after it is done.
             let is_queue_empty = checks_run && matches!(self.queue.outstanding(JobKind::Range).await, Ok(0));
             if store.finished_ranges(run_number).await? >= ranges {
@@ -301,7 +300,7 @@ impl Recalculator {
                 let reason = "some ranges of the run are neither done nor in the queue".to_owned();
                 return Err(Stopped::Ended(JobError::Retry { reason }));
             }
-            self.go_on(lost).await?;
+            self.pause_or_stop(lost).await?;
         }
         store.finish_run(&range.task_id, run_number, RunState::Done, None, Utc::now()).await?;
         self.metrics.runs.duration.record(begun.elapsed().as_secs_f64());
@@ -315,7 +314,7 @@ impl Recalculator {
     }
 
     /// Pauses, unless the work must stop.
-    async fn go_on(&self, lost: &CancellationToken) -> Result<(), JobError> {
+    async fn pause_or_stop(&self, lost: &CancellationToken) -> Result<(), JobError> {
         if lost.is_cancelled() {
             return Err(JobError::Retry { reason: "the lease of the recalculation was lost".to_owned() });
         }

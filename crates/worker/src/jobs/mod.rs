@@ -1,8 +1,9 @@
-//! What jobs do, one kind a file: each ends in one function of the core, and its error says whether to retry.
+//! The work of jobs, one kind per file: each calls one function of the core, whose error determines whether
+//! to retry.
 //!
-//! Here: the [`Recalculator`], which handles deliveries, and what an error means for a job. Where next:
-//! `apply_events`, `coordinate_run` and `price_range` for the work, [`runner`](crate::runner) for attempts
-//! and dead letters.
+//! Here: the [`Recalculator`], which handles deliveries, and the mapping of errors to outcomes of jobs. Where
+//! next: `apply_events`, `coordinate_run` and `price_range` for the work, [`runner`](crate::runner) for
+//! attempts and dead letters.
 
 mod apply_events;
 mod coordinate_run;
@@ -28,27 +29,27 @@ use crate::runner::Delivery;
 /// Bounds of the back-off between checks of an unavailable database.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How long a job waits for an unavailable database before it is requeued: together with everything else that
-/// it may have waited for, less than the time limit of a job.
-const DATABASE_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a job waits for an unavailable database before it is requeued. Together with its other waits,
+/// less than the time limit of a job.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Everything that jobs need; cheap to clone.
+/// The dependencies of jobs; cheap to clone.
 #[derive(Clone)]
 pub struct Recalculator {
     /// Computes and stores prices.
     pub engine: Engine,
-    /// What jobs and maintenance measure.
+    /// The metrics of jobs and maintenance.
     pub metrics: Arc<RecalculationMetrics>,
-    /// Where the parts of a run are enqueued.
+    /// The queue, which also holds the ranges of a run.
     pub queue: JobQueue,
-    /// Where leases are held. Its connection for writes is its own: a renewal queued behind thousands of
-    /// prices could be late on a slow disk, and the lease lost.
+    /// The Redis that holds leases, with a connection of its own for writes: behind thousands of prices on a
+    /// slow disk, a renewal could arrive after its lease has expired.
     pub redis: RedisConnection,
     /// The keys of leases and the queue.
     pub keys: MessageKeys,
     /// The name of this worker.
     pub owner: String,
-    /// Ranges take turns to write. If all wrote concurrently, sharing the database, they would finish
+    /// Bounds how many ranges write concurrently. If all did, sharing the database, they would finish
     /// together, and then wait for Redis together while the database is idle.
     pub range_turns: Arc<Semaphore>,
     /// Cancelled at shutdown.
@@ -85,8 +86,8 @@ impl Recalculator {
         }
     }
 
-    /// Decides what an error means for the job. While the database is unavailable no attempts are spent: the
-    /// job waits here until it answers again, and is requeued.
+    /// Maps an error to the outcome of the job. While the database is unavailable, no attempt is counted: the
+    /// job waits here for a bounded time, and is requeued.
     pub(crate) async fn job_error_of(&self, error: EngineError) -> JobError {
         let reason = error.to_string();
         match error {
@@ -101,7 +102,7 @@ impl Recalculator {
                     JobError::Retry { reason }
                 }
             }
-            // Another worker, which knows the policy, takes it.
+            // Requeued for a worker that knows the policy.
             EngineError::PolicyUnknown { .. } => JobError::Unavailable { reason },
             EngineError::Redis(_) | EngineError::Interrupted | EngineError::Policies(_) => {
                 JobError::Retry { reason }
@@ -112,7 +113,7 @@ impl Recalculator {
 
     /// Waits a bounded time for the database to answer. Returns whether it was down at first.
     async fn wait_for_database(&self, reason: &str) -> bool {
-        let deadline = Instant::now() + DATABASE_PATIENCE;
+        let deadline = Instant::now() + DATABASE_TIMEOUT;
         let (mut backoff, mut did_not_answer) = (Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE), false);
         while let Err(error) = self.engine.store.check().await {
             if !did_not_answer {

@@ -11,14 +11,14 @@ use tokio::time::timeout;
 
 use super::Recalculator;
 
-/// How long a range waits for its turn before it is requeued, so that most of a job's time limit is left for
-/// the work.
-const TURN_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a range waits for its turn before it is requeued: most of a job's time limit is left for the
+/// work.
+const TURN_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Recalculator {
     pub(super) async fn price_range(&self, range: Range) -> Result<(), JobError> {
         let run_number = range.run_number;
-        let turn = timeout(TURN_PATIENCE, Arc::clone(&self.range_turns).acquire_owned());
+        let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.range_turns).acquire_owned());
         let Some(Ok(Ok(turn))) = self.shutdown.run_until_cancelled(turn).await else {
             return Err(JobError::Stopping);
         };
