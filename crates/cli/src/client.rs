@@ -16,7 +16,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Interval of TCP keep-alive probes on an idle connection.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// How much of an error answer that is no problem document is quoted.
+/// The longest quote of an error that is not a problem document, in characters.
 const QUOTED_CHARS: usize = 200;
 
 /// The address of the API.
@@ -43,7 +43,7 @@ pub(crate) struct Client {
     url: Url,
 }
 
-/// What the API answered.
+/// An answer of the API.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -51,13 +51,13 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
-/// Why there is no answer to show.
+/// The errors of a request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
     /// The HTTP client could not be built.
     #[error("could not build the HTTP client: {0}")]
     NoClient(reqwest::Error),
-    /// There is no answer.
+    /// The API does not answer.
     #[error(
         "no answer from {url} ({reason})\n  is it running? `pricing up` starts it; --url or PRICING_URL name another"
     )]
@@ -178,7 +178,7 @@ pub(crate) struct Problem {
     errors: Vec<FieldError>,
 }
 
-/// What is wrong with one field.
+/// The problem of one field.
 #[derive(Debug, Deserialize)]
 pub(crate) struct FieldError {
     pub(crate) field: String,

@@ -20,7 +20,7 @@ pub(crate) struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Locks this directory, which is created if there is none.
+    /// Creates the directory if necessary, and locks it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let cannot_use = || format!("cannot use {} as data directory", path.display());
         fs::create_dir_all(path).with_context(cannot_use)?;

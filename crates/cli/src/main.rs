@@ -66,7 +66,7 @@ enum Command {
 fn main() -> ExitCode {
     let command = match CommandLine::try_parse() {
         Ok(command_line) => command_line.command,
-        Err(asked) if asked.kind() == ErrorKind::DisplayVersion => {
+        Err(error) if error.kind() == ErrorKind::DisplayVersion => {
             return output::show(&version()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
         }
         Err(refusal) => refusal.exit(),

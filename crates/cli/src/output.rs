@@ -1,4 +1,4 @@
-//! What people and other programs read: standard output, error messages, exit codes, colours.
+//! Output for people and for other programs: standard output, error messages, exit codes, colours.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -9,9 +9,9 @@ use comfy_table::{ContentArrangement, Table};
 
 use crate::client::ClientError;
 
-/// The work failed, or some rows of it.
+/// The exit code if the work failed, or some rows of it.
 pub(crate) const FAILED: u8 = 1;
-/// No service answers (`EX_UNAVAILABLE`).
+/// The exit code if no service answers (`EX_UNAVAILABLE`).
 pub(crate) const UNREACHABLE: u8 = 69;
 
 /// Writes a text and a line end to standard output.
@@ -19,14 +19,14 @@ pub(crate) fn show(text: &str) -> io::Result<()> {
     write_line(io::stdout().lock(), text)
 }
 
-/// As [`show`], for a painted text; without its colours where they are not wanted (no terminal, `NO_COLOR`).
+/// As [`show`], for a coloured text; strips the colours without a terminal or with `NO_COLOR`.
 pub(crate) fn show_coloured(text: &str) -> io::Result<()> {
     write_line(anstream::stdout().lock(), text)
 }
 
 fn write_line(mut stdout: impl Write, text: &str) -> io::Result<()> {
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        // `pricing explain … | head -3` has read what it wanted.
+        // The reader has ended, as in `pricing explain … | head -3`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
@@ -37,7 +37,7 @@ pub(crate) fn note(message: &str) {
     let _ = writeln!(io::stderr(), "{message}");
 }
 
-/// Says why the work failed; gives the exit code for it.
+/// Prints why the work failed; returns the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     note(&format!("pricing: {error:#}"));
     match error.downcast_ref() {
@@ -46,7 +46,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// The width of tables where there is no terminal to ask.
+/// The width of tables without a terminal.
 const DEFAULT_WIDTH: u16 = 120;
 
 /// A table with these headings, as wide as the terminal.
@@ -60,7 +60,7 @@ pub(crate) fn table<const N: usize>(headings: [&str; N]) -> Table {
     table
 }
 
-/// An instant of an answer without the decimals of its seconds, which are for programs.
+/// An instant of an answer without its fractional seconds, which are for programs.
 pub(crate) fn to_the_second(instant: &str) -> String {
     match instant.split_once('.') {
         Some((seconds, rest)) => {
@@ -70,7 +70,7 @@ pub(crate) fn to_the_second(instant: &str) -> String {
     }
 }
 
-/// The text in this colour, for [`show_coloured`].
+/// Colours a text, for [`show_coloured`].
 pub(crate) fn paint(text: &str, colour: AnsiColor) -> String {
     let style = colour.on_default();
     format!("{style}{text}{style:#}")

@@ -1,9 +1,10 @@
-//! A private redis-server for `pricing up`: started on a free loopback port, kept running, ended with us.
+//! A private redis-server for `pricing up`: started on a free loopback port, restarted if it ends, and
+//! stopped with this process.
 //!
-//! It must not outlive this process, however that ends. So beside each server runs a *guard*, a shell that
-//! reads from a pipe whose other end only this process holds. When that end closes, because we close it or
-//! because we were killed, the guard sends the server SIGTERM. Should both the guard and we be killed, the
-//! server is left over; the next start on the same directory finds it by its port file and ends it first, as
+//! It must not outlive this process, however this process ends. So beside each server runs a *guard*, a shell
+//! that reads from a pipe whose other end only this process holds. When that end closes, on purpose or
+//! because this process was killed, the guard sends the server SIGTERM. If the guard is killed too, the
+//! server is left over; the next start on the same directory finds it by its port file and stops it first, as
 //! two servers must not write one append-only file.
 
 mod leftover;
@@ -23,19 +24,19 @@ use tokio_util::sync::CancellationToken;
 
 use self::leftover::{ask, end_leftover, serves};
 
-/// What the server is called; some systems have its successor only.
+/// Names of the server program; some systems have its successor only.
 const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 /// Waits until its standard input is closed, then ends the process with the id it was given.
 const GUARD: &str = r#"read -r _; kill -TERM "$0""#;
 /// Holds the port while a server runs.
 const PORT_FILE: &str = "port";
-/// What the server writes.
+/// The log of the server.
 const LOG_FILE: &str = "redis.log";
-/// How much of the log an error repeats.
+/// Lines of the log that an error quotes.
 const QUOTED_LINES: usize = 3;
-/// What the log says when another process was faster to take the free port.
+/// The message in the log if another process took the free port first.
 const PORT_TAKEN: &str = "Address already in use";
-/// Free ports that are tried.
+/// The number of free ports to try.
 const MAX_PORTS: usize = 3;
 /// How long the server may take to read its append-only file.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
@@ -45,13 +46,13 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// The pause before the first restart; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
-/// A server that ran this long had a good start: back-off begins again.
-const GOOD_START: Duration = Duration::from_secs(60);
+/// Once a server has run for this long, the back-off is reset.
+const STABLE_AFTER: Duration = Duration::from_secs(60);
 
 /// A server that is kept running until [`stop`](Self::stop).
 #[derive(Debug)]
 pub(crate) struct PrivateRedis {
-    place: DataPaths,
+    paths: DataPaths,
     stop: CancellationToken,
     supervisor: JoinHandle<()>,
 }
@@ -64,22 +65,22 @@ impl PrivateRedis {
         let directory = directory.canonicalize().with_context(create)?;
         end_leftover(&directory).await?;
         std::fs::write(directory.join(LOG_FILE), "").with_context(create)?;
-        let (place, server) = start_on_free_port(directory).await?;
+        let (paths, server) = start_on_free_port(directory).await?;
         let stop = CancellationToken::new();
-        let supervisor = tokio::spawn(supervise(server, place.clone(), stop.clone()));
-        Ok(Self { place, stop, supervisor })
+        let supervisor = tokio::spawn(supervise(server, paths.clone(), stop.clone()));
+        Ok(Self { paths, stop, supervisor })
     }
 
-    /// Where it answers; the same after a restart.
+    /// The URL of the server, which stays the same after a restart.
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.place.port)
+        format!("redis://127.0.0.1:{}", self.paths.port)
     }
 
-    /// Ends the server and waits until it is gone.
+    /// Stops the server, and waits until it has ended.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         let _ = self.supervisor.await;
-        let _ = std::fs::remove_file(self.place.directory.join(PORT_FILE));
+        let _ = std::fs::remove_file(self.paths.directory.join(PORT_FILE));
     }
 }
 
@@ -87,10 +88,10 @@ async fn start_on_free_port(directory: PathBuf) -> Result<(DataPaths, Server)> {
     let mut ports_tried = 0;
     loop {
         let port = TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port();
-        let place = DataPaths { directory: directory.clone(), port };
+        let paths = DataPaths { directory: directory.clone(), port };
         ports_tried += 1;
-        match place.start().await {
-            Ok(server) => return Ok((place, server)),
+        match paths.start().await {
+            Ok(server) => return Ok((paths, server)),
             Err(error) if ports_tried < MAX_PORTS && error.to_string().contains(PORT_TAKEN) => {}
             Err(error) => return Err(error),
         }
@@ -98,7 +99,7 @@ async fn start_on_free_port(directory: PathBuf) -> Result<(DataPaths, Server)> {
 }
 
 /// Restarts the server whenever it ends, until shutdown.
-async fn supervise(mut server: Server, place: DataPaths, stop: CancellationToken) {
+async fn supervise(mut server: Server, paths: DataPaths, stop: CancellationToken) {
     let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
     loop {
         let ended = tokio::select! {
@@ -107,7 +108,7 @@ async fn supervise(mut server: Server, place: DataPaths, stop: CancellationToken
         };
         let ended = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
         tracing::warn!("the private redis-server ended ({ended}), starting it again");
-        if server.started.elapsed() > GOOD_START {
+        if server.started.elapsed() > STABLE_AFTER {
             backoff.reset();
         }
         server = loop {
@@ -115,7 +116,7 @@ async fn supervise(mut server: Server, place: DataPaths, stop: CancellationToken
                 () = sleep(backoff.pause()) => {}
                 () = stop.cancelled() => return,
             }
-            match place.start().await {
+            match paths.start().await {
                 Ok(server) => break server,
                 Err(error) => tracing::error!("the private redis-server does not start: {error:#}"),
             }
@@ -123,7 +124,7 @@ async fn supervise(mut server: Server, place: DataPaths, stop: CancellationToken
     }
 }
 
-/// Where a server keeps its data and answers.
+/// The data directory of a server, and its port.
 #[derive(Debug, Clone)]
 struct DataPaths {
     /// Absolute, without symbolic links.
@@ -165,8 +166,7 @@ impl DataPaths {
             .args(["--port", &self.port.to_string()])
             .args(["--bind", "127.0.0.1", "--protected-mode", "yes"])
             .args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""])
-            // By default from 64 MB on: a recalculation of 300,000 products had three processes that rewrote
-            // it.
+            // The default of 64 MB caused three rewrites during a recalculation of 300,000 products.
             .args(["--auto-aof-rewrite-min-size", "512mb"])
             .args(["--maxmemory-policy", "noeviction"])
             // Relative: the server would split a path with spaces.
@@ -175,7 +175,7 @@ impl DataPaths {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // Ctrl-C is for us: the services end first.
+            // Ctrl-C does not reach the server's process group, as the services stop first.
             .process_group(0);
         Ok(command)
     }
@@ -186,7 +186,7 @@ impl DataPaths {
             if let Some(status) = server.process.try_wait()? {
                 bail!("redis-server ended at once ({status}): {}", self.end_of_log());
             }
-            // While it reads its file it answers -LOADING; a stranger on the port serves another directory.
+            // While loading its file it answers -LOADING; a foreign server on the port has another directory.
             let ready = ask(self.port, "PING").await.is_ok_and(|answer| answer.starts_with("+PONG"));
             if ready && serves(self.port, &self.directory).await.unwrap_or(false) {
                 return Ok(());
@@ -205,7 +205,7 @@ impl DataPaths {
     }
 }
 
-/// A running server and its guard. Dropping it ends the server, without waiting for that.
+/// A running server and its guard. Dropping it stops the server without waiting for its end.
 #[derive(Debug)]
 struct Server {
     process: Child,
@@ -233,15 +233,15 @@ impl Server {
         })
     }
 
-    /// Waits until the server ends by itself.
+    /// Waits until the server ends.
     async fn ended(&mut self) -> io::Result<ExitStatus> {
         let status = self.process.wait().await;
-        // Before the system gives the id to another process.
+        // The guard must not signal another process that reuses the id.
         let _ = self.guard.start_kill();
         status
     }
 
-    /// Ends the server: through the guard, or if that does not help, by force.
+    /// Stops the server through the guard, and kills it after a timeout.
     async fn end(mut self) {
         drop(self.guard.stdin.take());
         if timeout(END_TIMEOUT, self.process.wait()).await.is_err() {

@@ -11,7 +11,7 @@ use super::*;
 async fn stub(answer: &'static str) -> Result<(Client, JoinHandle<Result<String>>)> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let url = Url::parse(&format!("http://{}/engine/", listener.local_addr()?))?;
-    let asked = tokio::spawn(async move {
+    let received = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await?;
         let mut request = Vec::new();
         while !request.ends_with(b"\r\n\r\n") {
@@ -20,24 +20,24 @@ async fn stub(answer: &'static str) -> Result<(Client, JoinHandle<Result<String>
         stream.write_all(answer.as_bytes()).await?;
         Ok(String::from_utf8_lossy(&request).into_owned())
     });
-    Ok((Client::new(&url)?, asked))
+    Ok((Client::new(&url)?, received))
 }
 
 #[tokio::test]
 async fn the_path_is_escaped_and_the_body_is_kept_as_it_is() -> Result<()> {
-    let (client, asked) =
+    let (client, received) =
         stub("HTTP/1.1 200 OK\r\nx-cache: l1\r\nconnection: close\r\n\r\n{\"final_price\": 49.90}").await?;
     let answer = client.send(client.get(&["api", "v1", "products", "a b/c?d"])).await?;
     assert_eq!(answer.body, "{\"final_price\": 49.90}");
     assert_eq!(answer.headers.get("x-cache").map(|value| value.as_bytes()), Some(&b"l1"[..]));
-    let asked = asked.await??;
-    assert!(asked.starts_with("GET /engine/api/v1/products/a%20b%2Fc%3Fd HTTP/1.1"), "{asked}");
+    let received = received.await??;
+    assert!(received.starts_with("GET /engine/api/v1/products/a%20b%2Fc%3Fd HTTP/1.1"), "{received}");
     Ok(())
 }
 
 #[tokio::test]
 async fn problems_list_every_field() -> Result<()> {
-    let (client, _asked) = stub(concat!(
+    let (client, _received) = stub(concat!(
         "HTTP/1.1 422 Unprocessable Content\r\ncontent-type: application/problem+json\r\n",
         "connection: close\r\n\r\n",
         r#"{"type": "/problems/invalid-request", "title": "the request is not valid", "status": 422,"#,
@@ -57,7 +57,7 @@ async fn problems_list_every_field() -> Result<()> {
 
 #[tokio::test]
 async fn other_errors_are_quoted() -> Result<()> {
-    let (client, _asked) =
+    let (client, _received) =
         stub("HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\n\r\nupstream is away\n").await?;
     let refusal = client.send(client.get(&["x"])).await.err();
     assert_eq!(

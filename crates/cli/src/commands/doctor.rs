@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::client::{Answer, ApiAddress, Client, ClientError};
 use crate::output::{self, paint};
 
-/// How far the clocks may differ. The API's clock is known in whole seconds only.
+/// The largest accepted difference of the clocks. The API's clock is known in whole seconds only.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 /// The API's name for the check of its time zone database, whose detail begins with the version.
 const TIME_ZONES: &str = "time_zones";

@@ -1,4 +1,4 @@
-//! `pricing explain`: why a price is what it is, as a table that a merchant can read.
+//! `pricing explain`: explains a price step by step, as a table for merchants.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,7 +15,7 @@ use super::quote::percent;
 use crate::client::{ApiAddress, Client};
 use crate::output;
 
-/// The table's width where there is no terminal.
+/// The width of tables without a terminal.
 const DEFAULT_WIDTH: u16 = 80;
 
 /// What to explain.
@@ -259,7 +259,7 @@ fn describe(start: &str, step: &Step) -> [String; 3] {
     }
 }
 
-/// The rule's condition, then each value it read and the competitor's price it used, a line each.
+/// The rule's condition, then each value it read and the competitor's price it used, one per line.
 fn what_a_rule_saw(step: &Step) -> String {
     let condition = step.when.clone();
     let values = step.inputs.iter().map(|(name, value)| match value.get() {
@@ -298,7 +298,7 @@ fn digits(amount: Option<&RawValue>) -> String {
     amount.map(|amount| amount.get().to_owned()).unwrap_or_default()
 }
 
-/// The conclusion, a sentence a line.
+/// The conclusion, one sentence per line.
 fn conclusion(explained: &Explained, location: Option<&str>) -> String {
     let Explained { name, currency, list_price, .. } = explained;
     let mut text = match &explained.quote {

@@ -1,4 +1,4 @@
-//! `pricing history`: how a price developed, change by change.
+//! `pricing history`: shows the changes of a price.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -97,7 +97,7 @@ fn render(history: &History) -> String {
     text
 }
 
-/// When it began, the prior price, and the reasons against announcing it.
+/// The start of the reduction, the prior price, and the reasons against announcing it.
 fn in_words(reduction: &Reduction) -> String {
     let Reduction { started_at, prior_price, percent, incomplete_because } = reduction;
     let (prior_price, percent) = (prior_price.get(), percent.get());

@@ -1,4 +1,4 @@
-//! `pricing import`: products from a file or standard input, streamed to the API.
+//! `pricing import`: streams products from a file or standard input to the API.
 
 mod progress;
 
@@ -24,7 +24,7 @@ use crate::output;
 
 /// Bytes read from the file at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// How long an import may make no progress.
+/// The longest time that an import may make no progress.
 const MAX_STALL: Duration = Duration::from_secs(120);
 /// The number of refused rows that are shown; the others are counted.
 const SHOWN_ROWS: usize = 20;

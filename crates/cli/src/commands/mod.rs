@@ -1,4 +1,4 @@
-//! One command, one file: its arguments, what it does, and how its result is shown.
+//! The commands, one per file: arguments, work and output.
 
 use anyhow::Context;
 

@@ -1,4 +1,4 @@
-//! `pricing policy`: check, publish, compare and roll back policies.
+//! `pricing policy`: checks, publishes, compares and rolls back policies.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -227,7 +227,7 @@ async fn check(client: &Client, file: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// As compilers write it, so that editors find the position.
+/// A problem in the format of compilers, so that editors find the position.
 fn located(document: &str, problem: &FieldError) -> String {
     format!("{}: {problem}", problem.place_in(document))
 }

@@ -1,4 +1,4 @@
-//! `pricing quote`: what a product costs one shopper now.
+//! `pricing quote`: shows the price of a product for one shopper now.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::client::{ApiAddress, Client};
 use crate::output;
 
-/// The header that names the cache that answered.
+/// The header that names the cache tier of the answer.
 const CACHE_HEADER: &str = "x-cache";
 
 /// What to quote.
@@ -120,7 +120,7 @@ fn render(detail: &PriceDetail, cache: Option<&str>, arguments: &Arguments) -> S
     text
 }
 
-/// A rate in percent: `0.05` is `5%`; as it is, if it is no plain decimal.
+/// A rate in percent: `0.05` is `5%`; unchanged if it is not a plain decimal.
 pub(super) fn percent(rate: &RawValue) -> String {
     match rate.get().parse::<Decimal>() {
         Ok(rate) => format!("{}%", (rate * Decimal::ONE_HUNDRED).normalize()),

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_done_can_be_read() {
+    fn a_result_can_be_read() {
         let done = Recalculation {
             task_id: "01a2".to_owned(),
             state: "done".to_owned(),

@@ -1,4 +1,4 @@
-//! `pricing simulate`: what a policy would do to all prices, before it is published.
+//! `pricing simulate`: shows the effect of a policy on all prices, before it is published.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ use crate::output;
 
 /// The longest line of an answer.
 const MAX_LINE_BYTES: usize = 1024 * 1024;
-/// How wide the longest bar of the distribution is.
+/// The width of the longest bar of the distribution.
 const BAR_WIDTH: u64 = 40;
 
 /// What to simulate.

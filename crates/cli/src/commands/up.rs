@@ -1,4 +1,4 @@
-//! `pricing up`: the whole engine on this machine, in this process, with a private Redis beside it.
+//! `pricing up`: runs the whole engine on this machine, in this process, with a private Redis beside it.
 //!
 //! Components start in the order of their dependencies and stop in reverse: the services first, then Redis.
 
@@ -37,7 +37,7 @@ const REDIS_URL_VARIABLE: &str = "REDIS_URL";
 /// The log filter; see `pricing_core::config`.
 const LOG_VARIABLE: &str = "PRICING_LOG";
 
-/// What `--help` says of the settings that are not options.
+/// The help text on settings that are not options.
 const SETTINGS: &str = "\
 All other settings are environment variables, the same as those of the services: see
 docs/configuration.md, or the --help of pricing-api, pricing-worker and pricing-listener.
@@ -64,7 +64,7 @@ pub(crate) struct Arguments {
     no_sample: bool,
 }
 
-/// The service name of all services together in traces, as they share this process.
+/// The service name in traces, one for all services, as they share this process.
 const SERVICE: &str = "pricing";
 
 /// What the services are started with.
@@ -79,7 +79,7 @@ struct Settings {
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let shared = ApiConfig::read(&process_environment)?.shared;
     let mut log = shared.log;
-    // This terminal is for users; the services' log lines below warnings are for their own logs.
+    // This terminal is for users, so the services log only warnings and errors to it by default.
     if process_environment(LOG_VARIABLE).is_none() {
         log.filter = "warn".to_owned();
     }
@@ -150,16 +150,16 @@ async fn serve(
 /// Runs every service until shutdown. Besides addresses, each takes its settings from the environment.
 async fn run_services(settings: Settings, shutdown: CancellationToken) -> Result<()> {
     let Settings { listener, redis_url, database_url } = settings;
-    let place = |shared: &mut SharedConfig| {
+    let set_urls = |shared: &mut SharedConfig| {
         shared.redis_url.clone_from(&redis_url);
         shared.database_url.clone_from(&database_url);
     };
     let mut api = ApiConfig::read(&process_environment)?;
     let mut worker = WorkerConfig::read(&process_environment)?;
     let mut bridge = ListenerConfig::read(&process_environment)?;
-    place(&mut api.shared);
-    place(&mut worker.shared);
-    place(&mut bridge.shared);
+    set_urls(&mut api.shared);
+    set_urls(&mut worker.shared);
+    set_urls(&mut bridge.shared);
     // The other services only report their health; in one process, the API's report covers it.
     let worker_health = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let bridge_health = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -230,10 +230,10 @@ async fn load_sample(client: &Client, data: &DataDirectory) -> Result<()> {
     Ok(())
 }
 
-/// Loaded on the first start.
+/// The sample catalogue, loaded on the first start.
 const SAMPLE_PRODUCTS: &str = include_str!("../../../../data/sample-products.csv");
 
-/// Addresses, and the first steps.
+/// The welcome text: addresses, and the first steps.
 fn welcome(url: &Url, settings: &Settings, data: &DataDirectory) -> String {
     format!(
         "The pricing engine is up.
@@ -259,7 +259,7 @@ Ctrl-C stops everything.",
 fn without_password(written: &str) -> String {
     match Url::parse(written) {
         Ok(mut url) if url.password().is_some() => {
-            // Fails only for addresses without a host; those have no password.
+            // Fails only for URLs without a host, which have no password.
             let _ = url.set_password(Some("***"));
             url.to_string()
         }

@@ -18,7 +18,7 @@ use self::event_stream::{EventStream, ReceivedEvent};
 use crate::client::{ApiAddress, Client};
 use crate::output;
 
-/// Pause before a stream that ended is opened again.
+/// The pause before a stream that ended is opened again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What to watch.
@@ -54,7 +54,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     let watching = async {
         let mut last_id = None;
-        // If the API cannot be reached at first, that is an error; later on it is retried.
+        // If the API cannot be reached at first, that is an error; later, it is retried.
         let mut connected_once = false;
         loop {
             match follow(&client, &arguments, &mut last_id, &mut connected_once).await {
@@ -74,7 +74,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     }
 }
 
-/// One connection, until it ends.
+/// Follows price changes on one connection, until it ends.
 async fn follow(
     client: &Client,
     arguments: &Arguments,

@@ -1,5 +1,4 @@
-//! A server of an earlier start that is still there, and the two questions that tell: who are you, are you
-//! ready.
+//! Recognises a server left over from an earlier start by its data directory, and stops it.
 
 use std::io;
 use std::path::Path;
@@ -12,10 +11,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{END_TIMEOUT, POLL_INTERVAL, PORT_FILE};
 
-/// How long one command may take.
+/// Time limit of one command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Ends a server that was left over in this directory.
+/// Stops a server that was left over in this directory.
 pub(super) async fn end_leftover(directory: &Path) -> Result<()> {
     let port_file = directory.join(PORT_FILE);
     let Some(port) = std::fs::read_to_string(&port_file).ok().and_then(|written| written.trim().parse().ok())
@@ -45,7 +44,7 @@ pub(super) async fn serves(port: u16, directory: &Path) -> io::Result<bool> {
     Ok(answer.lines().any(|line| Path::new(line) == directory))
 }
 
-/// The beginning of the answer to one command.
+/// Sends one command; returns the beginning of the answer.
 pub(super) async fn ask(port: u16, command: &str) -> io::Result<String> {
     let asking = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;

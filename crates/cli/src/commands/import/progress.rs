@@ -1,4 +1,4 @@
-//! Progress of an import: rows, counted by their line ends as they are sent.
+//! The progress of an import: rows, counted by their line ends as they are sent.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 
-/// Counts what is sent. A quoted line end inside a CSV value counts as a row; the API's summary is exact.
+/// Counts rows and bytes that are sent. A quoted line end inside a CSV value counts as a row; the API's
+/// summary is exact.
 #[derive(Debug)]
 pub(super) struct Progress {
     started: Instant,
@@ -19,7 +20,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Nothing has been sent yet.
+    /// The progress before anything was sent.
     pub(super) fn new(header_lines: u64, bar: ProgressBar) -> Self {
         Self {
             started: Instant::now(),

@@ -1,4 +1,4 @@
-//! Tests of which servers are ended, and which are left alone.
+//! Tests of which servers are stopped, and which are left alone.
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -35,7 +35,7 @@ async fn a_leftover_on_the_directory_is_ended() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_stranger_on_the_port_is_left_alone() -> Result<()> {
+async fn a_foreign_server_on_the_port_is_left_alone() -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let directory = scratch.path().canonicalize()?;
     let (port, serving) = stub("*2\r\n$3\r\ndir\r\n$1\r\n/elsewhere\r\n".to_owned()).await?;
