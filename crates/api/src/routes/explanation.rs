@@ -1,4 +1,4 @@
-//! `GET /api/v1/products/{product_id}/explanation`: why a price is what it is.
+//! `GET /api/v1/products/{product_id}/explanation`: the steps and facts that a price results from.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -22,7 +22,7 @@ use crate::error::ApiError;
 use crate::extract::Named;
 use crate::state::AppState;
 
-/// How often price and explanation are read until both are of one revision.
+/// How often price and explanation are read until both have the same revision.
 const MAX_EXPLANATION_READS: usize = 5;
 
 /// A shopper for whom the quote is explained too; without a location, only the list price is.
@@ -122,7 +122,7 @@ pub(crate) struct QuoteExplanation<'a> {
     steps: Vec<Step<'a>>,
 }
 
-/// Why a product's price is what it is.
+/// Explains the price of a product.
 #[utoipa::path(get, path = "/api/v1/products/{product_id}/explanation", tag = "prices",
     summary = "Why a price is what it is",
     params(("product_id" = String, Path, description = "The product"), ExplanationQuery),
@@ -144,7 +144,7 @@ pub(crate) async fn explanation(
     })?;
     let shopper = query.check()?;
     let now = Utc::now();
-    // Reading the price first makes one for a product that has none yet.
+    // Reading the price first computes one for a product that has none yet.
     let read = state.engine.read(&product_id, Now::now()).await;
     read.map_err(|error| ApiError::of_read(error, &product_id))?;
     let (product, stored, recorded) = stored_explanation(&state, &product_id).await?;
@@ -188,7 +188,7 @@ async fn stored_explanation(
     let store = &state.engine.store;
     for _ in 0..MAX_EXPLANATION_READS {
         let Some(stored) = store.stored_price(&id).await? else {
-            // One in an unknown currency has no price that can be read; asking for it says so.
+            // A product in an unknown currency has no readable price; reading it returns that error.
             store.product(&id).await?;
             return Err(unknown());
         };

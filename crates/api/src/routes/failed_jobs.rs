@@ -1,4 +1,4 @@
-//! `/api/v1/jobs`: failed jobs with the reason, and requeueing them.
+//! `/api/v1/jobs`: lists failed jobs with their reasons, and requeues them.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -12,9 +12,9 @@ use crate::error::ApiError;
 use crate::extract::Named;
 use crate::state::AppState;
 
-/// Dead jobs that are listed unless asked otherwise.
+/// Failed jobs in one answer by default.
 const DEFAULT_LIMIT: usize = 50;
-/// Dead jobs that are listed at most.
+/// Failed jobs in one answer at most.
 const MAX_LIMIT: usize = 1_000;
 
 /// How many to list.
@@ -48,7 +48,7 @@ pub(crate) struct JobAnswer {
     payload: serde_json::Value,
 }
 
-/// The failed jobs, the latest first.
+/// Lists the failed jobs, latest first.
 #[utoipa::path(get, path = "/api/v1/jobs", tag = "operations", summary = "Failed jobs",
     params(JobsQuery),
     responses(
@@ -71,7 +71,7 @@ pub(crate) async fn list(
     Ok(Json(JobsAnswer { outstanding, dead, jobs }))
 }
 
-/// A failed job.
+/// Returns a failed job.
 #[utoipa::path(get, path = "/api/v1/jobs/{task_id}", tag = "operations", summary = "A failed job",
     params(("task_id" = String, Path, description = "The job")),
     responses(

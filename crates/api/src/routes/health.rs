@@ -1,4 +1,4 @@
-//! Signs of life.
+//! Liveness, readiness, and the index of the service.
 
 use axum::Json;
 use axum::extract::State;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::state::AppState;
 
-/// Says what this is and where to look.
+/// The name and version of the service, and its main routes.
 pub(crate) async fn index() -> impl IntoResponse {
     Json(json!({
         "service": crate::SERVICE,
@@ -20,14 +20,14 @@ pub(crate) async fn index() -> impl IntoResponse {
     }))
 }
 
-/// The process runs.
+/// Answers while the process runs.
 #[utoipa::path(get, path = "/healthz", tag = "operations", summary = "Whether the process runs",
     responses((status = 200, description = "It does", body = String, content_type = "text/plain")))]
 pub(crate) async fn alive() -> &'static str {
     "alive\n"
 }
 
-/// What the service depends on, checked now.
+/// Checks the dependencies of the service.
 #[utoipa::path(get, path = "/readyz", tag = "operations", summary = "Whether the service can do its work",
     responses(
         (status = 200, description = "`ready`, or `degraded`: reads work", body = Readiness),

@@ -1,5 +1,5 @@
-//! `GET /api/v1/products/{product_id}/history`: how a list price came to be what it is, change by change, and
-//! what a reduction may be announced against.
+//! `GET /api/v1/products/{product_id}/history`: the changes of a list price, and the prior price of a
+//! reduction.
 
 use std::borrow::Cow;
 
@@ -20,10 +20,10 @@ use crate::extract::Named;
 use crate::routes::reduction::{self, ReductionAnswer};
 use crate::state::AppState;
 
-/// Changes in one answer, if nothing else is asked for, and at most.
+/// Changes in one answer: the default, and the maximum.
 const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 1_000;
-/// Changes that are looked at for a reduction and the lowest price: a year of one every hour.
+/// Changes that are examined for a reduction and the lowest price: one an hour for a year.
 const MAX_CONSIDERED: u32 = 9_000;
 
 /// Which changes.
@@ -119,7 +119,7 @@ pub(crate) async fn history(
     let lowest = lowest_before(&applied, now).filter(|_| is_lowest_price_known);
     let kept = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut page = match before {
-        // The first page is among those.
+        // `latest` includes the first page.
         None => latest,
         Some(before) => store.price_changes_before(&id, before, limit + 1).await?,
     };
@@ -136,14 +136,15 @@ pub(crate) async fn history(
     }))
 }
 
-/// Whether these changes, the latest first, are all there were, or all of the last 30 days.
+/// Whether these changes, latest first, are complete, or at least cover the last 30 days.
 fn reaches_back(latest: &[PriceChange], now: DateTime<Utc>) -> bool {
     let are_all = u32::try_from(latest.len()).is_ok_and(|count| count < MAX_CONSIDERED);
     let start = now - TimeDelta::days(PRIOR_PRICE_DAYS);
     are_all || latest.last().is_some_and(|oldest| oldest.changed_at <= start)
 }
 
-/// The prices, oldest first, in the currency in effect; one in another currency is none to compare with.
+/// The prices, oldest first; `None` for one in another currency than the current one, as they cannot be
+/// compared.
 fn applied_prices(changes: &[PriceChange]) -> Vec<AppliedPrice> {
     let currency = changes.first().map(|newest| &newest.currency);
     let applied = changes.iter().rev().map(|change| AppliedPrice {
@@ -169,7 +170,7 @@ fn answer(change: PriceChange) -> ChangeAnswer {
 mod tests {
     use super::*;
 
-    /// So many changes, the latest of them now.
+    /// This many changes, the latest of them now.
     fn changes(count: u32, apart: TimeDelta, now: DateTime<Utc>) -> Vec<PriceChange> {
         let change = |number: u32| PriceChange {
             revision: i64::from(count - number),
@@ -188,7 +189,7 @@ mod tests {
     fn the_lowest_price_is_not_known_if_changes_of_the_thirty_days_were_not_read() {
         let now = DateTime::UNIX_EPOCH + TimeDelta::days(1_000);
         for (count, minutes_apart, expected) in [
-            // A product of today, with few changes and with as many as are read.
+            // A new product, with one change and with the most changes of which all are read.
             (1, 1, true),
             (MAX_CONSIDERED - 1, 2, true),
             // Twelve days and a half.

@@ -1,10 +1,10 @@
-//! `POST /api/v1/products/import`: a catalogue, as a stream of rows.
+//! `POST /api/v1/products/import`: imports products from a stream of rows.
 //!
-//! Rows are read as they arrive and written in batches, each in one transaction, as many at a time as the
-//! database can use. While they are stored, the next is read, and no further one, so a sender can be no
-//! faster than the database and memory stays bounded. A row that is refused is reported with its line and
-//! keeps no other row back. Of two rows for one product the first counts: one that repeats it is counted, one
-//! that says something else is refused. Importing a file again changes nothing.
+//! Rows are read as they arrive and written in batches, each in one transaction, with as many concurrent
+//! transactions as the database can use. Meanwhile only one further batch is read, so backpressure limits the
+//! sender to the speed of the database, and memory stays bounded. A refused row is reported with its line and
+//! does not affect other rows. Of two rows for one product the first counts: a later one with the same values
+//! is counted, one with other values is refused. An import is idempotent.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -40,13 +40,13 @@ use crate::state::AppState;
 const MAX_IMPORT_BYTES: usize = 4 * 1024 * 1024 * 1024;
 /// Refused rows that are listed; the others are counted.
 const MAX_LISTED_ERRORS: usize = 1_000;
-/// Products without a bound they had that are listed; the others are counted.
+/// Products that lost a bound and are listed; the others are counted.
 const MAX_LISTED_LOSSES: usize = 100;
-/// Products of a batch, which is one transaction. Each writes a page for every category that it touches, so
-/// in small ones that is most of what is written; and as long as one lasts, others wait for SQLite.
+/// Products of a batch, which is one transaction. A transaction writes a page for every category that it
+/// touches, which dominates small ones; but while a long one lasts, other writers wait for SQLite.
 const IMPORT_BATCH: usize = 2 * WRITE_BATCH;
-/// Batches on their way to Redis, beside those that were stored last. A server that syncs every write to disk
-/// is slow now and then; the database goes on.
+/// Batches on their way to Redis, besides those that were stored last. A Redis that syncs every write to disk
+/// is slow at times; the database need not wait for it.
 const MAX_SERVING: usize = 4;
 /// How long a sender may pause.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
@@ -185,7 +185,7 @@ fn unknown_format() -> ApiError {
     ApiError::UnsupportedMediaType { allowed: "text/csv or application/x-ndjson".to_owned() }
 }
 
-/// Imports a CSV file, if the catalogue has no product yet. Without it, the service serves all the same.
+/// Imports a CSV file if the catalogue is empty. If that fails, the service starts nevertheless.
 pub(crate) async fn seed(state: AppState, path: &str) {
     match seed_from(state, path).await {
         Ok(0) => tracing::info!(path, "the catalogue has products already and is not seeded"),
@@ -229,8 +229,8 @@ impl From<ApiError> for SeedError {
     }
 }
 
-/// Takes every row of the body. Nothing is on its way any more when it returns, whatever went wrong: what
-/// a client writes after an answer is not overwritten by what came before it.
+/// Imports every row of the body. When it returns, even with an error, no batch is under way: what a client
+/// writes after an answer is not overwritten by earlier rows.
 async fn take_all(mut import: Import, format: Format, body: Body) -> Result<ImportAnswer, ApiError> {
     let taken = take_rows(&mut import, format, body).await;
     if taken.is_err() {
@@ -392,7 +392,7 @@ impl Import {
             self.count(summary);
             return Ok(());
         }
-        // While those before are stored: the database never waits for the next.
+        // Prepared while earlier batches are stored, so that the database never waits for it.
         let products = PreparedProducts::of(products, self.requested_at)?;
         let product_ids: HashSet<ProductId> = products.ids().into_iter().collect();
         let has_another = |storing: &Storing| !storing.product_ids.is_disjoint(&product_ids);
@@ -413,14 +413,13 @@ impl Import {
             }
             let (summary, prices) = engine.store_products(products, "import").await?;
             drop(turn);
-            // What is stored is published, whether or not a caller still waits for it.
+            // Stored prices are published even if the caller has disconnected.
             let serving = serve(engine, prices, turn_to_serve, served);
             Ok((summary, tokio::spawn(serving.in_current_span())))
         };
         let task = tokio::spawn(storing.in_current_span());
         self.storing.push_back(Storing { product_ids, task });
-        // Or it would begin when the next batch is read: what a thread of the runtime spawns, it begins
-        // itself.
+        // Lets the task start now: it is in the queue of this thread, which would read the next batch first.
         tokio::task::yield_now().await;
         Ok(())
     }
@@ -433,7 +432,7 @@ impl Import {
         summary.lost.into_iter().for_each(|lost| self.answer.lost.add(lost));
     }
 
-    /// Waits until so many batches at most are being stored.
+    /// Waits until at most `max_remaining` batches are being stored.
     async fn stored(&mut self, max_remaining: usize) -> Result<(), ApiError> {
         let mut outcome = Ok(());
         while self.storing.len() > max_remaining
@@ -453,7 +452,8 @@ impl Import {
         outcome
     }
 
-    /// Waits until so many batches at most are on their way to Redis, and looks at those that have ended.
+    /// Waits until at most `max_remaining` batches are on their way to Redis, and collects the outcomes of
+    /// those that have ended.
     async fn served(&mut self, max_remaining: usize) -> Result<(), ApiError> {
         let mut outcome = Ok(());
         while (self.serving.len() > max_remaining
@@ -467,8 +467,8 @@ impl Import {
     }
 }
 
-/// What a spreadsheet program makes of a long number: another identifier, and of two products perhaps the
-/// same one.
+/// The warning about long numbers that a spreadsheet program has rounded: each is another identifier, and
+/// those of two products may become the same.
 const ROUNDED_ID: &str =
     "identifiers such as 1.23457E+12 look like numbers that a spreadsheet program has rounded";
 
@@ -480,7 +480,7 @@ fn is_rounded_number(product_id: &str) -> bool {
     })
 }
 
-/// Serves a batch when the one before is served, or could not be.
+/// Serves a batch after the one before it was served or failed.
 async fn serve(
     engine: Engine,
     prices: StoredPrices,

@@ -1,9 +1,7 @@
-//! The header line of a CSV file: what each column means, and everything that keeps the file from being
-//! taken.
+//! The header line of a CSV file: the meaning of each column, and all reasons to refuse the file.
 //!
-//! A column that is not known becomes an attribute, which guards nothing. So a name that means a cost, a
-//! bound, a quantity, a shopper or a time is refused with what to write, unless it is written
-//! `attribute.NAME`.
+//! An unknown column becomes an attribute, which bounds no price. So a name that means a cost, a bound, a
+//! quantity, a shopper or a time is refused with what to write, unless it is written `attribute.NAME`.
 
 use std::collections::HashMap;
 
@@ -12,11 +10,11 @@ use pricing_domain::facts::money::Currency;
 
 use crate::error::ApiError;
 
-/// Columns of a CSV file.
+/// The most columns of a CSV file.
 pub(super) const MAX_COLUMNS: usize = 64;
-/// Columns that an error repeats.
+/// The most columns that an error quotes.
 const SHOWN_COLUMNS: usize = 20;
-/// What makes a column an attribute, whatever its name.
+/// The prefix that makes a column an attribute, whatever its name.
 const ATTRIBUTE_PREFIX: &str = "attribute.";
 
 /// What a column of a CSV file means.
@@ -37,7 +35,7 @@ pub(super) enum Column {
     Unnamed,
 }
 
-/// The columns that become no attributes, as a header names them.
+/// The columns that do not become attributes, as a header names them.
 pub(super) const COLUMN_NAMES: [(&str, Column); 10] = [
     ("product_id", Column::ProductId),
     ("name", Column::Name),
@@ -51,7 +49,7 @@ pub(super) const COLUMN_NAMES: [(&str, Column); 10] = [
     ("minimum_advertised_price", Column::MinimumAdvertisedPrice),
 ];
 
-/// The columns that a file has to have.
+/// The columns that a file must have.
 const REQUIRED: [(&str, &str); 3] = [
     ("product_id", "a column with the products' identifiers"),
     ("currency", "a column with ISO 4217 codes"),
@@ -69,7 +67,7 @@ const QUANTITY: &str = "quantity_tiers of a policy: a product has one row, and i
 const SHOPPER: &str = "an offer rule of a policy with `only`: a product has one price for every shopper";
 const TIME: &str = "a rule of a policy with `from` and `until`: a row is true from its import on";
 
-/// Names that others use, bare, and what to write in their place.
+/// Names that other systems use, without punctuation, and what to write instead.
 const SYNONYMS: [(&[&str], &str); 10] = [
     (
         &[
@@ -184,7 +182,7 @@ const SYNONYMS: [(&[&str], &str); 10] = [
     ),
 ];
 
-/// What the columns mean, or everything that is wrong with the header.
+/// The meaning of the columns, or all problems of the header.
 pub(super) fn read_header(names: &[String]) -> Result<Vec<Column>, ApiError> {
     let mut names: Vec<&str> = names.iter().map(|name| name.trim()).collect();
     if let Some(first) = names.first_mut() {
@@ -197,7 +195,7 @@ pub(super) fn read_header(names: &[String]) -> Result<Vec<Column>, ApiError> {
     find_repeated(&names, &columns, &mut errors);
     for (name, allowed) in REQUIRED {
         let is_there = |(written, column): (&&str, &Option<Column>)| {
-            // One that is to be renamed is not missing as well.
+            // A column that has to be renamed is not reported as missing too.
             column.as_ref().and_then(column_name) == Some(name) || meant_by(written) == Some(name)
         };
         if !names.iter().zip(&columns).any(is_there) {
@@ -219,7 +217,7 @@ pub(super) fn attributes(columns: &[Column]) -> impl Iterator<Item = &String> {
     })
 }
 
-/// A header that cannot be read as text at all.
+/// The error of a header that is not text.
 pub(super) fn unreadable(errors: Vec<Diagnostic>) -> ApiError {
     unusable(&[], errors)
 }
@@ -236,7 +234,7 @@ fn unusable(names: &[&str], errors: Vec<Diagnostic>) -> ApiError {
     ApiError::UnusableHeader { reason: format!("the header cannot be used{columns}"), errors }
 }
 
-/// What separates the columns, if it is no comma.
+/// The problem of a header that is not separated by commas, if the cause is known.
 fn separated_by(names: &[&str]) -> Option<Diagnostic> {
     let [only] = names else { return None };
     let problem = match only {
@@ -284,7 +282,7 @@ fn column(name: &str) -> Result<Column, Diagnostic> {
     }
     match meant_by(name) {
         None => Ok(Column::Attribute(name.to_owned())),
-        // As an attribute it would leave the product without what it says: a price without its floor.
+        // As an attribute it would have no effect: a price would lack its floor.
         Some(meant) => {
             let written = shorten(name);
             let allowed = format!("{meant}; or {ATTRIBUTE_PREFIX}{written}, if an attribute is meant");
@@ -298,7 +296,7 @@ fn column_name(column: &Column) -> Option<&'static str> {
 }
 
 /// What to write for a name that differs from a known one only by case, blanks, punctuation and a currency,
-/// or that others use for what the engine knows.
+/// or that is a synonym of one.
 fn meant_by(name: &str) -> Option<&'static str> {
     let lowercase = name.to_lowercase();
     let words: Vec<&str> =
@@ -331,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_is_nearly_a_known_one_is_refused_and_named() {
+    fn a_column_similar_to_a_known_one_is_refused_with_its_name() {
         for (known, meant) in COLUMN_NAMES {
             assert_eq!(column(known), Ok(meant));
             for written in [
@@ -355,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_call_a_cost_a_bound_a_scope_or_a_time_is_refused_with_what_to_write() {
+    fn synonyms_of_costs_bounds_scopes_and_times_are_refused_with_what_to_write() {
         for (written, meant) in [
             ("cost", "unit_cost"),
             ("Cost per item", "unit_cost"),
@@ -390,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_with_a_header_is_said_at_once() {
+    fn all_problems_of_a_header_are_reported_at_once() {
         assert_eq!(
             read("Name,Category,Regular price,Weight").unwrap_err(),
             [
@@ -416,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_no_comma_separates_says_what_does() {
+    fn other_separators_are_recognised() {
         for (header, what) in [
             ("product_id;currency;base_price", "semicolons"),
             ("product_id\tcurrency\tbase_price", "tabs"),
@@ -431,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_without_a_name_are_left_to_the_rows() {
+    fn columns_without_a_name_are_allowed_in_a_header() {
         let columns = read("\u{feff} product_id , currency,\tbase_price,, ").unwrap();
         assert_eq!(columns[3..], [Column::Unnamed, Column::Unnamed]);
     }

@@ -1,5 +1,5 @@
-//! Which rows an import has had: of a product, the first counts, and a later one that says something else is
-//! refused, however far behind. Sixteen bytes a row, within a bound that all imports under way share.
+//! The rows that an import has read: the first row of a product counts, and a later one with other values is
+//! refused, at any distance. A row takes sixteen bytes, within a bound that all imports under way share.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,10 +8,10 @@ use std::sync::Arc;
 use pricing_domain::facts::product::Product;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Rows that all imports under way remember together: 80 MB of them, about twice that with the room that
-/// tables leave.
+/// Rows that all imports under way remember together: 80 MB, about twice that with the spare capacity of hash
+/// tables.
 pub(crate) const REMEMBERED_ROWS: usize = 5_000_000;
-/// Room is taken for so many rows at a time.
+/// Permits are acquired for this many rows at a time.
 const ROWS_AT_A_TIME: u32 = 1_000;
 
 /// The rows of one import.
@@ -52,7 +52,8 @@ impl SeenRows {
         Self { rows: HashMap::new(), hashes: RandomState::new(), room, taken: Vec::new() }
     }
 
-    /// What is known of this row; it is remembered if it is the first of its product and there is room.
+    /// Compares this row with the first one of its product; remembers it if it is the first and there is
+    /// room.
     pub(super) fn look(&mut self, product: &Product, line: u64) -> Seen {
         let key = self.hashes.hash_one(&product.product_id);
         let [a, b, c, d, ..] = self.hashes.hash_one(product).to_ne_bytes();
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_row_of_a_product_is_known_however_many_follow() {
+    fn the_first_row_of_a_product_is_remembered_at_any_distance() {
         let mut seen = SeenRows::new(Arc::new(Semaphore::new(REMEMBERED_ROWS)));
         for number in 0..10_000 {
             assert_eq!(seen.look(&product(number, 1 + number), number as u64 + 2), Seen::First);
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn imports_share_the_room_and_give_it_back() {
+    fn imports_share_the_room_and_release_it() {
         let room = Arc::new(Semaphore::new(2 * ROWS_AT_A_TIME as usize));
         let rows = ROWS_AT_A_TIME as usize;
         let mut one = SeenRows::new(Arc::clone(&room));

@@ -1,7 +1,7 @@
-//! Rows out of a stream of bytes that is cut anywhere: CSV or NDJSON.
+//! Parses rows, CSV or NDJSON, from a stream of bytes in chunks of any size.
 //!
-//! No row is longer than [`MAX_ROW_BYTES`]; a longer one is refused and read past, so neither an open quote
-//! nor a missing line end can fill the memory.
+//! No row is longer than [`MAX_ROW_BYTES`]; a longer one is refused and skipped, so neither an unclosed quote
+//! nor a missing line end can exhaust memory.
 
 use std::ops::RangeInclusive;
 
@@ -23,7 +23,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// The format with this media type; parameters such as the character set are passed over.
+    /// The format with this media type; parameters such as the character set are ignored.
     pub(crate) fn of_content_type(content_type: &str) -> Option<Self> {
         match content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
             "text/csv" | "application/csv" => Some(Self::Csv),
@@ -55,7 +55,7 @@ impl RowReader {
         }
     }
 
-    /// The next row that ends within `input`, which is moved past it; `None` when more bytes are needed.
+    /// The next row that ends within `input`, which is advanced past it; `None` if more bytes are needed.
     pub(crate) fn next_row(&mut self, input: &mut &[u8]) -> Result<Option<Row>, ApiError> {
         match self {
             Self::Csv(reader) => reader.next_row(input),
@@ -63,7 +63,7 @@ impl RowReader {
         }
     }
 
-    /// The columns that became attributes; in NDJSON, attributes are named as such.
+    /// The columns that became attributes; none for NDJSON, where attributes are named as such.
     pub(crate) fn attribute_columns(&self) -> Vec<String> {
         match self {
             Self::Csv(reader) => attributes(reader.columns.as_deref().unwrap_or_default()).cloned().collect(),
@@ -71,7 +71,7 @@ impl RowReader {
         }
     }
 
-    /// A row that the end of the stream ends.
+    /// The last row, if it has no line end.
     pub(crate) fn last_row(&mut self) -> Result<Option<Row>, ApiError> {
         match self {
             Self::Csv(reader) => reader.last_row(),
@@ -135,7 +135,7 @@ impl CsvReader {
     }
 
     fn last_row(&mut self) -> Result<Option<Row>, ApiError> {
-        // To the machine, no input means the end of the stream.
+        // To the state machine, empty input means the end of the stream.
         if self.feed(&mut &[][..])
             && let Some(row) = self.end_row()?
         {
@@ -151,7 +151,7 @@ impl CsvReader {
         self.text_used == 0 && self.ends_used == 0 && !self.too_long
     }
 
-    /// Line ends between rows, so that the line on which the next row begins is known.
+    /// Skips line ends between rows, so that the line on which the next row begins is known.
     fn skip_line_ends(&mut self, input: &mut &[u8]) {
         let length = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         let (line_ends, rest) = input.split_at(length);
@@ -160,7 +160,7 @@ impl CsvReader {
         *input = rest;
     }
 
-    /// Reads on; whether a row has ended.
+    /// Feeds the state machine; returns whether a row has ended.
     fn feed(&mut self, input: &mut &[u8]) -> bool {
         loop {
             let text = self.text.get_mut(self.text_used..).unwrap_or_default();
@@ -174,7 +174,7 @@ impl CsvReader {
             match result {
                 ReadRecordResult::Record => return true,
                 ReadRecordResult::InputEmpty | ReadRecordResult::End => return false,
-                // The row is refused; what is left of it is read over what there is.
+                // The row is refused; the rest of it overwrites the buffer.
                 ReadRecordResult::OutputFull => (self.too_long, self.text_used) = (true, 0),
                 ReadRecordResult::OutputEndsFull => {
                     self.fields_left_out += self.ends_used;
@@ -184,11 +184,11 @@ impl CsvReader {
         }
     }
 
-    /// Takes the row that has ended; `None` if it is the header.
+    /// Returns the row that has ended; `None` if it is the header.
     fn end_row(&mut self) -> Result<Option<Row>, ApiError> {
         let fields = self.fields();
         let line = self.row_line;
-        // Only what is quoted goes over several lines.
+        // Only quoted fields span several lines.
         let last_line = line + count_lines(self.text.get(..self.text_used).unwrap_or_default());
         (self.text_used, self.ends_used, self.too_long, self.fields_left_out) = (0, 0, false, 0);
         match &self.columns {
@@ -313,7 +313,7 @@ impl NdjsonReader {
         }
     }
 
-    /// Takes the line; `None` if there is nothing on it.
+    /// Returns the row of the line; `None` if the line is blank.
     fn end_row(&mut self) -> Option<Row> {
         let draft = if self.too_long {
             Err(too_long())

@@ -1,8 +1,8 @@
-//! Rows of both formats, cut at every place, and what is refused.
+//! Tests of both row formats, split at every byte, and of refused rows.
 
 use super::*;
 
-/// Reads the text in pieces of this many bytes: line and product, or line and first problem.
+/// Reads the text in chunks of this many bytes: line and product, or line and first problem.
 fn rows(format: Format, text: &[u8], piece: usize) -> Result<Vec<String>, ApiError> {
     let mut reader = RowReader::new(format);
     let mut rows = Vec::new();
@@ -32,7 +32,7 @@ fn shown(row: Row) -> String {
 }
 
 #[test]
-fn csv_is_read_however_it_is_cut() {
+fn csv_is_read_in_chunks_of_any_size() {
     let text = "\u{feff}product_id,currency,base_price,name\r\n\
         P-1,USD,1.50,plain\r\n\
         \r\n\
@@ -53,7 +53,7 @@ fn csv_is_read_however_it_is_cut() {
 }
 
 #[test]
-fn ndjson_is_read_however_it_is_cut() {
+fn ndjson_is_read_in_chunks_of_any_size() {
     let text = "{\"product_id\":\"P-1\",\"base_price\":1.50}\n\n{\"product_id\":\"P-2\",\"base_price\":\"2.5\"}\r\n[1]\n{\"product_id\":\"P-3\"}";
     for piece in 1..text.len() {
         let read = rows(Format::Ndjson, text.as_bytes(), piece).unwrap();
@@ -64,7 +64,7 @@ fn ndjson_is_read_however_it_is_cut() {
 }
 
 #[test]
-fn columns_that_are_not_known_become_attributes() {
+fn unknown_columns_become_attributes() {
     let mut reader = RowReader::new(Format::Csv);
     let mut text: &[u8] = b"product_id,currency,base_price,department,colour\nP-1,USD,1,Toys,\n";
     let row = reader.next_row(&mut text).unwrap().unwrap();
@@ -73,7 +73,7 @@ fn columns_that_are_not_known_become_attributes() {
 }
 
 #[test]
-fn a_column_without_a_name_is_left_out_while_it_is_empty() {
+fn a_column_without_a_name_is_ignored_while_it_is_empty() {
     let csv = b"product_id,currency,base_price,,\nP-1,USD,1,,\nP-2,USD,2,9.99,\nP-3,USD,3,, \n";
     let expected = [
         "2: P-1 1",
@@ -84,7 +84,7 @@ fn a_column_without_a_name_is_left_out_while_it_is_empty() {
 }
 
 #[test]
-fn a_row_of_another_length_says_what_is_likely_wrong_with_it() {
+fn a_row_with_a_wrong_number_of_fields_suggests_the_cause() {
     let csv = "product_id,currency,base_price\r\nP-1,USD\r\n\"P-2,USD,2\r\nP-3,USD,3\r\n\r\nP-4\",USD\r\nP-5,USD,5\r\n";
     let expected = [
         "2: row: has 2 fields (allowed: 3 fields, as the header)",
@@ -100,7 +100,7 @@ fn a_row_of_another_length_says_what_is_likely_wrong_with_it() {
 }
 
 #[test]
-fn a_file_of_another_kind_is_named() {
+fn files_of_other_formats_are_recognised() {
     let refused = |text: &[u8]| match rows(Format::Csv, text, 7) {
         Err(ApiError::UnusableHeader { errors, .. }) => errors[0].to_string(),
         other => format!("{other:?}"),
@@ -114,7 +114,7 @@ fn a_file_of_another_kind_is_named() {
 }
 
 #[test]
-fn headers_that_cannot_be_used_are_refused() {
+fn unusable_headers_are_refused() {
     for header in
         ["", "\n\n", "product_id,currency\n", "product_id,product_id,currency,base_price\n", "\u{fffd}\n"]
     {
@@ -128,7 +128,7 @@ fn headers_that_cannot_be_used_are_refused() {
 }
 
 #[test]
-fn a_row_without_end_is_refused_and_the_next_is_read() {
+fn a_row_without_an_end_is_refused_and_the_next_is_read() {
     let long = "x".repeat(10 * MAX_ROW_BYTES);
     let csv = format!("product_id,currency,base_price\n{long},USD,1\nP-2,USD,2\n");
     let read = rows(Format::Csv, csv.as_bytes(), 1_000).unwrap();

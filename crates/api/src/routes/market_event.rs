@@ -1,8 +1,8 @@
-//! `POST /api/v1/publish-market-event`: the market moved.
+//! `POST /api/v1/publish-market-event`: publishes market events.
 //!
-//! An event is checked and written to the stream; what follows from it happens elsewhere. A request with
-//! neither a body nor a sign of an event asks for a recalculation of the whole catalogue. A batch is taken in
-//! as a whole or not at all.
+//! An event is checked and appended to the stream; workers apply it. A request without a body, and without a
+//! header that indicates an event, requests a recalculation of the whole catalogue. A batch is accepted as a
+//! whole or not at all.
 
 use axum::Json;
 use axum::extract::State;
@@ -20,16 +20,16 @@ use crate::error::ApiError;
 use crate::extract::{BoundedBody, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, unreadable};
 use crate::state::AppState;
 
-/// Where it is.
+/// The path of this route.
 pub(crate) const PATH: &str = "/api/v1/publish-market-event";
-/// The source of the events that this route makes itself.
+/// The source of the events that this route creates itself.
 const SOURCE: &str = PATH;
 /// The media type of a batch; a JSON array is one too.
 const BATCH_TYPE: &str = "application/cloudevents-batch+json";
-/// What to send in the place of an event whose attributes are headers.
+/// What to send instead of an event whose attributes are headers.
 const STRUCTURED: &str =
     "structured content mode: the attributes beside the data in the body, as application/cloudevents+json";
-/// Errors in one answer: enough to see what is wrong, and an answer that is not many times as long as its
+/// Errors in one answer: enough to find the mistake, in an answer that is not many times as long as its
 /// request.
 const MAX_ERRORS: usize = 100;
 
@@ -125,8 +125,8 @@ pub(crate) async fn publish(
     Ok(Json(answer).into_response())
 }
 
-/// The events of a request. One with neither a body nor a sign of an event asks for a recalculation of
-/// everything; a sign of one is not enough, or each event of a broker that sends something else would cost a
+/// The events of a request. Without a body, it requests a recalculation of everything, unless a header
+/// indicates an event: otherwise each event of a broker that sends another format would cause a
 /// recalculation.
 fn read_events(
     headers: &HeaderMap,
@@ -153,8 +153,8 @@ fn read_events(
     Ok(vec![check(draft, now).map_err(|errors| ApiError::Invalid { errors })?])
 }
 
-/// Whether headers carry attributes of an event: its binary content mode (CloudEvents 1.0, HTTP Protocol
-/// Binding, 3.1).
+/// Whether the headers carry attributes of an event, as in binary content mode (CloudEvents 1.0, HTTP
+/// Protocol Binding, 3.1).
 fn is_in_binary_mode(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("ce-"))
 }
@@ -173,7 +173,7 @@ fn check(draft: EventDraft, now: DateTime<Utc>) -> Result<MarketEvent, Vec<Diagn
 }
 
 fn check_batch(body: &[u8], now: DateTime<Utc>) -> Result<Vec<MarketEvent>, ApiError> {
-    // Split first, so that what is wrong with one event is said with its place.
+    // Split first, so that a problem of one event is reported with its index.
     let texts: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
     if !(1..=PUBLISH_BATCH).contains(&texts.len()) {
         let problem = format!("{} events are not allowed", texts.len());
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_in_a_batch_is_said_with_its_place() {
+    fn problems_in_a_batch_have_the_index_of_their_event() {
         let wrong_level = EVENT.replace('7', "-7");
         let wrong_type = EVENT.replace("\"s\"", "5");
         let batch = format!("[{EVENT},{wrong_level},{wrong_type},[],{EVENT}]");
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_request_that_says_nothing_recalculates_everything() {
+    fn only_a_request_without_an_event_recalculates_everything() {
         let read = |headers: &[(&'static str, &'static str)], body: &str| {
             let named = headers
                 .iter()
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_so_many_errors_and_no_more() {
+    fn the_errors_of_an_answer_are_bounded() {
         let batch = format!("[{}]", vec!["{}"; PUBLISH_BATCH].join(","));
         assert_eq!(fields(&batch).len(), MAX_ERRORS);
         let too_many = format!("[{}]", vec![EVENT; PUBLISH_BATCH + 1].join(","));
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_told_by_its_media_type() {
+    fn a_batch_is_recognised_by_its_media_type() {
         for is_one in
             ["application/cloudevents-batch+json", "Application/CloudEvents-Batch+JSON; charset=utf-8"]
         {

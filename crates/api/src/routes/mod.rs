@@ -1,4 +1,4 @@
-//! The handlers, one noun a file: each reads its input, calls the core once and maps the result.
+//! The handlers, one resource per file: each reads its input, calls the core once and maps the result.
 
 pub(crate) mod explanation;
 pub(crate) mod failed_jobs;

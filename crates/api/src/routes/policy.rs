@@ -1,8 +1,9 @@
-//! `/api/v1/policies`: check a policy, publish it as the next version, look at versions, go back to one.
+//! `/api/v1/policies`: checks policies, publishes them as versions, lists and compares versions, and rolls
+//! back.
 //!
-//! A version never changes. Publishing makes it the one that new prices are made with, in every process, and
-//! asks for a recalculation; until that has moved a product over, its quotes use the version its price was
-//! made with.
+//! A version is immutable. Publishing makes it the one that new prices are computed with, in every process,
+//! and requests a recalculation; until that has re-priced a product, its quotes use the version that its
+//! price was computed with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub(super) const MAX_AUTHOR_CHARS: usize = 100;
 const MAX_NOTE_CHARS: usize = 1_000;
 /// Lines around each difference.
 const DIFF_CONTEXT: usize = 3;
-/// How long the least difference is looked for; then what is left counts as removed and added.
+/// Time limit of the search for a minimal diff; what is left then counts as removed and added.
 const DIFF_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Who publishes, and why.
@@ -122,7 +123,7 @@ pub(crate) struct PublishPolicyAnswer {
     warnings: Vec<Diagnostic>,
 }
 
-/// The latest versions.
+/// Lists the latest versions.
 #[utoipa::path(get, path = "/api/v1/policies", tag = "policies", summary = "Policy versions",
     responses((status = 200, description = "The latest hundred, the newest first", body = PoliciesAnswer)))]
 pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<PoliciesAnswer>, ApiError> {
@@ -148,7 +149,7 @@ pub(crate) async fn get(
     Ok(([(header::ETAG, etag)], Json(PolicyAnswer { version, source })).into_response())
 }
 
-/// Says everything that is wrong with a policy, and publishes nothing.
+/// Reports all problems of a policy, and publishes nothing.
 #[utoipa::path(post, path = "/api/v1/policies/check", tag = "policies", summary = "Check a policy",
     request_body(content = String, content_type = "application/yaml", description = "The policy, YAML or JSON"),
     responses(
@@ -163,7 +164,7 @@ pub(crate) async fn check(
     Ok(Json(CheckAnswer { is_valid: problems.is_empty(), problems, warnings }))
 }
 
-/// What a policy may contain, for editors that complete and check as people write.
+/// The JSON Schema of a policy, for completion and checks in editors.
 #[utoipa::path(get, path = "/api/v1/policies/schema", tag = "policies", summary = "JSON Schema of a policy",
     responses((status = 200, description = "A JSON Schema (2020-12)", body = Object, content_type = "application/schema+json")))]
 pub(crate) async fn schema() -> Response {
@@ -212,7 +213,7 @@ pub(crate) async fn rollback(
 ) -> Result<Response, ApiError> {
     let mut publication = Publication::read(query, &headers)?;
     let earlier = find(&state, &version).await?;
-    // A newer engine may have published it, or an older one that refused less.
+    // A newer engine may have published it, or an older one with fewer checks.
     let policy = PricingPolicy::from_yaml(&earlier.source, earlier.version, state.time_zones());
     let policy = policy.map_err(refused)?;
     if publication.note.is_empty() {
@@ -221,7 +222,7 @@ pub(crate) async fn rollback(
     publish_version(state, policy, earlier.source, publication).await
 }
 
-/// What has changed from one version to another.
+/// Compares two versions.
 #[utoipa::path(get, path = "/api/v1/policies/{version}/diff/{other}", tag = "policies", summary = "Compare policy versions",
     params(("version" = String, Path, description = "From this version"), ("other" = String, Path, description = "To this one")),
     responses(
@@ -232,7 +233,7 @@ pub(crate) async fn diff(
     Named((version, other)): Named<(String, String)>,
 ) -> Result<String, ApiError> {
     let (from, to) = (find(&state, &version).await?, find(&state, &other).await?);
-    // Two long documents with little in common keep a thread busy that others wait for.
+    // Comparing two long documents with little in common would block a thread of the runtime.
     let comparing = tokio::task::spawn_blocking(move || compare(&from, &to, DIFF_TIMEOUT));
     comparing.await.map_err(|error| ApiError::Internal { reason: format!("comparing panicked: {error}") })
 }
@@ -244,7 +245,7 @@ fn compare(from: &StoredPolicy, to: &StoredPolicy, limit: Duration) -> String {
     diff.unified_diff().context_radius(DIFF_CONTEXT).header(&title(from), &title(to)).to_string()
 }
 
-/// Publishes a policy, unless a circuit breaker speaks against it: its own, or that of the policy in use.
+/// Publishes a policy, unless a circuit breaker would hold it: its own, or that of the policy in use.
 async fn publish_version(
     state: AppState,
     policy: PricingPolicy,
@@ -273,15 +274,16 @@ async fn publish_version(
             "the circuit breaker, when it was published".to_owned()
         }
     };
-    // To the end, even if the client hangs up: a policy that is published needs its recalculation.
+    // Runs to the end even if the client disconnects, as a published policy needs its recalculation.
     let publishing =
         tokio::spawn(async move { publish_to_all(&state, &new, only_after, approved_by, warnings).await });
     let published = publishing.await;
     published.map_err(|error| ApiError::Internal { reason: format!("publishing panicked: {error}") })?
 }
 
-/// What speaks against publishing a policy, of what it does now and of what it will do by itself; and what
-/// products meet that its author may not mean. The catalogue is looked at only where one of the two may be.
+/// The reasons to hold a policy, for its effect now and at later instants that it depends on; and warnings of
+/// effects on products that its author may not intend. The catalogue is read only if one of the two is
+/// possible.
 async fn review(
     state: &AppState,
     policy: PricingPolicy,
@@ -291,7 +293,7 @@ async fn review(
     if !is_simulated && !policy.needs_a_look_at_the_catalogue() {
         return Ok((Vec::new(), Vec::new()));
     }
-    let _place = state.simulations.take_place()?;
+    let _permit = state.simulations.take_place()?;
     let mut simulator = state.engine.simulator(Arc::new(policy), RecalculationScope::All, Utc::now());
     if is_simulated {
         simulator = simulator.with_later_instants();
@@ -302,8 +304,8 @@ async fn review(
     Ok((simulator.reasons_to_hold(breakers).await?, met.collect()))
 }
 
-/// Once the catalogue has it, it is published and its recalculation will be done; what goes wrong after that
-/// is only that others learn of it a few seconds later. The version, and the task of the recalculation.
+/// Publishes a policy. Once the database has it, its recalculation will be done; a later failure only delays
+/// other processes by a few seconds. Answers with the version and the task of the recalculation.
 async fn publish_to_all(
     state: &AppState,
     policy: &NewPolicy,
@@ -354,7 +356,7 @@ pub(super) fn compile(body: &[u8], zones: &TimeZones) -> Result<PricingPolicy, V
     Ok(policy)
 }
 
-/// The refusal of a policy; warnings are no reason for one.
+/// The error of a refused policy, without its warnings.
 pub(super) fn refused(mut found: Vec<Diagnostic>) -> ApiError {
     found.retain(Diagnostic::is_refusal);
     ApiError::Invalid { errors: found }
@@ -378,7 +380,7 @@ impl Publication {
     }
 }
 
-/// Publishing, approving and rejecting take a name.
+/// Checks the name that publishing, approving and rejecting require.
 pub(super) fn check_name(field: &str, name: &str) -> Result<(), ApiError> {
     if name.trim().is_empty() {
         return Err(ApiError::field(field, "is missing", "a name"));
@@ -390,7 +392,7 @@ pub(super) fn check_length(field: &str, written: &str, max_chars: usize) -> Resu
     if written.chars().count() > max_chars {
         return Err(ApiError::field(field, "is too long", format!("at most {max_chars} characters")));
     }
-    // Databases refuse some of these, and terminals obey others.
+    // Databases refuse some control characters, and terminals interpret others.
     if written.contains(char::is_control) {
         return Err(ApiError::field(field, "contains a control character", "a text of one line"));
     }
@@ -401,7 +403,7 @@ pub(super) fn etag(version: i64) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
 }
 
-/// The version that `If-Match` names; none if it is absent or `*`.
+/// The version that `If-Match` names; `None` if it is absent or `*`.
 pub(super) fn read_if_match(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
     let Some(written) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let written = written.to_str().unwrap_or_default().trim();
@@ -433,12 +435,12 @@ mod tests {
     }
 
     #[test]
-    fn a_comparison_ends_however_little_two_versions_have_in_common() {
+    fn a_comparison_has_a_time_limit() {
         let (from, to) = (version(1, 0..100), version(2, (0..100).rev()));
         let lines = |diff: &str, sign: char| diff.lines().filter(|line| line.starts_with(sign)).count();
         let least = compare(&from, &to, Duration::from_secs(60));
         assert_eq!((lines(&least, '-'), lines(&least, '+')), (100, 100), "{least}");
-        let given_up = compare(&from, &to, Duration::ZERO);
-        assert_eq!((lines(&given_up, '-'), lines(&given_up, '+')), (101, 101), "{given_up}");
+        let timed_out = compare(&from, &to, Duration::ZERO);
+        assert_eq!((lines(&timed_out, '-'), lines(&timed_out, '+')), (101, 101), "{timed_out}");
     }
 }

@@ -1,5 +1,5 @@
-//! `/api/v1/policies/drafts`: policies that are being written. What is kept need not be right; checking,
-//! simulating and publishing take the document itself.
+//! `/api/v1/policies/drafts`: stored drafts of policies. A draft need not be valid; checking, simulating and
+//! publishing take the document itself.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -17,7 +17,7 @@ use crate::error::ApiError;
 use crate::extract::{BoundedBody, Named};
 use crate::state::AppState;
 
-/// Drafts that are kept at a time.
+/// Drafts that are stored at the same time.
 const MAX_DRAFTS: u32 = 1_000;
 /// The longest name, in characters.
 const MAX_NAME_CHARS: usize = 64;
@@ -59,7 +59,7 @@ pub(crate) struct DraftAnswer {
     source: String,
 }
 
-/// The drafts.
+/// Lists the drafts.
 #[utoipa::path(get, path = "/api/v1/policies/drafts", tag = "policies", summary = "Drafts",
     responses((status = 200, description = "All drafts, those changed last first", body = DraftsAnswer)))]
 pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<DraftsAnswer>, ApiError> {
@@ -85,7 +85,7 @@ pub(crate) async fn get(
     Ok(([(header::ETAG, etag)], Json(DraftAnswer { draft, source })).into_response())
 }
 
-/// Keeps a draft.
+/// Stores a draft.
 #[utoipa::path(put, path = "/api/v1/policies/drafts/{name}", tag = "policies", summary = "Keep a draft",
     params(DraftQuery, ("name" = String, Path, description = "1 to 64 characters"),
         ("If-Match" = Option<String>, Header, description = "Only if the draft is still this one"),
@@ -111,7 +111,7 @@ pub(crate) async fn put(
     check_draft_name(&name)?;
     let source = String::from_utf8(body.to_vec())
         .map_err(|error| ApiError::field("body", format!("is not UTF-8: {error}"), "a text"))?;
-    // A database may refuse this character; YAML does.
+    // A database may refuse this character, and YAML does.
     if source.contains('\0') {
         return Err(ApiError::field("body", "contains the character NUL", "a text"));
     }
@@ -159,7 +159,7 @@ fn check_draft_name(name: &str) -> Result<(), ApiError> {
     check_length("name", name, MAX_NAME_CHARS)
 }
 
-/// No draft has a name that it could not be kept under, and not every database can be asked for one.
+/// Answers 404 for a name that no draft can have, as not every database accepts it in a query.
 fn check_may_exist(name: &str) -> Result<(), ApiError> {
     check_draft_name(name).map_err(|_| not_found(name))
 }

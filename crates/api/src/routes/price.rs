@@ -1,7 +1,7 @@
-//! `POST /api/v1/price`: what a product costs this shopper now.
+//! `POST /api/v1/price`: the price of a product for one shopper now.
 //!
-//! The hot path. A hit costs: one parse of the body, borrowing from it; one look-up in memory; the quote; one
-//! serialisation.
+//! This is the hot path. A cache hit costs one parse of the body, borrowing from it; one look-up in memory;
+//! the quote; and one serialisation.
 
 use std::borrow::Cow;
 
@@ -28,10 +28,10 @@ use crate::state::AppState;
 /// The longest body.
 pub(crate) const MAX_BODY_BYTES: usize = crate::extract::MAX_BODY_BYTES;
 
-/// Says where a price was found: `l1`, `l2` or `miss`.
+/// The header that names the tier that held the price: `l1`, `l2` or `miss`.
 pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
-/// Room for most answers.
+/// The initial capacity of an answer, sufficient for most.
 pub(crate) const ANSWER_BYTES: usize = 352;
 /// The longest location, channel or segment, in bytes.
 const MAX_LABEL_BYTES: usize = 64;
@@ -110,7 +110,7 @@ pub(crate) struct PriceDetail<'a> {
     valid_until: Option<DateTime<Utc>>,
 }
 
-/// What a product costs this shopper now.
+/// Answers the price of a product for one shopper now.
 #[utoipa::path(post, path = "/api/v1/price", tag = "prices", summary = "What a product costs this shopper now",
     request_body = PriceRequest<'static>,
     responses(
@@ -127,14 +127,14 @@ pub(crate) async fn price(
     answer(&state, &body).await
 }
 
-/// The price that this body asks for.
+/// Answers the request in this body.
 pub(crate) async fn answer(state: &AppState, body: &[u8]) -> Result<Response, ApiError> {
     let request: PriceRequest<'_> = parse_json(body, PRICE_FIELDS)?;
     let asked = request.check()?;
     let now = Now::now();
     let mut found = read(state, &request.product_id, now).await?;
     if !state.engine.policies.knows(found.entry.policy_version) {
-        // Two policies were published between the look-up and now.
+        // Two policies were published since the look-up, and only the latest two are in memory.
         found = read(state, &request.product_id, now).await?;
     }
     let policies = state.engine.policies.snapshot();
@@ -155,14 +155,14 @@ async fn read(state: &AppState, product_id: &str, now: Now) -> Result<TieredPric
         Some(found) => found,
         None => {
             state.admit(Work::LookUp)?;
-            // On the heap: few requests have a use for it, and each would be moved about with room for it.
+            // Boxed: few requests need it, and the future of every request would reserve space for it.
             Box::pin(state.engine.read_beyond_l1(product_id, now.utc)).await
         }
     };
     found.map_err(|error| ApiError::of_read(error, product_id))
 }
 
-/// The wire form of the found price for this shopper, under these policies.
+/// Quotes the found price for this shopper, under these policies.
 pub(crate) fn detail<'a>(
     state: &AppState,
     policies: &PolicySnapshot,
@@ -173,7 +173,7 @@ pub(crate) fn detail<'a>(
     let entry = &*found.entry;
     let policy: &PricingPolicy = policies
         .policy(entry.policy_version)
-        // Two newer ones were published since the look-up; asking again finds a new price.
+        // Two newer policies were published since the look-up; a retry finds a new price.
         .ok_or(ApiError::Unavailable { reason: "the policies are changing" })?;
     let quote = quote(entry, policy, shopper, now, None);
     if quote.failed_rules > 0 {
@@ -193,7 +193,7 @@ pub(crate) fn detail<'a>(
     })
 }
 
-/// Refuses a price in another currency than the caller expects, if that is said.
+/// Refuses a price in another currency than the caller expects, if the caller names one.
 pub(crate) fn check_currency(expected: Option<&str>, price: &PriceDetail<'_>) -> Result<(), ApiError> {
     match expected.map(str::trim) {
         Some(expected) if expected != price.currency => Err(ApiError::OtherCurrency {
@@ -260,7 +260,7 @@ pub(crate) const CURRENCY: Field = Field {
 };
 
 impl PriceDetail<'_> {
-    /// Appends what serde would write, in a fraction of the time: nothing here needs to be escaped.
+    /// Appends what serde would write, in a fraction of the time, as no value needs escaping.
     pub(crate) fn append_json(&self, json: &mut Vec<u8>) {
         json.extend_from_slice(b"{\"product_id\":\"");
         json.extend_from_slice(self.product_id.as_str().as_bytes());
@@ -293,7 +293,7 @@ impl PriceDetail<'_> {
 }
 
 impl PriceRequest<'_> {
-    /// The shopper who asks, or everything that is wrong with the request.
+    /// The shopper, or all problems of the request.
     fn check(&self) -> Result<Shopper<'_>, ApiError> {
         let mut errors = Vec::new();
         check_product_id(&self.product_id, PRODUCT_ID.name, &mut errors);
@@ -318,7 +318,7 @@ pub(crate) fn check_product_id(product_id: &str, field: &str, errors: &mut Vec<D
     }
 }
 
-/// The shopper, with texts as rules know them; adds what is wrong with what is said of the shopper.
+/// The shopper with trimmed texts; adds the problems of the shopper's fields to `errors`.
 pub(crate) fn check_shopper<'a>(asked: Shopper<'a>, errors: &mut Vec<Diagnostic>) -> Shopper<'a> {
     let shopper = Shopper {
         location: trimmed(asked.location),
@@ -336,7 +336,7 @@ pub(crate) fn check_shopper<'a>(asked: Shopper<'a>, errors: &mut Vec<Diagnostic>
 /// The text without white space around it.
 fn trimmed(label: &str) -> &str {
     match label.as_bytes() {
-        // Almost all of them, without a look at what white space there is in Unicode.
+        // A fast path for almost all texts, without Unicode's table of white space.
         [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic() => label,
         _ => label.trim(),
     }
@@ -372,7 +372,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_appended_is_what_serde_writes(
+        fn appended_json_is_what_serde_writes(
             product_id in "[A-Za-z0-9_.:/#+@~!-]{1,64}",
             digits in proptest::array::uniform4((0_i64..i64::MAX, 0_u32..12)),
             numbers in proptest::array::uniform2(any::<i64>()),

@@ -1,8 +1,8 @@
-//! `GET /api/v1/price-changes`: list prices as they change, as server-sent events.
+//! `GET /api/v1/price-changes`: changes of list prices, as server-sent events.
 //!
-//! The changes come out of a bounded stream in Redis, so a client that was away goes on where it was, by the
-//! `Last-Event-ID` that browsers send by themselves. Notifications only wake this route; what they say is
-//! read from the stream.
+//! The changes come from a bounded stream in Redis, so a client that reconnects resumes after its
+//! `Last-Event-ID`, which browsers send automatically. Notifications only wake this route, which then reads
+//! the stream.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -26,20 +26,20 @@ use crate::error::ApiError;
 use crate::metrics::ApiMetrics;
 use crate::state::AppState;
 
-/// Clients that can follow at a time; each reads the stream for itself.
+/// Clients that follow at the same time; each reads the stream separately.
 const MAX_STREAMS: usize = 256;
 /// Entries read at a time, each with up to a hundred changes.
 const ENTRIES: usize = 20;
-/// Events that wait for a client to take them.
+/// Events that are buffered ahead of a client.
 const EVENTS_AHEAD: usize = 16;
-/// How long a client may leave them there; then it is disconnected, as others wait for its place. It can go
-/// on where it was.
+/// How long a client may leave a full buffer before it is disconnected, which releases its permit. It can
+/// resume.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// How often a silent stream shows that it lives.
+/// The interval of keep-alive comments in a stream without events.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Pause after Redis did not answer.
+/// The pause after Redis did not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// The header with which a client says what it has seen.
+/// The header with the last event that a client has received.
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// What the followers of one process share.
@@ -51,7 +51,7 @@ pub(crate) struct Followers {
 }
 
 impl Followers {
-    /// No follower yet. `wake` changes when there may be something to read.
+    /// Starts without followers. `wake` changes when there may be something to read.
     pub(crate) fn new(wake: watch::Receiver<u64>, shutdown: CancellationToken) -> Self {
         Self { count: Arc::default(), wake, shutdown }
     }
@@ -67,7 +67,7 @@ pub(crate) struct FollowQuery {
     product_id: Option<String>,
 }
 
-/// List prices as they change.
+/// Streams the changes of list prices.
 #[utoipa::path(get, path = "/api/v1/price-changes", tag = "prices", summary = "Follow price changes",
     params(FollowQuery, ("Last-Event-ID" = Option<String>, Header, description = "Go on after this event; without it, from now on")),
     responses(
@@ -149,8 +149,8 @@ struct Follower {
 }
 
 impl Follower {
-    /// The events, made on the runtime of the service: the answer is written by an HTTP worker, which has
-    /// prices to answer.
+    /// The events, produced on the runtime of the service: the HTTP worker that writes them has prices to
+    /// answer.
     fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
         let (sender, mut events) = mpsc::channel(EVENTS_AHEAD);
         tokio::spawn(async move {
@@ -174,7 +174,7 @@ impl Follower {
                 if self.only.as_ref().is_some_and(|only| *only != change.product_id) {
                     continue;
                 }
-                // Nothing in it can fail to be written.
+                // Serialising a change cannot fail.
                 let data = serde_json::to_string(&change).unwrap_or_default();
                 return Event::default().event("price_change").id(position.to_string()).data(data);
             }
@@ -182,9 +182,9 @@ impl Follower {
         }
     }
 
-    /// Waits until there is something to send.
+    /// Reads the next changes, or waits until there may be some.
     async fn read(&mut self) {
-        // Seen before it is read: what comes meanwhile wakes again.
+        // Marked as seen before the read, so that a change during the read wakes again.
         self.wake.borrow_and_update();
         match self.notifications.changes_after(self.position, ENTRIES).await {
             Ok(piece) if piece.reached != self.position || piece.has_gap => {
@@ -192,14 +192,14 @@ impl Follower {
                 self.waiting.reverse();
                 (self.position, self.has_gap) = (piece.reached, piece.has_gap);
             }
-            // Nothing is new. When the process stops, no notification comes, and this is not awaited.
+            // There is nothing new. At shutdown no notification arrives, but the task is cancelled.
             Ok(_) => drop(self.wake.changed().await),
             Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
         }
     }
 }
 
-/// Sends events, one after another, until the client disconnects, or takes none for so long.
+/// Sends events in order until the client disconnects, or takes none for `max_pause`.
 async fn send_all(events: impl Stream<Item = Event>, sender: &mpsc::Sender<Event>, max_pause: Duration) {
     let mut events = pin!(events);
     while let Some(event) = events.next().await {
@@ -216,14 +216,14 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
 
     #[tokio::test]
-    async fn a_client_that_takes_nothing_is_given_up() {
+    async fn a_stalled_client_is_disconnected() {
         let (sender, _events) = mpsc::channel(EVENTS_AHEAD);
         let sent = send_all(stream::repeat_with(Event::default), &sender, Duration::from_millis(1));
         tokio::time::timeout(PATIENCE, sent).await.unwrap();
     }
 
     #[tokio::test]
-    async fn a_client_that_takes_its_time_gets_every_event() {
+    async fn a_slow_client_receives_every_event() {
         let (sender, mut events) = mpsc::channel(1);
         let sending = async {
             send_all(stream::repeat_with(Event::default).take(100), &sender, PATIENCE).await;

@@ -23,13 +23,13 @@ use crate::extract::{BoundedBody, Field, MAX_BATCH_BODY_BYTES, Object, parse_jso
 use crate::load_shedding::Work;
 use crate::state::AppState;
 
-/// Items of one request.
+/// Items in one request.
 const MAX_ITEMS: usize = 1_000;
 
-/// Items that are done in one go: a tenth of a millisecond's work.
+/// Items that are processed between two yields: a tenth of a millisecond's work.
 const ITEMS_PER_TURN: usize = 200;
 
-/// Look-ups of one request that may be under way beyond this process' memory.
+/// Concurrent look-ups of one request in Redis and the database.
 const MAX_CONCURRENT_LOOKUPS: usize = 32;
 
 /// A request for many prices. Fields that are not named here are refused, those of items too. White space
@@ -115,7 +115,7 @@ const PRICES_FIELDS: &[Field] = &[
     },
 ];
 
-/// What many products cost this shopper now.
+/// Answers the prices of many products for one shopper now.
 #[utoipa::path(post, path = "/api/v1/prices", tag = "prices", summary = "What many products cost this shopper now",
     request_body = PricesRequest<'static>,
     responses(
@@ -129,8 +129,8 @@ pub(crate) async fn prices(
     BoundedBody(body): BoundedBody<MAX_BATCH_BODY_BYTES>,
 ) -> Result<Response, ApiError> {
     state.admit(Work::Batch)?;
-    // simd-json reads long bodies faster and writes into its input, hence the copy; its errors name no field,
-    // so what it refuses is read again by the other.
+    // simd-json parses long bodies faster and modifies its input, hence the copy. Its errors name no field,
+    // so a body that it refuses is parsed again by serde_json.
     let mut scratch = body.to_vec();
     let request: PricesRequest<'_> = match simd_json::serde::from_slice(&mut scratch) {
         Ok(Object(request)) => request,
@@ -169,7 +169,7 @@ impl ItemAnswer<'_> {
             return serde_json::to_writer(json, self)
                 .map_err(|error| ApiError::Internal { reason: error.to_string() });
         };
-        // It is a product's, so nothing in it needs to be escaped.
+        // The identifier of a product needs no escaping.
         json.extend_from_slice(b"{\"product_id\":\"");
         json.extend_from_slice(self.product_id.as_bytes());
         json.extend_from_slice(b"\",\"price\":");
@@ -199,7 +199,7 @@ impl PricesRequest<'_> {
     }
 }
 
-/// Finds the items' prices: those in memory at once, the others concurrently.
+/// Looks up the items' prices: those in memory at once, the others concurrently.
 async fn look_up(
     state: &AppState,
     items: &[Object<PricesItem<'_>>],
@@ -213,23 +213,22 @@ async fn look_up(
     }
     let missing = found.iter().zip(items).enumerate().filter(|(_, (found, _))| found.is_none());
     let missing: Vec<_> = missing
-        .map(|(place, (_, Object(item)))| (place, item.product_id.to_string(), state.engine.clone()))
+        .map(|(index, (_, Object(item)))| (index, item.product_id.to_string(), state.engine.clone()))
         .collect();
     let mut look_ups = futures::stream::iter(missing)
-        .map(|(place, product_id, engine)| async move {
-            (place, engine.read_beyond_l1(&product_id, now.utc).await)
+        .map(|(index, product_id, engine)| async move {
+            (index, engine.read_beyond_l1(&product_id, now.utc).await)
         })
         .buffer_unordered(MAX_CONCURRENT_LOOKUPS);
-    while let Some((place, result)) = look_ups.next().await {
-        if let Some(slot) = found.get_mut(place) {
+    while let Some((index, result)) = look_ups.next().await {
+        if let Some(slot) = found.get_mut(index) {
             *slot = Some(result);
         }
     }
     found.into_iter().map(|found| found.unwrap_or(Err(ReadError::UnknownProduct))).collect()
 }
 
-/// Lets what else is ready have its turn after every so many items: a single price does not wait for a long
-/// batch.
+/// Yields after every [`ITEMS_PER_TURN`] items, so that other requests do not wait for a long batch.
 async fn let_others_go_first(items_done: usize) {
     if items_done.is_multiple_of(ITEMS_PER_TURN) {
         tokio::task::yield_now().await;

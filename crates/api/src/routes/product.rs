@@ -85,7 +85,7 @@ pub(crate) struct ProductDraftSchema {
     attributes: std::collections::BTreeMap<String, String>,
 }
 
-/// The product.
+/// Returns the product.
 #[utoipa::path(get, path = "/api/v1/products/{product_id}", tag = "catalogue", summary = "A product",
     params(("product_id" = String, Path, description = "The product"),
         ("If-None-Match" = Option<String>, Header, description = "Only if it is another state than this")),
@@ -142,7 +142,7 @@ pub(crate) async fn put(
     Ok((status, [(header::ETAG, etag)], Json(PutAnswer { product_id, result, warnings })).into_response())
 }
 
-/// Removes the product and what is known about it up to now; its price history stays.
+/// Removes the product and all facts about it up to now; its price history stays.
 #[utoipa::path(delete, path = "/api/v1/products/{product_id}", tag = "catalogue", summary = "Remove a product",
     params(("product_id" = String, Path, description = "The product"),
         ("If-Match" = Option<String>, Header, description = "Only if the product is in the state with this ETag")),
@@ -172,7 +172,7 @@ fn etag(product: &Product) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-/// Whether `If-None-Match` names this state, in which case it need not be sent again.
+/// Whether `If-None-Match` names this state, so that it need not be sent again.
 fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let named = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|named| named.to_str().ok());
     let etag = etag.to_str().unwrap_or_default();
@@ -182,7 +182,7 @@ fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
         .any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
 }
 
-/// On what condition a product may be changed (RFC 9110, 13.1): `If-Match` with `*` or tags, or
+/// The condition on which a product may be changed (RFC 9110, 13.1): `If-Match` with `*` or tags, or
 /// `If-None-Match: *`.
 fn read_condition(headers: &HeaderMap) -> Result<OnlyIf, ApiError> {
     let is_only_new = match headers.get(header::IF_NONE_MATCH) {
@@ -211,7 +211,7 @@ fn read_condition(headers: &HeaderMap) -> Result<OnlyIf, ApiError> {
             ApiError::field("If-Match", problem, "the ETag of a state of the product, in quotes")
         };
         let opaque = opaque.ok_or_else(refuse)?;
-        // One that is weak names no state exactly.
+        // A weak tag never matches in If-Match.
         if quoted.len() == tag.len() {
             tags.push(opaque.to_owned());
         }

@@ -1,7 +1,7 @@
-//! `/api/v1/recalculations`: recalculate prices, of all products or some.
+//! `/api/v1/recalculations`: recalculations of all prices or of some.
 //!
-//! A request is written down and published; workers do the rest. One recalculation runs at a time. A request
-//! that comes while one runs is coalesced with others like it into one more run, and says so.
+//! A request is recorded and published; workers do the rest. One recalculation runs at a time. Requests that
+//! arrive while one runs are coalesced into one more run, as their state says.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ use crate::error::ApiError;
 use crate::extract::{BoundedBody, MAX_BODY_BYTES, Named, read_object};
 use crate::state::AppState;
 
-/// Where they are asked for.
+/// The path of recalculations.
 pub(crate) const PATH: &str = "/api/v1/recalculations";
 /// The source of the events that this route publishes.
 const SOURCE: &str = PATH;
@@ -32,7 +32,7 @@ const SOURCE: &str = PATH;
 const MAX_PRODUCTS: usize = 1_000;
 /// Recalculations in one answer.
 const MAX_LISTED: u32 = 100;
-/// Recalculations that may wait for their turn, or for approval.
+/// Recalculations that may wait for their turn or for approval.
 const MAX_WAITING: u64 = 1_000;
 
 /// Which products to recalculate: all if the body is empty.
@@ -138,7 +138,7 @@ pub(crate) struct RecalculationAnswer {
     duration_ms: Option<i64>,
 }
 
-/// Asks for a recalculation; answers at once.
+/// Requests a recalculation; answers at once.
 #[utoipa::path(post, path = PATH, tag = "market", summary = "Recalculate prices",
     request_body(content = RecalculationRequest, description = "Which products; all if empty"),
     responses(
@@ -169,8 +169,7 @@ pub(crate) async fn post(
         change: Change::RecalculationRequested { scope },
     };
     if let Err(error) = state.events.publish(&[event]).await {
-        // Otherwise it would be done together with the next one, although the caller gets the answer that it
-        // is not.
+        // Otherwise the next run would include it, although the answer says that it failed.
         store.withdraw_run(&task_id, "it could not be published", Utc::now()).await?;
         return Err(error.into());
     }
@@ -178,7 +177,7 @@ pub(crate) async fn post(
     Ok((StatusCode::ACCEPTED, Json(RequestAnswer { task_id, state: "requested" })).into_response())
 }
 
-/// Those that the circuit breaker holds.
+/// Lists the recalculations that the circuit breaker holds.
 #[utoipa::path(get, path = "/api/v1/recalculations", tag = "market", summary = "Held recalculations",
     params(ListQuery),
     responses(
@@ -194,7 +193,7 @@ pub(crate) async fn list(
     Ok(Json(RecalculationsAnswer { recalculations }))
 }
 
-/// How far a recalculation is, or what became of it.
+/// Returns the progress or the outcome of a recalculation.
 #[utoipa::path(get, path = "/api/v1/recalculations/{task_id}", tag = "market", summary = "A recalculation",
     params(("task_id" = String, Path, description = "As answered when it was asked for, or the id of the event that did")),
     responses(
@@ -207,7 +206,7 @@ pub(crate) async fn get(
     Ok(Json(answer(find(&state, &task_id).await?, Utc::now())))
 }
 
-/// Lets a held recalculation through.
+/// Approves a held recalculation.
 #[utoipa::path(post, path = "/api/v1/recalculations/{task_id}/approve", tag = "market", summary = "Approve a held recalculation",
     params(DecisionQuery, ("task_id" = String, Path, description = "The recalculation")),
     responses(
@@ -223,7 +222,7 @@ pub(crate) async fn approve(
     decide(&state, &task_id, query, Decision::Approve).await
 }
 
-/// Gives a held recalculation up.
+/// Rejects a held recalculation.
 #[utoipa::path(post, path = "/api/v1/recalculations/{task_id}/reject", tag = "market", summary = "Reject a held recalculation",
     params(DecisionQuery, ("task_id" = String, Path, description = "The recalculation")),
     responses(
@@ -257,7 +256,7 @@ async fn decide(
     check_task_id(task_id)?;
     let store = &state.engine.store;
     let was_held = match decision {
-        // Workers find it by themselves: it has no coordinator.
+        // Maintenance finds it, as it has no coordinator.
         Decision::Approve => store.approve_run(task_id, &by).await?,
         Decision::Reject => {
             store.reject_run(task_id, &format!("it was rejected by {by}"), Utc::now()).await?
@@ -276,7 +275,8 @@ async fn find(state: &AppState, task_id: &str) -> Result<StoredRun, ApiError> {
     run.ok_or_else(|| not_found(task_id))
 }
 
-/// No recalculation has a name with a control character, and not every database can be asked for one.
+/// Answers 404 for an identifier with a control character: no recalculation has one, and not every database
+/// accepts it in a query.
 fn check_task_id(task_id: &str) -> Result<(), ApiError> {
     if task_id.contains(char::is_control) { Err(not_found(task_id)) } else { Ok(()) }
 }

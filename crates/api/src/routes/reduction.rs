@@ -1,5 +1,5 @@
-//! What the price history says of reductions: against which prior price one may be announced, and how much of
-//! that is known.
+//! Reductions in the price history: the prior price against which one may be announced, and how much of it is
+//! known.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::state::AppState;
 
-/// Policy versions that are looked at.
+/// Policy versions that are examined.
 const MAX_VERSIONS: u32 = 30;
 
 /// A reduction that may be announced.
@@ -59,7 +59,7 @@ pub(crate) struct ReductionAnswers {
     pub(crate) progressive: Option<ReductionAnswer>,
 }
 
-/// Works it out of the prices of a product, oldest first.
+/// Computes the reductions of a product from its prices, oldest first.
 pub(crate) async fn answers(
     state: &AppState,
     id: &ProductId,
@@ -94,16 +94,16 @@ async fn answer(
     Ok(Some(ReductionAnswer { started_at, prior_price, percent, is_complete, incomplete_because }))
 }
 
-/// Whether every shopper may have paid something other than the list price, by the policies of the period.
-/// What is not known of them may.
+/// Whether every shopper may have paid another price than the list price, by the policies of the period. An
+/// unknown policy counts as one that caused it.
 async fn may_differ_from_list(
     state: &AppState,
     entry: &PriceEntry,
     period: &Range<DateTime<Utc>>,
 ) -> Result<bool, StoreError> {
     let store = &state.engine.store;
-    // Each version until the next, but the latest, and the one that the product has not been moved on from,
-    // until now.
+    // Each version applies until the next one; the latest, and the one that the product's price was computed
+    // with, apply until now.
     let mut until = DateTime::<Utc>::MAX_UTC;
     for version in store.policy_versions(MAX_VERSIONS).await? {
         let from = version.published_at;
@@ -130,6 +130,6 @@ async fn may_differ_from_list(
         }
         until = from;
     }
-    // There were more.
+    // There were more versions than were examined.
     Ok(true)
 }

@@ -1,8 +1,8 @@
-//! `POST /api/v1/policies/simulate`: what a policy would do to the whole catalogue, without touching a price.
+//! `POST /api/v1/policies/simulate`: the effect of a policy on the whole catalogue, without changing a price.
 //!
-//! The answer streams, one JSON document a line: how far it is, the products if they are asked for, at last
-//! the report. It takes the way that a recalculation takes, up to the point where that would write; so
-//! publishing then does the same, on the same facts.
+//! The answer is a stream with one JSON document per line: progress, the products if requested, and finally
+//! the report. A simulation runs as a recalculation does, up to the point where that would write; so
+//! publishing has the same effect, on the same facts.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -30,12 +30,12 @@ use crate::error::{ApiError, Problem};
 use crate::extract::BoundedBody;
 use crate::state::AppState;
 
-/// Simulations that run at a time in one process; each keeps a core busy.
+/// Concurrent simulations in one process; each keeps a core busy.
 const MAX_SIMULATIONS: usize = 2;
 
-/// How long a reader may pause; then the simulation is abandoned, as others wait for its place.
+/// How long a reader may pause before its simulation is cancelled, which releases the permit.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// Pages that are ready before they are read.
+/// Pages that are buffered ahead of the reader.
 const PAGES_AHEAD: usize = 2;
 
 /// The simulations of a process.
@@ -43,15 +43,15 @@ const PAGES_AHEAD: usize = 2;
 pub(crate) struct Simulations(Arc<Semaphore>);
 
 impl Simulations {
-    /// None runs yet.
+    /// All permits are free at first.
     pub(crate) fn new() -> Self {
         Self(Arc::new(Semaphore::new(MAX_SIMULATIONS)))
     }
 
-    /// A place for one more, if there is one; it is free again when this is dropped.
+    /// A permit for another simulation, if one is free; dropping it releases it.
     pub(crate) fn take_place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        let place = Arc::clone(&self.0).try_acquire_owned();
-        place.map_err(|_| ApiError::Unavailable { reason: "two simulations are running" })
+        let permit = Arc::clone(&self.0).try_acquire_owned();
+        permit.map_err(|_| ApiError::Unavailable { reason: "two simulations are running" })
     }
 }
 
@@ -114,7 +114,7 @@ pub(crate) async fn simulate(
         .map_err(|rejection| ApiError::field("products", rejection.body_text(), "none, moved or all"))?;
     let policy = compile(&body, state.time_zones()).map_err(refused)?;
     let warnings = policy.warnings.clone();
-    let place = state.simulations.take_place()?;
+    let permit = state.simulations.take_place()?;
     let breakers = vec![policy.circuit_breaker, state.engine.policies.snapshot().current().circuit_breaker];
     let simulator = state.engine.simulator(Arc::new(policy), RecalculationScope::All, Utc::now());
     let simulator =
@@ -124,7 +124,7 @@ pub(crate) async fn simulate(
     let simulated = Simulated { simulator, breakers, total, listed: query.products, warnings, lines };
     tokio::spawn(async move {
         simulated.run().await;
-        drop(place);
+        drop(permit);
     });
     let lines = futures::stream::unfold(read, |mut read| async move {
         read.recv().await.map(|lines| (Ok::<_, Infallible>(lines), read))
@@ -143,7 +143,7 @@ struct Simulated {
 }
 
 impl Simulated {
-    /// To the end, or until the reader disconnects.
+    /// Runs to the end, or until the reader disconnects or pauses for too long.
     async fn run(mut self) {
         loop {
             let mut lines = Vec::new();
@@ -160,7 +160,7 @@ impl Simulated {
         }
     }
 
-    /// The lines of the next page; whether they are the last.
+    /// Appends the lines of the next page; returns whether they are the last.
     async fn next_lines(&mut self, lines: &mut Vec<u8>) -> Result<bool, StoreError> {
         let page = self.simulator.next_page().await?;
         for price in page.iter().filter(|price| self.listed.includes(price)) {
@@ -191,7 +191,7 @@ impl Listed {
 }
 
 fn write_line(lines: &mut Vec<u8>, line: &Line<'_>) {
-    // What is written here are numbers and texts; none of them can fail.
+    // Serialising numbers and texts cannot fail.
     if serde_json::to_writer(&mut *lines, line).is_ok() {
         lines.push(b'\n');
     }
