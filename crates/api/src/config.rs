@@ -1,4 +1,4 @@
-//! Configuration of the API, besides what all services share (`pricing_core::config`).
+//! Configuration of the API, besides that of all services (`pricing_core::config`).
 
 use std::net::SocketAddr;
 

@@ -50,7 +50,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 pub enum ApiError {
     /// The body cannot be parsed.
     MalformedBody {
-        /// What is wrong with it.
+        /// The problem, in words.
         reason: String,
     },
     /// The header line of a CSV file is unusable.
@@ -72,7 +72,7 @@ pub enum ApiError {
     },
     /// The stored product cannot be read by this version.
     ProductUnreadable {
-        /// What is wrong with it.
+        /// The problem, in words.
         reason: String,
     },
     /// The product does not meet the condition of the request.

@@ -33,7 +33,7 @@ pub(crate) fn head() -> utoipa::openapi::OpenApi {
     Head::openapi()
 }
 
-/// Completes the document with what operations share.
+/// Adds the identifiers and the shared errors of operations to the document.
 pub(crate) fn completed(
     mut document: utoipa::openapi::OpenApi,
     administrative: &BTreeSet<String>,

@@ -37,7 +37,8 @@ pub(crate) struct Route {
     pub(crate) access: Access,
     /// `None` if an answer may take any time.
     pub(crate) time_limit: Option<Duration>,
-    /// The series of answers with status 200, for a route with so many that looking it up would matter.
+    /// The series of answers with status 200, kept by a busy route, as finding it takes longer than
+    /// recording.
     pub(crate) answered: Option<Histogram>,
     /// Its methods, with the media types of bodies that each accepts.
     pub(crate) media_types: Vec<(Method, Vec<String>)>,

@@ -2,8 +2,8 @@
 //!
 //! Every listener receives each message; only the holder of the lease copies it, and only a listener with a
 //! working subscription may hold the lease. The engine's own events carry the identifier of their entry and
-//! are in the stream already. Publish/subscribe stores nothing: what is published while no listener holds the
-//! lease is lost, and a program that cannot afford that posts its events to the API.
+//! are in the stream already. Publish/subscribe stores nothing: a message that is published while no listener
+//! holds the lease is lost, and a program that cannot afford that posts its events to the API.
 
 use std::sync::Arc;
 use std::time::Duration;

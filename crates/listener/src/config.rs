@@ -1,4 +1,4 @@
-//! Configuration of the listener, besides what all services share (`pricing_core::config`).
+//! Configuration of the listener, besides that of all services (`pricing_core::config`).
 
 use std::net::SocketAddr;
 

@@ -80,7 +80,7 @@ enum DispatchError {
     Enqueue(#[from] EnqueueError),
     #[error(transparent)]
     Bury(#[from] RedisError),
-    /// The process is stopping; what was read is delivered to another listener.
+    /// The process is stopping; entries in hand are delivered to another listener.
     #[error("the listener is stopping")]
     Stopping,
 }
@@ -112,7 +112,7 @@ impl Dispatcher {
         }
     }
 
-    /// Runs until an error; what was being enqueued then is still in hand.
+    /// Runs until an error; entries that were being enqueued are still in hand.
     async fn dispatch(&self, progress: &mut Progress, backoff: &mut Backoff) -> Result<(), DispatchError> {
         self.consumer.ensure_group().await?;
         // After an error, entries in hand are enqueued before a connection for reads is opened.

@@ -1,4 +1,4 @@
-//! Configuration of the worker, besides what all services share (`pricing_core::config`).
+//! Configuration of the worker, besides that of all services (`pricing_core::config`).
 
 use std::net::SocketAddr;
 

@@ -44,7 +44,7 @@ const RELEASE_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// queue's own back-off, which grows by a second with each attempt.
 const MAX_JITTER_MS: u64 = 1_000;
 
-/// What a handler receives.
+/// A job as its handler receives it.
 #[derive(Debug, Clone)]
 pub enum Delivery {
     /// A job to be run.

@@ -36,7 +36,7 @@ struct Recalculation {
     reason: Option<String>,
 }
 
-/// Sends the decision, or lists what is held.
+/// Sends the decision, or lists held recalculations.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let Arguments { task_id, by, reject, api } = arguments;
     let client = Client::new(&api.url)?;

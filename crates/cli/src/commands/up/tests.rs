@@ -1,4 +1,4 @@
-//! Tests of what needs no running engine.
+//! Tests of `pricing up` that need no running engine.
 
 use super::*;
 
