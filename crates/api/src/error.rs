@@ -1,4 +1,5 @@
-//! The wire format of errors: RFC 9457 problem documents with stable types.
+//! The wire format of errors: RFC 9457 problem documents with stable types. With status 503, `Retry-After`
+//! says when to retry.
 //!
 //! | type | status | when |
 //! |---|---|---|
@@ -6,25 +7,25 @@
 //! | `/problems/invalid-request` | 422 | fields are missing, unknown or have values that are not allowed |
 //! | `/problems/other-currency` | 422 | the price is in another currency than the request expects |
 //! | `/problems/product-not-found` | 404 | no such product |
-//! | `/problems/product-changed` | 412 | the product does not meet the condition in If-Match or If-None-Match |
-//! | `/problems/product-unreadable` | 500 | the stored product has a currency that this version does not know |
+//! | `/problems/product-changed` | 412 | the product does not meet If-Match or If-None-Match |
+//! | `/problems/product-unreadable` | 500 | the stored product has a currency unknown to this version |
 //! | `/problems/recalculation-not-found` | 404 | no such recalculation |
 //! | `/problems/policy-not-found` | 404 | no such policy version |
-//! | `/problems/policy-version-is-old` | 412 | another version was published since the one that If-Match names |
+//! | `/problems/policy-version-is-old` | 412 | a newer version than that of If-Match was published |
 //! | `/problems/held-by-circuit-breaker` | 409 | publishing would move prices too far and needs approval |
-//! | `/problems/recalculation-not-held` | 409 | a recalculation that is not held cannot be approved or rejected |
+//! | `/problems/recalculation-not-held` | 409 | only a held recalculation can be approved or rejected |
 //! | `/problems/draft-not-found` | 404 | no such draft of a policy |
-//! | `/problems/draft-changed` | 412 | the draft does not meet the condition in If-Match or If-None-Match |
+//! | `/problems/draft-changed` | 412 | the draft does not meet If-Match or If-None-Match |
 //! | `/problems/job-not-found` | 404 | no such failed job |
 //! | `/problems/not-found` | 404 | no such route |
 //! | `/problems/method-not-allowed` | 405 | the route exists, but not with this method |
 //! | `/problems/body-too-slow` | 408 | the body did not arrive in time |
 //! | `/problems/body-too-large` | 413 | the body is longer than the route allows |
 //! | `/problems/unsupported-media-type` | 415 | the body has no media type, or none that the route accepts |
-//! | `/problems/misdirected-request` | 421 | the Host is not a name of this service; `PRICING_HOSTS` lists them |
+//! | `/problems/misdirected-request` | 421 | the Host is not a name of this service; see `PRICING_HOSTS` |
 //! | `/problems/cross-site-request` | 403 | a browser sent the request for a page of another site |
-//! | `/problems/unavailable` | 503 | the database, Redis or a bounded resource is unavailable; see `Retry-After` |
-//! | `/problems/overloaded` | 503 | the process sheds load; see `Retry-After` |
+//! | `/problems/unavailable` | 503 | the database, Redis or a bounded resource is unavailable |
+//! | `/problems/overloaded` | 503 | the process sheds load |
 //! | `/problems/timeout` | 503 | the answer took too long |
 //! | `/problems/internal` | 500 | an internal error; the details are in the log |
 

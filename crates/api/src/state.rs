@@ -32,8 +32,8 @@ pub(crate) struct StateInner {
     pub(crate) queue: JobQueue,
     pub(crate) followers: Followers,
     pub(crate) simulations: Simulations,
-    /// Limits how many batches all imports together store concurrently, so that connections are left for other
-    /// requests.
+    /// Limits how many batches all imports together store concurrently, so that connections are left for
+    /// other requests.
     pub(crate) import_turns: Arc<Semaphore>,
     /// Limits the rows that imports keep in memory.
     pub(crate) import_memory: Arc<Semaphore>,
@@ -60,8 +60,8 @@ impl From<StateInner> for AppState {
 }
 
 impl AppState {
-    /// A copy for an HTTP worker: no other thread shares its reference count, and it has its own connection for
-    /// reading Redis.
+    /// A copy for an HTTP worker: no other thread shares its reference count, and it has its own connection
+    /// for reading Redis.
     pub(crate) fn for_http_worker(&self) -> Result<Self, RedisError> {
         let engine = self.engine.with_own_reads()?;
         Ok(Self::from(StateInner { engine, ..StateInner::clone(self) }))
