@@ -1,4 +1,4 @@
-//! Diagnostics: what is wrong with a piece of input, in a form that lets its author correct it.
+//! Diagnostics: problems in an input, described so that its author can correct them.
 
 use std::fmt;
 
@@ -8,38 +8,38 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Severity {
-    /// The input has no meaning.
+    /// The input is invalid.
     #[default]
     Error,
-    /// The input has a meaning that cannot be intended. It is refused, except in a policy that was published
-    /// before the engine had the check: that one keeps its meaning and gets a warning.
+    /// The input is valid but cannot be intended. It is refused, except in a policy published before the
+    /// check existed: that policy keeps its meaning and gets a warning.
     Refused,
-    /// The input is allowed, and probably not intended.
+    /// The input is allowed but probably not intended.
     Warning,
 }
 
-/// One thing wrong with a draft: where, what, and what would be right.
+/// A problem in a draft: its field, its description, and what is allowed instead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
     /// The field, as the author wrote it: `base_price`, `market[2].when`.
     pub field: String,
-    /// What was wrong, with the offending value where it is short.
+    /// The problem, with the offending value if that is short.
     pub problem: String,
-    /// What is allowed instead, where one sentence can say it.
+    /// What is allowed instead, if one sentence can state it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed: Option<String>,
-    /// Where the field stands, if what was written is a document.
+    /// The field's position, if the input is a document.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub place: Option<Location>,
-    /// How severe it is; on the wire, the list that a diagnostic is in says so.
+    /// The severity; on the wire, it follows from the list that holds the diagnostic.
     #[serde(skip)]
     pub severity: Severity,
-    /// Where in the field's text it is, in bytes; documents turn it into a place.
+    /// The byte offset in the field's text; a document converts it to `place`.
     #[serde(skip)]
     pub offset: Option<usize>,
 }
 
-/// A place in a document; both count from 1.
+/// A position in a document; line and column count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Location {
     /// The line.
@@ -49,12 +49,12 @@ pub struct Location {
 }
 
 impl Diagnostic {
-    /// A diagnostic that says what is wrong and what is allowed.
+    /// Creates a diagnostic that states the problem and what is allowed.
     pub fn new(field: impl Into<String>, problem: impl Into<String>, allowed: impl Into<String>) -> Self {
         Self { allowed: Some(allowed.into()), ..Self::bare(field, problem) }
     }
 
-    /// A diagnostic whose problem already says what would be right.
+    /// Creates a diagnostic whose problem already states the correction.
     pub fn bare(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
             field: field.into(),
@@ -71,7 +71,7 @@ impl Diagnostic {
         Self { severity, ..self }
     }
 
-    /// Whether it prevents publishing.
+    /// Whether the diagnostic prevents publishing.
     pub fn is_refusal(&self) -> bool {
         self.severity != Severity::Warning
     }
@@ -92,7 +92,7 @@ pub(crate) fn count_errors(problems: &[Diagnostic]) -> usize {
     problems.iter().filter(|problem| problem.severity == Severity::Error).count()
 }
 
-/// The known name that is most similar to what was written, if one is similar enough: `product.unit_cost` for
+/// Returns the known name most similar to `written`, if one is similar enough: `product.unit_cost` for
 /// `unit_cost`, and names within a few typing errors.
 pub fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     const CHARS_AN_ERROR: usize = 4;
@@ -106,7 +106,7 @@ pub fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     (errors(best) <= written.chars().count().div_ceil(CHARS_AN_ERROR)).then_some(best)
 }
 
-/// A value as an error message may repeat it: at most 40 characters, control characters made visible.
+/// Shortens a value for an error message: at most 40 characters, control characters escaped.
 pub fn shorten(written: &str) -> String {
     const MAX_CHARS: usize = 40;
     let mut shown: String = written.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();

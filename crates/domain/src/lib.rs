@@ -1,9 +1,9 @@
 //! Computes prices and explains them.
 //!
-//! Here: facts ([`facts`]), the policies of a pricing team ([`policy`], and in it [`expression`]), and the
-//! two functions that matter ([`pricing`]): [`price()`] computes a list price from facts and a policy, with
-//! its explanation; [`quote()`] computes one shopper's price from a list price. Never here: async, I/O, a
-//! clock, randomness or logging. `now` is an argument, so the same inputs give the same price and the same
+//! Here: facts ([`facts`]), the policies of a pricing team ([`policy`], with its [`expression`]s), and the
+//! two main functions ([`pricing`]): [`price()`] computes a list price from facts and a policy, with its
+//! explanation; [`quote()`] computes one shopper's price from a list price. Never here: async, I/O, a clock,
+//! randomness or logging. `now` is an argument, so the same inputs give the same price and the same
 //! explanation on every machine, today and in a replay.
 //!
 //! ```
@@ -37,14 +37,14 @@
 //! # }
 //! ```
 //!
-//! Input comes in two stages. What was written is a *draft* ([`ProductDraft`],
-//! [`PolicyDraft`](policy::PolicyDraft)); checking it returns either the finished value, which is never
-//! checked again, or every [`Diagnostic`] at once.
+//! Input comes in two stages. Unchecked input is a *draft* ([`ProductDraft`],
+//! [`PolicyDraft`](policy::PolicyDraft)); its check returns either the valid value, which is never checked
+//! again, or every [`Diagnostic`] at once.
 //!
 //! Dependencies between the folders run one way: `facts` ← `expression` ← `policy` ← `pricing`.
 //!
-//! Where next: [`pricing::price`] for the list price, [`policy`] for the document, [`expression`] for what a
-//! rule may say. Who calls this: `pricing-core`'s `reprice` (writes) and the API's price route (reads).
+//! Where next: [`pricing::price`] for the list price, [`policy`] for the document, [`expression`] for the
+//! language of rules. Callers: `pricing-core`'s `reprice` (writes) and the API's price route (reads).
 
 pub mod diagnostic;
 pub mod expression;

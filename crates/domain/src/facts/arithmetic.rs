@@ -1,8 +1,8 @@
-//! Arithmetic optimised for the amounts that occur: none is negative, and few have more than nineteen digits.
+//! Arithmetic optimised for amounts that occur in practice: non-negative, and rarely longer than 19 digits.
 //!
 //! Here: `multiply`, `compare`, `round` and `part_taken`, in a few machine instructions each. Everything else
-//! is delegated to [`Decimal`], with whose results these agree digit for digit and scale for scale: property
-//! tests compare the two. Never here: what is rounded and when, which is `rounding`'s.
+//! is delegated to [`Decimal`]. The results equal `Decimal`'s, including the scale: property tests compare
+//! the two. Never here: what is rounded and when, which `rounding` decides.
 
 use std::cmp::Ordering;
 
@@ -22,14 +22,14 @@ const POWERS_OF_TEN: [u64; 20] = {
     powers
 };
 
-/// The digits of an amount as one number, if it is not negative and they fit.
+/// Returns the digits of an amount as one integer, if the amount is not negative and they fit 64 bits.
 #[inline(always)]
 fn digits_of(amount: Decimal) -> Option<u64> {
     let parts = amount.unpack();
     (parts.hi == 0 && !parts.negative).then_some(u64::from(parts.mid) << 32 | u64::from(parts.lo))
 }
 
-/// The same for up to 96 bits.
+/// Like [`digits_of`], for up to 96 bits.
 #[inline]
 fn long_digits_of(amount: Decimal) -> Option<u128> {
     u128::try_from(amount.mantissa()).ok()
@@ -40,7 +40,7 @@ fn power_of_ten(exponent: u32) -> Option<u64> {
     POWERS_OF_TEN.get(exponent as usize).copied()
 }
 
-/// The amount of these digits; `None` if they, or the decimal places, are more than an amount has.
+/// Builds an amount from its digits; `None` if the digits or the scale exceed a [`Decimal`].
 #[inline(always)]
 fn amount_of(digits: u128, scale: u32) -> Option<Decimal> {
     let high = u32::try_from(digits >> 64).ok()?;
@@ -49,12 +49,12 @@ fn amount_of(digits: u128, scale: u32) -> Option<Decimal> {
     (scale <= Decimal::MAX_SCALE).then(|| Decimal::from_parts(low, middle, high, false, scale))
 }
 
-/// The product; `None` if it is more than a [`Decimal`] holds.
+/// Multiplies two amounts; `None` if the product exceeds a [`Decimal`].
 #[inline]
 pub(crate) fn multiply(left: Decimal, right: Decimal) -> Option<Decimal> {
     if let (Some(left_digits), Some(right_digits)) = (digits_of(left), digits_of(right))
         && let product = u128::from(left_digits) * u128::from(right_digits)
-        // A product of zero has a scale of its own.
+        // `Decimal` sets the scale of a zero product differently.
         && product > 0
         && let Some(product) = amount_of(product, left.scale() + right.scale())
     {
@@ -63,12 +63,11 @@ pub(crate) fn multiply(left: Decimal, right: Decimal) -> Option<Decimal> {
     multiply_long(left, right)
 }
 
-/// A price that ten rules have multiplied has more digits than fit 64 bits; the factors are short all the
-/// same.
+/// Handles prices of more than 64 bits, such as after ten multiplying rules; the factors are still short.
 #[inline(never)]
 fn multiply_long(left: Decimal, right: Decimal) -> Option<Decimal> {
     if let (Some(left_digits), Ok(right_digits)) = (long_digits_of(left), u32::try_from(right.mantissa()))
-        // 96 bits and 32 of them make 128.
+        // The product of 96 bits and 32 bits fits 128.
         && let product = left_digits * u128::from(right_digits)
         && product > 0
         && let Some(product) = amount_of(product, left.scale() + right.scale())
@@ -78,7 +77,7 @@ fn multiply_long(left: Decimal, right: Decimal) -> Option<Decimal> {
     left.checked_mul(right)
 }
 
-/// Which is larger.
+/// Compares two amounts.
 #[inline]
 pub(crate) fn compare(left: Decimal, right: Decimal) -> Ordering {
     if let (Some(left_digits), Some(right_digits)) = (digits_of(left), digits_of(right)) {
@@ -98,19 +97,19 @@ pub(crate) fn compare(left: Decimal, right: Decimal) -> Ordering {
     left.cmp(&right)
 }
 
-/// The larger one; of two equal ones, whose scales may differ, the first.
+/// Returns the larger amount; of two equal ones, whose scales may differ, the first.
 #[inline]
 pub(crate) fn larger(left: Decimal, right: Decimal) -> Decimal {
     if compare(left, right).is_lt() { right } else { left }
 }
 
-/// The smaller one; of two equal ones, whose scales may differ, the first.
+/// Returns the smaller amount; of two equal ones, whose scales may differ, the first.
 #[inline]
 pub(crate) fn smaller(left: Decimal, right: Decimal) -> Decimal {
     if compare(left, right).is_gt() { right } else { left }
 }
 
-/// The amount with at most so many decimal places.
+/// Rounds an amount to at most `places` decimal places.
 #[inline]
 pub(crate) fn round(amount: Decimal, places: u32, mode: RoundingMode) -> Decimal {
     let scale = amount.scale();
@@ -121,7 +120,7 @@ pub(crate) fn round(amount: Decimal, places: u32, mode: RoundingMode) -> Decimal
         return amount.round_dp_with_strategy(places, mode.strategy());
     };
     let rounded = match (digits_of(amount), long_digits_of(amount)) {
-        // Division of 64 bits is much faster, and enough for most amounts.
+        // A 64-bit division is much faster and suffices for most amounts.
         (Some(digits), _) if digits > 0 => {
             let (quotient, rest) = (digits / divisor, digits % divisor);
             amount_of(
@@ -139,11 +138,11 @@ pub(crate) fn round(amount: Decimal, places: u32, mode: RoundingMode) -> Decimal
     rounded.unwrap_or_else(|| amount.round_dp_with_strategy(places, mode.strategy()))
 }
 
-/// The amount with exactly so many decimal places, within two limits that have as many; never nothing. The
-/// lower limit wins over the upper one. `None` where anything is longer than 64 bits, or a limit has other
-/// places.
+/// Rounds an amount to exactly `places` decimal places, within two limits of the same scale; never to 0. The
+/// lower limit takes precedence over the upper one. `None` if a value exceeds 64 bits, or a limit has another
+/// scale.
 ///
-/// As the limits are whole at these places, rounding and keeping to them may come in either order.
+/// Since the limits are multiples of the last place, rounding and clamping commute.
 #[inline]
 pub(crate) fn round_within(
     amount: Decimal,
@@ -182,8 +181,8 @@ fn goes_up(is_odd: bool, rest: u64, divisor: u64, mode: RoundingMode) -> bool {
     }
 }
 
-/// What part of an amount was taken if `left` is left of it, with at most four decimal places, half even, and
-/// no zeros at the end; none if nothing was.
+/// Returns the fraction of `whole` that was taken off to get `left`: at most four decimal places, rounded
+/// half even, without trailing zeros; 0 if nothing was taken off.
 #[inline]
 pub(crate) fn part_taken(left: Decimal, whole: Decimal) -> Decimal {
     const PLACES: u32 = 4;
@@ -203,7 +202,7 @@ pub(crate) fn part_taken(left: Decimal, whole: Decimal) -> Decimal {
     without_zeros(round(taken.max(Decimal::ZERO), PLACES, RoundingMode::HalfEven))
 }
 
-/// The amount without the zeros at its end.
+/// Strips trailing zeros.
 #[inline]
 fn without_zeros(amount: Decimal) -> Decimal {
     let Some(mut digits) = digits_of(amount) else {
@@ -255,7 +254,7 @@ mod tests {
 
     use super::*;
 
-    /// Short and long, at both ends of what is short, and of any scale.
+    /// Short and long amounts of any scale, including both ends of the short range.
     fn amount() -> impl Strategy<Value = Decimal> {
         let edges = vec![
             0_i128,
@@ -286,7 +285,7 @@ mod tests {
         proptest::sample::select(vec![HalfEven, HalfUp, HalfDown, Up, Down])
     }
 
-    /// Decimals of different scales can be equal; these are to be the same.
+    /// Compares representations: decimals of different scales can be equal.
     fn parts(amount: Decimal) -> [u8; 16] {
         amount.serialize()
     }
@@ -322,7 +321,7 @@ mod tests {
             size in 1_u64..1_000_000,
             scale in 0_u32..=4,
         ) {
-            // Multiples of a size, whose parts are often halves of the last place.
+            // Multiples of a size, whose quotients are often ties at the last place.
             let of_size = |number: u64| Decimal::from_i128_with_scale((number * size).into(), scale);
             let pairs = [(left, whole), (of_size(part), of_size(20_000)), (left, left)];
             for (left, whole) in pairs.into_iter().filter(|(_, whole)| *whole > Decimal::ZERO) {

@@ -1,4 +1,4 @@
-//! Market events as CloudEvents JSON, the form that the stream and jobs hold.
+//! Market events as CloudEvents JSON, the form stored in the stream and in jobs.
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -11,7 +11,7 @@ use crate::facts::recalculation::RecalculationScope;
 use crate::facts::signal::{Signal, SignalKind, Subject};
 
 impl MarketEvent {
-    /// The event as CloudEvents JSON, from which the same event is read again.
+    /// Serialises the event as CloudEvents JSON, from which the same event can be read back.
     pub fn to_json(&self) -> String {
         let written = WrittenEvent {
             specversion: "1.0",

@@ -1,30 +1,29 @@
-//! Instants as text: RFC 3339.
+//! Instants as RFC 3339 text.
 //!
-//! The text of an instant is exactly the one that [`DateTime`] serialises to, RFC 3339 with as many decimal
-//! places as needed, but written in one call. By default, every part of it is searched for characters to
-//! escape.
+//! The text equals what [`DateTime`] serialises to, RFC 3339 with as many decimal places as needed, but is
+//! written in one call. The default serialiser scans each part of it for characters to escape.
 
 use std::ops::RangeInclusive;
 
 use chrono::{DateTime, Datelike, SecondsFormat, Utc};
 use serde::Serializer;
 
-/// Years that RFC 3339 can write, and every database keeps.
+/// The years that RFC 3339 can express and that every database can store.
 const WRITABLE_YEARS: RangeInclusive<i32> = 1..=9_999;
 
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
 
-/// The instant written so. A second 60, which RFC 3339 has for leap seconds, is the one after: clocks here
-/// have none, and programs that read an answer understand none. `None` too where an offset or such a second
-/// leads out of the years that the written form has.
+/// Parses an instant. Second 60, RFC 3339's leap second, becomes the next second: clocks here have no leap
+/// seconds, and most clients cannot parse them. `None` also if an offset or a leap second leads out of the
+/// years that the text form can express.
 pub fn parse(written: &str) -> Option<DateTime<Utc>> {
     parse_any_year(written).filter(|instant| WRITABLE_YEARS.contains(&instant.year()))
 }
 
-/// The same, in whatever year it is.
+/// Like [`parse`], for any year.
 pub(crate) fn parse_any_year(written: &str) -> Option<DateTime<Utc>> {
     let instant = DateTime::parse_from_rfc3339(written).ok()?.to_utc();
-    // chrono keeps it as a second 59 with more than a second of nanoseconds.
+    // chrono represents a leap second as second 59 with more than a second of nanoseconds.
     match instant.timestamp_subsec_nanos().checked_sub(NANOS_PER_SECOND) {
         Some(nanos) => DateTime::from_timestamp(instant.timestamp().checked_add(1)?, nanos),
         None => Some(instant),
@@ -36,12 +35,12 @@ pub fn as_instant<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Resu
     serializer.serialize_str(&written(*instant))
 }
 
-/// The text of an instant, for hand-written JSON.
+/// Formats an instant for hand-written JSON.
 pub(crate) fn written(instant: DateTime<Utc>) -> String {
     instant.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-/// [`as_instant`] for one that may be absent (`null`).
+/// [`as_instant`] for an optional instant (`null` if absent).
 pub fn as_optional_instant<S: Serializer>(
     instant: &Option<DateTime<Utc>>,
     serializer: S,

@@ -1,4 +1,4 @@
-//! The lowest and the highest amount that a price may have.
+//! The lower and upper limits of a price.
 
 use std::cmp::Ordering;
 
@@ -6,29 +6,29 @@ use rust_decimal::Decimal;
 
 use crate::facts::arithmetic::{compare, larger, smaller};
 
-/// The lowest and the highest amount allowed, both inclusive. Where they contradict, the lowest wins: a price
-/// that is too high loses a sale, one that is too low loses money.
+/// The lowest and the highest allowed amount, both inclusive. If they contradict, the lowest takes
+/// precedence: a price that is too high loses a sale, one that is too low loses money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// No price below this.
+    /// The lower limit.
     pub lowest: Option<Decimal>,
-    /// No price above this, unless `lowest` demands it.
+    /// The upper limit, unless `lowest` is above it.
     pub highest: Option<Decimal>,
 }
 
 impl Limits {
-    /// The amount itself, or the nearest allowed one.
+    /// Clamps the amount to the limits.
     pub fn clamp(&self, amount: Decimal) -> Decimal {
         let capped = self.highest.map_or(amount, |highest| smaller(amount, highest));
         self.lowest.map_or(capped, |lowest| larger(capped, lowest))
     }
 
-    /// Whether the amount satisfies both.
+    /// Whether the amount is within both limits.
     pub(crate) fn allow(&self, amount: Decimal) -> bool {
         compare(self.clamp(amount), amount).is_eq()
     }
 
-    /// These limits, and besides that no further than this amount, from wherever the other one lies.
+    /// Narrows the limits so that a price moving from `from` towards `end` stops at `end`.
     pub fn up_to(self, end: Decimal, from: Decimal) -> Self {
         match compare(from, end) {
             Ordering::Less => {

@@ -3,8 +3,8 @@
 use jiff::SignedDuration;
 use jiff::civil::{Date, DateTime, Time};
 
-/// `2026-11-27 08:00`, with `T` in place of the blank, with seconds, or without a time: midnight, with which
-/// the day begins. 24:00 is the midnight with which it ends, and a second 60 the one after.
+/// Parses `2026-11-27 08:00`, also with `T` instead of the space, with seconds, or without a time: midnight
+/// at the start of the day. 24:00 is midnight at its end, and second 60 the next second.
 pub(crate) fn parse(written: &str) -> Option<DateTime> {
     let (date, time) = match written.split_once(['T', ' ']) {
         Some((date, time)) => (self::date(date)?, time),
@@ -20,13 +20,13 @@ pub(crate) fn parse(written: &str) -> Option<DateTime> {
     date.to_datetime(time_of_day(time)?).checked_add(SignedDuration::from_secs(seconds.into())).ok()
 }
 
-/// Hours and minutes, two digits each: `07:05`.
+/// Parses hours and minutes of two digits each: `07:05`.
 pub(crate) fn time_of_day(written: &str) -> Option<Time> {
     let (hour, minute) = written.split_once(':')?;
     Time::new(number(hour)?, number(minute)?, 0, 0).ok()
 }
 
-/// The same with fewer digits, `7:5`, or blanks before them, as published policies may have it.
+/// Like [`time_of_day`], but accepts fewer digits (`7:5`) or leading spaces, as published policies may have.
 pub(crate) fn loose_time_of_day(written: &str) -> Option<Time> {
     let (hour, minute) = written.split_once(':')?;
     let number =
@@ -42,7 +42,7 @@ fn date(written: &str) -> Option<Date> {
     Date::new(year, number(month)?, number(day)?).ok()
 }
 
-/// Two digits.
+/// Parses exactly two digits.
 fn number(digits: &str) -> Option<i8> {
     (digits.len() == 2 && is_digits(digits)).then(|| digits.parse().ok()).flatten()
 }

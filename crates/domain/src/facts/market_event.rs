@@ -1,9 +1,9 @@
-//! Market events: messages that facts have changed, as written ([`EventDraft`]) and as checked
+//! Market events: notifications of changed facts, as written ([`EventDraft`]) and as checked
 //! ([`MarketEvent`]).
 //!
 //! An event is a CloudEvent 1.0 in its JSON form (<https://github.com/cloudevents/spec>, section "JSON Event
-//! Format"). Its `source` and `id` together identify it: the same event may arrive any number of times, and
-//! is applied once. Reading and checking are here; writing is in `event_json`.
+//! Format"). Its `source` and `id` together identify it: a duplicate has no further effect. Reading and
+//! checking are here; writing is in `event_json`.
 
 use std::collections::BTreeMap;
 
@@ -26,16 +26,16 @@ pub const MAX_EVENT_ID_BYTES: usize = 128;
 /// The longest source of an event, in bytes.
 pub const MAX_EVENT_SOURCE_BYTES: usize = 256;
 
-/// Products that one event can name.
+/// The most products that one event can name.
 pub const MAX_EVENT_PRODUCTS: usize = 1_000;
 
 /// The longest location, in bytes; that of a shopper has the same bound.
 const MAX_LOCATION_BYTES: usize = 64;
 
-/// Decimal places of a value.
+/// The most decimal places of a value.
 const MAX_SCALE: u32 = 6;
 
-/// How far a publisher's clock may be ahead. An event from further in the future would cause later ones to be
+/// The tolerated clock skew of a publisher. An event from further in the future would cause later ones to be
 /// ignored.
 const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
 
@@ -48,12 +48,12 @@ pub struct EventId {
     pub id: String,
 }
 
-/// A message that something has changed.
+/// A notification that a fact has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MarketEvent {
-    /// Which event it is.
+    /// The event's identity.
     pub id: EventId,
-    /// When it was true; whole microseconds.
+    /// When the fact was true; whole microseconds.
     pub time: DateTime<Utc>,
     /// What has changed.
     pub change: Change,
@@ -65,7 +65,7 @@ pub struct MarketEvent {
 pub enum Change {
     /// A fact about the market, or about a location.
     Signal(Signal),
-    /// Rows of products that another system wrote.
+    /// Another system wrote rows of the product table.
     CatalogueChanged {
         /// 1 to [`MAX_EVENT_PRODUCTS`].
         product_ids: Vec<ProductId>,
@@ -92,8 +92,8 @@ impl MarketEvent {
         }
     }
 
-    /// The task identifier of the recalculation that this event requests. Events of the engine itself have
-    /// globally unique identifiers, which are used alone.
+    /// The task identifier of the recalculation that this event requests. The engine's own events have
+    /// globally unique identifiers, which are used without the source.
     pub fn task_id(&self) -> String {
         if self.id.source.starts_with("/api/v1/") {
             self.id.id.clone()
@@ -102,8 +102,8 @@ impl MarketEvent {
         }
     }
 
-    /// Refuses an event from the future. Only at publishing: clocks differ, and an accepted event stays
-    /// accepted.
+    /// Refuses an event from the future. Checked only when the event is published: clocks differ, and an
+    /// accepted event stays accepted.
     pub fn check_time(&self, now: DateTime<Utc>) -> Result<(), Diagnostic> {
         if self.time <= now + MAX_AHEAD {
             return Ok(());
@@ -117,7 +117,7 @@ const TYPES: &str = "pricing.competitor_price.v1, pricing.demand_index.v1, prici
     pricing.unit_cost.v1, pricing.sales.v1, pricing.location_factor.v1, pricing.fact_withdrawn.v1, \
     pricing.catalogue_changed.v1, pricing.policy_published.v1 or pricing.recalculation_requested.v1";
 
-/// Types of events whose fact may expire.
+/// The event types whose fact may expire.
 const EXPIRING_TYPES: [&str; 5] = [
     "pricing.competitor_price.v1",
     "pricing.demand_index.v1",
@@ -126,7 +126,7 @@ const EXPIRING_TYPES: [&str; 5] = [
     "pricing.sales.v1",
 ];
 
-/// The facts that can be withdrawn, by the names in their types of events.
+/// The facts that can be withdrawn, keyed by the name in their event type.
 pub(crate) const WITHDRAWN_KINDS: [(&str, SignalKind); 5] = [
     ("competitor_price", SignalKind::CompetitorPrice),
     ("demand_index", SignalKind::DemandIndex),
@@ -149,9 +149,8 @@ const FIELDS: [(&str, &[&str]); 10] = [
     ("pricing.recalculation_requested.v1", &["category", "product_ids"]),
 ];
 
-/// An event as its publisher wrote it: nothing is checked. Attributes that are not named here are ignored, as
-/// CloudEvents demands; unknown fields of `data` are refused, as they are likely mistakes. `expires` is an
-/// extension attribute.
+/// An event as its publisher wrote it, unchecked. Unknown attributes are ignored, as CloudEvents requires;
+/// unknown fields of `data` are refused, as they are probably mistakes. `expires` is an extension attribute.
 #[derive(Debug, Clone, Deserialize)]
 pub struct EventDraft {
     specversion: Option<String>,
@@ -166,7 +165,7 @@ pub struct EventDraft {
     data_base64: Option<IgnoredAny>,
 }
 
-/// The `data` of any event. Which fields it may have depends on the type, see [`FIELDS`].
+/// The `data` of an event of any type; [`FIELDS`] lists the fields allowed for each type.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 struct DataDraft {
@@ -188,7 +187,7 @@ struct DataDraft {
 }
 
 impl EventDraft {
-    /// Reads one event as JSON. With serde_json: simd-json does not preserve a number's digits.
+    /// Parses one event from JSON, with serde_json: simd-json does not preserve a number's digits.
     pub fn read(json: &[u8]) -> Result<Self, serde_json::Error> {
         if is_list(json) {
             return Err(serde::de::Error::custom("a list is not an event"));
@@ -196,8 +195,7 @@ impl EventDraft {
         serde_json::from_slice(json)
     }
 
-    /// The event, or everything that is wrong with the draft. One without a time is of the time it was
-    /// received.
+    /// Returns the event, or all problems of the draft. Without a time, the event gets the time of receipt.
     pub fn check(self, received_at: DateTime<Utc>) -> Result<MarketEvent, Vec<Diagnostic>> {
         let mut check = Check::default();
         if self.specversion.as_deref() != Some("1.0") {
@@ -234,7 +232,7 @@ impl EventDraft {
     }
 }
 
-/// Whether a JSON text is a list: serde would take it for an object, by the order of its fields.
+/// Whether a JSON text is a list: serde would read a list as a struct, field by field.
 fn is_list(json: &[u8]) -> bool {
     json.trim_ascii_start().first() == Some(&b'[')
 }
@@ -265,7 +263,7 @@ impl Check {
         time.unwrap_or(received_at).trunc_subsecs(6)
     }
 
-    /// When the fact expires.
+    /// Checks when the fact expires.
     fn expiry(
         &mut self,
         written: Option<&str>,
@@ -289,8 +287,8 @@ impl Check {
         expires_at
     }
 
-    /// The data, or `None` if it is none. A field that does not belong to this type of event is a problem: it
-    /// is misspelled, or the type is the wrong one.
+    /// Parses the data; `None` if it is invalid. A field that this event type does not have is a problem:
+    /// either the field is misspelled or the type is wrong.
     fn data(&mut self, written: Option<&RawValue>, event_type: &str) -> Option<DataDraft> {
         let json = match written.map(RawValue::get) {
             None | Some("null") => return Some(DataDraft::default()),
@@ -380,7 +378,7 @@ impl Check {
         Some(Change::Signal(Signal { source, in_stock, currency, ..Signal::new(subject, kind, value, time) }))
     }
 
-    /// A withdrawal: a fact that expires at the instant at which it was observed.
+    /// Checks a withdrawal: a fact that expires at the instant at which it was observed.
     fn withdrawal(&mut self, data: &mut DataDraft, time: DateTime<Utc>) -> Option<Change> {
         let written = data.kind.take().unwrap_or_default();
         let Some((_, kind)) = WITHDRAWN_KINDS.into_iter().find(|(name, _)| *name == written) else {
@@ -464,7 +462,7 @@ impl Check {
         (ids.len() == written.len()).then_some(ids)
     }
 
-    /// A text of the data, without white space around it: as products and requests for prices are read.
+    /// Checks a text of the data, trimmed as in products and in price requests.
     fn label(&mut self, field: &str, written: Option<String>, max_bytes: usize) -> Option<String> {
         self.text(field, written.map(trimmed), max_bytes)
     }
@@ -506,14 +504,14 @@ impl Check {
     }
 }
 
-/// The least value that is allowed.
+/// The lower bound of a value.
 #[derive(Debug, Clone, Copy)]
 enum Least {
     Zero,
     AboveZero,
 }
 
-/// The largest value of what has no bound of its own: the largest amount.
+/// The upper bound of values without a specific one: the largest amount.
 const MOST: Decimal = Decimal::from_parts(3_567_587_327, 232, 0, false, 0);
 
 fn signal(

@@ -1,8 +1,8 @@
 //! Facts: products, their market, shoppers, and the amounts and instants they consist of.
 //!
 //! Here: the nouns of the business, checked ([`product`], [`signal`], [`market_event`], [`shopper`]), and the
-//! input of a price ([`Facts`]). Never here: what anything costs. Everything else uses this; it uses nothing
-//! but [`diagnostic`](crate::diagnostic).
+//! input of a price ([`Facts`]). Never here: how a price is computed. All other modules depend on this one;
+//! it depends on [`diagnostic`](crate::diagnostic) only.
 
 pub mod arithmetic;
 mod event_json;
@@ -32,20 +32,20 @@ use crate::facts::signal::Signals;
 pub struct Facts<'a> {
     /// The product.
     pub product: &'a Product,
-    /// What is known about its market at the instant.
+    /// The signals of its market that are known at the instant.
     pub signals: &'a Signals,
     /// Its current price.
     pub previous: Option<Previous>,
 }
 
 impl Facts<'_> {
-    /// The unit cost: from an event if the seller has not stated a later one, otherwise from the product's
-    /// row. A cost of 0 counts as not entered.
+    /// Returns the unit cost: from an event if the seller has not stated a later one, otherwise from the
+    /// product's row. A cost of 0 counts as unknown.
     pub fn unit_cost(&self) -> Option<Decimal> {
         self.signals.unit_cost.or(self.product.unit_cost).filter(|cost| *cost > Decimal::ZERO)
     }
 
-    /// The current list price, or the base price for a product that never had one.
+    /// Returns the current list price, or the base price of a product that never had one.
     pub(crate) fn price_in_effect(&self) -> Decimal {
         self.previous.map_or(self.product.base_price, |previous| previous.list_price)
     }

@@ -1,7 +1,7 @@
 //! Currencies and exact amounts.
 //!
-//! An amount is a [`Decimal`] beside a [`Currency`]; binary floating point never touches one. On the wire an
-//! amount is a JSON number with exactly its decimal digits, `49.90`, written by [`as_json_number`].
+//! An amount is a [`Decimal`] with a [`Currency`]; binary floating point is never used. On the wire an amount
+//! is a JSON number with exactly its decimal digits, `49.90`, written by [`as_json_number`].
 
 use std::fmt;
 
@@ -9,15 +9,15 @@ use rust_decimal::Decimal;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Amounts have at most twelve digits before the decimal point, in the currency's main unit: they are below
-/// this.
+/// The exclusive upper bound of amounts: at most twelve digits before the decimal point, in the currency's
+/// main unit.
 pub const AMOUNT_LIMIT: Decimal = Decimal::from_parts(0xD4A5_1000, 0xE8, 0, false, 0);
 
-/// Decimal places a unit cost may have: suppliers quote fractions of a cent.
+/// The most decimal places of a unit cost: suppliers quote fractions of a cent.
 pub const MAX_COST_SCALE: u32 = 6;
 
-/// An ISO 4217 currency that prices can be given in, withdrawn ones included. Metals, test codes and other
-/// codes without a minor unit are refused, as nothing can be sold in them.
+/// An ISO 4217 currency that prices can be in, including withdrawn ones. Metals, test codes and other codes
+/// without a minor unit are refused, as nothing can be sold in them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Currency {
     code: Code,
@@ -27,29 +27,29 @@ pub struct Currency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Code {
     Listed(iso_currency::Currency),
-    /// A currency that the library has dropped.
+    /// A currency that the library has removed.
     Dropped(Dropped),
 }
 
-/// Codes that the library dropped when they were withdrawn; their exponent was 2. A code that was ever taken
-/// is kept: rows and price histories have it.
+/// Codes that the library removed when they were withdrawn; their exponent was 2. A code that was once
+/// accepted stays accepted: rows and price histories contain it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Dropped {
     Ang,
 }
 
-/// Currencies that are no longer in use, and their successors. Not what the library calls superseded: to it,
-/// VES is, which ISO 4217 lists beside VED.
+/// Currencies no longer in use, with their successors. The library's "superseded" flag is not used: it
+/// includes VES, which ISO 4217 still lists beside VED.
 const WITHDRAWN: [(&str, &str); 6] =
     [("ANG", "XCG"), ("BGN", "EUR"), ("CUC", "CUP"), ("HRK", "EUR"), ("SLL", "SLE"), ("ZWL", "ZWG")];
 
-/// The text is not the code of a currency that prices can be given in.
+/// The text is not the code of a currency that prices can be in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown currency \"{0}\"")]
 pub struct UnknownCurrency(pub String);
 
 impl Currency {
-    /// The currency with this three-letter code, in capitals.
+    /// Looks up a currency by its three-letter code, in capitals.
     pub fn from_code(code: &str) -> Result<Self, UnknownCurrency> {
         let unknown = || UnknownCurrency(crate::diagnostic::shorten(code));
         if code == "ANG" {
@@ -68,7 +68,7 @@ impl Currency {
         }
     }
 
-    /// A reason against new prices in this currency, if there is one.
+    /// Returns the reason not to use this currency for new prices, if there is one.
     pub fn warning(self) -> Option<String> {
         let code = self.code();
         if code == "XAD" {
@@ -78,7 +78,7 @@ impl Currency {
         withdrawn.map(|(_, successor)| format!("{code} is withdrawn; {successor} has taken its place"))
     }
 
-    /// Decimal places of the minor unit: 0 for JPY, 2 for USD, 3 for BHD.
+    /// The number of decimal places of the minor unit: 0 for JPY, 2 for USD, 3 for BHD.
     pub fn exponent(self) -> u32 {
         u32::from(self.exponent)
     }
@@ -123,7 +123,7 @@ pub enum AmountError {
     TooLarge(String),
 }
 
-/// [`AMOUNT_LIMIT`] in units of each decimal place, from none on. An amount has less than 10^29 units.
+/// [`AMOUNT_LIMIT`] in units of each decimal place, starting at scale 0. An amount has less than 10^29 units.
 const LIMITS: [i128; 17] = {
     const fn units(scale: u32) -> i128 {
         10_i128.pow(12 + scale)
@@ -153,12 +153,12 @@ const LIMITS: [i128; 17] = {
 /// usually differ.
 #[inline]
 pub fn is_below_limit(amount: Decimal) -> bool {
-    // With more decimal places, all the digits there are do not reach the limit.
+    // With more decimal places, no mantissa reaches the limit.
     let limit = LIMITS.get(amount.scale() as usize).copied().unwrap_or(i128::MAX);
     (0..limit).contains(&amount.mantissa())
 }
 
-/// Reads a plain decimal number (`-12.50`; no exponent, no separators) with at most `max_scale` decimal
+/// Parses a plain decimal number (`-12.50`; no exponent, no separators) with at most `max_scale` decimal
 /// places.
 ///
 /// Trailing zeros do not count as precision: `1.500` fits two places.
@@ -181,7 +181,7 @@ pub fn parse_amount(written: &str, max_scale: u32) -> Result<Decimal, AmountErro
     if whole.len() > 12 {
         return Err(AmountError::TooLarge(shown()));
     }
-    // What fits is at most 12 digits and `max_scale` places; zeros beyond those are cut, not counted.
+    // A valid amount has at most 12 digits and `max_scale` places; zeros beyond those are cut.
     let kept_fraction = fraction.get(..max_scale as usize).unwrap_or(fraction);
     let unscaled: i64 =
         format!("0{whole}{kept_fraction}").parse().map_err(|_| AmountError::NotANumber(shown()))?;
@@ -191,11 +191,11 @@ pub fn parse_amount(written: &str, max_scale: u32) -> Result<Decimal, AmountErro
     Ok(amount)
 }
 
-/// How far an exponent may move the point: further than any amount has digits.
+/// The largest exponent that is expanded: more than any amount has digits.
 const MAX_EXPONENT: usize = 40;
 
-/// A JSON number with an exponent, such as `1E+2`, as a plain decimal number of the same value; `None` if it
-/// has no exponent, or one that no amount needs.
+/// Rewrites a JSON number with an exponent, such as `1E+2`, as a plain decimal number of the same value;
+/// `None` if it has no exponent, or one that no amount needs.
 pub fn without_exponent(written: &str) -> Option<String> {
     let (digits, exponent) = written.split_once(['e', 'E'])?;
     let exponent: isize =
@@ -218,20 +218,20 @@ pub fn without_exponent(written: &str) -> Option<String> {
     })
 }
 
-/// Gives an amount the currency's number of decimal places: 46.9 USD is 46.90. What does not fit is rounded
-/// away, so this is for amounts that fit.
+/// Rescales an amount to the currency's number of decimal places: 46.9 USD is 46.90. Excess places would be
+/// rounded, so the amount must not have any.
 pub fn in_minor_units(mut amount: Decimal, currency: Currency) -> Decimal {
-    // Most have them already.
+    // Most amounts have this scale already.
     if amount.scale() != currency.exponent() {
         amount.rescale(currency.exponent());
     }
     amount
 }
 
-/// A sign, 29 digits and a point.
+/// The length of a sign, 29 digits and a decimal point.
 const LONGEST_AMOUNT: usize = 31;
 
-/// serde_json recognises text that is JSON already by the name of the structure and of its only field.
+/// The struct and field name by which serde_json recognises text that is already JSON.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
 /// Serialises an amount as a JSON number with exactly its digits: `49.90`, never `49.900000000000006`.
@@ -251,7 +251,7 @@ pub fn append_json_number(json: &mut Vec<u8>, amount: Decimal) {
     let short = u64::from(parts.mid) << 32 | u64::from(parts.lo);
     let mut buffer = itoa::Buffer::new();
     let digits = match parts.hi {
-        // Most amounts fit 64 bits, which are divided much faster.
+        // Most amounts fit 64 bits, which format much faster.
         0 => buffer.format(short),
         high => buffer.format(u128::from(high) << 64 | u128::from(short)),
     };
@@ -259,7 +259,7 @@ pub fn append_json_number(json: &mut Vec<u8>, amount: Decimal) {
         json.push(b'-');
     }
     let decimal_places = parts.scale as usize;
-    // One digit at least stands before the point.
+    // At least one digit precedes the decimal point.
     if digits.len() <= decimal_places {
         json.resize(json.len() + decimal_places + 1 - digits.len(), b'0');
     }
@@ -269,7 +269,7 @@ pub fn append_json_number(json: &mut Vec<u8>, amount: Decimal) {
     }
 }
 
-/// [`as_json_number`] for an amount that may be absent (`null`).
+/// [`as_json_number`] for an optional amount (`null` if absent).
 pub fn as_optional_json_number<S: Serializer>(
     amount: &Option<Decimal>,
     serializer: S,

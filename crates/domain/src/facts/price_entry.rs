@@ -11,12 +11,12 @@ use crate::facts::limits::Limits;
 use crate::facts::money::Currency;
 use crate::facts::product::ProductId;
 
-/// A list price ready to be served: what the caches hold, and what a quote starts from.
+/// A list price ready to be served: the cached value, and the start of a quote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PriceEntry {
     /// The product.
     pub product_id: ProductId,
-    /// Its category, which offer rules may ask for.
+    /// The product's category, which offer rules may read.
     pub category: Option<Arc<str>>,
     /// The currency of the amounts.
     pub currency: Currency,
@@ -24,13 +24,13 @@ pub struct PriceEntry {
     pub base_price: Decimal,
     /// The list price.
     pub list_price: Decimal,
-    /// No shopper pays less.
+    /// The lowest price for any shopper.
     pub lowest: Option<Decimal>,
-    /// No shopper pays more, unless `lowest` demands it.
+    /// The highest price for any shopper, unless `lowest` is above it.
     pub highest: Option<Decimal>,
-    /// The policy that it was computed by and that quotes from it use.
+    /// The policy version that computed the price and that its quotes use.
     pub policy_version: i64,
-    /// Grows with every change of the entry: a newer one is never replaced by an older one.
+    /// The revision, which grows with every change: a newer entry is never replaced by an older one.
     pub revision: i64,
     /// The entry may not be served from this instant on.
     #[serde(serialize_with = "as_optional_instant")]
@@ -43,7 +43,7 @@ impl PriceEntry {
         self.valid_until.is_none_or(|valid_until| now < valid_until)
     }
 
-    /// The limits as guardrails use them.
+    /// The limits of a shopper's price.
     pub fn limits(&self) -> Limits {
         Limits { lowest: self.lowest, highest: self.highest }
     }

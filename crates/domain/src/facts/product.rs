@@ -1,4 +1,4 @@
-//! Products: what is sold, as written ([`ProductDraft`]) and as checked ([`Product`]).
+//! Products, as written ([`ProductDraft`]) and as checked ([`Product`]).
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ pub const MAX_NAME_CHARS: usize = 200;
 /// The longest category, brand, attribute name or attribute value, in characters.
 pub const MAX_LABEL_CHARS: usize = 100;
 
-/// Attributes a product may have.
+/// The most attributes of a product.
 pub const MAX_ATTRIBUTES: usize = 32;
 
 const ID_RULE: &str = "1 to 64 letters, digits or any of - _ . : / # + @ ~ !";
@@ -42,7 +42,7 @@ pub struct ProductId(Arc<str>);
 pub struct InvalidProductId(String);
 
 impl ProductId {
-    /// Checks the text.
+    /// Parses and checks an identifier.
     pub fn parse(written: &str) -> Result<Self, InvalidProductId> {
         if Self::is_valid(written) {
             Ok(Self(written.into()))
@@ -55,7 +55,7 @@ impl ProductId {
     pub fn is_valid(written: &str) -> bool {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/#+@~!".contains(&byte);
         let fits = (1..=MAX_PRODUCT_ID_BYTES).contains(&written.len()) && written.bytes().all(allowed);
-        // Reserved for the route of imports.
+        // Reserved for the import route.
         fits && written != "import"
     }
 
@@ -76,7 +76,7 @@ impl fmt::Display for ProductId {
     }
 }
 
-/// Allows look-ups in a map keyed by `ProductId` with a text, without a copy.
+/// Allows look-ups by `&str` in a map keyed by `ProductId`, without a copy.
 impl Borrow<str> for ProductId {
     fn borrow(&self) -> &str {
         &self.0
@@ -90,33 +90,33 @@ impl<'de> Deserialize<'de> for ProductId {
     }
 }
 
-/// A product. Amounts are in the main unit of `currency`. Two are equal if their rows are, whenever the
-/// seller stated them.
+/// A product. Amounts are in the main unit of `currency`. Equality compares the rows and ignores when the
+/// seller stated the cost.
 #[derive(Debug, Clone, Eq, Serialize, Deserialize)]
 pub struct Product {
-    /// Identifies the product everywhere.
+    /// The product's identifier.
     pub product_id: ProductId,
     /// The display name.
     pub name: String,
-    /// The group it is sold in.
+    /// The category it is sold in.
     pub category: Option<String>,
     /// The manufacturer.
     pub brand: Option<String>,
     /// The currency of its prices.
     pub currency: Currency,
-    /// Its price before any rule; more than zero, in whole minor units.
+    /// The price before any rule; above zero, in whole minor units.
     #[serde(serialize_with = "as_json_number", deserialize_with = "amount_from_json")]
     pub base_price: Decimal,
-    /// What one unit costs the seller; up to six decimal places.
+    /// The seller's cost of one unit; up to six decimal places.
     #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub unit_cost: Option<Decimal>,
-    /// No list price and no quote below this.
+    /// The lower limit of list prices and quotes.
     #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub floor_price: Option<Decimal>,
-    /// No list price and no quote above this.
+    /// The upper limit of list prices and quotes.
     #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
     pub ceiling_price: Option<Decimal>,
-    /// What its maker allows it to be advertised for; no list price and no quote below this.
+    /// The manufacturer's minimum advertised price (MAP); a lower limit of list prices and quotes.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -124,10 +124,10 @@ pub struct Product {
         deserialize_with = "optional_amount_from_json"
     )]
     pub minimum_advertised_price: Option<Decimal>,
-    /// Anything else that is known about it.
+    /// Further attributes, by name.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
-    /// When the seller last stated its cost, which may be before the row lost its cost.
+    /// When the seller last stated its cost; kept when the row's cost is removed.
     #[serde(skip)]
     pub cost_stated_at: Option<DateTime<Utc>>,
 }
@@ -145,9 +145,9 @@ impl Hash for Product {
 }
 
 impl Product {
-    /// The content of its row.
+    /// Returns the content of its row.
     fn row(&self) -> impl Eq + Hash {
-        // Destructured, so that a new field is not forgotten here.
+        // Destructured so that a new field cannot be forgotten here.
         let Self {
             product_id,
             name,
@@ -166,14 +166,14 @@ impl Product {
         (texts, currency, base_price, unit_cost, floor_price, ceiling_price, minimum_advertised_price)
     }
 
-    /// The product as of a request: a row with a cost states it at this instant, one without states nothing.
+    /// Sets the instant of the request as the one at which the seller stated the cost, if the row has a cost.
     #[must_use]
     pub fn stated_at(self, instant: DateTime<Utc>) -> Self {
         Self { cost_stated_at: self.unit_cost.map(|_| instant.trunc_subsecs(6)), ..self }
     }
 }
 
-/// A product as its seller wrote it: every field is text or absent, nothing is checked.
+/// A product as its seller wrote it: every field is text or absent, and unchecked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProductDraft {
@@ -201,13 +201,13 @@ pub struct ProductDraft {
     pub attributes: BTreeMap<String, String>,
 }
 
-/// A number's digits exactly as they were written, whether as a JSON number or in a string; a JSON number
-/// with an exponent is written out.
+/// A number's digits exactly as written, in a JSON number or a string; a JSON number with an exponent is
+/// expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenNumber(pub String);
 
 impl<'de> Deserialize<'de> for WrittenNumber {
-    /// Only with serde_json: it hands out the digits before they become binary floating point.
+    /// Works with serde_json only, which provides the digits before they become binary floating point.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         let text = raw.get();
@@ -218,8 +218,8 @@ impl<'de> Deserialize<'de> for WrittenNumber {
 }
 
 impl ProductDraft {
-    /// The product, or everything that is wrong with the draft. Text is trimmed, and empty text counts as
-    /// absent, wherever it comes from.
+    /// Returns the product, or all problems of the draft. Text from any source is trimmed, and empty text
+    /// counts as absent.
     pub fn check(self) -> Result<Product, Vec<Diagnostic>> {
         let mut problems = Vec::new();
         let product_id = check_product_id(self.product_id.as_deref(), &mut problems);
@@ -228,7 +228,7 @@ impl ProductDraft {
         let brand = check_text("brand", self.brand, MAX_LABEL_CHARS, &mut problems);
         let currency = check_currency(self.currency.as_deref(), &mut problems);
         let attributes = check_attributes(self.attributes, &mut problems);
-        // Without a currency the number of decimal places cannot be checked; the most precise one is assumed.
+        // Without a currency the number of decimal places cannot be checked; the largest exponent is assumed.
         let places = currency.map_or(4, Currency::exponent);
         let base_price = check_amount("base_price", self.base_price, places, &mut problems);
         let unit_cost = check_cost(self.unit_cost, &mut problems);
@@ -306,13 +306,13 @@ fn check_text(
     Some(written)
 }
 
-/// The text without white space around it: a category that ends in a blank is meant to be the same one.
+/// Trims white space: a category with a trailing space is meant to be the same category.
 pub fn trimmed(written: String) -> String {
     let kept = written.trim();
     if kept.len() == written.len() { written } else { kept.to_owned() }
 }
 
-/// What is wrong with a text, if anything.
+/// Returns the problem of a text, if it has one.
 fn refuse_text(field: &str, written: &str, max_chars: usize) -> Option<Diagnostic> {
     let is_refused = written.chars().nth(max_chars).is_some() || written.contains(char::is_control);
     is_refused.then(|| {
@@ -321,7 +321,7 @@ fn refuse_text(field: &str, written: &str, max_chars: usize) -> Option<Diagnosti
     })
 }
 
-/// A category, trimmed; refuses what no product can have.
+/// Trims a category and refuses one that no product can have.
 pub fn check_category(field: &str, written: String) -> Result<String, Diagnostic> {
     let category = trimmed(written);
     if category.is_empty() {
@@ -385,7 +385,7 @@ fn check_amount(
     }
 }
 
-/// A cost of 0 counts as unknown: systems write it where nothing was entered.
+/// Checks a cost. A cost of 0 counts as unknown: systems write 0 where nothing was entered.
 fn check_cost(written: Option<WrittenNumber>, problems: &mut Vec<Diagnostic>) -> Option<Decimal> {
     let is_zero = |written: &str| parse_amount(written, MAX_COST_SCALE).is_ok_and(|cost| cost.is_zero());
     check_amount(
@@ -405,13 +405,13 @@ fn check_order(floor: Option<Decimal>, ceiling: Option<Decimal>, problems: &mut 
     }
 }
 
-/// Reads an amount that [`as_json_number`] wrote.
+/// Deserialises an amount that [`as_json_number`] wrote.
 pub(crate) fn amount_from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
     let WrittenNumber(digits) = WrittenNumber::deserialize(deserializer)?;
     Decimal::from_str_exact(&digits).map_err(serde::de::Error::custom)
 }
 
-/// Reads an amount that [`as_optional_json_number`] wrote.
+/// Deserialises an amount that [`as_optional_json_number`] wrote.
 pub fn optional_amount_from_json<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Decimal>, D::Error> {

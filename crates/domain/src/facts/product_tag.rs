@@ -1,8 +1,8 @@
-//! Conditional changes of products: [`ProductTag`] identifies a state, and [`OnlyIf`] is a condition on what
-//! is stored.
+//! Conditional changes of products: [`ProductTag`] identifies a state, and [`OnlyIf`] is a condition on the
+//! stored state.
 //!
 //! A tag depends on the content of a product, not on when it was written: it is the same in both databases,
-//! and the same again if a product returns to an earlier state.
+//! and a product that returns to an earlier state gets its earlier tag.
 
 use std::fmt;
 
@@ -10,17 +10,17 @@ use rust_decimal::Decimal;
 
 use crate::facts::product::Product;
 
-/// FNV-1a with 128 bits (RFC 9923): offset basis and prime.
+/// Offset basis and prime of 128-bit FNV-1a (RFC 9923).
 const OFFSET_BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
 
 const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
 
-/// The state of a product: products that differ in anything have different tags.
+/// The state of a product: any difference in content changes the tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProductTag(u128);
 
 impl ProductTag {
-    /// The tag of this state.
+    /// Computes the tag of the product's state.
     pub fn of(product: &Product) -> Self {
         let mut plain = product.clone();
         // Databases may return a different number of trailing zeros.
@@ -51,18 +51,18 @@ fn fnv_1a(bytes: &[u8]) -> u128 {
 /// The precondition of a change to a product.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnlyIf {
-    /// None: it may exist or not.
+    /// No condition.
     Always,
     /// The product exists.
     Exists,
     /// The product does not exist.
     IsNew,
-    /// Its tag is one of these.
+    /// The product's tag is one of these.
     IsOneOf(Vec<String>),
 }
 
 impl OnlyIf {
-    /// Whether the condition holds for what is stored.
+    /// Whether the condition holds for the stored product.
     pub fn holds(&self, stored: Option<&Product>) -> bool {
         match (self, stored) {
             (Self::Always, _) | (Self::Exists, Some(_)) | (Self::IsNew, None) => true,

@@ -1,10 +1,10 @@
-//! Recalculations: the products one is about ([`RecalculationScope`]) and its state ([`RunState`]).
+//! Recalculations: their products ([`RecalculationScope`]) and state ([`RunState`]).
 
 use serde::{Deserialize, Serialize};
 
 use crate::facts::product::ProductId;
 
-/// The products that a recalculation is about.
+/// The products that a recalculation covers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecalculationScope {
@@ -20,15 +20,15 @@ pub enum RecalculationScope {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
-    /// It was requested and has not begun.
+    /// It was requested and has not started.
     Requested,
-    /// It would move prices too far, and waits for approval.
+    /// The circuit breaker holds it until it is approved.
     Held,
     /// Its products are being priced.
     Running,
     /// Every product has been priced.
     Done,
-    /// Nothing was done, as another run does the same work.
+    /// It was skipped because another run does the same work.
     Skipped,
     /// It failed; some of its products may have been priced.
     Failed,
@@ -51,7 +51,7 @@ impl RunState {
         }
     }
 
-    /// The state of this name.
+    /// Parses a state's name.
     pub fn parse(written: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == written)
     }

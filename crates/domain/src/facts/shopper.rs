@@ -5,22 +5,22 @@ use rust_decimal::Decimal;
 /// The shopper who requests a price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shopper<'a> {
-    /// Where they are.
+    /// The shopper's location.
     pub location: &'a str,
-    /// Whether they are a prime member.
+    /// Whether the shopper is a prime member.
     pub prime: bool,
-    /// How many units they request.
+    /// The number of units requested.
     pub quantity: u32,
-    /// The sales channel, if they named one.
+    /// The sales channel, if stated.
     pub channel: Option<&'a str>,
-    /// The group of shoppers that the seller puts them in, if any.
+    /// The segment that the seller assigned to the shopper, if any.
     pub segment: Option<&'a str>,
-    /// The factor set for their location, if any.
+    /// The price factor of the location, if one is set.
     pub location_factor: Option<Decimal>,
 }
 
 impl<'a> Shopper<'a> {
-    /// A shopper at a location who requests one unit and of whom nothing else is known.
+    /// Creates a shopper at a location who requests one unit and of whom nothing else is known.
     pub fn at(location: &'a str) -> Self {
         Self { location, prime: false, quantity: 1, channel: None, segment: None, location_factor: None }
     }

@@ -9,10 +9,10 @@ use crate::facts::instant::{as_instant, as_optional_instant};
 use crate::facts::money::{Currency, as_json_number, as_optional_json_number};
 use crate::facts::product::{Product, amount_from_json, optional_amount_from_json};
 
-/// One fact, as it is stored: the newest `observed_at` of its kind, subject and source wins.
+/// One fact as stored. Of the same kind, subject and source, the newest `observed_at` is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signal {
-    /// What the fact is about.
+    /// The subject of the fact.
     pub subject: Subject,
     /// The kind of fact.
     pub kind: SignalKind,
@@ -20,20 +20,20 @@ pub struct Signal {
     pub source: String,
     /// The fact's value.
     pub value: Decimal,
-    /// Whether the competitor has it in stock, if a competitor's price states so.
+    /// Whether the competitor has the product in stock, if the fact is a competitor's price and states it.
     pub in_stock: Option<bool>,
-    /// The currency of a competitor's price, if stated; otherwise it is in the product's currency.
+    /// The currency of a competitor's price, if stated; by default, the product's currency.
     pub currency: Option<Currency>,
-    /// When it was true.
+    /// When the fact was true.
     pub observed_at: DateTime<Utc>,
-    /// The fact is not known from this instant on. A withdrawn fact has `observed_at` here.
+    /// When the fact expires. For a withdrawn fact, this equals `observed_at`.
     pub expires_at: Option<DateTime<Utc>>,
-    /// The source of the event that stated it, if known.
+    /// The source of the event that stated the fact, if known.
     pub event_source: Option<String>,
 }
 
 impl Signal {
-    /// A fact without any of the optional fields.
+    /// Creates a signal without any of the optional fields.
     pub fn new(subject: Subject, kind: SignalKind, value: Decimal, observed_at: DateTime<Utc>) -> Self {
         Self {
             subject,
@@ -48,20 +48,20 @@ impl Signal {
         }
     }
 
-    /// Whether it withdraws the fact.
+    /// Whether the signal withdraws the fact.
     pub fn is_withdrawn(&self) -> bool {
         self.expires_at == Some(self.observed_at)
     }
 }
 
-/// What a signal is about.
+/// The subject of a signal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// One product, by its identifier.
     Product(String),
     /// All products of a category that have no signal of their own.
     Category(String),
-    /// A place where shoppers are.
+    /// A location of shoppers.
     Location(String),
 }
 
@@ -83,11 +83,11 @@ impl Subject {
 pub enum SignalKind {
     /// A competitor's price for the same product, in the product's currency.
     CompetitorPrice,
-    /// Demand against its usual level of 1.
+    /// Demand relative to its usual level of 1.
     DemandIndex,
     /// Units in stock.
     StockLevel,
-    /// The unit cost; used if it is later than the one stated in the product's row.
+    /// The unit cost; used if it is newer than the one stated in the product's row.
     UnitCost,
     /// Units sold in the last 28 days.
     UnitsSold,
@@ -127,10 +127,10 @@ pub struct CompetitorPrice {
     /// The price, in the product's currency.
     #[serde(serialize_with = "as_json_number", deserialize_with = "amount_from_json")]
     pub price: Decimal,
-    /// Whether they have it in stock; unknown if absent.
+    /// Whether the competitor has the product in stock; unknown if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_stock: Option<bool>,
-    /// When it was observed.
+    /// When the price was observed.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
     pub observed_at: Option<DateTime<Utc>>,
     /// See [`Origin::source`].
@@ -144,13 +144,13 @@ pub struct CompetitorPrice {
 /// The source and the validity of a fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The source of the event that stated it; absent if unknown.
+    /// The source of the event that stated the fact; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// When it was true.
+    /// When the fact was true.
     #[serde(serialize_with = "as_instant")]
     pub observed_at: DateTime<Utc>,
-    /// The fact is not known from this instant on.
+    /// When the fact expires.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
     pub expires_at: Option<DateTime<Utc>>,
 }
@@ -158,16 +158,16 @@ pub struct Origin {
 /// The origins of the facts that several sources may state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origins {
-    /// Origin of the demand.
+    /// The origin of the demand index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub demand_index: Option<Origin>,
-    /// Origin of the stock.
+    /// The origin of the stock level.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stock_level: Option<Origin>,
-    /// Origin of an event's cost.
+    /// The origin of a unit cost that an event stated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit_cost: Option<Origin>,
-    /// Origin of the units sold.
+    /// The origin of the units sold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units_sold: Option<Origin>,
 }
@@ -184,7 +184,7 @@ const SALES_DAYS: Decimal = Decimal::from_parts(28, 0, 0, false, 0);
 /// The signals that the list price of one product depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signals {
-    /// Ordered by competitor.
+    /// The competitors' prices, ordered by competitor.
     pub competitor_prices: Vec<CompetitorPrice>,
     /// See [`SignalKind::DemandIndex`].
     #[serde(serialize_with = "as_optional_json_number", deserialize_with = "optional_amount_from_json")]
@@ -206,20 +206,20 @@ pub struct Signals {
         deserialize_with = "optional_amount_from_json"
     )]
     pub units_sold: Option<Decimal>,
-    /// Their sources and times.
+    /// The sources and times of the facts.
     #[serde(default, skip_serializing_if = "Origins::are_unknown")]
     pub origins: Origins,
-    /// When the seller stated the cost in the product's row. The last field: an explanation that differs in
-    /// nothing else counts as the same.
+    /// When the seller stated the cost in the product's row. It must stay the last field: an explanation that
+    /// differs only in it counts as unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
     pub cost_stated_at: Option<DateTime<Utc>>,
 }
 
 impl Signals {
-    /// The signals of a product from its own and its category's, without those that are not known any more;
-    /// its own take precedence over the category's, whatever their order here. Of the costs stated by an
-    /// event and by the seller the later counts; of two of the same instant the seller's. A competitor's
-    /// price in another currency is ignored.
+    /// Combines a product's own signals with its category's and leaves out expired ones. The product's own
+    /// take precedence, regardless of their order in `found`. Of the costs stated by an event and by the
+    /// seller the later one counts; at the same instant, the seller's. A competitor's price in another
+    /// currency is ignored.
     pub fn of_product(
         found: impl IntoIterator<Item = Signal>,
         product: Option<&Product>,
@@ -258,15 +258,15 @@ impl Signals {
                 }
                 SignalKind::UnitCost => (signals.unit_cost, signals.origins.unit_cost) = (value, origin),
                 SignalKind::UnitsSold => (signals.units_sold, signals.origins.units_sold) = (value, origin),
-                // Acts on quotes, not on list prices.
+                // It affects quotes, not list prices.
                 SignalKind::LocationFactor => {}
             }
         }
         signals
     }
 
-    /// The signals that are still known at a later instant. (Where a product's own demand expires, its
-    /// category's is not known here.)
+    /// Drops the signals that have expired at a later instant. (If a product's own demand expires, its
+    /// category's is not substituted.)
     #[must_use]
     pub fn as_of(mut self, instant: DateTime<Utc>) -> Self {
         let has_expired = |expires_at: Option<DateTime<Utc>>| expires_at.is_some_and(|end| end <= instant);
@@ -288,7 +288,7 @@ impl Signals {
         self
     }
 
-    /// The next instant at which one of the facts expires.
+    /// Returns the next instant at which one of the facts expires.
     pub fn next_expiry(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let Origins { demand_index, stock_level, unit_cost, units_sold } = &self.origins;
         let origins = [demand_index, stock_level, unit_cost, units_sold];
@@ -297,9 +297,9 @@ impl Signals {
         of_origins.chain(of_prices).filter(|expires_at| *expires_at > now).min()
     }
 
-    /// Whether nothing is known except when the seller stated the cost.
+    /// Whether no signal is known; `cost_stated_at` is disregarded.
     pub(crate) fn are_unknown(&self) -> bool {
-        // Destructured, so that a new field is not forgotten here.
+        // Destructured so that a new field cannot be forgotten here.
         let Self {
             competitor_prices,
             demand_index,
@@ -352,25 +352,26 @@ impl Signals {
             .max_by(|left, right| compare(*left, *right))
     }
 
-    /// The median competitor price; of an even number, the mean of the middle two.
+    /// The median competitor price; for an even number, the mean of the middle two.
     pub fn competitor_median(&self) -> Option<Decimal> {
         median(self.competitor_prices.iter().map(|known| known.price).collect())
     }
 
-    /// How many days the stock lasts if as much is sold as in the last 28 days; `None` if nothing was.
+    /// The number of days that the stock lasts at the sales rate of the last 28 days; `None` if nothing was
+    /// sold.
     pub fn stock_cover_days(&self) -> Option<Decimal> {
         let sold = self.units_sold.filter(|sold| *sold > Decimal::ZERO)?;
         self.stock_level?.checked_mul(SALES_DAYS)?.checked_div(sold)
     }
 
-    /// Units sold in the last 28 days as a part of those and the present stock.
+    /// The units sold in the last 28 days as a fraction of those plus the current stock.
     pub fn sell_through(&self) -> Option<Decimal> {
         let sold = self.units_sold?;
         sold.checked_div(sold.checked_add(self.stock_level?)?)
     }
 }
 
-/// The middle one; of an even number, the mean of the middle two.
+/// Returns the median; for an even number, the mean of the middle two.
 pub(crate) fn median(mut prices: Vec<Decimal>) -> Option<Decimal> {
     prices.sort_unstable();
     let upper = prices.get(prices.len() / 2).copied()?;
@@ -429,7 +430,7 @@ mod tests {
             (&stated, 99, None),
             (&stated, 100, None),
             (&stated, 101, Some(30)),
-            // A row without a cost says nothing: neither does it bring back what a later word had replaced.
+            // A row without a cost states nothing, so it does not restore a cost that a later fact replaced.
             (&withdrawn, 99, None),
             (&withdrawn, 101, Some(30)),
             (&never, 99, Some(30)),
@@ -463,7 +464,7 @@ mod tests {
             Signal { expires_at: Some(now + TimeDelta::microseconds(1)), ..of("going", own(), 2) },
             Signal { currency: currency("EUR"), ..of("euro", own(), 3) },
             Signal { currency: currency("USD"), ..of("dollar", own(), 4) },
-            // What has expired does not stand in the way of the category's.
+            // An expired fact does not hide the category's.
             Signal { expires_at: Some(now), ..signal(own(), SignalKind::DemandIndex, "", 9) },
             signal(Subject::Category("toys".to_owned()), SignalKind::DemandIndex, "", 2),
         ];

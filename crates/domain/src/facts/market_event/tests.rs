@@ -157,7 +157,7 @@ fn what_is_wrong_is_said_with_its_field() {
         (expiring("fact_withdrawn", r#"{"product_id":"P-1","kind":"sales"}"#, "2036-01-31T12:00:00Z"), "expires"),
         (expiring("location_factor", r#"{"location":"NY","factor":1}"#, "2036-01-31T12:00:00Z"), "expires"),
         (expiring("sales", r#"{"product_id":"P-1","units_sold":1}"#, "tomorrow"), "expires"),
-        // Not after its time.
+        // It expires before its own time.
         (expiring("sales", r#"{"product_id":"P-1","units_sold":1}"#, "2026-09-21T14:13:20.123456Z"), "expires"),
         (event("competitor_price", r#"{"product_id":"P-1","competitor":"a","prize":1}"#), "data.prize"),
         (event("demand_index", r#"{"product_id":"P-1","index":1001}"#), "data.index"),
@@ -181,7 +181,7 @@ fn what_is_wrong_is_said_with_its_field() {
 #[test]
 fn unusual_times_are_read_and_written_in_the_usual_form() {
     for (time, expected) in [
-        // A leap second is the next one.
+        // A leap second becomes the next second.
         ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
         ("2026-06-01t12:34:60z", "2026-06-01T12:35:00Z"),
         ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
@@ -201,7 +201,7 @@ fn a_list_is_not_an_event() {
     assert_eq!(check(list).unwrap_err(), ["a list is not an event"]);
 }
 
-/// Why events are not read with simd-json. If this fails, it has learned to keep digits.
+/// The reason events are not parsed with simd-json. If this fails, simd-json now preserves digits.
 #[test]
 fn only_serde_json_keeps_the_digits() {
     #[derive(Debug, Deserialize)]

@@ -73,10 +73,10 @@ fn the_first_instant_of_what_a_clock_shows_twice_or_leaves_out() {
         ("Europe/Berlin", date(2026, 10, 25).at(2, 0, 0, 0), "2026-10-25T00:00:00Z"),
         ("Europe/Berlin", date(2026, 10, 25).at(2, 30, 0, 0), "2026-10-25T00:30:00Z"),
         ("Europe/Berlin", date(2026, 10, 25).at(3, 0, 0, 0), "2026-10-25T02:00:00Z"),
-        // Midnight comes twice, and does not come.
+        // Midnight occurs twice, and does not occur.
         ("Atlantic/Azores", date(2027, 10, 31).at(0, 0, 0, 0), "2027-10-31T00:00:00Z"),
         ("Asia/Beirut", date(2027, 3, 28).at(0, 0, 0, 0), "2027-03-27T22:00:00Z"),
-        // A day was left out.
+        // A day was skipped.
         ("Pacific/Apia", date(2011, 12, 30).at(9, 0, 0, 0), "2011-12-30T10:00:00Z"),
     ] {
         assert_eq!(zone(name).first_instant(shown), Some(at(expected)), "{name} {shown}");
@@ -105,7 +105,7 @@ fn what_was_shown_before_the_clock_was_put_back_was_shown() {
         let reached = Reached::of(&berlin, at(now)).unwrap();
         berlin.has_reached(date(2026, 10, 25).at(hour, minute, 0, 0), &reached)
     };
-    // 02:40, and the second 02:10.
+    // 02:40, and the repeated 02:10.
     assert!(reached("2026-10-25T00:40:00Z", 2, 40) && !reached("2026-10-25T00:40:00Z", 2, 41));
     assert!(reached("2026-10-25T01:10:00Z", 2, 59) && !reached("2026-10-25T01:10:00Z", 3, 0));
     let second = at("2026-10-25T01:10:00Z") - TimeDelta::microseconds(1);
