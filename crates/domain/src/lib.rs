@@ -44,7 +44,7 @@
 //! Dependencies between the folders run one way: `facts` ← `expression` ← `policy` ← `pricing`.
 //!
 //! Where next: [`pricing::price`] for the list price, [`policy`] for the document, [`expression`] for the
-//! language of rules. Callers: `pricing-core`'s `reprice` (writes) and the API's price route (reads).
+//! language of rules. Callers: `pricing-core`'s `engine` (writes) and the API's price route (reads).
 
 pub mod diagnostic;
 pub mod expression;

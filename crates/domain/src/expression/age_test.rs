@@ -1,7 +1,7 @@
-//! Tests of ages of facts in expressions: `demand.age_hours < 24`.
+//! Age tests in expressions: `demand.age_hours < 24`.
 //!
-//! An age grows by itself, so an expression may only test it in ways whose next change is known: whether it
-//! is below or above a number of hours. `policy::age` computes when the answer changes for given facts.
+//! An age changes with time alone, so an expression may only compare it with a number of hours: the instant
+//! at which the result changes is then known. `policy::age` computes that instant for given facts.
 
 use chrono::TimeDelta;
 use rust_decimal::Decimal;
@@ -13,16 +13,16 @@ use crate::expression::variable::Variable;
 
 pub(crate) const MICROSECONDS_PER_HOUR: Decimal = Decimal::from_parts(3_600_000_000, 0, 0, false, 0);
 
-/// A test of an age in a rule.
+/// An age test of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AgeTest {
     /// The age's variable.
     pub(crate) variable: Variable,
-    /// The first age at which the answer changes; ages are whole microseconds.
+    /// The first age at which the result changes; ages are whole microseconds.
     pub(crate) turns_at: TimeDelta,
 }
 
-/// The tests of ages in a program; refuses every other use of an age.
+/// Collects the age tests of a program; refuses every other use of an age.
 pub(crate) fn age_tests(instructions: &[Instruction]) -> Result<Box<[AgeTest]>, ExpressionError> {
     let mut tests = Vec::new();
     for instruction in instructions {
@@ -43,7 +43,7 @@ pub(crate) fn age_tests(instructions: &[Instruction]) -> Result<Box<[AgeTest]>, 
 }
 
 impl AgeTest {
-    /// `None` for an age that is never reached.
+    /// Creates a test; `None` for an age that is never reached.
     fn of(variable: Variable, comparison: Comparison, hours: Decimal) -> Option<Self> {
         let age_us = hours.checked_mul(MICROSECONDS_PER_HOUR)?;
         let turns_at_us = match comparison {

@@ -1,9 +1,10 @@
-//! Finds what can never work in an expression before it is compiled: each fault with its position and the
-//! correct way to write it.
+//! Finds faults that make an expression fail for any facts, before it is compiled: each with its position and
+//! the correct way to write it.
 //!
-//! The kinds of all variables are known, so one pass over the parsed expression finds the kinds of everything
-//! in it. What passes fails at run time only for an unknown fact, for a division by zero or for a number that
-//! is too large. An operator whose precedence differs from most languages needs brackets where that matters.
+//! The kinds of all variables are known, so one pass over the parsed expression infers the kinds of all its
+//! parts. A checked expression fails at run time only for an unknown fact, a division by zero or a number
+//! that is too large. An operator whose precedence differs from most languages needs brackets where that
+//! matters.
 
 use std::collections::HashMap;
 
@@ -18,23 +19,23 @@ use crate::expression::syntax::{Parsed, address, with_parsed};
 use crate::expression::variable::{RuleKind, Variable};
 use crate::facts::money::is_below_limit;
 
-/// How deep an expression may be nested.
+/// The maximum nesting depth of an expression.
 const MAX_DEPTH: usize = 200;
 
-/// What an expression is for.
+/// The purpose of an expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// Whether a rule applies.
+    /// The condition of a rule.
     Condition,
-    /// A price that a rule follows; what follows it may change it.
+    /// A price that a rule follows; the action may change it.
     Reference,
     /// A price.
     Price,
-    /// What a price is multiplied by.
+    /// A factor of a price.
     Factor,
 }
 
-/// What is known about a part of an expression.
+/// The inferred kinds of a part of an expression.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Typed {
     pub(crate) kinds: Kinds,
@@ -42,7 +43,7 @@ pub(crate) struct Typed {
     pub(crate) constant: Option<Decimal>,
 }
 
-/// Everything wrong with an expression, in the order of the text.
+/// Returns all faults of an expression, in the order of the text.
 pub(crate) fn check(source: &str, scope: RuleKind, wanted: Wanted) -> Vec<Fault> {
     let mut faults = with_parsed(source, |parsed| {
         let mut checker = Checker { parsed, scope, depth: 0, found: HashMap::new(), faults: Vec::new() };
@@ -58,7 +59,7 @@ pub(crate) struct Checker<'p, 'a> {
     parsed: &'p Parsed<'p, 'a>,
     scope: RuleKind,
     depth: usize,
-    /// The kinds of the parts that were checked.
+    /// The kinds of the checked parts.
     pub(crate) found: HashMap<usize, Kinds>,
     faults: Vec<Fault>,
 }
@@ -83,7 +84,7 @@ impl<'a> Checker<'_, 'a> {
         }
     }
 
-    /// The kinds of a part, after everything in it was checked.
+    /// Checks a part with all its operands and returns its kinds.
     pub(crate) fn kinds_of(&mut self, node: &Node<'a>) -> Typed {
         if self.depth == MAX_DEPTH {
             let problem = format!("is nested more than {MAX_DEPTH} deep");
@@ -169,7 +170,7 @@ impl<'a> Checker<'_, 'a> {
         Typed::NONE
     }
 
-    /// Refuses a part that cannot be of the required kind, or may be of another.
+    /// Refuses a part that cannot have the required kind, or may have another.
     pub(crate) fn require(&mut self, node: &Node<'a>, found: Typed, kind: Kinds, by: &str) {
         if found.kinds.is_none() || found.is_only(kind) {
             return;
@@ -201,7 +202,7 @@ impl<'a> Checker<'_, 'a> {
         allowed: Option<String>,
     ) {
         let at = self.parsed.span(node).0;
-        // An excerpt that long is no help.
+        // A longer excerpt is of no help.
         let is_long = |allowed: &String| allowed.len() > MAX_ALLOWED_BYTES;
         let allowed = allowed.map(|allowed| if is_long(&allowed) { "brackets".to_owned() } else { allowed });
         self.faults.push(Fault {
@@ -220,7 +221,7 @@ impl<'a> Checker<'_, 'a> {
 impl Typed {
     pub(crate) const NONE: Self = Self { kinds: Kinds::NONE, constant: None };
 
-    /// Whether it has this kind if it is known, and can be known.
+    /// Whether every non-null value of it has this kind, and it is not always null.
     pub(crate) fn is_only(self, kind: Kinds) -> bool {
         self.kinds.known() == kind
     }
@@ -232,7 +233,7 @@ impl From<Kinds> for Typed {
     }
 }
 
-/// The content of brackets, or the part itself.
+/// Strips the brackets around a part.
 pub(crate) fn without_brackets<'n, 'a>(node: &'n Node<'a>) -> &'n Node<'a> {
     match node {
         Node::Parenthesized(inner) => without_brackets(inner),
@@ -240,7 +241,7 @@ pub(crate) fn without_brackets<'n, 'a>(node: &'n Node<'a>) -> &'n Node<'a> {
     }
 }
 
-/// The name to look up, such as `product.category`; `None` if the part is no name.
+/// Returns the dotted name of a part, such as `product.category`; `None` if the part is not a name.
 fn dotted_name(node: &Node<'_>) -> Option<String> {
     match node {
         Node::Identifier(name) => Some((*name).to_owned()),

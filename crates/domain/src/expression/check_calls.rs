@@ -10,7 +10,7 @@ use crate::expression::fault::excerpt;
 use crate::expression::kinds::Kinds;
 use crate::expression::syntax::FUNCTIONS;
 
-/// Decimal places that a decimal can have.
+/// The most decimal places of a decimal.
 const MAX_PLACES: u32 = 28;
 
 impl<'a> Checker<'_, 'a> {
@@ -34,7 +34,7 @@ impl<'a> Checker<'_, 'a> {
         Kinds::NUMBER.into()
     }
 
-    /// `min([a, b])`.
+    /// Checks `min([a, b])`.
     fn extreme(&mut self, node: &Node<'a>, name: &str, arguments: &[&Node<'a>]) {
         let [argument] = arguments else {
             let texts: Vec<&str> = arguments.iter().map(|argument| self.text(argument)).collect();
@@ -58,7 +58,7 @@ impl<'a> Checker<'_, 'a> {
         }
     }
 
-    /// `round(number)` and `round(number, places)`.
+    /// Checks `round(number)` and `round(number, places)`.
     fn number_and_places(
         &mut self,
         node: &Node<'a>,

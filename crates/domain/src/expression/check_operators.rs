@@ -10,7 +10,7 @@ use crate::expression::fault::excerpt;
 use crate::expression::kinds::Kinds;
 use crate::expression::syntax::{address, word};
 
-/// A comparison: its two sides, and what is known of the left one.
+/// A comparison: its two sides, and the kinds of the left one.
 struct Comparison<'n, 'a> {
     node: &'n Node<'a>,
     left: &'n Node<'a>,
@@ -46,7 +46,7 @@ impl<'a> Checker<'_, 'a> {
         }
     }
 
-    /// `a ?? b`.
+    /// Checks `a ?? b`.
     fn or_else(&mut self, node: &Node<'a>, left: &Node<'a>, right: &Node<'a>) -> Typed {
         let (first, second) = (self.kinds_of(left), self.kinds_of(right));
         if let Node::Unary { operator: Operator::Arithmetic(_), node: operand } = left
@@ -98,7 +98,7 @@ impl<'a> Checker<'_, 'a> {
         Typed { kinds: if constant.is_some() { Kinds::NUMBER } else { kinds }, constant }
     }
 
-    /// `a ?? b * c` is `(a ?? b) * c`, where most languages have `a ?? (b * c)`.
+    /// Requires brackets: `a ?? b * c` means `(a ?? b) * c` here, but `a ?? (b * c)` in most languages.
     fn want_brackets(
         &mut self,
         node: &Node<'a>,
@@ -163,7 +163,7 @@ impl<'a> Checker<'_, 'a> {
         }
     }
 
-    /// `not a == b`.
+    /// Refuses `not a == b`.
     fn not_a_comparison(&mut self, node: &Node<'a>, operand: &Node<'a>, word: &str, right: &Node<'a>) {
         let (operand, right, written) = (self.text(operand), self.text(right), word.trim_matches('`'));
         let meaning = format!("(not {operand}) {written} {right}");
@@ -171,7 +171,7 @@ impl<'a> Checker<'_, 'a> {
         self.refuse(node, problem, Some(format!("`not ({operand} {written} {right})`")));
     }
 
-    /// `1 < 2 < 3`.
+    /// Refuses `1 < 2 < 3`.
     fn chained(
         &mut self,
         comparison: &Comparison<'_, 'a>,
@@ -186,7 +186,7 @@ impl<'a> Checker<'_, 'a> {
         self.refuse(comparison.node, "compares the outcome of a comparison".to_owned(), Some(allowed));
     }
 
-    /// `<` and its like.
+    /// Checks `<`, `<=`, `>` and `>=`.
     fn order(&mut self, comparison: &Comparison<'_, 'a>) {
         let second = self.kinds_of(comparison.right);
         for (side, found) in [(comparison.left, comparison.first), (comparison.right, second)] {
@@ -229,7 +229,7 @@ impl<'a> Checker<'_, 'a> {
         }
     }
 
-    /// How a value must be written to be comparable with a number or a truth value.
+    /// Suggests how to write a value so that it is comparable with a number or a truth value.
     fn comparable(&self, value: &Node<'a>, kinds: Kinds, other: &Node<'a>) -> Option<String> {
         match other {
             Node::String(text) if kinds == Kinds::NUMBER && text.parse::<Decimal>().is_ok() => {
@@ -243,7 +243,7 @@ impl<'a> Checker<'_, 'a> {
         }
     }
 
-    /// `in` and `not in`.
+    /// Checks `in` and `not in`.
     fn membership(&mut self, comparison: &Comparison<'_, 'a>) {
         let Comparison { left, first: wanted, right, .. } = *comparison;
         match without_brackets(right) {
@@ -298,7 +298,7 @@ impl<'a> Checker<'_, 'a> {
     }
 }
 
-/// The two sides of a `??` that stands without brackets.
+/// Returns the two sides of a `??` without brackets.
 fn or_else_sides<'n, 'a>(node: &'n Node<'a>) -> Option<(&'n Node<'a>, &'n Node<'a>)> {
     match node {
         Node::Binary { left, operator: Operator::Logical(LogicalOperator::NullishCoalescing), right } => {

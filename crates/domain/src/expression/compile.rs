@@ -1,10 +1,10 @@
 //! Compiles the conditions and formulas of rules, and checks them when the policy is saved.
 //!
 //! The language is zen-expression's (`stock.level < 10 and demand.index > 1.2`), with exact decimals. Its
-//! parser and compiler are used as they are; their byte code passes a gate. The gate admits loads of known
-//! variables, comparison, arithmetic, forward jumps, `in`, and a few numeric functions, and nothing else: no
-//! loops, no clock, no random numbers, no regular expressions. So every expression ends, takes time linear in
-//! its length, and gives the same result for the same facts. Admitted code is translated to the engine's own
+//! parser and compiler are used unchanged; their bytecode passes a gate that admits loads of known variables,
+//! comparison, arithmetic, forward jumps, `in`, and a few numeric functions, and nothing else: no loops, no
+//! clock, no random numbers, no regular expressions. So every expression terminates, takes time linear in its
+//! length, and gives the same result for the same facts. Admitted code is translated to the engine's own
 //! small instruction set, with variables resolved, which `evaluate` runs.
 
 use std::sync::Arc;
@@ -26,9 +26,9 @@ pub struct Expression {
     source: Arc<str>,
     variables: Vec<Variable>,
     pub(crate) instructions: Box<[Instruction]>,
-    /// Whether it consists of tests that are true or false, joined by `and`, `or` and `not`.
+    /// Whether it consists of boolean tests joined by `and`, `or` and `not`.
     pub(crate) is_chain_of_tests: bool,
-    /// Its tests of the ages of facts.
+    /// Its age tests.
     age_tests: Box<[AgeTest]>,
 }
 
@@ -54,7 +54,7 @@ impl Expression {
         Ok(Self { source, variables, instructions, is_chain_of_tests, age_tests })
     }
 
-    /// The text without white space around it, if it is neither empty nor too long.
+    /// Trims the text; refuses one that is empty or too long.
     pub(crate) fn check_length(source: &str) -> Result<&str, ExpressionError> {
         match source.trim() {
             "" => Err(ExpressionError::Empty),
@@ -63,12 +63,12 @@ impl Expression {
         }
     }
 
-    /// The expression as it was written.
+    /// The expression as written.
     pub fn source(&self) -> &Arc<str> {
         &self.source
     }
 
-    /// Its tests of the ages of facts.
+    /// Its age tests.
     pub(crate) fn age_tests(&self) -> &[AgeTest] {
         &self.age_tests
     }
@@ -79,10 +79,10 @@ impl Expression {
     }
 }
 
-/// The gate: byte code in, admitted instructions out.
+/// Translates admitted bytecode to instructions and refuses the rest.
 fn admit(bytecode: &[Opcode], scope: RuleKind) -> Result<Vec<Instruction>, ExpressionError> {
     let mut instructions = Vec::with_capacity(bytecode.len());
-    // Several opcodes may become one instruction, so the targets of jumps are mapped.
+    // Several opcodes may become one instruction, so jump targets are remapped.
     let mut new_position = Vec::with_capacity(bytecode.len() + 1);
     let mut rest = bytecode;
     while let Some(opcode) = rest.first() {
@@ -107,7 +107,7 @@ fn admit(bytecode: &[Opcode], scope: RuleKind) -> Result<Vec<Instruction>, Expre
     Ok(instructions)
 }
 
-/// A list or an interval together with what uses it: neither is a value of its own here.
+/// Translates a list or an interval together with its consumer: neither is a value of its own here.
 fn translate_group(opcodes: &[Opcode]) -> Result<Option<(Instruction, usize)>, ExpressionError> {
     let group = match opcodes {
         [Opcode::PushNumber(length), Opcode::Array, user, ..] => {

@@ -1,8 +1,8 @@
 //! Runs compiled expressions: a stack machine without loops.
 //!
 //! The results are those of zen-expression's own machine (a property test compares the two); the differences
-//! are that nothing is allocated for up to eight values on the stack, and that an error names the operation
-//! and the kind of value it met.
+//! are that a stack of up to eight values allocates nothing, and that an error names the operation and the
+//! kind of the offending value.
 
 use rust_decimal::prelude::ToPrimitive;
 use rust_decimal::{Decimal, RoundingStrategy};
@@ -17,18 +17,18 @@ use crate::facts::arithmetic;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvaluationError {
-    /// An operation met a value it is not defined for, most often null: a fact that is not known.
+    /// An operation is not defined for a value, most often null: an unknown fact.
     #[error("{operation} is not possible with {found}")]
     WrongKind {
         /// The operation, in words.
         operation: &'static str,
-        /// The kind of value it met.
+        /// The kind of the offending value.
         found: &'static str,
     },
-    /// The number is beyond what a decimal holds.
+    /// The number exceeds the range of a decimal.
     #[error("{0} gives a number that is too large")]
     Overflow(&'static str),
-    /// The machine's stack did not hold what the instruction needs; a bug of the compiler, not of the rule.
+    /// The stack lacks an operand of an instruction: a bug in the compiler, not in the rule.
     #[error("the expression is malformed")]
     Malformed,
 }
@@ -38,10 +38,10 @@ type Result<T> = std::result::Result<T, EvaluationError>;
 type Stack<'a> = SmallVec<[Value<'a>; 8]>;
 
 impl Expression {
-    /// The expression's value, with each variable's value taken from `value_of`.
+    /// Evaluates the expression; `value_of` returns the value of a variable.
     #[inline]
     pub fn evaluate<'a>(&'a self, value_of: impl Fn(Variable) -> Value<'a>) -> Result<Value<'a>> {
-        // Most expressions are a single instruction, and need no stack.
+        // Most expressions are a single instruction and need no stack.
         if let [only] = &*self.instructions
             && let Some(value) = look_up(only, &value_of)
         {
@@ -52,7 +52,7 @@ impl Expression {
         while let Some(instruction) = self.instructions.get(position) {
             position += 1;
             match instruction {
-                // Targets lie ahead, so each instruction runs at most once.
+                // Jumps only go forward, so each instruction runs at most once.
                 Instruction::Jump(when, target) => {
                     if jumps(*when, *stack.last().ok_or(EvaluationError::Malformed)?)? {
                         position = *target;
@@ -76,8 +76,8 @@ impl Expression {
 }
 
 impl Expression {
-    /// Evaluates a condition without a stack. `None` if that is not possible, or a test has no answer: then
-    /// [`evaluate`](Self::evaluate) says why.
+    /// Evaluates a condition without a stack. `None` if that is not possible or a test fails:
+    /// [`evaluate`](Self::evaluate) then returns the error.
     #[inline]
     pub(crate) fn decide<'a>(&'a self, value_of: impl Fn(Variable) -> Value<'a>) -> Option<bool> {
         if !self.is_chain_of_tests {
@@ -115,7 +115,7 @@ impl Expression {
     }
 }
 
-/// The value of an instruction that pops nothing off the stack.
+/// Returns the value of an instruction that pops nothing off the stack.
 #[inline]
 fn look_up<'a>(
     instruction: &'a Instruction,
@@ -153,7 +153,7 @@ fn compare_value<'a>(comparison: Comparison, left: Value<'a>, right: Decimal) ->
     }
 }
 
-/// Runs an instruction that works on the stack.
+/// Runs an instruction that uses the stack.
 fn step(instruction: &Instruction, stack: &mut Stack<'_>) -> Result<()> {
     let value = match instruction {
         Instruction::Pop => return pop(stack).map(drop),
@@ -186,7 +186,7 @@ fn step(instruction: &Instruction, stack: &mut Stack<'_>) -> Result<()> {
             Value::Bool(interval.includes(left, right, pop_number(stack, "in")?))
         }
         Instruction::Function(function) => Value::Number(call(*function, stack)?),
-        // The others need no stack, or are jumps.
+        // The others use no stack or are jumps.
         _ => return Err(EvaluationError::Malformed),
     };
     stack.push(value);
@@ -214,7 +214,7 @@ fn compare(comparison: Comparison, left: Decimal, right: Decimal) -> bool {
     }
 }
 
-/// Division by zero has no value: null, which a rule may catch with `??` and otherwise fails on.
+/// Applies an operator. Division by zero yields null, which a rule can handle with `??`; otherwise it fails.
 fn calculate<'a>(operator: Arithmetic, left: Decimal, right: Decimal) -> Result<Value<'a>> {
     let result = match operator {
         Arithmetic::Add => left.checked_add(right),
@@ -245,7 +245,8 @@ fn call(function: Function, stack: &mut Stack<'_>) -> Result<Decimal> {
     }
 }
 
-/// Of equal numbers, `min` gives the first and `max` the last, which differ in how many zeros they end with.
+/// Returns the extreme of a list. Of equal numbers with different scales, `min` returns the first and `max`
+/// the last.
 fn extreme(stack: &mut Stack<'_>, length: usize, choose: fn(Decimal, Decimal) -> Decimal) -> Result<Decimal> {
     let list = stack.len().checked_sub(length).ok_or(EvaluationError::Malformed)?;
     let mut chosen = None;
@@ -280,7 +281,7 @@ fn wrong_kind(operation: &'static str, found: Value<'_>) -> EvaluationError {
 }
 
 impl Comparison {
-    /// The same comparison with its sides swapped.
+    /// Returns the equivalent comparison with its sides swapped.
     pub(crate) fn swapped(self) -> Self {
         match self {
             Self::More => Self::Less,

@@ -1,15 +1,15 @@
-//! What is wrong with an expression, and where.
+//! Faults of expressions, with their positions.
 
 use crate::diagnostic::Severity;
 use crate::expression::variable::Variable;
 
-/// The longest text that says how to write something, in bytes.
+/// The longest suggestion of how to write something, in bytes.
 pub(crate) const MAX_ALLOWED_BYTES: usize = 600;
 
-/// The longest expression, in bytes. It bounds the depth of the parser and the time of an evaluation.
+/// The longest expression, in bytes. It bounds the parser's recursion and the evaluation time.
 pub const MAX_SOURCE_BYTES: usize = 1_024;
 
-/// Why a text is not an expression that a rule may use.
+/// The reason that a text is not an expression that a rule may use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExpressionError {
@@ -22,10 +22,10 @@ pub enum ExpressionError {
     /// The parser refused it.
     #[error("cannot be read: {0}")]
     Syntax(String),
-    /// It parses, and uses something that rules may not.
+    /// It parses but uses something that rules may not.
     #[error("uses {0}, which rules may not")]
     NotAllowed(String),
-    /// An age is used in another way than to be compared with a number.
+    /// An age is used other than in a comparison with a number.
     #[error(
         "uses {name} otherwise than compared with a number; write \"{name} < 24\", with <, <=, > or >=, or \
          \"({name} ?? 999) < 24\" where it may be unknown",
@@ -37,25 +37,25 @@ pub enum ExpressionError {
     UnknownVariable(String),
 }
 
-/// One thing wrong with an expression.
+/// A fault of an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) severity: Severity,
-    /// Where in the text it begins, in bytes.
+    /// The byte offset at which it begins.
     pub(crate) at: usize,
     pub(crate) problem: String,
     /// How to write it.
     pub(crate) allowed: Option<String>,
 }
 
-/// A part of an expression as a message may repeat it.
+/// Shortens a part of an expression for a message.
 pub(crate) fn excerpt(text: &str) -> String {
     const MAX_CHARS: usize = 80;
     let shown: String = text.chars().take(MAX_CHARS).collect();
     if text.chars().nth(MAX_CHARS).is_some() { shown + "…" } else { shown }
 }
 
-/// The text with its white space as blanks and without other control characters.
+/// Replaces white space by spaces and removes other control characters.
 pub(crate) fn in_a_line(text: String) -> String {
     if !text.contains(char::is_control) {
         return text;

@@ -1,11 +1,11 @@
-//! Fuses instructions that are adjacent in most conditions: fewer steps for the same result.
+//! Fuses instruction sequences that are common in conditions: fewer steps for the same result.
 //!
-//! `stock.level < 10 and demand.index > 1.2` is nine instructions as compiled and three when fused. The
-//! comparison with zen-expression's machine (in `evaluate`'s tests) runs on fused code.
+//! `stock.level < 10 and demand.index > 1.2` compiles to nine instructions and fuses to three. The comparison
+//! with zen-expression's machine (in `evaluate`'s tests) runs on fused code.
 
 use crate::expression::instruction::{Instruction, JumpWhen};
 
-/// The same program with fewer instructions.
+/// Returns an equivalent program with fewer instructions.
 pub(crate) fn fuse(mut instructions: Vec<Instruction>) -> Vec<Instruction> {
     loop {
         let fused = fuse_once(&instructions);
@@ -41,7 +41,7 @@ fn fuse_once(instructions: &[Instruction]) -> Vec<Instruction> {
     fused
 }
 
-/// The instruction that replaces a group at this position, and the length of the group.
+/// Returns the instruction that replaces the group at this position, and the length of the group.
 fn group(instructions: &[Instruction], position: usize) -> Option<(Instruction, usize)> {
     use Instruction::{
         Compare, CompareNumber, CompareNumberOr, Equal, IsKnown, IsNull, Jump, JumpOrPop, Load, LoadOr, Not,
@@ -58,7 +58,7 @@ fn group(instructions: &[Instruction], position: usize) -> Option<(Instruction, 
         [PushNumber(number), LoadOr(variable, default), Compare(comparison), ..] => {
             Some((CompareNumberOr(*variable, *default, comparison.swapped(), *number), 3))
         }
-        // `??`: past the number if there is a value, else in place of it.
+        // `??`: skips the number if there is a value, and replaces the value otherwise.
         [Load(variable), Jump(JumpWhen::NotNull, target), Pop, PushNumber(default), ..]
             if *target == position + 4 =>
         {
@@ -76,7 +76,7 @@ fn group(instructions: &[Instruction], position: usize) -> Option<(Instruction, 
     }
 }
 
-/// For each position, and the one after the last, whether an instruction jumps there.
+/// Marks each position, including the end, that an instruction jumps to.
 fn targets(instructions: &[Instruction]) -> Vec<bool> {
     let mut is_target = vec![false; instructions.len() + 1];
     for instruction in instructions {
@@ -106,7 +106,7 @@ mod tests {
             ("demand.index ?? 1", 1),
             ("(stock.level ?? 100) < 10 and (demand.index ?? 1) > 1.2", 3),
             ("(stock.level ?? 0) + (demand.index ?? 1)", 3),
-            // The other branch begins with what its jump lands on.
+            // The other branch begins at a jump target, which prevents fusion.
             ("stock.level > 5 ? 1 : 2", 6),
         ] {
             let expression = Expression::compile(source, RuleKind::Market).unwrap();

@@ -1,4 +1,4 @@
-//! The instructions that an expression becomes.
+//! The instructions of a compiled expression.
 
 use std::sync::Arc;
 
@@ -20,21 +20,21 @@ pub(crate) enum Instruction {
     Equal,
     Compare(Comparison),
     Arithmetic(Arithmetic),
-    /// Goes to this instruction, always one further on.
+    /// Jumps to this instruction, always a later one.
     Jump(JumpWhen, usize),
-    /// Goes to this instruction, or takes the value off the stack and goes on.
+    /// Jumps to this instruction, or pops the value and continues.
     JumpOrPop(JumpWhen, usize),
-    /// The variable, or the number where it has no value.
+    /// The variable, or the number if it has no value.
     LoadOr(Variable, Decimal),
-    /// Whether the variable compares so with the number.
+    /// Compares the variable with the number.
     CompareNumber(Variable, Comparison, Decimal),
-    /// Whether the variable, or the first number where it has no value, compares so with the second one.
+    /// Compares the variable, or the first number if it has no value, with the second number.
     CompareNumberOr(Variable, Decimal, Comparison, Decimal),
     /// Whether the variable has a value.
     IsKnown(Variable),
-    /// Whether the variable has none.
+    /// Whether the variable has no value.
     IsNull(Variable),
-    /// Whether the value below is one of this many values above it.
+    /// Whether the value is one of this many values above it on the stack.
     InList(usize),
     InInterval(Interval),
     Function(Function),
@@ -65,7 +65,7 @@ pub(crate) enum JumpWhen {
     NotNull,
 }
 
-/// `[a..b]`, and with round brackets the ends excluded.
+/// `[a..b]`; a round bracket excludes its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Interval {
     pub(crate) left_included: bool,
@@ -74,14 +74,14 @@ pub(crate) struct Interval {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Function {
-    /// Of a list of this many values.
+    /// The extreme of a list of this many values.
     Min(usize),
-    /// Of a list of this many values.
+    /// The extreme of a list of this many values.
     Max(usize),
     Abs,
     Floor,
     Ceil,
-    /// Half away from zero; whether the number of places is given.
+    /// Rounds half away from zero; the flag states if the number of places is given.
     Round {
         with_places: bool,
     },
@@ -91,7 +91,7 @@ pub(crate) enum Function {
 }
 
 impl Instruction {
-    /// Whether it leaves true or false as the only value on a stack that had nothing or true or false before.
+    /// Whether, on a stack that is empty or holds one boolean, it leaves exactly one boolean.
     pub(crate) fn is_test_or_link(&self) -> bool {
         matches!(
             self,

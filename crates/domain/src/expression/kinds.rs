@@ -1,15 +1,15 @@
-//! The kinds of values that a part of an expression can have, as known before it runs.
+//! The kinds of values that a part of an expression can have, known before evaluation.
 
 use std::fmt;
 
-/// A set of kinds. The empty set means that a fault was reported already, so further ones are suppressed.
+/// A set of kinds. The empty set means that a fault was already reported and suppresses further ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kinds(u8);
 
 impl Kinds {
-    /// Nothing is known, because of a fault.
+    /// The empty set: unknown because of a fault.
     pub const NONE: Self = Self(0);
-    /// Null: not known, or without a value.
+    /// Null: an unknown fact, or no value.
     pub const NULL: Self = Self(1);
     /// True or false.
     pub const BOOL: Self = Self(2);
@@ -33,7 +33,7 @@ impl Kinds {
         Self(self.0 & !Self::NULL.0)
     }
 
-    /// Whether it may be null.
+    /// Whether the value may be null.
     pub const fn may_be_null(self) -> bool {
         self.0 & Self::NULL.0 != 0
     }
@@ -43,7 +43,7 @@ impl Kinds {
         self.0 & other.0 != 0
     }
 
-    /// Whether a fault was found in it.
+    /// Whether the set is empty: a fault was reported.
     pub const fn is_none(self) -> bool {
         self.0 == 0
     }

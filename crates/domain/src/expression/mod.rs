@@ -1,8 +1,8 @@
 //! Expressions: the conditions and formulas of rules.
 //!
 //! Here: the check of an expression when its policy is saved (`check`), its translation from text to
-//! instructions (`compile`, `fuse`), and the machine that runs them ([`evaluate`]). Never here: a variable's
-//! value, which comes from `policy::view`.
+//! instructions (`compile`, `fuse`), and the machine that runs them ([`evaluate`]). Never here: the values of
+//! variables, which come from `policy::view`.
 //!
 //! Where next: [`variable`] for what expressions can read, `docs/policies.md` for the language.
 

@@ -1,5 +1,4 @@
-//! Parses expressions and keeps the position of each part; reports what is wrong with one that cannot be
-//! parsed.
+//! Parses expressions and keeps the position of each part; reports why an expression cannot be parsed.
 
 use std::collections::HashMap;
 
@@ -27,7 +26,7 @@ pub(crate) struct Parsed<'p, 'a> {
 }
 
 impl<'a> Parsed<'_, 'a> {
-    /// Where a part begins and ends, in bytes.
+    /// The byte range of a part.
     pub(crate) fn span(&self, node: &Node<'a>) -> (usize, usize) {
         let (from, to) = self.spans.get(&address(node)).copied().unwrap_or_default();
         let from = match node {
@@ -38,14 +37,14 @@ impl<'a> Parsed<'_, 'a> {
         (from, to as usize)
     }
 
-    /// A part as it was written.
+    /// A part as written.
     pub(crate) fn text(&self, node: &Node<'a>) -> &'a str {
         let (from, to) = self.span(node);
         self.source.get(from..to).unwrap_or_default().trim()
     }
 }
 
-/// Runs `work` on a parsed expression, or says why it cannot be parsed.
+/// Runs `work` on a parsed expression, or returns why it cannot be parsed.
 pub(crate) fn with_parsed<T>(source: &str, work: impl FnOnce(&Parsed<'_, '_>) -> T) -> Result<T, Vec<Fault>> {
     let bump = Bump::new();
     let source: &str = bump.alloc_str(source);
@@ -68,12 +67,12 @@ pub(crate) fn with_parsed<T>(source: &str, work: impl FnOnce(&Parsed<'_, '_>) ->
     }
 }
 
-/// The key of a part: its address.
+/// Returns the key of a part: its address.
 pub(crate) fn address(node: &Node<'_>) -> usize {
     std::ptr::from_ref(node) as usize
 }
 
-/// A token that no rule may contain.
+/// Returns the fault of a token that no rule may contain.
 fn unusable(token: &Token<'_>) -> Option<Fault> {
     let at = token.span.0 as usize;
     match token.kind {
@@ -98,7 +97,7 @@ fn count_digits(number: &str) -> usize {
     digits.chars().filter(char::is_ascii_digit).count()
 }
 
-/// The fault for what the lexer did not accept.
+/// Converts a lexer error to a fault.
 fn unread(error: &LexerError, source: &str) -> Fault {
     let at = match error {
         LexerError::UnexpectedSymbol { span, .. } => span.0 as usize,
@@ -120,7 +119,7 @@ fn unread(error: &LexerError, source: &str) -> Fault {
     fault(at, format!("`{symbol}` is not expected here"), allowed)
 }
 
-/// The fault for what the parser did not accept.
+/// Converts a parser error to a fault.
 fn unparsed(error: &AstNodeError<'_>, source: &str) -> Fault {
     let (from, to) = match error {
         AstNodeError::MissingToken { .. } => (source.len(), source.len()),
@@ -152,7 +151,7 @@ fn unparsed(error: &AstNodeError<'_>, source: &str) -> Fault {
     }
 }
 
-/// The fault for text after the end of the parsed expression.
+/// Returns the fault of text after the parsed expression.
 fn left_over(tokens: &[Token<'_>], end: usize, source: &str) -> Fault {
     let next = tokens.iter().find(|token| token.span.0 as usize >= end);
     match next {
@@ -167,7 +166,7 @@ fn fault(at: usize, problem: String, allowed: Option<String>) -> Fault {
     Fault { severity: Severity::Error, at, problem, allowed }
 }
 
-/// An operator as it is written, in backquotes.
+/// The spelling of an operator, in backquotes.
 pub(crate) fn word(operator: Operator) -> &'static str {
     match operator {
         Operator::Arithmetic(ArithmeticOperator::Add) => "`+`",

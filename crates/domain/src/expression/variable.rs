@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::expression::kinds::Kinds;
 
-/// The kind of rules in which a variable has a value.
+/// The kind of a rule, which determines the variables that have a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuleKind {
     /// Market rules: facts about a product and its market, known when the list price is computed.
@@ -17,13 +17,13 @@ pub enum RuleKind {
     Offer,
 }
 
-/// A name that an expression may use.
+/// A variable that an expression may read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Variable {
-    /// The product's own price before any rule.
+    /// The product's price before any rule.
     ProductBasePrice,
-    /// What a unit costs, or null.
+    /// The unit cost, or null.
     ProductUnitCost,
     /// The product's identifier.
     ProductId,
@@ -39,15 +39,15 @@ pub enum Variable {
     CompetitorMedian,
     /// The highest competitor price, or null.
     CompetitorMax,
-    /// How many competitors' prices are known, whatever their stock and age.
+    /// The number of known competitors' prices, regardless of stock and age.
     CompetitorCount,
     /// The age in hours of the oldest competitor's price, or null.
     CompetitorAge,
     /// Units in stock, or null.
     StockLevel,
-    /// How many days the stock lasts at the pace of the last 28 days, or null.
+    /// The number of days that the stock lasts at the sales rate of the last 28 days, or null.
     StockCoverDays,
-    /// Units sold in the last 28 days as a part of those and the stock, from 0 to 1, or null.
+    /// Units sold in the last 28 days as a fraction of those plus the stock, from 0 to 1, or null.
     StockSellThrough,
     /// Units sold in the last 28 days, or null.
     UnitsSold,
@@ -57,34 +57,34 @@ pub enum Variable {
     SalesAge,
     /// The age of the unit cost in hours, or null.
     CostAge,
-    /// Demand against its usual level of 1, or null.
+    /// Demand relative to its usual level of 1, or null.
     DemandIndex,
     /// The age of the demand in hours, or null.
     DemandAge,
     /// The current list price, or null.
     PriceCurrent,
-    /// The price as the rules before this one left it.
+    /// The price after the preceding rules.
     Price,
-    /// The list price a quote starts from.
+    /// The list price that a quote starts from.
     PriceList,
-    /// Where the shopper is.
+    /// The shopper's location.
     ShopperLocation,
     /// Whether the shopper is a prime member.
     ShopperPrime,
-    /// How many units the shopper requests.
+    /// The number of units requested.
     ShopperQuantity,
     /// The sales channel, or null.
     ShopperChannel,
-    /// The group of shoppers that the seller puts the shopper in, or null.
+    /// The segment that the seller assigned to the shopper, or null.
     ShopperSegment,
-    /// The factor set for the shopper's location, or null.
+    /// The price factor of the shopper's location, or null.
     LocationFactor,
 }
 
-/// A number that may not be known.
+/// A number that may be unknown.
 const MAYBE_NUMBER: Kinds = Kinds::NUMBER.or_null();
 
-/// A text that may not be known.
+/// A text that may be unknown.
 const MAYBE_TEXT: Kinds = Kinds::TEXT.or_null();
 
 /// Every variable with its name, the rules it may appear in, and the kinds of its values; in the order of
@@ -122,7 +122,7 @@ const VARIABLES: &[(Variable, &str, &[RuleKind], Kinds)] = &[
 ];
 
 impl Variable {
-    /// The variable of this name that has a value in such rules.
+    /// Looks up a variable by name that has a value in this kind of rule.
     pub fn named(name: &str, scope: RuleKind) -> Option<Self> {
         let mut known = VARIABLES.iter();
         let found = known.find(|(_, known, scopes, _)| *known == name && scopes.contains(&scope));
@@ -144,7 +144,7 @@ impl Variable {
         matches!(self, Self::CompetitorMin | Self::CompetitorMedian | Self::CompetitorMax)
     }
 
-    /// Whether it is an age, which grows by itself.
+    /// Whether it is an age, which changes with time alone.
     pub fn is_age(self) -> bool {
         matches!(
             self,
@@ -167,7 +167,7 @@ impl Serialize for Variable {
 /// The value of a variable or an expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value<'a> {
-    /// Not known.
+    /// Unknown.
     Null,
     /// True or false.
     Bool(bool),

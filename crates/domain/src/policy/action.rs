@@ -1,4 +1,4 @@
-//! Actions: how a rule moves a price.
+//! Actions: how a rule changes a price.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::policy::reference::Reference;
 use crate::policy::surge::Surge;
 use crate::policy::view::{About, View};
 
-/// How a rule moves a price.
+/// How a rule changes a price.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Action {
@@ -27,23 +27,23 @@ pub enum Action {
     SetTo(Expression),
     /// See [`RuleDraft::match_reference`](crate::policy::rule_draft::RuleDraft::match_reference).
     Match {
-        /// What to match.
+        /// The price to match.
         reference: Reference,
-        /// How it is changed.
+        /// The change of the reference.
         offset: Change,
     },
     /// See [`RuleDraft::beat`](crate::policy::rule_draft::RuleDraft::beat).
     Beat {
-        /// What to stay below.
+        /// The price to stay below.
         reference: Reference,
-        /// By how much, as a negative change.
+        /// The distance, as a negative change.
         by: Change,
     },
     /// See [`RuleDraft::index`](crate::policy::rule_draft::RuleDraft::index).
     Index {
-        /// What the price is a part of.
+        /// The price that is 100%.
         reference: Reference,
-        /// Which part; 0.98 is two percent below.
+        /// The fraction of the reference; 0.98 is two percent below.
         at: Decimal,
     },
     /// See [`RuleDraft::cost_plus`](crate::policy::rule_draft::RuleDraft::cost_plus).
@@ -61,27 +61,27 @@ pub enum Action {
     QuantityTiers(Ladder),
 }
 
-/// Why an action yielded no price.
+/// The reason that an action yielded no price.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ActionError {
-    /// The formula had no value.
+    /// The formula could not be evaluated.
     #[error("the formula fails: {0}")]
     Formula(EvaluationError),
-    /// The formula gave something other than a number, null above all.
+    /// The formula returned something other than a number, usually null.
     #[error("the formula gives {0}, not a number")]
     FormulaKind(&'static str),
-    /// The rule needs the unit cost, which is not known.
+    /// The rule needs the unit cost, which is unknown.
     #[error("the unit cost is not known")]
     NoUnitCost,
-    /// The price would be beyond what an amount may be.
+    /// The price would exceed the largest amount.
     #[error("the price would be too large")]
     TooLarge,
 }
 
 impl Action {
-    /// The price after the action; `None` if it has no input: no competitor's price counts, stock, sales or
-    /// demand are not known, or no step applies.
+    /// Returns the price after the action; `None` if the action has no input: no competitor's price counts,
+    /// stock, sales or demand are unknown, or no step applies.
     #[inline]
     pub(crate) fn apply<'a>(&'a self, view: &View<'a>) -> Result<Option<Decimal>, ActionError> {
         let price = view.price;
@@ -113,7 +113,7 @@ impl Action {
         moved.map(Some).ok_or(ActionError::TooLarge)
     }
 
-    /// The next instant at which time alone changes what the action does.
+    /// Returns the next instant at which time alone changes the effect of the action.
     pub(crate) fn next_change(&self, view: &View<'_>) -> Option<DateTime<Utc>> {
         let About::Market(facts) = view.about else { return None };
         match (self, self.reference()) {
@@ -123,12 +123,12 @@ impl Action {
         }
     }
 
-    /// Whether time alone can change what the action does.
+    /// Whether time alone can change the effect of the action.
     pub(crate) fn may_change_with_time(&self) -> bool {
         matches!(self, Self::Surge(_)) || matches!(self.reference(), Some(Reference::Competitor(_)))
     }
 
-    /// Whether competitors' prices set the price, so that their mistakes are copied.
+    /// Whether competitors' prices set the price, so that their errors are copied.
     pub(crate) fn follows_competitors(&self) -> bool {
         let reads =
             |formula: &Expression| formula.variables().iter().any(|variable| variable.is_competitors_price());
@@ -211,8 +211,8 @@ fn climb(ladder: &Ladder, variable: Variable, view: &View<'_>) -> Result<Option<
     change.apply(view.price).map(Some).ok_or(ActionError::TooLarge)
 }
 
-/// The tier of the quantity. Where it takes everything off and no lowest price is known, the largest one
-/// below it that leaves a price: a unit never costs more if more are bought.
+/// Returns the price of the quantity's tier. If that is 0 or less and no lowest price is known, the next
+/// lower tier with a positive price applies: a unit never costs more in a larger quantity.
 fn take_tier(tiers: &Ladder, view: &View<'_>) -> Result<Option<Decimal>, ActionError> {
     let Value::Number(quantity) = view.value_of(Variable::ShopperQuantity) else { return Ok(None) };
     let mut prices = tiers.changes(quantity).map(|change| change.apply(view.price));

@@ -1,4 +1,4 @@
-//! Checks the action of a rule: from its written form to the one that is applied.
+//! Checks the action of a rule and converts its written form to the applied one.
 
 use rust_decimal::Decimal;
 
@@ -13,7 +13,7 @@ use crate::policy::rule_draft::{BeatDraft, IndexDraft, MatchDraft, RuleDraft};
 use crate::policy::scalar::{compile, fraction, percentage};
 
 impl RuleDraft {
-    /// The one action of the rule.
+    /// Checks the rule's single action.
     pub(crate) fn check_action(
         &self,
         place: &str,
@@ -65,7 +65,7 @@ impl RuleDraft {
         action
     }
 
-    /// Actions that need facts about the market.
+    /// Checks actions that need facts about the market.
     fn check_market_action(
         &self,
         field: &dyn Fn(&str) -> String,

@@ -1,4 +1,4 @@
-//! Ages of facts, and the instants at which answers about them change.
+//! Ages of facts, and the instants at which age tests change their result.
 //!
 //! A price is valid until the first of these instants.
 
@@ -10,26 +10,26 @@ use crate::expression::variable::Variable;
 use crate::facts::Facts;
 
 impl AgeTest {
-    /// When the answer changes, if that is in the future.
+    /// Returns when the result changes, if that is in the future.
     pub(crate) fn next_change(&self, facts: &Facts<'_>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let turns = seen_at(self.variable, facts)?.checked_add_signed(self.turns_at)?;
         (turns > now).then_some(turns)
     }
 }
 
-/// An age in hours; `None` if the fact, or its time, is not known. A fact with a future time has the age 0.
+/// Returns an age in hours; `None` if the fact or its time is unknown. A fact with a future time has age 0.
 pub(crate) fn age_hours(variable: Variable, facts: &Facts<'_>, now: DateTime<Utc>) -> Option<Decimal> {
     let age = now.signed_duration_since(seen_at(variable, facts)?).max(TimeDelta::zero());
     Decimal::from(age.num_microseconds()?).checked_div(MICROSECONDS_PER_HOUR)
 }
 
-/// When the fact of an age was observed; of competitors, the oldest.
+/// Returns when the fact of an age was observed; for competitors, the oldest fact.
 fn seen_at(variable: Variable, facts: &Facts<'_>) -> Option<DateTime<Utc>> {
     let signals = facts.signals;
     let origins = &signals.origins;
     let origin = match variable {
         Variable::CompetitorAge => return oldest_price(facts),
-        // A cost of 0 is not known, and neither is its age.
+        // A cost of 0 counts as unknown, and so does its age.
         Variable::CostAge if facts.unit_cost().is_none() => return None,
         Variable::CostAge if signals.unit_cost.is_none() => return signals.cost_stated_at,
         Variable::CostAge => &origins.unit_cost,
@@ -41,7 +41,7 @@ fn seen_at(variable: Variable, facts: &Facts<'_>) -> Option<DateTime<Utc>> {
     Some(origin.as_ref()?.observed_at)
 }
 
-/// `None` if the time of one of them is not known.
+/// Returns the time of the oldest competitor's price; `None` if the time of one of them is unknown.
 fn oldest_price(facts: &Facts<'_>) -> Option<DateTime<Utc>> {
     let seen: Option<Vec<DateTime<Utc>>> =
         facts.signals.competitor_prices.iter().map(|known| known.observed_at).collect();

@@ -12,14 +12,14 @@ use crate::policy::scalar::{MAX_PERCENT_SCALE, MAX_POLICY_SCALE, Scalar, parse_p
 /// A relative or absolute change of a price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// By this factor: 1.05 is five percent more.
+    /// A factor: 1.05 is five percent more.
     Factor(Decimal),
-    /// By this amount.
+    /// An amount to add.
     Amount(Decimal),
 }
 
 impl Change {
-    /// Reads `-5%` or `+0.50`.
+    /// Parses `-5%` or `+0.50`.
     fn parse(written: &str) -> Option<Self> {
         let trimmed = written.trim();
         let unsigned = trimmed.strip_prefix('+').unwrap_or(trimmed);
@@ -29,7 +29,7 @@ impl Change {
         }
     }
 
-    /// A change within what is allowed: which percentages are, and which amounts.
+    /// Parses and checks a change; the two texts describe the allowed percentages and amounts.
     pub(crate) fn check(
         field: &str,
         written: &Scalar,
@@ -49,12 +49,12 @@ impl Change {
         parsed
     }
 
-    /// By a fraction of the price: 0.05 is five percent more.
+    /// Creates a change by a fraction of the price: 0.05 is five percent more.
     pub(crate) fn of_fraction(fraction: Decimal) -> Option<Self> {
         Decimal::ONE.checked_add(fraction).map(Self::Factor)
     }
 
-    /// The price after the change; `None` on overflow.
+    /// Returns the price after the change; `None` on overflow.
     #[inline]
     pub fn apply(self, price: Decimal) -> Option<Decimal> {
         match self {
@@ -84,8 +84,7 @@ impl Change {
         }
     }
 
-    /// Whether a price is left after it: not for a percentage of -100% or less, with which a rule always
-    /// fails.
+    /// Whether a price can remain above 0: false for -100% or less, with which a rule always fails.
     pub(crate) fn leaves_something(self) -> bool {
         !matches!(self, Self::Factor(factor) if factor <= Decimal::ZERO)
     }
@@ -110,7 +109,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// A change that leaves something of a price.
+/// Parses a change that leaves a price above 0.
 pub(crate) fn change(field: &str, written: &Scalar, problems: &mut Vec<Diagnostic>) -> Option<Change> {
     let allowed = ["above -100% such as -5%", "such as +0.50"];
     Change::check(field, written, allowed, Change::leaves_something, problems)

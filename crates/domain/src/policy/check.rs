@@ -1,5 +1,5 @@
-//! Checks a policy: from its written form to the one that prices are computed by, or everything that is wrong
-//! with it.
+//! Checks a policy: converts its written form to the one that prices are computed by, or returns all
+//! problems.
 
 use std::collections::HashSet;
 
@@ -24,26 +24,26 @@ use crate::policy::rule_draft::RuleDraft;
 use crate::policy::scalar::{MAX_POLICY_SCALE, MAX_RULE_NAME_CHARS, Scalar, duration, fraction, percentage};
 use crate::policy::warning::warnings;
 
-/// Endings, and price points, of a policy.
+/// The most endings, and the most price points, of a policy.
 const MAX_PRICE_POINTS: usize = 500;
 
-/// Market rules a policy may have, and offer rules.
+/// The most market rules, and the most offer rules, of a policy.
 pub const MAX_RULES: usize = 100;
 
-/// The policy every installation starts with.
+/// The policy that every installation starts with.
 pub const DEFAULT_POLICY: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/policies/default.yaml"));
 
-/// Where a document comes from, which decides what is refused.
+/// The origin of a document, which determines what is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// Its author wants to publish it: a meaning that cannot be intended is refused.
+    /// A draft to be published: a meaning that cannot be intended is refused.
     Draft,
-    /// It is published already: whatever has a meaning keeps it.
+    /// A published document: any valid meaning is kept.
     Stored,
 }
 
 impl PolicyDraft {
-    /// Reads a YAML document; JSON is YAML too.
+    /// Parses a YAML document; JSON is valid YAML.
     pub fn from_yaml(document: &str, zones: &TimeZones) -> Result<Self, Vec<Diagnostic>> {
         if document.len() > MAX_POLICY_BYTES {
             let problem = format!("is {} bytes long", document.len());
@@ -56,14 +56,14 @@ impl PolicyDraft {
         serde_saphyr::from_str(document).map_err(|error| all_that_is_wrong(document, &error, zones))
     }
 
-    /// What a document may contain, as a JSON Schema (2020-12) for editors. It knows names and kinds; what is
-    /// wrong beyond those, [`check`](Self::check) says.
+    /// Returns the JSON Schema (2020-12) of documents, for editors. It covers names and kinds;
+    /// [`check`](Self::check) finds all other problems.
     pub fn json_schema() -> serde_json::Value {
         schemars::schema_for!(Self).to_value()
     }
 
-    /// The policy of this version with these time zones, or everything that is wrong with the draft, warnings
-    /// included.
+    /// Returns the policy of this version with these time zones, or all problems of the draft, including
+    /// warnings.
     pub fn check(&self, version: i64, zones: &TimeZones) -> Result<PricingPolicy, Vec<Diagnostic>> {
         self.check_as(Origin::Draft, version, zones, |_| ())
     }
@@ -118,8 +118,8 @@ impl PolicyDraft {
     }
 }
 
-/// Everything that is wrong with a document that cannot be read as a policy: every unknown field and wrong
-/// kind, and what the check finds in the rest.
+/// Returns all problems of a document that cannot be parsed as a policy: every unknown field and wrong kind,
+/// and what the check finds in the rest.
 fn all_that_is_wrong(document: &str, error: &serde_saphyr::Error, zones: &TimeZones) -> Vec<Diagnostic> {
     let Some((mut problems, draft)) = examine(document).filter(|found| !found.0.is_empty()) else {
         let said = error.without_snippet().render_with_formatter(&UserMessageFormatter);
@@ -135,7 +135,7 @@ fn all_that_is_wrong(document: &str, error: &serde_saphyr::Error, zones: &TimeZo
         draft.map(|draft| draft.check_as(Origin::Draft, 0, zones, |problem| places.locate(problem)));
     let mut others =
         checked.map_or_else(Vec::new, |checked| checked.map_or_else(|found| found, |policy| policy.warnings));
-    // A missing field inside one that was left out is not reported again.
+    // A missing field inside an excluded field is not reported again.
     let is_within = |inner: &str, outer: &str| {
         inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     };
@@ -146,13 +146,13 @@ fn all_that_is_wrong(document: &str, error: &serde_saphyr::Error, zones: &TimeZo
 }
 
 impl PricingPolicy {
-    /// The policy of this version from its YAML text, or everything that is wrong with it, warnings included.
+    /// Reads the policy of this version from YAML, or returns all its problems, including warnings.
     pub fn from_yaml(document: &str, version: i64, zones: &TimeZones) -> Result<Self, Vec<Diagnostic>> {
         Self::read(document, version, zones, Origin::Draft)
     }
 
-    /// The policy of this version from a published text: it keeps its meaning, and its warnings say what
-    /// would be refused today.
+    /// Reads the policy of this version from a published text: it keeps its meaning, and its warnings include
+    /// what would be refused today.
     pub fn from_stored_yaml(
         document: &str,
         version: i64,
@@ -210,7 +210,7 @@ fn check_rules(
             rules.push(rule);
         }
     }
-    // Stable: what has the same priority stays as it is written.
+    // A stable sort keeps the written order of rules with the same priority.
     rules.sort_by_key(|rule| std::cmp::Reverse(rule.priority.unwrap_or_default()));
     rules
 }
@@ -301,7 +301,7 @@ fn saturated(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// The digits of an amount without the zeros at either end: 5 for 0.05 and for 500.
+/// Returns the digits of an amount without leading and trailing zeros: 5 for 0.05 and for 500.
 fn leading_digits(amount: Decimal) -> i128 {
     let mut digits = amount.normalize().mantissa();
     while digits != 0 && digits % 10 == 0 {

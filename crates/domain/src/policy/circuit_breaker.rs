@@ -1,7 +1,7 @@
-//! The circuit breaker: a recalculation that would move too many prices too far waits for approval.
+//! The circuit breaker: a recalculation that would move too many prices too far is held for approval.
 //!
-//! Guardrails look at one price at a time, and a thousand moves of 14 % pass a largest step of 15 %. The
-//! circuit breaker examines all of them together, before the first one is written.
+//! A guardrail checks one price at a time, so a thousand moves of 14 % pass a largest step of 15 %. The
+//! circuit breaker examines all moves together, before the first price is written.
 
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
@@ -23,19 +23,19 @@ pub struct CircuitBreakerDraft {
     pub median_move: Option<Scalar>,
 }
 
-/// When a recalculation as a whole goes too far. All numbers are fractions.
+/// The limits on a recalculation as a whole. All numbers are fractions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CircuitBreaker {
-    /// At most this part of the products may move by more than this.
+    /// The largest fraction of the products that may move by more than a given fraction.
     pub moved: Option<MovedProducts>,
-    /// The median of all moves may be this far from 0.
+    /// The largest distance of the median move from 0.
     pub median_move: Option<Decimal>,
 }
 
-/// A part of the products, and how far they may move.
+/// A fraction of the products, and how far they may move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MovedProducts {
-    /// The part of the products.
+    /// The fraction of the products.
     pub part: Decimal,
     /// A move counts if it is larger.
     pub by: Decimal,
@@ -67,7 +67,7 @@ impl CircuitBreakerDraft {
     }
 }
 
-/// A percentage above 0%, as a fraction.
+/// Parses a percentage above 0%, as a fraction.
 fn change(name: &str, written: &Scalar, problems: &mut Vec<Diagnostic>) -> Option<Decimal> {
     let field = format!("circuit_breaker.{name}");
     percentage(&field, written, "above 0%", |fraction| fraction > Decimal::ZERO, problems)

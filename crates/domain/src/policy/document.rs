@@ -1,4 +1,4 @@
-//! A policy as it is written.
+//! A policy as written.
 
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -1,5 +1,5 @@
-//! Finds every field of a policy document that is unknown or of the wrong kind: all of them, where a parser
-//! stops at the first. The rest of the document is checked as if they were absent.
+//! Finds every field of a policy document that is unknown or of the wrong kind, where a parser stops at the
+//! first. The rest of the document is checked as if those fields were absent.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::diagnostic::{Diagnostic, Location, nearest, shorten};
 use crate::policy::document::PolicyDraft;
 use crate::policy::places::{join, place};
 
-/// A document as it is written.
+/// A document as written.
 #[derive(Debug)]
 struct Node {
     place: Location,
@@ -28,8 +28,8 @@ enum NodeKind {
     Mapping(Vec<(String, Location, Node)>),
 }
 
-/// What is wrong with the fields of a document that cannot be read as a policy, and the policy without those.
-/// `None` if it is no YAML, or has aliases, of which few can make a document as large as they like.
+/// Returns the problems of a document that cannot be parsed as a policy, and the policy without the invalid
+/// fields. `None` if it is not YAML or has aliases, a few of which can expand to a document of any size.
 pub(crate) fn examine(document: &str) -> Option<(Vec<Diagnostic>, Option<PolicyDraft>)> {
     let root = read(document)?;
     let schema = PolicyDraft::json_schema();
@@ -39,7 +39,7 @@ pub(crate) fn examine(document: &str) -> Option<(Vec<Diagnostic>, Option<PolicyD
     Some((examination.problems, draft))
 }
 
-/// The document as a tree.
+/// Parses the document into a tree.
 fn read(document: &str) -> Option<Node> {
     let mut open: Vec<(Node, Option<(String, Location)>)> = Vec::new();
     let mut root = None;
@@ -91,7 +91,7 @@ struct Examination<'s> {
 }
 
 impl<'s> Examination<'s> {
-    /// The valid parts of the document at `path`, which should match `schema`.
+    /// Returns the valid parts of the document at `path`, which should match `schema`.
     fn keep(&mut self, path: &str, node: &Node, schema: &'s Value) -> Option<Value> {
         let (schema, may_be_absent) = self.resolve(schema);
         if may_be_absent && node.is_null() {
@@ -109,7 +109,7 @@ impl<'s> Examination<'s> {
                 let kept: Vec<Option<Value>> = items
                     .map(|(index, item)| self.keep(&format!("{path}[{index}]"), item, of_items))
                     .collect();
-                // Without one of them the others would be counted wrongly.
+                // Without one of them the indices of the others would be wrong.
                 kept.into_iter().collect::<Option<Vec<Value>>>().map(Value::Array)
             }
             (NodeKind::Scalar { text, .. }, Some("boolean")) => match text.to_lowercase().as_str() {
@@ -147,12 +147,12 @@ impl<'s> Examination<'s> {
         }
         let required = schema.get("required").and_then(Value::as_array);
         for name in required.into_iter().flatten().filter_map(Value::as_str) {
-            // A name is asked for by the check of what has one.
+            // A missing name is reported by the check.
             if !seen.iter().any(|key| *key == name) && name != "name" {
                 self.problem(&join(path, name), at, "is missing".to_owned(), None);
             }
         }
-        // Without one of these nothing can be made of the rest.
+        // Without a required field, the rest is unusable.
         let mut needed = schema.get("required").and_then(Value::as_array).into_iter().flatten();
         let is_complete =
             needed.all(|name| name == "name" || name.as_str().is_some_and(|name| kept.contains_key(name)));
@@ -191,7 +191,7 @@ impl<'s> Examination<'s> {
         self.problems.push(Diagnostic { allowed, place: Some(place), ..Diagnostic::bare(field, problem) });
     }
 
-    /// The schema that a reference leads to, and whether null is allowed besides.
+    /// Resolves references in a schema; also returns whether null is allowed.
     fn resolve(&self, mut schema: &'s Value) -> (&'s Value, bool) {
         let mut may_be_absent = false;
         loop {
@@ -228,7 +228,7 @@ fn kinds(schema: &Value) -> Vec<&str> {
     }
 }
 
-/// The names of which it has to be one.
+/// Returns the allowed names of an enumeration.
 fn names(schema: &Value) -> Option<Vec<&str>> {
     let listed = schema.get("enum").and_then(Value::as_array);
     if let Some(listed) = listed {

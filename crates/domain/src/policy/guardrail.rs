@@ -16,34 +16,34 @@ use crate::facts::previous::{Previous, Streak};
 /// price.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guardrails {
-    /// The least part of a price that is margin over the unit cost.
+    /// The minimum margin over the unit cost, as a fraction of the price.
     pub min_margin: Option<Decimal>,
-    /// The least part of the base price that a price is.
+    /// The minimum price, as a fraction of the base price.
     pub floor_of_base: Option<Decimal>,
-    /// The largest part of the base price that a price is.
+    /// The maximum price, as a fraction of the base price.
     pub ceiling_of_base: Option<Decimal>,
     /// The largest change from the price in effect.
     pub max_step: Option<Decimal>,
     /// The largest change from the first price of the day (UTC).
     pub max_daily_move: Option<Decimal>,
-    /// How long a price stays before it may be changed again because of the market.
+    /// How long a price is kept before the market may change it again.
     pub min_time_between_changes: Option<TimeDelta>,
     /// When following competitors counts as a loop.
     pub competitor_loop: CompetitorLoop,
 }
 
-/// A number of changes in one direction, all of them caused by competitors, within a time: then competitors
-/// follow our price as we follow theirs, and the price moves no further in that direction for the rest of
-/// that time.
+/// A number of changes in one direction, all caused by competitors, within a period. Competitors then
+/// probably follow our price as we follow theirs, so the price moves no further in that direction for the
+/// rest of the period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompetitorLoop {
-    /// How many changes.
+    /// The number of changes.
     pub moves: u32,
-    /// Measured from the first change.
+    /// The period, measured from the first change.
     pub within: TimeDelta,
 }
 
-/// Which guardrail.
+/// The name of a guardrail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum GuardrailName {
@@ -77,7 +77,7 @@ pub enum GuardrailName {
 }
 
 impl GuardrailName {
-    /// All of them.
+    /// All guardrails.
     pub const ALL: [Self; 13] = [
         Self::MaxStep,
         Self::MaxDailyMove,
@@ -123,11 +123,11 @@ impl Serialize for GuardrailName {
 /// One guardrail with its limits for one product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppliedGuardrail {
-    /// Which one.
+    /// The guardrail.
     pub name: GuardrailName,
-    /// Where it keeps the price.
+    /// Its limits for the price.
     pub limits: Limits,
-    /// When it would allow a price that it stops now; absent if time alone does not change it.
+    /// When time alone lifts or relaxes it; absent if time does not.
     pub until: Option<DateTime<Utc>>,
 }
 
@@ -156,8 +156,8 @@ impl Default for Guardrails {
 }
 
 impl Guardrails {
-    /// The guardrails for the product of these facts. They do not depend on where its price would go, so a
-    /// lower price before them is never a higher one after them.
+    /// Returns the guardrails for the product of these facts. They do not depend on the unlimited price, so
+    /// they are monotonic: a lower price before them is never a higher one after them.
     pub fn of_product(
         &self,
         facts: &Facts<'_>,
@@ -176,7 +176,7 @@ impl Guardrails {
             || facts.unit_cost().is_some()
     }
 
-    /// The streak after a price became `price`.
+    /// Returns the streak after the price changes to `price`.
     pub fn streak_after(
         &self,
         previous: &Previous,
@@ -219,8 +219,8 @@ impl Guardrails {
         let chased = previous.streak.filter(|streak| follows_competitors && self.is_loop(streak));
         let chased = chased.and_then(|streak| {
             let until = streak.since.checked_add_signed(self.competitor_loop.within)?;
-            // Only the direction of the loop is barred: the limits are the same whichever way this price
-            // would go, so a cheaper competitor cannot lift one of them.
+            // Only the direction of the loop is blocked. The limits do not depend on the direction of this
+            // price, so a cheaper competitor cannot lift one of them.
             let limits = match streak.moves {
                 ..0 => Limits { lowest: Some(price), highest: None },
                 0.. => Limits { lowest: None, highest: Some(price) },
@@ -240,8 +240,8 @@ impl Guardrails {
         let step = self.max_step.and_then(|most| within(GuardrailName::MaxStep, price, most, next_step));
         let daily = self.max_daily_move.and_then(|most| {
             let mut daily = within(GuardrailName::MaxDailyMove, previous.opening_price, most, next_day(now))?;
-            // A price that a floor or a ceiling has moved further today may stay: a limit on moves forces
-            // none.
+            // A price that a floor or a ceiling has moved further today may stay: a limit on moves never
+            // forces a move.
             daily.limits.lowest = daily.limits.lowest.map(|lowest| smaller(lowest, price));
             daily.limits.highest = daily.limits.highest.map(|highest| larger(highest, price));
             Some(daily)
@@ -258,8 +258,7 @@ impl Guardrails {
             .and_then(|(margin, cost)| cost.checked_div(Decimal::ONE.checked_sub(margin)?));
         let of_base = |part: Option<Decimal>| multiply(product.base_price, part?);
         let floor_of_base = of_base(self.floor_of_base);
-        // Only a floor that the seller set for this very product may be below its cost; a margin over the
-        // cost is never below it.
+        // Only the product's own floor may be below its cost; the margin floor never is.
         let cost_floor = unit_cost.filter(|_| product.floor_price.or(margin_floor).is_none());
         let guardrail = |name, lowest, highest| AppliedGuardrail {
             name,
@@ -286,17 +285,17 @@ impl Guardrails {
 }
 
 impl ProductGuardrails {
-    /// The limits without those on moves.
+    /// Returns the limits without those on moves.
     pub fn outer_limits(&self) -> Limits {
         intersection(self.bounds.iter())
     }
 
-    /// Whether a limit on moves is against this price.
+    /// Whether a limit on moves forbids this price.
     pub fn stop_move_to(&self, price: Decimal) -> bool {
         self.moves.iter().any(|guardrail| !guardrail.limits.allow(price))
     }
 
-    /// When the limits on moves end by themselves, one after another.
+    /// Returns the instants at which limits on moves end, in order.
     pub fn ends(&self) -> impl Iterator<Item = DateTime<Utc>> {
         let mut ends: Vec<DateTime<Utc>> =
             self.moves.iter().filter_map(|guardrail| guardrail.until).collect();
@@ -304,7 +303,7 @@ impl ProductGuardrails {
         ends.into_iter()
     }
 
-    /// Where the price may be at an instant: within the moves that are limited then, unless the outer limits
+    /// Returns the limits at an instant: those on moves that are still in force, unless the outer limits
     /// leave no such price.
     pub fn limits_at(&self, instant: DateTime<Utc>) -> Limits {
         let outer = self.outer_limits();
@@ -332,7 +331,7 @@ fn within(
     Some(AppliedGuardrail { name, limits, until })
 }
 
-/// Midnight UTC after `now`, when a move held back by the daily limit may go on.
+/// Returns the next midnight UTC, when a move held back by the daily limit may continue.
 fn next_day(now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let tomorrow = now.date_naive().checked_add_days(Days::new(1))?;
     Some(tomorrow.and_time(NaiveTime::MIN).and_utc())

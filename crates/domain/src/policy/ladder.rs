@@ -1,5 +1,5 @@
-//! Ladders: changes of a price by steps of a number: days of stock left, part of the stock sold, units
-//! bought.
+//! Ladders: step functions from a number (days of stock left, fraction of stock sold, units bought) to a
+//! change of the price.
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ use crate::facts::money::parse_amount;
 use crate::policy::change::{Change, change};
 use crate::policy::scalar::{MAX_PERCENT_SCALE, MAX_POLICY_SCALE, Scalar, parse_percent};
 
-/// Steps of a ladder.
+/// The most steps of a ladder.
 const MAX_STEPS: usize = 50;
 
-/// The largest quantity a tier may begin at.
+/// The largest quantity at which a tier may begin.
 const MAX_QUANTITY: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
 
 /// A step of `stock_cover` or `sell_through` as written.
@@ -38,21 +38,21 @@ pub struct TierDraft {
     pub adjust: Scalar,
 }
 
-/// Which change belongs to which numbers.
+/// A step function from numbers to changes of a price.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ladder {
-    /// Each with the lowest number it is for, ascending.
+    /// The steps, each with its lower bound, ascending.
     steps: Box<[(Decimal, Option<Change>)]>,
 }
 
 impl Ladder {
-    /// The change for this number, if there is one.
+    /// Returns the change for this number, if there is one.
     pub fn change(&self, number: Decimal) -> Option<Change> {
         let above = self.steps.partition_point(|(from, _)| *from <= number);
         self.steps.get(above.checked_sub(1)?)?.1
     }
 
-    /// The change for this number and those of the steps below it, the nearest first.
+    /// Returns the change for this number and those of the lower steps, the nearest first.
     pub fn changes(&self, number: Decimal) -> impl Iterator<Item = Change> {
         let above = self.steps.partition_point(|(from, _)| *from <= number);
         self.steps.get(..above).unwrap_or_default().iter().rev().filter_map(|(_, change)| *change)
@@ -63,7 +63,7 @@ impl Ladder {
         self.steps.last()?.1
     }
 
-    /// A ladder whose steps say where they end.
+    /// Checks a ladder whose steps state where they end.
     pub(crate) fn below(
         place: &str,
         drafts: &[StepDraft],
@@ -101,7 +101,7 @@ impl Ladder {
         finish(steps, before, problems)
     }
 
-    /// A ladder whose steps say where they begin, and on which no unit costs more if more are bought.
+    /// Checks a ladder whose steps state where they begin; a unit must not cost more in a larger quantity.
     pub(crate) fn tiers(place: &str, drafts: &[TierDraft], problems: &mut Vec<Diagnostic>) -> Option<Self> {
         let before = problems.len();
         check_length(place, drafts.len(), problems);

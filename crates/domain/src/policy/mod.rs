@@ -1,10 +1,10 @@
 //! Policies: rules, guardrails, rounding and a circuit breaker, as one document of a pricing team.
 //!
-//! Here: the document as it is written ([`PolicyDraft`], `rule_draft`), its check with everything that is
-//! wrong in one answer, and the checked policy ([`PricingPolicy`]) with what each of its parts does to a
-//! price. Never here: the order in which the parts make a price, which is [`pricing`](crate::pricing)'s.
+//! Here: the document as written ([`PolicyDraft`], `rule_draft`), its check, which reports all problems at
+//! once, and the checked policy ([`PricingPolicy`]) with the effect of each part on a price. Never here: the
+//! order in which the parts are applied, which [`pricing`](crate::pricing) defines.
 //!
-//! Where next: [`rule`] and [`action`] for how a rule moves a price, [`guardrail`] for what stops it,
+//! Where next: [`rule`] and [`action`] for how a rule changes a price, [`guardrail`] for its limits,
 //! [`rounding`] for the only place where it is rounded.
 
 pub mod action;

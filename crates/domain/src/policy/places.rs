@@ -8,7 +8,7 @@ use granit_parser::{Event, Parser, ScalarStyle, Span};
 
 use crate::diagnostic::{Diagnostic, Location};
 
-/// The places of all fields of a YAML or JSON document, by their paths: `market[2].when`.
+/// The positions of all fields of a YAML or JSON document, by path: `market[2].when`.
 #[derive(Debug, Default)]
 pub(crate) struct Places<'d> {
     document: &'d str,
@@ -16,26 +16,26 @@ pub(crate) struct Places<'d> {
     texts: HashMap<String, Text>,
 }
 
-/// The text of a field, and how it stands in the document.
+/// The text of a field, and its position in the document.
 #[derive(Debug)]
 struct Text {
     text: String,
     style: ScalarStyle,
-    /// How many characters stand before it in the document.
+    /// The number of characters before it in the document.
     start: usize,
     place: Location,
 }
 
 /// A mapping or a sequence that is being read.
 enum Open {
-    /// With the key whose value comes next.
+    /// A mapping, with the key whose value comes next.
     Mapping { path: String, key: Option<String> },
-    /// With the number of items read so far.
+    /// A sequence, with the number of items read so far.
     Sequence { path: String, items: usize },
 }
 
 impl<'d> Places<'d> {
-    /// Finds them; those after an error in the document are left out.
+    /// Finds the positions in a document; fields after a syntax error are left out.
     pub(crate) fn of(document: &'d str) -> Self {
         let mut places = Self { document, ..Self::default() };
         let mut open: Vec<Open> = Vec::new();
@@ -73,8 +73,8 @@ impl<'d> Places<'d> {
         places
     }
 
-    /// Sets the position of the field of a diagnostic or, if it is missing, of its parent; in an expression,
-    /// of the part that the diagnostic is about.
+    /// Sets the position of a diagnostic: that of its field or, if that is missing, of its parent; in an
+    /// expression, that of the offending part.
     pub(crate) fn locate(&self, diagnostic: &mut Diagnostic) {
         if let (Some(offset), Some(text)) = (diagnostic.offset, self.texts.get(&diagnostic.field)) {
             diagnostic.place = text.place_of(offset, self.document);
@@ -86,7 +86,7 @@ impl<'d> Places<'d> {
         }
     }
 
-    /// The path of the value that begins here; notes the place of an item.
+    /// Returns the path of the value that begins here; records the position of an item.
     fn take(&mut self, open: &mut [Open], span: &Span) -> String {
         match open.last_mut() {
             None => String::new(),
@@ -102,8 +102,8 @@ impl<'d> Places<'d> {
 }
 
 impl Text {
-    /// Where the part that begins at this byte of the text stands. Both sides are read without white space,
-    /// which folding changes; `None` for escapes that no expression needs.
+    /// Returns the position of the part that begins at this byte of the text. Text and document are compared
+    /// without white space, which folding changes; `None` for escapes that no expression needs.
     fn place_of(&self, offset: usize, document: &str) -> Option<Location> {
         let mut raw = Raw { chars: document.chars().peekable(), place: self.place };
         for _ in 0..self.start {
@@ -112,7 +112,7 @@ impl Text {
         match self.style {
             ScalarStyle::Plain => {}
             ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => drop(raw.next()),
-            // Their text begins after the line of the mark.
+            // The text of a block scalar begins after the line of its indicator.
             ScalarStyle::Literal | ScalarStyle::Folded => {
                 if raw.chars.next_if(|mark| matches!(mark, '|' | '>')).is_some() {
                     while raw.next()? != '\n' {}
@@ -134,7 +134,7 @@ impl Text {
     }
 }
 
-/// A document as it stands, from a place on.
+/// The raw document from a position on.
 struct Raw<'d> {
     chars: Peekable<Chars<'d>>,
     place: Location,
@@ -154,8 +154,7 @@ impl Raw<'_> {
     fn skip_white_space(&mut self, style: ScalarStyle) {
         while let Some(next) = self.chars.peek().copied() {
             let mut ahead = self.chars.clone().skip(1);
-            // In double quotes, a backslash at the end of a line and those of `\n` and `\t` stand for white
-            // space.
+            // In double quotes, `\n`, `\t` and a backslash at the end of a line stand for white space.
             let is_escape = style == ScalarStyle::DoubleQuoted
                 && next == '\\'
                 && ahead.next().is_some_and(|next| matches!(next, 'n' | 't' | 'r' | ' ' | '\n'));
@@ -169,7 +168,7 @@ impl Raw<'_> {
     }
 }
 
-/// The path of a field of what stands at `path`.
+/// Appends a key to a path.
 pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
@@ -196,7 +195,7 @@ mod tests {
             (yaml, "market[1].match.offset", (6, 7)),
             (yaml, "rounding.endings[1]", (8, 18)),
             (json, "market[1].match.offset", (2, 14)),
-            // What is missing is looked for where it should be.
+            // A missing field gets the position of its parent.
             (yaml, "market[1].match.reference", (5, 5)),
             (yaml, "market[1].adjust", (4, 5)),
         ] {

@@ -13,22 +13,21 @@ use crate::policy::rounding::Rounding;
 use crate::policy::rule::Rule;
 use crate::policy::view::View;
 
-/// Instants that a policy is judged at, besides now.
+/// The most future instants at which a policy is simulated.
 pub const MAX_INSTANTS: usize = 30;
 
-/// A checked policy. It never changes; a new text is a new version.
+/// A checked policy. It is immutable; a new text is a new version.
 #[derive(Debug, Clone)]
 pub struct PricingPolicy {
-    /// Counts the published policies from 1.
+    /// The version; published policies count from 1.
     pub version: i64,
     /// See [`PolicyDraft::name`](crate::policy::PolicyDraft::name).
     pub name: String,
-    /// Which of the market rules that apply make the list price.
+    /// How the market rules that apply combine to the list price.
     pub market_apply: Apply,
-    /// Which of the offer rules that apply make a shopper's price.
+    /// How the offer rules that apply combine to a shopper's price.
     pub offer_apply: Apply,
-    /// See [`PolicyDraft::market`](crate::policy::PolicyDraft::market); those with the largest priority
-    /// first.
+    /// See [`PolicyDraft::market`](crate::policy::PolicyDraft::market); sorted by descending priority.
     pub market: Vec<Rule>,
     /// See [`PolicyDraft::offer`](crate::policy::PolicyDraft::offer).
     pub offer: Vec<Rule>,
@@ -38,15 +37,15 @@ pub struct PricingPolicy {
     pub rounding: Rounding,
     /// See [`PolicyDraft::circuit_breaker`](crate::policy::PolicyDraft::circuit_breaker); off if absent.
     pub circuit_breaker: CircuitBreaker,
-    /// What in the document is allowed and probably not meant; in a stored policy also what would be refused
-    /// today.
+    /// Parts of the document that are allowed but probably not intended; in a stored policy also those that
+    /// would be refused today.
     pub warnings: Vec<Diagnostic>,
-    /// The version of the time zone database, if a rule goes by a place's clock.
+    /// The version of the time zone database, if a rule uses local time.
     pub tz_version: Option<TzVersion>,
 }
 
 impl PricingPolicy {
-    /// Adds a warning for each rule whose window is over. `document` is what the policy was read from.
+    /// Adds a warning for each rule whose window is over. `document` is the policy's text.
     pub fn warn_of_windows_that_are_over(&mut self, document: &str, now: DateTime<Utc>) {
         let places = Places::of(document);
         for (list, rules) in [("market", &self.market), ("offer", &self.offer)] {
@@ -60,13 +59,13 @@ impl PricingPolicy {
         }
     }
 
-    /// What would be refused if it were published today.
+    /// Returns the parts that would be refused if the policy were published today.
     pub fn refusals(&self) -> impl Iterator<Item = &Diagnostic> {
         self.warnings.iter().filter(|warning| warning.is_refusal())
     }
 
-    /// The instants at which windows and schedules of market rules begin or end: of windows all, of schedules
-    /// those of the coming week. At most [`MAX_INSTANTS`], the earliest.
+    /// Returns the future instants at which market rules begin or end: all of their windows, and those of
+    /// their schedules in the coming week. At most the [`MAX_INSTANTS`] earliest.
     pub fn instants_after(&self, now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
         let mut instants: Vec<DateTime<Utc>> = Vec::new();
         for rule in &self.market {
@@ -86,12 +85,13 @@ impl PricingPolicy {
         instants
     }
 
-    /// Whether a market rule reads this.
+    /// Whether a market rule reads this variable.
     pub fn reads(&self, variable: Variable) -> bool {
         self.market.iter().any(|rule| rule.variables().contains(&variable))
     }
 
-    /// The next instant at which time alone changes what a rule does: no price computed now outlives it.
+    /// Returns the next instant at which time alone changes the effect of a rule: no price computed now is
+    /// valid beyond it.
     pub fn next_change(&self, view: &View<'_>) -> Option<DateTime<Utc>> {
         self.market.iter().chain(&self.offer).filter_map(|rule| rule.next_change(view)).min()
     }

@@ -16,7 +16,7 @@ use crate::facts::product::MAX_LABEL_CHARS;
 use crate::facts::signal::{CompetitorPrice, Signals, median};
 use crate::policy::scalar::{Scalar, compile, duration, written_duration};
 
-/// The lowest, second lowest, and so on to this.
+/// The largest rank that `nth` may have.
 const MAX_NTH: usize = 100;
 
 /// `competitor` as written. Exactly one of `statistic`, `nth` and `name` is to be set.
@@ -47,13 +47,13 @@ pub enum Statistic {
     Max,
 }
 
-/// What a rule's price is set by.
+/// The reference price of a rule.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Reference {
     /// The value of a formula.
     Formula(Expression),
-    /// A price out of those of competitors.
+    /// One of the competitors' prices.
     Competitor(CompetitorReference),
 }
 
@@ -68,13 +68,13 @@ pub struct CompetitorReference {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Which {
     Statistic(Statistic),
-    /// Counted from 1.
+    /// The rank, from the lowest; counts from 1.
     Nth(usize),
     Named(Box<str>),
 }
 
 impl CompetitorReference {
-    /// The price; `None` if no competitor's counts.
+    /// Returns the price; `None` if no competitor's price counts.
     pub fn price(&self, signals: &Signals, now: DateTime<Utc>) -> Option<Decimal> {
         let counted = signals.competitor_prices.iter().filter(|known| self.counts(known, now));
         match &self.which {
@@ -97,7 +97,7 @@ impl CompetitorReference {
         }
     }
 
-    /// The competitors whose price it is; both, if it is the mean of the middle two.
+    /// Returns the competitors whose price it is; both if it is the mean of the middle two.
     pub(crate) fn names<'a>(&self, signals: &'a Signals, now: DateTime<Utc>) -> Vec<&'a str> {
         let counted = signals.competitor_prices.iter().filter(|known| self.counts(known, now)).collect();
         match &self.which {
@@ -111,7 +111,7 @@ impl CompetitorReference {
         }
     }
 
-    /// The next instant at which a price becomes too old to count.
+    /// Returns the next instant at which a price becomes too old to count.
     pub fn next_change(&self, signals: &Signals, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let max_age = self.max_age?;
         let ends = signals
@@ -131,7 +131,7 @@ impl CompetitorReference {
 }
 
 impl Statistic {
-    /// Whose prices give it, of all that are known.
+    /// Returns the competitors whose prices determine it, among all known prices.
     pub(crate) fn names(self, signals: &Signals) -> Vec<&str> {
         self.names_of(signals.competitor_prices.iter().collect())
     }
@@ -181,7 +181,7 @@ impl fmt::Display for CompetitorReference {
     }
 }
 
-/// The reference of an action at `place`, out of its two ways to write one.
+/// Checks the reference of an action at `place`, in either of its two forms.
 pub(crate) fn check_reference(
     place: &str,
     formula: Option<&Scalar>,

@@ -1,8 +1,8 @@
 //! The only place where a price is rounded.
 //!
 //! A price lies on a `Grid`: all multiples of the currency's minor unit, of a cash increment (CHF 0.05), or
-//! all amounts with a price ending (.99). Rounding moves an amount to the grid by a [`RoundingMode`], to one
-//! within its limits; where a grid has none there, a finer one does, and the minor unit at last.
+//! all amounts with a price ending (.99). Rounding moves an amount to a grid amount within the limits, by a
+//! [`RoundingMode`]. If a grid has none there, a finer grid is used, and finally the minor unit.
 
 use rust_decimal::Decimal;
 
@@ -10,22 +10,22 @@ use crate::facts::arithmetic::{RoundingMode, compare, larger, round, round_withi
 use crate::facts::limits::Limits;
 use crate::facts::money::{Currency, in_minor_units};
 
-/// How prices of a policy are rounded. `increment` and `ending` are in the main unit of the currency.
+/// The rounding of a policy's prices. `increment` and `ending` are in the main unit of the currency.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rounding {
-    /// Which neighbour to take.
+    /// The rounding mode.
     pub mode: RoundingMode,
-    /// The smallest difference between two prices where it is coarser than the minor unit: 0.05 for CHF in
-    /// cash. One, two or five times a power of ten. A price without a multiple within its limits, or nearer
-    /// to 0 than to the first one, keeps to the minor unit.
+    /// The price increment, if coarser than the minor unit: 0.05 for CHF in cash. One, two or five times a
+    /// power of ten. A price without a multiple within its limits, or nearer to 0 than to the first multiple,
+    /// is rounded to the minor unit.
     pub increment: Option<Decimal>,
-    /// The digits a list price ends with: 0.99 gives 0.99, 1.99 …; 9.95 gives 9.95, 19.95 …. A shopper's own
-    /// price keeps to the increment only: a discount on 19.99 is not pulled back to .99.
+    /// The price endings of list prices: 0.99 gives 0.99, 1.99 …; 9.95 gives 9.95, 19.95 …. A shopper's own
+    /// price uses only the increment: a discount on 19.99 is not pulled back to .99.
     ///
-    /// Of several endings the nearest is taken.
+    /// Of several endings, the nearest one is used.
     pub endings: Vec<Decimal>,
-    /// The only amounts that list prices take, ascending, where the guardrails leave room for one of them;
-    /// any amount if empty. They come before endings.
+    /// The only amounts that list prices may have, ascending, if the guardrails leave room for one of them;
+    /// any amount if empty. They take precedence over endings.
     pub price_points: Vec<Decimal>,
 }
 
@@ -34,7 +34,7 @@ pub struct Rounding {
 pub struct Rounded {
     /// The price, in whole minor units.
     pub amount: Decimal,
-    /// The increment that was ignored because no multiple of it fits.
+    /// The increment that was not applied because no multiple of it fits.
     pub increment_passed_over: Option<Decimal>,
 }
 
@@ -46,9 +46,9 @@ struct Grid {
 }
 
 impl Rounding {
-    /// A list price: on a price point or an ending if there are any and the limits leave room for one, else
-    /// on the increment, else on the minor unit; never below `limits.lowest`, and above `limits.highest` only
-    /// if no whole minor unit lies between the two.
+    /// Rounds a list price: to a price point or an ending if there are any and the limits leave room for one,
+    /// else to the increment, else to the minor unit; never below `limits.lowest`, and above `limits.highest`
+    /// only if no whole minor unit lies between the two.
     pub fn list_price(&self, amount: Decimal, currency: Currency, limits: Limits) -> Option<Rounded> {
         if self.price_points.is_empty() && self.endings.is_empty() {
             return self.shopper_price(amount, currency, limits);
@@ -76,8 +76,8 @@ impl Rounding {
         self.nearest(points.copied(), amount, limits)
     }
 
-    /// The one among these amounts that the mode prefers, if one is within the limits; of two that are
-    /// equally near the lower one, unless the mode says up.
+    /// Returns the amount that the mode prefers among those within the limits; of two equally near ones the
+    /// lower, unless the mode rounds up.
     fn nearest(
         &self,
         amounts: impl Iterator<Item = Decimal>,
@@ -100,10 +100,10 @@ impl Rounding {
         })
     }
 
-    /// A shopper's price: on the increment or the minor unit, with the same promise about the limits as
-    /// [`list_price`](Self::list_price). `None` only when the amount is beyond what a [`Decimal`] holds.
+    /// Rounds a shopper's price to the increment or the minor unit, with the same guarantee about the limits
+    /// as [`list_price`](Self::list_price). `None` only if the amount exceeds a [`Decimal`].
     pub fn shopper_price(&self, amount: Decimal, currency: Currency, limits: Limits) -> Option<Rounded> {
-        // What almost every price is: no increment, and limits that are prices themselves.
+        // The common case: no increment, and limits in whole minor units.
         if self.increment.is_none()
             && let Some(amount) =
                 round_within(amount, currency.exponent(), self.mode, (limits.lowest, limits.highest))
@@ -113,7 +113,7 @@ impl Rounding {
         self.round_allowed(limits.clamp(amount), currency, limits)
     }
 
-    /// The same for an amount that the limits allow.
+    /// Like [`shopper_price`](Self::shopper_price), for an amount that the limits allow.
     pub(crate) fn round_allowed(
         &self,
         amount: Decimal,
@@ -141,7 +141,7 @@ impl Grid {
         Self { step, offset: Decimal::ZERO }
     }
 
-    /// `None` where the currency cannot express the ending: .99 in JPY.
+    /// Creates the grid of an ending; `None` if the currency cannot express it: .99 in JPY.
     fn ending(ending: Decimal, currency: Currency) -> Option<Self> {
         if ending.normalize().scale() > currency.exponent() {
             return None;
@@ -153,8 +153,8 @@ impl Grid {
         Some(Self { step, offset: ending })
     }
 
-    /// The multiple for this amount; `None` where none is within the limits, or 0 is the nearest one: a price
-    /// is not raised many times over because it is small.
+    /// Returns the multiple for this amount; `None` if none is within the limits, or 0 is the nearest: a
+    /// small price is not multiplied by rounding.
     fn multiple(&self, amount: Decimal, mode: RoundingMode, limits: Limits) -> Option<Decimal> {
         let mode_of_small = if mode == RoundingMode::Up { RoundingMode::HalfUp } else { mode };
         if compare(round(self.count(amount)?, 0, mode_of_small), Decimal::ONE).is_lt() {
@@ -163,11 +163,11 @@ impl Grid {
         self.nearest_within(amount, mode, limits)
     }
 
-    /// The grid's amount for one that the limits allow, by the mode; if that breaks a limit, the nearest that
-    /// does not.
+    /// Rounds an amount that the limits allow to the grid, by the mode; if that breaks a limit, returns the
+    /// nearest grid amount that does not.
     fn nearest_within(&self, amount: Decimal, mode: RoundingMode, limits: Limits) -> Option<Decimal> {
         let rounded = self.round(amount, mode)?;
-        // Rounding takes no amount past one that is on the grid, as limits most often are.
+        // Rounding never crosses a grid amount, and most limits are grid amounts.
         let is_off = |limit: Decimal| !self.is_power_of_ten() || limit.scale() > self.step.scale();
         if limits.highest.is_some_and(|highest| is_off(highest) && compare(rounded, highest).is_gt()) {
             let below = self.at_or_below(limits.highest?)?;
@@ -196,13 +196,13 @@ impl Grid {
         self.at_count(self.count(amount)?.ceil())
     }
 
-    /// `None` below the first amount of the grid.
+    /// Returns the largest grid amount that is not above `amount`; `None` below the first one.
     fn at_or_below(&self, amount: Decimal) -> Option<Decimal> {
         (amount >= self.first()).then(|| self.at_count(self.count(amount)?.floor())).flatten()
     }
 
-    /// How many steps the amount is away from the offset. Steps are 1, 2 or 5 times a power of ten, so the
-    /// quotient is exact.
+    /// Returns the distance of the amount from the offset, in steps. Steps are 1, 2 or 5 times a power of
+    /// ten, so the quotient is exact.
     fn count(&self, amount: Decimal) -> Option<Decimal> {
         amount.checked_sub(self.offset)?.checked_div(self.step)
     }
@@ -264,21 +264,21 @@ mod tests {
         ("0.10", RoundingMode::Down, "", "0.99", "USD", "", "", "0.99"),
         ("23.00", RoundingMode::HalfEven, "", "9.95", "USD", "", "", "19.95"),
         ("1429", RoundingMode::HalfEven, "", "80", "JPY", "", "", "1380"),
-        // An ending the currency cannot express is left out.
+        // An ending that the currency cannot express is ignored.
         ("1432.4", RoundingMode::HalfEven, "", "0.99", "JPY", "", "", "1432"),
         // The floor of 19.20 is between two endings: up to the next one; with a ceiling below it, no ending.
         ("19.20", RoundingMode::HalfEven, "", "0.99", "USD", "19.20", "", "19.99"),
         ("19.20", RoundingMode::HalfEven, "", "0.99", "USD", "19.20", "19.50", "19.20"),
         ("18.00", RoundingMode::HalfEven, "", "", "USD", "19.201", "", "19.21"),
         ("25.00", RoundingMode::HalfEven, "", "", "USD", "", "19.209", "19.20"),
-        // No amount between the limits, or limits that contradict: the lowest wins.
+        // No amount between the limits, or contradictory limits: the lowest takes precedence.
         ("10", RoundingMode::HalfEven, "", "", "USD", "10.001", "10.004", "10.01"),
         ("10", RoundingMode::HalfEven, "", "", "USD", "12", "11", "12.00"),
-        // Never nothing.
+        // Never 0.
         ("0.001", RoundingMode::HalfEven, "", "", "USD", "", "", "0.01"),
         ("-3", RoundingMode::HalfEven, "0.05", "", "CHF", "", "", "0.01"),
         ("5", RoundingMode::HalfEven, "", "", "USD", "", "0.004", "0.01"),
-        // No multiple of the increment between the limits: the minor unit does, whatever the mode.
+        // No multiple of the increment between the limits: the minor unit is used in any mode.
         ("9.98", RoundingMode::HalfEven, "0.05", "", "USD", "9.97", "9.99", "9.98"),
         ("9.98", RoundingMode::Down, "0.05", "", "USD", "9.97", "9.99", "9.98"),
         ("9.99", RoundingMode::HalfEven, "0.05", "", "USD", "9.96", "9.99", "9.99"),
@@ -286,10 +286,10 @@ mod tests {
         ("0.99", RoundingMode::HalfEven, "5", "", "USD", "", "1.50", "0.99"),
         ("0.450", RoundingMode::Up, "1", "", "BHD", "", "0.495", "0.450"),
         ("10", RoundingMode::HalfEven, "5", "", "USD", "12", "11", "12.00"),
-        // One lies there, if not the nearest.
+        // A multiple lies there, though not the nearest.
         ("9.98", RoundingMode::HalfEven, "0.05", "", "USD", "", "9.99", "9.95"),
         ("9.98", RoundingMode::Down, "0.05", "", "USD", "9.97", "", "10.00"),
-        // Nearer to 0 than to the first multiple: no price is raised many times over.
+        // Nearer to 0 than to the first multiple: the price is not multiplied.
         ("0.9363", RoundingMode::HalfEven, "5", "", "CLF", "", "", "0.9363"),
         ("0.9363", RoundingMode::Up, "5", "", "CLF", "", "", "0.9363"),
         ("2.50", RoundingMode::HalfEven, "5", "", "USD", "", "", "2.50"),
@@ -299,7 +299,7 @@ mod tests {
         ("2.51", RoundingMode::HalfEven, "5", "", "USD", "", "", "5.00"),
         ("4.99", RoundingMode::Down, "5", "", "USD", "", "", "4.99"),
         ("4.50", RoundingMode::Down, "5", "", "USD", "4.20", "", "4.50"),
-        // An increment finer than the minor unit is none.
+        // An increment finer than the minor unit has no effect.
         ("12.4", RoundingMode::HalfEven, "0.05", "", "JPY", "", "", "12"),
     ];
 

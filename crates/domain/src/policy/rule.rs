@@ -1,4 +1,4 @@
-//! Rules: when they apply, for what, and how they move a price.
+//! Rules: when they apply, to what, and how they change a price.
 
 use std::sync::Arc;
 
@@ -20,26 +20,25 @@ use crate::policy::window::{Schedule, Window};
 pub struct Rule {
     /// See [`RuleDraft::name`](crate::policy::rule_draft::RuleDraft::name).
     pub name: Arc<str>,
-    /// How many rules stand before it in the document.
+    /// Its index in the document.
     pub(crate) index: usize,
-    /// See [`RuleDraft::priority`](crate::policy::rule_draft::RuleDraft::priority); absent if none was
-    /// written.
+    /// See [`RuleDraft::priority`](crate::policy::rule_draft::RuleDraft::priority); absent if not written.
     pub priority: Option<i32>,
     /// See [`RuleDraft::when`](crate::policy::rule_draft::RuleDraft::when).
     pub when: Option<Expression>,
     /// See [`RuleDraft::only`](crate::policy::rule_draft::RuleDraft::only).
     pub only: Selector,
-    /// Between which instants it applies.
+    /// The period in which it applies.
     pub window: Window,
     /// See [`RuleDraft::schedule`](crate::policy::rule_draft::RuleDraft::schedule).
     pub schedule: Option<Schedule>,
-    /// How it moves the price.
+    /// How it changes the price.
     pub action: Action,
     /// [`Action`] and [`RuleDraft::only`](crate::policy::rule_draft::RuleDraft::only) in words.
     pub in_words: Box<str>,
-    /// Whether a shopper's discount is the difference between the price with it and the one without it.
+    /// Whether its effect counts as a discount of the shopper.
     pub(crate) is_discount: bool,
-    /// Whether its price is set by what others ask, so that their mistakes become its own.
+    /// Whether competitors' prices set its price, so that their errors are copied.
     pub(crate) follows_competitors: bool,
     /// Whether it reads a competitor's price, in its action or its condition.
     pub(crate) reads_competitors: bool,
@@ -49,26 +48,27 @@ pub struct Rule {
     pub(crate) is_timeless: bool,
     /// Whether it applies to every product and shopper at any time.
     pub(crate) is_always_meant: bool,
-    /// What it reads, the condition's first, each once.
+    /// The variables that it reads, the condition's first, each once.
     pub(crate) variables: Box<[Variable]>,
-    /// Its tests of the ages of facts.
+    /// Its age tests.
     pub(crate) age_tests: Box<[AgeTest]>,
 }
 
-/// Why a rule yielded no price. The product is then not re-priced: a failed rule never makes a price of 0.
+/// The reason that a rule yielded no price. A failed rule freezes the list price or is skipped in a quote; it
+/// never makes a price of 0.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuleError {
-    /// The condition had no value.
+    /// The condition could not be evaluated.
     #[error("the condition fails: {0}")]
     Condition(EvaluationError),
-    /// The condition gave something other than true or false.
+    /// The condition returned something other than true or false.
     #[error("the condition gives {0}, not true or false")]
     ConditionKind(&'static str),
-    /// The action gave no price.
+    /// The action yielded no price.
     #[error(transparent)]
     Action(#[from] ActionError),
-    /// The rule follows competitors, and no floor or cost of the seller limits the price.
+    /// The rule follows competitors, but neither a floor nor a cost of the seller limits the price.
     #[error("it follows competitors, and the product has neither a floor nor a cost")]
     NoFloor,
     /// The price would be zero or less.
@@ -77,7 +77,7 @@ pub enum RuleError {
 }
 
 impl Rule {
-    /// The price after this rule, or `None` if it does not apply now.
+    /// Returns the price after this rule, or `None` if it does not apply now.
     #[inline]
     pub fn apply<'a>(&'a self, view: &View<'a>) -> Result<Option<Decimal>, RuleError> {
         if !(self.is_always_meant || self.is_meant(view)) || !self.condition_holds(view)? {
@@ -93,7 +93,7 @@ impl Rule {
         Ok(Some(moved))
     }
 
-    /// The next instant at which time alone changes what the rule does to this product.
+    /// Returns the next instant at which time alone changes the rule's effect on this product.
     pub fn next_change(&self, view: &View<'_>) -> Option<DateTime<Utc>> {
         if self.is_timeless || !self.only.may_select(view) {
             return None;
@@ -130,8 +130,8 @@ impl Rule {
     }
 }
 
-/// Handles a price of 0 or less: an offer may take everything off, as its price then goes to the lowest one
-/// that is allowed, whatever rules follow; if none is known, and in market rules, the rule fails.
+/// Handles a price of 0 or less. In an offer rule it becomes 0, which the guardrails then raise to the lowest
+/// allowed price. If no lowest price is known, and in market rules, the rule fails.
 #[cold]
 fn at_nothing(moved: Decimal, view: &View<'_>) -> Result<Option<Decimal>, RuleError> {
     if view.has_lowest_price() { Ok(Some(Decimal::ZERO)) } else { Err(RuleError::NotAboveZero(moved)) }

@@ -1,4 +1,4 @@
-//! Checks a rule: from its written form to the one that is applied.
+//! Checks a rule and converts its written form to the applied one.
 
 use crate::diagnostic::{Diagnostic, count_errors, shorten};
 use crate::expression::age_test::AgeTest;
@@ -11,11 +11,11 @@ use crate::policy::rule_draft::RuleDraft;
 use crate::policy::scalar::{MAX_RULE_NAME_CHARS, compile};
 use crate::policy::window::{Window, WindowDraft};
 
-/// The largest priority; the smallest is as far below zero.
+/// The largest priority; the smallest is its negative.
 const MAX_PRIORITY: i32 = 1_000;
 
 impl RuleDraft {
-    /// The rule, or `None` with the reasons added to `problems`. `place` is where it stands: `market[0]`.
+    /// Returns the rule, or `None` with the reasons added to `problems`. `place` is its path: `market[0]`.
     pub(crate) fn check(
         &self,
         place: &str,

@@ -1,4 +1,4 @@
-//! A rule as it is written.
+//! A rule as written.
 
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -1,4 +1,4 @@
-//! Numbers, percentages, durations and expressions of a policy: as they are written, and read.
+//! Numbers, percentages, durations and expressions of a policy, and their parsers.
 
 use std::borrow::Cow;
 
@@ -17,10 +17,10 @@ use crate::facts::money::parse_amount;
 /// The longest name of a rule or a policy, in characters.
 pub const MAX_RULE_NAME_CHARS: usize = 64;
 
-/// Decimal places of offsets and the other numbers of a policy, and of percentages as fractions.
+/// The most decimal places of a policy's numbers, and of percentages as fractions.
 pub const MAX_POLICY_SCALE: u32 = 6;
 
-/// Decimal places of percentages as they are written.
+/// The most decimal places of percentages as written.
 pub(crate) const MAX_PERCENT_SCALE: u32 = MAX_POLICY_SCALE - 2;
 
 /// The longest duration in a policy.
@@ -32,7 +32,7 @@ pub struct Scalar(pub String);
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Asking for a text makes the YAML parser hand over `-0.01` as it stands.
+        // Deserialising as a string makes the YAML parser return `-0.01` verbatim.
         String::deserialize(deserializer).map(Self)
     }
 }
@@ -51,7 +51,7 @@ impl JsonSchema for Scalar {
     }
 }
 
-/// The expression, or `None` with the reasons added to `problems`.
+/// Compiles an expression, or returns `None` with the reasons added to `problems`.
 pub(crate) fn compile(
     field: &str,
     written: &str,
@@ -80,13 +80,13 @@ pub(crate) fn compile(
     compiled.ok()
 }
 
-/// A percentage from 0% to below 100%, as a fraction.
+/// Parses a percentage from 0% to below 100%, as a fraction.
 pub(crate) fn fraction(field: &str, written: &Scalar, problems: &mut Vec<Diagnostic>) -> Option<Decimal> {
     let is_allowed = |fraction: Decimal| fraction >= Decimal::ZERO && fraction < Decimal::ONE;
     percentage(field, written, "0% to below 100%", is_allowed, problems)
 }
 
-/// A percentage within what is allowed, as a fraction.
+/// Parses an allowed percentage, as a fraction.
 pub(crate) fn percentage(
     field: &str,
     written: &Scalar,
@@ -103,7 +103,7 @@ pub(crate) fn percentage(
     parsed
 }
 
-/// `90s`, `30m`, `48h` or `7d`.
+/// Parses `90s`, `30m`, `48h` or `7d`.
 pub(crate) fn duration(field: &str, written: &Scalar, problems: &mut Vec<Diagnostic>) -> Option<TimeDelta> {
     let parsed =
         humantime::parse_duration(&written.0).ok().and_then(|parsed| TimeDelta::from_std(parsed).ok());
@@ -115,7 +115,7 @@ pub(crate) fn duration(field: &str, written: &Scalar, problems: &mut Vec<Diagnos
     parsed
 }
 
-/// A duration as a policy writes it, in the largest unit that it is whole in: `24h`, `90s`; days from two on.
+/// Formats a duration as a policy writes it, in the largest whole unit: `24h`, `90s`; days from two on.
 pub(crate) fn written_duration(duration: TimeDelta) -> String {
     let units =
         [(TimeDelta::days(1), 'd', 2), (TimeDelta::hours(1), 'h', 1), (TimeDelta::minutes(1), 'm', 1)];
@@ -127,7 +127,7 @@ pub(crate) fn written_duration(duration: TimeDelta) -> String {
     whole.unwrap_or_else(|| format!("{seconds}s"))
 }
 
-/// `10%` as the fraction 0.1.
+/// Parses `10%` as the fraction 0.1.
 pub(crate) fn parse_percent(written: &str) -> Option<Decimal> {
     let trimmed = written.trim();
     parse_percent_digits(trimmed.strip_prefix('+').unwrap_or(trimmed).strip_suffix('%')?)

@@ -1,4 +1,4 @@
-//! Selectors: which products and which shoppers a rule is for.
+//! Selectors: the products and shoppers that a rule applies to.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::facts::product::{MAX_LABEL_CHARS, ProductId};
 use crate::policy::scalar::Scalar;
 use crate::policy::view::{About, View};
 
-/// Values in one list of a selector.
+/// The most values in one list of a selector.
 const MAX_VALUES: usize = 1_000;
 
 /// `only` as written: each list that is there has to contain what it is compared with.
@@ -35,14 +35,14 @@ pub struct SelectorDraft {
     pub channels: Option<Vec<Scalar>>,
 }
 
-/// Which products and shoppers a rule is for; all conditions have to hold.
+/// The products and shoppers that a rule applies to; all conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selector(Box<[Condition]>);
 
-/// What is compared, and the values it may have, sorted.
+/// The compared trait, and its allowed values, sorted.
 type Condition = (Trait, Box<[Box<str>]>);
 
-/// What is compared with a list.
+/// A trait of a product or shopper that is compared with a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Trait {
     Category,
@@ -55,18 +55,18 @@ enum Trait {
 }
 
 impl Selector {
-    /// Whether the product, or the shopper, is meant.
+    /// Whether the product and the shopper are selected.
     #[inline]
     pub fn selects(&self, view: &View<'_>) -> bool {
         self.0.iter().all(|condition| holds(condition, view))
     }
 
-    /// Whether the product may be meant for some shopper: what is compared with the shopper is left out.
+    /// Whether the product is selected for some shopper: conditions on the shopper are ignored.
     pub(crate) fn may_select(&self, view: &View<'_>) -> bool {
         self.selects_but(view, |what| matches!(what, Trait::Segment | Trait::Location | Trait::Channel))
     }
 
-    /// Whether the product and the shopper may be meant, wherever the shopper is.
+    /// Whether the product and the shopper are selected at some location.
     pub(crate) fn may_select_at_some_place(&self, view: &View<'_>) -> bool {
         self.selects_but(view, |what| matches!(what, Trait::Location))
     }
@@ -75,7 +75,7 @@ impl Selector {
         self.0.iter().all(|condition| is_left_out(&condition.0) || holds(condition, view))
     }
 
-    /// Whether everything is meant.
+    /// Whether everything is selected.
     pub fn is_everything(&self) -> bool {
         self.0.is_empty()
     }
@@ -172,7 +172,7 @@ fn is_label(written: &str) -> bool {
     (1..=MAX_LABEL_CHARS).contains(&written.chars().count())
 }
 
-/// The values, sorted.
+/// Checks and sorts the values of a list.
 fn check_list(
     field: &str,
     written: &[Scalar],

@@ -1,4 +1,4 @@
-//! Surge: a price that rises with demand, up to a cap, and falls by itself as the demand fact ages.
+//! Surge: a price that rises with demand, up to a cap, and decays as the demand fact ages.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::facts::signal::Signals;
 use crate::policy::scalar::{Scalar, duration, percentage, written_duration};
 
-/// Steps in which a surge comes down: exact numbers, and an instant at which each price ends.
+/// The steps in which a surge decays: each price is exact and ends at a known instant.
 const DECAY_STEPS: i32 = 12;
 
 /// `surge` as written.
@@ -26,7 +26,7 @@ pub struct SurgeDraft {
     pub decay: Option<Scalar>,
 }
 
-/// A rise of a price with demand.
+/// A rise of the price with demand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Surge {
     sensitivity: Decimal,
@@ -35,7 +35,8 @@ pub struct Surge {
 }
 
 impl Surge {
-    /// By what part the price rises now; `None` if demand is not known, or not above the usual.
+    /// Returns the rise of the price now, as a fraction; `None` if demand is unknown or not above the usual
+    /// level.
     pub fn rise(&self, signals: &Signals, now: DateTime<Utc>) -> Option<Decimal> {
         let above = signals.demand_index?.checked_sub(Decimal::ONE).filter(|above| *above > Decimal::ZERO)?;
         let full = above.checked_mul(self.sensitivity)?.min(self.cap);
@@ -43,7 +44,7 @@ impl Surge {
         (left > Decimal::ZERO).then_some(left)
     }
 
-    /// The next instant at which the rise becomes smaller by itself.
+    /// Returns the next instant at which the rise decays further.
     pub fn next_change(&self, signals: &Signals, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         self.rise(signals, now)?;
         let left = self.steps_left(signals, now)?;
@@ -51,8 +52,8 @@ impl Surge {
         signals.demand_observed_at?.checked_add_signed((self.decay? / DECAY_STEPS) * (gone + 1))
     }
 
-    /// The number of steps that are left of the rise; `None` if it decays and the time of the demand is not
-    /// known.
+    /// Returns the number of steps left of the rise; `None` if it decays and the time of the demand is
+    /// unknown.
     fn steps_left(&self, signals: &Signals, now: DateTime<Utc>) -> Option<i32> {
         let Some(decay) = self.decay else { return Some(DECAY_STEPS) };
         let step_us = (decay / DECAY_STEPS).num_microseconds()?.max(1);

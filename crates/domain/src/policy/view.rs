@@ -14,31 +14,31 @@ use crate::policy::age::age_hours;
 pub struct View<'a> {
     /// The price before the rule.
     pub price: Decimal,
-    /// The instant it is applied for.
+    /// The instant for which the rule is applied.
     pub now: DateTime<Utc>,
-    /// Everything else.
+    /// The facts.
     pub about: About<'a>,
-    /// Whether a floor keeps the price from following competitors down to nothing.
+    /// Whether a floor limits how far the price follows competitors down.
     pub has_floor: bool,
 }
 
 /// The facts of a kind of rule.
 #[derive(Debug, Clone, Copy)]
 pub enum About<'a> {
-    /// A market rule's: a product and its market.
+    /// Of a market rule: a product and its market.
     Market(Facts<'a>),
-    /// An offer rule's: a list price and one shopper.
+    /// Of an offer rule: a list price and one shopper.
     Offer(&'a PriceEntry, &'a Shopper<'a>),
 }
 
 impl<'a> View<'a> {
-    /// Whether a lowest price is known that a shopper's price goes to, if rules leave less.
+    /// Whether a lowest price is known that limits the shopper's price.
     pub fn has_lowest_price(&self) -> bool {
         let About::Offer(entry, _) = self.about else { return false };
         entry.lowest.is_some_and(|lowest| lowest > Decimal::ZERO)
     }
 
-    /// The value of a variable.
+    /// Returns the value of a variable.
     #[inline]
     pub fn value_of(&self, variable: Variable) -> Value<'a> {
         match (variable, &self.about) {

@@ -1,4 +1,4 @@
-//! Warnings: parts of a policy that are allowed and probably not intended.
+//! Warnings: parts of a policy that are allowed but probably not intended.
 
 use rust_decimal::Decimal;
 
@@ -13,7 +13,7 @@ fn warning(field: impl Into<String>, problem: impl Into<String>) -> Diagnostic {
     Diagnostic::bare(field, problem).with_severity(Severity::Warning)
 }
 
-/// The warnings of the document, with the fields they are about.
+/// Returns the warnings of the document, with their fields.
 pub(crate) fn warnings(draft: &PolicyDraft, policy: &PricingPolicy) -> Vec<Diagnostic> {
     let mut warnings = Vec::new();
     for (index, written) in draft.offer.iter().enumerate() {
@@ -67,7 +67,7 @@ fn about_increment(draft: &PolicyDraft, rounding: &Rounding) -> Vec<Diagnostic> 
 }
 
 impl Action {
-    /// The most that it takes off a price, if that needs no formula.
+    /// Returns the largest reduction, if it does not depend on a formula.
     pub(crate) fn takes_off(&self) -> Option<Change> {
         let change = match self {
             Self::Adjust(change) => Some(*change),
@@ -77,7 +77,7 @@ impl Action {
         change.filter(|change| change.lowers())
     }
 
-    /// The amount that it takes off, whatever the price is.
+    /// Returns the amount that it takes off, if that does not depend on the price.
     pub(crate) fn amount_off(&self) -> Option<Decimal> {
         let change = match self {
             Self::Match { offset: change, .. } | Self::Beat { by: change, .. } => Some(*change),

@@ -1,4 +1,4 @@
-//! When a rule applies: between two instants, or week after week at a place's wall clock.
+//! When a rule applies: between two instants, or weekly by the local time of a zone.
 
 use std::fmt;
 
@@ -12,22 +12,22 @@ use crate::facts::time_zone::{Reached, TimeZones, Zone};
 use crate::facts::{instant, local_time};
 use crate::policy::scalar::Scalar;
 
-/// A stretch of time, from included and until excluded; an absent end is open.
+/// A period of time, `from` inclusive and `until` exclusive; an absent end is open.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Window {
     /// The first instant inside.
     pub from: Option<DateTime<Utc>>,
-    /// The first instant after.
+    /// The first instant after it.
     pub until: Option<DateTime<Utc>>,
 }
 
 /// A window as written.
 pub(crate) struct WindowDraft<'a> {
-    /// From when: an instant (RFC 3339), or what the clock of the zone shows.
+    /// The start: an instant (RFC 3339), or a local time of the zone.
     pub(crate) from: Option<&'a str>,
-    /// Until when.
+    /// The end, in the same form.
     pub(crate) until: Option<&'a str>,
-    /// Whose clock, where an end has no offset.
+    /// The zone of ends without an offset.
     pub(crate) zone: Option<&'a Scalar>,
 }
 
@@ -46,9 +46,9 @@ pub struct ScheduleDraft {
     pub until: Option<Scalar>,
 }
 
-/// Hours of the week at a place. On each of its days it is one stretch: from the first instant at which the
-/// clock shows `from` or more until the first at which it shows `until` or more. What the clock leaves out is
-/// not made up for, and an hour that it shows twice counts twice where it lies between them.
+/// Hours of the week in a zone. On each of its days it is one period: from the first instant at which the
+/// clock shows `from` or later until the first at which it shows `until` or later. Skipped hours are not made
+/// up for, and a repeated hour between the two counts twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     zone: Zone,
@@ -57,7 +57,7 @@ pub struct Schedule {
     until: Time,
 }
 
-/// One bit for each day, Monday's the lowest.
+/// One bit per day, Monday's the lowest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct DaysOfWeek(u8);
 
@@ -65,8 +65,8 @@ const EVERY_DAY: DaysOfWeek = DaysOfWeek(0b111_1111);
 
 const DAY_NAMES: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
-/// How far ahead the next change is looked for. In a week without a change of the clock, each schedule has
-/// one, and no clock has been changed in five weeks in a row.
+/// The number of days searched for the next change. Each schedule changes in any week without a clock change,
+/// and no zone has had clock changes in five consecutive weeks.
 const DAYS_AHEAD: usize = 40;
 
 impl Window {
@@ -86,7 +86,8 @@ impl Schedule {
     pub fn contains(&self, now: DateTime<Utc>) -> bool {
         let Some(reached) = Reached::of(&self.zone, now) else { return false };
         let today = reached.shown.date();
-        // Yesterday's may go on; and a clock that was put back over midnight has shown tomorrow already.
+        // Yesterday's period may continue; and a clock that was set back across midnight has already shown
+        // tomorrow.
         [today.yesterday().ok(), Some(today), today.tomorrow().ok()].into_iter().flatten().any(|day| {
             self.stretch_of(day).is_some_and(|(from, until)| {
                 self.zone.has_reached(from, &reached) && !self.zone.has_reached(until, &reached)
@@ -105,7 +106,7 @@ impl Schedule {
         for (from, until) in days.filter_map(|day| self.on(day)).filter(|(_, until)| *until > now) {
             match end {
                 None if from > now => return Some(from),
-                // Days that follow each other are one stretch.
+                // Adjacent periods are merged.
                 Some(end) if from > end => break,
                 _ => end = Some(until),
             }
@@ -117,14 +118,14 @@ impl Schedule {
         self.days == EVERY_DAY && self.from == self.until
     }
 
-    /// From when until when it applies on a day, if it does.
+    /// Returns the period of a day, if it has one.
     fn on(&self, day: Date) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
         let (from, until) = self.stretch_of(day)?;
         let stretch = (self.zone.first_instant(from)?, self.zone.first_instant(until)?);
         (stretch.0 < stretch.1).then_some(stretch)
     }
 
-    /// The same as the clock shows it.
+    /// Returns the period of a day in local time.
     fn stretch_of(&self, day: Date) -> Option<(civil::DateTime, civil::DateTime)> {
         if !self.days.contains(day.weekday()) {
             return None;
@@ -135,8 +136,7 @@ impl Schedule {
 }
 
 impl WindowDraft<'_> {
-    /// The window, with the reasons added to `problems` if something is wrong with it. `place` is where it
-    /// stands.
+    /// Checks the window and adds its faults to `problems`. `place` is its path.
     pub(crate) fn check(&self, place: &str, zones: &TimeZones, problems: &mut Vec<Diagnostic>) -> Window {
         let zone = self.zone.map(|zone| place_clock(&format!("{place}.zone"), zone, zones, problems));
         let mut has_local_time = false;
@@ -144,9 +144,9 @@ impl WindowDraft<'_> {
             let end = read_end(written?.trim(), zone.as_ref());
             has_local_time |= !matches!(end, End::At(_));
             match end {
-                // As precise as the store keeps instants.
+                // Truncated to the precision of the store.
                 End::At(instant) | End::Shown(Some(instant)) => return Some(instant.trunc_subsecs(6)),
-                // The zone itself is wrong, which is reported already.
+                // The zone is unknown, which is reported already.
                 End::Shown(None) => {}
                 End::Refused { problem, allowed } => {
                     let problem = format!("\"{}\" {problem}", shorten(written.unwrap_or_default()));
@@ -169,11 +169,11 @@ impl WindowDraft<'_> {
     }
 }
 
-/// An end of a window as it was written.
+/// An end of a window as written.
 enum End {
-    /// With an offset.
+    /// An instant with an offset.
     At(DateTime<Utc>),
-    /// Without one, as the clock of the zone shows it; `None` if there is no such clock.
+    /// A local time without an offset, converted by the zone; `None` if the zone is unknown.
     Shown(Option<DateTime<Utc>>),
     Refused {
         problem: &'static str,
@@ -181,7 +181,7 @@ enum End {
     },
 }
 
-/// `zone` is absent if none was written, and has no clock if it is not known.
+/// Parses an end. `zone` is `None` if none was written, and `Some(None)` if it is unknown.
 fn read_end(written: &str, zone: Option<&Option<Zone>>) -> End {
     if let Some(instant) = instant::parse_any_year(written) {
         return End::At(instant);
@@ -202,7 +202,7 @@ fn read_end(written: &str, zone: Option<&Option<Zone>>) -> End {
     }
 }
 
-/// The clock of the zone written here.
+/// Looks up the written zone.
 fn place_clock(
     field: &str,
     Scalar(written): &Scalar,
@@ -261,7 +261,7 @@ impl ScheduleDraft {
     }
 }
 
-/// `17:00`; midnight if absent, and 24:00 is the next one.
+/// Parses `17:00`; midnight if absent, and 24:00 is the next midnight.
 fn clock_time(
     place: &str,
     name: &str,

@@ -11,10 +11,10 @@ use crate::policy::rule::{Rule, RuleError};
 use crate::policy::view::{About, View};
 use crate::pricing::explanation::{CompetitorsSeen, Inputs, RuleSeen, Step};
 
-/// What happens to the price if a rule fails.
+/// The handling of a failed rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// There is no price.
+    /// No price results.
     Stop,
     /// The rule is skipped.
     PassOver,
@@ -25,11 +25,11 @@ pub enum OnFailure {
 pub struct AppliedRules {
     /// The price; absent if a rule failed and [`OnFailure::Stop`] was given.
     pub price: Option<Decimal>,
-    /// What it would be without the rules that are discounts.
+    /// The price without discount rules.
     pub undiscounted: Decimal,
-    /// Rules that failed.
+    /// The number of failed rules.
     pub failed_rules: u32,
-    /// Whether a rule that follows competitors contributed to it.
+    /// Whether a rule that follows competitors contributed to the price.
     pub follows_competitors: bool,
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn apply_rules<'a>(
     let mut is_discounted = false;
     for (index, rule) in rules.iter().enumerate() {
         let mut result = rule.apply(&view);
-        // A price set by competitors needs a limit of the seller's own: competitors make mistakes too.
+        // A price that follows competitors needs a limit set by the seller: competitors make errors, too.
         if !view.has_floor && rule.follows_competitors && matches!(result, Ok(Some(_))) {
             result = Err(RuleError::NoFloor);
         }
@@ -56,7 +56,7 @@ pub(crate) fn apply_rules<'a>(
             steps.push(step_of(rule, &result, &view, on_failure));
         }
         if is_discounted && !rule.is_discount {
-            // It sees another price than it would without the discounts before it.
+            // Without the preceding discounts, the rule would start from a different price.
             let undiscounted = View { price: applied.undiscounted, ..view };
             applied.undiscounted = price_after(rule, &undiscounted);
         }
@@ -88,18 +88,18 @@ pub(crate) fn apply_rules<'a>(
     applied
 }
 
-/// The price after a rule that is no discount; the one before, if it does not apply or fails.
+/// Returns the price after a rule, or the price before it if the rule does not apply or fails.
 fn price_after(rule: &Rule, view: &View<'_>) -> Decimal {
     rule.apply(view).ok().flatten().unwrap_or(view.price)
 }
 
-/// The price by the first of these rules that is no discount and applies.
+/// Returns the price by the first rule that is not a discount and applies.
 fn first_match(rules: &[Rule], view: &View<'_>) -> Decimal {
     let mut others = rules.iter().filter(|rule| !rule.is_discount);
     others.find_map(|rule| rule.apply(view).ok().flatten()).unwrap_or(view.price)
 }
 
-/// The rule whose price is the lowest, each starting from the same.
+/// Applies the rule with the lowest price; each starts from the same price.
 fn apply_best<'a>(rules: &'a [Rule], view: View<'a>, steps: &mut Option<&mut Vec<Step<'a>>>) -> AppliedRules {
     let mut applied = AppliedRules::nothing(view.price);
     let mut best: Option<(&Rule, Decimal)> = None;
@@ -126,7 +126,7 @@ fn apply_best<'a>(rules: &'a [Rule], view: View<'a>, steps: &mut Option<&mut Vec
     applied
 }
 
-/// Adds a step for each rule's price, and for ties.
+/// Adds a step for each rule and for a tie.
 fn explain_best<'a>(
     rules: &'a [Rule],
     view: &View<'a>,
@@ -156,7 +156,7 @@ impl AppliedRules {
     }
 }
 
-/// Adds a step for the other rules that would have applied equally.
+/// Adds a step for the tied rules that were not chosen.
 fn report_tie<'a>(
     chosen: &'a Rule,
     later: &'a [Rule],
@@ -176,7 +176,7 @@ fn report_tie<'a>(
     }
 }
 
-/// The step that explains a rule.
+/// Creates the step that explains a rule.
 fn step_of<'a>(
     rule: &'a Rule,
     result: &Result<Option<Decimal>, RuleError>,
@@ -199,11 +199,10 @@ fn step_of<'a>(
     }
 }
 
-/// The rule with its inputs.
+/// Records the rule with its inputs.
 fn see<'a>(rule: &'a Rule, view: &View<'a>) -> RuleSeen<'a> {
     let mut inputs = SmallVec::new();
-    // Not ages: they differ each time although nothing else does. When each fact was true stands among the
-    // facts.
+    // Ages are left out: they change with every pricing. The facts include their times.
     for variable in rule.variables().iter().filter(|variable| !variable.is_age()) {
         inputs.push((*variable, view.value_of(*variable)));
     }
@@ -216,7 +215,7 @@ fn see<'a>(rule: &'a Rule, view: &View<'a>) -> RuleSeen<'a> {
     }
 }
 
-/// What the rule reads of competitors' prices; nothing if it finds none.
+/// Records the competitors' prices that the rule read; `None` if it found none.
 fn see_competitors<'a>(rule: &Rule, view: &View<'a>) -> Option<Box<CompetitorsSeen<'a>>> {
     let About::Market(facts) = view.about else { return None };
     let (mut reference, mut names) = (None, Vec::new());
@@ -230,7 +229,7 @@ fn see_competitors<'a>(rule: &Rule, view: &View<'a>) -> Option<Box<CompetitorsSe
     (!names.is_empty()).then(|| Box::new(CompetitorsSeen { reference, names }))
 }
 
-/// The statistic of all competitors' prices that a variable stands for.
+/// Returns the statistic of competitors' prices that a variable denotes.
 fn statistic_of(variable: Variable) -> Option<Statistic> {
     match variable {
         Variable::CompetitorMin => Some(Statistic::Min),

@@ -7,34 +7,34 @@ use rust_decimal::Decimal;
 use crate::policy::circuit_breaker::{CircuitBreaker, MovedProducts};
 use crate::pricing::simulation::Simulation;
 
-/// Why a recalculation is held.
+/// The reason that a recalculation is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoldReason {
     /// Too many products would move too far.
     MovedProducts {
-        /// How many would.
+        /// The number of products that would.
         moved: u64,
-        /// Of how many.
+        /// The number of all products.
         products: u64,
-        /// What is allowed.
+        /// The limit.
         limit: MovedProducts,
     },
     /// The median price would move too far.
     MedianMove {
         /// The median.
         median: Decimal,
-        /// What is allowed.
+        /// The limit.
         limit: Decimal,
     },
 }
 
 impl CircuitBreaker {
-    /// Whether it never opens.
+    /// Whether the circuit breaker is disabled.
     pub fn is_off(&self) -> bool {
         self.moved.is_none() && self.median_move.is_none()
     }
 
-    /// All reasons to hold these moves. A product without an earlier price does not count as moved.
+    /// Returns all reasons to hold these moves. A product without an earlier price does not count as moved.
     pub fn reasons_to_hold(&self, simulation: &Simulation) -> Vec<HoldReason> {
         let products = simulation.moves();
         let moved = self.moved.and_then(|limit| {
@@ -95,7 +95,7 @@ mod tests {
             .map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
 
-    /// So many products that move by each percentage.
+    /// Creates a simulation with this many products for each percentage.
     fn moves(written: &[(u64, i64)]) -> Simulation {
         let mut simulation = Simulation::default();
         for (products, percent) in written {

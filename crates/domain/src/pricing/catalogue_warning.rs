@@ -1,4 +1,4 @@
-//! Warnings that depend on the products: effects of a policy on products, counted in a simulation.
+//! Warnings that depend on the catalogue: effects of a policy on products, counted in a simulation.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,29 +15,29 @@ use crate::policy::rule::Rule;
 use crate::policy::view::{About, View};
 use crate::pricing::price::ListPrice;
 
-/// Products that a warning names.
+/// The most products that a warning names.
 const MAX_EXAMPLES: usize = 3;
 
-/// What an offer rule comes to for a product whose list price is too low for what it takes off.
+/// The effect of an offer rule on a product whose list price is not above the reduction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OfferEnd {
-    /// The price goes to the lowest one that the guardrails allow.
+    /// The guardrails raise the price to the lowest allowed one.
     AtLowest,
-    /// Nothing is left, and no lowest price is known: the rule, or the tier, is passed over.
+    /// The price would not be above 0, and no lowest price is known: the rule, or the tier, is skipped.
     PassedOver,
 }
 
-/// Each rule that comes to an end, by its place in the policy's order.
+/// The rules with such an effect, by their index in the policy.
 pub(crate) type OfferEnds = SmallVec<[(usize, OfferEnd); 2]>;
 
-/// An effect that some products have.
+/// An effect on some products.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CatalogueWarning {
-    /// Where the policy says it: `rounding.increment`, or the name of an offer rule.
+    /// The cause in the policy: `rounding.increment`, or the name of an offer rule.
     pub about: Arc<str>,
-    /// What happens.
+    /// The effect.
     pub problem: &'static str,
-    /// To how many products.
+    /// The number of affected products.
     pub products: u64,
     /// The first of them.
     pub examples: Vec<ProductId>,
@@ -47,11 +47,11 @@ pub struct CatalogueWarning {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CatalogueWarnings {
     increment: Option<CatalogueWarning>,
-    /// For each offer rule of the policy, in its order: [`OfferEnd::AtLowest`], then the other.
+    /// For each offer rule of the policy, in order: [`OfferEnd::AtLowest`], then [`OfferEnd::PassedOver`].
     offers: Vec<[CatalogueWarning; 2]>,
 }
 
-/// What becomes of the policy's offer rules at this list price, as far as it can be known without a shopper.
+/// Returns the effects of the policy's offer rules at this list price that do not depend on the shopper.
 pub(crate) fn offer_ends(policy: &PricingPolicy, facts: &Facts<'_>, list_price: &ListPrice<'_>) -> OfferEnds {
     let now = list_price.explanation.priced_at;
     let lowest = list_price.limits.lowest.filter(|lowest| *lowest > Decimal::ZERO);
@@ -70,8 +70,7 @@ pub(crate) fn offer_ends(policy: &PricingPolicy, facts: &Facts<'_>, list_price: 
 }
 
 impl PricingPolicy {
-    /// Whether the products of a catalogue may meet what [`warnings`](Self::warnings) are about, so that it
-    /// is worth a look at them.
+    /// Whether the policy can cause catalogue warnings, so that the products must be simulated.
     pub fn needs_a_look_at_the_catalogue(&self) -> bool {
         self.rounding.increment.is_some() || self.offer.iter().any(|rule| rule.action.amount_off().is_some())
     }
@@ -110,7 +109,7 @@ impl CatalogueWarnings {
         }
     }
 
-    /// Those that a product meets.
+    /// Returns the warnings that affect at least one product.
     pub(crate) fn met(&self) -> Vec<CatalogueWarning> {
         let all = self.increment.iter().chain(self.offers.iter().flatten());
         all.filter(|warning| warning.products > 0).cloned().collect()

@@ -1,8 +1,8 @@
-//! Whether every shopper pays the list price, or offer rules may change it for all.
+//! Determines whether offer rules may change the list price for every shopper.
 //!
-//! A shopper of whom nothing is known, but where they are, is no prime member, in no segment, comes over no
-//! channel and buys one unit. What such a shopper is shown is the price that was applied, in the sense of
-//! Directive 98/6/EC, article 6a.
+//! A shopper of whom only the location is known is not a prime member, has no segment and no channel, and
+//! buys one unit. The price shown to such a shopper is the price applied, in the sense of Directive 98/6/EC,
+//! article 6a.
 
 use std::ops::Range;
 
@@ -21,8 +21,8 @@ const ANY_SHOPPER: Shopper<'static> =
     Shopper { location: "", prime: false, quantity: 1, channel: None, segment: None, location_factor: None };
 
 impl PricingPolicy {
-    /// Whether an offer rule may have moved the price of this product for every shopper, or for every one at
-    /// a place, within the period.
+    /// Whether an offer rule may have changed the price of this product for every shopper, or for every
+    /// shopper at a location, within the period.
     pub fn may_move_every_shopper(&self, entry: &PriceEntry, period: &Range<DateTime<Utc>>) -> bool {
         let about = About::Offer(entry, &ANY_SHOPPER);
         let view = View { price: entry.list_price, now: period.start, about, has_floor: true };
@@ -47,14 +47,14 @@ fn may_apply(rule: &Rule, view: &View<'_>) -> bool {
                 | Variable::ShopperSegment
         )
     };
-    // A condition on anything else may have been true at another time, or at another place.
+    // A condition on other variables may have been true at another time or location.
     let may_hold = rule.when.as_ref().is_none_or(|when| {
         !when.variables().iter().any(asks_of_shopper) || rule.condition_holds(view).unwrap_or(false)
     });
     may_hold && rule.only.may_select_at_some_place(view)
 }
 
-/// Whether the price of one unit may become another one.
+/// Whether the action may change the price of a single unit.
 fn may_move(action: &Action, view: &View<'_>) -> bool {
     match action {
         Action::QuantityTiers(_) => {

@@ -1,8 +1,7 @@
-//! Explanations: why a price is what it is, recorded while it is computed and kept with it.
+//! Explanations: how a price was computed, recorded during the computation and stored with the price.
 //!
-//! An explanation holds the facts it started from, so the price can be computed again, byte for byte, long
-//! after the facts have changed ([`RecordedExplanation`](crate::pricing::replay::RecordedExplanation)), by an
-//! engine of the same semantics.
+//! An explanation holds the input facts, so an engine of the same semantics can replay it byte for byte, long
+//! after the facts have changed ([`RecordedExplanation`](crate::pricing::replay::RecordedExplanation)).
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -18,12 +17,12 @@ use crate::facts::money::{as_json_number, as_optional_json_number};
 use crate::policy::guardrail::GuardrailName;
 use crate::policy::rounding::Rounded;
 
-/// The version of the engine's semantics: it is raised by every change of the price, or of its explanation,
-/// for the same facts and policy, and CHANGELOG.md describes the change. 1 stands for all before versions
-/// were counted.
+/// The version of the engine's semantics. It increases with every change that alters the price, or its
+/// explanation, for the same facts and policy; CHANGELOG.md describes each. 1 covers all releases before
+/// versions were counted.
 pub const SEMANTICS: u32 = 2;
 
-/// Why a list price is what it is.
+/// The explanation of a list price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation<'a> {
     /// The policy that was applied.
@@ -33,10 +32,10 @@ pub struct Explanation<'a> {
     /// The version of the time zone database that was used; absent if no local time was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tz_version: Option<&'a str>,
-    /// The instant it was applied for.
+    /// The instant for which it was applied.
     #[serde(serialize_with = "as_instant")]
     pub priced_at: DateTime<Utc>,
-    /// Whether the rules made the price.
+    /// Whether the rules determined the price.
     pub outcome: Outcome,
     /// The input of the rules.
     pub facts: Facts<'a>,
@@ -45,7 +44,7 @@ pub struct Explanation<'a> {
 }
 
 impl Explanation<'_> {
-    /// The guardrails that stopped the price, in order.
+    /// Returns the guardrails that limited the price, in order.
     pub fn guardrails(&self) -> impl Iterator<Item = GuardrailName> {
         self.steps.iter().filter_map(|step| match step {
             Step::Guardrail { guardrail, .. } => Some(*guardrail),
@@ -54,17 +53,17 @@ impl Explanation<'_> {
     }
 }
 
-/// Whether the rules made the price.
+/// Whether the rules determined the price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// They did.
+    /// The rules determined the price.
     Priced,
-    /// A rule failed: the price in effect stays, within the guardrails.
+    /// A rule failed: the price in effect is frozen, within the guardrails.
     Frozen,
 }
 
-/// One thing that happened on the way to a price.
+/// A step of the computation of a price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -75,9 +74,9 @@ pub enum Step<'a> {
         #[serde(serialize_with = "as_json_number")]
         after: Decimal,
     },
-    /// A rule was looked at.
+    /// A rule was evaluated.
     Rule {
-        /// The rule, and what it saw.
+        /// The rule and its inputs.
         #[serde(flatten)]
         rule: RuleSeen<'a>,
         /// Whether it applied.
@@ -89,9 +88,10 @@ pub enum Step<'a> {
         #[serde(serialize_with = "as_json_number")]
         after: Decimal,
     },
-    /// Several rules with the same priority would apply where one may, or give the shopper the same price.
+    /// Several rules with the same priority would apply where only one may, or give the shopper the same
+    /// price.
     Tie {
-        /// The rule that was taken: the first one in the policy.
+        /// The chosen rule: the first one in the policy.
         chosen: &'a str,
         /// The others.
         others: Vec<&'a str>,
@@ -101,18 +101,18 @@ pub enum Step<'a> {
     },
     /// A rule failed.
     RuleFailed {
-        /// The rule, and what it saw.
+        /// The rule and its inputs.
         #[serde(flatten)]
         rule: RuleSeen<'a>,
-        /// Why.
+        /// The reason.
         problem: String,
-        /// The price that stays.
+        /// The resulting price.
         #[serde(serialize_with = "as_json_number")]
         after: Decimal,
     },
-    /// A guardrail stopped the price.
+    /// A guardrail limited the price.
     Guardrail {
-        /// Which one.
+        /// The guardrail.
         guardrail: GuardrailName,
         /// The price before.
         #[serde(serialize_with = "as_json_number")]
@@ -121,7 +121,7 @@ pub enum Step<'a> {
         #[serde(serialize_with = "as_json_number")]
         after: Decimal,
     },
-    /// The floors are above the ceiling; the floors win.
+    /// The floors are above the ceiling; the floors take precedence.
     GuardrailsContradict {
         /// The lowest price the floors allow.
         #[serde(serialize_with = "as_json_number")]
@@ -129,13 +129,13 @@ pub enum Step<'a> {
         /// The ceiling.
         #[serde(serialize_with = "as_json_number")]
         highest: Decimal,
-        /// The price that stays.
+        /// The resulting price.
         #[serde(serialize_with = "as_json_number")]
         after: Decimal,
     },
     /// The price was rounded, within the guardrails.
     Rounding {
-        /// How.
+        /// The rounding mode.
         mode: RoundingMode,
         /// The price before.
         #[serde(serialize_with = "as_json_number")]
@@ -144,8 +144,8 @@ pub enum Step<'a> {
         #[serde(serialize_with = "as_json_number")]
         after: Decimal,
     },
-    /// No multiple of the increment is within the guardrails, or 0 is the nearest: the price keeps to the
-    /// minor unit.
+    /// No multiple of the increment is within the guardrails, or 0 is the nearest: the price is rounded to
+    /// the minor unit.
     IncrementPassedOver {
         /// The policy's increment.
         #[serde(serialize_with = "as_json_number")]
@@ -157,7 +157,7 @@ pub enum Step<'a> {
 }
 
 impl Rounded {
-    /// What rounding this amount has done, for an explanation.
+    /// Returns the steps that explain the rounding of this amount.
     pub(crate) fn steps<'a>(self, mode: RoundingMode, before: Decimal) -> impl Iterator<Item = Step<'a>> {
         let after = self.amount;
         let is_moved = compare(after, before).is_ne();
@@ -177,12 +177,11 @@ pub struct RuleSeen<'a> {
     /// Its condition, as written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when: Option<&'a str>,
-    /// What it does, in words.
+    /// Its action, in words.
     pub action: &'a str,
-    /// What it read.
+    /// The variables that it read.
     pub inputs: Inputs<'a>,
-    /// What it read of competitors, if it reads their prices and one counts. Few rules do, so it is kept
-    /// apart.
+    /// The competitors' prices that it read, if any counts. Boxed because few rules have them.
     #[serde(flatten)]
     pub competitors: Option<Box<CompetitorsSeen<'a>>>,
 }
@@ -190,15 +189,15 @@ pub struct RuleSeen<'a> {
 /// The competitors' prices that a rule read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CompetitorsSeen<'a> {
-    /// The price that its action goes by, if it goes by one.
+    /// The reference price of its action, if it has one.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_optional_json_number")]
     pub reference: Option<Decimal>,
-    /// Whose prices they were: two if they are the middle two.
+    /// The competitors: two if the reference is the mean of the middle two.
     #[serde(rename = "competitors")]
     pub names: Vec<&'a str>,
 }
 
-/// Variables with the values they had; a map on the wire.
+/// Variables with their values; a map on the wire.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inputs<'a>(pub SmallVec<[(Variable, Value<'a>); 2]>);
 

@@ -1,7 +1,7 @@
-//! Explanations and price entries as JSON text: exactly the bytes of the serialiser, in half the time.
+//! Explanations and price entries as JSON text: the same bytes as the serialiser's, in half the time.
 //!
-//! Every computed price is written with its explanation, and a serialiser does so comma by comma. The parts
-//! that all of them have are written here in larger pieces; rare parts are left to the serialiser.
+//! Every computed price is written with its explanation, and a serialiser writes it token by token. Common
+//! parts are written here in larger pieces; rare parts are left to the serialiser.
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -20,9 +20,8 @@ type Written = Result<(), serde_json::Error>;
 
 impl Explanation<'_> {
     /// Appends the explanation as JSON, and returns its digest: explanations of the same price with the same
-    /// digest have the same content. The digest leaves out what changes although nothing else does: the
-    /// instant of the pricing, the instant at which the seller stated the same cost again, and the price
-    /// before.
+    /// digest have the same content. The digest leaves out values that change on their own: the instant of
+    /// the pricing, the instant at which the seller stated the same cost again, and the previous price.
     pub fn append_json(&self, json: &mut Vec<u8>) -> Result<i64, serde_json::Error> {
         let mut digest = Digest::starting_at(json.len());
         let Self { policy_version, semantics, tz_version, priced_at, outcome, facts, steps } = self;
@@ -56,8 +55,8 @@ impl Explanation<'_> {
     }
 }
 
-/// A hash of texts: the polynomial of the XXH3 hashes of their parts, modulo 2⁶⁴. It is stored, so it must
-/// not change.
+/// A hash of texts: the polynomial of the XXH3 hashes of their parts, modulo 2⁶⁴. It is stored, so the
+/// function must not change.
 struct Digest {
     hash: u64,
     taken: usize,
@@ -71,7 +70,7 @@ impl Digest {
         Self { hash: 0, taken }
     }
 
-    /// Hashes what was appended, except for so many bytes at the end.
+    /// Hashes what was appended, except for the last `but` bytes.
     fn take(&mut self, json: &[u8], but: usize) {
         let end = json.len().saturating_sub(but);
         let of_part = xxh3_64(json.get(self.taken..end).unwrap_or_default());
@@ -147,7 +146,7 @@ fn append_facts(json: &mut Vec<u8>, facts: &Facts<'_>, digest: &mut Digest) -> W
     Ok(())
 }
 
-/// Returns how many bytes at the end are the time at which the cost was stated.
+/// Appends the signals; returns the length of the trailing `cost_stated_at`.
 fn append_signals(json: &mut Vec<u8>, signals: &Signals) -> Result<usize, serde_json::Error> {
     let stated_at = signals.cost_stated_at.map(instant::written);
     let stated_at = stated_at.map(|at| format!(",\"cost_stated_at\":\"{at}\"")).unwrap_or_default();
@@ -303,7 +302,7 @@ fn append_optional_number(json: &mut Vec<u8>, amount: Option<Decimal>) {
     }
 }
 
-/// An amount in quotes, as `Decimal` serialises by itself.
+/// Appends an amount in quotes, as `Decimal` serialises by default.
 fn append_digits(json: &mut Vec<u8>, amount: Option<Decimal>) {
     let Some(amount) = amount else { return json.extend_from_slice(b"null") };
     json.push(b'"');
@@ -333,7 +332,7 @@ fn append_instant(json: &mut Vec<u8>, at: DateTime<Utc>) {
 }
 
 fn append_text(json: &mut Vec<u8>, text: &str) -> Written {
-    // Without a branch, so that many characters are looked at in one step.
+    // Branch-free, so that the loop is vectorised.
     let needs_escapes = |found: bool, byte: u8| found | (byte < b' ') | (byte == b'"') | (byte == b'\\');
     if text.bytes().fold(false, needs_escapes) {
         return serde_json::to_writer(json, text);
@@ -355,7 +354,7 @@ mod tests {
     use crate::policy::pricing_policy::PricingPolicy;
     use crate::pricing::price::price;
 
-    /// Texts with what JSON escapes and what it does not, some of which would be control characters.
+    /// Texts with characters that JSON escapes and characters that it does not, including control characters.
     fn any_text() -> impl Strategy<Value = String> {
         "[a-z0-9 \"\\\\/\u{0}-\u{1f}\u{7f}é漢🫖]{0,40}"
     }
@@ -409,7 +408,7 @@ mod tests {
                 ..ProductDraft::default()
             };
             let attributes = [(attribute.clone(), name.clone()), (String::new(), attribute)].into();
-            // As stored by whatever version: nothing is checked here.
+            // As stored by any version: unchecked.
             let product = Product { name, category, brand, unit_cost, floor_price, minimum_advertised_price, attributes, ..draft.check().unwrap() };
             let streak = moves.map(|moves| Streak { moves, since: DateTime::UNIX_EPOCH });
             let previous = changed_at.map(|_| Previous { list_price: Decimal::TEN, opening_price: Decimal::ONE, changed_at, streak });

@@ -1,8 +1,8 @@
 //! How prices are computed, and their explanations.
 //!
-//! Here: the list price ([`price`]), a shopper's price ([`quote`]), their explanation ([`explanation`]) as it
-//! is stored (`json`), read ([`used_facts`]) and computed again ([`replay`]), and what a policy would do to a
-//! catalogue ([`simulation`], [`breaker`]). Never here: what the parts of a policy mean
+//! Here: the list price ([`price`]), a shopper's price ([`quote`]), their explanation ([`explanation`]),
+//! which is stored (`json`), read ([`used_facts`]) and replayed ([`replay`]), and the effect of a policy on a
+//! catalogue ([`simulation`], [`breaker`]). Never here: the meaning of the parts of a policy
 //! ([`policy`](crate::policy)).
 
 pub mod apply;

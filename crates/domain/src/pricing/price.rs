@@ -1,8 +1,8 @@
 //! The list price of a product: facts and a policy in, a price and its explanation out.
 //!
-//! Market rules move the base price, guardrails stop it, rounding puts it on the currency's grid, and the
-//! guardrails are checked again. A rule that fails freezes the price: the one in effect stays (or, for a
-//! product that never had one, the base price) as it is, unless a floor or a ceiling is against it.
+//! Market rules change the base price, guardrails limit it, rounding moves it to the currency's grid, and the
+//! guardrails are checked again. A rule that fails freezes the price: the one in effect (or, for a product
+//! that never had one, the base price) is kept unless a floor or a ceiling forbids it.
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -26,18 +26,18 @@ use crate::pricing::explanation::{Explanation, Outcome, SEMANTICS, Step};
 pub struct ListPrice<'a> {
     /// The price, in whole minor units of the product's currency.
     pub amount: Decimal,
-    /// Where a shopper's price may be.
+    /// The limits of shoppers' prices.
     pub limits: Limits,
     /// The next instant at which time alone may change the price.
     pub valid_until: Option<DateTime<Utc>>,
-    /// The streak of changes caused by competitors, with this one, if it is one.
+    /// The streak of changes caused by competitors, including this one, if there is one.
     pub streak: Option<Streak>,
     /// The explanation.
     pub explanation: Explanation<'a>,
 }
 
 impl ListPrice<'_> {
-    /// The price as it is served, with this revision.
+    /// Returns the entry to be served, with this revision.
     pub fn entry(&self, revision: i64) -> PriceEntry {
         let product = self.explanation.facts.product;
         PriceEntry {
@@ -55,7 +55,7 @@ impl ListPrice<'_> {
     }
 }
 
-/// Computes a product's list price. Cannot fail: a failed rule is part of the explanation.
+/// Computes a product's list price. It cannot fail: a failed rule is part of the explanation.
 pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc>) -> ListPrice<'a> {
     let mut steps = Vec::with_capacity(policy.market.len() + 3);
     let (about, has_floor) = (About::Market(*facts), policy.guardrails.has_floor(facts));
@@ -75,7 +75,7 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
     (amount, _) = apply_guardrails(&guardrails.bounds, amount, &mut steps);
     let outer_limits = guardrails.outer_limits();
     steps.extend(contradiction(outer_limits, amount));
-    // An amount that cannot be rounded is beyond any allowed amount; the rules refuse those.
+    // Only amounts that the rules refuse as too large cannot be rounded.
     let currency = facts.product.currency;
     let unrounded = |amount| Rounded { amount, increment_passed_over: None };
     let round =
@@ -83,17 +83,17 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
     let mut rounded = match outcome {
         Outcome::Priced => round(outer_limits),
         Outcome::Frozen if compare(amount, by_rules).is_eq() => unrounded(in_minor_units(amount, currency)),
-        // A bound has moved it, and no ending or price point moves it further.
+        // A bound has moved it; endings and price points do not apply.
         Outcome::Frozen => {
             policy.rounding.shopper_price(amount, currency, outer_limits).unwrap_or_else(|| unrounded(amount))
         }
     };
     if outcome == Outcome::Priced && guardrails.stop_move_to(rounded.amount) {
-        // The limits on moves hold for the rounding too, and so the end of one may change it.
+        // The limits on moves also apply to the rounding, so it may change when one of them ends.
         let round_at = |instant| {
             let limits = guardrails.limits_at(instant);
             let rounded = round(limits);
-            // Where no price lies between them and a ceiling, they give way to it.
+            // If they leave no price, they yield to the outer limits.
             if limits.allow(rounded.amount) { rounded } else { round(outer_limits) }
         };
         rounded = round_at(now);
@@ -127,13 +127,14 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
     }
 }
 
-/// That no amount is both above the floors and below the ceilings, if none is.
+/// Returns a step if no amount is both above the floors and below the ceilings.
 fn contradiction<'a>(limits: Limits, after: Decimal) -> Option<Step<'a>> {
     let (lowest, highest) = (limits.lowest?, limits.highest?);
     (lowest > highest).then_some(Step::GuardrailsContradict { lowest, highest, after })
 }
 
-/// The amount within the guardrails; and if one of them stopped it, when it may go on by itself.
+/// Limits the amount to the guardrails; also returns the earliest instant at which time alone lifts a limit
+/// that applied.
 fn apply_guardrails(
     guardrails: &[AppliedGuardrail],
     mut amount: Decimal,

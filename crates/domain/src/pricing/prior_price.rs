@@ -2,11 +2,11 @@
 //!
 //! Directive 98/6/EC, article 6a: an announcement of a reduction states the prior price, the lowest one
 //! applied during at least 30 days before the reduction. By paragraph 5, member states may allow the price
-//! before the first step instead where a reduction was announced and then grew step by step. By the Court of
-//! Justice (C-330/23, Aldi Süd, 2024) a percentage, too, has to be worked out from the prior price.
+//! before the first step if an announced reduction grew step by step. By the Court of Justice (C-330/23, Aldi
+//! Süd, 2024) a percentage must also be based on the prior price.
 //!
-//! The engine does not know what was announced, so it gives both. Here they are worked out of list prices;
-//! what shoppers really paid may differ, where offer rules move the price of every shopper
+//! The engine does not know what was announced, so it returns both. They are computed from list prices; the
+//! prices that shoppers paid may differ if offer rules change the price for every shopper
 //! ([`may_move_every_shopper`]).
 //!
 //! [`may_move_every_shopper`]: crate::policy::PricingPolicy::may_move_every_shopper
@@ -14,47 +14,47 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use rust_decimal::Decimal;
 
-/// How far before a reduction prices count.
+/// The days before a reduction whose prices count.
 pub const PRIOR_PRICE_DAYS: i64 = 30;
 
 /// Decimal places of the percentage of a reduction.
 const PERCENT_SCALE: u32 = 2;
 
-/// A list price and since when it applied, until the next one did; `None` while the product was not sold.
+/// A list price and the start of its validity, which lasts until the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppliedPrice {
-    /// Since when.
+    /// The start of the price's validity.
     pub since: DateTime<Utc>,
-    /// The price.
+    /// The price; `None` while the product was not sold.
     pub price: Option<Decimal>,
 }
 
 /// A reduction that may be announced, and its prior price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reduction {
-    /// When the step happened.
+    /// The instant of the step.
     pub started_at: DateTime<Utc>,
     /// The lowest price in the 30 days before it.
     pub prior_price: Decimal,
-    /// By how much the current price is below the prior price, in percent with two decimal places; above 0.
+    /// The reduction from the prior price to the current one, in percent with two decimal places; above 0.
     pub percent: Decimal,
-    /// Whether prices of all those days are known. If not, the product was not sold for so long, or its
-    /// earlier history is not kept; for new products the law has other rules.
+    /// Whether the prices of all 30 days are known. If not, the product has not been sold that long, or its
+    /// earlier history is not kept; the law has other rules for new products.
     pub is_complete: bool,
 }
 
-/// The reductions that the current price is, counted from its latest step and from its first.
+/// The reductions of the current price, from its latest step and from its first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reductions {
-    /// Against the lowest price of the 30 days before the latest step.
+    /// From the lowest price of the 30 days before the latest step.
     pub latest: Option<Reduction>,
-    /// Against the lowest price of the 30 days before the first of several steps. It may be announced only if
-    /// each step was announced as a part of one growing reduction, and only where the law has that rule.
+    /// From the lowest price of the 30 days before the first of several steps. It may be announced only if
+    /// each step was announced as part of one progressive reduction, and only where the law has that rule.
     pub progressive: Option<Reduction>,
 }
 
-/// The reductions that the last of these prices, oldest first, is; none if the price was not higher before it
-/// last changed.
+/// Returns the reductions of the last of these prices, oldest first; none if the last change did not lower
+/// it.
 pub fn reductions(prices: &[AppliedPrice]) -> Reductions {
     let Some((steps, price)) = steps(prices) else { return Reductions::default() };
     let since = |started_at: DateTime<Utc>| {
@@ -73,7 +73,7 @@ struct Steps {
     latest: DateTime<Utc>,
 }
 
-/// The steps down to the last of these prices, and that price.
+/// Returns the steps down to the last of these prices, and that price.
 fn steps(prices: &[AppliedPrice]) -> Option<(Steps, Decimal)> {
     let (last, earlier) = prices.split_last()?;
     let price = last.price?;
@@ -85,7 +85,7 @@ fn steps(prices: &[AppliedPrice]) -> Option<(Steps, Decimal)> {
                 let first = lowered_at.since;
                 steps = Some(Steps { first, latest: steps.map_or(first, |steps| steps.latest) });
             }
-            // An entry that changes nothing.
+            // The entry does not change the price.
             (Some(before), Some(lowered)) if before == lowered => {}
             _ => break,
         }
@@ -94,8 +94,8 @@ fn steps(prices: &[AppliedPrice]) -> Option<(Steps, Decimal)> {
     steps.map(|steps| (steps, price))
 }
 
-/// The lowest price that applied during the 30 days before an instant, and whether prices of all those days
-/// are known.
+/// Returns the lowest price that applied during the 30 days before an instant, and whether the prices of all
+/// those days are known.
 pub fn lowest_before(prices: &[AppliedPrice], end: DateTime<Utc>) -> Option<(Decimal, bool)> {
     let start = end - TimeDelta::days(PRIOR_PRICE_DAYS);
     let mut lowest: Option<Decimal> = None;
@@ -121,7 +121,7 @@ mod tests {
         DateTime::UNIX_EPOCH + TimeDelta::days(day)
     }
 
-    /// Days and prices in cents; 0 is not sold.
+    /// Creates prices from days and cents; 0 means not sold.
     fn prices(written: &[(i64, i64)]) -> Vec<AppliedPrice> {
         let applied = written.iter().map(|(since, cents)| AppliedPrice {
             since: day(*since),
@@ -140,7 +140,7 @@ mod tests {
         })
     }
 
-    /// What may be said since the latest and since the first step.
+    /// Returns the reductions since the latest and since the first step.
     fn reduced(written: &[(i64, i64)]) -> (Expected, Expected) {
         let Reductions { latest, progressive } = reductions(&prices(written));
         (shown(latest), shown(progressive))
@@ -152,18 +152,19 @@ mod tests {
 
     #[test]
     fn the_cases_that_the_court_decided() {
-        // Bananas: 1.69 crossed out, 1.29 now, and 1.29 in the 30 days before. The announced 23 % are none.
+        // Bananas: 1.69 crossed out, 1.29 now, and 1.29 in the 30 days before. The announced 23 % are no
+        // reduction.
         assert_eq!(reduced(&[(0, 169), (5, 129), (15, 169), (30, 129)]), (None, None));
-        // Pineapple: 1.69 crossed out, 1.49 now, and 1.39 in the 30 days before: it is dearer than it was.
+        // Pineapple: 1.69 crossed out, 1.49 now, and 1.39 in the 30 days before: the price has risen.
         assert_eq!(reduced(&[(0, 169), (5, 139), (15, 169), (30, 149)]), (None, None));
     }
 
     #[test]
     fn one_window_ends_at_the_latest_step_and_one_at_the_first() {
         for (written, latest, progressive) in [
-            // Never lower than now, and nothing in between.
+            // Never lower than now, and a single step.
             (&[(0, 200), (40, 150)][..], Some((40, 200, percent(25_00))), None),
-            // A further step, soon and late.
+            // A further step, within and after 30 days.
             (
                 &[(0, 200), (40, 150), (60, 100)],
                 Some((60, 150, percent(33_33))),
@@ -174,21 +175,21 @@ mod tests {
                 Some((100, 150, percent(33_33))),
                 Some((40, 200, percent(50_00))),
             ),
-            // It was a year at 99: against 100 nothing is announced now, unless it was one reduction all the
-            // time.
+            // At 99 for a year: a reduction from 100 may be announced only if it was a single progressive
+            // one.
             (
                 &[(0, 10_000), (40, 9_900), (400, 9_000), (430, 8_000)],
                 Some((430, 9_000, percent(11_11))),
                 Some((40, 10_000, percent(20_00))),
             ),
-            // A low price that ended before the window does not count, one that reaches into it does.
+            // A low price that ended before the 30 days does not count; one that reaches into them does.
             (&[(0, 100), (9, 200), (40, 150)], Some((40, 200, percent(25_00))), None),
             (&[(0, 100), (11, 200), (40, 150)], None, None),
-            // It rose in between: that is a new reduction, whose prior price is the low one.
+            // It rose in between: a new reduction, whose prior price is the low one.
             (&[(0, 200), (40, 150), (50, 180), (60, 120)], Some((60, 150, percent(20_00))), None),
-            // Changes of nothing are no steps.
+            // Entries without a change are not steps.
             (&[(0, 200), (40, 150), (45, 150)], Some((40, 200, percent(25_00))), None),
-            // Less than a hundredth of a percent is nothing to announce.
+            // Less than a hundredth of a percent is not a reduction.
             (&[(0, 10_000_000), (40, 9_999_999)], None, None),
             (&[(0, 109_900), (40, 109_898)], None, None),
             (&[(0, 200_000), (40, 109_900), (60, 109_899)], None, Some((40, 200_000, percent(45_05)))),
@@ -196,7 +197,7 @@ mod tests {
             (&[(0, 200), (40, 150), (50, 180)], None, None),
             (&[(0, 200)], None, None),
             (&[], None, None),
-            // It was taken off sale and came back cheaper: no shopper was shown a reduction.
+            // Withdrawn from sale and returned at a lower price: no shopper was shown a reduction.
             (&[(0, 200), (10, 0), (20, 100)], None, None),
             (&[(0, 200), (10, 0)], None, None),
         ] {
@@ -239,7 +240,7 @@ mod tests {
                 let lowest = (started * 24 - 30 * 24..started * 24).filter_map(at_hour).min();
                 assert_eq!(Some(prior), lowest, "{written:?}");
             }
-            // The day of the last change is the latest step, if it was one.
+            // The day of the last change is the latest step, if the price fell.
             let days = (0..=at).rev().find(|day| at_hour(day * 24 - 1) != Some(now));
             let is_step = days.is_some_and(|day| at_hour(day * 24 - 1).is_some_and(|before| before > now));
             assert!(latest.is_none_or(|(started, ..)| is_step && Some(started) == days), "{written:?}");

@@ -1,6 +1,6 @@
 //! A shopper's own price: the list price, changed by the offer rules for this shopper, within the guardrails.
 //!
-//! Nothing that depends on the shopper is ever cached, so no shopper can be given another's price.
+//! Nothing that depends on the shopper is cached, so no shopper can get another's price.
 
 use std::cmp::Ordering;
 
@@ -21,8 +21,8 @@ use crate::pricing::explanation::Step;
 pub struct Quote {
     /// The price of one unit, in whole minor units of the entry's currency.
     pub final_price: Decimal,
-    /// The discount: the part that discount rules take off the price this shopper would pay without them,
-    /// both after guardrails and rounding: `max(0, 1 − final_price ÷ the other)`, four decimal places, half
+    /// The discount, as a fraction of the price that this shopper would pay without discount rules, both
+    /// after guardrails and rounding: `max(0, 1 − final_price ÷ undiscounted)`, four decimal places, half
     /// even. 0.05 is five percent.
     pub discount_rate: Decimal,
     /// Offer rules that failed. They are skipped: the shopper pays the price without them.
@@ -50,9 +50,9 @@ pub fn quote<'a>(
     Quote { final_price, discount_rate, failed_rules: applied.failed_rules }
 }
 
-/// The price within the limits, in whole minor units. A price that rules leave at the list price, or limits
-/// bring back to it, is the list price to the digit, and rounding takes no price past it: a discount never
-/// makes a product dearer.
+/// Limits and rounds the price to whole minor units. A price that rules leave at the list price, or limits
+/// return to it, is exactly the list price, and rounding never moves a price across it: a discount never
+/// raises a price.
 fn bring_to_market(
     price: Decimal,
     entry: &PriceEntry,
@@ -64,8 +64,8 @@ fn bring_to_market(
         return list_price;
     }
     let limits = entry.limits();
-    // Without an increment, a price that limits bring back to the list price is rounded to it: it is a
-    // multiple of the minor unit.
+    // Without an increment, rounding keeps a price that limits return to the list price: it is a multiple of
+    // the minor unit.
     if policy.rounding.increment.is_none() && steps.is_none() {
         let rounded = policy.rounding.shopper_price(price, entry.currency, limits);
         return rounded.map_or(list_price, |rounded| rounded.amount);
@@ -88,7 +88,7 @@ fn bring_to_market(
     rounded.amount
 }
 
-/// The step of a price that the limits moved.
+/// Returns the step that explains a price moved by the limits.
 fn guardrail<'a>(before: Decimal, after: Decimal) -> Option<Step<'a>> {
     let guardrail = match compare(after, before) {
         Ordering::Equal => return None,

@@ -1,4 +1,4 @@
-//! Reads a stored explanation and computes its price again.
+//! Reads a stored explanation and replays it.
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -27,22 +27,22 @@ pub struct RecordedFacts {
     pub product: Product,
     /// Its signals as they were.
     pub signals: Signals,
-    /// The price that was in effect.
+    /// The price in effect then.
     pub previous: Option<Previous>,
 }
 
-/// The explanation is of an engine with other semantics, whose prices or explanations differ for the same
-/// facts.
+/// The explanation was recorded by an engine with other semantics, which may compute other prices or
+/// explanations for the same facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it was recorded by an engine of semantics {recorded}, and this one has semantics {SEMANTICS}")]
 pub struct OtherSemantics {
-    /// The semantics of that engine.
+    /// The recorded semantics.
     pub recorded: u32,
 }
 
 impl RecordedExplanation {
-    /// Prices the recorded facts again, by the policy of the recorded version: the same price and the same
-    /// explanation, byte for byte.
+    /// Re-prices the recorded facts by the policy of the recorded version. Price and explanation are
+    /// reproduced byte for byte.
     pub fn replay<'a>(&'a self, policy: &'a PricingPolicy) -> Result<ListPrice<'a>, OtherSemantics> {
         if self.semantics != SEMANTICS {
             return Err(OtherSemantics { recorded: self.semantics });
@@ -52,7 +52,7 @@ impl RecordedExplanation {
 }
 
 impl RecordedFacts {
-    /// The facts in the form that pricing takes.
+    /// Returns the facts as input of the pricing functions.
     pub fn as_facts(&self) -> Facts<'_> {
         Facts { product: &self.product, signals: &self.signals, previous: self.previous }
     }

@@ -1,8 +1,8 @@
-//! Simulations: the effect of a policy on all products, whose prices are added up one by one.
+//! Simulations: the effect of a policy on all products, aggregated product by product.
 //!
-//! The memory is bounded, whatever the number of products: moves are counted by hundredths of a percent,
-//! rules by their position in the policy, guardrails by name, and of the products only those that move the
-//! most are kept.
+//! The memory does not depend on the number of products: moves are counted by hundredths of a percent, rules
+//! by their position in the policy, guardrails by name, and only the products with the largest moves are
+//! kept.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::pricing::price::ListPrice;
 /// The number of products with the largest moves that are kept.
 const BIGGEST_MOVES: usize = 20;
 
-/// The largest move that is counted exactly: tenfold. Larger ones count as this one.
+/// The largest move that is counted exactly, tenfold; larger ones count as this one.
 const LARGEST_COUNTED_MOVE: i32 = 100_000;
 
 /// Decimal places of a move as a fraction: hundredths of a percent.
@@ -32,10 +32,10 @@ const MOVE_SCALE: u32 = 4;
 /// The number of products without a price that are named.
 const MAX_NAMED: usize = 20;
 
-/// Where the distribution of moves is divided, in percent.
+/// The boundaries of the distribution of moves, in percent.
 const DIVISIONS: [i64; 12] = [-50, -30, -20, -10, -5, -1, 1, 5, 10, 20, 30, 50];
 
-/// One product's price now and in the simulation.
+/// A product's current and simulated price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SimulatedPrice {
     /// The product.
@@ -45,32 +45,32 @@ pub struct SimulatedPrice {
     /// The list price in effect; absent if there is none in this currency.
     #[serde(serialize_with = "as_optional_json_number")]
     pub list_price: Option<Decimal>,
-    /// The list price that it would have.
+    /// The simulated list price.
     #[serde(serialize_with = "as_json_number")]
     pub simulated_list_price: Decimal,
-    /// By how much it would move, in percent; absent if there is no price to move.
+    /// The move in percent; absent without a current price.
     #[serde(serialize_with = "as_optional_json_number")]
     pub change_percent: Option<Decimal>,
-    /// Whether the rules make the price.
+    /// Whether the rules determine the price.
     pub outcome: Outcome,
-    /// The guardrails that would stop it.
+    /// The guardrails that would limit it.
     pub guardrails: Vec<GuardrailName>,
-    /// The rule that would fail and so keep the price where it is.
+    /// The rule that would fail and freeze the price.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_rule: Option<String>,
-    /// Why.
+    /// The reason for the failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// What the move would do to the margin; absent if the cost or the sales are not known.
+    /// The effect on the margin; absent if the cost or the sales are unknown.
     #[serde(skip)]
     pub margin: Option<Margin>,
     /// The market rules that would contribute to it.
     #[serde(skip)]
     pub rules: RulePlaces,
-    /// Whether the list price would keep to the minor unit, as no multiple of the increment fits.
+    /// Whether the list price would be rounded to the minor unit because no multiple of the increment fits.
     #[serde(skip)]
     passes_over_increment: bool,
-    /// The offer rules for which its price would be too low.
+    /// The offer rules for which the price would be too low.
     #[serde(skip)]
     offer_ends: OfferEnds,
 }
@@ -90,26 +90,26 @@ pub struct Margin {
     cost: Decimal,
 }
 
-/// The sums of simulated prices.
+/// The aggregated simulated prices.
 #[derive(Debug, Clone, Default)]
 pub struct Simulation {
     counts: Counts,
-    /// Products by their move, in hundredths of a percent.
+    /// The number of products by move, in hundredths of a percent.
     moves: BTreeMap<i32, u64>,
     guardrails: BTreeMap<GuardrailName, u64>,
     /// The policy's market rules in their order; empty if they are not counted.
     rules: Vec<RuleEffect>,
     margins: BTreeMap<&'static str, (u64, Margin)>,
     warnings: CatalogueWarnings,
-    /// The products that move the most, the largest move first.
+    /// The products with the largest moves, the largest first.
     biggest: Vec<SimulatedPrice>,
     left_out: LeftOutProducts,
 }
 
-/// Products that are not simulated, as this program does not know their currency.
+/// Products that are not simulated because their currency is unknown to this version.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct LeftOutProducts {
-    /// How many.
+    /// The number of products.
     pub products: u64,
     /// The first twenty.
     pub product_ids: Vec<ProductId>,
@@ -123,78 +123,78 @@ struct Counts {
     frozen: u64,
 }
 
-/// What a policy would do.
+/// The effects of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SimulationReport {
     /// Products that were priced.
     pub products: u64,
-    /// How many would cost more.
+    /// The number of products whose price would rise.
     pub up: u64,
-    /// How many would cost less.
+    /// The number of products whose price would fall.
     pub down: u64,
-    /// How many would cost the same, those without a price so far included.
+    /// The number of products whose price would not change, including those without a current price.
     pub unchanged: u64,
-    /// How many would keep their price because a rule fails.
+    /// The number of products whose price would be frozen.
     pub frozen: u64,
-    /// The median of all moves, in percent; of an even number the mean of the two in the middle.
+    /// The median of all moves, in percent; for an even number, the mean of the middle two.
     #[serde(serialize_with = "as_json_number")]
     pub median_change_percent: Decimal,
-    /// How the moves are distributed.
+    /// The distribution of the moves.
     pub distribution: Vec<MoveRange>,
-    /// How often each guardrail would stop a price.
+    /// The number of prices that each guardrail would limit.
     pub guardrails: BTreeMap<GuardrailName, u64>,
-    /// What each market rule would do, in their order; one that does nothing is here as well.
+    /// The effect of each market rule, in order, including rules without an effect.
     pub rules: Vec<RuleEffect>,
-    /// How often each rule that fails would.
+    /// The number of failures of each rule that would fail.
     pub failed_rules: BTreeMap<Arc<str>, u64>,
-    /// What would become of revenue and margin if as many units were sold as in the last 28 days, by
-    /// currency. Only products whose cost and sales are known.
+    /// Revenue and margin by currency, if as many units were sold as in the last 28 days. Only products with
+    /// known cost and sales are included.
     pub margins: BTreeMap<&'static str, MarginEffect>,
-    /// The products that would move the most.
+    /// The products with the largest moves.
     pub biggest_moves: Vec<SimulatedPrice>,
-    /// What products meet that the author of the policy may not mean.
+    /// Effects on products that the author of the policy may not intend.
     pub catalogue_warnings: Vec<CatalogueWarning>,
-    /// The products that are not simulated, as this program does not know their currency.
+    /// The products that are not simulated because their currency is unknown to this version.
     pub left_out: LeftOutProducts,
 }
 
-/// What a market rule would do.
+/// The effect of a market rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RuleEffect {
     /// Its name.
     pub name: Arc<str>,
-    /// To how many products it would apply, those included that a later rule freezes.
+    /// The number of products to which it would apply, including those that a later rule freezes.
     pub applied: u64,
-    /// How many it would freeze because it fails.
+    /// The number of products that it would freeze by failing.
     pub failed: u64,
 }
 
-/// A part of the distribution of moves.
+/// A range of the distribution of moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct MoveRange {
-    /// Moves of more than this, in percent, or of as much if above 0.
+    /// The lower bound of the moves, in percent; inclusive if above 0.
     pub from_percent: Option<i64>,
-    /// Moves of less than this, in percent, or of as much if below 0.
+    /// The upper bound of the moves, in percent; inclusive if below 0.
     pub to_percent: Option<i64>,
-    /// How many products.
+    /// The number of products.
     pub products: u64,
 }
 
-/// What would become of revenue and margin in one currency.
+/// The effect on revenue and margin in one currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct MarginEffect {
-    /// Products whose cost and sales are known.
+    /// The number of products whose cost and sales are known.
     pub products: u64,
-    /// What their units brought in at the prices in effect.
+    /// The revenue at the prices in effect.
     #[serde(serialize_with = "as_json_number")]
     pub revenue: Decimal,
-    /// What they would bring in.
+    /// The simulated revenue.
     #[serde(serialize_with = "as_json_number")]
     pub simulated_revenue: Decimal,
-    /// Revenue less cost at the prices in effect.
+    /// Revenue minus cost at the prices in effect.
     #[serde(serialize_with = "as_json_number")]
     pub margin: Decimal,
-    /// What it would be.
+    /// The simulated margin.
     #[serde(serialize_with = "as_json_number")]
     pub simulated_margin: Decimal,
 }
@@ -210,7 +210,7 @@ impl SimulatedPrice {
         let mut passes_over_increment = false;
         let mut rules = RulePlaces::default();
         let mut failure = None;
-        // Each rule has a step of its own, in their order.
+        // Each rule has one step, in order.
         let mut place = 0;
         for step in &computed.explanation.steps {
             match step {
@@ -254,14 +254,14 @@ impl SimulatedPrice {
         }
     }
 
-    /// By how much it would move, as a fraction; 0 if there is no price to move.
+    /// Returns the move as a fraction; 0 without a current price.
     fn change(&self) -> Decimal {
         self.list_price.map_or(Decimal::ZERO, |list_price| fraction(list_price, self.simulated_list_price))
     }
 }
 
 impl Simulation {
-    /// A simulation of this policy that counts the effect of each of its market rules;
+    /// Creates a simulation that counts the effect of each market rule of the policy;
     /// [`default`](Self::default) does not.
     pub fn of(policy: &PricingPolicy) -> Self {
         let effect = |name: &Arc<str>| RuleEffect { name: Arc::clone(name), applied: 0, failed: 0 };
@@ -313,29 +313,29 @@ impl Simulation {
         *self.moves.entry(0).or_default() += products;
     }
 
-    /// How many moves were added, including those by 0.
+    /// Returns the number of added moves, including those by 0.
     pub fn moves(&self) -> u64 {
         self.moves.values().sum()
     }
 
-    /// How many products move by more than this fraction, up or down.
+    /// Returns the number of products that move by more than this fraction, up or down.
     pub fn moved_by_more_than(&self, limit: Decimal) -> u64 {
         let limit = hundredths_of_a_percent(limit);
         self.moves.iter().filter(|(change, _)| change.abs() > limit).map(|(_, products)| products).sum()
     }
 
-    /// The median of all moves, as a fraction; of an even number the mean of the two in the middle.
+    /// Returns the median of all moves, as a fraction; for an even number, the mean of the middle two.
     pub fn median_move(&self) -> Decimal {
         let total = self.moves();
         if total == 0 {
             return Decimal::ZERO;
         }
         let (lower, upper) = (self.move_at((total - 1) / 2), self.move_at(total / 2));
-        // Half of the sum, in one place more.
+        // Half of the sum, with one more decimal place.
         Decimal::new((i64::from(lower) + i64::from(upper)) * 5, MOVE_SCALE + 1).normalize()
     }
 
-    /// The report on what was added so far.
+    /// Returns the report on the products added so far.
     pub fn report(&self) -> SimulationReport {
         let Counts { products, up, down, frozen } = self.counts;
         let failed = self.rules.iter().filter(|rule| rule.failed > 0);
@@ -384,7 +384,7 @@ impl Simulation {
     }
 
     fn distribution(&self) -> Vec<MoveRange> {
-        // What does not move at all stands between -1 % and 1 %, by itself.
+        // Unmoved products have a range of their own between -1 % and 1 %.
         let mut ranges: Vec<(Option<i64>, Option<i64>)> = Vec::new();
         let mut from = None;
         for division in DIVISIONS {
@@ -402,7 +402,7 @@ impl Simulation {
                 let (from, to) = (from_percent.map(|from| from * 100), to_percent.map(|to| to * 100));
                 match (from, to) {
                     (Some(0), Some(0)) => change == 0,
-                    // Towards 0 a range is open.
+                    // A range excludes the bound that is nearer to 0.
                     _ => {
                         from.is_none_or(|from| change > from || (from > 0 && change == from))
                             && to.is_none_or(|to| change < to || (to < 0 && change == to))
@@ -426,7 +426,7 @@ impl Simulation {
     }
 }
 
-/// The move from one price to another, as a fraction of the first.
+/// Returns the move from one price to another, as a fraction of the first.
 fn fraction(before: Decimal, after: Decimal) -> Decimal {
     let change = after.checked_sub(before).and_then(|change| change.checked_div(before));
     change.unwrap_or_default()
@@ -436,7 +436,7 @@ fn in_percent(fraction: Decimal) -> Decimal {
     (fraction.saturating_mul(Decimal::ONE_HUNDRED)).round_dp(2).normalize()
 }
 
-/// Rounded away from 0, so that the smallest move is one.
+/// Rounds away from 0, so that the smallest move still counts as one.
 fn hundredths_of_a_percent(fraction: Decimal) -> i32 {
     let hundredths = fraction
         .saturating_mul(Decimal::from(10_000))

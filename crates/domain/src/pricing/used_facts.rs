@@ -1,7 +1,6 @@
-//! The facts that a recorded price was computed from, with their source and time.
+//! The facts that a recorded price was computed from, with their sources and times.
 //!
-//! They are not stored separately but read from the explanation, which holds the facts and the competitors
-//! whose prices rules followed.
+//! They are read from the explanation, which holds the facts and the competitors whose prices rules followed.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +16,7 @@ use crate::pricing::replay::RecordedFacts;
 /// The source of a fact in the product's row.
 const PRODUCT: &str = "product";
 
-/// The part of a recorded explanation that its facts are read from.
+/// The part of a recorded explanation that holds its facts.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RecordedExplanation {
     facts: RecordedFacts,
@@ -35,24 +34,24 @@ struct RecordedStep {
 pub struct UsedFact<'a> {
     /// `unit_cost`, `competitor_price`, `stock_level`, `units_sold` or `demand_index`.
     pub fact: &'static str,
-    /// Whose price it is.
+    /// The competitor whose price it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub competitor: Option<&'a str>,
-    /// What it says.
+    /// The fact's value.
     #[serde(serialize_with = "as_json_number")]
     pub value: Decimal,
-    /// Who said so: `product` for the product's row, else the source of the event; null if that is not known.
+    /// The source: `product` for the product's row, else the source of the event; null if unknown.
     pub source: Option<&'a str>,
-    /// When it was true; null if that is not known.
+    /// When the fact was true; null if unknown.
     #[serde(serialize_with = "as_optional_instant")]
     pub since: Option<DateTime<Utc>>,
-    /// From when on it is not known any more, if it ends.
+    /// When the fact expires, if it does.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
     pub expires_at: Option<DateTime<Utc>>,
 }
 
 impl RecordedExplanation {
-    /// The facts that were known to the rules and guardrails; of competitors' prices, those that a rule
+    /// Returns the facts known to the rules and guardrails; of competitors' prices, those that a rule
     /// followed.
     pub fn used_facts(&self) -> Vec<UsedFact<'_>> {
         let RecordedFacts { product, signals, .. } = &self.facts;

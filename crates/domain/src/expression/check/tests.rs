@@ -1,5 +1,5 @@
-//! Expressions that can never work, each with what is said of it, and where; and that what passes does not
-//! fail by kind.
+//! Tests of the check: expressions that can never work, with the reported faults and positions; and a checked
+//! expression never fails because of a kind.
 
 use proptest::prelude::*;
 use rust_decimal::Decimal;
@@ -11,7 +11,7 @@ use crate::expression::variable::Value;
 use crate::facts::time_zone::TimeZones;
 use crate::policy::pricing_policy::PricingPolicy;
 
-/// Everything that is said of an expression: where, how much, what, and how to write it.
+/// Formats all faults of an expression: position, severity, problem, and how to write it.
 fn said(source: &str, scope: RuleKind, wanted: Wanted) -> Vec<String> {
     let faults = check(source, scope, wanted);
     let said = faults.iter().map(|fault| {
@@ -171,7 +171,7 @@ fn what_can_work_is_allowed() {
         assert_eq!(said(source, RuleKind::Market, Wanted::Condition), Vec::<String>::new(), "{source}");
     }
     assert_eq!(said("not shopper.prime", RuleKind::Offer, Wanted::Condition), Vec::<String>::new());
-    // What follows a reference may make a price of it.
+    // The action may turn a reference into a price.
     assert_eq!(said("0", RuleKind::Market, Wanted::Reference), Vec::<String>::new());
 }
 
@@ -232,9 +232,9 @@ fn the_deepest_source_is_checked_in_time() {
     }
 }
 
-/// Expressions of all that rules may use, most of which make sense.
+/// Expressions of everything that rules may use, most of which are valid.
 fn any_source(scope: RuleKind) -> impl Strategy<Value = String> {
-    // Of ages, which may only be compared, the compiler says what is wrong.
+    // Ages are excluded: they may only be compared, which the compiler checks.
     let names: Vec<&'static str> =
         Variable::names_in(scope).filter(|name| !name.ends_with(".age_hours")).collect();
     let leaf = prop_oneof![
@@ -264,7 +264,7 @@ fn any_source(scope: RuleKind) -> impl Strategy<Value = String> {
     })
 }
 
-/// A value of the kinds that the variable has.
+/// A value of one of the variable's kinds.
 fn value_of(variable: Variable, number: i64, is_known: bool) -> Value<'static> {
     let kinds = variable.kinds();
     match kinds {
@@ -275,7 +275,7 @@ fn value_of(variable: Variable, number: i64, is_known: bool) -> Value<'static> {
     }
 }
 
-/// Whether it was the kind of a value, and not that it is not known, that was in the way.
+/// Whether the evaluation failed because of a value's kind, other than an unknown value.
 fn failed_by_kind(result: &Result<Value<'_>, EvaluationError>, wanted: Wanted) -> bool {
     match result {
         Err(EvaluationError::WrongKind { found, .. }) => *found != "null",

@@ -177,7 +177,7 @@ fn zen_facts() -> ZenValue {
     context
 }
 
-/// `None` stands for an error: the two machines word them differently.
+/// Evaluates with zen-expression. `None` stands for an error: the two machines word errors differently.
 fn by_zen(source: &str) -> Option<String> {
     let compiled = zen_expression::compile_expression(source).ok()?;
     match compiled.evaluate(zen_facts()).ok()? {
@@ -228,7 +228,7 @@ proptest::proptest! {
         };
         let ours = expression.evaluate(facts).ok().map(|value| value.to_string());
         let theirs = by_zen(&source);
-        // The one intended difference: texts are not joined here, they are no prices.
+        // The only intended difference: `+` does not concatenate texts here.
         let joins_texts = ours.is_none() && theirs.is_some() && source.contains('+') && source.contains('\'');
         if let Some(holds) = expression.decide(facts) {
             proptest::prop_assert_eq!(expression.evaluate(facts), Ok(Value::Bool(holds)), "{}", source);

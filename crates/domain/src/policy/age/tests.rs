@@ -1,4 +1,4 @@
-//! Tests of ages: the edge of a price is the very instant at which an answer changes.
+//! Tests of ages: a price expires exactly when an age test changes its result.
 
 use proptest::prelude::*;
 
@@ -61,7 +61,7 @@ fn an_age_may_be_compared_with_a_number_and_nothing_else() {
 }
 
 proptest! {
-    /// Up to the edge the price stays, and at the edge it is another one: never a microsecond early or late.
+    /// The price is unchanged until `valid_until` and changes exactly then, not a microsecond early or late.
     #[test]
     fn a_price_is_valid_until_the_very_instant_at_which_the_answer_changes(
         comparison in proptest::sample::select(vec!["<", "<=", ">", ">="]),
@@ -87,7 +87,7 @@ proptest! {
                 prop_assert_ne!(at(until).amount, priced.amount);
                 prop_assert_eq!(at(until).valid_until, None);
             }
-            // It has turned already.
+            // The result has changed already.
             None => prop_assert_eq!(at(now + TimeDelta::days(9_999)).amount, priced.amount),
         }
     }

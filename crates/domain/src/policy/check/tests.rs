@@ -71,7 +71,7 @@ fn a_document_that_cannot_be_read_is_refused_with_its_place() {
     }
 }
 
-/// Each problem as a command line shows it.
+/// Formats each problem as the command line does.
 fn located(found: &[Diagnostic]) -> Vec<String> {
     let located = found.iter().map(|problem| {
         let place = problem.place.map(|place| format!("{}:{}", place.line, place.column));

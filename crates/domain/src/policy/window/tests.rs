@@ -19,7 +19,7 @@ fn schedule(zone: &str, days: &str, from: &str, until: &str) -> Schedule {
     draft.check("market[0]", &TimeZones::bundled(), &mut problems).unwrap_or_else(|| panic!("{problems:?}"))
 }
 
-/// All changes between two instants, as the walk from one to the next finds them.
+/// Collects all changes between two instants by repeated `next_change`.
 fn changes(schedule: &Schedule, from: &str, until: &str) -> Vec<String> {
     let (mut now, until) = (at(from), at(until));
     let mut found = Vec::new();
@@ -31,7 +31,7 @@ fn changes(schedule: &Schedule, from: &str, until: &str) -> Vec<String> {
     found
 }
 
-/// zone, days, from, until, looked at from, and until → the instants at which it starts and stops
+/// zone, days, from, until, start and end of the observation → the instants at which it starts and stops
 type Case = (
     &'static str,
     &'static str,
@@ -43,7 +43,7 @@ type Case = (
 );
 
 const CASES: &[Case] = &[
-    // A happy hour in summer and in winter time.
+    // A happy hour in summer time and in winter time.
     (
         "Europe/Berlin",
         "",
@@ -62,7 +62,7 @@ const CASES: &[Case] = &[
         "2026-01-02T00:00:00Z",
         &["01 16:00Z", "01 18:00Z"],
     ),
-    // Over midnight, begun on a Friday only.
+    // Across midnight, starting on Fridays only.
     (
         "UTC",
         "fri",
@@ -72,7 +72,7 @@ const CASES: &[Case] = &[
         "2026-11-27T00:00:00Z",
         &["20 22:00Z", "21 02:00Z"],
     ),
-    // Days that follow each other are one stretch.
+    // Adjacent periods are merged.
     (
         "UTC",
         "mon tue wed thu fri",
@@ -92,7 +92,7 @@ const CASES: &[Case] = &[
         &["21 00:00Z", "23 00:00Z"],
     ),
     ("UTC", "", "", "", "2026-11-20T00:00:00Z", "2026-12-20T00:00:00Z", &[]),
-    // Berlin, 29 March 2026: 02:00 to 03:00 does not exist. Begins late, ends late, or does not happen.
+    // Berlin, 29 March 2026: 02:00 to 03:00 does not exist. The period begins late, ends late, or is skipped.
     (
         "Europe/Berlin",
         "",
@@ -121,7 +121,7 @@ const CASES: &[Case] = &[
         "2026-03-29T12:00:00Z",
         &["28 23:00Z", "29 04:00Z"],
     ),
-    // Berlin, 25 October 2026: 02:00 to 03:00 comes twice.
+    // Berlin, 25 October 2026: 02:00 to 03:00 occurs twice.
     (
         "Europe/Berlin",
         "",
@@ -187,7 +187,7 @@ const CASES: &[Case] = &[
         "2026-10-03T20:00:00Z",
         &["03 15:30Z", "03 16:00Z"],
     ),
-    // Kathmandu is 5:45 ahead; Samoa left out 30 December 2011.
+    // Kathmandu is 5:45 ahead; Samoa skipped 30 December 2011.
     (
         "Asia/Kathmandu",
         "",
@@ -216,7 +216,7 @@ const CASES: &[Case] = &[
         "2026-03-29T12:00:00Z",
         &["28 22:00Z", "29 09:00Z"],
     ),
-    // What ends as an hour begins that comes twice ends as it begins for the first time.
+    // A period that ends at the start of a repeated hour ends at its first occurrence.
     (
         "Europe/Berlin",
         "",
@@ -244,7 +244,7 @@ const CASES: &[Case] = &[
         "2026-04-05T09:00:00Z",
         &["04 11:00Z", "04 14:30Z"],
     ),
-    // At the Azores midnight comes twice on 31 October 2027: Saturday ends where Sunday begins.
+    // In the Azores midnight occurs twice on 31 October 2027: Saturday ends where Sunday begins.
     (
         "Atlantic/Azores",
         "sat",
@@ -273,7 +273,7 @@ const CASES: &[Case] = &[
         "2027-04-06T12:00:00Z",
         &["03 03:00Z", "04 04:00Z"],
     ),
-    // What lies in the hour that is left out begins again in the next week.
+    // A period in the skipped hour begins again in the next week.
     (
         "Europe/Berlin",
         "sun",
@@ -328,7 +328,7 @@ const CASES: &[Case] = &[
         "2027-04-08T00:00:00Z",
         &["03 23:00Z", "04 00:30Z"],
     ),
-    // British Columbia does not change its clocks any more.
+    // British Columbia no longer changes its clocks.
     (
         "America/Vancouver",
         "",
@@ -387,7 +387,7 @@ fn contains_and_next_change_agree_over_years_of_nights() {
     }
 }
 
-/// The instants of a window, or what is wrong with it.
+/// Returns the instants of a window, or its faults.
 fn window(from: &str, until: &str, zone: &str) -> Result<(Option<String>, Option<String>), Vec<String>> {
     let written = |text: &'_ str| (!text.is_empty()).then(|| text.to_owned());
     let (from, until, zone) = (written(from), written(until), written(zone).map(Scalar));
@@ -405,7 +405,7 @@ fn window(from: &str, until: &str, zone: &str) -> Result<(Option<String>, Option
 fn windows_begin_and_end_by_the_clock_of_their_zone() {
     for (from, until, zone, begins, ends) in [
         ("2026-11-27", "2026-12-01", "Europe/Berlin", "2026-11-26 23:00:00Z", "2026-11-30 23:00:00Z"),
-        // Written in March for April.
+        // Ends on either side of the change.
         (
             "2026-03-20 08:00",
             "2026-04-10T08:00",
@@ -414,7 +414,7 @@ fn windows_begin_and_end_by_the_clock_of_their_zone() {
             "2026-04-10 06:00:00Z",
         ),
         ("2026-11-27", "2026-12-01", "America/Vancouver", "2026-11-27 07:00:00Z", "2026-12-01 07:00:00Z"),
-        // What is left out is the first instant after; of two, the first.
+        // A skipped time is the first instant after the gap; of two instants, the first counts.
         (
             "2026-03-29 02:30",
             "2026-10-25 02:30",
@@ -430,7 +430,7 @@ fn windows_begin_and_end_by_the_clock_of_their_zone() {
             "2027-10-31 00:00:00Z",
             "2027-10-31 00:20:30Z",
         ),
-        // An instant is one wherever.
+        // A time with an offset does not depend on the zone.
         ("2026-11-27T08:00:00+01:00", "2026-12-01", "UTC", "2026-11-27 07:00:00Z", "2026-12-01 00:00:00Z"),
         (
             "2026-12-31T23:59:60Z",
@@ -476,7 +476,7 @@ fn an_end_that_does_not_say_when_is_refused_with_the_way_to_write_it() {
     }
 }
 
-/// Zones whose clocks are changed at midnight, by half an hour, by two hours, or not any more.
+/// Zones whose clocks change at midnight, by half an hour, by two hours, or no longer.
 const CHANGING: [&str; 11] = [
     "Europe/Berlin",
     "America/New_York",
@@ -491,7 +491,7 @@ const CHANGING: [&str; 11] = [
     "America/Vancouver",
 ];
 
-/// What a clock shows minute by minute, as minutes since the day 0 of its calendar.
+/// The local time at each minute, as minutes since day 0 of its calendar.
 struct Minutes {
     begin: i64,
     shown: Vec<i64>,
@@ -508,8 +508,8 @@ impl Minutes {
         Self { begin: begin.timestamp() / 60, shown: shown.collect() }
     }
 
-    /// Whether each minute is inside, by the definition: from the first that shows `from` of a day or more
-    /// until the first that shows `until` or more.
+    /// Returns whether each minute is inside, by the definition: from the first minute that shows `from` of a
+    /// day or later until the first that shows `until` or later.
     fn inside(&self, days: &[i64], from: i64, until: i64) -> Vec<bool> {
         let first_at = |time: i64| self.shown.iter().position(|shown| *shown >= time);
         let mut inside = vec![false; self.shown.len()];
@@ -544,7 +544,7 @@ fn clock_changes(zone: &str) -> Vec<DateTime<Utc>> {
     changes.take_while(|change| *change < at("2029-01-01T00:00:00Z")).collect()
 }
 
-/// A schedule, and a change of its place's clock. Half of its ends are on the hours next to the change.
+/// A schedule, and a clock change of its zone. Half of its ends are on the hours next to the change.
 fn any_case() -> impl Strategy<Value = (usize, usize, u8, i64, i64)> {
     let minute =
         || prop_oneof![0_i64..1_440, (0_i64..16).prop_map(|quarter| quarter * 15), Just(0), Just(1_380)];
@@ -564,7 +564,7 @@ proptest! {
         let change = changes[change % changes.len()];
         let minutes = Minutes::of(&schedule.zone, change - TimeDelta::days(12), 24);
         let inside = minutes.inside(&days, from, until);
-        // Two days on either side, and for what comes next, ten.
+        // Two days on either side, and ten for `next_change`.
         let looked_at = 10 * 1_440..14 * 1_440;
         for minute in looked_at.clone() {
             prop_assert_eq!(schedule.contains(minutes.at(minute)), inside[minute], "{} {}", schedule, minutes.at(minute));

@@ -1,4 +1,4 @@
-//! List prices: the rules, the guardrails, and what is promised for any policy and any facts.
+//! Tests of list prices: the rules, the guardrails, and invariants for any policy and any facts.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
@@ -52,7 +52,7 @@ fn competitor(price: &str) -> Signals {
     known([fact(SignalKind::CompetitorPrice, decimal(price), TimeDelta::zero())])
 }
 
-/// A fact about the product, seen so long ago.
+/// A fact about the product of this age.
 fn fact(kind: SignalKind, value: Decimal, age: TimeDelta) -> Signal {
     let source = if kind == SignalKind::CompetitorPrice { "shop" } else { "" };
     let signal = Signal::new(Subject::Product("P-1".to_owned()), kind, value, now() - age);
@@ -63,7 +63,7 @@ fn known(facts: impl IntoIterator<Item = Signal>) -> Signals {
     Signals::of_product(facts, None, now())
 }
 
-/// Prices the product and gives the amount with the names of the steps after the start.
+/// Prices the product and checks the amount and the names of the steps after the start.
 fn check(
     product: &Product,
     signals: &Signals,
@@ -77,7 +77,7 @@ fn check(
     assert_eq!(format!("{} {}", priced.amount, steps.join(" ")).trim(), expected);
 }
 
-/// What a reader of the table wants to see of a step; a rule that did not apply is left out.
+/// Formats a step for the table; a rule that did not apply is left out.
 fn name(step: &Step<'_>) -> Option<String> {
     match step {
         Step::Rule { rule, applied, .. } => applied.then(|| rule.name.to_owned()),
@@ -113,7 +113,7 @@ fn the_default_policy_leaves_a_product_alone_until_something_is_known() {
     }
 }
 
-/// base | cost | floor | ceiling | competitor | list price until now | opening price → price and why
+/// base | cost | floor | ceiling | competitor | current list price | opening price → price and reasons
 const GUARDRAIL_CASES: &str = "
 50 |    |    |    | 20 |    |    | 50.00 failed:match-cheapest-competitor
 50 |    |    |    | 20 | 49 | 49 | 49.00 failed:match-cheapest-competitor
@@ -167,7 +167,7 @@ fn a_rule_that_fails_freezes_the_price() {
         ("target_margin: 10%", "unit cost is not known"),
     ] {
         let document = format!("name: x\nmarket: [{{ name: bad, {rule} }}, {{ name: later, adjust: +50% }}]");
-        // Some of them are refused when they are published, and were not always.
+        // Some of them are refused when published, but were not in earlier versions.
         let policy = PricingPolicy::from_stored_yaml(&document, 1, &TimeZones::bundled()).unwrap();
         for (previous, kept) in [(None, "50.00"), (previous("44", "44"), "44.00")] {
             let facts = Facts { product: &kettle, signals: &Signals::default(), previous };
@@ -178,7 +178,7 @@ fn a_rule_that_fails_freezes_the_price() {
             assert!(said.contains(problem), "{rule}: {said}");
         }
     }
-    // Frozen, but a floor is a floor.
+    // A frozen price still respects the floor.
     check(
         &product("50", "", "47", ""),
         &Signals::default(),
@@ -186,7 +186,7 @@ fn a_rule_that_fails_freezes_the_price() {
         &policy("name: x\nmarket: [{ name: bad, set_to: competitor.min }]"),
         "47.00 failed:bad FloorPrice",
     );
-    // What a new policy rounds to does not move it, and a floor moves it no further than to itself.
+    // A new policy's rounding does not move it, and a floor moves it exactly to the floor.
     let new_grid = policy(
         "name: x\nmarket: [{ name: bad, set_to: competitor.min }]\nrounding: { price_points: [9.99, 99.99] }",
     );
@@ -233,7 +233,7 @@ fn a_price_is_valid_until_time_alone_may_change_it() {
     assert_eq!(before.valid_until.unwrap().to_rfc3339(), "2027-01-15T09:00:00+00:00");
     let after = price(&facts, &sale, before.valid_until.unwrap());
     assert_eq!((after.amount, after.valid_until), (decimal("50.00"), None));
-    // Held back by the day's limit: the move goes on at midnight.
+    // Held back by the daily limit: the move continues at midnight.
     let (signals, default) = (competitor("20"), policy(DEFAULT_POLICY));
     let kettle = product("50", "5", "", "");
     let held = Facts { product: &kettle, previous: previous("40", "50"), signals: &signals };
@@ -365,7 +365,7 @@ fn any_policy() -> impl Strategy<Value = PricingPolicy> {
     )
 }
 
-/// No price is below a floor; above the ceiling only if the floors leave nothing below it.
+/// Asserts that no price is below a floor, or above the ceiling unless the floors leave no price below it.
 fn assert_within_guardrails(product: &Product, priced: &ListPrice<'_>) {
     assert!(priced.amount > Decimal::ZERO);
     assert_eq!(priced.amount.scale(), 2);
@@ -390,7 +390,7 @@ proptest! {
         priced.explanation.append_json(&mut written).unwrap();
         prop_assert_eq!(&String::from_utf8(written).unwrap(), &stored);
         prop_assert_eq!(replayed(&stored, &policy), stored);
-        // Time alone changes nothing before the price ends.
+        // Time alone does not change the price before `valid_until`.
         if let Some(valid_until) = priced.valid_until {
             prop_assert!(valid_until > now());
             let later = price(&facts, &policy, valid_until - TimeDelta::microseconds(1));
@@ -446,7 +446,7 @@ proptest! {
     }
 }
 
-/// A policy whose only market rule goes by what competitors ask.
+/// A policy whose only market rule follows competitors' prices.
 fn any_following_policy() -> impl Strategy<Value = PricingPolicy> {
     let rule = proptest::sample::select(vec![
         "match: { reference: competitor.min, offset: -0.01 }",

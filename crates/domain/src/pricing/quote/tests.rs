@@ -1,4 +1,4 @@
-//! Quotes: the tutorial's figures, the discount rate, and the guardrails.
+//! Tests of quotes: the tutorial's figures, the discount rate, and the guardrails.
 
 use chrono::{DateTime, Utc};
 use proptest::prelude::*;
@@ -201,7 +201,7 @@ fn product(base: i64, [floor, ceiling]: [Option<i64>; 2]) -> Product {
     Product { floor_price: floor.map(cents), ceiling_price: ceiling.map(cents), ..product }
 }
 
-/// Not above the highest amount either, unless no whole cent lies between the two.
+/// Whether the amount is within the limits; above the highest only if no whole cent lies between the two.
 fn is_within(amount: Decimal, limits: Limits) -> bool {
     let is_not_below = limits.lowest.is_none_or(|lowest| amount >= lowest);
     let has_room = limits.highest.is_some_and(|highest| {

@@ -7,7 +7,7 @@ use crate::facts::time_zone::TimeZones;
 use crate::policy::pricing_policy::PricingPolicy;
 use crate::pricing::price::price;
 
-/// The simulation of products at these list prices, all under one policy; those at 0 have none.
+/// Simulates products at these list prices by one policy; 0 means no list price.
 fn simulate(list_prices: &[i64]) -> Simulation {
     let policy =
         "name: x\nmarket:\n  - { name: fair, set_to: product.base_price }\nguardrails: { max_step: 50% }\n";
@@ -35,13 +35,13 @@ fn simulate(list_prices: &[i64]) -> Simulation {
 
 #[test]
 fn moves_guardrails_and_margins_add_up() {
-    // 0: new; 100 stays; 80 rises by 25 %; 125 falls by 20 %; 50 rises by half, as it may; 400 falls by half.
+    // 0: new; 100 stays; 80 rises by 25 %; 125 falls by 20 %; 50 rises by half, the limit; 400 falls by half.
     let report = simulate(&[0, 100, 80, 125, 50, 400]).report();
     let counts = (report.products, report.up, report.down, report.unchanged, report.frozen);
     assert_eq!(counts, (6, 2, 2, 2, 0));
     assert_eq!(report.guardrails.into_iter().collect::<Vec<_>>(), [(GuardrailName::MaxStep, 2)]);
     let effect = report.margins["USD"];
-    // The units of the first have no price yet, so they bring in the same before and after.
+    // The first product has no price yet, so its revenue is the same before and after.
     assert_eq!(effect.revenue, Decimal::from(2 * (100 + 100 + 80 + 125 + 50 + 400)));
     assert_eq!(effect.simulated_revenue, Decimal::from(2 * (100 + 100 + 100 + 100 + 75 + 200)));
     assert_eq!(effect.margin, effect.revenue - Decimal::from(6 * 80));

@@ -1,8 +1,8 @@
-//! Tests of what an explanation says of its facts.
+//! Tests of the facts read from an explanation.
 
 use super::*;
 
-/// As the explanations of versions before said it, and as they say it now.
+/// An explanation in the forms of earlier versions and of this one.
 const RECORDED: &str = r#"{"policy_version":1,"priced_at":"2026-11-23T12:00:00Z","outcome":"priced","facts":{
     "product":{"product_id":"P-1","name":"Kettle","category":null,"brand":null,"currency":"USD","base_price":100.00,
                "unit_cost":40,"floor_price":null,"ceiling_price":null,"attributes":{}},
