@@ -23,12 +23,12 @@ impl Backoff {
         pause
     }
 
-    /// Begins with the shortest pause again, after an attempt that succeeded.
+    /// Restarts with the shortest pause, after a successful attempt.
     pub fn reset(&mut self) {
         self.next = self.shortest;
     }
 
-    /// Whether no pause was taken since the start or the last reset: the first failure in a row.
+    /// Whether no pause was taken since the start or the last reset.
     pub fn is_fresh(&self) -> bool {
         self.next == self.shortest
     }

@@ -1,8 +1,8 @@
-//! Configuration that every service shares, read from the environment once and checked whole.
+//! Configuration shared by all services, read from the environment once and checked as a whole.
 //!
-//! Here: the table of the shared variables ([`SHARED_VARIABLES`]) and what it is read into. A service's own
-//! variables are in its `config.rs`. The parser, `--help` and `docs/configuration.md` all use these tables,
-//! so no variable can be in one and missing in another. Never here: reading the environment a second time.
+//! Here: the table of the shared variables ([`SHARED_VARIABLES`]) and the resulting [`SharedConfig`]. A
+//! service's own variables are in its `config.rs`. The parser, `--help` and `docs/configuration.md` all use
+//! these tables, so they cannot disagree. Never here: reading the environment a second time.
 
 mod choices;
 mod environment;
@@ -39,7 +39,7 @@ pub const SHARED_VARIABLES: &[Variable] = &[
     TZDIR,
 ];
 
-/// Variables that a library reads by itself; named here so that `--help` and the page have them.
+/// Variables that libraries read; listed here for `--help` and the page.
 pub const LIBRARY_VARIABLES: &[Variable] = &[Variable {
     name: "SSL_CERT_FILE",
     default: "",
@@ -198,53 +198,53 @@ const TZDIR: Variable = Variable {
     is_secret: false,
 };
 
-/// What every service needs to know.
+/// The configuration shared by all services.
 #[derive(Debug, Clone)]
 pub struct SharedConfig {
-    /// Where Redis is.
+    /// The URL of Redis.
     pub redis_url: String,
-    /// Where the facts are.
+    /// The URL of the database.
     pub database_url: String,
     /// Connections to the database.
     pub database_connections: u32,
     /// Prefix of the Redis keys.
     pub key_prefix: String,
-    /// Prices held in process.
+    /// The number of prices cached in the process (L1).
     pub l1_capacity: usize,
-    /// How long a price held in process is served without confirmation.
+    /// How long a price in L1 is served before it is looked up again.
     pub l1_max_staleness: Duration,
-    /// What is logged, and how.
+    /// The logging configuration.
     pub log: LogConfig,
     /// Whether metrics are recorded.
     pub metrics: MetricsSwitch,
-    /// What is traced, and where to.
+    /// The tracing configuration.
     pub trace: TraceConfig,
-    /// Where the system's time zone database is, if not where it usually is.
+    /// The directory of the system's time zone database, if not a default one.
     pub tz_directory: Option<PathBuf>,
 }
 
-/// What is traced, and where to.
+/// The tracing configuration.
 #[derive(Debug, Clone)]
 pub struct TraceConfig {
-    /// The collector; none if nothing is exported.
+    /// The collector's endpoint; `None` disables the export.
     pub endpoint: Option<String>,
-    /// How it is spoken to.
+    /// The protocol of the export.
     pub protocol: OtlpProtocol,
     /// The fraction of price requests that are traced.
     pub price_ratio: f64,
 }
 
-/// What is logged, and how.
+/// The logging configuration.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
-    /// Which messages.
+    /// The log filter.
     pub filter: String,
-    /// In which form.
+    /// The form of log lines.
     pub format: LogFormat,
 }
 
 impl SharedConfig {
-    /// Reads the shared variables; none if any cannot be used. The problems stay in the reader.
+    /// Reads the shared variables; `None` if any is invalid. The problems stay in `environment`.
     pub fn read(environment: &mut Environment<'_>) -> Option<Self> {
         let redis_url = redis_url(environment);
         let database_url = environment.read(&DATABASE_URL);
@@ -284,7 +284,7 @@ fn trace(environment: &mut Environment<'_>) -> Option<TraceConfig> {
     Some(TraceConfig { endpoint, protocol: protocol?, price_ratio: price_ratio? })
 }
 
-/// Where the system's time zone database is, if the environment says so. Nothing can be wrong with it.
+/// Returns the directory of the system's time zone database, if set; any value is valid.
 pub fn tz_directory(environment: &Environment<'_>) -> Option<PathBuf> {
     environment.optional(&TZDIR).map(PathBuf::from)
 }
@@ -299,7 +299,7 @@ fn redis_url(environment: &mut Environment<'_>) -> Option<String> {
     environment.read_with(&REDIS_URL, &default, &REDIS_URL.allowed)
 }
 
-/// The variables of this process.
+/// Looks up a variable of this process.
 pub fn process_environment(variable: &str) -> Option<String> {
     std::env::var(variable).ok()
 }

@@ -1,10 +1,10 @@
 //! Health checks: whether a service is alive and ready, and the small HTTP server that reports it.
 //!
 //! `/healthz` answers while the process runs. `/readyz` checks the database and Redis, each within a time
-//! limit: `ready` when both answer, `degraded` (still 200) when only one does, since reads go on without the
-//! other, and `unavailable` (503) when neither does, or when the newest policy at start-up was one that this
-//! version of the engine cannot use: so a rolling upgrade that would break something stops at its first
-//! process. Processes with different versions of the time zone database are `degraded`, too.
+//! limit: `ready` if both answer, `degraded` (still 200) if only one does, since reads work without the
+//! other, and `unavailable` (503) if neither does, or if this version of the engine cannot use the policy
+//! that was newest at start-up: a broken rolling upgrade then stops at its first process. Processes with
+//! different versions of the time zone database are `degraded`, too.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ use crate::tz_versions::TzVersions;
 /// Time limit of one check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a service depends on; cheap to clone.
+/// The dependencies of a service; cheap to clone.
 #[derive(Clone)]
 pub struct Health {
     /// The service's name.
@@ -122,7 +122,7 @@ impl Health {
     }
 }
 
-/// Whether all processes use the same time zone database, and which version this process uses.
+/// Checks that all processes use the same time zone database, and returns this process's version.
 fn time_zones(versions: &TzVersions) -> (&'static str, String) {
     let (own, others) = (versions.database().to_string(), versions.others());
     if others.is_empty() {

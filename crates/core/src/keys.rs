@@ -14,18 +14,18 @@
 //! | `{prefix}lease:{name}`, with `:token` | strings | who holds a lease; its last fencing token | `lease` |
 //! | `{core:apalis:queues:list}:{prefix}jobs` and keys with this prefix | several | the queue of the workers | `jobs` |
 //!
-//! `{store}` is the identity of the database: another one, with revisions of its own, finds no prices of the
-//! first. The prefix is `pricing:v1:` unless configured; the number changes when a stored form does. Names
+//! `{store}` is the identity of the database: another database, with its own revisions, must not find these
+//! prices. The prefix is `pricing:v1:` unless configured; the number changes when a stored form does. Names
 //! that other programs use carry the prefix only if it was configured. Every command and script names keys of
-//! one slot, so the schema works on Redis Cluster; the exception is prices, which are put in batches together
-//! with their notification, until a server rejects that because it is a cluster.
+//! one slot, so the schema works on Redis Cluster; the exception is prices, which are stored in batches with
+//! their notification until a cluster rejects that.
 
 use std::time::Duration;
 
 /// The prefix of all keys unless configured otherwise.
 pub const DEFAULT_PREFIX: &str = "pricing:v1:";
 
-/// How long an untouched price stays in Redis. A later read fills it from the database again.
+/// The time to live of a price in Redis. A later read fills it from the database again.
 pub const PRICE_TTL: Duration = Duration::from_secs(60 * 60);
 
 /// The key names of one store.
@@ -51,7 +51,7 @@ impl Keys {
     }
 }
 
-/// How many of the latest price changes stay readable, approximately.
+/// The approximate number of the latest price changes that are kept.
 pub const PRICE_CHANGES_KEPT: usize = 5_000;
 
 /// The consumer group in which listeners share the event log.

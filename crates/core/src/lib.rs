@@ -1,7 +1,7 @@
 //! The backend that the services of the pricing engine share.
 //!
-//! Here: the store, the caches, messaging, jobs, and what every service needs to start, report and stop.
-//! Never here: what a price is (`pricing-domain`), HTTP routes (`pricing-api`) and command-line handling
+//! Here: the store, the caches, messaging, jobs, and the start-up, reporting and shutdown of services. Never
+//! here: how a price is computed (`pricing-domain`), HTTP routes (`pricing-api`) and command-line handling
 //! (`pricing-cli`).
 //!
 //! Data flows one way. A write goes facts → [`pricing_domain::price`] → store → caches; a read goes caches →

@@ -1,9 +1,9 @@
 //! The policies and location factors that quotes use: an immutable snapshot in every process, replaced as a
 //! whole.
 //!
-//! A quote uses the policy its price entry was computed by, so a process keeps the current version and the
-//! one before: while a run moves the products to a new version, both are in use. Location factors take effect
-//! at once.
+//! A quote uses the policy that its price entry was computed by, so a process keeps the current version and
+//! the previous one: while a run moves the products to a new version, both are in use. Location factors take
+//! effect at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use pricing_domain::policy::PricingPolicy;
 /// How often a process polls for a new policy or location factor.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Policy versions a process keeps: the current one and the one before.
+/// The policy versions that a process keeps: the current one and the previous one.
 const VERSIONS_KEPT: u32 = 2;
 
 /// How many of the latest versions a starting process searches for one that it can use.
@@ -34,7 +34,7 @@ const VERSIONS_SEARCHED: u32 = 100;
 pub struct PolicySnapshot {
     current: Arc<PricingPolicy>,
     previous: Option<Arc<PricingPolicy>>,
-    /// Why the newest policy cannot be used, if it never could since this process started.
+    /// The reason that the newest policy is unusable, if it has been since this process started.
     unusable: Option<String>,
     location_factors: HashMap<String, Decimal>,
     /// The sequence number of the read, in the order in which this process began them.
@@ -58,7 +58,7 @@ impl PolicySnapshot {
     }
 }
 
-/// Why the policies could not be read.
+/// The reason that the policies could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicySnapshotError {
     /// The database did not answer.
@@ -87,8 +87,8 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// Reads the policies, after publishing the default one in a new store. `zones` are the clocks of
-    /// locations.
+    /// Reads the policies, after publishing the default one in a new store. `zones` is the time zone
+    /// database.
     pub async fn load(store: Store, zones: TimeZones) -> Result<Self, PolicySnapshotError> {
         let first = NewPolicy {
             name: "default".to_owned(),
@@ -114,20 +114,20 @@ impl Policies {
         &self.zones
     }
 
-    /// Whether prices made with this version can be quoted from.
+    /// Whether quotes can use this policy version.
     pub fn knows(&self, version: i64) -> bool {
         self.snapshot.load().policy(version).is_some()
     }
 
-    /// Why this version of the engine cannot use the newest policy, if it never could since this process
-    /// started: prices that other processes compute by it are left to them. A newer unusable policy that
-    /// appears later does not count, as it is no reason to stop serving prices of the known ones.
+    /// Returns why this version of the engine cannot use the newest policy, if that has been so since this
+    /// process started: prices that other processes compute by it are left to them. An unusable policy that
+    /// appears later does not count, as prices of the known ones can still be served.
     pub fn unusable(&self) -> Option<String> {
         self.snapshot.load().unusable.clone()
     }
 
-    /// What in the current policy would be refused if it were published today, if anything; the policy keeps
-    /// its meaning.
+    /// Returns the part of the current policy that would be refused if it were published today, if any; the
+    /// policy keeps its meaning.
     pub fn outdated(&self) -> Option<String> {
         outdated(self.snapshot.load().current())
     }
@@ -216,12 +216,12 @@ fn compile(stored: &StoredPolicy, zones: &TimeZones) -> Result<Arc<PricingPolicy
     Ok(Arc::new(policy))
 }
 
-/// The first error that makes a stored policy unusable; what is only refused today is none.
+/// Returns the first error that makes a stored policy unusable; parts that are merely refused today do not.
 fn first_fault(problems: &[Diagnostic]) -> Option<&Diagnostic> {
     problems.iter().find(|problem| problem.severity == Severity::Error).or_else(|| problems.first())
 }
 
-/// The first problem for which a stored policy would be refused today, and how many more there are.
+/// Describes the first problem for which a stored policy would be refused today, and the number of others.
 fn outdated(policy: &PricingPolicy) -> Option<String> {
     let mut refusals = policy.refusals();
     let first = described(refusals.next()?);

@@ -1,11 +1,11 @@
-//! A service as a process: how it starts, reports its state, and ends.
+//! The process of a service: start-up, health check and shutdown.
 //!
-//! Here: what the `main` functions of the API, the worker and the listener share. Never here: what a service
-//! does. Where next: [`run`].
+//! Here: the shared part of the `main` functions of the API, the worker and the listener. Never here: the
+//! work of a service. Where next: [`run`].
 //!
-//! Without an argument the service runs until it is stopped. `healthcheck` asks the one that runs on this
-//! host, under the same configuration, whether it is ready: a container needs no other program for that.
-//! `--help` lists every variable, and `--version` prints the version.
+//! Without an argument the service runs until it is stopped. `healthcheck` queries the readiness of the
+//! instance that runs on this host with the same configuration, so a container needs no other program for
+//! that. `--help` lists every variable, and `--version` prints the version.
 
 use std::fmt::Display;
 use std::io::{Read, Write};
@@ -24,12 +24,12 @@ use crate::config::{
 use crate::tz_database::TzDatabase;
 use crate::{shutdown, telemetry};
 
-/// How long a health check may take; the service asks Redis and the database, a second each.
+/// The time limit of a health check; the service checks Redis and the database, a second each.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The configuration of a service.
 pub trait ServiceConfig {
-    /// What the service does, as a clause whose subject is its name.
+    /// The summary of the service, as a clause whose subject is its name.
     const SUMMARY: &'static str;
     /// Its own variables, besides the shared ones.
     const VARIABLES: &'static [Variable];
@@ -39,7 +39,7 @@ pub trait ServiceConfig {
     fn listen(&self) -> SocketAddr;
 }
 
-/// What the arguments ask for.
+/// The request in the arguments.
 #[derive(Debug, PartialEq, Eq)]
 enum Request {
     Serve,
@@ -49,7 +49,7 @@ enum Request {
 }
 
 impl Request {
-    /// None if there is no such argument.
+    /// Parses the arguments; `None` if they are invalid.
     fn read(arguments: &[&str]) -> Option<Self> {
         match arguments {
             [] => Some(Self::Serve),
@@ -61,7 +61,7 @@ impl Request {
     }
 }
 
-/// The whole of a service's `main`.
+/// Implements a service's `main`.
 pub async fn run<C: ServiceConfig, E: Display>(
     name: &'static str,
     config: Result<C, ConfigError>,
@@ -94,14 +94,14 @@ pub async fn run<C: ServiceConfig, E: Display>(
     code
 }
 
-/// This program's version, and that of the time zone database that it would use.
+/// Returns this program's version, and that of the time zone database that it would use.
 fn version(name: &str) -> String {
     let directory = config::tz_directory(&Environment::new(&process_environment));
     let time_zones = TzDatabase::load(directory.as_deref());
     format!("{name} {} (time zones {time_zones})", env!("CARGO_PKG_VERSION"))
 }
 
-/// The text of `--help`; docs/configuration.md is made of the same tables.
+/// Returns the text of `--help`; docs/configuration.md is generated from the same tables.
 fn help<C: ServiceConfig>(name: &str) -> String {
     let variables = C::VARIABLES.iter().chain(SHARED_VARIABLES).chain(LIBRARY_VARIABLES);
     let variables: Vec<String> = variables.map(Variable::to_string).collect();
@@ -125,9 +125,9 @@ printed and the exit code is {EXIT_USAGE}.
     )
 }
 
-/// Serves beside the service's background tasks, which run until shutdown, and waits for those to end. If
-/// serving fails, or a task ends early because it panicked, the service shuts down with an error: without
-/// that task it would only look healthy.
+/// Serves alongside the service's background tasks, which run until shutdown, and waits for them to end. If
+/// serving fails, or a task panics, the service shuts down with an error: without that task it would only
+/// appear healthy.
 pub async fn serve_beside<E: From<std::io::Error>>(
     mut tasks: JoinSet<()>,
     shutdown: &CancellationToken,
@@ -151,7 +151,7 @@ pub async fn serve_beside<E: From<std::io::Error>>(
     };
     let serving = async {
         let served = serving.await;
-        // If it failed, the tasks do not know yet.
+        // If serving failed, the tasks must still be stopped.
         shutdown.cancel();
         served
     };
@@ -192,7 +192,7 @@ fn check_health(name: &str, listen: SocketAddr) -> ExitCode {
     }
 }
 
-/// The raw HTTP response of `/readyz`.
+/// Returns the raw HTTP response of `/readyz`.
 fn ask_readiness(listen: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&reachable(listen), ANSWER_TIMEOUT)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
@@ -202,7 +202,7 @@ fn ask_readiness(listen: SocketAddr) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// The address at which a listener is reached from the same host.
+/// Returns the address of a listener as seen from the same host.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

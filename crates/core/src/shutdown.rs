@@ -2,8 +2,8 @@
 
 use tokio_util::sync::CancellationToken;
 
-/// A token that the first Ctrl-C or SIGTERM cancels. Its holders stop taking work, finish what they have and
-/// return.
+/// Returns a token that the first Ctrl-C or SIGTERM cancels. Its holders accept no more work, finish their
+/// current work and return.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let token = CancellationToken::new();
     let cancelled = token.clone();

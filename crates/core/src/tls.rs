@@ -1,8 +1,8 @@
 //! TLS for the connections that this process opens.
 //!
-//! It is rustls with *ring* everywhere, and trusts the roots that the system trusts: the certificates in the
-//! file `SSL_CERT_FILE` or, where that is not set, the system's own. The clients of Redis and of PostgreSQL
-//! load these by themselves; this is the configuration for HTTP clients.
+//! All clients use rustls with *ring* and the trusted roots of the system: the certificates in the file
+//! `SSL_CERT_FILE` or, if that is not set, the system's own. The clients of Redis and PostgreSQL load these
+//! themselves; this is the configuration of HTTP clients.
 
 use rustls::{ClientConfig, RootCertStore};
 

@@ -17,9 +17,9 @@ use chrono::{DateTime, Utc};
 
 use pricing_domain::facts::time_zone::{TimeZones, TzVersion};
 
-/// Where systems keep it, unless `TZDIR` is set.
+/// The usual directories of the system's database, unless `TZDIR` is set.
 const DIRECTORIES: &[&str] = &["/usr/share/zoneinfo", "/usr/share/lib/zoneinfo", "/etc/zoneinfo"];
-/// Not zones of the database: other forms of all of it (`right` counts leap seconds), and the host's own time
+/// Names that are not zones: other builds of the database (`right` counts leap seconds), and the host's own
 /// zone.
 const LEFT_OUT: &[&str] = &["posix", "right", "localtime", "posixrules", "Factory"];
 /// The first bytes of a compiled zone file (RFC 9636).
@@ -36,11 +36,11 @@ const MAX_DEPTH: usize = 4;
 pub struct TzDatabase {
     /// Its time zones.
     pub zones: TimeZones,
-    /// Where it comes from.
+    /// Its origin.
     pub origin: Origin,
 }
 
-/// Where a time zone database comes from.
+/// The origin of a time zone database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// It is compiled into this program.
@@ -70,7 +70,7 @@ impl TzDatabase {
         }
     }
 
-    /// The newer of the system's and the bundled one. `directory` is the value of `TZDIR`.
+    /// Loads the newer of the system's and the bundled database. `directory` is the value of `TZDIR`.
     pub fn load(directory: Option<&Path>) -> Self {
         let bundled = Self { zones: TimeZones::bundled(), origin: Origin::Bundled };
         let Some((directory, version)) = of_system(directory) else { return bundled };
@@ -90,7 +90,7 @@ impl TzDatabase {
     }
 }
 
-/// The directory of the system's database and its version, if it states one.
+/// Finds the directory of the system's database and its version, if it states one.
 fn of_system(directory: Option<&Path>) -> Option<(PathBuf, TzVersion)> {
     let usual = DIRECTORIES.iter().map(Path::new).filter(|_| directory.is_none());
     let mut versions = directory
@@ -100,7 +100,7 @@ fn of_system(directory: Option<&Path>) -> Option<(PathBuf, TzVersion)> {
     versions.next()
 }
 
-/// The version in the first line of `tzdata.zi`.
+/// Reads the version in the first line of `tzdata.zi`.
 fn version_of(directory: &Path) -> Option<TzVersion> {
     let file = File::open(directory.join("tzdata.zi")).ok()?;
     let mut line = String::new();
@@ -108,7 +108,7 @@ fn version_of(directory: &Path) -> Option<TzVersion> {
     TzVersion::parse(line.trim_end().strip_prefix("# version ")?)
 }
 
-/// All compiled zones below a directory, by their names.
+/// Reads all compiled zones below a directory, by name.
 fn read_zones(directory: &Path) -> io::Result<BTreeMap<Box<str>, Box<[u8]>>> {
     let mut zones = BTreeMap::new();
     read_below(directory, "", 1, &mut zones)?;
@@ -131,7 +131,7 @@ fn read_below(
             continue;
         }
         let (path, name) = (entry.path(), format!("{prefix}{name}"));
-        // Links are followed: many systems make old names links to new ones.
+        // Links are followed: on many systems old names link to new ones.
         if fs::metadata(&path)?.is_dir() {
             if depth < MAX_DEPTH {
                 read_below(&path, &format!("{name}/"), depth + 1, zones)?;
@@ -143,7 +143,7 @@ fn read_below(
     Ok(())
 }
 
-/// The bytes of a file, if it has compiled rules.
+/// Reads a file; `None` if it is not a compiled zone.
 fn read_zone(path: &Path) -> io::Result<Option<Box<[u8]>>> {
     let mut rules = Vec::new();
     File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut rules)?;

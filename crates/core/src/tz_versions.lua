@@ -1,6 +1,6 @@
--- Publishes the version of the time zone database that a process uses, and returns all that were published
--- lately, by the server's clock. KEYS: the versions, by when each was last published. ARGV: the version,
--- after how many seconds one expires.
+-- Publishes the version of the time zone database that a process uses, and returns all unexpired ones, by the
+-- server's clock. KEYS: the versions, by the time of their last publication. ARGV: the version, and the
+-- seconds until it expires.
 local now = tonumber(redis.call('TIME')[1])
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[2]))

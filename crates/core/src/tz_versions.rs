@@ -1,8 +1,8 @@
-//! Which versions of the time zone database the processes of an installation use: with different ones, the
-//! API would quote an hour later than a worker prices.
+//! The versions of the time zone database in use by the processes of an installation: with different ones,
+//! the API and a worker could apply a rule an hour apart.
 //!
-//! Each process that compiles policies publishes its version in Redis every ten seconds, and remembers those
-//! of the others.
+//! Each process that compiles policies publishes its version in Redis every ten seconds, and keeps those of
+//! the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::keys::MessageKeys;
 use crate::redis::{RedisConnection, RedisError};
 use crate::tz_database::TzDatabase;
 
-/// How often a process publishes its version.
+/// The interval at which a process publishes its version.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(10);
-/// After how many seconds a published version expires: its process has ended, or has another version now.
+/// The seconds until a published version expires: its process has ended, or uses another version now.
 const EXPIRY_S: u64 = 60;
 
 /// The versions known to a process; cheap to clone.
@@ -27,12 +27,12 @@ pub struct TzVersions {
     redis: RedisConnection,
     key: String,
     script: Arc<Script>,
-    /// The versions that processes published lately, this one among them; empty until Redis has answered.
+    /// The unexpired versions, including this process's; empty until Redis has answered.
     published: Arc<ArcSwap<Vec<String>>>,
 }
 
 impl TzVersions {
-    /// The versions as seen by a process with this database.
+    /// Creates the versions as seen by a process with this database.
     pub fn new(database: TzDatabase, redis: &RedisConnection, keys: &MessageKeys) -> Self {
         Self {
             database,
@@ -55,7 +55,7 @@ impl TzVersions {
     }
 
     /// Publishes the version and reads those of others until shutdown. While Redis is unavailable, the last
-    /// known versions stay.
+    /// known versions are kept.
     pub async fn publish_periodically(self, shutdown: CancellationToken) {
         let mut known: Vec<String> = Vec::new();
         loop {

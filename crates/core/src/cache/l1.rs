@@ -15,7 +15,7 @@ use super::{Cached, PutMode};
 use crate::telemetry::registry::Counter;
 use pricing_domain::facts::product::ProductId;
 
-/// Announced revisions that are remembered: as many as can arrive while a look-up is in flight.
+/// The number of announced revisions kept: as many as can arrive while a look-up is in flight.
 const ANNOUNCED_KEPT: usize = 65_536;
 
 /// Prices in memory; the least useful ones are evicted when it is full.
@@ -48,7 +48,7 @@ struct L1Entry {
 }
 
 impl L1 {
-    /// An empty cache for this many products.
+    /// Creates an empty cache for this many products.
     pub(super) fn new(capacity: usize, max_staleness: Duration, evictions: Counter) -> Self {
         let weight_capacity = u64::try_from(capacity).unwrap_or(u64::MAX);
         let lifecycle = CountEvictions(evictions);
@@ -63,19 +63,19 @@ impl L1 {
         (at.saturating_duration_since(held.confirmed_at) < self.max_staleness).then_some(held.cached)
     }
 
-    /// The cached revision, however stale the entry is.
+    /// Returns the cached revision, even if the entry is stale.
     pub(super) fn revision(&self, product_id: &str) -> Option<i64> {
         self.entries.peek(product_id).map(|held| held.cached.revision())
     }
 
-    /// The newest revision that is cached or was announced; 0 if there is none.
+    /// Returns the newest cached or announced revision; 0 if there is none.
     pub(super) fn known(&self, product_id: &str) -> i64 {
         let announced = self.announced.get(product_id);
         self.revision(product_id).max(announced).unwrap_or(0)
     }
 
     /// Inserts the entry unless a newer one is cached. The same revision renews the cached entry. Only for
-    /// what was just read: see [`put_found`](Self::put_found) and [`apply`](Self::apply).
+    /// entries that were just read: see [`put_found`](Self::put_found) and [`apply`](Self::apply).
     fn put(&self, product_id: &ProductId, cached: Cached, mode: PutMode) {
         if mode == PutMode::Replace && self.entries.peek(product_id).is_none() {
             return;
@@ -92,18 +92,17 @@ impl L1 {
             EntryAction::Retain(())
         });
         if let (EntryResult::Vacant(guard), Some(held)) = (result, offered) {
-            // The insert is refused only if another thread has inserted meanwhile; that entry stands.
+            // The insert is refused only if another thread has inserted meanwhile; that entry is kept.
             let _ = guard.insert(held);
         }
     }
 
-    /// The current epoch; a look-up reads it when it begins.
+    /// Returns the current epoch, which a look-up reads when it begins.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::SeqCst)
     }
 
-    /// Inserts what a look-up found that began in this epoch, unless it was announced to be out of date
-    /// since.
+    /// Inserts the result of a look-up that began in this epoch, unless a newer revision was announced since.
     pub(super) fn put_found(&self, product_id: &ProductId, cached: Cached, epoch: u64) {
         let revision = cached.revision();
         self.put(product_id, cached, PutMode::Insert);
@@ -117,11 +116,11 @@ impl L1 {
         }
     }
 
-    /// Applies a notification, from this process or another, that the product has this revision now. Returns
+    /// Applies a notification, from this process or another, that the product now has this revision. Returns
     /// whether an older one was cached. If the notification carries the new entry, that replaces the older
-    /// one, which is evicted otherwise. A product that this process was never asked for is not inserted; one
-    /// that was read once stays cached as long as it changes often. A late or repeated notification changes
-    /// nothing and does not renew the entry.
+    /// one, which is evicted otherwise. A product that is not cached is not inserted; a cached one stays
+    /// cached as long as it changes often. A late or repeated notification changes nothing and does not renew
+    /// the entry.
     pub(super) fn apply(
         &self,
         product_id: &ProductId,
@@ -188,7 +187,7 @@ mod tests {
         }))
     }
 
-    /// What is served now.
+    /// Returns the entry served now.
     fn get(l1: &L1, product_id: &str) -> Option<Cached> {
         l1.get(product_id, Instant::now())
     }
@@ -295,7 +294,7 @@ mod tests {
         while Instant::now() == confirmed {}
         assert!(!l1.apply(&id, 5, || Some(priced(5))));
         assert_eq!(l1.get("P-1", confirmed + staleness), None);
-        // A later price is known already, as another process has announced it.
+        // A later revision was already announced by another process.
         l1.apply(&id, 7, || None);
         assert!(!l1.apply(&id, 6, || Some(priced(6))));
         assert_eq!(get(&l1, "P-1"), None);

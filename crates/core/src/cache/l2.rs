@@ -1,7 +1,7 @@
 //! The cache in Redis, shared by all processes.
 //!
-//! Redis being unavailable is ordinary: a read then misses and goes on without it, and further reads skip
-//! Redis for a moment, so that requests do not queue up behind a server that does not answer.
+//! Redis may be unavailable: a read then counts as a cache miss, and further reads skip Redis briefly, so
+//! that requests do not queue behind an unresponsive server.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use crate::telemetry::registry::Counter;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;
 
-/// Entries put in one call, during which Redis blocks other clients for some milliseconds. A server that
-/// syncs every write to disk does so once per call. A cluster accepts keys of one slot only, so there each
-/// entry has a call of its own.
+/// The entries stored by one call, during which Redis blocks other clients for some milliseconds. A server
+/// that syncs every write to disk does so once per call. A cluster accepts keys of one slot only, so there
+/// each entry needs a separate call.
 const PUT_BATCH: usize = 1_000;
 
-/// How long Redis may take to show that it accepts writes.
+/// The time limit of the check that Redis accepts writes.
 const WRITE_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long reads skip Redis after a failure.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 
-/// Digits of the revision at the head of an entry; as many as the largest `u64` has.
+/// The digits of the revision at the head of an entry: those of the largest `u64`.
 const REVISION_DIGITS: usize = 20;
 
 /// The initial buffer size; most entries fit.
@@ -49,7 +49,7 @@ pub(super) struct L2 {
     redis: RedisConnection,
     keys: Keys,
     put_and_publish: Arc<Script>,
-    /// Whether Redis has refused a call that names keys of several slots.
+    /// Whether Redis has refused a call with keys of several slots.
     is_cluster: Arc<AtomicBool>,
     errors: Counter,
     pause: Arc<Pause>,
@@ -64,12 +64,12 @@ impl L2 {
 
     /// The same cache with its own connection for reads.
     pub(super) fn with_own_reads(&self) -> Result<Self, RedisError> {
-        // Failures are counted per connection, too: a late thread is no reason for others to skip Redis.
+        // Failures are tracked per connection, too: one slow thread does not make others skip Redis.
         Ok(Self { redis: self.redis.with_own_reads()?, pause: Arc::default(), ..self.clone() })
     }
 
     /// The entry of the product; `None` on a cache miss, if Redis does not answer, or if this version cannot
-    /// read what is stored.
+    /// decode the entry.
     pub(super) async fn get(&self, product_id: &str) -> Option<Cached> {
         if self.pause.is_on() {
             return None;
@@ -86,8 +86,8 @@ impl L2 {
         }
     }
 
-    /// Offers what a read found: it is stored unless Redis holds the same or a newer revision, or does not
-    /// answer at once.
+    /// Stores the result of a read unless Redis holds the same or a newer revision, or does not answer in
+    /// time.
     pub(super) async fn offer(&self, product_id: &ProductId, cached: &Cached) {
         if self.pause.is_on() {
             return;
@@ -99,9 +99,9 @@ impl L2 {
         }
     }
 
-    /// Puts each entry unless Redis holds the same or a newer revision, and publishes the notification of all
-    /// with the last of them. If some cannot be put, the others may have been, and the notification of all
-    /// may have been published.
+    /// Stores each entry unless Redis holds the same or a newer revision, and publishes the notification of
+    /// all with the last batch. After an error, some entries may be stored, and the notification of all may
+    /// have been published.
     pub(super) async fn put_all(
         &self,
         products: &[(ProductId, Cached)],
@@ -111,7 +111,7 @@ impl L2 {
         let there: Vec<(ProductId, Cached)>;
         let products = match mode {
             PutMode::Insert => products,
-            // Most are not cached, and are not sent.
+            // Most products are not cached and need not be sent.
             PutMode::Replace => {
                 there = self.cached_in_redis(products).await?;
                 &there
@@ -129,7 +129,7 @@ impl L2 {
         before.and(last)
     }
 
-    /// The products that Redis holds an entry of.
+    /// Returns the products for which Redis holds an entry.
     async fn cached_in_redis(
         &self,
         batch: &[(ProductId, Cached)],
@@ -174,7 +174,7 @@ impl L2 {
         self.send(&mut connection, puts.chain(publish)).await
     }
 
-    /// A call of the script. (`Script::key` and `arg` are not used, as they copy everything twice.)
+    /// Builds a call of the script. (`Script::key` and `arg` would copy everything twice.)
     fn call(&self, entries: &[EncodedEntry], mode: PutMode, announcement: Option<&Announcement>) -> Cmd {
         let mut call = redis::cmd("EVALSHA");
         call.arg(self.put_and_publish.get_hash()).arg(entries.len() + usize::from(announcement.is_some()));
@@ -222,8 +222,8 @@ impl L2 {
         Some(EncodedEntry { key: self.keys.price(product_id.as_str()), value, ttl_ms })
     }
 
-    /// Checks that Redis accepts writes: one that is full or has lost its replicas answers reads and rejects
-    /// writes.
+    /// Checks that Redis accepts writes: a full server, or one without its replicas, answers reads but
+    /// rejects writes.
     pub(super) async fn check_writable(&self) -> Result<(), RedisError> {
         let mut connection = self.redis.writes();
         let mut write = redis::cmd("SET");
@@ -251,7 +251,7 @@ impl L2 {
     }
 }
 
-/// The stored form of an entry and its time to live in milliseconds. `None` if it has expired.
+/// Encodes an entry and returns its time to live in milliseconds. `None` if it has expired.
 fn encode(cached: &Cached) -> Option<(Vec<u8>, u64)> {
     let mut value = Vec::with_capacity(USUAL_ENTRY_BYTES);
     write!(value, "{:0width$}", cached.revision(), width = REVISION_DIGITS).ok()?;
@@ -265,7 +265,7 @@ fn encode(cached: &Cached) -> Option<(Vec<u8>, u64)> {
     Some((value, u64::try_from(ttl.as_millis()).ok()?))
 }
 
-/// `None` for an entry that must not be served any more.
+/// Returns the time to live; `None` for an expired entry.
 fn time_to_live(entry: &PriceEntry) -> Option<Duration> {
     let Some(valid_until) = entry.valid_until else {
         return Some(PRICE_TTL);

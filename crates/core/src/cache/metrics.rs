@@ -1,4 +1,4 @@
-//! What the caches measure.
+//! Metrics of the caches.
 
 use crate::telemetry::inventory::names::{
     FILL_DURATION, L1_ENTRIES, L1_EVICTIONS, L1_FLUSHES, L1_INVALIDATIONS, L2_ERRORS, PRICE_READS,

@@ -5,9 +5,9 @@
 //! price is computed (`engine`), and anything that depends on the shopper; cached entries are the same for
 //! every shopper.
 //!
-//! Two rules keep the caches correct. An entry is put only where no entry with the same or a newer revision
-//! is, in memory and in Redis alike; a removed product leaves a tombstone with a revision, so a slow fill
-//! cannot bring it back. And no entry is served past its `valid_until`.
+//! Two rules keep the caches correct. An entry is stored, in memory and in Redis, only if no entry with the
+//! same or a newer revision is there; a removed product leaves a tombstone with a revision, so a slow fill
+//! cannot restore it. And no entry is served past its `valid_until`.
 
 mod l1;
 mod l2;
@@ -32,7 +32,7 @@ use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;
 use single_flight::SingleFlight;
 
-/// What is cached for a product: its price, or a tombstone.
+/// The cached state of a product: its price, or a tombstone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cached {
     /// The product's current price entry.
@@ -90,17 +90,18 @@ pub struct TieredPrice {
     pub tier: Tier,
 }
 
-/// How an entry is put.
+/// The condition on which an entry is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutMode {
-    /// In any case. A fill that has read an older revision then finds the newer one and is discarded.
+    /// Stores the entry even if none is cached, so that a concurrent fill with an older revision is
+    /// discarded.
     Insert,
-    /// Only over an older entry. For entries of which no older revision can be in flight: the caches keep
-    /// what is read, and a large import does not evict it.
+    /// Replaces older entries only. For entries of which no older revision can be in flight, so that a large
+    /// import does not evict entries that are read.
     Replace,
 }
 
-/// Why a read failed.
+/// The reason that a read failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// There is no such product.
@@ -132,8 +133,8 @@ pub struct PriceCache {
 }
 
 impl PriceCache {
-    /// An empty L1 in front of the L2 in this Redis. Fills run on this runtime, whichever thread requests
-    /// them.
+    /// Creates an empty L1 in front of the L2 in this Redis. Fills run on `runtime`, regardless of the
+    /// requesting thread.
     pub fn new(
         l1_capacity: usize,
         l1_max_staleness: Duration,
@@ -153,14 +154,14 @@ impl PriceCache {
         }
     }
 
-    /// The same cache with its own connection for reads, opened and driven by the runtime that uses it: a
-    /// thread with a runtime of its own then waits for no other thread.
+    /// Returns the same cache with its own read connection, opened and driven by the runtime that uses it, so
+    /// that a thread with its own runtime does not wait for other threads.
     pub fn with_own_reads(&self) -> Result<Self, RedisError> {
         Ok(Self { l2: self.l2.with_own_reads()?, ..self.clone() })
     }
 
-    /// The product's price from L1, if it may be served. Nearly every request takes this path, which neither
-    /// waits nor copies. The caller [counts](Self::count_l1) the read.
+    /// Returns the product's price from L1, if it may be served. Nearly every request takes this path, which
+    /// neither waits nor copies. The caller [counts](Self::count_l1) the read.
     pub fn get_l1(
         &self,
         product_id: &str,
@@ -184,8 +185,8 @@ impl PriceCache {
         }
     }
 
-    /// The product's price from L2 or else from `fill`. Requests that arrive during a fill of the same
-    /// product share its result; the fill goes on if the request that started it is cancelled.
+    /// Returns the product's price from L2 or else from `fill`. Requests that arrive during a fill of the
+    /// same product share its result; the fill continues if the request that started it is cancelled.
     pub async fn get_or_fill<F>(
         &self,
         product_id: ProductId,
@@ -218,15 +219,15 @@ impl PriceCache {
         found
     }
 
-    /// The product's price out of Redis, if it may be served.
+    /// Returns the product's price from Redis, if it may be served.
     async fn get_l2(
         &self,
         product_id: &ProductId,
         now: DateTime<Utc>,
         knows_policy: &(impl Fn(i64) -> bool + Sync),
     ) -> Option<Result<TieredPrice, ReadError>> {
-        // After a fail-over, or before a put that another process has announced, Redis may be behind this
-        // process; then the database decides.
+        // After a fail-over, or before another process has stored an announced entry, Redis may be behind
+        // this process; the database is then authoritative.
         let known = self.l1.known(product_id.as_str());
         let epoch = self.l1.epoch();
         let cached = self.l2.get(product_id.as_str()).await.filter(|cached| cached.revision() >= known)?;
@@ -252,7 +253,7 @@ impl PriceCache {
         let cached = filled?;
         self.l1.put_found(&product_id, cached.clone(), epoch);
         self.measure_l1();
-        // If Redis is unavailable, the next process has to fill again, nothing more.
+        // If Redis is unavailable, the only effect is that other processes fill again.
         self.fill_l2.offer(&product_id, &cached).await;
         match cached {
             Cached::Priced(entry) => Ok(TieredPrice { entry, tier: Tier::Store }),
@@ -265,10 +266,10 @@ impl PriceCache {
         self.l2.check_writable().await
     }
 
-    /// Puts the states of products in Redis, unless Redis holds the same or a newer revision, and publishes
-    /// the notification in the same call as the last of them. After an error, some may be put, and the
-    /// notification of all may have been published. L1 replaces older entries only, as for a notification of
-    /// another process: what was stored a while ago may be out of date by now.
+    /// Stores the states of products in Redis, unless Redis holds the same or a newer revision, and publishes
+    /// the notification in the same call as the last batch. After an error, some may be stored, and the
+    /// notification of all may have been published. L1 replaces older entries only, as for a notification
+    /// from another process: the states may be out of date by now.
     pub async fn put_all(
         &self,
         products: &[(ProductId, Cached)],

@@ -1,5 +1,5 @@
--- Puts price entries, each unless its key holds the same or a newer revision, and publishes the changes:
--- appends them to the stream of the latest ones, and sends them on the channel together with the new entries.
+-- Stores price entries, each unless its key holds the same or a newer revision, and publishes the changes:
+-- appends them to the stream of the latest changes, and sends them on the channel with the new entries.
 --
 -- KEYS     the price keys, and the stream if processes are notified
 -- ARGV[1]  'insert' to put an entry in any case, 'replace' to put it only where something older is
@@ -36,7 +36,7 @@ for number = 1, entries do
   local key, entry = KEYS[number], ARGV[2 * number + 1]
   local current = redis.pcall('GETRANGE', key, '0', '19')
   if current ~= '' and not is_revision(current) then
-    -- A foreign value, which is no price entry and would be in the way.
+    -- A foreign value, which is not a price entry, would block the key.
     redis.call('DEL', key)
     current = ''
   end

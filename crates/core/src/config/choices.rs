@@ -1,4 +1,4 @@
-//! Variables that are one of a few words. Their rows in the table list the same words.
+//! Variables with a fixed set of values. Their rows in the table list the same values.
 
 use std::str::FromStr;
 
@@ -9,7 +9,7 @@ pub enum LogFormat {
     Auto,
     /// One JSON object a line.
     Json,
-    /// For people.
+    /// Human-readable text.
     Text,
 }
 
@@ -50,9 +50,9 @@ impl FromStr for OtlpProtocol {
 /// Whether metrics are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricsSwitch {
-    /// All of them.
+    /// Metrics are recorded.
     On,
-    /// None; to see what recording them costs.
+    /// No metric is recorded; for measuring the cost of recording.
     Off,
 }
 

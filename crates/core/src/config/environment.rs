@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use super::variable::{Allowed, Variable};
 
-/// A variable whose value cannot be used.
+/// A variable with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigProblem {
-    /// Its name.
+    /// The variable's name.
     pub variable: &'static str,
     /// Its value, unless that may contain a password.
     pub value: String,
@@ -16,7 +16,7 @@ pub struct ConfigProblem {
     pub allowed: String,
 }
 
-/// Everything that is wrong with the configuration.
+/// All problems of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError(pub Vec<ConfigProblem>);
 
@@ -32,7 +32,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Reads variables by their row in a table. Each read returns nothing if the value cannot be used;
+/// Reads variables by their row in a table. A read returns `None` if the value is invalid;
 /// [`finish`](Self::finish) then returns every problem.
 pub struct Environment<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
@@ -40,18 +40,18 @@ pub struct Environment<'a> {
 }
 
 impl<'a> Environment<'a> {
-    /// Reads through this function: a map in tests, [`process_environment`](super::process_environment) in
-    /// services.
+    /// Creates a reader that uses this function: a map in tests,
+    /// [`process_environment`](super::process_environment) in services.
     pub fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self { lookup, problems: Vec::new() }
     }
 
-    /// The value of a variable, or its default; an empty value counts as unset.
+    /// Reads a variable, or its default; an empty value counts as unset.
     pub fn read<T: FromStr>(&mut self, variable: &Variable) -> Option<T> {
         self.read_with(variable, variable.default, &variable.allowed)
     }
 
-    /// As [`read`](Self::read), for a default or bounds that depend on other variables.
+    /// Like [`read`](Self::read), for a default or bounds that depend on other variables.
     pub fn read_with<T: FromStr>(
         &mut self,
         variable: &Variable,
@@ -66,17 +66,17 @@ impl<'a> Environment<'a> {
         checked
     }
 
-    /// The value of a variable that has no default.
+    /// Reads a variable without a default.
     pub fn optional(&self, variable: &Variable) -> Option<String> {
         self.value(variable)
     }
 
-    /// The configuration, unless anything was wrong with it.
+    /// Returns the configuration, or all problems if there were any.
     pub fn finish<T>(self, config: Option<T>) -> Result<T, ConfigError> {
         config.filter(|_| self.problems.is_empty()).ok_or(ConfigError(self.problems))
     }
 
-    /// White space belongs to free text only.
+    /// Returns the raw value, trimmed except for free text.
     fn value(&self, variable: &Variable) -> Option<String> {
         let value = (self.lookup)(variable.name).filter(|value| !value.is_empty())?;
         let is_text = matches!(variable.allowed, Allowed::Text(_));

@@ -1,5 +1,5 @@
-//! What a variable of the environment is: its name, default, allowed values and meaning, and how `--help`
-//! shows it. `docs/configuration.md` is made of the same tables.
+//! Environment variables: name, default, allowed values and meaning, and the text of `--help`.
+//! `docs/configuration.md` is generated from the same tables.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,24 +9,24 @@ use std::time::Duration;
 /// A setting that is read from the environment.
 #[derive(Debug, Clone)]
 pub struct Variable {
-    /// Its name in the environment.
+    /// The variable's name.
     pub name: &'static str,
     /// The value used if it is unset or empty; empty if there is none.
     pub default: &'static str,
     /// The values it accepts.
     pub allowed: Allowed,
-    /// The services whose behaviour it changes; the others only check it.
+    /// The services that use it; the others only check it.
     pub used_by: &'static str,
-    /// What it sets.
+    /// The setting's description.
     pub text: &'static str,
-    /// Whether a value may contain a password, so that it is never shown.
+    /// Whether a value may contain a password and so must not be shown.
     pub is_secret: bool,
 }
 
 /// The values that a variable accepts.
 #[derive(Debug, Clone)]
 pub enum Allowed {
-    /// Any text; this says what it stands for.
+    /// Any text; describes its meaning.
     Text(&'static str),
     /// A whole number within these bounds.
     Whole(RangeInclusive<u64>),
@@ -36,7 +36,7 @@ pub enum Allowed {
     Duration(RangeInclusive<Duration>),
     /// One of these words.
     OneOf(&'static [&'static str]),
-    /// Log levels, for everything or for single targets.
+    /// Log levels, global or per target.
     LogFilter,
     /// An address and a port to listen on.
     Socket,
@@ -84,7 +84,7 @@ impl fmt::Display for Allowed {
     }
 }
 
-/// The words with commas between them, and `or` before the last.
+/// Joins the words with commas, and `or` before the last.
 fn listed(words: &[&str]) -> String {
     match words.split_last() {
         Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
@@ -92,7 +92,7 @@ fn listed(words: &[&str]) -> String {
     }
 }
 
-/// Whether each part of a log filter has a level: one without would be taken for the name of a target.
+/// Whether each part of a log filter has a level: without one it would be read as a target.
 fn is_log_filter(written: &str) -> bool {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let level_of = |part: &str| part.rsplit_once('=').map_or(part, |(_, level)| level).trim().to_lowercase();
@@ -119,7 +119,7 @@ impl fmt::Display for Variable {
     }
 }
 
-/// The text in lines of at most so many characters, broken between words.
+/// Wraps the text between words into lines of at most `most` characters.
 fn wrapped(text: &str, most: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {

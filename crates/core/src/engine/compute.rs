@@ -1,4 +1,4 @@
-//! One product's next price beside the stored one.
+//! Computes a product's next price and compares it with the stored one.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
@@ -11,20 +11,20 @@ use pricing_domain::policy::PricingPolicy;
 use pricing_domain::pricing::explanation::Outcome;
 use pricing_domain::pricing::price::{ListPrice, price};
 
-/// Room for most explanations.
+/// The initial buffer size; most explanations fit.
 const USUAL_EXPLANATION_BYTES: usize = 1_536;
 
-/// A product's new price beside the stored one.
+/// A product's new price, compared with the stored one.
 pub(super) struct Computed<'a> {
     pub(super) list_price: ListPrice<'a>,
-    /// The new entry, with the stored revision until it gets its own.
+    /// The new entry, with the stored revision until a new one is assigned.
     pub(super) entry: PriceEntry,
     previous: Option<Previous>,
-    /// The day (UTC) of which the opening price is known.
+    /// The day (UTC) of the opening price.
     opened_on: NaiveDate,
-    /// Of the stored explanation, if it has one.
+    /// The digest of the stored explanation, if it has one.
     explained: Option<i64>,
-    /// For the history; absent if it was in another currency.
+    /// The previous list price, for the history; absent if it was in another currency.
     pub(super) old_list_price: Option<Decimal>,
     pub(super) changed: bool,
 }
@@ -38,7 +38,7 @@ pub(super) fn compute<'a>(
     let same_terms = |price: &&StoredPrice| {
         (price.entry.currency, price.entry.base_price) == (stored.product.currency, stored.product.base_price)
     };
-    // A new base price is the seller's decision, not a move of the market: nothing holds it back.
+    // A new base price is the seller's decision, not a market move, so limits on moves do not apply.
     let carried_on = stored.price.as_ref().filter(same_terms);
     let previous = carried_on.map(|price| previous(price, now));
     let day_opened =
@@ -59,12 +59,12 @@ pub(super) fn compute<'a>(
 }
 
 impl Computed<'_> {
-    /// Whether a rule failed, so that the price stays.
+    /// Whether a rule failed, so that the price is frozen.
     pub(super) fn is_frozen(&self) -> bool {
         self.list_price.explanation.outcome == Outcome::Frozen
     }
 
-    /// Whether what is written of it says the same as what is stored.
+    /// Whether neither the price nor the content of the explanation differs from the stored ones.
     pub(super) fn says_the_same(&self, write: &PriceWrite) -> bool {
         !self.changed && self.explained == Some(write.explanation_digest)
     }
@@ -76,7 +76,7 @@ impl Computed<'_> {
         }
     }
 
-    /// What is written of it.
+    /// Returns the rows to be written.
     pub(super) fn write(&self, cause: String, now: DateTime<Utc>) -> Result<PriceWrite, serde_json::Error> {
         let mut explanation = Vec::with_capacity(USUAL_EXPLANATION_BYTES);
         let explanation_digest = self.list_price.explanation.append_json(&mut explanation)?;
@@ -95,15 +95,15 @@ impl Computed<'_> {
     }
 }
 
-/// The price until now; on a new day, the day opens with it.
+/// Returns the current price; on a new day it becomes the opening price.
 fn previous(stored: &StoredPrice, now: DateTime<Utc>) -> Previous {
     let list_price = stored.entry.list_price;
     let opening_price = if is_under_way(stored.opened_on, now) { stored.opening_price } else { list_price };
     Previous { list_price, opening_price, changed_at: stored.changed_at, streak: stored.streak }
 }
 
-/// Whether the day is not over. A clock that is a little behind does not begin the day before again; a day
-/// that is further ahead was opened by one that was wrong.
+/// Whether the day is not over. It may be tomorrow, so that a clock that is slightly behind does not reopen
+/// the previous day; a day further ahead was opened by a wrong clock.
 fn is_under_way(day: NaiveDate, now: DateTime<Utc>) -> bool {
     let today = now.date_naive();
     day == today || today.succ_opt() == Some(day)
@@ -122,7 +122,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// What is stored of a product that opened the 2nd of January at 100 and costs 115 since.
+    /// The stored facts of a product that opened 2 January at 100 and has cost 115 since.
     fn stored() -> StoredFacts {
         let draft = ProductDraft {
             product_id: Some("P-1".to_owned()),

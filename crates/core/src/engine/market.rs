@@ -1,4 +1,4 @@
-//! The market moved: events become facts, and the products they are about get their prices.
+//! Applies market events: stores their facts and re-prices the products concerned.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -16,43 +16,43 @@ use pricing_domain::facts::recalculation::RecalculationScope;
 use pricing_domain::facts::signal::{Signal, Subject};
 use pricing_domain::policy::PricingPolicy;
 
-/// What a batch of events did.
+/// The result of applying a batch of events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AppliedEvents {
-    /// Events that were new.
+    /// The number of new events.
     pub events: usize,
-    /// Events that had been applied before.
+    /// The number of events that had been applied before.
     pub repeated: usize,
-    /// List prices that are other ones now.
+    /// The number of list prices that changed.
     pub changed: usize,
-    /// Products that events name and the catalogue does not have.
+    /// Unknown products named by events.
     pub unknown: Vec<ProductId>,
-    /// Competitors' prices that are not used, as they are in another currency than the product's.
+    /// Competitors' prices that are ignored because their currency is not the product's.
     pub in_other_currency: Vec<OtherCurrency>,
-    /// Recalculations that were requested, new or not: the caller ensures that they begin.
+    /// The requested recalculations, new or not, which the caller must start.
     pub requested_runs: Vec<String>,
 }
 
-/// A competitor's price that is not used.
+/// A competitor's price that is ignored because of its currency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherCurrency {
-    /// Of this product.
+    /// The product.
     pub product_id: ProductId,
-    /// Who asks it.
+    /// The competitor.
     pub competitor: String,
-    /// What it is in.
+    /// The currency of the price.
     pub currency: Currency,
 }
 
 impl Engine {
-    /// Takes facts into the catalogue, prices the products they are about, and serves the prices. The facts,
-    /// the prices, the history and the record that the events were applied are one transaction, so an event
-    /// that is delivered again changes nothing; its prices are only put into the caches again. Followers of
-    /// changes get them again only if these events were delivered in this very way before: that try may have
-    /// ended before its notice. An event that its source has sent twice comes in two ways.
+    /// Stores the facts of events, re-prices the products concerned, and serves the prices. The facts, the
+    /// prices, the history and the records of applied events are one transaction, so the operation is
+    /// idempotent: redelivered events only store their prices in the caches again. Their changes are
+    /// published again only if this is not the first attempt: the first one may have failed before it
+    /// published them. A duplicate sent by the source is a separate delivery.
     ///
-    /// The events may name at most [`WRITE_BATCH`](super::WRITE_BATCH) products. Goes on to the end even if
-    /// the caller gives up waiting.
+    /// The events may name at most [`WRITE_BATCH`](super::WRITE_BATCH) products. The work is completed even
+    /// if the caller stops waiting.
     pub async fn apply_events(
         &self,
         events: Vec<MarketEvent>,
@@ -88,7 +88,7 @@ impl Engine {
         let in_other_currency = in_other_currency(&new, &published);
         let found: HashSet<ProductId> =
             published.iter().map(|published| published.product_id.clone()).collect();
-        // What stayed as it was is served already, unless these events were delivered before.
+        // An unchanged price is served already, unless these events were delivered before.
         let mut published: Vec<PublishedPrice> = published
             .into_iter()
             .filter(|published| published.is_written || !moved.contains(&published.product_id))
@@ -117,8 +117,7 @@ impl Engine {
         })
     }
 
-    /// Adds the changes that were made when these events were applied before: the first time, the worker may
-    /// have died before it published.
+    /// Adds the changes made by an earlier attempt: its worker may have died before it published them.
     async fn add_earlier_changes(&self, published: &mut [PublishedPrice]) -> Result<(), EngineError> {
         let earlier: Vec<ProductId> = published
             .iter()
@@ -139,7 +138,7 @@ impl Engine {
     }
 }
 
-/// Records the events and stores the facts of those that are new; gives those.
+/// Records the events and stores the facts of the new ones; returns the new ones.
 async fn record<'a>(
     transaction: &mut StoreTransaction,
     events: &'a [MarketEvent],
@@ -156,8 +155,8 @@ async fn record<'a>(
     Ok(new)
 }
 
-/// The competitors' prices that are in another currency than their product. Those of products that are not
-/// there yet are kept: which currency these will have is not known.
+/// Returns the competitors' prices in another currency than their product's. Those of unknown products are
+/// not included, as their currency is not known yet.
 fn in_other_currency(events: &[&MarketEvent], published: &[PublishedPrice]) -> Vec<OtherCurrency> {
     let said = events.iter().filter_map(|event| {
         let signal = signal_of(event)?;
@@ -183,7 +182,7 @@ fn in_other_currency(events: &[&MarketEvent], published: &[PublishedPrice]) -> V
     refused.collect()
 }
 
-/// Writes down which recalculations the events ask for; gives their names.
+/// Records the recalculations that the events request; returns their task identifiers.
 async fn request_runs(
     transaction: &mut StoreTransaction,
     events: &[MarketEvent],
@@ -199,7 +198,7 @@ async fn request_runs(
     Ok(requested)
 }
 
-/// The products that events name, each with the last event that does.
+/// Returns the products that events name, each with the last event that names it.
 fn causes(events: &[MarketEvent]) -> BTreeMap<ProductId, String> {
     let named = events.iter().flat_map(|event| {
         let cause = format!("event {} of {}", event.id.id, event.id.source);
@@ -208,7 +207,7 @@ fn causes(events: &[MarketEvent]) -> BTreeMap<ProductId, String> {
     named.collect()
 }
 
-/// The products that an event names.
+/// Returns the products that an event names.
 pub fn products_of(event: &MarketEvent) -> Vec<ProductId> {
     match &event.change {
         Change::Signal(Signal { subject: Subject::Product(name), .. }) => {
@@ -226,7 +225,7 @@ fn signal_of(event: &MarketEvent) -> Option<&Signal> {
     }
 }
 
-/// What has to be recalculated because of an event that names no products.
+/// Returns the scope of the recalculation that an event without products requires.
 fn scope_of(event: &MarketEvent) -> Option<RecalculationScope> {
     match &event.change {
         Change::Signal(Signal { subject: Subject::Category(category), .. }) => {
@@ -238,7 +237,7 @@ fn scope_of(event: &MarketEvent) -> Option<RecalculationScope> {
     }
 }
 
-/// Whether an event changes what quotes are made with.
+/// Whether an event affects quotes directly.
 fn acts_on_quotes(event: &MarketEvent) -> bool {
     match &event.change {
         Change::Signal(signal) => matches!(signal.subject, Subject::Location(_)),

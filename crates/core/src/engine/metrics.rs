@@ -1,4 +1,4 @@
-//! What computing prices measures.
+//! Metrics of the computation of prices.
 
 use std::collections::BTreeMap;
 

@@ -1,14 +1,14 @@
 //! From facts to published prices: the one place where prices are computed and written.
 //!
-//! Here: the [`Engine`] and how it is put together ([`open`]), with a file for each reason to price: a read
-//! that misses the caches (this file), products that are put ([`products`]), the market ([`market`]), a
-//! recalculation or the clock ([`range`]), a simulation ([`simulate`]). Never here: what a price is
-//! ([`domain::price`](pricing_domain::price)) and when to compute one (the routes, the worker).
+//! Here: the [`Engine`] and its construction ([`open`]), with a file for each reason to price: a cache miss
+//! (this file), changed products ([`products`]), market events ([`market`]), a recalculation or expiry
+//! ([`range`]), a simulation ([`simulate`]). Never here: how a price is computed
+//! ([`domain::price`](pricing_domain::price)) and when (the routes, the worker).
 //!
 //! Each function works on a batch in one transaction ([`pieces`]): lock the products, compute, write prices
-//! and history, commit; then put the entries into the caches, where their revision keeps older ones out. A
-//! crash between the commit and the put leaves a stale entry in Redis, so the caller's request is not
-//! acknowledged before both are done, and doing it again repeats only the put.
+//! and history, commit; then store the entries in the caches, where their revision keeps older ones out. A
+//! crash after the commit may leave a stale entry in Redis, so the caller's request is acknowledged only
+//! after both steps, and a retry repeats only the second.
 
 mod compute;
 mod market;
@@ -52,41 +52,41 @@ pub use simulate::Simulator;
 /// Products written in one transaction.
 pub const WRITE_BATCH: usize = 1_000;
 
-/// How long to wait before a put that Redis did not take is tried again.
+/// The pause before a failed write to Redis is retried.
 const SERVE_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Everything needed to price; cheap to clone.
+/// The engine: store, caches, policies and messaging; cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
-    /// The facts.
+    /// The store of facts and prices.
     pub store: Store,
-    /// Where prices are served from.
+    /// The caches that prices are served from.
     pub cache: PriceCache,
-    /// What prices are made with.
+    /// The policies and location factors.
     pub policies: Policies,
-    /// How other processes learn of new prices.
+    /// Publishes changed prices to other processes.
     pub notifications: Notifications,
-    /// Where services register what they measure.
+    /// The registry of the service's metrics.
     pub registry: Registry,
     metrics: Arc<PricingMetrics>,
     /// The connections to Redis.
     pub redis: RedisConnection,
     /// The names of queues, streams and channels in Redis.
     pub keys: MessageKeys,
-    /// Which time zone data this process and others use.
+    /// The versions of the time zone database in use by this process and others.
     pub tz_versions: TzVersions,
 }
 
-/// A price that is stored, to be put where it is served from.
+/// A stored price, to be cached and published.
 #[derive(Debug, Clone)]
 struct PublishedPrice {
     product_id: ProductId,
     cached: Cached,
     /// Whether this transaction wrote it.
     is_written: bool,
-    /// Whether a rule failed, so that the price stayed.
+    /// Whether a rule failed, so that the price is frozen.
     is_frozen: bool,
-    /// The row of the history that came with it, if the list price is another one now.
+    /// Its row of the history, if the list price changed.
     change: Option<PriceChange>,
 }
 
@@ -118,7 +118,7 @@ impl PublishedPrice {
     }
 }
 
-/// The notification about a price, with or without the price itself.
+/// Returns the notification of a price, with or without the entry.
 fn announced(published: &PublishedPrice, brings_price: bool) -> ChangedPrice {
     ChangedPrice {
         product_id: published.product_id.clone(),
@@ -138,37 +138,37 @@ fn announced(published: &PublishedPrice, brings_price: bool) -> ChangedPrice {
     }
 }
 
-/// Why nothing was written, or not everything was published.
+/// The reason that nothing was written, or not everything was published.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The catalogue refused.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The catalogue has the change, and Redis does not take it yet. Writing it again does no harm.
+    /// The change is stored, but Redis has not accepted it yet. Repeating the call is harmless.
     #[error(transparent)]
     Redis(#[from] RedisError),
-    /// The work did not come to its end: it panicked, or the process stops.
+    /// The work was not completed: it panicked, or the process is stopping.
     #[error("the work was interrupted")]
     Interrupted,
-    /// The policies cannot be read.
+    /// The policies could not be read.
     #[error(transparent)]
     Policies(#[from] PolicySnapshotError),
-    /// A newer version of the engine has published a policy that this one cannot read: what was priced by it
-    /// is not priced by an earlier one again.
+    /// A newer version of the engine published a policy that this one cannot use. Products priced by it must
+    /// not be priced by an earlier policy.
     #[error("prices were made by policy version {version}, and this process can use none after {known}")]
     PolicyUnknown {
-        /// Which policy.
+        /// The policy version of the stored price.
         version: i64,
-        /// The newest one that can be used.
+        /// The newest usable version.
         known: i64,
     },
-    /// The explanation of a price cannot be written down.
+    /// The explanation of a price cannot be serialised.
     #[error("an explanation cannot be serialised: {0}")]
     Explanation(#[from] serde_json::Error),
 }
 
 impl Engine {
-    /// The price of a product for a read: L1, L2, or the catalogue.
+    /// Reads a product's price from L1, L2 or the store.
     pub async fn read(&self, product_id: &str, now: Now) -> Result<TieredPrice, ReadError> {
         match self.read_l1(product_id, now) {
             Some(found) => found,
@@ -176,7 +176,7 @@ impl Engine {
         }
     }
 
-    /// The price of a product out of this process' memory, if it is there.
+    /// Reads a product's price from L1, if it is cached.
     pub fn read_l1(&self, product_id: &str, now: Now) -> Option<Result<TieredPrice, ReadError>> {
         let policies = self.policies.snapshot();
         let found = self.cache.get_l1(product_id, now, &|version| policies.policy(version).is_some())?;
@@ -184,7 +184,7 @@ impl Engine {
         Some(found.map(|entry| TieredPrice { entry, tier: Tier::L1 }))
     }
 
-    /// The prices of products out of this process' memory, each if it is there; in one go.
+    /// Reads the prices of several products from L1, each if it is cached.
     pub fn read_many_l1<'a>(
         &self,
         product_ids: impl Iterator<Item = &'a str>,
@@ -206,7 +206,7 @@ impl Engine {
         found
     }
 
-    /// The price of a product that is not in this process' memory.
+    /// Reads the price of a product that is not in L1.
     pub async fn read_beyond_l1(
         &self,
         product_id: &str,
@@ -221,7 +221,7 @@ impl Engine {
         self.cache.get_or_fill(product_id, now, knows_policy, fill).await
     }
 
-    /// The product's price out of the catalogue: the stored one if it may still be served, else a new one.
+    /// Fills a price from the store: the stored one if it may still be served, else a new one.
     async fn fill(&self, product_id: ProductId) -> LoadResult {
         let store = &self.store;
         let looked_up = tokio::try_join!(store.product(&product_id), store.stored_price(&product_id));
@@ -230,25 +230,21 @@ impl Engine {
             return Err(ReadError::UnknownProduct);
         }
         if stored.as_ref().is_some_and(|stored| !self.policies.knows(stored.entry.policy_version)) {
-            // Perhaps published by another process a moment ago.
+            // Another process may just have published it.
             self.policies.refresh().await.map_err(|error| ReadError::Unavailable(error.to_string()))?;
         }
         if let Some(stored) = stored.filter(|stored| self.is_servable(stored)) {
             return Ok(Cached::Priced(Arc::new(stored.entry)));
         }
-        let published =
-            self.price_what_is_not_servable(&[product_id]).await.map_err(|error| match error {
-                EngineError::Store(error) => read_error(&error),
-                unknown @ EngineError::PolicyUnknown { .. } => ReadError::Unavailable(unknown.to_string()),
-                other => ReadError::Internal(other.to_string()),
-            })?;
+        let published = self.price_unservable(&[product_id]).await.map_err(|error| match error {
+            EngineError::Store(error) => read_error(&error),
+            unknown @ EngineError::PolicyUnknown { .. } => ReadError::Unavailable(unknown.to_string()),
+            other => ReadError::Internal(other.to_string()),
+        })?;
         published.into_iter().next().map(|published| published.cached).ok_or(ReadError::UnknownProduct)
     }
 
-    async fn price_what_is_not_servable(
-        &self,
-        ids: &[ProductId],
-    ) -> Result<Vec<PublishedPrice>, EngineError> {
+    async fn price_unservable(&self, ids: &[ProductId]) -> Result<Vec<PublishedPrice>, EngineError> {
         let mut transaction = self.store.begin().await?;
         let batch = Batch::named(ids);
         let published = self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
@@ -260,8 +256,8 @@ impl Engine {
             .collect();
         if !changes.is_empty() {
             let engine = self.clone();
-            // A read does not wait for it, and goes on without Redis. What other processes hold has expired
-            // there too.
+            // A read does not wait for it and does not need Redis. Entries of other processes have expired as
+            // well.
             let publishing =
                 async move { engine.put_and_publish(&[], &changes, PutMode::Insert, None).await };
             tokio::spawn(publishing.in_current_span());
@@ -269,14 +265,13 @@ impl Engine {
         Ok(published)
     }
 
-    /// Puts what is stored where it is served from, and tells the other processes. If Redis does not take it,
-    /// that is tried again until it does or until what Redis holds instead has expired; the error says that
-    /// the caller was not waiting for it.
+    /// Stores prices in the caches and notifies the other processes. If Redis fails, the call returns the
+    /// error and retries in the background until Redis accepts them or its older entries have expired.
     async fn serve(&self, published: Vec<PublishedPrice>, mode: PutMode) -> Result<(), EngineError> {
         self.serve_since(published, mode, None).await
     }
 
-    /// [`serve`](Self::serve), because of events that were published then.
+    /// [`serve`](Self::serve) for prices caused by events that were published at this instant.
     async fn serve_since(
         &self,
         published: Vec<PublishedPrice>,
@@ -286,7 +281,8 @@ impl Engine {
         if published.is_empty() {
             return Ok(());
         }
-        // No process holds most of a whole catalogue in memory, and none holds what is new.
+        // Only prices changed by events carry their entries: no process caches most of a catalogue, or new
+        // products.
         let brings_prices = published_at.is_some();
         let changes: Vec<ChangedPrice> =
             published.iter().map(|published| announced(published, brings_prices)).collect();
@@ -297,11 +293,10 @@ impl Engine {
         };
         let engine = self.clone();
         tokio::spawn(async move {
-            let given_up_at = tokio::time::Instant::now() + PRICE_TTL;
-            while tokio::time::Instant::now() < given_up_at {
+            let retry_deadline = tokio::time::Instant::now() + PRICE_TTL;
+            while tokio::time::Instant::now() < retry_deadline {
                 tokio::time::sleep(SERVE_RETRY_PAUSE).await;
-                // Published once they are there: no caller waits for it any more, and what is published again
-                // is received again.
+                // Published only once they are stored, as repeated notifications are delivered repeatedly.
                 let mode = PutMode::Insert;
                 if engine.put_and_publish(&products, &[], mode, published_at).await.is_ok()
                     && engine.put_and_publish(&[], &changes, mode, published_at).await.is_ok()
@@ -322,19 +317,19 @@ impl Engine {
     ) -> Result<(), RedisError> {
         let sending = spans::send(PRICE_CHANGES, changes.len());
         let announcement = sending.in_scope(|| self.notifications.announcement(changes, published_at));
-        // In one call: a Redis that syncs every write then does so once for both.
+        // One call for both, so that a Redis that syncs every write does so once.
         let putting = self.cache.put_all(products, mode, announcement.as_ref());
         let span = if products.is_empty() { Span::none() } else { spans::put_prices(products.len()) };
-        // Both last as long as the call: they stand beside each other in the trace.
+        // Both spans last as long as the call and are siblings in the trace.
         putting.instrument(span).instrument(sending).await
     }
 
-    /// Whether a stored price may be served as it is.
+    /// Whether a stored price may be served unchanged.
     fn is_servable(&self, stored: &StoredPrice) -> bool {
         stored.entry.is_valid(Utc::now()) && self.policies.knows(stored.entry.policy_version)
     }
 
-    /// The current policy, no older than that of any stored price: no product goes back to an earlier
+    /// Returns the current policy, no older than that of any stored price: no product reverts to an earlier
     /// version.
     async fn policy_for(&self, stored: &[StoredFacts]) -> Result<Arc<PricingPolicy>, EngineError> {
         let prices = stored.iter().filter_map(|facts| facts.price.as_ref());
@@ -342,10 +337,10 @@ impl Engine {
         self.current_policy(newest.unwrap_or(0)).await
     }
 
-    /// The current policy, which is this version or a later one.
+    /// Returns the current policy, which is this version or a later one.
     async fn current_policy(&self, at_least: i64) -> Result<Arc<PricingPolicy>, EngineError> {
         if self.policies.snapshot().current().version < at_least {
-            // Perhaps published by another process a moment ago.
+            // Another process may just have published it.
             self.policies.refresh().await?;
         }
         let current = Arc::clone(self.policies.snapshot().current());
@@ -370,7 +365,7 @@ impl Engine {
     }
 }
 
-/// Runs work that has to be completed once it has begun, also if its caller stops waiting for it.
+/// Runs work to completion, even if its caller stops waiting.
 async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
 ) -> Result<T, EngineError> {

@@ -1,4 +1,4 @@
-//! Opening the engine: the one way to put its parts together, for every service, test and bench.
+//! Opens the engine: the only place where its parts are assembled, for services, tests and benches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::telemetry::registry::Registry;
 use crate::tz_database::TzDatabase;
 use crate::tz_versions::TzVersions;
 
-/// Why a service did not start, or ended.
+/// The reason that a service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The database could not be opened.
@@ -32,10 +32,10 @@ pub enum StartError {
     /// The policies could not be read.
     #[error("the policies cannot be read: {0}")]
     Policies(#[from] PolicySnapshotError),
-    /// The Redis address is wrong.
+    /// The Redis URL is invalid.
     #[error(transparent)]
     Redis(#[from] RedisError),
-    /// The queue library keeps its records elsewhere than this program's scripts expect.
+    /// The queue library's keys differ from those that this program's scripts expect.
     #[error(transparent)]
     Queue(#[from] LayoutError),
     /// The socket failed.
@@ -70,12 +70,12 @@ impl Engine {
         Ok(Self { store, cache, policies, notifications, registry, metrics, redis, keys, tz_versions })
     }
 
-    /// The same engine, with a connection for reading prices that the current runtime drives.
+    /// Returns the same engine with a read connection that the current runtime drives.
     pub fn with_own_reads(&self) -> Result<Self, RedisError> {
         Ok(Self { cache: self.cache.with_own_reads()?, ..self.clone() })
     }
 
-    /// What `/readyz` of a service checks that uses all of the engine.
+    /// Returns the checks of `/readyz` for a service that uses all of the engine.
     pub fn health(&self, service: &'static str) -> Health {
         Health {
             service,
@@ -86,7 +86,7 @@ impl Engine {
         }
     }
 
-    /// Spawns what every service with an engine needs beside its work.
+    /// Spawns the background tasks that every service with an engine needs.
     pub fn spawn_upkeep(&self, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
         tasks.spawn(self.registry.clone().run_upkeep(shutdown.clone()));
         tasks.spawn(self.policies.clone().poll(shutdown.clone()));

@@ -1,7 +1,7 @@
-//! A batch priced in a transaction, piece by piece: while one piece is computed and the one before is written
-//! out, the database writes the one before that and reads the next. So neither waits for the other, and a
-//! batch of any length has few explanations in memory. What a transaction does between two statements keeps
-//! the database waiting: rows are read and prices encoded by the threads that compute.
+//! Prices a batch in a transaction as a pipeline of pieces: while one piece is computed and the previous one
+//! is encoded, the database writes the one before that and reads the next. So neither side waits for the
+//! other, and few explanations are in memory regardless of the batch's length. Computation between two
+//! statements keeps the database waiting, so computing threads also decode rows and encode prices.
 
 use std::collections::BTreeSet;
 
@@ -19,31 +19,31 @@ use crate::store::{
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::policy::PricingPolicy;
 
-/// Products in a piece: enough that its statements cost little beside its rows.
+/// The products in a piece: enough that the overhead of its statements is small.
 const PIECE: usize = 500;
 
-/// Products of a piece that are left out and named in the log; the others are counted.
+/// The most left-out products of a piece that are logged by name; the others are counted.
 const MAX_NAMED: usize = 10;
 
-/// So many products are not worth waking a thread for.
-const FEW: usize = 8;
+/// Batches up to this size are computed on the runtime's own threads.
+const MAX_INLINE_PRODUCTS: usize = 8;
 
-/// What is to be priced, in the order of the identifiers: transactions that lock the same products do so in
-/// one order.
+/// The products to be priced, ordered by identifier, so that transactions lock the same products in the same
+/// order.
 pub(super) struct Batch {
     pieces: std::vec::IntoIter<Piece>,
 }
 
 enum Piece {
-    /// To be locked; what does not exist is left out.
+    /// Products to be locked; those that do not exist are left out.
     Named(Vec<ProductId>),
-    /// To be put, as far as they are not stored just so and locked.
+    /// Products to be upserted; `rows` lacks those that are locked and unchanged.
     Put { products: Vec<Product>, rows: ProductRows },
 }
 
 /// A piece whose products are locked.
 struct LockedPiece {
-    /// How many were named; of these, some may not exist.
+    /// The number of named products, some of which may not exist.
     named: usize,
     facts: UnreadFacts,
 }
@@ -51,31 +51,31 @@ struct LockedPiece {
 /// A piece whose prices are computed.
 struct PricedPiece {
     unchanged: Vec<PublishedPrice>,
-    /// With the stored revision until each gets its own, and whether the price stayed because a rule failed.
+    /// The prices to be written, with the stored revision until a new one is assigned, and whether they are
+    /// frozen.
     writes: Vec<(PriceWrite, bool)>,
-    /// Prices that stay as they are, with another explanation: nothing that is served, so they keep their
-    /// revision.
+    /// Unchanged prices with a changed explanation, which is not served, so they keep their revision.
     reexplained: Vec<PriceWrite>,
 }
 
 /// A piece that is ready to be written.
 struct EncodedPiece {
-    /// The prices of all of it, as they will be.
+    /// The prices of all its products after the transaction.
     published: Vec<PublishedPrice>,
-    /// Those that are new.
+    /// The rows to be written.
     prices: PreparedPrices,
 }
 
 impl Batch {
-    /// Products with these identifiers.
+    /// Creates a batch of products by identifier.
     pub(super) fn named<'a>(ids: impl IntoIterator<Item = &'a ProductId>) -> Self {
         let ids: BTreeSet<&ProductId> = ids.into_iter().collect();
         let ids: Vec<ProductId> = ids.into_iter().cloned().collect();
         Self::of(ids.chunks(PIECE).map(|ids| Piece::Named(ids.to_vec())))
     }
 
-    /// Products, each once, in the order of their identifiers, and the rows of those that the transaction has
-    /// not locked just so.
+    /// Creates a batch of unique products ordered by identifier; `rows` lacks those that the transaction has
+    /// locked unchanged.
     pub(super) fn put(products: Vec<Product>, mut rows: ProductRows) -> Self {
         let mut products = products.into_iter();
         Self::of(std::iter::from_fn(move || {
@@ -106,9 +106,9 @@ impl Batch {
 }
 
 impl Engine {
-    /// Prices the products that `needs_price`, and those without a price that may be served. Gives the prices
-    /// of all, as they will be after the transaction; products that do not exist are left out. Each piece is
-    /// priced by the policy, and as of the instant, at which its turn comes.
+    /// Prices the products for which `needs_price` holds, and those without a servable price. Returns the
+    /// prices of all products after the transaction; products that do not exist are left out. Each piece is
+    /// priced by the policy, and as of the instant, in effect when its computation starts.
     pub(super) async fn price_in(
         &self,
         transaction: &mut StoreTransaction,
@@ -146,7 +146,7 @@ impl Engine {
         needs_price: impl Fn(&StoredFacts, &PricingPolicy) -> bool,
         cause: impl Fn(&ProductId) -> String,
     ) -> Result<PricedPiece, EngineError> {
-        // Not before: the wait for the locks may have been long.
+        // Read after the wait for the locks, which may have been long.
         let now = Utc::now();
         let Readable { known: piece, left_out } = unread.read(now)?;
         report(&left_out);
@@ -176,8 +176,8 @@ impl Engine {
         Ok(PricedPiece { unchanged, writes, reexplained })
     }
 
-    /// Draws revisions, while the products are locked: so those of a product grow in the order in which its
-    /// prices are committed.
+    /// Draws revisions and starts the encoding. The products are locked, so the revisions of a product grow
+    /// in the order of its commits.
     async fn begin_to_write_out(
         &self,
         transaction: &mut StoreTransaction,
@@ -192,7 +192,7 @@ impl Engine {
     }
 }
 
-/// Names products whose prices stay as they are, as their currency is not known.
+/// Logs products whose prices are kept because their currency is unknown.
 fn report(left_out: &[LeftOut]) {
     for LeftOut { product_id, currency } in left_out.iter().take(MAX_NAMED) {
         tracing::error!(%product_id, currency, "a product is left out: this program does not know its currency");
@@ -217,14 +217,14 @@ impl PricedPiece {
     }
 }
 
-/// Begins what is computed while the database works. For many products, on a thread of its own: on one of the
-/// runtime's it would hold up, for milliseconds, those that wait to give the database their next statement.
+/// Spawns a computation that runs while the database works. Large ones get a blocking thread: on a runtime
+/// thread they would delay, by milliseconds, tasks that are about to send their next statement.
 fn spawn_compute<T: Send + 'static>(
     products: usize,
     work: impl Future<Output = T> + Send + 'static,
 ) -> JoinHandle<T> {
     let work = work.in_current_span();
-    if products <= FEW {
+    if products <= MAX_INLINE_PRODUCTS {
         return tokio::spawn(work);
     }
     let runtime = Handle::current();

@@ -1,4 +1,4 @@
-//! Products put and removed: by people, by imports.
+//! Adds, changes and removes products, for single requests and imports.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::facts::product_tag::OnlyIf;
 use pricing_domain::policy::PricingPolicy;
 
-/// What a batch of products did to the catalogue.
+/// The effect of a batch of products on the catalogue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PutSummary {
-    /// Products that were new.
+    /// The number of new products.
     pub created: u64,
-    /// Products that changed.
+    /// The number of changed products.
     pub updated: u64,
-    /// Products that were already like this.
+    /// The number of unchanged products.
     pub unchanged: u64,
-    /// Products that had a cost or a bound and have it no more.
+    /// Products that lost a cost or a bound.
     pub lost: Vec<LostBounds>,
 }
 
-/// What keeps a product's price within bounds: nothing is sold below its cost, unless there is a floor.
+/// A bound of a product's price; the unit cost is one unless a floor is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
@@ -42,17 +42,17 @@ pub enum Bound {
     MinimumAdvertisedPrice,
 }
 
-/// A product without bounds that it had.
+/// The bounds that a product lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostBounds {
     /// The product.
     pub product_id: ProductId,
-    /// Which.
+    /// The lost bounds.
     pub bounds: Vec<Bound>,
 }
 
 impl Bound {
-    /// The bounds that one version of a product has and the next one has not.
+    /// Returns the bounds that `known` has and `next` lacks.
     fn lost(known: &Product, next: &Product) -> Vec<Self> {
         let bounds = [
             (Self::UnitCost, known.unit_cost, next.unit_cost),
@@ -65,7 +65,7 @@ impl Bound {
     }
 }
 
-/// Products to be put: each once, in the order of their identifiers, and written out.
+/// Products to be upserted: unique, ordered by identifier, and encoded.
 pub struct PreparedProducts {
     products: Vec<Product>,
     rows: ProductRows,
@@ -73,8 +73,8 @@ pub struct PreparedProducts {
 }
 
 impl PreparedProducts {
-    /// Prepares products to be put by a request of this instant, as of which it states their costs; of two
-    /// with the same identifier the later one.
+    /// Prepares the products of a request that states their costs as of this instant; of two with the same
+    /// identifier, the later one is kept.
     pub fn of(products: Vec<Product>, stated_at: DateTime<Utc>) -> Result<Self, EngineError> {
         let mut products: Vec<Product> =
             products.into_iter().map(|product| product.stated_at(stated_at)).collect();
@@ -90,18 +90,18 @@ impl PreparedProducts {
         Ok(Self { products, rows, stated_at })
     }
 
-    /// Their identifiers, in order.
+    /// Returns the identifiers, in order.
     pub fn ids(&self) -> Vec<ProductId> {
         self.products.iter().map(|product| product.product_id.clone()).collect()
     }
 }
 
-/// Prices that are stored and not yet served.
+/// Prices that are stored but not yet served.
 pub struct StoredPrices {
-    /// Of products that had another one before: a fill may be on its way with that one.
+    /// Prices that replaced another one, which a fill in flight may still hold.
     updated: Vec<PublishedPrice>,
-    /// Of new products, and those that stayed. Put only over older ones, which a crash or a removal left
-    /// behind.
+    /// Prices of new products, and unchanged ones. They only replace older entries, left by a crash or a
+    /// removal.
     others: Vec<PublishedPrice>,
 }
 
@@ -109,7 +109,7 @@ impl Engine {
     /// Writes products, prices those that are new or changed, and serves the prices. At most
     /// [`WRITE_BATCH`](super::WRITE_BATCH).
     ///
-    /// Goes on to the end even if the caller gives up waiting: what is stored has to be served.
+    /// The work is completed even if the caller stops waiting: stored prices must be served.
     pub async fn put_products(
         &self,
         products: Vec<Product>,
@@ -126,9 +126,9 @@ impl Engine {
         .await
     }
 
-    /// [`put_products`](Self::put_products) for one product, on a condition; nothing if it does not hold.
-    /// What is stored just so already is put again whatever the condition on its state: a repeated request
-    /// whose answer was lost.
+    /// [`put_products`](Self::put_products) for one product, on a condition; `None` if it does not hold. A
+    /// product that is stored unchanged is accepted even if its tag no longer matches: the request is a retry
+    /// whose response was lost.
     pub async fn put_product(
         &self,
         product: Product,
@@ -139,7 +139,7 @@ impl Engine {
         detached(async move { engine.put_product_if(product, only_if, cause).await }).await
     }
 
-    /// What [`put_products`](Self::put_products) would do, without doing it.
+    /// Returns the effect that [`put_products`](Self::put_products) would have, without writing.
     pub async fn compare_products(&self, products: &[Product]) -> Result<PutSummary, EngineError> {
         let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
         let mut transaction = self.store.begin().await?;
@@ -155,11 +155,11 @@ impl Engine {
         cause: &'static str,
     ) -> Result<Deletion, EngineError> {
         let engine = self.clone();
-        detached(async move { engine.delete_and_tell(product_id, only_if, cause).await }).await
+        detached(async move { engine.delete_and_publish(product_id, only_if, cause).await }).await
     }
 
     /// The first half of [`put_products`](Self::put_products), for callers that ensure that the second one
-    /// follows. All of them in one transaction, however many.
+    /// follows. It is one transaction for any number of products.
     pub async fn store_products(
         &self,
         products: PreparedProducts,
@@ -170,7 +170,7 @@ impl Engine {
         self.store_locked(transaction, stored, products, cause).await
     }
 
-    /// Stores products that this transaction has locked, as far as they exist, and ends it.
+    /// Stores products, of which this transaction has locked the existing ones, and commits it.
     async fn store_locked(
         &self,
         mut transaction: StoreTransaction,
@@ -200,7 +200,7 @@ impl Engine {
         let batch = Batch::put(products, rows);
         let needs_price = {
             let differences = Arc::clone(&differences);
-            // A cost that is stated again may replace an event's, and is younger.
+            // A restated cost may replace an event's, and has a new age.
             move |facts: &StoredFacts, policy: &PricingPolicy| {
                 differences.contains_key(&facts.product.product_id)
                     || facts.has_replaced_cost
@@ -212,7 +212,7 @@ impl Engine {
         transaction.commit().await?;
         let is_updated = |published: &PublishedPrice| match differences.get(&published.product_id) {
             Some(difference) => *difference == Difference::Updated,
-            // By a cost that was stated again.
+            // Without a difference, a restated cost may have changed the price.
             None => published.is_written,
         };
         let (updated, others) = published.into_iter().partition(is_updated);
@@ -234,17 +234,16 @@ impl Engine {
         let mut products = PreparedProducts::of(vec![product], Utc::now())?;
         let mut transaction = self.store.begin().await?;
         let stored = transaction.lock_products(&products.ids()).await?;
-        let is_so_already = matches!(only_if, OnlyIf::IsOneOf(_)) && stored.known == products.products;
+        let is_identical = matches!(only_if, OnlyIf::IsOneOf(_)) && stored.known == products.products;
         if !holds(&only_if, &stored) {
-            if !is_so_already {
+            if !is_identical {
                 return Ok(None);
             }
-            // An answer that was lost, asked for again: it is served again, and says nothing new about the
-            // cost.
-            let said_at = stored.known.first().and_then(|known| known.cost_stated_at);
-            products = PreparedProducts::of(products.products, said_at.unwrap_or(DateTime::UNIX_EPOCH))?;
+            // A retry whose response was lost: the price is served again, and the cost is not restated.
+            let stated_at = stored.known.first().and_then(|known| known.cost_stated_at);
+            products = PreparedProducts::of(products.products, stated_at.unwrap_or(DateTime::UNIX_EPOCH))?;
         }
-        // There was nothing to lock: another transaction may be adding it.
+        // A missing row cannot be locked, so another transaction may be adding the product.
         if only_if == OnlyIf::IsNew && transaction.add_products(products.rows.clone(), Utc::now()).await? == 0
         {
             return Ok(None);
@@ -254,7 +253,7 @@ impl Engine {
         Ok(Some(summary))
     }
 
-    async fn delete_and_tell(
+    async fn delete_and_publish(
         &self,
         product_id: ProductId,
         only_if: OnlyIf,
@@ -273,9 +272,9 @@ impl Engine {
             }
             transaction.commit().await?;
         }
-        // Out of the history, as a first attempt may have died before the caches had it. Only a removal that
-        // was recorded is published again: with a revision of its own it would win over a product that is
-        // being created at this moment.
+        // Read from the history, as an earlier attempt may have failed before it updated the caches. Only a
+        // recorded removal is published again: a new revision would supersede a product that is being created
+        // concurrently.
         let newest = self.store.price_changes(&product_id, 1).await?.pop();
         if let Some(removal) = newest.filter(|change| change.new_list_price.is_none()) {
             let cached = Cached::Gone { revision: removal.revision };
@@ -292,37 +291,37 @@ impl Engine {
     }
 }
 
-/// What became of the removal of a product.
+/// The result of removing a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deletion {
-    /// It is gone.
+    /// The product was removed.
     Done,
-    /// There was none.
+    /// There was no such product.
     Unknown,
-    /// It stays, as the condition does not hold.
+    /// The condition does not hold; nothing was removed.
     Changed,
 }
 
 /// How a product differs from the stored one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Difference {
-    /// There is none.
+    /// No such product is stored.
     Created,
-    /// There is another one.
+    /// The stored product differs.
     Updated,
 }
 
-/// Products beside the stored ones.
+/// A comparison of products with the stored ones.
 struct Comparison {
     summary: PutSummary,
-    /// Those that differ, and how.
+    /// The products that differ, and how.
     differences: HashMap<ProductId, Difference>,
-    /// Those that were in another currency, with the one that they are in.
+    /// The products whose currency changed, with the new currency.
     in_other_currency: Vec<(ProductId, Currency)>,
 }
 
-/// The instant of the seller's last word on a cost never goes back: a row without a cost says nothing about
-/// it, and one of a request that began earlier and ended later, as a long import does, is no later word.
+/// Keeps the instant of the seller's latest cost statement monotonic: a row without a cost does not state
+/// one, and a request that began earlier but ends later, such as a long import, is not a later statement.
 fn keep_cost_statements(stored: &[Product], products: &mut [Product]) {
     let last: HashMap<&ProductId, DateTime<Utc>> =
         stored.iter().filter_map(|known| Some((&known.product_id, known.cost_stated_at?))).collect();
@@ -331,7 +330,7 @@ fn keep_cost_statements(stored: &[Product], products: &mut [Product]) {
     }
 }
 
-/// Products that were removed and come again in another currency, with the one that they are in.
+/// Returns removed products that are added again in another currency, with the new currency.
 async fn returned_in_other_currency(
     transaction: &mut StoreTransaction,
     products: &[Product],
@@ -353,8 +352,7 @@ async fn returned_in_other_currency(
     Ok(returned.map(|product| (product.product_id.clone(), product.currency)).collect())
 }
 
-/// Whether the condition holds for the product that is stored, if any. One that cannot be read exists, in no
-/// known state.
+/// Whether the condition holds for the stored product, if any. An unreadable one exists, in an unknown state.
 fn holds(only_if: &OnlyIf, stored: &Readable<Product>) -> bool {
     match stored.left_out.is_empty() {
         true => only_if.holds(stored.known.first()),

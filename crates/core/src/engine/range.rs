@@ -9,28 +9,28 @@ use crate::jobs::Range;
 use crate::store::RangeOutcome;
 use pricing_domain::facts::product::ProductId;
 
-/// What became of a range.
+/// The result of re-pricing a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RangeDone {
-    /// Its prices are made and served.
+    /// The range is priced and served.
     Done {
-        /// Products that were priced.
+        /// The number of priced products.
         products: u64,
-        /// List prices that are other ones now.
+        /// The number of list prices that changed.
         changed: u64,
     },
-    /// It had been done before; its prices were only served again.
+    /// The range was done before; its prices were only served again.
     Repeated,
-    /// A newer run has begun: nothing was written.
+    /// A newer run has begun: the range was not re-priced.
     Superseded,
 }
 
-/// Why a range was not done.
+/// The reason that a range was not done.
 pub type RangeError = EngineError;
 
 impl Engine {
-    /// Prices a range of a run and serves the prices. That the range is done is recorded in the same
-    /// transaction. `turn` is the caller's turn to write; it is given back before the prices are served.
+    /// Prices a range of a run and serves the prices. The same transaction records the range as done. `turn`
+    /// is the caller's permit to write; it is released before the prices are served.
     pub async fn recalculate_range(
         &self,
         range: Range,
@@ -49,8 +49,8 @@ impl Engine {
     ) -> Result<RangeDone, RangeError> {
         let mut transaction = self.store.begin().await?;
         if !transaction.lock_run(range.run_number).await? {
-            // The first time, the worker may have died between the commit and Redis. What is stored is
-            // published, whichever process wrote it.
+            // An earlier attempt may have failed between the commit and Redis, so the stored prices are
+            // served, regardless of which process wrote them.
             let batch = Batch::named(&range.product_ids);
             let published =
                 self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
@@ -76,7 +76,7 @@ impl Engine {
         transaction.commit().await?;
         drop(turn);
         if !is_first {
-            // The first time, the worker may have died before the prices were served.
+            // An earlier attempt may have failed before the prices were served.
             self.serve(published, PutMode::Insert).await?;
             return Ok(RangeDone::Repeated);
         }
@@ -85,8 +85,8 @@ impl Engine {
         Ok(RangeDone::Done { products, changed })
     }
 
-    /// Prices what time alone has made invalid, oldest first; how many products were priced or are priced
-    /// already. Fewer than [`WRITE_BATCH`](super::WRITE_BATCH) means that no more are left.
+    /// Re-prices expired prices, oldest first. Returns how many are valid now; fewer than
+    /// [`WRITE_BATCH`](super::WRITE_BATCH) means that none are left.
     pub async fn reprice_expired(&self, now: DateTime<Utc>) -> Result<usize, EngineError> {
         let engine = self.clone();
         detached(async move { engine.price_expired_and_serve(now).await }).await
@@ -99,11 +99,11 @@ impl Engine {
             return Ok(0);
         }
         let mut transaction = self.store.begin().await?;
-        // Those that a read has priced meanwhile are valid again, and stay as they are.
+        // Prices that a read has renewed meanwhile are valid again and are kept.
         let batch = Batch::named(&ids);
         let published = self.price_in(&mut transaction, batch, |_, _| false, |_| "time".to_owned()).await?;
         transaction.commit().await?;
-        // Not how many there were: those that are left out would be looked for again at once.
+        // Left-out products are not counted, or they would be retried at once.
         let priced = published.len();
         let written = published.into_iter().filter(|published| published.is_written).collect();
         self.serve(written, PutMode::Insert).await?;

@@ -1,4 +1,4 @@
-//! What a policy would do, without doing it: the prices that a recalculation would make, page by page.
+//! Simulates a policy: computes the prices of a recalculation page by page, without writing them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,8 +15,7 @@ use pricing_domain::policy::PricingPolicy;
 use pricing_domain::policy::circuit_breaker::CircuitBreaker;
 use pricing_domain::pricing::simulation::{SimulatedPrice, Simulation};
 
-/// Goes through the products once. Nothing is written, and nothing is locked: what changes meanwhile is seen
-/// as it is when its page is read.
+/// Iterates over the products once, without writes or locks: each page is read as of its own time.
 pub struct Simulator {
     store: Store,
     policy: Arc<PricingPolicy>,
@@ -25,12 +24,12 @@ pub struct Simulator {
     after: Option<ProductId>,
     is_over: bool,
     simulation: Simulation,
-    /// The same as of later instants, at which the policy changes by itself.
+    /// The simulations as of later instants, at which the policy changes with time.
     later: Vec<(DateTime<Utc>, Simulation)>,
 }
 
 impl Engine {
-    /// A simulation of this policy, which need not be published, as of an instant.
+    /// Creates a simulation of this policy, which need not be published, as of an instant.
     pub fn simulator(
         &self,
         policy: Arc<PricingPolicy>,
@@ -51,21 +50,21 @@ impl Engine {
 }
 
 impl Simulator {
-    /// Simulates, beside the first instant, those at which a window or a schedule of the policy begins or
-    /// ends, as far as they can be foreseen: what is published today is judged by what it will do.
+    /// Also simulates the foreseeable instants at which a window or a schedule of the policy begins or ends,
+    /// so that a policy is judged by its later effects, too.
     pub fn with_later_instants(mut self) -> Self {
         let instants = self.policy.instants_after(self.now);
         self.later = instants.into_iter().map(|instant| (instant, Simulation::default())).collect();
         self
     }
 
-    /// How many products there are.
+    /// Returns the number of products in scope.
     pub async fn count(&self) -> Result<u64, StoreError> {
         self.store.count_products_of(&self.scope).await
     }
 
-    /// The prices of the next products as of the first instant, ordered by identifier; none if there are no
-    /// more.
+    /// Simulates the next page and returns its prices as of the first instant, ordered by identifier; empty
+    /// at the end.
     pub async fn next_page(&mut self) -> Result<Vec<SimulatedPrice>, StoreError> {
         while !self.is_over {
             let ids = self.store.product_ids_of(&self.scope, self.after.as_ref(), RANGE_LENGTH).await?;
@@ -82,7 +81,7 @@ impl Simulator {
                     simulation.add(&simulated(&facts, &self.policy, *instant));
                 }
             }
-            // All of a page may have been removed since its identifiers were read.
+            // All products of a page may have been removed since its identifiers were read.
             if !prices.is_empty() {
                 return Ok(prices);
             }
@@ -90,23 +89,23 @@ impl Simulator {
         Ok(Vec::new())
     }
 
-    /// Goes on to the end, as long as it is wanted.
+    /// Simulates all remaining pages while `go_on` returns true.
     pub async fn run(&mut self, go_on: impl Fn() -> bool) -> Result<(), StoreError> {
         while go_on() && !self.next_page().await?.is_empty() {}
         Ok(())
     }
 
-    /// What was simulated so far, as of the first instant.
+    /// Returns the simulation so far, as of the first instant.
     pub fn simulation(&self) -> &Simulation {
         &self.simulation
     }
 
-    /// Everything that speaks against it by these circuit breakers, in words.
+    /// Returns the reasons to hold by these circuit breakers, in words.
     pub async fn reasons_to_hold(&self, breakers: &[CircuitBreaker]) -> Result<Vec<String>, StoreError> {
         if breakers.iter().all(CircuitBreaker::is_off) {
             return Ok(Vec::new());
         }
-        // Parts are parts of the catalogue: all products of a small category may move.
+        // Fractions refer to the whole catalogue: all products of a small category may move.
         let products = self.store.count_products().await?;
         let mut reasons: Vec<String> = Vec::new();
         let first = std::iter::once((None, &self.simulation));
@@ -129,7 +128,7 @@ impl Simulator {
     }
 }
 
-/// The facts as they will be at a later instant, if nothing else happens.
+/// Returns the facts as of a later instant, if nothing else changes.
 fn at(facts: &StoredFacts, now: DateTime<Utc>, later: DateTime<Utc>) -> Cow<'_, StoredFacts> {
     match facts.signals.next_expiry(now) {
         Some(end) if end <= later => {
@@ -139,7 +138,7 @@ fn at(facts: &StoredFacts, now: DateTime<Utc>, later: DateTime<Utc>) -> Cow<'_, 
     }
 }
 
-/// Reasons that are given.
+/// The most reasons that are returned.
 const MAX_REASONS: usize = 10;
 
 fn simulated(facts: &StoredFacts, policy: &PricingPolicy, now: DateTime<Utc>) -> SimulatedPrice {

@@ -1,5 +1,5 @@
-//! Consuming: listeners share the stream as a consumer group, and entries that one leaves unacknowledged are
-//! reclaimed by another.
+//! Consuming: listeners share the stream as a consumer group and reclaim entries that another leaves
+//! unacknowledged.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const TRIM_STEP: usize = 10_000;
 const IDLE_CONSUMER: Duration = Duration::from_secs(60 * 60);
 /// Connections that a listener does not share: one of them blocks on reads.
 const EXCLUSIVE_CONNECTIONS: usize = 2;
-/// How long one read blocks waiting for entries.
+/// How long a read blocks waiting for entries.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// How long a connection may take to be opened or checked.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,27 +38,27 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Entry {
     /// Its identifier, which orders it among all entries.
     pub id: String,
-    /// What was published: most likely an event as JSON.
+    /// The published message, usually an event as JSON.
     pub event: Vec<u8>,
     /// The trace that it is part of.
     pub trace: Option<TraceParent>,
 }
 
 impl Entry {
-    /// When it was published: Redis' clock is in its identifier.
+    /// Returns when it was published, by Redis' clock, which its identifier contains.
     pub fn published_at(&self) -> Option<DateTime<Utc>> {
         let (time_ms, _) = self.id.split_once('-')?;
         DateTime::from_timestamp_millis(time_ms.parse().ok()?)
     }
 }
 
-/// Why the stream could not be consumed.
+/// The reason that the stream could not be consumed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumeError {
     /// Redis does not answer.
     #[error(transparent)]
     Redis(#[from] RedisError),
-    /// The pool had no connection to give.
+    /// The pool had no connection available.
     #[error("no connection to redis: {0}")]
     Connection(String),
 }
@@ -79,8 +79,8 @@ pub struct EventConsumer {
     leave: Arc<Script>,
 }
 
-/// Reads entries over a connection of its own. After an error, get another reader: its connection is checked
-/// then.
+/// Reads entries over a connection of its own. After an error, get another reader, whose connection is then
+/// checked.
 pub struct EntryReader<'a> {
     consumer: &'a EventConsumer,
     connection: deadpool_redis::Connection,
@@ -97,7 +97,8 @@ impl EventConsumer {
         let invalid = |reason: String| RedisError::InvalidUrl { url: without_password(url), reason };
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECTION_TIMEOUT))
-            // A server that was frozen or cut off never answers; the wait itself is over by then.
+            // The limit exceeds the blocking wait; without it a frozen or unreachable server would never time
+            // out.
             .set_response_timeout(Some(LONGEST_WAIT + CONNECTION_TIMEOUT));
         let manager = Manager::new_with_config(url, config).map_err(|error| invalid(error.to_string()))?;
         let exclusive = Pool::builder(manager)
@@ -139,7 +140,7 @@ impl EventConsumer {
         Ok(reply.claimed.into_iter().map(entry).collect())
     }
 
-    /// Acknowledges these entries: their jobs are in the queue.
+    /// Acknowledges these entries, whose jobs are in the queue.
     pub async fn acknowledge(&self, ids: &[String]) -> Result<(), ConsumeError> {
         if ids.is_empty() {
             return Ok(());
@@ -200,7 +201,7 @@ impl EventConsumer {
         Ok(())
     }
 
-    /// Deletes consumers that are gone for good: each start of a listener adds one.
+    /// Deletes stale consumers: each start of a listener adds one.
     pub async fn forget_idle_consumers(&self) -> Result<(), ConsumeError> {
         let mut connection = self.redis.writes();
         let mut list = redis::cmd("XINFO");
@@ -225,7 +226,7 @@ impl EventConsumer {
         self.remove(self.name.as_bytes()).await
     }
 
-    /// In one step: an entry delivered between the check and the removal would be lost.
+    /// Checks and removes in one step: an entry delivered in between would be lost.
     async fn remove(&self, name: &[u8]) -> Result<(), ConsumeError> {
         let mut leave = self.leave.key(self.keys.event_log());
         leave.arg(LISTENER_GROUP).arg(name);
@@ -293,7 +294,7 @@ fn entry(entry: StreamId) -> Entry {
     Entry { id: entry.id, event: event.unwrap_or_default(), trace }
 }
 
-/// The older one of two identifiers.
+/// Returns the older of two identifiers.
 fn older(one: &str, other: &str) -> String {
     let parts = |id: &str| {
         let (time, number) = id.split_once('-').unwrap_or((id, "0"));

@@ -1,4 +1,5 @@
-//! Dead messages: messages that are no valid events, kept with the reason, so that their sender can be fixed.
+//! Dead messages: messages that are not valid events, kept with the reason, so that their sender can be
+//! fixed.
 
 use chrono::{DateTime, Utc};
 use redis::streams::{StreamId, StreamRangeReply};
@@ -83,7 +84,8 @@ fn dead_event(entry: StreamId) -> DeadEvent {
     }
 }
 
-/// At most so many characters; a character of UTF-8 has at most four bytes, so no more bytes are looked at.
+/// Returns at most `max_chars` characters; UTF-8 has at most four bytes per character, which bounds the bytes
+/// read.
 fn beginning(text: &[u8], max_chars: usize) -> String {
     let bytes = text.get(..max_chars * 4).unwrap_or(text);
     String::from_utf8_lossy(bytes).chars().take(max_chars).collect()

@@ -4,7 +4,7 @@
 -- ARGV[1]  the group
 -- ARGV[2]  the consumer
 --
--- Returns 1 if it is gone, 0 if it stays.
+-- Returns 1 if it was removed, 0 otherwise.
 if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then
   return 0
 end

@@ -18,10 +18,10 @@ pub const EVENT_LOG_CAPACITY: usize = 1_000_000;
 /// The largest number of events published in one step.
 pub const PUBLISH_BATCH: usize = 1_000;
 
-/// Why events were refused; none of them was accepted unless stated.
+/// The reason that events were refused; none was accepted unless stated otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// Redis failed; whether the events were accepted is unknown, and publishing them again is harmless.
+    /// Redis failed, so it is unknown whether the events were accepted. Publishing them again is harmless.
     #[error(transparent)]
     Redis(#[from] RedisError),
     /// The stream is full: listeners are too far behind.

@@ -1,6 +1,6 @@
--- Deletes the records of jobs a while after they were done, and the oldest dead letters beyond a bound; the
--- library keeps all of them for ever. Done jobs move to a second set, which is deleted a period later, a
--- bounded number at a time.
+-- Deletes the records of jobs some time after they were done, and the oldest dead letters beyond a bound; the
+-- library never deletes them. Done jobs move to a second set, which is deleted a period later, a bounded
+-- number at a time.
 --
 -- KEYS[1]  the library's set of done tasks
 -- KEYS[2]  those that were done before the current period

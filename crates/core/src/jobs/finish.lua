@@ -1,4 +1,4 @@
--- Records that a job is done: it leaves its window.
+-- Records that a job is done and removes it from its window.
 --
 -- KEYS[1]  the outstanding tasks of the window
 -- KEYS[2]  the attempts

@@ -1,5 +1,5 @@
--- Does not count an attempt that ended because its process is stopping, or because a dependency is
--- unavailable: that is no fault of the job.
+-- Uncounts an attempt that ended because its process is stopping, or because a dependency is unavailable:
+-- neither is the job's fault.
 --
 -- KEYS[1]  the attempts
 -- ARGV[1]  the task

@@ -1,14 +1,14 @@
-//! The kinds of jobs, and what differs between them besides the work.
+//! The kinds of jobs, and their limits.
 
 use std::time::Duration;
 
 /// Time limit of a job that is not bound by a lease.
 const JOB_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a job is for.
+/// The kind of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobKind {
-    /// Apply events and re-price the products that they are about.
+    /// Apply events and re-price the products concerned.
     ApplyEvents,
     /// Coordinate the recalculations that were requested.
     Run,
@@ -20,7 +20,7 @@ impl JobKind {
     /// Every kind.
     pub const ALL: [Self; 3] = [Self::ApplyEvents, Self::Run, Self::Range];
 
-    /// As telemetry and the list of failed jobs name it.
+    /// The name in telemetry and in the list of failed jobs.
     pub fn name(self) -> &'static str {
         match self {
             Self::ApplyEvents => "apply_events",
@@ -38,7 +38,7 @@ impl JobKind {
         }
     }
 
-    /// How many of its jobs may be outstanding; 64 of all kinds.
+    /// The number of jobs of this kind that may be outstanding; 64 in total.
     pub fn max_outstanding(self) -> usize {
         match self {
             Self::ApplyEvents => 48,
@@ -55,8 +55,8 @@ impl JobKind {
         }
     }
 
-    /// Whether its first attempt may start before Redis has counted it. For a run or a range the wait for the
-    /// count is negligible.
+    /// Whether its first attempt may start before Redis has counted it. For a run or a range this wait is
+    /// negligible.
     pub fn may_start_uncounted(self) -> bool {
         self == Self::ApplyEvents
     }

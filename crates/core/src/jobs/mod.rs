@@ -1,12 +1,12 @@
 //! Background jobs: work done outside shoppers' requests.
 //!
-//! Here: what a job is and how it is encoded ([`Job`], [`JobKind`]), how it fails ([`JobError`]), and the
-//! queue it waits in ([`queue`]). Never here: what a job does (`pricing-worker`) and who enqueues it
-//! (`pricing-listener`, and workers themselves for the parts of a run).
+//! Here: jobs and their encoding ([`Job`], [`JobKind`]), their errors ([`JobError`]), and their queue
+//! ([`queue`]). Never here: the work of a job (`pricing-worker`) and the decision to enqueue one
+//! (`pricing-listener`, and workers for the ranges of a run).
 //!
-//! A job is delivered at least once and may run twice at the same time: its handler relies on the store to
-//! make it idempotent. Where next: [`queue`] for the window, attempts and dead letters, [`storage`] for how
-//! the queue library is set up.
+//! A job is delivered at least once and may run twice concurrently: its handler relies on the store to make
+//! it idempotent. Where next: [`queue`] for the window, attempts and dead letters, [`storage`] for the set-up
+//! of the queue library.
 
 mod kind;
 pub mod queue;
@@ -23,14 +23,14 @@ use pricing_domain::facts::product::ProductId;
 /// Products in a range of a run: one transaction.
 pub const RANGE_LENGTH: u32 = 1_000;
 
-/// What a worker is to do.
+/// The work of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-// Not tagged by a field for the kind: reading such a form first turns numbers into binary floating point.
+// Not internally tagged: deserialising that form converts numbers to binary floating point first.
 #[serde(rename_all = "snake_case")]
 pub enum Job {
-    /// Apply facts and re-price the products they are about.
+    /// Apply facts and re-price the products concerned.
     ApplyEvents {
-        /// The events, as they were published.
+        /// The events as published.
         #[serde(serialize_with = "write_events", deserialize_with = "read_events")]
         events: Vec<MarketEvent>,
         /// When the first of them was published.
@@ -87,11 +87,11 @@ impl Job {
 pub struct NewJob {
     /// Its identifier, the same each time this job is requested: a job that is known is not enqueued again.
     pub task_id: String,
-    /// What to do.
+    /// The work.
     pub job: Job,
 }
 
-/// Why a job did not succeed.
+/// The reason that a job did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JobError {
     /// It failed and may succeed later; it is retried after a back-off, a bounded number of times.
@@ -100,8 +100,8 @@ pub enum JobError {
         /// Why it failed.
         reason: String,
     },
-    /// A dependency is unavailable to this worker, which says nothing about the job: it is retried later or
-    /// elsewhere. Does not count as an attempt.
+    /// A dependency is unavailable to this worker, which is not the job's fault: it is retried later or
+    /// elsewhere. It does not count as an attempt.
     #[error("{reason}")]
     Unavailable {
         /// Which dependency, and why.
@@ -113,7 +113,7 @@ pub enum JobError {
         /// Why not.
         reason: String,
     },
-    /// This process is stopping; another one does the job. Does not count as an attempt.
+    /// This process is stopping; another one does the job. It does not count as an attempt.
     #[error("the worker is stopping")]
     Stopping,
 }

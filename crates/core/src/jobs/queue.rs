@@ -1,8 +1,8 @@
-//! The queue: a bounded window of jobs in Redis. Attempts are counted, and dead letters kept with the reason.
+//! The queue: a bounded window of jobs in Redis, with counted attempts, and dead letters with their reasons.
 //!
 //! The window is small on purpose. A backlog waits where it is durable and cheap, in the event stream or in
-//! the coordinator of a run; the queue holds only what workers will do next. Each kind of job has a window of
-//! its own, so that the ranges of a run do not delay events.
+//! the coordinator of a run; the queue holds only the next jobs. Each kind of job has a separate window, so
+//! that the ranges of a run do not delay events.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,14 +20,14 @@ use crate::telemetry::spans::TraceParent;
 
 /// How often a failed job is retried.
 pub const MAX_RETRIES: u32 = 5;
-/// How often a job may have crashed its process.
+/// How often a job may crash its process.
 pub const MAX_CRASHES: u32 = 5;
 
 /// A done job stays known for one to two of these periods, so that a duplicate request is recognised.
 const DONE_PERIOD: Duration = Duration::from_secs(60);
 /// Done jobs deleted in one call, so that Redis does not block other clients for long.
-const FORGET_BATCH: usize = 500;
-/// Dead letters that are kept; the oldest are dropped first.
+const CLEANUP_BATCH: usize = 500;
+/// The number of dead letters kept; the oldest are dropped first.
 pub const DEAD_KEPT: usize = 10_000;
 /// The longest reason that is kept, in characters.
 const MAX_REASON_CHARS: usize = 1_000;
@@ -40,9 +40,9 @@ pub enum Enqueued {
         /// How many jobs of its kind are outstanding now, with this one.
         outstanding: u64,
     },
-    /// It is in the queue already, or was until a moment ago.
+    /// It is in the queue already, or was recently.
     Known,
-    /// The window is full; try again when a job is done.
+    /// The window is full; retry when a job is done.
     Full,
 }
 
@@ -60,13 +60,13 @@ pub enum Attempt {
     Dead,
 }
 
-/// The number of attempts of an enqueued job before one of them is counted.
+/// The stored number of attempts before the first one is counted.
 const NOT_STARTED: &str = "0";
 
 /// The state of a job when it was fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
-    /// Whether none of its attempts was counted when it was fetched, and it may start before one is.
+    /// Whether no attempt was counted when it was fetched, and it may start before one is.
     pub is_uncounted: bool,
     /// The trace that it is part of.
     pub trace: Option<TraceParent>,
@@ -171,9 +171,8 @@ impl JobQueue {
         })
     }
 
-    /// Whether the last count of an attempt that got an answer succeeded. If so, the next one is most likely
-    /// sent as soon as the connection's task is scheduled: the connection is open, and Redis knows the
-    /// script.
+    /// Whether the last answered count of an attempt succeeded. If so, the next one is most likely sent as
+    /// soon as the connection's task is scheduled: the connection is open, and Redis has loaded the script.
     pub fn last_count_went_well(&self) -> bool {
         self.last_count_went_well.load(Ordering::Relaxed)
     }
@@ -199,7 +198,7 @@ impl JobQueue {
         Ok(script.invoke_async(&mut self.redis.writes()).await?)
     }
 
-    /// Does not count an attempt that ended because its process is stopping, or because a dependency is
+    /// Uncounts an attempt that ended because its process is stopping, or because a dependency is
     /// unavailable.
     pub async fn forget_attempt(&self, task_id: &str) -> Result<(), RedisError> {
         let mut script = self.scripts.forget_attempt.key(self.keys.queue_tries());
@@ -214,8 +213,7 @@ impl JobQueue {
         Ok(script.invoke_async(&mut self.redis.writes()).await?)
     }
 
-    /// Makes a job a dead letter. A job that cannot be read is of no known kind, and leaves whichever window
-    /// it is in.
+    /// Dead-letters a job. An unreadable job has no known kind and is removed from all windows.
     pub async fn dead_letter(
         &self,
         task_id: &str,
@@ -246,7 +244,7 @@ impl JobQueue {
         Ok(script.invoke_async(&mut self.redis.writes()).await?)
     }
 
-    /// Deletes the records of some jobs that are done. Returns how many.
+    /// Deletes the records of some done jobs. Returns how many.
     pub async fn clean(&self) -> Result<u32, RedisError> {
         let period_ms = u64::try_from(DONE_PERIOD.as_millis()).unwrap_or(u64::MAX);
         let mut script = self.scripts.clean.key(self.names.done_jobs_set());
@@ -257,7 +255,7 @@ impl JobQueue {
             .key(self.names.dead_jobs_set())
             .key(self.keys.queue_dead())
             .arg(self.about(""))
-            .arg(FORGET_BATCH)
+            .arg(CLEANUP_BATCH)
             .arg(period_ms)
             .arg(DEAD_KEPT);
         Ok(script.invoke_async(&mut self.redis.writes()).await?)
@@ -351,7 +349,7 @@ impl JobQueue {
             .key(self.keys.queue_dead())
             .key(self.names.job_data_hash())
             .key(self.about(task_id))
-            // An unreadable payload was enqueued as something else than a part of a run.
+            // An unreadable payload was not enqueued as part of a run.
             .key(self.window(kind_of(&payload).unwrap_or(JobKind::ApplyEvents)))
             .key(self.names.active_jobs_list())
             .arg(task_id)
@@ -368,7 +366,7 @@ impl JobQueue {
     }
 }
 
-/// Why a job could not be enqueued.
+/// The reason that a job could not be enqueued.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
     /// Redis did not accept it.

@@ -1,7 +1,7 @@
 -- Requeues outstanding jobs that the queue library has dropped.
 --
--- The library puts a task among its dead after 25 deliveries, whatever the reason. Such a job is none of our
--- dead letters, and would occupy the window for ever.
+-- The library adds a task to its dead set after 25 deliveries, for any reason. Such a job is not one of our
+-- dead letters and would occupy the window forever.
 --
 -- KEYS[1]  the outstanding tasks of a window
 -- KEYS[2]  the library's set of dead tasks
@@ -11,7 +11,7 @@
 -- ARGV[1]  what the names of the tasks' own keys begin with; those lie in the same slot
 -- ARGV[2]  the channel that wakes workers
 --
--- Returns how many wait again.
+-- Returns how many were requeued.
 local recovered = 0
 for _, task in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   if redis.call('HEXISTS', KEYS[4], task) == 0 then

@@ -1,16 +1,11 @@
--- Releases what a worker has fetched and not acknowledged, when that worker has ended and its process lives
--- on. Without this, other workers would wait until its heartbeat is overdue. An attempt that started and did
--- not record how it ended does not count: the job did nothing wrong. (A job that was fetched and not started
--- again, and whose earlier attempt crashed its process, cannot be distinguished from one; it gets one more
--- attempt.)
+-- Releases the unacknowledged jobs of a worker that has ended while its process lives on. Without this, other
+-- workers would wait until its heartbeat is overdue. A started attempt without a recorded end is uncounted:
+-- the job is not at fault. (A job that was fetched but not started, and whose earlier attempt crashed its
+-- process, looks the same; it gets one more attempt.)
 --
--- KEYS[1]  what the worker has fetched
--- KEYS[2]  the list that workers fetch from
--- KEYS[3]  the workers, by their last sign of life
--- KEYS[4]  the attempts
--- KEYS[5]  what the library knows about the worker, which it would keep for ever
--- ARGV[1]  the worker
--- ARGV[2]  the channel that wakes workers
+-- KEYS[1] what the worker has fetched KEYS[2] the list that workers fetch from KEYS[3] the workers, by their
+-- last heartbeat KEYS[4] the attempts KEYS[5] the library's record of the worker, which it never deletes
+-- ARGV[1] the worker ARGV[2] the channel that wakes workers
 --
 -- Returns how many tasks were released.
 local tasks = redis.call('SMEMBERS', KEYS[1])

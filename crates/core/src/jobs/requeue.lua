@@ -9,7 +9,7 @@
 -- ARGV[1]  the task
 -- ARGV[2]  the channel that wakes workers
 --
--- Returns 1 if the job waits again, 0 if it is not dead.
+-- Returns 1 if the job was requeued, 0 if it is not dead.
 if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 or redis.call('SREM', KEYS[1], ARGV[1]) == 0 then
   return 0
 end

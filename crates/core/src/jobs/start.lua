@@ -1,5 +1,5 @@
--- Counts an attempt. A job that crashes its process never records how it ended, so attempts are counted when
--- they start; from then on, the record that a worker fetches with the job says that it was started before.
+-- Counts an attempt. A job that crashes its process never records the end of its attempt, so attempts are
+-- counted when they start; the task's record then shows that it was started before.
 --
 -- KEYS[1]  the attempts
 -- KEYS[2]  the dead letters, by time
@@ -7,7 +7,7 @@
 -- ARGV[1]  the task
 --
 -- Returns how often the task was started, this time included, and how many of those attempts failed; or
--- nothing if the task is a dead letter, delivered once more because its worker died before it acknowledged.
+-- nothing if the task is a dead letter, redelivered because its worker died before acknowledging it.
 if redis.call('ZSCORE', KEYS[2], ARGV[1]) then
   return false
 end

@@ -1,8 +1,7 @@
 //! Configuration of the queue library, and which of its features are switched off.
 //!
-//! apalis provides the worker: fetching, running handlers concurrently, acknowledging, heartbeats, taking
-//! over from dead workers, graceful shutdown. Its Redis storage has sharp edges, and each setting here is
-//! there for one of them.
+//! apalis provides the worker: fetching, concurrent handlers, acknowledgement, heartbeats, takeover from dead
+//! workers, graceful shutdown. Its Redis storage has pitfalls, and each setting here avoids one.
 
 use std::time::Duration;
 
@@ -17,13 +16,13 @@ use futures::stream::BoxStream;
 use crate::keys::MessageKeys;
 use crate::redis::MeasuredConnection;
 
-/// A worker without a heartbeat for three of these intervals is considered dead, and its jobs are given to
-/// others.
+/// A worker without a heartbeat for three of these intervals is considered dead, and others take over its
+/// jobs.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 const MISSED_HEARTBEATS: usize = 3;
 
-/// A job as it is stored in the queue. Any bytes are accepted: an unreadable job fails in the handler, which
-/// makes it a dead letter. In the library it would end the worker, and the next worker, and so on.
+/// A job as stored in the queue. Any bytes are accepted: an unreadable job fails in the handler, which
+/// dead-letters it. In the library it would end one worker after another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload(pub Vec<u8>);
 
@@ -67,12 +66,11 @@ pub(super) fn config(keys: &MessageKeys) -> Config {
         .batch_size(1)
         .heartbeat_interval(HEARTBEAT_INTERVAL)
         .missed_heartbeats(MISSED_HEARTBEATS)
-        // A lock for each task costs a search through the whole queue, and adds nothing to the fetch, which
-        // is atomic.
+        // A lock for each task costs a scan of the whole queue, and the fetch is atomic without it.
         .lock_tasks(false)
 }
 
-/// The queue library keeps something under another key than this program's scripts expect.
+/// The queue library uses another key than this program's scripts expect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the queue library keeps {what} at {found}, and this program's scripts expect {expected}: it was built with another version of apalis-redis than it was written for"

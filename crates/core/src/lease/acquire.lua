@@ -1,4 +1,4 @@
--- Takes a lease unless it is held.
+-- Acquires a lease unless it is held.
 --
 -- KEYS[1]  the lease
 -- KEYS[2]  its last token

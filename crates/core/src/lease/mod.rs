@@ -1,10 +1,10 @@
-//! Leases: locks that expire by themselves.
+//! Leases: locks that expire.
 //!
 //! Here: a lock in Redis with an owner, an expiry, and a fencing token that grows with every owner. Never
 //! here: the work done under it. A lease makes it unlikely that two processes do the same work; the store
-//! that the work ends in compares tokens, so that the work of a former owner has no effect (as Martin
-//! Kleppmann lays out in "How to do distributed locking", 2016). `model_tests.rs` tests both together, on
-//! clocks that run at different rates and processes that are paused.
+//! compares tokens, so that the writes of a former owner have no effect (see Martin Kleppmann, "How to do
+//! distributed locking", 2016). `model_tests.rs` tests both together, on clocks that run at different rates
+//! and processes that are paused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::redis::{RedisConnection, RedisError};
 /// A lease is renewed after this fraction of its time to live.
 const RENEWALS_PER_TTL: u32 = 3;
 
-/// A lease that this process holds. Dropped, it is no longer renewed and expires.
+/// A lease that this process holds. When dropped, it is no longer renewed and expires.
 #[derive(Debug)]
 pub struct Lease {
     hold: Hold,
@@ -28,7 +28,7 @@ pub struct Lease {
     renewing: tokio::task::JoinHandle<()>,
 }
 
-/// What renewal and release need.
+/// The state that renewal and release need.
 #[derive(Debug, Clone)]
 struct Hold {
     redis: RedisConnection,
@@ -40,8 +40,8 @@ struct Hold {
 }
 
 impl Lease {
-    /// Takes the lease unless it is held. Its token is larger than `token_after`, so that a Redis that has
-    /// lost its data issues no token a second time.
+    /// Acquires the lease unless it is held. Its token is larger than `token_after`, so that no token is
+    /// issued twice even if Redis has lost its data.
     pub async fn acquire(
         redis: &RedisConnection,
         keys: &MessageKeys,
@@ -65,7 +65,7 @@ impl Lease {
         let lost = CancellationToken::new();
         let valid_until = valid_until(sent_at, ttl);
         if Instant::now() >= valid_until {
-            // The answer took so long that the lease may have expired and have another owner by now.
+            // The response took so long that the lease may have expired and have another owner by now.
             lost.cancel();
         }
         let renewing = tokio::spawn(keep(hold.clone(), valid_until, lost.clone()));
@@ -84,7 +84,7 @@ impl Lease {
         Ok((!held).then_some(token.unwrap_or(0)))
     }
 
-    /// The fencing token: larger than that of any owner before.
+    /// The fencing token: larger than that of any earlier owner.
     pub fn token(&self) -> i64 {
         self.token
     }
@@ -133,8 +133,8 @@ async fn keep(hold: Hold, mut valid_until: Instant, lost: CancellationToken) {
     lost.cancel();
 }
 
-/// Until when a lease that was requested or renewed at this instant may be relied on. Clocks run at slightly
-/// different rates; a tenth of the time to live is the margin for that.
+/// Returns until when a lease that was requested or renewed at this instant may be relied on. Clocks run at
+/// slightly different rates; a tenth of the time to live is the margin for that.
 fn valid_until(sent_at: Instant, ttl: Duration) -> Instant {
     sent_at + ttl - ttl / 10
 }

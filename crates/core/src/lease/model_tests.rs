@@ -59,11 +59,11 @@ enum Event {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Coordinator {
-    /// How fast its clock runs, in thousandths.
+    /// The rate of its clock, in thousandths.
     clock_rate: u64,
     paused_until_ms: u64,
     token: i64,
-    /// By its own clock.
+    /// The end of its lease, by its own clock.
     valid_until_ms: u64,
     next_renewal_ms: u64,
     has_begun: bool,
@@ -119,7 +119,7 @@ impl World {
         self.agenda.insert((self.now_ms + after_ms, self.sequence), event);
     }
 
-    /// Sends a message; now and then it is delayed for long.
+    /// Sends a message, occasionally with a long delay.
     fn send(&mut self, event: Event) {
         let delay_ms =
             if self.random.u8(0..50) == 0 { self.random.u64(0..2_000) } else { self.random.u64(0..10) };

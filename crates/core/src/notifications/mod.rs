@@ -1,8 +1,8 @@
-//! Notifications between processes: that prices changed, and that a policy or a location factor changed.
+//! Notifications between processes of changed prices, policies and location factors.
 //!
 //! Here: the notifications and the stream of the latest price changes. Never here: how a process reacts to
-//! one (the API's `invalidation`). Prices are put in Redis before their notification is published, or in the
-//! same call; a notification caused by events carries the new entries for processes that hold older ones.
+//! one (the API's `invalidation`). Prices are stored in Redis before their notification is published, or in
+//! the same call; a notification caused by events carries the new entries for processes that hold older ones.
 //! Delivery is publish/subscribe, so a notification may be lost: a process that depends on them starts from a
 //! clean state whenever its subscription was interrupted.
 
@@ -49,7 +49,7 @@ pub struct PriceNotification {
     entries: Vec<Option<Box<RawValue>>>,
 }
 
-/// A price entry that was replaced: the part that concerns caches.
+/// A replaced price entry: the part that caches need.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct ReplacedPrice {
     /// The product.
@@ -119,13 +119,13 @@ impl PriceNotification {
     }
 }
 
-/// Encoded notifications for the cache's script, which publishes them in the call that puts the prices they
-/// are about (the last batch of them), or alone if the prices are in Redis already.
+/// Encoded notifications for the cache's script, which publishes them with the last batch of their prices, or
+/// alone if the prices are in Redis already.
 #[derive(Debug)]
 pub struct Announcement {
     /// The key of the stream that keeps them.
     pub(crate) stream: String,
-    /// The script's arguments about them.
+    /// The script's arguments.
     pub(crate) arguments: Vec<Vec<u8>>,
 }
 
@@ -176,7 +176,7 @@ impl Notifications {
         Some(Announcement { stream: self.keys.price_changes_log(), arguments })
     }
 
-    /// Publishes that a policy was published or a location factor changed.
+    /// Publishes a notification of a changed policy or location factor.
     pub async fn announce_policy(&self) -> Result<(), RedisError> {
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(self.keys.policy_changes_channel()).arg("");

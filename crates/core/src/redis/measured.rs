@@ -19,7 +19,7 @@ impl MeasuredConnection {
         Self { connection, duration }
     }
 
-    /// Another connection, with the same measurements.
+    /// Measures another connection in the same way.
     pub(super) fn through(&self, connection: ConnectionManager) -> Self {
         Self::new(connection, self.duration.clone())
     }
@@ -59,7 +59,7 @@ impl ConnectionLike for MeasuredConnection {
     }
 }
 
-/// Two errors are expected answers and no failures: a script that the server has not loaded yet, and a
+/// Whether an error is a failure. Two are expected: a script that the server has not loaded yet, and a
 /// consumer group that exists already.
 fn is_failure(error: &redis::RedisError) -> bool {
     error.kind() != ErrorKind::Server(ServerErrorKind::NoScript) && error.code() != Some("BUSYGROUP")

@@ -1,11 +1,11 @@
 //! Connections to Redis.
 //!
 //! Requests share multiplexed connections: commands of concurrent requests travel together, which is several
-//! times faster than a pool. Reads fail fast: a command either answers within [`READ_TIMEOUT`] or is an
-//! error, and its caller goes on without Redis. Writes have a longer time limit, as their callers cannot go
-//! on without Redis. A connection is opened when it is first used and reopened after every disconnect, so a
-//! service starts, and goes on, without Redis. The queue library has a connection of its own, as it ends its
-//! worker at any error, and [`Subscription`] receives what is published.
+//! times faster than a pool. Reads fail fast: a command either returns within [`READ_TIMEOUT`] or fails, and
+//! its caller continues without Redis. Writes have a longer time limit, as their callers need Redis. A
+//! connection is opened when it is first used and reopened after every disconnect, so a service starts and
+//! runs without Redis. The queue library has its own connection, as any error ends its worker, and
+//! [`Subscription`] receives published messages.
 
 mod measured;
 mod subscription;
@@ -44,7 +44,7 @@ impl std::fmt::Debug for RedisConnection {
     }
 }
 
-/// Why a call to Redis failed.
+/// The reason that a call to Redis failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
     /// The address is not a Redis URL.
@@ -105,7 +105,7 @@ impl RedisConnection {
         Ok(Self { writes: self.writes.through(writes), ..self.clone() })
     }
 
-    /// The same connections, with their commands measured from here on.
+    /// Returns the same connections, with their commands measured.
     pub fn measured_by(&self, registry: &Registry) -> Self {
         let duration = |connection| registry.call_duration(REDIS_DURATION, "connection", connection);
         Self {
@@ -140,7 +140,7 @@ impl RedisConnection {
         self.queue.clone()
     }
 
-    /// The connection for commands whose caller goes on without an answer.
+    /// The connection for commands whose caller can continue without an answer.
     pub(crate) fn reads(&self) -> MeasuredConnection {
         self.reads.clone()
     }

@@ -1,9 +1,9 @@
 //! A publish/subscribe subscription that survives lost connections.
 //!
-//! A task of its own keeps a RESP3 connection: it connects, subscribes, and pings every two seconds, since a
-//! server that is cut off does not say so. When the connection breaks, the task reconnects, for as long as it
-//! takes. Messages published meanwhile are lost, as are those that the reader is too slow for; the reader
-//! learns that it missed messages, not which.
+//! A separate task keeps a RESP3 connection: it connects, subscribes, and pings every two seconds, to detect
+//! an unreachable server. When the connection breaks, the task reconnects indefinitely. Messages published
+//! meanwhile are lost, as are those that the reader is too slow for; the reader is notified that it missed
+//! messages, but not which.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,14 +19,14 @@ use crate::backoff::Backoff;
 
 /// Messages buffered for the reader.
 const WAITING_MESSAGES: usize = 1_024;
-/// How often the server is pinged, and how long it may take to answer.
+/// The interval of pings, and the time limit for an answer.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bounds of the back-off between attempts to connect.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a subscription reports.
+/// An event of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SubscriptionEvent {
     /// A message arrived.
@@ -36,7 +36,7 @@ pub enum SubscriptionEvent {
         /// Its content.
         payload: Vec<u8>,
     },
-    /// The subscription is active from now on. What was published before is unknown.
+    /// The subscription is now active. Earlier messages may have been lost.
     Subscribed,
     /// Messages were lost: they arrived faster than they were read.
     Missed,
@@ -75,7 +75,7 @@ impl Subscription {
         }
         match self.events.recv().await {
             Some(event) => event,
-            // Unreachable: the task never ends by itself.
+            // Unreachable: the task ends only with the subscription.
             None => std::future::pending().await,
         }
     }
@@ -94,8 +94,8 @@ struct Reader {
     missed: Arc<AtomicBool>,
 }
 
-/// The push handler of one connection. Each connection has its own, as the end of an earlier one says nothing
-/// about the next.
+/// The push handler of one connection. Each connection has its own, as the end of one must not affect the
+/// next.
 #[derive(Clone)]
 struct PushHandler {
     reader: Reader,

@@ -1,5 +1,5 @@
-//! Bulk rows, which each database reads and writes in its own way: SQLite as long statements of values and
-//! rows of JSON, PostgreSQL as arrays.
+//! Bulk reads and writes, which differ by database: SQLite uses long statements of values and rows of JSON,
+//! PostgreSQL arrays.
 
 use chrono::{DateTime, Utc};
 
@@ -10,7 +10,7 @@ use super::session::Session;
 use super::{postgres, sqlite};
 use pricing_domain::facts::product::{Product, ProductId};
 
-/// The facts that the prices of these products depend on. Locks nothing.
+/// Reads the facts that the prices of these products depend on, without locks.
 pub(super) async fn facts(session: &mut Session, ids: &[ProductId]) -> Result<UnreadFacts, StoreError> {
     match session {
         Session::Sqlite(connection) => sqlite::facts::facts_named(connection, ids).await,

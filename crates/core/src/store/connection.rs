@@ -1,11 +1,11 @@
 //! A pooled connection: every statement has a time limit, and only a healthy connection returns to the pool.
 //!
-//! By default the pool takes any connection back, whatever happened on it. Two kinds of them never recover.
-//! The pool tests a connection by a round trip without a time limit, so one whose network is gone occupies
-//! its place for as long as TCP takes to notice, a quarter of an hour. And after SQLite itself rolled a
-//! transaction back (a full disk), the driver still counts one as open, so the only writer could never begin
-//! another. Therefore a connection is closed if a statement on it failed, was abandoned or timed out, or if
-//! its transaction was not committed; the database rolls back what was begun. The next call opens another.
+//! By default the pool takes back any connection, and two kinds of broken ones never recover. The pool tests
+//! a connection by a round trip without a time limit, so one whose network is down blocks its slot until TCP
+//! times out, a quarter of an hour. And after SQLite itself rolled back a transaction (a full disk), the
+//! driver still counts one as open, so the only writer could never begin another. Therefore a connection is
+//! closed if a statement on it failed, was abandoned or timed out, or if its transaction was not committed;
+//! the database rolls back open work. The next call opens another.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::error::StoreError;
 use super::metrics::DatabaseDuration;
 
-/// How much longer than the database's own statement limit an answer may take.
+/// The extra time beyond the database's own statement limit before an answer times out.
 const TRANSPORT_ALLOWANCE: Duration = Duration::from_secs(1);
 
 /// A connection borrowed from its pool.
@@ -31,7 +31,7 @@ pub(super) struct Connection<DB: Database> {
 }
 
 impl<DB: Database> Connection<DB> {
-    /// Takes a connection, or opens one; the pool limits how long that may take.
+    /// Takes a connection from the pool, or opens one; the pool limits the wait.
     pub(super) async fn acquire(
         pool: &Pool<DB>,
         statement_timeout: Duration,
@@ -66,15 +66,15 @@ impl<DB: Database> Connection<DB> {
         Ok(outcome)
     }
 
-    /// From here on a transaction is open: without [`end_transaction`](Self::end_transaction) the connection
-    /// is closed, which rolls the transaction back.
+    /// Marks a transaction as open: without [`end_transaction`](Self::end_transaction) the connection is
+    /// closed, which rolls the transaction back.
     pub(super) fn begin_transaction(&mut self) {
         self.in_transaction = true;
     }
 
-    /// Allows the transaction to be committed, unless a statement of it failed: PostgreSQL would answer such
-    /// a commit with a silent rollback, SQLite would keep half of the work. A commit that fails leaves the
-    /// connection unhealthy, so it is closed all the same.
+    /// Allows the transaction to be committed, unless one of its statements failed: PostgreSQL would silently
+    /// roll back on such a commit, SQLite would keep half of the work. A failed commit leaves the connection
+    /// unhealthy, so it is closed as well.
     pub(super) fn end_transaction(&mut self) -> Result<(), StoreError> {
         if !self.is_healthy {
             return Err(StoreError::TransactionFailed);

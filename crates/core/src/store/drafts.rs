@@ -33,7 +33,7 @@ const DELETE: Statement =
 pub struct StoredDraft {
     /// Identifies the draft; not the policy's own name.
     pub name: String,
-    /// Grows with every change; no earlier draft of the same name ever had it.
+    /// Grows with every change, and is never reused by a draft of the same name.
     pub revision: i64,
     /// The document (YAML).
     pub source: String,
@@ -57,17 +57,17 @@ pub struct NewDraft {
 /// The precondition of a change to a draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DraftCondition {
-    /// None: the draft may exist or not.
+    /// No condition.
     None,
-    /// There is no such draft yet.
+    /// The draft does not exist.
     IsNew,
     /// The draft has this revision.
     Is(i64),
 }
 
 impl DraftCondition {
-    /// The value that the statements compare: a revision, 0 for a draft that must not exist, `None` for no
-    /// condition.
+    /// Returns the value that the statements compare: a revision, 0 for a draft that must not exist, `None`
+    /// for no condition.
     fn revision(self) -> Option<i64> {
         match self {
             Self::None => None,
@@ -79,7 +79,7 @@ impl DraftCondition {
 }
 
 impl Store {
-    /// The drafts, last changed first, each with an empty text in place of its document.
+    /// Lists the drafts, last changed first, each with an empty text instead of its document.
     pub async fn drafts(&self, limit: u32) -> Result<Vec<StoredDraft>, StoreError> {
         self.reader().await?.all(DRAFTS.bind(limit)).await
     }
@@ -108,7 +108,7 @@ impl Store {
         Ok(row.map(|(revision,)| revision))
     }
 
-    /// Deletes a draft. Returns whether there was one for which the condition holds.
+    /// Deletes a draft. Returns whether one existed for which the condition holds.
     pub async fn delete_draft(&self, name: &str, only_if: DraftCondition) -> Result<bool, StoreError> {
         self.writer().await?.changes_any(DELETE.bind(name).bind(only_if.revision())).await
     }

@@ -1,4 +1,4 @@
-//! The errors of the store, sorted by what the caller can do about them.
+//! The errors of the store, classified by what the caller can do about them.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use sqlx::migrate::MigrateError;
 
 use super::stored::LeftOut;
 
-/// Why a call to the store failed.
+/// The reason that a call to the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The URL names no database. The message leaves the URL itself out, as it may hold a password.
+    /// The URL does not name a database. The message omits the URL, as it may contain a password.
     #[error(
         "the database URL is not usable: {reason} \
          (allowed: sqlite:///absolute/path.db, sqlite://relative/path.db, postgres://user:password@host:port/name)"
     )]
     InvalidUrl {
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
     /// The database cannot serve the call at the moment: it is unreachable, busy, full, shutting down, or
@@ -54,8 +54,7 @@ pub enum StoreError {
         /// What the migration reported.
         cause: MigrateError,
     },
-    /// The rows to be written were prepared for the other kind of database: a programming error of the
-    /// caller.
+    /// The rows to be written were prepared for the other kind of database: a bug in the caller.
     #[error("the rows were prepared for another database")]
     PreparedForAnother,
     /// The database refused, and would again: no such database, no permission, a constraint.
@@ -67,7 +66,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the same call, or the transaction begun again, may succeed later.
+    /// Whether a retry of the call, or of the whole transaction, may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable { .. } | Self::TimedOut { .. } | Self::TransactionFailed => true,
@@ -80,9 +79,9 @@ impl StoreError {
         }
     }
 
-    /// Whether the whole database is out of service though it may answer: it accepts no writes, has no room
-    /// left, or refuses logins. The error then says nothing about this call. (Other errors may also mean an
-    /// outage; the next call shows.)
+    /// Whether the whole database is out of service though it may answer: it accepts no writes, has no space
+    /// left, or refuses logins. The error is then unrelated to this call. (Other errors may also mean an
+    /// outage, which the next call shows.)
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Unavailable { cause: sqlx::Error::Database(refusal) }
@@ -101,7 +100,7 @@ impl StoreError {
         }
     }
 
-    /// Data in the database that this program cannot read.
+    /// Creates the error for data that this program cannot read.
     pub(super) fn corrupt(column: &str, problem: impl std::fmt::Display) -> Self {
         Self::Corrupt { what: format!("an unreadable {column}: {problem}") }
     }
@@ -111,8 +110,7 @@ impl From<sqlx::Error> for StoreError {
     fn from(cause: sqlx::Error) -> Self {
         use sqlx::Error;
         match &cause {
-            // A proxy that accepts connections and hangs up while its database is unavailable is no correct
-            // server, nor one that speaks TLS.
+            // A proxy that hangs up while its database is unavailable causes protocol and TLS errors, too.
             Error::Io(_)
             | Error::Protocol(_)
             | Error::Tls(_)
@@ -149,7 +147,7 @@ impl From<MigrateError> for StoreError {
     }
 }
 
-/// What an error code of a database means to the caller.
+/// The meaning of a database's error code to the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
     Passing,
@@ -158,8 +156,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// The codes of the two databases cannot be confused: PostgreSQL's have five characters, SQLite's are
-    /// numbers below 10,000.
+    /// Classifies an error code. PostgreSQL's codes have five characters, SQLite's are numbers below 10,000.
     fn of_code(code: Option<&str>) -> Self {
         match code {
             Some(code) if code.len() == 5 => Self::of_sql_state(code),
@@ -184,7 +181,7 @@ impl Refusal {
     }
 
     fn of_sqlite_code(code: &str) -> Self {
-        // The low byte is the primary code, the rest its refinement.
+        // The low byte is the primary code, the rest extends it.
         match code.parse::<u32>().map(|code| code & 0xff) {
             // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, PROTOCOL.
             Ok(5 | 6 | 7 | 8 | 9 | 10 | 13 | 15) => Self::Passing,
@@ -195,14 +192,14 @@ impl Refusal {
     }
 }
 
-/// Whether an error code says that the whole database is out of service.
+/// Whether an error code means that the whole database is out of service.
 fn is_code_of_outage(code: &str) -> bool {
     if code.len() != 5 {
         // READONLY, FULL.
         return matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(8 | 13));
     }
-    // No writes; full disk; too many connections; starting; no such database, as while one is restored; and
-    // the class of refused logins.
+    // No writes; full disk; too many connections; starting; no such database, as during a restore; and the
+    // class of refused logins.
     ["25006", "53100", "53300", "57P03", "3D000"].contains(&code) || code.starts_with("28")
 }
 

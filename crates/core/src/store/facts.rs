@@ -1,7 +1,7 @@
-//! The facts that new prices depend on: as raw rows from the database, and as the values decoded from them.
+//! The facts that new prices depend on: as raw rows from the database, and as decoded values.
 //!
-//! Decoding rows takes about as long as the database takes to find them, and needs no connection. So the two
-//! steps are separate: while one batch is decoded, the database looks up the next.
+//! Decoding rows takes about as long as reading them from the database, but needs no connection. So the two
+//! steps are separate: while one batch is decoded, the database reads the next.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ use super::stored::{Readable, StoredFacts, StoredPrice};
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::facts::signal::{Signal, SignalKind, Signals, Subject};
 
-/// The facts that new prices of some products depend on, not decoded yet.
+/// The undecoded facts that new prices of some products depend on.
 #[derive(Debug)]
 pub struct UnreadFacts {
     pub(super) products: Products,
@@ -24,16 +24,16 @@ pub struct UnreadFacts {
     pub(super) prices: Rows,
 }
 
-/// The products that the facts are about.
+/// The products of the facts.
 #[derive(Debug)]
 pub(super) enum Products {
-    /// Already decoded by the caller.
+    /// Products already decoded by the caller.
     Known(Vec<Product>),
-    /// As rows of the database.
+    /// Undecoded rows.
     Unread {
-        /// Their rows, perhaps with others among them.
+        /// The rows, possibly of other products, too.
         rows: Rows,
-        /// If there may be others: the products that are wanted, in order.
+        /// The requested products, in order, if the rows may include others.
         only: Option<Vec<ProductId>>,
     },
 }
@@ -41,10 +41,10 @@ pub(super) enum Products {
 /// Rows as the database's driver returns them.
 #[derive(Debug)]
 pub(super) enum Rows {
-    /// SQLite's, as one JSON text: its driver would copy each value of a row separately, and pass rows over
-    /// one by one.
+    /// SQLite's rows, as one JSON text: its driver would copy each value separately and hand over rows one by
+    /// one.
     Json(String),
-    /// PostgreSQL's.
+    /// PostgreSQL's rows.
     Records(Vec<PgRow>),
 }
 
@@ -60,12 +60,12 @@ impl UnreadFacts {
 }
 
 impl Products {
-    /// All products of these rows.
+    /// Selects all products of these rows.
     pub(super) fn of(rows: Rows) -> Self {
         Self::Unread { rows, only: None }
     }
 
-    /// The products, in any order.
+    /// Decodes the products, in any order.
     fn read(self) -> Result<Readable<Product>, StoreError> {
         match self {
             Self::Known(known) => Ok(Readable { known, left_out: Vec::new() }),
@@ -81,7 +81,7 @@ impl Products {
         }
     }
 
-    /// The products, ordered by identifier.
+    /// Decodes the products, ordered by identifier.
     pub(super) fn read_in_order(self) -> Result<Readable<Product>, StoreError> {
         let mut products = self.read()?;
         products.known.sort_unstable_by(|one, other| one.product_id.cmp(&other.product_id));
@@ -118,7 +118,7 @@ fn assemble(
         };
         of_subject.push(signal);
     }
-    // They arrive in this order already, but that is not guaranteed.
+    // They usually arrive in this order, but that is not guaranteed.
     products.sort_unstable_by(|one, other| one.product_id.cmp(&other.product_id));
     prices.sort_unstable_by(|one, other| one.entry.product_id.cmp(&other.entry.product_id));
     let mut prices = prices.into_iter().peekable();

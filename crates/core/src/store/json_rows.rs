@@ -1,10 +1,10 @@
-//! Rows written as JSON: signals and events, so that any number of rows goes to either database as one
-//! argument of one constant statement (SQLite reads it by `jsonb_each`, PostgreSQL by `json_to_recordset`).
-//! Products and prices, of which there can be millions, go as values (`prepared_rows`, `prepared`): quoting
-//! and unquoting a row takes longer than storing it.
+//! Rows encoded as JSON: signals and events, so that any number of rows is one argument of one constant
+//! statement (SQLite reads it by `jsonb_each`, PostgreSQL by `json_to_recordset`). Products and prices, of
+//! which there can be millions, are sent as values (`prepared_rows`, `prepared`): encoding and decoding a row
+//! as JSON takes longer than storing it.
 //!
-//! The rows are ordered by their key, so that two transactions lock them in the same order and cannot wait
-//! for each other, and each key occurs once, which PostgreSQL's upsert demands.
+//! The rows are ordered by their key, so that two transactions lock them in the same order and cannot
+//! deadlock, and each key occurs once, which PostgreSQL's upsert requires.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use super::stored::MAX_CAUSE_CHARS;
 use pricing_domain::facts::money::Currency;
 use pricing_domain::facts::signal::Signal;
 
-/// The rows of `signals`. Of two about the same thing the newer one is kept, and of two of the same instant
+/// Encodes rows of `signals`. Of two with the same key the newer one is kept, and of two of the same instant
 /// the first.
 pub(super) fn signal_rows(signals: &[Signal]) -> Result<String, sqlx::Error> {
     let mut rows: BTreeMap<_, SignalRow<'_>> = BTreeMap::new();
@@ -31,40 +31,40 @@ pub(super) fn signal_rows(signals: &[Signal]) -> Result<String, sqlx::Error> {
     as_json(rows.values())
 }
 
-/// The keys of `applied_events`.
+/// Encodes keys of `applied_events`.
 pub(super) fn event_rows(events: &[(&str, &str)]) -> Result<String, sqlx::Error> {
     let keys: BTreeSet<_> = events.iter().collect();
     as_json(keys.into_iter().map(|(source, event_id)| EventRow { source, event_id }))
 }
 
-/// A list of texts as JSON.
+/// Encodes a list of texts.
 pub(super) fn texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<String, sqlx::Error> {
     as_json(texts)
 }
 
-/// An instant as SQLite stores it: microseconds, as PostgreSQL has them, and a fixed width that sorts as
-/// time.
+/// Formats an instant as SQLite stores it: in microseconds, like PostgreSQL, and with a fixed width, so that
+/// text order is time order.
 pub(super) fn instant(instant: DateTime<Utc>) -> String {
     instant.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// A number of rows in the integer type of the databases.
+/// Converts a number of rows to the databases' integer type.
 pub(super) fn row_count(count: impl TryInto<i64, Error: Into<BoxDynError>>) -> Result<i64, sqlx::Error> {
     count.try_into().map_err(|problem| sqlx::Error::Encode(problem.into()))
 }
 
-/// A cause cut to [`MAX_CAUSE_CHARS`].
+/// Truncates a cause to [`MAX_CAUSE_CHARS`].
 pub(super) fn bounded_cause(cause: &str) -> &str {
     bounded(cause, MAX_CAUSE_CHARS)
 }
 
-/// A text cut to so many characters.
+/// Truncates a text to `max_chars` characters.
 pub(super) fn bounded(text: &str, max_chars: usize) -> &str {
     let end = text.char_indices().nth(max_chars);
     end.and_then(|(end, _)| text.get(..end)).unwrap_or(text)
 }
 
-/// Rows as one JSON array.
+/// Encodes rows as one JSON array.
 pub(super) fn as_json<R: Serialize>(rows: impl IntoIterator<Item = R>) -> Result<String, sqlx::Error> {
     let mut json = Vec::new();
     serde_json::Serializer::new(&mut json)
@@ -87,7 +87,7 @@ fn as_optional_instant<S: Serializer>(
     }
 }
 
-// A `Decimal` serialises as a string with its digits, which neither database's JSON reader can round.
+// A `Decimal` serialises as a string of its digits, which no database's JSON parser rounds.
 
 #[derive(Serialize)]
 struct SignalRow<'a> {

@@ -1,14 +1,14 @@
-//! What the store measures.
+//! Metrics of the store.
 
 use crate::telemetry::inventory::names::DATABASE_DURATION;
 use crate::telemetry::registry::{CallDuration, Registry};
 
-/// How long the database takes.
+/// The durations of database calls.
 #[derive(Debug, Clone)]
 pub(super) struct DatabaseDuration {
-    /// Until there is a connection for a statement.
+    /// The wait for a connection.
     pub(super) connection: CallDuration,
-    /// Until a statement is answered.
+    /// The duration of a statement.
     pub(super) statement: CallDuration,
 }
 
@@ -18,7 +18,7 @@ impl DatabaseDuration {
         Self { connection: duration("connection"), statement: duration("statement") }
     }
 
-    /// For a database that is not measured.
+    /// Creates the metrics of a database that is not measured.
     pub(super) fn unmeasured() -> Self {
         Self { connection: CallDuration::unmeasured(), statement: CallDuration::unmeasured() }
     }

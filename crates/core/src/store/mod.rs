@@ -1,19 +1,19 @@
 //! The store: the facts of the engine in a SQL database.
 //!
-//! Here: products, signals, policies, prices and their history, in SQLite (one host, nothing to set up) or in
-//! PostgreSQL. Never here: what a price is (see [`domain`](pricing_domain)), when to compute one, and caches.
+//! Here: products, signals, policies, prices and their history, in SQLite (one host, no set-up) or in
+//! PostgreSQL. Never here: how a price is computed (see [`domain`](pricing_domain)) and when, and caches.
 //!
-//! What both databases do alike is written once, over a [`session`] that is either: `products`, `prices`,
-//! `policies`, `drafts`, `runs` (the state machine of recalculations and its fencing), `upkeep` (expiry).
-//! What differs has a folder for each: `sqlite` and `postgres` open the database and move rows in bulk, which
-//! `bulk` chooses between. The contract tests hold both to the same promises: exact digits, instants to the
-//! microsecond, no older fact over a newer one, and errors that say whether to try again
-//! ([`StoreError::is_transient`]).
+//! Code that both databases share is written once, on a [`session`] of either: `products`, `prices`,
+//! `policies`, `drafts`, `runs` (the state machine of recalculations and its fencing), `upkeep` (expiry). The
+//! differences have a folder each: `sqlite` and `postgres` open the database and read and write rows in bulk;
+//! `bulk` selects between them. The contract tests verify the same guarantees for both: exact digits,
+//! instants to the microsecond, no older fact over a newer one, and errors that tell transient from permanent
+//! failures ([`StoreError::is_transient`]).
 //!
 //! Reads are methods of [`Store`], nearly all of one statement; facts and prices are written by a
-//! [`StoreTransaction`]. Where next: `statement` for how SQL and values are written, `connection` for time
-//! limits and failed connections, `migrations/` for the tables and why they are as they are. Callers are
-//! `engine`, the API's routes and the worker.
+//! [`StoreTransaction`]. Where next: `statement` for SQL and its values, `connection` for time limits and
+//! failed connections, `migrations/` for the tables and their reasons. Callers are `engine`, the API's routes
+//! and the worker.
 
 mod bulk;
 mod connection;
@@ -69,8 +69,8 @@ pub struct StoreSettings {
     pub max_connections: u32,
     /// The longest wait for a connection, both for a free one and for the server to accept a new one.
     pub connect_timeout: Duration,
-    /// The longest run of one statement, waiting for locks included. A transaction that idles for longer is
-    /// ended too: its process may be frozen, with rows locked.
+    /// The longest run of one statement, including the wait for locks. A transaction that idles for longer is
+    /// ended, too: its process may be frozen while it holds locks.
     pub statement_timeout: Duration,
 }
 
@@ -122,13 +122,13 @@ impl Store {
         Ok(store)
     }
 
-    /// The same store, with its statements measured from here on.
+    /// Returns the same store, with its statements measured.
     #[must_use]
     pub fn measured_by(self, registry: &Registry) -> Self {
         Self { duration: DatabaseDuration::new(registry), ..self }
     }
 
-    /// The kind of database, as telemetry names it: `sqlite` or `postgresql`.
+    /// The kind of database in telemetry: `sqlite` or `postgresql`.
     pub fn kind(&self) -> &'static str {
         match self.database {
             Database::Sqlite(_) => "sqlite",
@@ -136,8 +136,8 @@ impl Store {
         }
     }
 
-    /// How many concurrent write transactions are useful to one caller: SQLite has one writer; PostgreSQL
-    /// gives each a process, and works on a second one while the first waits for its caller.
+    /// The number of concurrent write transactions that are useful to one caller: SQLite has one writer;
+    /// PostgreSQL has a process for each, and works on a second one while the first waits for its caller.
     pub fn useful_writers(&self) -> usize {
         match self.database {
             Database::Sqlite(_) => 1,
@@ -180,9 +180,9 @@ impl Store {
         }
     }
 
-    /// Begins a transaction. SQLite admits one at a time, so keep it short and compute nothing long inside.
+    /// Begins a transaction. SQLite admits one at a time, so keep it short, without long computations.
     pub async fn begin(&self) -> Result<StoreTransaction, StoreError> {
-        // Includes the wait for a connection, or for the file.
+        // The span includes the wait for a connection, or for the file.
         let span = spans::database(self.kind(), "transaction");
         Ok(StoreTransaction { session: self.begin_session().await?, span })
     }

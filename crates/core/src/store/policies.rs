@@ -21,8 +21,8 @@ const VERSIONS: Statement = Statement::same(
 const POLICY: Statement = Statement::same(
     "SELECT version, name, source, author, note, published_at FROM policies WHERE version = $1",
 );
-/// Conflicts with itself but not with reads: of two publishers the second waits and then sees the first's
-/// version. Without it both would see the same latest version.
+/// A lock that conflicts with itself but not with reads: of two publishers the second waits and then sees the
+/// first's version. Without it both would see the same latest version.
 const LOCK: &str = "LOCK TABLE policies IN SHARE ROW EXCLUSIVE MODE";
 const PUBLISH: Statement = Statement::same(
     "
@@ -43,7 +43,7 @@ impl Store {
         self.reader().await?.all(LATEST.bind(limit)).await
     }
 
-    /// The latest policies, newest first, each with an empty text in place of its document.
+    /// The latest policies, newest first, each with an empty text instead of its document.
     pub async fn policy_versions(&self, limit: u32) -> Result<Vec<StoredPolicy>, StoreError> {
         self.reader().await?.all(VERSIONS.bind(limit)).await
     }
@@ -53,8 +53,7 @@ impl Store {
         self.reader().await?.optional(POLICY.bind(version)).await
     }
 
-    /// Publishes the policy as version 1 unless there is one already; safe when several processes do so at
-    /// once.
+    /// Publishes the policy as version 1 unless one exists; safe if several processes do so concurrently.
     pub async fn publish_first_policy(
         &self,
         policy: &NewPolicy,
@@ -69,7 +68,7 @@ impl Store {
     }
 
     /// Publishes the policy and returns its version: one more than the latest, never the same twice. If
-    /// `only_after` is given and is not the latest version, nothing is published: another publisher was
+    /// `only_after` is given and is not the latest version, nothing is published, as another publisher was
     /// faster.
     pub async fn publish_policy(
         &self,

@@ -2,8 +2,8 @@
 //! Encoding takes a while and needs no connection, so it is done before a transaction begins, or while the
 //! database works on earlier rows.
 //!
-//! The rows are ordered by their key, so that two transactions lock them in the same order and cannot wait
-//! for each other, and each key occurs once, which PostgreSQL's upsert demands.
+//! The rows are ordered by their key, so that two transactions lock them in the same order and cannot
+//! deadlock, and each key occurs once, which PostgreSQL's upsert requires.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ pub(super) struct ProductRow {
 }
 
 impl ProductRows {
-    /// The rows of these products; of two with the same identifier the later one is kept.
+    /// Encodes the rows of these products; of two with the same identifier the later one is kept.
     pub fn of(products: &[Product]) -> Result<Self, StoreError> {
         if products.is_sorted_by(|one, next| one.product_id < next.product_id) {
             return Ok(Self { rows: products.iter().map(ProductRow::of).collect::<Result<_, _>>()? });
@@ -85,7 +85,7 @@ impl PreparedPrices {
     }
 }
 
-/// The writes ordered by product; of two of the same product the newer one is kept.
+/// Orders the writes by product; of two of the same product the newer one is kept.
 fn newest_of_each(mut writes: Vec<PriceWrite>) -> Vec<PriceWrite> {
     if !writes.is_sorted_by(|one, next| one.entry.product_id < next.entry.product_id) {
         let key = |write: &PriceWrite| (write.entry.product_id.clone(), Reverse(write.entry.revision));
@@ -116,7 +116,8 @@ impl ProductRow {
     }
 }
 
-/// An amount as text: neither database's JSON reader nor PostgreSQL's driver keeps every digit of a number.
+/// Formats an amount as text: neither a database's JSON parser nor PostgreSQL's driver keeps every digit of a
+/// number.
 pub(super) fn digits(amount: Option<Decimal>) -> Option<String> {
     amount.map(|amount| amount.to_string())
 }

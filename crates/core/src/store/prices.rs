@@ -84,7 +84,7 @@ impl Store {
 
     /// The latest change of each product's list price, ordered by product; products without one are left out.
     pub async fn newest_changes(&self, ids: &[ProductId]) -> Result<Vec<PriceChange>, StoreError> {
-        // Deduplicated, or the change of a product that is named twice would be returned twice.
+        // Duplicates are removed, or the change of a product that is named twice would be returned twice.
         let ids: BTreeSet<&str> = ids.iter().map(ProductId::as_str).collect();
         let changes = NEWEST_CHANGES.bind(Value::Texts(ids.into_iter().collect()));
         let records: Vec<ChangeRecord> = self.reader().await?.all(changes).await?;

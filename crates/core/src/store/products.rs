@@ -61,7 +61,7 @@ const LOCATION_FACTORS: Statement = Statement::same(
 const AFTER_EVERY_ID: &str = "\u{7f}";
 
 impl Store {
-    /// A product.
+    /// Returns a product.
     pub async fn product(&self, id: &ProductId) -> Result<Option<Product>, StoreError> {
         let record: Option<ProductRecord> = self.reader().await?.optional(PRODUCT.bind(id.as_str())).await?;
         record.map(Product::try_from).transpose()
@@ -79,8 +79,8 @@ impl Store {
         bulk::facts(&mut self.reader().await?, ids).await?.read(now)
     }
 
-    /// The signals of a product as of an instant, its own and its category's. Of a product that does not
-    /// exist, only its own signals, if any.
+    /// The signals of a product as of an instant, its own and its category's; for an unknown product, only
+    /// its own.
     pub async fn signals(&self, id: &ProductId, now: DateTime<Utc>) -> Result<Signals, StoreError> {
         let product = self.product(id).await?;
         let records: Vec<SignalRecord> = self.reader().await?.all(SIGNALS.bind(id.as_str())).await?;
@@ -88,13 +88,13 @@ impl Store {
     }
 
     /// A page of identifiers after the given one, in byte order. A page begins where the last one ended, so
-    /// products that are added or removed meanwhile shift nothing.
+    /// concurrent additions and removals do not shift it.
     pub async fn product_ids(
         &self,
         after: Option<&ProductId>,
         limit: u32,
     ) -> Result<Vec<ProductId>, StoreError> {
-        // Every identifier is longer than the empty text, and so comes after it.
+        // Every identifier sorts after the empty text.
         let page = IDS.bind(after.map_or("", ProductId::as_str)).bind(limit);
         product_ids(&self.reader().await?.all(page).await?)
     }
@@ -129,19 +129,20 @@ impl Store {
         product_ids(&self.reader().await?.all(page).await?)
     }
 
-    /// How many products there are.
+    /// The number of products.
     pub async fn count_products(&self) -> Result<u64, StoreError> {
         let (products,) = self.reader().await?.one(COUNT).await?;
         count(products)
     }
 
-    /// How many products a category has.
+    /// The number of products of a category.
     pub async fn count_products_of_category(&self, category: &str) -> Result<u64, StoreError> {
         let (products,) = self.reader().await?.one(COUNT_OF_CATEGORY.bind(category)).await?;
         count(products)
     }
 
-    /// How many products a recalculation of this scope covers; named ones count even if they do not exist.
+    /// The number of products that a recalculation of this scope covers; named ones count even if they do not
+    /// exist.
     pub async fn count_products_of(&self, scope: &RecalculationScope) -> Result<u64, StoreError> {
         match scope {
             RecalculationScope::All => self.count_products().await,

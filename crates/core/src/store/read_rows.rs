@@ -1,8 +1,8 @@
 //! Decodes rows: the records that both databases return, and the domain's values decoded from them.
 //!
 //! Amounts come as text, from PostgreSQL by a cast: the driver's own conversion of NUMERIC loses the decimal
-//! places of a zero. Every record was checked before it was written, so a value that cannot be read means
-//! damaged data or a newer program's data, and is an error, never skipped.
+//! places of a zero. Every record was checked before it was written, so an unreadable value means damaged
+//! data or data of a newer program; it is an error, never skipped.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -30,7 +30,7 @@ where
     records.into_iter().map(T::try_from).collect()
 }
 
-/// The products of these records, without those in a currency that this program does not know.
+/// The products of these records, without those in a currency unknown to this program.
 pub(super) fn read_products(records: Vec<ProductRecord>) -> Result<Readable<Product>, StoreError> {
     let mut products = Readable { known: Vec::with_capacity(records.len()), left_out: Vec::new() };
     for record in records {
@@ -43,8 +43,8 @@ pub(super) fn read_products(records: Vec<ProductRecord>) -> Result<Readable<Prod
     Ok(products)
 }
 
-/// The prices of these records, without those in a currency that this program does not know: their products
-/// are priced as if they had no earlier price.
+/// The prices of these records, without those in a currency unknown to this program: their products are
+/// priced as if they had no earlier price.
 pub(super) fn read_prices(
     records: impl IntoIterator<Item = PriceRecord>,
 ) -> Result<Vec<StoredPrice>, StoreError> {
@@ -52,8 +52,8 @@ pub(super) fn read_prices(
     known.map(StoredPrice::try_from).collect()
 }
 
-/// The signals of these records, without those in a currency that this program does not know, as it cannot be
-/// their product's.
+/// The signals of these records, without those in a currency unknown to this program, as it cannot be their
+/// product's.
 pub(super) fn read_signals(
     records: impl IntoIterator<Item = SignalRecord>,
 ) -> Result<Vec<Signal>, StoreError> {
@@ -72,8 +72,7 @@ pub(super) fn location_factors(rows: Vec<(String, String)>) -> Result<HashMap<St
     rows.into_iter().map(|(location, factor)| Ok((location, decimal("location factor", &factor)?))).collect()
 }
 
-/// The currencies of products, from pairs of identifier and code; `None` for a code that this program does
-/// not know.
+/// The currencies of products, from pairs of identifier and code; `None` for a code unknown to this program.
 pub(super) fn read_currencies(
     rows: Vec<(String, String)>,
 ) -> Result<HashMap<ProductId, Option<Currency>>, StoreError> {
@@ -85,7 +84,7 @@ pub(super) fn count(number: i64) -> Result<u64, StoreError> {
     u64::try_from(number).map_err(|problem| StoreError::corrupt("count", problem))
 }
 
-/// Which events were new, from the keys of those that were; of duplicates only the first is.
+/// Returns which events were new, given the keys of the new ones; of duplicates only the first is.
 pub(super) fn which_are_new(events: &[(&str, &str)], new: &[(String, String)]) -> Vec<bool> {
     let mut new: HashSet<(&str, &str)> =
         new.iter().map(|(source, event_id)| (source.as_str(), event_id.as_str())).collect();

@@ -1,8 +1,7 @@
 //! A connection to either database, and the calls on it.
 //!
-//! Everything that both databases do alike goes through here, so the code of products, prices, policies,
-//! drafts and runs exists once. Bulk rows do not: see [`sqlite`](super::sqlite) and
-//! [`postgres`](super::postgres).
+//! All calls that both databases share use this module, so the code of products, prices, policies, drafts and
+//! runs exists once. Bulk rows differ: see [`sqlite`](super::sqlite) and [`postgres`](super::postgres).
 
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
@@ -19,7 +18,7 @@ pub(super) enum Session {
     Postgres(Connection<Postgres>),
 }
 
-/// A row of a result of either database. A tuple of one is a single column.
+/// A row of a result of either database. A one-element tuple is a single column.
 pub(super) trait Record:
     for<'row> FromRow<'row, SqliteRow> + for<'row> FromRow<'row, PgRow> + Send + Unpin
 {
@@ -92,8 +91,7 @@ impl Session {
         self.optional(query).await?.ok_or_else(|| sqlx::Error::RowNotFound.into())
     }
 
-    /// Runs a statement that only PostgreSQL needs, to lock something: a SQLite writer holds the lock of the
-    /// file.
+    /// Runs a locking statement that only PostgreSQL needs: a SQLite writer holds the lock of the file.
     pub(super) async fn lock(&mut self, sql: &'static str) -> Result<(), StoreError> {
         if let Self::Postgres(connection) = self {
             connection.run(|connection| raw_sql(sql).execute(connection)).await?;
@@ -104,14 +102,12 @@ impl Session {
     /// Begins a transaction that writes.
     pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
         match self {
-            // A transaction that began by reading could not become a writing one once another process has
-            // written.
+            // A transaction that begins with a read cannot be upgraded once another process has written.
             Self::Sqlite(connection) => {
                 connection.begin_transaction();
                 connection.run(|connection| raw_sql("BEGIN IMMEDIATE").execute(connection)).await?;
             }
-            // Every statement must see what was committed before it: rows are read after the wait for their
-            // lock.
+            // Every statement must see earlier commits: rows are read after the wait for their lock.
             Self::Postgres(connection) => {
                 let begin = raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED");
                 connection.begin_transaction();

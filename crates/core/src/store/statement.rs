@@ -1,7 +1,7 @@
-//! SQL with its values: a statement that both databases understand is written once.
+//! SQL with its values: a statement that both databases accept is written once.
 //!
-//! A value whose type SQLite lacks is written in the form that SQLite's tables store: an instant as text, a
-//! list of texts as JSON.
+//! A value whose type SQLite lacks is encoded as SQLite's tables store it: an instant as text, a list of
+//! texts as JSON.
 
 use chrono::{DateTime, Utc};
 use sqlx::Arguments;
@@ -59,7 +59,7 @@ impl<'a> Query<'a> {
         self
     }
 
-    /// The values as SQLite's driver takes them.
+    /// Encodes the values for SQLite's driver.
     pub(super) fn sqlite_arguments(self) -> Result<SqliteArguments, sqlx::Error> {
         let mut arguments = SqliteArguments::default();
         for value in self.values {
@@ -68,7 +68,7 @@ impl<'a> Query<'a> {
         Ok(arguments)
     }
 
-    /// The values as PostgreSQL's driver takes them.
+    /// Encodes the values for PostgreSQL's driver.
     pub(super) fn postgres_arguments(self) -> Result<PgArguments, sqlx::Error> {
         let mut arguments = PgArguments::default();
         for value in self.values {

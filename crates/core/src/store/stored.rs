@@ -1,4 +1,5 @@
-//! What the store holds besides products and signals: prices with their explanation, their history, policies.
+//! The contents of the store besides products and signals: prices with their explanation, their history,
+//! policies.
 
 use std::borrow::Cow;
 
@@ -10,20 +11,20 @@ use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::facts::signal::Signals;
 
-/// The longest cause of a price change, in characters; a longer one is cut.
+/// The longest cause of a price change, in characters; a longer one is truncated.
 pub const MAX_CAUSE_CHARS: usize = 200;
 
 /// The rows that could be read, and those left out because they could not: one bad row does not fail the
 /// others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readable<T> {
-    /// What could be read.
+    /// The readable rows.
     pub known: Vec<T>,
     /// The products that are left out.
     pub left_out: Vec<LeftOut>,
 }
 
-/// A product whose currency this program does not know: it was written by a newer program, or by hand.
+/// A product whose currency is unknown to this program: it was written by a newer program, or manually.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
     /// The product.
@@ -43,13 +44,13 @@ pub struct StoredPrice {
     pub opened_on: NaiveDate,
     /// When the list price was last changed, if that is known.
     pub changed_at: Option<DateTime<Utc>>,
-    /// The streak of changes caused by competitors, if the last changes were.
+    /// The streak of changes caused by competitors, if the latest change belongs to one.
     pub streak: Option<Streak>,
     /// See [`PriceWrite::explanation_digest`]; absent if it was written by a version without it.
     pub explanation_digest: Option<i64>,
 }
 
-/// Everything the next price of a product depends on, besides the policy and the instant.
+/// All inputs of a product's next price, besides the policy and the instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredFacts {
     /// The product.
@@ -75,11 +76,12 @@ pub struct PriceWrite {
     pub changed_at: Option<DateTime<Utc>>,
     /// See [`StoredPrice::streak`].
     pub streak: Option<Streak>,
-    /// Why the price is what it is, as JSON; kept byte for byte.
+    /// The explanation of the price, as JSON; kept byte for byte.
     pub explanation: String,
-    /// Differs if the explanation differs in content from another one of the same price.
+    /// The digest of the explanation's content: explanations of the same price with different content have
+    /// different digests.
     pub explanation_digest: i64,
-    /// The list price before. The history gets a row only if the new one differs.
+    /// The previous list price. The history gets a row only if the new one differs.
     pub previous_list_price: Option<Decimal>,
     /// What caused the price change: `import`, `product`, an event's identifier. At most [`MAX_CAUSE_CHARS`].
     pub cause: String,
@@ -105,7 +107,7 @@ pub struct PriceChange {
     pub old_list_price: Option<Decimal>,
     /// The list price after; `None` if the product was removed.
     pub new_list_price: Option<Decimal>,
-    /// The currency code of both prices, which may be one that this program does not know.
+    /// The currency code of both prices, which may be unknown to this program.
     pub currency: Cow<'static, str>,
     /// The policy version of the new price or, for a removal, of the last one.
     pub policy_version: i64,

@@ -1,4 +1,4 @@
-//! Writes facts and prices: all of a transaction, or nothing.
+//! Writes facts and prices in atomic transactions.
 
 use std::collections::HashMap;
 
@@ -68,8 +68,8 @@ const PUT_SIGNALS: Statement = Statement {
     WHERE excluded.observed_at > signals.observed_at",
 };
 /// PostgreSQL waits for a transaction that is recording one of these events: whether it commits decides
-/// whether the event was new. An upsert in SQLite that reads from a SELECT needs a WHERE, even an empty one:
-/// without it, SQLite takes ON CONFLICT for the ON of a join.
+/// whether the event was new. A SQLite upsert from a SELECT needs a WHERE clause, even a trivial one:
+/// otherwise SQLite parses ON CONFLICT as the ON of a join.
 const RECORD_EVENTS: Statement = Statement {
     sqlite: "
     INSERT INTO applied_events (source, event_id, applied_at)
@@ -127,11 +127,11 @@ const DELETE_PRODUCT: Statement = Statement::same("DELETE FROM products WHERE pr
 /// transaction follows this order: it records events, writes signals, requests a recalculation or locks its
 /// run, locks products, draws revisions, writes prices, finishes its range; the products may come in several
 /// pieces, each locked, then written, in the order of their keys. A statement locks its rows in that order
-/// too. If two deadlock all the same, the database ends one of them with a transient error.
+/// too. If two still deadlock, the database ends one of them with a transient error.
 #[derive(Debug)]
 pub struct StoreTransaction {
     pub(super) session: Session,
-    /// Measures the transaction for the trace; ends with it.
+    /// The span of the transaction; it ends with it.
     pub(super) span: Span,
 }
 
@@ -186,7 +186,7 @@ impl StoreTransaction {
         Ok(which_are_new(events, &new))
     }
 
-    /// Stores the signals that are newer than what is known about the same thing, and returns how many were.
+    /// Stores the signals that are newer than the stored ones of the same key, and returns how many were.
     /// Signals about a product are ignored if they are not later than its removal, or are in another currency
     /// than the product's.
     pub async fn put_signals(&mut self, signals: &[Signal]) -> Result<u64, StoreError> {
@@ -225,7 +225,8 @@ impl StoreTransaction {
         Ok(())
     }
 
-    /// The last currencies of those of these products that were removed before, or have changed it.
+    /// Returns the last currencies of those of these products that were removed before, or whose currency
+    /// changed.
     pub async fn last_currencies(
         &mut self,
         ids: &[ProductId],
@@ -246,8 +247,8 @@ impl StoreTransaction {
     }
 
     /// Deletes a product and its price, and records the removal in the history. Returns whether there was
-    /// such a product. Facts dated up to this instant are deleted, also those that arrive later; later ones
-    /// stay, as the product may be sold again.
+    /// such a product. Facts dated up to this instant are deleted, including those that arrive later; newer
+    /// ones are kept, as the product may be sold again.
     pub async fn delete_product(
         &mut self,
         id: &ProductId,

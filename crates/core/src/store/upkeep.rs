@@ -11,7 +11,7 @@ use super::read_rows::product_ids;
 use super::statement::Statement;
 use pricing_domain::facts::product::ProductId;
 
-// A price row that was left without a product by hand would be found for ever.
+// EXISTS excludes prices whose product was deleted manually, which would be found forever.
 const EXPIRED: Statement = Statement::same(
     "
     SELECT product_id FROM prices
@@ -21,7 +21,7 @@ const EXPIRED: Statement = Statement::same(
 const NEXT_EXPIRY: Statement = Statement::same(
     "SELECT valid_until FROM prices WHERE valid_until IS NOT NULL ORDER BY valid_until LIMIT 1",
 );
-/// PostgreSQL skips what another worker is deleting.
+/// PostgreSQL skips rows that another worker is deleting.
 const FORGET_EVENTS: Statement = Statement {
     sqlite: "
     DELETE FROM applied_events WHERE (source, event_id) IN (
@@ -35,12 +35,12 @@ const FORGET_EVENTS: Statement = Statement {
 };
 
 impl Store {
-    /// At most `limit` products whose prices have expired, those that expired first come first.
+    /// At most `limit` products whose prices have expired, in order of expiry.
     pub async fn expired_prices(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ProductId>, StoreError> {
         product_ids(&self.reader().await?.all(EXPIRED.bind(now).bind(limit)).await?)
     }
 
-    /// When the next price expires, or the first one expired that was not renewed.
+    /// The earliest expiry of a stored price, which may be in the past.
     pub async fn next_expiry(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
         let row: Option<(DateTime<Utc>,)> = self.reader().await?.optional(NEXT_EXPIRY).await?;
         Ok(row.map(|(expiry,)| expiry))

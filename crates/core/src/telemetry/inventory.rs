@@ -1,17 +1,17 @@
-//! The inventory of metrics: every name, label and unit, and the services that have it. `docs/metrics.md` is
-//! made of it.
+//! The inventory of metrics: every name, label and unit, and the services that export it. `docs/metrics.md`
+//! is generated from it.
 
 use Kind::{Counter, Gauge, Histogram};
 use names::*;
 
-/// What a metric is.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows.
+    /// A monotonic counter.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// Counts values by their size, in seconds.
+    /// A distribution of values in seconds.
     Histogram,
 }
 
@@ -20,13 +20,13 @@ pub enum Kind {
 pub struct Metric {
     /// Its name, with the base unit last.
     pub name: &'static str,
-    /// What it is.
+    /// The kind.
     pub kind: Kind,
-    /// Its labels, and what values they have; all are bounded.
+    /// The labels and their values; all are bounded.
     pub labels: &'static str,
-    /// Which services have it.
+    /// The services that export it.
     pub services: &'static str,
-    /// What it says.
+    /// The description.
     pub text: &'static str,
 }
 
@@ -265,7 +265,7 @@ pub const INVENTORY: &[Metric] = &[
     },
 ];
 
-/// The names, for who registers a metric.
+/// The names, for modules that register metrics.
 #[expect(missing_docs, reason = "the inventory says what each is")]
 pub mod names {
     pub const HTTP_REQUEST_DURATION: &str = "http_request_duration_seconds";

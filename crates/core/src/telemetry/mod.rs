@@ -1,9 +1,9 @@
 //! Telemetry: log lines, metrics and traces.
 //!
-//! Here: how a service starts its telemetry ([`start`]), the registry of its metrics ([`registry`]), the list of
-//! all metrics ([`inventory`]) and the spans ([`spans`]). Never here: what is measured, which is in a
-//! `metrics.rs` beside it, and what is worth logging; each module logs at its own boundary, once. OpenTelemetry
-//! is named here only.
+//! Here: how a service starts its telemetry ([`start`]), the registry of its metrics ([`registry`]), the list
+//! of all metrics ([`inventory`]) and the spans ([`spans`]). Never here: the metrics of a module, which are
+//! in its `metrics.rs`, and the decision what to log; each module logs at its own boundary, once.
+//! OpenTelemetry is named here only.
 
 pub mod inventory;
 pub mod registry;
@@ -29,15 +29,15 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 use crate::config::{LogConfig, LogFormat, OtlpProtocol, TraceConfig};
 use crate::tls;
 
-/// How long one export of spans may take.
+/// The time limit of one export of spans.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the last export may take when the process stops.
+/// The time limit of the last export when the process stops.
 const LAST_EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The exporter's own log targets: while the collector is unavailable, spans are dropped and logged every few
-/// seconds.
+/// The exporter's own log targets, silenced: while the collector is unavailable, they log dropped spans every
+/// few seconds.
 const QUIET_TARGETS: [&str; 3] = ["opentelemetry=off", "opentelemetry_sdk=off", "opentelemetry-otlp=off"];
 
-/// Running telemetry; stop it at the end, or the last spans are lost.
+/// Running telemetry; it must be stopped at the end, or the last spans are lost.
 #[must_use]
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
@@ -94,7 +94,7 @@ fn provider(
             let exporter =
                 SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_TIMEOUT);
             // By default the exporter trusts no root certificates. Without TLS the system's roots are not
-            // loaded: it is an error if a system has none.
+            // loaded, as a system without roots would be an error.
             if endpoint.starts_with("https:") {
                 exporter.with_tls_config(ClientTlsConfig::new().with_native_roots()).build()?
             } else {
@@ -120,7 +120,7 @@ fn provider(
         .build())
 }
 
-/// Built on a thread of its own, as it blocks and must not be built inside the runtime.
+/// Builds the client on a separate thread, as this blocks and must not happen inside the runtime.
 fn http_client() -> Result<reqwest::blocking::Client, Box<dyn Error + Send + Sync>> {
     let build = || {
         let client = reqwest::blocking::Client::builder().timeout(EXPORT_TIMEOUT);
@@ -134,7 +134,7 @@ fn is_own_span(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && metadata.target() == spans::TARGET
 }
 
-/// Log lines: JSON with the trace identifier, or text without it, for people.
+/// Creates the log layer: JSON with the trace identifier, or human-readable text without it.
 fn lines(config: &LogConfig) -> Box<dyn Layer<Traced> + Send + Sync> {
     let mut filter = EnvFilter::builder().parse_lossy(&config.filter);
     for quiet in QUIET_TARGETS.iter().filter_map(|quiet| quiet.parse().ok()) {
@@ -165,11 +165,11 @@ fn lines(config: &LogConfig) -> Box<dyn Layer<Traced> + Send + Sync> {
     }
 }
 
-/// The same filter, evaluated for every span and event, where its answer is usually cached per call site.
+/// Evaluates the filter for every span and event, instead of caching its answer per call site.
 ///
-/// When a library asks whether an event would be logged and then emits none (`tracing::enabled!`,
-/// `log::log_enabled!`; sqlx does so with every statement), the filters' answer stays on the thread and is
-/// used for the next span or event with a cached answer, which is then lost. Evaluating the filter again
+/// When a library checks whether an event would be logged and then emits none (`tracing::enabled!`,
+/// `log::log_enabled!`; sqlx does so for every statement), the filters' answer stays on the thread and is
+/// applied to the next span or event with a cached answer, which is then lost. Evaluating the filter again
 /// replaces the stale answer.
 fn asked_each_time(filter: EnvFilter) -> impl Filter<Traced> {
     filter.and(dynamic_filter_fn(|_, _| true).with_max_level_hint(LevelFilter::TRACE))

@@ -1,8 +1,8 @@
 //! The registry of a service's metrics; [`inventory`](super::inventory) lists every metric.
 //!
-//! Each service builds one [`Registry`]. A module that measures something has a struct of handles, `metrics.rs`
-//! beside it, that registers them when the service starts; recording one is an atomic addition. Names carry
-//! base units and no product identifiers.
+//! Each service builds one [`Registry`]. A module with metrics has a struct of handles in its `metrics.rs`,
+//! registered when the service starts; recording a value is an atomic addition. Names carry base units and no
+//! product identifiers.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -18,7 +18,7 @@ use super::inventory::names::{BUILD_INFO, RUN_DURATION, RUN_WAIT_DURATION};
 use super::inventory::{INVENTORY, Kind, Metric};
 use crate::config::MetricsSwitch;
 
-/// Upper bounds of the latency histograms, in seconds: from a price out of memory to a slow import.
+/// Upper bounds of the latency histograms, in seconds: from a cached price to a slow import.
 const LATENCY_BUCKETS_SECONDS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5,
     1.0, 2.5, 10.0,
@@ -27,7 +27,7 @@ const LATENCY_BUCKETS_SECONDS: &[f64] = &[
 /// Upper bounds for recalculations, in seconds: from a category to millions of products.
 const RUN_BUCKETS_SECONDS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0];
 
-/// How often recorded values are sorted into their histograms.
+/// The interval at which recorded values are aggregated into their histograms.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 static METADATA: metrics::Metadata<'static> =
@@ -37,7 +37,7 @@ static METADATA: metrics::Metadata<'static> =
 #[derive(Clone)]
 pub struct Registry {
     recorder: Arc<dyn Recorder + Send + Sync>,
-    /// None if nothing is recorded.
+    /// `None` if nothing is recorded.
     exporter: Option<PrometheusHandle>,
     process: metrics_process::Collector,
 }
@@ -49,7 +49,7 @@ impl std::fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// An empty registry, but for the version of this service.
+    /// Creates a registry that contains only the version of this service.
     pub fn new(service: &'static str, switch: MetricsSwitch) -> Self {
         let process = metrics_process::Collector::default();
         let registry = match switch {
@@ -71,27 +71,27 @@ impl Registry {
         self.exporter.is_some()
     }
 
-    /// A counter without labels.
+    /// Registers a counter without labels.
     pub fn counter(&self, name: &'static str) -> Counter {
         self.recorder.register_counter(&key(name, &[]), &METADATA)
     }
 
-    /// The series of a counter with this label.
+    /// Registers the series of a counter with this label.
     pub fn labelled_counter(&self, name: &'static str, label: &'static str, value: &'static str) -> Counter {
         self.recorder.register_counter(&key(name, &[(label, value)]), &METADATA)
     }
 
-    /// A gauge without labels.
+    /// Registers a gauge without labels.
     pub fn gauge(&self, name: &'static str) -> Gauge {
         self.recorder.register_gauge(&key(name, &[]), &METADATA)
     }
 
-    /// The series of a histogram with these labels.
+    /// Registers the series of a histogram with these labels.
     pub fn histogram(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
         self.recorder.register_histogram(&key(name, labels), &METADATA)
     }
 
-    /// A histogram of calls, with this label and one for their outcome.
+    /// Registers a histogram of calls, with this label and one for their outcome.
     pub fn call_duration(
         &self,
         name: &'static str,
@@ -103,8 +103,8 @@ impl Registry {
         CallDuration { done: with_outcome("done"), failed: with_outcome("failed") }
     }
 
-    /// Sorts recorded values into their histograms every few seconds until shutdown: they are kept one by one
-    /// until then, and the metrics may never be scraped.
+    /// Aggregates recorded values into their histograms every few seconds until shutdown: they are kept
+    /// individually until then, and may never be scraped.
     pub async fn run_upkeep(self, shutdown: CancellationToken) {
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
         while shutdown.run_until_cancelled(upkeep.tick()).await.is_some() {
@@ -114,7 +114,7 @@ impl Registry {
         }
     }
 
-    /// Everything recorded so far, in the Prometheus text format.
+    /// Renders the recorded metrics in the Prometheus text format.
     pub fn render(&self) -> String {
         metrics::with_local_recorder(&*self.recorder, || self.process.collect());
         let Some(exporter) = &self.exporter else { return String::new() };
@@ -135,7 +135,7 @@ impl Registry {
     }
 }
 
-/// How long calls take, separately by whether they succeed.
+/// The durations of calls, by success and failure.
 #[derive(Debug, Clone)]
 pub struct CallDuration {
     done: Histogram,
@@ -143,7 +143,7 @@ pub struct CallDuration {
 }
 
 impl CallDuration {
-    /// For calls that are not measured.
+    /// Creates a duration that is not recorded.
     pub fn unmeasured() -> Self {
         Self { done: Histogram::noop(), failed: Histogram::noop() }
     }
@@ -166,7 +166,7 @@ impl<K> Default for Series<K> {
 }
 
 impl<K: Eq + Hash + Copy> Series<K> {
-    /// The series of `key`, which `register` supplies the first time.
+    /// Returns the series of `key`, which `register` creates the first time.
     pub fn get(&self, key: K, register: impl FnOnce() -> Histogram) -> Histogram {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         known.unwrap_or_else(|| {
@@ -191,7 +191,7 @@ fn prometheus_recorder() -> PrometheusRecorder {
             .set_buckets_for_metric(of_runs(RUN_DURATION), RUN_BUCKETS_SECONDS)?
             .set_buckets_for_metric(of_runs(RUN_WAIT_DURATION), RUN_BUCKETS_SECONDS)
     });
-    // The buckets above are constants, neither empty nor unordered.
+    // The buckets are constants that are neither empty nor unordered, so this cannot fail.
     let builder = builder.unwrap_or_default();
     builder.build_recorder()
 }

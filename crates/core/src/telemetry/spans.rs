@@ -1,5 +1,4 @@
-//! The inventory of spans: which of the engine's work is traced, and how a trace is propagated between
-//! processes.
+//! The inventory of spans: the traced work of the engine, and the propagation of traces between processes.
 //!
 //! | span | kind | where | parent |
 //! |---|---|---|---|
@@ -64,7 +63,7 @@ impl TraceParent {
         &self.0
     }
 
-    /// Whether its sender records the trace.
+    /// Whether the sender records the trace.
     pub fn is_sampled(&self) -> bool {
         self.context().span().span_context().is_sampled()
     }
@@ -94,7 +93,7 @@ pub fn request(method: &str, route: &str, path: &str, parent: Option<&TraceParen
     begin(span, parent)
 }
 
-/// Records the status that a request was answered with.
+/// Records the status of a response.
 pub fn record_answer(span: &Span, status: u16) {
     span.record("http.response.status_code", status);
     if status >= 500 {
@@ -102,7 +101,7 @@ pub fn record_answer(span: &Span, status: u16) {
     }
 }
 
-/// A producer span: this many messages are sent over this stream, queue or channel.
+/// Creates a producer span: this many messages are sent over this stream, queue or channel.
 pub fn send(destination: &str, messages: usize) -> Span {
     if Span::current().is_none() {
         return Span::none();
@@ -122,8 +121,8 @@ pub fn send(destination: &str, messages: usize) -> Span {
     )
 }
 
-/// A consumer span: it continues the trace of the first message and links those of the others. A disabled
-/// span if no message is traced.
+/// Creates a consumer span: it continues the trace of the first message and links those of the others. The
+/// span is disabled if no message is traced.
 pub fn process<'a>(
     destination: &str,
     messages: usize,
@@ -157,7 +156,7 @@ pub fn process<'a>(
 /// The largest number of links of one span.
 const MAX_LINKS: usize = 128;
 
-/// Records which job a `process` span is about.
+/// Records the job of a `process` span.
 pub fn record_job(span: &Span, task_id: &str, kind: &str, wait_ms: i64) {
     span.record("messaging.message.id", task_id);
     span.record("pricing.job.kind", kind);
@@ -181,7 +180,7 @@ pub fn database(system: &str, what: &str) -> Span {
     )
 }
 
-/// A client span of putting prices in Redis.
+/// A client span of storing prices in Redis.
 pub fn put_prices(prices: usize) -> Span {
     if Span::current().is_none() {
         return Span::none();
@@ -208,7 +207,7 @@ pub fn record_error(span: &Span, error: &impl Display) {
 /// Sets the parent of a span, and the trace identifier for log lines within it.
 fn begin(span: Span, parent: Option<&TraceParent>) -> Span {
     if let Some(parent) = parent {
-        // Fails only for a span that has begun already.
+        // Fails only for a span that has already begun.
         let _ = span.set_parent(parent.context());
     }
     let context = span.context();

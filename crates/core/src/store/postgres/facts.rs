@@ -1,8 +1,8 @@
 //! Reads the facts that prices depend on from a PostgreSQL database.
 //!
-//! Every change of a product or its price is made under the lock of the product's row. What must be read
-//! after the wait for that lock is read by a separate statement: only a later statement sees what the
-//! transaction waited for has committed.
+//! Every change of a product or its price is made under the lock of the product's row. Rows that must be read
+//! after the wait for that lock are read by a separate statement: only a later statement sees the commit that
+//! the transaction waited for.
 
 use sqlx::{Postgres, query};
 
@@ -55,7 +55,7 @@ pub(in super::super) async fn lock_facts(
     signals_and_prices(connection, &ids, products).await
 }
 
-/// The same for products that are known.
+/// Reads the facts of products that are already decoded.
 pub(in super::super) async fn facts_of(
     connection: &mut Connection<Postgres>,
     products: Vec<Product>,

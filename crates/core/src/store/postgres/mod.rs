@@ -50,8 +50,8 @@ pub(super) async fn open(url: &str, settings: StoreSettings) -> Result<PgPool, S
         .await?;
     let mut connection = pool.acquire().await?;
     query(MIGRATION_TIMEOUT).execute(&mut *connection).await?;
-    // The migrator takes a lock of its own, so several processes may do this at once. `run_direct`, as the
-    // compiler does not see that the future of a function that awaits `run` is `Send`.
+    // The migrator takes its own lock, so several processes may migrate concurrently. `run_direct` is used
+    // because the compiler cannot prove that a future that awaits `run` is `Send`.
     MIGRATIONS.run_direct(None, &mut *connection, false).await?;
     query("RESET statement_timeout").execute(&mut *connection).await?;
     drop(connection);

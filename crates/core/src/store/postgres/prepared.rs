@@ -1,5 +1,5 @@
-//! Prices encoded for PostgreSQL's driver: a column of many rows is an array. Encoding happens where prices
-//! are computed, as the database would wait meanwhile.
+//! Prices encoded for PostgreSQL's driver: a column of many rows is an array. Prices are encoded where they
+//! are computed, so that the database does not wait.
 
 use sqlx::Arguments;
 use sqlx::error::BoxDynError;
@@ -34,7 +34,7 @@ impl PostgresPrices {
     }
 }
 
-/// One column of the rows. Columns are sent as arrays, which PostgreSQL unpacks faster than JSON.
+/// Collects one column of the rows. Columns are sent as arrays, which PostgreSQL unpacks faster than JSON.
 pub(super) fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }

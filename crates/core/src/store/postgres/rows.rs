@@ -76,11 +76,10 @@ macro_rules! write_changes {
                  unnest($7::text[]) AS cause, unnest($8::timestamptz[]) AS changed_at) AS written"
     };
 }
-// For prices that all took effect because their revisions are new. Handling one that is not new takes twice
-// as long.
+// For prices that all took effect because their revisions are new. The other statement takes twice as long.
 const WRITE_CHANGES: &str = write_changes!();
-// Only for prices that are in effect now: one that lost to a newer revision was never the product's price. A
-// change that is there already is the same one, written twice.
+// Writes changes only of prices that are in effect: one that lost to a newer revision was never the product's
+// price. A duplicate change is the same change written twice.
 const WRITE_CHANGES_IN_EFFECT: &str = concat!(
     write_changes!(),
     "
@@ -140,7 +139,7 @@ pub(in super::super) async fn next_revisions(
 ) -> Result<Vec<i64>, StoreError> {
     let draw = query_scalar(NEXT_REVISIONS).bind(count);
     let mut revisions: Vec<i64> = connection.run(|connection| draw.fetch_all(connection)).await?;
-    // Without ORDER BY, rows arrive in any order.
+    // Without ORDER BY, the order of rows is undefined.
     revisions.sort_unstable();
     Ok(revisions)
 }

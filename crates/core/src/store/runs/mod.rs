@@ -1,10 +1,10 @@
 //! The state machine of recalculations: requested → held or running → done, failed or skipped.
 //!
 //! A request is stored before any work on it begins. The coordinator that holds the lease turns it into a run
-//! with a number, which is also the fencing token: once a newer run has begun, a transaction of an older one
-//! learns so from [`lock_run`](super::StoreTransaction::lock_run) and stops. Ranges are recorded in the
-//! transactions that write their prices, so the progress of a run is exactly what was committed. Where next:
-//! `statements` for the SQL and its locks, the worker's `jobs::coordinate_run` for the coordinator.
+//! with a number, which is also the fencing token: once a newer run has begun,
+//! [`lock_run`](super::StoreTransaction::lock_run) stops transactions of an older one. Ranges are recorded in
+//! the transactions that write their prices, so the progress of a run is exactly what was committed. Where
+//! next: `statements` for the SQL and its locks, the worker's `jobs::coordinate_run` for the coordinator.
 
 mod statements;
 
@@ -28,7 +28,7 @@ use super::statement::Query;
 use super::{Store, StoreTransaction};
 use pricing_domain::facts::recalculation::{RecalculationScope, RunState};
 
-/// The longest reason, in characters; a longer one is cut. Enough for an error with its causes.
+/// The longest reason, in characters; a longer one is truncated. It suffices for an error with its causes.
 pub const MAX_REASON_CHARS: usize = 500;
 
 /// A request for a recalculation.
@@ -36,30 +36,30 @@ pub const MAX_REASON_CHARS: usize = 500;
 pub struct RunRequest {
     /// Identifies the request; requesting the same twice is idempotent.
     pub task_id: String,
-    /// Which products.
+    /// The products to recalculate.
     pub scope: RecalculationScope,
     /// When it was requested.
     pub requested_at: DateTime<Utc>,
-    /// Who approved it even if it moves prices far; without approval it may be held.
+    /// The approver, who accepts that it may move prices far; without approval it may be held.
     pub approved_by: Option<String>,
 }
 
-/// A recalculation: requested, under way or finished.
+/// A recalculation: requested, running or finished.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRun {
     /// See [`RunRequest::task_id`].
     pub task_id: String,
-    /// Which products.
+    /// The products to recalculate.
     pub scope: RecalculationScope,
     /// Its state.
     pub state: RunState,
-    /// Why it was skipped or failed. At most [`MAX_REASON_CHARS`].
+    /// The reason that it was skipped or failed, at most [`MAX_REASON_CHARS`].
     pub reason: Option<String>,
     /// The task that does the work of this one, if it was skipped.
     pub follow_up: Option<String>,
-    /// Who approved it.
+    /// The approver.
     pub approved_by: Option<String>,
-    /// Its fencing token, once it has begun. A run that is begun again gets a newer one.
+    /// Its fencing token, once it has begun. A restarted run gets a newer one.
     pub run_number: Option<i64>,
     /// The policy it prices by, once it has begun; before that, and while it is held, the policy that was
     /// examined.
@@ -70,13 +70,13 @@ pub struct StoredRun {
     pub started_at: Option<DateTime<Utc>>,
     /// When it was done, failed or skipped.
     pub finished_at: Option<DateTime<Utc>>,
-    /// How many products there were when it began.
+    /// The number of products when it began.
     pub products_total: Option<u64>,
-    /// Products priced so far.
+    /// The number of products priced so far.
     pub products_done: u64,
-    /// How many of these have a different list price than before.
+    /// The number of these whose list price changed.
     pub prices_changed: u64,
-    /// How many of these kept their list price because a rule failed.
+    /// The number of these whose list price is frozen because a rule failed.
     pub prices_frozen: u64,
     /// The number of ranges that each worker finished.
     pub workers: BTreeMap<String, u64>,
@@ -87,21 +87,21 @@ pub struct StoredRun {
 pub struct RangeOutcome {
     /// The worker that priced it.
     pub worker: String,
-    /// The products that were priced.
+    /// The number of priced products.
     pub products: u64,
-    /// How many of these have a different list price than before.
+    /// The number of these whose list price changed.
     pub changed: u64,
-    /// How many of these kept their list price because a rule failed.
+    /// The number of these whose list price is frozen because a rule failed.
     pub frozen: u64,
 }
 
-/// The result of coalescing a request that arrived while a run was under way.
+/// The result of coalescing a request that arrived during a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CoalescedRun {
-    /// `Skipped` if another task does its work. `Requested` if it is itself the one that does the work of
-    /// others. Any other state if it was handled before.
+    /// `Skipped` if another task does its work. `Requested` if it is itself the follow-up that does the work
+    /// of others. Any other state if it was handled before.
     pub state: RunState,
-    /// Why it was skipped or failed.
+    /// The reason that it was skipped or failed.
     pub reason: Option<String>,
     /// The task that does its work.
     pub follow_up: Option<String>,
@@ -119,7 +119,7 @@ impl Store {
         record.map(StoredRun::try_from).transpose()
     }
 
-    /// Withdraws a waiting request: it failed, for this reason. Returns whether there was one.
+    /// Withdraws a waiting request: it failed, for this reason. Returns whether it was waiting.
     pub async fn withdraw_run(
         &self,
         task_id: &str,
@@ -132,7 +132,7 @@ impl Store {
 
     /// Holds a request that has not begun until it is approved; `policy_version` is the policy that was
     /// examined. An earlier held request for the same products is skipped, as it is when a later one begins.
-    /// Returns whether there was such a request.
+    /// Returns whether the request was waiting.
     pub async fn hold_run(
         &self,
         task_id: &str,
@@ -161,7 +161,7 @@ impl Store {
         self.writer().await?.changes_any(reject).await
     }
 
-    /// How many requests are held.
+    /// The number of held requests.
     pub async fn count_held_runs(&self) -> Result<u64, StoreError> {
         let (held,) = self.reader().await?.one(COUNT_HELD).await?;
         count(held)
@@ -173,30 +173,29 @@ impl Store {
         read_all(records)
     }
 
-    /// Approves a held request: it waits for its turn again, and is no longer held. Returns whether it was
-    /// held.
+    /// Approves a held request: it waits for its turn again. Returns whether it was held.
     pub async fn approve_run(&self, task_id: &str, approved_by: &str) -> Result<bool, StoreError> {
         self.writer().await?.changes_any(APPROVE.bind(task_id).bind(approved_by)).await
     }
 
-    /// How many requests wait, for their turn or for approval.
+    /// The number of requests that wait for their turn or for approval.
     pub async fn count_requested_runs(&self) -> Result<u64, StoreError> {
         let (requested,) = self.reader().await?.one(COUNT_REQUESTED).await?;
         count(requested)
     }
 
-    /// What to work on next: a run that is under way, whose coordinator must have died if the caller holds
-    /// the lease; otherwise the oldest request.
+    /// The next work: a started run, whose coordinator must have died if the caller holds the lease;
+    /// otherwise the oldest request.
     pub async fn next_requested_run(&self) -> Result<Option<StoredRun>, StoreError> {
         let record: Option<RunRecord> = self.reader().await?.optional(NEXT_RUN).await?;
         record.map(StoredRun::try_from).transpose()
     }
 
-    /// Leaves the work of a request to one follow-up run after the current one, and marks the request as
-    /// skipped. All requests for the same scope that arrive meanwhile share that follow-up, which the first
-    /// of them requests. It begins after them, so it sees every fact that they were about.
+    /// Coalesces a request into one follow-up run after the current one, and marks the request as skipped.
+    /// All requests for the same scope that arrive meanwhile share that follow-up, which the first of them
+    /// requests. It begins after them, so it sees all of their facts.
     ///
-    /// A request that is no longer waiting stays as it is. So does a follow-up run itself, unless there is
+    /// A request that is no longer waiting is not changed, nor is a follow-up run itself, unless there is
     /// another. A request that was never recorded is recorded first.
     pub async fn coalesce_run(
         &self,
@@ -223,7 +222,7 @@ impl Store {
         coalesced.map_or_else(|| waiting.try_into(), Ok)
     }
 
-    /// Begins a run, or begins it again under a newer number: its work under the former one no longer counts.
+    /// Begins a run, or restarts it with a newer number: its work under the former one no longer counts.
     /// Waits for transactions of the earlier run; its later ones fail to lock it and stop.
     ///
     /// Returns `false`, and changes nothing, if a run with this number or a newer one has begun, or if the
@@ -254,7 +253,7 @@ impl Store {
         Ok(may_begin)
     }
 
-    /// How many ranges of a run are finished; 0 once the run itself is.
+    /// The number of finished ranges of a run; 0 once the run itself is finished.
     pub async fn finished_ranges(&self, run_number: i64) -> Result<u64, StoreError> {
         let (ranges,) = self.reader().await?.one(COUNT_RANGES.bind(run_number)).await?;
         count(ranges)
@@ -262,7 +261,7 @@ impl Store {
 
     /// Ends a run in a final state and stores the sums of its ranges. Waits for transactions of its ranges;
     /// later ones are not counted. Returns `false` and changes nothing if the task does not run under this
-    /// number: it was begun again, or is finished.
+    /// number: it was restarted, or is finished.
     pub async fn finish_run(
         &self,
         task_id: &str,
@@ -303,14 +302,15 @@ impl StoreTransaction {
     }
 
     /// Whether the run of this number is the newest. If so, no newer one begins before this transaction ends.
-    /// If not, write nothing here: the newer run may have priced these products already, by a newer policy.
-    /// What an earlier delivery of the same range has committed may still have to reach the caches.
+    /// If not, the range must not be re-priced: the newer run may have priced these products already, by a
+    /// newer policy. Prices that an earlier delivery of the range committed may still have to reach the
+    /// caches.
     pub async fn lock_run(&mut self, run_number: i64) -> Result<bool, StoreError> {
         let (is_newest,) = self.session.one(SHARE_FENCE.bind(run_number)).await?;
         Ok(is_newest)
     }
 
-    /// Records that a range of a run, which this transaction holds by [`lock_run`](Self::lock_run), is
+    /// Records that a range of a run, which this transaction has locked by [`lock_run`](Self::lock_run), is
     /// priced. Returns `false` if it was recorded before, or if the run is finished.
     pub async fn finish_range(
         &mut self,
@@ -366,8 +366,7 @@ async fn leave_to_follow_up(
     Ok(Some(CoalescedRun { state: RunState::Skipped, reason: Some(reason), follow_up: Some(follow_up) }))
 }
 
-/// The follow-up task of the requests that arrived while a run was under way, if this request is the first of
-/// them.
+/// The follow-up task of the requests that arrived during a run, if this request is the first of them.
 fn follow_up_of(task_id: &str) -> String {
     format!("{task_id}-follow-up")
 }
@@ -388,16 +387,16 @@ pub(super) fn request_of_policy(version: i64, approved_by: &str, now: DateTime<U
     }
 }
 
-/// Why a request that was held is skipped.
+/// The reason that a held request is skipped.
 const REPLACED: &str = "it was held and then replaced by a later request for the same products";
 
-/// Why a request was skipped.
+/// The reason that a request was skipped.
 fn skipped_because_of(running: Option<i64>) -> String {
     let running = running.map_or("another run".to_owned(), |number| format!("run {number}"));
     format!("{running} was under way; one run after it does the work of all requests that came meanwhile")
 }
 
-/// A reason cut to [`MAX_REASON_CHARS`].
+/// Truncates a reason to [`MAX_REASON_CHARS`].
 fn bounded_reason(reason: &str) -> &str {
     bounded(reason, MAX_REASON_CHARS)
 }

@@ -1,13 +1,13 @@
 //! The SQL of recalculations.
 //!
-//! The row of `current_run` is the fence. In PostgreSQL a transaction of a range shares its lock, while
-//! beginning and finishing a run take it exclusively; each takes it before any other lock, so there is no
-//! deadlock. In SQLite a write transaction has the lock of the whole file.
+//! The row of `current_run` is the fence. In PostgreSQL a transaction of a range takes a shared lock on it,
+//! while beginning and finishing a run lock it exclusively, always before any other lock, so there is no
+//! deadlock. In SQLite a write transaction locks the whole file.
 
 use super::super::statement::Statement;
 
-/// A run with the sums of its ranges: its own columns are empty until it is finished, and the ranges are
-/// deleted then.
+/// A run with the sums of its ranges: its own columns are empty until it is finished, when the ranges are
+/// deleted.
 macro_rules! runs {
     ($workers:literal, $which:literal) => {
         concat!(
@@ -89,8 +89,8 @@ pub(super) const APPROVE: Statement = Statement::same(
     WHERE task_id = $1 AND state = 'held'",
 );
 
-/// Two requests that find no follow-up would each request one. The lock is held until the transaction ends
-/// and is used for nothing else, as rows of the table are written meanwhile.
+/// Without this lock, two requests that find no follow-up would each request one. It is held until the
+/// transaction ends. An advisory lock is used because rows of the table are written meanwhile.
 pub(super) const LOCK_COALESCING: &str =
     "SELECT pg_advisory_xact_lock('recalculation_runs'::regclass::oid::bigint)";
 macro_rules! waiting {
@@ -175,7 +175,7 @@ pub(super) const FINISH: Statement = Statement {
 pub(super) const COUNT_RANGES: Statement =
     Statement::same("SELECT count(*) FROM recalculation_ranges WHERE run_number = $1");
 pub(super) const LAST_NUMBER: Statement = Statement::same("SELECT run_number FROM current_run");
-/// PostgreSQL skips what another worker is deleting.
+/// PostgreSQL skips rows that another worker is deleting.
 pub(super) const FORGET: Statement = Statement {
     sqlite: "
     DELETE FROM recalculation_runs WHERE task_id IN (

@@ -1,9 +1,9 @@
 //! Reads the facts that prices depend on from a SQLite file: each kind of row as one JSON text.
 //!
-//! SQLite sorts a list of identifiers into a table before it looks up rows by it, and searches each row from
-//! the root. Two cases are faster: if there are no rows between the first and the last identifier, as for
-//! products that an import has just added, no row is looked up; and if there are no other products between
-//! them, as in a range of a recalculation, products and prices are read in sequence.
+//! SQLite sorts a list of identifiers into a table before it looks up rows, and searches each row from the
+//! root of the B-tree. Two cases are faster: if no rows lie between the first and the last identifier, as for
+//! products that an import has just added, no row is looked up; and if no other products lie between them, as
+//! in a range of a recalculation, products and prices are read sequentially.
 
 use std::collections::BTreeSet;
 
@@ -48,7 +48,7 @@ macro_rules! products {
         )
     };
 }
-/// The signals of the named products and of these categories, and something else.
+/// The signals of the named products and of these categories, and a further column.
 macro_rules! signals_and {
     () => {
         concat!(
@@ -69,7 +69,7 @@ macro_rules! signals_and {
 
 const PRODUCTS_NAMED: &str = products!("product_id IN (SELECT value FROM json_each($1))");
 const PRODUCTS_BETWEEN: &str = products!("product_id BETWEEN $1 AND $2");
-// A CASE evaluates only the branch it takes.
+// CASE evaluates only the selected branch.
 const SIGNALS_AND_PRICES_NAMED: &str = concat!(
     signals_and!(),
     "(SELECT CASE WHEN EXISTS (SELECT 1 FROM prices WHERE product_id BETWEEN $2 AND $3) THEN (SELECT ",
@@ -78,7 +78,7 @@ const SIGNALS_AND_PRICES_NAMED: &str = concat!(
 );
 const SIGNALS_AND_PRICES_BETWEEN: &str =
     concat!(signals_and!(), "(SELECT ", price_rows!(), " FROM prices WHERE product_id BETWEEN $2 AND $3)");
-/// Products, signals and prices by one statement: for a few of them the round trip takes longest.
+/// Reads products, signals and prices by one statement: for few products, round trips dominate.
 const FACTS_NAMED: &str = concat!(
     "WITH named AS MATERIALIZED (SELECT value FROM json_each($1))
     SELECT (SELECT ",
@@ -97,8 +97,8 @@ const FACTS_NAMED: &str = concat!(
 const COUNT: &str = "
     SELECT count(*) FROM (SELECT 1 FROM products WHERE product_id BETWEEN $1 AND $2 LIMIT $3 + 1)";
 
-/// From this many identifiers on, each kind of row has a statement of its own, and the range between them is
-/// counted.
+/// The number of identifiers from which each kind of row has a separate statement, and the rows of the range
+/// are counted.
 const MANY: usize = 64;
 
 /// Product identifiers as arguments of statements.
@@ -106,17 +106,17 @@ struct Ids<'a> {
     json: String,
     first: &'a str,
     last: &'a str,
-    /// How many there are, if they are sorted without duplicates.
+    /// The number of identifiers, if they are sorted and unique.
     in_order: Option<usize>,
 }
 
-/// Which products exist between the first and the last of some identifiers.
+/// The products that exist between the first and the last identifier.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Between {
     Nothing,
-    /// As many as there are identifiers; perhaps others, if some of these do not exist.
+    /// As many products as identifiers; possibly others, if some identifiers do not exist.
     AsMany,
-    /// Any.
+    /// Any number of products.
     Unknown,
 }
 
@@ -176,7 +176,7 @@ pub(in super::super) async fn facts_named(
     Ok(UnreadFacts { products, signals, prices })
 }
 
-/// The same for products that are known.
+/// Reads the facts of products that are already decoded.
 pub(in super::super) async fn facts_of(
     connection: &mut Connection<Sqlite>,
     products: Vec<Product>,

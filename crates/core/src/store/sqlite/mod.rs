@@ -1,9 +1,8 @@
 //! A SQLite file: opening it, and what differs from PostgreSQL.
 //!
-//! One connection writes, several read. SQLite admits one writer at a time anyway; queueing for the
-//! connection is fair and wakes at once, where queueing for the file's lock means polling. In write-ahead
-//! mode readers and the writer do not wait for each other. Other processes may open the same file: then the
-//! file's lock decides.
+//! One connection writes, several read. SQLite admits only one writer; queueing for the connection is fair
+//! and wakes at once, whereas queueing for the file's lock means polling. In write-ahead mode readers and the
+//! writer do not wait for each other. Other processes that open the same file are serialised by its lock.
 
 mod checkpoint;
 pub(super) mod facts;
@@ -39,12 +38,12 @@ pub(super) struct SqliteFile {
 
 impl SqliteFile {
     pub(super) async fn open(url: &str, settings: StoreSettings) -> Result<Self, StoreError> {
-        // Rows are passed over without a pause.
+        // The buffer lets rows pass without pauses.
         let file = parse_url(url)?.busy_timeout(settings.statement_timeout).row_buffer_size(1024);
         // Closing a connection to a file gains nothing, so connections have no maximum age.
         let pool =
             || SqlitePoolOptions::new().max_lifetime(None).idle_timeout(None).test_before_acquire(false);
-        // The wait for the writer is a wait for a lock.
+        // The wait for the writer counts as a wait for a lock.
         let writer = pool()
             .max_connections(1)
             .acquire_timeout(settings.statement_timeout)
@@ -55,8 +54,8 @@ impl SqliteFile {
             .acquire_timeout(settings.connect_timeout)
             .connect_lazy_with(file.read_only(true));
         let opened = Self { writer, readers, checkpoints };
-        // Of two processes that open a new file, one may find it locked without waiting for the lock: a file
-        // is switched to write-ahead mode before the time limit for locks applies.
+        // Of two processes that open a new file, one may fail without waiting for the lock: the switch to
+        // write-ahead mode precedes the time limit for locks.
         let deadline = Instant::now() + settings.connect_timeout;
         while let Err(error) = opened.migrate().await {
             if !error.is_transient() || Instant::now() > deadline {
@@ -67,16 +66,16 @@ impl SqliteFile {
         Ok(opened)
     }
 
-    /// Migrates under the file's lock, as the migrator itself has none for SQLite: of two processes that find
-    /// the tables missing, the second would fail to create them.
+    /// Migrates under the file's lock, as the migrator has none for SQLite: otherwise, of two processes that
+    /// find no tables, the second would fail to create them.
     async fn migrate(&self) -> Result<(), StoreError> {
         let mut connection = self.writer.acquire().await?;
-        // Another connection replaces it: what a migration sorts may be more than fits in memory.
+        // This connection is closed afterwards: a migration may sort more than fits in memory, so it uses
+        // temporary files.
         connection.close_on_drop();
         raw_sql("PRAGMA temp_store = default").execute(&mut *connection).await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        // `run_direct`, as the compiler does not see that the future of a function that awaits `run` is
-        // `Send`.
+        // `run_direct` is used because the compiler cannot prove that a future that awaits `run` is `Send`.
         MIGRATIONS.run_direct(None, &mut *transaction, false).await?;
         Ok(transaction.commit().await?)
     }
@@ -86,7 +85,7 @@ impl SqliteFile {
         self.checkpoints.expect_writes();
     }
 
-    /// Moves the rest of a long log into the file before the writer goes on. Returns whether the connection
+    /// Moves the rest of a long log into the file before the writer continues. Returns whether the connection
     /// is still usable.
     pub(super) async fn move_log(&self, writer: &mut Connection<Sqlite>) -> bool {
         if !self.checkpoints.should_move_rest() {
@@ -94,7 +93,7 @@ impl SqliteFile {
         }
         let moved = writer.run(|connection| raw_sql(checkpoint::MOVE).execute(connection)).await;
         if let Err(error) = &moved {
-            // The log keeps growing; the write itself may succeed all the same.
+            // The log keeps growing, but the write itself may still succeed.
             tracing::warn!(%error, "cannot restart the database's write-ahead log; it grows for now");
         }
         moved.is_ok()
@@ -109,14 +108,14 @@ impl SqliteFile {
     }
 }
 
-/// Room for a batch of products in order: the pages that it touches stay in memory (16 MB) until it commits.
-/// A new file gets pages of 8 kB, which hold twice as many prices as usual ones, each a kilobyte or more:
-/// half as many pages are written, searched and split. The writer checkpoints only if the checkpoint task
-/// does not, every 128 MB (64 MB in a file that has pages of 4 kB). The undo data of a statement of many rows
-/// stays in memory: otherwise it would be written to a file for each.
+/// Sets options for bulk writes. The cache (16 MB) keeps the pages of a batch of ordered products in memory
+/// until it commits. A new file gets pages of 8 kB, which hold twice as many prices, each a kilobyte or more,
+/// as the default: half as many pages are written, searched and split. The writer checkpoints only if the
+/// checkpoint task does not, every 128 MB (64 MB in a file with pages of 4 kB). The undo data of a multi-row
+/// statement stays in memory instead of a file per statement.
 fn for_bulk_writes(file: SqliteConnectOptions) -> SqliteConnectOptions {
     file.create_if_missing(true)
-        // Four statements that write rows have a separate text for each number of rows up to 32.
+        // Four multi-row statements have a separate text for each number of rows up to 32.
         .statement_cache_capacity(256)
         .page_size(8_192)
         .journal_mode(SqliteJournalMode::Wal)
@@ -125,11 +124,11 @@ fn for_bulk_writes(file: SqliteConnectOptions) -> SqliteConnectOptions {
         .pragma("temp_store", "memory")
 }
 
-/// `sqlite://path`, with the path taken as it is written, and `?synchronous=full` or `normal`.
+/// Parses `sqlite://path`, with the path taken verbatim, and `?synchronous=full` or `normal`.
 ///
-/// NORMAL is the default: committed data survives the end of the process, `kill -9` included, because the
-/// operating system has it; a loss of power may lose the last commits, never the file. FULL waits for the
-/// disk at every commit.
+/// NORMAL is the default: committed data survives a crash of the process, including `kill -9`, because the
+/// operating system holds it; a power failure may lose the last commits, but never the file. FULL waits for
+/// the disk at every commit.
 fn parse_url(url: &str) -> Result<SqliteConnectOptions, StoreError> {
     let invalid = |reason: String| StoreError::InvalidUrl { reason };
     let location = url.strip_prefix("sqlite://").unwrap_or(url);

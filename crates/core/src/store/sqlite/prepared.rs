@@ -1,6 +1,6 @@
 //! Products and prices encoded for SQLite's driver, for statements of many rows.
 //!
-//! Encoding needs no connection, and SQLite would wait meanwhile, so it happens where prices are computed.
+//! Encoding needs no connection and would keep SQLite waiting, so it is done where prices are computed.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ const CHANGE_COLUMNS: usize = 8;
 /// The most rows of a statement; batches of prices have this size. A row has eighteen values, and a statement
 /// may have 32,766.
 const ROWS_PER_STATEMENT: usize = 500;
-/// Up to so many rows go into one statement, whatever their number.
+/// Up to this many remaining rows are written by one statement of exactly that length.
 const ROWS_OF_ANY_STATEMENT: usize = 32;
 
 /// Rows of `prices` and of `price_changes`, by statement.
@@ -68,7 +68,7 @@ pub(super) fn product_rows(
 }
 
 impl RowsOfStatement {
-    /// The statement that writes the rows: `before` and `after` are the SQL around them.
+    /// Builds the statement that writes the rows: `before` and `after` are the SQL around them.
     pub(super) fn into_query(self, before: &str, after: &str) -> Query<'static, Sqlite, SqliteArguments> {
         let row = format!("({}),", vec!["?"; self.columns].join(","));
         let all = row.repeat(self.rows);
@@ -154,7 +154,7 @@ fn add_change(
     values.add(texts.of(write.priced_at))
 }
 
-/// Values that most rows of a batch have in common, each encoded once.
+/// Values shared by most rows of a batch, each encoded once.
 #[derive(Default)]
 struct Texts {
     last: Option<(DateTime<Utc>, Arc<str>)>,
@@ -200,8 +200,8 @@ fn written_once<T: PartialEq>(
     }
 }
 
-/// How many rows each statement has for so many rows: 500, then 256, 128 and so on, and the remaining few in
-/// one. Preparing a statement of many rows is slow, so each is kept prepared, and there are few long ones.
+/// Splits rows into statements of 500, 256, 128 and so on, and the remaining few in one. Preparing a long
+/// statement is slow, so each is cached, and there are few long ones.
 fn statement_lengths(mut rows: usize) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let length = match rows {

@@ -38,7 +38,7 @@ const UNLESS_OLDER: &str = "
     WHERE excluded.revision > prices.revision
           OR excluded.revision = prices.revision AND excluded.list_price = prices.list_price
              AND excluded.explanation_digest IS NOT prices.explanation_digest";
-// A change that is there already is the same one, written twice.
+// A duplicate change is the same change written twice.
 const WRITE_CHANGES: (&str, &str) = (
     "
     INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
@@ -46,7 +46,8 @@ const WRITE_CHANGES: (&str, &str) = (
     "
     ON CONFLICT DO NOTHING",
 );
-// Only for prices that are in effect now: one that lost to a newer revision was never the product's price.
+// Writes changes only of prices that are in effect: one that lost to a newer revision was never the product's
+// price.
 const WRITE_CHANGES_IN_EFFECT: (&str, &str) = (
     "
     INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
