@@ -1,4 +1,4 @@
-//! A certificate authority that only a test trusts, and a certificate of it for servers on loopback.
+//! A certificate authority trusted only by a test, and a certificate issued by it for servers on loopback.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,19 +8,19 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 
 use crate::scratch_directory::ScratchDirectory;
 
-/// PEM files in a directory of their own.
+/// PEM files in a private directory.
 #[derive(Debug)]
 pub struct Certificates {
     directory: ScratchDirectory,
 }
 
 impl Certificates {
-    /// Makes an authority, and a certificate for `127.0.0.1` and `localhost`.
+    /// Creates an authority, and a certificate for `127.0.0.1` and `localhost`.
     pub fn make() -> Result<Self> {
         let directory = ScratchDirectory::new("certificates")?;
         let mut authority = CertificateParams::new([])?;
-        // Each authority has a unique name: with the same name for two, a certificate would seem to be signed
-        // by the wrong one, with an invalid signature.
+        // Each authority has a unique name: with a shared name, a certificate would appear to be signed by
+        // the wrong one, with an invalid signature.
         let name = directory.path().to_string_lossy();
         authority.distinguished_name.push(DnType::CommonName, name.as_ref());
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

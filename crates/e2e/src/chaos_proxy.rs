@@ -28,7 +28,7 @@ pub struct ChaosProxy {
     network: Option<JoinHandle<()>>,
 }
 
-/// What happens to bytes on their way, in both directions.
+/// The conditions for bytes in transit, in both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Conditions {
     Clear,
@@ -46,7 +46,7 @@ impl ChaosProxy {
         Ok(Self { target, address, conditions, network })
     }
 
-    /// Where clients connect. Displays as `127.0.0.1:{port}`, so it can be put in a URL.
+    /// The address for clients. It displays as `127.0.0.1:{port}`, for use in a URL.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -65,16 +65,16 @@ impl ChaosProxy {
         self.conditions.send_replace(Conditions::Stalled);
     }
 
-    /// Holds back everything that is forwarded by `delay`, each way.
+    /// Delays all forwarded data by `delay`, each way.
     pub fn slow(&self, delay: Duration) {
         self.conditions.send_replace(Conditions::Slow(delay));
     }
 
-    /// Ends every kind of trouble. Stalled connections continue where they stopped.
+    /// Ends all failures. Stalled connections continue where they stopped.
     pub async fn restore(&mut self) -> Result<()> {
         self.conditions.send_replace(Conditions::Clear);
         if self.network.is_none() {
-            // While it was cut an outgoing connection may have borrowed the port for a moment.
+            // During the cut, an outgoing connection may briefly have used the port.
             let listener = eventually("the proxy gets its port back", REBIND_PATIENCE, async || {
                 Ok(TcpListener::bind(self.address).await?)
             })
@@ -104,8 +104,8 @@ async fn serve(listener: TcpListener, target: SocketAddr, conditions: watch::Rec
             Ok((client, _)) => {
                 connections.spawn(connect(client, target, conditions.clone()));
             }
-            // The client disconnected before it was accepted, or the process is out of file descriptors for
-            // now.
+            // The client disconnected before it was accepted, or the process is temporarily out of file
+            // descriptors.
             Err(_) => sleep(ACCEPT_RETRY_DELAY).await,
         }
     }
@@ -122,7 +122,7 @@ async fn connect(mut client: TcpStream, target: SocketAddr, conditions: watch::R
     let _ = server.set_nodelay(true);
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
-    // A broken side is no error of the proxy: both sides are closed, which is the report.
+    // A broken side is not an error of the proxy: both sides are closed, which clients see.
     let _ = tokio::try_join!(
         forward(from_client, to_server, conditions.clone()),
         forward(from_server, to_client, conditions),

@@ -1,10 +1,10 @@
-//! A child process that dies with the test process, however that ends.
+//! A child process that dies with the test process, no matter how that ends.
 //!
-//! A destructor covers the ordinary end of a test. It does not cover a killed test process, nor a server in
-//! a `static`, which is never dropped. There the kernel sends a signal (see `tied_command`) when the parent
-//! dies. "Parent" means the *thread* that started the child, and threads of a runtime and of the test runner
-//! come and go, so each child is started by a guardian thread, which then does nothing but live as long as
-//! the child's owner does.
+//! A destructor covers the normal end of a test, but neither a killed test process nor a server in a
+//! `static`, which is never dropped. For those, the kernel sends a signal (see `tied_command`) when the
+//! parent dies. "Parent" means the *thread* that started the child, and threads of a runtime and of the test
+//! runner are short-lived, so each child is started by a guardian thread that lives as long as the child's
+//! owner.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -19,7 +19,7 @@ use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use crate::tied_command::Signal;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// How much of a child's output an error quotes.
+/// The part of a child's output that an error quotes.
 const QUOTED_OUTPUT_BYTES: usize = 4096;
 
 /// A running child and the file that holds its output. Killed and reaped on drop.
@@ -28,13 +28,13 @@ pub(crate) struct SupervisedChild {
     name: String,
     process: Child,
     output_path: PathBuf,
-    /// Never sent on: the guardian thread ends when this is dropped.
+    /// Nothing is sent on it: the guardian thread ends when it is dropped.
     _guardian: mpsc::Sender<()>,
 }
 
 impl SupervisedChild {
-    /// Starts a command made by [`tied_command`](crate::tied_command::tied_command). Its output is appended
-    /// to the file at `output_path`.
+    /// Starts a command created by [`tied_command`](crate::tied_command::tied_command). Its output is
+    /// appended to the file at `output_path`.
     pub(crate) fn spawn(name: &str, mut command: Command, output_path: &Path) -> Result<Self> {
         let output = open_output(output_path)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
@@ -52,21 +52,21 @@ impl SupervisedChild {
         if let Some(status) = self.process.try_wait()? {
             bail!(self.with_output(anyhow!("{} has ended already: {status}", self.name)));
         }
-        // The shell's own `kill`: not every system has the program.
+        // The shell's built-in `kill`: not every system has the program.
         let mut kill = Command::new("sh");
         kill.args(["-c", r#"kill -s "$0" "$1""#, signal.name(), &self.id().to_string()]);
         ensure!(kill.status()?.success(), "signal {signal:?} could not be sent to {}", self.name);
         Ok(())
     }
 
-    /// SIGKILL, and waits until the process is gone. Does nothing when it has ended already.
+    /// Sends SIGKILL and waits for the end of the process. Does nothing if it has already ended.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.process.kill()?;
         self.process.wait()?;
         Ok(())
     }
 
-    /// Waits for the child to end by itself.
+    /// Waits for the child to exit.
     pub(crate) async fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
         match tokio::time::timeout(patience, self.exit()).await {
             Ok(status) => status,
@@ -74,7 +74,7 @@ impl SupervisedChild {
         }
     }
 
-    /// As [`wait`](Self::wait), for destructors. True when the child ended in time.
+    /// Like [`wait`](Self::wait), for destructors. Returns whether the child ended in time.
     pub(crate) fn wait_blocking(&mut self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
@@ -86,8 +86,7 @@ impl SupervisedChild {
         false
     }
 
-    /// Awaits `ready`, but fails at once when the child ends instead of becoming ready. A failure quotes
-    /// the child's output.
+    /// Awaits `ready`, but fails at once if the child ends before. An error quotes the child's output.
     pub(crate) async fn until_ready<T>(&mut self, ready: impl Future<Output = Result<T>>) -> Result<T> {
         let outcome = tokio::select! {
             status = self.exit() => status.and_then(|status| bail!("ended before it was ready: {status}")),
@@ -96,7 +95,7 @@ impl SupervisedChild {
         outcome.map_err(|failure| self.with_output(failure))
     }
 
-    /// Everything the child has written so far, to either stream.
+    /// The child's output so far, of both streams.
     pub(crate) fn output(&self) -> Result<String> {
         let bytes = fs::read(&self.output_path)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -133,7 +132,7 @@ fn open_output(path: &Path) -> Result<File> {
         .with_context(|| format!("{} cannot be written", path.display()))
 }
 
-/// Starts the command on a thread of its own, which lives until the returned sender is dropped.
+/// Starts the command on a new thread that lives until the returned sender is dropped.
 fn spawn_from_guardian(mut command: Command) -> io::Result<(Child, mpsc::Sender<()>)> {
     let (spawned_sender, spawned) = mpsc::sync_channel(1);
     let (guardian, dismissed) = mpsc::channel::<()>();

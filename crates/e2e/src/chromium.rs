@@ -9,7 +9,7 @@ use crate::programs::find_program;
 use crate::scratch_directory::ScratchDirectory;
 use crate::tied_command::{Signal, tied_command};
 
-/// No sandbox, as tests may run as root; nothing that asks the network for anything else than the page.
+/// No sandbox, as tests may run as root; no network requests other than the page's.
 const OPTIONS: [&str; 9] = [
     "--headless",
     "--no-sandbox",
@@ -22,7 +22,7 @@ const OPTIONS: [&str; 9] = [
     "--disable-sync",
 ];
 
-/// A `chromium` with a profile of its own. Killed on drop.
+/// A `chromium` with a private profile. Killed on drop.
 // Fields are dropped in order: the process before its directory.
 #[derive(Debug)]
 pub struct Chromium {
@@ -31,23 +31,23 @@ pub struct Chromium {
 }
 
 impl Chromium {
-    /// Opens a page; the page reports by itself what it finds. `options` are added to those that every test
+    /// Opens a page, which must report its results itself. `options` are added to those that every test
     /// needs.
     pub fn open(url: &str, options: &[&str]) -> Result<Self> {
-        // Fedora has it by the longer name.
+        // Fedora uses the longer name.
         let program =
             find_program("chromium-browser", "chromium").or_else(|_| find_program("chromium", "chromium"))?;
         let directory = ScratchDirectory::new("chromium")?;
         let mut command = tied_command(&program, Signal::Kill, None)?;
         command.args(OPTIONS).args(options);
         command.arg(format!("--user-data-dir={}", directory.path().join("profile").display())).arg(url);
-        // What it keeps beside its profile.
+        // For files outside its profile.
         command.env("HOME", directory.path());
         let process = SupervisedChild::spawn("chromium", command, &directory.path().join("output.log"))?;
         Ok(Self { process, _directory: directory })
     }
 
-    /// What a page consists of when its scripts have run.
+    /// Returns the DOM of a page after its scripts have run.
     pub async fn dump(url: &str, patience: Duration) -> Result<String> {
         let mut this = Self::open(url, &["--dump-dom", "--virtual-time-budget=20000"])?;
         let status = this.process.wait(patience).await?;
@@ -55,7 +55,7 @@ impl Chromium {
         this.output()
     }
 
-    /// Everything it has written so far.
+    /// Its output so far.
     pub fn output(&self) -> Result<String> {
         self.process.output()
     }

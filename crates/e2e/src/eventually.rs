@@ -1,5 +1,5 @@
 //! Waits for a condition. Tests call this instead of sleeping: it returns as soon as the condition holds, and
-//! reports what it last saw if the condition never does.
+//! reports the last failure if it never does.
 
 use std::time::Duration;
 
@@ -8,11 +8,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Repeats `attempt` until it succeeds and returns what it returned.
+/// Repeats `attempt` until it succeeds, and returns its result.
 ///
-/// After `patience` the error names the `condition` and carries the failure of the last attempt that
-/// finished. An attempt that hangs is abandoned at that moment too, so the wait is bounded whatever
-/// `attempt` does.
+/// After `patience` the error names the `condition` and contains the failure of the last finished attempt. A
+/// hanging attempt is abandoned then, so the wait is always bounded.
 pub async fn eventually<T>(
     condition: &str,
     patience: Duration,

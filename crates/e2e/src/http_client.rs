@@ -8,7 +8,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 
-/// Longer than any request may take; a test that hits it has found a hang.
+/// A limit that no request may reach; a timeout indicates a hang.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A client of one server. Clones share their connections.
@@ -18,23 +18,23 @@ pub struct HttpClient {
     client: reqwest::Client,
 }
 
-/// A whole answer, whatever its status.
+/// A complete response of any status.
 #[derive(Debug, Clone)]
 pub struct HttpReply {
-    /// 200 and so on; an error status is an answer like any other.
+    /// The status code; error statuses are not errors of the client.
     pub status: StatusCode,
     /// All headers.
     pub headers: HeaderMap,
-    /// The body as it was sent: the place to look for an amount's exact digits.
+    /// The body as sent, with the exact digits of amounts.
     pub text: String,
-    /// The body when its type is JSON (`problem+json` too), else `Null`.
+    /// The parsed body if its type is JSON (including `problem+json`), else `Null`.
     pub body: Value,
 }
 
 impl HttpClient {
-    /// A client for the server at `base_url`, such as `http://127.0.0.1:8000`.
+    /// Creates a client for the server at `base_url`, such as `http://127.0.0.1:8000`.
     pub fn new(base_url: impl Into<String>) -> Result<Self> {
-        // A proxy from the environment would answer in place of a server on loopback.
+        // A proxy from the environment would intercept requests to loopback.
         let client = reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT);
         // No test uses TLS, and loading the trusted roots takes longer than most requests.
         let no_roots = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
@@ -58,32 +58,32 @@ impl HttpClient {
         self.post("/api/v1/price", &shopper).await
     }
 
-    /// GET.
+    /// Sends a GET request.
     pub async fn get(&self, path: &str) -> Result<HttpReply> {
         self.send(self.request(Method::GET, path)).await
     }
 
-    /// POST with a JSON body.
+    /// Sends a POST request with a JSON body.
     pub async fn post(&self, path: &str, body: &Value) -> Result<HttpReply> {
         self.send(self.request(Method::POST, path).json(body)).await
     }
 
-    /// PUT with a JSON body.
+    /// Sends a PUT request with a JSON body.
     pub async fn put(&self, path: &str, body: &Value) -> Result<HttpReply> {
         self.send(self.request(Method::PUT, path).json(body)).await
     }
 
-    /// DELETE.
+    /// Sends a DELETE request.
     pub async fn delete(&self, path: &str) -> Result<HttpReply> {
         self.send(self.request(Method::DELETE, path)).await
     }
 
-    /// The beginning of any other request: another type of body, no body, headers. [`send`](Self::send) it.
+    /// Builds any other request, to be sent by [`send`](Self::send).
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.base_url))
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the complete response.
     pub async fn send(&self, request: RequestBuilder) -> Result<HttpReply> {
         let response = request.send().await?;
         let status = response.status();

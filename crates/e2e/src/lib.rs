@@ -17,13 +17,13 @@
 //! | [`eventually()`] | waiting for a condition, so that no test sleeps |
 //! | [`free_port`] | a port for a service that is started as a process |
 //!
-//! Each is in the file of its name. Beneath them: `child` and `tied_command` (a process that dies with the
-//! test process), `scratch_directory` (a directory that is removed even then), `ports`, `programs`,
+//! Each is in the file of its name. Their foundations: `child` and `tied_command` (a process that dies with
+//! the test process), `scratch_directory` (a directory that is removed even then), `ports`, `programs`,
 //! `account`, `postgres_cluster`.
 //!
-//! Three rules hold for everything here. A server that is not installed is an error that says what to
-//! install: no test is skipped in silence. Nothing outlives the test process, however that ends. Nothing
-//! touches a server it did not start: each has its own port and directory, and is ended by its process id.
+//! Three rules apply to all of them. A server that is not installed is an error that names the package: no
+//! test is skipped silently. Nothing outlives the test process, no matter how that ends. Nothing touches a
+//! server it did not start: each has its own port and directory, and is ended by its process id.
 
 mod account;
 mod certificates;

@@ -1,8 +1,8 @@
-//! Requests at a fixed rate, whether answers arrive in time or not.
+//! Requests at a fixed rate, regardless of whether responses arrive in time.
 //!
-//! A client that waits for one answer before it asks again asks less of a server that is slow, and so hides
-//! how slow it is (Tene: coordinated omission). Here each request is due at an instant; one that could not be
-//! sent then, because its connection still waited for an answer, counts from when it was due.
+//! A client that waits for each response before the next request puts less load on a slow server, and so
+//! hides its latency (Tene: coordinated omission). Here each request is due at an instant; if its connection
+//! still waited for a response then, its latency counts from when it was due.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,18 +17,18 @@ use crate::wire_client::WireClient;
 pub struct OpenLoop {
     /// `127.0.0.1:8000`.
     pub address: String,
-    /// Connections; each waits for its answer before it asks again.
+    /// The number of connections; each waits for a response before its next request.
     pub connections: u32,
-    /// Requests of all connections together.
+    /// The total rate of requests.
     pub per_second: u32,
 }
 
-/// How long the answers took, the shortest first.
+/// The latencies, in ascending order.
 #[derive(Debug, Default)]
 pub struct Latencies(Vec<Duration>);
 
 impl OpenLoop {
-    /// Sends these requests, by their number, until `stop` is cancelled. Every answer must be 200.
+    /// Sends these requests, by number, until `stop` is cancelled. Every response must be 200.
     pub async fn run(
         &self,
         request: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static,
@@ -62,7 +62,7 @@ async fn ask(
 ) -> Result<Vec<Duration>> {
     let mut latencies = Vec::new();
     for (number, due) in turns {
-        // Timers are a millisecond late; a connection that was free to send in time is not charged for that.
+        // Timers are up to a millisecond late, which is not counted if the connection was free in time.
         let from = if Instant::now() < due {
             if stop.run_until_cancelled(tokio::time::sleep_until(due.into())).await.is_none() {
                 break;
@@ -88,12 +88,12 @@ impl From<Vec<Duration>> for Latencies {
 }
 
 impl Latencies {
-    /// How many answers there were.
+    /// The number of responses.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The latency that so many of a thousand answers did not exceed.
+    /// The latency that this many of a thousand responses did not exceed.
     pub fn permille(&self, permille: usize) -> Duration {
         let place = (self.0.len() * permille / 1_000).min(self.0.len().saturating_sub(1));
         self.0.get(place).copied().unwrap_or_default()

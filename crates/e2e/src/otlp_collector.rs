@@ -1,4 +1,4 @@
-//! A collector of traces: receives spans over OTLP/gRPC and keeps them for the test.
+//! A trace collector, which receives spans over OTLP/gRPC and keeps them for the test.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,35 +18,35 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-/// A collector on a free port; ends when it is dropped.
+/// A collector on a free port; stopped on drop.
 pub struct OtlpCollector {
     address: SocketAddr,
     received: Received,
     serving: JoinHandle<()>,
 }
 
-/// A span that was exported.
+/// An exported span.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceivedSpan {
     /// The service that exported it.
     pub service: String,
     /// Its name.
     pub name: String,
-    /// The trace it belongs to, in hexadecimal digits.
+    /// The trace identifier, in hexadecimal digits.
     pub trace_id: String,
-    /// Its own identifier.
+    /// The span's identifier.
     pub span_id: String,
-    /// Its parent's; empty if it has none.
+    /// The parent's identifier; empty if there is none.
     pub parent_span_id: String,
     /// 1 internal, 2 server, 3 client, 4 producer, 5 consumer.
     pub kind: i32,
-    /// Whether it failed.
+    /// Whether its status is an error.
     pub is_error: bool,
     /// The spans it is linked to.
     pub links: Vec<String>,
-    /// What it says of itself.
+    /// Its attributes.
     pub attributes: BTreeMap<String, String>,
-    /// The conventions that it follows.
+    /// The schema URL of its semantic conventions.
     pub schema_url: String,
 }
 
@@ -54,7 +54,7 @@ pub struct ReceivedSpan {
 struct Received(Arc<Mutex<Vec<ReceivedSpan>>>);
 
 impl OtlpCollector {
-    /// Starts one.
+    /// Starts a collector.
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("binding the collector")?;
         let address = listener.local_addr()?;
@@ -62,7 +62,7 @@ impl OtlpCollector {
         let service = TraceServiceServer::new(received.clone());
         let serving = tokio::spawn(async move {
             let serving = Server::builder().add_service(service);
-            // Fails only when the test is over, or fails for lack of spans.
+            // An error either occurs at the end of the test, or the missing spans fail it.
             let _ = serving.serve_with_incoming(TcpIncoming::from(listener)).await;
         });
         Ok(Self { address, received, serving })
@@ -73,12 +73,12 @@ impl OtlpCollector {
         format!("http://{}", self.address)
     }
 
-    /// Where it listens; what a [`TlsProxy`](crate::TlsProxy) is put in front of.
+    /// The listening address, for example as the target of a [`TlsProxy`](crate::TlsProxy).
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The spans that have come so far.
+    /// The spans received so far.
     pub fn spans(&self) -> Vec<ReceivedSpan> {
         self.received.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,6 +1,6 @@
-//! Curves in a Markdown page, for benches: GitHub and most editors draw them.
+//! Charts in Markdown pages, for benches: GitHub and most editors render them.
 
-/// A chart in Mermaid's notation: each line has a value for each place on the x axis.
+/// Formats a Mermaid chart: each line has a value for each point on the x axis.
 #[must_use]
 pub fn line_chart(title: &str, x: (&str, &[String]), y: &str, lines: &[Vec<f64>]) -> String {
     let (x, places) = x;

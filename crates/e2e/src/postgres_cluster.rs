@@ -1,4 +1,4 @@
-//! The directory of a PostgreSQL cluster and the programs that work on it.
+//! The directory of a PostgreSQL cluster, and its programs.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -20,12 +20,12 @@ const INITDB_PATIENCE: Duration = Duration::from_secs(180);
 const START_PATIENCE: Duration = Duration::from_secs(180);
 const STATEMENT_PATIENCE: Duration = Duration::from_secs(180);
 
-/// The signal that ends the server. SIGQUIT is PostgreSQL's immediate shutdown: no checkpoint, for nothing
-/// needs keeping. SIGKILL would leave a System V shared memory segment behind each time, of which a system
-/// has a few thousand.
+/// The signal that ends the server. SIGQUIT is PostgreSQL's immediate shutdown, without a checkpoint, as no
+/// data is kept. SIGKILL would leave a System V shared memory segment behind each time, of which a system has
+/// a few thousand.
 pub(crate) const END: Signal = Signal::Quit;
 
-/// What a server is started from, and started again.
+/// The data and programs that a server is started and restarted with.
 #[derive(Debug)]
 pub(crate) struct PostgresCluster {
     programs: PostgresPrograms,
@@ -76,7 +76,7 @@ impl PostgresCluster {
         command.arg("-k").arg(self.directory());
         command.arg("-D").arg(self.data());
         command.args(["--fsync=off", "--full_page_writes=off", "--max_connections=200"]);
-        // In files of the cluster, so that a killed server leaves nothing in /dev/shm.
+        // Shared memory is in files of the cluster, so that a killed server leaves nothing in /dev/shm.
         command.arg("--dynamic_shared_memory_type=mmap");
         if self.has_tls {
             command.arg("--ssl=on");
@@ -137,7 +137,7 @@ impl PostgresCluster {
     }
 }
 
-/// Drops `PGDATA`, `PGSSLMODE` and their kin, which a developer may have set for another server.
+/// Removes `PGDATA`, `PGSSLMODE` and similar variables, which a developer may have set for another server.
 fn without_postgres_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PG") {

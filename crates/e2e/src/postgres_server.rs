@@ -1,8 +1,8 @@
 //! A private PostgreSQL cluster.
 //!
-//! Starting one costs a second or two, so the tests of one binary share one and take a database each: a
-//! `static` `tokio::sync::OnceCell` in the tests' support module. A `static` is never dropped, and need not
-//! be: the server and its directory go with the process (see `child` and `scratch_directory`).
+//! A start takes a second or two, so the tests of one binary share a server, in a `static`
+//! `tokio::sync::OnceCell` of the support module, and use a database each. A `static` is never dropped, but
+//! the server and its directory end with the process (see `child` and `scratch_directory`).
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -16,11 +16,11 @@ use crate::eventually::eventually;
 use crate::ports::on_free_port;
 use crate::postgres_cluster::{END, PostgresCluster};
 
-/// Enough for one launch that fails late and another that succeeds.
+/// Enough for a launch that fails late and one that succeeds.
 const RESTART_PATIENCE: Duration = Duration::from_secs(65);
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A PostgreSQL server on a loopback port with a cluster of its own. Ended on drop.
+/// A PostgreSQL server on a loopback port with its own cluster. Stopped on drop.
 // Fields are dropped in order: the process before its directory.
 #[derive(Debug)]
 pub struct PostgresServer {
@@ -30,12 +30,13 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// Makes an empty cluster, starts a server on it and waits until it answers a query.
+    /// Creates an empty cluster, starts a server on it and waits until it answers a query.
     pub async fn start() -> Result<Self> {
         Self::start_on(PostgresCluster::create().await?).await
     }
 
-    /// The same with a server that offers TLS with this certificate, and lets `postgres` in without it too.
+    /// Like [`start`](Self::start), with a server that offers TLS with this certificate, and also admits
+    /// `postgres` without TLS.
     pub async fn start_with_tls(certificates: &Certificates) -> Result<Self> {
         Self::start_on(PostgresCluster::create().await?.with_tls(certificates)?).await
     }
@@ -50,7 +51,7 @@ impl PostgresServer {
         format!("postgres://postgres@{}/{database}", self.address())
     }
 
-    /// Where it listens; what a [`ChaosProxy`](crate::ChaosProxy) is put in front of.
+    /// The listening address, for example as the target of a [`ChaosProxy`](crate::ChaosProxy).
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
@@ -65,7 +66,7 @@ impl PostgresServer {
         self.cluster.directory()
     }
 
-    /// Makes an empty database and returns its URL. A test names it after itself, so no two share one.
+    /// Creates an empty database and returns its URL. Tests use their own names, so no two share one.
     pub async fn create_database(&self, name: &str) -> Result<String> {
         let plain = name.chars().all(|letter| matches!(letter, 'a'..='z' | '0'..='9' | '_'));
         ensure!(plain && name.len() < 64, "`{name}` is not a plain database name");
@@ -78,15 +79,15 @@ impl PostgresServer {
         self.cluster.execute(self.port, database, statement).await
     }
 
-    /// SIGKILL to the server: clients see their connections break.
+    /// Sends SIGKILL to the server, which breaks client connections.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()
     }
 
-    /// Starts it again, after killing it if it runs, on the same port with the same cluster.
+    /// Restarts the server, killing it first if it runs, on the same port with the same cluster.
     pub async fn restart(&mut self) -> Result<()> {
         self.kill()?;
-        // It refuses to start while a process of its predecessor is still going away.
+        // It refuses to start while a process of its predecessor is still exiting.
         self.process = eventually("postgres restarts on its port", RESTART_PATIENCE, async || {
             self.cluster.launch(self.port).await
         })

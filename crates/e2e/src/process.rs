@@ -27,18 +27,18 @@ pub struct ServiceProcess {
 }
 
 impl ServiceProcess {
-    /// Starts one of the workspace's programs by name, such as `pricing-api`, from the target directory
-    /// that the test itself was built into. Its environment is `environment` and little else.
+    /// Starts one of the workspace's programs by name, such as `pricing-api`, from the target directory that
+    /// the test itself was built into. Apart from `environment`, it inherits few variables.
     pub fn start(binary_name: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Result<Self> {
         Self::start_program(&workspace_binary(binary_name)?, environment, arguments)
     }
 
-    /// As [`start`](Self::start), for a program anywhere.
+    /// Like [`start`](Self::start), for a program at any path.
     pub fn start_program(program: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Result<Self> {
         let directory = ScratchDirectory::new("service")?;
         let mut command = tied_command(program, Signal::Kill, None)?;
         command.args(arguments).env_clear().envs(inherited_environment());
-        // Unless the test has a collector, there is no export target.
+        // Traces are exported only if the test sets a collector.
         command.env("PRICING_OTLP_ENDPOINT", "off").envs(environment.iter().copied());
         command.current_dir(directory.path());
         let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
@@ -46,7 +46,7 @@ impl ServiceProcess {
         Ok(Self { process, _directory: directory })
     }
 
-    /// Waits until `GET {base_url}/readyz` says 200; fails at once when the process ends instead.
+    /// Waits until `GET {base_url}/readyz` returns 200; fails at once if the process ends.
     pub async fn wait_until_ready(&mut self, base_url: &str) -> Result<()> {
         let client = HttpClient::new(base_url)?;
         let ready = eventually("GET /readyz says 200", READY_PATIENCE, async || {
@@ -57,13 +57,13 @@ impl ServiceProcess {
         self.process.until_ready(ready).await
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// What the system says of its memory: `VmRSS`, that it has now, or `VmHWM`, the most it has had; in
-    /// units of 1,024 bytes.
+    /// Returns a memory field of the process: `VmRSS`, the current size, or `VmHWM`, the peak; in units of
+    /// 1,024 bytes.
     pub fn memory_kb(&self, field: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
@@ -71,30 +71,29 @@ impl ServiceProcess {
         Ok(value.trim().trim_end_matches("kB").trim().parse()?)
     }
 
-    /// SIGKILL: the process gets no chance to finish anything.
+    /// Sends SIGKILL, without a graceful shutdown.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()
     }
 
-    /// SIGTERM, and waits for the process to finish in its own way; an error when that takes longer than
-    /// `patience`.
+    /// Sends SIGTERM and waits for the graceful shutdown; an error if that takes longer than `patience`.
     pub async fn terminate(&mut self, patience: Duration) -> Result<ExitStatus> {
         self.process.signal(Signal::Terminate)?;
         self.process.wait(patience).await
     }
 
-    /// Waits for a process that ends by itself.
+    /// Waits for the process to exit.
     pub async fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
         self.process.wait(patience).await
     }
 
-    /// Everything it has written so far, to either stream.
+    /// Its output so far, of both streams.
     pub fn output(&self) -> Result<String> {
         self.process.output()
     }
 }
 
-/// `target/{profile}/{name}`: the test executable is in `deps` there.
+/// Finds `target/{profile}/{name}`; the test executable is in `deps` there.
 fn workspace_binary(name: &str) -> Result<PathBuf> {
     let test_executable = env::current_exe()?;
     let directory = test_executable

@@ -1,4 +1,4 @@
-//! Finding the servers' programs, and saying what to install when one is missing.
+//! Finds the servers' programs, and names the package to install if one is missing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub(crate) struct PostgresPrograms {
 }
 
 impl PostgresPrograms {
-    /// Looks on `PATH`, then where Debian keeps what it leaves out of `PATH`; there the newest wins.
+    /// Searches `PATH`, then Debian's directories outside `PATH`, of which the newest version is used.
     pub(crate) fn find() -> Result<Self> {
         let directory = postgres_directory_on_path().or_else(newest_debian_directory).ok_or_else(|| {
             anyhow!("initdb is neither on PATH nor in /usr/lib/postgresql/*/bin: install postgresql")
@@ -35,7 +35,7 @@ impl PostgresPrograms {
     }
 }
 
-/// The full path of a program on `PATH`; the error names the `package` that brings it.
+/// Returns the full path of a program on `PATH`; the error names the `package` that provides it.
 pub(crate) fn find_program(name: &str, package: &str) -> Result<PathBuf> {
     on_path(name).ok_or_else(|| anyhow!("{name} is not on PATH: install {package}"))
 }
@@ -45,7 +45,7 @@ fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|directory| directory.join(name)).find(|candidate| candidate.is_file())
 }
 
-/// Follows links first: a lone link to `initdb` on `PATH` has no `psql` beside it, its target has.
+/// Resolves links first: a lone link to `initdb` on `PATH` has no `psql` beside it, but its target has.
 fn postgres_directory_on_path() -> Option<PathBuf> {
     let initdb = fs::canonicalize(on_path("initdb")?).ok()?;
     initdb.parent().map(Path::to_path_buf)

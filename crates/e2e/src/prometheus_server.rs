@@ -1,4 +1,4 @@
-//! A private Prometheus that scrapes the targets of a test, with the rules that are shipped.
+//! A private Prometheus that scrapes the targets of a test, with the shipped rules.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::tied_command::{Signal, tied_command};
 const START_PATIENCE: Duration = Duration::from_secs(180);
 const SCRAPE_INTERVAL: &str = "1s";
 
-/// A `prometheus` on a loopback port with a directory of its own. Killed on drop.
+/// A `prometheus` on a loopback port with a private directory. Killed on drop.
 // Fields are dropped in order: the process before its directory.
 #[derive(Debug)]
 pub struct PrometheusServer {
@@ -29,7 +29,8 @@ pub struct PrometheusServer {
 }
 
 impl PrometheusServer {
-    /// Starts one that scrapes these jobs, each a name and addresses, and follows the rules in these files.
+    /// Starts a server that scrapes these jobs, each a name and addresses, and evaluates the rules in these
+    /// files.
     pub async fn start(jobs: &[(&str, Vec<String>)], rule_files: &[PathBuf]) -> Result<Self> {
         let program = find_program("prometheus", "prometheus")?;
         let directory = ScratchDirectory::new("prometheus")?;
@@ -55,7 +56,7 @@ impl PrometheusServer {
         Ok(Self { _process: process, client, _directory: directory })
     }
 
-    /// The current series of an expression.
+    /// Returns the current series of an expression.
     pub async fn query(&self, expression: &str) -> Result<Vec<Value>> {
         let request = self.client.request(reqwest::Method::GET, "/api/v1/query");
         let reply = self.client.send(request.query(&[("query", expression)])).await?;
@@ -64,7 +65,7 @@ impl PrometheusServer {
     }
 }
 
-/// The output of `promtool check` for a file or, if given, a text; an error if anything is wrong.
+/// Runs `promtool`, with a text as input if given, and returns its output; an error if it fails.
 pub fn promtool(arguments: &[&str], input: Option<&str>) -> Result<String> {
     let program = find_program("promtool", "prometheus")?;
     let directory = ScratchDirectory::new("promtool")?;

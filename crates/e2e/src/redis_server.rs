@@ -1,4 +1,4 @@
-//! A private Redis, durable as the engine asks of the real one: append-only file, fsync always.
+//! A private Redis with the durability that the engine requires: append-only file, fsync always.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,11 +19,11 @@ use crate::scratch_directory::ScratchDirectory;
 use crate::tied_command::{Signal, tied_command};
 
 const START_PATIENCE: Duration = Duration::from_secs(180);
-/// Enough for one launch that fails late and another that succeeds.
+/// Enough for a launch that fails late and one that succeeds.
 const RESTART_PATIENCE: Duration = Duration::from_secs(180);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A `redis-server` on a loopback port with a directory of its own. Killed on drop.
+/// A `redis-server` on a loopback port with a private directory. Killed on drop.
 // Fields are dropped in order: the process before its directory.
 #[derive(Debug)]
 pub struct RedisServer {
@@ -34,13 +34,13 @@ pub struct RedisServer {
     mode: Mode,
 }
 
-/// How it serves keys.
+/// The mode of the server.
 #[derive(Debug, Clone)]
 enum Mode {
     Alone,
-    /// As the only node of a cluster, which has all slots and refuses commands with keys of several.
+    /// The only node of a cluster, which has all slots and refuses commands with keys of several.
     Cluster,
-    /// Over TLS and in no other way.
+    /// TLS only.
     Tls(Arc<Certificates>),
 }
 
@@ -50,7 +50,7 @@ impl RedisServer {
         Self::start_as(Mode::Alone).await
     }
 
-    /// Starts an empty server that is a whole cluster, and waits until it serves keys.
+    /// Starts an empty single-node cluster, and waits until it serves keys.
     pub async fn start_cluster() -> Result<Self> {
         let server = Self::start_as(Mode::Cluster).await?;
         let mut connection = server.connection().await?;
@@ -64,8 +64,7 @@ impl RedisServer {
         Ok(server)
     }
 
-    /// Starts an empty server that is reached over TLS only, with this certificate, and waits until it
-    /// answers.
+    /// Starts an empty server that accepts only TLS, with this certificate, and waits until it answers.
     pub async fn start_with_tls(certificates: &Arc<Certificates>) -> Result<Self> {
         Self::start_as(Mode::Tls(Arc::clone(certificates))).await
     }
@@ -84,7 +83,7 @@ impl RedisServer {
         url(self.port, &self.mode)
     }
 
-    /// Where it listens; what a [`ChaosProxy`](crate::ChaosProxy) is put in front of.
+    /// The listening address, for example as the target of a [`ChaosProxy`](crate::ChaosProxy).
     pub fn address(&self) -> SocketAddr {
         address(self.port)
     }
@@ -99,17 +98,17 @@ impl RedisServer {
         self.directory.path()
     }
 
-    /// A connection of the test's own, not through any proxy.
+    /// Opens a direct connection, not through a proxy.
     pub async fn connection(&self) -> Result<MultiplexedConnection> {
         connect(self.port, &self.mode).await
     }
 
-    /// SIGKILL: what was not on disk is lost, clients see their connections break.
+    /// Sends SIGKILL: data not on disk is lost, and client connections break.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()
     }
 
-    /// Starts it again, after killing it if it runs, on the same port with the same directory.
+    /// Restarts the server, killing it first if it runs, on the same port with the same directory.
     pub async fn restart(&mut self) -> Result<()> {
         self.kill()?;
         let directory = self.directory.path();
@@ -120,12 +119,12 @@ impl RedisServer {
         Ok(())
     }
 
-    /// SIGSTOP: connections stay open and new ones are accepted by the kernel, but nothing is answered.
+    /// Sends SIGSTOP: connections stay open and the kernel accepts new ones, but nothing is answered.
     pub fn pause(&mut self) -> Result<()> {
         self.process.signal(Signal::Stop)
     }
 
-    /// SIGCONT: ends a [`pause`](Self::pause).
+    /// Sends SIGCONT, which ends a [`pause`](Self::pause).
     pub fn resume(&mut self) -> Result<()> {
         self.process.signal(Signal::Continue)
     }
@@ -159,7 +158,7 @@ async fn launch(program: &Path, directory: &Path, port: u16, mode: &Mode) -> Res
     Ok(process)
 }
 
-/// Checks that the server on `port` has loaded its data and is the one that was started.
+/// Checks that the server on `port` has loaded its data and is the started process.
 async fn answers_as(process_id: u32, port: u16, mode: &Mode) -> Result<()> {
     let mut connection = connect(port, mode).await?;
     let _: String = redis::cmd("PING").query_async(&mut connection).await?;

@@ -1,8 +1,8 @@
-//! A temporary directory that is removed even when the test process is killed.
+//! A temporary directory that is removed even if the test process is killed.
 //!
 //! A destructor does not run in a killed process, nor for a `static`, and a database cluster is 40 MB. So a
 //! janitor process removes the directory: a shell that reads from a pipe whose other end only this process
-//! holds. The pipe closes when the directory is dropped or the process is gone, whichever comes first.
+//! holds. The pipe closes when the directory is dropped or the process ends, whichever comes first.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 
-/// Servers that die with us may still be writing, so removal is tried for five seconds.
+/// Servers that are dying may still be writing, so removal is retried for five seconds.
 const JANITOR: &str = r#"
     cat
     attempts=0
@@ -19,7 +19,7 @@ const JANITOR: &str = r#"
         sleep 0.1
     done"#;
 
-/// A directory of this process's own; see the module for when it is removed.
+/// A private directory of this process; the module describes when it is removed.
 #[derive(Debug)]
 pub(crate) struct ScratchDirectory {
     path: PathBuf,
@@ -27,7 +27,7 @@ pub(crate) struct ScratchDirectory {
 }
 
 impl ScratchDirectory {
-    /// Makes an empty directory with a random name that begins with `pricing-{purpose}-`.
+    /// Creates an empty directory with a random name that begins with `pricing-{purpose}-`.
     pub(crate) fn new(purpose: &str) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix(&format!("pricing-{purpose}-")).tempdir()?;
         let janitor = Command::new("sh")
@@ -36,7 +36,7 @@ impl ScratchDirectory {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // In a group of its own, lest the Ctrl-C that ends the tests end it before its work begins.
+            // In a separate process group, so that a Ctrl-C that ends the tests does not end it, too.
             .process_group(0)
             .spawn()
             .context("sh, which removes temporary directories, cannot be started")?;

@@ -1,7 +1,7 @@
-//! Commands whose process receives a signal when the test process dies: `setpriv --pdeathsig`, which
-//! replaces itself by a shell and that by the program, so that the process id stays the same.
+//! Commands whose process receives a signal when the test process dies: `setpriv --pdeathsig`, which executes
+//! a shell and then the program, so that the process id stays the same.
 //!
-//! The shell closes a gap: when the test process dies before the signal is asked for, it never comes.
+//! The shell closes a gap: if the test process dies before the signal is requested, it is never sent.
 //!
 //! Only Linux has this signal. On other systems a killed test process leaves its servers running.
 
@@ -13,10 +13,10 @@ use anyhow::Result;
 use crate::account::Account;
 use crate::programs::find_program;
 
-/// Runs its arguments unless its parent is no longer the process with the given id.
+/// Runs its arguments if its parent is still the process with the given id.
 const UNLESS_ORPHANED: &str = r#"[ "$PPID" = "$0" ] && exec "$@""#;
 
-/// The signals the harness sends, by the names that `kill` and `setpriv` know.
+/// The signals that the harness sends, by their names in `kill` and `setpriv`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
     Kill,
@@ -38,8 +38,8 @@ impl Signal {
     }
 }
 
-/// A command for `program` that receives `death_signal` when this process dies, and runs under `account`
-/// if there is one. Arguments and environment are added as to any command.
+/// Creates a command for `program` that receives `death_signal` when this process dies, and runs under
+/// `account` if given. Arguments and environment are added as usual.
 pub(crate) fn tied_command(
     program: impl AsRef<OsStr>,
     death_signal: Signal,

@@ -1,4 +1,4 @@
-//! TLS in front of a server that speaks none, as a gateway or a managed collector has it.
+//! TLS in front of a server without it, as with a gateway or a managed collector.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ pub struct TlsProxy {
 }
 
 impl TlsProxy {
-    /// Starts one that takes TLS with this certificate and forwards what is inside to `target`. The protocol
-    /// is that of HTTP which the target speaks, by its name in TLS: `http/1.1` or `h2`.
+    /// Starts a proxy that terminates TLS with this certificate and forwards the decrypted stream to
+    /// `target`. `protocol` is the target's HTTP version as an ALPN name: `http/1.1` or `h2`.
     pub async fn start(target: SocketAddr, certificates: &Certificates, protocol: &str) -> Result<Self> {
         let chain = CertificateDer::pem_file_iter(certificates.certificate())?.collect::<Result<_, _>>()?;
         let key = PrivateKeyDer::from_pem_file(certificates.key())?;
@@ -52,8 +52,8 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, target: SocketAddr)
     while let Ok((client, _)) = listener.accept().await {
         let accepting = acceptor.accept(client);
         connections.spawn(async move {
-            // A client that does not trust the certificate, or a side that disconnected, is an end like any
-            // other.
+            // A client that does not trust the certificate, or a closed connection, ends the forwarding
+            // normally.
             if let (Ok(mut client), Ok(mut server)) = (accepting.await, TcpStream::connect(target).await) {
                 let _ = copy_bidirectional(&mut client, &mut server).await;
             }

@@ -1,10 +1,11 @@
-//! A minimal HTTP client with little overhead: a load shares its cores with the server under test.
+//! A minimal HTTP client with little overhead, as a load generator shares its cores with the server under
+//! test.
 
 use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The longest answer.
+/// The longest response.
 const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// One connection.
@@ -14,18 +15,18 @@ pub struct WireClient {
     answer: Vec<u8>,
 }
 
-/// An answer, as it came.
+/// A raw response.
 #[derive(Debug, Clone, Copy)]
 pub struct WireAnswer<'a> {
-    /// 200 and so on.
+    /// The status code.
     pub status: u16,
     /// The status line and the headers.
     pub head: &'a str,
-    /// What follows.
+    /// The body.
     pub body: &'a [u8],
 }
 
-/// A POST with a body.
+/// Encodes a POST request with a body.
 pub fn post(path: &str, content_type: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     let head = format!(
@@ -35,14 +36,14 @@ pub fn post(path: &str, content_type: &str, body: &str) -> Vec<u8> {
 }
 
 impl WireClient {
-    /// Connects to `127.0.0.1:8000` or the like.
+    /// Connects to an address such as `127.0.0.1:8000`.
     pub async fn connect(address: &str) -> Result<Self> {
         let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, answer: Vec::new() })
     }
 
-    /// Sends a whole request and waits for its answer, which must state its length.
+    /// Sends a complete request and waits for its response, which must state its length.
     pub async fn ask(&mut self, request: &[u8]) -> Result<WireAnswer<'_>> {
         self.stream.write_all(request).await?;
         self.answer.clear();
@@ -66,14 +67,14 @@ impl WireClient {
 }
 
 impl<'a> WireAnswer<'a> {
-    /// The body of an answer that says 200; an error otherwise.
+    /// Returns the body of a response with status 200; an error otherwise.
     pub fn ok(self) -> Result<&'a [u8]> {
         ensure!(self.status == 200, "{}{}", self.head, String::from_utf8_lossy(self.body));
         Ok(self.body)
     }
 }
 
-/// How long the head and the body are, once the head is there.
+/// Returns the lengths of head and body, once the head is complete.
 fn lengths(answer: &[u8]) -> Result<Option<(usize, usize)>> {
     let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(answer.get(..end).unwrap_or_default())?;

@@ -1,7 +1,7 @@
-//! This checkout beside another commit: `./dev bench against REV`.
+//! Compares this checkout with another commit: `./dev bench against REV`.
 //!
-//! The commit is built in a checkout of its own; then both builds do the same in turns (the bench `against`
-//! of `pricing-e2e`), and the instructions of both are counted.
+//! The commit is built in a separate checkout; then both builds run the same work in turns (the bench
+//! `against` of `pricing-e2e`), and the instructions of both are counted.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use anyhow::Result;
 use crate::checkout::Checkout;
 use crate::instructions::count;
 
-/// The instructions a call of each work takes.
+/// The instructions per call of each work.
 type Instructions = BTreeMap<String, u64>;
 
-/// Builds both, and prints a table of what they do in turns and one of their instructions.
+/// Builds both, and prints a table of their measurements and one of their instructions.
 pub(crate) fn compare(revision: &str, bench_arguments: &[&str]) -> Result<()> {
     let after = Checkout::own()?;
     let before = after.of_commit(revision)?;
@@ -48,7 +48,7 @@ fn count_all(checkout: &Checkout) -> Result<Instructions> {
     Ok(all)
 }
 
-/// With three decimal places, rounded down.
+/// Formats a ratio with three decimal places, rounded down.
 fn ratio(now: u64, then: u64) -> String {
     let thousandths = now * 1_000 / then.max(1);
     format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000)

@@ -1,4 +1,4 @@
-//! The benches: one of them printed, or all of them written to docs/benchmarks.md.
+//! Runs the benches: prints one, or writes all to docs/benchmarks.md.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,15 +10,15 @@ use chrono::Utc;
 use crate::checkout::{Checkout, succeed};
 use crate::tee::{Kept, tee};
 
-/// In the order of the report.
+/// The benches, in the order of the report.
 const NAMES: [&str; 6] = [PRICE, "http", "events", "overload", "memory", "bulk"];
-/// It is followed by what a rules engine takes, which is a program of its own, as it brings several hundred
-/// packages.
+/// The bench that is followed by one of a rules engine, a separate program, as it has several hundred
+/// dependencies.
 const PRICE: &str = "price";
 const ZEN_ENGINE: &str = "crates/e2e/benches/peers/zen_engine/Cargo.toml";
 const KB_IN_GB: u64 = 1024 * 1024;
 
-/// Runs one of them, with these arguments.
+/// Runs one bench with these arguments.
 pub(crate) fn print(name: &str, arguments: &[&str]) -> Result<()> {
     ensure!(NAMES.contains(&name), "there is no bench called {name}; there are {}", NAMES.join(", "));
     let checkout = Checkout::own()?;
@@ -29,7 +29,7 @@ pub(crate) fn print(name: &str, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Runs all of them, shows what they print, and keeps it if all went well.
+/// Runs all benches, shows their output, and writes the report if all succeed.
 pub(crate) fn write() -> Result<()> {
     let checkout = Checkout::own()?;
     build(&checkout, true)?;
@@ -61,7 +61,7 @@ fn build(checkout: &Checkout, with_zen_engine: bool) -> Result<()> {
     Ok(())
 }
 
-/// What runs one bench.
+/// Returns the commands that run a bench.
 fn commands(checkout: &Checkout, name: &str, arguments: &[&str]) -> Vec<Command> {
     let bench = ["bench", "--quiet", "--locked", "--workspace", "--bench", name, "--"];
     let mut commands = vec![checkout.command("cargo", &[&bench[..], arguments].concat())];
@@ -95,7 +95,7 @@ fn opening(checkout: &Checkout) -> Result<String> {
     ))
 }
 
-/// What stands behind `name` and a colon in the first line that begins so.
+/// Returns the text after `name` and a colon in the first line that begins so.
 fn line_of(file: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;

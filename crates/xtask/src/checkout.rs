@@ -1,4 +1,4 @@
-//! A checkout of the repository, and what is built in it.
+//! A checkout of the repository, and its builds.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -6,14 +6,14 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// A directory with the sources, and where Cargo puts what it builds of them.
+/// A source directory and its Cargo target directory.
 pub(crate) struct Checkout {
     directory: PathBuf,
     target: PathBuf,
 }
 
 impl Checkout {
-    /// The one this program was built in, and the target directory that it is in.
+    /// Returns the checkout that this program was built in, with the program's target directory.
     pub(crate) fn own() -> Result<Self> {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
         let program = std::env::current_exe()?;
@@ -21,29 +21,29 @@ impl Checkout {
         Ok(Self { directory, target: target.to_owned() })
     }
 
-    /// The same sources, built in a directory of this name below the target directory.
+    /// Returns the same sources with a target directory of this name below the current one.
     pub(crate) fn with_target(&self, name: &str) -> Self {
         Self { directory: self.directory.clone(), target: self.target.join(name) }
     }
 
-    /// The sources' root.
+    /// The root of the sources.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Where Cargo puts what it builds.
+    /// The Cargo target directory.
     pub(crate) fn target(&self) -> &Path {
         &self.target
     }
 
-    /// The commit that is checked out, and whether something is changed.
+    /// Returns the commit that is checked out, and whether the sources differ from it.
     pub(crate) fn commit(&self) -> Result<String> {
         let hash = self.output("git", &["rev-parse", "--short", "HEAD"])?;
         let is_clean = self.command("git", &["diff", "--quiet", "HEAD"]).status()?.success();
         Ok(format!("{}{}", hash.trim(), if is_clean { "" } else { " with changes" }))
     }
 
-    /// One of a commit, below this one's target directory; those of other commits share what is built of
+    /// Checks out a commit below this checkout's target directory; the checkouts of all commits share built
     /// dependencies.
     pub(crate) fn of_commit(&self, revision: &str) -> Result<Self> {
         let commit = format!("{revision}^{{commit}}");
@@ -53,20 +53,20 @@ impl Checkout {
         if !directory.join("Cargo.toml").is_file() {
             std::fs::create_dir_all(&base)?;
             let path = directory.to_str().context("the target directory's name is no UTF-8")?;
-            // Forced, as one that was removed with the target directory is still known to git.
+            // Forced, as git still knows a worktree that was removed with the target directory.
             self.output("git", &["worktree", "add", "--quiet", "--detach", "--force", path, hash.trim()])?;
         }
         Ok(Self { directory, target: base.join("target") })
     }
 
-    /// Builds the services as they are delivered; the directory that they are in.
+    /// Builds the services in release mode and returns their directory.
     pub(crate) fn build_services(&self) -> Result<PathBuf> {
         let arguments = ["build", "--locked", "--release", "--workspace", "--bins"];
         self.run("cargo", &arguments)?;
         Ok(self.target.join("release"))
     }
 
-    /// Builds a bench; its program.
+    /// Builds a bench and returns its program.
     pub(crate) fn build_bench(&self, bench: &str) -> Result<PathBuf> {
         let arguments = ["bench", "--locked", "--workspace", "--bench", bench, "--no-run"];
         self.run("cargo", &arguments)?;
@@ -80,7 +80,7 @@ impl Checkout {
         built.next_back().with_context(|| format!("Cargo names no program of the bench {bench}"))
     }
 
-    /// The files `crates/*/benches/*/instructions.txt`, in the order of their names.
+    /// Reads the files `crates/*/benches/*/instructions.txt`, ordered by name.
     pub(crate) fn counts(&self) -> Result<Vec<Counts>> {
         let mut found = Vec::new();
         for of_crate in std::fs::read_dir(self.directory.join("crates"))? {
@@ -96,7 +96,7 @@ impl Checkout {
         Ok(found)
     }
 
-    /// Runs a command in it that says what it does.
+    /// Runs a command in the checkout, with its output shown.
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
         succeed(self.command(program, arguments))
     }
@@ -109,7 +109,7 @@ impl Checkout {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// A command in it.
+    /// Creates a command that runs in the checkout.
     pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(&self.directory).env("CARGO_TARGET_DIR", &self.target);
@@ -117,17 +117,17 @@ impl Checkout {
     }
 }
 
-/// Runs a command that says what it does.
+/// Runs a command, with its output shown; fails if it does.
 pub(crate) fn succeed(mut command: Command) -> Result<()> {
     let status = command.status().with_context(|| format!("running {command:?}"))?;
     ensure!(status.success(), "{command:?}: {status}");
     Ok(())
 }
 
-/// The instructions of a bench's works as they are kept, a line "WORK COUNT" each.
+/// The saved instruction counts of a bench, a line "WORK COUNT" for each work.
 pub(crate) struct Counts {
     file: PathBuf,
-    /// The name of the bench, which is the directory's.
+    /// The name of the bench, which is that of its directory.
     pub(crate) bench: String,
     pub(crate) works: Vec<(String, u64)>,
 }

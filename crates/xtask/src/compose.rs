@@ -1,7 +1,7 @@
-//! docker-compose.yml, started and checked from the outside: `./dev compose`.
+//! Starts docker-compose.yml and checks it from outside: `./dev compose`.
 //!
-//! [`run`] starts the containers, [`check`] checks them once they are healthy, [`last_run`] says when that
-//! was.
+//! [`run`] starts the containers, [`check`] checks them once they are healthy, [`last_run`] returns when they
+//! were last checked.
 
 #![expect(clippy::indexing_slicing, reason = "what a JSON value lacks is null")]
 
@@ -29,15 +29,15 @@ use crate::checkout::{Checkout, succeed};
 use crate::tee::{Kept, tee};
 
 const REPORT: &str = "compose-check.txt";
-/// Names a directory with `compose-e2e.sh`, which runs a compose file where no image can be pulled, on images
-/// that it makes. It is called with the project, the directory `standins`, and the command that checks.
+/// Names a directory with `compose-e2e.sh`, which runs a compose file without a registry, on images that it
+/// builds. Its arguments are the project, the directory `standins`, and the command that checks.
 const WITHOUT_REGISTRY: &str = "COMPOSE_WITHOUT_REGISTRY";
-/// How Compose is called: with a project of its own.
+/// The Compose command, with a separate project.
 const COMPOSE: [&str; 4] = ["docker", "compose", "-p", "pricing-check"];
-/// Compose hands them on; several APIs need several ports.
+/// The ports of the APIs, passed to Compose; several APIs need several ports.
 const API_PORTS: (&str, &str) = ("API_PORT", "8000-8009");
 
-/// Starts the containers, checks them, and keeps what was seen.
+/// Starts the containers, checks them, and writes a report.
 pub(crate) fn run() -> Result<()> {
     let checkout = Checkout::own()?;
     let began = Instant::now();
@@ -77,7 +77,7 @@ fn compose(checkout: &Checkout, arguments: &[&str]) -> Command {
     compose
 }
 
-/// Removes the containers and what they have stored when it is dropped.
+/// Removes the containers and their volumes on drop.
 struct Down<'a>(&'a Checkout);
 
 impl Drop for Down<'_> {
@@ -99,8 +99,8 @@ fn check_without_registry(checkout: &Checkout, directory: &Path, report: &mut Fi
     tee(command, Kept::OutputAndErrors, report)
 }
 
-/// Checks the stack that is up and healthy, with APIs on the ports 8000 to 8009, and prints what it saw.
-/// Fails if anything is not as promised.
+/// Checks the stack, which must be up and healthy with APIs on the ports 8000 to 8009, and prints the
+/// results. Fails if any check does.
 pub(crate) fn check(program: &str, arguments: &[&str]) -> Result<()> {
     let stack = Stack::new(Checkout::own()?, program, arguments);
     let mut failed = 0;
@@ -120,7 +120,7 @@ pub(crate) fn check(program: &str, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The containers take too long for every change: this says when they were last checked.
+/// Returns when the containers were last checked, as that takes too long for every change.
 pub(crate) fn last_run(checkout: &Checkout) -> String {
     let not_run = "NOT RUN: ./dev compose, which checks docker-compose.yml";
     match last_line(&checkout.target().join(REPORT)) {

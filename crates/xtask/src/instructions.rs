@@ -1,9 +1,8 @@
-//! The instructions of the hot path, counted by callgrind: unlike times, they are the same on a busy machine.
+//! Counts the instructions of the hot path by callgrind: unlike times, they do not depend on other load.
 //!
-//! `PROGRAM --instructions WORK CALLS` does one kind of work so many times. Each is run twice, the second
-//! time with twice as many calls: the difference is what the calls take, without the start and the end of the
-//! program. These vary by some thousand instructions: random seeds, addresses, a connection that is refused
-//! sooner or later.
+//! `PROGRAM --instructions WORK CALLS` repeats one kind of work. Each is run twice, the second time with
+//! twice as many calls: the difference is the cost of the calls, without start-up and exit. Those vary by
+//! some thousand instructions: random seeds, addresses, the time at which a connection is refused.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,19 +11,19 @@ use anyhow::{Context, Result, ensure};
 
 use crate::checkout::{Checkout, Counts};
 
-/// So many that the start and the end are not seen beside them.
+/// The instructions of a run, enough that variations of start-up and exit are negligible.
 const INSTRUCTIONS: u64 = 60_000_000;
-/// Other compilers, and other processors by the C library's choices, make a difference, up to a tenth.
+/// Other compilers, and other processors through the C library's dispatch, change counts by up to a tenth.
 const TOLERATED_TENTHS: u64 = 11;
 
-/// What one kind of work takes: kept, and counted now.
+/// The instructions of one kind of work: saved, and counted now.
 struct Counted {
     work: String,
     kept: u64,
     now: u64,
 }
 
-/// Fails if a count is more than a tenth larger than the one that is kept.
+/// Fails if a count is more than a tenth larger than the saved one.
 pub(crate) fn check() -> Result<()> {
     let mut worse = 0;
     for (_, counted) in count_all()? {
@@ -39,7 +38,7 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// Keeps the counts as they are now.
+/// Saves the current counts.
 pub(crate) fn write() -> Result<()> {
     for (mut counts, counted) in count_all()? {
         counts.works = counted.into_iter().map(|one| (one.work, one.now)).collect();
@@ -48,7 +47,7 @@ pub(crate) fn write() -> Result<()> {
     Ok(())
 }
 
-/// Counts each kind of work of each bench, and says what came out as it goes.
+/// Counts each kind of work of each bench, and prints the counts.
 fn count_all() -> Result<Vec<(Counts, Vec<Counted>)>> {
     let checkout = Checkout::own()?;
     let mut all = Vec::new();
@@ -81,7 +80,7 @@ fn is_more(count: u64, than: u64) -> bool {
     count * 10 > than * TOLERATED_TENTHS
 }
 
-/// How many instructions a call of the work takes, if it takes about so many.
+/// Counts the instructions per call of the work; `about` is an estimate.
 pub(crate) fn count(program: &Path, work: &str, about: u64) -> Result<u64> {
     let calls = (INSTRUCTIONS / about.max(1)).clamp(1_000, 1_000_000);
     let (once, twice) = (collected(program, work, calls)?, collected(program, work, 2 * calls)?);

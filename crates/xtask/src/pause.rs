@@ -1,4 +1,4 @@
-//! Waiting, and asking again until something is so.
+//! Waits and polls for conditions.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Asks again until there is an answer; the answer, and how long that took. What fails is asked again too.
+/// Polls until `ask` returns a value; returns it and the elapsed time. Errors are retried, too.
 pub(crate) fn eventually<T>(
     what: &str,
     patience: Duration,

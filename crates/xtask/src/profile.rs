@@ -1,4 +1,4 @@
-//! Where a price request's time goes, as a list of functions: `./dev profile`.
+//! Profiles price requests by function: `./dev profile`.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
@@ -12,15 +12,15 @@ use crate::checkout::Checkout;
 use crate::compose::request;
 use crate::pause::eventually;
 
-/// How long the API may take until it is ready.
+/// The time limit for the API to become ready.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What is asked for.
+/// The script of the load.
 const SCRIPT: &str = r#"wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
 wrk.body = '{"product_id": "P-100", "user_location": "NY", "is_prime_member": true}'
 "#;
 
-/// Asks an API of its own for prices for ten seconds; perf looks where it is, 2,000 times a second.
+/// Requests prices from a private API for ten seconds, while perf samples it 2,000 times a second.
 pub(crate) fn print() -> Result<()> {
     let checkout = Checkout::own()?.with_target("profile");
     eprintln!("\n==> Building with symbols, apart from the other builds: about 15 minutes the first time");
@@ -83,7 +83,7 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// A process that is killed when this is dropped.
+/// A process that is killed on drop.
 struct Running(Child);
 
 impl Running {

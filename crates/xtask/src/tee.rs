@@ -1,4 +1,4 @@
-//! A command whose output is shown and kept.
+//! Runs a command, and shows and saves its output.
 
 use std::fs::File;
 use std::io::{Read, Write, pipe, stdout};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// What of a command is kept. The rest goes where this program's goes.
+/// The output of a command that is saved. The rest is inherited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kept {
     Output,
@@ -21,7 +21,7 @@ pub(crate) fn tee(mut command: Command, kept: Kept, file: &mut File) -> Result<(
         command.stderr(writer.try_clone()?);
     }
     let mut child = command.stdout(writer).spawn().with_context(|| format!("running {named}"))?;
-    // It holds the pipe's other end, which has to be closed for this one to end.
+    // The command holds the write end of the pipe, which must be closed for the reader to end.
     drop(command);
     let mut buffer = [0; 8 * 1024];
     loop {

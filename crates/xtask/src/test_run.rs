@@ -1,4 +1,4 @@
-//! Every test of the workspace, with how many there were: the end of `./dev test`.
+//! Runs and counts every test of the workspace: the end of `./dev test`.
 
 use std::fs::{self, File};
 use std::iter::Sum;
@@ -9,7 +9,7 @@ use crate::checkout::Checkout;
 use crate::tee::{Kept, tee};
 use crate::{compose, instructions};
 
-/// What the test binaries say at their ends.
+/// The results that the test binaries print.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
     passed: u64,
@@ -17,7 +17,7 @@ struct Counts {
     ignored: u64,
 }
 
-/// Runs them, counts the instructions, and says what has passed and what was not run.
+/// Runs the tests, counts the instructions, and prints what passed and what was not run.
 pub(crate) fn run() -> Result<()> {
     let checkout = Checkout::own()?;
     eprintln!("\n==> Running the tests: about 5 minutes the first time, most of it building");
@@ -35,7 +35,7 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Of `test result: ok. 12 passed; 0 failed; 1 ignored; …` the numbers.
+/// Parses the numbers of `test result: ok. 12 passed; 0 failed; 1 ignored; …`.
 fn read_result(line: &str) -> Option<Counts> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let of = |what: &str| {

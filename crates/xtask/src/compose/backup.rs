@@ -1,4 +1,4 @@
-//! What is stored is saved and restored with deploy/compose-backup.
+//! Checks backup and restore with deploy/compose-backup.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,8 +19,8 @@ const BEFORE: Decimal = Decimal::from_parts(111_111, 0, 0, false, 2);
 const AFTER: Decimal = Decimal::from_parts(222_222, 0, 0, false, 2);
 const RESTORED: Decimal = Decimal::from_parts(333_333, 0, 0, false, 2);
 
-/// An event after the backup is forgotten by the restored stack, one before it is not, and the next one is
-/// applied. A backup that is cut off changes nothing.
+/// Checks that the restored stack has an event from before the backup but not one from after it, and applies
+/// the next one. Restoring a truncated backup changes nothing.
 pub(super) fn backed_up(stack: &Stack) -> Result<String> {
     learn(stack, "before", BEFORE)?;
     let directory = tempfile::tempdir()?;
@@ -55,7 +55,7 @@ fn until_known(stack: &Stack, what: &str, price: Decimal) -> Result<()> {
     Ok(())
 }
 
-/// Half of a backup's file is refused, and every service goes on.
+/// Checks that half of a backup file is refused, and that every service keeps running.
 fn refused_in_half(stack: &Stack, cut_off: &OsString, directory: &Path) -> Result<()> {
     let shown = cut_off.display();
     let half = tempfile::tempdir()?;
@@ -81,7 +81,7 @@ fn must(output: &Output) -> Result<()> {
     Ok(())
 }
 
-/// The files of a directory, with their lengths.
+/// Returns the files of a directory, with their lengths.
 fn sizes(directory: &Path) -> Result<BTreeMap<OsString, u64>> {
     let entries = fs::read_dir(directory)?.map(|entry| {
         let entry = entry?;
@@ -90,7 +90,7 @@ fn sizes(directory: &Path) -> Result<BTreeMap<OsString, u64>> {
     entries.collect()
 }
 
-/// With one decimal place.
+/// Formats a size in megabytes with one decimal place.
 fn megabytes(bytes: u64) -> String {
     let tenths = (bytes + 50_000) / 100_000;
     format!("{}.{}", tenths / 10, tenths % 10)

@@ -1,4 +1,4 @@
-//! What is promised of the containers, in the order in which it is checked.
+//! The checks of the containers, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,7 +14,7 @@ use super::http::{ask_any, first_api, request};
 use super::kills::killed_one_after_another;
 use crate::pause::eventually;
 
-/// Looks whether it is so, and says what it saw.
+/// A check, which returns a description of its result.
 type Check = fn(&Stack) -> Result<String>;
 
 pub(super) const CHECKS: [(&str, Check); 10] = [
@@ -71,8 +71,8 @@ fn one_trace(_: &Stack) -> Result<String> {
     ))
 }
 
-/// Publishes that a competitor asks this part of a product's base price, and waits for a price made of that;
-/// how long that took.
+/// Publishes a competitor's price, as a fraction of a product's base price, and waits for a price that
+/// reflects it; returns how long that took.
 fn changed_by_an_event(product_id: &str, part: Decimal) -> Result<Duration> {
     let before = ask_price(product_id)?;
     let began = Instant::now();
@@ -84,14 +84,14 @@ fn changed_by_an_event(product_id: &str, part: Decimal) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// A trace of an event that all three services had a part in, found by search and read by its identifier; how
-/// many spans it has.
+/// Searches for a trace of an event with spans of all three services and reads it by its identifier; returns
+/// the number of its spans.
 fn traced_event() -> Result<Option<(String, usize)>> {
     let found = request(JAEGER_PORT, "GET", "/api/traces?service=pricing-api&limit=100", None)?;
     for candidate in list(&found.body["data"]) {
         let id = candidate["traceID"].as_str().context("a trace without an identifier")?;
         let answer = request(JAEGER_PORT, "GET", &format!("/api/traces/{id}"), None)?;
-        // Found, but perhaps not yet complete: then it is no object.
+        // A found trace may not be complete yet, and is then not an object.
         let trace = &answer.body["data"][0];
         let processes = trace["processes"].as_object().into_iter().flat_map(|all| all.values());
         let services: BTreeSet<_> = processes.filter_map(|process| process["serviceName"].as_str()).collect();

@@ -1,4 +1,4 @@
-//! The containers themselves: what Docker and Compose say of them, and killing them.
+//! The containers: queries by Docker and Compose, and kills.
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use serde_json::Value;
 use crate::checkout::Checkout;
 use crate::pause::eventually;
 
-/// How long anything may take until it is as promised.
+/// The time limit of an expected condition.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// How much of what a program said an error repeats.
+/// The part of a program's output that an error quotes.
 const QUOTED_BYTES: usize = 2_000;
 
-/// What docker-compose.yml has started.
+/// The stack that docker-compose.yml has started.
 pub(super) struct Stack {
     pub(super) checkout: Checkout,
-    /// How Compose is called.
+    /// The Compose command.
     pub(super) compose: Vec<String>,
 }
 
@@ -28,19 +28,19 @@ impl Stack {
         Self { checkout, compose: compose.collect() }
     }
 
-    /// What Compose prints.
+    /// Runs Compose and returns its output.
     pub(super) fn compose(&self, arguments: &[&str]) -> Result<String> {
         let (program, first) = self.compose.split_first().context("no program for Compose")?;
         let mut command = self.checkout.command(program, arguments_of(first, arguments).as_slice());
         output(&mut command)
     }
 
-    /// The identifiers of a service's containers.
+    /// Returns the identifiers of a service's containers.
     pub(super) fn containers(&self, service: &str) -> Result<Vec<String>> {
         Ok(self.compose(&["ps", "-q", service])?.split_whitespace().map(str::to_owned).collect())
     }
 
-    /// The first container of a service.
+    /// Returns the first container of a service.
     pub(super) fn container(&self, service: &str) -> Result<String> {
         self.containers(service)?.into_iter().next().with_context(|| format!("{service} has no container"))
     }
@@ -51,7 +51,7 @@ impl Stack {
         Ok(of_services.collect::<Result<Vec<_>>>()?.concat())
     }
 
-    /// How many containers there are, if all are healthy.
+    /// Returns the number of containers if all are healthy.
     pub(super) fn all_healthy(&self) -> Result<Option<usize>> {
         let found = self.all_containers()?;
         for container in &found {
@@ -62,7 +62,7 @@ impl Stack {
         Ok(Some(found.len()).filter(|count| *count > 0))
     }
 
-    /// From the first start to the last container's first good health check.
+    /// Returns the time from the first start to the last container's first successful health check.
     pub(super) fn healthy_after(&self) -> Result<Duration> {
         let (mut started, mut healthy) = (Vec::new(), Vec::new());
         for container in self.all_containers()? {
@@ -79,12 +79,12 @@ impl Stack {
         Ok((last - first).to_std()?)
     }
 
-    /// Ends a container's process from outside; how long until the restart policy has brought it back in good
-    /// health.
+    /// Kills a container's process from outside; returns how long it takes until the restart policy has
+    /// restored it to health.
     pub(super) fn kill_9(&self, service: &str) -> Result<Duration> {
         let container = self.container(service)?;
         let restarts = restarts_of(&container)?;
-        // The shell's own `kill`: not every system has the program.
+        // The shell's built-in `kill`: not every system has the program.
         let id = inspect(&container, "{{.State.Pid}}")?;
         output(Command::new("sh").args(["-c", r#"kill -s KILL "$0""#, &id]))?;
         let is_back = || Ok((restarts_of(&container)? > restarts && is_healthy(&container)?).then_some(()));
@@ -96,14 +96,14 @@ fn arguments_of<'a>(first: &'a [String], then: &[&'a str]) -> Vec<&'a str> {
     first.iter().map(String::as_str).chain(then.iter().copied()).collect()
 }
 
-/// What a program prints; the end of what it says against it if it fails.
+/// Runs a program and returns its output; on failure, an error with the end of its error output.
 pub(super) fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("running {command:?}"))?;
     ensure!(output.status.success(), "{command:?}: {}", end_of(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// The end of what a program said.
+/// Returns the end of a program's output.
 pub(super) fn end_of(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
     let said = said.trim();

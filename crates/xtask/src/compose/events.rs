@@ -1,4 +1,4 @@
-//! Prices asked for, events published, and what the engine has learnt from them.
+//! Requests prices, publishes events, and reads the facts that the engine stored.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::containers::Stack;
 use super::http::{Answer, ask_any};
 
-/// A price, as it was answered.
+/// A price as returned by the API.
 pub(super) struct Price {
     pub(super) final_price: Value,
     pub(super) base_price: Decimal,
@@ -30,9 +30,9 @@ pub(super) fn ask_price(product_id: &str) -> Result<Price> {
     })
 }
 
-/// Publishes that a competitor asks this price.
+/// Publishes a competitor's price.
 pub(super) fn publish(event_id: &str, product_id: &str, price: Decimal) -> Result<Answer> {
-    // Written by hand, as an amount would be a binary fraction in a JSON value.
+    // Formatted manually, as an amount in a JSON value would be binary floating point.
     let event = format!(
         r#"{{"specversion": "1.0", "id": "{event_id}", "source": "/compose-check",
         "type": "pricing.competitor_price.v1",
@@ -41,8 +41,8 @@ pub(super) fn publish(event_id: &str, product_id: &str, price: Decimal) -> Resul
     ask_any("POST", "/api/v1/publish-market-event", Some(&event))
 }
 
-/// What the engine knows of the competitor, by product: the stored facts themselves, as a price's explanation
-/// stays that of its last change.
+/// Returns the competitor's known prices by product: the stored facts themselves, as a price's explanation is
+/// that of its last change.
 pub(super) fn known_prices(stack: &Stack) -> Result<BTreeMap<String, Decimal>> {
     let query = "select subject, value from signals where subject_kind = 'product' \
         and kind = 'competitor_price' and source = 'acme'";
@@ -50,7 +50,7 @@ pub(super) fn known_prices(stack: &Stack) -> Result<BTreeMap<String, Decimal>> {
     rows.lines().map(read_row).collect()
 }
 
-/// The price that is known of one product.
+/// Returns the competitor's known price of a product.
 pub(super) fn known_price(stack: &Stack, product_id: &str) -> Result<Option<Decimal>> {
     Ok(known_prices(stack)?.remove(product_id))
 }

@@ -1,4 +1,4 @@
-//! Asking the containers over HTTP, from outside.
+//! HTTP requests to the containers, from outside.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -10,23 +10,22 @@ use serde_json::Value;
 
 use crate::pause::pause;
 
-/// The ports that APIs answer on.
+/// The ports of the APIs.
 const API_PORTS: RangeInclusive<u16> = 8000..=8009;
 const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
-/// How often all of them are asked before it counts as no answer.
+/// The number of rounds over all APIs before a request fails.
 const ROUNDS: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// An answer, read as JSON where it is.
+/// A response, parsed as JSON if it is.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: Value,
 }
 
-/// Asks the server on this port of this machine. In HTTP 1.0, so that an answer ends where the connection
-/// does.
+/// Sends a request to a local port, in HTTP/1.0, so that the response ends with the connection.
 pub(crate) fn request(port: u16, method: &str, path: &str, body: Option<&str>) -> Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
@@ -56,14 +55,14 @@ fn read(written: &str) -> Result<Answer> {
     Ok(Answer { status, body })
 }
 
-/// The first port on which an API answers.
+/// Returns the first port on which an API answers.
 pub(super) fn first_api() -> Result<u16> {
     let answers =
         |port: &u16| request(*port, "GET", "/healthz", None).is_ok_and(|answer| answer.status == 200);
     API_PORTS.into_iter().find(answers).context("no API answers")
 }
 
-/// The first good answer of any API, as a load balancer with retries would give it.
+/// Returns the first successful response of any API, like a load balancer with retries.
 pub(super) fn ask_any(method: &str, path: &str, body: Option<&str>) -> Result<Answer> {
     let mut problem = String::new();
     for _ in 0..ROUNDS {

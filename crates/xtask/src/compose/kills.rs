@@ -1,4 +1,4 @@
-//! Everything is killed, one after another, while events and reads go on.
+//! Kills every service, one after another, under a load of events and reads.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::load::{during, lost};
 use crate::pause::{eventually, pause};
 
 const VICTIMS: [&str; 6] = ["api", "worker", "listener", "redis", "postgres", "jaeger"];
-/// Between two of them.
+/// The pause before each kill.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) fn killed_one_after_another(stack: &Stack) -> Result<String> {

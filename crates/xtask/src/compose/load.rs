@@ -1,4 +1,4 @@
-//! Events and reads that go on while something else is done.
+//! A load of events and reads during other work.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(10);
 const FIRST_PRODUCT: u32 = 100;
 const PRODUCTS: u32 = 900;
 
-/// What became of the events.
+/// The result of the published events.
 #[derive(Debug, Default)]
 pub(super) struct Published {
     /// By product, the number of the last event that was acknowledged.
@@ -24,14 +24,14 @@ pub(super) struct Published {
     pub(super) refused: u32,
 }
 
-/// What became of the reads.
+/// The result of the reads.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     pub(super) count: u32,
     pub(super) slowest: Duration,
 }
 
-/// Publishes and reads until the work is done. Fails if the work does, or a read.
+/// Publishes and reads until the work is done. Fails if the work or a read does.
 pub(super) fn during<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Published, Reads)> {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -50,7 +50,7 @@ fn publish_until(stop: &AtomicBool) -> Published {
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         let product_id = product(number);
-        // While Redis is away, nothing is acknowledged.
+        // While Redis is unavailable, nothing is acknowledged.
         match publish(&format!("killed-{number}"), &product_id, price_of(number)) {
             Ok(answer) if answer.status == 200 => {
                 published.last.insert(product_id, number);
@@ -79,12 +79,12 @@ fn product(number: u32) -> String {
     format!("P-{}", FIRST_PRODUCT + number % PRODUCTS)
 }
 
-/// A price that says which event brought it.
+/// Returns a price that identifies its event.
 fn price_of(number: u32) -> Decimal {
     Decimal::new(100_000 + i64::from(number), 2)
 }
 
-/// Products whose last acknowledged event, or a later one, is not what the engine knows.
+/// Returns the products for which the engine knows neither the last acknowledged event nor a later one.
 pub(super) fn lost(published: &Published, known: &BTreeMap<String, Decimal>) -> Vec<String> {
     let is_lost = |(product, number): &(&String, &u32)| {
         known.get(*product).is_none_or(|price| *price < price_of(**number))

@@ -555,7 +555,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn it_is_what_looking_at_every_minute_finds((zone, change, days, from, until) in any_case()) {
+    fn a_schedule_equals_a_minute_by_minute_search((zone, change, days, from, until) in any_case()) {
         let days: Vec<i64> = (0..7).filter(|day| days & (1 << day) != 0).collect();
         let names: Vec<&str> = days.iter().map(|day| DAY_NAMES[usize::try_from(*day).unwrap()]).collect();
         let clock = |minute: i64| format!("{:02}:{:02}", minute / 60, minute % 60);
@@ -565,14 +565,14 @@ proptest! {
         let minutes = Minutes::of(&schedule.zone, change - TimeDelta::days(12), 24);
         let inside = minutes.inside(&days, from, until);
         // Two days on either side, and ten for `next_change`.
-        let looked_at = 10 * 1_440..14 * 1_440;
-        for minute in looked_at.clone() {
+        let observed = 10 * 1_440..14 * 1_440;
+        for minute in observed.clone() {
             prop_assert_eq!(schedule.contains(minutes.at(minute)), inside[minute], "{} {}", schedule, minutes.at(minute));
         }
         let mut expected = None;
-        for minute in (looked_at.start..22 * 1_440).rev() {
+        for minute in (observed.start..22 * 1_440).rev() {
             // Some minutes near the change, and fewer of the others.
-            if expected.is_some() && (minute < looked_at.end && minute % 7 == 0 || minute % 61 == 0) {
+            if expected.is_some() && (minute < observed.end && minute % 7 == 0 || minute % 61 == 0) {
                 let next = schedule.next_change(minutes.at(minute));
                 prop_assert_eq!(next, expected, "{} {}", schedule, minutes.at(minute));
             }

@@ -22,7 +22,7 @@ fn used(unit_cost: &str) -> Vec<String> {
 }
 
 #[test]
-fn each_fact_is_named_with_who_said_it_and_when() {
+fn each_fact_has_its_source_and_time() {
     assert_eq!(
         used("null"),
         [
