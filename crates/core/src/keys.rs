@@ -57,11 +57,11 @@ pub const PRICE_CHANGES_KEPT: usize = 5_000;
 /// The consumer group in which listeners share the event log.
 pub const LISTENER_GROUP: &str = "listeners";
 
-/// The name of the event stream in traces, whatever the prefix.
+/// The name of the event stream in traces, regardless of the prefix.
 pub const EVENT_LOG: &str = "market_events:log";
-/// The name of the channel of price changes in traces, whatever the prefix.
+/// The name of the channel of price changes in traces, regardless of the prefix.
 pub const PRICE_CHANGES: &str = "price_changes";
-/// The name of the queue in traces, whatever the prefix.
+/// The name of the queue in traces, regardless of the prefix.
 pub const JOBS: &str = "jobs";
 
 /// The keys and channels through which services message each other. They do not depend on the store: a

@@ -2,22 +2,22 @@
 -- appends them to the stream of the latest changes, and sends them on the channel with the new entries.
 --
 -- KEYS     the price keys, and the stream if processes are notified
--- ARGV[1]  'insert' to put an entry in any case, 'replace' to put it only where something older is
--- ARGV[2]  how many entries there are: as many as price keys
+-- ARGV[1]  'insert' to store an entry unless a newer one is there, 'replace' to only replace an older one
+-- ARGV[2]  the number of entries, which is that of price keys
 -- ARGV[3]  the first key's entry: its revision, 20 digits with leading zeros, so that text order is number
 --          order, and
---          the entry as JSON, or nothing for a product that is gone
+--          the entry as JSON, or nothing for a removed product
 -- ARGV[4]  milliseconds until it expires
 -- ARGV[5]  the second key's entry, and so on
 -- after them, if the changes are published:
 --          the channel
---          about how many entries of the stream are kept
+--          the approximate number of entries that the stream keeps
 --          the name of their field
 --          the changes of the first new one, a JSON object
---          the prices that are in effect now, or null, in the same order, or none at all: a JSON list
+--          a JSON list of the new entries or null, in the same order, or an empty one
 --          the changes of the second, and so on
 --
--- Returns how many entries were put. (Numbers stay text: the script's own numbers are binary floating point,
+-- Returns how many entries were stored. (Numbers stay text: the script's own numbers are binary floating point,
 -- and formatting one is slow.)
 
 -- Whether a text begins with a revision: it is long enough, its first digit is the zero that every revision

@@ -1,9 +1,13 @@
 -- Appends events to the stream and publishes them on the channel; all of them or none.
 --
--- KEYS[1] the stream ARGV[1] the channel ARGV[2] how many entries the stream may hold ARGV[3] the name of the
--- entries' field ARGV[4] the name of the attribute with the entry's identifier ARGV[5] the name of the field
--- that holds the trace ARGV[6] the trace that they are part of, or nothing ARGV[7…] the events, as JSON
--- objects
+-- KEYS[1]  the stream
+-- ARGV[1]  the channel
+-- ARGV[2]  how many entries the stream may hold
+-- ARGV[3]  the name of the entries' field
+-- ARGV[4]  the name of the attribute with the entry's identifier
+-- ARGV[5]  the name of the field that holds the trace
+-- ARGV[6]  the trace that they are part of, or nothing
+-- ARGV[7…] the events, as JSON objects
 --
 -- Returns the entries' identifiers, or nothing if the stream is full.
 if redis.call('XLEN', KEYS[1]) + #ARGV - 6 > tonumber(ARGV[2]) then

@@ -5,15 +5,15 @@
 -- KEYS[1]  the library's set of done tasks
 -- KEYS[2]  those that were done before the current period
 -- KEYS[3]  the payloads, by task
--- KEYS[4]  set while a period lasts
+-- KEYS[4]  exists during a period
 -- KEYS[5]  the library's set of dead tasks
 -- KEYS[6]  the dead tasks, by time
--- ARGV[1]  what the names of the tasks' own keys begin with; those lie in the same slot
--- ARGV[2]  how many to forget now, at most
+-- ARGV[1]  the prefix of the tasks' own keys, which are in the same slot
+-- ARGV[2]  the most tasks to delete in this call
 -- ARGV[3]  a period, in milliseconds
--- ARGV[4]  how many dead tasks are kept
+-- ARGV[4]  the number of dead tasks to keep
 --
--- Returns how many were forgotten.
+-- Returns how many done tasks were deleted.
 local forgotten = redis.call('SPOP', KEYS[2], ARGV[2])
 for _, task in ipairs(forgotten) do
   redis.call('HDEL', KEYS[3], task)

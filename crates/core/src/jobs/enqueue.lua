@@ -5,7 +5,7 @@
 --
 -- KEYS[1]  the payloads, by task
 -- KEYS[2]  the list that workers fetch from
--- KEYS[3]  what is known about the task
+-- KEYS[3]  the library's record of the task
 -- KEYS[4]  the outstanding tasks of the window
 -- ARGV[1]  the task
 -- ARGV[2]  its payload
@@ -15,7 +15,7 @@
 -- ARGV[6]  now, in milliseconds
 -- ARGV[7]  0 if its first attempt may start before it is counted, or nothing
 --
--- Returns how many tasks of the window are outstanding then; -1 if the task is known, -2 if the window is
+-- Returns how many tasks of the window are then outstanding; -1 if the task is known, -2 if the window is
 -- full.
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
   return -1

@@ -1,7 +1,7 @@
 -- Records that an attempt failed, and why.
 --
 -- KEYS[1]  the attempts
--- KEYS[2]  what is known about the task
+-- KEYS[2]  the library's record of the task
 -- ARGV[1]  the task
 -- ARGV[2]  the reason
 --

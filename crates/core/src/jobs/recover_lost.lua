@@ -8,7 +8,7 @@
 -- KEYS[3]  the dead letters, by time
 -- KEYS[4]  the payloads, by task
 -- KEYS[5]  the list that workers fetch from
--- ARGV[1]  what the names of the tasks' own keys begin with; those lie in the same slot
+-- ARGV[1]  the prefix of the tasks' own keys, which are in the same slot
 -- ARGV[2]  the channel that wakes workers
 --
 -- Returns how many were requeued.

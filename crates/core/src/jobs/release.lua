@@ -3,9 +3,13 @@
 -- the job is not at fault. (A job that was fetched but not started, and whose earlier attempt crashed its
 -- process, looks the same; it gets one more attempt.)
 --
--- KEYS[1] what the worker has fetched KEYS[2] the list that workers fetch from KEYS[3] the workers, by their
--- last heartbeat KEYS[4] the attempts KEYS[5] the library's record of the worker, which it never deletes
--- ARGV[1] the worker ARGV[2] the channel that wakes workers
+-- KEYS[1]  the tasks that the worker has fetched
+-- KEYS[2]  the list that workers fetch from
+-- KEYS[3]  the workers, by their last heartbeat
+-- KEYS[4]  the attempts
+-- KEYS[5]  the library's record of the worker, which it never deletes
+-- ARGV[1]  the worker
+-- ARGV[2]  the channel that wakes workers
 --
 -- Returns how many tasks were released.
 local tasks = redis.call('SMEMBERS', KEYS[1])

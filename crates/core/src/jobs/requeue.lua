@@ -3,7 +3,7 @@
 -- KEYS[1]  the library's set of dead tasks
 -- KEYS[2]  the dead letters, by time
 -- KEYS[3]  the payloads, by task
--- KEYS[4]  what is known about the task
+-- KEYS[4]  the library's record of the task
 -- KEYS[5]  the outstanding tasks of its window
 -- KEYS[6]  the list that workers fetch from
 -- ARGV[1]  the task

@@ -3,7 +3,7 @@
 --
 -- KEYS[1]  the attempts
 -- KEYS[2]  the dead letters, by time
--- KEYS[3]  what is known about the task
+-- KEYS[3]  the library's record of the task
 -- ARGV[1]  the task
 --
 -- Returns how often the task was started, this time included, and how many of those attempts failed; or
