@@ -54,7 +54,7 @@ impl Cached {
     }
 }
 
-/// Where a price was found.
+/// The tier that a price was found in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
     /// The in-process cache.

@@ -17,8 +17,8 @@
 --          a JSON list of the new entries or null, in the same order, or an empty one
 --          the changes of the second, and so on
 --
--- Returns how many entries were stored. (Numbers stay text: the script's own numbers are binary floating point,
--- and formatting one is slow.)
+-- Returns how many entries were stored. (Numbers are kept as text: Lua's are binary floating point, and
+-- formatting one is slow.)
 
 -- Whether a text begins with a revision: it is long enough, its first digit is the zero that every revision
 -- has (the largest has nineteen digits), and the twentieth is a digit. A pattern would cost as much as the

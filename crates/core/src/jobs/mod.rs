@@ -97,20 +97,20 @@ pub enum JobError {
     /// It failed and may succeed later; it is retried after a back-off, a bounded number of times.
     #[error("{reason}")]
     Retry {
-        /// Why it failed.
+        /// The reason for the failure.
         reason: String,
     },
     /// A dependency is unavailable to this worker, which is not the job's fault: it is retried later or
     /// elsewhere. It does not count as an attempt.
     #[error("{reason}")]
     Unavailable {
-        /// Which dependency, and why.
+        /// The dependency and the reason.
         reason: String,
     },
     /// It can never succeed; it becomes a dead letter without a retry.
     #[error("{reason}")]
     Abort {
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// This process is stopping; another one does the job. It does not count as an attempt.

@@ -46,12 +46,12 @@ pub enum Enqueued {
     Full,
 }
 
-/// What to do with a delivered job.
+/// The handling of a delivered job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attempt {
     /// The job is to be done.
     Start {
-        /// Which attempt this is, from 1.
+        /// The number of this attempt, from 1.
         number: u32,
     },
     /// It has crashed its process too often and becomes a dead letter.
@@ -278,7 +278,7 @@ impl JobQueue {
         Ok(recovered)
     }
 
-    /// How many jobs are outstanding: waiting, running, or to be retried.
+    /// The number of outstanding jobs: waiting, running, or to be retried.
     pub async fn depth(&self) -> Result<u64, RedisError> {
         let mut pipeline = redis::pipe();
         for kind in JobKind::ALL {
@@ -288,13 +288,13 @@ impl JobQueue {
         Ok(depths.iter().sum())
     }
 
-    /// How many jobs of this kind are outstanding.
+    /// The number of outstanding jobs of this kind.
     pub async fn outstanding(&self, kind: JobKind) -> Result<u64, RedisError> {
         let mut count = redis::cmd("SCARD");
         Ok(count.arg(self.window(kind)).query_async(&mut self.redis.writes()).await?)
     }
 
-    /// How many dead letters there are.
+    /// The number of dead letters.
     pub async fn count_dead(&self) -> Result<u64, RedisError> {
         let count =
             redis::cmd("ZCARD").arg(self.keys.queue_dead()).query_async(&mut self.redis.writes()).await?;

@@ -37,7 +37,7 @@ pub struct StoredDraft {
     pub revision: i64,
     /// The document (YAML).
     pub source: String,
-    /// Who changed it last.
+    /// The author of the last change.
     pub author: String,
     /// When it was changed last.
     pub updated_at: DateTime<Utc>,

@@ -126,7 +126,7 @@ pub struct StoredPolicy {
     pub name: String,
     /// The document as its author wrote it (YAML).
     pub source: String,
-    /// Who published it.
+    /// The publisher.
     pub author: String,
     /// The reason, in the author's words; may be empty.
     pub note: String,

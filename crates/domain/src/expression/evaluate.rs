@@ -13,7 +13,7 @@ use crate::expression::instruction::{Arithmetic, Comparison, Function, Instructi
 use crate::expression::variable::{Value, Variable};
 use crate::facts::arithmetic;
 
-/// Why an expression has no result for these facts.
+/// The reason that an expression has no result for these facts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvaluationError {

@@ -188,7 +188,7 @@ impl<'a> Value<'a> {
         text.map_or(Self::Null, Self::Text)
     }
 
-    /// What kind of value this is, for error messages.
+    /// The kind of the value, for error messages.
     pub fn kind(self) -> &'static str {
         match self {
             Self::Null => "null",

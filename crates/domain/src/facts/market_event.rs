@@ -55,11 +55,11 @@ pub struct MarketEvent {
     pub id: EventId,
     /// When the fact was true; whole microseconds.
     pub time: DateTime<Utc>,
-    /// What has changed.
+    /// The change.
     pub change: Change,
 }
 
-/// What has changed.
+/// The change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {

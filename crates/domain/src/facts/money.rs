@@ -103,7 +103,7 @@ impl<'de> Deserialize<'de> for Currency {
     }
 }
 
-/// Why a text is not an amount.
+/// The reason that a text is not an amount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AmountError {
@@ -113,9 +113,9 @@ pub enum AmountError {
     /// More decimal places than the amount may have.
     #[error("\"{written}\" has more than {max_scale} decimal places")]
     TooPrecise {
-        /// What was written.
+        /// The written text.
         written: String,
-        /// How many decimal places are allowed.
+        /// The allowed number of decimal places.
         max_scale: u32,
     },
     /// Not below [`AMOUNT_LIMIT`].

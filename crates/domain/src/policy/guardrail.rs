@@ -28,7 +28,7 @@ pub struct Guardrails {
     pub max_daily_move: Option<Decimal>,
     /// How long a price is kept before the market may change it again.
     pub min_time_between_changes: Option<TimeDelta>,
-    /// When following competitors counts as a loop.
+    /// The limit at which following competitors counts as a loop.
     pub competitor_loop: CompetitorLoop,
 }
 
@@ -168,7 +168,7 @@ impl Guardrails {
         ProductGuardrails { moves: moves.unwrap_or_default(), bounds: self.bounds(facts) }
     }
 
-    /// Whether a floor keeps the product's price from following competitors down to nothing.
+    /// Whether a floor limits how far the product's price follows competitors down.
     pub fn has_floor(&self, facts: &Facts<'_>) -> bool {
         facts.product.floor_price.is_some()
             || facts.product.minimum_advertised_price.is_some()

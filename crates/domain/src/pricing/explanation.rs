@@ -70,7 +70,7 @@ pub enum Outcome {
 pub enum Step<'a> {
     /// The price the rules start from: the base price, or for a quote the list price.
     Start {
-        /// That price.
+        /// The price.
         #[serde(serialize_with = "as_json_number")]
         after: Decimal,
     },

@@ -35,7 +35,8 @@ fn simulate(list_prices: &[i64]) -> Simulation {
 
 #[test]
 fn moves_guardrails_and_margins_add_up() {
-    // 0: new; 100 is unchanged; 80 rises by 25 %; 125 falls by 20 %; 50 rises by half, the limit; 400 falls by half.
+    // 0: new; 100 is kept; 80 rises by 25 %; 125 falls by 20 %; 50 rises by half, the limit; 400 falls by
+    // half.
     let report = simulate(&[0, 100, 80, 125, 50, 400]).report();
     let counts = (report.products, report.up, report.down, report.unchanged, report.frozen);
     assert_eq!(counts, (6, 2, 2, 2, 0));
