@@ -1,8 +1,10 @@
 //! Policy drafts: unpublished policies, stored whether or not they are valid.
 
 use chrono::{DateTime, Utc};
+use sqlx::FromRow;
 
 use super::Store;
+use super::columns::Columns;
 use super::error::StoreError;
 use super::statement::Statement;
 
@@ -29,7 +31,7 @@ const DELETE: Statement =
     Statement::same("DELETE FROM policy_drafts WHERE name = $1 AND ($2 IS NULL OR revision = $2)");
 
 /// A stored draft of a policy.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredDraft {
     /// Identifies the draft; not the policy's own name.
     pub name: String,
@@ -41,6 +43,18 @@ pub struct StoredDraft {
     pub author: String,
     /// When it was changed last.
     pub updated_at: DateTime<Utc>,
+}
+
+impl<'row, R: Columns> FromRow<'row, R> for StoredDraft {
+    fn from_row(row: &'row R) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            name: row.value("name")?,
+            revision: row.value("revision")?,
+            source: row.value("source")?,
+            author: row.value("author")?,
+            updated_at: row.value("updated_at")?,
+        })
+    }
 }
 
 /// A draft to be stored.

@@ -16,12 +16,14 @@
 //! and the worker.
 
 mod bulk;
+mod columns;
 mod connection;
 mod drafts;
 mod error;
 mod facts;
 mod json_rows;
 mod metrics;
+mod migrations;
 mod policies;
 mod postgres;
 mod prepared_rows;

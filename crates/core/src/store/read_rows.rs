@@ -14,6 +14,7 @@ use serde::Deserialize;
 use sqlx::FromRow;
 use sqlx::types::Json;
 
+use super::columns::Columns;
 use super::error::StoreError;
 use super::stored::{LeftOut, PriceChange, Readable, StoredPrice};
 use pricing_domain::facts::money::Currency;
@@ -92,7 +93,7 @@ pub(super) fn which_are_new(events: &[(&str, &str)], new: &[(String, String)]) -
 }
 
 /// A row of `products`.
-#[derive(Debug, Deserialize, FromRow)]
+#[derive(Debug, Deserialize)]
 pub(super) struct ProductRecord {
     product_id: String,
     name: String,
@@ -106,6 +107,25 @@ pub(super) struct ProductRecord {
     minimum_advertised_price: Option<String>,
     attributes: Json<BTreeMap<String, String>>,
     cost_stated_at: Option<DateTime<Utc>>,
+}
+
+impl<'row, R: Columns> FromRow<'row, R> for ProductRecord {
+    fn from_row(row: &'row R) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            product_id: row.value("product_id")?,
+            name: row.value("name")?,
+            category: row.value("category")?,
+            brand: row.value("brand")?,
+            currency: row.value("currency")?,
+            base_price: row.value("base_price")?,
+            unit_cost: row.value("unit_cost")?,
+            floor_price: row.value("floor_price")?,
+            ceiling_price: row.value("ceiling_price")?,
+            minimum_advertised_price: row.value("minimum_advertised_price")?,
+            attributes: row.value("attributes")?,
+            cost_stated_at: row.value("cost_stated_at")?,
+        })
+    }
 }
 
 impl TryFrom<ProductRecord> for Product {
@@ -138,7 +158,7 @@ impl TryFrom<ProductRecord> for Product {
 }
 
 /// A row of `signals`.
-#[derive(Debug, Deserialize, FromRow)]
+#[derive(Debug, Deserialize)]
 pub(super) struct SignalRecord {
     subject_kind: String,
     subject: String,
@@ -150,6 +170,23 @@ pub(super) struct SignalRecord {
     currency: Option<String>,
     expires_at: Option<DateTime<Utc>>,
     event_source: Option<String>,
+}
+
+impl<'row, R: Columns> FromRow<'row, R> for SignalRecord {
+    fn from_row(row: &'row R) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            subject_kind: row.value("subject_kind")?,
+            subject: row.value("subject")?,
+            kind: row.value("kind")?,
+            source: row.value("source")?,
+            value: row.value("value")?,
+            in_stock: row.value("in_stock")?,
+            observed_at: row.value("observed_at")?,
+            currency: row.value("currency")?,
+            expires_at: row.value("expires_at")?,
+            event_source: row.value("event_source")?,
+        })
+    }
 }
 
 impl TryFrom<SignalRecord> for Signal {
@@ -178,7 +215,7 @@ impl TryFrom<SignalRecord> for Signal {
 }
 
 /// A row of `prices`, without the explanation.
-#[derive(Debug, Deserialize, FromRow)]
+#[derive(Debug, Deserialize)]
 pub(super) struct PriceRecord {
     product_id: String,
     revision: i64,
@@ -196,6 +233,29 @@ pub(super) struct PriceRecord {
     streak_moves: Option<i32>,
     streak_since: Option<DateTime<Utc>>,
     explanation_digest: Option<i64>,
+}
+
+impl<'row, R: Columns> FromRow<'row, R> for PriceRecord {
+    fn from_row(row: &'row R) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            product_id: row.value("product_id")?,
+            revision: row.value("revision")?,
+            category: row.value("category")?,
+            currency: row.value("currency")?,
+            base_price: row.value("base_price")?,
+            list_price: row.value("list_price")?,
+            lowest: row.value("lowest")?,
+            highest: row.value("highest")?,
+            policy_version: row.value("policy_version")?,
+            valid_until: row.value("valid_until")?,
+            opening_price: row.value("opening_price")?,
+            opened_on: row.value("opened_on")?,
+            changed_at: row.value("changed_at")?,
+            streak_moves: row.value("streak_moves")?,
+            streak_since: row.value("streak_since")?,
+            explanation_digest: row.value("explanation_digest")?,
+        })
+    }
 }
 
 impl TryFrom<PriceRecord> for StoredPrice {
@@ -228,7 +288,7 @@ impl TryFrom<PriceRecord> for StoredPrice {
 }
 
 /// A row of `price_changes`.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(super) struct ChangeRecord {
     product_id: String,
     revision: i64,
@@ -238,6 +298,21 @@ pub(super) struct ChangeRecord {
     policy_version: i64,
     cause: String,
     changed_at: DateTime<Utc>,
+}
+
+impl<'row, R: Columns> FromRow<'row, R> for ChangeRecord {
+    fn from_row(row: &'row R) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            product_id: row.value("product_id")?,
+            revision: row.value("revision")?,
+            old_list_price: row.value("old_list_price")?,
+            new_list_price: row.value("new_list_price")?,
+            currency: row.value("currency")?,
+            policy_version: row.value("policy_version")?,
+            cause: row.value("cause")?,
+            changed_at: row.value("changed_at")?,
+        })
+    }
 }
 
 impl TryFrom<ChangeRecord> for PriceChange {

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
+use sqlx::FromRow;
 
+use super::columns::Columns;
 use pricing_domain::facts::previous::Streak;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::{Product, ProductId};
@@ -118,7 +120,7 @@ pub struct PriceChange {
 }
 
 /// A published policy.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPolicy {
     /// 1, 2, 3 and so on, without a gap.
     pub version: i64,
@@ -132,6 +134,19 @@ pub struct StoredPolicy {
     pub note: String,
     /// When it was published.
     pub published_at: DateTime<Utc>,
+}
+
+impl<'row, R: Columns> FromRow<'row, R> for StoredPolicy {
+    fn from_row(row: &'row R) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            version: row.value("version")?,
+            name: row.value("name")?,
+            source: row.value("source")?,
+            author: row.value("author")?,
+            note: row.value("note")?,
+            published_at: row.value("published_at")?,
+        })
+    }
 }
 
 /// A policy to be published.

@@ -7,15 +7,13 @@ pub(super) mod rows;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, query};
 
 pub(super) use self::prepared::PostgresPrices;
 use super::StoreSettings;
 use super::error::StoreError;
-
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+use super::migrations;
 
 /// Time limit of a migration statement, and of the wait for another process that migrates: tables may be
 /// large.
@@ -52,7 +50,7 @@ pub(super) async fn open(url: &str, settings: StoreSettings) -> Result<PgPool, S
     query(MIGRATION_TIMEOUT).execute(&mut *connection).await?;
     // The migrator takes its own lock, so several processes may migrate concurrently. `run_direct` is used
     // because the compiler cannot prove that a future that awaits `run` is `Send`.
-    MIGRATIONS.run_direct(None, &mut *connection, false).await?;
+    migrations::of_postgres().run_direct(None, &mut *connection, false).await?;
     query("RESET statement_timeout").execute(&mut *connection).await?;
     drop(connection);
     Ok(pool)

@@ -20,6 +20,7 @@ use self::statements::{
     LOCK_FENCE, MOVE_FENCE, NEXT_RUN, REJECT, REQUEST, REQUEST_FOLLOW_UP, RUN, RUNNING_NUMBER, SHARE_FENCE,
     SKIP, SKIP_EARLIER_HELD, WAITING, WITHDRAW,
 };
+use super::columns::Columns;
 use super::error::StoreError;
 use super::json_rows::{bounded, row_count};
 use super::read_rows::{count, read_all};
@@ -402,7 +403,7 @@ fn bounded_reason(reason: &str) -> &str {
 }
 
 /// A row of `recalculation_runs`, with the sums over its ranges.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct RunRecord {
     task_id: String,
     scope: Json<RecalculationScope>,
@@ -420,6 +421,29 @@ struct RunRecord {
     prices_changed: i64,
     prices_frozen: i64,
     workers: Json<BTreeMap<String, u64>>,
+}
+
+impl<'row, R: Columns> FromRow<'row, R> for RunRecord {
+    fn from_row(row: &'row R) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            task_id: row.value("task_id")?,
+            scope: row.value("scope")?,
+            state: row.value("state")?,
+            reason: row.value("reason")?,
+            follow_up: row.value("follow_up")?,
+            approved_by: row.value("approved_by")?,
+            run_number: row.value("run_number")?,
+            policy_version: row.value("policy_version")?,
+            requested_at: row.value("requested_at")?,
+            started_at: row.value("started_at")?,
+            finished_at: row.value("finished_at")?,
+            products_total: row.value("products_total")?,
+            products_done: row.value("products_done")?,
+            prices_changed: row.value("prices_changed")?,
+            prices_frozen: row.value("prices_frozen")?,
+            workers: row.value("workers")?,
+        })
+    }
 }
 
 impl TryFrom<RunRecord> for StoredRun {
@@ -448,12 +472,23 @@ impl TryFrom<RunRecord> for StoredRun {
 }
 
 /// The fields of a request that coalescing needs.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct WaitingRecord {
     state: String,
     reason: Option<String>,
     follow_up: Option<String>,
     is_follow_up: bool,
+}
+
+impl<'row, R: Columns> FromRow<'row, R> for WaitingRecord {
+    fn from_row(row: &'row R) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            state: row.value("state")?,
+            reason: row.value("reason")?,
+            follow_up: row.value("follow_up")?,
+            is_follow_up: row.value("is_follow_up")?,
+        })
+    }
 }
 
 impl TryFrom<WaitingRecord> for CoalescedRun {

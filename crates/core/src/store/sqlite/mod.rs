@@ -11,7 +11,6 @@ pub(super) mod rows;
 
 use std::time::{Duration, Instant};
 
-use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -22,8 +21,7 @@ pub(super) use self::prepared::SqlitePrices;
 use super::StoreSettings;
 use super::connection::Connection;
 use super::error::StoreError;
-
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+use super::migrations;
 
 /// Pause before a locked file is opened again.
 const OPEN_RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -76,7 +74,7 @@ impl SqliteFile {
         raw_sql("PRAGMA temp_store = default").execute(&mut *connection).await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         // `run_direct` is used because the compiler cannot prove that a future that awaits `run` is `Send`.
-        MIGRATIONS.run_direct(None, &mut *transaction, false).await?;
+        migrations::of_sqlite().run_direct(None, &mut *transaction, false).await?;
         Ok(transaction.commit().await?)
     }
 
