@@ -406,7 +406,7 @@ fn check_order(floor: Option<Decimal>, ceiling: Option<Decimal>, problems: &mut 
 }
 
 /// Deserialises an amount that [`as_json_number`] wrote.
-pub(crate) fn amount_from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
+pub fn amount_from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
     let WrittenNumber(digits) = WrittenNumber::deserialize(deserializer)?;
     Decimal::from_str_exact(&digits).map_err(serde::de::Error::custom)
 }

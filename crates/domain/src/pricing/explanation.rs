@@ -63,6 +63,16 @@ pub enum Outcome {
     Frozen,
 }
 
+impl Outcome {
+    /// Returns the name in explanations and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Priced => "priced",
+            Self::Frozen => "frozen",
+        }
+    }
+}
+
 /// A step of the computation of a price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
