@@ -16,6 +16,7 @@ COPY crates/domain/Cargo.toml crates/domain/
 COPY crates/e2e/Cargo.toml crates/e2e/
 COPY crates/listener/Cargo.toml crates/listener/
 COPY crates/worker/Cargo.toml crates/worker/
+COPY crates/wire/Cargo.toml crates/wire/
 COPY crates/xtask/Cargo.toml crates/xtask/
 RUN for crate in crates/*; do \
         mkdir -p "$crate/src" && touch "$crate/src/lib.rs" && echo 'fn main() {}' > "$crate/src/main.rs"; \
