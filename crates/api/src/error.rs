@@ -38,7 +38,7 @@ use pricing_core::policy_snapshot::PolicySnapshotError;
 use pricing_core::redis::RedisError;
 use pricing_core::store::StoreError;
 use pricing_domain::diagnostic::{Diagnostic, shorten};
-use serde::Serialize;
+use pricing_wire::problem::{FieldError, Problem};
 
 /// Seconds after which a client may retry, in every answer with status 503.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
@@ -163,40 +163,6 @@ pub enum ApiError {
     },
 }
 
-/// A problem document.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub struct Problem {
-    /// Which kind of problem; stable.
-    #[serde(rename = "type")]
-    #[schema(example = "/problems/invalid-request")]
-    pub kind: &'static str,
-    /// The kind, in words.
-    pub title: &'static str,
-    /// The HTTP status.
-    pub status: u16,
-    /// This problem, in words.
-    pub detail: String,
-    /// Each field that is wrong.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<FieldError>)]
-    pub errors: Vec<Diagnostic>,
-}
-
-/// A field that is wrong.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub struct FieldError {
-    /// The field, as it was written.
-    pub field: String,
-    /// What is wrong with it.
-    pub problem: String,
-    /// What is allowed.
-    pub allowed: Option<String>,
-    /// Where it stands in a policy: the line, from 1.
-    pub line: Option<u32>,
-    /// The character in the line, from 1.
-    pub column: Option<u32>,
-}
-
 impl ApiError {
     /// The error of one field.
     pub fn field(field: &str, problem: impl Into<String>, allowed: impl Into<String>) -> Self {
@@ -281,10 +247,10 @@ impl ApiError {
         let (status, kind, title) = self.spec();
         let detail = self.detail();
         let errors = match self {
-            Self::Invalid { errors } | Self::UnusableHeader { errors, .. } => errors,
+            Self::Invalid { errors } | Self::UnusableHeader { errors, .. } => FieldError::each_of(errors),
             _ => Vec::new(),
         };
-        Problem { kind, title, status: status.as_u16(), detail, errors }
+        Problem { kind: kind.into(), title: title.into(), status: status.as_u16(), detail, errors }
     }
 
     /// The explanation of this occurrence.

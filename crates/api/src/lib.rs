@@ -1,8 +1,8 @@
 //! The HTTP API: the fast read path, and the entry point of changes.
 //!
-//! Here: routes, their requests and answers, and the wire format of errors. Never here: the computation of
-//! prices (`pricing-domain` and `pricing-core`'s `engine`), SQL, or Redis commands. A handler reads its
-//! input, calls one function of the core and maps the result.
+//! Here: routes, and which error is which problem. Never here: the computation of prices (`pricing-domain`
+//! and `pricing-core`'s `engine`), SQL, Redis commands, or the types that the command line shares
+//! (`pricing-wire`). A handler reads its input, calls one function of the core and maps the result.
 //!
 //! Where next: [`router`] for the table of routes; [`routes::price`] for the hot path.
 

@@ -4,18 +4,15 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use pricing_core::cache::Now;
 use pricing_core::store::StoredPrice;
-use pricing_domain::facts::money::as_json_number;
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::facts::shopper::Shopper;
-use pricing_domain::pricing::explanation::Step;
 use pricing_domain::pricing::quote::quote;
-use pricing_domain::pricing::used_facts::{RecordedExplanation, UsedFact};
-use rust_decimal::Decimal;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use pricing_domain::pricing::used_facts::RecordedExplanation;
+use pricing_wire::explanation::{ExplanationAnswer, ExplanationQuery, QuoteExplanation};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::price::check_shopper;
 use crate::error::ApiError;
@@ -25,109 +22,12 @@ use crate::state::AppState;
 /// How often price and explanation are read until both have the same revision.
 const MAX_EXPLANATION_READS: usize = 5;
 
-/// A shopper for whom the quote is explained too; without a location, only the list price is.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ExplanationQuery {
-    /// Where the shopper is.
-    #[param(example = "NY")]
-    user_location: Option<String>,
-    /// Whether the shopper is a prime member.
-    is_prime_member: Option<bool>,
-    /// How many units.
-    quantity: Option<u32>,
-    /// The sales channel.
-    channel: Option<String>,
-    /// The group of shoppers that the seller puts the shopper in.
-    segment: Option<String>,
-}
-
-/// Why a product's price is what it is.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct ExplanationAnswer<'a> {
-    /// The product.
-    #[schema(value_type = String, example = "P-100")]
-    product_id: &'a ProductId,
-    /// Its name.
-    name: &'a str,
-    /// What the amounts are in.
-    currency: &'static str,
-    /// The list price.
-    #[serde(serialize_with = "as_json_number")]
-    #[schema(value_type = f64)]
-    list_price: Decimal,
-    /// The policy that made it.
-    policy_version: i64,
-    /// That policy's name.
-    policy_name: &'a str,
-    /// Grows with every change of the list price.
-    revision: i64,
-    /// The instant from which time alone may change the price.
-    valid_until: Option<DateTime<Utc>>,
-    /// The facts that it was made with: which cost, competitors' prices, stock, sales and demand, said by
-    /// whom and when.
-    #[schema(value_type = Vec<UsedFactSchema>)]
-    facts_used: Vec<UsedFact<'a>>,
-    /// What was recorded when the list price was made: facts, steps and outcome. Steps are as in a quote's,
-    /// and `guardrails_contradict` (`lowest`, `highest`). `semantics` counts the engines that made other
-    /// prices or explanations of the same, and is 1 where it is missing.
-    #[schema(value_type = Object)]
-    explanation: &'a RawValue,
-    /// The shopper's price, if a location was given.
-    quote: Option<QuoteExplanation<'a>>,
-}
-
-/// A fact that a price was made with.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[schema(as = UsedFact)]
-pub(crate) struct UsedFactSchema {
-    /// `unit_cost`, `competitor_price`, `stock_level`, `units_sold` or `demand_index`.
-    #[schema(example = "unit_cost")]
-    fact: String,
-    /// Whose price it is, of a competitor's.
-    #[schema(nullable = false)]
-    competitor: Option<String>,
-    /// What it says.
-    value: f64,
-    /// Who said so: `product` for the product's row, else the source of the event; null if that is not known.
-    #[schema(required)]
-    source: Option<String>,
-    /// When it was true; null if that is not known. The seller's word on a cost is of the request that said
-    /// it.
-    #[schema(required)]
-    since: Option<DateTime<Utc>>,
-    /// From when on it is not known any more, if it ends.
-    #[schema(nullable = false)]
-    expires_at: Option<DateTime<Utc>>,
-}
-
-/// Why a shopper's price is what it is.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct QuoteExplanation<'a> {
-    /// What one unit costs the shopper.
-    #[serde(serialize_with = "as_json_number")]
-    #[schema(value_type = f64)]
-    final_price: Decimal,
-    /// What part of what this shopper would pay without the rules that are discounts they take off.
-    #[serde(serialize_with = "as_json_number")]
-    #[schema(value_type = f64)]
-    discount_rate: Decimal,
-    /// What happened, from the list price on; each is an object whose `step` names its kind, with the price
-    /// `after` it: `start`; `rule` (`rule`, `when`, `action`, `inputs`, `reference`, `applied`, `before`);
-    /// `rule_failed` (`problem`); `tie` (`chosen`, `others`); `guardrail` (`guardrail`, `before`); `rounding`
-    /// (`mode`, `before`); `increment_passed_over` (`increment`): no multiple of the increment fits, and the
-    /// price keeps to the minor unit.
-    #[schema(value_type = Vec<Object>)]
-    steps: Vec<Step<'a>>,
-}
-
 /// Explains the price of a product.
 #[utoipa::path(get, path = "/api/v1/products/{product_id}/explanation", tag = "prices",
     summary = "Why a price is what it is",
     params(("product_id" = String, Path, description = "The product"), ExplanationQuery),
     responses(
-        (status = 200, description = "The steps, as recorded with the price", body = ExplanationAnswer<'static>),
+        (status = 200, description = "The steps, as recorded with the price", body = ExplanationAnswer),
         (status = 404, description = "No such product"),
         (status = 422, description = "A parameter is not allowed")))]
 pub(crate) async fn explanation(
@@ -142,7 +42,7 @@ pub(crate) async fn explanation(
             "user_location, is_prime_member, quantity, channel, segment",
         )
     })?;
-    let shopper = query.check()?;
+    let shopper = check(&query)?;
     let now = Utc::now();
     // Reading the price first computes one for a product that has none yet.
     let read = state.engine.read(&product_id, Now::now()).await;
@@ -157,17 +57,18 @@ pub(crate) async fn explanation(
         .map(|shopper| Shopper { location_factor: snapshot.location_factor(shopper.location), ..shopper });
     let mut steps = Vec::new();
     let quote = shopper.as_ref().map(|shopper| quote(entry, policy, shopper, now, Some(&mut steps)));
+    let steps = steps.iter().map(to_raw_value).collect::<Result<_, _>>().map_err(internal)?;
     let answer = ExplanationAnswer {
-        product_id: &entry.product_id,
-        name: &product.name,
-        currency: entry.currency.code(),
+        product_id: entry.product_id.to_string(),
+        name: product.name,
+        currency: entry.currency.code().to_owned(),
         list_price: entry.list_price,
         policy_version: entry.policy_version,
-        policy_name: &policy.name,
+        policy_name: policy.name.clone(),
         revision: entry.revision,
         valid_until: entry.valid_until,
-        facts_used: facts.used_facts(),
-        explanation: serde_json::from_str(&recorded).map_err(internal)?,
+        facts_used: facts.used_facts().into_iter().map(Into::into).collect(),
+        explanation: RawValue::from_string(recorded).map_err(internal)?,
         quote: quote.map(|quote| QuoteExplanation {
             final_price: quote.final_price,
             discount_rate: quote.discount_rate,
@@ -202,22 +103,20 @@ async fn stored_explanation(
     Err(ApiError::Unavailable { reason: "the price is changing too fast to be explained" })
 }
 
-impl ExplanationQuery {
-    /// The shopper, if the query names one.
-    fn check(&self) -> Result<Option<Shopper<'_>>, ApiError> {
-        let Some(location) = &self.user_location else {
-            return Ok(None);
-        };
-        let shopper = Shopper {
-            location,
-            prime: self.is_prime_member.unwrap_or(false),
-            quantity: self.quantity.unwrap_or(1),
-            channel: self.channel.as_deref(),
-            segment: self.segment.as_deref(),
-            location_factor: None,
-        };
-        let mut errors = Vec::new();
-        let shopper = check_shopper(shopper, &mut errors);
-        if errors.is_empty() { Ok(Some(shopper)) } else { Err(ApiError::Invalid { errors }) }
-    }
+/// The shopper, if the query names one.
+fn check(query: &ExplanationQuery) -> Result<Option<Shopper<'_>>, ApiError> {
+    let Some(location) = &query.user_location else {
+        return Ok(None);
+    };
+    let shopper = Shopper {
+        location,
+        prime: query.is_prime_member.unwrap_or(false),
+        quantity: query.quantity.unwrap_or(1),
+        channel: query.channel.as_deref(),
+        segment: query.segment.as_deref(),
+        location_factor: None,
+    };
+    let mut errors = Vec::new();
+    let shopper = check_shopper(shopper, &mut errors);
+    if errors.is_empty() { Ok(Some(shopper)) } else { Err(ApiError::Invalid { errors }) }
 }

@@ -4,9 +4,9 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use pricing_core::jobs::queue::{DEAD_KEPT, DeadJob};
+use pricing_core::jobs::queue::{self, DEAD_KEPT};
 use pricing_domain::diagnostic::shorten;
-use serde::{Deserialize, Serialize};
+use pricing_wire::failed_job::{DeadJob, JobAnswer, JobsAnswer, JobsQuery};
 
 use crate::error::ApiError;
 use crate::extract::Named;
@@ -16,37 +16,6 @@ use crate::state::AppState;
 const DEFAULT_LIMIT: usize = 50;
 /// Failed jobs in one answer at most.
 const MAX_LIMIT: usize = 1_000;
-
-/// How many to list.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct JobsQuery {
-    /// At most so many; 50 if absent, up to 1,000.
-    #[serde(default)]
-    limit: Option<usize>,
-}
-
-/// The queue and its failed jobs.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct JobsAnswer {
-    /// Jobs that wait or are being done.
-    outstanding: u64,
-    /// Failed jobs.
-    dead: u64,
-    /// The latest of those.
-    jobs: Vec<DeadJob>,
-}
-
-/// A failed job, and what it was to do.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct JobAnswer {
-    #[serde(flatten)]
-    job: DeadJob,
-    /// As it lies in the queue; a text if it is not JSON.
-    #[schema(value_type = Object)]
-    payload: serde_json::Value,
-}
 
 /// Lists the failed jobs, latest first.
 #[utoipa::path(get, path = "/api/v1/jobs", tag = "operations", summary = "Failed jobs",
@@ -68,7 +37,7 @@ pub(crate) async fn list(
     let queue = &state.queue;
     let (outstanding, dead, jobs) =
         tokio::try_join!(queue.depth(), queue.count_dead(), queue.dead_jobs(limit))?;
-    Ok(Json(JobsAnswer { outstanding, dead, jobs }))
+    Ok(Json(JobsAnswer { outstanding, dead, jobs: jobs.into_iter().map(answer).collect() }))
 }
 
 /// Returns a failed job.
@@ -86,7 +55,7 @@ pub(crate) async fn get(
     let payload = state.queue.payload(&task_id).await?.unwrap_or_default();
     let payload = serde_json::from_slice(&payload)
         .unwrap_or_else(|_| serde_json::Value::String(String::from_utf8_lossy(&payload).into_owned()));
-    Ok(Json(JobAnswer { job, payload }))
+    Ok(Json(JobAnswer { job: answer(job), payload }))
 }
 
 /// Requeues a failed job.
@@ -101,6 +70,11 @@ pub(crate) async fn requeue(
 ) -> Result<StatusCode, ApiError> {
     let requeued = state.queue.requeue(&task_id).await?;
     if requeued { Ok(StatusCode::ACCEPTED) } else { Err(not_found(&task_id)) }
+}
+
+fn answer(job: queue::DeadJob) -> DeadJob {
+    let queue::DeadJob { task_id, kind, reason, tries, died_at } = job;
+    DeadJob { task_id, kind: kind.to_owned(), reason, tries, died_at }
 }
 
 fn not_found(task_id: &str) -> ApiError {

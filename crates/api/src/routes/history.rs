@@ -1,23 +1,19 @@
 //! `GET /api/v1/products/{product_id}/history`: the changes of a list price, and the prior price of a
 //! reduction.
 
-use std::borrow::Cow;
-
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use chrono::{DateTime, TimeDelta, Utc};
 use pricing_core::store::PriceChange;
 use pricing_domain::diagnostic::shorten;
-use pricing_domain::facts::money::as_optional_json_number;
 use pricing_domain::facts::product::ProductId;
 use pricing_domain::pricing::prior_price::{AppliedPrice, PRIOR_PRICE_DAYS, lowest_before};
-use rust_decimal::Decimal;
-use serde::{Deserialize, Serialize};
+use pricing_wire::history::{ChangeAnswer, HistoryAnswer, HistoryQuery};
 
 use crate::error::ApiError;
 use crate::extract::Named;
-use crate::routes::reduction::{self, ReductionAnswer};
+use crate::routes::reduction;
 use crate::state::AppState;
 
 /// Changes in one answer: the default, and the maximum.
@@ -25,66 +21,6 @@ const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 1_000;
 /// Changes that are examined for a reduction and the lowest price: one an hour for a year.
 const MAX_CONSIDERED: u32 = 9_000;
-
-/// Which changes.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct HistoryQuery {
-    /// How many, from 1 to 1,000; 100 if absent.
-    limit: Option<u32>,
-    /// Only those before this revision: `next_before` of the answer before.
-    before: Option<i64>,
-}
-
-/// A product's price changes.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct HistoryAnswer {
-    /// The product.
-    product_id: String,
-    /// The reduction that the list price in effect is since its latest step, by Directive 98/6/EC, article
-    /// 6a; null if the list price is not below the prior price, or by less than a hundredth of a percent.
-    reduction: Option<ReductionAnswer>,
-    /// The same since the first of several steps without a rise in between; null if there is one step, or
-    /// nothing to announce. It may be announced only if each step was announced as a part of one growing
-    /// reduction, and only where the member state has that rule (paragraph 5).
-    progressive_reduction: Option<ReductionAnswer>,
-    /// The lowest list price of the last 30 days; null if there was none, or if it is not known.
-    #[serde(serialize_with = "as_optional_json_number")]
-    #[schema(value_type = Option<f64>)]
-    lowest_price_30_days: Option<Decimal>,
-    /// Whether all changes of the last 30 days were looked at. If the price has changed 9,000 times in them,
-    /// they were not, and the lowest price is not known.
-    is_lowest_price_known: bool,
-    /// The changes, the latest first.
-    changes: Vec<ChangeAnswer>,
-    /// Where the next page begins; null if this is the last.
-    next_before: Option<i64>,
-}
-
-/// One change.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct ChangeAnswer {
-    /// Grows with every change of any price.
-    revision: i64,
-    /// The list price before; null if it is the first.
-    #[serde(serialize_with = "as_optional_json_number")]
-    #[schema(value_type = Option<f64>)]
-    old_list_price: Option<Decimal>,
-    /// The list price after; null if the product was removed.
-    #[serde(serialize_with = "as_optional_json_number")]
-    #[schema(value_type = Option<f64>)]
-    new_list_price: Option<Decimal>,
-    /// What both are in.
-    #[schema(value_type = String)]
-    currency: Cow<'static, str>,
-    /// The policy that made the new one.
-    policy_version: i64,
-    /// What made it change: an event's source and id, a recalculation, `product put`, `import`, `time`.
-    cause: String,
-    /// When.
-    changed_at: DateTime<Utc>,
-}
 
 /// The changes of a product's list price.
 #[utoipa::path(get, path = "/api/v1/products/{product_id}/history", tag = "prices", summary = "Price history",
@@ -159,7 +95,7 @@ fn answer(change: PriceChange) -> ChangeAnswer {
         revision: change.revision,
         old_list_price: change.old_list_price,
         new_list_price: change.new_list_price,
-        currency: change.currency,
+        currency: change.currency.into_owned(),
         policy_version: change.policy_version,
         cause: change.cause,
         changed_at: change.changed_at,
@@ -168,6 +104,8 @@ fn answer(change: PriceChange) -> ChangeAnswer {
 
 #[cfg(test)]
 mod tests {
+    use rust_decimal::Decimal;
+
     use super::*;
 
     /// This many changes, the latest of them now.

@@ -24,7 +24,8 @@ use pricing_core::engine::{
 };
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_domain::facts::product::{Product, ProductId};
-use serde::{Deserialize, Serialize};
+use pricing_wire::import::{ImportAnswer, ImportQuery, ImportWarning, LostBoundsAnswer, RowErrors};
+use pricing_wire::problem::FieldError;
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::io::ReaderStream;
@@ -33,7 +34,7 @@ use tracing::Instrument;
 pub(crate) use super::import_memory::REMEMBERED_ROWS;
 use super::import_memory::{Seen, SeenRows};
 use super::import_rows::{Format, Row, RowReader};
-use crate::error::{ApiError, FieldError};
+use crate::error::ApiError;
 use crate::state::AppState;
 
 /// The longest import.
@@ -50,108 +51,6 @@ const IMPORT_BATCH: usize = 2 * WRITE_BATCH;
 const MAX_SERVING: usize = 4;
 /// How long a sender may pause.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-
-/// How to import.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ImportQuery {
-    /// Check and compare only; nothing is written.
-    #[serde(default)]
-    dry_run: bool,
-}
-
-/// What an import did.
-#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
-pub(crate) struct ImportAnswer {
-    /// Rows read.
-    rows: u64,
-    /// Products that were new.
-    created: u64,
-    /// Products that changed.
-    updated: u64,
-    /// Products that were already like this.
-    unchanged: u64,
-    /// Rows that say of their product what an earlier row said.
-    repeated: u64,
-    /// Rows that were refused.
-    failed: u64,
-    /// Rows that were not compared with all earlier ones, as more than 5,000,000 are not remembered: of two
-    /// for one product the later may have counted.
-    not_compared: u64,
-    /// Whether nothing was written.
-    dry_run: bool,
-    /// The columns of a CSV file that became attributes.
-    attributes: Vec<String>,
-    /// What may not be meant, though it was taken.
-    warnings: Vec<ImportWarning>,
-    /// Products that had a cost or a bound and have it no more.
-    lost: LostBoundsAnswer,
-    /// The first thousand refused rows.
-    errors: Vec<RowErrors>,
-    /// Refused rows that are not listed.
-    errors_left_out: u64,
-}
-
-/// Something that may not be meant.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct ImportWarning {
-    /// What, and why.
-    warning: String,
-    /// The first row that it is about.
-    line: u64,
-    /// How many rows it is about.
-    rows: u64,
-}
-
-/// Products that had a cost or a bound and have it no more, as a row without it takes it away.
-#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
-pub(crate) struct LostBoundsAnswer {
-    /// Products without the unit cost they had.
-    unit_cost: u64,
-    /// Products without the floor price they had.
-    floor_price: u64,
-    /// Products without the ceiling price they had.
-    ceiling_price: u64,
-    /// Products without the minimum advertised price they had.
-    minimum_advertised_price: u64,
-    /// The first hundred of all these.
-    #[schema(value_type = Vec<String>)]
-    product_ids: Vec<ProductId>,
-    /// How many more there are.
-    product_ids_left_out: u64,
-}
-
-impl LostBoundsAnswer {
-    fn add(&mut self, lost: LostBounds) {
-        for bound in lost.bounds {
-            let count = match bound {
-                Bound::UnitCost => &mut self.unit_cost,
-                Bound::FloorPrice => &mut self.floor_price,
-                Bound::CeilingPrice => &mut self.ceiling_price,
-                Bound::MinimumAdvertisedPrice => &mut self.minimum_advertised_price,
-            };
-            *count += 1;
-        }
-        if self.product_ids.len() < MAX_LISTED_LOSSES {
-            self.product_ids.push(lost.product_id);
-        } else {
-            self.product_ids_left_out += 1;
-        }
-    }
-}
-
-/// A refused row.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct RowErrors {
-    /// The line it starts on, from 1.
-    line: u64,
-    /// The product it names, if that can be read.
-    product_id: Option<String>,
-    /// What is wrong with it.
-    #[schema(value_type = Vec<FieldError>)]
-    errors: Vec<Diagnostic>,
-}
 
 /// Imports products from CSV with a header line, or from NDJSON with one product object a line.
 #[utoipa::path(post, path = "/api/v1/products/import", tag = "catalogue", summary = "Import products",
@@ -324,7 +223,7 @@ impl Import {
         match draft.and_then(|draft| draft.check()) {
             Ok(product) => self.take_product(line, product).await,
             Err(errors) => {
-                self.refuse(RowErrors { line, product_id, errors });
+                self.refuse(RowErrors { line, product_id, errors: FieldError::each_of(errors) });
                 Ok(())
             }
         }
@@ -351,7 +250,7 @@ impl Import {
         };
         if let Some(first) = first {
             let problem = format!("is in {first} already, with other values; that row counts");
-            let errors = vec![Diagnostic::new("product_id", problem, "one row for each product")];
+            let errors = vec![Diagnostic::new("product_id", problem, "one row for each product").into()];
             self.refuse(RowErrors { line, product_id: Some(product.product_id.to_string()), errors });
             return Ok(());
         }
@@ -429,7 +328,7 @@ impl Import {
         self.answer.created += summary.created;
         self.answer.updated += summary.updated;
         self.answer.unchanged += summary.unchanged;
-        summary.lost.into_iter().for_each(|lost| self.answer.lost.add(lost));
+        summary.lost.into_iter().for_each(|lost| count_loss(&mut self.answer.lost, lost));
     }
 
     /// Waits until at most `max_remaining` batches are being stored.
@@ -464,6 +363,23 @@ impl Import {
             outcome = outcome.and(served.and_then(|served| Ok(served?)));
         }
         outcome
+    }
+}
+
+fn count_loss(answer: &mut LostBoundsAnswer, lost: LostBounds) {
+    for bound in lost.bounds {
+        let count = match bound {
+            Bound::UnitCost => &mut answer.unit_cost,
+            Bound::FloorPrice => &mut answer.floor_price,
+            Bound::CeilingPrice => &mut answer.ceiling_price,
+            Bound::MinimumAdvertisedPrice => &mut answer.minimum_advertised_price,
+        };
+        *count += 1;
+    }
+    if answer.product_ids.len() < MAX_LISTED_LOSSES {
+        answer.product_ids.push(lost.product_id.to_string());
+    } else {
+        answer.product_ids_left_out += 1;
     }
 }
 

@@ -13,7 +13,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use pricing_core::store::{NewPolicy, StoredPolicy, run_of_policy};
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_domain::facts::market_event::{Change, EventId, MarketEvent};
@@ -22,10 +22,13 @@ use pricing_domain::facts::time_zone::TimeZones;
 use pricing_domain::policy::PricingPolicy;
 use pricing_domain::policy::circuit_breaker::CircuitBreaker;
 use pricing_domain::policy::{MAX_POLICY_BYTES, PolicyDraft};
-use serde::{Deserialize, Serialize};
+use pricing_wire::policy::{
+    CheckAnswer, PoliciesAnswer, PolicyAnswer, PolicyVersion, PublishPolicyAnswer, PublishQuery,
+};
+use pricing_wire::problem::FieldError;
 use similar::TextDiff;
 
-use crate::error::{ApiError, FieldError};
+use crate::error::ApiError;
 use crate::extract::{BoundedBody, Named};
 use crate::state::AppState;
 
@@ -41,20 +44,6 @@ const DIFF_CONTEXT: usize = 3;
 /// Time limit of the search for a minimal diff; what is left then counts as removed and added.
 const DIFF_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Who publishes, and why.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct PublishQuery {
-    /// Who publishes it.
-    #[param(example = "zoe", required = true)]
-    author: Option<String>,
-    /// Why.
-    note: Option<String>,
-    /// Who has seen that a circuit breaker would hold it, and wants it all the same.
-    approved_by: Option<String>,
-}
-
 /// [`PublishQuery`], checked.
 struct Publication {
     author: String,
@@ -62,65 +51,6 @@ struct Publication {
     approved_by: Option<String>,
     /// The version that has to be the latest.
     only_after: Option<i64>,
-}
-
-/// A version without its document.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct PolicyVersion {
-    /// 1, 2, 3 and so on.
-    version: i64,
-    /// The policy's own name.
-    name: String,
-    /// Who published it.
-    author: String,
-    /// Why.
-    note: String,
-    /// When.
-    published_at: DateTime<Utc>,
-}
-
-/// The latest versions.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct PoliciesAnswer {
-    /// The version that new prices are made with by the process that answers.
-    current_version: i64,
-    /// The latest first.
-    policies: Vec<PolicyVersion>,
-}
-
-/// A version with its document.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct PolicyAnswer {
-    #[serde(flatten)]
-    version: PolicyVersion,
-    /// The document as its author wrote it.
-    source: String,
-}
-
-/// What is wrong with a policy.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct CheckAnswer {
-    /// Whether it may be published.
-    is_valid: bool,
-    /// Everything that is wrong, with its place in the document.
-    #[schema(value_type = Vec<FieldError>)]
-    problems: Vec<Diagnostic>,
-    /// What is allowed and probably not meant.
-    #[schema(value_type = Vec<FieldError>)]
-    warnings: Vec<Diagnostic>,
-}
-
-/// A version that was published.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct PublishPolicyAnswer {
-    /// The new version.
-    version: i64,
-    /// The recalculation that moves the products over.
-    task_id: String,
-    /// What in it is allowed and probably not meant, with its place; and, where the catalogue was looked at,
-    /// how many products meet it.
-    #[schema(value_type = Vec<FieldError>)]
-    warnings: Vec<Diagnostic>,
 }
 
 /// Lists the latest versions.
@@ -161,7 +91,11 @@ pub(crate) async fn check(
 ) -> Result<Json<CheckAnswer>, ApiError> {
     let found = compile(&body, state.time_zones()).map_or_else(|found| found, |policy| policy.warnings);
     let (problems, warnings): (Vec<_>, Vec<_>) = found.into_iter().partition(Diagnostic::is_refusal);
-    Ok(Json(CheckAnswer { is_valid: problems.is_empty(), problems, warnings }))
+    Ok(Json(CheckAnswer {
+        is_valid: problems.is_empty(),
+        problems: FieldError::each_of(problems),
+        warnings: FieldError::each_of(warnings),
+    }))
 }
 
 /// The JSON Schema of a policy, for completion and checks in editors.
@@ -329,6 +263,7 @@ async fn publish_to_all(
             tracing::warn!(%error, version, "a policy is published, and redis does not take the event that says so");
         }
     }
+    let warnings = FieldError::each_of(warnings);
     let answer = Json(PublishPolicyAnswer { version, task_id, warnings });
     Ok((StatusCode::CREATED, [(header::ETAG, etag(version))], answer).into_response())
 }
@@ -421,6 +356,8 @@ pub(super) fn read_if_match(headers: &HeaderMap) -> Result<Option<i64>, ApiError
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
 
     fn version(version: i64, lines: impl Iterator<Item = usize>) -> StoredPolicy {

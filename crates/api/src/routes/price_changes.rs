@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use pricing_core::notifications::{Notifications, Position, ProductChange};
 use pricing_domain::facts::product::ProductId;
-use serde::Deserialize;
+use pricing_wire::price_change::{FollowQuery, PriceChangeEvent};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -55,16 +55,6 @@ impl Followers {
     pub(crate) fn new(wake: watch::Receiver<u64>, shutdown: CancellationToken) -> Self {
         Self { count: Arc::default(), wake, shutdown }
     }
-}
-
-/// What to follow.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct FollowQuery {
-    /// Only this product; all if absent.
-    #[serde(default)]
-    product_id: Option<String>,
 }
 
 /// Streams the changes of list prices.
@@ -175,7 +165,7 @@ impl Follower {
                     continue;
                 }
                 // Serialising a change cannot fail.
-                let data = serde_json::to_string(&change).unwrap_or_default();
+                let data = serde_json::to_string(&event_data(change)).unwrap_or_default();
                 return Event::default().event("price_change").id(position.to_string()).data(data);
             }
             self.read().await;
@@ -196,6 +186,20 @@ impl Follower {
             Ok(_) => drop(self.wake.changed().await),
             Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
         }
+    }
+}
+
+fn event_data(change: ProductChange) -> PriceChangeEvent {
+    let ProductChange { product_id, revision, change } = change;
+    PriceChangeEvent {
+        product_id: product_id.to_string(),
+        revision,
+        old_list_price: change.old_list_price,
+        new_list_price: change.new_list_price,
+        currency: change.currency.into_owned(),
+        policy_version: change.policy_version,
+        cause: change.cause,
+        changed_at: change.changed_at,
     }
 }
 

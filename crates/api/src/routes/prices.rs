@@ -11,6 +11,7 @@ use pricing_core::cache::{Now, ReadError, TieredPrice};
 use pricing_core::policy_snapshot::PolicySnapshot;
 use pricing_domain::diagnostic::Diagnostic;
 use pricing_domain::facts::shopper::Shopper;
+use pricing_wire::problem::Problem;
 use serde::{Deserialize, Serialize};
 
 use super::price::ANSWER_BYTES;
@@ -18,7 +19,7 @@ use super::price::{
     CHANNEL, CURRENCY, IS_PRIME_MEMBER, PRODUCT_ID, PriceDetail, QUANTITY, SEGMENT, USER_LOCATION,
     check_currency, check_product_id, check_quantity, check_shopper, detail,
 };
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::extract::{BoundedBody, Field, MAX_BATCH_BODY_BYTES, Object, parse_json};
 use crate::load_shedding::Work;
 use crate::state::AppState;

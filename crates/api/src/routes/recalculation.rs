@@ -3,8 +3,6 @@
 //! A request is recorded and published; workers do the rest. One recalculation runs at a time. Requests that
 //! arrive while one runs are coalesced into one more run, as their state says.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -15,8 +13,10 @@ use pricing_core::store::{RunRequest, StoredRun};
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_domain::facts::market_event::{Change, EventId, MarketEvent};
 use pricing_domain::facts::product::{ProductId, check_category};
-use pricing_domain::facts::recalculation::RecalculationScope;
-use serde::{Deserialize, Serialize};
+use pricing_domain::facts::recalculation::{RecalculationScope, RunState};
+use pricing_wire::recalculation::{
+    DecisionQuery, ListQuery, RecalculationAnswer, RecalculationRequest, RecalculationsAnswer, RequestAnswer,
+};
 use uuid::Uuid;
 
 use super::policy::check_name;
@@ -34,109 +34,6 @@ const MAX_PRODUCTS: usize = 1_000;
 const MAX_LISTED: u32 = 100;
 /// Recalculations that may wait for their turn or for approval.
 const MAX_WAITING: u64 = 1_000;
-
-/// Which products to recalculate: all if the body is empty.
-#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RecalculationRequest {
-    /// All products of this category.
-    #[serde(default)]
-    #[schema(max_length = 100)]
-    category: Option<String>,
-    /// These products, up to 1,000.
-    #[serde(default)]
-    #[schema(example = json!(["P-100", "P-101"]))]
-    product_ids: Option<Vec<String>>,
-}
-
-/// Which recalculations.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ListQuery {
-    /// `held`.
-    #[serde(rename = "state")]
-    #[param(value_type = String, example = "held")]
-    _state: Listed,
-}
-
-/// The state that can be asked for.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Listed {
-    Held,
-}
-
-/// Some recalculations.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct RecalculationsAnswer {
-    /// The latest first.
-    recalculations: Vec<RecalculationAnswer>,
-}
-
-/// Who decides about a held recalculation.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct DecisionQuery {
-    /// Their name.
-    #[param(example = "zoe")]
-    by: String,
-}
-
-/// A recalculation that was asked for.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct RequestAnswer {
-    /// Under this name its progress can be asked for.
-    task_id: String,
-    /// `requested`.
-    state: &'static str,
-}
-
-/// A recalculation: how far it is, or what became of it.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct RecalculationAnswer {
-    /// Its name.
-    task_id: String,
-    /// `requested`, `held` until it is approved, `running`, `done`, `failed`, or `skipped`: it was
-    /// coalesced into another one. `done` says that its prices are in the database and in Redis and that
-    /// every process was notified of them. One that answers out of its memory has heard it moments later, and
-    /// where the word was lost answers by them after `PRICING_L1_MAX_STALENESS` at the latest.
-    state: &'static str,
-    /// Which products.
-    #[schema(value_type = Object, example = "all")]
-    scope: RecalculationScope,
-    /// Why it is held, was skipped or has failed.
-    reason: Option<String>,
-    /// The recalculation it was coalesced into.
-    follow_up_task_id: Option<String>,
-    /// Who let it through although it moves prices far, if anybody had to.
-    approved_by: Option<String>,
-    /// Grows with every run.
-    run_number: Option<i64>,
-    /// The policy it was begun with.
-    policy_version: Option<i64>,
-    /// How far it is, from 0 to 100.
-    progress_percent: u64,
-    /// Products when it began.
-    products_total: Option<u64>,
-    /// Products whose price was looked at.
-    products_done: u64,
-    /// Products whose list price is another one now.
-    prices_changed: u64,
-    /// Products whose price stayed because a rule failed.
-    prices_frozen: u64,
-    /// The workers that took part, and how many ranges each did.
-    workers: BTreeMap<String, u64>,
-    /// When it was asked for.
-    requested_at: DateTime<Utc>,
-    /// When it began.
-    started_at: Option<DateTime<Utc>>,
-    /// When it ended.
-    finished_at: Option<DateTime<Utc>>,
-    /// How long it took, or takes until now.
-    duration_ms: Option<i64>,
-}
 
 /// Requests a recalculation; answers at once.
 #[utoipa::path(post, path = PATH, tag = "market", summary = "Recalculate prices",
@@ -174,7 +71,8 @@ pub(crate) async fn post(
         return Err(error.into());
     }
     state.metrics.events_published.increment(1);
-    Ok((StatusCode::ACCEPTED, Json(RequestAnswer { task_id, state: "requested" })).into_response())
+    let answer = RequestAnswer { task_id, state: RunState::Requested.name().to_owned() };
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 
 /// Lists the recalculations that the circuit breaker holds.
@@ -294,8 +192,9 @@ fn answer(run: StoredRun, now: DateTime<Utc>) -> RecalculationAnswer {
     let duration = run.started_at.map(|started| run.finished_at.unwrap_or(now) - started);
     RecalculationAnswer {
         task_id: run.task_id,
-        state: run.state.name(),
-        scope: run.scope,
+        state: run.state.name().to_owned(),
+        // Serialising names and identifiers cannot fail.
+        scope: serde_json::to_value(run.scope).unwrap_or_default(),
         reason: run.reason,
         follow_up_task_id: run.follow_up,
         approved_by: run.approved_by,

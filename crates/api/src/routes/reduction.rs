@@ -5,52 +5,18 @@ use std::ops::Range;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use pricing_core::store::StoreError;
-use pricing_domain::facts::money::as_json_number;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;
 use pricing_domain::policy::PricingPolicy;
 use pricing_domain::pricing::prior_price::{
     AppliedPrice, PRIOR_PRICE_DAYS, Reduction, Reductions, reductions,
 };
-use rust_decimal::Decimal;
-use serde::Serialize;
+use pricing_wire::reduction::{IncompleteBecause, ReductionAnswer};
 
 use crate::state::AppState;
 
 /// Policy versions that are examined.
 const MAX_VERSIONS: u32 = 30;
-
-/// A reduction that may be announced.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct ReductionAnswer {
-    /// When the step was.
-    started_at: DateTime<Utc>,
-    /// The lowest list price in the 30 days before it.
-    #[serde(serialize_with = "as_json_number")]
-    #[schema(value_type = f64)]
-    prior_price: Decimal,
-    /// By what percentage of it the list price in effect is lower; above 0.
-    #[serde(serialize_with = "as_json_number")]
-    #[schema(value_type = f64)]
-    percent: Decimal,
-    /// Whether that is all that is to be known of the 30 days. If not, nothing may be announced by these
-    /// figures alone.
-    is_complete: bool,
-    /// Why it is not.
-    incomplete_because: Vec<IncompleteBecause>,
-}
-
-/// Why a prior price may not be the lowest that was applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum IncompleteBecause {
-    /// The list price of some of the days is not known: the product was not sold, or its history does not go
-    /// back so far.
-    PricesUnknown,
-    /// An offer rule that every shopper gets, or every one at a place, was in force or may have been: what
-    /// they paid was not the list price.
-    OffersForEveryShopper,
-}
 
 /// What may be said of the list price in effect.
 #[derive(Debug, Default)]
@@ -89,7 +55,8 @@ async fn answer(
     let unknown = (!is_complete).then_some(IncompleteBecause::PricesUnknown);
     let offers = may_differ_from_list(state, entry, &period).await?;
     let offers = offers.then_some(IncompleteBecause::OffersForEveryShopper);
-    let incomplete_because: Vec<IncompleteBecause> = unknown.into_iter().chain(offers).collect();
+    let reasons = unknown.into_iter().chain(offers);
+    let incomplete_because: Vec<String> = reasons.map(|reason| reason.name().to_owned()).collect();
     let is_complete = incomplete_because.is_empty();
     Ok(Some(ReductionAnswer { started_at, prior_price, percent, is_complete, incomplete_because }))
 }

@@ -21,12 +21,13 @@ use pricing_domain::facts::recalculation::RecalculationScope;
 use pricing_domain::policy::MAX_POLICY_BYTES;
 use pricing_domain::policy::circuit_breaker::CircuitBreaker;
 use pricing_domain::pricing::explanation::Outcome;
-use pricing_domain::pricing::simulation::{SimulatedPrice, SimulationReport};
-use serde::{Deserialize, Serialize};
+use pricing_domain::pricing::simulation::SimulatedPrice;
+use pricing_wire::simulation::{Line, Listed, Progress, SimulateQuery, SimulationReport};
+use serde_json::value::to_raw_value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::policy::{compile, refused};
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::extract::BoundedBody;
 use crate::state::AppState;
 
@@ -53,47 +54,6 @@ impl Simulations {
         let permit = Arc::clone(&self.0).try_acquire_owned();
         permit.map_err(|_| ApiError::Unavailable { reason: "two simulations are running" })
     }
-}
-
-/// What to answer besides the report.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct SimulateQuery {
-    /// `none`, `all`, or `moved`: those that would have another price, or none because a rule fails.
-    #[serde(default)]
-    #[param(value_type = Option<String>)]
-    products: Listed,
-}
-
-/// Which products are listed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Listed {
-    #[default]
-    None,
-    Moved,
-    All,
-}
-
-/// A line of the answer.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Line<'a> {
-    Progress { products: u64, total: u64 },
-    Product(&'a SimulatedPrice),
-    Report(Box<Report>),
-    Error(Problem),
-}
-
-#[derive(Debug, Serialize)]
-struct Report {
-    #[serde(flatten)]
-    report: SimulationReport,
-    /// Why publishing it would need approval: what its own and the published policy's circuit breakers say.
-    held: Vec<String>,
-    /// What in the policy is allowed and probably not meant.
-    warnings: Vec<Diagnostic>,
 }
 
 /// Simulates a policy.
@@ -150,7 +110,8 @@ impl Simulated {
             let is_over = match self.next_lines(&mut lines).await {
                 Ok(is_over) => is_over,
                 Err(error) => {
-                    write_line(&mut lines, &Line::Error(ApiError::from(error).problem()));
+                    let error = Some(ApiError::from(error).problem());
+                    write_line(&mut lines, &Line { error, ..Line::default() });
                     true
                 }
             };
@@ -163,34 +124,34 @@ impl Simulated {
     /// Appends the lines of the next page; returns whether they are the last.
     async fn next_lines(&mut self, lines: &mut Vec<u8>) -> Result<bool, StoreError> {
         let page = self.simulator.next_page().await?;
-        for price in page.iter().filter(|price| self.listed.includes(price)) {
-            write_line(lines, &Line::Product(price));
+        for price in page.iter().filter(|price| includes(self.listed, price)) {
+            write_line(lines, &Line { product: Some(price.into()), ..Line::default() });
         }
         let simulation = self.simulator.simulation();
         if !page.is_empty() {
-            write_line(lines, &Line::Progress { products: simulation.moves(), total: self.total });
+            let progress = Some(Progress { products: simulation.moves(), total: self.total });
+            write_line(lines, &Line { progress, ..Line::default() });
             return Ok(false);
         }
         let held = self.simulator.reasons_to_hold(&self.breakers).await?;
         let warnings = std::mem::take(&mut self.warnings);
-        write_line(lines, &Line::Report(Box::new(Report { report: simulation.report(), held, warnings })));
+        let report = SimulationReport::new(simulation.report(), held, warnings);
+        write_line(lines, &Line { report: to_raw_value(&report).ok(), ..Line::default() });
         Ok(true)
     }
 }
 
-impl Listed {
-    fn includes(self, price: &SimulatedPrice) -> bool {
-        match self {
-            Self::None => false,
-            Self::All => true,
-            Self::Moved => {
-                price.list_price != Some(price.simulated_list_price) || price.outcome == Outcome::Frozen
-            }
+fn includes(listed: Listed, price: &SimulatedPrice) -> bool {
+    match listed {
+        Listed::None => false,
+        Listed::All => true,
+        Listed::Moved => {
+            price.list_price != Some(price.simulated_list_price) || price.outcome == Outcome::Frozen
         }
     }
 }
 
-fn write_line(lines: &mut Vec<u8>, line: &Line<'_>) {
+fn write_line(lines: &mut Vec<u8>, line: &Line) {
     // Serialising numbers and texts cannot fail.
     if serde_json::to_writer(&mut *lines, line).is_ok() {
         lines.push(b'\n');

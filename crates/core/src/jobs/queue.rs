@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use redis::Script;
-use serde::Serialize;
 
 use super::storage::config;
 use super::{Job, JobError, JobKind, NewJob};
@@ -87,7 +86,7 @@ impl Fetched {
 }
 
 /// A dead letter: a job that failed too often, or cannot be done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadJob {
     /// Its name.
     pub task_id: String,

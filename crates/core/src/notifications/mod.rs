@@ -246,15 +246,14 @@ pub struct ChangesAfter {
     pub has_gap: bool,
 }
 
-/// A change of a product's list price, as clients receive it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A change of a product's list price.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProductChange {
     /// The product.
     pub product_id: ProductId,
     /// The revision of the new price.
     pub revision: i64,
     /// The change.
-    #[serde(flatten)]
     pub change: ListPriceChange,
 }
 

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
-use serde::Serialize;
 use smallvec::SmallVec;
 
 use crate::facts::Facts;
@@ -31,7 +30,7 @@ pub(crate) enum OfferEnd {
 pub(crate) type OfferEnds = SmallVec<[(usize, OfferEnd); 2]>;
 
 /// An effect on some products.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogueWarning {
     /// The cause in the policy: `rounding.increment`, or the name of an offer rule.
     pub about: Arc<str>,

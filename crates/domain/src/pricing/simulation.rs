@@ -8,11 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rust_decimal::{Decimal, RoundingStrategy};
-use serde::Serialize;
 use smallvec::SmallVec;
 
 use crate::facts::Facts;
-use crate::facts::money::{as_json_number, as_optional_json_number};
 use crate::facts::product::ProductId;
 use crate::policy::guardrail::GuardrailName;
 use crate::policy::pricing_policy::PricingPolicy;
@@ -36,42 +34,33 @@ const MAX_NAMED: usize = 20;
 const DIVISIONS: [i64; 12] = [-50, -30, -20, -10, -5, -1, 1, 5, 10, 20, 30, 50];
 
 /// A product's current and simulated price.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimulatedPrice {
     /// The product.
     pub product_id: ProductId,
     /// The currency of the amounts.
     pub currency: &'static str,
     /// The list price in effect; absent if there is none in this currency.
-    #[serde(serialize_with = "as_optional_json_number")]
     pub list_price: Option<Decimal>,
     /// The simulated list price.
-    #[serde(serialize_with = "as_json_number")]
     pub simulated_list_price: Decimal,
     /// The move in percent; absent without a current price.
-    #[serde(serialize_with = "as_optional_json_number")]
     pub change_percent: Option<Decimal>,
     /// Whether the rules determine the price.
     pub outcome: Outcome,
     /// The guardrails that would limit it.
     pub guardrails: Vec<GuardrailName>,
     /// The rule that would fail and freeze the price.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_rule: Option<String>,
     /// The reason for the failure.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
     /// The effect on the margin; absent if the cost or the sales are unknown.
-    #[serde(skip)]
     pub margin: Option<Margin>,
     /// The market rules that would contribute to it.
-    #[serde(skip)]
     pub rules: RulePlaces,
     /// Whether the list price would be rounded to the minor unit because no multiple of the increment fits.
-    #[serde(skip)]
     passes_over_increment: bool,
     /// The offer rules for which the price would be too low.
-    #[serde(skip)]
     offer_ends: OfferEnds,
 }
 
@@ -107,7 +96,7 @@ pub struct Simulation {
 }
 
 /// Products that are not simulated because their currency is unknown to this version.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeftOutProducts {
     /// The number of products.
     pub products: u64,
@@ -124,7 +113,7 @@ struct Counts {
 }
 
 /// The effects of a policy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimulationReport {
     /// Products that were priced.
     pub products: u64,
@@ -137,7 +126,6 @@ pub struct SimulationReport {
     /// The number of products whose price would be frozen.
     pub frozen: u64,
     /// The median of all moves, in percent; for an even number, the mean of the middle two.
-    #[serde(serialize_with = "as_json_number")]
     pub median_change_percent: Decimal,
     /// The distribution of the moves.
     pub distribution: Vec<MoveRange>,
@@ -159,7 +147,7 @@ pub struct SimulationReport {
 }
 
 /// The effect of a market rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleEffect {
     /// Its name.
     pub name: Arc<str>,
@@ -170,7 +158,7 @@ pub struct RuleEffect {
 }
 
 /// A range of the distribution of moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MoveRange {
     /// The lower bound of the moves, in percent; inclusive if above 0.
     pub from_percent: Option<i64>,
@@ -181,21 +169,17 @@ pub struct MoveRange {
 }
 
 /// The effect on revenue and margin in one currency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MarginEffect {
     /// The number of products whose cost and sales are known.
     pub products: u64,
     /// The revenue at the prices in effect.
-    #[serde(serialize_with = "as_json_number")]
     pub revenue: Decimal,
     /// The simulated revenue.
-    #[serde(serialize_with = "as_json_number")]
     pub simulated_revenue: Decimal,
     /// Revenue minus cost at the prices in effect.
-    #[serde(serialize_with = "as_json_number")]
     pub margin: Decimal,
     /// The simulated margin.
-    #[serde(serialize_with = "as_json_number")]
     pub simulated_margin: Decimal,
 }
 

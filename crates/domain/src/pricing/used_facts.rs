@@ -6,10 +6,8 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::facts::instant::as_optional_instant;
-use crate::facts::money::as_json_number;
 use crate::facts::signal::Origin;
 use crate::pricing::replay::RecordedFacts;
 
@@ -30,23 +28,19 @@ struct RecordedStep {
 }
 
 /// A fact that a price was computed from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsedFact<'a> {
     /// `unit_cost`, `competitor_price`, `stock_level`, `units_sold` or `demand_index`.
     pub fact: &'static str,
     /// The competitor whose price it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub competitor: Option<&'a str>,
     /// The fact's value.
-    #[serde(serialize_with = "as_json_number")]
     pub value: Decimal,
     /// The source: `product` for the product's row, else the source of the event; null if unknown.
     pub source: Option<&'a str>,
     /// When the fact was true; null if unknown.
-    #[serde(serialize_with = "as_optional_instant")]
     pub since: Option<DateTime<Utc>>,
     /// When the fact expires, if it does.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
     pub expires_at: Option<DateTime<Utc>>,
 }
 

@@ -15,10 +15,18 @@ const RECORDED: &str = r#"{"policy_version":1,"priced_at":"2026-11-23T12:00:00Z"
     "previous":null},
     "steps":[{"step":"start","after":100.00},{"step":"rule","rule":"r","competitors":["acme"],"applied":true}]}"#;
 
+/// Each fact: what it is, its value, its source, since when it is known, and until when.
 fn used(unit_cost: &str) -> Vec<String> {
     let recorded: RecordedExplanation =
         serde_json::from_str(&RECORDED.replace("UNIT_COST", unit_cost)).unwrap();
-    recorded.used_facts().iter().map(|fact| serde_json::to_string(fact).unwrap()).collect()
+    let instant =
+        |instant: Option<DateTime<Utc>>| instant.map_or("-".to_owned(), crate::facts::instant::written);
+    let in_words = |used: &UsedFact<'_>| {
+        let UsedFact { fact, competitor, value, source, since, expires_at } = *used;
+        let (competitor, source) = (competitor.unwrap_or("-"), source.unwrap_or("-"));
+        format!("{fact} {competitor} {value} {source} {} {}", instant(since), instant(expires_at))
+    };
+    recorded.used_facts().iter().map(in_words).collect()
 }
 
 #[test]
@@ -26,14 +34,11 @@ fn each_fact_has_its_source_and_time() {
     assert_eq!(
         used("null"),
         [
-            r#"{"fact":"unit_cost","value":40,"source":"product","since":"2026-11-20T08:00:00Z"}"#,
-            r#"{"fact":"competitor_price","competitor":"acme","value":41.9,"source":"/feed","since":"2026-11-23T11:00:00Z"}"#,
-            r#"{"fact":"stock_level","value":7,"source":"/wms","since":"2026-11-23T09:00:00Z","expires_at":"2026-11-24T09:00:00Z"}"#,
-            r#"{"fact":"demand_index","value":1.5,"source":null,"since":null}"#,
+            "unit_cost - 40 product 2026-11-20T08:00:00Z -",
+            "competitor_price acme 41.9 /feed 2026-11-23T11:00:00Z -",
+            "stock_level - 7 /wms 2026-11-23T09:00:00Z 2026-11-24T09:00:00Z",
+            "demand_index - 1.5 - - -",
         ]
     );
-    assert_eq!(
-        used("45")[0],
-        r#"{"fact":"unit_cost","value":45,"source":"/erp","since":"2026-11-22T09:00:00Z"}"#
-    );
+    assert_eq!(used("45")[0], "unit_cost - 45 /erp 2026-11-22T09:00:00Z -");
 }
