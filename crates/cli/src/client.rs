@@ -1,13 +1,13 @@
 //! The HTTP API as the commands use it: one address, time limits, and errors that users can act on.
 
-use std::fmt;
+use std::fmt::Write;
 use std::time::Duration;
 
 use clap::Args;
 use pricing_core::tls;
+use pricing_wire::problem::Problem;
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, StatusCode, Url};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 /// Time limit for opening a connection.
@@ -63,7 +63,7 @@ pub(crate) enum ClientError {
     )]
     Unreachable { url: Url, reason: String },
     /// The API refused the request.
-    #[error("{0}")]
+    #[error("{}", in_words(.0))]
     Refused(Problem),
     /// The API answered with something unexpected.
     #[error("unexpected answer from {url}: {reason}")]
@@ -120,7 +120,7 @@ impl Client {
         }
         let status = response.status();
         let body = response.text().await.map_err(|error| self.unreachable(&error))?;
-        Err(ClientError::Refused(Problem::read(status, &body)))
+        Err(ClientError::Refused(read_problem(status, &body)))
     }
 
     /// Sends a request; an unsuccessful status is an error.
@@ -129,7 +129,7 @@ impl Client {
         if answer.status.is_success() {
             Ok(answer)
         } else {
-            Err(ClientError::Refused(Problem::read(answer.status, &answer.body)))
+            Err(ClientError::Refused(read_problem(answer.status, &answer.body)))
         }
     }
 
@@ -166,76 +166,32 @@ fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::
     error.source().map_or(error, innermost)
 }
 
-/// Why the API refused a request: a problem document (RFC 9457).
-#[derive(Debug, Deserialize)]
-pub(crate) struct Problem {
-    #[serde(rename = "type", default)]
-    kind: String,
-    title: String,
-    #[serde(default)]
-    detail: String,
-    #[serde(default)]
-    errors: Vec<FieldError>,
+/// The problem document of an unsuccessful answer, or one that quotes its body.
+fn read_problem(status: StatusCode, body: &str) -> Problem {
+    serde_json::from_str(body).unwrap_or_else(|_| Problem {
+        kind: "".into(),
+        title: format!("the API answered {status}").into(),
+        status: status.as_u16(),
+        detail: body.trim().chars().take(QUOTED_CHARS).collect(),
+        errors: Vec::new(),
+    })
 }
 
-/// The problem of one field.
-#[derive(Debug, Deserialize)]
-pub(crate) struct FieldError {
-    pub(crate) field: String,
-    pub(crate) problem: String,
-    pub(crate) allowed: Option<String>,
-    /// Its line in a policy.
-    pub(crate) line: Option<u32>,
-    pub(crate) column: Option<u32>,
-}
-
-impl FieldError {
-    /// The position, as compilers write it.
-    pub(crate) fn place_in(&self, document: &str) -> String {
-        match (self.line, self.column) {
-            (Some(line), Some(column)) => format!("{document}:{line}:{column}"),
-            _ => document.to_owned(),
-        }
+/// Why the API refused a request, and a line for each field that is wrong.
+fn in_words(problem: &Problem) -> String {
+    let mut text = problem.title.to_string();
+    // If one field is wrong, the detail repeats its problem.
+    let is_repeated = problem.errors.first().is_some_and(|error| error.to_string() == problem.detail);
+    if !problem.detail.is_empty() && problem.detail != problem.title && !is_repeated {
+        let _ = write!(text, ": {}", problem.detail);
     }
-}
-
-impl Problem {
-    fn read(status: StatusCode, body: &str) -> Self {
-        serde_json::from_str(body).unwrap_or_else(|_| Self {
-            kind: String::new(),
-            title: format!("the API answered {status}"),
-            detail: body.trim().chars().take(QUOTED_CHARS).collect(),
-            errors: Vec::new(),
-        })
+    for error in &problem.errors {
+        let _ = match (error.line, error.column) {
+            (Some(line), Some(column)) => write!(text, "\n  {line}:{column}: {error}"),
+            _ => write!(text, "\n  {error}"),
+        };
     }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.title)?;
-        // If one field is wrong, the detail repeats its problem.
-        let is_repeated = self.errors.first().is_some_and(|error| error.to_string() == self.detail);
-        if !self.detail.is_empty() && self.detail != self.title && !is_repeated {
-            write!(formatter, ": {}", self.detail)?;
-        }
-        for error in &self.errors {
-            match (error.line, error.column) {
-                (Some(line), Some(column)) => write!(formatter, "\n  {line}:{column}: {error}")?,
-                _ => write!(formatter, "\n  {error}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for FieldError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.field, self.problem)?;
-        match &self.allowed {
-            Some(allowed) => write!(formatter, " (allowed: {allowed})"),
-            None => Ok(()),
-        }
-    }
+    text
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! `pricing`: the pricing engine at the command line.
 //!
 //! Here: arguments, output for people, and the exit code. Each command is one file in [`commands`]; they
-//! reach the engine over its HTTP API ([`client`]), except `up`, which runs it.
+//! reach the engine over its HTTP API ([`client`], with the types of `pricing-wire`), except `up`, which runs
+//! it.
 //!
 //! Exit codes: 0 done; 1 the work failed, or some rows of it; 2 wrong usage; 69 no service answers.
 

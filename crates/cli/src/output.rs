@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anstyle::AnsiColor;
+use chrono::{DateTime, SecondsFormat, Utc};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{ContentArrangement, Table};
 
@@ -61,13 +62,13 @@ pub(crate) fn table<const N: usize>(headings: [&str; N]) -> Table {
 }
 
 /// An instant of an answer without its fractional seconds, which are for programs.
-pub(crate) fn to_the_second(instant: &str) -> String {
-    match instant.split_once('.') {
-        Some((seconds, rest)) => {
-            format!("{seconds}{}", rest.trim_start_matches(|digit: char| digit.is_ascii_digit()))
-        }
-        None => instant.to_owned(),
-    }
+pub(crate) fn to_the_second(instant: DateTime<Utc>) -> String {
+    instant.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// An instant as it is in the answer.
+pub(crate) fn in_full(instant: DateTime<Utc>) -> String {
+    instant.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 /// Colours a text, for [`show_coloured`].
@@ -88,13 +89,12 @@ mod tests {
     }
 
     #[test]
-    fn an_instant_is_shown_to_the_second() {
-        for (instant, shown) in [
-            ("2026-11-30T12:19:42.741896640Z", "2026-11-30T12:19:42Z"),
-            ("2026-11-30T12:19:42.5+01:00", "2026-11-30T12:19:42+01:00"),
-            ("2026-11-30T12:19:42Z", "2026-11-30T12:19:42Z"),
-        ] {
-            assert_eq!(to_the_second(instant), shown);
+    fn an_instant_is_shown_to_the_second_or_in_full() {
+        for written in ["2026-11-30T12:19:42.741896640Z", "2026-11-30T12:19:42.500Z", "2026-11-30T12:19:42Z"]
+        {
+            let instant = written.parse().unwrap();
+            assert_eq!(to_the_second(instant), "2026-11-30T12:19:42Z");
+            assert_eq!(in_full(instant), written);
         }
     }
 }

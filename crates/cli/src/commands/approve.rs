@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use serde::Deserialize;
+use pricing_wire::recalculation::{
+    DecisionQuery, ListQuery, Listed, RecalculationAnswer, RecalculationsAnswer,
+};
 
 use crate::client::{ApiAddress, Client};
 use crate::output;
@@ -24,29 +26,18 @@ pub(crate) struct Arguments {
     api: ApiAddress,
 }
 
-#[derive(Debug, Deserialize)]
-struct Held {
-    recalculations: Vec<Recalculation>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Recalculation {
-    task_id: String,
-    requested_at: String,
-    reason: Option<String>,
-}
-
 /// Sends the decision, or lists held recalculations.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let Arguments { task_id, by, reject, api } = arguments;
     let client = Client::new(&api.url)?;
     let Some(task_id) = task_id else {
-        let request = client.get(&["api", "v1", "recalculations"]).query(&[("state", "held")]);
-        let held: Held = client.read(&client.send(request).await?)?;
+        let request = client.get(&["api", "v1", "recalculations"]).query(&ListQuery { state: Listed::Held });
+        let held: RecalculationsAnswer = client.read(&client.send(request).await?)?;
         if held.recalculations.is_empty() {
             output::show("no recalculation is held")?;
         }
-        for Recalculation { task_id, requested_at, reason } in held.recalculations {
+        for RecalculationAnswer { task_id, requested_at, reason, .. } in held.recalculations {
+            let requested_at = output::in_full(requested_at);
             output::show(&format!("{task_id}  {requested_at}  {}", reason.unwrap_or_default()))?;
         }
         return Ok(ExitCode::SUCCESS);
@@ -54,7 +45,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let by = super::name_of(by, "--by")?;
     let decision = if reject { "reject" } else { "approve" };
     let request = client.post(&["api", "v1", "recalculations", &task_id, decision]);
-    client.send(request.query(&[("by", by)])).await?;
+    client.send(request.query(&DecisionQuery { by })).await?;
     output::show(&if reject {
         format!("{task_id} is rejected")
     } else {

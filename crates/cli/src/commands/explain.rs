@@ -1,6 +1,5 @@
 //! `pricing explain`: explains a price step by step, as a table for merchants.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -8,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use pricing_wire::explanation::{ExplanationAnswer, ExplanationQuery, ListPriceExplanation, Step, UsedFact};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -45,77 +45,24 @@ pub(crate) struct Arguments {
     api: ApiAddress,
 }
 
-/// The answer; amounts keep the digits they have on the wire.
+/// The answer, with the parts that it carries as they were recorded.
 #[derive(Debug, Deserialize)]
+#[serde(try_from = "ExplanationAnswer")]
 struct Explained {
-    product_id: String,
-    name: String,
-    currency: String,
-    list_price: Box<RawValue>,
-    policy_version: i64,
-    policy_name: String,
-    valid_until: Option<String>,
-    /// Absent from an engine older than this program.
-    #[serde(default)]
-    facts_used: Vec<UsedFact>,
-    explanation: ListPricePart,
-    quote: Option<QuotePart>,
+    answer: ExplanationAnswer,
+    list_price: ListPriceExplanation,
+    quote_steps: Vec<Step>,
 }
 
-/// A fact that the list price was computed from.
-#[derive(Debug, Deserialize)]
-struct UsedFact {
-    fact: String,
-    competitor: Option<String>,
-    value: Box<RawValue>,
-    source: Option<String>,
-    since: Option<String>,
-    expires_at: Option<String>,
-}
+impl TryFrom<ExplanationAnswer> for Explained {
+    type Error = serde_json::Error;
 
-/// How the list price was computed.
-#[derive(Debug, Deserialize)]
-struct ListPricePart {
-    priced_at: String,
-    tz_version: Option<String>,
-    outcome: String,
-    steps: Vec<Step>,
-}
-
-/// How one shopper's price was computed.
-#[derive(Debug, Deserialize)]
-struct QuotePart {
-    final_price: Box<RawValue>,
-    discount_rate: Box<RawValue>,
-    steps: Vec<Step>,
-}
-
-/// Any kind of step: all their fields in one struct, as an enum with a tag could not keep the digits of
-/// amounts.
-#[derive(Debug, Deserialize)]
-struct Step {
-    step: String,
-    after: Box<RawValue>,
-    before: Option<Box<RawValue>>,
-    rule: Option<String>,
-    when: Option<String>,
-    action: Option<String>,
-    #[serde(default)]
-    inputs: BTreeMap<String, Box<RawValue>>,
-    reference: Option<Box<RawValue>>,
-    #[serde(default)]
-    competitors: Vec<String>,
-    #[serde(default)]
-    applied: bool,
-    chosen: Option<String>,
-    #[serde(default)]
-    others: Vec<String>,
-    problem: Option<String>,
-    guardrail: Option<String>,
-    lowest: Option<Box<RawValue>>,
-    highest: Option<Box<RawValue>>,
-    mode: Option<String>,
-    increment: Option<Box<RawValue>>,
+    fn try_from(answer: ExplanationAnswer) -> Result<Self, Self::Error> {
+        let list_price = serde_json::from_str(answer.explanation.get())?;
+        let steps = answer.quote.iter().flat_map(|quote| &quote.steps);
+        let quote_steps = steps.map(|step| serde_json::from_str(step.get())).collect::<Result<_, _>>()?;
+        Ok(Self { answer, list_price, quote_steps })
+    }
 }
 
 /// Fetches the explanation and shows it.
@@ -133,43 +80,40 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn shopper(arguments: &Arguments) -> Vec<(&'static str, String)> {
-    let Some(location) = &arguments.location else {
-        return Vec::new();
-    };
-    let mut query =
-        vec![("user_location", location.clone()), ("is_prime_member", arguments.prime.to_string())];
-    query.extend(arguments.quantity.map(|units| ("quantity", units.to_string())));
-    query.extend(arguments.channel.clone().map(|channel| ("channel", channel)));
-    query.extend(arguments.segment.clone().map(|segment| ("segment", segment)));
-    query
+fn shopper(arguments: &Arguments) -> ExplanationQuery {
+    if arguments.location.is_none() {
+        return ExplanationQuery::default();
+    }
+    ExplanationQuery {
+        user_location: arguments.location.clone(),
+        is_prime_member: Some(arguments.prime),
+        quantity: arguments.quantity,
+        channel: arguments.channel.clone(),
+        segment: arguments.segment.clone(),
+    }
 }
 
 /// The explanation as text, in tables of the terminal's width or the given one.
 fn render(explained: &Explained, location: Option<&str>, width: Option<u16>) -> String {
-    let Explained { product_id, name, currency, list_price, .. } = explained;
+    let Explained { answer, list_price: recorded, quote_steps } = explained;
+    let ExplanationAnswer { product_id, name, currency, list_price, .. } = answer;
     let mut text = format!("{name} ({product_id})\n\n");
     let _ = writeln!(
         text,
         "List price: {list_price} {currency}, made {} by policy \"{}\", version {}{}",
-        output::to_the_second(&explained.explanation.priced_at),
-        explained.policy_name,
-        explained.policy_version,
-        explained
-            .explanation
-            .tz_version
-            .as_ref()
-            .map(|version| format!(", time zones {version}"))
-            .unwrap_or_default()
+        output::to_the_second(recorded.priced_at),
+        answer.policy_name,
+        answer.policy_version,
+        recorded.tz_version.as_ref().map(|version| format!(", time zones {version}")).unwrap_or_default()
     );
-    let _ = writeln!(text, "{}", table("base price", &explained.explanation.steps, width));
-    for fact in &explained.facts_used {
+    let _ = writeln!(text, "{}", table("base price", &recorded.steps, width));
+    for fact in &answer.facts_used {
         let _ = writeln!(text, "{}", describe_fact(fact));
     }
-    if let Some(quote) = &explained.quote {
+    if let Some(quote) = &answer.quote {
         let place = location.unwrap_or("the shopper's location");
         let _ = writeln!(text, "\nIn {place}: {} {currency}", quote.final_price);
-        let _ = writeln!(text, "{}", table("list price", &quote.steps, width));
+        let _ = writeln!(text, "{}", table("list price", quote_steps, width));
     }
     let _ = write!(text, "\n{}", conclusion(explained, location));
     text
@@ -209,15 +153,9 @@ fn describe_fact(fact: &UsedFact) -> String {
         Some(source) => source,
         None => "an unknown source",
     };
-    let since = fact
-        .since
-        .as_deref()
-        .map(|since| format!(" of {}", output::to_the_second(since)))
-        .unwrap_or_default();
-    let until = fact
-        .expires_at
-        .as_deref()
-        .map(|until| format!("\n  not known from {} on", output::to_the_second(until)));
+    let since = fact.since.map(|since| format!(" of {}", output::to_the_second(since))).unwrap_or_default();
+    let until =
+        fact.expires_at.map(|until| format!("\n  not known from {} on", output::to_the_second(until)));
     format!("{name} {}, from {source}{since}{}", fact.value, until.unwrap_or_default())
 }
 
@@ -300,20 +238,20 @@ fn digits(amount: Option<&RawValue>) -> String {
 
 /// The conclusion, one sentence per line.
 fn conclusion(explained: &Explained, location: Option<&str>) -> String {
-    let Explained { name, currency, list_price, .. } = explained;
-    let mut text = match &explained.quote {
+    let ExplanationAnswer { name, currency, list_price, quote, valid_until, .. } = &explained.answer;
+    let mut text = match quote {
         Some(quote) => format!(
             "{name} costs {} {currency} in {}, with a discount of {}.",
             quote.final_price,
             location.unwrap_or("the shopper's location"),
-            percent(&quote.discount_rate),
+            percent(quote.discount_rate),
         ),
         None => format!("The list price of {name} is {list_price} {currency}."),
     };
-    if explained.explanation.outcome == "frozen" {
+    if explained.list_price.outcome == "frozen" {
         text.push_str("\nA rule failed, so the list price in effect stays, within the guardrails.");
     }
-    if let Some(until) = &explained.valid_until {
+    if let Some(until) = *valid_until {
         let _ = write!(text, "\nTime alone may change it from {} on.", output::to_the_second(until));
     }
     text

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use comfy_table::{Cell, CellAlignment};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use pricing_wire::history::{HistoryAnswer, HistoryQuery};
+use pricing_wire::reduction::{IncompleteBecause, ReductionAnswer};
+use rust_decimal::Decimal;
 
 use crate::client::{ApiAddress, Client};
 use crate::output;
@@ -27,54 +28,27 @@ pub(crate) struct Arguments {
     api: ApiAddress,
 }
 
-/// The answer; amounts keep the digits they have on the wire.
-#[derive(Debug, Deserialize)]
-struct History {
-    reduction: Option<Reduction>,
-    progressive_reduction: Option<Reduction>,
-    lowest_price_30_days: Option<Box<RawValue>>,
-    changes: Vec<Change>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Reduction {
-    started_at: String,
-    prior_price: Box<RawValue>,
-    percent: Box<RawValue>,
-    incomplete_because: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Change {
-    revision: i64,
-    old_list_price: Option<Box<RawValue>>,
-    new_list_price: Option<Box<RawValue>>,
-    currency: String,
-    policy_version: i64,
-    cause: String,
-    changed_at: String,
-}
-
 /// Fetches the history and shows it.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let client = Client::new(&arguments.api.url)?;
     let path = ["api", "v1", "products", &arguments.product_id, "history"];
-    let answer = client.send(client.get(&path).query(&[("limit", arguments.limit)])).await?;
+    let query = HistoryQuery { limit: Some(arguments.limit), before: None };
+    let answer = client.send(client.get(&path).query(&query)).await?;
     output::show(&if arguments.json { answer.body } else { render(&client.read(&answer)?) })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn render(history: &History) -> String {
+fn render(history: &HistoryAnswer) -> String {
     let mut table = output::table(["changed at", "from", "to", "", "policy", "revision", "because of"]);
     for change in &history.changes {
-        let amount = |amount: &Option<Box<RawValue>>| {
-            let text = amount.as_ref().map_or("-", |amount| amount.get());
+        let amount = |amount: Option<Decimal>| {
+            let text = amount.map_or_else(|| "-".to_owned(), |amount| amount.to_string());
             Cell::new(text).set_alignment(CellAlignment::Right)
         };
         table.add_row([
-            Cell::new(output::to_the_second(&change.changed_at)),
-            amount(&change.old_list_price),
-            amount(&change.new_list_price),
+            Cell::new(output::to_the_second(change.changed_at)),
+            amount(change.old_list_price),
+            amount(change.new_list_price),
             Cell::new(&change.currency),
             Cell::new(change.policy_version),
             Cell::new(change.revision),
@@ -83,7 +57,7 @@ fn render(history: &History) -> String {
     }
     let mut text = table.to_string();
     if let Some(lowest) = &history.lowest_price_30_days {
-        let _ = write!(text, "\nlowest price of the last 30 days: {}", lowest.get());
+        let _ = write!(text, "\nlowest price of the last 30 days: {lowest}");
     }
     if let Some(reduction) = &history.reduction {
         let _ = write!(text, "\nreduced at {}", in_words(reduction));
@@ -98,16 +72,20 @@ fn render(history: &History) -> String {
 }
 
 /// The start of the reduction, the prior price, and the reasons against announcing it.
-fn in_words(reduction: &Reduction) -> String {
-    let Reduction { started_at, prior_price, percent, incomplete_because } = reduction;
-    let (prior_price, percent) = (prior_price.get(), percent.get());
+fn in_words(reduction: &ReductionAnswer) -> String {
+    let ReductionAnswer { started_at, prior_price, percent, incomplete_because, .. } = reduction;
+    let started_at = output::in_full(*started_at);
     if incomplete_because.is_empty() {
         return format!("{started_at}: prior price {prior_price}, so {percent}% may be announced");
     }
-    let reasons = incomplete_because.iter().map(|reason| match reason.as_str() {
-        "prices_unknown" => "the list prices of some of the 30 days before are not known",
-        "offers_for_every_shopper" => "offers or location factors that every shopper gets were in force",
-        other => other,
+    let reasons = incomplete_because.iter().map(|reason| match IncompleteBecause::parse(reason) {
+        Some(IncompleteBecause::PricesUnknown) => {
+            "the list prices of some of the 30 days before are not known"
+        }
+        Some(IncompleteBecause::OffersForEveryShopper) => {
+            "offers or location factors that every shopper gets were in force"
+        }
+        None => reason,
     });
     let reasons: Vec<&str> = reasons.collect();
     let reasons = reasons.join(", and ");

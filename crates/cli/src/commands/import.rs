@@ -13,13 +13,13 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use futures::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
+use pricing_wire::import::{ImportAnswer, ImportQuery, ImportWarning};
 use reqwest::header::CONTENT_TYPE;
-use serde::Deserialize;
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
 use self::progress::Progress;
-use crate::client::{Answer, ApiAddress, Client, FieldError};
+use crate::client::{Answer, ApiAddress, Client};
 use crate::output;
 
 /// Bytes read from the file at a time.
@@ -84,58 +84,6 @@ impl Format {
     }
 }
 
-/// The result of an import.
-#[derive(Debug, Deserialize)]
-pub(super) struct Summary {
-    rows: u64,
-    pub(super) created: u64,
-    updated: u64,
-    unchanged: u64,
-    /// Rows that repeat an earlier row for the same product.
-    #[serde(default)]
-    repeated: u64,
-    pub(super) failed: u64,
-    /// Rows that were not compared with all earlier ones.
-    #[serde(default)]
-    not_compared: u64,
-    dry_run: bool,
-    /// The columns that became attributes.
-    #[serde(default)]
-    attributes: Vec<String>,
-    #[serde(default)]
-    warnings: Vec<Warning>,
-    #[serde(default)]
-    lost: Lost,
-    errors: Vec<RowErrors>,
-    errors_left_out: u64,
-}
-
-/// Something that is allowed and probably not intended.
-#[derive(Debug, Deserialize)]
-struct Warning {
-    warning: String,
-    line: u64,
-    rows: u64,
-}
-
-/// Products that had a cost or a bound and no longer have it.
-#[derive(Debug, Default, Deserialize)]
-struct Lost {
-    unit_cost: u64,
-    floor_price: u64,
-    ceiling_price: u64,
-    minimum_advertised_price: u64,
-    product_ids: Vec<String>,
-    product_ids_left_out: u64,
-}
-
-/// A refused row.
-#[derive(Debug, Deserialize)]
-struct RowErrors {
-    line: u64,
-    errors: Vec<FieldError>,
-}
-
 /// Imports the file, and shows the result.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let client = Client::new(&arguments.api.url)?;
@@ -153,7 +101,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     progress.finish();
     let answer = answer?;
-    let summary: Summary = client.read(&answer)?;
+    let summary: ImportAnswer = client.read(&answer)?;
     if arguments.json {
         output::show(&answer.body)?;
     } else {
@@ -175,7 +123,7 @@ pub(super) async fn send(
 ) -> Result<Answer> {
     let request = client
         .upload(&["api", "v1", "products", "import"])
-        .query(&[("dry_run", dry_run)])
+        .query(&ImportQuery { dry_run })
         .header(CONTENT_TYPE, format.content_type())
         .body(body);
     Ok(client.send(request).await?)
@@ -217,7 +165,7 @@ fn bar(length: Option<u64>) -> ProgressBar {
     }
 }
 
-fn render(summary: &Summary) -> String {
+fn render(summary: &ImportAnswer) -> String {
     let heading = if summary.dry_run { "checked, nothing written" } else { "imported" };
     let mut text = format!("{heading}: {} rows\n", summary.rows);
     let _ = writeln!(text, "  created   {:>9}", summary.created);
@@ -245,7 +193,7 @@ fn render(summary: &Summary) -> String {
 }
 
 /// Appends notes on rows that were imported and are probably not intended.
-fn append_notes(text: &mut String, summary: &Summary) {
+fn append_notes(text: &mut String, summary: &ImportAnswer) {
     if !summary.attributes.is_empty() {
         let _ = write!(text, "\nas attributes: {}", summary.attributes.join(", "));
     }
@@ -273,7 +221,7 @@ fn append_notes(text: &mut String, summary: &Summary) {
             let _ = write!(text, " and {left_out} more");
         }
     }
-    for Warning { warning, line, rows } in &summary.warnings {
+    for ImportWarning { warning, line, rows } in &summary.warnings {
         let more = rows.saturating_sub(1);
         let where_else = if more > 0 { format!(" and {more} more") } else { String::new() };
         let _ = write!(text, "\nwarning: {warning} (line {line}{where_else})");

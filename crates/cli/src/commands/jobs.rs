@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use serde::Deserialize;
+use pricing_wire::failed_job::{JobsAnswer, JobsQuery};
 
 use crate::client::{ApiAddress, Client};
 use crate::output;
@@ -46,28 +46,13 @@ enum Action {
     },
 }
 
-#[derive(Debug, Deserialize)]
-struct Jobs {
-    outstanding: u64,
-    dead: u64,
-    jobs: Vec<DeadJob>,
-}
-
-#[derive(Debug, Deserialize)]
-struct DeadJob {
-    task_id: String,
-    kind: String,
-    reason: String,
-    tries: u32,
-    died_at: String,
-}
-
 /// Runs the action.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.action {
         Action::List { limit, json, api } => {
             let client = Client::new(&api.url)?;
-            let answer = client.send(client.get(&["api", "v1", "jobs"]).query(&[("limit", limit)])).await?;
+            let query = JobsQuery { limit: Some(limit.try_into().unwrap_or(usize::MAX)) };
+            let answer = client.send(client.get(&["api", "v1", "jobs"]).query(&query)).await?;
             let text = if json { answer.body } else { render(&client.read(&answer)?) };
             output::show(&text)?;
         }
@@ -88,25 +73,28 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn render(jobs: &Jobs) -> String {
+fn render(jobs: &JobsAnswer) -> String {
     let summary = format!("{} jobs outstanding, {} failed", jobs.outstanding, jobs.dead);
     if jobs.jobs.is_empty() {
         return summary;
     }
     let mut table = output::table(["job", "kind", "tries", "failed at", "why"]);
     for job in &jobs.jobs {
-        table.add_row([&job.task_id, &job.kind, &job.tries.to_string(), &job.died_at, &job.reason]);
+        let (tries, died_at) = (job.tries.to_string(), output::in_full(job.died_at));
+        table.add_row([&job.task_id, &job.kind, &tries, &died_at, &job.reason]);
     }
     format!("{summary}\n{table}")
 }
 
 #[cfg(test)]
 mod tests {
+    use pricing_wire::failed_job::DeadJob;
+
     use super::*;
 
     #[test]
     fn jobs_are_a_table_that_says_why() {
-        let jobs = Jobs {
+        let jobs = JobsAnswer {
             outstanding: 3,
             dead: 1,
             jobs: vec![DeadJob {
@@ -114,7 +102,7 @@ mod tests {
                 kind: "apply_events".to_owned(),
                 reason: "the database refused".to_owned(),
                 tries: 6,
-                died_at: "2026-01-31T12:00:00Z".to_owned(),
+                died_at: "2026-01-31T12:00:00Z".parse().unwrap(),
             }],
         };
         insta::assert_snapshot!(render(&jobs));

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use pricing_wire::policy::{CheckAnswer, PoliciesAnswer, PolicyAnswer, PublishPolicyAnswer, PublishQuery};
+use pricing_wire::problem::FieldError;
 use reqwest::RequestBuilder;
 use reqwest::header::CONTENT_TYPE;
-use serde::Deserialize;
 
-use crate::client::{ApiAddress, Client, ClientError, FieldError};
+use crate::client::{ApiAddress, Client, ClientError};
 use crate::output;
 
 /// The action.
@@ -92,39 +93,6 @@ struct Publication {
     approved_by: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Policies {
-    current_version: i64,
-    policies: Vec<Policy>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Policy {
-    version: i64,
-    name: String,
-    author: String,
-    note: String,
-    published_at: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Document {
-    source: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Checked {
-    problems: Vec<FieldError>,
-    warnings: Vec<FieldError>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Published {
-    version: i64,
-    task_id: String,
-    warnings: Vec<FieldError>,
-}
-
 /// Runs the action.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.action {
@@ -136,7 +104,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Action::Show { version, api } => {
             let client = Client::new(&api.url)?;
             let answer = client.send(client.get(&["api", "v1", "policies", &version])).await?;
-            let Document { source } = client.read(&answer)?;
+            let PolicyAnswer { source, .. } = client.read(&answer)?;
             output::show(source.trim_end())?;
         }
         Action::Check { file, api } => return check(&Client::new(&api.url)?, &file).await,
@@ -172,13 +140,11 @@ pub(super) fn read(file: &Path) -> Result<String> {
 }
 
 impl Publication {
-    fn put_into(self, mut request: RequestBuilder) -> Result<RequestBuilder> {
-        let author = super::name_of(self.author, "--author")?;
-        let fields = [("author", Some(author)), ("note", self.note), ("approved_by", self.approved_by)];
-        for (name, value) in fields {
-            request = request.query(&value.map(|value| [(name, value)]));
-        }
-        Ok(match self.only_after {
+    fn put_into(self, request: RequestBuilder) -> Result<RequestBuilder> {
+        let Self { author, note, only_after, approved_by } = self;
+        let author = Some(super::name_of(author, "--author")?);
+        let request = request.query(&PublishQuery { author, note, approved_by });
+        Ok(match only_after {
             Some(version) => request.header("If-Match", format!("\"{version}\"")),
             None => request,
         })
@@ -192,7 +158,7 @@ async fn publish(client: &Client, document: &str, request: RequestBuilder) -> Re
         }
         other => other.into(),
     })?;
-    let Published { version, task_id, warnings } = client.read(&answer)?;
+    let PublishPolicyAnswer { version, task_id, warnings } = client.read(&answer)?;
     for warning in &warnings {
         output::show(&located_warning(document, warning))?;
     }
@@ -210,7 +176,7 @@ pub(super) fn with_policy(request: RequestBuilder, policy: String) -> RequestBui
 async fn check(client: &Client, file: &Path) -> Result<ExitCode> {
     let request = with_policy(client.post(&["api", "v1", "policies", "check"]), read(file)?);
     let answer = client.send(request).await?;
-    let Checked { problems, warnings } = client.read(&answer)?;
+    let CheckAnswer { problems, warnings, .. } = client.read(&answer)?;
     let document = file.display().to_string();
     for problem in &problems {
         output::show(&located(&document, problem))?;
@@ -229,20 +195,27 @@ async fn check(client: &Client, file: &Path) -> Result<ExitCode> {
 
 /// A problem in the format of compilers, so that editors find the position.
 fn located(document: &str, problem: &FieldError) -> String {
-    format!("{}: {problem}", problem.place_in(document))
+    format!("{}: {problem}", place(document, problem))
 }
 
 /// The same for a warning: something that is allowed and probably not intended.
 pub(super) fn located_warning(document: &str, warning: &FieldError) -> String {
-    format!("{}: warning: {warning}", warning.place_in(document))
+    format!("{}: warning: {warning}", place(document, warning))
 }
 
-fn render(policies: &Policies) -> String {
+fn place(document: &str, error: &FieldError) -> String {
+    match (error.line, error.column) {
+        (Some(line), Some(column)) => format!("{document}:{line}:{column}"),
+        _ => document.to_owned(),
+    }
+}
+
+fn render(policies: &PoliciesAnswer) -> String {
     let mut table = output::table(["version", "name", "published at", "by", "note"]);
     for policy in &policies.policies {
         let mark = if policy.version == policies.current_version { " in use" } else { "" };
         let version = format!("{}{mark}", policy.version);
-        let published_at = output::to_the_second(&policy.published_at);
+        let published_at = output::to_the_second(policy.published_at);
         table.add_row([&version, &policy.name, &published_at, &policy.author, &policy.note]);
     }
     table.to_string()
@@ -250,19 +223,21 @@ fn render(policies: &Policies) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pricing_wire::policy::PolicyVersion;
+
     use super::*;
 
     #[test]
     fn versions_are_a_table_that_marks_the_one_in_use() {
-        let policy = |version, name: &str| Policy {
+        let policy = |version, name: &str| PolicyVersion {
             version,
             name: name.to_owned(),
             author: "zoe".to_owned(),
             note: "for the summer".to_owned(),
-            published_at: "2026-01-31T12:00:00Z".to_owned(),
+            published_at: "2026-01-31T12:00:00Z".parse().unwrap(),
         };
         let policies =
-            Policies { current_version: 2, policies: vec![policy(2, "summer"), policy(1, "default")] };
+            PoliciesAnswer { current_version: 2, policies: vec![policy(2, "summer"), policy(1, "default")] };
         insta::assert_snapshot!(render(&policies));
     }
 

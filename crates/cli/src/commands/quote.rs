@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
+use pricing_domain::facts::product::amount_from_json;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::client::{ApiAddress, Client};
 use crate::output;
@@ -59,10 +59,14 @@ struct PriceRequest<'a> {
 #[derive(Debug, Deserialize)]
 struct PriceDetail {
     product_id: String,
-    final_price: Box<RawValue>,
-    base_price: Box<RawValue>,
-    list_price: Box<RawValue>,
-    discount_rate: Box<RawValue>,
+    #[serde(deserialize_with = "amount_from_json")]
+    final_price: Decimal,
+    #[serde(deserialize_with = "amount_from_json")]
+    base_price: Decimal,
+    #[serde(deserialize_with = "amount_from_json")]
+    list_price: Decimal,
+    #[serde(deserialize_with = "amount_from_json")]
+    discount_rate: Decimal,
     source: String,
     currency: String,
     policy_version: i64,
@@ -109,7 +113,7 @@ fn render(detail: &PriceDetail, cache: Option<&str>, arguments: &Arguments) -> S
     let mut text = format!("{product_id} costs {final_price} {currency} in {location}{prime}\n");
     let _ = writeln!(text, "  base price    {base_price} {currency}");
     let _ = writeln!(text, "  list price    {list_price} {currency}");
-    let _ = writeln!(text, "  discount      {}", percent(&detail.discount_rate));
+    let _ = writeln!(text, "  discount      {}", percent(detail.discount_rate));
     let _ = writeln!(text, "  policy        version {policy_version}, price revision {revision}");
     if let Some(until) = &detail.valid_until {
         let _ = writeln!(text, "  valid until   {until}");
@@ -120,12 +124,9 @@ fn render(detail: &PriceDetail, cache: Option<&str>, arguments: &Arguments) -> S
     text
 }
 
-/// A rate in percent: `0.05` is `5%`; unchanged if it is not a plain decimal.
-pub(super) fn percent(rate: &RawValue) -> String {
-    match rate.get().parse::<Decimal>() {
-        Ok(rate) => format!("{}%", (rate * Decimal::ONE_HUNDRED).normalize()),
-        Err(_) => rate.get().to_owned(),
-    }
+/// A rate in percent: `0.05` is `5%`.
+pub(super) fn percent(rate: Decimal) -> String {
+    format!("{}%", (rate * Decimal::ONE_HUNDRED).normalize())
 }
 
 /// The command that explains this price.

@@ -1,6 +1,5 @@
 //! `pricing recalculate`: recalculates prices for all or selected products.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::{Deserialize, Serialize};
+use pricing_wire::recalculation::{RecalculationAnswer, RecalculationRequest, RequestAnswer};
 use tokio::time::sleep;
 
 use crate::client::{Answer, ApiAddress, Client};
@@ -36,35 +35,6 @@ pub(crate) struct Arguments {
     api: ApiAddress,
 }
 
-/// The body of the request.
-#[derive(Debug, Serialize)]
-struct Request<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    category: Option<&'a str>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    product_ids: &'a [String],
-}
-
-#[derive(Debug, Deserialize)]
-struct Requested {
-    task_id: String,
-}
-
-/// The progress or the result of a recalculation.
-#[derive(Debug, Deserialize)]
-struct Recalculation {
-    task_id: String,
-    state: String,
-    reason: Option<String>,
-    follow_up_task_id: Option<String>,
-    products_total: Option<u64>,
-    products_done: u64,
-    prices_changed: u64,
-    prices_frozen: u64,
-    workers: BTreeMap<String, u64>,
-    duration_ms: Option<u64>,
-}
-
 /// Requests the recalculation and waits for it if `--wait` is given.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let client = Client::new(&arguments.api.url)?;
@@ -72,11 +42,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         // A recalculation ignores products that do not exist.
         client.send(client.get(&["api", "v1", "products", product_id])).await?;
     }
-    let request = client
-        .post(&["api", "v1", "recalculations"])
-        .json(&Request { category: arguments.category.as_deref(), product_ids: &arguments.product_ids });
-    let answer = client.send(request).await?;
-    let Requested { task_id } = client.read(&answer)?;
+    let Arguments { product_ids, category, .. } = &arguments;
+    let product_ids = (!product_ids.is_empty()).then(|| product_ids.clone());
+    let request = RecalculationRequest { category: category.clone(), product_ids };
+    let answer = client.send(client.post(&["api", "v1", "recalculations"]).json(&request)).await?;
+    let RequestAnswer { task_id, .. } = client.read(&answer)?;
     if !arguments.wait {
         output::show(if arguments.json { &answer.body } else { &task_id })?;
         return Ok(ExitCode::SUCCESS);
@@ -103,10 +73,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 }
 
 /// Follows a recalculation, and the one it was coalesced into, to its end.
-async fn follow(client: &Client, mut task_id: String, bar: &ProgressBar) -> Result<(Answer, Recalculation)> {
+async fn follow(
+    client: &Client,
+    mut task_id: String,
+    bar: &ProgressBar,
+) -> Result<(Answer, RecalculationAnswer)> {
     loop {
         let answer = client.send(client.get(&["api", "v1", "recalculations", &task_id])).await?;
-        let now: Recalculation = client.read(&answer)?;
+        let now: RecalculationAnswer = client.read(&answer)?;
         if let Some(total) = now.products_total {
             bar.set_length(total);
         }
@@ -122,8 +96,8 @@ async fn follow(client: &Client, mut task_id: String, bar: &ProgressBar) -> Resu
     }
 }
 
-fn render(done: &Recalculation) -> String {
-    let milliseconds = done.duration_ms.unwrap_or_default();
+fn render(done: &RecalculationAnswer) -> String {
+    let milliseconds = done.duration_ms.and_then(|duration| u64::try_from(duration).ok()).unwrap_or_default();
     let rate = done.products_done.saturating_mul(1_000) / milliseconds.max(1);
     let mut text = format!(
         "recalculated {} products in {}.{:03} s, {rate} products/s\n",
@@ -146,18 +120,12 @@ mod tests {
 
     #[test]
     fn a_result_can_be_read() {
-        let done = Recalculation {
-            task_id: "01a2".to_owned(),
-            state: "done".to_owned(),
-            reason: None,
-            follow_up_task_id: None,
-            products_total: Some(20_000),
-            products_done: 20_000,
-            prices_changed: 19_876,
-            prices_frozen: 3,
-            workers: BTreeMap::from([("worker-1".to_owned(), 11), ("worker-2".to_owned(), 1)]),
-            duration_ms: Some(1_204),
-        };
+        let done = r#"{"task_id":"01a2","state":"done","scope":"all","reason":null,"follow_up_task_id":null,
+            "approved_by":null,"run_number":7,"policy_version":1,"progress_percent":100,"products_total":20000,
+            "products_done":20000,"prices_changed":19876,"prices_frozen":3,"workers":{"worker-1":11,"worker-2":1},
+            "requested_at":"2026-01-31T12:00:00Z","started_at":"2026-01-31T12:00:00.5Z",
+            "finished_at":"2026-01-31T12:00:01.704Z","duration_ms":1204}"#;
+        let done = serde_json::from_str(done).unwrap();
         insta::assert_snapshot!(render(&done), @r"
         recalculated 20000 products in 1.204 s, 16611 products/s
           changed      19876

@@ -11,11 +11,13 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use pricing_wire::simulation::{
+    CatalogueWarning, Line, Listed, MoveRange, RuleEffect, SimulateQuery, SimulatedPrice, SimulationReport,
+};
+use rust_decimal::Decimal;
 
 use super::policy;
-use crate::client::{ApiAddress, Client, FieldError};
+use crate::client::{ApiAddress, Client};
 use crate::output;
 
 /// The longest line of an answer.
@@ -41,103 +43,16 @@ pub(crate) struct Arguments {
     api: ApiAddress,
 }
 
-/// A line of the answer: exactly one field is present.
-#[derive(Debug, Deserialize)]
-struct Line {
-    progress: Option<Progress>,
-    product: Option<Product>,
-    report: Option<Box<RawValue>>,
-    error: Option<Problem>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Progress {
-    products: u64,
-    total: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Problem {
-    detail: String,
-}
-
-/// Amounts keep the digits they have on the wire.
-#[derive(Debug, Deserialize)]
-struct Product {
-    product_id: String,
-    currency: String,
-    list_price: Option<Box<RawValue>>,
-    simulated_list_price: Box<RawValue>,
-    change_percent: Option<Box<RawValue>>,
-    outcome: String,
-    guardrails: Vec<String>,
-    #[serde(default)]
-    failed_rule: String,
-    #[serde(default)]
-    problem: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Report {
-    products: u64,
-    up: u64,
-    down: u64,
-    unchanged: u64,
-    frozen: u64,
-    median_change_percent: Box<RawValue>,
-    distribution: Vec<MoveRange>,
-    guardrails: BTreeMap<String, u64>,
-    rules: Vec<Rule>,
-    margins: BTreeMap<String, Margin>,
-    biggest_moves: Vec<Product>,
-    #[serde(default)]
-    catalogue_warnings: Vec<CatalogueWarning>,
-    held: Vec<String>,
-    #[serde(default)]
-    warnings: Vec<FieldError>,
-}
-
-#[derive(Debug, Deserialize)]
-struct CatalogueWarning {
-    about: String,
-    problem: String,
-    products: u64,
-    examples: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Rule {
-    name: String,
-    applied: u64,
-    failed: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct MoveRange {
-    from_percent: Option<i64>,
-    to_percent: Option<i64>,
-    products: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Margin {
-    products: u64,
-    revenue: Box<RawValue>,
-    simulated_revenue: Box<RawValue>,
-    margin: Box<RawValue>,
-    simulated_margin: Box<RawValue>,
-}
-
 /// Simulates, and shows the report.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let client = Client::new(&arguments.api.url)?;
-    let listed = match (&arguments.products, arguments.all) {
-        (None, _) => "none",
-        (Some(_), false) => "moved",
-        (Some(_), true) => "all",
+    let products = match (&arguments.products, arguments.all) {
+        (None, _) => Listed::None,
+        (Some(_), false) => Listed::Moved,
+        (Some(_), true) => Listed::All,
     };
     let policy = policy::read(&arguments.file)?;
-    let request = client.upload(&["api", "v1", "policies", "simulate"]).query(&[("products", listed)]);
+    let request = client.upload(&["api", "v1", "policies", "simulate"]).query(&SimulateQuery { products });
     let response = client.open(policy::with_policy(request, policy)).await?;
     let mut products = arguments.products.as_ref().map(ProductFile::create).transpose()?;
     let bar = ProgressBar::no_length()
@@ -201,18 +116,17 @@ impl ProductFile {
         Ok(Self(rows))
     }
 
-    fn write(&mut self, product: &Product) -> Result<()> {
-        let guardrails = product.guardrails.join(" ");
+    fn write(&mut self, product: &SimulatedPrice) -> Result<()> {
         let row = [
-            &product.product_id,
-            &product.currency,
-            digits(product.list_price.as_deref()),
-            product.simulated_list_price.get(),
-            digits(product.change_percent.as_deref()),
-            &product.outcome,
-            &guardrails,
-            &product.failed_rule,
-            &product.problem,
+            &*product.product_id,
+            &*product.currency,
+            &digits(product.list_price),
+            &product.simulated_list_price.to_string(),
+            &digits(product.change_percent),
+            &*product.outcome,
+            &product.guardrails.join(" "),
+            product.failed_rule.as_deref().unwrap_or_default(),
+            product.problem.as_deref().unwrap_or_default(),
         ];
         Ok(self.0.write_record(row)?)
     }
@@ -222,18 +136,18 @@ impl ProductFile {
     }
 }
 
-fn digits(number: Option<&RawValue>) -> &str {
-    number.map_or("", RawValue::get)
+fn digits(number: Option<Decimal>) -> String {
+    number.map(|number| number.to_string()).unwrap_or_default()
 }
 
-fn render(document: &str, report: &Report) -> String {
+fn render(document: &str, report: &SimulationReport) -> String {
     let mut text = format!("{} products, nothing was changed\n", report.products);
     for (name, count) in
         [("up", report.up), ("down", report.down), ("unchanged", report.unchanged), ("frozen", report.frozen)]
     {
         let _ = writeln!(text, "  {name:<9} {count:>9}");
     }
-    let _ = writeln!(text, "the median product moves by {}%", report.median_change_percent.get());
+    let _ = writeln!(text, "the median product moves by {}%", report.median_change_percent);
     let most = report.distribution.iter().map(|range| range.products).max().unwrap_or_default().max(1);
     for range in report.distribution.iter().filter(|range| range.products > 0) {
         let width = usize::try_from((range.products * BAR_WIDTH).div_ceil(most)).unwrap_or(0);
@@ -242,25 +156,21 @@ fn render(document: &str, report: &Report) -> String {
     if !report.rules.is_empty() {
         let _ = writeln!(text, "{:<27} {:>9} {:>9}", "market rules", "apply to", "fail for");
     }
-    for Rule { name, applied, failed } in &report.rules {
+    for RuleEffect { name, applied, failed } in &report.rules {
         let nothing = if *applied == 0 { "  applies to no product now" } else { "" };
         let _ = writeln!(text, "  {name:<25} {applied:>9} {failed:>9}{nothing}");
     }
     if !report.guardrails.is_empty() {
         let _ = writeln!(text, "guardrails that stop a price");
     }
-    for (name, count) in &report.guardrails {
+    for (name, count) in report.guardrails.iter().collect::<BTreeMap<_, _>>() {
         let _ = writeln!(text, "  {name:<25} {count:>9}");
     }
     for (currency, margin) in &report.margins {
         let _ = writeln!(
             text,
             "{currency}, at the units sold in the last 28 days, of {} products whose cost and sales are known\n  revenue {} -> {}\n  margin  {} -> {}",
-            margin.products,
-            margin.revenue.get(),
-            margin.simulated_revenue.get(),
-            margin.margin.get(),
-            margin.simulated_margin.get()
+            margin.products, margin.revenue, margin.simulated_revenue, margin.margin, margin.simulated_margin
         );
     }
     if !report.biggest_moves.is_empty() {
@@ -271,10 +181,10 @@ fn render(document: &str, report: &Report) -> String {
             text,
             "  {:<20} {:>10} -> {:>10} {} {:>8}%  {}",
             product.product_id,
-            digits(product.list_price.as_deref()),
-            product.simulated_list_price.get(),
+            digits(product.list_price),
+            product.simulated_list_price,
             product.currency,
-            digits(product.change_percent.as_deref()),
+            digits(product.change_percent),
             product.guardrails.join(", ")
         );
     }

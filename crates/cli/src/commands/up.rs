@@ -14,6 +14,7 @@ use pricing_api::config::ApiConfig;
 use pricing_core::config::{SharedConfig, process_environment};
 use pricing_core::telemetry;
 use pricing_listener::config::ListenerConfig;
+use pricing_wire::import::ImportAnswer;
 use pricing_worker::config::WorkerConfig;
 use reqwest::Url;
 use tokio::net::TcpListener;
@@ -221,7 +222,7 @@ async fn ready(client: &Client) -> Result<()> {
 async fn load_sample(client: &Client, data: &DataDirectory) -> Result<()> {
     let loading = import::send(client, import::Format::Csv, false, SAMPLE_PRODUCTS);
     let answer = loading.await.context("could not load the sample catalogue")?;
-    let summary: import::Summary = client.read(&answer)?;
+    let summary: ImportAnswer = client.read(&answer)?;
     if summary.failed > 0 {
         bail!("{} products of the sample catalogue were refused", summary.failed);
     }

@@ -9,9 +9,8 @@ use anstyle::AnsiColor;
 use anyhow::Result;
 use clap::Args;
 use futures::StreamExt;
+use pricing_wire::price_change::{FollowQuery, PriceChangeEvent};
 use rust_decimal::Decimal;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::time::sleep;
 
 use self::event_stream::{EventStream, ReceivedEvent};
@@ -32,17 +31,6 @@ pub(crate) struct Arguments {
     json: bool,
     #[command(flatten)]
     api: ApiAddress,
-}
-
-/// A list price that changed; amounts keep the digits they have on the wire.
-#[derive(Debug, Deserialize)]
-struct Change {
-    product_id: String,
-    old_list_price: Option<Box<RawValue>>,
-    new_list_price: Option<Box<RawValue>>,
-    currency: String,
-    cause: String,
-    changed_at: String,
 }
 
 /// Watches until Ctrl-C. Changes made while the API is unreachable are shown when it is back.
@@ -81,10 +69,8 @@ async fn follow(
     last_id: &mut Option<String>,
     connected_once: &mut bool,
 ) -> Result<()> {
-    let mut request = client.stream(&["api", "v1", "price-changes"]);
-    if let Some(product) = &arguments.product {
-        request = request.query(&[("product_id", product)]);
-    }
+    let query = FollowQuery { product_id: arguments.product.clone() };
+    let mut request = client.stream(&["api", "v1", "price-changes"]).query(&query);
     if let Some(last_id) = last_id.as_ref() {
         request = request.header("last-event-id", last_id);
     }
@@ -112,11 +98,10 @@ fn show(event: &ReceivedEvent, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn render(change: &Change) -> String {
-    let amount = |written: &Option<Box<RawValue>>| written.as_ref().map(|raw| raw.get().to_owned());
-    let (old, new) = (amount(&change.old_list_price), amount(&change.new_list_price));
-    let Change { product_id, currency, cause, changed_at, .. } = change;
-    let moved = match (&old, &new) {
+fn render(change: &PriceChangeEvent) -> String {
+    let PriceChangeEvent { product_id, old_list_price, new_list_price, currency, cause, changed_at, .. } =
+        change;
+    let moved = match (*old_list_price, *new_list_price) {
         (_, None) => output::paint("removed", AnsiColor::Yellow),
         (None, Some(new)) => format!("{new} {currency}"),
         (Some(old), Some(new)) => {
@@ -124,14 +109,11 @@ fn render(change: &Change) -> String {
             format!("{old} → {new} {currency}  {}", output::paint(&percent, colour))
         }
     };
-    format!("{}  {product_id}  {moved}  ({cause})", output::to_the_second(changed_at))
+    format!("{}  {product_id}  {moved}  ({cause})", output::to_the_second(*changed_at))
 }
 
 /// The change in percent, and its colour.
-fn percent(old: &str, new: &str) -> (String, AnsiColor) {
-    let (Ok(old), Ok(new)) = (old.parse::<Decimal>(), new.parse::<Decimal>()) else {
-        return (String::new(), AnsiColor::Yellow);
-    };
+fn percent(old: Decimal, new: Decimal) -> (String, AnsiColor) {
     let colour = if new > old { AnsiColor::Green } else { AnsiColor::Red };
     let sign = if new > old { "+" } else { "" };
     let moved = (new - old).checked_mul(Decimal::ONE_HUNDRED).and_then(|moved| moved.checked_div(old));
