@@ -45,7 +45,7 @@ pub(crate) async fn explanation(
     let shopper = check(&query)?;
     let now = Utc::now();
     // Reading the price first computes one for a product that has none yet.
-    let read = state.engine.read(&product_id, Now::now()).await;
+    let read = state.engine.read(&product_id, Now::read_clocks()).await;
     read.map_err(|error| ApiError::of_read(error, &product_id))?;
     let (product, stored, recorded) = stored_explanation(&state, &product_id).await?;
     let internal = |error: serde_json::Error| ApiError::Internal { reason: error.to_string() };

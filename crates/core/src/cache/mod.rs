@@ -76,7 +76,7 @@ pub struct Now {
 
 impl Now {
     /// Reads both clocks.
-    pub fn now() -> Self {
+    pub fn read_clocks() -> Self {
         Self { utc: Utc::now(), monotonic: Instant::now() }
     }
 }

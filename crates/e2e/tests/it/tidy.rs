@@ -90,7 +90,7 @@ const EMPTY_NAMES: &[&str] =
 
 /// What may stand only at some places.
 struct Ban {
-    found: TieredPrice,
+    found: Found,
     /// Where the rule holds: a path from the root begins so.
     inside: &'static str,
     /// Where it does not: a path begins so or, after a `*`, ends so.
@@ -98,14 +98,14 @@ struct Ban {
     why: &'static str,
 }
 
-enum TieredPrice {
+enum Found {
     /// These words, in code.
     Words(&'static [&'static str]),
     /// Text literals that begin so.
     Literals(&'static [&'static str]),
 }
 
-use TieredPrice::{Literals, Words};
+use Found::{Literals, Words};
 
 const BANS: &[Ban] = &[
     Ban {
