@@ -9,7 +9,7 @@ use super::rules::{
 };
 use super::source::Source;
 use super::words::{BANNED_WORDS, EXCEPTIONS, complain_of_words};
-use super::{BANS, Ban, TieredPrice};
+use super::{BANS, Ban, Found};
 
 /// Expects one complaint that contains each of the texts.
 fn expect_complaint(complaints: &[String], texts: &[&str]) {
@@ -24,8 +24,8 @@ fn expect_complaint(complaints: &[String], texts: &[&str]) {
 fn every_ban_complains_of_each_of_its_texts() {
     for ban in BANS {
         let (texts, written): (_, fn(&str) -> String) = match ban.found {
-            TieredPrice::Words(words) => (words, |word| format!("let x =\n{word} y;")),
-            TieredPrice::Literals(beginnings) => {
+            Found::Words(words) => (words, |word| format!("let x =\n{word} y;")),
+            Found::Literals(beginnings) => {
                 (beginnings, |beginning| format!("let x =\n\"{beginning}y\";"))
             }
         };
@@ -165,7 +165,7 @@ fn a_dependency_against_the_arrows_is_complained_of() {
 #[test]
 fn an_exception_of_no_file_is_complained_of() {
     let ban = Ban {
-        found: TieredPrice::Words(&["x"]),
+        found: Found::Words(&["x"]),
         inside: "crates/",
         except: &["crates/core/src/lease.rs", "crates/core/src/jobs/", "*/config.rs"],
         why: "of a test",

@@ -2,7 +2,7 @@
 
 use super::source::{Source, is_name_char};
 use super::{
-    Ban, DEPENDANTS, EMPTY_NAMES, MAX_COMMENT_COLUMNS, MAX_FILE_LINES, MAX_FUNCTION_LINES, ROWS, TieredPrice,
+    Ban, DEPENDANTS, EMPTY_NAMES, MAX_COMMENT_COLUMNS, MAX_FILE_LINES, MAX_FUNCTION_LINES, ROWS, Found,
 };
 
 pub(super) fn complain_of_length(source: &Source) -> Vec<String> {
@@ -51,11 +51,11 @@ pub(super) fn complain_of_banned(ban: &Ban, source: &Source) -> Vec<String> {
             .then(|| format!("{path}:{}: `{what}` here: {}", source.line_of(offset), ban.why))
     };
     match ban.found {
-        TieredPrice::Words(words) => words
+        Found::Words(words) => words
             .iter()
             .flat_map(|word| source.find_word(word).filter_map(|offset| complain(offset, word)))
             .collect(),
-        TieredPrice::Literals(beginnings) => source
+        Found::Literals(beginnings) => source
             .literals
             .iter()
             .filter(|literal| beginnings.iter().any(|beginning| literal.text.starts_with(beginning)))
