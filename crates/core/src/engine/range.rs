@@ -5,9 +5,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Batch, Engine, EngineError, PublishedPrice, WRITE_BATCH, detached};
 use crate::cache::{Cached, PutMode};
-use crate::jobs::Range;
-use crate::store::RangeOutcome;
-use pricing_domain::facts::product::ProductId;
+use crate::jobs::{PRICED_BEFORE, Range};
+use crate::store::{RangeEnds, RangeOutcome};
 
 /// The result of re-pricing a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +18,7 @@ pub enum RangeDone {
         /// The number of list prices that changed.
         changed: u64,
     },
-    /// The range was done before; its prices were only served again.
+    /// The range was done before; its stored prices were only served again.
     Repeated,
     /// A newer run has begun: the range was not re-priced.
     Superseded,
@@ -47,17 +46,35 @@ impl Engine {
         worker: String,
         turn: OwnedSemaphorePermit,
     ) -> Result<RangeDone, RangeError> {
-        let mut transaction = self.store.begin().await?;
-        if !transaction.lock_run(range.run_number).await? {
+        let (done, published) = self.price_range(range, worker).await?;
+        let (published, mode) = match done {
+            RangeDone::Done { .. } => (published, PutMode::Insert),
             // An earlier attempt may have failed between the commit and Redis, so the stored prices are
             // served, regardless of which process wrote them.
-            let batch = Batch::named(&range.product_ids);
-            let published =
-                self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
-            transaction.commit().await?;
-            drop(turn);
-            self.serve(published, PutMode::Replace).await?;
-            return Ok(RangeDone::Superseded);
+            RangeDone::Repeated => (self.stored_prices(range).await?, PutMode::Insert),
+            RangeDone::Superseded => (self.stored_prices(range).await?, PutMode::Replace),
+        };
+        drop(turn);
+        self.serve(published, mode).await?;
+        Ok(done)
+    }
+
+    /// Re-prices a range in one transaction, unless that was done before. Returns the prices to serve.
+    async fn price_range(
+        &self,
+        range: &Range,
+        worker: String,
+    ) -> Result<(RangeDone, Vec<PublishedPrice>), RangeError> {
+        let (Some(first), Some(last)) = (range.product_ids.first(), range.product_ids.last()) else {
+            return Ok((RangeDone::Repeated, Vec::new()));
+        };
+        let ends = RangeEnds { first: first.clone(), last: last.clone() };
+        if range.run_number == PRICED_BEFORE {
+            return Ok((RangeDone::Repeated, Vec::new()));
+        }
+        let mut transaction = self.store.begin().await?;
+        if !transaction.lock_run(range.run_number).await? {
+            return Ok((RangeDone::Superseded, Vec::new()));
         }
         self.current_policy(range.policy_version).await?;
         let cause = format!("recalculation {}", range.task_id);
@@ -65,24 +82,24 @@ impl Engine {
         let published = self.price_in(&mut transaction, batch, |_, _| true, move |_| cause.clone()).await?;
         let changed = count(&published, |published| published.is_written && published.change.is_some());
         let products = count(&published, |_| true);
-        let outcome = RangeOutcome {
-            worker,
-            products,
-            changed,
-            frozen: count(&published, |published| published.is_frozen),
-        };
-        let range_start = range.product_ids.first().map_or("", ProductId::as_str);
-        let is_first = transaction.finish_range(range.run_number, range_start, &outcome, Utc::now()).await?;
-        transaction.commit().await?;
-        drop(turn);
-        if !is_first {
-            // An earlier attempt may have failed before the prices were served.
-            self.serve(published, PutMode::Insert).await?;
-            return Ok(RangeDone::Repeated);
+        let frozen = count(&published, |published| published.is_frozen);
+        let outcome = RangeOutcome { worker, products, changed, frozen };
+        if !transaction.finish_range(range.run_number, &ends, &outcome, Utc::now()).await? {
+            // Rolled back: a rule that reads the price in effect would move prices once more.
+            return Ok((RangeDone::Repeated, Vec::new()));
         }
+        transaction.commit().await?;
         let written = published.into_iter().filter(|published| published.is_written).collect();
-        self.serve(written, PutMode::Insert).await?;
-        Ok(RangeDone::Done { products, changed })
+        Ok((RangeDone::Done { products, changed }, written))
+    }
+
+    /// The stored prices of a range; those that cannot be served, as they have expired, are made first.
+    async fn stored_prices(&self, range: &Range) -> Result<Vec<PublishedPrice>, RangeError> {
+        let mut transaction = self.store.begin().await?;
+        let batch = Batch::named(&range.product_ids);
+        let published = self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
+        transaction.commit().await?;
+        Ok(published)
     }
 
     /// Re-prices expired prices, oldest first. Returns how many are valid now; fewer than

@@ -1,7 +1,7 @@
 //! The stream of market events: the authoritative record of what was published, in order of arrival.
 //!
 //! Here: publishing ([`publish`]), consuming ([`consume`]) and messages that are not valid events ([`dead`]).
-//! Never here: the format of events ([`domain::market_event`](pricing_domain::market_event)) and their
+//! Never here: the format of events ([`market_event`](pricing_domain::facts::market_event)) and their
 //! processing (the listener and the worker).
 //!
 //! An event is an entry of a Redis stream and, in the same step, a message on a channel. The stream is

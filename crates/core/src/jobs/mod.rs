@@ -46,16 +46,21 @@ pub enum Job {
     Range(Range),
 }
 
+/// The number of no run: the range was priced before its run was restarted, and the worker may have died
+/// before it published the prices.
+pub const PRICED_BEFORE: i64 = 0;
+
 /// A part of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
     /// The request that the run belongs to.
     pub task_id: String,
     /// The run's fencing token: once a newer run has begun, nothing is written for this one.
+    /// [`PRICED_BEFORE`] for products whose prices are only published again.
     pub run_number: i64,
     /// The policy the run began with; prices are computed by this one or a later one.
     pub policy_version: i64,
-    /// At most [`RANGE_LENGTH`] products.
+    /// At most [`RANGE_LENGTH`] products, in order.
     pub product_ids: Vec<ProductId>,
 }
 

@@ -1,5 +1,4 @@
-//! The migrations of both databases, in their order. Both have the steps that are numbered alike, but for those
-//! that only one needs.
+//! The migrations of both databases, in order. The two lists differ only in steps that one of them needs.
 
 use std::borrow::Cow;
 
@@ -16,6 +15,7 @@ const SQLITE: &[Step] = &[
     (3, "policies", include_str!("../../migrations/sqlite/0003_policies.sql")),
     (4, "approval and drafts", include_str!("../../migrations/sqlite/0004_approval_and_drafts.sql")),
     (5, "age of facts", include_str!("../../migrations/sqlite/0005_age_of_facts.sql")),
+    (6, "range ends", include_str!("../../migrations/sqlite/0006_range_ends.sql")),
 ];
 
 const POSTGRES: &[Step] = &[
@@ -25,6 +25,7 @@ const POSTGRES: &[Step] = &[
     (4, "approval and drafts", include_str!("../../migrations/postgres/0004_approval_and_drafts.sql")),
     (5, "prices of products", include_str!("../../migrations/postgres/0005_prices_of_products.sql")),
     (6, "age of facts", include_str!("../../migrations/postgres/0006_age_of_facts.sql")),
+    (7, "range ends", include_str!("../../migrations/postgres/0007_range_ends.sql")),
 ];
 
 pub(super) fn of_sqlite() -> Migrator {

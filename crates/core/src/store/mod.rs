@@ -48,7 +48,9 @@ pub use self::error::StoreError;
 pub use self::facts::UnreadFacts;
 use self::metrics::DatabaseDuration;
 pub use self::prepared_rows::{PreparedPrices, ProductRows};
-pub use self::runs::{CoalescedRun, MAX_REASON_CHARS, RangeOutcome, RunRequest, StoredRun, run_of_policy};
+pub use self::runs::{
+    CoalescedRun, MAX_REASON_CHARS, RangeEnds, RangeOutcome, RunRequest, StoredRun, run_of_policy,
+};
 use self::session::Session;
 use self::sqlite::SqliteFile;
 use self::statement::Statement;

@@ -333,7 +333,7 @@ impl TryFrom<ChangeRecord> for PriceChange {
     }
 }
 
-fn product_id(text: &str) -> Result<ProductId, StoreError> {
+pub(super) fn product_id(text: &str) -> Result<ProductId, StoreError> {
     ProductId::parse(text).map_err(|problem| StoreError::corrupt("product_id", problem))
 }
 

@@ -9,14 +9,13 @@ use pricing_domain::facts::time_zone::TimeZones;
 use pricing_domain::policy::PricingPolicy;
 use pricing_domain::pricing::replay::RecordedExplanation;
 use pricing_e2e::RedisServer;
-use pricing_worker::config::WorkerConfig;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use rust_decimal::Decimal;
 use tempfile::TempDir;
 
-use crate::support::{new_policy, shared_postgres, sqlite_url};
+use crate::support::{new_policy, open_engine, shared_postgres, sqlite_url};
 
 /// Policies tried, each on this many products: 10,000 prices in all.
 const POLICIES: usize = 20;
@@ -30,15 +29,7 @@ struct Pricing {
 
 impl Pricing {
     async fn open(url: &str, files: TempDir, redis: &RedisServer, prefix: &str) -> Result<Self> {
-        let redis_url = redis.url();
-        let environment = |name: &str| match name {
-            "PRICING_DATABASE_URL" => Some(url.to_owned()),
-            "PRICING_REDIS_URL" => Some(redis_url.clone()),
-            "PRICING_KEY_PREFIX" => Some(prefix.to_owned()),
-            _ => None,
-        };
-        let config = WorkerConfig::read(&environment)?;
-        Ok(Self { engine: Engine::open(&config.shared, "test", 10).await?, _files: files })
+        Ok(Self { engine: open_engine(url, redis, prefix).await?, _files: files })
     }
 
     /// Publishes the policy, then writes signals and products, which prices them.

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use pricing_core::engine::Engine;
 use pricing_core::store::{NewPolicy, Store, StoreSettings};
 use pricing_e2e::{HttpClient, HttpReply, PostgresServer, RedisServer, ServiceProcess, free_port};
+use pricing_worker::config::WorkerConfig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -17,6 +19,18 @@ pub(crate) async fn shared_postgres() -> Result<&'static PostgresServer> {
     // server ends with the process.
     static SERVER: OnceCell<PostgresServer> = OnceCell::const_new();
     SERVER.get_or_try_init(PostgresServer::start).await
+}
+
+/// An engine in this process, with a Redis key prefix of its own.
+pub(crate) async fn open_engine(database_url: &str, redis: &RedisServer, prefix: &str) -> Result<Engine> {
+    let redis_url = redis.url();
+    let environment = |name: &str| match name {
+        "PRICING_DATABASE_URL" => Some(database_url.to_owned()),
+        "PRICING_REDIS_URL" => Some(redis_url.clone()),
+        "PRICING_KEY_PREFIX" => Some(prefix.to_owned()),
+        _ => None,
+    };
+    Ok(Engine::open(&WorkerConfig::read(&environment)?.shared, "test", 10).await?)
 }
 
 /// An API process with a client for it.

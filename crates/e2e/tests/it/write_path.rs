@@ -14,6 +14,7 @@ use crate::fleet::{Fleet, Member, Service};
 use crate::support::{Stores, new_policy};
 
 mod facts;
+mod ranges;
 mod runs;
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -11,17 +11,18 @@
 //! two consecutive checks gets one.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use pricing_core::engine::EngineError;
-use pricing_core::jobs::{Job, JobError, JobKind, NewJob, RANGE_LENGTH, Range};
+use pricing_core::jobs::{Job, JobError, JobKind, NewJob, PRICED_BEFORE, RANGE_LENGTH, Range};
 use pricing_core::keys::JOBS;
 use pricing_core::lease::Lease;
 use pricing_core::policy_snapshot::PolicySnapshotError;
 use pricing_core::redis::RedisError;
-use pricing_core::store::{StoreError, StoredRun};
+use pricing_core::store::{RangeEnds, StoreError, StoredRun};
 use pricing_core::telemetry::spans;
+use pricing_domain::facts::product::ProductId;
 use pricing_domain::facts::recalculation::{RecalculationScope, RunState};
 use pricing_domain::policy::PricingPolicy;
 use tokio_util::sync::CancellationToken;
@@ -203,19 +204,20 @@ impl Recalculator {
             return Ok(());
         }
         let total = store.count_products_of(&run.scope).await?;
-        let begun = Instant::now();
         let now = Utc::now();
         if !store.begin_run(&run.task_id, run_number, policy_version, total, now).await? {
             let reason = "another coordinator has begun a run".to_owned();
             return Err(Stopped::Ended(JobError::Retry { reason }));
         }
-        let waited = (now - run.requested_at).to_std().unwrap_or_default();
-        self.metrics.runs.wait_duration.record(waited);
+        if run.started_at.is_none() {
+            let waited = (now - run.requested_at).to_std().unwrap_or_default();
+            self.metrics.runs.wait_duration.record(waited);
+        }
         tracing::info!(task_id = run.task_id, run_number, products = total, "began a recalculation");
         let range =
             Range { task_id: run.task_id.clone(), run_number, policy_version, product_ids: Vec::new() };
         let ranges = self.hand_out(&run.scope, &range, lost).await?;
-        self.wait_for(&range, ranges, begun, lost).await
+        self.wait_for(&range, ranges, run.started_at.unwrap_or(now), lost).await
     }
 
     /// Holds the run if it would move prices too far, by the policy's own circuit breaker. Returns whether it
@@ -246,66 +248,84 @@ impl Recalculator {
         Ok(true)
     }
 
-    /// Enqueues the ranges as fast as workers take them. Returns how many.
+    /// Enqueues the ranges as fast as workers take them. Returns how many the run has, with those that were
+    /// finished before it was restarted.
     async fn hand_out(
         &self,
         scope: &RecalculationScope,
         range: &Range,
         lost: &CancellationToken,
     ) -> Result<u64, Stopped> {
-        let mut ranges = 0;
+        let store = &self.engine.store;
+        let finished = store.finished_ranges(range.run_number).await?;
+        let mut ranges = u64::try_from(finished.len()).unwrap_or(u64::MAX);
         let mut last = None;
-        loop {
-            let store = &self.engine.store;
-            let product_ids = store.product_ids_of(scope, last.as_ref(), RANGE_LENGTH).await?;
-            let Some(end) = product_ids.last() else { return Ok(ranges) };
+        for number in 0_u64.. {
+            let mut page = store.product_ids_of(scope, last.as_ref(), RANGE_LENGTH).await?;
+            page.sort_unstable();
+            let Some(end) = page.last() else { break };
             last = Some(end.clone());
-            let job = NewJob {
-                task_id: format!("range:{}:{ranges}", range.run_number),
-                job: Job::Range(Range { product_ids, ..range.clone() }),
-            };
-            let enqueued = async {
-                while !self.enqueue(&job).await? {
-                    self.pause_or_stop(lost).await?;
-                }
-                Ok::<(), JobError>(())
-            };
-            enqueued.instrument(spans::send(JOBS, 1)).await?;
-            ranges += 1;
+            for (part, (product_ids, is_priced)) in split_at_finished(page, &finished).into_iter().enumerate()
+            {
+                ranges += u64::from(!is_priced);
+                let task_id = format!("range:{}:{number}.{part}", range.run_number);
+                let run_number = if is_priced { PRICED_BEFORE } else { range.run_number };
+                let job = Job::Range(Range { product_ids, run_number, ..range.clone() });
+                self.enqueue_range(&NewJob { task_id, job }, lost).await?;
+            }
             if matches!(scope, RecalculationScope::Products(_)) {
-                return Ok(ranges);
+                break;
             }
         }
+        Ok(ranges)
+    }
+
+    async fn enqueue_range(&self, job: &NewJob, lost: &CancellationToken) -> Result<(), JobError> {
+        let enqueued = async {
+            while !self.enqueue(job).await? {
+                self.pause_or_stop(lost).await?;
+            }
+            Ok(())
+        };
+        enqueued.instrument(spans::send(JOBS, 1)).await
     }
 
     async fn wait_for(
         &self,
         range: &Range,
         ranges: u64,
-        begun: Instant,
+        started_at: DateTime<Utc>,
         lost: &CancellationToken,
     ) -> Result<(), Stopped> {
         let (store, run_number) = (&self.engine.store, range.run_number);
         for count in 1_u32.. {
             let checks_run = count % COUNTS_PER_RUN_CHECK == 0;
             // Checked before the count: a range leaves the queue after it is done.
-            let is_queue_empty = checks_run && matches!(self.queue.outstanding(JobKind::Range).await, Ok(0));
-            if store.finished_ranges(run_number).await? >= ranges {
+            let is_queue_empty = checks_run && self.has_no_ranges().await;
+            let are_finished = store.count_finished_ranges(run_number).await? >= ranges;
+            // A range leaves the queue after its prices are published.
+            if are_finished && self.has_no_ranges().await {
                 break;
             }
             if checks_run && !self.is_running(range).await? {
                 return Ok(());
             }
-            if is_queue_empty {
+            if is_queue_empty && !are_finished {
                 let reason = "some ranges of the run are neither done nor in the queue".to_owned();
                 return Err(Stopped::Ended(JobError::Retry { reason }));
             }
             self.pause_or_stop(lost).await?;
         }
         store.finish_run(&range.task_id, run_number, RunState::Done, None, Utc::now()).await?;
-        self.metrics.runs.duration.record(begun.elapsed().as_secs_f64());
+        let duration = (Utc::now() - started_at).to_std().unwrap_or_default();
+        self.metrics.runs.duration.record(duration);
         tracing::info!(task_id = range.task_id, run_number, "finished a recalculation");
         Ok(())
+    }
+
+    /// Whether the queue certainly has no ranges.
+    async fn has_no_ranges(&self) -> bool {
+        matches!(self.queue.outstanding(JobKind::Range).await, Ok(0))
     }
 
     async fn is_running(&self, range: &Range) -> Result<bool, StoreError> {
@@ -319,5 +339,68 @@ impl Recalculator {
             return Err(JobError::Retry { reason: "the lease of the recalculation was lost".to_owned() });
         }
         self.pause(PROGRESS_INTERVAL).await
+    }
+}
+
+/// Splits products, in order, where finished ranges begin and end. Says of each part whether it is priced.
+fn split_at_finished(products: Vec<ProductId>, finished: &[RangeEnds]) -> Vec<(Vec<ProductId>, bool)> {
+    // How many ranges begin before or at the product, and whether it is in the last of them.
+    let place_of = |product: &ProductId| {
+        let begun = finished.partition_point(|range| range.first <= *product);
+        let latest = begun.checked_sub(1).and_then(|index| finished.get(index));
+        (begun, latest.is_some_and(|range| *product <= range.last))
+    };
+    let mut parts: Vec<(Vec<ProductId>, bool)> = Vec::new();
+    let mut current = None;
+    for product in products {
+        let (begun, is_finished) = place_of(&product);
+        match parts.last_mut() {
+            Some((part, _)) if current == Some((begun, is_finished)) => part.push(product),
+            _ => parts.push((vec![product], is_finished)),
+        }
+        current = Some((begun, is_finished));
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(names: &str) -> Vec<ProductId> {
+        names.split_whitespace().map(|name| ProductId::parse(name).unwrap()).collect()
+    }
+
+    #[test]
+    fn products_are_split_where_finished_ranges_begin_and_end() {
+        for (finished, expected) in [
+            ("", "A B C D E F"),
+            ("A-F", "(A B C D E F)"),
+            ("B-C", "A|(B C)|D E F"),
+            ("A-B C-D", "(A B)|(C D)|E F"),
+            // Ends that were removed since, and products that were added.
+            ("A0-B5 E-Z", "A|(B)|C D|(E F)"),
+            ("0-1 G-H", "A B C D E F"),
+            // Every product of a finished range was removed.
+            ("B0-B9", "A B|C D E F"),
+            ("F-F", "A B C D E|(F)"),
+        ] {
+            let finished: Vec<RangeEnds> = finished
+                .split_whitespace()
+                .map(|range| {
+                    let (first, last) = range.split_once('-').unwrap();
+                    RangeEnds { first: ids(first).remove(0), last: ids(last).remove(0) }
+                })
+                .collect();
+            let parts = split_at_finished(ids("A B C D E F"), &finished);
+            let parts: Vec<String> = parts
+                .iter()
+                .map(|(products, is_priced)| {
+                    let names: Vec<&str> = products.iter().map(ProductId::as_str).collect();
+                    if *is_priced { format!("({})", names.join(" ")) } else { names.join(" ") }
+                })
+                .collect();
+            assert_eq!(parts.join("|"), expected, "{finished:?}");
+        }
     }
 }

@@ -1,4 +1,16 @@
-//! The state machine of recalculations: requested → held or running → done, failed or skipped.
+//! The state machine of recalculations.
+//!
+//! | from | to | by |
+//! |---|---|---|
+//! | | requested | [`request_run`](super::Store::request_run) |
+//! | requested | held | [`hold_run`](super::Store::hold_run): its circuit breaker opened |
+//! | held | requested | [`approve_run`](super::Store::approve_run) |
+//! | held | failed | [`reject_run`](super::Store::reject_run) |
+//! | held | skipped | a later request for the same products is held or begins |
+//! | requested | skipped | [`coalesce_run`](super::Store::coalesce_run): a follow-up does its work |
+//! | requested | failed | [`withdraw_run`](super::Store::withdraw_run) |
+//! | requested, running | running | [`begin_run`](super::Store::begin_run), under a newer number |
+//! | running | done, failed | [`finish_run`](super::Store::finish_run) |
 //!
 //! A request is stored before any work on it begins. The coordinator that holds the lease turns it into a run
 //! with a number, which is also the fencing token: once a newer run has begun,
@@ -16,17 +28,18 @@ use sqlx::types::Json;
 
 use self::statements::{
     APPROVE, APPROVE_FOLLOW_UP, BEGIN, COUNT_HELD, COUNT_RANGES, COUNT_REQUESTED, DELETE_RANGES, FINISH,
-    FINISH_RANGE, FOLLOW_UP, FORGET, FORMER_NUMBER, HELD_RUNS, HOLD, LAST_NUMBER, LOCK_COALESCING,
-    LOCK_FENCE, MOVE_FENCE, NEXT_RUN, REJECT, REQUEST, REQUEST_FOLLOW_UP, RUN, RUNNING_NUMBER, SHARE_FENCE,
-    SKIP, SKIP_EARLIER_HELD, WAITING, WITHDRAW,
+    FINISH_RANGE, FINISHED_RANGES, FOLLOW_UP, FORGET, FORMER_NUMBER, HELD_RUNS, HOLD, LAST_NUMBER,
+    LOCK_COALESCING, LOCK_FENCE, MOVE_FENCE, NEXT_RUN, REJECT, REQUEST, REQUEST_FOLLOW_UP, RUN,
+    RUNNING_NUMBER, SHARE_FENCE, SKIP, SKIP_EARLIER_HELD, TAKE_OVER_RANGES, WAITING, WITHDRAW,
 };
 use super::columns::Columns;
 use super::error::StoreError;
 use super::json_rows::{bounded, row_count};
-use super::read_rows::{count, read_all};
+use super::read_rows::{count, product_id, read_all};
 use super::session::Session;
 use super::statement::Query;
 use super::{Store, StoreTransaction};
+use pricing_domain::facts::product::ProductId;
 use pricing_domain::facts::recalculation::{RecalculationScope, RunState};
 
 /// The longest reason, in characters; a longer one is truncated. It suffices for an error with its causes.
@@ -81,6 +94,15 @@ pub struct StoredRun {
     pub prices_frozen: u64,
     /// The number of ranges that each worker finished.
     pub workers: BTreeMap<String, u64>,
+}
+
+/// The first and the last product of a range, in the order of identifiers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RangeEnds {
+    /// The first product.
+    pub first: ProductId,
+    /// The last product, which may be the first.
+    pub last: ProductId,
 }
 
 /// The result of one range of a run.
@@ -223,8 +245,9 @@ impl Store {
         coalesced.map_or_else(|| waiting.try_into(), Ok)
     }
 
-    /// Begins a run, or restarts it with a newer number: its work under the former one no longer counts.
-    /// Waits for transactions of the earlier run; its later ones fail to lock it and stop.
+    /// Begins a run, or restarts it with a newer number, which takes over the ranges that are finished. Policy
+    /// version and number of products stay those of the beginning. Waits for transactions of the earlier run;
+    /// its later ones fail to lock it and stop.
     ///
     /// Returns `false`, and changes nothing, if a run with this number or a newer one has begun, or if the
     /// task is neither waiting nor running.
@@ -247,6 +270,7 @@ impl Store {
             session.execute(begin).await?;
             session.execute(SKIP_EARLIER_HELD.bind(task_id).bind(REPLACED).bind(now)).await?;
             if let Some((Some(former),)) = former {
+                session.execute(TAKE_OVER_RANGES.bind(former).bind(run_number)).await?;
                 session.execute(DELETE_RANGES.bind(former)).await?;
             }
         }
@@ -255,9 +279,18 @@ impl Store {
     }
 
     /// The number of finished ranges of a run; 0 once the run itself is finished.
-    pub async fn finished_ranges(&self, run_number: i64) -> Result<u64, StoreError> {
+    pub async fn count_finished_ranges(&self, run_number: i64) -> Result<u64, StoreError> {
         let (ranges,) = self.reader().await?.one(COUNT_RANGES.bind(run_number)).await?;
         count(ranges)
+    }
+
+    /// The finished ranges of a run, in the order of identifiers; none once the run itself is finished.
+    pub async fn finished_ranges(&self, run_number: i64) -> Result<Vec<RangeEnds>, StoreError> {
+        let rows: Vec<(String, String)> = self.reader().await?.all(FINISHED_RANGES.bind(run_number)).await?;
+        let ends = rows
+            .iter()
+            .map(|(first, last)| Ok(RangeEnds { first: product_id(first)?, last: product_id(last)? }));
+        ends.collect()
     }
 
     /// Ends a run in a final state and stores the sums of its ranges. Waits for transactions of its ranges;
@@ -316,13 +349,14 @@ impl StoreTransaction {
     pub async fn finish_range(
         &mut self,
         run_number: i64,
-        range_start: &str,
+        ends: &RangeEnds,
         outcome: &RangeOutcome,
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         let finish = FINISH_RANGE
             .bind(run_number)
-            .bind(range_start)
+            .bind(ends.first.as_str())
+            .bind(ends.last.as_str())
             .bind(&outcome.worker)
             .bind(row_count(outcome.products)?)
             .bind(row_count(outcome.changed)?)

@@ -142,9 +142,17 @@ pub(super) const FORMER_NUMBER: Statement =
 pub(super) const BEGIN: Statement = Statement::same(
     "
     UPDATE recalculation_runs
-    SET state = 'running', run_number = $2, policy_version = $3, products_total = $4,
-        started_at = coalesce(started_at, $5)
+    SET state = 'running', run_number = $2, started_at = coalesce(started_at, $5),
+        products_total = coalesce(products_total, $4),
+        policy_version = CASE WHEN state = 'running' THEN policy_version ELSE $3 END
     WHERE task_id = $1",
+);
+/// Ranges whose end is not known stay behind.
+pub(super) const TAKE_OVER_RANGES: Statement = Statement::same(
+    "UPDATE recalculation_ranges SET run_number = $2 WHERE run_number = $1 AND range_end IS NOT NULL",
+);
+pub(super) const FINISHED_RANGES: Statement = Statement::same(
+    "SELECT range_start, range_end FROM recalculation_ranges WHERE run_number = $1 ORDER BY range_start",
 );
 pub(super) const DELETE_RANGES: Statement =
     Statement::same("DELETE FROM recalculation_ranges WHERE run_number = $1");
@@ -196,8 +204,8 @@ pub(super) const SHARE_FENCE: Statement = Statement {
 };
 pub(super) const FINISH_RANGE: Statement = Statement::same(
     "
-    INSERT INTO recalculation_ranges (run_number, range_start, worker, products, changed, frozen, finished_at)
-    SELECT run_number, $2, $3, $4, $5, $6, $7
+    INSERT INTO recalculation_ranges (run_number, range_start, range_end, worker, products, changed, frozen, finished_at)
+    SELECT run_number, $2, $3, $4, $5, $6, $7, $8
     FROM recalculation_runs WHERE run_number = $1 AND state = 'running'
     ON CONFLICT DO NOTHING",
 );

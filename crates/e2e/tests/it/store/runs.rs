@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use chrono::TimeDelta;
-use pricing_core::store::{MAX_REASON_CHARS, RangeOutcome, RunRequest, Store, StoredRun};
+use pricing_core::store::{MAX_REASON_CHARS, RangeEnds, RangeOutcome, RunRequest, Store, StoredRun};
 use pricing_domain::facts::product::ProductId;
 use pricing_domain::facts::recalculation::{RecalculationScope, RunState};
 
@@ -54,15 +54,15 @@ fn outcome(worker: &str, products: u64, changed: u64, frozen: u64) -> RangeOutco
     RangeOutcome { worker: worker.to_owned(), products, changed, frozen }
 }
 
-async fn finish_range(
-    store: &Store,
-    run_number: i64,
-    range_start: &str,
-    outcome: &RangeOutcome,
-) -> Result<bool> {
+fn ends(first: &str, last: &str) -> Result<RangeEnds> {
+    Ok(RangeEnds { first: product_id(first)?, last: product_id(last)? })
+}
+
+/// Finishes the range of one product.
+async fn finish_range(store: &Store, run_number: i64, product: &str, outcome: &RangeOutcome) -> Result<bool> {
     let mut transaction = store.begin().await?;
     assert!(transaction.lock_run(run_number).await?);
-    let is_new = transaction.finish_range(run_number, range_start, outcome, now()).await?;
+    let is_new = transaction.finish_range(run_number, &ends(product, product)?, outcome, now()).await?;
     transaction.commit().await?;
     Ok(is_new)
 }
@@ -182,14 +182,14 @@ async fn a_run_says_what_its_ranges_add_up_to(store: &Store) -> Result<()> {
     assert_eq!((begun.started_at, begun.products_total), (Some(started_at), Some(1_234)));
     assert_eq!((begun.products_done, &begun.workers), (0, &BTreeMap::new()));
 
-    for (range_start, outcome) in [
-        ("", outcome("w-1", 1_000, 10, 1)),
+    for (product, outcome) in [
+        ("P-0", outcome("w-1", 1_000, 10, 1)),
         ("P-7", outcome("w\"2", 200, 0, 2)),
         ("P-9", outcome("w-1", 34, 4, 0)),
     ] {
-        assert!(finish_range(store, 5, range_start, &outcome).await?);
+        assert!(finish_range(store, 5, product, &outcome).await?);
     }
-    assert_eq!(store.finished_ranges(5).await?, 3);
+    assert_eq!(store.count_finished_ranges(5).await?, 3);
     let running = run(store, "T-1").await?;
     assert_eq!((running.products_done, running.prices_changed, running.prices_frozen), (1_234, 14, 3));
     assert_eq!(running.workers, BTreeMap::from([("w-1".to_owned(), 2), ("w\"2".to_owned(), 1)]));
@@ -198,13 +198,13 @@ async fn a_run_says_what_its_ranges_add_up_to(store: &Store) -> Result<()> {
     assert!(store.finish_run("T-1", 5, RunState::Done, None, finished_at).await?);
     let expected = StoredRun { state: RunState::Done, finished_at: Some(finished_at), ..running };
     assert_eq!(run(store, "T-1").await?, expected);
-    assert_eq!(store.finished_ranges(5).await?, 0);
+    assert_eq!(store.count_finished_ranges(5).await?, 0);
     Ok(())
 }
 
 async fn a_run_is_finished_once(store: &Store) -> Result<()> {
     begin(store, "T-1", 1).await?;
-    assert!(finish_range(store, 1, "", &outcome("w", 9, 8, 7)).await?);
+    assert!(finish_range(store, 1, "P-0", &outcome("w", 9, 8, 7)).await?);
     assert!(!store.finish_run("T-1", 2, RunState::Done, None, now()).await?);
     assert!(!store.finish_run("T-2", 1, RunState::Done, None, now()).await?);
     assert!(store.finish_run("T-1", 1, RunState::Failed, Some("timed out"), now()).await?);

@@ -25,9 +25,7 @@ fn every_ban_complains_of_each_of_its_texts() {
     for ban in BANS {
         let (texts, written): (_, fn(&str) -> String) = match ban.found {
             Found::Words(words) => (words, |word| format!("let x =\n{word} y;")),
-            Found::Literals(beginnings) => {
-                (beginnings, |beginning| format!("let x =\n\"{beginning}y\";"))
-            }
+            Found::Literals(beginnings) => (beginnings, |beginning| format!("let x =\n\"{beginning}y\";")),
         };
         for text in texts {
             let bad = written(text);

@@ -2,7 +2,7 @@
 
 use super::source::{Source, is_name_char};
 use super::{
-    Ban, DEPENDANTS, EMPTY_NAMES, MAX_COMMENT_COLUMNS, MAX_FILE_LINES, MAX_FUNCTION_LINES, ROWS, Found,
+    Ban, DEPENDANTS, EMPTY_NAMES, Found, MAX_COMMENT_COLUMNS, MAX_FILE_LINES, MAX_FUNCTION_LINES, ROWS,
 };
 
 pub(super) fn complain_of_length(source: &Source) -> Vec<String> {

@@ -15,6 +15,7 @@ use pricing_domain::facts::product::ProductId;
 use pricing_e2e::eventually;
 use serde_json::json;
 
+use super::ranges::CLIMBING;
 use super::{Engine, FOLLOWING, PATIENCE, price_becomes};
 use crate::fleet::Service;
 use crate::support::{Stores, new_policy, shared_postgres};
@@ -32,6 +33,11 @@ struct Held {
 
 impl Held {
     async fn take(engine: &HeldEngine) -> Result<Self> {
+        Self::take_from(engine, "").await
+    }
+
+    /// Locks on some products of each range that ends with this product or a later one.
+    async fn take_from(engine: &HeldEngine, first: &str) -> Result<Self> {
         // The database ends what idles for longer than a statement may take.
         let settings = StoreSettings { statement_timeout: PATIENCE * 3, ..StoreSettings::default() };
         let store = Store::open(&engine.database_url, settings).await?;
@@ -40,6 +46,7 @@ impl Held {
         for number in (0..PRODUCTS).step_by(100) {
             products.push(ProductId::parse(&format!("P-{number}"))?);
         }
+        products.retain(|product| product.as_str() >= first);
         transaction.lock_products(&products).await?;
         Ok(Self { transaction })
     }
@@ -57,9 +64,13 @@ struct HeldEngine {
 
 impl HeldEngine {
     async fn start(database: &str) -> Result<Self> {
+        Self::start_with_policy(database, FOLLOWING).await
+    }
+
+    async fn start_with_policy(database: &str, policy: &str) -> Result<Self> {
         let database_url = shared_postgres().await?.create_database(database).await?;
         let settings = [("PRICING_WORKER_CONCURRENCY", CONCURRENCY), ("PRICING_DATABASE_CONNECTIONS", "12")];
-        let engine = Engine::start_with(Stores::start().await?, &database_url, FOLLOWING, &settings).await?;
+        let engine = Engine::start_with(Stores::start().await?, &database_url, policy, &settings).await?;
         engine.import(PRODUCTS).await?;
         Ok(Self { engine, database_url })
     }
@@ -126,6 +137,34 @@ async fn a_run_whose_coordinator_is_killed_is_finished_by_another_worker() -> Re
     let done = held.engine.ended(&task_id).await?;
     assert_eq!((&done["state"], &done["products_done"]), (&json!("done"), &json!(PRODUCTS)), "{done}");
     Ok(())
+}
+
+#[tokio::test]
+async fn an_interrupted_run_moves_each_price_once() -> Result<()> {
+    let mut held = HeldEngine::start_with_policy("an_interrupted_run", CLIMBING).await?;
+    let locks = Held::take_from(&held, "P-5").await?;
+    let task_id = held.begin_run().await?;
+    let path = format!("/api/v1/recalculations/{task_id}");
+    eventually("some ranges are done", PATIENCE, async || {
+        let reply = held.engine.api.client.get(&path).await?;
+        ensure!(reply.body["products_done"].as_u64() >= Some(2_000), "{}", reply.text);
+        Ok(())
+    })
+    .await?;
+    held.engine.worker.kill()?;
+    locks.release().await?;
+    let _other = held.engine.fleet.start(Service::Worker).await?;
+
+    let done = held.engine.ended(&task_id).await?;
+    let counts = (&done["products_done"], &done["prices_changed"]);
+    assert_eq!((&done["state"], counts), (&json!("done"), (&json!(PRODUCTS), &json!(PRODUCTS))), "{done}");
+    let store = Store::open(&held.database_url, StoreSettings::default()).await?;
+    for number in (0..PRODUCTS).step_by(50) {
+        let changes = store.price_changes(&ProductId::parse(&format!("P-{number}"))?, 10).await?;
+        assert_eq!(changes.len(), 2, "{changes:?}");
+    }
+    price_becomes(&held.engine.api, "P-1", 101.0).await?;
+    price_becomes(&held.engine.api, "P-9999", 101.0).await
 }
 
 #[tokio::test]

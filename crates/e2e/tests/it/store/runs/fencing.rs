@@ -11,12 +11,13 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::super::{PATIENCE, now, on_both_stores};
-use super::{ask, begin, finish_range, outcome, run};
+use super::{ask, begin, ends, finish_range, outcome, run};
 
 on_both_stores!(
     a_run_with_an_older_number_is_refused,
     of_many_who_begin_a_run_under_one_number_one_does,
-    a_run_begun_again_starts_from_nothing,
+    a_restarted_run_takes_over_what_is_finished,
+    a_run_takes_over_its_own_ranges_only,
     beginning_a_run_waits_for_the_ranges_of_the_older_one,
     finishing_a_run_waits_for_its_ranges,
     ranges_of_one_run_do_not_wait_for_each_other,
@@ -59,22 +60,37 @@ async fn of_many_who_begin_a_run_under_one_number_one_does(store: &Store) -> Res
     Ok(())
 }
 
-async fn a_run_begun_again_starts_from_nothing(store: &Store) -> Result<()> {
+async fn a_restarted_run_takes_over_what_is_finished(store: &Store) -> Result<()> {
     begin(store, "T-1", 1).await?;
-    assert!(finish_range(store, 1, "", &outcome("w-1", 10, 5, 1)).await?);
+    let mut range = store.begin().await?;
+    assert!(range.lock_run(1).await?);
+    assert!(range.finish_range(1, &ends("P-2", "P-4")?, &outcome("w-1", 3, 2, 1), now()).await?);
+    assert!(range.finish_range(1, &ends("P-0", "P-1")?, &outcome("w-1", 2, 1, 0), now()).await?);
+    range.commit().await?;
     assert!(store.begin_run("T-1", 2, 4, 11, now() + TimeDelta::seconds(5)).await?);
     let again = run(store, "T-1").await?;
-    assert_eq!((again.run_number, again.policy_version, again.products_total), (Some(2), Some(4), Some(11)));
-    assert_eq!((again.products_done, again.started_at), (0, Some(now())));
-    assert_eq!(store.finished_ranges(1).await?, 0);
+    assert_eq!((again.run_number, again.policy_version, again.products_total), (Some(2), Some(1), Some(10)));
+    assert_eq!((again.products_done, again.started_at), (5, Some(now())));
+    assert_eq!(store.finished_ranges(1).await?, []);
+    assert_eq!(store.finished_ranges(2).await?, [ends("P-0", "P-1")?, ends("P-2", "P-4")?]);
 
     assert!(!is_current(store, 1).await?);
     assert!(!store.finish_run("T-1", 1, RunState::Done, None, now()).await?);
-    assert!(finish_range(store, 2, "", &outcome("w-2", 11, 6, 2)).await?);
+    assert!(finish_range(store, 2, "P-5", &outcome("w-2", 6, 6, 2)).await?);
     assert!(store.finish_run("T-1", 2, RunState::Done, None, now()).await?);
     let done = run(store, "T-1").await?;
-    assert_eq!((done.products_done, done.prices_changed, done.prices_frozen), (11, 6, 2));
-    assert_eq!(done.workers, BTreeMap::from([("w-2".to_owned(), 1)]));
+    assert_eq!((done.products_done, done.prices_changed, done.prices_frozen), (11, 9, 3));
+    assert_eq!(done.workers, BTreeMap::from([("w-1".to_owned(), 2), ("w-2".to_owned(), 1)]));
+    assert_eq!(store.count_finished_ranges(2).await?, 0);
+    Ok(())
+}
+
+async fn a_run_takes_over_its_own_ranges_only(store: &Store) -> Result<()> {
+    begin(store, "T-1", 1).await?;
+    assert!(finish_range(store, 1, "P-0", &outcome("w-1", 1, 1, 0)).await?);
+    begin(store, "T-2", 2).await?;
+    assert_eq!(store.finished_ranges(2).await?, []);
+    assert_eq!((run(store, "T-1").await?.products_done, run(store, "T-2").await?.products_done), (1, 0));
     Ok(())
 }
 
@@ -89,7 +105,7 @@ async fn beginning_a_run_waits_for_the_ranges_of_the_older_one(store: &Store) ->
     let early = timeout(Duration::from_millis(200), &mut newer).await;
     assert!(early.is_err(), "the newer run waits: {early:?}");
 
-    assert!(range.finish_range(1, "", &outcome("w", 10, 0, 0), now()).await?);
+    assert!(range.finish_range(1, &ends("P-0", "P-0")?, &outcome("w", 10, 0, 0), now()).await?);
     range.commit().await?;
     assert!(newer.await??);
     assert!(!is_current(store, 1).await?);
@@ -110,11 +126,11 @@ async fn finishing_a_run_waits_for_its_ranges(store: &Store) -> Result<()> {
     let early = timeout(Duration::from_millis(200), &mut end).await;
     assert!(early.is_err(), "the end waits: {early:?}");
 
-    assert!(range.finish_range(1, "", &outcome("w", 10, 0, 0), now()).await?);
+    assert!(range.finish_range(1, &ends("P-0", "P-0")?, &outcome("w", 10, 0, 0), now()).await?);
     range.commit().await?;
     assert!(end.await??);
     assert_eq!(run(store, "T-1").await?.products_done, 10);
-    assert_eq!(store.finished_ranges(1).await?, 0);
+    assert_eq!(store.count_finished_ranges(1).await?, 0);
     Ok(())
 }
 
@@ -129,9 +145,9 @@ async fn ranges_of_one_run_do_not_wait_for_each_other(store: &Store) -> Result<(
     let theirs = outcome("w-2", 1, 0, 0);
     let second = finish_range(store, 1, "P-1", &theirs);
     assert!(timeout(PATIENCE, second).await??);
-    assert!(first.finish_range(1, "", &outcome("w-1", 1, 0, 0), now()).await?);
+    assert!(first.finish_range(1, &ends("P-0", "P-0")?, &outcome("w-1", 1, 0, 0), now()).await?);
     first.commit().await?;
-    assert_eq!(store.finished_ranges(1).await?, 2);
+    assert_eq!(store.count_finished_ranges(1).await?, 2);
     Ok(())
 }
 
@@ -150,7 +166,7 @@ async fn of_many_who_finish_the_same_range_one_does(store: &Store) -> Result<()>
     let mut finishing = JoinSet::new();
     for _ in 0..10 {
         let store = store.clone();
-        finishing.spawn(async move { finish_range(&store, 1, "", &outcome("w", 10, 5, 1)).await });
+        finishing.spawn(async move { finish_range(&store, 1, "P-0", &outcome("w", 10, 5, 1)).await });
     }
     let outcomes = finishing.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
     assert_eq!(outcomes.iter().filter(|is_new| **is_new).count(), 1);
@@ -160,11 +176,11 @@ async fn of_many_who_finish_the_same_range_one_does(store: &Store) -> Result<()>
 
 async fn a_range_that_comes_after_the_end_of_its_run_is_not_counted(store: &Store) -> Result<()> {
     begin(store, "T-1", 1).await?;
-    assert!(finish_range(store, 1, "", &outcome("w", 10, 5, 1)).await?);
+    assert!(finish_range(store, 1, "P-0", &outcome("w", 10, 5, 1)).await?);
     assert!(store.finish_run("T-1", 1, RunState::Done, None, now()).await?);
-    assert!(!finish_range(store, 1, "", &outcome("w", 10, 5, 1)).await?);
+    assert!(!finish_range(store, 1, "P-0", &outcome("w", 10, 5, 1)).await?);
     assert!(!finish_range(store, 1, "P-1", &outcome("w", 10, 5, 1)).await?);
-    assert_eq!(store.finished_ranges(1).await?, 0);
+    assert_eq!(store.count_finished_ranges(1).await?, 0);
     assert_eq!(run(store, "T-1").await?.products_done, 10);
     Ok(())
 }
