@@ -1,4 +1,4 @@
-//! Explanations: the steps and facts that a price results from.
+//! Explanations: the facts and steps from which a price was computed.
 
 use std::collections::BTreeMap;
 
@@ -10,105 +10,105 @@ use serde_json::value::RawValue;
 
 use crate::amount;
 
-/// A shopper for whom the quote is explained too; without a location, only the list price is.
+/// A shopper whose quote is explained, too; without a location, only the list price is explained.
 #[derive(Debug, Default, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ExplanationQuery {
-    /// Where the shopper is.
+    /// The shopper's location; without it, the other parameters are ignored.
     #[param(example = "NY")]
     pub user_location: Option<String>,
-    /// Whether the shopper is a prime member.
+    /// Whether the shopper is a prime member; false if absent.
     pub is_prime_member: Option<bool>,
-    /// How many units.
+    /// The number of units; 1 if absent.
     pub quantity: Option<u32>,
     /// The sales channel.
     pub channel: Option<String>,
-    /// The group of shoppers that the seller puts the shopper in.
+    /// The customer segment that the seller assigns to the shopper.
     pub segment: Option<String>,
 }
 
-/// Why a product's price is what it is.
+/// The explanation of a product's price.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ExplanationAnswer {
-    /// The product.
+    /// The product's identifier.
     #[schema(example = "P-100")]
     pub product_id: String,
-    /// Its name.
+    /// The product's name.
     pub name: String,
-    /// What the amounts are in.
+    /// The ISO 4217 code of the amounts.
     pub currency: String,
     /// The list price.
     #[serde(with = "amount")]
     #[schema(value_type = f64)]
     pub list_price: Decimal,
-    /// The policy that made it.
+    /// The version of the policy that computed it.
     pub policy_version: i64,
-    /// That policy's name.
+    /// The name of that policy, or of the current one if the process no longer holds that version.
     pub policy_name: String,
-    /// Grows with every change of the list price.
+    /// The price's revision; increases with every change of the list price.
     #[serde(default)]
     #[schema(required)]
     pub revision: i64,
-    /// The instant from which time alone may change the price.
+    /// The instant from which time alone may change the price; null if there is none.
     pub valid_until: Option<DateTime<Utc>>,
-    /// The facts that it was made with: which cost, competitors' prices, stock, sales and demand, said by
-    /// whom and when.
+    /// The facts known when the list price was computed, with source and time: cost, stock, sales, demand,
+    /// and the competitors' prices that a rule followed.
     #[serde(default)]
     #[schema(required)]
     pub facts_used: Vec<UsedFact>,
-    /// What was recorded when the list price was made: facts, steps and outcome. Steps are as in a quote's,
-    /// and `guardrails_contradict` (`lowest`, `highest`). `semantics` counts the engines that made other
-    /// prices or explanations of the same, and is 1 where it is missing.
+    /// The record of the computation of the list price: facts, steps and outcome. Its steps are those of a
+    /// quote and `guardrails_contradict` (`lowest`, `highest`). `semantics` is the version of the engine's
+    /// semantics, which increases when the same facts give another price or explanation; 1 if absent.
     #[schema(value_type = Object)]
     pub explanation: Box<RawValue>,
-    /// The shopper's price, if a location was given.
+    /// The explanation of the shopper's price; null without a location.
     pub quote: Option<QuoteExplanation>,
 }
 
-/// A fact that a price was made with.
+/// A fact from which a price was computed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct UsedFact {
     /// `unit_cost`, `competitor_price`, `stock_level`, `units_sold` or `demand_index`.
     #[schema(example = "unit_cost")]
     pub fact: String,
-    /// Whose price it is, of a competitor's.
+    /// The competitor of a `competitor_price`; absent for other facts.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub competitor: Option<String>,
-    /// What it says.
+    /// The value of the fact.
     #[serde(with = "amount")]
     #[schema(value_type = f64)]
     pub value: Decimal,
-    /// Who said so: `product` for the product's row, else the source of the event; null if that is not known.
+    /// The source: `product` for the product's row, else the source of the event; null if unknown.
     #[schema(required)]
     pub source: Option<String>,
-    /// When it was true; null if that is not known. The seller's word on a cost is of the request that said
-    /// it.
+    /// When the fact was observed; null if unknown. For a cost in the product's row, the time of the request
+    /// that stated it.
     #[schema(required)]
     pub since: Option<DateTime<Utc>>,
-    /// From when on it is not known any more, if it ends.
+    /// When the fact expires; absent if it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// Why a shopper's price is what it is.
+/// The explanation of a shopper's price.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct QuoteExplanation {
-    /// What one unit costs the shopper.
+    /// The shopper's price of one unit.
     #[serde(with = "amount")]
     #[schema(value_type = f64)]
     pub final_price: Decimal,
-    /// What part of what this shopper would pay without the rules that are discounts they take off.
+    /// The discount from the shopper's price without discount rules, as a fraction: 0.05 is 5%.
     #[serde(with = "amount")]
     #[schema(value_type = f64)]
     pub discount_rate: Decimal,
-    /// What happened, from the list price on; each is an object whose `step` names its kind, with the price
-    /// `after` it: `start`; `rule` (`rule`, `when`, `action`, `inputs`, `reference`, `applied`, `before`);
-    /// `rule_failed` (`problem`); `tie` (`chosen`, `others`); `guardrail` (`guardrail`, `before`); `rounding`
-    /// (`mode`, `before`); `increment_passed_over` (`increment`): no multiple of the increment fits, and the
-    /// price keeps to the minor unit.
+    /// The steps from the list price on, in order; each is an object whose `step` names its kind, with the
+    /// price `after` it: `start`; `rule` (`rule`, `when`, `action`, `inputs`, `reference`, `competitors`,
+    /// `applied`, `before`); `rule_failed` (`rule` to `competitors`, `problem`); `tie` (`chosen`, `others`);
+    /// `guardrail` (`guardrail`, `before`); `rounding` (`mode`, `before`); `increment_passed_over`
+    /// (`increment`): no multiple of the increment is allowed, and the price is rounded to the minor unit.
     #[schema(value_type = Vec<Object>)]
     pub steps: Vec<Box<RawValue>>,
 }
@@ -126,11 +126,11 @@ pub struct ListPriceExplanation {
     pub steps: Vec<Step>,
 }
 
-/// A step of any kind, with the fields of all kinds: an enum with a tag could not keep the digits of amounts.
-/// The domain writes it.
+/// A step of any kind, with the fields of all kinds, as a tagged enum would lose the digits of amounts. The
+/// domain writes it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Step {
-    /// The kind.
+    /// The kind of the step.
     pub step: String,
     /// The price after it.
     pub after: Box<RawValue>,
@@ -164,7 +164,7 @@ pub struct Step {
     pub guardrail: Option<String>,
     /// The lowest price that the guardrails allow.
     pub lowest: Option<Box<RawValue>>,
-    /// The highest price that they allow.
+    /// The highest price that the guardrails allow.
     pub highest: Option<Box<RawValue>>,
     /// The rounding mode.
     pub mode: Option<String>,

@@ -7,64 +7,65 @@ use serde::{Deserialize, Serialize};
 use crate::amount;
 use crate::reduction::ReductionAnswer;
 
-/// Which changes.
+/// The page of changes to return.
 #[derive(Debug, Default, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct HistoryQuery {
-    /// How many, from 1 to 1,000; 100 if absent.
+    /// The maximum number of changes, from 1 to 1,000; 100 if absent.
     pub limit: Option<u32>,
-    /// Only those before this revision: `next_before` of the answer before.
+    /// Only changes before this revision: `next_before` of the previous page.
     pub before: Option<i64>,
 }
 
-/// A product's price changes.
+/// The price history of a product.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct HistoryAnswer {
-    /// The product.
+    /// The product's identifier.
     pub product_id: String,
-    /// The reduction that the list price in effect is since its latest step, by Directive 98/6/EC, article
-    /// 6a; null if the list price is not below the prior price, or by less than a hundredth of a percent.
+    /// The reduction from the prior price to the current list price as of its latest step (Directive 98/6/EC,
+    /// article 6a); null if the latest change did not lower the price, or `percent` would not be above 0.
     pub reduction: Option<ReductionAnswer>,
-    /// The same since the first of several steps without a rise in between; null if there is one step, or
-    /// nothing to announce. It may be announced only if each step was announced as a part of one growing
+    /// The same as of the first of several consecutive steps without a rise; null if there is only one step,
+    /// or no reduction. It may be announced only if each step was announced as part of one progressive
     /// reduction, and only where the member state has that rule (paragraph 5).
     pub progressive_reduction: Option<ReductionAnswer>,
-    /// The lowest list price of the last 30 days; null if there was none, or if it is not known.
+    /// The lowest list price of the last 30 days; null if there was none, or if it is unknown.
     #[serde(default, with = "amount::optional")]
     #[schema(value_type = Option<f64>)]
     pub lowest_price_30_days: Option<Decimal>,
-    /// Whether all changes of the last 30 days were looked at. If the price has changed 9,000 times in them,
-    /// they were not, and the lowest price is not known.
+    /// Whether all changes of the last 30 days were examined. If not (the price changed 9,000 times or more),
+    /// the lowest price is unknown.
     #[serde(default)]
     #[schema(required)]
     pub is_lowest_price_known: bool,
-    /// The changes, the latest first.
+    /// The changes, newest first.
     pub changes: Vec<ChangeAnswer>,
-    /// Where the next page begins; null if this is the last.
+    /// The `before` of the next page; null on the last page.
     pub next_before: Option<i64>,
 }
 
-/// One change.
+/// A change of the list price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ChangeAnswer {
-    /// Grows with every change of any price.
+    /// The revision; increases with every change of any product's price.
     pub revision: i64,
-    /// The list price before; null if it is the first.
+    /// The list price before the change; null if there was none.
     #[serde(default, with = "amount::optional")]
     #[schema(value_type = Option<f64>)]
     pub old_list_price: Option<Decimal>,
-    /// The list price after; null if the product was removed.
+    /// The list price after the change; null if the product was removed.
     #[serde(default, with = "amount::optional")]
     #[schema(value_type = Option<f64>)]
     pub new_list_price: Option<Decimal>,
-    /// What both are in.
+    /// The ISO 4217 code of both prices.
     pub currency: String,
-    /// The policy that made the new one.
+    /// The version of the policy that computed the new price.
     pub policy_version: i64,
-    /// What made it change: an event's source and id, a recalculation, `product put`, `import`, `time`.
+    /// The cause: `event ID of SOURCE`, `recalculation TASK_ID`, `product put`, `product deleted`, `import`,
+    /// `time` (the price expired) or `fill` (a read found no valid price).
     pub cause: String,
-    /// When.
+    /// When the price changed.
     pub changed_at: DateTime<Utc>,
 }
 

@@ -4,93 +4,93 @@ use serde::{Deserialize, Serialize};
 
 use crate::problem::FieldError;
 
-/// How to import.
+/// The options of an import.
 #[derive(Debug, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ImportQuery {
-    /// Check and compare only; nothing is written.
+    /// Dry run: rows are checked and compared, and nothing is written.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// What an import did.
+/// The outcome of an import, or of a dry run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ImportAnswer {
-    /// Rows read.
+    /// The number of rows read.
     pub rows: u64,
-    /// Products that were new.
+    /// The number of products created.
     pub created: u64,
-    /// Products that changed.
+    /// The number of products updated.
     pub updated: u64,
-    /// Products that were already like this.
+    /// The number of products that already had these values.
     pub unchanged: u64,
-    /// Rows that say of their product what an earlier row said.
+    /// The number of rows identical to an earlier row of the same product.
     #[serde(default)]
     #[schema(required)]
     pub repeated: u64,
-    /// Rows that were refused.
+    /// The number of refused rows.
     pub failed: u64,
-    /// Rows that were not compared with all earlier ones, as more than 5,000,000 are not remembered: of two
-    /// for one product the later may have counted.
+    /// The number of rows that were not compared with all earlier ones, as concurrent imports remember at
+    /// most 5,000,000 rows together: of two for one product, the later may have taken effect.
     #[serde(default)]
     #[schema(required)]
     pub not_compared: u64,
-    /// Whether nothing was written.
+    /// Whether this was a dry run: nothing was written.
     pub dry_run: bool,
     /// The columns of a CSV file that became attributes.
     #[serde(default)]
     #[schema(required)]
     pub attributes: Vec<String>,
-    /// What may not be meant, though it was taken.
+    /// Accepted values that are probably not intended.
     #[serde(default)]
     #[schema(required)]
     pub warnings: Vec<ImportWarning>,
-    /// Products that had a cost or a bound and have it no more.
+    /// The products that lost a cost or a bound.
     #[serde(default)]
     #[schema(required)]
     pub lost: LostBoundsAnswer,
-    /// The first thousand refused rows.
+    /// The first 1,000 refused rows.
     pub errors: Vec<RowErrors>,
-    /// Refused rows that are not listed.
+    /// The number of refused rows that are not listed.
     pub errors_left_out: u64,
 }
 
-/// Something that may not be meant.
+/// A value that is probably not intended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ImportWarning {
-    /// What, and why.
+    /// The warning, in words.
     pub warning: String,
-    /// The first row that it is about.
+    /// The line of the first affected row, from 1.
     pub line: u64,
-    /// How many rows it is about.
+    /// The number of affected rows.
     pub rows: u64,
 }
 
-/// Products that had a cost or a bound and have it no more, as a row without it takes it away.
+/// Products that lost a cost or a bound because their row leaves it out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LostBoundsAnswer {
-    /// Products without the unit cost they had.
+    /// The number of products that lost their unit cost.
     pub unit_cost: u64,
-    /// Products without the floor price they had.
+    /// The number of products that lost their floor price.
     pub floor_price: u64,
-    /// Products without the ceiling price they had.
+    /// The number of products that lost their ceiling price.
     pub ceiling_price: u64,
-    /// Products without the minimum advertised price they had.
+    /// The number of products that lost their minimum advertised price.
     pub minimum_advertised_price: u64,
-    /// The first hundred of all these.
+    /// The first 100 of these products.
     pub product_ids: Vec<String>,
-    /// How many more there are.
+    /// The number of these products that are not listed.
     pub product_ids_left_out: u64,
 }
 
 /// A refused row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RowErrors {
-    /// The line it starts on, from 1.
+    /// The line on which the row starts, from 1.
     pub line: u64,
-    /// The product it names, if that can be read.
+    /// The row's product; null if it cannot be read.
     pub product_id: Option<String>,
-    /// What is wrong with it.
+    /// The invalid fields.
     pub errors: Vec<FieldError>,
 }

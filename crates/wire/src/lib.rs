@@ -1,12 +1,12 @@
 //! Requests and answers of the HTTP API: the API reads the requests and writes the answers, the command line
 //! writes the requests and reads the answers.
 //!
-//! Here: the types, one noun a file, with their names in the OpenAPI document, and conversions from the
+//! Here: the types, one noun per file, with their names in the OpenAPI document, and conversions from the
 //! domain's types. Never here: logic, I/O, axum or clap. The API checks requests, and the command line
 //! formats answers.
 //!
 //! A command line may read the answers of a newer or an older API. So kinds, states and reasons in answers
-//! are texts, not enums; unknown fields are ignored; and fields that an older API may omit have a default.
+//! are strings, not enums; unknown fields are ignored; and fields that an older API may omit have a default.
 //! Amounts are JSON numbers with exactly their decimal digits.
 //!
 //! Not here: prices (`routes::price` in `pricing-api` borrows the request and writes its JSON by hand),

@@ -5,75 +5,75 @@ use serde::{Deserialize, Serialize};
 
 use crate::problem::FieldError;
 
-/// Who publishes, and why.
+/// The author, note and approver of a new version.
 #[derive(Debug, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct PublishQuery {
-    /// Who publishes it.
+    /// The author of the version.
     #[param(example = "zoe", required = true)]
     pub author: Option<String>,
-    /// Why.
+    /// The reason for the version.
     pub note: Option<String>,
-    /// Who has seen that a circuit breaker would hold it, and wants it all the same.
+    /// The approver: the policy is published even if a circuit breaker would hold it.
     pub approved_by: Option<String>,
 }
 
-/// A version without its document.
+/// A policy version without its document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PolicyVersion {
-    /// 1, 2, 3 and so on.
+    /// The version number, from 1.
     pub version: i64,
     /// The policy's own name.
     pub name: String,
-    /// Who published it.
+    /// The author of the version.
     pub author: String,
-    /// Why.
+    /// The reason for the version; empty if none was stated.
     pub note: String,
-    /// When.
+    /// When it was published.
     pub published_at: DateTime<Utc>,
 }
 
-/// The latest versions.
+/// The latest policy versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PoliciesAnswer {
-    /// The version that new prices are made with by the process that answers.
+    /// The version by which the answering process computes new prices.
     pub current_version: i64,
-    /// The latest first.
+    /// The latest 100 versions, newest first.
     pub policies: Vec<PolicyVersion>,
 }
 
-/// A version with its document.
+/// A policy version with its document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PolicyAnswer {
     #[expect(missing_docs, reason = "the OpenAPI document would say it of the reference")]
     #[serde(flatten)]
     pub version: PolicyVersion,
-    /// The document as its author wrote it.
+    /// The document, as its author wrote it.
     pub source: String,
 }
 
-/// What is wrong with a policy.
+/// The outcome of checking a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct CheckAnswer {
-    /// Whether it may be published.
+    /// Whether it can be published.
     #[serde(default)]
     #[schema(required)]
     pub is_valid: bool,
-    /// Everything that is wrong, with its place in the document.
+    /// All errors, with their positions in the document.
     pub problems: Vec<FieldError>,
-    /// What is allowed and probably not meant.
+    /// What is allowed but probably not intended.
     pub warnings: Vec<FieldError>,
 }
 
-/// A version that was published.
+/// A newly published version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PublishPolicyAnswer {
     /// The new version.
     pub version: i64,
-    /// The recalculation that moves the products over.
+    /// The recalculation that re-prices the products.
     pub task_id: String,
-    /// What in it is allowed and probably not meant, with its place; and, where the catalogue was looked at,
-    /// how many products meet it.
+    /// What is allowed but probably not intended, with its position; and, if the catalogue was examined, the
+    /// number of affected products.
     pub warnings: Vec<FieldError>,
 }

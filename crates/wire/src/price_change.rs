@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount;
 
-/// What to follow.
+/// The products to follow.
 #[derive(Debug, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct FollowQuery {
-    /// Only this product; all if absent.
+    /// Only changes of this product; all products if absent.
     #[serde(default)]
     pub product_id: Option<String>,
 }
@@ -24,7 +24,7 @@ pub struct PriceChangeEvent {
     /// The revision of the new price.
     #[serde(default)]
     pub revision: i64,
-    /// The list price before; null if it is the product's first.
+    /// The list price before; null if there was none.
     #[serde(default, with = "amount::optional")]
     pub old_list_price: Option<Decimal>,
     /// The list price after; null if the product was removed.
@@ -35,9 +35,9 @@ pub struct PriceChangeEvent {
     /// The policy version of the new price.
     #[serde(default)]
     pub policy_version: i64,
-    /// What caused the change.
+    /// The cause of the change.
     pub cause: String,
-    /// When it changed.
+    /// When the price changed.
     pub changed_at: DateTime<Utc>,
 }
 

@@ -6,42 +6,42 @@ use std::fmt;
 use pricing_domain::diagnostic::Diagnostic;
 use serde::{Deserialize, Serialize};
 
-/// A problem document.
+/// A problem document (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Problem {
-    /// Which kind of problem; stable.
+    /// The problem type; stable.
     #[serde(rename = "type", default)]
     #[schema(required, example = "/problems/invalid-request")]
     pub kind: Cow<'static, str>,
-    /// The kind, in words.
+    /// The problem type, in words.
     pub title: Cow<'static, str>,
-    /// The HTTP status.
+    /// The HTTP status code.
     #[serde(default)]
     #[schema(required)]
     pub status: u16,
-    /// This problem, in words.
+    /// This occurrence of the problem, in words.
     #[serde(default)]
     #[schema(required)]
     pub detail: String,
-    /// Each field that is wrong.
+    /// The invalid fields; absent if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
 }
 
-/// A field that is wrong.
+/// An invalid field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FieldError {
-    /// The field, as it was written.
+    /// The field, such as `market[0].when`.
     pub field: String,
-    /// What is wrong with it.
+    /// The problem, in words.
     pub problem: String,
-    /// What is allowed.
+    /// The allowed values, in words; absent if not stated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed: Option<String>,
-    /// Where it stands in a policy: the line, from 1.
+    /// The line in a policy, from 1; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
-    /// The character in the line, from 1.
+    /// The character in that line, from 1; absent without `line`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// Which products to recalculate: all if the body is empty.
+/// The products to recalculate; all if the body is empty.
 #[derive(Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecalculationRequest {
@@ -13,102 +13,102 @@ pub struct RecalculationRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 100)]
     pub category: Option<String>,
-    /// These products, up to 1,000.
+    /// These products, 1 to 1,000; not together with `category`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(["P-100", "P-101"]))]
     pub product_ids: Option<Vec<String>>,
 }
 
-/// Which recalculations.
+/// The filter of the list.
 #[derive(Debug, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
-    /// `held`.
+    /// The state: `held`.
     #[param(value_type = String, example = "held")]
     pub state: Listed,
 }
 
-/// The state that can be asked for.
+/// The states that can be listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Listed {
-    /// The circuit breaker holds it.
+    /// Held by the circuit breaker.
     Held,
 }
 
-/// Who decides about a held recalculation.
+/// The author of a decision about a held recalculation.
 #[derive(Debug, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct DecisionQuery {
-    /// Their name.
+    /// The name of who approves or rejects it.
     #[param(example = "zoe")]
     pub by: String,
 }
 
-/// A recalculation that was asked for.
+/// A requested recalculation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RequestAnswer {
-    /// Under this name its progress can be asked for.
+    /// The recalculation's identifier.
     pub task_id: String,
-    /// `requested`.
+    /// The state: `requested`.
     #[serde(default)]
     #[schema(required)]
     pub state: String,
 }
 
-/// Some recalculations.
+/// A list of recalculations.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RecalculationsAnswer {
-    /// The latest first.
+    /// The recalculations, newest first.
     pub recalculations: Vec<RecalculationAnswer>,
 }
 
-/// A recalculation: how far it is, or what became of it.
+/// The state and progress of a recalculation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RecalculationAnswer {
-    /// Its name.
+    /// The recalculation's identifier.
     pub task_id: String,
-    /// `requested`, `held` until it is approved, `running`, `done`, `failed`, or `skipped`: it was
-    /// coalesced into another one. `done` says that its prices are in the database and in Redis and that
-    /// every process was notified of them. One that answers out of its memory has heard it moments later, and
-    /// where the word was lost answers by them after `PRICING_L1_MAX_STALENESS` at the latest.
+    /// `requested`, `held` until it is approved or rejected, `running`, `done`, `failed`, or `skipped`:
+    /// another one does its work. `done` means that its prices are in the database and in Redis and that
+    /// every process was notified of them. A process that answers from memory applies the notification
+    /// moments later, or if it was lost uses the new prices after `PRICING_L1_MAX_STALENESS` at the latest.
     pub state: String,
-    /// Which products.
+    /// The products: `all`, or an object with `category` or `products`.
     #[serde(default)]
     #[schema(required, value_type = Object, example = "all")]
     pub scope: serde_json::Value,
-    /// Why it is held, was skipped or has failed.
+    /// Why it is held, was skipped or failed; null otherwise.
     pub reason: Option<String>,
-    /// The recalculation it was coalesced into.
+    /// The recalculation that does its work, if it was skipped; null otherwise.
     pub follow_up_task_id: Option<String>,
-    /// Who let it through although it moves prices far, if anybody had to.
+    /// Who approved it: a person, or the circuit breaker when its policy was published; null if not approved.
     pub approved_by: Option<String>,
-    /// Grows with every run.
+    /// The number of the run, which increases with every start; null before it starts.
     pub run_number: Option<i64>,
-    /// The policy it was begun with.
+    /// The policy version by which it prices; before it starts, the version for which it was held, or null.
     pub policy_version: Option<i64>,
-    /// How far it is, from 0 to 100.
+    /// The progress in percent, from 0 to 100.
     #[serde(default)]
     #[schema(required)]
     pub progress_percent: u64,
-    /// Products when it began.
+    /// The number of products when it started; null before.
     pub products_total: Option<u64>,
-    /// Products whose price was looked at.
+    /// The number of products priced so far.
     pub products_done: u64,
-    /// Products whose list price is another one now.
+    /// The number of these whose list price changed.
     pub prices_changed: u64,
-    /// Products whose price stayed because a rule failed.
+    /// The number of these whose list price is frozen because a rule failed.
     pub prices_frozen: u64,
-    /// The workers that took part, and how many ranges each did.
+    /// The number of ranges that each worker finished.
     pub workers: BTreeMap<String, u64>,
-    /// When it was asked for.
+    /// When it was requested.
     pub requested_at: DateTime<Utc>,
-    /// When it began.
+    /// When it first started; null before.
     pub started_at: Option<DateTime<Utc>>,
-    /// When it ended.
+    /// When it was done, skipped or failed; null before.
     pub finished_at: Option<DateTime<Utc>>,
-    /// How long it took, or takes until now.
+    /// The time since it started, until now or its end, in milliseconds; null before it starts.
     pub duration_ms: Option<i64>,
 }

@@ -9,35 +9,35 @@ use crate::amount;
 /// A reduction that may be announced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ReductionAnswer {
-    /// When the step was.
+    /// When the step took effect.
     pub started_at: DateTime<Utc>,
-    /// The lowest list price in the 30 days before it.
+    /// The lowest list price in the 30 days before `started_at`.
     #[serde(with = "amount")]
     #[schema(value_type = f64)]
     pub prior_price: Decimal,
-    /// By what percentage of it the list price in effect is lower; above 0.
+    /// The reduction of the list price from `prior_price`, in percent with two decimal places; above 0.
     #[serde(with = "amount")]
     #[schema(value_type = f64)]
     pub percent: Decimal,
-    /// Whether that is all that is to be known of the 30 days. If not, nothing may be announced by these
-    /// figures alone.
+    /// Whether `prior_price` is certain to be the lowest price applied. If not, do not announce the reduction
+    /// by these figures alone.
     #[serde(default)]
     #[schema(required)]
     pub is_complete: bool,
-    /// Why it is not.
+    /// Why it is not certain; empty if it is.
     #[schema(value_type = Vec<IncompleteBecause>)]
     pub incomplete_because: Vec<String>,
 }
 
-/// Why a prior price may not be the lowest that was applied.
+/// The reason that a prior price may not be the lowest price applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum IncompleteBecause {
-    /// The list price of some of the days is not known: the product was not sold, or its history does not go
-    /// back so far.
+    /// The list price of some of the days is unknown: the product was not sold, or its history does not go
+    /// back that far.
     PricesUnknown,
-    /// An offer rule that every shopper gets, or every one at a place, was in force or may have been: what
-    /// they paid was not the list price.
+    /// An offer rule for every shopper, or for every shopper at a location, was or may have been in force:
+    /// they paid another price than the list price.
     OffersForEveryShopper,
 }
 

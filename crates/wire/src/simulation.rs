@@ -14,12 +14,12 @@ use serde_json::value::RawValue;
 use crate::amount;
 use crate::problem::{FieldError, Problem};
 
-/// What to answer besides the report.
+/// The products to list besides the report.
 #[derive(Debug, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct SimulateQuery {
-    /// `none`, `all`, or `moved`: those that would have another price, or none because a rule fails.
+    /// `none` (the default), `all`, or `moved`: those whose price would change or be frozen.
     #[serde(default)]
     #[param(value_type = Option<String>)]
     pub products: Listed,
@@ -38,19 +38,19 @@ pub enum Listed {
     All,
 }
 
-/// A line of the answer; one field is present.
+/// A line of the answer; exactly one field is present.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Line {
     /// The progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
-    /// A requested product.
+    /// A listed product.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub product: Option<SimulatedPrice>,
     /// The JSON of a [`SimulationReport`]; the last line has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<Box<RawValue>>,
-    /// The reason why the simulation ended early.
+    /// The problem that ended the simulation early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Problem>,
 }
@@ -58,9 +58,9 @@ pub struct Line {
 /// The progress of a simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Products that were priced.
+    /// The number of products priced so far.
     pub products: u64,
-    /// Products when the simulation began.
+    /// The number of products when the simulation began.
     pub total: u64,
 }
 
@@ -95,7 +95,7 @@ pub struct SimulatedPrice {
 /// The effects of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SimulationReport {
-    /// Products that were priced.
+    /// The number of products priced.
     pub products: u64,
     /// The number of products whose price would rise.
     pub up: u64,
@@ -131,7 +131,7 @@ pub struct SimulationReport {
     /// The reasons why publishing would need approval, by the circuit breakers of this policy and of the
     /// published one.
     pub held: Vec<String>,
-    /// Parts of the policy that are allowed and probably not intended.
+    /// Parts of the policy that are allowed but probably not intended.
     #[serde(default)]
     pub warnings: Vec<FieldError>,
 }
@@ -150,7 +150,7 @@ pub struct MoveRange {
 /// The effect of a market rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleEffect {
-    /// Its name.
+    /// The rule's name.
     pub name: String,
     /// The number of products to which it would apply, including those that a later rule freezes.
     pub applied: u64,
@@ -186,7 +186,7 @@ pub struct CatalogueWarning {
     pub problem: String,
     /// The number of affected products.
     pub products: u64,
-    /// The first of them.
+    /// The first affected products.
     pub examples: Vec<String>,
 }
 
@@ -195,7 +195,7 @@ pub struct CatalogueWarning {
 pub struct LeftOutProducts {
     /// The number of products.
     pub products: u64,
-    /// The first twenty.
+    /// The first 20 of these products.
     pub product_ids: Vec<String>,
 }
 
