@@ -56,14 +56,14 @@ pub enum ApiError {
     },
     /// The header line of a CSV file is unusable.
     UnusableHeader {
-        /// Why, in words, with its columns.
+        /// The problem, in words, with the columns of the file.
         reason: String,
         /// The problem of each column.
         errors: Vec<Diagnostic>,
     },
     /// The request can be parsed, but is not valid.
     Invalid {
-        /// Each field that is wrong.
+        /// The invalid fields.
         errors: Vec<Diagnostic>,
     },
     /// No such product.
@@ -127,17 +127,17 @@ pub enum ApiError {
     MethodNotAllowed,
     /// The body did not arrive in time.
     BodyTooSlow {
-        /// Which time limit it missed, in words.
+        /// The missed time limit, in words.
         reason: String,
     },
     /// The body is too long.
     BodyTooLarge {
-        /// The route's bound.
+        /// The limit of the route.
         max_bytes: usize,
     },
     /// The body has no media type that the route accepts.
     UnsupportedMediaType {
-        /// Those that it accepts, in words; empty if it accepts no body.
+        /// The accepted media types, in words; empty if the route accepts no body.
         allowed: String,
     },
     /// The host of the request is not a name of this service.

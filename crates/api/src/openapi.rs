@@ -19,10 +19,10 @@ use crate::routes::{market_event, recalculation};
         description = "What a product costs this shopper now: exact to the minor unit, with the reason. Errors are application/problem+json with stable types."
     ),
     tags(
-        (name = "prices", description = "Prices and their reasons"),
-        (name = "catalogue", description = "What is sold"),
-        (name = "market", description = "What moves prices"),
-        (name = "policies", description = "How prices are made"),
+        (name = "prices", description = "Prices, their changes and explanations"),
+        (name = "catalogue", description = "Products and imports"),
+        (name = "market", description = "Market events and recalculations"),
+        (name = "policies", description = "Pricing policies"),
         (name = "operations", description = "Health, and failed jobs"),
     )
 )]
@@ -77,11 +77,11 @@ fn add_common_problems(path: &str, is_administrative: bool, operation: &mut Oper
     let has_body = operation.request_body.is_some();
     let kinds = [
         (path.contains('{'), "422", "The path is not percent-encoded UTF-8"),
-        (path.starts_with("/api/"), "503", "What it needs does not answer, or the answer took too long"),
+        (path.starts_with("/api/"), "503", "A dependency does not answer, or the answer took too long"),
         (has_body, "408", "The body did not arrive in time"),
-        (is_administrative, "403", "A browser sends it for a page of another site"),
-        (is_administrative && has_body, "415", "The body is of another type"),
-        (is_administrative, "421", "The Host is not a name of this service"),
+        (is_administrative, "403", "A browser sent the request for a page of another site"),
+        (is_administrative && has_body, "415", "The media type of the body is not accepted"),
+        (is_administrative, "421", "The Host header is not a name of this service"),
     ];
     for (_, status, description) in kinds.into_iter().filter(|(may, ..)| *may) {
         let responses = &mut operation.responses.responses;

@@ -43,44 +43,44 @@ pub struct Health {
     pub tz_versions: Option<TzVersions>,
 }
 
-/// The answer of `/readyz`.
+/// The response of `/readyz`.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Readiness {
-    /// Whether the service can do its work.
+    /// The service's readiness.
     pub status: ReadinessStatus,
-    /// Which service this is.
+    /// The service's name.
     pub service: &'static str,
-    /// Which version runs.
+    /// The version of the engine.
     pub version: &'static str,
-    /// Which version of the time zone database it uses, such as `2026f`; null for services that use none.
+    /// The version of its time zone database, such as `2026f`; null for services that use none.
     pub tz_version: Option<String>,
-    /// What was checked.
+    /// The checks.
     pub checks: Vec<Check>,
 }
 
-/// Whether a service can do its work.
+/// The readiness of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReadinessStatus {
-    /// All of it.
+    /// It can do all of its work.
     Ready,
-    /// Part of it: something it uses is away.
+    /// It can do part of its work, or other processes use another time zone database.
     Degraded,
-    /// None of it.
+    /// It cannot do its work.
     Unavailable,
 }
 
-/// One thing a service depends on.
+/// The check of a dependency.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Check {
-    /// What was checked: `redis`, `database`, `time_zones`; and `policy` if the newest one cannot be used, or
-    /// would be refused today.
+    /// `redis`, `database` or `time_zones`; or `policy`, if the newest policy cannot be used or would be
+    /// refused today.
     pub name: &'static str,
     /// `ok`, `warning` or `failed`.
     pub status: &'static str,
-    /// What it said.
+    /// The version of the dependency, or the problem.
     pub detail: String,
-    /// How long it took.
+    /// The duration of the check, in milliseconds.
     pub duration_ms: u64,
 }
 

@@ -100,7 +100,7 @@ pub struct QuoteExplanation {
     #[serde(with = "amount")]
     #[schema(value_type = f64)]
     pub final_price: Decimal,
-    /// The discount from the shopper's price without discount rules, as a fraction: 0.05 is 5%.
+    /// The discount from the shopper's undiscounted price, as a fraction: 0.05 is 5%.
     #[serde(with = "amount")]
     #[schema(value_type = f64)]
     pub discount_rate: Decimal,

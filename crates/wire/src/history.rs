@@ -63,7 +63,7 @@ pub struct ChangeAnswer {
     /// The version of the policy that computed the new price.
     pub policy_version: i64,
     /// The cause: `event ID of SOURCE`, `recalculation TASK_ID`, `product put`, `product deleted`, `import`,
-    /// `time` (the price expired) or `fill` (a read found no valid price).
+    /// `time` (the price expired) or `fill` (no valid price was stored).
     pub cause: String,
     /// When the price changed.
     pub changed_at: DateTime<Utc>,

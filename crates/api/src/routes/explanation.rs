@@ -1,4 +1,4 @@
-//! `GET /api/v1/products/{product_id}/explanation`: the steps and facts that a price results from.
+//! `GET /api/v1/products/{product_id}/explanation`: the facts and steps from which a price was computed.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -24,12 +24,12 @@ const MAX_EXPLANATION_READS: usize = 5;
 
 /// Explains the price of a product.
 #[utoipa::path(get, path = "/api/v1/products/{product_id}/explanation", tag = "prices",
-    summary = "Why a price is what it is",
-    params(("product_id" = String, Path, description = "The product"), ExplanationQuery),
+    summary = "Explain a price",
+    params(("product_id" = String, Path, description = "The product's identifier"), ExplanationQuery),
     responses(
-        (status = 200, description = "The steps, as recorded with the price", body = ExplanationAnswer),
+        (status = 200, description = "The explanation recorded with the price", body = ExplanationAnswer),
         (status = 404, description = "No such product"),
-        (status = 422, description = "A parameter is not allowed")))]
+        (status = 422, description = "A parameter is unknown or invalid")))]
 pub(crate) async fn explanation(
     State(state): State<AppState>,
     Named(product_id): Named<String>,

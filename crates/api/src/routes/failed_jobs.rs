@@ -12,17 +12,17 @@ use crate::error::ApiError;
 use crate::extract::Named;
 use crate::state::AppState;
 
-/// Failed jobs in one answer by default.
+/// The default number of failed jobs in one answer.
 const DEFAULT_LIMIT: usize = 50;
-/// Failed jobs in one answer at most.
+/// The maximum number of failed jobs in one answer.
 const MAX_LIMIT: usize = 1_000;
 
 /// Lists the failed jobs, latest first.
-#[utoipa::path(get, path = "/api/v1/jobs", tag = "operations", summary = "Failed jobs",
+#[utoipa::path(get, path = "/api/v1/jobs", tag = "operations", summary = "List failed jobs",
     params(JobsQuery),
     responses(
-        (status = 200, description = "The jobs", body = JobsAnswer),
-        (status = 422, description = "limit is not allowed"),
+        (status = 200, description = "The latest failed jobs", body = JobsAnswer),
+        (status = 422, description = "`limit` is invalid"),
         (status = 503, description = "Redis does not answer")))]
 pub(crate) async fn list(
     State(state): State<AppState>,
@@ -41,11 +41,11 @@ pub(crate) async fn list(
 }
 
 /// Returns a failed job.
-#[utoipa::path(get, path = "/api/v1/jobs/{task_id}", tag = "operations", summary = "A failed job",
-    params(("task_id" = String, Path, description = "The job")),
+#[utoipa::path(get, path = "/api/v1/jobs/{task_id}", tag = "operations", summary = "Get a failed job",
+    params(("task_id" = String, Path, description = "The job's identifier")),
     responses(
-        (status = 200, description = "The job", body = JobAnswer),
-        (status = 404, description = "There is no such failed job")))]
+        (status = 200, description = "The failed job with its payload", body = JobAnswer),
+        (status = 404, description = "No such failed job")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Named(task_id): Named<String>,
@@ -59,11 +59,11 @@ pub(crate) async fn get(
 }
 
 /// Requeues a failed job.
-#[utoipa::path(post, path = "/api/v1/jobs/{task_id}/requeue", tag = "operations", summary = "Requeue a job",
-    params(("task_id" = String, Path, description = "The job")),
+#[utoipa::path(post, path = "/api/v1/jobs/{task_id}/requeue", tag = "operations", summary = "Requeue a failed job",
+    params(("task_id" = String, Path, description = "The job's identifier")),
     responses(
-        (status = 202, description = "It waits for a worker"),
-        (status = 404, description = "There is no such failed job")))]
+        (status = 202, description = "Requeued; it waits for a worker"),
+        (status = 404, description = "No such failed job")))]
 pub(crate) async fn requeue(
     State(state): State<AppState>,
     Named(task_id): Named<String>,

@@ -21,16 +21,16 @@ pub(crate) async fn index() -> impl IntoResponse {
 }
 
 /// Answers while the process runs.
-#[utoipa::path(get, path = "/healthz", tag = "operations", summary = "Whether the process runs",
-    responses((status = 200, description = "It does", body = String, content_type = "text/plain")))]
+#[utoipa::path(get, path = "/healthz", tag = "operations", summary = "Check liveness",
+    responses((status = 200, description = "The process is running", body = String, content_type = "text/plain")))]
 pub(crate) async fn alive() -> &'static str {
     "alive\n"
 }
 
 /// Checks the dependencies of the service.
-#[utoipa::path(get, path = "/readyz", tag = "operations", summary = "Whether the service can do its work",
+#[utoipa::path(get, path = "/readyz", tag = "operations", summary = "Check readiness",
     responses(
-        (status = 200, description = "`ready`, or `degraded`: reads work", body = Readiness),
+        (status = 200, description = "`ready`, or `degraded`: prices can still be read", body = Readiness),
         (status = 503, description = "`unavailable`", body = Readiness)))]
 pub(crate) async fn ready(State(state): State<AppState>) -> Readiness {
     state.health.readiness().await

@@ -23,12 +23,12 @@ const MAX_LIMIT: u32 = 1_000;
 const MAX_CONSIDERED: u32 = 9_000;
 
 /// The changes of a product's list price.
-#[utoipa::path(get, path = "/api/v1/products/{product_id}/history", tag = "prices", summary = "Price history",
-    params(HistoryQuery, ("product_id" = String, Path, description = "The product; a removed one has a history too")),
+#[utoipa::path(get, path = "/api/v1/products/{product_id}/history", tag = "prices", summary = "Get a price history",
+    params(HistoryQuery, ("product_id" = String, Path, description = "The product's identifier; a removed product has a history, too")),
     responses(
-        (status = 200, description = "Its changes, the latest first", body = HistoryAnswer),
-        (status = 404, description = "No such product, and there never was"),
-        (status = 422, description = "limit or before is not allowed"),
+        (status = 200, description = "The changes, newest first", body = HistoryAnswer),
+        (status = 404, description = "No such product has ever existed"),
+        (status = 422, description = "`limit` or `before` is invalid"),
         (status = 503, description = "The database does not answer")))]
 pub(crate) async fn history(
     State(state): State<AppState>,

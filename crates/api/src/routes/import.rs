@@ -39,31 +39,31 @@ use crate::state::AppState;
 
 /// The longest import.
 const MAX_IMPORT_BYTES: usize = 4 * 1024 * 1024 * 1024;
-/// Refused rows that are listed; the others are counted.
+/// Listed refused rows; the others are counted.
 const MAX_LISTED_ERRORS: usize = 1_000;
-/// Products that lost a bound and are listed; the others are counted.
+/// Listed products that lost a bound; the others are counted.
 const MAX_LISTED_LOSSES: usize = 100;
 /// Products of a batch, which is one transaction. A transaction writes a page for every category that it
 /// touches, which dominates small ones; but while a long one lasts, other writers wait for SQLite.
 const IMPORT_BATCH: usize = 2 * WRITE_BATCH;
-/// Batches on their way to Redis, besides those that were stored last. A Redis that syncs every write to disk
-/// is slow at times; the database need not wait for it.
+/// The most batches being sent to Redis, besides those that were stored last. A Redis that syncs every write
+/// to disk is slow at times; the database need not wait for it.
 const MAX_SERVING: usize = 4;
 /// How long a sender may pause.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// Imports products from CSV with a header line, or from NDJSON with one product object a line.
+/// Imports products from CSV with a header line, or from NDJSON with one product object per line.
 #[utoipa::path(post, path = "/api/v1/products/import", tag = "catalogue", summary = "Import products",
     params(ImportQuery),
     request_body(content((String = "text/csv"), (String = "application/x-ndjson")),
-        description = "text/csv: a header line with product_id, currency, base_price and perhaps name, category, brand, unit_cost, floor_price, ceiling_price, minimum_advertised_price; other columns become attributes, for certain if they are written attribute.NAME. application/x-ndjson: one product object a line."),
+        description = "text/csv: a header line with product_id, currency, base_price and optionally name, category, brand, unit_cost, floor_price, ceiling_price, minimum_advertised_price; other columns become attributes; attribute.NAME makes any column one. application/x-ndjson: one product object per line."),
     responses(
-        (status = 200, description = "What was done; refused rows are listed with their lines", body = ImportAnswer),
-        (status = 400, description = "The header cannot be used, or the body ended early"),
-        (status = 413, description = "More than 4 GiB; what is stored stays"),
-        (status = 415, description = "Neither CSV nor NDJSON"),
-        (status = 422, description = "dry_run is neither true nor false"),
-        (status = 503, description = "The database or Redis does not answer; what is stored stays, and the import can be sent again")))]
+        (status = 200, description = "The outcome; refused rows are listed with their lines", body = ImportAnswer),
+        (status = 400, description = "The CSV header is unusable, or the body ended early"),
+        (status = 413, description = "The body is longer than 4 GiB; rows already stored are kept"),
+        (status = 415, description = "The media type is neither CSV nor NDJSON"),
+        (status = 422, description = "`dry_run` is neither `true` nor `false`"),
+        (status = 503, description = "The database or Redis does not answer; rows already stored are kept, and the import can be repeated")))]
 pub(crate) async fn import(
     State(state): State<AppState>,
     query: Result<Query<ImportQuery>, QueryRejection>,
@@ -111,13 +111,13 @@ async fn seed_from(state: AppState, path: &str) -> Result<u64, SeedError> {
     Ok(answer.created)
 }
 
-/// Why a catalogue was not seeded.
+/// The reason that a catalogue was not seeded.
 #[derive(Debug, thiserror::Error)]
 enum SeedError {
     /// The file cannot be read.
     #[error(transparent)]
     File(#[from] std::io::Error),
-    /// The rows cannot be taken.
+    /// The rows cannot be imported.
     #[error("{0:?}")]
     Import(ApiError),
 }
@@ -170,32 +170,32 @@ async fn take_rows(import: &mut Import, format: Format, body: Body) -> Result<()
 
 /// A batch that is being stored.
 struct Storing {
-    /// Its products.
+    /// The batch's products.
     product_ids: HashSet<ProductId>,
     task: JoinHandle<Result<(PutSummary, Serving), EngineError>>,
 }
 
-/// Prices on their way to Redis, in their turn: who follows changes hears them in the order of the rows.
+/// The task that sends a batch's prices to Redis, in turn: followers receive changes in the order of rows.
 type Serving = JoinHandle<Result<(), EngineError>>;
 
-/// An import under way: while one batch is read, those before it are stored, and those before them go to
-/// Redis.
+/// An import under way: while one batch is read, earlier ones are stored, and the prices of still earlier
+/// ones are sent to Redis.
 struct Import {
     state: AppState,
     seen: SeenRows,
-    /// The rows to write next.
+    /// The batch being read.
     batch: IndexMap<ProductId, Product>,
-    /// The batches before, being stored while this one is read, the oldest first. None has a product of
-    /// another: of rows that are not remembered, the one that came last is the one that stays.
+    /// The batches being stored, oldest first. No product is in two of them: of rows that are not remembered,
+    /// the last one prevails.
     storing: VecDeque<Storing>,
-    /// The batches before that, on their way to Redis, the oldest first.
+    /// The stored batches whose prices are being sent to Redis, oldest first.
     serving: VecDeque<Serving>,
-    /// Ends when the last of them is served, or cannot be.
+    /// Resolves when the last of them was served or has failed.
     turn_to_serve: oneshot::Receiver<()>,
-    /// Goes when something fails, or with the import when its sender hangs up: then no further batch is
-    /// begun, and the sender may write again.
+    /// Dropped on a failure, or with the import when its sender disconnects: then no further batch is begun,
+    /// and the sender may write again.
     is_wanted: Option<Arc<()>>,
-    /// As of when the rows state what the products cost.
+    /// The instant as of which the rows state the products' costs.
     requested_at: DateTime<Utc>,
     answer: ImportAnswer,
 }
@@ -351,7 +351,7 @@ impl Import {
         outcome
     }
 
-    /// Waits until at most `max_remaining` batches are on their way to Redis, and collects the outcomes of
+    /// Waits until at most `max_remaining` batches are being sent to Redis, and collects the outcomes of
     /// those that have ended.
     async fn served(&mut self, max_remaining: usize) -> Result<(), ApiError> {
         let mut outcome = Ok(());

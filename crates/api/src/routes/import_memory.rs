@@ -14,13 +14,13 @@ pub(crate) const REMEMBERED_ROWS: usize = 5_000_000;
 /// Permits are acquired for this many rows at a time.
 const ROWS_AT_A_TIME: u32 = 1_000;
 
-/// The rows of one import.
+/// The remembered rows of one import.
 pub(super) struct SeenRows {
-    /// By the hash of the identifier. Of five million, two have the same once in a million imports.
+    /// Keyed by a hash of the identifier. Among five million, two collide once in a million imports.
     rows: HashMap<u64, SeenRow>,
     hashes: RandomState,
     room: Arc<Semaphore>,
-    /// The room that is taken; free again when the import ends.
+    /// The permits that are held; released when the import ends.
     taken: Vec<OwnedSemaphorePermit>,
 }
 
@@ -31,19 +31,19 @@ struct SeenRow {
     product: u32,
 }
 
-/// What is known of a row.
+/// A row compared with the first row of its product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// It is the first of its product.
+    /// It is the first row of its product.
     First,
-    /// It says what the first one says.
+    /// It has the same values as the first row.
     Repeated,
-    /// It says something else than the first one, which is on this line.
+    /// It has other values than the first row.
     Different {
-        /// From 1.
+        /// The line of the first row, from 1.
         first_line: u32,
     },
-    /// Too many rows came before.
+    /// It was not compared: too many rows came before.
     Unknown,
 }
 

@@ -33,10 +33,10 @@ impl Format {
     }
 }
 
-/// One row: a product as written, or why it cannot be read.
+/// A row: a product as written, or the reasons why it cannot be read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// The line it starts on, from 1.
+    /// The line on which it starts, from 1.
     pub(crate) line: u64,
     pub(crate) draft: Result<ProductDraft, Vec<Diagnostic>>,
 }
@@ -90,7 +90,7 @@ pub(crate) struct CsvReader {
     ends: Vec<usize>,
     ends_used: usize,
     too_long: bool,
-    /// Fields that there was no room for, beside those that `ends` has.
+    /// The number of fields that did not fit into `ends`.
     fields_left_out: usize,
     /// The line being read, from 1.
     line: u64,
@@ -271,7 +271,7 @@ fn draft_of(
     Ok(draft)
 }
 
-/// Reads one JSON object a line.
+/// Reads one JSON object per line.
 #[derive(Default)]
 pub(crate) struct NdjsonReader {
     text: Vec<u8>,

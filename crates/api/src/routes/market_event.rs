@@ -24,7 +24,7 @@ use crate::state::AppState;
 pub(crate) const PATH: &str = "/api/v1/publish-market-event";
 /// The source of the events that this route creates itself.
 const SOURCE: &str = PATH;
-/// The media type of a batch; a JSON array is one too.
+/// The media type of a batch; a JSON array is a batch, too.
 const BATCH_TYPE: &str = "application/cloudevents-batch+json";
 /// What to send instead of an event whose attributes are headers.
 const STRUCTURED: &str =
@@ -33,33 +33,33 @@ const STRUCTURED: &str =
 /// request.
 const MAX_ERRORS: usize = 100;
 
-/// What was taken in.
+/// The published events.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct PublishAnswer {
-    /// `Event published`, or of a batch `Events published`.
+    /// `Event published`, or for a batch `Events published`.
     #[schema(example = "Event published")]
     status: &'static str,
-    /// The channel on which it is heard.
+    /// The Redis channel on which events are published.
     channel: String,
-    /// The event's identifier; of a batch, the first one's.
+    /// The event's identifier; for a batch, that of its first event.
     event_id: String,
-    /// Of a batch, the identifiers of all events, in their order.
+    /// For a batch, the identifiers of all events, in order; absent for a single event.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     event_ids: Option<Vec<String>>,
 }
 
-/// A market event, as CloudEvents 1.0 has it.
+/// A market event in the format of CloudEvents 1.0.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = MarketEvent)]
 pub(crate) struct MarketEventSchema {
-    /// `1.0`.
+    /// The version of CloudEvents: `1.0`.
     #[schema(example = "1.0")]
     specversion: String,
-    /// Unique among what the source says; an event that is published again is applied once.
+    /// Unique within the source; an event that is published again is applied once.
     #[schema(example = "2026-01-31/4711", max_length = 128)]
     id: String,
-    /// Who says it.
+    /// The source of the event.
     #[schema(example = "/scrapers/acme", max_length = 256)]
     source: String,
     /// `pricing.competitor_price.v1`, `pricing.demand_index.v1`, `pricing.stock_level.v1`,
@@ -67,35 +67,34 @@ pub(crate) struct MarketEventSchema {
     /// `pricing.catalogue_changed.v1`, `pricing.policy_published.v1` or `pricing.recalculation_requested.v1`.
     #[schema(example = "pricing.competitor_price.v1")]
     r#type: String,
-    /// When it was true; now if absent. Of two about the same thing the later one counts, in whatever order
-    /// they come.
+    /// When the fact was observed; the time of receipt if absent. Of two events about the same fact, the
+    /// later one counts, in any order of arrival.
     time: Option<DateTime<Utc>>,
-    /// From when on the fact is not known any more: a price, demand, stock, cost or sales; it stays if
-    /// absent.
+    /// When the fact expires, for a price, demand, stock, cost or sales; never if absent.
     expires: Option<DateTime<Utc>>,
-    /// By type: `{product_id, competitor, price}` and perhaps `currency` (a price in another one than the
-    /// product's is not used) and `in_stock`, `{product_id or category, index}`, `{product_id, level}`,
-    /// `{product_id, cost}`, `{product_id, units_sold}` (in the last 28 days), `{location, factor}`,
-    /// `{product_id or category, kind}` and for a competitor's price `competitor` (the fact of this kind,
-    /// `competitor_price`, `demand_index`, `stock_level`, `unit_cost` or `sales`, is not known any more),
-    /// `{product_ids}`, `{version}`, `{}` or `{category}` or `{product_ids}`.
+    /// By type, in the order of `type`: `{product_id, competitor, price}` and optionally `currency` (a price
+    /// in another currency than the product's is ignored) and `in_stock`; `{product_id or category, index}`;
+    /// `{product_id, level}`; `{product_id, cost}`; `{product_id, units_sold}` (in the last 28 days);
+    /// `{location, factor}`; `{product_id or category, kind}`, and `competitor` for a competitor's price
+    /// (withdraws the fact of this kind: `competitor_price`, `demand_index`, `stock_level`, `unit_cost` or
+    /// `sales`); `{product_ids}`; `{version}`; `{}` or `{category}` or `{product_ids}`.
     #[schema(value_type = Object, example = json!({"product_id": "P-100", "competitor": "acme", "price": 41.90}))]
     data: serde_json::Value,
 }
 
 /// Publishes a market event, or a batch of them.
-#[utoipa::path(post, path = PATH, tag = "market", summary = "Publish a market event",
+#[utoipa::path(post, path = PATH, tag = "market", summary = "Publish market events",
     request_body(content(
         (MarketEventSchema = "application/json"),
         (MarketEventSchema = "application/cloudevents+json"),
         (Vec<MarketEventSchema> = "application/cloudevents-batch+json")),
-        description = "One event, or up to 1,000 as a JSON array; binary content mode (`ce-` headers) is not read. Without a body, a Content-Type and `ce-` headers, everything is recalculated"),
+        description = "One event, or a JSON array of up to 1,000; binary content mode (`ce-` headers) is not supported. A request without a body, Content-Type and `ce-` headers recalculates all prices"),
     responses(
-        (status = 200, description = "It is on disk and will be applied", body = PublishAnswer),
-        (status = 400, description = "Not JSON"),
-        (status = 413, description = "More than 64 KiB, or of a batch 1 MiB"),
-        (status = 422, description = "A field is missing or not allowed; nothing was published"),
-        (status = 503, description = "Redis does not answer, or too many events wait")))]
+        (status = 200, description = "Stored on disk; it will be applied", body = PublishAnswer),
+        (status = 400, description = "The body is not JSON"),
+        (status = 413, description = "The event is longer than 64 KiB, or the batch than 1 MiB"),
+        (status = 422, description = "A field is missing or invalid; nothing was published"),
+        (status = 503, description = "Redis does not answer, or too many events are waiting")))]
 pub(crate) async fn publish(
     State(state): State<AppState>,
     headers: HeaderMap,

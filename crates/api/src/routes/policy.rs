@@ -34,7 +34,7 @@ use crate::state::AppState;
 
 /// The source of the events that this route publishes.
 const SOURCE: &str = "/api/v1/policies";
-/// Versions in one answer.
+/// The maximum number of versions in one answer.
 const MAX_LISTED: u32 = 100;
 /// The longest author and note, in characters.
 pub(super) const MAX_AUTHOR_CHARS: usize = 100;
@@ -54,8 +54,8 @@ struct Publication {
 }
 
 /// Lists the latest versions.
-#[utoipa::path(get, path = "/api/v1/policies", tag = "policies", summary = "Policy versions",
-    responses((status = 200, description = "The latest hundred, the newest first", body = PoliciesAnswer)))]
+#[utoipa::path(get, path = "/api/v1/policies", tag = "policies", summary = "List policy versions",
+    responses((status = 200, description = "The latest 100 versions, newest first", body = PoliciesAnswer)))]
 pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<PoliciesAnswer>, ApiError> {
     let policies = state.engine.store.policy_versions(MAX_LISTED).await?;
     let current_version = state.engine.policies.snapshot().current().version;
@@ -63,11 +63,11 @@ pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<PoliciesA
     Ok(Json(PoliciesAnswer { current_version, policies }))
 }
 
-/// One version with its document.
-#[utoipa::path(get, path = "/api/v1/policies/{version}", tag = "policies", summary = "A policy version",
-    params(("version" = String, Path, description = "A version, or `latest`")),
+/// Returns a version with its document.
+#[utoipa::path(get, path = "/api/v1/policies/{version}", tag = "policies", summary = "Get a policy version",
+    params(("version" = String, Path, description = "A version number, or `latest`")),
     responses(
-        (status = 200, description = "The version; its ETag is what publishing takes as If-Match", body = PolicyAnswer),
+        (status = 200, description = "The version; send its ETag as If-Match to publish the next one", body = PolicyAnswer),
         (status = 404, description = "No such version")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
@@ -79,12 +79,12 @@ pub(crate) async fn get(
     Ok(([(header::ETAG, etag)], Json(PolicyAnswer { version, source })).into_response())
 }
 
-/// Reports all problems of a policy, and publishes nothing.
+/// Reports all problems of a policy; publishes nothing.
 #[utoipa::path(post, path = "/api/v1/policies/check", tag = "policies", summary = "Check a policy",
     request_body(content = String, content_type = "application/yaml", description = "The policy, YAML or JSON"),
     responses(
-        (status = 200, description = "What is wrong with it, if anything", body = CheckAnswer),
-        (status = 413, description = "Longer than 256 KiB")))]
+        (status = 200, description = "The errors and warnings, if any", body = CheckAnswer),
+        (status = 413, description = "The policy is longer than 256 KiB")))]
 pub(crate) async fn check(
     State(state): State<AppState>,
     BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
@@ -98,8 +98,8 @@ pub(crate) async fn check(
     }))
 }
 
-/// The JSON Schema of a policy, for completion and checks in editors.
-#[utoipa::path(get, path = "/api/v1/policies/schema", tag = "policies", summary = "JSON Schema of a policy",
+/// Returns the JSON Schema of a policy, for completion and checks in editors.
+#[utoipa::path(get, path = "/api/v1/policies/schema", tag = "policies", summary = "Get the JSON Schema of a policy",
     responses((status = 200, description = "A JSON Schema (2020-12)", body = Object, content_type = "application/schema+json")))]
 pub(crate) async fn schema() -> Response {
     ([(header::CONTENT_TYPE, "application/schema+json")], Json(PolicyDraft::json_schema())).into_response()
@@ -107,14 +107,14 @@ pub(crate) async fn schema() -> Response {
 
 /// Publishes a policy as the next version.
 #[utoipa::path(post, path = "/api/v1/policies", tag = "policies", summary = "Publish a policy",
-    params(PublishQuery, ("If-Match" = Option<String>, Header, description = "Publish only if this is still the latest version")),
+    params(PublishQuery, ("If-Match" = Option<String>, Header, description = "Publish only if this ETag is still that of the latest version")),
     request_body(content = String, content_type = "application/yaml", description = "The policy, YAML or JSON"),
     responses(
-        (status = 201, description = "It is published, and a recalculation is asked for", body = PublishPolicyAnswer),
-        (status = 409, description = "A circuit breaker would hold it"),
-        (status = 412, description = "Another version was published since"),
-        (status = 413, description = "Longer than 256 KiB"),
-        (status = 422, description = "Something is wrong with it; nothing was published"),
+        (status = 201, description = "Published; a recalculation is requested", body = PublishPolicyAnswer),
+        (status = 409, description = "A circuit breaker would hold it; `approved_by` is required"),
+        (status = 412, description = "Another version has been published since"),
+        (status = 413, description = "The policy is longer than 256 KiB"),
+        (status = 422, description = "The policy or a parameter is invalid; nothing was published"),
         (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn publish(
     State(state): State<AppState>,
@@ -129,15 +129,15 @@ pub(crate) async fn publish(
 }
 
 /// Publishes an earlier version again, as the next one.
-#[utoipa::path(post, path = "/api/v1/policies/{version}/rollback", tag = "policies", summary = "Go back to a policy version",
-    params(PublishQuery, ("version" = String, Path, description = "The version to go back to"),
-        ("If-Match" = Option<String>, Header, description = "Only if this is still the latest version")),
+#[utoipa::path(post, path = "/api/v1/policies/{version}/rollback", tag = "policies", summary = "Roll back to a policy version",
+    params(PublishQuery, ("version" = String, Path, description = "The version to publish again, or `latest`"),
+        ("If-Match" = Option<String>, Header, description = "Publish only if this ETag is still that of the latest version")),
     responses(
-        (status = 201, description = "It is published again as a new version, and a recalculation is asked for", body = PublishPolicyAnswer),
+        (status = 201, description = "Published again as a new version; a recalculation is requested", body = PublishPolicyAnswer),
         (status = 404, description = "No such version"),
-        (status = 409, description = "A circuit breaker would hold it"),
-        (status = 412, description = "Another version was published since"),
-        (status = 422, description = "`by` is missing, or this engine does not understand the version"),
+        (status = 409, description = "A circuit breaker would hold it; `approved_by` is required"),
+        (status = 412, description = "Another version has been published since"),
+        (status = 422, description = "`author` is missing, or this version of the engine refuses the policy"),
         (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn rollback(
     State(state): State<AppState>,
@@ -158,9 +158,9 @@ pub(crate) async fn rollback(
 
 /// Compares two versions.
 #[utoipa::path(get, path = "/api/v1/policies/{version}/diff/{other}", tag = "policies", summary = "Compare policy versions",
-    params(("version" = String, Path, description = "From this version"), ("other" = String, Path, description = "To this one")),
+    params(("version" = String, Path, description = "The version to compare from, or `latest`"), ("other" = String, Path, description = "The version to compare to, or `latest`")),
     responses(
-        (status = 200, description = "A unified diff of the documents; empty if they are the same", body = String, content_type = "text/plain"),
+        (status = 200, description = "A unified diff of the documents; empty if they are equal", body = String, content_type = "text/plain"),
         (status = 404, description = "No such version")))]
 pub(crate) async fn diff(
     State(state): State<AppState>,

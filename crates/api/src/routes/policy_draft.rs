@@ -17,17 +17,17 @@ use crate::error::ApiError;
 use crate::extract::{BoundedBody, Named};
 use crate::state::AppState;
 
-/// Drafts that are stored at the same time.
+/// The maximum number of stored drafts.
 const MAX_DRAFTS: u32 = 1_000;
 /// The longest name, in characters.
 const MAX_NAME_CHARS: usize = 64;
 
-/// Who writes it.
+/// The author of a draft.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct DraftQuery {
-    /// Who changes it.
+    /// The author of the change.
     #[param(example = "zoe")]
     author: Option<String>,
 }
@@ -35,18 +35,18 @@ pub(crate) struct DraftQuery {
 /// A draft without its document.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Draft {
-    /// Under which it is kept.
+    /// The draft's name.
     name: String,
-    /// Who changed it last.
+    /// The author of the latest change; empty if not stated.
     author: String,
-    /// When.
+    /// When it was last changed.
     updated_at: DateTime<Utc>,
 }
 
-/// The drafts.
+/// A list of drafts.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct DraftsAnswer {
-    /// Those changed last first.
+    /// The drafts, latest change first.
     drafts: Vec<Draft>,
 }
 
@@ -55,23 +55,23 @@ pub(crate) struct DraftsAnswer {
 pub(crate) struct DraftAnswer {
     #[serde(flatten)]
     draft: Draft,
-    /// The document as its author left it.
+    /// The document, as its author stored it.
     source: String,
 }
 
 /// Lists the drafts.
-#[utoipa::path(get, path = "/api/v1/policies/drafts", tag = "policies", summary = "Drafts",
-    responses((status = 200, description = "All drafts, those changed last first", body = DraftsAnswer)))]
+#[utoipa::path(get, path = "/api/v1/policies/drafts", tag = "policies", summary = "List drafts",
+    responses((status = 200, description = "All drafts, latest change first", body = DraftsAnswer)))]
 pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<DraftsAnswer>, ApiError> {
     let drafts = state.engine.store.drafts(MAX_DRAFTS).await?;
     Ok(Json(DraftsAnswer { drafts: drafts.into_iter().map(|draft| split(draft).0).collect() }))
 }
 
-/// One draft with its document.
-#[utoipa::path(get, path = "/api/v1/policies/drafts/{name}", tag = "policies", summary = "A draft",
-    params(("name" = String, Path, description = "Its name")),
+/// Returns a draft with its document.
+#[utoipa::path(get, path = "/api/v1/policies/drafts/{name}", tag = "policies", summary = "Get a draft",
+    params(("name" = String, Path, description = "The draft's name")),
     responses(
-        (status = 200, description = "The draft; its ETag is what changing it takes as If-Match", body = DraftAnswer),
+        (status = 200, description = "The draft; send its ETag as If-Match to change it", body = DraftAnswer),
         (status = 404, description = "No such draft")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
@@ -86,16 +86,16 @@ pub(crate) async fn get(
 }
 
 /// Stores a draft.
-#[utoipa::path(put, path = "/api/v1/policies/drafts/{name}", tag = "policies", summary = "Keep a draft",
-    params(DraftQuery, ("name" = String, Path, description = "1 to 64 characters"),
-        ("If-Match" = Option<String>, Header, description = "Only if the draft is still this one"),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none of this name")),
-    request_body(content = String, content_type = "application/yaml", description = "The policy, as far as it is written"),
+#[utoipa::path(put, path = "/api/v1/policies/drafts/{name}", tag = "policies", summary = "Store a draft",
+    params(DraftQuery, ("name" = String, Path, description = "The draft's name, 1 to 64 characters"),
+        ("If-Match" = Option<String>, Header, description = "Store only if this is still the draft's ETag"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: store only if no draft has this name")),
+    request_body(content = String, content_type = "application/yaml", description = "The policy; it need not be complete or valid"),
     responses(
-        (status = 204, description = "It is kept; the ETag is its new one"),
-        (status = 412, description = "It was changed since"),
-        (status = 413, description = "Longer than 256 KiB"),
-        (status = 422, description = "The name is too long, or the document no text"),
+        (status = 204, description = "Stored; the ETag header has its new ETag"),
+        (status = 412, description = "The draft does not meet If-Match or If-None-Match"),
+        (status = 413, description = "The policy is longer than 256 KiB"),
+        (status = 422, description = "The name, author, document or a condition is invalid"),
         (status = 503, description = "The database does not answer, or there are too many drafts")))]
 pub(crate) async fn put(
     State(state): State<AppState>,
@@ -131,13 +131,13 @@ pub(crate) async fn put(
 
 /// Removes a draft.
 #[utoipa::path(delete, path = "/api/v1/policies/drafts/{name}", tag = "policies", summary = "Remove a draft",
-    params(("name" = String, Path, description = "Its name"),
-        ("If-Match" = Option<String>, Header, description = "Only if the draft is still this one")),
+    params(("name" = String, Path, description = "The draft's name"),
+        ("If-Match" = Option<String>, Header, description = "Remove only if this is still the draft's ETag")),
     responses(
-        (status = 204, description = "It is removed"),
+        (status = 204, description = "Removed"),
         (status = 404, description = "No such draft"),
-        (status = 412, description = "It was changed since"),
-        (status = 422, description = "If-Match is no ETag")))]
+        (status = 412, description = "The draft has been changed since"),
+        (status = 422, description = "If-Match is not an ETag of a draft")))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
     Named(name): Named<String>,

@@ -38,23 +38,23 @@ const MAX_LABEL_BYTES: usize = 64;
 /// The largest quantity.
 const MAX_QUANTITY: u32 = 1_000_000;
 
-/// A request for a price. Fields that are not named here are refused: what was meant by them would be lost.
-/// White space around a text is no part of it.
+/// A request for a price. Unknown fields are refused, so that none is ignored. White space around a location,
+/// channel, segment or currency is ignored.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PriceRequest<'a> {
-    /// The product.
+    /// The product's identifier.
     #[serde(borrow)]
     #[schema(example = "P-100")]
     pub(crate) product_id: Cow<'a, str>,
-    /// Where the shopper is.
+    /// The shopper's location.
     #[serde(borrow)]
     #[schema(example = "NY", max_length = 64)]
     user_location: Cow<'a, str>,
     /// Whether the shopper is a prime member; false if absent.
     #[serde(default)]
     is_prime_member: Option<bool>,
-    /// How many units; 1 if absent.
+    /// The number of units; 1 if absent.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 1_000_000)]
     quantity: Option<u32>,
@@ -62,11 +62,11 @@ pub(crate) struct PriceRequest<'a> {
     #[serde(borrow, default)]
     #[schema(max_length = 64)]
     channel: Option<Cow<'a, str>>,
-    /// The group of shoppers that the seller puts the shopper in.
+    /// The customer segment that the seller assigns to the shopper.
     #[serde(borrow, default)]
     #[schema(max_length = 64)]
     segment: Option<Cow<'a, str>>,
-    /// The currency that the caller expects; a price in another one is refused.
+    /// The expected currency, as an ISO 4217 code; a price in another one is refused.
     #[serde(borrow, default)]
     #[schema(example = "USD", min_length = 3, max_length = 3)]
     currency: Option<Cow<'a, str>>,
@@ -75,10 +75,10 @@ pub(crate) struct PriceRequest<'a> {
 /// A price for one shopper. Amounts are JSON numbers with their exact decimal digits.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct PriceDetail<'a> {
-    /// The product.
+    /// The product's identifier.
     #[schema(value_type = String, example = "P-100")]
     product_id: &'a ProductId,
-    /// What one unit costs this shopper.
+    /// The shopper's price of one unit.
     #[serde(serialize_with = "as_json_number")]
     #[schema(value_type = f64, example = 49.39)]
     final_price: Decimal,
@@ -86,40 +86,40 @@ pub(crate) struct PriceDetail<'a> {
     #[serde(serialize_with = "as_json_number")]
     #[schema(value_type = f64, example = 51.99)]
     base_price: Decimal,
-    /// The price that the offer rules start from, the same for all shoppers.
+    /// The price before offer rules, the same for all shoppers.
     #[serde(serialize_with = "as_json_number")]
     #[schema(value_type = f64, example = 51.99)]
     list_price: Decimal,
-    /// What part of what this shopper would pay without the rules that are discounts they take off:
-    /// `max(0, 1 - final_price / the other)`, four decimal places, half even. 0.05 is five percent. A rule
-    /// with `discount: false` is none.
+    /// The discount from the shopper's undiscounted price, as a fraction (0.05 is 5%):
+    /// `max(0, 1 - final_price / undiscounted)`, rounded half to even to four decimal places. Rules with
+    /// `discount: false` are part of the undiscounted price.
     #[serde(serialize_with = "as_json_number")]
     #[schema(value_type = f64, example = 0.05)]
     discount_rate: Decimal,
     /// `cache` if the list price was in memory or in Redis, else `database`.
     #[schema(example = "cache")]
     source: &'static str,
-    /// What the amounts are in.
+    /// The ISO 4217 code of the amounts.
     #[schema(example = "USD")]
     currency: &'static str,
-    /// The policy that made the price.
+    /// The version of the policy that computed the price.
     policy_version: i64,
-    /// Grows with every change of the list price.
+    /// The price's revision; increases with every change of the list price.
     revision: i64,
-    /// The instant from which time alone may change the price; null if it will not.
+    /// The instant from which time alone may change the price; null if there is none.
     valid_until: Option<DateTime<Utc>>,
 }
 
-/// Answers the price of a product for one shopper now.
-#[utoipa::path(post, path = "/api/v1/price", tag = "prices", summary = "What a product costs this shopper now",
+/// Returns the price of a product for one shopper now.
+#[utoipa::path(post, path = "/api/v1/price", tag = "prices", summary = "Quote a price for a shopper",
     request_body = PriceRequest<'static>,
     responses(
-        (status = 200, description = "The price; the header X-Cache says l1, l2 or miss", body = PriceDetail<'static>),
-        (status = 400, description = "Not JSON"),
+        (status = 200, description = "The price; the header X-Cache is `l1`, `l2` or `miss`", body = PriceDetail<'static>),
+        (status = 400, description = "The body is not JSON"),
         (status = 404, description = "No such product"),
-        (status = 413, description = "More than 64 KiB"),
-        (status = 422, description = "A field is missing, not known or not allowed, or the price is in another currency"),
-        (status = 503, description = "The database does not answer, or too much is asked")))]
+        (status = 413, description = "The body is longer than 64 KiB"),
+        (status = 422, description = "A field is missing, unknown or invalid, or the price is in another currency"),
+        (status = 503, description = "The database does not answer, or the service is overloaded")))]
 pub(crate) async fn price(
     State(state): State<AppState>,
     BoundedBody(body): BoundedBody<MAX_BODY_BYTES>,
@@ -127,7 +127,7 @@ pub(crate) async fn price(
     answer(&state, &body).await
 }
 
-/// Answers the request in this body.
+/// Answers the price request in this body.
 pub(crate) async fn answer(state: &AppState, body: &[u8]) -> Result<Response, ApiError> {
     let request: PriceRequest<'_> = parse_json(body, PRICE_FIELDS)?;
     let asked = request.check()?;
@@ -333,7 +333,7 @@ pub(crate) fn check_shopper<'a>(asked: Shopper<'a>, errors: &mut Vec<Diagnostic>
     shopper
 }
 
-/// The text without white space around it.
+/// Returns the text without surrounding white space.
 fn trimmed(label: &str) -> &str {
     match label.as_bytes() {
         // A fast path for almost all texts, without Unicode's table of white space.

@@ -26,7 +26,7 @@ use crate::error::ApiError;
 use crate::metrics::ApiMetrics;
 use crate::state::AppState;
 
-/// Clients that follow at the same time; each reads the stream separately.
+/// The maximum number of concurrent followers; each reads the stream separately.
 const MAX_STREAMS: usize = 256;
 /// Entries read at a time, each with up to a hundred changes.
 const ENTRIES: usize = 20;
@@ -42,7 +42,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// The header with the last event that a client has received.
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// What the followers of one process share.
+/// The state that the followers of one process share.
 #[derive(Clone)]
 pub(crate) struct Followers {
     count: Arc<AtomicUsize>,
@@ -59,11 +59,11 @@ impl Followers {
 
 /// Streams the changes of list prices.
 #[utoipa::path(get, path = "/api/v1/price-changes", tag = "prices", summary = "Follow price changes",
-    params(FollowQuery, ("Last-Event-ID" = Option<String>, Header, description = "Go on after this event; without it, from now on")),
+    params(FollowQuery, ("Last-Event-ID" = Option<String>, Header, description = "Resume after this event; without it, only new changes are sent")),
     responses(
-        (status = 200, description = "Events `price_change` with product_id, revision, old_list_price, new_list_price, currency, policy_version, cause and changed_at; an event `gap` if some are not kept any more. Each change comes at least once: one that comes again, after a process has died, has a revision that you know", body = String, content_type = "text/event-stream"),
-        (status = 422, description = "Last-Event-ID or product_id is none"),
-        (status = 503, description = "Redis does not answer, or too many follow")))]
+        (status = 200, description = "Events `price_change` with product_id, revision, old_list_price, new_list_price, currency, policy_version, cause and changed_at; an event `gap` if some are no longer kept. Delivery is at least once: a change that is sent again, after a process has died, has the same revision", body = String, content_type = "text/event-stream"),
+        (status = 422, description = "Last-Event-ID or `product_id` is invalid"),
+        (status = 503, description = "Redis does not answer, or too many clients follow")))]
 pub(crate) async fn follow(
     State(state): State<AppState>,
     query: Result<Query<FollowQuery>, QueryRejection>,
@@ -100,7 +100,7 @@ pub(crate) async fn follow(
     Ok(Sse::new(follower.events()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 
-/// One client's permit among those that follow.
+/// A permit to follow, for one client.
 struct StreamPermit {
     count: Arc<AtomicUsize>,
     metrics: Arc<ApiMetrics>,
@@ -124,16 +124,16 @@ impl Drop for StreamPermit {
     }
 }
 
-/// One client.
+/// A client that follows price changes.
 struct Follower {
     notifications: Notifications,
     wake: watch::Receiver<u64>,
     shutdown: CancellationToken,
     position: Position,
-    /// Whether changes before the waiting ones may be gone, and the client does not know yet.
+    /// Whether the client still has to be notified that changes before the waiting ones may be missing.
     has_gap: bool,
     only: Option<ProductId>,
-    /// What was read and not sent yet, the next one last.
+    /// The changes that were read but not sent yet, the next one last.
     waiting: Vec<(Position, ProductChange)>,
     _permit: StreamPermit,
 }

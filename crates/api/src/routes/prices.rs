@@ -24,7 +24,7 @@ use crate::extract::{BoundedBody, Field, MAX_BATCH_BODY_BYTES, Object, parse_jso
 use crate::load_shedding::Work;
 use crate::state::AppState;
 
-/// Items in one request.
+/// The maximum number of items in one request.
 const MAX_ITEMS: usize = 1_000;
 
 /// Items that are processed between two yields: a tenth of a millisecond's work.
@@ -33,12 +33,12 @@ const ITEMS_PER_TURN: usize = 200;
 /// Concurrent look-ups of one request in Redis and the database.
 const MAX_CONCURRENT_LOOKUPS: usize = 32;
 
-/// A request for many prices. Fields that are not named here are refused, those of items too. White space
-/// around a text is no part of it.
+/// A request for many prices. Unknown fields are refused, those of items, too. White space around a location,
+/// channel, segment or currency is ignored.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PricesRequest<'a> {
-    /// Where the shopper is.
+    /// The shopper's location.
     #[serde(borrow)]
     #[schema(example = "NY", max_length = 64)]
     user_location: Cow<'a, str>,
@@ -49,33 +49,33 @@ pub(crate) struct PricesRequest<'a> {
     #[serde(borrow, default)]
     #[schema(max_length = 64)]
     channel: Option<Cow<'a, str>>,
-    /// The group of shoppers that the seller puts the shopper in.
+    /// The customer segment that the seller assigns to the shopper.
     #[serde(borrow, default)]
     #[schema(max_length = 64)]
     segment: Option<Cow<'a, str>>,
-    /// The currency that the caller expects; an item whose price is in another one has an error in its place.
+    /// The expected currency, as an ISO 4217 code; an item whose price is in another one has an error.
     #[serde(borrow, default)]
     #[schema(example = "USD", min_length = 3, max_length = 3)]
     currency: Option<Cow<'a, str>>,
-    /// What is asked for, 1 to 1,000.
+    /// The products to price, 1 to 1,000.
     #[serde(borrow)]
     #[schema(min_items = 1, max_items = 1000, value_type = Vec<PricesItem<'static>>)]
     items: Vec<Object<PricesItem<'a>>>,
 }
 
-/// One product of such a request.
+/// A product to price.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PricesItem<'a> {
-    /// The product.
+    /// The product's identifier.
     #[serde(borrow)]
     #[schema(example = "P-100")]
     product_id: Cow<'a, str>,
-    /// How many units; 1 if absent.
+    /// The number of units; 1 if absent.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 1_000_000)]
     quantity: Option<u32>,
-    /// The currency that the caller expects of this one.
+    /// The expected currency of this item; that of the request if absent.
     #[serde(borrow, default)]
     #[schema(example = "EUR", min_length = 3, max_length = 3)]
     currency: Option<Cow<'a, str>>,
@@ -84,19 +84,19 @@ pub(crate) struct PricesItem<'a> {
 /// The prices, in the order of the request.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct PricesAnswer<'a> {
-    /// One for each item.
+    /// One result per item.
     prices: Vec<ItemAnswer<'a>>,
 }
 
 /// The result of one item: a price or an error.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct ItemAnswer<'a> {
-    /// The product, as asked for.
+    /// The product, as requested.
     product_id: &'a str,
-    /// Its price.
+    /// The price; absent if there is an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     price: Option<PriceDetail<'a>>,
-    /// Why there is none.
+    /// The error; absent if there is a price.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Problem>,
 }
@@ -116,15 +116,15 @@ const PRICES_FIELDS: &[Field] = &[
     },
 ];
 
-/// Answers the prices of many products for one shopper now.
-#[utoipa::path(post, path = "/api/v1/prices", tag = "prices", summary = "What many products cost this shopper now",
+/// Returns the prices of many products for one shopper now.
+#[utoipa::path(post, path = "/api/v1/prices", tag = "prices", summary = "Quote many prices for a shopper",
     request_body = PricesRequest<'static>,
     responses(
-        (status = 200, description = "A price or an error for each item, in the request's order", body = PricesAnswer<'static>),
-        (status = 400, description = "Not JSON"),
-        (status = 413, description = "More than a mebibyte"),
-        (status = 422, description = "A field is missing, not known or not allowed"),
-        (status = 503, description = "Too much is asked")))]
+        (status = 200, description = "A price or an error for each item, in the order of the request", body = PricesAnswer<'static>),
+        (status = 400, description = "The body is not JSON"),
+        (status = 413, description = "The body is longer than 1 MiB"),
+        (status = 422, description = "A field is missing, unknown or invalid"),
+        (status = 503, description = "The service is overloaded")))]
 pub(crate) async fn prices(
     State(state): State<AppState>,
     BoundedBody(body): BoundedBody<MAX_BATCH_BODY_BYTES>,

@@ -14,21 +14,21 @@ use crate::error::ApiError;
 use crate::extract::{BoundedBody, MAX_BODY_BYTES, Named, read_object};
 use crate::state::AppState;
 
-/// What putting a product did.
+/// The outcome of putting a product.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct PutAnswer {
-    /// The product.
+    /// The product's identifier.
     #[schema(example = "P-100")]
     product_id: String,
     /// `created`, `updated` or `unchanged`.
     result: &'static str,
-    /// What may not be meant, though it was taken.
+    /// Accepted values that are probably not intended; absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     warnings: Vec<String>,
 }
 
-/// A product as the catalogue holds it; amounts are JSON numbers with their exact digits.
+/// A product of the catalogue; amounts are JSON numbers with their exact decimal digits.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = Product)]
 pub(crate) struct ProductSchema {
@@ -38,27 +38,27 @@ pub(crate) struct ProductSchema {
     name: Option<String>,
     category: Option<String>,
     brand: Option<String>,
-    /// ISO 4217.
+    /// The ISO 4217 code of the amounts.
     #[schema(example = "USD")]
     currency: String,
-    /// Above 0, in whole minor units.
+    /// The price before any rule; above 0, in whole minor units.
     #[schema(example = 51.99)]
     base_price: f64,
-    /// Above 0, up to six decimal places.
+    /// The cost of one unit; above 0, up to six decimal places.
     unit_cost: Option<f64>,
     floor_price: Option<f64>,
     ceiling_price: Option<f64>,
-    /// What its maker allows it to be advertised for; no price is lower.
+    /// The manufacturer's minimum advertised price; no price is lower.
     minimum_advertised_price: Option<f64>,
-    /// Up to 32 more facts.
+    /// Up to 32 further attributes.
     attributes: std::collections::BTreeMap<String, String>,
 }
 
-/// A product as it is put: amounts may be numbers or texts, and what is left out is not known.
+/// A product to put; it replaces the whole product. Amounts may be numbers or strings.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = ProductDraft)]
 pub(crate) struct ProductDraftSchema {
-    /// That of the path, if it is said again.
+    /// The product's identifier; if given, that of the path.
     #[schema(example = "P-100", max_length = 64)]
     product_id: Option<String>,
     #[schema(max_length = 200)]
@@ -67,31 +67,31 @@ pub(crate) struct ProductDraftSchema {
     category: Option<String>,
     #[schema(max_length = 100)]
     brand: Option<String>,
-    /// ISO 4217.
+    /// The ISO 4217 code of the amounts.
     #[schema(example = "USD")]
     currency: String,
-    /// Above 0, in whole minor units.
+    /// The price before any rule; above 0, in whole minor units.
     #[schema(example = 51.99)]
     base_price: f64,
-    /// Up to six decimal places; 0 if it is not known. Putting the product states it as of the request: an
-    /// event that says another one counts if it is later.
+    /// The cost of one unit, up to six decimal places; unknown if 0. It is stated as of the request: the cost
+    /// of an event counts only if its time is later.
     unit_cost: Option<f64>,
     floor_price: Option<f64>,
     ceiling_price: Option<f64>,
-    /// What its maker allows it to be advertised for; no price is lower.
+    /// The manufacturer's minimum advertised price; no price is lower.
     minimum_advertised_price: Option<f64>,
-    /// Up to 32 more facts.
+    /// Up to 32 further attributes.
     #[schema(required = false)]
     attributes: std::collections::BTreeMap<String, String>,
 }
 
 /// Returns the product.
-#[utoipa::path(get, path = "/api/v1/products/{product_id}", tag = "catalogue", summary = "A product",
-    params(("product_id" = String, Path, description = "The product"),
-        ("If-None-Match" = Option<String>, Header, description = "Only if it is another state than this")),
+#[utoipa::path(get, path = "/api/v1/products/{product_id}", tag = "catalogue", summary = "Get a product",
+    params(("product_id" = String, Path, description = "The product's identifier"),
+        ("If-None-Match" = Option<String>, Header, description = "Return the product only if it does not have this ETag")),
     responses(
-        (status = 200, description = "The product; its ETag is what changing it takes as If-Match", body = ProductSchema),
-        (status = 304, description = "It is in the state that If-None-Match names"),
+        (status = 200, description = "The product; send its ETag as If-Match to change it", body = ProductSchema),
+        (status = 304, description = "The product has the ETag of If-None-Match"),
         (status = 404, description = "No such product")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
@@ -110,17 +110,17 @@ pub(crate) async fn get(
 
 /// Creates or replaces the product and prices it.
 #[utoipa::path(put, path = "/api/v1/products/{product_id}", tag = "catalogue", summary = "Create or replace a product",
-    params(("product_id" = String, Path, description = "The product"),
-        ("If-Match" = Option<String>, Header, description = "Only if the product is in the state with this ETag; `*`: only if there is one"),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none")),
+    params(("product_id" = String, Path, description = "The product's identifier"),
+        ("If-Match" = Option<String>, Header, description = "Put only if the product has this ETag; `*`: only if it exists"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: put only if the product does not exist")),
     request_body = ProductDraftSchema,
     responses(
-        (status = 200, description = "It was updated, or is unchanged; the ETag is its new one", body = PutAnswer),
-        (status = 201, description = "It was created; the ETag is its first one", body = PutAnswer),
-        (status = 400, description = "Not JSON"),
-        (status = 412, description = "It is in another state; nothing was changed"),
-        (status = 413, description = "More than 64 KiB"),
-        (status = 422, description = "A field is missing or not allowed"),
+        (status = 200, description = "Updated or unchanged; the ETag header has its current ETag", body = PutAnswer),
+        (status = 201, description = "Created; the ETag header has its ETag", body = PutAnswer),
+        (status = 400, description = "The body is not JSON"),
+        (status = 412, description = "The product does not meet If-Match or If-None-Match; nothing was changed"),
+        (status = 413, description = "The body is longer than 64 KiB"),
+        (status = 422, description = "A field is missing, unknown or invalid"),
         (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn put(
     State(state): State<AppState>,
@@ -144,11 +144,11 @@ pub(crate) async fn put(
 
 /// Removes the product and all facts about it up to now; its price history stays.
 #[utoipa::path(delete, path = "/api/v1/products/{product_id}", tag = "catalogue", summary = "Remove a product",
-    params(("product_id" = String, Path, description = "The product"),
-        ("If-Match" = Option<String>, Header, description = "Only if the product is in the state with this ETag")),
+    params(("product_id" = String, Path, description = "The product's identifier"),
+        ("If-Match" = Option<String>, Header, description = "Remove only if the product has this ETag")),
     responses(
-        (status = 204, description = "It is gone"),
-        (status = 412, description = "It is in another state; nothing was changed"),
+        (status = 204, description = "Removed"),
+        (status = 412, description = "The product does not meet If-Match or If-None-Match; nothing was changed"),
         (status = 404, description = "No such product"),
         (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn delete(
@@ -172,7 +172,7 @@ fn etag(product: &Product) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-/// Whether `If-None-Match` names this state, so that it need not be sent again.
+/// Whether `If-None-Match` has this ETag, so that the product need not be sent again.
 fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let named = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|named| named.to_str().ok());
     let etag = etag.to_str().unwrap_or_default();

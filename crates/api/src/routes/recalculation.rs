@@ -28,22 +28,22 @@ use crate::state::AppState;
 pub(crate) const PATH: &str = "/api/v1/recalculations";
 /// The source of the events that this route publishes.
 const SOURCE: &str = PATH;
-/// Products that can be named in one request.
+/// The maximum number of products in one request.
 const MAX_PRODUCTS: usize = 1_000;
-/// Recalculations in one answer.
+/// The maximum number of recalculations in one answer.
 const MAX_LISTED: u32 = 100;
-/// Recalculations that may wait for their turn or for approval.
+/// The maximum number of recalculations that wait for their turn or for approval.
 const MAX_WAITING: u64 = 1_000;
 
-/// Requests a recalculation; answers at once.
+/// Requests a recalculation; does not wait for it.
 #[utoipa::path(post, path = PATH, tag = "market", summary = "Recalculate prices",
-    request_body(content = RecalculationRequest, description = "Which products; all if empty"),
+    request_body(content = RecalculationRequest, description = "The products; all if empty"),
     responses(
-        (status = 202, description = "It was asked for", body = RequestAnswer),
-        (status = 400, description = "Not JSON"),
-        (status = 413, description = "More than 64 KiB"),
-        (status = 422, description = "A field is not allowed"),
-        (status = 503, description = "The database or Redis does not answer, or too many wait")))]
+        (status = 202, description = "Requested", body = RequestAnswer),
+        (status = 400, description = "The body is not JSON"),
+        (status = 413, description = "The body is longer than 64 KiB"),
+        (status = 422, description = "A field is unknown or invalid"),
+        (status = 503, description = "The database or Redis does not answer, or too many recalculations are waiting")))]
 pub(crate) async fn post(
     State(state): State<AppState>,
     BoundedBody(body): BoundedBody<MAX_BODY_BYTES>,
@@ -76,11 +76,11 @@ pub(crate) async fn post(
 }
 
 /// Lists the recalculations that the circuit breaker holds.
-#[utoipa::path(get, path = "/api/v1/recalculations", tag = "market", summary = "Held recalculations",
+#[utoipa::path(get, path = "/api/v1/recalculations", tag = "market", summary = "List held recalculations",
     params(ListQuery),
     responses(
-        (status = 200, description = "Those that wait for approval, the latest first", body = RecalculationsAnswer),
-        (status = 422, description = "Another state than held")))]
+        (status = 200, description = "The held recalculations, newest first", body = RecalculationsAnswer),
+        (status = 422, description = "`state` is missing or not `held`")))]
 pub(crate) async fn list(
     State(state): State<AppState>,
     query: Result<Query<ListQuery>, QueryRejection>,
@@ -92,10 +92,10 @@ pub(crate) async fn list(
 }
 
 /// Returns the progress or the outcome of a recalculation.
-#[utoipa::path(get, path = "/api/v1/recalculations/{task_id}", tag = "market", summary = "A recalculation",
-    params(("task_id" = String, Path, description = "As answered when it was asked for, or the id of the event that did")),
+#[utoipa::path(get, path = "/api/v1/recalculations/{task_id}", tag = "market", summary = "Get a recalculation",
+    params(("task_id" = String, Path, description = "The `task_id` of the answer to the request, or `SOURCE#ID` of the event that requested it")),
     responses(
-        (status = 200, description = "Its state", body = RecalculationAnswer),
+        (status = 200, description = "The state and progress", body = RecalculationAnswer),
         (status = 404, description = "No such recalculation")))]
 pub(crate) async fn get(
     State(state): State<AppState>,
@@ -106,12 +106,12 @@ pub(crate) async fn get(
 
 /// Approves a held recalculation.
 #[utoipa::path(post, path = "/api/v1/recalculations/{task_id}/approve", tag = "market", summary = "Approve a held recalculation",
-    params(DecisionQuery, ("task_id" = String, Path, description = "The recalculation")),
+    params(DecisionQuery, ("task_id" = String, Path, description = "The recalculation's identifier")),
     responses(
-        (status = 202, description = "It waits for its turn, and is not held again", body = RecalculationAnswer),
+        (status = 202, description = "Approved; it waits for its turn, and is held again only for another policy version", body = RecalculationAnswer),
         (status = 404, description = "No such recalculation"),
-        (status = 409, description = "It is not held"),
-        (status = 422, description = "`by` is missing")))]
+        (status = 409, description = "The recalculation is not held"),
+        (status = 422, description = "`by` is missing or invalid")))]
 pub(crate) async fn approve(
     State(state): State<AppState>,
     Named(task_id): Named<String>,
@@ -122,12 +122,12 @@ pub(crate) async fn approve(
 
 /// Rejects a held recalculation.
 #[utoipa::path(post, path = "/api/v1/recalculations/{task_id}/reject", tag = "market", summary = "Reject a held recalculation",
-    params(DecisionQuery, ("task_id" = String, Path, description = "The recalculation")),
+    params(DecisionQuery, ("task_id" = String, Path, description = "The recalculation's identifier")),
     responses(
-        (status = 202, description = "It has failed", body = RecalculationAnswer),
+        (status = 202, description = "Rejected; its state is `failed`", body = RecalculationAnswer),
         (status = 404, description = "No such recalculation"),
-        (status = 409, description = "It is not held"),
-        (status = 422, description = "`by` is missing")))]
+        (status = 409, description = "The recalculation is not held"),
+        (status = 422, description = "`by` is missing or invalid")))]
 pub(crate) async fn reject(
     State(state): State<AppState>,
     Named(task_id): Named<String>,
@@ -136,7 +136,7 @@ pub(crate) async fn reject(
     decide(&state, &task_id, query, Decision::Reject).await
 }
 
-/// What may become of a held recalculation.
+/// The decision about a held recalculation.
 enum Decision {
     Approve,
     Reject,

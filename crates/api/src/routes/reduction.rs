@@ -1,5 +1,5 @@
-//! Reductions in the price history: the prior price against which one may be announced, and how much of it is
-//! known.
+//! Reductions in the price history: the prior price from which one may be announced, and whether it is
+//! certain.
 
 use std::ops::Range;
 
@@ -15,10 +15,10 @@ use pricing_wire::reduction::{IncompleteBecause, ReductionAnswer};
 
 use crate::state::AppState;
 
-/// Policy versions that are examined.
+/// The maximum number of policy versions that are examined.
 const MAX_VERSIONS: u32 = 30;
 
-/// What may be said of the list price in effect.
+/// The reductions of the current list price.
 #[derive(Debug, Default)]
 pub(crate) struct ReductionAnswers {
     pub(crate) latest: Option<ReductionAnswer>,

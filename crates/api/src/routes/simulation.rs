@@ -61,9 +61,9 @@ impl Simulations {
     params(SimulateQuery),
     request_body(content = String, content_type = "application/yaml", description = "The policy, YAML or JSON"),
     responses(
-        (status = 200, description = "One JSON object a line: `{\"progress\": …}`, `{\"product\": …}` if asked for, and last `{\"report\": …}`: how many products would go up and down, the distribution of moves, what each market rule would do and for how many products it would fail, guardrail hits, margins, the biggest moves, what products meet that the author of the policy may not mean (`catalogue_warnings`), whether a circuit breaker would hold it, and what in the policy is allowed and probably not meant (`warnings`); or `{\"error\": …}`", body = String, content_type = "application/x-ndjson"),
-        (status = 413, description = "Longer than 256 KiB"),
-        (status = 422, description = "Something is wrong with the policy"),
+        (status = 200, description = "One JSON object per line: `{\"progress\": …}`, `{\"product\": …}` if requested, and last `{\"report\": …}`: the numbers of products whose price would rise and fall, the distribution of moves, the effect and the failures of each market rule, guardrail hits, margins, the biggest moves, effects on products that are probably not intended (`catalogue_warnings`), the reasons why a circuit breaker would hold the policy (`held`), and parts of it that are allowed but probably not intended (`warnings`); or `{\"error\": …}`", body = String, content_type = "application/x-ndjson"),
+        (status = 413, description = "The policy is longer than 256 KiB"),
+        (status = 422, description = "The policy or a parameter is invalid"),
         (status = 503, description = "The database does not answer, or two simulations are running")))]
 pub(crate) async fn simulate(
     State(state): State<AppState>,
