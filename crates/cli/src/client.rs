@@ -22,7 +22,7 @@ const QUOTED_CHARS: usize = 200;
 /// The address of the API.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ApiAddress {
-    /// Where the pricing API is
+    /// The address of the pricing API
     #[arg(long, value_name = "URL", env = "PRICING_URL", default_value = "http://127.0.0.1:8000", value_parser = api_url)]
     pub(crate) url: Url,
 }

@@ -44,13 +44,13 @@ enum Command {
     Import(import::Arguments),
     /// Show what a product costs a shopper
     Quote(quote::Arguments),
-    /// Show step by step why a price is what it is
+    /// Explain a price step by step
     Explain(explain::Arguments),
-    /// Show how a price developed, change by change
+    /// Show the history of a price, change by change
     History(history::Arguments),
     /// Check, publish, compare and roll back policies
     Policy(policy::Arguments),
-    /// Show what a policy would do to all prices, before it is published
+    /// Show the effect of a policy on all prices, before it is published
     Simulate(simulate::Arguments),
     /// Recalculate prices for all or selected products
     Recalculate(recalculate::Arguments),

@@ -14,9 +14,9 @@ use crate::output;
 /// The decision and its author.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The recalculation; without it, held ones are listed
+    /// The recalculation; if omitted, held ones are listed
     task_id: Option<String>,
-    /// Who decides
+    /// The name of who approves or rejects it
     #[arg(long, env = "USER")]
     by: Option<String>,
     /// Reject it instead

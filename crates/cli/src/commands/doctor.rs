@@ -21,7 +21,7 @@ const TIME_ZONES: &str = "time_zones";
 /// This program's version.
 const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Which API to check.
+/// The API to check.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Print the findings as JSON
@@ -37,7 +37,7 @@ struct Finding {
     name: String,
     status: Status,
     detail: String,
-    /// What to do about it.
+    /// Advice on how to resolve it.
     #[serde(skip_serializing_if = "Option::is_none")]
     advice: Option<String>,
 }

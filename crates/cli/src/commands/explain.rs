@@ -18,27 +18,27 @@ use crate::output;
 /// The width of tables without a terminal.
 const DEFAULT_WIDTH: u16 = 80;
 
-/// What to explain.
+/// The product and the shopper.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The product
     product_id: String,
-    /// Explain the price of a shopper at this location, too
+    /// Also explain the price of a shopper at this location
     #[arg(long)]
     location: Option<String>,
     /// The shopper is a prime member
     #[arg(long, requires = "location")]
     prime: bool,
-    /// How many units the shopper asks for
+    /// The number of units
     #[arg(long, requires = "location")]
     quantity: Option<u32>,
     /// The sales channel
     #[arg(long, requires = "location")]
     channel: Option<String>,
-    /// The group of shoppers that the seller puts the shopper in
+    /// The customer segment that the seller assigns to the shopper
     #[arg(long)]
     segment: Option<String>,
-    /// Print the API's answer as it is
+    /// Print the API's JSON response
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -13,15 +13,15 @@ use rust_decimal::Decimal;
 use crate::client::{ApiAddress, Client};
 use crate::output;
 
-/// Which history.
+/// The product and the page.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The product
     product_id: String,
-    /// The largest number of changes
+    /// The maximum number of changes
     #[arg(long, default_value_t = 20)]
     limit: u32,
-    /// Print the API's answer as it is
+    /// Print the API's JSON response
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -31,18 +31,18 @@ const SHOWN_ROWS: usize = 20;
 /// The number of products that lost a bound that are shown.
 const SHOWN_PRODUCTS: usize = 10;
 
-/// What to import.
+/// The file to import.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A CSV or NDJSON file, or - for standard input
     file: PathBuf,
-    /// The file's format, if its name does not show it
+    /// The file's format; by default from its extension
     #[arg(long, required_if_eq("file", "-"))]
     format: Option<Format>,
-    /// Check every row; write nothing
+    /// Dry run: check every row, write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print the API's answer as it is
+    /// Print the API's JSON response
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Format {
     /// Comma-separated values with a header line
     Csv,
-    /// A JSON object a line
+    /// One JSON object per line
     Ndjson,
 }
 

@@ -20,16 +20,16 @@ pub(crate) struct Arguments {
 enum Action {
     /// List failed jobs, newest first
     List {
-        /// The largest number of jobs
+        /// The maximum number of jobs
         #[arg(long, default_value_t = 50)]
         limit: u32,
-        /// Print the API's answer as it is
+        /// Print the API's JSON response
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         api: ApiAddress,
     },
-    /// Show a failed job with its content
+    /// Show a failed job with its payload
     Show {
         /// The job
         task_id: String,

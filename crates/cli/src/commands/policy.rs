@@ -25,13 +25,13 @@ pub(crate) struct Arguments {
 enum Action {
     /// List the published versions, newest first
     List {
-        /// Print the API's answer as it is
+        /// Print the API's JSON response
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         api: ApiAddress,
     },
-    /// The document of a version
+    /// Print the document of a version
     Show {
         /// A version, or `latest`
         #[arg(default_value = "latest")]
@@ -39,14 +39,14 @@ enum Action {
         #[command(flatten)]
         api: ApiAddress,
     },
-    /// List everything that is wrong with a policy, with positions; publishes nothing
+    /// List all problems of a policy, with their positions; publishes nothing
     Check {
         /// The policy, YAML or JSON; `-` for standard input
         file: PathBuf,
         #[command(flatten)]
         api: ApiAddress,
     },
-    /// Publish a policy: prices are computed by it from now on
+    /// Publish a policy: new prices are computed by it from now on
     Publish {
         /// The policy, YAML or JSON; `-` for standard input
         file: PathBuf,
@@ -57,7 +57,7 @@ enum Action {
     },
     /// Publish an earlier version again
     Rollback {
-        /// The version to go back to
+        /// The version to publish again
         version: u64,
         #[command(flatten)]
         publication: Publication,
@@ -66,9 +66,9 @@ enum Action {
     },
     /// Show what changed from one version to another
     Diff {
-        /// From this version, or `latest`
+        /// The version to compare from, or `latest`
         from: String,
-        /// To this one
+        /// The version to compare to, or `latest`
         #[arg(default_value = "latest")]
         to: String,
         #[command(flatten)]
@@ -76,19 +76,19 @@ enum Action {
     },
 }
 
-/// Who publishes, why, and on what condition.
+/// The author, reason and condition of a publication.
 #[derive(Debug, Args)]
 struct Publication {
-    /// Who publishes it
+    /// The author of the version
     #[arg(long, env = "USER")]
     author: Option<String>,
-    /// Why
+    /// The reason for the version
     #[arg(long)]
     note: Option<String>,
-    /// Only if this is still the latest version
+    /// Publish only if this is still the latest version
     #[arg(long, value_name = "VERSION")]
     only_after: Option<u64>,
-    /// Who approves the policy although the circuit breaker would hold its recalculation
+    /// The approver: publish even if a circuit breaker would hold the policy
     #[arg(long, value_name = "NAME")]
     approved_by: Option<String>,
 }

@@ -15,27 +15,27 @@ use crate::output;
 /// The header that names the cache tier of the answer.
 const CACHE_HEADER: &str = "x-cache";
 
-/// What to quote.
+/// The product and the shopper.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The product
     product_id: String,
-    /// Where the shopper is
+    /// The shopper's location
     #[arg(long)]
     location: String,
     /// The shopper is a prime member
     #[arg(long)]
     prime: bool,
-    /// How many units the shopper asks for
+    /// The number of units
     #[arg(long, default_value_t = 1)]
     quantity: u32,
     /// The sales channel
     #[arg(long)]
     channel: Option<String>,
-    /// The group of shoppers that the seller puts the shopper in
+    /// The customer segment that the seller assigns to the shopper
     #[arg(long)]
     segment: Option<String>,
-    /// Print the API's answer as it is
+    /// Print the API's JSON response
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -16,10 +16,10 @@ use crate::output;
 /// How often the progress of a recalculation is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What to recalculate.
+/// The products to recalculate.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The products; all of them if none are named
+    /// The products; all if omitted
     #[arg(conflicts_with = "category")]
     product_ids: Vec<String>,
     /// All products of this category
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     /// Wait until it is done, and show its progress
     #[arg(long)]
     wait: bool,
-    /// Print the API's last answer as it is
+    /// Print the API's last JSON response
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -25,18 +25,18 @@ const MAX_LINE_BYTES: usize = 1024 * 1024;
 /// The width of the longest bar of the distribution.
 const BAR_WIDTH: u64 = 40;
 
-/// What to simulate.
+/// The policy to simulate.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The policy, YAML or JSON; `-` for standard input
     file: PathBuf,
-    /// Write each product that would move, or fail, to this CSV file
+    /// Write each product whose price would change or be frozen to this CSV file
     #[arg(long, value_name = "FILE")]
     products: Option<PathBuf>,
     /// Write the other products, too
     #[arg(long, requires = "products")]
     all: bool,
-    /// Print the API's report as it is
+    /// Print the API's report as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]

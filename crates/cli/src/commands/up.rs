@@ -44,7 +44,7 @@ All other settings are environment variables, the same as those of the services:
 docs/configuration.md, or the --help of pricing-api, pricing-worker and pricing-listener.
 Here PRICING_LOG defaults to warn.";
 
-/// What to run, and where.
+/// The addresses and the stores.
 #[derive(Debug, Args)]
 #[command(after_help = SETTINGS)]
 pub(crate) struct Arguments {
@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
     /// The directory of the database and Redis's file
     #[arg(long, value_name = "DIRECTORY", default_value = ".data")]
     data_dir: PathBuf,
-    /// Use this Redis instead of a private one; REDIS_URL is heeded too
+    /// Use this Redis instead of a private one; REDIS_URL also works
     #[arg(long, value_name = "URL", env = "PRICING_REDIS_URL", hide_env_values = true)]
     redis_url: Option<String>,
     /// Use this database instead of SQLite in the data directory

@@ -20,13 +20,13 @@ use crate::output;
 /// The pause before a stream that ended is opened again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What to watch.
+/// The products to watch.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Only this product
     #[arg(long, value_name = "PRODUCT")]
     product: Option<String>,
-    /// Print each change as the API sends it
+    /// Print each change as JSON, as the API sends it
     #[arg(long)]
     json: bool,
     #[command(flatten)]
