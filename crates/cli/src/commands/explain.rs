@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     #[arg(long, requires = "location")]
     channel: Option<String>,
     /// The customer segment that the seller assigns to the shopper
-    #[arg(long)]
+    #[arg(long, requires = "location")]
     segment: Option<String>,
     /// Print the API's JSON response
     #[arg(long)]

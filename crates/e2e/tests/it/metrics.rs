@@ -75,8 +75,8 @@ const NOTHING_FAILED: &[(&str, f64)] = &[
 const NO_STATEMENT_FAILED: &[(&str, f64)] =
     &[("pricing_database_duration_seconds_count{operation=\"statement\",outcome=\"failed\"}", 0.0)];
 
-/// Whether the service has exactly the metrics that the inventory gives it. A histogram is rendered once it has
-/// a value.
+/// Whether the service has exactly the metrics that the inventory gives it. A histogram is rendered once it
+/// has a value.
 async fn check_inventory(member: &Member, service: &str) -> Result<()> {
     let text = member.client.get("/metrics").await?.text;
     let rendered: BTreeSet<&str> = text

@@ -245,9 +245,9 @@ impl Store {
         coalesced.map_or_else(|| waiting.try_into(), Ok)
     }
 
-    /// Begins a run, or restarts it with a newer number, which takes over the ranges that are finished. Policy
-    /// version and number of products stay those of the beginning. Waits for transactions of the earlier run;
-    /// its later ones fail to lock it and stop.
+    /// Begins a run, or restarts it with a newer number, which takes over the finished ranges. Policy version
+    /// and number of products stay those of the beginning. Waits for transactions of the earlier run; its
+    /// later ones fail to lock it and stop.
     ///
     /// Returns `false`, and changes nothing, if a run with this number or a newer one has begun, or if the
     /// task is neither waiting nor running.
