@@ -21,10 +21,12 @@ pub(crate) fn compare(revision: &str, bench_arguments: &[&str]) -> Result<()> {
     let services_before = before.build_services()?;
     eprintln!("==> Building this checkout");
     let services_after = after.build_services()?;
+    eprintln!("==> Building and running the bench: about 10 minutes more the first time");
     let directories = [services_before.to_string_lossy(), services_after.to_string_lossy()];
     let bench = ["bench", "--quiet", "--locked", "--workspace", "--bench", "against", "--"];
     after.run("cargo", &[&bench[..], &[&directories[0], &directories[1]], bench_arguments].concat())?;
 
+    eprintln!("==> Counting instructions of both");
     let (before, after) = (count_all(&before)?, count_all(&after)?);
     println!("\n## Instructions\n\n| work | before | after | after ÷ before |\n|---|---|---|---|");
     for (work, now) in &after {
