@@ -6,6 +6,7 @@
 
 #![expect(clippy::expect_used, reason = "a bench that cannot start has nothing to measure")]
 #![expect(clippy::panic, reason = "a bench that is asked for something else has nothing to do")]
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
 #![expect(clippy::print_stdout, reason = "this is what it is for")]
 
 mod facts;
