@@ -21,6 +21,8 @@ pub struct CircuitBreakerDraft {
     /// It opens if the median of all moves, of an even number the mean of the two in the middle, is further
     /// than this from 0, up or down.
     pub median_move: Option<Scalar>,
+    /// It opens if the prices of more than this part of the products would be frozen, because a rule fails.
+    pub frozen_products: Option<Scalar>,
 }
 
 /// The limits on a recalculation as a whole. All numbers are fractions.
@@ -30,6 +32,8 @@ pub struct CircuitBreaker {
     pub moved: Option<MovedProducts>,
     /// The largest distance of the median move from 0.
     pub median_move: Option<Decimal>,
+    /// The largest fraction of the products whose price may be frozen.
+    pub frozen_products: Option<Decimal>,
 }
 
 /// A fraction of the products, and how far they may move.
@@ -50,20 +54,24 @@ impl CircuitBreakerDraft {
         let by = self.moved_by.as_ref().and_then(|written| change("moved_by", written, problems));
         let median_move =
             self.median_move.as_ref().and_then(|written| change("median_move", written, problems));
-        match (&self.moved_products, &self.moved_by, &self.median_move) {
-            (Some(_), None, _) | (None, Some(_), _) => problems.push(Diagnostic::new(
+        let frozen_products = self
+            .frozen_products
+            .as_ref()
+            .and_then(|written| fraction("circuit_breaker.frozen_products", written, problems));
+        match (&self.moved_products, &self.moved_by) {
+            (Some(_), None) | (None, Some(_)) => problems.push(Diagnostic::new(
                 "circuit_breaker",
                 "says how many products may move, or how far, without the other",
                 "moved_products and moved_by together",
             )),
-            (None, None, None) => {
-                let allowed = "moved_products with moved_by, or median_move, or both";
+            (None, None) if self.median_move.is_none() && self.frozen_products.is_none() => {
+                let allowed = "moved_products with moved_by, median_move or frozen_products";
                 problems.push(Diagnostic::new("circuit_breaker", "says nothing", allowed));
             }
             _ => {}
         }
         let moved = part.zip(by).map(|(part, by)| MovedProducts { part, by });
-        CircuitBreaker { moved, median_move }
+        CircuitBreaker { moved, median_move, frozen_products }
     }
 }
 

@@ -26,12 +26,21 @@ pub enum HoldReason {
         /// The limit.
         limit: Decimal,
     },
+    /// Too many prices would be frozen.
+    FrozenProducts {
+        /// The number of products whose price would be frozen.
+        frozen: u64,
+        /// The number of all products.
+        products: u64,
+        /// The limit, as a fraction of the products.
+        limit: Decimal,
+    },
 }
 
 impl CircuitBreaker {
     /// Whether the circuit breaker is disabled.
     pub fn is_off(&self) -> bool {
-        self.moved.is_none() && self.median_move.is_none()
+        *self == Self::default()
     }
 
     /// Returns all reasons to hold these moves. A product without an earlier price does not count as moved.
@@ -46,7 +55,12 @@ impl CircuitBreaker {
             let median = simulation.median_move();
             (median.abs() > limit).then_some(HoldReason::MedianMove { median, limit })
         });
-        moved.into_iter().chain(median).collect()
+        let frozen = self.frozen_products.and_then(|limit| {
+            let frozen = simulation.frozen();
+            let is_beyond = Decimal::from(frozen) > limit * Decimal::from(products);
+            is_beyond.then_some(HoldReason::FrozenProducts { frozen, products, limit })
+        });
+        moved.into_iter().chain(median).chain(frozen).collect()
     }
 }
 
@@ -63,6 +77,11 @@ impl fmt::Display for HoldReason {
                 formatter,
                 "the median product would move by {} (allowed: {})",
                 Percent(*median),
+                Percent(*limit)
+            ),
+            Self::FrozenProducts { frozen, products, limit } => write!(
+                formatter,
+                "the prices of {frozen} of {products} products would be frozen (allowed: {} of them)",
                 Percent(*limit)
             ),
         }
@@ -147,6 +166,8 @@ mod tests {
             "{ median_move: 0% }",
             "{ median_move: 5 }",
             "{ moved_products: 5%, moved_by: -5% }",
+            "{ frozen_products: 101% }",
+            "{ frozen_products: 5%, moved_by: 5% }",
         ] {
             assert_eq!(breaker(written).unwrap_err().len(), 1, "{written}: {:?}", breaker(written));
         }

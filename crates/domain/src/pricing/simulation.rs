@@ -302,6 +302,11 @@ impl Simulation {
         self.moves.values().sum()
     }
 
+    /// Returns the number of products whose price would be frozen.
+    pub fn frozen(&self) -> u64 {
+        self.counts.frozen
+    }
+
     /// Returns the number of products that move by more than this fraction, up or down.
     pub fn moved_by_more_than(&self, limit: Decimal) -> u64 {
         let limit = hundredths_of_a_percent(limit);

@@ -11,8 +11,11 @@ use crate::pricing::price::price;
 fn simulate(list_prices: &[i64]) -> Simulation {
     let policy =
         "name: x\nmarket:\n  - { name: fair, set_to: product.base_price }\nguardrails: { max_step: 50% }\n";
-    let policy = PricingPolicy::from_yaml(policy, 1, &TimeZones::bundled()).unwrap();
-    let mut simulation = Simulation::of(&policy);
+    simulate_by(&PricingPolicy::from_yaml(policy, 1, &TimeZones::bundled()).unwrap(), list_prices)
+}
+
+fn simulate_by(policy: &PricingPolicy, list_prices: &[i64]) -> Simulation {
+    let mut simulation = Simulation::of(policy);
     for (number, list_price) in list_prices.iter().enumerate() {
         let draft = format!(
             r#"{{"product_id": "P-{number}", "currency": "USD", "base_price": 100, "unit_cost": 40}}"#
@@ -27,10 +30,30 @@ fn simulate(list_prices: &[i64]) -> Simulation {
             streak: None,
         });
         let facts = Facts { product: &product, signals: &signals, previous };
-        let computed = price(&facts, &policy, chrono::DateTime::UNIX_EPOCH);
-        simulation.add(&SimulatedPrice::new(&facts, in_effect, &computed, &policy));
+        let computed = price(&facts, policy, chrono::DateTime::UNIX_EPOCH);
+        simulation.add(&SimulatedPrice::new(&facts, in_effect, &computed, policy));
     }
     simulation
+}
+
+#[test]
+fn frozen_prices_open_the_circuit_breaker() {
+    // The rule fails for products that had a price: its condition compares what is not known.
+    let rule = "{ name: sale, when: price.current != null and stock.level < 5, adjust: -10% }";
+    for (limit, list_prices, reason) in [
+        ("50%", &[100, 0][..], None),
+        ("50%", &[100, 100, 0], Some("the prices of 2 of 3 products would be frozen (allowed: 50% of them)")),
+        ("0%", &[0, 0], None),
+        ("0%", &[0, 0, 100], Some("the prices of 1 of 3 products would be frozen (allowed: 0% of them)")),
+        ("99.9%", &[100, 0], None),
+    ] {
+        let policy = format!("name: x\nmarket: [{rule}]\ncircuit_breaker: {{ frozen_products: {limit} }}\n");
+        let policy = PricingPolicy::from_yaml(&policy, 1, &TimeZones::bundled()).unwrap();
+        assert!(!policy.circuit_breaker.is_off());
+        let reasons = policy.circuit_breaker.reasons_to_hold(&simulate_by(&policy, list_prices));
+        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        assert_eq!(reasons.first().map(String::as_str), reason, "{limit} {list_prices:?}");
+    }
 }
 
 #[test]
