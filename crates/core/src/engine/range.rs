@@ -18,7 +18,7 @@ pub enum RangeDone {
         /// The number of list prices that changed.
         changed: u64,
     },
-    /// The range was done before; its stored prices were only served again.
+    /// The range was done before, or its run has ended; the stored prices were only served again.
     Repeated,
     /// A newer run has begun: the range was not re-priced.
     Superseded,
@@ -74,7 +74,12 @@ impl Engine {
         }
         let mut transaction = self.store.begin().await?;
         if !transaction.lock_run(range.run_number).await? {
+            transaction.commit().await?;
             return Ok((RangeDone::Superseded, Vec::new()));
+        }
+        if !transaction.is_range_open(range.run_number, first).await? {
+            transaction.commit().await?;
+            return Ok((RangeDone::Repeated, Vec::new()));
         }
         self.current_policy(range.policy_version).await?;
         let cause = format!("recalculation {}", range.task_id);
@@ -85,7 +90,8 @@ impl Engine {
         let frozen = count(&published, |published| published.is_frozen);
         let outcome = RangeOutcome { worker, products, changed, frozen };
         if !transaction.finish_range(range.run_number, &ends, &outcome, Utc::now()).await? {
-            // Rolled back: a rule that reads the price in effect would move prices once more.
+            // Another delivery was faster. Rolled back: a rule that reads the price in effect would move them
+            // once more.
             return Ok((RangeDone::Repeated, Vec::new()));
         }
         transaction.commit().await?;

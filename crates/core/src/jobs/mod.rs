@@ -58,7 +58,7 @@ pub struct Range {
     /// The run's fencing token: once a newer run has begun, nothing is written for this one.
     /// [`PRICED_BEFORE`] for products whose prices are only published again.
     pub run_number: i64,
-    /// The policy the run began with; prices are computed by this one or a later one.
+    /// The policy when the run began or was restarted; prices are computed by this one or a later one.
     pub policy_version: i64,
     /// At most [`RANGE_LENGTH`] products, in order.
     pub product_ids: Vec<ProductId>,

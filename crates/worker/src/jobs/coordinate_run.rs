@@ -316,7 +316,10 @@ impl Recalculator {
             }
             self.pause_or_stop(lost).await?;
         }
-        store.finish_run(&range.task_id, run_number, RunState::Done, None, Utc::now()).await?;
+        if !store.finish_run(&range.task_id, run_number, RunState::Done, None, Utc::now()).await? {
+            // A range has failed meanwhile, and the run with it.
+            return Ok(());
+        }
         let duration = (Utc::now() - started_at).to_std().unwrap_or_default();
         self.metrics.runs.duration.record(duration);
         tracing::info!(task_id = range.task_id, run_number, "finished a recalculation");

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use chrono::Utc;
 use pricing_core::engine::RangeDone;
-use pricing_core::jobs::{JobError, Range};
+use pricing_core::jobs::{JobError, PRICED_BEFORE, Range};
+use pricing_core::store::StoreError;
 use pricing_domain::facts::recalculation::RunState;
 use tokio::time::timeout;
 
@@ -40,10 +41,17 @@ impl Recalculator {
     pub(super) async fn fail_run(&self, range: &Range, reason: &str) -> Result<(), JobError> {
         let reason = format!("a part of it failed: {reason}");
         let store = &self.engine.store;
-        store
-            .finish_run(&range.task_id, range.run_number, RunState::Failed, Some(&reason), Utc::now())
-            .await
-            .map(|_| ())
-            .map_err(|error| JobError::Retry { reason: error.to_string() })
+        let failed = async {
+            let run_number = match range.run_number {
+                // Of whichever run goes on with it now.
+                PRICED_BEFORE => store.run(&range.task_id).await?.and_then(|run| run.run_number),
+                run_number => Some(run_number),
+            };
+            if let Some(number) = run_number {
+                store.finish_run(&range.task_id, number, RunState::Failed, Some(&reason), Utc::now()).await?;
+            }
+            Ok(())
+        };
+        failed.await.map_err(|error: StoreError| JobError::Retry { reason: error.to_string() })
     }
 }

@@ -28,7 +28,7 @@ use sqlx::types::Json;
 
 use self::statements::{
     APPROVE, APPROVE_FOLLOW_UP, BEGIN, COUNT_HELD, COUNT_RANGES, COUNT_REQUESTED, DELETE_RANGES, FINISH,
-    FINISH_RANGE, FINISHED_RANGES, FOLLOW_UP, FORGET, FORMER_NUMBER, HELD_RUNS, HOLD, LAST_NUMBER,
+    FINISH_RANGE, FINISHED_RANGES, FOLLOW_UP, FORGET, FORMER_NUMBER, HELD_RUNS, HOLD, IS_OPEN, LAST_NUMBER,
     LOCK_COALESCING, LOCK_FENCE, MOVE_FENCE, NEXT_RUN, REJECT, REQUEST, REQUEST_FOLLOW_UP, RUN,
     RUNNING_NUMBER, SHARE_FENCE, SKIP, SKIP_EARLIER_HELD, TAKE_OVER_RANGES, WAITING, WITHDRAW,
 };
@@ -342,6 +342,13 @@ impl StoreTransaction {
     pub async fn lock_run(&mut self, run_number: i64) -> Result<bool, StoreError> {
         let (is_newest,) = self.session.one(SHARE_FENCE.bind(run_number)).await?;
         Ok(is_newest)
+    }
+
+    /// Whether the run is running and the range that begins with this product is not recorded. Concurrent
+    /// deliveries of a range may both find so; [`finish_range`](Self::finish_range) decides.
+    pub async fn is_range_open(&mut self, run_number: i64, first: &ProductId) -> Result<bool, StoreError> {
+        let (is_open,) = self.session.one(IS_OPEN.bind(run_number).bind(first.as_str())).await?;
+        Ok(is_open)
     }
 
     /// Records that a range of a run, which this transaction has locked by [`lock_run`](Self::lock_run), is

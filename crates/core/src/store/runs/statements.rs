@@ -147,7 +147,7 @@ pub(super) const BEGIN: Statement = Statement::same(
         policy_version = CASE WHEN state = 'running' THEN policy_version ELSE $3 END
     WHERE task_id = $1",
 );
-/// Ranges whose end is not known stay behind.
+/// Ranges whose end is not known are left, and deleted.
 pub(super) const TAKE_OVER_RANGES: Statement = Statement::same(
     "UPDATE recalculation_ranges SET run_number = $2 WHERE run_number = $1 AND range_end IS NOT NULL",
 );
@@ -202,6 +202,11 @@ pub(super) const SHARE_FENCE: Statement = Statement {
     sqlite: "SELECT run_number = $1 FROM current_run",
     postgres: "SELECT run_number = $1 FROM current_run FOR SHARE",
 };
+pub(super) const IS_OPEN: Statement = Statement::same(
+    "
+    SELECT EXISTS (SELECT 1 FROM recalculation_runs WHERE run_number = $1 AND state = 'running')
+           AND NOT EXISTS (SELECT 1 FROM recalculation_ranges WHERE run_number = $1 AND range_start = $2)",
+);
 pub(super) const FINISH_RANGE: Statement = Statement::same(
     "
     INSERT INTO recalculation_ranges (run_number, range_start, range_end, worker, products, changed, frozen, finished_at)

@@ -5,12 +5,17 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use chrono::Utc;
 use pricing_core::engine::{Engine, RangeDone};
-use pricing_core::jobs::{PRICED_BEFORE, Range};
+use pricing_core::jobs::queue::JobQueue;
+use pricing_core::jobs::{Job, PRICED_BEFORE, Range};
 use pricing_core::store::RunRequest;
 use pricing_domain::facts::product::{Product, ProductDraft, ProductId};
 use pricing_domain::facts::recalculation::{RecalculationScope, RunState};
 use pricing_e2e::RedisServer;
+use pricing_worker::jobs::Recalculator;
+use pricing_worker::metrics::RecalculationMetrics;
+use pricing_worker::runner::Delivery;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{new_policy, open_engine, shared_postgres, sqlite_url};
 
@@ -27,6 +32,18 @@ fn product(number: usize) -> Result<Product> {
     draft.check().map_err(|problems| anyhow::anyhow!("{problems:?}"))
 }
 
+/// Requests a run of all products.
+async fn request(engine: &Engine, task_id: &str) -> Result<()> {
+    let request = RunRequest {
+        task_id: task_id.to_owned(),
+        scope: RecalculationScope::All,
+        requested_at: Utc::now(),
+        approved_by: None,
+    };
+    engine.store.request_run(&request).await?;
+    Ok(())
+}
+
 /// Delivers a range to the engine.
 async fn deliver(engine: &Engine, range: &Range) -> Result<RangeDone> {
     let turn = Arc::new(Semaphore::new(1)).acquire_owned().await?;
@@ -39,13 +56,7 @@ async fn moves_its_prices_once(engine: &Engine) -> Result<()> {
     engine.policies.refresh().await?;
     let products = (0..10).map(product).collect::<Result<Vec<_>>>()?;
     engine.put_products(products, "test").await?;
-    let request = RunRequest {
-        task_id: "T-1".to_owned(),
-        scope: RecalculationScope::All,
-        requested_at: Utc::now(),
-        approved_by: None,
-    };
-    store.request_run(&request).await?;
+    request(engine, "T-1").await?;
     assert!(store.begin_run("T-1", 1, version, 10, Utc::now()).await?);
 
     let product_ids = (0..10).map(|number| ProductId::parse(&format!("P-{number}")));
@@ -82,4 +93,37 @@ async fn a_range_that_is_delivered_again_moves_its_prices_once() -> Result<()> {
     moves_its_prices_once(&open_engine(&sqlite, &redis, "sqlite:").await?).await?;
     let postgres = shared_postgres().await?.create_database("range_delivered_again").await?;
     moves_its_prices_once(&open_engine(&postgres, &redis, "postgres:").await?).await
+}
+
+#[tokio::test]
+async fn a_run_fails_with_the_publication_of_a_range_that_was_priced_before() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let files = tempfile::tempdir()?;
+    let engine = open_engine(&sqlite_url(&files.path().join("catalogue.db")), &redis, "test:").await?;
+    let store = engine.store.clone();
+    request(&engine, "T-1").await?;
+    assert!(store.begin_run("T-1", 1, 1, 10, Utc::now()).await?);
+    assert!(store.begin_run("T-1", 2, 1, 10, Utc::now()).await?);
+    let worker = Recalculator {
+        metrics: Arc::new(RecalculationMetrics::new(&engine.registry)),
+        queue: JobQueue::new(&engine.redis, &engine.keys),
+        redis: engine.redis.clone(),
+        keys: engine.keys.clone(),
+        owner: "w".to_owned(),
+        range_turns: Arc::new(Semaphore::new(1)),
+        shutdown: CancellationToken::new(),
+        engine,
+    };
+    let range = Range {
+        task_id: "T-1".to_owned(),
+        run_number: PRICED_BEFORE,
+        policy_version: 1,
+        product_ids: vec![ProductId::parse("P-1")?],
+    };
+    let reason = "redis refuses writes".to_owned();
+    worker.handle(Delivery::DeadLetter { job: Job::Range(range), reason }).await?;
+    let run = store.run("T-1").await?.context("no run")?;
+    assert_eq!(run.state, RunState::Failed);
+    assert_eq!(run.reason.as_deref(), Some("a part of it failed: redis refuses writes"));
+    Ok(())
 }
