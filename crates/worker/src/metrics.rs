@@ -32,7 +32,7 @@ pub(crate) struct EventMetrics {
     pub(crate) repeated: Counter,
     /// Products that an event names and the store does not contain.
     pub(crate) unknown_products: Counter,
-    /// Competitors' prices in another currency than the product's.
+    /// Competitors' prices that are not in the product's currency.
     pub(crate) in_other_currency: Counter,
 }
 

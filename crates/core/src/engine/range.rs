@@ -68,7 +68,6 @@ impl Engine {
         let (Some(first), Some(last)) = (range.product_ids.first(), range.product_ids.last()) else {
             return Ok((RangeDone::Repeated, Vec::new()));
         };
-        let ends = RangeEnds { first: first.clone(), last: last.clone() };
         if range.run_number == PRICED_BEFORE {
             return Ok((RangeDone::Repeated, Vec::new()));
         }
@@ -89,9 +88,10 @@ impl Engine {
         let products = count(&published, |_| true);
         let frozen = count(&published, |published| published.is_frozen);
         let outcome = RangeOutcome { worker, products, changed, frozen };
+        let ends = RangeEnds { first: first.clone(), last: last.clone() };
         if !transaction.finish_range(range.run_number, &ends, &outcome, Utc::now()).await? {
-            // Another delivery was faster. Rolled back: a rule that reads the price in effect would move them
-            // once more.
+            // Another delivery was faster, so this one is rolled back: a rule that reads the price in effect
+            // would move prices twice.
             return Ok((RangeDone::Repeated, Vec::new()));
         }
         transaction.commit().await?;
@@ -99,7 +99,7 @@ impl Engine {
         Ok((RangeDone::Done { products, changed }, written))
     }
 
-    /// The stored prices of a range; those that cannot be served, as they have expired, are made first.
+    /// Returns the stored prices of a range; expired ones are re-priced first.
     async fn stored_prices(&self, range: &Range) -> Result<Vec<PublishedPrice>, RangeError> {
         let mut transaction = self.store.begin().await?;
         let batch = Batch::named(&range.product_ids);

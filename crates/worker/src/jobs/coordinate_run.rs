@@ -345,10 +345,11 @@ impl Recalculator {
     }
 }
 
-/// Splits products, in order, where finished ranges begin and end. Says of each part whether it is priced.
+/// Splits products, in order, where finished ranges begin and end. Returns the parts, each with whether it is
+/// priced.
 fn split_at_finished(products: Vec<ProductId>, finished: &[RangeEnds]) -> Vec<(Vec<ProductId>, bool)> {
-    // How many ranges begin before or at the product, and whether it is in the last of them.
-    let place_of = |product: &ProductId| {
+    // The number of ranges that begin before or at the product, and whether the last of these contains it.
+    let position_of = |product: &ProductId| {
         let begun = finished.partition_point(|range| range.first <= *product);
         let latest = begun.checked_sub(1).and_then(|index| finished.get(index));
         (begun, latest.is_some_and(|range| *product <= range.last))
@@ -356,7 +357,7 @@ fn split_at_finished(products: Vec<ProductId>, finished: &[RangeEnds]) -> Vec<(V
     let mut parts: Vec<(Vec<ProductId>, bool)> = Vec::new();
     let mut current = None;
     for product in products {
-        let (begun, is_finished) = place_of(&product);
+        let (begun, is_finished) = position_of(&product);
         match parts.last_mut() {
             Some((part, _)) if current == Some((begun, is_finished)) => part.push(product),
             _ => parts.push((vec![product], is_finished)),

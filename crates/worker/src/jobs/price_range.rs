@@ -43,7 +43,7 @@ impl Recalculator {
         let store = &self.engine.store;
         let failed = async {
             let run_number = match range.run_number {
-                // Of whichever run goes on with it now.
+                // The run may have been restarted since: its current number counts.
                 PRICED_BEFORE => store.run(&range.task_id).await?.and_then(|run| run.run_number),
                 run_number => Some(run_number),
             };
