@@ -114,7 +114,7 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
     };
     ListPrice {
         amount: rounded.amount,
-        limits: outer_limits,
+        limits: policy.guardrails.of_shoppers(outer_limits, rounded.amount, currency),
         valid_until: policy
             .next_change(&view)
             .into_iter()

@@ -17,7 +17,7 @@ pub(crate) struct ListPrice {
     pub(crate) amount: Fraction,
     pub(crate) is_frozen: bool,
     /// Where a shopper's price may be.
-    pub(crate) outer: Bounds,
+    pub(crate) of_shoppers: Bounds,
 }
 
 /// What is priced, and the instant of it.
@@ -70,7 +70,15 @@ impl Asked<'_> {
             scene.note("frozen to a bound");
             round(bound, &self.policy.rounding, self.item.minor_unit(), &outer, false).0
         };
-        ListPrice { amount, is_frozen: true, outer }
+        ListPrice { amount, is_frozen: true, of_shoppers: self.of_shoppers(amount, outer) }
+    }
+
+    /// What may be left of the list price, in whole minor units, unless a floor is higher.
+    fn of_shoppers(&self, list_price: Fraction, outer: Bounds) -> Bounds {
+        let unit = self.item.minor_unit();
+        let left = self.policy.guardrails.max_discount.map(|part| list_price * (Fraction::ONE - part));
+        let left = left.map(|left| Fraction::whole((left / unit).ceil()) * unit);
+        Bounds::new(outer.lowest.into_iter().chain(left).max(), outer.highest)
     }
 
     fn priced(
@@ -96,7 +104,7 @@ impl Asked<'_> {
         let rounding = &self.policy.rounding;
         let (amount, kind) = round(bounds.nearest_to(within), rounding, unit, &bounds, true);
         scene.note(&format!("list price on {kind}"));
-        ListPrice { amount, is_frozen: false, outer }
+        ListPrice { amount, is_frozen: false, of_shoppers: self.of_shoppers(amount, outer) }
     }
 }
 
