@@ -11,6 +11,7 @@ pub mod limits;
 pub(crate) mod local_time;
 pub mod market_event;
 pub mod money;
+pub mod named_shopper;
 pub mod previous;
 pub mod price_entry;
 pub mod product;
