@@ -106,7 +106,7 @@ impl Simulator {
             self.after = ids.last().cloned().or(self.after.take());
             let Readable { known: facts, left_out } = self.store.facts(&ids, self.now).await?;
             left_out.into_iter().for_each(|product| self.simulation.leave_out(product.product_id));
-            let prices = self.simulate(&facts);
+            let prices = self.simulate(&facts).await;
             // All products of a page may have been removed since its identifiers were read.
             if !prices.is_empty() {
                 return Ok(prices);
@@ -115,13 +115,15 @@ impl Simulator {
         Ok(Vec::new())
     }
 
-    /// Adds the prices of these products, and returns those as of the first instant.
-    fn simulate(&mut self, page: &[StoredFacts]) -> Vec<SimulatedPrice> {
-        let policies = self.policies.snapshot();
-        let Self { policy, panel, now, simulation, later, .. } = self;
-        let final_prices: Vec<FinalPrices> =
-            page.iter().map(|facts| final_prices_in_effect(facts, panel, &policies, *now)).collect();
-        let page = || page.iter().zip(&final_prices);
+    /// Adds the prices of these products, and returns those as of the first instant. Between two instants,
+    /// other tasks get a turn.
+    async fn simulate(&mut self, page: &[StoredFacts]) -> Vec<SimulatedPrice> {
+        let Self { policies, policy, panel, now, simulation, later, .. } = self;
+        let in_effect: Vec<FinalPrices> = {
+            let policies = policies.snapshot();
+            page.iter().map(|facts| final_prices_in_effect(facts, panel, &policies, *now)).collect()
+        };
+        let page = || page.iter().zip(&in_effect);
         let simulated = |facts: &StoredFacts, in_effect: &FinalPrices, instant: DateTime<Utc>| {
             let computed = compute(facts, policy, instant);
             let list_price = &computed.list_price;
@@ -130,12 +132,13 @@ impl Simulator {
         };
         let prices: Vec<SimulatedPrice> =
             page().map(|(facts, in_effect)| simulated(facts, in_effect, *now)).collect();
+        prices.iter().for_each(|price| simulation.add(price));
         for (instant, simulation) in later {
+            tokio::task::yield_now().await;
             for (facts, in_effect) in page() {
                 simulation.add(&simulated(&at(facts, *now, *instant), in_effect, *instant));
             }
         }
-        prices.iter().for_each(|price| simulation.add(price));
         prices
     }
 

@@ -30,11 +30,16 @@ const CARELESS: &str = "name: careless\noffer: [{ name: prime, when: shopper.pri
 struct Shop {
     stores: Stores,
     client: HttpClient,
-    _services: [Member; 3],
+    _services: Vec<Member>,
 }
 
 impl Shop {
     async fn open() -> Result<Self> {
+        Self::open_with(&[Service::Api, Service::Listener, Service::Worker]).await
+    }
+
+    /// The first service is the API.
+    async fn open_with(services: &[Service]) -> Result<Self> {
         let stores = Stores::start().await?;
         let store = stores.store().await?;
         store.publish_first_policy(&new_policy(CAREFUL), Utc::now()).await?;
@@ -44,9 +49,9 @@ impl Shop {
         transaction.put_signals(&[factor]).await?;
         transaction.commit().await?;
         let fleet = Fleet::new(&stores.redis.url(), &stores.database_url());
-        let api = fleet.start(Service::Api).await?;
-        let client = api.client.clone();
-        let services = [api, fleet.start(Service::Listener).await?, fleet.start(Service::Worker).await?];
+        let starting = services.iter().map(|service| fleet.start(*service));
+        let services = futures::future::try_join_all(starting).await?;
+        let client = services.first().context("no API")?.client.clone();
         let reply =
             client.put("/api/v1/products/P-1", &json!({"currency": "USD", "base_price": 100})).await?;
         ensure!(reply.status == 201, "{}", reply.text);
@@ -67,6 +72,14 @@ impl Shop {
     async fn post(&self, path: &str, policy: &str) -> Result<HttpReply> {
         let request = self.client.request(Method::POST, path).header("content-type", "application/yaml");
         self.client.send(request.query(&[("author", "test")]).body(policy.to_owned())).await
+    }
+
+    /// For how many products a prime member would pay more, less and the same.
+    async fn effect_on_prime(&self, policy: &str) -> Result<[u64; 3]> {
+        let report = self.simulate(policy).await?;
+        let prime = &report["panel"][1];
+        ensure!(prime["name"] == "prime", "{report}");
+        Ok(["up", "down", "unchanged"].map(|count| prime[count].as_u64().unwrap_or(u64::MAX)))
     }
 
     /// The report of a simulation.
@@ -176,4 +189,20 @@ async fn a_largest_discount_limits_offers_and_its_quotes_say_so() -> Result<()> 
         checked.text
     );
     Ok(())
+}
+
+#[tokio::test]
+async fn a_price_whose_policy_is_no_longer_kept_counts_as_what_the_next_request_would_get() -> Result<()> {
+    let shop = Shop::open_with(&[Service::Api]).await?;
+    let half = CARELESS.replace("-95%", "-50%");
+    // No worker moves the product over.
+    for (policy, effect) in [(CARELESS, [0, 1, 0]), (&half, [0, 1, 0])] {
+        assert_eq!(shop.effect_on_prime(&half).await?, effect, "before {policy}");
+        let published = shop.post("/api/v1/policies?approved_by=kim", policy).await?;
+        ensure!(published.status == 201, "{}", published.text);
+    }
+    assert_eq!(shop.effect_on_prime(&half).await?, [0, 0, 1]);
+    assert_eq!(shop.effect_on_prime(CARELESS).await?, [0, 1, 0]);
+    assert_eq!(shop.effect_on_prime(CAREFUL).await?, [1, 0, 0]);
+    shop.prime_pays(50.0).await
 }
