@@ -52,6 +52,11 @@ impl PolicySnapshot {
         std::iter::once(&self.current).chain(&self.previous).find(|policy| policy.version == version)
     }
 
+    /// The factors set for locations.
+    pub fn location_factors(&self) -> &HashMap<String, Decimal> {
+        &self.location_factors
+    }
+
     /// The factor set for a location.
     pub fn location_factor(&self, location: &str) -> Option<Decimal> {
         self.location_factors.get(location).copied()

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use pricing_domain::diagnostic::Diagnostic;
 use pricing_domain::facts::product::ProductId;
-use pricing_domain::pricing::{catalogue_warning, simulation};
+use pricing_domain::policy::panel::PanelShopper;
+use pricing_domain::pricing::{catalogue_warning, final_prices, moves, simulation};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -122,6 +124,10 @@ pub struct SimulationReport {
     pub margins: BTreeMap<String, MarginEffect>,
     /// The products with the largest moves.
     pub biggest_moves: Vec<SimulatedPrice>,
+    /// The effect on the final prices of each shopper of the panel: that of the simulated policy, and other
+    /// shoppers of the panel of the policy in use, if it has a circuit breaker. At most 32.
+    #[serde(default)]
+    pub panel: Vec<ShopperEffect>,
     /// Effects on products that the author of the policy may not intend.
     #[serde(default)]
     pub catalogue_warnings: Vec<CatalogueWarning>,
@@ -134,6 +140,57 @@ pub struct SimulationReport {
     /// Parts of the policy that are allowed but probably not intended.
     #[serde(default)]
     pub warnings: Vec<FieldError>,
+}
+
+/// The effect on the final prices of one shopper of a panel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShopperEffect {
+    /// The shopper's name.
+    pub name: String,
+    /// The location, if the shopper is at one with a name.
+    pub location: Option<String>,
+    /// The factor that is set for the location, if one is.
+    #[serde(default, with = "amount::optional")]
+    pub location_factor: Option<Decimal>,
+    /// The segment, if any.
+    pub segment: Option<String>,
+    /// The sales channel, if any.
+    pub channel: Option<String>,
+    /// Whether the shopper is a prime member.
+    pub prime: bool,
+    /// The number of units.
+    pub quantity: u32,
+    /// The number of products whose final price would rise.
+    pub up: u64,
+    /// The number of products whose final price would fall.
+    pub down: u64,
+    /// The number of products whose final price would not change, including those without a current price.
+    pub unchanged: u64,
+    /// The median of all moves, in percent; for an even number, the mean of the middle two.
+    #[serde(with = "amount")]
+    pub median_change_percent: Decimal,
+    /// The distribution of the moves.
+    pub distribution: Vec<MoveRange>,
+    /// The products with the largest moves, the largest first; at most five.
+    pub biggest_moves: Vec<FinalPriceMove>,
+}
+
+/// A product whose final price would move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinalPriceMove {
+    /// The product.
+    pub product_id: String,
+    /// The currency of the amounts.
+    pub currency: Cow<'static, str>,
+    /// The final price in effect.
+    #[serde(with = "amount")]
+    pub final_price: Decimal,
+    /// The simulated final price.
+    #[serde(with = "amount")]
+    pub simulated_final_price: Decimal,
+    /// The move in percent.
+    #[serde(with = "amount")]
+    pub change_percent: Decimal,
 }
 
 /// A range of the distribution of moves.
@@ -219,6 +276,7 @@ impl SimulationReport {
             failed_rules: failed_rules.map(|(name, count)| (name.as_ref().to_owned(), count)).collect(),
             margins: margins.map(|(currency, effect)| (currency.to_owned(), effect.into())).collect(),
             biggest_moves: report.biggest_moves.iter().map(Into::into).collect(),
+            panel: report.panel.into_iter().map(Into::into).collect(),
             catalogue_warnings: report.catalogue_warnings.into_iter().map(Into::into).collect(),
             left_out: LeftOutProducts {
                 products: left_out.products,
@@ -246,9 +304,43 @@ impl From<&simulation::SimulatedPrice> for SimulatedPrice {
     }
 }
 
-impl From<simulation::MoveRange> for MoveRange {
-    fn from(range: simulation::MoveRange) -> Self {
-        let simulation::MoveRange { from_percent, to_percent, products } = range;
+impl From<final_prices::ShopperEffect> for ShopperEffect {
+    fn from(effect: final_prices::ShopperEffect) -> Self {
+        let PanelShopper { shopper, location_factor } = effect.shopper;
+        let text = |text: Option<Arc<str>>| text.map(|text| text.as_ref().to_owned());
+        Self {
+            name: shopper.name.as_ref().to_owned(),
+            location: text(shopper.location),
+            location_factor,
+            segment: text(shopper.segment),
+            channel: text(shopper.channel),
+            prime: shopper.prime,
+            quantity: shopper.quantity,
+            up: effect.up,
+            down: effect.down,
+            unchanged: effect.unchanged,
+            median_change_percent: effect.median_change_percent,
+            distribution: effect.distribution.into_iter().map(Into::into).collect(),
+            biggest_moves: effect.biggest_moves.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&final_prices::FinalPriceMove> for FinalPriceMove {
+    fn from(moved: &final_prices::FinalPriceMove) -> Self {
+        Self {
+            product_id: moved.product_id.to_string(),
+            currency: moved.currency.into(),
+            final_price: moved.final_price,
+            simulated_final_price: moved.simulated_final_price,
+            change_percent: moved.change_percent,
+        }
+    }
+}
+
+impl From<moves::MoveRange> for MoveRange {
+    fn from(range: moves::MoveRange) -> Self {
+        let moves::MoveRange { from_percent, to_percent, products } = range;
         Self { from_percent, to_percent, products }
     }
 }
@@ -343,7 +435,7 @@ mod tests {
 
     #[test]
     fn a_report_reads_as_it_was_written() {
-        let json = r#"{"products":20000,"up":1200,"down":300,"unchanged":18500,"frozen":7,"median_change_percent":0,"distribution":[{"from_percent":null,"to_percent":-50,"products":0},{"from_percent":0,"to_percent":0,"products":18500}],"guardrails":{"unit_cost":3,"max_step":41},"rules":[{"name":"follow","applied":1500,"failed":7}],"failed_rules":{"follow":7},"margins":{"USD":{"products":900,"revenue":1000.50,"simulated_revenue":1100.00,"margin":200.10,"simulated_margin":-299.60}},"biggest_moves":[],"catalogue_warnings":[{"about":"tenner","problem":"would leave nothing","products":12,"examples":["P-3"]}],"left_out":{"products":1,"product_ids":["P-9"]},"held":["too far"],"warnings":[{"field":"rounding","problem":"is no multiple","line":7,"column":12}]}"#;
+        let json = r#"{"products":20000,"up":1200,"down":300,"unchanged":18500,"frozen":7,"median_change_percent":0,"distribution":[{"from_percent":null,"to_percent":-50,"products":0},{"from_percent":0,"to_percent":0,"products":18500}],"guardrails":{"unit_cost":3,"max_step":41},"rules":[{"name":"follow","applied":1500,"failed":7}],"failed_rules":{"follow":7},"margins":{"USD":{"products":900,"revenue":1000.50,"simulated_revenue":1100.00,"margin":200.10,"simulated_margin":-299.60}},"biggest_moves":[],"panel":[{"name":"prime","location":"NY","location_factor":0.95,"segment":null,"channel":null,"prime":true,"quantity":1,"up":0,"down":1,"unchanged":19999,"median_change_percent":0,"distribution":[],"biggest_moves":[{"product_id":"P-7","currency":"USD","final_price":10.00,"simulated_final_price":0.50,"change_percent":-95}]}],"catalogue_warnings":[{"about":"tenner","problem":"would leave nothing","products":12,"examples":["P-3"]}],"left_out":{"products":1,"product_ids":["P-9"]},"held":["too far"],"warnings":[{"field":"rounding","problem":"is no multiple","line":7,"column":12}]}"#;
         let report: SimulationReport = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_string(&report).unwrap(), json);
     }

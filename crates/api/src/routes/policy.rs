@@ -20,7 +20,6 @@ use pricing_domain::facts::market_event::{Change, EventId, MarketEvent};
 use pricing_domain::facts::recalculation::RecalculationScope;
 use pricing_domain::facts::time_zone::TimeZones;
 use pricing_domain::policy::PricingPolicy;
-use pricing_domain::policy::circuit_breaker::CircuitBreaker;
 use pricing_domain::policy::{MAX_POLICY_BYTES, PolicyDraft};
 use pricing_wire::policy::{
     CheckAnswer, PoliciesAnswer, PolicyAnswer, PolicyVersion, PublishPolicyAnswer, PublishQuery,
@@ -194,13 +193,11 @@ async fn publish_version(
         return Err(ApiError::PolicyVersionIsOld);
     }
     let new = NewPolicy { name: policy.name.clone(), source, author, note };
-    let in_use = state.engine.policies.snapshot().current().circuit_breaker;
     let mut warnings = policy.warnings.clone();
     let approved_by = match approved_by {
         Some(approved_by) => approved_by,
         None => {
-            let breakers = [policy.circuit_breaker, in_use];
-            let (reasons, met) = review(&state, policy, &breakers).await?;
+            let (reasons, met) = review(&state, Arc::new(policy)).await?;
             if !reasons.is_empty() {
                 return Err(ApiError::HeldByCircuitBreaker { reasons });
             }
@@ -220,22 +217,20 @@ async fn publish_version(
 /// possible.
 async fn review(
     state: &AppState,
-    policy: PricingPolicy,
-    breakers: &[CircuitBreaker],
+    policy: Arc<PricingPolicy>,
 ) -> Result<(Vec<String>, Vec<Diagnostic>), ApiError> {
-    let is_simulated = !breakers.iter().all(CircuitBreaker::is_off);
-    if !is_simulated && !policy.needs_a_look_at_the_catalogue() {
+    let mut simulator = state.engine.simulator(Arc::clone(&policy), RecalculationScope::All, Utc::now());
+    if !simulator.is_judged() && !policy.needs_a_look_at_the_catalogue() {
         return Ok((Vec::new(), Vec::new()));
     }
     let _permit = state.simulations.take_place()?;
-    let mut simulator = state.engine.simulator(Arc::new(policy), RecalculationScope::All, Utc::now());
-    if is_simulated {
+    if simulator.is_judged() {
         simulator = simulator.with_later_instants();
     }
     simulator.run(|| true).await?;
     let met = simulator.simulation().report().catalogue_warnings;
     let met = met.iter().map(|warning| Diagnostic::bare(&*warning.about, warning.to_string()));
-    Ok((simulator.reasons_to_hold(breakers).await?, met.collect()))
+    Ok((simulator.reasons_to_hold().await?, met.collect()))
 }
 
 /// Publishes a policy. Once the database has it, its recalculation will be done; a later failure only delays

@@ -14,7 +14,7 @@ use pricing_core::policy_snapshot::PolicySnapshot;
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_domain::facts::money::{append_json_number, as_json_number};
 use pricing_domain::facts::product::ProductId;
-use pricing_domain::facts::shopper::Shopper;
+use pricing_domain::facts::shopper::{MAX_QUANTITY, MAX_TRAIT_BYTES, Shopper};
 use pricing_domain::policy::PricingPolicy;
 use pricing_domain::pricing::quote::quote;
 use rust_decimal::Decimal;
@@ -33,10 +33,6 @@ pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// The initial capacity of an answer, sufficient for most.
 pub(crate) const ANSWER_BYTES: usize = 352;
-/// The longest location, channel or segment, in bytes.
-const MAX_LABEL_BYTES: usize = 64;
-/// The largest quantity.
-const MAX_QUANTITY: u32 = 1_000_000;
 
 /// A request for a price. Unknown fields are refused, so that none is ignored. White space around a location,
 /// channel, segment or currency is ignored.
@@ -350,7 +346,7 @@ pub(crate) fn check_quantity(quantity: u32, errors: &mut Vec<Diagnostic>) {
 }
 
 fn check_label(field: &Field, label: &str, errors: &mut Vec<Diagnostic>) {
-    if !(1..=MAX_LABEL_BYTES).contains(&label.len()) {
+    if !(1..=MAX_TRAIT_BYTES).contains(&label.len()) {
         let problem = format!("\"{}\" is not allowed", shorten(label));
         errors.push(Diagnostic::new(field.name, problem, field.allowed));
     }

@@ -19,7 +19,6 @@ use pricing_core::store::StoreError;
 use pricing_domain::diagnostic::Diagnostic;
 use pricing_domain::facts::recalculation::RecalculationScope;
 use pricing_domain::policy::MAX_POLICY_BYTES;
-use pricing_domain::policy::circuit_breaker::CircuitBreaker;
 use pricing_domain::pricing::explanation::Outcome;
 use pricing_domain::pricing::simulation::SimulatedPrice;
 use pricing_wire::simulation::{Line, Listed, Progress, SimulateQuery, SimulationReport};
@@ -61,7 +60,7 @@ impl Simulations {
     params(SimulateQuery),
     request_body(content = String, content_type = "application/yaml", description = "The policy, YAML or JSON"),
     responses(
-        (status = 200, description = "One JSON object per line: `{\"progress\": …}`, `{\"product\": …}` if requested, and last `{\"report\": …}`: the numbers of products whose price would rise and fall, the distribution of moves, the effect and the failures of each market rule, guardrail hits, margins, the biggest moves, effects on products that are probably not intended (`catalogue_warnings`), the reasons why a circuit breaker would hold the policy (`held`), and parts of it that are allowed but probably not intended (`warnings`); or `{\"error\": …}`", body = String, content_type = "application/x-ndjson"),
+        (status = 200, description = "One JSON object per line: `{\"progress\": …}`, `{\"product\": …}` if requested, and last `{\"report\": …}`: the numbers of products whose price would rise and fall, the distribution of moves, the effect and the failures of each market rule, guardrail hits, margins, the biggest moves, the moves of the final prices of each shopper of the panel (`panel`), effects on products that are probably not intended (`catalogue_warnings`), the reasons why a circuit breaker would hold the policy (`held`), and parts of it that are allowed but probably not intended (`warnings`); or `{\"error\": …}`", body = String, content_type = "application/x-ndjson"),
         (status = 413, description = "The policy is longer than 256 KiB"),
         (status = 422, description = "The policy or a parameter is invalid"),
         (status = 503, description = "The database does not answer, or two simulations are running")))]
@@ -75,13 +74,11 @@ pub(crate) async fn simulate(
     let policy = compile(&body, state.time_zones()).map_err(refused)?;
     let warnings = policy.warnings.clone();
     let permit = state.simulations.take_place()?;
-    let breakers = vec![policy.circuit_breaker, state.engine.policies.snapshot().current().circuit_breaker];
     let simulator = state.engine.simulator(Arc::new(policy), RecalculationScope::All, Utc::now());
-    let simulator =
-        if breakers.iter().all(CircuitBreaker::is_off) { simulator } else { simulator.with_later_instants() };
+    let simulator = if simulator.is_judged() { simulator.with_later_instants() } else { simulator };
     let total = simulator.count().await?;
     let (lines, read) = mpsc::channel(PAGES_AHEAD);
-    let simulated = Simulated { simulator, breakers, total, listed: query.products, warnings, lines };
+    let simulated = Simulated { simulator, total, listed: query.products, warnings, lines };
     tokio::spawn(async move {
         simulated.run().await;
         drop(permit);
@@ -95,7 +92,6 @@ pub(crate) async fn simulate(
 /// A simulation under way.
 struct Simulated {
     simulator: Simulator,
-    breakers: Vec<CircuitBreaker>,
     total: u64,
     listed: Listed,
     warnings: Vec<Diagnostic>,
@@ -129,11 +125,12 @@ impl Simulated {
         }
         let simulation = self.simulator.simulation();
         if !page.is_empty() {
-            let progress = Some(Progress { products: simulation.moves(), total: self.total });
+            let progress =
+                Some(Progress { products: simulation.list_prices().products(), total: self.total });
             write_line(lines, &Line { progress, ..Line::default() });
             return Ok(false);
         }
-        let held = self.simulator.reasons_to_hold(&self.breakers).await?;
+        let held = self.simulator.reasons_to_hold().await?;
         let warnings = std::mem::take(&mut self.warnings);
         let report = SimulationReport::new(simulation.report(), held, warnings);
         write_line(lines, &Line { report: to_raw_value(&report).ok(), ..Line::default() });

@@ -12,7 +12,8 @@ use clap::Args;
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use pricing_wire::simulation::{
-    CatalogueWarning, Line, Listed, MoveRange, RuleEffect, SimulateQuery, SimulatedPrice, SimulationReport,
+    CatalogueWarning, FinalPriceMove, Line, Listed, MoveRange, RuleEffect, ShopperEffect, SimulateQuery,
+    SimulatedPrice, SimulationReport,
 };
 use rust_decimal::Decimal;
 
@@ -188,6 +189,7 @@ fn render(document: &str, report: &SimulationReport) -> String {
             product.guardrails.join(", ")
         );
     }
+    render_panel(&mut text, &report.panel);
     for CatalogueWarning { about, problem, products, examples } in &report.catalogue_warnings {
         let noun = if *products == 1 { "product" } else { "products" };
         let _ =
@@ -200,6 +202,32 @@ fn render(document: &str, report: &SimulationReport) -> String {
         let _ = writeln!(text, "{}", policy::located_warning(document, warning));
     }
     text.trim_end().to_owned()
+}
+
+/// Appends the moves of the final prices of each shopper.
+fn render_panel(text: &mut String, panel: &[ShopperEffect]) {
+    if !panel.is_empty() {
+        let _ = writeln!(
+            text,
+            "{:<27} {:>9} {:>9} {:>9} {:>9}",
+            "final prices for", "up", "down", "unchanged", "median"
+        );
+    }
+    for ShopperEffect { name, up, down, unchanged, median_change_percent, .. } in panel {
+        let median = format!("{median_change_percent}%");
+        let _ = writeln!(text, "  {name:<25} {up:>9} {down:>9} {unchanged:>9} {median:>9}");
+    }
+    for shopper in panel.iter().filter(|shopper| !shopper.biggest_moves.is_empty()) {
+        let _ = writeln!(text, "the biggest moves for {}", shopper.name);
+        for moved in &shopper.biggest_moves {
+            let FinalPriceMove { product_id, currency, final_price, simulated_final_price, change_percent } =
+                moved;
+            let _ = writeln!(
+                text,
+                "  {product_id:<20} {final_price:>10} -> {simulated_final_price:>10} {currency} {change_percent:>8}%"
+            );
+        }
+    }
 }
 
 fn range_name(range: &MoveRange) -> String {
@@ -226,6 +254,11 @@ mod tests {
             "guardrails":{"max_step":41},"failed_rules":{"follow":7},
             "margins":{"USD":{"products":900,"revenue":1000.50,"simulated_revenue":1100.00,"margin":200.10,"simulated_margin":299.60}},
             "biggest_moves":[{"product_id":"P-7","currency":"USD","list_price":10.00,"simulated_list_price":15.00,"change_percent":50,"outcome":"priced","guardrails":["max_step"]}],
+            "panel":[{"name":"anonymous","location":null,"location_factor":null,"segment":null,"channel":null,"prime":false,"quantity":1,
+                    "up":0,"down":0,"unchanged":20000,"median_change_percent":0,"distribution":[],"biggest_moves":[]},
+                {"name":"prime","location":"NY","location_factor":0.95,"segment":null,"channel":null,"prime":true,"quantity":1,
+                    "up":0,"down":20000,"unchanged":0,"median_change_percent":-94.74,"distribution":[{"from_percent":null,"to_percent":-50,"products":20000}],
+                    "biggest_moves":[{"product_id":"P-7","currency":"USD","final_price":9.50,"simulated_final_price":0.50,"change_percent":-94.74}]}],
             "catalogue_warnings":[{"about":"tenner","problem":"would leave nothing, and is passed over","products":12,"examples":["P-3","P-4","P-9"]}],
             "held":["1000 of 20000 products would move by more than 10% (allowed: 2% of them)"],
             "warnings":[{"field":"rounding.endings[0]","problem":"is no multiple of the increment","line":7,"column":12}]}"#;

@@ -12,6 +12,7 @@ pub(crate) mod local_time;
 pub mod market_event;
 pub mod money;
 pub mod movement;
+pub mod named_shopper;
 pub mod previous;
 pub mod price_entry;
 pub mod product;

@@ -2,6 +2,12 @@
 
 use rust_decimal::Decimal;
 
+/// The longest location, channel or segment of a shopper, in bytes.
+pub const MAX_TRAIT_BYTES: usize = 64;
+
+/// The most units that a shopper may request.
+pub const MAX_QUANTITY: u32 = 1_000_000;
+
 /// The shopper who requests a price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shopper<'a> {

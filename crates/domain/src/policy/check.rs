@@ -246,6 +246,7 @@ impl GuardrailsDraft {
             min_margin: part("min_margin", &self.min_margin),
             floor_of_base: part("floor_of_base", &self.floor_of_base),
             ceiling_of_base,
+            max_discount: part("max_discount", &self.max_discount),
             max_step: part("max_step", &self.max_step),
             step_interval: step_interval.unwrap_or(defaults.step_interval),
             max_daily_move: part("max_daily_move", &self.max_daily_move),

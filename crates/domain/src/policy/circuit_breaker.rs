@@ -1,13 +1,15 @@
 //! The circuit breaker: a recalculation that would move too many prices too far is held for approval.
 //!
 //! A guardrail checks one price at a time, so a thousand moves of 14 % pass a largest step of 15 %. The
-//! circuit breaker examines all moves together, before the first price is written.
+//! circuit breaker examines all moves together, before the first price is written: those of the list prices,
+//! and those of the final prices of its panel's shoppers.
 
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
+use crate::policy::panel::{NamedShopperDraft, Panel};
 use crate::policy::scalar::{Scalar, fraction, percentage};
 
 /// The circuit breaker as written.
@@ -23,10 +25,14 @@ pub struct CircuitBreakerDraft {
     pub median_move: Option<Scalar>,
     /// It opens if the prices of more than this part of the products would be frozen, because a rule fails.
     pub frozen_products: Option<Scalar>,
+    /// The shoppers whose final prices are judged, too, each by `moved_products` and `median_move`; at most
+    /// 16. If absent: an anonymous one, a prime member, and those at the locations with the lowest and the
+    /// highest factor.
+    pub panel: Option<Vec<NamedShopperDraft>>,
 }
 
 /// The limits on a recalculation as a whole. All numbers are fractions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CircuitBreaker {
     /// The largest fraction of the products that may move by more than a given fraction.
     pub moved: Option<MovedProducts>,
@@ -34,6 +40,8 @@ pub struct CircuitBreaker {
     pub median_move: Option<Decimal>,
     /// The largest fraction of the products whose price may be frozen.
     pub frozen_products: Option<Decimal>,
+    /// The shoppers whose final prices are judged along with the list prices.
+    pub panel: Panel,
 }
 
 /// A fraction of the products, and how far they may move.
@@ -66,12 +74,14 @@ impl CircuitBreakerDraft {
             )),
             (None, None) if self.median_move.is_none() && self.frozen_products.is_none() => {
                 let allowed = "moved_products with moved_by, median_move or frozen_products";
-                problems.push(Diagnostic::new("circuit_breaker", "says nothing", allowed));
+                let problem = if self.panel.is_some() { "has a panel and no limit" } else { "says nothing" };
+                problems.push(Diagnostic::new("circuit_breaker", problem, allowed));
             }
             _ => {}
         }
         let moved = part.zip(by).map(|(part, by)| MovedProducts { part, by });
-        CircuitBreaker { moved, median_move, frozen_products }
+        let panel = Panel::check(self.panel.as_deref(), problems);
+        CircuitBreaker { moved, median_move, frozen_products, panel }
     }
 }
 

@@ -58,6 +58,8 @@ pub struct GuardrailsDraft {
     pub floor_of_base: Option<Scalar>,
     /// The largest part of the base price that a price is: `120%`.
     pub ceiling_of_base: Option<Scalar>,
+    /// The largest part of the list price that offers take off one shopper's price: `40%`.
+    pub max_discount: Option<Scalar>,
     /// The largest change from the first price of the day (UTC): `30%`.
     pub max_daily_move: Option<Scalar>,
     /// How long a price stays before the market may change it again: `6h`.

@@ -6,8 +6,9 @@ use serde::{Serialize, Serializer};
 use smallvec::SmallVec;
 
 use crate::facts::Facts;
-use crate::facts::arithmetic::{compare, multiply};
+use crate::facts::arithmetic::{RoundingMode, compare, larger, multiply, round};
 use crate::facts::limits::Limits;
+use crate::facts::money::{Currency, in_minor_units};
 
 /// The guardrails of a policy, as fractions; those of a product are its floor, ceiling, cost and advertised
 /// price.
@@ -19,6 +20,8 @@ pub struct Guardrails {
     pub floor_of_base: Option<Decimal>,
     /// The maximum price, as a fraction of the base price.
     pub ceiling_of_base: Option<Decimal>,
+    /// The largest part of the list price that offer rules may take off one shopper's price.
+    pub max_discount: Option<Decimal>,
     /// The most that the market may move a price within a step interval, from the price at its beginning.
     pub max_step: Option<Decimal>,
     /// The length of a step interval, unless `min_time_between_changes` is set, which then is its length.
@@ -69,6 +72,8 @@ pub enum GuardrailName {
     MinimumAdvertisedPrice,
     /// The product's `floor_price`.
     FloorPrice,
+    /// For a quote: [`Guardrails::max_discount`].
+    MaxDiscount,
     /// For a quote: the lowest price that the guardrails of the list price allow.
     LowestPrice,
     /// For a quote: the highest price that the guardrails of the list price allow.
@@ -77,7 +82,7 @@ pub enum GuardrailName {
 
 impl GuardrailName {
     /// All guardrails.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::MaxStep,
         Self::MaxDailyMove,
         Self::MinTimeBetweenChanges,
@@ -89,6 +94,7 @@ impl GuardrailName {
         Self::FloorOfBase,
         Self::MinimumAdvertisedPrice,
         Self::FloorPrice,
+        Self::MaxDiscount,
         Self::LowestPrice,
         Self::HighestPrice,
     ];
@@ -107,6 +113,7 @@ impl GuardrailName {
             Self::FloorOfBase => "floor_of_base",
             Self::MinimumAdvertisedPrice => "minimum_advertised_price",
             Self::FloorPrice => "floor_price",
+            Self::MaxDiscount => "max_discount",
             Self::LowestPrice => "lowest_price",
             Self::HighestPrice => "highest_price",
         }
@@ -134,6 +141,7 @@ impl Default for Guardrails {
             min_margin: None,
             floor_of_base: None,
             ceiling_of_base: None,
+            max_discount: None,
             max_step: None,
             step_interval: TimeDelta::hours(1),
             max_daily_move: None,
@@ -150,6 +158,20 @@ impl Guardrails {
             || facts.product.minimum_advertised_price.is_some()
             || self.floor_of_base.is_some()
             || facts.unit_cost().is_some()
+    }
+
+    /// Returns the limits of shoppers' prices, from those of the list price (`outer`) and the list price
+    /// itself: what `max_discount` leaves of it is the lowest price, unless a floor is higher.
+    pub fn of_shoppers(&self, outer: Limits, list_price: Decimal, currency: Currency) -> Limits {
+        let Some(left) = self.lowest_by_discount(list_price, currency) else { return outer };
+        Limits { lowest: Some(outer.lowest.map_or(left, |floor| larger(floor, left))), ..outer }
+    }
+
+    /// Returns the lowest price that `max_discount` allows, rounded up to the minor unit, so that no rounding
+    /// of a shopper's price takes off more; `None` without one.
+    pub fn lowest_by_discount(&self, list_price: Decimal, currency: Currency) -> Option<Decimal> {
+        let left = multiply(list_price, Decimal::ONE.checked_sub(self.max_discount?)?)?;
+        Some(in_minor_units(round(left, currency.exponent(), RoundingMode::Up), currency))
     }
 
     /// Returns the limits on the price itself, in the order in which they are applied: ceilings yield to

@@ -19,6 +19,7 @@ pub(crate) mod examine;
 pub mod guardrail;
 pub mod ladder;
 pub mod move_limit;
+pub mod panel;
 pub(crate) mod places;
 pub(crate) mod pricing_policy;
 pub mod reference;

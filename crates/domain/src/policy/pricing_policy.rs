@@ -64,11 +64,11 @@ impl PricingPolicy {
         self.warnings.iter().filter(|warning| warning.is_refusal())
     }
 
-    /// Returns the future instants at which market rules begin or end: all of their windows, and those of
-    /// their schedules in the coming week. At most the [`MAX_INSTANTS`] earliest.
+    /// Returns the future instants at which rules begin or end: all of their windows, and those of their
+    /// schedules in the coming week. At most the [`MAX_INSTANTS`] earliest.
     pub fn instants_after(&self, now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
         let mut instants: Vec<DateTime<Utc>> = Vec::new();
-        for rule in &self.market {
+        for rule in self.market.iter().chain(&self.offer) {
             instants.extend([rule.window.from, rule.window.until].into_iter().flatten());
             let mut last = now;
             while let Some(next) = rule.schedule.as_ref().and_then(|schedule| schedule.next_change(last))

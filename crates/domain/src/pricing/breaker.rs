@@ -1,11 +1,23 @@
 //! Decides whether the circuit breaker opens for the result of a simulation.
 
 use std::fmt;
+use std::sync::Arc;
 
 use rust_decimal::Decimal;
 
 use crate::policy::circuit_breaker::{CircuitBreaker, MovedProducts};
+use crate::policy::panel::PanelShopper;
+use crate::pricing::moves::Moves;
 use crate::pricing::simulation::Simulation;
+
+/// A reason that a recalculation is held, and the prices that it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// The shopper of the panel whose final prices would move; absent for list prices.
+    pub shopper: Option<Arc<str>>,
+    /// The reason.
+    pub reason: HoldReason,
+}
 
 /// The reason that a recalculation is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,29 +50,55 @@ pub enum HoldReason {
 }
 
 impl CircuitBreaker {
-    /// Whether the circuit breaker is disabled.
+    /// Whether the circuit breaker has no limit.
     pub fn is_off(&self) -> bool {
-        *self == Self::default()
+        self.moved.is_none() && self.median_move.is_none() && self.frozen_products.is_none()
     }
 
-    /// Returns all reasons to hold these moves. A product without an earlier price does not count as moved.
-    pub fn reasons_to_hold(&self, simulation: &Simulation) -> Vec<HoldReason> {
-        let products = simulation.moves();
+    /// Returns all reasons to hold these moves: those of the list prices, and those of the final prices of
+    /// this panel, whose shoppers are the circuit breaker's own. A reason that the list prices give already
+    /// is not repeated for a shopper. A product without an earlier price does not count as moved.
+    pub fn reasons_to_hold(&self, simulation: &Simulation, panel: &[PanelShopper]) -> Vec<Hold> {
+        let list_prices = simulation.list_prices();
+        let of_list_prices: Vec<HoldReason> =
+            self.of_moves(list_prices).chain(self.of_frozen(simulation)).collect();
+        let judged = simulation.final_prices().filter(|(shopper, _)| panel.contains(shopper));
+        let of_shoppers = judged.flat_map(|(shopper, moves)| {
+            let reasons = self.of_moves(moves).filter(|reason| !of_list_prices.contains(reason));
+            reasons.map(|reason| Hold { shopper: Some(Arc::clone(&shopper.shopper.name)), reason })
+        });
+        let of_shoppers: Vec<Hold> = of_shoppers.collect();
+        of_list_prices.into_iter().map(|reason| Hold { shopper: None, reason }).chain(of_shoppers).collect()
+    }
+
+    fn of_moves(&self, moves: &Moves) -> impl Iterator<Item = HoldReason> + use<> {
+        let products = moves.products();
         let moved = self.moved.and_then(|limit| {
-            let moved = simulation.moved_by_more_than(limit.by);
+            let moved = moves.by_more_than(limit.by);
             let allowed = limit.part * Decimal::from(products);
             (Decimal::from(moved) > allowed).then_some(HoldReason::MovedProducts { moved, products, limit })
         });
         let median = self.median_move.and_then(|limit| {
-            let median = simulation.median_move();
+            let median = moves.median();
             (median.abs() > limit).then_some(HoldReason::MedianMove { median, limit })
         });
-        let frozen = self.frozen_products.and_then(|limit| {
-            let frozen = simulation.frozen();
-            let is_beyond = Decimal::from(frozen) > limit * Decimal::from(products);
-            is_beyond.then_some(HoldReason::FrozenProducts { frozen, products, limit })
-        });
-        moved.into_iter().chain(median).chain(frozen).collect()
+        moved.into_iter().chain(median)
+    }
+
+    fn of_frozen(&self, simulation: &Simulation) -> Option<HoldReason> {
+        let (limit, frozen) = (self.frozen_products?, simulation.frozen());
+        let products = simulation.list_prices().products();
+        let is_beyond = Decimal::from(frozen) > limit * Decimal::from(products);
+        is_beyond.then_some(HoldReason::FrozenProducts { frozen, products, limit })
+    }
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.shopper {
+            Some(shopper) => write!(formatter, "for {shopper}: {}", self.reason),
+            None => self.reason.fmt(formatter),
+        }
     }
 }
 
@@ -119,7 +157,7 @@ mod tests {
         let mut simulation = Simulation::default();
         for (products, percent) in written {
             for _ in 0..*products {
-                simulation.add_move(Decimal::new(*percent, 2));
+                simulation.list_prices.add(Decimal::new(*percent, 2));
             }
         }
         simulation
@@ -137,23 +175,23 @@ mod tests {
             (&[(100, 30)], 2),
             (&[], 0),
         ] {
-            assert_eq!(both.reasons_to_hold(&moves(written)).len(), held, "{written:?}");
+            assert_eq!(both.reasons_to_hold(&moves(written), &[]).len(), held, "{written:?}");
         }
         let median = breaker("{ median_move: 1% }").unwrap();
         assert_eq!(
-            median.reasons_to_hold(&moves(&[(3, -2)])).first().map(ToString::to_string).as_deref(),
+            median.reasons_to_hold(&moves(&[(3, -2)]), &[]).first().map(ToString::to_string).as_deref(),
             Some("the median product would move by -2% (allowed: 1%)")
         );
         for (written, held) in [(&[(50_u64, -20_i64), (50, 0)][..], 1), (&[(50, -20), (50, 20)], 0)] {
-            assert_eq!(median.reasons_to_hold(&moves(written)).len(), held, "{written:?}");
+            assert_eq!(median.reasons_to_hold(&moves(written), &[]).len(), held, "{written:?}");
         }
         let moved = breaker("{ moved_products: 0%, moved_by: 2.5% }").unwrap();
         assert_eq!(
-            moved.reasons_to_hold(&moves(&[(3, 3), (1, 1)])).first().map(ToString::to_string).as_deref(),
+            moved.reasons_to_hold(&moves(&[(3, 3), (1, 1)]), &[]).first().map(ToString::to_string).as_deref(),
             Some("3 of 4 products would move by more than 2.5% (allowed: 0% of them)")
         );
         assert!(CircuitBreaker::default().is_off());
-        assert_eq!(CircuitBreaker::default().reasons_to_hold(&moves(&[(9, 99)])), []);
+        assert_eq!(CircuitBreaker::default().reasons_to_hold(&moves(&[(9, 99)]), &[]), []);
     }
 
     #[test]
@@ -168,6 +206,7 @@ mod tests {
             "{ moved_products: 5%, moved_by: -5% }",
             "{ frozen_products: 101% }",
             "{ frozen_products: 5%, moved_by: 5% }",
+            "{ panel: [{ name: a }] }",
         ] {
             assert_eq!(breaker(written).unwrap_err().len(), 1, "{written}: {:?}", breaker(written));
         }

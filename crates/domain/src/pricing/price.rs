@@ -124,7 +124,7 @@ pub fn price_with<'a>(
     let ends = [rule_change, priced.goes_on_at, facts.signals.next_expiry(now)];
     ListPrice {
         amount: priced.amount,
-        limits: outer,
+        limits: policy.guardrails.of_shoppers(outer, priced.amount, currency),
         valid_until: ends.into_iter().flatten().min(),
         streak: priced.streak,
         opening_price: priced.opening_price,

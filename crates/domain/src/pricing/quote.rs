@@ -72,7 +72,7 @@ fn bring_to_market(
     }
     let allowed = limits.clamp(price);
     if let Some(steps) = steps {
-        steps.extend(guardrail(price, allowed));
+        steps.extend(guardrail(price, allowed, entry, policy));
     }
     if compare(allowed, list_price).is_eq() {
         return list_price;
@@ -89,9 +89,16 @@ fn bring_to_market(
 }
 
 /// Returns the step that explains a price moved by the limits.
-fn guardrail<'a>(before: Decimal, after: Decimal) -> Option<Step<'a>> {
+fn guardrail<'a>(
+    before: Decimal,
+    after: Decimal,
+    entry: &PriceEntry,
+    policy: &PricingPolicy,
+) -> Option<Step<'a>> {
+    let by_discount = || policy.guardrails.lowest_by_discount(entry.list_price, entry.currency);
     let guardrail = match compare(after, before) {
         Ordering::Equal => return None,
+        Ordering::Greater if by_discount() == Some(after) => GuardrailName::MaxDiscount,
         Ordering::Greater => GuardrailName::LowestPrice,
         Ordering::Less => GuardrailName::HighestPrice,
     };

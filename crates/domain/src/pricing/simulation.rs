@@ -1,37 +1,30 @@
 //! Simulations: the effect of a policy on all products, aggregated product by product.
 //!
-//! The memory does not depend on the number of products: moves are counted by hundredths of a percent, rules
-//! by their position in the policy, guardrails by name, and only the products with the largest moves are
-//! kept.
+//! The memory does not depend on the number of products: moves are counted by size, rules by their position
+//! in the policy, guardrails by name, and only the products with the largest moves are kept.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rust_decimal::{Decimal, RoundingStrategy};
+use rust_decimal::Decimal;
 use smallvec::SmallVec;
 
 use crate::facts::Facts;
 use crate::facts::product::ProductId;
 use crate::policy::guardrail::GuardrailName;
+use crate::policy::panel::PanelShopper;
 use crate::policy::pricing_policy::PricingPolicy;
 use crate::pricing::catalogue_warning::{CatalogueWarning, CatalogueWarnings, OfferEnds, offer_ends};
 use crate::pricing::explanation::{Outcome, Step};
+use crate::pricing::final_prices::{FinalPrice, FinalPrices, ShopperEffect, ShopperSimulation};
+use crate::pricing::moves::{MoveRange, Moves, fraction, in_percent};
 use crate::pricing::price::ListPrice;
 
 /// The number of products with the largest moves that are kept.
 const BIGGEST_MOVES: usize = 20;
 
-/// The largest move that is counted exactly, tenfold; larger ones count as this one.
-const LARGEST_COUNTED_MOVE: i32 = 100_000;
-
-/// Decimal places of a move as a fraction: hundredths of a percent.
-const MOVE_SCALE: u32 = 4;
-
 /// The number of products without a price that are named.
 const MAX_NAMED: usize = 20;
-
-/// The boundaries of the distribution of moves, in percent.
-const DIVISIONS: [i64; 12] = [-50, -30, -20, -10, -5, -1, 1, 5, 10, 20, 30, 50];
 
 /// A product's current and simulated price.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +55,8 @@ pub struct SimulatedPrice {
     passes_over_increment: bool,
     /// The offer rules for which the price would be too low.
     offer_ends: OfferEnds,
+    /// The final price of each shopper of the panel; empty without a panel.
+    final_prices: SmallVec<[FinalPrice; 4]>,
 }
 
 /// The rules that would apply and the one that would fail, by their position in the policy's order.
@@ -82,9 +77,13 @@ pub struct Margin {
 /// The aggregated simulated prices.
 #[derive(Debug, Clone, Default)]
 pub struct Simulation {
-    counts: Counts,
-    /// The number of products by move, in hundredths of a percent.
-    moves: BTreeMap<i32, u64>,
+    /// The moves of the list prices.
+    pub(crate) list_prices: Moves,
+    /// The final prices of the panel's shoppers, in the panel's order.
+    panel: Vec<ShopperSimulation>,
+    /// Products that were priced.
+    products: u64,
+    frozen: u64,
     guardrails: BTreeMap<GuardrailName, u64>,
     /// The policy's market rules in their order; empty if they are not counted.
     rules: Vec<RuleEffect>,
@@ -102,14 +101,6 @@ pub struct LeftOutProducts {
     pub products: u64,
     /// The first twenty.
     pub product_ids: Vec<ProductId>,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Counts {
-    products: u64,
-    up: u64,
-    down: u64,
-    frozen: u64,
 }
 
 /// The effects of a policy.
@@ -140,6 +131,8 @@ pub struct SimulationReport {
     pub margins: BTreeMap<&'static str, MarginEffect>,
     /// The products with the largest moves.
     pub biggest_moves: Vec<SimulatedPrice>,
+    /// The effect on the final prices of each shopper of the panel.
+    pub panel: Vec<ShopperEffect>,
     /// Effects on products that the author of the policy may not intend.
     pub catalogue_warnings: Vec<CatalogueWarning>,
     /// The products that are not simulated because their currency is unknown to this version.
@@ -155,17 +148,6 @@ pub struct RuleEffect {
     pub applied: u64,
     /// The number of products that it would freeze by failing.
     pub failed: u64,
-}
-
-/// A range of the distribution of moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MoveRange {
-    /// The lower bound of the moves, in percent; inclusive if above 0.
-    pub from_percent: Option<i64>,
-    /// The upper bound of the moves, in percent; inclusive if below 0.
-    pub to_percent: Option<i64>,
-    /// The number of products.
-    pub products: u64,
 }
 
 /// The effect on revenue and margin in one currency.
@@ -235,7 +217,19 @@ impl SimulatedPrice {
             rules,
             passes_over_increment,
             offer_ends: offer_ends(policy, facts, computed),
+            final_prices: SmallVec::new(),
         }
+    }
+
+    /// Adds the final prices of the panel's shoppers, in the panel's order: those in effect, which are empty
+    /// if there are none in this currency, and the simulated ones.
+    pub fn with_final_prices(mut self, in_effect: &FinalPrices, simulated: &FinalPrices) -> Self {
+        let final_price = |(place, simulated): (usize, &Decimal)| FinalPrice {
+            in_effect: in_effect.get(place).copied(),
+            simulated: *simulated,
+        };
+        self.final_prices = simulated.iter().enumerate().map(final_price).collect();
+        self
     }
 
     /// Returns the move as a fraction; 0 without a current price.
@@ -253,15 +247,21 @@ impl Simulation {
         Self { rules, warnings: CatalogueWarnings::of(policy), ..Self::default() }
     }
 
+    /// Adds a panel, whose shoppers' final prices each added product must have.
+    pub fn with_panel(mut self, panel: &[PanelShopper]) -> Self {
+        self.panel = panel.iter().cloned().map(ShopperSimulation::of).collect();
+        self
+    }
+
     /// Adds a product.
     pub fn add(&mut self, price: &SimulatedPrice) {
         let change = price.change();
-        self.add_move(change);
-        let counts = &mut self.counts;
-        counts.products += 1;
-        counts.up += u64::from(change > Decimal::ZERO);
-        counts.down += u64::from(change < Decimal::ZERO);
-        counts.frozen += u64::from(price.outcome == Outcome::Frozen);
+        self.list_prices.add(change);
+        self.products += 1;
+        self.frozen += u64::from(price.outcome == Outcome::Frozen);
+        for (shopper, final_price) in self.panel.iter_mut().zip(&price.final_prices) {
+            shopper.add(&price.product_id, price.currency, *final_price);
+        }
         for guardrail in &price.guardrails {
             *self.guardrails.entry(*guardrail).or_default() += 1;
         }
@@ -294,39 +294,28 @@ impl Simulation {
 
     /// Adds products that do not move.
     pub fn add_unmoved(&mut self, products: u64) {
-        *self.moves.entry(0).or_default() += products;
+        self.list_prices.add_unmoved(products);
+        self.panel.iter_mut().for_each(|shopper| shopper.moves.add_unmoved(products));
     }
 
-    /// Returns the number of added moves, including those by 0.
-    pub fn moves(&self) -> u64 {
-        self.moves.values().sum()
+    /// Returns the moves of the list prices.
+    pub fn list_prices(&self) -> &Moves {
+        &self.list_prices
+    }
+
+    /// Returns the shoppers of the panel with the moves of their final prices.
+    pub fn final_prices(&self) -> impl Iterator<Item = (&PanelShopper, &Moves)> {
+        self.panel.iter().map(|simulation| (&simulation.shopper, &simulation.moves))
     }
 
     /// Returns the number of products whose price would be frozen.
     pub fn frozen(&self) -> u64 {
-        self.counts.frozen
-    }
-
-    /// Returns the number of products that move by more than this fraction, up or down.
-    pub fn moved_by_more_than(&self, limit: Decimal) -> u64 {
-        let limit = hundredths_of_a_percent(limit);
-        self.moves.iter().filter(|(change, _)| change.abs() > limit).map(|(_, products)| products).sum()
-    }
-
-    /// Returns the median of all moves, as a fraction; for an even number, the mean of the middle two.
-    pub fn median_move(&self) -> Decimal {
-        let total = self.moves();
-        if total == 0 {
-            return Decimal::ZERO;
-        }
-        let (lower, upper) = (self.move_at((total - 1) / 2), self.move_at(total / 2));
-        // Half of the sum, with one more decimal place.
-        Decimal::new((i64::from(lower) + i64::from(upper)) * 5, MOVE_SCALE + 1).normalize()
+        self.frozen
     }
 
     /// Returns the report on the products added so far.
     pub fn report(&self) -> SimulationReport {
-        let Counts { products, up, down, frozen } = self.counts;
+        let (products, moves) = (self.products, &self.list_prices);
         let failed = self.rules.iter().filter(|rule| rule.failed > 0);
         let margins = self.margins.iter().map(|(currency, (products, sum))| {
             let effect = MarginEffect {
@@ -340,67 +329,21 @@ impl Simulation {
         });
         SimulationReport {
             products,
-            up,
-            down,
-            unchanged: products - up - down,
-            frozen,
-            median_change_percent: in_percent(self.median_move()),
-            distribution: self.distribution(),
+            up: moves.up(),
+            down: moves.down(),
+            unchanged: products - moves.up() - moves.down(),
+            frozen: self.frozen,
+            median_change_percent: in_percent(moves.median()),
+            distribution: moves.distribution(),
             guardrails: self.guardrails.clone(),
             rules: self.rules.clone(),
             failed_rules: failed.map(|rule| (Arc::clone(&rule.name), rule.failed)).collect(),
             margins: margins.collect(),
             biggest_moves: self.biggest.clone(),
+            panel: self.panel.iter().map(|shopper| shopper.effect(products)).collect(),
             catalogue_warnings: self.warnings.met(),
             left_out: self.left_out.clone(),
         }
-    }
-
-    /// Adds a move, as a fraction.
-    pub(crate) fn add_move(&mut self, change: Decimal) {
-        *self.moves.entry(hundredths_of_a_percent(change)).or_default() += 1;
-    }
-
-    fn move_at(&self, place: u64) -> i32 {
-        let mut before = 0;
-        for (change, products) in &self.moves {
-            before += products;
-            if before > place {
-                return *change;
-            }
-        }
-        0
-    }
-
-    fn distribution(&self) -> Vec<MoveRange> {
-        // Unmoved products have a range of their own between -1 % and 1 %.
-        let mut ranges: Vec<(Option<i64>, Option<i64>)> = Vec::new();
-        let mut from = None;
-        for division in DIVISIONS {
-            if division == 1 {
-                ranges.extend([(from, Some(0)), (Some(0), Some(0))]);
-                from = Some(0);
-            }
-            ranges.push((from, Some(division)));
-            from = Some(division);
-        }
-        ranges.push((from, None));
-        let within = |from_percent: Option<i64>, to_percent: Option<i64>| {
-            let products = self.moves.iter().filter(|(change, _)| {
-                let change = i64::from(**change);
-                let (from, to) = (from_percent.map(|from| from * 100), to_percent.map(|to| to * 100));
-                match (from, to) {
-                    (Some(0), Some(0)) => change == 0,
-                    // A range excludes the bound that is nearer to 0.
-                    _ => {
-                        from.is_none_or(|from| change > from || (from > 0 && change == from))
-                            && to.is_none_or(|to| change < to || (to < 0 && change == to))
-                    }
-                }
-            });
-            MoveRange { from_percent, to_percent, products: products.map(|(_, products)| products).sum() }
-        };
-        ranges.into_iter().map(|(from, to)| within(from, to)).collect()
     }
 
     fn keep_if_big(&mut self, price: &SimulatedPrice, change: Decimal) {
@@ -413,24 +356,6 @@ impl Simulation {
         self.biggest.insert(place, price.clone());
         self.biggest.truncate(BIGGEST_MOVES);
     }
-}
-
-/// Returns the move from one price to another, as a fraction of the first.
-fn fraction(before: Decimal, after: Decimal) -> Decimal {
-    let change = after.checked_sub(before).and_then(|change| change.checked_div(before));
-    change.unwrap_or_default()
-}
-
-fn in_percent(fraction: Decimal) -> Decimal {
-    (fraction.saturating_mul(Decimal::ONE_HUNDRED)).round_dp(2).normalize()
-}
-
-/// Rounds away from 0, so that the smallest move still counts as one.
-fn hundredths_of_a_percent(fraction: Decimal) -> i32 {
-    let hundredths = fraction
-        .saturating_mul(Decimal::from(10_000))
-        .round_dp_with_strategy(0, RoundingStrategy::AwayFromZero);
-    i32::try_from(hundredths).map_or(LARGEST_COUNTED_MOVE, |counted| counted.min(LARGEST_COUNTED_MOVE))
 }
 
 #[cfg(test)]

@@ -231,6 +231,7 @@ impl Draw {
             min_margin: self.maybe(25, |draw| draw.part(0, 50)),
             floor_of_base: self.maybe(20, |draw| draw.part(30, 99)),
             ceiling_of_base: self.maybe(20, |draw| draw.part(100, 180)),
+            max_discount: self.maybe(20, |draw| draw.part(0, 60)),
             max_step: self.maybe(30, |draw| draw.part(1, 40)),
             step_interval: self.maybe(15, |draw| draw.minutes(1, 240)),
             max_daily_move: self.maybe(25, |draw| draw.part(0, 50)),

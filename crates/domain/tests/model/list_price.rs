@@ -21,7 +21,7 @@ pub(crate) struct ListPrice {
     /// Whether competitors made the price.
     pub(crate) has_followed: bool,
     /// Where a shopper's price may be.
-    pub(crate) outer: Bounds,
+    pub(crate) of_shoppers: Bounds,
 }
 
 /// What is priced, and the instant of it.
@@ -65,7 +65,16 @@ impl Asked<'_> {
             scene.note("frozen to a bound");
             round(bound, &self.policy.rounding, self.item.minor_unit(), &outer, false).0
         };
-        ListPrice { amount, unrounded: amount, is_frozen: true, has_followed: false, outer }
+        let of_shoppers = self.of_shoppers(amount, outer);
+        ListPrice { amount, unrounded: amount, is_frozen: true, has_followed: false, of_shoppers }
+    }
+
+    /// What may be left of the list price, in whole minor units, unless a floor is higher.
+    fn of_shoppers(&self, list_price: Fraction, outer: Bounds) -> Bounds {
+        let unit = self.item.minor_unit();
+        let left = self.policy.guardrails.max_discount.map(|part| list_price * (Fraction::ONE - part));
+        let left = left.map(|left| Fraction::whole((left / unit).ceil()) * unit);
+        Bounds::new(outer.lowest.into_iter().chain(left).max(), outer.highest)
     }
 
     fn priced(&self, price: Fraction, has_followed: bool, outer: Bounds, scene: &Scene<'_>) -> ListPrice {
@@ -99,7 +108,8 @@ impl Asked<'_> {
         let limited = outer.nearest_to(if within == meant { price } else { moves.nearest_to(price) });
         let (amount, kind) = round(bounds.nearest_to(limited), rounding, unit, &bounds, true);
         scene.note(&format!("list price on {kind}"));
-        ListPrice { amount, unrounded: within, is_frozen: false, has_followed, outer }
+        let of_shoppers = self.of_shoppers(amount, outer);
+        ListPrice { amount, unrounded: within, is_frozen: false, has_followed, of_shoppers }
     }
 }
 

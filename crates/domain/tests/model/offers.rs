@@ -51,9 +51,12 @@ pub(crate) fn quote(
 fn shown(rules: &[&Rule], policy: &Policy, listed: &ListPrice, scene: &Scene<'_>) -> Fraction {
     let list_price = listed.amount;
     let price = offered(rules, policy.apply_offer, listed, scene);
-    let within = listed.outer.nearest_to(price);
+    let within = listed.of_shoppers.nearest_to(price);
     if within != price {
         scene.note("offer at a bound");
+    }
+    if within > price && policy.guardrails.max_discount.is_some() {
+        scene.note("offer at a bound, and a max_discount");
     }
     if within == list_price {
         scene.note(if price == list_price { "offer of nothing" } else { "offer taken back by a bound" });
@@ -61,7 +64,7 @@ fn shown(rules: &[&Rule], policy: &Policy, listed: &ListPrice, scene: &Scene<'_>
     }
     // The list price is a bound, too: rounding takes no price past it.
     let (from, to) = if within < list_price { (None, Some(list_price)) } else { (Some(list_price), None) };
-    let bounds = listed.outer.and(&Bounds { lowest: from, highest: to }).unwrap_or(listed.outer);
+    let bounds = listed.of_shoppers.and(&Bounds { lowest: from, highest: to }).unwrap_or(listed.of_shoppers);
     let (amount, kind) = round(within, &policy.rounding, scene.item.minor_unit(), &bounds, false);
     scene.note(&format!("offer on {kind}"));
     amount
@@ -101,7 +104,7 @@ fn offer_price(rule: &Rule, before: Fraction, listed: &ListPrice, scene: &Scene<
         return price;
     }
     scene.note("offer of everything");
-    if listed.outer.lowest.is_some() {
+    if listed.of_shoppers.lowest.is_some() {
         return Some(Fraction::ZERO);
     }
     let Action::QuantityTiers(tiers) = &rule.action else { return None };

@@ -19,6 +19,7 @@
 //! | `leases` | leases and subscriptions while Redis dies and is cut off |
 //! | `market_events` | events from their publisher to the queue: accepted, enqueued, reclaimed |
 //! | `notifications` | notifications between processes and to clients that follow price changes |
+//! | `panels` | offers that go too far for some shoppers, held by circuit breakers and limited |
 //! | `load_shedding` | an API gets more requests than it can answer |
 //! | `price_read_path` | cache tiers, prices per shopper, and reads during outages |
 //! | `product_conditions` | conditional changes of products, by two clients at a time |
@@ -53,6 +54,7 @@ mod load_shedding;
 mod market_events;
 mod metrics;
 mod notifications;
+mod panels;
 mod policies;
 mod policy_drafts;
 mod price_history;

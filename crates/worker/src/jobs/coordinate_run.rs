@@ -228,16 +228,15 @@ impl Recalculator {
         policy: Arc<PricingPolicy>,
         lost: &CancellationToken,
     ) -> Result<bool, Stopped> {
-        let (store, breaker) = (&self.engine.store, policy.circuit_breaker);
-        let policy_version = policy.version;
-        if breaker.is_off() {
+        let (store, policy_version) = (&self.engine.store, policy.version);
+        if policy.circuit_breaker.is_off() {
             return Ok(false);
         }
         let may_continue = || !lost.is_cancelled() && !self.shutdown.is_cancelled();
         // As of now: later effects of the policy were examined when it was published.
         let mut simulator = self.engine.simulator(policy, run.scope.clone(), Utc::now());
         simulator.run(may_continue).await?;
-        let reasons = simulator.reasons_to_hold(&[breaker]).await?;
+        let reasons = simulator.reasons_to_hold().await?;
         self.pause_or_stop(lost).await?;
         if reasons.is_empty() {
             return Ok(false);

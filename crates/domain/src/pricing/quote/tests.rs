@@ -175,6 +175,33 @@ proptest! {
     }
 
     #[test]
+    fn no_offer_takes_off_more_than_the_largest_discount(
+        (base, bounds) in (1_i64..3_000, proptest::array::uniform2(proptest::option::of(1_i64..3_000))),
+        currency in proptest::sample::select(vec!["USD", "JPY", "KWD"]),
+        (market, offer, tier) in (-40_i64..60, -150_i64..60, -99_i64..=0),
+        (max_discount, frozen) in (0_i64..1_000_000, any::<bool>()),
+        rounding in proptest::sample::select(vec!["", "increment: 0.05", "increment: 5, mode: down", "ending: 0.99, mode: up"]),
+    ) {
+        let share = Decimal::new(max_discount, 6);
+        let rule = if frozen { "when: stock.level < 1, adjust: -5%".to_owned() } else { format!("adjust: {market}%") };
+        let offer = if offer > -100 { format!("adjust: {offer}%") } else { format!("adjust: {offer}") };
+        let policy = policy(&format!(
+            "name: x\nmarket: [{{ name: m, {rule} }}]\noffer: [{{ name: o, {offer} }}, {{ name: t, quantity_tiers: [{{ from: 1, adjust: {tier}% }}] }}]\nguardrails: {{ max_discount: {}% }}\nrounding: {{ {rounding} }}",
+            share * Decimal::ONE_HUNDRED
+        ));
+        let product = Product { currency: Currency::from_code(currency).unwrap(), ..product(base * 100, bounds.map(|bound| bound.map(|cents| cents * 100))) };
+        let facts = Facts { product: &product, signals: &Signals::default(), previous: None };
+        let priced = price(&facts, &policy, now());
+        let quoted = quote(&priced.entry(1), &policy, &shopper(false), now(), None);
+        let left = priced.amount * (Decimal::ONE - share);
+        // A floor only raises the price, and a ceiling is not below the list price.
+        prop_assert!(quoted.final_price >= left, "{quoted:?} of {}", priced.amount);
+        let (lowest, floor) = (priced.limits.lowest.unwrap(), product.floor_price.unwrap_or_default());
+        let minor_unit = Decimal::new(1, product.currency.exponent());
+        prop_assert!(lowest >= left.max(floor) && (lowest < left + minor_unit || lowest == floor), "{priced:?}");
+    }
+
+    #[test]
     fn a_larger_discount_is_never_a_higher_price(
         list in 1_i64..2_000,
         lowest in proptest::option::of(1_i64..2_000),

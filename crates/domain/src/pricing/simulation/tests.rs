@@ -45,7 +45,7 @@ fn frozen_prices_open_the_circuit_breaker() {
         let policy = format!("name: x\nmarket: [{rule}]\ncircuit_breaker: {{ frozen_products: {limit} }}\n");
         let policy = PricingPolicy::from_yaml(&policy, 1, &TimeZones::bundled()).unwrap();
         assert!(!policy.circuit_breaker.is_off());
-        let reasons = policy.circuit_breaker.reasons_to_hold(&simulate_by(&policy, list_prices));
+        let reasons = policy.circuit_breaker.reasons_to_hold(&simulate_by(&policy, list_prices), &[]);
         let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
         assert_eq!(reasons.first().map(String::as_str), reason, "{limit} {list_prices:?}");
     }
@@ -85,11 +85,11 @@ fn moves_guardrails_and_margins_add_up() {
 fn every_move_is_in_one_range() {
     let mut simulation = Simulation::default();
     for change in -6_000..=12_000 {
-        simulation.add_move(Decimal::new(change, 4));
+        simulation.list_prices.add(Decimal::new(change, 4));
     }
-    let distribution = simulation.report().distribution;
+    let distribution = simulation.list_prices().distribution();
     let total: u64 = distribution.iter().map(|range| range.products).sum();
-    assert_eq!(total, simulation.moves());
+    assert_eq!(total, simulation.list_prices().products());
     let at = |from, to| {
         let range = distribution.iter().find(|range| (range.from_percent, range.to_percent) == (from, to));
         range.map(|range| range.products)
@@ -110,12 +110,12 @@ fn the_median_and_the_biggest_are_those_of_a_sorted_list() {
         let changes: Vec<i64> = (0..number).map(|_| random.i64(-30..60)).collect();
         let prices: Vec<i64> = changes.iter().map(|_| random.i64(60..200)).collect();
         let mut simulation = Simulation::default();
-        changes.iter().for_each(|change| simulation.add_move(Decimal::new(*change, 2)));
+        changes.iter().for_each(|change| simulation.list_prices.add(Decimal::new(*change, 2)));
         let mut sorted = changes.clone();
         sorted.sort_unstable();
         let middle = [sorted[(changes.len() - 1) / 2], sorted[changes.len() / 2]];
         let mean = Decimal::new(middle.into_iter().sum(), 2) / Decimal::TWO;
-        assert_eq!(simulation.median_move(), mean, "{changes:?}");
+        assert_eq!(simulation.list_prices().median(), mean, "{changes:?}");
 
         let simulation = simulate(&prices);
         let mut expected: Vec<Decimal> = prices
@@ -187,4 +187,155 @@ market:
         assert_eq!(rules, expected, "{apply}");
         assert_eq!(report.failed_rules.values().sum::<u64>(), report.frozen);
     }
+}
+
+/// Simulates products at 100 and 50, whose prices are quoted by the first policy, by the second one.
+fn simulate_panel(before: &PricingPolicy, after: &PricingPolicy, panel: &[PanelShopper]) -> Simulation {
+    let now = chrono::DateTime::UNIX_EPOCH;
+    let mut simulation = Simulation::of(after).with_panel(panel);
+    for base_price in [100, 50] {
+        let draft =
+            format!(r#"{{"product_id": "P-{base_price}", "currency": "USD", "base_price": {base_price}}}"#);
+        let product = serde_json::from_str::<ProductDraft>(&draft).unwrap().check().unwrap();
+        let facts = Facts { product: &product, signals: &Signals::default(), previous: None };
+        let in_effect = price(&facts, before, now);
+        let simulated = price(&facts, after, now);
+        let simulated_price = SimulatedPrice::new(&facts, Some(in_effect.amount), &simulated, after)
+            .with_final_prices(
+                &in_effect.entry(1).final_prices(panel, before, now),
+                &simulated.entry(1).final_prices(panel, after, now),
+            );
+        simulation.add(&simulated_price);
+    }
+    // One that never had a price does not move.
+    simulation.add_unmoved(1);
+    simulation
+}
+
+#[test]
+fn offers_that_go_too_far_open_the_circuit_breaker_for_the_shoppers_that_get_them() {
+    let policy = |offer: &str, more: &str| {
+        let yaml = format!(
+            "name: x\noffer: [{offer}]\ncircuit_breaker: {{ median_move: 10%, moved_products: 50%, moved_by: 20%{more} }}\n"
+        );
+        PricingPolicy::from_yaml(&yaml, 1, &TimeZones::bundled()).unwrap()
+    };
+    let nothing = "{ name: none, adjust: 0% }";
+    let location = "{ name: location, multiply_by: location.factor ?? 1 }";
+    let factors = [("DE".to_owned(), Decimal::new(8, 1)), ("SF".to_owned(), Decimal::TWO)].into();
+    let bulk = ", panel: [{ name: bulk, quantity: 10, segment: trade }]";
+    for (before, after, panel, expected) in [
+        (nothing, nothing, "", &[][..]),
+        (
+            nothing,
+            "{ name: prime, when: shopper.prime, adjust: -95% }",
+            "",
+            &[
+                "for prime: 2 of 3 products would move by more than 20% (allowed: 50% of them)",
+                "for prime: the median product would move by -95% (allowed: 10%)",
+            ],
+        ),
+        (nothing, "{ name: prime, when: shopper.prime, adjust: -10% }", "", &[]),
+        ("{ name: prime, adjust: -95% }", "{ name: prime, adjust: -95% }", "", &[]),
+        (
+            nothing,
+            location,
+            "",
+            &[
+                "for location DE: the median product would move by -20% (allowed: 10%)",
+                "for location SF: 2 of 3 products would move by more than 20% (allowed: 50% of them)",
+                "for location SF: the median product would move by 100% (allowed: 10%)",
+            ],
+        ),
+        (nothing, "{ name: t, quantity_tiers: [{ from: 10, adjust: -15% }] }", "", &[]),
+        (
+            nothing,
+            "{ name: t, only: { segments: [trade] }, quantity_tiers: [{ from: 10, adjust: -15% }] }",
+            bulk,
+            &["for bulk: the median product would move by -15% (allowed: 10%)"],
+        ),
+        (nothing, "{ name: a, adjust: -95% }", ", panel: []", &[]),
+    ] {
+        let (before, after) = (policy(before, ""), policy(after, panel));
+        let panel = after.circuit_breaker.panel.shoppers(&factors);
+        let simulation = simulate_panel(&before, &after, &panel);
+        let reasons = after.circuit_breaker.reasons_to_hold(&simulation, &panel);
+        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        assert_eq!(reasons, expected);
+        assert_eq!(after.circuit_breaker.reasons_to_hold(&simulation, &[]), [], "not of its panel");
+    }
+}
+
+#[test]
+fn what_moves_the_list_price_is_not_said_again_for_each_shopper() {
+    let policy = |market: &str| {
+        let yaml = format!(
+            "name: x\nmarket: [{{ name: m, adjust: {market} }}]\noffer: [{{ name: o, when: shopper.prime, adjust: -10% }}]\ncircuit_breaker: {{ median_move: 10% }}\n"
+        );
+        PricingPolicy::from_yaml(&yaml, 1, &TimeZones::bundled()).unwrap()
+    };
+    let (before, after) = (policy("0%"), policy("-50%"));
+    let panel = after.circuit_breaker.panel.shoppers(&std::collections::HashMap::new());
+    let simulation = simulate_panel(&before, &after, &panel);
+    let reasons = after.circuit_breaker.reasons_to_hold(&simulation, &panel);
+    let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+    assert_eq!(reasons, ["the median product would move by -50% (allowed: 10%)"]);
+}
+
+#[test]
+fn the_report_has_the_final_prices_of_each_shopper() {
+    let policy = |yaml: &str| PricingPolicy::from_yaml(yaml, 1, &TimeZones::bundled()).unwrap();
+    let before = policy("name: x\noffer: [{ name: prime, when: shopper.prime, adjust: -5% }]\n");
+    let after = policy(
+        "name: x\noffer: [{ name: prime, when: shopper.prime, adjust: -95%, only: { products: [P-100] } }, { name: all, adjust: +1%, when: not shopper.prime }]\n",
+    );
+    let panel = after.circuit_breaker.panel.shoppers(&std::collections::HashMap::new());
+    let report = simulate_panel(&before, &after, &panel).report();
+    assert_eq!((report.up, report.down, report.unchanged), (0, 0, 2), "no list price moves");
+    let [anonymous, prime] = &report.panel[..] else { panic!("{report:?}") };
+    assert_eq!((&*anonymous.shopper.shopper.name, &*prime.shopper.shopper.name), ("anonymous", "prime"));
+    assert_eq!((anonymous.up, anonymous.down, anonymous.unchanged), (2, 0, 0));
+    assert_eq!(anonymous.median_change_percent, Decimal::ONE);
+    assert_eq!((prime.up, prime.down, prime.unchanged), (1, 1, 0));
+    let moves: Vec<(&str, String, String, String)> = prime
+        .biggest_moves
+        .iter()
+        .map(|moved| {
+            let amounts = [moved.final_price, moved.simulated_final_price, moved.change_percent];
+            let [now, simulated, percent] = amounts.map(|amount| amount.to_string());
+            (moved.product_id.as_str(), now, simulated, percent)
+        })
+        .collect();
+    let row = |id: &'static str, [now, simulated, percent]: [&str; 3]| {
+        (id, now.to_owned(), simulated.to_owned(), percent.to_owned())
+    };
+    assert_eq!(moves, [row("P-100", ["95.00", "5.00", "-94.74"]), row("P-50", ["47.50", "50.00", "5.26"])]);
+}
+
+#[test]
+fn few_of_the_largest_moves_of_a_shopper_are_kept() {
+    let mut shopper = ShopperSimulation::of(PanelShopper {
+        shopper: crate::facts::named_shopper::NamedShopper::new("a"),
+        location_factor: None,
+    });
+    for number in 0..200_i64 {
+        let product_id = ProductId::parse(&format!("P-{number}")).unwrap();
+        let (in_effect, simulated) = (Some(Decimal::ONE_HUNDRED), Decimal::from(100 + (number * 37) % 200));
+        shopper.add(&product_id, "USD", FinalPrice { in_effect, simulated });
+        shopper.add(&product_id, "USD", FinalPrice { in_effect: None, simulated });
+    }
+    let effect = shopper.effect(400);
+    assert_eq!((effect.up, effect.down, effect.unchanged), (199, 0, 201));
+    let moves: Vec<String> =
+        effect.biggest_moves.iter().map(|moved| moved.change_percent.to_string()).collect();
+    assert_eq!(moves, ["199", "198", "197", "196", "195"]);
+}
+
+#[test]
+fn instants_at_which_offers_begin_and_end_are_foreseen() {
+    let yaml = "name: x\nmarket: [{ name: m, adjust: -1%, from: 2026-01-03T00:00:00Z }]\noffer: [{ name: o, adjust: -95%, from: 2026-01-02T00:00:00Z, until: 2026-01-04T00:00:00Z }]\n";
+    let policy = PricingPolicy::from_yaml(yaml, 1, &TimeZones::bundled()).unwrap();
+    let instants = policy.instants_after("2026-01-01T00:00:00Z".parse().unwrap());
+    let days: Vec<String> = instants.iter().map(|instant| instant.format("%d").to_string()).collect();
+    assert_eq!(days, ["02", "03", "04"]);
 }
