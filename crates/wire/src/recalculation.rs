@@ -17,6 +17,9 @@ pub struct RecalculationRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(["P-100", "P-101"]))]
     pub product_ids: Option<Vec<String>>,
+    /// Whether prices that a limit on moves holds go to their targets at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub release: bool,
 }
 
 /// The filter of the list.

@@ -217,19 +217,22 @@ fn read_scope(body: &[u8]) -> Result<RecalculationScope, ApiError> {
     if body.trim_ascii().is_empty() {
         return Ok(RecalculationScope::All);
     }
-    let request: RecalculationRequest = read_object(body)?;
-    match request {
-        RecalculationRequest { category: None, product_ids: None } => Ok(RecalculationScope::All),
-        RecalculationRequest { category: Some(category), product_ids: None } => {
-            check_category("category", category)
-                .map(RecalculationScope::Category)
-                .map_err(|problem| ApiError::Invalid { errors: vec![problem] })
+    let RecalculationRequest { category, product_ids, release } = read_object(body)?;
+    let scope = match (category, product_ids) {
+        (None, None) => RecalculationScope::All,
+        (Some(category), None) => check_category("category", category)
+            .map(RecalculationScope::Category)
+            .map_err(|problem| ApiError::Invalid { errors: vec![problem] })?,
+        (None, Some(written)) => read_products(&written)?,
+        (Some(_), Some(_)) => {
+            return Err(ApiError::field(
+                "product_ids",
+                "is given besides category",
+                "one of the two, or none",
+            ));
         }
-        RecalculationRequest { category: None, product_ids: Some(written) } => read_products(&written),
-        RecalculationRequest { category: Some(_), product_ids: Some(_) } => {
-            Err(ApiError::field("product_ids", "is given besides category", "one of the two, or none"))
-        }
-    }
+    };
+    Ok(if release { RecalculationScope::Released(Box::new(scope)) } else { scope })
 }
 
 fn read_products(written: &[String]) -> Result<RecalculationScope, ApiError> {

@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// All products of this category
     #[arg(long)]
     category: Option<String>,
+    /// Let prices that a limit on moves holds go to their targets at once
+    #[arg(long)]
+    release: bool,
     /// Wait until it is done, and show its progress
     #[arg(long)]
     wait: bool,
@@ -42,9 +45,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         // A recalculation ignores products that do not exist.
         client.send(client.get(&["api", "v1", "products", product_id])).await?;
     }
-    let Arguments { product_ids, category, .. } = &arguments;
+    let Arguments { product_ids, category, release, .. } = &arguments;
     let product_ids = (!product_ids.is_empty()).then(|| product_ids.clone());
-    let request = RecalculationRequest { category: category.clone(), product_ids };
+    let request = RecalculationRequest { category: category.clone(), product_ids, release: *release };
     let answer = client.send(client.post(&["api", "v1", "recalculations"]).json(&request)).await?;
     let RequestAnswer { task_id, .. } = client.read(&answer)?;
     if !arguments.wait {

@@ -33,6 +33,7 @@ const MAX_INLINE_PRODUCTS: usize = 8;
 /// order.
 pub(super) struct Batch {
     pieces: std::vec::IntoIter<Piece>,
+    limiting: MoveLimiting,
 }
 
 enum Piece {
@@ -86,8 +87,13 @@ impl Batch {
         }))
     }
 
+    /// Lets held prices go to their targets.
+    pub(super) fn released(self) -> Self {
+        Self { limiting: MoveLimiting::Released, ..self }
+    }
+
     fn of(pieces: impl Iterator<Item = Piece>) -> Self {
-        Self { pieces: pieces.collect::<Vec<_>>().into_iter() }
+        Self { pieces: pieces.collect::<Vec<_>>().into_iter(), limiting: MoveLimiting::Limited }
     }
 
     async fn lock_next(
@@ -124,7 +130,8 @@ impl Engine {
             let priced: Option<PricedPiece> = outcome(computing.take()).await?;
             computing = locked.map(|LockedPiece { named, facts }| {
                 let (engine, needs_price, cause) = (self.clone(), needs_price.clone(), cause.clone());
-                let price = async move { engine.price_piece(facts, needs_price, cause).await };
+                let limiting = batch.limiting;
+                let price = async move { engine.price_piece(facts, limiting, needs_price, cause).await };
                 spawn_compute(named, price)
             });
             let before = writing_out.take();
@@ -144,6 +151,7 @@ impl Engine {
     async fn price_piece(
         &self,
         unread: UnreadFacts,
+        limiting: MoveLimiting,
         needs_price: impl Fn(&StoredFacts, &PricingPolicy) -> bool,
         cause: impl Fn(&ProductId) -> String,
     ) -> Result<PricedPiece, EngineError> {
@@ -161,7 +169,7 @@ impl Engine {
                 }
                 _ => {
                     let before = Before::of(facts, |version| policies.policy(version).cloned(), now);
-                    let computed = compute(facts, &before, &policy, now, MoveLimiting::Limited);
+                    let computed = compute(facts, &before, &policy, now, limiting);
                     self.count(&computed.list_price.explanation);
                     let is_frozen = computed.is_frozen();
                     let write = computed.write(cause(&facts.product.product_id), now)?;

@@ -83,6 +83,7 @@ impl Engine {
         self.current_policy(range.policy_version).await?;
         let cause = format!("recalculation {}", range.task_id);
         let batch = Batch::named(&range.product_ids);
+        let batch = if range.release { batch.released() } else { batch };
         let published = self.price_in(&mut transaction, batch, |_, _| true, move |_| cause.clone()).await?;
         let changed = count(&published, |published| published.is_written && published.change.is_some());
         let products = count(&published, |_| true);

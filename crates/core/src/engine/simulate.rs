@@ -103,7 +103,7 @@ impl Simulator {
     pub async fn next_page(&mut self) -> Result<Vec<SimulatedPrice>, StoreError> {
         while !self.is_over {
             let ids = self.store.product_ids_of(&self.scope, self.after.as_ref(), RANGE_LENGTH).await?;
-            self.is_over = ids.is_empty() || matches!(self.scope, RecalculationScope::Products(_));
+            self.is_over = ids.is_empty() || matches!(self.scope.products(), RecalculationScope::Products(_));
             self.after = ids.last().cloned().or(self.after.take());
             let Readable { known: facts, left_out } = self.store.facts(&ids, self.now).await?;
             left_out.into_iter().for_each(|product| self.simulation.leave_out(product.product_id));
@@ -119,7 +119,8 @@ impl Simulator {
     /// Adds the prices of these products, and returns those as of the first instant. Between two instants,
     /// other tasks get a turn.
     async fn simulate(&mut self, page: &[StoredFacts]) -> Vec<SimulatedPrice> {
-        let Self { policies, policy, panel, now, simulation, later, .. } = self;
+        let Self { policies, policy, panel, now, simulation, later, scope, .. } = self;
+        let limiting = if scope.is_released() { MoveLimiting::Released } else { MoveLimiting::Limited };
         let before: Vec<(Before<'_>, FinalPrices)> = {
             let policies = policies.snapshot();
             let policy_of = |version| policies.policy(version).cloned();
@@ -134,7 +135,7 @@ impl Simulator {
         let simulated = |facts: &StoredFacts,
                          (before, in_effect): &(Before<'_>, FinalPrices),
                          instant: DateTime<Utc>| {
-            let computed = compute(facts, before, policy, instant, MoveLimiting::Limited);
+            let computed = compute(facts, before, policy, instant, limiting);
             let list_price = &computed.list_price;
             SimulatedPrice::new(&list_price.explanation.facts, computed.old_list_price, list_price, policy)
                 .with_final_prices(in_effect, &computed.entry.final_prices(panel, policy, instant))

@@ -60,6 +60,9 @@ pub struct Range {
     pub run_number: i64,
     /// The policy when the run began or was restarted; prices are computed by this one or a later one.
     pub policy_version: i64,
+    /// Whether held prices go to their targets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub release: bool,
     /// At most [`RANGE_LENGTH`] products, in order.
     pub product_ids: Vec<ProductId>,
 }
@@ -152,6 +155,7 @@ mod tests {
             task_id: "t".to_owned(),
             run_number: 7,
             policy_version: 3,
+            release: false,
             product_ids: vec![ProductId::parse("P-1").unwrap()],
         };
         let published_at = Some(chrono::DateTime::UNIX_EPOCH);

@@ -144,8 +144,8 @@ impl Store {
     /// The number of products that a recalculation of this scope covers; named ones count even if they do not
     /// exist.
     pub async fn count_products_of(&self, scope: &RecalculationScope) -> Result<u64, StoreError> {
-        match scope {
-            RecalculationScope::All => self.count_products().await,
+        match scope.products() {
+            RecalculationScope::All | RecalculationScope::Released(_) => self.count_products().await,
             RecalculationScope::Category(category) => self.count_products_of_category(category).await,
             RecalculationScope::Products(ids) => Ok(u64::try_from(ids.len()).unwrap_or(u64::MAX)),
         }
@@ -159,8 +159,8 @@ impl Store {
         after: Option<&ProductId>,
         limit: u32,
     ) -> Result<Vec<ProductId>, StoreError> {
-        match scope {
-            RecalculationScope::All => self.product_ids(after, limit).await,
+        match scope.products() {
+            RecalculationScope::All | RecalculationScope::Released(_) => self.product_ids(after, limit).await,
             RecalculationScope::Category(category) => {
                 self.product_ids_of_category(category, after, limit).await
             }

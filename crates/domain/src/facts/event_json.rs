@@ -62,15 +62,16 @@ impl Change {
             Self::PolicyPublished { version } => {
                 WrittenData { version: Some(*version), ..WrittenData::default() }
             }
-            Self::RecalculationRequested { scope } => match scope {
-                RecalculationScope::All => WrittenData::default(),
-                RecalculationScope::Category(category) => {
-                    WrittenData { category: Some(category), ..WrittenData::default() }
+            Self::RecalculationRequested { scope } => {
+                let data = WrittenData { release: scope.is_released(), ..WrittenData::default() };
+                match scope.products() {
+                    RecalculationScope::Category(category) => {
+                        WrittenData { category: Some(category), ..data }
+                    }
+                    RecalculationScope::Products(ids) => WrittenData { product_ids: Some(ids), ..data },
+                    RecalculationScope::All | RecalculationScope::Released(_) => data,
                 }
-                RecalculationScope::Products(ids) => {
-                    WrittenData { product_ids: Some(ids), ..WrittenData::default() }
-                }
-            },
+            }
         }
     }
 }
@@ -121,6 +122,8 @@ struct WrittenData<'a> {
     product_ids: Option<&'a [ProductId]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<i64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    release: bool,
 }
 
 #[derive(Serialize)]

@@ -184,6 +184,7 @@ struct DataDraft {
     factor: Option<WrittenNumber>,
     product_ids: Option<Vec<String>>,
     version: Option<i64>,
+    release: Option<bool>,
 }
 
 impl EventDraft {
@@ -407,6 +408,12 @@ impl Check {
     }
 
     fn scope(&mut self, data: &mut DataDraft) -> Option<RecalculationScope> {
+        let is_released = data.release.take().unwrap_or_default();
+        let scope = self.scope_of_products(data)?;
+        Some(if is_released { RecalculationScope::Released(Box::new(scope)) } else { scope })
+    }
+
+    fn scope_of_products(&mut self, data: &mut DataDraft) -> Option<RecalculationScope> {
         match (data.category.take(), data.product_ids.take()) {
             (None, None) => Some(RecalculationScope::All),
             (Some(category), None) => self

@@ -14,6 +14,23 @@ pub enum RecalculationScope {
     Category(String),
     /// These products.
     Products(Vec<ProductId>),
+    /// The products of another scope, whose held prices go to their targets.
+    Released(Box<RecalculationScope>),
+}
+
+impl RecalculationScope {
+    /// Returns the scope without [`Released`](Self::Released): which products it covers.
+    pub fn products(&self) -> &Self {
+        match self {
+            Self::Released(scope) => scope.products(),
+            scope => scope,
+        }
+    }
+
+    /// Whether held prices go to their targets.
+    pub fn is_released(&self) -> bool {
+        matches!(self, Self::Released(_))
+    }
 }
 
 /// The state of a recalculation.
@@ -75,6 +92,7 @@ mod tests {
             RecalculationScope::Products(["P-1", "P-2"].map(|id| ProductId::parse(id).unwrap()).to_vec());
         for (scope, written) in [
             (RecalculationScope::All, r#""all""#),
+            (RecalculationScope::Released(Box::new(RecalculationScope::All)), r#"{"released":"all"}"#),
             (RecalculationScope::Category("kitchen".to_owned()), r#"{"category":"kitchen"}"#),
             (products, r#"{"products":["P-1","P-2"]}"#),
         ] {

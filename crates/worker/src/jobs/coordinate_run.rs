@@ -214,8 +214,9 @@ impl Recalculator {
             self.metrics.runs.wait_duration.record(waited);
         }
         tracing::info!(task_id = run.task_id, run_number, products = total, "began a recalculation");
-        let range =
-            Range { task_id: run.task_id.clone(), run_number, policy_version, product_ids: Vec::new() };
+        let (task_id, product_ids) = (run.task_id.clone(), Vec::new());
+        let release = run.scope.is_released();
+        let range = Range { task_id, run_number, policy_version, release, product_ids };
         let ranges = self.hand_out(&run.scope, &range, lost).await?;
         self.wait_for(&range, ranges, run.started_at.unwrap_or(now), lost).await
     }
@@ -272,7 +273,7 @@ impl Recalculator {
                 let job = Job::Range(Range { product_ids, run_number, ..range.clone() });
                 self.enqueue_range(&NewJob { task_id, job }, lost).await?;
             }
-            if matches!(scope, RecalculationScope::Products(_)) {
+            if matches!(scope.products(), RecalculationScope::Products(_)) {
                 break;
             }
         }

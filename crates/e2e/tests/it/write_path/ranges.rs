@@ -61,7 +61,13 @@ async fn moves_its_prices_once(engine: &Engine) -> Result<()> {
 
     let product_ids = (0..10).map(|number| ProductId::parse(&format!("P-{number}")));
     let product_ids = product_ids.collect::<Result<Vec<_>, _>>()?;
-    let range = Range { task_id: "T-1".to_owned(), run_number: 1, policy_version: version, product_ids };
+    let range = Range {
+        task_id: "T-1".to_owned(),
+        run_number: 1,
+        policy_version: version,
+        release: false,
+        product_ids,
+    };
     let (one, other) = tokio::join!(deliver(engine, &range), deliver(engine, &range));
     let done = RangeDone::Done { products: 10, changed: 10 };
     let outcomes = [one?, other?];
@@ -118,6 +124,7 @@ async fn a_run_fails_with_the_publication_of_a_range_that_was_priced_before() ->
         task_id: "T-1".to_owned(),
         run_number: PRICED_BEFORE,
         policy_version: 1,
+        release: false,
         product_ids: vec![ProductId::parse("P-1")?],
     };
     let reason = "redis refuses writes".to_owned();
