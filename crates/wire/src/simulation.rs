@@ -143,8 +143,10 @@ pub struct SimulationReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct MoveRange {
     /// The lower bound of the moves, in percent; inclusive if above 0.
+    #[schema(required)]
     pub from_percent: Option<i64>,
     /// The upper bound of the moves, in percent; inclusive if below 0.
+    #[schema(required)]
     pub to_percent: Option<i64>,
     /// The number of products.
     pub products: u64,
