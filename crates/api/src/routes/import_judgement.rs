@@ -1,14 +1,14 @@
 //! Imports under a circuit breaker: the effect of all rows together is judged before the first is stored.
 //!
-//! The rows are simulated as they arrive, while their bytes are kept in a spool; then they are stored from the
-//! spool, or refused. So memory is bounded as for other imports, and the sender is limited to the speed of the
-//! simulation.
+//! The rows are simulated as they arrive, while their bytes are kept in a spool; then they are stored from
+//! the spool, or refused. So memory is bounded as for other imports, and the sender is limited to the speed
+//! of the simulation.
 //!
 //! Prices and policies may change while rows are judged and stored:
 //!
 //! - A policy that is published before the first row is stored has not judged the rows, so they are judged
-//!   again. One that is published later prices the rest of them; its own publication was judged, and an import
-//!   under way when a circuit breaker comes into use is completed.
+//!   again. One that is published later prices the rest of them, and they are not judged again: its own
+//!   publication was. An import that began before a circuit breaker came into use is completed.
 //! - The catalogue is read batch by batch, each as of its own time, as for a policy that is published. What
 //!   others change afterwards is not judged again: the rows still replace whole products, so at most the
 //!   figures differ from those that were judged. Of two imports, each is judged for itself.

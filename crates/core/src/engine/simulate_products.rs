@@ -1,4 +1,5 @@
-//! Simulates changed products: computes the list prices that storing them would make, without writes or locks.
+//! Simulates changed products: computes the list prices that storing them would make, without writes or
+//! locks.
 //!
 //! The same code as in [`products`](super::products) decides which products differ and which are priced
 //! again, so that a batch of products that is stored moves as it did when it was simulated.
