@@ -300,8 +300,8 @@ impl ApiError {
             Self::BodyTooSlow { reason } => format!("the body is too slow: {reason}"),
             Self::BodyTooLarge { max_bytes } => format!("the body is longer than {max_bytes} bytes"),
             Self::SpoolTooLarge { limit_bytes } => format!(
-                "the body is longer than {limit_bytes} bytes, the most that the circuit breaker judges ({}); \
-                 nothing was stored",
+                "the body is longer than {limit_bytes} bytes, the most that a circuit breaker judges; nothing was \
+                 stored: raise {}, or import it with approved_by",
                 IMPORT_SPOOL_LIMIT_BYTES.name
             ),
             Self::UnsupportedMediaType { allowed } if allowed.is_empty() => {

@@ -150,3 +150,25 @@ pub struct RowErrors {
     /// The invalid fields.
     pub errors: Vec<FieldError>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_that_were_not_priced_again_are_in_the_distribution() {
+        let mut moves = Simulation::default();
+        moves.add_unmoved(7);
+        let moves = ImportMoves::of(&moves);
+        assert_eq!((moves.up, moves.down, moves.unchanged), (0, 0, 7));
+        let range = moves.distribution.iter().find(|range| range.products > 0);
+        assert_eq!(range.map(|range| (range.from_percent, range.to_percent)), Some((Some(0), Some(0))));
+    }
+
+    #[test]
+    fn an_answer_of_an_older_api_is_read() {
+        let json = r#"{"rows":1,"created":1,"updated":0,"unchanged":0,"failed":0,"dry_run":false,"errors":[],"errors_left_out":0}"#;
+        let answer: ImportAnswer = serde_json::from_str(json).unwrap();
+        assert_eq!((answer.created, answer.moves, answer.held), (1, ImportMoves::default(), vec![]));
+    }
+}

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use chrono::Utc;
 use pricing_core::store::{Store, StoreSettings};
 use pricing_domain::facts::signal::{Signal, SignalKind, Subject};
-use pricing_e2e::{HttpReply, RedisServer, eventually};
+use pricing_e2e::{HttpReply, RedisServer, ServiceProcess, eventually};
 use reqwest::Method;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -236,5 +236,34 @@ async fn a_policy_that_is_published_meanwhile_judges_the_rows_again() -> Result<
     tokio::time::timeout(PATIENCE, sender.read_to_string(&mut answer)).await??;
     assert!(answer.starts_with("HTTP/1.1 409 "), "{answer}");
     assert!(answer.contains("3000 of 3000 products would move by more than 10%"), "{answer}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_command_line_says_how_to_approve_a_file() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (_stores, api) = start_with_policy(CAREFUL, path_of(&directory)?, "10000000").await?;
+    assert_eq!(import(&api, "", &file(10, "100.00")).await?.status, 200);
+    let path = directory.path().join("divided.csv");
+    std::fs::write(&path, file(10, "1.00"))?;
+    let url = format!("http://{}", api.address);
+    let run = async |more: &[&str]| {
+        let arguments = [&["import", path.to_str().context("a path of text")?][..], more].concat();
+        let mut process = ServiceProcess::start("pricing", &[("PRICING_URL", &url)], &arguments)?;
+        let status = process.wait(PATIENCE).await?;
+        anyhow::Ok((status.code(), process.output()?))
+    };
+    let reason = "10 of 10 products would move by more than 10% (allowed: 20% of them)";
+    let (code, said) = run(&[]).await?;
+    ensure!(code == Some(1) && said.contains(reason) && said.contains("--approved-by NAME"), "{said}");
+    let (code, said) = run(&["--dry-run"]).await?;
+    ensure!(code == Some(0) && said.contains("list prices would move: 0 up, 10 down, 0 not"), "{said}");
+    ensure!(
+        said.contains("below -50%")
+            && said.contains(&format!("needs approval (--approved-by NAME): {reason}")),
+        "{said}"
+    );
+    let (code, said) = run(&["--approved-by", "kim"]).await?;
+    ensure!(code == Some(0) && said.contains("list prices moved: 0 up, 10 down, 0 not"), "{said}");
     Ok(())
 }
