@@ -225,7 +225,7 @@ fn append_moves(text: &mut String, summary: &ImportAnswer) {
         if moves.frozen > 0 {
             let _ = write!(text, ", {} frozen", moves.frozen);
         }
-        let _ = write!(text, "; the median by {}%\n", moves.median_change_percent);
+        let _ = writeln!(text, "; the median by {}%", moves.median_change_percent);
         simulate::append_distribution(text, &moves.distribution);
         simulate::append_biggest_moves(text, moves.biggest_moves.iter().take(SHOWN_MOVES));
         text.truncate(text.trim_end().len());
