@@ -145,6 +145,81 @@ async fn a_file_divided_by_a_hundred_is_held(
 }
 
 #[tokio::test]
+async fn a_dry_run_moves_as_the_import_then_does_on_sqlite() -> Result<()> {
+    let stores = Stores::start().await?;
+    let database_url = stores.database_url();
+    a_dry_run_moves_as_the_import(&stores.store().await?, &stores.redis, &database_url).await
+}
+
+#[tokio::test]
+async fn a_dry_run_moves_as_the_import_then_does_on_postgres() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let database = shared_postgres().await?.create_database("simulated_imports").await?;
+    let store = Store::open(&database, StoreSettings::default()).await?;
+    a_dry_run_moves_as_the_import(&store, &redis, &database).await
+}
+
+/// Products whose price, cost, category or currency changes, or nothing, with facts that move, limit and
+/// freeze prices.
+async fn a_dry_run_moves_as_the_import(store: &Store, redis: &RedisServer, database_url: &str) -> Result<()> {
+    const POLICY: &str = "
+name: following
+market:
+  - { name: follow, when: competitor.min != null, match: { reference: competitor.min } }
+  - { name: fails, when: demand.index != null, multiply_by: demand.index / (demand.index - 2) }
+guardrails: { floor_of_base: 70%, ceiling_of_base: 140%, min_margin: 20%, max_step: 12% }
+rounding: { mode: half_up, endings: [0.49, 0.99] }
+";
+    store.publish_policy(&new_policy(POLICY), None, Utc::now()).await?;
+    let api = start(redis, database_url, "/no/such/directory", "1").await?;
+    let heading = "product_id,currency,base_price,unit_cost,category\n";
+    let row = |number: usize, changed: bool| {
+        let is = |kind: usize| changed && number % 5 == kind;
+        let currency = if is(0) && number % 2 == 0 { "EUR" } else { "USD" };
+        let price = if is(1) { 20 + number % 90 } else { 40 + number % 70 };
+        let cost = if is(2) { 45 + number % 11 } else { 10 + number % 9 };
+        let category = if is(3) { "fails" } else { "calm" };
+        format!("P-{number},{currency},{price},{cost},{category}\n")
+    };
+    let rows = |changed: bool| (0..PRODUCTS).map(|number| row(number, changed)).collect::<String>();
+    assert_eq!(import(&api, "", &format!("{heading}{}", rows(false))).await?.status, 200);
+    let signal = |subject: Subject, kind: SignalKind, cents: i64| {
+        Signal::new(subject, kind, Decimal::new(cents, 2), Utc::now())
+    };
+    let seen = (0..PRODUCTS).filter(|number| number % 3 == 0).map(|number| {
+        let subject = Subject::Product(format!("P-{number}"));
+        signal(
+            subject,
+            SignalKind::CompetitorPrice,
+            3_000 + (i64::try_from(number).unwrap_or(0) * 13) % 9_000,
+        )
+    });
+    let demand = signal(Subject::Category("fails".to_owned()), SignalKind::DemandIndex, 200);
+    let mut transaction = store.begin().await?;
+    transaction.put_signals(&seen.chain([demand]).collect::<Vec<Signal>>()).await?;
+    transaction.commit().await?;
+
+    let changed = format!("{heading}{}", rows(true));
+    let dry = import(&api, "?dry_run=true", &changed).await?;
+    let real = import(&api, "", &changed).await?;
+    for name in ["created", "updated", "unchanged", "lost", "moves"] {
+        assert_eq!(dry.body[name], real.body[name], "{name}");
+    }
+    for name in ["up", "down", "unchanged", "frozen"] {
+        ensure!(real.body["moves"][name].as_u64() > Some(0), "{name}: {}", real.body["moves"]);
+    }
+    let moves = real.body["moves"]["biggest_moves"].as_array().context("no biggest moves")?;
+    let first = moves.first().and_then(|price| price["product_id"].as_str()).context("no product")?;
+    let history = api.client.get(&format!("/api/v1/products/{first}/history")).await?;
+    let change = &history.body["changes"][0];
+    assert_eq!(
+        (&moves[0]["list_price"], &moves[0]["simulated_list_price"]),
+        (&change["old_list_price"], &change["new_list_price"])
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn without_a_circuit_breaker_and_with_an_approval_an_import_is_not_spooled() -> Result<()> {
     let (_stores, api) = start_with_policy(CARELESS, "/no/such/directory", "10").await?;
     for price in ["100.00", "1.00"] {
