@@ -175,7 +175,7 @@ rounding: { mode: half_up, endings: [0.49, 0.99] }
     let heading = "product_id,currency,base_price,unit_cost,category\n";
     let row = |number: usize, changed: bool| {
         let is = |kind: usize| changed && number % 5 == kind;
-        let currency = if is(0) && number % 2 == 0 { "EUR" } else { "USD" };
+        let currency = if is(0) && number.is_multiple_of(2) { "EUR" } else { "USD" };
         let price = if is(1) { 20 + number % 90 } else { 40 + number % 70 };
         let cost = if is(2) { 45 + number % 11 } else { 10 + number % 9 };
         let category = if is(3) { "fails" } else { "calm" };
@@ -186,7 +186,7 @@ rounding: { mode: half_up, endings: [0.49, 0.99] }
     let signal = |subject: Subject, kind: SignalKind, cents: i64| {
         Signal::new(subject, kind, Decimal::new(cents, 2), Utc::now())
     };
-    let seen = (0..PRODUCTS).filter(|number| number % 3 == 0).map(|number| {
+    let seen = (0..PRODUCTS).filter(|number| number.is_multiple_of(3)).map(|number| {
         let subject = Subject::Product(format!("P-{number}"));
         signal(
             subject,
