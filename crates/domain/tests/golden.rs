@@ -168,10 +168,10 @@ fn outcome(table: &Table, case: &Case) -> (String, Vec<String>) {
     };
     let signals = Signals::of_product(facts_of(case, now), Some(&product), now);
     let previous = case.previous.as_ref().map(|previous| Previous {
-        list_price: decimal(&previous.list_price),
         opening_price: decimal(previous.opening_price.as_ref().unwrap_or(&previous.list_price)),
         changed_at: previous.changed.as_ref().map(|_| ago(&previous.changed)),
         streak: previous.streak.map(|moves| Streak { moves, since: ago(&previous.streak_age) }),
+        ..Previous::of(decimal(&previous.list_price))
     });
     let facts = Facts { product: &product, signals: &signals, previous };
     let priced = price(&facts, &policy, now);

@@ -305,7 +305,7 @@ mod tests {
         let draft = r#"{"product_id":"P-0","currency":"USD","base_price":100}"#;
         let product = serde_json::from_str::<ProductDraft>(draft).unwrap().check().unwrap();
         let (list_price, signals) = (Decimal::from(400), Signals::default());
-        let previous = Previous { list_price, opening_price: list_price, changed_at: None, streak: None };
+        let previous = Previous::of(list_price);
         let facts = Facts { product: &product, signals: &signals, previous: Some(previous) };
         let computed = price(&facts, &policy, chrono::DateTime::UNIX_EPOCH);
         let simulated = simulation::SimulatedPrice::new(&facts, Some(list_price), &computed, &policy);

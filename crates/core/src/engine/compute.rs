@@ -1,61 +1,107 @@
 //! Computes a product's next price and compares it with the stored one.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
+use xxhash_rust::xxh3::xxh3_64;
 
-use crate::store::{PriceWrite, StoredFacts, StoredPrice};
+use crate::store::{EarlierChange, FROZEN, PriceWrite, StoredFacts, TIME};
 use pricing_domain::facts::Facts;
-use pricing_domain::facts::previous::Previous;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::policy::PricingPolicy;
 use pricing_domain::pricing::explanation::Outcome;
-use pricing_domain::pricing::price::{ListPrice, price};
+use pricing_domain::pricing::price::{ListPrice, MoveLimiting, price_with};
+use pricing_domain::pricing::price_state::{DueChange, PriceState};
+use pricing_domain::pricing::replay::RecordedExplanation;
 
 /// The initial buffer size; most explanations fit.
 const USUAL_EXPLANATION_BYTES: usize = 1_536;
+
+/// The initial buffer size; most states fit.
+const USUAL_MOVEMENT_BYTES: usize = 384;
+
+/// The last pricing of a product, with the steps that have fallen due since.
+pub(super) struct Before<'a> {
+    /// Absent if the product has no price in its currency.
+    state: Option<Cow<'a, PriceState>>,
+    changes: Vec<DueChange>,
+}
 
 /// A product's new price, compared with the stored one.
 pub(super) struct Computed<'a> {
     pub(super) list_price: ListPrice<'a>,
     /// The new entry, with the stored revision until a new one is assigned.
     pub(super) entry: PriceEntry,
-    previous: Option<Previous>,
     /// The day (UTC) of the opening price.
     opened_on: NaiveDate,
+    changed_at: Option<DateTime<Utc>>,
     /// The digest of the stored explanation, if it has one.
     explained: Option<i64>,
-    /// The previous list price, for the history; absent if it was in another currency.
+    /// The list price before the pricing, for the history; absent if it was in another currency.
     pub(super) old_list_price: Option<Decimal>,
+    /// The changes that fell due before.
+    due: &'a [DueChange],
     pub(super) changed: bool,
+}
+
+impl<'a> Before<'a> {
+    /// Makes the steps that have fallen due until now, by the policy of the stored price if it is known.
+    pub(super) fn of(
+        stored: &'a StoredFacts,
+        policy_of: impl Fn(i64) -> Option<Arc<PricingPolicy>>,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let price = stored.price.as_ref().filter(|price| price.entry.currency == stored.product.currency);
+        let Some(price) = price else { return Self { state: None, changes: Vec::new() } };
+        let is_due = price.state.valid_until.is_some_and(|valid_until| valid_until <= now);
+        let unchanged = Self { state: Some(Cow::Borrowed(&price.state)), changes: Vec::new() };
+        if !is_due && price.state.movement.is_some() {
+            return unchanged;
+        }
+        let recorded = price.explanation.as_deref();
+        // Explanations from before some fields existed may be unreadable; then the price goes on from where
+        // it is.
+        let recorded = recorded.and_then(|json| serde_json::from_str::<RecordedExplanation>(json).ok());
+        let Some((recorded, policy)) = recorded.zip(policy_of(price.entry.policy_version)) else {
+            return unchanged;
+        };
+        let mut state = price.state.clone();
+        if state.movement.is_none() {
+            state.movement = recorded.movement_of(&state, &policy);
+        }
+        let (state, changes) = recorded.catch_up(state, &policy, now);
+        Self { state: Some(Cow::Owned(state)), changes }
+    }
 }
 
 /// Prices a product by this policy.
 pub(super) fn compute<'a>(
     stored: &'a StoredFacts,
+    before: &'a Before<'_>,
     policy: &'a PricingPolicy,
     now: DateTime<Utc>,
+    limiting: MoveLimiting,
 ) -> Computed<'a> {
-    let same_terms = |price: &&StoredPrice| {
-        (price.entry.currency, price.entry.base_price) == (stored.product.currency, stored.product.base_price)
-    };
-    // A new base price is the seller's decision, not a market move, so limits on moves do not apply.
-    let carried_on = stored.price.as_ref().filter(same_terms);
-    let previous = carried_on.map(|price| previous(price, now));
-    let day_opened =
-        carried_on.map(|price| price.opened_on).filter(|opened_on| is_under_way(*opened_on, now));
-    let opened_on = day_opened.unwrap_or_else(|| now.date_naive());
+    let state = before.state.as_deref();
+    let previous = state.map(|state| state.previous(now));
     let facts = Facts { product: &stored.product, signals: &stored.signals, previous };
-    let list_price = price(&facts, policy, now);
-    let product = &stored.product;
+    let list_price = price_with(&facts, policy, now, limiting);
     let entry = list_price.entry(stored.price.as_ref().map_or(0, |price| price.entry.revision));
     let changed = stored.price.as_ref().is_none_or(|price| price.entry != entry);
-    let old_list_price = stored
-        .price
-        .as_ref()
-        .filter(|price| price.entry.currency == product.currency)
-        .map(|price| price.entry.list_price);
     let explained = stored.price.as_ref().and_then(|price| price.explanation_digest);
-    Computed { list_price, entry, previous, opened_on, explained, old_list_price, changed }
+    let stays = state.filter(|state| state.list_price == list_price.amount);
+    Computed {
+        opened_on: PriceState::opened_on(state, now),
+        changed_at: stays.map_or(Some(now), |state| state.changed_at),
+        old_list_price: state.map(|state| state.list_price),
+        due: &before.changes,
+        entry,
+        explained,
+        changed,
+        list_price,
+    }
 }
 
 impl Computed<'_> {
@@ -64,49 +110,57 @@ impl Computed<'_> {
         self.list_price.explanation.outcome == Outcome::Frozen
     }
 
-    /// Whether neither the price nor the content of the explanation differs from the stored ones.
+    /// Whether neither the price nor the content of the explanation or the movement differs from the stored
+    /// ones.
     pub(super) fn says_the_same(&self, write: &PriceWrite) -> bool {
         !self.changed && self.explained == Some(write.explanation_digest)
-    }
-
-    fn changed_at(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        match self.previous {
-            Some(previous) if previous.list_price == self.entry.list_price => previous.changed_at,
-            _ => Some(now),
-        }
     }
 
     /// Returns the rows to be written.
     pub(super) fn write(&self, cause: String, now: DateTime<Utc>) -> Result<PriceWrite, serde_json::Error> {
         let mut explanation = Vec::with_capacity(USUAL_EXPLANATION_BYTES);
         let explanation_digest = self.list_price.explanation.append_json(&mut explanation)?;
+        let mut movement = Vec::with_capacity(USUAL_MOVEMENT_BYTES);
+        if let Some(state) = &self.list_price.movement {
+            serde_json::to_writer(&mut movement, state)?;
+        }
+        let held = self.list_price.explanation.held.map(|held| held.by.name());
+        let text = |json| String::from_utf8(json).map_err(serde::ser::Error::custom);
+        // If this pricing changes nothing, the last change that fell due is the one that led to the price.
+        let last_due = self.due.last().filter(|due| due.to == self.entry.list_price);
+        let is_last_due = last_due.is_some() && self.old_list_price == Some(self.entry.list_price);
+        let earlier = self.due.len() - usize::from(is_last_due);
+        let earlier =
+            self.due.iter().take(earlier).map(|change| EarlierChange { revision: 0, change: *change });
         Ok(PriceWrite {
             entry: self.entry.clone(),
-            opening_price: self.previous.map_or(self.entry.list_price, |previous| previous.opening_price),
+            opening_price: self.list_price.opening_price,
             opened_on: self.opened_on,
-            changed_at: self.changed_at(now),
+            changed_at: self.changed_at,
             streak: self.list_price.streak,
-            explanation: String::from_utf8(explanation).map_err(serde::ser::Error::custom)?,
-            explanation_digest,
-            previous_list_price: self.old_list_price,
-            cause,
+            explanation_digest: digest_with(explanation_digest, &movement),
+            movement: if movement.is_empty() { None } else { Some(text(movement)?) },
+            held_by: if self.is_frozen() { Some(FROZEN) } else { held },
+            explanation: text(explanation)?,
+            earlier: earlier.collect(),
+            previous_list_price: match last_due.filter(|_| is_last_due) {
+                Some(due) => Some(due.from),
+                None => self.old_list_price,
+            },
+            listed_at: last_due.filter(|_| is_last_due).map_or(now, |due| due.at),
+            cause: if is_last_due { TIME.to_owned() } else { cause },
             priced_at: now,
         })
     }
 }
 
-/// Returns the current price; on a new day it becomes the opening price.
-fn previous(stored: &StoredPrice, now: DateTime<Utc>) -> Previous {
-    let list_price = stored.entry.list_price;
-    let opening_price = if is_under_way(stored.opened_on, now) { stored.opening_price } else { list_price };
-    Previous { list_price, opening_price, changed_at: stored.changed_at, streak: stored.streak }
-}
-
-/// Whether the day is not over. It may be tomorrow, so that a clock that is slightly behind does not reopen
-/// the previous day; a day further ahead was opened by a wrong clock.
-fn is_under_way(day: NaiveDate, now: DateTime<Utc>) -> bool {
-    let today = now.date_naive();
-    day == today || today.succ_opt() == Some(day)
+/// Returns the digest of an explanation's content and of the state, whose last field, when it was priced, is
+/// disregarded.
+fn digest_with(explanation: i64, movement: &[u8]) -> i64 {
+    const PRICED_AT: &[u8] = b",\"priced_at\":";
+    let content = movement.windows(PRICED_AT.len()).rposition(|window| window == PRICED_AT);
+    let content = movement.get(..content.unwrap_or(movement.len())).unwrap_or_default();
+    explanation.wrapping_mul(31).wrapping_add(xxh3_64(content).cast_signed())
 }
 
 #[cfg(test)]
@@ -117,6 +171,8 @@ mod tests {
     use pricing_domain::facts::signal::Signals;
     use pricing_domain::facts::time_zone::TimeZones;
     use pricing_domain::policy::DEFAULT_POLICY;
+
+    use crate::store::StoredPrice;
 
     fn instant(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
@@ -143,14 +199,16 @@ mod tests {
             revision: 7,
             valid_until: None,
         };
-        let price = StoredPrice {
-            entry,
+        let state = PriceState {
+            list_price: Decimal::from(115),
+            valid_until: None,
             opening_price: Decimal::from(100),
             opened_on: NaiveDate::from_ymd_opt(2026, 1, 2).unwrap(),
             changed_at: None,
             streak: None,
-            explanation_digest: None,
+            movement: None,
         };
+        let price = StoredPrice { entry, state, explanation: None, explanation_digest: None };
         StoredFacts { product, signals: Signals::default(), has_replaced_cost: false, price: Some(price) }
     }
 
@@ -164,10 +222,20 @@ mod tests {
             ("2026-01-03T00:00:00Z", 115, "2026-01-03"),
             ("2025-12-31T23:59:59Z", 115, "2025-12-31"),
         ] {
-            let computed = compute(&stored, &policy, instant(now));
+            let before = Before::of(&stored, |_| None, instant(now));
+            let computed = compute(&stored, &before, &policy, instant(now), MoveLimiting::Limited);
             let written = computed.write("test".to_owned(), instant(now)).unwrap();
             assert_eq!(written.opening_price, Decimal::from(opening_price), "{now}");
             assert_eq!(written.opened_on.to_string(), opened_on, "{now}");
         }
+    }
+
+    #[test]
+    fn a_state_differs_in_what_it_says_and_not_in_when_it_was_priced() {
+        let digest = |movement: &str| digest_with(7, movement.as_bytes());
+        let state = r#"{"target":"1","priced_at":"2026-01-02T00:00:00Z"}"#;
+        assert_eq!(digest(state), digest(r#"{"target":"1","priced_at":"2026-01-03T00:00:00Z"}"#));
+        assert_ne!(digest(state), digest(r#"{"target":"2","priced_at":"2026-01-02T00:00:00Z"}"#));
+        assert_ne!(digest(state), digest(""));
     }
 }

@@ -114,7 +114,7 @@ impl PublishedPrice {
             currency: Cow::Borrowed(entry.currency.code()),
             policy_version: entry.policy_version,
             cause: write.cause.clone(),
-            changed_at: write.priced_at,
+            changed_at: write.listed_at,
         });
         Self { is_written: true, change, ..Self::unchanged(entry.clone(), is_frozen) }
     }

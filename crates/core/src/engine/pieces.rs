@@ -5,12 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use chrono::Utc;
+use chrono::{SubsecRound, Utc};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
-use super::compute::compute;
+use super::compute::{Before, compute};
 use super::simulate_products::move_of;
 use super::{Engine, EngineError, PublishedPrice};
 use crate::store::{
@@ -19,6 +19,7 @@ use crate::store::{
 };
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::policy::PricingPolicy;
+use pricing_domain::pricing::price::MoveLimiting;
 use pricing_domain::pricing::simulation::SimulatedPrice;
 
 /// The products in a piece: enough that the overhead of its statements is small.
@@ -178,10 +179,11 @@ impl Engine {
         cause: impl Fn(&ProductId) -> String,
     ) -> Result<PricedPiece, EngineError> {
         // Read after the wait for the locks, which may have been long.
-        let now = Utc::now();
+        let now = Utc::now().trunc_subsecs(6);
         let Readable { known: piece, left_out } = locked.facts.read(now)?;
         report(&left_out);
         let policy = self.policy_for(&piece).await?;
+        let policies = self.policies.snapshot();
         let PricedPiece { mut unchanged, mut writes, mut reexplained, mut moves } = PricedPiece::default();
         for facts in &piece {
             match &facts.price {
@@ -189,7 +191,8 @@ impl Engine {
                     unchanged.push(PublishedPrice::unchanged(price.entry.clone(), false));
                 }
                 _ => {
-                    let computed = compute(facts, &policy, now);
+                    let before = Before::of(facts, |version| policies.policy(version).cloned(), now);
+                    let computed = compute(facts, &before, &policy, now, MoveLimiting::Limited);
                     self.count(&computed.list_price.explanation);
                     if locked.is_put {
                         moves.extend(move_of(facts, &computed, &policy));
@@ -218,7 +221,8 @@ impl Engine {
         priced: PricedPiece,
     ) -> Result<JoinHandle<Result<EncodedPiece, EngineError>>, EngineError> {
         let writes = priced.writes.len();
-        let revisions = if writes == 0 { Vec::new() } else { transaction.next_revisions(writes).await? };
+        let revisions = writes + priced.writes.iter().map(|(write, _)| write.earlier.len()).sum::<usize>();
+        let revisions = if writes == 0 { Vec::new() } else { transaction.next_revisions(revisions).await? };
         let store = self.store.clone();
         let reexplained = priced.reexplained.len();
         let write_out = async move { priced.write_out(&store, revisions) };
@@ -238,11 +242,14 @@ fn report(left_out: &[LeftOut]) {
 
 impl PricedPiece {
     fn write_out(self, store: &Store, revisions: Vec<i64>) -> Result<EncodedPiece, EngineError> {
-        debug_assert_eq!(self.writes.len(), revisions.len());
         let mut published = self.unchanged;
         published.reserve(self.writes.len());
-        let writes = self.writes.into_iter().zip(revisions).map(|((mut write, is_frozen), revision)| {
-            write.entry.revision = revision;
+        let mut revisions = revisions.into_iter();
+        // Drawn for exactly these: one for each price, and one for each change before.
+        let mut next_revision = || revisions.next().unwrap_or_default();
+        let writes = self.writes.into_iter().map(|(mut write, is_frozen)| {
+            write.earlier.iter_mut().for_each(|earlier| earlier.revision = next_revision());
+            write.entry.revision = next_revision();
             published.push(PublishedPrice::written(&write, is_frozen));
             write
         });

@@ -6,18 +6,21 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::Engine;
-use super::compute::compute;
+use super::compute::{Before, compute};
 use crate::jobs::RANGE_LENGTH;
+use crate::policy_snapshot::Policies;
 use crate::store::{Readable, Store, StoreError, StoredFacts};
 use pricing_domain::facts::product::ProductId;
 use pricing_domain::facts::recalculation::RecalculationScope;
 use pricing_domain::policy::PricingPolicy;
 use pricing_domain::policy::circuit_breaker::CircuitBreaker;
+use pricing_domain::pricing::price::MoveLimiting;
 use pricing_domain::pricing::simulation::{SimulatedPrice, Simulation};
 
 /// Iterates over the products once, without writes or locks: each page is read as of its own time.
 pub struct Simulator {
     store: Store,
+    policies: Policies,
     policy: Arc<PricingPolicy>,
     scope: RecalculationScope,
     now: DateTime<Utc>,
@@ -38,6 +41,7 @@ impl Engine {
     ) -> Simulator {
         Simulator {
             store: self.store.clone(),
+            policies: self.policies.clone(),
             simulation: Simulation::of(&policy),
             policy,
             scope,
@@ -72,13 +76,20 @@ impl Simulator {
             self.after = ids.last().cloned().or(self.after.take());
             let Readable { known: facts, left_out } = self.store.facts(&ids, self.now).await?;
             left_out.into_iter().for_each(|product| self.simulation.leave_out(product.product_id));
-            let prices: Vec<SimulatedPrice> =
-                facts.iter().map(|facts| simulated(facts, &self.policy, self.now)).collect();
+            let policies = self.policies.snapshot();
+            let policy_of = |version| policies.policy(version).cloned();
+            let before: Vec<Before<'_>> =
+                facts.iter().map(|facts| Before::of(facts, policy_of, self.now)).collect();
+            let priced = facts.iter().zip(&before);
+            let prices: Vec<SimulatedPrice> = priced
+                .clone()
+                .map(|(facts, before)| simulated(facts, before, &self.policy, self.now))
+                .collect();
             prices.iter().for_each(|price| self.simulation.add(price));
             for (instant, simulation) in &mut self.later {
-                for facts in &facts {
+                for (facts, before) in priced.clone() {
                     let facts = at(facts, self.now, *instant);
-                    simulation.add(&simulated(&facts, &self.policy, *instant));
+                    simulation.add(&simulated(&facts, before, &self.policy, *instant));
                 }
             }
             // All products of a page may have been removed since its identifiers were read.
@@ -141,8 +152,13 @@ fn at(facts: &StoredFacts, now: DateTime<Utc>, later: DateTime<Utc>) -> Cow<'_, 
 /// The most reasons that are returned.
 const MAX_REASONS: usize = 10;
 
-fn simulated(facts: &StoredFacts, policy: &PricingPolicy, now: DateTime<Utc>) -> SimulatedPrice {
-    let computed = compute(facts, policy, now);
+fn simulated(
+    facts: &StoredFacts,
+    before: &Before<'_>,
+    policy: &PricingPolicy,
+    now: DateTime<Utc>,
+) -> SimulatedPrice {
+    let computed = compute(facts, before, policy, now, MoveLimiting::Limited);
     let list_price = &computed.list_price;
     SimulatedPrice::new(&list_price.explanation.facts, computed.old_list_price, list_price, policy)
 }

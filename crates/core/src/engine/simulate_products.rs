@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 
-use super::compute::{Computed, compute};
+use super::compute::{Before, Computed, compute};
 use super::pieces::spawn_compute;
 use super::products::{Comparison, PutSummary, compare, in_order, keep_cost_statements, needs_price};
 use super::{Engine, EngineError};
@@ -16,6 +16,7 @@ use crate::store::{StoreError, StoredFacts};
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::policy::PricingPolicy;
 use pricing_domain::policy::circuit_breaker::CircuitBreaker;
+use pricing_domain::pricing::price::MoveLimiting;
 use pricing_domain::pricing::simulation::{SimulatedPrice, Simulation};
 
 /// The effect that storing a batch of products would have.
@@ -38,7 +39,7 @@ impl Engine {
         let stored = self.store.products(&ids).await?;
         keep_cost_statements(&stored.known, &mut products);
         let Comparison { mut summary, differences, .. } = compare(stored, &products);
-        let now = Utc::now();
+        let now = Utc::now().trunc_subsecs(6);
         let facts = self.store.facts_of(products, now).await?.known;
         let policy = self.policy_for(&facts).await?;
         let (engine, by) = (self.clone(), Arc::clone(&policy));
@@ -48,7 +49,12 @@ impl Engine {
                 price.is_some_and(|price| !engine.is_servable(price) || needs_price(&differences, facts, &by))
             };
             let priced = facts.iter().filter(is_priced_again);
-            priced.filter_map(|facts| move_of(facts, &compute(facts, &by, now), &by)).collect()
+            let policies = engine.policies.snapshot();
+            let move_of = |facts| {
+                let before = Before::of(facts, |version| policies.policy(version).cloned(), now);
+                move_of(facts, &compute(facts, &before, &by, now, MoveLimiting::Limited), &by)
+            };
+            priced.filter_map(move_of).collect()
         };
         summary.moves = spawn_compute(ids.len(), computing).await.map_err(|_| EngineError::Interrupted)?;
         Ok(SimulatedProducts { summary, policy })

@@ -16,6 +16,7 @@ const SQLITE: &[Step] = &[
     (4, "approval and drafts", include_str!("../../migrations/sqlite/0004_approval_and_drafts.sql")),
     (5, "age of facts", include_str!("../../migrations/sqlite/0005_age_of_facts.sql")),
     (6, "range ends", include_str!("../../migrations/sqlite/0006_range_ends.sql")),
+    (7, "movements", include_str!("../../migrations/sqlite/0007_movements.sql")),
 ];
 
 const POSTGRES: &[Step] = &[
@@ -26,6 +27,7 @@ const POSTGRES: &[Step] = &[
     (5, "prices of products", include_str!("../../migrations/postgres/0005_prices_of_products.sql")),
     (6, "age of facts", include_str!("../../migrations/postgres/0006_age_of_facts.sql")),
     (7, "range ends", include_str!("../../migrations/postgres/0007_range_ends.sql")),
+    (8, "movements", include_str!("../../migrations/postgres/0008_movements.sql")),
 ];
 
 pub(super) fn of_sqlite() -> Migrator {

@@ -55,8 +55,8 @@ use self::session::Session;
 use self::sqlite::SqliteFile;
 use self::statement::Statement;
 pub use self::stored::{
-    LeftOut, MAX_CAUSE_CHARS, NewPolicy, PriceChange, PriceWrite, Readable, StoredFacts, StoredPolicy,
-    StoredPrice,
+    EarlierChange, FROZEN, LeftOut, MAX_CAUSE_CHARS, NewPolicy, PriceChange, PriceWrite, Readable,
+    StoredFacts, StoredPolicy, StoredPrice, TIME,
 };
 pub use self::transaction::StoreTransaction;
 use crate::telemetry::registry::Registry;

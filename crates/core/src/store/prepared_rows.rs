@@ -14,7 +14,8 @@ use rust_decimal::Decimal;
 use super::error::StoreError;
 use super::postgres::PostgresPrices;
 use super::sqlite::SqlitePrices;
-use super::stored::PriceWrite;
+use super::stored::{EarlierChange, PriceWrite, TIME};
+use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::{Product, ProductId};
 
 /// Rows of `products`.
@@ -114,6 +115,40 @@ impl ProductRow {
             cost_stated_at: product.cost_stated_at,
         })
     }
+}
+
+/// A row of `price_changes`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ChangeRow<'w> {
+    /// The price that the change led to, at once or with later changes.
+    pub(super) entry: &'w PriceEntry,
+    pub(super) revision: i64,
+    pub(super) from: Option<Decimal>,
+    pub(super) to: Decimal,
+    pub(super) cause: &'w str,
+    pub(super) at: DateTime<Utc>,
+}
+
+/// Returns the rows of the history of one price, in order.
+pub(super) fn change_rows(write: &PriceWrite) -> impl Iterator<Item = ChangeRow<'_>> {
+    let entry = &write.entry;
+    let earlier = write.earlier.iter().map(move |EarlierChange { revision, change }| ChangeRow {
+        entry,
+        revision: *revision,
+        from: Some(change.from),
+        to: change.to,
+        cause: TIME,
+        at: change.at,
+    });
+    let last = write.changes_list_price().then(|| ChangeRow {
+        entry,
+        revision: entry.revision,
+        from: write.previous_list_price,
+        to: entry.list_price,
+        cause: &write.cause,
+        at: write.listed_at,
+    });
+    earlier.chain(last)
 }
 
 /// Formats an amount as text: neither a database's JSON parser nor PostgreSQL's driver keeps every digit of a

@@ -14,7 +14,7 @@ macro_rules! price_columns {
         "product_id, revision, category, currency, CAST(base_price AS text) AS base_price,
          CAST(list_price AS text) AS list_price, CAST(lowest AS text) AS lowest, CAST(highest AS text) AS highest,
          policy_version, valid_until, CAST(opening_price AS text) AS opening_price, opened_on, changed_at,
-         streak_moves, streak_since, explanation_digest"
+         streak_moves, streak_since, explanation_digest, movement"
     };
 }
 pub(super) use price_columns;
@@ -25,8 +25,11 @@ macro_rules! change_columns {
     };
 }
 
-const PRICE: Statement =
-    Statement::same(concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = $1"));
+const PRICE: Statement = Statement::same(concat!(
+    "SELECT ",
+    price_columns!(),
+    ", NULL AS explanation FROM prices WHERE product_id = $1"
+));
 const EXPLANATION: Statement = Statement::same("SELECT explanation FROM prices WHERE product_id = $1");
 const CHANGES: Statement = Statement::same(concat!(
     "SELECT ",

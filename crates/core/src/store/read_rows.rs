@@ -18,10 +18,12 @@ use super::columns::Columns;
 use super::error::StoreError;
 use super::stored::{LeftOut, PriceChange, Readable, StoredPrice};
 use pricing_domain::facts::money::Currency;
+use pricing_domain::facts::movement::Movement;
 use pricing_domain::facts::previous::Streak;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::facts::signal::{Signal, SignalKind, Subject};
+use pricing_domain::pricing::price_state::PriceState;
 
 /// Decodes the records of a statement.
 pub(super) fn read_all<R, T>(records: Vec<R>) -> Result<Vec<T>, StoreError>
@@ -214,7 +216,7 @@ impl TryFrom<SignalRecord> for Signal {
     }
 }
 
-/// A row of `prices`, without the explanation.
+/// A row of `prices`, with the explanation only where the price may have to catch up.
 #[derive(Debug, Deserialize)]
 pub(super) struct PriceRecord {
     product_id: String,
@@ -233,6 +235,8 @@ pub(super) struct PriceRecord {
     streak_moves: Option<i32>,
     streak_since: Option<DateTime<Utc>>,
     explanation_digest: Option<i64>,
+    movement: Option<String>,
+    explanation: Option<String>,
 }
 
 impl<'row, R: Columns> FromRow<'row, R> for PriceRecord {
@@ -254,6 +258,8 @@ impl<'row, R: Columns> FromRow<'row, R> for PriceRecord {
             streak_moves: row.value("streak_moves")?,
             streak_since: row.value("streak_since")?,
             explanation_digest: row.value("explanation_digest")?,
+            movement: row.value("movement")?,
+            explanation: row.value("explanation")?,
         })
     }
 }
@@ -262,26 +268,34 @@ impl TryFrom<PriceRecord> for StoredPrice {
     type Error = StoreError;
 
     fn try_from(record: PriceRecord) -> Result<Self, StoreError> {
+        let list_price = decimal("list_price", &record.list_price)?;
+        let movement = record.movement.as_deref().map(serde_json::from_str::<Movement<'static>>).transpose();
         Ok(Self {
             entry: PriceEntry {
                 product_id: product_id(&record.product_id)?,
                 category: record.category.map(Arc::from),
                 currency: currency(&record.currency)?,
                 base_price: decimal("base_price", &record.base_price)?,
-                list_price: decimal("list_price", &record.list_price)?,
+                list_price,
                 lowest: optional_decimal("lowest", record.lowest.as_deref())?,
                 highest: optional_decimal("highest", record.highest.as_deref())?,
                 policy_version: record.policy_version,
                 revision: record.revision,
                 valid_until: record.valid_until,
             },
-            opening_price: decimal("opening_price", &record.opening_price)?,
-            opened_on: record.opened_on,
-            changed_at: record.changed_at,
-            streak: record
-                .streak_moves
-                .zip(record.streak_since)
-                .map(|(moves, since)| Streak { moves, since }),
+            state: PriceState {
+                list_price,
+                valid_until: record.valid_until,
+                opening_price: decimal("opening_price", &record.opening_price)?,
+                opened_on: record.opened_on,
+                changed_at: record.changed_at,
+                streak: record
+                    .streak_moves
+                    .zip(record.streak_since)
+                    .map(|(moves, since)| Streak { moves, since }),
+                movement: movement.map_err(|problem| StoreError::corrupt("movement", problem))?,
+            },
+            explanation: record.explanation,
             explanation_digest: record.explanation_digest,
         })
     }

@@ -12,6 +12,7 @@ use pricing_domain::facts::previous::Streak;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::facts::signal::Signals;
+use pricing_domain::pricing::price_state::{DueChange, PriceState};
 
 /// The longest cause of a price change, in characters; a longer one is truncated.
 pub const MAX_CAUSE_CHARS: usize = 200;
@@ -40,14 +41,10 @@ pub struct LeftOut {
 pub struct StoredPrice {
     /// The price entry, as it is served.
     pub entry: PriceEntry,
-    /// The list price at the start of the day `opened_on`, from which the largest daily move is counted.
-    pub opening_price: Decimal,
-    /// The day (UTC) that `opening_price` belongs to.
-    pub opened_on: NaiveDate,
-    /// When the list price was last changed, if that is known.
-    pub changed_at: Option<DateTime<Utc>>,
-    /// The streak of changes caused by competitors, if the latest change belongs to one.
-    pub streak: Option<Streak>,
+    /// What the next pricing needs of the last one.
+    pub state: PriceState,
+    /// The explanation, if the price may have to catch up with steps that fell due.
+    pub explanation: Option<String>,
     /// See [`PriceWrite::explanation_digest`]; absent if it was written by a version without it.
     pub explanation_digest: Option<i64>,
 }
@@ -70,26 +67,49 @@ pub struct StoredFacts {
 pub struct PriceWrite {
     /// The price, with a new revision.
     pub entry: PriceEntry,
-    /// See [`StoredPrice::opening_price`].
+    /// See [`PriceState::opening_price`].
     pub opening_price: Decimal,
-    /// See [`StoredPrice::opened_on`].
+    /// See [`PriceState::opened_on`].
     pub opened_on: NaiveDate,
-    /// See [`StoredPrice::changed_at`].
+    /// See [`PriceState::changed_at`].
     pub changed_at: Option<DateTime<Utc>>,
-    /// See [`StoredPrice::streak`].
+    /// See [`PriceState::streak`].
     pub streak: Option<Streak>,
+    /// See [`PriceState::movement`]; as JSON.
+    pub movement: Option<String>,
+    /// What keeps the price from its target: the name of a limit on moves, or [`FROZEN`].
+    pub held_by: Option<&'static str>,
     /// The explanation of the price, as JSON; kept byte for byte.
     pub explanation: String,
-    /// The digest of the explanation's content: explanations of the same price with different content have
-    /// different digests.
+    /// The digest of the content of the explanation and of the movement: where either differs for the same
+    /// price, so does the digest.
     pub explanation_digest: i64,
-    /// The previous list price. The history gets a row only if the new one differs.
+    /// The changes that fell due before the last one, in order, each with a row of the history.
+    pub earlier: Vec<EarlierChange>,
+    /// The list price before the last change. The history gets a row for it only if the new one differs.
     pub previous_list_price: Option<Decimal>,
+    /// When the list price last changed, if this pricing changed it.
+    pub listed_at: DateTime<Utc>,
     /// What caused the price change: `import`, `product`, an event's identifier. At most [`MAX_CAUSE_CHARS`].
     pub cause: String,
     /// When the price was computed.
     pub priced_at: DateTime<Utc>,
 }
+
+/// A change of a list price that fell due before the product was priced again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EarlierChange {
+    /// A revision of its own, before that of the price; 0 until one is assigned.
+    pub revision: i64,
+    /// The change.
+    pub change: DueChange,
+}
+
+/// The value of [`PriceWrite::held_by`] if a rule fails.
+pub const FROZEN: &str = "frozen";
+
+/// The cause of changes that fell due with time.
+pub const TIME: &str = "time";
 
 impl PriceWrite {
     /// Whether the list price changes, which adds a row to the history.

@@ -48,18 +48,13 @@ pub(crate) fn policy(document: &str) -> PricingPolicy {
 pub(crate) struct Market {
     pub(crate) product: Product,
     pub(crate) signals: Signals,
-    pub(crate) previous: Previous,
+    pub(crate) previous: Previous<'static>,
 }
 
 impl Market {
     pub(crate) fn new() -> Self {
         let price_before = Decimal::new(5000, 2);
-        let previous = Previous {
-            list_price: price_before,
-            opening_price: price_before,
-            changed_at: None,
-            streak: None,
-        };
+        let previous = Previous::of(price_before);
         Self { product: product(), signals: signals(), previous }
     }
 

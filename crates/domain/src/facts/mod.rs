@@ -11,6 +11,7 @@ pub mod limits;
 pub(crate) mod local_time;
 pub mod market_event;
 pub mod money;
+pub mod movement;
 pub mod previous;
 pub mod price_entry;
 pub mod product;
@@ -35,7 +36,7 @@ pub struct Facts<'a> {
     /// The signals of its market that are known at the instant.
     pub signals: &'a Signals,
     /// Its current price.
-    pub previous: Option<Previous>,
+    pub previous: Option<Previous<'a>>,
 }
 
 impl Facts<'_> {
@@ -45,8 +46,11 @@ impl Facts<'_> {
         self.signals.unit_cost.or(self.product.unit_cost).filter(|cost| *cost > Decimal::ZERO)
     }
 
-    /// Returns the current list price, or the base price of a product that never had one.
+    /// Returns the current list price, or the base price of a product for which rules never made one.
     pub(crate) fn price_in_effect(&self) -> Decimal {
-        self.previous.map_or(self.product.base_price, |previous| previous.list_price)
+        let made = self
+            .previous
+            .filter(|previous| previous.movement.is_none_or(|movement| movement.target.is_some()));
+        made.map_or(self.product.base_price, |previous| previous.list_price)
     }
 }

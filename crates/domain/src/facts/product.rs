@@ -10,12 +10,16 @@ use chrono::{DateTime, SubsecRound, Utc};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::diagnostic::{Diagnostic, shorten};
 use crate::facts::money::{
     Currency, MAX_COST_SCALE, as_json_number, as_optional_json_number, in_minor_units, parse_amount,
     without_exponent,
 };
+
+/// Any odd number; this one is 2⁶⁴ divided by the golden ratio.
+const DIGEST_FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// The longest product identifier, in bytes.
 pub const MAX_PRODUCT_ID_BYTES: usize = 64;
@@ -164,6 +168,34 @@ impl Product {
         } = self;
         let texts = (product_id, name, category, brand, attributes);
         (texts, currency, base_price, unit_cost, floor_price, ceiling_price, minimum_advertised_price)
+    }
+
+    /// Returns a hash of the row's content, to recognise a change. It is stored, so the function must not
+    /// change: the polynomial of the XXH3 hashes of the fields, modulo 2⁶⁴.
+    pub fn digest(&self) -> u64 {
+        let Self {
+            product_id,
+            name,
+            category,
+            brand,
+            currency,
+            base_price,
+            unit_cost,
+            floor_price,
+            ceiling_price,
+            minimum_advertised_price,
+            attributes,
+            cost_stated_at: _,
+        } = self;
+        let text = |text: Option<&str>| text.map_or(0, |text| xxh3_64(text.as_bytes()));
+        let amount = |amount: Option<Decimal>| amount.map_or(0, |amount| xxh3_64(&amount.serialize()));
+        let texts = [Some(product_id.as_str()), Some(name), category.as_deref(), brand.as_deref()];
+        let bounds = [*unit_cost, *floor_price, *ceiling_price, *minimum_advertised_price];
+        let attributes =
+            attributes.iter().flat_map(|(key, value)| [Some(key.as_str()), Some(value.as_str())]);
+        let texts = texts.into_iter().chain([Some(currency.code())]).chain(attributes).map(text);
+        let amounts = [Some(*base_price)].into_iter().chain(bounds).map(amount);
+        amounts.chain(texts).fold(0, |hash: u64, part| hash.wrapping_mul(DIGEST_FACTOR).wrapping_add(part))
     }
 
     /// Sets the instant of the request as the one at which the seller stated the cost, if the row has a cost.

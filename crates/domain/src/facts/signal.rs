@@ -297,6 +297,45 @@ impl Signals {
         of_origins.chain(of_prices).filter(|expires_at| *expires_at > now).min()
     }
 
+    /// Whether the values are the same, whatever their times and sources: an event that repeats what is known
+    /// changes nothing.
+    pub(crate) fn say_the_same(&self, other: &Self) -> bool {
+        let values = |signals: &Self| {
+            (signals.demand_index, signals.stock_level, signals.unit_cost, signals.units_sold)
+        };
+        let says = |one: &CompetitorPrice, other: &CompetitorPrice| {
+            (one.price, one.in_stock) == (other.price, other.in_stock) && one.competitor == other.competitor
+        };
+        values(self) == values(other)
+            && self.competitor_prices.len() == other.competitor_prices.len()
+            && self
+                .competitor_prices
+                .iter()
+                .zip(&other.competitor_prices)
+                .all(|(one, other)| says(one, other))
+    }
+
+    /// Whether the facts of the market are the same, with their times and sources; what the seller stated,
+    /// `cost_stated_at`, is disregarded.
+    pub(crate) fn is_same_market(&self, other: &Self) -> bool {
+        let parts = |signals: &'_ Self| {
+            let Self {
+                competitor_prices: _,
+                demand_index,
+                stock_level,
+                unit_cost,
+                demand_observed_at,
+                units_sold,
+                origins: _,
+                cost_stated_at: _,
+            } = *signals;
+            (demand_index, stock_level, unit_cost, demand_observed_at, units_sold)
+        };
+        parts(self) == parts(other)
+            && self.competitor_prices == other.competitor_prices
+            && self.origins == other.origins
+    }
+
     /// Whether no signal is known; `cost_stated_at` is disregarded.
     pub(crate) fn are_unknown(&self) -> bool {
         // Destructured so that a new field cannot be forgotten here.

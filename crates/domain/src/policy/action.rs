@@ -106,7 +106,7 @@ impl Action {
             Self::QuantityTiers(ladder) => return take_tier(ladder, view),
             Self::Surge(surge) => {
                 let About::Market(facts) = view.about else { return Ok(None) };
-                let Some(rise) = surge.rise(facts.signals, view.now) else { return Ok(None) };
+                let Some(rise) = surge.rise(facts.signals, view.known_at) else { return Ok(None) };
                 Change::of_fraction(rise).and_then(|change| change.apply(price))
             }
         };
@@ -192,7 +192,7 @@ fn value_of<'a>(reference: &'a Reference, view: &View<'a>) -> Result<Option<Deci
     match (reference, view.about) {
         (Reference::Formula(formula), _) => number(formula, view).map(Some),
         (Reference::Competitor(reference), About::Market(facts)) => {
-            Ok(reference.price(facts.signals, view.now))
+            Ok(reference.price(facts.signals, view.known_at))
         }
         (Reference::Competitor(_), About::Offer(..)) => Ok(None),
     }

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use chrono::TimeDelta;
 use rust_decimal::Decimal;
 use serde_saphyr::UserMessageFormatter;
 
@@ -26,6 +27,9 @@ use crate::policy::warning::warnings;
 
 /// The most endings, and the most price points, of a policy.
 const MAX_PRICE_POINTS: usize = 500;
+
+/// The shortest step interval.
+const SHORTEST_STEP_INTERVAL: TimeDelta = TimeDelta::minutes(1);
 
 /// The most market rules, and the most offer rules, of a policy.
 pub const MAX_RULES: usize = 100;
@@ -221,6 +225,15 @@ impl GuardrailsDraft {
         let pause = self.min_time_between_changes.as_ref();
         let min_time_between_changes =
             pause.and_then(|written| duration("guardrails.min_time_between_changes", written, problems));
+        let step_interval = self.step_interval.as_ref().and_then(|written| {
+            let field = "guardrails.step_interval";
+            let length = duration(field, written, problems)?;
+            if length < SHORTEST_STEP_INTERVAL {
+                let problem = format!("\"{}\" is not allowed", shorten(&written.0));
+                problems.push(Diagnostic::new(field, problem, "a minute or more, such as 1h"));
+            }
+            Some(length)
+        });
         let competitor_loop = self.competitor_loop.as_ref().and_then(|draft| draft.check(problems));
         let ceiling_of_base = self.ceiling_of_base.as_ref().and_then(|written| {
             let is_allowed = |part| part >= Decimal::ONE;
@@ -234,6 +247,7 @@ impl GuardrailsDraft {
             floor_of_base: part("floor_of_base", &self.floor_of_base),
             ceiling_of_base,
             max_step: part("max_step", &self.max_step),
+            step_interval: step_interval.unwrap_or(defaults.step_interval),
             max_daily_move: part("max_daily_move", &self.max_daily_move),
             min_time_between_changes,
             competitor_loop: competitor_loop.unwrap_or(defaults.competitor_loop),

@@ -49,8 +49,11 @@ pub struct ApplyDraft {
 pub struct GuardrailsDraft {
     /// The least part of a price that is margin over the unit cost: `10%`.
     pub min_margin: Option<Scalar>,
-    /// The largest change from the price in effect: `15%`.
+    /// The most that the market moves a price in one step interval: `15%`.
     pub max_step: Option<Scalar>,
+    /// The length of a step interval, at least a minute: `1h`, which is the default. Where
+    /// `min_time_between_changes` is given, that is its length.
+    pub step_interval: Option<Scalar>,
     /// The least part of the base price that a price is: `80%`.
     pub floor_of_base: Option<Scalar>,
     /// The largest part of the base price that a price is: `120%`.

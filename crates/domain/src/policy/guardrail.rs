@@ -1,16 +1,13 @@
 //! Guardrails: limits that no price may break. They are applied last and checked again after rounding.
 
-use std::cmp::Ordering;
-
-use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
 use smallvec::SmallVec;
 
 use crate::facts::Facts;
-use crate::facts::arithmetic::{compare, larger, multiply, smaller};
+use crate::facts::arithmetic::{compare, multiply};
 use crate::facts::limits::Limits;
-use crate::facts::previous::{Previous, Streak};
 
 /// The guardrails of a policy, as fractions; those of a product are its floor, ceiling, cost and advertised
 /// price.
@@ -22,9 +19,11 @@ pub struct Guardrails {
     pub floor_of_base: Option<Decimal>,
     /// The maximum price, as a fraction of the base price.
     pub ceiling_of_base: Option<Decimal>,
-    /// The largest change from the price in effect.
+    /// The most that the market may move a price within a step interval, from the price at its beginning.
     pub max_step: Option<Decimal>,
-    /// The largest change from the first price of the day (UTC).
+    /// The length of a step interval, unless `min_time_between_changes` is set, which then is its length.
+    pub step_interval: TimeDelta,
+    /// The most that the market may move a price within a day (UTC), from the first price of the day.
     pub max_daily_move: Option<Decimal>,
     /// How long a price is kept before the market may change it again.
     pub min_time_between_changes: Option<TimeDelta>,
@@ -127,18 +126,6 @@ pub struct AppliedGuardrail {
     pub name: GuardrailName,
     /// Its limits for the price.
     pub limits: Limits,
-    /// When time alone lifts or relaxes it; absent if time does not.
-    pub until: Option<DateTime<Utc>>,
-}
-
-/// All guardrails for one product, in the order in which they are applied: the limits on moves yield to the
-/// ceiling, the ceiling to the floors.
-#[derive(Debug, Clone, Default)]
-pub struct ProductGuardrails {
-    /// The limits on moves.
-    pub moves: SmallVec<[AppliedGuardrail; 4]>,
-    /// The limits on the price itself.
-    pub bounds: SmallVec<[AppliedGuardrail; 7]>,
 }
 
 impl Default for Guardrails {
@@ -148,6 +135,7 @@ impl Default for Guardrails {
             floor_of_base: None,
             ceiling_of_base: None,
             max_step: None,
+            step_interval: TimeDelta::hours(1),
             max_daily_move: None,
             min_time_between_changes: None,
             competitor_loop: CompetitorLoop { moves: 8, within: TimeDelta::hours(24) },
@@ -156,18 +144,6 @@ impl Default for Guardrails {
 }
 
 impl Guardrails {
-    /// Returns the guardrails for the product of these facts. They do not depend on the unlimited price, so
-    /// they are monotonic: a lower price before them is never a higher one after them.
-    pub fn of_product(
-        &self,
-        facts: &Facts<'_>,
-        follows_competitors: bool,
-        now: DateTime<Utc>,
-    ) -> ProductGuardrails {
-        let moves = facts.previous.map(|previous| self.moves(&previous, follows_competitors, now));
-        ProductGuardrails { moves: moves.unwrap_or_default(), bounds: self.bounds(facts) }
-    }
-
     /// Whether a floor limits how far the product's price follows competitors down.
     pub fn has_floor(&self, facts: &Facts<'_>) -> bool {
         facts.product.floor_price.is_some()
@@ -176,80 +152,10 @@ impl Guardrails {
             || facts.unit_cost().is_some()
     }
 
-    /// Returns the streak after the price changes to `price`.
-    pub fn streak_after(
-        &self,
-        previous: &Previous,
-        price: Decimal,
-        follows_competitors: bool,
-        now: DateTime<Utc>,
-    ) -> Option<Streak> {
-        let direction = match compare(price, previous.list_price) {
-            Ordering::Equal => return previous.streak,
-            _ if !follows_competitors => return None,
-            Ordering::Greater => 1,
-            Ordering::Less => -1,
-        };
-        match previous.streak.filter(|streak| self.is_going_on(streak, direction, now)) {
-            Some(streak) => {
-                Some(Streak { moves: streak.moves.saturating_add(direction), since: streak.since })
-            }
-            None => Some(Streak { moves: direction, since: now }),
-        }
-    }
-
-    /// Whether the streak is long enough to count as a loop.
-    fn is_loop(&self, streak: &Streak) -> bool {
-        streak.moves.unsigned_abs() >= self.competitor_loop.moves
-    }
-
-    fn is_going_on(&self, streak: &Streak, direction: i32, now: DateTime<Utc>) -> bool {
-        let end = streak.since.checked_add_signed(self.competitor_loop.within);
-        streak.moves.signum() == direction && end.is_some_and(|end| now < end)
-    }
-
-    fn moves(
-        &self,
-        previous: &Previous,
-        follows_competitors: bool,
-        now: DateTime<Utc>,
-    ) -> SmallVec<[AppliedGuardrail; 4]> {
-        let price = previous.list_price;
-        let pause = self.min_time_between_changes;
-        let chased = previous.streak.filter(|streak| follows_competitors && self.is_loop(streak));
-        let chased = chased.and_then(|streak| {
-            let until = streak.since.checked_add_signed(self.competitor_loop.within)?;
-            // Only the direction of the loop is blocked. The limits do not depend on the direction of this
-            // price, so a cheaper competitor cannot lift one of them.
-            let limits = match streak.moves {
-                ..0 => Limits { lowest: Some(price), highest: None },
-                0.. => Limits { lowest: None, highest: Some(price) },
-            };
-            (now < until).then_some((GuardrailName::CompetitorLoop, limits, until))
-        });
-        let paused = pause.zip(previous.changed_at).and_then(|(pause, changed_at)| {
-            let until = changed_at.checked_add_signed(pause)?;
-            let limits = Limits { lowest: Some(price), highest: Some(price) };
-            (now < until).then_some((GuardrailName::MinTimeBetweenChanges, limits, until))
-        });
-        let holds = [chased, paused].map(|hold| {
-            let (name, limits, until) = hold?;
-            Some(AppliedGuardrail { name, limits, until: Some(until) })
-        });
-        let next_step = pause.and_then(|pause| now.checked_add_signed(pause));
-        let step = self.max_step.and_then(|most| within(GuardrailName::MaxStep, price, most, next_step));
-        let daily = self.max_daily_move.and_then(|most| {
-            let mut daily = within(GuardrailName::MaxDailyMove, previous.opening_price, most, next_day(now))?;
-            // A price that a floor or a ceiling has moved further today may stay: a limit on moves never
-            // forces a move.
-            daily.limits.lowest = daily.limits.lowest.map(|lowest| smaller(lowest, price));
-            daily.limits.highest = daily.limits.highest.map(|highest| larger(highest, price));
-            Some(daily)
-        });
-        holds.into_iter().chain([step, daily]).flatten().collect()
-    }
-
-    fn bounds(&self, facts: &Facts<'_>) -> SmallVec<[AppliedGuardrail; 7]> {
+    /// Returns the limits on the price itself, in the order in which they are applied: ceilings yield to
+    /// floors. They do not depend on the unlimited price, so they are monotonic: a lower price before them is
+    /// never a higher one after them.
+    pub fn bounds(&self, facts: &Facts<'_>) -> SmallVec<[AppliedGuardrail; 7]> {
         let product = facts.product;
         let unit_cost = facts.unit_cost();
         let margin_floor = self
@@ -260,11 +166,7 @@ impl Guardrails {
         let floor_of_base = of_base(self.floor_of_base);
         // Only the product's own floor may be below its cost; the margin floor never is.
         let cost_floor = unit_cost.filter(|_| product.floor_price.or(margin_floor).is_none());
-        let guardrail = |name, lowest, highest| AppliedGuardrail {
-            name,
-            limits: Limits { lowest, highest },
-            until: None,
-        };
+        let guardrail = |name, lowest, highest| AppliedGuardrail { name, limits: Limits { lowest, highest } };
         let ceilings = [
             (GuardrailName::CeilingPrice, product.ceiling_price),
             (GuardrailName::CeilingOfBase, of_base(self.ceiling_of_base)),
@@ -284,67 +186,13 @@ impl Guardrails {
     }
 }
 
-impl ProductGuardrails {
-    /// Returns the limits without those on moves.
-    pub fn outer_limits(&self) -> Limits {
-        intersection(self.bounds.iter())
-    }
-
-    /// Whether a limit on moves forbids this price.
-    pub fn stop_move_to(&self, price: Decimal) -> bool {
-        self.moves.iter().any(|guardrail| !guardrail.limits.allow(price))
-    }
-
-    /// Returns the instants at which limits on moves end, in order.
-    pub fn ends(&self) -> impl Iterator<Item = DateTime<Utc>> {
-        let mut ends: Vec<DateTime<Utc>> =
-            self.moves.iter().filter_map(|guardrail| guardrail.until).collect();
-        ends.sort_unstable();
-        ends.into_iter()
-    }
-
-    /// Returns the limits at an instant: those on moves that are still in force, unless the outer limits
-    /// leave no such price.
-    pub fn limits_at(&self, instant: DateTime<Utc>) -> Limits {
-        let outer = self.outer_limits();
-        let held = self.moves.iter().filter(|guardrail| guardrail.until.is_none_or(|until| instant < until));
-        let moves = intersection(held);
-        let both = Limits {
-            lowest: outer.lowest.into_iter().chain(moves.lowest).max(),
-            highest: outer.highest.into_iter().chain(moves.highest).min(),
-        };
-        if both.contradict() { outer } else { both }
-    }
-}
-
-fn within(
-    name: GuardrailName,
-    reference: Decimal,
-    most: Decimal,
-    until: Option<DateTime<Utc>>,
-) -> Option<AppliedGuardrail> {
-    let distance = multiply(reference, most)?;
-    let limits = Limits {
-        lowest: Some(reference.checked_sub(distance)?),
-        highest: Some(reference.checked_add(distance)?),
-    };
-    Some(AppliedGuardrail { name, limits, until })
-}
-
-/// Returns the next midnight UTC, when a move held back by the daily limit may continue.
-fn next_day(now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let tomorrow = now.date_naive().checked_add_days(Days::new(1))?;
-    Some(tomorrow.and_time(NaiveTime::MIN).and_utc())
-}
-
-fn intersection<'a>(guardrails: impl Iterator<Item = &'a AppliedGuardrail> + Clone) -> Limits {
+/// Returns the limits that all of these guardrails set together.
+pub fn intersection<'a>(guardrails: impl Iterator<Item = &'a Limits> + Clone) -> Limits {
     Limits {
         lowest: guardrails
             .clone()
-            .filter_map(|guardrail| guardrail.limits.lowest)
+            .filter_map(|limits| limits.lowest)
             .max_by(|left, right| compare(*left, *right)),
-        highest: guardrails
-            .filter_map(|guardrail| guardrail.limits.highest)
-            .min_by(|left, right| compare(*left, *right)),
+        highest: guardrails.filter_map(|limits| limits.highest).min_by(|left, right| compare(*left, *right)),
     }
 }

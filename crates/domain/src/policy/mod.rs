@@ -18,6 +18,7 @@ pub(crate) mod document;
 pub(crate) mod examine;
 pub mod guardrail;
 pub mod ladder;
+pub mod move_limit;
 pub(crate) mod places;
 pub(crate) mod pricing_policy;
 pub mod reference;

@@ -113,6 +113,13 @@ impl Rounding {
         self.round_allowed(limits.clamp(amount), currency, limits)
     }
 
+    /// Rounds to the minor unit within the limits, whatever the increment: a target, before endings.
+    pub(crate) fn target(&self, amount: Decimal, currency: Currency, limits: Limits) -> Decimal {
+        let minor_unit = Self { mode: self.mode, ..Self::default() };
+        // Only amounts that the rules refuse as too large cannot be rounded.
+        minor_unit.shopper_price(amount, currency, limits).map_or(amount, |rounded| rounded.amount)
+    }
+
     /// Like [`shopper_price`](Self::shopper_price), for an amount that the limits allow.
     pub(crate) fn round_allowed(
         &self,

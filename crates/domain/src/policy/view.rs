@@ -14,8 +14,12 @@ use crate::policy::age::age_hours;
 pub struct View<'a> {
     /// The price before the rule.
     pub price: Decimal,
-    /// The instant for which the rule is applied.
+    /// The instant for which the rule is applied: that of its window and its schedule.
     pub now: DateTime<Utc>,
+    /// The instant that the ages of facts refer to; the same unless earlier facts are priced again.
+    pub known_at: DateTime<Utc>,
+    /// `price.current`.
+    pub current_price: Option<Decimal>,
     /// The facts.
     pub about: About<'a>,
     /// Whether a floor limits how far the price follows competitors down.
@@ -32,6 +36,25 @@ pub enum About<'a> {
 }
 
 impl<'a> View<'a> {
+    /// Creates the view of a product's first market rule, as of an instant at which its facts are known.
+    pub(crate) fn of_product(facts: Facts<'a>, now: DateTime<Utc>) -> Self {
+        Self {
+            price: facts.product.base_price,
+            now,
+            known_at: now,
+            current_price: None,
+            about: About::Market(facts),
+            has_floor: true,
+        }
+    }
+
+    /// Creates the view of a shopper's first offer rule.
+    #[inline]
+    pub(crate) fn of_shopper(entry: &'a PriceEntry, shopper: &'a Shopper<'a>, now: DateTime<Utc>) -> Self {
+        let about = About::Offer(entry, shopper);
+        Self { price: entry.list_price, now, known_at: now, current_price: None, about, has_floor: true }
+    }
+
     /// Whether a lowest price is known that limits the shopper's price.
     pub fn has_lowest_price(&self) -> bool {
         let About::Offer(entry, _) = self.about else { return false };
@@ -43,14 +66,15 @@ impl<'a> View<'a> {
     pub fn value_of(&self, variable: Variable) -> Value<'a> {
         match (variable, &self.about) {
             (Variable::Price, _) => Value::Number(self.price),
-            (_, About::Market(facts)) => of_market(facts, variable, self.now),
+            (Variable::PriceCurrent, _) => Value::number(self.current_price),
+            (_, About::Market(facts)) => of_market(facts, variable, self.known_at),
             (_, About::Offer(entry, shopper)) => of_offer(entry, shopper, variable),
         }
     }
 }
 
 #[inline]
-fn of_market<'a>(facts: &Facts<'a>, variable: Variable, now: DateTime<Utc>) -> Value<'a> {
+fn of_market<'a>(facts: &Facts<'a>, variable: Variable, known_at: DateTime<Utc>) -> Value<'a> {
     match variable {
         Variable::ProductId => Value::Text(facts.product.product_id.as_str()),
         Variable::ProductBasePrice => Value::Number(facts.product.base_price),
@@ -67,8 +91,7 @@ fn of_market<'a>(facts: &Facts<'a>, variable: Variable, now: DateTime<Utc>) -> V
         Variable::StockSellThrough => Value::number(facts.signals.sell_through()),
         Variable::UnitsSold => Value::number(facts.signals.units_sold),
         Variable::DemandIndex => Value::number(facts.signals.demand_index),
-        Variable::PriceCurrent => Value::number(facts.previous.map(|previous| previous.list_price)),
-        age if age.is_age() => Value::number(age_hours(age, facts, now)),
+        age if age.is_age() => Value::number(age_hours(age, facts, known_at)),
         // A variable of the other kind of rule, which the compiler has refused.
         _ => Value::Null,
     }

@@ -11,7 +11,7 @@ use crate::facts::product::ProductId;
 use crate::policy::action::Action;
 use crate::policy::pricing_policy::PricingPolicy;
 use crate::policy::rule::Rule;
-use crate::policy::view::{About, View};
+use crate::policy::view::View;
 use crate::pricing::price::ListPrice;
 
 /// The most products that a warning names.
@@ -54,7 +54,7 @@ pub(crate) struct CatalogueWarnings {
 pub(crate) fn offer_ends(policy: &PricingPolicy, facts: &Facts<'_>, list_price: &ListPrice<'_>) -> OfferEnds {
     let now = list_price.explanation.priced_at;
     let lowest = list_price.limits.lowest.filter(|lowest| *lowest > Decimal::ZERO);
-    let view = View { price: list_price.amount, now, about: About::Market(*facts), has_floor: true };
+    let view = View { price: list_price.amount, ..View::of_product(*facts, now) };
     let is_meant =
         |rule: &Rule| rule.window.until.is_none_or(|until| now < until) && rule.only.may_select(&view);
     let end_of = |rule: &Rule| {

@@ -14,7 +14,7 @@ use crate::facts::shopper::Shopper;
 use crate::policy::action::Action;
 use crate::policy::pricing_policy::PricingPolicy;
 use crate::policy::rule::Rule;
-use crate::policy::view::{About, View};
+use crate::policy::view::View;
 
 /// The shopper of whom nothing is known.
 const ANY_SHOPPER: Shopper<'static> =
@@ -24,8 +24,7 @@ impl PricingPolicy {
     /// Whether an offer rule may have changed the price of this product for every shopper, or for every
     /// shopper at a location, within the period.
     pub fn may_move_every_shopper(&self, entry: &PriceEntry, period: &Range<DateTime<Utc>>) -> bool {
-        let about = About::Offer(entry, &ANY_SHOPPER);
-        let view = View { price: entry.list_price, now: period.start, about, has_floor: true };
+        let view = View::of_shopper(entry, &ANY_SHOPPER, period.start);
         let is_in_force = |rule: &&Rule| {
             rule.window.from.is_none_or(|from| from < period.end)
                 && rule.window.until.is_none_or(|until| until > period.start)

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::expression::variable::{Value, Variable};
 use crate::facts::Facts;
 use crate::facts::arithmetic::{RoundingMode, compare};
-use crate::facts::instant::as_instant;
+use crate::facts::instant::{as_instant, as_optional_instant};
 use crate::facts::money::{as_json_number, as_optional_json_number};
 use crate::policy::guardrail::GuardrailName;
 use crate::policy::rounding::Rounded;
@@ -20,7 +20,7 @@ use crate::policy::rounding::Rounded;
 /// The version of the engine's semantics. It increases with every change that alters the price, or its
 /// explanation, for the same facts and policy; CHANGELOG.md describes each. 1 covers all releases before
 /// versions were counted.
-pub const SEMANTICS: u32 = 2;
+pub const SEMANTICS: u32 = 3;
 
 /// The explanation of a list price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,6 +39,9 @@ pub struct Explanation<'a> {
     pub outcome: Outcome,
     /// The input of the rules.
     pub facts: Facts<'a>,
+    /// What a limit on moves holds back, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldPrice>,
     /// The steps, in order.
     pub steps: Vec<Step<'a>>,
 }
@@ -51,6 +54,22 @@ impl Explanation<'_> {
             _ => None,
         })
     }
+}
+
+/// What a limit on moves holds back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct HeldPrice {
+    /// The limit that holds it back; of several, the last that applied.
+    pub by: GuardrailName,
+    /// The price that rules, floors, ceilings and the minor unit give, before endings.
+    #[serde(serialize_with = "as_json_number")]
+    pub target: Decimal,
+    /// When the list price moves on by itself; absent if nothing but a fact or the seller moves it.
+    #[serde(serialize_with = "as_optional_instant")]
+    pub goes_on_at: Option<DateTime<Utc>>,
+    /// When it reaches the target, if nothing else changes; absent if it does not by itself.
+    #[serde(serialize_with = "as_optional_instant")]
+    pub reaches_target_at: Option<DateTime<Utc>>,
 }
 
 /// Whether the rules determined the price.

@@ -24,7 +24,7 @@ impl Explanation<'_> {
     /// the pricing, the instant at which the seller stated the same cost again, and the previous price.
     pub fn append_json(&self, json: &mut Vec<u8>) -> Result<i64, serde_json::Error> {
         let mut digest = Digest::starting_at(json.len());
-        let Self { policy_version, semantics, tz_version, priced_at, outcome, facts, steps } = self;
+        let Self { policy_version, semantics, tz_version, priced_at, outcome, facts, held, steps } = self;
         json.extend_from_slice(b"{\"policy_version\":");
         append_whole(json, *policy_version);
         json.extend_from_slice(b",\"semantics\":");
@@ -42,6 +42,10 @@ impl Explanation<'_> {
             Outcome::Frozen => b",\"outcome\":\"frozen\",\"facts\":",
         });
         append_facts(json, facts, &mut digest)?;
+        if let Some(held) = held {
+            json.extend_from_slice(b",\"held\":");
+            serde_json::to_writer(&mut *json, held)?;
+        }
         json.extend_from_slice(b",\"steps\":[");
         for (number, step) in steps.iter().enumerate() {
             if number > 0 {
@@ -204,12 +208,16 @@ fn append_product(json: &mut Vec<u8>, product: &Product) -> Written {
     Ok(())
 }
 
-fn append_previous(json: &mut Vec<u8>, previous: &Previous) -> Written {
-    let Previous { list_price, opening_price, changed_at, streak } = previous;
+fn append_previous(json: &mut Vec<u8>, previous: &Previous<'_>) -> Written {
+    let Previous { list_price, opening_price, opening_target, changed_at, streak, movement } = previous;
     json.extend_from_slice(b"{\"list_price\":");
     append_json_number(json, *list_price);
     json.extend_from_slice(b",\"opening_price\":");
     append_json_number(json, *opening_price);
+    if let Some(opening_target) = opening_target {
+        json.extend_from_slice(b",\"opening_target\":");
+        append_json_number(json, *opening_target);
+    }
     if let Some(changed_at) = changed_at {
         json.extend_from_slice(b",\"changed_at\":");
         append_instant(json, *changed_at);
@@ -217,6 +225,10 @@ fn append_previous(json: &mut Vec<u8>, previous: &Previous) -> Written {
     if let Some(streak) = streak {
         json.extend_from_slice(b",\"streak\":");
         serde_json::to_writer(&mut *json, streak)?;
+    }
+    if let Some(movement) = movement {
+        json.extend_from_slice(b",\"movement\":");
+        serde_json::to_writer(&mut *json, movement)?;
     }
     json.push(b'}');
     Ok(())
@@ -411,7 +423,7 @@ mod tests {
             // As stored by any version: unchecked.
             let product = Product { name, category, brand, unit_cost, floor_price, minimum_advertised_price, attributes, ..draft.check().unwrap() };
             let streak = moves.map(|moves| Streak { moves, since: DateTime::UNIX_EPOCH });
-            let previous = changed_at.map(|_| Previous { list_price: Decimal::TEN, opening_price: Decimal::ONE, changed_at, streak });
+            let previous = changed_at.map(|_| Previous { opening_price: Decimal::ONE, changed_at, streak, ..Previous::of(Decimal::TEN) });
             let policy = PricingPolicy::from_yaml(
                 "name: any\noffer: [{ name: dear, adjust: -1%, schedule: { zone: UTC } }]\nmarket: [{ name: dear, when: 'product.brand == \"b\" or product.category != null and stock.level == null', adjust: +50% }]\nguardrails: { max_step: 15%, min_margin: 10% }",
                 7, &TimeZones::bundled()).unwrap();

@@ -1,8 +1,10 @@
 //! The list price of a product: facts and a policy in, a price and its explanation out.
 //!
-//! Market rules change the base price, guardrails limit it, rounding moves it to the currency's grid, and the
-//! guardrails are checked again. A rule that fails freezes the price: the one in effect (or, for a product
-//! that never had one, the base price) is kept unless a floor or a ceiling forbids it.
+//! Market rules change the base price, limits on moves keep it from moving too far at once, floors and
+//! ceilings bound it, and rounding moves it to the grid of the currency. What the seller has changed since
+//! the last pricing moves the price in full; only the rest of the way to its target, which the market has
+//! caused, is limited. A rule that fails freezes the price: the one in effect (or, for a product for which
+//! rules never made one, the base price) is kept unless a floor or a ceiling forbids it.
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -11,15 +13,20 @@ use crate::facts::Facts;
 use crate::facts::arithmetic::compare;
 use crate::facts::limits::Limits;
 use crate::facts::money::in_minor_units;
-use crate::facts::previous::Streak;
+use crate::facts::movement::Movement;
+use crate::facts::previous::{Previous, Streak};
 use crate::facts::price_entry::PriceEntry;
 use crate::facts::time_zone::TzVersion;
-use crate::policy::guardrail::AppliedGuardrail;
+use crate::policy::guardrail::{AppliedGuardrail, intersection};
+use crate::policy::move_limit::Position;
 use crate::policy::pricing_policy::PricingPolicy;
 use crate::policy::rounding::Rounded;
-use crate::policy::view::{About, View};
+use crate::policy::view::View;
 use crate::pricing::apply::{OnFailure, apply_rules};
-use crate::pricing::explanation::{Explanation, Outcome, SEMANTICS, Step};
+use crate::pricing::explanation::{Explanation, HeldPrice, Outcome, SEMANTICS, Step};
+use crate::pricing::market_part::MarketPart;
+use crate::pricing::next_movement::{NextMovement, current_price};
+use crate::pricing::seller_part::Repricing;
 
 /// A computed list price.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +39,22 @@ pub struct ListPrice<'a> {
     pub valid_until: Option<DateTime<Utc>>,
     /// The streak of changes caused by competitors, including this one, if there is one.
     pub streak: Option<Streak>,
+    /// The first list price of the day, and the target that it belongs to; no target if no rule has made a
+    /// price yet.
+    pub opening_price: Decimal,
+    /// The state for the next pricing; absent if the price is frozen and there was none.
+    pub movement: Option<Movement<'a>>,
     /// The explanation.
     pub explanation: Explanation<'a>,
+}
+
+/// Whether limits on moves apply to a pricing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MoveLimiting {
+    /// They apply.
+    Limited,
+    /// A held price goes to its target.
+    Released,
 }
 
 impl ListPrice<'_> {
@@ -57,99 +78,185 @@ impl ListPrice<'_> {
 
 /// Computes a product's list price. It cannot fail: a failed rule is part of the explanation.
 pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc>) -> ListPrice<'a> {
+    price_with(facts, policy, now, MoveLimiting::Limited)
+}
+
+/// [`price`], with or without limits on moves.
+pub fn price_with<'a>(
+    facts: &Facts<'a>,
+    policy: &'a PricingPolicy,
+    now: DateTime<Utc>,
+    limiting: MoveLimiting,
+) -> ListPrice<'a> {
     let mut steps = Vec::with_capacity(policy.market.len() + 3);
-    let (about, has_floor) = (About::Market(*facts), policy.guardrails.has_floor(facts));
-    let view = View { price: facts.product.base_price, now, about, has_floor };
+    let product_digest = facts.product.digest();
+    let current_price = current_price(facts, product_digest);
+    let has_floor = policy.guardrails.has_floor(facts);
+    let view = View { has_floor, current_price, ..View::of_product(*facts, now) };
     steps.push(Step::Start { after: view.price });
     let applied =
         apply_rules(&policy.market, policy.market_apply, OnFailure::Stop, view, &mut Some(&mut steps));
-    let outcome = if applied.price.is_some() { Outcome::Priced } else { Outcome::Frozen };
-    let by_rules = applied.price.unwrap_or_else(|| facts.price_in_effect());
-    let follows = applied.follows_competitors;
-    let guardrails = policy.guardrails.of_product(facts, follows, now);
-    let mut amount = by_rules;
-    let mut released_at = None;
-    if outcome == Outcome::Priced {
-        (amount, released_at) = apply_guardrails(&guardrails.moves, amount, &mut steps);
-    }
-    (amount, _) = apply_guardrails(&guardrails.bounds, amount, &mut steps);
-    let outer_limits = guardrails.outer_limits();
-    steps.extend(contradiction(outer_limits, amount));
-    // Only amounts that the rules refuse as too large cannot be rounded.
+    let bounds = policy.guardrails.bounds(facts);
+    let outer = intersection(bounds.iter().map(|bound| &bound.limits));
     let currency = facts.product.currency;
-    let unrounded = |amount| Rounded { amount, increment_passed_over: None };
-    let round =
-        |limits| policy.rounding.list_price(amount, currency, limits).unwrap_or_else(|| unrounded(amount));
-    let mut rounded = match outcome {
-        Outcome::Priced => round(outer_limits),
-        Outcome::Frozen if compare(amount, by_rules).is_eq() => unrounded(in_minor_units(amount, currency)),
-        // A bound has moved it; endings and price points do not apply.
-        Outcome::Frozen => {
-            policy.rounding.shopper_price(amount, currency, outer_limits).unwrap_or_else(|| unrounded(amount))
-        }
-    };
-    if outcome == Outcome::Priced && guardrails.stop_move_to(rounded.amount) {
-        // The limits on moves also apply to the rounding, so it may change when one of them ends.
-        let round_at = |instant| {
-            let limits = guardrails.limits_at(instant);
-            let rounded = round(limits);
-            // If they leave no price, they yield to the outer limits.
-            if limits.allow(rounded.amount) { rounded } else { round(outer_limits) }
-        };
-        rounded = round_at(now);
-        let mut ends = guardrails.ends();
-        let changes = ends.find(|end| round_at(*end).amount != rounded.amount);
-        released_at = released_at.into_iter().chain(changes).min();
-    }
-    steps.extend(rounded.steps(policy.rounding.mode, amount));
-    let previous = facts.previous;
-    let explanation = Explanation {
-        policy_version: policy.version,
-        semantics: SEMANTICS,
-        tz_version: policy.tz_version.as_ref().map(TzVersion::as_str),
-        priced_at: now,
-        outcome,
+    let market = applied.price.map(|by_rules| MarketPart {
+        policy,
+        currency,
+        by_rules,
+        target: policy.rounding.target(by_rules, currency, outer),
+        follows_competitors: applied.follows_competitors,
+        bounds: &bounds,
+        outer,
+        is_limited: limiting == MoveLimiting::Limited && facts.previous.is_some(),
+    });
+    let repricing = Repricing {
         facts: *facts,
-        steps,
+        policy,
+        now,
+        product_digest,
+        target: market.as_ref().map(|market| market.target),
     };
+    let priced = match &market {
+        Some(market) => repricing.towards_target(market, current_price, &mut steps),
+        None => repricing.frozen(&bounds, outer, &mut steps),
+    };
+    let rule_change = policy.next_change(&view);
+    let ends = [rule_change, priced.goes_on_at, facts.signals.next_expiry(now)];
     ListPrice {
-        amount: rounded.amount,
-        limits: outer_limits,
-        valid_until: policy
-            .next_change(&view)
-            .into_iter()
-            .chain(released_at)
-            .chain(facts.signals.next_expiry(now))
-            .min(),
-        streak: previous
-            .and_then(|previous| policy.guardrails.streak_after(&previous, rounded.amount, follows, now)),
-        explanation,
+        amount: priced.amount,
+        limits: outer,
+        valid_until: ends.into_iter().flatten().min(),
+        streak: priced.streak,
+        opening_price: priced.opening_price,
+        movement: priced.movement,
+        explanation: Explanation {
+            policy_version: policy.version,
+            semantics: SEMANTICS,
+            tz_version: policy.tz_version.as_ref().map(TzVersion::as_str),
+            priced_at: now,
+            outcome: if market.is_some() { Outcome::Priced } else { Outcome::Frozen },
+            facts: *facts,
+            held: priced.held,
+            steps,
+        },
     }
+}
+
+/// The parts of a list price that limits on moves determine.
+struct Priced<'a> {
+    amount: Decimal,
+    goes_on_at: Option<DateTime<Utc>>,
+    streak: Option<Streak>,
+    opening_price: Decimal,
+    movement: Option<Movement<'a>>,
+    held: Option<HeldPrice>,
+}
+
+impl<'a> Repricing<'a> {
+    /// Makes the seller's part of the move, then the market's.
+    fn towards_target(
+        &self,
+        market: &MarketPart<'_>,
+        current_price: Option<Decimal>,
+        steps: &mut Vec<Step<'a>>,
+    ) -> Priced<'a> {
+        let Some(previous) = &self.facts.previous else { return self.first(market, steps) };
+        let seller = self.seller_part(previous);
+        let moved = market.move_from(&seller.position, self.now, seller.is_act, Some(steps));
+        explain_rounding(market, &moved.rounded, moved.amount, steps);
+        let next = NextMovement { repricing: self, market, seller: &seller, current_price };
+        let (position, next) = next.after(&moved);
+        let held = moved.is_limited.then(|| market.continuation(&position, self.now));
+        let is_at_target = compare(moved.price, market.target).is_eq();
+        Priced {
+            amount: moved.rounded.amount,
+            goes_on_at: held.and_then(|held| held.goes_on_at),
+            streak: position.streak,
+            opening_price: next.opening_price,
+            held: held.zip(moved.held_by).filter(|_| !is_at_target).map(|(held, by)| HeldPrice {
+                by,
+                target: market.target,
+                goes_on_at: held.goes_on_at,
+                reaches_target_at: held.reaches_target_at,
+            }),
+            movement: Some(next.state),
+        }
+    }
+
+    /// The first price of a product goes all the way.
+    fn first(&self, market: &MarketPart<'_>, steps: &mut Vec<Step<'a>>) -> Priced<'a> {
+        let position = Position::at(market.target, self.now);
+        let moved = market.move_from(&position, self.now, true, Some(steps));
+        explain_rounding(market, &moved.rounded, moved.amount, steps);
+        let amount = moved.rounded.amount;
+        Priced {
+            amount,
+            goes_on_at: None,
+            streak: None,
+            opening_price: amount,
+            movement: Some(self.first_movement(Some(market.target), amount)),
+            held: None,
+        }
+    }
+
+    /// Keeps the price in effect, and the state of the last pricing that was not frozen. A bound may move the
+    /// price; endings and price points then do not apply.
+    fn frozen(&self, bounds: &[AppliedGuardrail], outer: Limits, steps: &mut Vec<Step<'a>>) -> Priced<'a> {
+        let kept = self.facts.price_in_effect();
+        let currency = self.facts.product.currency;
+        let amount = bounds.iter().fold(kept, |amount, bound| {
+            let limited = bound.limits.clamp(amount);
+            if compare(limited, amount).is_ne() {
+                steps.push(Step::Guardrail { guardrail: bound.name, before: amount, after: limited });
+            }
+            limited
+        });
+        steps.extend(contradiction(outer, amount));
+        let unrounded = || Rounded { amount: in_minor_units(amount, currency), increment_passed_over: None };
+        let rounded = match compare(amount, kept).is_eq() {
+            true => unrounded(),
+            false => {
+                let rounding = &self.policy.rounding;
+                rounding.shopper_price(amount, currency, outer).unwrap_or_else(unrounded)
+            }
+        };
+        steps.extend(rounded.steps(self.policy.rounding.mode, amount));
+        let previous = self.facts.previous.as_ref();
+        let movement = match previous {
+            Some(Previous { movement, opening_target, .. }) => {
+                match movement.filter(|state| state.target.is_some()) {
+                    Some(state) => Some(Movement { opening_target: *opening_target, ..state.borrowed() }),
+                    None if movement.is_some() => Some(self.first_movement(None, rounded.amount)),
+                    None => None,
+                }
+            }
+            None => Some(self.first_movement(None, rounded.amount)),
+        };
+        Priced {
+            amount: rounded.amount,
+            goes_on_at: None,
+            streak: previous.and_then(|previous| previous.streak),
+            opening_price: previous.map_or(rounded.amount, |previous| previous.opening_price),
+            movement,
+            held: None,
+        }
+    }
+}
+
+fn explain_rounding<'a>(
+    market: &MarketPart<'_>,
+    rounded: &Rounded,
+    amount: Decimal,
+    steps: &mut Vec<Step<'a>>,
+) {
+    steps.extend(contradiction(market.outer, amount));
+    steps.extend(rounded.steps(market.policy.rounding.mode, amount));
 }
 
 /// Returns a step if no amount is both above the floors and below the ceilings.
 fn contradiction<'a>(limits: Limits, after: Decimal) -> Option<Step<'a>> {
     let (lowest, highest) = (limits.lowest?, limits.highest?);
     (lowest > highest).then_some(Step::GuardrailsContradict { lowest, highest, after })
-}
-
-/// Limits the amount to the guardrails; also returns the earliest instant at which time alone lifts a limit
-/// that applied.
-fn apply_guardrails(
-    guardrails: &[AppliedGuardrail],
-    mut amount: Decimal,
-    steps: &mut Vec<Step<'_>>,
-) -> (Decimal, Option<DateTime<Utc>>) {
-    let mut released_at = None;
-    for guardrail in guardrails {
-        let kept = guardrail.limits.clamp(amount);
-        if compare(kept, amount).is_ne() {
-            steps.push(Step::Guardrail { guardrail: guardrail.name, before: amount, after: kept });
-            amount = kept;
-            released_at = released_at.into_iter().chain(guardrail.until).min();
-        }
-    }
-    (amount, released_at)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::facts::price_entry::PriceEntry;
 use crate::facts::shopper::Shopper;
 use crate::policy::guardrail::GuardrailName;
 use crate::policy::pricing_policy::PricingPolicy;
-use crate::policy::view::{About, View};
+use crate::policy::view::View;
 use crate::pricing::apply::{OnFailure, apply_rules};
 use crate::pricing::explanation::Step;
 
@@ -38,7 +38,7 @@ pub fn quote<'a>(
     mut steps: Option<&mut Vec<Step<'a>>>,
 ) -> Quote {
     record(&mut steps, || Step::Start { after: entry.list_price });
-    let view = View { price: entry.list_price, now, about: About::Offer(entry, shopper), has_floor: true };
+    let view = View::of_shopper(entry, shopper, now);
     let applied = apply_rules(&policy.offer, policy.offer_apply, OnFailure::PassOver, view, &mut steps);
     let price = applied.price.unwrap_or(entry.list_price);
     let final_price = bring_to_market(price, entry, policy, &mut steps);

@@ -4,12 +4,14 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use crate::facts::Facts;
-use crate::facts::previous::Previous;
+use crate::facts::movement::{Anchored, Held, Movement};
+use crate::facts::previous::{Previous, RecordedPrevious};
 use crate::facts::product::Product;
 use crate::facts::signal::Signals;
 use crate::policy::pricing_policy::PricingPolicy;
 use crate::pricing::explanation::SEMANTICS;
-use crate::pricing::price::{ListPrice, price};
+use crate::pricing::price::{ListPrice, MoveLimiting, price, price_with};
+use crate::pricing::price_state::{DueChange, PriceState};
 
 /// A stored explanation, as read back for a replay.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -28,7 +30,7 @@ pub struct RecordedFacts {
     /// Its signals as they were.
     pub signals: Signals,
     /// The price in effect then.
-    pub previous: Option<Previous>,
+    pub previous: Option<RecordedPrevious>,
 }
 
 /// The explanation was recorded by an engine with other semantics, which may compute other prices or
@@ -51,10 +53,43 @@ impl RecordedExplanation {
     }
 }
 
+impl RecordedExplanation {
+    /// Makes the steps of the recorded product, by the policy of the recorded version, that have fallen due
+    /// until now.
+    pub fn catch_up(
+        &self,
+        state: PriceState,
+        policy: &PricingPolicy,
+        now: DateTime<Utc>,
+    ) -> (PriceState, Vec<DueChange>) {
+        state.catch_up(&self.facts.product, &self.facts.signals, policy, now)
+    }
+
+    /// Returns the way to its target of a price that was recorded before engines kept it: the target by the
+    /// recorded facts, and the price in effect as where it is. `None` if a rule fails.
+    pub fn movement_of(&self, state: &PriceState, policy: &PricingPolicy) -> Option<Movement<'static>> {
+        let RecordedFacts { product, signals, .. } = &self.facts;
+        let previous = Some(Previous::of(state.list_price));
+        let facts = Facts { product, signals, previous };
+        let released = price_with(&facts, policy, self.priced_at, MoveLimiting::Released);
+        let movement = released.movement.filter(|movement| movement.target.is_some())?;
+        let target = movement.target?;
+        let price = Anchored { amount: state.list_price, target };
+        let is_held = released.amount != state.list_price;
+        Some(Movement {
+            held: is_held.then_some(Held { price, last_at_target: None }),
+            interval: None,
+            moved_at: state.changed_at,
+            ..movement.into_owned()
+        })
+    }
+}
+
 impl RecordedFacts {
     /// Returns the facts as input of the pricing functions.
     pub fn as_facts(&self) -> Facts<'_> {
-        Facts { product: &self.product, signals: &self.signals, previous: self.previous }
+        let previous = self.previous.as_ref().map(RecordedPrevious::as_previous);
+        Facts { product: &self.product, signals: &self.signals, previous }
     }
 }
 

@@ -16,7 +16,6 @@ use crate::draw::Draw;
 use crate::draw_policy::Place;
 use crate::facts::{Buyer, Item, Market};
 use crate::fraction::Fraction;
-use crate::guardrails::MoveLimit;
 use crate::list_price::{self, Asked};
 use crate::offers;
 use crate::policy::{Policy, instant};
@@ -118,8 +117,11 @@ fn wrong_end(
         } else {
             draw.of(&looks)
         };
-        let is_held = |limit: &MoveLimit| limit.ends_at.is_none_or(|ends_at| later < ends_at);
-        let then = asked.list_price_under(later, &is_held);
+        let guardrails = &asked.policy.guardrails;
+        let in_effect = case.market.in_effect;
+        let in_effect = in_effect.map(|in_effect| in_effect.after(guardrails, listed, case.now, later));
+        let market = Market { in_effect, ..case.market.clone() };
+        let then = Asked { market: &market, ..*asked }.list_price(later);
         let quoted = asked.quote(case, &then, later);
         if (then.amount, then.is_frozen) != (listed.amount, listed.is_frozen) || quoted != before {
             let (from, to) = (listed.amount, then.amount);

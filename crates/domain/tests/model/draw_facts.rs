@@ -118,7 +118,7 @@ impl Draw {
             let moves = i32::try_from(draw.whole(1, 11)).expect("a small number");
             (if draw.chance(50) { moves } else { -moves }, now - draw.age())
         });
-        InEffect { price, first_of_day, changed_at, moves }
+        InEffect { price, first_of_day, changed_at, moves, current: price, interval: None }
     }
 
     pub(crate) fn buyer(&mut self) -> Buyer {

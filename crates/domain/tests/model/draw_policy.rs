@@ -232,6 +232,7 @@ impl Draw {
             floor_of_base: self.maybe(20, |draw| draw.part(30, 99)),
             ceiling_of_base: self.maybe(20, |draw| draw.part(100, 180)),
             max_step: self.maybe(30, |draw| draw.part(1, 40)),
+            step_interval: self.maybe(15, |draw| draw.minutes(1, 240)),
             max_daily_move: self.maybe(25, |draw| draw.part(0, 50)),
             min_time_between_changes: self.maybe(20, |draw| draw.minutes(1, 240)),
             competitor_loop: self.maybe(20, |draw| {

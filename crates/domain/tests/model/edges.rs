@@ -48,6 +48,7 @@ impl Asked<'_> {
         let mut ends: Vec<DateTime<Utc>> = guardrails.max_daily_move.and(midnight).into_iter().collect();
         let in_effect = self.market.in_effect;
         let changed_at = in_effect.and_then(|in_effect| in_effect.changed_at);
+        ends.extend(guardrails.max_step.map(|_| now + guardrails.step_length()));
         if let Some(pause) = guardrails.min_time_between_changes {
             ends.push(now + pause);
             ends.extend(changed_at.map(|changed_at| changed_at + pause));

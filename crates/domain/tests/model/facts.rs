@@ -55,6 +55,10 @@ pub(crate) struct InEffect {
     pub(crate) changed_at: Option<DateTime<Utc>>,
     /// So many moves because of competitors, below zero if downwards, and when the first was.
     pub(crate) moves: Option<(i32, DateTime<Utc>)>,
+    /// The price in effect when facts last changed.
+    pub(crate) current: Fraction,
+    /// When the step interval began, and the price before.
+    pub(crate) interval: Option<(DateTime<Utc>, Fraction)>,
 }
 
 #[derive(Debug, Clone)]
@@ -199,12 +203,12 @@ impl Market {
         Signals::of_product(of_competitors.chain(others), Some(product), now)
     }
 
-    pub(crate) fn previous_for_engine(&self) -> Option<Previous> {
+    pub(crate) fn previous_for_engine(&self) -> Option<Previous<'static>> {
         self.in_effect.map(|in_effect| Previous {
-            list_price: decimal(in_effect.price),
             opening_price: decimal(in_effect.first_of_day),
             changed_at: in_effect.changed_at,
             streak: in_effect.moves.map(|(moves, since)| Streak { moves, since }),
+            ..Previous::of(decimal(in_effect.price))
         })
     }
 }

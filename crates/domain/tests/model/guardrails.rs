@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::facts::{InEffect, Item, Market};
 use crate::fraction::Fraction;
+use crate::list_price::ListPrice;
 use crate::policy::Guardrails;
 
 /// From where to where; a floor above the ceiling wins over it.
@@ -77,6 +78,34 @@ pub(crate) fn has_own_bound(guardrails: &Guardrails, item: &Item, market: &Marke
         || guardrails.floor_of_base.is_some()
 }
 
+impl InEffect {
+    /// How the price stands at a later instant, after it was priced at `now`.
+    pub(crate) fn after(
+        &self,
+        guardrails: &Guardrails,
+        listed: &ListPrice,
+        now: DateTime<Utc>,
+        later: DateTime<Utc>,
+    ) -> Self {
+        let price = listed.amount;
+        let first_of_day = if later.date_naive() > now.date_naive() { price } else { self.first_of_day };
+        if price == self.price || listed.is_frozen {
+            return Self { price, first_of_day, ..*self };
+        }
+        let direction = if listed.unrounded > self.price { 1 } else { -1 };
+        let is_going_on = |(moves, since): &(i32, DateTime<Utc>)| {
+            moves.signum() == direction && now < *since + loop_of(guardrails).1
+        };
+        let moves = match self.moves.filter(is_going_on) {
+            _ if !listed.has_followed || listed.unrounded == self.price => self.moves,
+            Some((moves, since)) => Some((moves + direction, since)),
+            None => Some((direction, now)),
+        };
+        let interval = Some((now, self.price));
+        Self { price, first_of_day, changed_at: Some(now), interval, moves, ..*self }
+    }
+}
+
 /// The limits on moves that hold now; `has_followed` says whether competitors made the price.
 pub(crate) fn move_limits(
     guardrails: &Guardrails,
@@ -90,15 +119,19 @@ pub(crate) fn move_limits(
         highest: Some(middle * (Fraction::ONE + part)),
     };
     let mut limits = Vec::new();
+    let or_here = |bounds: Bounds| Bounds {
+        lowest: bounds.lowest.map(|lowest| lowest.min(price)),
+        highest: bounds.highest.map(|highest| highest.max(price)),
+    };
     if let Some(part) = guardrails.max_step {
-        limits.push(MoveLimit { name: "max_step", bounds: around(price, part), ends_at: None });
+        let length = guardrails.step_length();
+        let open = in_effect.interval.filter(|(began_at, _)| now < *began_at + length);
+        let (began_at, reference) = open.unwrap_or((now, price));
+        let bounds = or_here(around(reference, part));
+        limits.push(MoveLimit { name: "max_step", bounds, ends_at: Some(began_at + length) });
     }
     if let Some(part) = guardrails.max_daily_move {
-        let day = around(in_effect.first_of_day, part);
-        let bounds = Bounds {
-            lowest: day.lowest.map(|lowest| lowest.min(price)),
-            highest: day.highest.map(|highest| highest.max(price)),
-        };
+        let bounds = or_here(around(in_effect.first_of_day, part));
         let midnight = now.date_naive().succ_opt().map(|day| day.and_time(chrono::NaiveTime::MIN).and_utc());
         limits.push(MoveLimit { name: "max_daily_move", bounds, ends_at: midnight });
     }
@@ -107,7 +140,7 @@ pub(crate) fn move_limits(
         let ends_at = Some(changed_at + pause);
         limits.push(MoveLimit { name: "min_time_between_changes", bounds, ends_at });
     }
-    let (moves, within) = guardrails.competitor_loop.unwrap_or((8, chrono::TimeDelta::hours(24)));
+    let (moves, within) = loop_of(guardrails);
     if let Some((moved, since)) = in_effect.moves.filter(|(moved, _)| has_followed && moved.abs() >= moves) {
         let bounds = if moved > 0 {
             Bounds { lowest: None, highest: Some(price) }
@@ -118,4 +151,16 @@ pub(crate) fn move_limits(
     }
     limits.retain(|limit| limit.ends_at.is_none_or(|ends_at| now < ends_at));
     limits
+}
+
+impl Guardrails {
+    pub(crate) fn step_length(&self) -> chrono::TimeDelta {
+        let written = self.min_time_between_changes.or(self.step_interval);
+        written.unwrap_or(chrono::TimeDelta::hours(1))
+    }
+}
+
+/// So many moves within so much time are a loop.
+fn loop_of(guardrails: &Guardrails) -> (i32, chrono::TimeDelta) {
+    guardrails.competitor_loop.unwrap_or((8, chrono::TimeDelta::hours(24)))
 }

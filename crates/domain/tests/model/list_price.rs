@@ -8,14 +8,18 @@ use chrono::{DateTime, Utc};
 use crate::facts::{Item, Market};
 use crate::fraction::Fraction;
 use crate::guardrails::{Bounds, MoveLimit, has_own_bound, move_limits, outer_bounds};
-use crate::policy::Policy;
+use crate::policy::{Policy, Rounding};
 use crate::rounding::round;
 use crate::rules::{Scene, market_price};
 
 #[derive(Debug, Clone)]
 pub(crate) struct ListPrice {
     pub(crate) amount: Fraction,
+    /// Within the limits, and before rounding.
+    pub(crate) unrounded: Fraction,
     pub(crate) is_frozen: bool,
+    /// Whether competitors made the price.
+    pub(crate) has_followed: bool,
     /// Where a shopper's price may be.
     pub(crate) outer: Bounds,
 }
@@ -31,15 +35,6 @@ pub(crate) struct Asked<'a> {
 
 impl Asked<'_> {
     pub(crate) fn list_price(&self, now: DateTime<Utc>) -> ListPrice {
-        self.list_price_under(now, &|_| true)
-    }
-
-    /// The list price if only these limits on moves held.
-    pub(crate) fn list_price_under(
-        &self,
-        now: DateTime<Utc>,
-        is_held: &dyn Fn(&MoveLimit) -> bool,
-    ) -> ListPrice {
         let Self { policy, item, notes, .. } = *self;
         let market = &self.market.at(item, now);
         let scene = Scene { item, market: Some(market), buyer: None, now, notes };
@@ -56,7 +51,7 @@ impl Asked<'_> {
                 scene.note(&format!("frozen: {}", failed.0));
                 self.frozen(outer, &scene)
             }
-            Ok((price, has_followed)) => self.priced(price, has_followed, outer, &scene, is_held),
+            Ok((price, has_followed)) => self.priced(price, has_followed, outer, &scene),
         }
     }
 
@@ -70,33 +65,41 @@ impl Asked<'_> {
             scene.note("frozen to a bound");
             round(bound, &self.policy.rounding, self.item.minor_unit(), &outer, false).0
         };
-        ListPrice { amount, is_frozen: true, outer }
+        ListPrice { amount, unrounded: amount, is_frozen: true, has_followed: false, outer }
     }
 
-    fn priced(
-        &self,
-        price: Fraction,
-        has_followed: bool,
-        outer: Bounds,
-        scene: &Scene<'_>,
-        is_held: &dyn Fn(&MoveLimit) -> bool,
-    ) -> ListPrice {
+    fn priced(&self, price: Fraction, has_followed: bool, outer: Bounds, scene: &Scene<'_>) -> ListPrice {
         let in_effect = self.market.in_effect.as_ref();
-        let mut limits = in_effect.map_or_else(Vec::new, |in_effect| {
+        let limits = in_effect.map_or_else(Vec::new, |in_effect| {
             move_limits(&self.policy.guardrails, in_effect, has_followed, scene.now)
         });
-        limits.retain(is_held);
         let moves = limits.iter().try_fold(Bounds::default(), |all, limit| all.and(&limit.bounds));
         let moves = moves.expect("the price in effect is within each limit on moves");
         let unit = self.item.minor_unit();
         // The limits on moves give way where they and the ceilings leave no price.
         let bounds = moves.and(&outer).filter(|bounds| bounds.have_multiple(unit)).unwrap_or(outer);
         note_stops(scene, &limits, &outer, price);
-        let within = outer.nearest_to(moves.nearest_to(price));
         let rounding = &self.policy.rounding;
-        let (amount, kind) = round(bounds.nearest_to(within), rounding, unit, &bounds, true);
+        let plain = Rounding { increment: None, ..rounding.clone() };
+        let meant = round(outer.nearest_to(price), &plain, unit, &outer, false).0;
+        let within = outer.nearest_to(moves.nearest_to(meant));
+        let here = in_effect.map(|in_effect| in_effect.price);
+        let is_turned = |limit: &&MoveLimit| limit.bounds.allow(meant) && here != Some(within);
+        let bounds = if within == meant || limits.iter().any(|limit| is_turned(&limit)) {
+            // A price that is where it is meant to be is not chased, nor is one that turns.
+            let others = limits
+                .iter()
+                .filter(|limit| limit.name != "competitor_loop" || within != meant && !is_turned(limit));
+            let others =
+                others.fold(Bounds::default(), |all, limit| all.and(&limit.bounds).expect("a price"));
+            others.and(&outer).filter(|bounds| bounds.have_multiple(unit)).unwrap_or(outer)
+        } else {
+            bounds
+        };
+        let limited = outer.nearest_to(if within == meant { price } else { moves.nearest_to(price) });
+        let (amount, kind) = round(bounds.nearest_to(limited), rounding, unit, &bounds, true);
         scene.note(&format!("list price on {kind}"));
-        ListPrice { amount, is_frozen: false, outer }
+        ListPrice { amount, unrounded: within, is_frozen: false, has_followed, outer }
     }
 }
 

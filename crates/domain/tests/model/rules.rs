@@ -103,7 +103,7 @@ impl Scene<'_> {
             "stock.sell_through" => market.sell_through(),
             "sales.units" => market.sold.map(|sold| sold.number),
             "demand.index" => market.demand.map(|demand| demand.number),
-            "price.current" => market.in_effect.map(|in_effect| in_effect.price),
+            "price.current" => market.in_effect.map(|in_effect| in_effect.current),
             _ => self.age(name, market),
         };
         number.map_or(Value::Null, Value::Number)

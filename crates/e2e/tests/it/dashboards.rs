@@ -45,9 +45,11 @@ async fn work(api: &Member, round: u32) -> Result<()> {
     }
     let items: Vec<Value> = (0..5).map(|number| json!({"product_id": format!("P-{number}")})).collect();
     api.client.post("/api/v1/prices", &json!({"user_location": "NY", "items": items})).await?;
+    // Within the largest step, so that prices move again and again; and now and then beyond it.
+    let price = if round.is_multiple_of(5) { 50 } else { 95 + round % 11 };
     let event = json!({
         "specversion": "1.0", "id": round.to_string(), "source": "/test", "type": "pricing.competitor_price.v1",
-        "data": {"product_id": format!("P-{}", round % 10), "competitor": "acme", "price": 50 + round % 40},
+        "data": {"product_id": format!("P-{}", round % 10), "competitor": "acme", "price": price},
     });
     ensure!(api.client.post("/api/v1/publish-market-event", &event).await?.status == 200);
     if round.is_multiple_of(5) {

@@ -113,9 +113,13 @@ fn price_write(product: &Product, revision: i64, list_price: &str) -> Result<Pri
         opened_on: now().date_naive(),
         changed_at: Some(now()),
         streak: Some(Streak { moves: -3, since: now() }),
+        movement: None,
+        held_by: None,
         explanation: "{}".to_owned(),
         explanation_digest: i64::MIN,
+        earlier: Vec::new(),
         previous_list_price: None,
+        listed_at: now(),
         cause: "test".to_owned(),
         priced_at: now(),
     })

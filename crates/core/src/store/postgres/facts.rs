@@ -30,7 +30,15 @@ macro_rules! products {
 }
 const PRODUCTS: &str = products!("");
 const LOCK_PRODUCTS: &str = products!(" FOR UPDATE");
-const PRICES: &str = concat!("SELECT ", price_columns!(), " FROM prices WHERE product_id = ANY($1)");
+/// With the explanations of prices whose time may be over when they are priced: it has the facts by which the
+/// steps that fell due are made.
+const PRICES: &str = concat!(
+    "SELECT ",
+    price_columns!(),
+    ", CASE WHEN movement IS NULL OR valid_until <= clock_timestamp() + interval '10 seconds'
+            THEN explanation END AS explanation
+     FROM prices WHERE product_id = ANY($1)"
+);
 macro_rules! signals {
     ($categories:literal) => {
         concat!(

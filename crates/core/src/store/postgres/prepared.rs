@@ -7,7 +7,7 @@ use sqlx::postgres::PgArguments;
 
 use super::super::error::StoreError;
 use super::super::json_rows::bounded_cause;
-use super::super::prepared_rows::digits;
+use super::super::prepared_rows::{ChangeRow, change_rows, digits};
 use super::super::stored::PriceWrite;
 
 /// Columns of `prices` and of `price_changes`.
@@ -24,7 +24,7 @@ pub(in super::super) struct PostgresPrices {
 impl PostgresPrices {
     /// Encodes prices, which must be ordered by product with one price each.
     pub(in super::super) fn of(writes: &[PriceWrite]) -> Result<Self, StoreError> {
-        let changing: Vec<&PriceWrite> = writes.iter().filter(|write| write.changes_list_price()).collect();
+        let changing: Vec<ChangeRow<'_>> = writes.iter().flat_map(change_rows).collect();
         let written_out = || {
             let prices = (!writes.is_empty()).then(|| price_columns(writes)).transpose()?;
             let changes = (!changing.is_empty()).then(|| change_columns(&changing)).transpose()?;
@@ -59,18 +59,21 @@ fn price_columns(writes: &[PriceWrite]) -> Result<PgArguments, BoxDynError> {
     columns.add(column(writes, |write| write.priced_at))?;
     columns.add(column(writes, |write| write.explanation.as_str()))?;
     columns.add(column(writes, |write| write.explanation_digest))?;
+    columns.add(column(writes, |write| write.movement.as_deref()))?;
+    columns.add(column(writes, |write| write.held_by))?;
     Ok(columns)
 }
 
-fn change_columns(writes: &[&PriceWrite]) -> Result<PgArguments, BoxDynError> {
+fn change_columns(rows: &[ChangeRow<'_>]) -> Result<PgArguments, BoxDynError> {
     let mut columns = PgArguments::default();
-    columns.add(column(writes, |write| write.entry.product_id.as_str()))?;
-    columns.add(column(writes, |write| write.entry.revision))?;
-    columns.add(column(writes, |write| digits(write.previous_list_price)))?;
-    columns.add(column(writes, |write| write.entry.list_price.to_string()))?;
-    columns.add(column(writes, |write| write.entry.currency.code()))?;
-    columns.add(column(writes, |write| write.entry.policy_version))?;
-    columns.add(column(writes, |write| bounded_cause(&write.cause)))?;
-    columns.add(column(writes, |write| write.priced_at))?;
+    columns.add(column(rows, |row| row.entry.product_id.as_str()))?;
+    columns.add(column(rows, |row| row.revision))?;
+    columns.add(column(rows, |row| digits(row.from)))?;
+    columns.add(column(rows, |row| row.to.to_string()))?;
+    columns.add(column(rows, |row| row.entry.currency.code()))?;
+    columns.add(column(rows, |row| row.entry.policy_version))?;
+    columns.add(column(rows, |row| bounded_cause(row.cause)))?;
+    columns.add(column(rows, |row| row.at))?;
+    columns.add(column(rows, |row| row.entry.revision))?;
     Ok(columns)
 }

@@ -30,11 +30,16 @@ macro_rules! signal_rows {
             observed_at, currency, expires_at, event_source))"
     };
 }
+/// With the explanations of prices whose time may be over when they are priced: it has the facts by which the
+/// steps that fell due are made.
 macro_rules! price_rows {
     () => {
         "json_group_array(json_array(
             product_id, revision, category, currency, base_price, list_price, lowest, highest, policy_version,
-            valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since, explanation_digest))"
+            valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since, explanation_digest,
+            movement,
+            iif(movement IS NULL OR valid_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+10 seconds'),
+                explanation, NULL)))"
     };
 }
 /// The products and their categories.

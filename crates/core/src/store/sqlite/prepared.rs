@@ -12,14 +12,14 @@ use sqlx::{Arguments, AssertSqlSafe, Sqlite, query_with};
 
 use super::super::error::StoreError;
 use super::super::json_rows::{bounded_cause, instant};
-use super::super::prepared_rows::{ProductRow, ProductRows, digits};
+use super::super::prepared_rows::{ChangeRow, ProductRow, ProductRows, change_rows, digits};
 use super::super::stored::PriceWrite;
 
 const PRODUCT_COLUMNS: usize = 13;
-const PRICE_COLUMNS: usize = 18;
-const CHANGE_COLUMNS: usize = 8;
+const PRICE_COLUMNS: usize = 20;
+const CHANGE_COLUMNS: usize = 9;
 
-/// The most rows of a statement; batches of prices have this size. A row has eighteen values, and a statement
+/// The most rows of a statement; batches of prices have this size. A row has twenty values, and a statement
 /// may have 32,766.
 const ROWS_PER_STATEMENT: usize = 500;
 /// Up to this many remaining rows are written by one statement of exactly that length.
@@ -46,9 +46,8 @@ impl SqlitePrices {
     /// Encodes prices, which must be ordered by product with one price each.
     pub(in super::super) fn of(writes: Vec<PriceWrite>) -> Result<Self, StoreError> {
         let mut texts = Texts::default();
-        let changing: Vec<&PriceWrite> = writes.iter().filter(|write| write.changes_list_price()).collect();
-        let changes =
-            of_rows(changing, CHANGE_COLUMNS, |write, values| add_change(write, &mut texts, values))?;
+        let changing: Vec<ChangeRow<'_>> = writes.iter().flat_map(change_rows).collect();
+        let changes = of_rows(changing, CHANGE_COLUMNS, |row, values| add_change(row, &mut texts, values))?;
         let count = writes.len() as u64;
         let prices = of_rows(writes, PRICE_COLUMNS, |write, values| add_price(write, &mut texts, values))?;
         Ok(Self { count, prices, changes })
@@ -135,23 +134,26 @@ fn add_price(write: PriceWrite, texts: &mut Texts, values: &mut SqliteArguments)
     values.add(write.streak.map(|streak| instant(streak.since)))?;
     values.add(texts.of(write.priced_at))?;
     values.add(write.explanation)?;
-    values.add(write.explanation_digest)
+    values.add(write.explanation_digest)?;
+    values.add(write.movement)?;
+    values.add(write.held_by)
 }
 
 fn add_change(
-    write: &PriceWrite,
+    row: ChangeRow<'_>,
     texts: &mut Texts,
     values: &mut SqliteArguments,
 ) -> Result<(), BoxDynError> {
-    let entry = &write.entry;
+    let entry = row.entry;
     values.add(entry.product_id.clone().into_text())?;
-    values.add(entry.revision)?;
-    values.add(digits(write.previous_list_price))?;
-    values.add(entry.list_price.to_string())?;
+    values.add(row.revision)?;
+    values.add(digits(row.from))?;
+    values.add(row.to.to_string())?;
     values.add(entry.currency.code())?;
     values.add(entry.policy_version)?;
-    values.add(texts.of_cause(&write.cause))?;
-    values.add(texts.of(write.priced_at))
+    values.add(texts.of_cause(row.cause))?;
+    values.add(texts.of(row.at))?;
+    values.add(entry.revision)
 }
 
 /// Values shared by most rows of a batch, each encoded once.

@@ -25,7 +25,7 @@ const NEXT_REVISIONS: &str =
 const WRITE_PRICES: &str = "
     INSERT INTO prices (product_id, revision, category, currency, base_price, list_price, lowest, highest,
                         policy_version, valid_until, opening_price, opened_on, changed_at, streak_moves,
-                        streak_since, priced_at, explanation, explanation_digest) ";
+                        streak_since, priced_at, explanation, explanation_digest, movement, held_by) ";
 const UNLESS_OLDER: &str = "
     ON CONFLICT (product_id) DO UPDATE SET
         revision = excluded.revision, category = excluded.category, currency = excluded.currency,
@@ -34,7 +34,7 @@ const UNLESS_OLDER: &str = "
         valid_until = excluded.valid_until, opening_price = excluded.opening_price,
         opened_on = excluded.opened_on, changed_at = excluded.changed_at, streak_moves = excluded.streak_moves,
         streak_since = excluded.streak_since, priced_at = excluded.priced_at, explanation = excluded.explanation,
-        explanation_digest = excluded.explanation_digest
+        explanation_digest = excluded.explanation_digest, movement = excluded.movement, held_by = excluded.held_by
     WHERE excluded.revision > prices.revision
           OR excluded.revision = prices.revision AND excluded.list_price = prices.list_price
              AND excluded.explanation_digest IS NOT prices.explanation_digest";
@@ -42,8 +42,9 @@ const UNLESS_OLDER: &str = "
 const WRITE_CHANGES: (&str, &str) = (
     "
     INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
-                               cause, changed_at) ",
-    "
+                               cause, changed_at)
+    SELECT column1, column2, column3, column4, column5, column6, column7, column8 FROM (",
+    ") WHERE true
     ON CONFLICT DO NOTHING",
 );
 // Writes changes only of prices that are in effect: one that lost to a newer revision was never the product's
@@ -52,9 +53,9 @@ const WRITE_CHANGES_IN_EFFECT: (&str, &str) = (
     "
     INSERT INTO price_changes (product_id, revision, old_list_price, new_list_price, currency, policy_version,
                                cause, changed_at)
-    SELECT * FROM (",
+    SELECT column1, column2, column3, column4, column5, column6, column7, column8 FROM (",
     ")
-    WHERE EXISTS (SELECT 1 FROM prices WHERE product_id = column1 AND revision = column2)
+    WHERE EXISTS (SELECT 1 FROM prices WHERE product_id = column1 AND revision = column9)
     ON CONFLICT DO NOTHING",
 );
 

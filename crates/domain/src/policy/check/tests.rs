@@ -4,7 +4,7 @@ use super::*;
 use crate::facts::Facts;
 use crate::facts::product::ProductDraft;
 use crate::facts::signal::Signals;
-use crate::policy::view::{About, View};
+use crate::policy::view::View;
 
 fn problems(yaml: &str) -> Vec<String> {
     let result = PolicyDraft::from_yaml(yaml, &TimeZones::bundled())
@@ -141,8 +141,8 @@ fn the_next_change_is_the_earliest_of_all_windows() {
     let product = serde_json::from_str::<ProductDraft>(draft).unwrap().check().unwrap();
     let signals = Signals::default();
     let next_change = |now| {
-        let about = About::Market(Facts { product: &product, signals: &signals, previous: None });
-        policy.next_change(&View { price: Decimal::ONE, now, about, has_floor: true })
+        let facts = Facts { product: &product, signals: &signals, previous: None };
+        policy.next_change(&View::of_product(facts, now))
     };
     assert_eq!(next_change(at("2026-01-01T00:00:00Z")), Some(at("2026-01-02T00:00:00Z")));
     assert_eq!(next_change(at("2026-01-02T00:00:00Z")), Some(at("2026-01-02T23:00:00Z")));

@@ -11,9 +11,10 @@ use crate::facts::product::{Product, ProductDraft, WrittenNumber};
 use crate::facts::signal::{Signal, SignalKind, Signals, Subject};
 use crate::facts::time_zone::TimeZones;
 use crate::policy::check::DEFAULT_POLICY;
-use crate::policy::guardrail::Guardrails;
+use crate::policy::guardrail::{Guardrails, intersection};
 use crate::policy::pricing_policy::PricingPolicy;
 use crate::pricing::explanation::{Outcome, SEMANTICS, Step};
+use crate::pricing::price_state::PriceState;
 use crate::pricing::replay::{OtherSemantics, RecordedExplanation};
 
 fn decimal(text: &str) -> Decimal {
@@ -43,9 +44,9 @@ fn policy(yaml: &str) -> PricingPolicy {
     PricingPolicy::from_yaml(yaml, 1, &TimeZones::bundled()).unwrap()
 }
 
-fn previous(list_price: &str, opening_price: &str) -> Option<Previous> {
+fn previous(list_price: &str, opening_price: &str) -> Option<Previous<'static>> {
     let (list_price, opening_price) = (decimal(list_price), decimal(opening_price));
-    Some(Previous { list_price, opening_price, changed_at: None, streak: None })
+    Some(Previous { opening_price, ..Previous::of(list_price) })
 }
 
 fn competitor(price: &str) -> Signals {
@@ -67,7 +68,7 @@ fn known(facts: impl IntoIterator<Item = Signal>) -> Signals {
 fn check(
     product: &Product,
     signals: &Signals,
-    previous: Option<Previous>,
+    previous: Option<Previous<'_>>,
     policy: &PricingPolicy,
     expected: &str,
 ) {
@@ -284,7 +285,7 @@ prop_compose! {
         stock in proptest::option::of(0_i64..50),
         demand in proptest::option::of(0_i64..30),
         previous in proptest::option::of((1_i64..100_000, 1_i64..100_000)),
-    ) -> (Product, Signals, Option<Previous>) {
+    ) -> (Product, Signals, Option<Previous<'static>>) {
         let cents = |cents: i64| Decimal::new(cents, 2);
         let text = |cents_: Option<i64>| cents_.map(|value| cents(value).to_string()).unwrap_or_default();
         let ceiling = above_floor.map(|above| floor.unwrap_or(1) + above);
@@ -306,10 +307,10 @@ prop_compose! {
         };
         let signals = known(prices.chain(stock).chain(demand).chain(sold).map(ends));
         let previous = previous.map(|(list, open)| Previous {
-            list_price: cents(list),
             opening_price: cents(open),
             changed_at: pause.map(|minutes| now() - TimeDelta::minutes(minutes)),
             streak: streak.map(|(moves, hours)| Streak { moves, since: now() - TimeDelta::hours(hours) }),
+            ..Previous::of(cents(list))
         });
         (product, signals, previous)
     }
@@ -391,12 +392,16 @@ proptest! {
         prop_assert_eq!(&String::from_utf8(written).unwrap(), &stored);
         prop_assert_eq!(replayed(&stored, &policy), stored);
         // Time alone does not change the price before `valid_until`.
+        let state = PriceState::after(None, &priced, now());
+        let later = |at| {
+            let previous = previous.map(|_| state.previous(at));
+            price(&Facts { previous, ..facts }, &policy, at).amount
+        };
         if let Some(valid_until) = priced.valid_until {
             prop_assert!(valid_until > now());
-            let later = price(&facts, &policy, valid_until - TimeDelta::microseconds(1));
-            prop_assert_eq!(later.amount, priced.amount);
+            prop_assert_eq!(later(valid_until - TimeDelta::microseconds(1)), priced.amount);
         } else {
-            prop_assert_eq!(price(&facts, &policy, now() + TimeDelta::days(400)).amount, priced.amount);
+            prop_assert_eq!(later(now() + TimeDelta::days(400)), priced.amount);
         }
     }
 }
@@ -435,7 +440,7 @@ proptest! {
             let part = |percent: i64| Decimal::new(percent, 2);
             let (min_margin, floor_of_base) = (min_margin.map(part), floor_of_base.map(part));
             let guardrails = Guardrails { min_margin, floor_of_base, ..Guardrails::default() };
-            guardrails.of_product(&facts, false, now()).outer_limits().lowest
+            intersection(guardrails.bounds(&facts).iter().map(|bound| &bound.limits)).lowest
         };
         for with_margin in [None, Some(margin)] {
             prop_assert!(lowest(with_margin, Some(floor)) >= lowest(with_margin, None));

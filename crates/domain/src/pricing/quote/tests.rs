@@ -14,6 +14,8 @@ use crate::facts::product::{Product, ProductDraft, ProductId};
 use crate::facts::signal::Signals;
 use crate::facts::time_zone::TimeZones;
 use crate::policy::check::DEFAULT_POLICY;
+use crate::policy::guardrail::intersection;
+use crate::policy::move_limit::Position;
 use crate::policy::pricing_policy::PricingPolicy;
 use crate::pricing::explanation::Step;
 use crate::pricing::price::price;
@@ -148,11 +150,16 @@ proptest! {
         let product = product(base, bounds);
         let previous = previous.map(|cents| {
             let list_price = Decimal::new(cents, 2);
-            Previous { list_price, opening_price: list_price, changed_at: None, streak: None }
+            Previous::of(list_price)
         });
         let facts = Facts { product: &product, signals: &Signals::default(), previous };
         let priced = price(&facts, &policy, now());
-        let allowed = policy.guardrails.of_product(&facts, false, now()).limits_at(now());
+        let moves = previous.map(|previous| {
+            policy.guardrails.move_limits(&Position::at(previous.list_price, now()), false, now())
+        });
+        let moves: Vec<Limits> = moves.iter().flatten().map(|limit| limit.list_price).collect();
+        let within = intersection(moves.iter().chain([&priced.limits]));
+        let allowed = if within.contradict() { priced.limits } else { within };
         prop_assert!(is_within(priced.amount, allowed), "{} {allowed:?}", priced.amount);
         let entry = PriceEntry { list_price: priced.amount, lowest: priced.limits.lowest, highest: priced.limits.highest, ..entry("1.00") };
         let full = quote(&entry, &policy, &shopper(false), now(), None);

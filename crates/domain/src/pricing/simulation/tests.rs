@@ -23,12 +23,7 @@ fn simulate_by(policy: &PricingPolicy, list_prices: &[i64]) -> Simulation {
         let product = serde_json::from_str::<ProductDraft>(&draft).unwrap().check().unwrap();
         let signals = Signals { units_sold: Some(Decimal::TWO), ..Signals::default() };
         let in_effect = (*list_price > 0).then(|| Decimal::from(*list_price));
-        let previous = in_effect.map(|list_price| crate::facts::previous::Previous {
-            list_price,
-            opening_price: list_price,
-            changed_at: None,
-            streak: None,
-        });
+        let previous = in_effect.map(crate::facts::previous::Previous::of);
         let facts = Facts { product: &product, signals: &signals, previous };
         let computed = price(&facts, policy, chrono::DateTime::UNIX_EPOCH);
         simulation.add(&SimulatedPrice::new(&facts, in_effect, &computed, policy));

@@ -1,11 +1,15 @@
 //! Prices come back as they were written, and a newer one is never replaced by an older one.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use anyhow::{Result, bail};
 use chrono::{DateTime, TimeDelta, Utc};
 use pricing_core::store::{PriceWrite, ProductRows, Store, StoredPrice};
+use pricing_domain::facts::movement::{KnownFacts, Movement};
 use pricing_domain::facts::product::Product;
+use pricing_domain::facts::signal::Signals;
+use pricing_domain::pricing::price_state::PriceState;
 use rust_decimal::Decimal;
 
 use super::{digits, failure, now, on_both_stores, price_write, product, products, put, write};
@@ -41,18 +45,41 @@ async fn a_price_comes_back_with_every_field_and_digit(store: &Store) -> Result<
     written.entry.policy_version = 7;
     written.entry.valid_until = Some(now() + TimeDelta::microseconds(1));
     written.opening_price = Decimal::from_str_exact("50.00")?;
+    written.held_by = Some("max_step");
+    let movement = Movement {
+        facts: KnownFacts { signals: Cow::Owned(Signals::default()), known_at: now() },
+        policy_version: 7,
+        target: Some(Decimal::from_str_exact("0.0000000000000000000000000001")?),
+        held: None,
+        opening_target: None,
+        interval: None,
+        moved_at: Some(now()),
+        current_price: Decimal::from_str_exact("49.9")?,
+        product_digest: u64::MAX,
+        awaits_competitors_move: true,
+        priced_at: now(),
+    };
+    written.movement = Some(serde_json::to_string(&movement)?);
     write(store, std::slice::from_ref(&written)).await?;
 
     let expected = StoredPrice {
+        state: PriceState {
+            list_price: written.entry.list_price,
+            valid_until: written.entry.valid_until,
+            opening_price: written.opening_price,
+            opened_on: written.opened_on,
+            changed_at: written.changed_at,
+            streak: written.streak,
+            movement: Some(movement),
+        },
         entry: written.entry,
-        opening_price: written.opening_price,
-        opened_on: written.opened_on,
-        changed_at: written.changed_at,
-        streak: written.streak,
+        explanation: None,
         explanation_digest: Some(written.explanation_digest),
     };
     let read = store.stored_price(&kettle.product_id).await?;
     assert_eq!(digits(&read), digits(&Some(&expected)));
+    // Once it may have to catch up, its explanation is read with it.
+    let expected = StoredPrice { explanation: Some(written.explanation), ..expected };
     let ids = std::slice::from_ref(&kettle.product_id);
     let facts = store.begin().await?.lock_facts(ids).await?.read(now())?.known;
     assert_eq!(facts.len(), 1);
