@@ -34,6 +34,7 @@ FROM build AS files
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /files
 RUN mkdir -p usr/local/bin usr/share/pricing etc tmp \
+    && chmod 1777 tmp \
     && cp /src/target/release/pricing /src/target/release/pricing-api /src/target/release/pricing-worker \
         /src/target/release/pricing-listener usr/local/bin/ \
     && ldd usr/local/bin/* | grep -o '/lib[^ ]*' | sort -u | xargs cp --parents --dereference --target-directory . \

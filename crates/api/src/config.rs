@@ -1,6 +1,7 @@
 //! Configuration of the API, besides that of all services (`pricing_core::config`).
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use pricing_core::config::{Allowed, ConfigError, Environment, SharedConfig, Variable};
 use pricing_core::service::ServiceConfig;
@@ -8,7 +9,15 @@ use pricing_core::service::ServiceConfig;
 use crate::browser::{AllowedHosts, CorsOrigins};
 
 /// The API's own variables.
-const VARIABLES: &[Variable] = &[LISTEN, MAX_CONNECTIONS, HOSTS, CORS_ORIGINS, SEED_FILE];
+const VARIABLES: &[Variable] = &[
+    LISTEN,
+    MAX_CONNECTIONS,
+    HOSTS,
+    CORS_ORIGINS,
+    SEED_FILE,
+    IMPORT_SPOOL_DIRECTORY,
+    IMPORT_SPOOL_LIMIT_BYTES,
+];
 
 const LISTEN: Variable = Variable {
     name: "PRICING_API_LISTEN",
@@ -57,6 +66,26 @@ const SEED_FILE: Variable = Variable {
     is_secret: false,
 };
 
+const IMPORT_SPOOL_DIRECTORY: Variable = Variable {
+    name: "PRICING_IMPORT_SPOOL_DIRECTORY",
+    default: "",
+    allowed: Allowed::Text("the path of a directory"),
+    used_by: "API",
+    text: "Where an import is kept while a circuit breaker judges it, in a file without a name. If it is \
+           unset, the system's temporary directory is used.",
+    is_secret: false,
+};
+
+/// Public because the error of a longer import names it.
+pub const IMPORT_SPOOL_LIMIT_BYTES: Variable = Variable {
+    name: "PRICING_IMPORT_SPOOL_LIMIT_BYTES",
+    default: "1073741824",
+    allowed: Allowed::Whole(1..=4_294_967_296),
+    used_by: "API",
+    text: "The longest import that a circuit breaker judges, in bytes. Four at a time are kept on disk.",
+    is_secret: false,
+};
+
 /// The configuration of the API.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
@@ -70,6 +99,10 @@ pub struct ApiConfig {
     pub cors_origins: CorsOrigins,
     /// A file of products to import if the catalogue is empty.
     pub seed_file: Option<String>,
+    /// Where imports are kept while a circuit breaker judges them.
+    pub import_spool_directory: PathBuf,
+    /// The longest import that is kept there.
+    pub import_spool_limit_bytes: u64,
     /// The configuration that all services share.
     pub shared: SharedConfig,
 }
@@ -86,6 +119,8 @@ impl ApiConfig {
         let (listen, max_connections) = (environment.read(&LISTEN), environment.read(&MAX_CONNECTIONS));
         let (hosts, cors_origins) = (environment.read(&HOSTS), environment.read(&CORS_ORIGINS));
         let seed_file = environment.optional(&SEED_FILE);
+        let import_spool_directory = environment.optional(&IMPORT_SPOOL_DIRECTORY).map(PathBuf::from);
+        let import_spool_limit_bytes = environment.read(&IMPORT_SPOOL_LIMIT_BYTES);
         let shared = SharedConfig::read(environment);
         Some(Self {
             listen: listen?,
@@ -93,6 +128,8 @@ impl ApiConfig {
             hosts: hosts?,
             cors_origins: cors_origins?,
             seed_file,
+            import_spool_directory: import_spool_directory.unwrap_or_else(std::env::temp_dir),
+            import_spool_limit_bytes: import_spool_limit_bytes?,
             shared: shared?,
         })
     }

@@ -12,7 +12,7 @@
 //! | `/problems/recalculation-not-found` | 404 | no such recalculation |
 //! | `/problems/policy-not-found` | 404 | no such policy version |
 //! | `/problems/policy-version-is-old` | 412 | a newer version than that of If-Match was published |
-//! | `/problems/held-by-circuit-breaker` | 409 | publishing would move prices too far and needs approval |
+//! | `/problems/held-by-circuit-breaker` | 409 | publishing or importing would move prices too far and needs approval |
 //! | `/problems/recalculation-not-held` | 409 | only a held recalculation can be approved or rejected |
 //! | `/problems/draft-not-found` | 404 | no such draft of a policy |
 //! | `/problems/draft-changed` | 412 | the draft does not meet If-Match or If-None-Match |
@@ -39,6 +39,8 @@ use pricing_core::redis::RedisError;
 use pricing_core::store::StoreError;
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_wire::problem::{FieldError, Problem};
+
+use crate::config::IMPORT_SPOOL_LIMIT_BYTES;
 
 /// Seconds after which a client may retry, in every answer with status 503.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
@@ -104,6 +106,11 @@ pub enum ApiError {
         /// The reasons, in words.
         reasons: Vec<String>,
     },
+    /// Storing the rows of an import would move prices too far.
+    ImportHeldByCircuitBreaker {
+        /// The reasons, in words.
+        reasons: Vec<String>,
+    },
     /// The recalculation does not wait for approval.
     RecalculationNotHeld {
         /// Its state.
@@ -134,6 +141,11 @@ pub enum ApiError {
     BodyTooLarge {
         /// The limit of the route.
         max_bytes: usize,
+    },
+    /// The body is too long to be judged by a circuit breaker.
+    SpoolTooLarge {
+        /// The limit that is set.
+        limit_bytes: u64,
     },
     /// The body has no media type that the route accepts.
     UnsupportedMediaType {
@@ -212,7 +224,7 @@ impl ApiError {
                 (StatusCode::NOT_FOUND, "/problems/policy-not-found", "Policy not found"),
             Self::PolicyVersionIsOld =>
                 (StatusCode::PRECONDITION_FAILED, "/problems/policy-version-is-old", "Policy version is old"),
-            Self::HeldByCircuitBreaker { .. } =>
+            Self::HeldByCircuitBreaker { .. } | Self::ImportHeldByCircuitBreaker { .. } =>
                 (StatusCode::CONFLICT, "/problems/held-by-circuit-breaker", "Held by the circuit breaker"),
             Self::RecalculationNotHeld { .. } =>
                 (StatusCode::CONFLICT, "/problems/recalculation-not-held", "Recalculation not held"),
@@ -225,7 +237,7 @@ impl ApiError {
                 (StatusCode::METHOD_NOT_ALLOWED, "/problems/method-not-allowed", "Method not allowed"),
             Self::BodyTooSlow { .. } =>
                 (StatusCode::REQUEST_TIMEOUT, "/problems/body-too-slow", "Body too slow"),
-            Self::BodyTooLarge { .. } =>
+            Self::BodyTooLarge { .. } | Self::SpoolTooLarge { .. } =>
                 (StatusCode::PAYLOAD_TOO_LARGE, "/problems/body-too-large", "Body too large"),
             Self::UnsupportedMediaType { .. } =>
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "/problems/unsupported-media-type", "Unsupported media type"),
@@ -275,6 +287,10 @@ impl ApiError {
                 "{}; nothing was published: simulate it, and publish it with approved_by if this is meant",
                 reasons.join("; ")
             ),
+            Self::ImportHeldByCircuitBreaker { reasons } => format!(
+                "{}; nothing was stored: look at the moves with dry_run, and import it with approved_by if this is meant",
+                reasons.join("; ")
+            ),
             Self::RecalculationNotHeld { state } => format!("it is {state}, not held"),
             Self::DraftNotFound { name } => format!("there is no draft \"{name}\""),
             Self::DraftChanged => "the draft was changed since; look at it first".to_owned(),
@@ -283,6 +299,11 @@ impl ApiError {
             Self::MethodNotAllowed => "the route exists, but not with this method; see /docs".to_owned(),
             Self::BodyTooSlow { reason } => format!("the body is too slow: {reason}"),
             Self::BodyTooLarge { max_bytes } => format!("the body is longer than {max_bytes} bytes"),
+            Self::SpoolTooLarge { limit_bytes } => format!(
+                "the body is longer than {limit_bytes} bytes, the most that a circuit breaker judges; nothing was \
+                 stored: raise {}, or import it with approved_by",
+                IMPORT_SPOOL_LIMIT_BYTES.name
+            ),
             Self::UnsupportedMediaType { allowed } if allowed.is_empty() => {
                 "the route takes no body with this method".to_owned()
             }

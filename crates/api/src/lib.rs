@@ -42,6 +42,7 @@ use browser::BrowserGuard;
 use config::ApiConfig;
 use hot_path::HotPath;
 use metrics::ApiMetrics;
+use routes::import_spool::Spools;
 use routes::price_changes::Followers;
 use state::{AppState, StateInner};
 
@@ -94,6 +95,7 @@ pub async fn run(
         simulations,
         import_turns,
         import_memory: Arc::new(Semaphore::new(REMEMBERED_ROWS)),
+        import_spools: Spools::new(config.import_spool_directory, config.import_spool_limit_bytes),
         browser: BrowserGuard { hosts: config.hosts, cors_origins: config.cors_origins },
         scheduling_delay,
         traced_price_ratio: config.shared.trace.price_ratio,

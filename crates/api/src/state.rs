@@ -15,6 +15,7 @@ use crate::browser::BrowserGuard;
 use crate::error::ApiError;
 use crate::load_shedding::{SchedulingDelay, Work};
 use crate::metrics::ApiMetrics;
+use crate::routes::import_spool::Spools;
 use crate::routes::price_changes::Followers;
 use crate::routes::simulation::Simulations;
 
@@ -37,6 +38,8 @@ pub(crate) struct StateInner {
     pub(crate) import_turns: Arc<Semaphore>,
     /// Limits the rows that imports keep in memory.
     pub(crate) import_memory: Arc<Semaphore>,
+    /// Where imports are kept while a circuit breaker judges them.
+    pub(crate) import_spools: Spools,
     /// Admits or refuses requests from browsers.
     pub(crate) browser: BrowserGuard,
     /// How long ready work waits for a core.

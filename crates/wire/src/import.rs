@@ -1,8 +1,12 @@
-//! Imports of products: counts, warnings and refused rows.
+//! Imports of products: counts, moves of list prices, warnings and refused rows.
 
+use pricing_domain::pricing::simulation::Simulation;
+use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
+use crate::amount;
 use crate::problem::FieldError;
+use crate::simulation::{MoveRange, SimulatedPrice};
 
 /// The options of an import.
 #[derive(Debug, Serialize, Deserialize, utoipa::IntoParams)]
@@ -12,6 +16,11 @@ pub struct ImportQuery {
     /// Dry run: rows are checked and compared, and nothing is written.
     #[serde(default)]
     pub dry_run: bool,
+    /// The name of the approver: the rows are stored even if the circuit breaker of the policy in use would
+    /// hold them.
+    #[serde(default)]
+    #[param(max_length = 100)]
+    pub approved_by: Option<String>,
 }
 
 /// The outcome of an import, or of a dry run.
@@ -50,6 +59,15 @@ pub struct ImportAnswer {
     #[serde(default)]
     #[schema(required)]
     pub lost: LostBoundsAnswer,
+    /// The moves of list prices.
+    #[serde(default)]
+    #[schema(required)]
+    pub moves: ImportMoves,
+    /// In a dry run, the reasons why the import would need approval, by the circuit breaker of the policy in
+    /// use.
+    #[serde(default)]
+    #[schema(required)]
+    pub held: Vec<String>,
     /// The first 1,000 refused rows.
     pub errors: Vec<RowErrors>,
     /// The number of refused rows that are not listed.
@@ -84,6 +102,44 @@ pub struct LostBoundsAnswer {
     pub product_ids_left_out: u64,
 }
 
+/// How far the import moves the list prices of products that were in the catalogue before; in a dry run, how
+/// far it would.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ImportMoves {
+    /// The number of products whose list price rises.
+    pub up: u64,
+    /// The number of products whose list price falls.
+    pub down: u64,
+    /// The number of products whose list price does not move, including those whose currency changes.
+    pub unchanged: u64,
+    /// The number of products whose price is frozen when it is computed again.
+    pub frozen: u64,
+    /// The median of all moves, in percent; for an even number, the mean of the middle two.
+    #[serde(with = "amount")]
+    #[schema(value_type = f64)]
+    pub median_change_percent: Decimal,
+    /// The distribution of the moves.
+    pub distribution: Vec<MoveRange>,
+    /// The 20 biggest moves, the largest first.
+    pub biggest_moves: Vec<SimulatedPrice>,
+}
+
+impl ImportMoves {
+    /// The moves of the products in the file; other products of the catalogue are not counted.
+    pub fn of(moves: &Simulation) -> Self {
+        let report = moves.report();
+        Self {
+            up: report.up,
+            down: report.down,
+            unchanged: moves.list_prices().products() - report.up - report.down,
+            frozen: report.frozen,
+            median_change_percent: report.median_change_percent,
+            distribution: report.distribution.into_iter().map(Into::into).collect(),
+            biggest_moves: report.biggest_moves.iter().map(Into::into).collect(),
+        }
+    }
+}
+
 /// A refused row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RowErrors {
@@ -93,4 +149,26 @@ pub struct RowErrors {
     pub product_id: Option<String>,
     /// The invalid fields.
     pub errors: Vec<FieldError>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_that_were_not_priced_again_are_in_the_distribution() {
+        let mut moves = Simulation::default();
+        moves.add_unmoved(7);
+        let moves = ImportMoves::of(&moves);
+        assert_eq!((moves.up, moves.down, moves.unchanged), (0, 0, 7));
+        let range = moves.distribution.iter().find(|range| range.products > 0);
+        assert_eq!(range.map(|range| (range.from_percent, range.to_percent)), Some((Some(0), Some(0))));
+    }
+
+    #[test]
+    fn an_answer_of_an_older_api_is_read() {
+        let json = r#"{"rows":1,"created":1,"updated":0,"unchanged":0,"failed":0,"dry_run":false,"errors":[],"errors_left_out":0}"#;
+        let answer: ImportAnswer = serde_json::from_str(json).unwrap();
+        assert_eq!((answer.created, answer.moves, answer.held), (1, ImportMoves::default(), vec![]));
+    }
 }

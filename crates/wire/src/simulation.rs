@@ -67,7 +67,7 @@ pub struct Progress {
 }
 
 /// A product's current and simulated price.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SimulatedPrice {
     /// The product.
     pub product_id: String,
@@ -75,12 +75,15 @@ pub struct SimulatedPrice {
     pub currency: Cow<'static, str>,
     /// The list price in effect; null if there is none in this currency.
     #[serde(default, with = "amount::optional")]
+    #[schema(required, value_type = Option<f64>)]
     pub list_price: Option<Decimal>,
     /// The simulated list price.
     #[serde(with = "amount")]
+    #[schema(value_type = f64)]
     pub simulated_list_price: Decimal,
     /// The move in percent; null without a current price.
     #[serde(default, with = "amount::optional")]
+    #[schema(required, value_type = Option<f64>)]
     pub change_percent: Option<Decimal>,
     /// `priced`, or `frozen` if a rule fails.
     pub outcome: Cow<'static, str>,
@@ -194,11 +197,13 @@ pub struct FinalPriceMove {
 }
 
 /// A range of the distribution of moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct MoveRange {
     /// The lower bound of the moves, in percent; inclusive if above 0.
+    #[schema(required)]
     pub from_percent: Option<i64>,
     /// The upper bound of the moves, in percent; inclusive if below 0.
+    #[schema(required)]
     pub to_percent: Option<i64>,
     /// The number of products.
     pub products: u64,

@@ -25,6 +25,7 @@ use crate::browser::BrowserGuard;
 use crate::hot_path::HotPath;
 use crate::load_shedding::SchedulingDelay;
 use crate::router::{price_route, router};
+use crate::routes::import_spool::Spools;
 use crate::routes::price_changes::Followers;
 use crate::routes::simulation::Simulations;
 use crate::state::StateInner;
@@ -59,6 +60,7 @@ async fn state(directory: &TempDir) -> AppState {
         simulations: Simulations::new(),
         import_turns: Arc::new(Semaphore::new(1)),
         import_memory: Arc::new(Semaphore::new(1)),
+        import_spools: Spools::new(std::env::temp_dir(), 1),
         scheduling_delay: SchedulingDelay::of(1),
         traced_price_ratio: 0.0,
         browser: BrowserGuard::default(),

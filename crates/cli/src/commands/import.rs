@@ -7,11 +7,12 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
 use pricing_wire::import::{ImportAnswer, ImportQuery, ImportWarning};
 use reqwest::header::CONTENT_TYPE;
@@ -19,13 +20,19 @@ use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
 use self::progress::Progress;
-use crate::client::{Answer, ApiAddress, Client};
+use super::simulate;
+use crate::client::{Answer, ApiAddress, Client, ClientError};
 use crate::output;
 
 /// Bytes read from the file at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// The longest time that an import may make no progress.
+/// The longest time in which no row is sent, before the last one was.
 const MAX_STALL: Duration = Duration::from_secs(120);
+/// The longest wait for the answer after the last row was sent. A circuit breaker has the API store all rows
+/// only then.
+const MAX_WAIT: Duration = Duration::from_secs(2 * 3_600);
+/// The biggest moves that are shown.
+const SHOWN_MOVES: usize = 10;
 /// The number of refused rows that are shown; the others are counted.
 const SHOWN_ROWS: usize = 20;
 /// The number of products that lost a bound that are shown.
@@ -42,6 +49,9 @@ pub(crate) struct Arguments {
     /// Dry run: check every row, write nothing
     #[arg(long)]
     dry_run: bool,
+    /// The approver: import even if the circuit breaker would hold the file
+    #[arg(long, value_name = "NAME")]
+    approved_by: Option<String>,
     /// Print the API's JSON response
     #[arg(long)]
     json: bool,
@@ -91,12 +101,18 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let progress = Arc::new(Progress::new(format.header_lines(), bar(length)));
     let seen = Arc::clone(&progress);
     let chunks = ReaderStream::with_capacity(source, CHUNK_BYTES).inspect_ok(move |chunk| seen.count(chunk));
-    let body = reqwest::Body::wrap_stream(chunks);
-    let sending = send(&client, format, arguments.dry_run, body);
+    let sent = Arc::clone(&progress);
+    let end = futures::stream::poll_fn(move |_| {
+        sent.end();
+        Poll::Ready(None)
+    });
+    let body = reqwest::Body::wrap_stream(chunks.chain(end));
+    let query = ImportQuery { dry_run: arguments.dry_run, approved_by: arguments.approved_by };
+    let sending = send(&client, format, &query, body);
     let answer = tokio::select! {
         answer = sending => answer,
-        () = progress.stalled(MAX_STALL) => {
-            Err(anyhow::anyhow!("the import made no progress for {} s", MAX_STALL.as_secs()))
+        limit = progress.stalled(MAX_STALL, MAX_WAIT) => {
+            Err(anyhow::anyhow!("the import made no progress for {} s", limit.as_secs()))
         }
     };
     progress.finish();
@@ -118,15 +134,22 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 pub(super) async fn send(
     client: &Client,
     format: Format,
-    dry_run: bool,
+    query: &ImportQuery,
     body: impl Into<reqwest::Body>,
 ) -> Result<Answer> {
     let request = client
         .upload(&["api", "v1", "products", "import"])
-        .query(&ImportQuery { dry_run })
+        .query(query)
         .header(CONTENT_TYPE, format.content_type())
         .body(body);
-    Ok(client.send(request).await?)
+    client.send(request).await.map_err(|error| match error {
+        held @ ClientError::Refused(_) if held.is_of_type("/problems/held-by-circuit-breaker") => {
+            anyhow::anyhow!(
+                "{held}\n  --dry-run shows how far prices would move, --approved-by NAME imports the file nevertheless"
+            )
+        }
+        other => other.into(),
+    })
 }
 
 /// The rows' format, their length in bytes if it is known, and their source.
@@ -175,6 +198,7 @@ fn render(summary: &ImportAnswer) -> String {
         let _ = writeln!(text, "  repeated  {:>9}", summary.repeated);
     }
     let _ = write!(text, "  failed    {:>9}", summary.failed);
+    append_moves(&mut text, summary);
     append_notes(&mut text, summary);
     for row in summary.errors.iter().take(SHOWN_ROWS) {
         for error in &row.errors {
@@ -190,6 +214,25 @@ fn render(summary: &ImportAnswer) -> String {
         }
     }
     text
+}
+
+/// Appends how far list prices move, if any does.
+fn append_moves(text: &mut String, summary: &ImportAnswer) {
+    let moves = &summary.moves;
+    if moves.up + moves.down + moves.frozen > 0 {
+        let heading = if summary.dry_run { "list prices would move" } else { "list prices moved" };
+        let _ = write!(text, "\n{heading}: {} up, {} down, {} not", moves.up, moves.down, moves.unchanged);
+        if moves.frozen > 0 {
+            let _ = write!(text, ", {} frozen", moves.frozen);
+        }
+        let _ = writeln!(text, "; the median by {}%", moves.median_change_percent);
+        simulate::append_distribution(text, &moves.distribution);
+        simulate::append_biggest_moves(text, moves.biggest_moves.iter().take(SHOWN_MOVES));
+        text.truncate(text.trim_end().len());
+    }
+    for reason in &summary.held {
+        let _ = write!(text, "\nimporting it needs approval (--approved-by NAME): {reason}");
+    }
 }
 
 /// Appends notes on rows that were imported and are probably not intended.

@@ -149,11 +149,7 @@ fn render(document: &str, report: &SimulationReport) -> String {
         let _ = writeln!(text, "  {name:<9} {count:>9}");
     }
     let _ = writeln!(text, "the median product moves by {}%", report.median_change_percent);
-    let most = report.distribution.iter().map(|range| range.products).max().unwrap_or_default().max(1);
-    for range in report.distribution.iter().filter(|range| range.products > 0) {
-        let width = usize::try_from((range.products * BAR_WIDTH).div_ceil(most)).unwrap_or(0);
-        let _ = writeln!(text, "  {:>13} {:>9} {}", range_name(range), range.products, "█".repeat(width));
-    }
+    append_distribution(&mut text, &report.distribution);
     if !report.rules.is_empty() {
         let _ = writeln!(text, "{:<27} {:>9} {:>9}", "market rules", "apply to", "fail for");
     }
@@ -174,21 +170,7 @@ fn render(document: &str, report: &SimulationReport) -> String {
             margin.products, margin.revenue, margin.simulated_revenue, margin.margin, margin.simulated_margin
         );
     }
-    if !report.biggest_moves.is_empty() {
-        let _ = writeln!(text, "the biggest moves");
-    }
-    for product in &report.biggest_moves {
-        let _ = writeln!(
-            text,
-            "  {:<20} {:>10} -> {:>10} {} {:>8}%  {}",
-            product.product_id,
-            digits(product.list_price),
-            product.simulated_list_price,
-            product.currency,
-            digits(product.change_percent),
-            product.guardrails.join(", ")
-        );
-    }
+    append_biggest_moves(&mut text, report.biggest_moves.iter());
     render_panel(&mut text, &report.panel);
     for CatalogueWarning { about, problem, products, examples } in &report.catalogue_warnings {
         let noun = if *products == 1 { "product" } else { "products" };
@@ -227,6 +209,37 @@ fn render_panel(text: &mut String, panel: &[ShopperEffect]) {
                 "  {product_id:<20} {final_price:>10} -> {simulated_final_price:>10} {currency} {change_percent:>8}%"
             );
         }
+    }
+}
+
+/// Appends a line with a bar for each range that has products.
+pub(super) fn append_distribution(text: &mut String, distribution: &[MoveRange]) {
+    let most = distribution.iter().map(|range| range.products).max().unwrap_or_default().max(1);
+    for range in distribution.iter().filter(|range| range.products > 0) {
+        let width = usize::try_from((range.products * BAR_WIDTH).div_ceil(most)).unwrap_or(0);
+        let _ = writeln!(text, "  {:>13} {:>9} {}", range_name(range), range.products, "█".repeat(width));
+    }
+}
+
+/// Appends a heading and a line for each of these products, if there are any.
+pub(super) fn append_biggest_moves<'a>(
+    text: &mut String,
+    products: impl ExactSizeIterator<Item = &'a SimulatedPrice>,
+) {
+    if products.len() > 0 {
+        let _ = writeln!(text, "the biggest moves");
+    }
+    for product in products {
+        let _ = writeln!(
+            text,
+            "  {:<20} {:>10} -> {:>10} {} {:>8}%  {}",
+            product.product_id,
+            digits(product.list_price),
+            product.simulated_list_price,
+            product.currency,
+            digits(product.change_percent),
+            product.guardrails.join(", ")
+        );
     }
 }
 

@@ -14,7 +14,7 @@ use pricing_api::config::ApiConfig;
 use pricing_core::config::{SharedConfig, process_environment};
 use pricing_core::telemetry;
 use pricing_listener::config::ListenerConfig;
-use pricing_wire::import::ImportAnswer;
+use pricing_wire::import::{ImportAnswer, ImportQuery};
 use pricing_worker::config::WorkerConfig;
 use reqwest::Url;
 use tokio::net::TcpListener;
@@ -220,7 +220,8 @@ async fn ready(client: &Client) -> Result<()> {
 }
 
 async fn load_sample(client: &Client, data: &DataDirectory) -> Result<()> {
-    let loading = import::send(client, import::Format::Csv, false, SAMPLE_PRODUCTS);
+    let query = ImportQuery { dry_run: false, approved_by: None };
+    let loading = import::send(client, import::Format::Csv, &query, SAMPLE_PRODUCTS);
     let answer = loading.await.context("could not load the sample catalogue")?;
     let summary: ImportAnswer = client.read(&answer)?;
     if summary.failed > 0 {

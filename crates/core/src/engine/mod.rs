@@ -2,8 +2,8 @@
 //!
 //! Here: the [`Engine`] and its construction ([`open`]), with a file for each reason to price: a cache miss
 //! (this file), changed products ([`products`]), market events ([`market`]), a recalculation or expiry
-//! ([`range`]), a simulation ([`simulate`]). Never here: how a price is computed
-//! ([`domain::price`](pricing_domain::price)) and when (the routes, the worker).
+//! ([`range`]), a simulation of a policy ([`simulate`]) or of products ([`simulate_products`]). Never here:
+//! how a price is computed ([`domain::price`](pricing_domain::price)) and when (the routes, the worker).
 //!
 //! Each function works on a batch in one transaction ([`pieces`]): lock the products, compute, write prices
 //! and history, commit; then store the entries in the caches, where their revision keeps older ones out. A
@@ -18,6 +18,7 @@ mod pieces;
 mod products;
 mod range;
 mod simulate;
+mod simulate_products;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -48,6 +49,7 @@ use pricing_domain::pricing::explanation::{Explanation, Outcome};
 pub use products::{Bound, Deletion, LostBounds, PreparedProducts, PutSummary, StoredPrices};
 pub use range::{RangeDone, RangeError};
 pub use simulate::Simulator;
+pub use simulate_products::SimulatedProducts;
 
 /// Products written in one transaction.
 pub const WRITE_BATCH: usize = 1_000;

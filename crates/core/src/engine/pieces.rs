@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use super::compute::{Before, compute};
+use super::simulate_products::move_of;
 use super::{Engine, EngineError, PublishedPrice};
 use crate::store::{
     LeftOut, PreparedPrices, PriceWrite, ProductRows, Readable, Store, StoreError, StoreTransaction,
@@ -19,6 +20,7 @@ use crate::store::{
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::policy::PricingPolicy;
 use pricing_domain::pricing::price::MoveLimiting;
+use pricing_domain::pricing::simulation::SimulatedPrice;
 
 /// The products in a piece: enough that the overhead of its statements is small.
 const PIECE: usize = 500;
@@ -43,14 +45,25 @@ enum Piece {
     Put { products: Vec<Product>, rows: ProductRows },
 }
 
+/// The prices of a batch.
+pub(super) struct PricedBatch {
+    /// The prices of all its products after the transaction; products that do not exist are left out.
+    pub(super) published: Vec<PublishedPrice>,
+    /// The moves of the products that were put; see [`PutSummary::moves`](super::PutSummary::moves).
+    pub(super) moves: Vec<SimulatedPrice>,
+}
+
 /// A piece whose products are locked.
 struct LockedPiece {
     /// The number of named products, some of which may not exist.
     named: usize,
+    /// Whether its products were put.
+    is_put: bool,
     facts: UnreadFacts,
 }
 
 /// A piece whose prices are computed.
+#[derive(Default)]
 struct PricedPiece {
     unchanged: Vec<PublishedPrice>,
     /// The prices to be written, with the stored revision until a new one is assigned, and whether they are
@@ -58,6 +71,8 @@ struct PricedPiece {
     writes: Vec<(PriceWrite, bool)>,
     /// Unchanged prices with a changed explanation, which is not served, so they keep their revision.
     reexplained: Vec<PriceWrite>,
+    /// See [`PricedBatch::moves`].
+    moves: Vec<SimulatedPrice>,
 }
 
 /// A piece that is ready to be written.
@@ -101,14 +116,17 @@ impl Batch {
         transaction: &mut StoreTransaction,
     ) -> Result<Option<LockedPiece>, StoreError> {
         let Some(piece) = self.pieces.next() else { return Ok(None) };
-        let (named, facts) = match piece {
-            Piece::Named(ids) => (ids.len(), transaction.lock_facts(&ids).await?),
+        Ok(Some(match piece {
+            Piece::Named(ids) => {
+                let facts = transaction.lock_facts(&ids).await?;
+                LockedPiece { named: ids.len(), is_put: false, facts }
+            }
             Piece::Put { products, rows } => {
                 transaction.put_products(rows, Utc::now()).await?;
-                (products.len(), transaction.facts_of(products).await?)
+                let named = products.len();
+                LockedPiece { named, is_put: true, facts: transaction.facts_of(products).await? }
             }
-        };
-        Ok(Some(LockedPiece { named, facts }))
+        }))
     }
 }
 
@@ -119,23 +137,35 @@ impl Engine {
     pub(super) async fn price_in(
         &self,
         transaction: &mut StoreTransaction,
-        mut batch: Batch,
+        batch: Batch,
         needs_price: impl Fn(&StoredFacts, &PricingPolicy) -> bool + Clone + Send + 'static,
         cause: impl Fn(&ProductId) -> String + Clone + Send + 'static,
     ) -> Result<Vec<PublishedPrice>, EngineError> {
-        let mut published = Vec::new();
+        Ok(self.price_and_compare(transaction, batch, needs_price, cause).await?.published)
+    }
+
+    /// [`price_in`](Self::price_in), with the moves of products that are put.
+    pub(super) async fn price_and_compare(
+        &self,
+        transaction: &mut StoreTransaction,
+        mut batch: Batch,
+        needs_price: impl Fn(&StoredFacts, &PricingPolicy) -> bool + Clone + Send + 'static,
+        cause: impl Fn(&ProductId) -> String + Clone + Send + 'static,
+    ) -> Result<PricedBatch, EngineError> {
+        let (mut published, mut moves) = (Vec::new(), Vec::new());
         let (mut computing, mut writing_out) = (None, None);
         loop {
             let locked = batch.lock_next(transaction).await?;
             let priced: Option<PricedPiece> = outcome(computing.take()).await?;
-            computing = locked.map(|LockedPiece { named, facts }| {
+            computing = locked.map(|locked| {
                 let (engine, needs_price, cause) = (self.clone(), needs_price.clone(), cause.clone());
-                let limiting = batch.limiting;
-                let price = async move { engine.price_piece(facts, limiting, needs_price, cause).await };
+                let (named, limiting) = (locked.named, batch.limiting);
+                let price = async move { engine.price_piece(locked, limiting, needs_price, cause).await };
                 spawn_compute(named, price)
             });
             let before = writing_out.take();
-            if let Some(priced) = priced {
+            if let Some(mut priced) = priced {
+                moves.append(&mut priced.moves);
                 writing_out = Some(self.begin_to_write_out(transaction, priced).await?);
             }
             if let Some(before) = outcome(before).await? {
@@ -143,25 +173,25 @@ impl Engine {
                 published.extend(before.published);
             }
             if computing.is_none() && writing_out.is_none() {
-                return Ok(published);
+                return Ok(PricedBatch { published, moves });
             }
         }
     }
 
     async fn price_piece(
         &self,
-        unread: UnreadFacts,
+        locked: LockedPiece,
         limiting: MoveLimiting,
         needs_price: impl Fn(&StoredFacts, &PricingPolicy) -> bool,
         cause: impl Fn(&ProductId) -> String,
     ) -> Result<PricedPiece, EngineError> {
         // Read after the wait for the locks, which may have been long.
         let now = Utc::now().trunc_subsecs(6);
-        let Readable { known: piece, left_out } = unread.read(now)?;
+        let Readable { known: piece, left_out } = locked.facts.read(now)?;
         report(&left_out);
         let policy = self.policy_for(&piece).await?;
         let policies = self.policies.snapshot();
-        let (mut unchanged, mut writes, mut reexplained) = (Vec::new(), Vec::new(), Vec::new());
+        let PricedPiece { mut unchanged, mut writes, mut reexplained, mut moves } = PricedPiece::default();
         for facts in &piece {
             match &facts.price {
                 Some(price) if self.is_servable(price) && !needs_price(facts, &policy) => {
@@ -171,6 +201,9 @@ impl Engine {
                     let before = Before::of(facts, |version| policies.policy(version).cloned(), now);
                     let computed = compute(facts, &before, &policy, now, limiting);
                     self.count(&computed.list_price.explanation);
+                    if locked.is_put {
+                        moves.extend(move_of(facts, &computed, &policy));
+                    }
                     let is_frozen = computed.is_frozen();
                     let write = computed.write(cause(&facts.product.product_id), now)?;
                     if computed.changed {
@@ -184,7 +217,7 @@ impl Engine {
                 }
             }
         }
-        Ok(PricedPiece { unchanged, writes, reexplained })
+        Ok(PricedPiece { unchanged, writes, reexplained, moves })
     }
 
     /// Draws revisions and starts the encoding. The products are locked, so the revisions of a product grow
@@ -234,7 +267,7 @@ impl PricedPiece {
 
 /// Spawns a computation that runs while the database works. Large ones get a blocking thread: on a runtime
 /// thread they would delay, by milliseconds, tasks that are about to send their next statement.
-fn spawn_compute<T: Send + 'static>(
+pub(super) fn spawn_compute<T: Send + 'static>(
     products: usize,
     work: impl Future<Output = T> + Send + 'static,
 ) -> JoinHandle<T> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::{Batch, Engine, EngineError, PublishedPrice, detached};
+use super::pieces::{Batch, PricedBatch};
+use super::{Engine, EngineError, PublishedPrice, detached};
 use crate::cache::{Cached, PutMode};
 use crate::store::{ProductRows, Readable, StoreError, StoreTransaction, StoredFacts};
 use pricing_domain::expression::variable::Variable;
@@ -14,6 +15,7 @@ use pricing_domain::facts::money::Currency;
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::facts::product_tag::OnlyIf;
 use pricing_domain::policy::PricingPolicy;
+use pricing_domain::pricing::simulation::SimulatedPrice;
 
 /// The effect of a batch of products on the catalogue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +28,9 @@ pub struct PutSummary {
     pub unchanged: u64,
     /// Products that lost a cost or a bound.
     pub lost: Vec<LostBounds>,
+    /// The prices of the changed and unchanged products whose list price moves, and of those that are frozen;
+    /// the others do not move.
+    pub moves: Vec<SimulatedPrice>,
 }
 
 /// A bound of a product's price; the unit cost is one unless a floor is set.
@@ -76,16 +81,7 @@ impl PreparedProducts {
     /// Prepares the products of a request that states their costs as of this instant; of two with the same
     /// identifier, the later one is kept.
     pub fn of(products: Vec<Product>, stated_at: DateTime<Utc>) -> Result<Self, EngineError> {
-        let mut products: Vec<Product> =
-            products.into_iter().map(|product| product.stated_at(stated_at)).collect();
-        products.sort_by(|one, other| one.product_id.cmp(&other.product_id));
-        products.dedup_by(|later, kept| {
-            let is_repeated = later.product_id == kept.product_id;
-            if is_repeated {
-                std::mem::swap(later, kept);
-            }
-            is_repeated
-        });
+        let products = in_order(products, stated_at);
         let rows = ProductRows::of(&products)?;
         Ok(Self { products, rows, stated_at })
     }
@@ -119,7 +115,7 @@ impl Engine {
         let stated_at = Utc::now();
         detached(async move {
             let products = PreparedProducts::of(products, stated_at)?;
-            let (summary, prices) = engine.store_products(products, cause).await?;
+            let (summary, prices) = engine.store_products(products, cause.into()).await?;
             engine.serve_stored(prices).await?;
             Ok(summary)
         })
@@ -139,14 +135,6 @@ impl Engine {
         detached(async move { engine.put_product_if(product, only_if, cause).await }).await
     }
 
-    /// Returns the effect that [`put_products`](Self::put_products) would have, without writing.
-    pub async fn compare_products(&self, products: &[Product]) -> Result<PutSummary, EngineError> {
-        let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
-        let mut transaction = self.store.begin().await?;
-        let stored = transaction.lock_products(&ids).await?;
-        Ok(compare(stored, products).summary)
-    }
-
     /// Removes a product and its price everywhere, on a condition.
     pub async fn delete_product(
         &self,
@@ -163,7 +151,7 @@ impl Engine {
     pub async fn store_products(
         &self,
         products: PreparedProducts,
-        cause: &'static str,
+        cause: Arc<str>,
     ) -> Result<(PutSummary, StoredPrices), EngineError> {
         let mut transaction = self.store.begin().await?;
         let stored = transaction.lock_products(&products.ids()).await?;
@@ -176,11 +164,11 @@ impl Engine {
         mut transaction: StoreTransaction,
         stored: Readable<Product>,
         products: PreparedProducts,
-        cause: &'static str,
+        cause: Arc<str>,
     ) -> Result<(PutSummary, StoredPrices), EngineError> {
         let PreparedProducts { mut products, mut rows, stated_at } = products;
         keep_cost_statements(&stored.known, &mut products);
-        let Comparison { summary, differences, mut in_other_currency } = compare(stored, &products);
+        let Comparison { mut summary, differences, mut in_other_currency } = compare(stored, &products);
         let differences = Arc::new(differences);
         in_other_currency
             .extend(returned_in_other_currency(&mut transaction, &products, &differences).await?);
@@ -200,16 +188,13 @@ impl Engine {
         let batch = Batch::put(products, rows);
         let needs_price = {
             let differences = Arc::clone(&differences);
-            // A restated cost may replace an event's, and has a new age.
-            move |facts: &StoredFacts, policy: &PricingPolicy| {
-                differences.contains_key(&facts.product.product_id)
-                    || facts.has_replaced_cost
-                    || facts.product.unit_cost.is_some() && policy.reads(Variable::CostAge)
-            }
+            move |facts: &StoredFacts, policy: &PricingPolicy| needs_price(&differences, facts, policy)
         };
-        let published =
-            self.price_in(&mut transaction, batch, needs_price, move |_| cause.to_owned()).await?;
+        let PricedBatch { published, moves } = self
+            .price_and_compare(&mut transaction, batch, needs_price, move |_| (*cause).to_owned())
+            .await?;
         transaction.commit().await?;
+        summary.moves = moves;
         let is_updated = |published: &PublishedPrice| match differences.get(&published.product_id) {
             Some(difference) => *difference == Difference::Updated,
             // Without a difference, a restated cost may have changed the price.
@@ -248,7 +233,7 @@ impl Engine {
         {
             return Ok(None);
         }
-        let (summary, prices) = self.store_locked(transaction, stored, products, cause).await?;
+        let (summary, prices) = self.store_locked(transaction, stored, products, cause.into()).await?;
         self.serve_stored(prices).await?;
         Ok(Some(summary))
     }
@@ -304,7 +289,7 @@ pub enum Deletion {
 
 /// How a product differs from the stored one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Difference {
+pub(super) enum Difference {
     /// No such product is stored.
     Created,
     /// The stored product differs.
@@ -312,17 +297,45 @@ enum Difference {
 }
 
 /// A comparison of products with the stored ones.
-struct Comparison {
-    summary: PutSummary,
+pub(super) struct Comparison {
+    pub(super) summary: PutSummary,
     /// The products that differ, and how.
-    differences: HashMap<ProductId, Difference>,
+    pub(super) differences: HashMap<ProductId, Difference>,
     /// The products whose currency changed, with the new currency.
     in_other_currency: Vec<(ProductId, Currency)>,
 }
 
+/// Whether a product that is stored is priced again, although its price may still be served.
+pub(super) fn needs_price(
+    differences: &HashMap<ProductId, Difference>,
+    facts: &StoredFacts,
+    policy: &PricingPolicy,
+) -> bool {
+    // A restated cost may replace an event's, and has a new age.
+    differences.contains_key(&facts.product.product_id)
+        || facts.has_replaced_cost
+        || facts.product.unit_cost.is_some() && policy.reads(Variable::CostAge)
+}
+
+/// Orders the products of a request that states their costs as of this instant; of two with the same
+/// identifier, the later one is kept.
+pub(super) fn in_order(products: Vec<Product>, stated_at: DateTime<Utc>) -> Vec<Product> {
+    let mut products: Vec<Product> =
+        products.into_iter().map(|product| product.stated_at(stated_at)).collect();
+    products.sort_by(|one, other| one.product_id.cmp(&other.product_id));
+    products.dedup_by(|later, kept| {
+        let is_repeated = later.product_id == kept.product_id;
+        if is_repeated {
+            std::mem::swap(later, kept);
+        }
+        is_repeated
+    });
+    products
+}
+
 /// Keeps the instant of the seller's latest cost statement monotonic: a row without a cost does not state
 /// one, and a request that began earlier but ends later, such as a long import, is not a later statement.
-fn keep_cost_statements(stored: &[Product], products: &mut [Product]) {
+pub(super) fn keep_cost_statements(stored: &[Product], products: &mut [Product]) {
     let last: HashMap<&ProductId, DateTime<Utc>> =
         stored.iter().filter_map(|known| Some((&known.product_id, known.cost_stated_at?))).collect();
     for product in products {
@@ -360,7 +373,7 @@ fn holds(only_if: &OnlyIf, stored: &Readable<Product>) -> bool {
     }
 }
 
-fn compare(stored: Readable<Product>, products: &[Product]) -> Comparison {
+pub(super) fn compare(stored: Readable<Product>, products: &[Product]) -> Comparison {
     let unreadable: HashSet<ProductId> =
         stored.left_out.into_iter().map(|product| product.product_id).collect();
     let stored: HashMap<ProductId, Product> =

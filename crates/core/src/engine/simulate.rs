@@ -209,7 +209,7 @@ const MAX_REASONS: usize = 10;
 
 /// Returns what the panel's shoppers pay now, by the policy that the stored price is quoted by; empty if
 /// there is no price in the product's currency.
-fn final_prices_in_effect(
+pub(super) fn final_prices_in_effect(
     facts: &StoredFacts,
     before: &Before<'_>,
     panel: &[PanelShopper],

@@ -10,6 +10,14 @@ use super::session::Session;
 use super::{postgres, sqlite};
 use pricing_domain::facts::product::{Product, ProductId};
 
+/// Reads these products, without locks.
+pub(super) async fn products(session: &mut Session, ids: &[ProductId]) -> Result<Products, StoreError> {
+    match session {
+        Session::Sqlite(connection) => sqlite::facts::products_named(connection, ids).await,
+        Session::Postgres(connection) => postgres::facts::products_named(connection, ids).await,
+    }
+}
+
 /// Reads the facts that the prices of these products depend on, without locks.
 pub(super) async fn facts(session: &mut Session, ids: &[ProductId]) -> Result<UnreadFacts, StoreError> {
     match session {

@@ -79,6 +79,22 @@ impl Store {
         bulk::facts(&mut self.reader().await?, ids).await?.read(now)
     }
 
+    /// The products with these identifiers that exist, the readable ones ordered by identifier. Locks
+    /// nothing.
+    pub async fn products(&self, ids: &[ProductId]) -> Result<Readable<Product>, StoreError> {
+        bulk::products(&mut self.reader().await?, ids).await?.read_in_order()
+    }
+
+    /// [`facts`](Self::facts) of these products as they are given, stored or not: their prices, and the
+    /// signals of them and of their categories.
+    pub async fn facts_of(
+        &self,
+        products: Vec<Product>,
+        now: DateTime<Utc>,
+    ) -> Result<Readable<StoredFacts>, StoreError> {
+        bulk::facts_of(&mut self.reader().await?, products).await?.read(now)
+    }
+
     /// The signals of a product as of an instant, its own and its category's; for an unknown product, only
     /// its own.
     pub async fn signals(&self, id: &ProductId, now: DateTime<Utc>) -> Result<Signals, StoreError> {

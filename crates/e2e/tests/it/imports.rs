@@ -1,4 +1,7 @@
-//! Imports: of two rows for one product the first counts, and nothing is lost without a warning.
+//! Imports: of two rows for one product the first counts, nothing is lost without a warning, and the circuit
+//! breaker judges a file before its rows are stored.
+
+mod circuit_breaker;
 
 use anyhow::Result;
 use pricing_e2e::HttpReply;

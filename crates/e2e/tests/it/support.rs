@@ -38,7 +38,7 @@ pub(crate) struct Api {
     pub(crate) client: HttpClient,
     /// Where it listens.
     pub(crate) address: String,
-    _process: ServiceProcess,
+    process: ServiceProcess,
 }
 
 impl Api {
@@ -63,7 +63,15 @@ impl Api {
         environment.extend(more);
         let mut process = ServiceProcess::start("pricing-api", &environment, &[])?;
         process.wait_until_ready(&base_url).await?;
-        Ok(Self { client: HttpClient::new(&base_url)?, address: listen, _process: process })
+        Ok(Self { client: HttpClient::new(&base_url)?, address: listen, process })
+    }
+
+    /// The number of its open files below this directory, including files without a name.
+    pub(crate) fn open_files(&self, directory: &Path) -> Result<usize> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.process.id()))?;
+        // One that is closed meanwhile has no target.
+        let targets = open.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+        Ok(targets.filter(|target| target.starts_with(directory)).count())
     }
 
     /// Imports CSV rows under a header with `product_id,currency,base_price`; all of them have to be taken.

@@ -65,16 +65,8 @@ const CORE_ROWS: &[&[&str]] = &[
 const WIRE_ROWS: &[&[&str]] = &[
     &["amount"],
     &["problem", "reduction"],
-    &[
-        "explanation",
-        "failed_job",
-        "history",
-        "import",
-        "policy",
-        "price_change",
-        "recalculation",
-        "simulation",
-    ],
+    &["explanation", "failed_job", "history", "policy", "price_change", "recalculation", "simulation"],
+    &["import"],
 ];
 
 /// Where the rows hold.

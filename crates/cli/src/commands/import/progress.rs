@@ -16,6 +16,7 @@ pub(super) struct Progress {
     /// The last byte so far was not a line end, so one more line has begun.
     line_begun: AtomicBool,
     bytes: AtomicU64,
+    is_over: AtomicBool,
     bar: ProgressBar,
 }
 
@@ -28,6 +29,7 @@ impl Progress {
             line_ends: AtomicU64::new(0),
             line_begun: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
             bar,
         }
     }
@@ -43,17 +45,26 @@ impl Progress {
         self.bar.set_message(format!("{} rows/s", self.rows_per_second()));
     }
 
-    /// Completes when nothing was sent for this long.
-    pub(super) async fn stalled(&self, limit: Duration) {
+    /// Everything has been sent.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.bar.set_message("all rows are sent; waiting for the answer");
+    }
+
+    /// Completes with the limit when nothing was sent for this long; after the end, when there was no answer
+    /// for the second limit.
+    pub(super) async fn stalled(&self, limit: Duration, limit_after_end: Duration) -> Duration {
         let mut before = None;
-        loop {
+        while !self.is_over.load(Ordering::Relaxed) {
             let bytes = self.bytes.load(Ordering::Relaxed);
             if before == Some(bytes) {
-                return;
+                return limit;
             }
             before = Some(bytes);
             tokio::time::sleep(limit).await;
         }
+        tokio::time::sleep(limit_after_end).await;
+        limit_after_end
     }
 
     /// Removes the bar from the screen.
@@ -93,6 +104,16 @@ fn as_u64(count: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_answer_has_a_limit_of_its_own() {
+        let (row, answer) = (Duration::ZERO, Duration::from_nanos(1));
+        let progress = Progress::new(0, ProgressBar::hidden());
+        progress.count(b"{}\n");
+        assert_eq!(progress.stalled(row, answer).await, row);
+        progress.end();
+        assert_eq!(progress.stalled(row, answer).await, answer);
+    }
 
     #[track_caller]
     fn check(header_lines: u64, chunks: &[&str], rows: u64) {

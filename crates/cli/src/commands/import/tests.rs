@@ -87,3 +87,44 @@ fn probable_mistakes_are_warnings() -> Result<()> {
     ");
     Ok(())
 }
+
+#[test]
+fn the_moves_are_shown_and_what_needs_approval() -> Result<()> {
+    let summary = serde_json::from_str(
+        r#"{"rows": 100, "created": 1, "updated": 98, "unchanged": 1, "failed": 0, "dry_run": true,
+            "moves": {"up": 1, "down": 97, "unchanged": 1, "frozen": 2, "median_change_percent": -99,
+                "distribution": [{"from_percent": null, "to_percent": -50, "products": 97},
+                    {"from_percent": 0, "to_percent": 0, "products": 1}, {"from_percent": 5, "to_percent": 10, "products": 1}],
+                "biggest_moves": [{"product_id": "P-7", "currency": "USD", "list_price": 10.00, "simulated_list_price": 0.10,
+                    "change_percent": -99, "outcome": "priced", "guardrails": []}]},
+            "held": ["97 of 100 products would move by more than 10% (allowed: 20% of them)"],
+            "errors": [], "errors_left_out": 0}"#,
+    )?;
+    insta::assert_snapshot!(render(&summary), @r"
+    checked, nothing written: 100 rows
+      created           1
+      updated          98
+      unchanged         1
+      failed            0
+    list prices would move: 1 up, 97 down, 1 not, 2 frozen; the median by -99%
+         below -50%        97 ████████████████████████████████████████
+               none         1 █
+           +5..+10%         1 █
+    the biggest moves
+      P-7                       10.00 ->       0.10 USD      -99%
+    importing it needs approval (--approved-by NAME): 97 of 100 products would move by more than 10% (allowed: 20% of them)
+    ");
+    Ok(())
+}
+
+#[test]
+fn an_import_that_moves_nothing_shows_no_moves() -> Result<()> {
+    let summary = serde_json::from_str(
+        r#"{"rows": 2, "created": 1, "updated": 1, "unchanged": 0, "failed": 0, "dry_run": false,
+            "moves": {"up": 0, "down": 0, "unchanged": 1, "frozen": 0, "median_change_percent": 0,
+                "distribution": [{"from_percent": 0, "to_percent": 0, "products": 1}], "biggest_moves": []},
+            "held": [], "errors": [], "errors_left_out": 0}"#,
+    )?;
+    assert!(!render(&summary).contains("prices"), "{}", render(&summary));
+    Ok(())
+}

@@ -4,6 +4,10 @@
 //! after the wait for that lock are read by a separate statement: only a later statement sees the commit that
 //! the transaction waited for.
 
+use std::collections::BTreeSet;
+
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
 use sqlx::{Postgres, query};
 
 use super::super::connection::Connection;
@@ -35,15 +39,24 @@ const PRICES: &str = concat!(
             THEN explanation END AS explanation
      FROM prices WHERE product_id = ANY($1)"
 );
-const SIGNALS: &str = "
+macro_rules! signals {
+    ($categories:literal) => {
+        concat!(
+            "
     SELECT subject_kind, subject, kind, source, value::text, in_stock, observed_at, currency, expires_at,
            event_source
     FROM signals WHERE subject_kind = 'product' AND subject = ANY($1)
     UNION ALL
     SELECT subject_kind, subject, kind, source, value::text, in_stock, observed_at, currency, expires_at,
            event_source
-    FROM signals WHERE subject_kind = 'category' AND subject IN (
-        SELECT category FROM products WHERE product_id = ANY($1))";
+    FROM signals WHERE subject_kind = 'category' AND subject IN (",
+            $categories,
+            ")"
+        )
+    };
+}
+const SIGNALS: &str = signals!("SELECT category FROM products WHERE product_id = ANY($1)");
+const SIGNALS_OF_CATEGORIES: &str = signals!("SELECT unnest($2::text[])");
 
 pub(in super::super) async fn facts_named(
     connection: &mut Connection<Postgres>,
@@ -51,7 +64,7 @@ pub(in super::super) async fn facts_named(
 ) -> Result<UnreadFacts, StoreError> {
     let ids = column(ids, ProductId::as_str);
     let products = products_of(connection, PRODUCTS, &ids).await?;
-    signals_and_prices(connection, &ids, products).await
+    signals_and_prices(connection, query(SIGNALS).bind(&ids), &ids, products).await
 }
 
 pub(in super::super) async fn lock_facts(
@@ -60,7 +73,7 @@ pub(in super::super) async fn lock_facts(
 ) -> Result<UnreadFacts, StoreError> {
     let ids = column(ids, ProductId::as_str);
     let products = products_of(connection, LOCK_PRODUCTS, &ids).await?;
-    signals_and_prices(connection, &ids, products).await
+    signals_and_prices(connection, query(SIGNALS).bind(&ids), &ids, products).await
 }
 
 /// Reads the facts of products that are already decoded.
@@ -70,7 +83,18 @@ pub(in super::super) async fn facts_of(
 ) -> Result<UnreadFacts, StoreError> {
     let ids = column(&products, |product| product.product_id.clone());
     let ids = column(&ids, ProductId::as_str);
-    signals_and_prices(connection, &ids, Products::Known(products)).await
+    let categories: BTreeSet<String> =
+        products.iter().filter_map(|product| product.category.clone()).collect();
+    let categories: Vec<String> = categories.into_iter().collect();
+    let signals = query(SIGNALS_OF_CATEGORIES).bind(&ids).bind(categories);
+    signals_and_prices(connection, signals, &ids, Products::Known(products)).await
+}
+
+pub(in super::super) async fn products_named(
+    connection: &mut Connection<Postgres>,
+    ids: &[ProductId],
+) -> Result<Products, StoreError> {
+    products_of(connection, PRODUCTS, &column(ids, ProductId::as_str)).await
 }
 
 pub(in super::super) async fn lock_products(
@@ -91,10 +115,10 @@ async fn products_of(
 
 async fn signals_and_prices(
     connection: &mut Connection<Postgres>,
+    signals: Query<'_, Postgres, PgArguments>,
     ids: &[&str],
     products: Products,
 ) -> Result<UnreadFacts, StoreError> {
-    let signals = query(SIGNALS).bind(ids);
     let signals = connection.run(|connection| signals.fetch_all(connection)).await?;
     let prices = query(PRICES).bind(ids);
     let prices = connection.run(|connection| prices.fetch_all(connection)).await?;
