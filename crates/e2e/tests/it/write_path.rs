@@ -14,6 +14,7 @@ use crate::fleet::{Fleet, Member, Service};
 use crate::support::{Stores, new_policy};
 
 mod facts;
+mod limits_on_moves;
 mod ranges;
 mod runs;
 
