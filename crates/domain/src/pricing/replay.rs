@@ -97,3 +97,56 @@ impl RecordedFacts {
 fn first_semantics() -> u32 {
     1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::time_zone::TimeZones;
+
+    /// An explanation of semantics 2: a competitor's 50.00, of which a step of 15% has made 85.00.
+    const OF_SEMANTICS_2: &str = r#"{"policy_version":1,"semantics":2,"priced_at":"2026-11-23T12:05:00Z","outcome":"priced","facts":{"product":{"product_id":"P-1","name":"P-1","category":null,"brand":null,"currency":"USD","base_price":100,"unit_cost":10,"floor_price":null,"ceiling_price":null,"attributes":{}},"signals":{"competitor_prices":[{"competitor":"acme","price":50,"observed_at":"2026-11-23T12:05:00Z"}],"demand_index":null,"stock_level":null,"unit_cost":null},"previous":{"list_price":100,"opening_price":100}},"steps":[]}"#;
+
+    fn instant(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_price_from_before_goes_on_from_where_it_is() {
+        let policy = |version, market: &str| {
+            let document = format!("name: x\nmarket: [{market}]\nguardrails: {{ max_step: 15% }}");
+            PricingPolicy::from_yaml(&document, version, &TimeZones::bundled()).unwrap()
+        };
+        const FOLLOW: &str = "{ name: follow, match: { competitor: { statistic: min } } }";
+        let (known, halved) =
+            (policy(1, FOLLOW), policy(2, &format!("{FOLLOW}, {{ name: half, adjust: -50% }}")));
+        let recorded: RecordedExplanation = serde_json::from_str(OF_SEMANTICS_2).unwrap();
+        let state = |list_price: i64| PriceState {
+            list_price: list_price.into(),
+            valid_until: None,
+            opening_price: 100.into(),
+            opened_on: instant("2026-11-23T00:00:00Z").date_naive(),
+            changed_at: Some(instant("2026-11-23T12:05:00Z")),
+            streak: None,
+            movement: None,
+        };
+        for (list_price, policy, now, expected) in [
+            // A fact or a recalculation moves it one step on.
+            (85, &known, "2026-11-23T12:10:00Z", "72.25"),
+            // A published policy moves it by the ratio of the targets, and the market one step on.
+            (85, &halved, "2026-11-23T12:10:00Z", "36.13"),
+            // A price at its target goes to the new one.
+            (50, &halved, "2026-11-23T12:10:00Z", "25.00"),
+        ] {
+            let mut state = state(list_price);
+            state.movement = recorded.movement_of(&state, &known);
+            assert!(state.movement.is_some());
+            let now = instant(now);
+            let facts = Facts {
+                product: &recorded.facts.product,
+                signals: &recorded.facts.signals,
+                previous: Some(state.previous(now)),
+            };
+            assert_eq!(price(&facts, policy, now).amount.to_string(), expected, "{list_price}");
+        }
+    }
+}
