@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use rust_decimal::Decimal;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -26,6 +26,8 @@ const USUAL_MOVEMENT_BYTES: usize = 384;
 pub(super) struct Before<'a> {
     /// Absent if the product has no price in its currency.
     state: Option<Cow<'a, PriceState>>,
+    /// The policy version of the stored price; 0 without one.
+    policy_version: i64,
     changes: Vec<DueChange>,
 }
 
@@ -43,10 +45,23 @@ pub(super) struct Computed<'a> {
     pub(super) old_list_price: Option<Decimal>,
     /// The changes that fell due before.
     due: &'a [DueChange],
+    /// The policy version that made them.
+    due_version: i64,
     pub(super) changed: bool,
 }
 
+/// The largest difference of two processes' clocks by which a pricing goes back to that of the other.
+const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
+
 impl<'a> Before<'a> {
+    /// Returns the instant to price as of: now, or that of the last pricing, if the clock of its process is
+    /// a little ahead; otherwise a window would seem to end before it began.
+    pub(super) fn instant(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        let movement = self.state.as_deref().and_then(|state| state.movement.as_ref());
+        let last = movement.map(|movement| movement.priced_at);
+        last.filter(|last| now < *last && *last - now < CLOCK_SKEW).unwrap_or(now)
+    }
+
     /// Makes the steps that have fallen due until now, by the policy of the stored price if it is known.
     pub(super) fn of(
         stored: &'a StoredFacts,
@@ -54,9 +69,13 @@ impl<'a> Before<'a> {
         now: DateTime<Utc>,
     ) -> Self {
         let price = stored.price.as_ref().filter(|price| price.entry.currency == stored.product.currency);
-        let Some(price) = price else { return Self { state: None, changes: Vec::new() } };
+        let Some(price) = price else {
+            return Self { state: None, policy_version: 0, changes: Vec::new() };
+        };
+        let policy_version = price.entry.policy_version;
         let is_due = price.state.valid_until.is_some_and(|valid_until| valid_until <= now);
-        let unchanged = Self { state: Some(Cow::Borrowed(&price.state)), changes: Vec::new() };
+        let unchanged =
+            Self { state: Some(Cow::Borrowed(&price.state)), policy_version, changes: Vec::new() };
         if !is_due && price.state.movement.is_some() {
             return unchanged;
         }
@@ -72,7 +91,7 @@ impl<'a> Before<'a> {
             state.movement = recorded.movement_of(&state, &policy);
         }
         let (state, changes) = recorded.catch_up(state, &policy, now);
-        Self { state: Some(Cow::Owned(state)), changes }
+        Self { state: Some(Cow::Owned(state)), policy_version, changes }
     }
 }
 
@@ -97,6 +116,7 @@ pub(super) fn compute<'a>(
         changed_at: stays.map_or(Some(now), |state| state.changed_at),
         old_list_price: state.map(|state| state.list_price),
         due: &before.changes,
+        due_version: before.policy_version,
         entry,
         explained,
         changed,
@@ -130,8 +150,11 @@ impl Computed<'_> {
         let last_due = self.due.last().filter(|due| due.to == self.entry.list_price);
         let is_last_due = last_due.is_some() && self.old_list_price == Some(self.entry.list_price);
         let earlier = self.due.len() - usize::from(is_last_due);
-        let earlier =
-            self.due.iter().take(earlier).map(|change| EarlierChange { revision: 0, change: *change });
+        let earlier = self.due.iter().take(earlier).map(|change| EarlierChange {
+            revision: 0,
+            policy_version: self.due_version,
+            change: *change,
+        });
         Ok(PriceWrite {
             entry: self.entry.clone(),
             opening_price: self.list_price.opening_price,

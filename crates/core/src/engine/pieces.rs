@@ -199,6 +199,7 @@ impl Engine {
                 }
                 _ => {
                     let before = Before::of(facts, |version| policies.policy(version).cloned(), now);
+                    let now = before.instant(now);
                     let computed = compute(facts, &before, &policy, now, limiting);
                     self.count(&computed.list_price.explanation);
                     if locked.is_put {

@@ -123,6 +123,7 @@ pub(super) struct ChangeRow<'w> {
     /// The price that the change led to, at once or with later changes.
     pub(super) entry: &'w PriceEntry,
     pub(super) revision: i64,
+    pub(super) policy_version: i64,
     pub(super) from: Option<Decimal>,
     pub(super) to: Decimal,
     pub(super) cause: &'w str,
@@ -132,17 +133,20 @@ pub(super) struct ChangeRow<'w> {
 /// Returns the rows of the history of one price, in order.
 pub(super) fn change_rows(write: &PriceWrite) -> impl Iterator<Item = ChangeRow<'_>> {
     let entry = &write.entry;
-    let earlier = write.earlier.iter().map(move |EarlierChange { revision, change }| ChangeRow {
-        entry,
-        revision: *revision,
-        from: Some(change.from),
-        to: change.to,
-        cause: TIME,
-        at: change.at,
-    });
+    let earlier =
+        write.earlier.iter().map(move |EarlierChange { revision, policy_version, change }| ChangeRow {
+            entry,
+            policy_version: *policy_version,
+            revision: *revision,
+            from: Some(change.from),
+            to: change.to,
+            cause: TIME,
+            at: change.at,
+        });
     let last = write.changes_list_price().then(|| ChangeRow {
         entry,
         revision: entry.revision,
+        policy_version: entry.policy_version,
         from: write.previous_list_price,
         to: entry.list_price,
         cause: &write.cause,

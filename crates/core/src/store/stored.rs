@@ -101,6 +101,8 @@ pub struct PriceWrite {
 pub struct EarlierChange {
     /// A revision of its own, before that of the price; 0 until one is assigned.
     pub revision: i64,
+    /// The policy version that made it.
+    pub policy_version: i64,
     /// The change.
     pub change: DueChange,
 }

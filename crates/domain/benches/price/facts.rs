@@ -2,14 +2,17 @@
 
 use pricing_domain::facts::Facts;
 use pricing_domain::facts::money::Currency;
-use pricing_domain::facts::previous::Previous;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::facts::shopper::Shopper;
 use pricing_domain::facts::signal::{CompetitorPrice, Signals};
 use pricing_domain::facts::time_zone::TimeZones;
 use pricing_domain::policy::PricingPolicy;
+use pricing_domain::pricing::price::price;
+use pricing_domain::pricing::price_state::PriceState;
 use rust_decimal::Decimal;
+
+use crate::NOW;
 
 pub(crate) const FIVE_OFFER_RULES: &str = "
 name: five rules
@@ -44,22 +47,24 @@ pub(crate) fn policy(document: &str) -> PricingPolicy {
     PricingPolicy::from_yaml(document, 1, &TimeZones::bundled()).expect("the policy is right")
 }
 
-/// A product with what is known about its market.
+/// A product with what is known about its market, and its last pricing, before demand rose.
 pub(crate) struct Market {
     pub(crate) product: Product,
     pub(crate) signals: Signals,
-    pub(crate) previous: Previous<'static>,
+    pub(crate) state: PriceState,
 }
 
 impl Market {
     pub(crate) fn new() -> Self {
-        let price_before = Decimal::new(5000, 2);
-        let previous = Previous::of(price_before);
-        Self { product: product(), signals: signals(), previous }
+        let (product, signals) = (product(), signals());
+        let before = Signals { demand_index: Some(Decimal::ONE), ..signals.clone() };
+        let facts = Facts { product: &product, signals: &before, previous: None };
+        let state = PriceState::after(None, &price(&facts, &policy(TEN_MARKET_RULES), NOW), NOW);
+        Self { product, signals, state }
     }
 
     pub(crate) fn facts(&self) -> Facts<'_> {
-        Facts { product: &self.product, signals: &self.signals, previous: Some(self.previous) }
+        Facts { product: &self.product, signals: &self.signals, previous: Some(self.state.previous(NOW)) }
     }
 }
 

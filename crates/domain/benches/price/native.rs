@@ -51,7 +51,7 @@ pub(crate) fn ten_rules_price(market: &Market) -> (Decimal, Limits) {
             price = moved(price, factor);
         }
     }
-    let (before, opening) = (market.previous.list_price, market.previous.opening_price);
+    let (before, opening) = (market.state.list_price, market.state.opening_price);
     let step = before * MAX_STEP;
     let (step_lowest, step_highest) = (before - step, before + step);
     let day = opening * MAX_DAILY_MOVE;

@@ -27,6 +27,10 @@ pub struct Movement<'a> {
     /// The price, if a limit keeps it from its target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Held<'a>>,
+    /// Where the pricing left a held price, not rounded, if an act of the seller keeps it from where `held`
+    /// says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Decimal>,
     /// The target that the day's first price belongs to, if that differs from `target`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opening_target: Option<Decimal>,
@@ -36,8 +40,10 @@ pub struct Movement<'a> {
     /// When the market last changed the list price.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_optional_instant")]
     pub moved_at: Option<DateTime<Utc>>,
-    /// The list price in effect when facts or the seller's data last changed: `price.current`.
-    pub current_price: Decimal,
+    /// The list price in effect when facts or the seller's data last changed: `price.current`; absent since
+    /// the product's first price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_price: Option<Decimal>,
     /// See [`Product::digest`](crate::facts::product::Product::digest).
     pub product_digest: u64,
     /// Whether a competitor caused a move that a limit has not yet let begin.
@@ -115,6 +121,15 @@ impl<'a> Movement<'a> {
         Self { facts: self.facts.borrowed(), held: self.held.as_ref().map(Held::borrowed), ..*self }
     }
 
+    /// Returns where the pricing left the price, not rounded.
+    pub(crate) fn price_before(&self, target: Decimal) -> Decimal {
+        match (&self.held, self.position) {
+            (None, _) => target,
+            (Some(_), Some(position)) => position,
+            (Some(held), None) => held.price.at(target),
+        }
+    }
+
     /// Returns the state without borrowed parts.
     pub fn into_owned(self) -> Movement<'static> {
         Movement {
@@ -128,6 +143,7 @@ impl<'a> Movement<'a> {
             priced_at: self.priced_at,
             policy_version: self.policy_version,
             target: self.target,
+            position: self.position,
             opening_target: self.opening_target,
             interval: self.interval,
             moved_at: self.moved_at,

@@ -113,6 +113,11 @@ impl Rounding {
         self.round_allowed(limits.clamp(amount), currency, limits)
     }
 
+    /// Whether prices are rounded to the minor unit and no further.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.increment.is_none() && self.endings.is_empty() && self.price_points.is_empty()
+    }
+
     /// Rounds to the minor unit within the limits, whatever the increment: a target, before endings.
     pub(crate) fn target(&self, amount: Decimal, currency: Currency, limits: Limits) -> Decimal {
         let minor_unit = Self { mode: self.mode, ..Self::default() };

@@ -108,12 +108,27 @@ impl MarketPart<'_> {
         let is_over = |limit: &MoveLimit| match limit.name {
             GuardrailName::CompetitorLoop => is_at_target || is_moving && limit.price.allow(self.target),
             GuardrailName::MinTimeBetweenChanges => is_act,
-            _ => false,
+            _ => is_act && is_at_target && !is_moving,
         };
         let of_rounding = limits.iter().filter(|limit| !is_over(limit));
         let of_rounding = of_rounding.map(|limit| limit.list_price);
-        let (rounded, is_free) = self.round(amount, of_rounding);
+        let (rounded, is_free) = match self.target_as_shown(is_at_target, of_rounding.clone()) {
+            Some(rounded) => (rounded, true),
+            None => self.round(amount, of_rounding),
+        };
         Moved { price, amount, rounded, is_limited: !(is_at_target && is_free), held_by }
+    }
+
+    /// Returns the target if it needs no further rounding: without an increment, endings and price points.
+    #[inline]
+    fn target_as_shown(
+        &self,
+        is_at_target: bool,
+        mut moves: impl Iterator<Item = Limits>,
+    ) -> Option<Rounded> {
+        let is_plain = is_at_target && self.policy.rounding.is_plain();
+        let is_free = is_plain && moves.all(|limits| limits.allow(self.target));
+        is_free.then_some(Rounded { amount: self.target, increment_passed_over: None })
     }
 
     /// Rounds within the floors and ceilings and, where these leave a price, the limits on moves. Also
@@ -161,11 +176,16 @@ impl MarketPart<'_> {
     }
 
     /// Returns how a price goes on by itself if nothing else changes.
-    pub(crate) fn continuation(&self, position: &Position, now: DateTime<Utc>) -> Continuation {
+    pub(crate) fn continuation(
+        &self,
+        position: &Position,
+        now: DateTime<Utc>,
+        max_steps: usize,
+    ) -> Continuation {
         let mut next = if self.is_limited { self.next_move(position, now) } else { None };
         let goes_on_at = next.map(|(at, _)| at);
         let (mut position, mut reached) = (*position, None);
-        for _ in 0..MAX_STEPS {
+        for _ in 0..max_steps {
             if compare(position.price, self.target).is_eq() {
                 return Continuation { goes_on_at, reaches_target_at: reached };
             }

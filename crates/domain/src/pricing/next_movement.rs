@@ -9,6 +9,7 @@ use crate::facts::arithmetic::compare;
 use crate::facts::movement::{Anchored, FactsAtTarget, Held, KnownFacts, Movement, StepInterval};
 use crate::facts::signal::Signals;
 use crate::policy::move_limit::Position;
+use crate::policy::pricing_policy::PricingPolicy;
 use crate::pricing::market_part::{MarketPart, Moved, direction};
 use crate::pricing::seller_part::{Repricing, SellerPart};
 
@@ -31,12 +32,18 @@ impl<'a> NextMovement<'_, 'a> {
     pub(crate) fn after(&self, moved: &Moved) -> (Position, Next<'a>) {
         let Self { repricing, market, seller, .. } = self;
         let (before, now) = (&seller.position, repricing.now);
-        let is_by_market = match seller.is_act {
+        let is_moved = match seller.is_act {
             true => compare(moved.price, before.price).is_ne(),
             false => compare(moved.rounded.amount, before.list_price).is_ne(),
         };
+        let is_by_market = is_moved && market.is_limited;
         let mut position = match is_by_market {
             true => market.position_after(before, moved, now),
+            // A release begins neither a pause nor an interval, and ends the one it was in.
+            false if !market.is_limited => {
+                let list_price = moved.rounded.amount;
+                Position { price: moved.price, list_price, interval: None, moved_at: None, ..*before }
+            }
             false => Position { price: moved.price, list_price: moved.rounded.amount, ..*before },
         };
         let is_at_target = compare(moved.price, market.target).is_eq();
@@ -65,6 +72,9 @@ impl<'a> NextMovement<'_, 'a> {
         let kept = seller.movement.filter(|movement| stays && movement.target.is_some());
         let held = match kept.map(|movement| &movement.held) {
             Some(held) if is_at_target || held.is_some() => held.as_ref().map(Held::borrowed),
+            _ if is_at_target && self.is_kept_from_held() => {
+                seller.movement.and_then(|movement| movement.held.as_ref()).map(Held::borrowed)
+            }
             _ if is_at_target => None,
             _ => {
                 let price = Anchored { amount: moved.price, target };
@@ -83,7 +93,9 @@ impl<'a> NextMovement<'_, 'a> {
             }
             None => (position.opening_price, None),
         };
+        let is_elsewhere = held.as_ref().is_some_and(|held| held.price.at(target) != moved.price);
         let state = Movement {
+            position: is_elsewhere.then_some(moved.price),
             facts: self.known_facts(),
             priced_at: repricing.now,
             policy_version: repricing.policy.version,
@@ -92,11 +104,18 @@ impl<'a> NextMovement<'_, 'a> {
             opening_target: opening_target.filter(|opening_target| *opening_target != target),
             interval,
             moved_at: position.moved_at,
-            current_price: self.current_price.unwrap_or(position.list_price),
+            current_price: self.current_price,
             product_digest: repricing.product_digest,
             awaits_competitors_move,
         };
         Next { state, opening_price }
+    }
+
+    /// Whether an act of the seller alone keeps a held price at its target: when the act ends, it is held
+    /// again.
+    fn is_kept_from_held(&self) -> bool {
+        let position = &self.seller.position;
+        self.market.is_limited && self.seller.target == Some(position.price)
     }
 
     /// Returns the facts of this pricing; those that were known before, with the same target, are as old as
@@ -116,7 +135,7 @@ impl<'a> NextMovement<'_, 'a> {
         match &movement.held {
             Some(held) => {
                 let last = held.last_at_target.as_ref()?;
-                let target = self.repricing.terms().target_at(&last.facts, Some(movement.current_price));
+                let target = self.repricing.terms().target_at(&last.facts, movement.current_price);
                 Some(FactsAtTarget { facts: last.facts.borrowed(), target })
             }
             None => {
@@ -145,17 +164,18 @@ impl<'a> NextMovement<'_, 'a> {
 
 impl<'a> Repricing<'a> {
     /// Returns the state after a product's first pricing; without a target if it was frozen.
-    pub(crate) fn first_movement(&self, target: Option<Decimal>, list_price: Decimal) -> Movement<'a> {
+    pub(crate) fn first_movement(&self, target: Option<Decimal>) -> Movement<'a> {
         Movement {
             facts: KnownFacts { signals: Cow::Borrowed(self.facts.signals), known_at: self.now },
             priced_at: self.now,
             policy_version: self.policy.version,
             target,
             held: None,
+            position: None,
             opening_target: None,
             interval: None,
             moved_at: None,
-            current_price: list_price,
+            current_price: None,
             product_digest: self.product_digest,
             awaits_competitors_move: false,
         }
@@ -163,14 +183,21 @@ impl<'a> Repricing<'a> {
 }
 
 /// Returns `price.current`: the list price in effect when facts or the seller's data last changed.
-pub(crate) fn current_price(facts: &Facts<'_>, product_digest: u64) -> Option<Decimal> {
+/// A product's first price had none to read, and its policy reads none until then; a new policy reads the
+/// first price.
+pub(crate) fn current_price(
+    facts: &Facts<'_>,
+    policy: &PricingPolicy,
+    product_digest: u64,
+) -> Option<Decimal> {
     let previous = facts.previous.as_ref()?;
     match previous.movement {
         Some(movement)
             if movement.product_digest == product_digest
                 && movement.facts.signals.say_the_same(facts.signals) =>
         {
-            Some(movement.current_price)
+            let is_new = movement.policy_version != policy.version;
+            movement.current_price.or(is_new.then_some(previous.list_price))
         }
         _ => Some(previous.list_price),
     }

@@ -24,7 +24,7 @@ use crate::policy::rounding::Rounded;
 use crate::policy::view::View;
 use crate::pricing::apply::{OnFailure, apply_rules};
 use crate::pricing::explanation::{Explanation, HeldPrice, Outcome, SEMANTICS, Step};
-use crate::pricing::market_part::MarketPart;
+use crate::pricing::market_part::{MAX_STEPS, MarketPart};
 use crate::pricing::next_movement::{NextMovement, current_price};
 use crate::pricing::seller_part::Repricing;
 
@@ -39,8 +39,7 @@ pub struct ListPrice<'a> {
     pub valid_until: Option<DateTime<Utc>>,
     /// The streak of changes caused by competitors, including this one, if there is one.
     pub streak: Option<Streak>,
-    /// The first list price of the day, and the target that it belongs to; no target if no rule has made a
-    /// price yet.
+    /// The first list price of the day.
     pub opening_price: Decimal,
     /// The state for the next pricing; absent if the price is frozen and there was none.
     pub movement: Option<Movement<'a>>,
@@ -81,6 +80,15 @@ pub fn price<'a>(facts: &Facts<'a>, policy: &'a PricingPolicy, now: DateTime<Utc
     price_with(facts, policy, now, MoveLimiting::Limited)
 }
 
+/// [`price`] of a step on the way, for which nothing says when the price reaches its target.
+pub(crate) fn price_step<'a>(
+    facts: &Facts<'a>,
+    policy: &'a PricingPolicy,
+    now: DateTime<Utc>,
+) -> ListPrice<'a> {
+    price_up_to(facts, policy, now, MoveLimiting::Limited, 0)
+}
+
 /// [`price`], with or without limits on moves.
 pub fn price_with<'a>(
     facts: &Facts<'a>,
@@ -88,9 +96,20 @@ pub fn price_with<'a>(
     now: DateTime<Utc>,
     limiting: MoveLimiting,
 ) -> ListPrice<'a> {
+    price_up_to(facts, policy, now, limiting, MAX_STEPS)
+}
+
+/// Prices a product, and follows its way to the target for at most so many steps.
+fn price_up_to<'a>(
+    facts: &Facts<'a>,
+    policy: &'a PricingPolicy,
+    now: DateTime<Utc>,
+    limiting: MoveLimiting,
+    max_steps: usize,
+) -> ListPrice<'a> {
     let mut steps = Vec::with_capacity(policy.market.len() + 3);
     let product_digest = facts.product.digest();
-    let current_price = current_price(facts, product_digest);
+    let current_price = current_price(facts, policy, product_digest);
     let has_floor = policy.guardrails.has_floor(facts);
     let view = View { has_floor, current_price, ..View::of_product(*facts, now) };
     steps.push(Step::Start { after: view.price });
@@ -117,7 +136,7 @@ pub fn price_with<'a>(
         target: market.as_ref().map(|market| market.target),
     };
     let priced = match &market {
-        Some(market) => repricing.towards_target(market, current_price, &mut steps),
+        Some(market) => repricing.towards_target(market, current_price, max_steps, &mut steps),
         None => repricing.frozen(&bounds, outer, &mut steps),
     };
     let rule_change = policy.next_change(&view);
@@ -158,6 +177,7 @@ impl<'a> Repricing<'a> {
         &self,
         market: &MarketPart<'_>,
         current_price: Option<Decimal>,
+        max_steps: usize,
         steps: &mut Vec<Step<'a>>,
     ) -> Priced<'a> {
         let Some(previous) = &self.facts.previous else { return self.first(market, steps) };
@@ -166,7 +186,7 @@ impl<'a> Repricing<'a> {
         explain_rounding(market, &moved.rounded, moved.amount, steps);
         let next = NextMovement { repricing: self, market, seller: &seller, current_price };
         let (position, next) = next.after(&moved);
-        let held = moved.is_limited.then(|| market.continuation(&position, self.now));
+        let held = moved.is_limited.then(|| market.continuation(&position, self.now, max_steps));
         let is_at_target = compare(moved.price, market.target).is_eq();
         Priced {
             amount: moved.rounded.amount,
@@ -194,7 +214,7 @@ impl<'a> Repricing<'a> {
             goes_on_at: None,
             streak: None,
             opening_price: amount,
-            movement: Some(self.first_movement(Some(market.target), amount)),
+            movement: Some(self.first_movement(Some(market.target))),
             held: None,
         }
     }
@@ -226,11 +246,11 @@ impl<'a> Repricing<'a> {
             Some(Previous { movement, opening_target, .. }) => {
                 match movement.filter(|state| state.target.is_some()) {
                     Some(state) => Some(Movement { opening_target: *opening_target, ..state.borrowed() }),
-                    None if movement.is_some() => Some(self.first_movement(None, rounded.amount)),
+                    None if movement.is_some() => Some(self.first_movement(None)),
                     None => None,
                 }
             }
-            None => Some(self.first_movement(None, rounded.amount)),
+            None => Some(self.first_movement(None)),
         };
         Priced {
             amount: rounded.amount,

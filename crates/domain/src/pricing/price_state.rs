@@ -14,7 +14,7 @@ use crate::facts::product::Product;
 use crate::facts::signal::Signals;
 use crate::policy::pricing_policy::PricingPolicy;
 use crate::pricing::market_part::MAX_STEPS;
-use crate::pricing::price::{ListPrice, price};
+use crate::pricing::price::{ListPrice, price_step};
 
 /// The price in effect, and what the next pricing needs of the last one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl PriceState {
     }
 
     /// Makes the steps that have fallen due until now, for the product and the signals of the last pricing
-    /// and by its policy. At most 1,000; the pricing that follows makes what is left of them.
+    /// and by its policy. At most 1,000: the pricing that follows goes on from there.
     pub fn catch_up(
         mut self,
         product: &Product,
@@ -98,7 +98,7 @@ impl PriceState {
             let Some(at) = self.valid_until.filter(|due| *due <= now) else { break };
             let signals = signals.clone().as_of(at);
             let facts = Facts { product, signals: &signals, previous: Some(self.previous(at)) };
-            let next = Self::after(Some(&self), &price(&facts, policy, at), at);
+            let next = Self::after(Some(&self), &price_step(&facts, policy, at), at);
             if next.list_price != self.list_price {
                 changes.push(DueChange { at, from: self.list_price, to: next.list_price });
             }

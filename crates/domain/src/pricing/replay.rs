@@ -24,6 +24,7 @@ pub struct RecordedExplanation {
 
 /// The facts of a stored explanation.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "WrittenFacts")]
 pub struct RecordedFacts {
     /// The product as it was.
     pub product: Product,
@@ -69,7 +70,9 @@ impl RecordedExplanation {
     /// recorded facts, and the price in effect as where it is. `None` if a rule fails.
     pub fn movement_of(&self, state: &PriceState, policy: &PricingPolicy) -> Option<Movement<'static>> {
         let RecordedFacts { product, signals, .. } = &self.facts;
-        let previous = Some(Previous::of(state.list_price));
+        // As the price was then; what was made of it is where it is now.
+        let then = self.facts.previous.as_ref().map(|previous| previous.as_previous().list_price);
+        let previous = Some(Previous::of(then.unwrap_or(state.list_price)));
         let facts = Facts { product, signals, previous };
         let released = price_with(&facts, policy, self.priced_at, MoveLimiting::Released);
         let movement = released.movement.filter(|movement| movement.target.is_some())?;
@@ -82,6 +85,21 @@ impl RecordedExplanation {
             moved_at: state.changed_at,
             ..movement.into_owned()
         })
+    }
+}
+
+/// The facts as they are written: when the seller stated the cost stands beside the signals only.
+#[derive(Deserialize)]
+struct WrittenFacts {
+    product: Product,
+    signals: Signals,
+    previous: Option<RecordedPrevious>,
+}
+
+impl From<WrittenFacts> for RecordedFacts {
+    fn from(WrittenFacts { product, signals, previous }: WrittenFacts) -> Self {
+        let product = Product { cost_stated_at: signals.cost_stated_at, ..product };
+        Self { product, signals, previous }
     }
 }
 

@@ -60,20 +60,19 @@ impl<'a> Repricing<'a> {
         last_target: Decimal,
         position: Position,
     ) -> SellerPart<'a> {
-        let (target, is_act) = self.target_at_last_facts(movement, last_target);
+        let current_price = self.current_price_then(previous);
+        let (target, is_act) = self.target_at_last_facts(movement, last_target, current_price);
         // Where the rules fail at the former facts, the seller's part is not known and counts as none.
         let to = target.unwrap_or(last_target);
         let opening_target = previous.opening_target.unwrap_or(last_target);
         let along = |amount: Decimal, from| Anchored { amount, target: from }.at(to);
+        let before = movement.price_before(last_target);
         let price = match &movement.held {
             None => to,
-            Some(held) if target.is_none() || !is_act && held.price.target == to => held.price.at(to),
-            Some(held) => self.held_price(held, to, movement.current_price),
+            Some(_) if target.is_none() || !is_act => before,
+            Some(held) => self.held_price(held, before, to, current_price),
         };
-        let list_price = match &movement.held {
-            Some(_) if is_act => price,
-            _ => along(position.list_price, last_target),
-        };
+        let list_price = Anchored { amount: position.list_price, target: before }.at(price);
         let position = Position {
             price,
             list_price,
@@ -91,16 +90,22 @@ impl<'a> Repricing<'a> {
     /// Returns the part of a product for which no rule has made a price: if rules make one at the facts of
     /// the last pricing, the seller has changed them, and the price goes all the way.
     fn of_never_priced(&self, movement: &'a Movement<'a>, position: Position) -> SellerPart<'a> {
-        let target = self.terms().target_at(&movement.facts, Some(movement.current_price));
+        let target = self.terms().target_at(&movement.facts, movement.current_price);
         let price = target.unwrap_or_else(|| self.facts.price_in_effect());
         let position = Position { streak: position.streak, ..Position::at(price, self.now) };
         SellerPart { target, position, movement: Some(movement), is_act: true }
     }
 
     /// Returns the target at the facts of the last pricing, and whether it may differ from the last one.
-    fn target_at_last_facts(&self, movement: &Movement<'_>, last_target: Decimal) -> (Option<Decimal>, bool) {
+    fn target_at_last_facts(
+        &self,
+        movement: &Movement<'_>,
+        last_target: Decimal,
+        current_price: Option<Decimal>,
+    ) -> (Option<Decimal>, bool) {
         let is_act = movement.policy_version != self.policy.version
             || movement.product_digest != self.product_digest
+            || self.terms().replace_cost_of(&movement.facts.signals)
             || self.policy.windows_turn(movement.priced_at, self.now);
         if !is_act {
             return (Some(last_target), false);
@@ -110,16 +115,26 @@ impl<'a> Repricing<'a> {
         if is_same_market && !self.reads_current_price() {
             return (self.target, true);
         }
-        (self.terms().target_at(&movement.facts, Some(movement.current_price)), true)
+        (self.terms().target_at(&movement.facts, current_price), true)
     }
 
     /// Returns a held price, moved along by the ratio of the targets. It stays between the targets at the
     /// facts at which it was last at its target and at those last known, as far as it was between them.
-    fn held_price(&self, held: &Held<'_>, target: Decimal, current_price: Decimal) -> Decimal {
+    fn held_price(
+        &self,
+        held: &Held<'_>,
+        price_before: Decimal,
+        target: Decimal,
+        current_price: Option<Decimal>,
+    ) -> Decimal {
         let price = held.price.at(target);
         let Some(anchor) = &held.last_at_target else { return price };
-        let now = self.terms().target_at(&anchor.facts, Some(current_price));
-        let Some((before, now)) = anchor.target.zip(now) else { return price };
+        let now = self.terms().target_at(&anchor.facts, current_price);
+        let Some((before, now)) = anchor.target.zip(now) else {
+            // One of the targets is not known: between the price before and the other one.
+            let (low, high) = (smaller(price_before, target), larger(price_before, target));
+            return smaller(larger(price, low), high);
+        };
         let Anchored { amount, target: base } = held.price;
         let (low, high) = (smaller(before, base), larger(before, base));
         let beyond = |edge: Decimal, bound: Decimal| {
@@ -130,6 +145,14 @@ impl<'a> Repricing<'a> {
         let lowest = if amount < low { beyond(lowest, low) } else { lowest };
         let highest = if amount > high { beyond(highest, high) } else { highest };
         smaller(larger(price, lowest), highest)
+    }
+
+    /// Returns `price.current` of the last pricing. A policy that is new reads the price in effect also where
+    /// the last one had none to read.
+    fn current_price_then(&self, previous: &Previous<'_>) -> Option<Decimal> {
+        let movement = previous.movement?;
+        let is_new = movement.policy_version != self.policy.version;
+        movement.current_price.or(is_new.then_some(previous.list_price))
     }
 
     fn reads_current_price(&self) -> bool {

@@ -46,12 +46,18 @@ impl Terms<'_> {
         Some(policy.rounding.target(applied.price?, product.currency, limits))
     }
 
+    /// Whether the seller has stated a cost later than an event's among these facts.
+    pub(crate) fn replace_cost_of(&self, signals: &Signals) -> bool {
+        let stated_at = self.product.cost_stated_at;
+        let event_at = signals.origins.unit_cost.as_ref().map(|origin| origin.observed_at);
+        signals.unit_cost.is_some() && stated_at.is_some() && event_at <= stated_at
+    }
+
     /// Returns the earlier facts with what the seller states now, and without an event's cost where that is
     /// later.
     fn counting<'s>(&self, signals: &'s Signals) -> Cow<'s, Signals> {
         let stated_at = self.product.cost_stated_at;
-        let event_at = signals.origins.unit_cost.as_ref().map(|origin| origin.observed_at);
-        let is_replaced = signals.unit_cost.is_some() && stated_at.is_some() && event_at <= stated_at;
+        let is_replaced = self.replace_cost_of(signals);
         let cost_stated_at = stated_at.filter(|_| self.product.unit_cost.is_some());
         if !is_replaced && signals.cost_stated_at == cost_stated_at {
             return Cow::Borrowed(signals);

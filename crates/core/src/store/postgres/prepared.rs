@@ -71,7 +71,7 @@ fn change_columns(rows: &[ChangeRow<'_>]) -> Result<PgArguments, BoxDynError> {
     columns.add(column(rows, |row| digits(row.from)))?;
     columns.add(column(rows, |row| row.to.to_string()))?;
     columns.add(column(rows, |row| row.entry.currency.code()))?;
-    columns.add(column(rows, |row| row.entry.policy_version))?;
+    columns.add(column(rows, |row| row.policy_version))?;
     columns.add(column(rows, |row| bounded_cause(row.cause)))?;
     columns.add(column(rows, |row| row.at))?;
     columns.add(column(rows, |row| row.entry.revision))?;

@@ -150,7 +150,7 @@ fn add_change(
     values.add(digits(row.from))?;
     values.add(row.to.to_string())?;
     values.add(entry.currency.code())?;
-    values.add(entry.policy_version)?;
+    values.add(row.policy_version)?;
     values.add(texts.of_cause(row.cause))?;
     values.add(texts.of(row.at))?;
     values.add(entry.revision)
