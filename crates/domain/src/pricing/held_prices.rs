@@ -57,7 +57,7 @@ impl HeldPrices {
         limit.products_that_stay += u64::from(held.reaches_target_at.is_none());
     }
 
-    /// Returns the limits that hold prices back, in the order in which they are applied to a price.
+    /// Returns the limits that hold prices back, each with its figures.
     pub(crate) fn by_limit(&self) -> Vec<HeldByLimit> {
         let limits = self.0.iter().map(|(name, limit)| HeldByLimit {
             limit: *name,
