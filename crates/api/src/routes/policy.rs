@@ -5,6 +5,7 @@
 //! and requests a recalculation; until that has re-priced a product, its quotes use the version that its
 //! price was computed with.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -246,8 +247,11 @@ async fn review(state: &AppState, policy: Arc<PricingPolicy>) -> Result<(Vec<Str
 
 /// The prices that limits hold back now. Empty if they cannot be counted, as the policy is published.
 async fn prices_held_now(state: &AppState) -> Vec<HeldPrices> {
-    let counted = state.engine.store.count_held_prices().await.unwrap_or_default().into_iter();
-    let of_limits = counted.filter(|(held_by, _)| held_by != FROZEN);
+    let counted = state.engine.store.count_held_prices().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "a policy is published, and the prices that limits hold back are not counted");
+        BTreeMap::new()
+    });
+    let of_limits = counted.into_iter().filter(|(held_by, _)| held_by != FROZEN);
     of_limits.map(|(limit, products)| HeldPrices::counted(limit, products)).collect()
 }
 
