@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::held_price::HeldPrices;
 use crate::problem::FieldError;
 
 /// The author, note and approver of a new version.
@@ -76,4 +77,14 @@ pub struct PublishPolicyAnswer {
     /// What is allowed but probably not intended, with its position; and, if the catalogue was examined, the
     /// number of affected products.
     pub warnings: Vec<FieldError>,
+    /// The prices that limits on moves hold back, by limit: under the new version, if publishing simulated
+    /// the catalogue; else those that are held now, by number only.
+    #[serde(default)]
+    #[schema(required)]
+    pub held_prices: Vec<HeldPrices>,
+    /// Whether publishing simulated the catalogue. It does so if a circuit breaker or a warning needs it, and
+    /// not with `approved_by`.
+    #[serde(default)]
+    #[schema(required)]
+    pub is_simulated: bool,
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::amount;
+use crate::held_price::{HeldPrice, HeldPrices};
 use crate::problem::{FieldError, Problem};
 
 /// The products to list besides the report.
@@ -95,6 +96,12 @@ pub struct SimulatedPrice {
     /// The reason for the failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// What a limit on moves would hold back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldPrice>,
+    /// Whether it would move at once by more than the policy's `max_step`; absent if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_beyond_max_step: bool,
 }
 
 /// The effects of a policy.
@@ -117,6 +124,14 @@ pub struct SimulationReport {
     pub distribution: Vec<MoveRange>,
     /// The number of prices that each guardrail would limit, in the domain's order of guardrails.
     pub guardrails: IndexMap<String, u64>,
+    /// The prices that limits on moves would hold back, by limit.
+    #[serde(default)]
+    pub held_prices: Vec<HeldPrices>,
+    /// The number of products that would move at once by more than the policy's `max_step`, because of what
+    /// the seller changes or to stay within a floor or a ceiling. The largest are the first of the largest
+    /// moves.
+    #[serde(default)]
+    pub moves_beyond_max_step: u64,
     /// The effect of each market rule, in order, including rules without an effect.
     pub rules: Vec<RuleEffect>,
     /// The number of failures of each rule that would fail.
@@ -277,6 +292,8 @@ impl SimulationReport {
             median_change_percent: report.median_change_percent,
             distribution: report.distribution.into_iter().map(Into::into).collect(),
             guardrails: guardrails.map(|(name, count)| (name.name().to_owned(), count)).collect(),
+            held_prices: report.held_prices.into_iter().map(Into::into).collect(),
+            moves_beyond_max_step: report.moves_beyond_max_step,
             rules: report.rules.into_iter().map(Into::into).collect(),
             failed_rules: failed_rules.map(|(name, count)| (name.as_ref().to_owned(), count)).collect(),
             margins: margins.map(|(currency, effect)| (currency.to_owned(), effect.into())).collect(),
@@ -305,6 +322,8 @@ impl From<&simulation::SimulatedPrice> for SimulatedPrice {
             guardrails: price.guardrails.iter().map(|guardrail| guardrail.name().into()).collect(),
             failed_rule: price.failed_rule.clone(),
             problem: price.problem.clone(),
+            held: price.held.map(Into::into),
+            is_beyond_max_step: price.is_beyond_max_step,
         }
     }
 }
@@ -403,7 +422,7 @@ mod tests {
         let simulated = simulation::SimulatedPrice::new(&facts, Some(list_price), &computed, &policy);
         assert_eq!(
             serde_json::to_string(&SimulatedPrice::from(&simulated)).unwrap(),
-            r#"{"product_id":"P-0","currency":"USD","list_price":400,"simulated_list_price":200.00,"change_percent":-50,"outcome":"priced","guardrails":["max_step"]}"#
+            r#"{"product_id":"P-0","currency":"USD","list_price":400,"simulated_list_price":200.00,"change_percent":-50,"outcome":"priced","guardrails":["max_step"],"held":{"by":"max_step","target":100.00,"goes_on_at":"1970-01-01T01:00:00Z","reaches_target_at":"1970-01-01T01:00:00Z"}}"#
         );
         let mut sums = simulation::Simulation::of(&policy);
         sums.add(&simulated);
@@ -411,7 +430,7 @@ mod tests {
         let json = serde_json::to_string(&report).unwrap();
         assert!(json.starts_with(r#"{"products":1,"up":0,"down":1,"unchanged":0,"frozen":0,"#), "{json}");
         assert!(
-            json.contains(r#""guardrails":{"max_step":1},"rules":[{"name":"fair","applied":1,"failed":0}]"#)
+            json.contains(r#""guardrails":{"max_step":1},"held_prices":[{"limit":"max_step","products":1,"largest_distance_percent":50,"median_distance_percent":50,"goes_on_at":"1970-01-01T01:00:00Z","reaches_target_at":"1970-01-01T01:00:00Z","products_that_stay":0}],"moves_beyond_max_step":0,"rules":[{"name":"fair","applied":1,"failed":0}]"#)
         );
         assert!(
             json.ends_with(r#""left_out":{"products":0,"product_ids":[]},"held":["too far"],"warnings":[]}"#)
@@ -422,7 +441,7 @@ mod tests {
     fn a_line_reads_as_it_was_written() {
         for json in [
             r#"{"progress":{"products":1000,"total":20000}}"#,
-            r#"{"product":{"product_id":"P-7","currency":"USD","list_price":10.00,"simulated_list_price":15.00,"change_percent":50,"outcome":"priced","guardrails":["max_step"]}}"#,
+            r#"{"product":{"product_id":"P-7","currency":"USD","list_price":10.00,"simulated_list_price":15.00,"change_percent":50,"outcome":"priced","guardrails":["max_step"],"is_beyond_max_step":true}}"#,
             r#"{"product":{"product_id":"P-8","currency":"JPY","list_price":null,"simulated_list_price":1200,"change_percent":null,"outcome":"frozen","guardrails":[],"failed_rule":"clearance","problem":"division by zero"}}"#,
             r#"{"report":{"products":1, "up":0}}"#,
             r#"{"error":{"type":"/problems/internal","title":"Internal error","status":500,"detail":"the engine has a fault; its log says more"}}"#,
@@ -440,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_report_reads_as_it_was_written() {
-        let json = r#"{"products":20000,"up":1200,"down":300,"unchanged":18500,"frozen":7,"median_change_percent":0,"distribution":[{"from_percent":null,"to_percent":-50,"products":0},{"from_percent":0,"to_percent":0,"products":18500}],"guardrails":{"unit_cost":3,"max_step":41},"rules":[{"name":"follow","applied":1500,"failed":7}],"failed_rules":{"follow":7},"margins":{"USD":{"products":900,"revenue":1000.50,"simulated_revenue":1100.00,"margin":200.10,"simulated_margin":-299.60}},"biggest_moves":[],"panel":[{"name":"prime","location":"NY","location_factor":0.95,"segment":null,"channel":null,"prime":true,"quantity":1,"up":0,"down":1,"unchanged":19999,"median_change_percent":0,"distribution":[],"biggest_moves":[{"product_id":"P-7","currency":"USD","final_price":10.00,"simulated_final_price":0.50,"change_percent":-95}]}],"catalogue_warnings":[{"about":"tenner","problem":"would leave nothing","products":12,"examples":["P-3"]}],"left_out":{"products":1,"product_ids":["P-9"]},"held":["too far"],"warnings":[{"field":"rounding","problem":"is no multiple","line":7,"column":12}]}"#;
+        let json = r#"{"products":20000,"up":1200,"down":300,"unchanged":18500,"frozen":7,"median_change_percent":0,"distribution":[{"from_percent":null,"to_percent":-50,"products":0},{"from_percent":0,"to_percent":0,"products":18500}],"guardrails":{"unit_cost":3,"max_step":41},"held_prices":[{"limit":"max_step","products":41,"largest_distance_percent":60.5,"median_distance_percent":12,"goes_on_at":"2026-11-23T13:05:00Z","reaches_target_at":null,"products_that_stay":41}],"moves_beyond_max_step":7,"rules":[{"name":"follow","applied":1500,"failed":7}],"failed_rules":{"follow":7},"margins":{"USD":{"products":900,"revenue":1000.50,"simulated_revenue":1100.00,"margin":200.10,"simulated_margin":-299.60}},"biggest_moves":[],"panel":[{"name":"prime","location":"NY","location_factor":0.95,"segment":null,"channel":null,"prime":true,"quantity":1,"up":0,"down":1,"unchanged":19999,"median_change_percent":0,"distribution":[],"biggest_moves":[{"product_id":"P-7","currency":"USD","final_price":10.00,"simulated_final_price":0.50,"change_percent":-95}]}],"catalogue_warnings":[{"about":"tenner","problem":"would leave nothing","products":12,"examples":["P-3"]}],"left_out":{"products":1,"product_ids":["P-9"]},"held":["too far"],"warnings":[{"field":"rounding","problem":"is no multiple","line":7,"column":12}]}"#;
         let report: SimulationReport = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_string(&report).unwrap(), json);
     }

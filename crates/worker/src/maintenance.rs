@@ -23,6 +23,8 @@ const LEASE_TTL: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_millis(500);
 /// How often the queue's own records are deleted, by every worker.
 const CLEANING_INTERVAL: Duration = Duration::from_secs(5);
+/// How often every worker counts the products, and the prices that something keeps from their target.
+const COUNTING_INTERVAL: Duration = Duration::from_secs(15);
 /// How often maintenance checks for runs without a coordinator.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often old records are purged.
@@ -92,8 +94,9 @@ impl Recalculator {
         }
     }
 
-    /// Deletes the queue's old records, and measures its backlog, until shutdown.
+    /// Deletes the queue's old records, and measures its backlog and the catalogue, until shutdown.
     pub async fn keep_queue_clean(self) {
+        let mut counted_at = None;
         while self.pause(CLEANING_INTERVAL).await.is_ok() {
             // An unavailable Redis is logged where jobs are fetched.
             while matches!(self.queue.clean().await, Ok(deleted) if deleted > 0) {}
@@ -110,6 +113,18 @@ impl Recalculator {
             if let Ok(dead) = self.queue.count_dead().await {
                 self.metrics.dead_jobs.set(u32::try_from(dead).unwrap_or(u32::MAX));
             }
+            if counted_at.is_none_or(|at: Instant| at.elapsed() >= COUNTING_INTERVAL) {
+                self.count_catalogue().await;
+                counted_at = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Measures the catalogue; if the database does not answer, the figures stay.
+    async fn count_catalogue(&self) {
+        let store = &self.engine.store;
+        if let (Ok(held), Ok(products)) = (store.count_held_prices().await, store.count_products().await) {
+            self.metrics.catalogue.record(&held, products);
         }
     }
 

@@ -1,12 +1,15 @@
 //! The metrics of the worker: attempts of jobs, applied events, runs and the queue.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use pricing_core::store::FROZEN;
 use pricing_core::telemetry::inventory::names::{
-    DEAD_JOBS, EVENTS_APPLIED, HELD_RUNS, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, QUEUE_DEPTH,
-    RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
+    DEAD_JOBS, EVENTS_APPLIED, FROZEN_PRODUCTS, HELD_RUNS, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED,
+    PRICES_HELD, PRODUCTS, QUEUE_DEPTH, RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
 };
 use pricing_core::telemetry::registry::{Counter, Gauge, Histogram, Registry, Series};
+use pricing_domain::policy::guardrail::GuardrailName;
 
 /// Metrics of the [runner](crate::runner).
 #[derive(Debug)]
@@ -24,6 +27,15 @@ pub struct RecalculationMetrics {
     pub(crate) runs: RunMetrics,
     pub(crate) queue_depth: Gauge,
     pub(crate) dead_jobs: Gauge,
+    pub(crate) catalogue: CatalogueMetrics,
+}
+
+/// What keeps prices from their target, in the whole catalogue.
+#[derive(Debug)]
+pub(crate) struct CatalogueMetrics {
+    held: [(&'static str, Gauge); GuardrailName::LIMITS_ON_MOVES.len()],
+    frozen: Gauge,
+    products: Gauge,
 }
 
 #[derive(Debug)]
@@ -83,6 +95,28 @@ impl RecalculationMetrics {
             },
             queue_depth: registry.gauge(QUEUE_DEPTH),
             dead_jobs: registry.gauge(DEAD_JOBS),
+            catalogue: CatalogueMetrics::new(registry),
         }
+    }
+}
+
+impl CatalogueMetrics {
+    fn new(registry: &Registry) -> Self {
+        let held = GuardrailName::LIMITS_ON_MOVES.map(|limit| {
+            let name = limit.name();
+            (name, registry.labelled_gauge(PRICES_HELD, "limit", name))
+        });
+        Self { held, frozen: registry.gauge(FROZEN_PRODUCTS), products: registry.gauge(PRODUCTS) }
+    }
+
+    /// Records the number of prices by what keeps them from their target, and that of all products.
+    pub(crate) fn record(&self, prices_held: &BTreeMap<String, u64>, products: u64) {
+        let set = |gauge: &Gauge, value: u64| gauge.set(u32::try_from(value).unwrap_or(u32::MAX));
+        let held_by = |name: &str| prices_held.get(name).copied().unwrap_or(0);
+        for (limit, gauge) in &self.held {
+            set(gauge, held_by(limit));
+        }
+        set(&self.frozen, held_by(FROZEN));
+        set(&self.products, products);
     }
 }

@@ -12,6 +12,7 @@ use pricing_domain::facts::shopper::Shopper;
 use pricing_domain::pricing::quote::quote;
 use pricing_domain::pricing::used_facts::RecordedExplanation;
 use pricing_wire::explanation::{ExplanationAnswer, ExplanationQuery, QuoteExplanation};
+use pricing_wire::held_price::RecordedHold;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::price::check_shopper;
@@ -50,6 +51,7 @@ pub(crate) async fn explanation(
     let (product, stored, recorded) = stored_explanation(&state, &product_id).await?;
     let internal = |error: serde_json::Error| ApiError::Internal { reason: error.to_string() };
     let facts: RecordedExplanation = serde_json::from_str(&recorded).map_err(internal)?;
+    let RecordedHold { held } = serde_json::from_str(&recorded).map_err(internal)?;
     let entry = &stored.entry;
     let snapshot = state.engine.policies.snapshot();
     let policy = snapshot.policy(entry.policy_version).unwrap_or_else(|| snapshot.current());
@@ -68,6 +70,7 @@ pub(crate) async fn explanation(
         revision: entry.revision,
         valid_until: entry.valid_until,
         facts_used: facts.used_facts().into_iter().map(Into::into).collect(),
+        held,
         explanation: RawValue::from_string(recorded).map_err(internal)?,
         quote: quote.map(|quote| QuoteExplanation {
             final_price: quote.final_price,

@@ -5,6 +5,7 @@
 //! and requests a recalculation; until that has re-priced a product, its quotes use the version that its
 //! price was computed with.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,14 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
-use pricing_core::store::{NewPolicy, StoredPolicy, run_of_policy};
+use pricing_core::store::{FROZEN, NewPolicy, StoredPolicy, run_of_policy};
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_domain::facts::market_event::{Change, EventId, MarketEvent};
 use pricing_domain::facts::recalculation::RecalculationScope;
 use pricing_domain::facts::time_zone::TimeZones;
 use pricing_domain::policy::PricingPolicy;
 use pricing_domain::policy::{MAX_POLICY_BYTES, PolicyDraft};
+use pricing_wire::held_price::HeldPrices;
 use pricing_wire::policy::{
     CheckAnswer, PoliciesAnswer, PolicyAnswer, PolicyVersion, PublishPolicyAnswer, PublishQuery,
 };
@@ -193,44 +195,64 @@ async fn publish_version(
         return Err(ApiError::PolicyVersionIsOld);
     }
     let new = NewPolicy { name: policy.name.clone(), source, author, note };
-    let mut warnings = policy.warnings.clone();
+    let mut findings = Findings { warnings: policy.warnings.clone(), held_prices: None };
     let approved_by = match approved_by {
         Some(approved_by) => approved_by,
         None => {
-            let (reasons, met) = review(&state, Arc::new(policy)).await?;
+            let (reasons, found) = review(&state, Arc::new(policy)).await?;
             if !reasons.is_empty() {
                 return Err(ApiError::HeldByCircuitBreaker { reasons });
             }
-            warnings.extend(met);
+            findings.warnings.extend(found.warnings);
+            findings.held_prices = found.held_prices;
             "the circuit breaker, when it was published".to_owned()
         }
     };
     // Runs to the end even if the client disconnects, as a published policy needs its recalculation.
     let publishing =
-        tokio::spawn(async move { publish_to_all(&state, &new, only_after, approved_by, warnings).await });
+        tokio::spawn(async move { publish_to_all(&state, &new, only_after, approved_by, findings).await });
     let published = publishing.await;
     published.map_err(|error| ApiError::Internal { reason: format!("publishing panicked: {error}") })?
+}
+
+/// What publishing answers with, besides the version.
+#[derive(Default)]
+struct Findings {
+    /// Effects on products that the policy's author may not intend, too.
+    warnings: Vec<Diagnostic>,
+    /// The prices that limits hold back under the policy; absent if the catalogue was not simulated.
+    held_prices: Option<Vec<HeldPrices>>,
 }
 
 /// The reasons to hold a policy, for its effect now and at later instants that it depends on; and warnings of
 /// effects on products that its author may not intend. The catalogue is read only if one of the two is
 /// possible.
-async fn review(
-    state: &AppState,
-    policy: Arc<PricingPolicy>,
-) -> Result<(Vec<String>, Vec<Diagnostic>), ApiError> {
+async fn review(state: &AppState, policy: Arc<PricingPolicy>) -> Result<(Vec<String>, Findings), ApiError> {
     let mut simulator = state.engine.simulator(Arc::clone(&policy), RecalculationScope::All, Utc::now());
     if !simulator.is_judged() && !policy.needs_a_look_at_the_catalogue() {
-        return Ok((Vec::new(), Vec::new()));
+        return Ok((Vec::new(), Findings::default()));
     }
     let _permit = state.simulations.take_place()?;
     if simulator.is_judged() {
         simulator = simulator.with_later_instants();
     }
     simulator.run(|| true).await?;
-    let met = simulator.simulation().report().catalogue_warnings;
-    let met = met.iter().map(|warning| Diagnostic::bare(&*warning.about, warning.to_string()));
-    Ok((simulator.reasons_to_hold().await?, met.collect()))
+    let report = simulator.simulation().report();
+    let met = report.catalogue_warnings.iter();
+    let met = met.map(|warning| Diagnostic::bare(&*warning.about, warning.to_string()));
+    let held_prices = report.held_prices.into_iter().map(Into::into).collect();
+    let findings = Findings { warnings: met.collect(), held_prices: Some(held_prices) };
+    Ok((simulator.reasons_to_hold().await?, findings))
+}
+
+/// The prices that limits hold back now. Empty if they cannot be counted, as the policy is published.
+async fn prices_held_now(state: &AppState) -> Vec<HeldPrices> {
+    let counted = state.engine.store.count_held_prices().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "a policy is published, and the prices that limits hold back are not counted");
+        BTreeMap::new()
+    });
+    let of_limits = counted.into_iter().filter(|(held_by, _)| held_by != FROZEN);
+    of_limits.map(|(limit, products)| HeldPrices::counted(limit, products)).collect()
 }
 
 /// Publishes a policy. Once the database has it, its recalculation will be done; a later failure only delays
@@ -240,7 +262,7 @@ async fn publish_to_all(
     policy: &NewPolicy,
     only_after: Option<i64>,
     approved_by: String,
-    warnings: Vec<Diagnostic>,
+    findings: Findings,
 ) -> Result<Response, ApiError> {
     let now = Utc::now();
     let store = &state.engine.store;
@@ -258,8 +280,13 @@ async fn publish_to_all(
             tracing::warn!(%error, version, "a policy is published, and redis does not take the event that says so");
         }
     }
-    let warnings = FieldError::each_of(warnings);
-    let answer = Json(PublishPolicyAnswer { version, task_id, warnings });
+    let is_simulated = findings.held_prices.is_some();
+    let held_prices = match findings.held_prices {
+        Some(held_prices) => held_prices,
+        None => prices_held_now(state).await,
+    };
+    let warnings = FieldError::each_of(findings.warnings);
+    let answer = Json(PublishPolicyAnswer { version, task_id, warnings, held_prices, is_simulated });
     Ok((StatusCode::CREATED, [(header::ETAG, etag(version))], answer).into_response())
 }
 

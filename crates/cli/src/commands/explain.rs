@@ -8,6 +8,7 @@ use clap::Args;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 use pricing_wire::explanation::{ExplanationAnswer, ExplanationQuery, ListPriceExplanation, Step, UsedFact};
+use pricing_wire::held_price::HeldPrice;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -238,7 +239,7 @@ fn digits(amount: Option<&RawValue>) -> String {
 
 /// The conclusion, one sentence per line.
 fn conclusion(explained: &Explained, location: Option<&str>) -> String {
-    let ExplanationAnswer { name, currency, list_price, quote, valid_until, .. } = &explained.answer;
+    let ExplanationAnswer { name, currency, list_price, quote, valid_until, held, .. } = &explained.answer;
     let mut text = match quote {
         Some(quote) => format!(
             "{name} costs {} {currency} in {}, with a discount of {}.",
@@ -250,6 +251,21 @@ fn conclusion(explained: &Explained, location: Option<&str>) -> String {
     };
     if explained.list_price.outcome == "frozen" {
         text.push_str("\nA rule failed, so the list price in effect stays, within the guardrails.");
+    }
+    if let Some(held) = held {
+        let HeldPrice { by, target, goes_on_at, reaches_target_at } = held;
+        let by = guardrail(by);
+        let _ = write!(text, "\nIts target is {target} {currency}; a limit, the {by}, holds it back.");
+        if let Some(at) = *goes_on_at {
+            let _ = write!(text, "\nIt goes on at {}.", output::to_the_second(at));
+        }
+        match *reaches_target_at {
+            Some(at) => {
+                let _ = write!(text, "\nIt reaches its target at {}.", output::to_the_second(at));
+            }
+            None => text
+                .push_str("\nIt stays short of its target until a fact, the product or the policy changes."),
+        }
     }
     if let Some(until) = *valid_until {
         let _ = write!(text, "\nTime alone may change it from {} on.", output::to_the_second(until));

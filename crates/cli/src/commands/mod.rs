@@ -5,6 +5,7 @@ use anyhow::Context;
 pub(crate) mod approve;
 pub(crate) mod doctor;
 pub(crate) mod explain;
+mod held_price;
 pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod jobs;

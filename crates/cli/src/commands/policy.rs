@@ -11,6 +11,7 @@ use pricing_wire::problem::FieldError;
 use reqwest::RequestBuilder;
 use reqwest::header::CONTENT_TYPE;
 
+use super::held_price;
 use crate::client::{ApiAddress, Client, ClientError};
 use crate::output;
 
@@ -158,14 +159,27 @@ async fn publish(client: &Client, document: &str, request: RequestBuilder) -> Re
         }
         other => other.into(),
     })?;
-    let PublishPolicyAnswer { version, task_id, warnings } = client.read(&answer)?;
-    for warning in &warnings {
+    let published: PublishPolicyAnswer = client.read(&answer)?;
+    let PublishPolicyAnswer { version, task_id, warnings, .. } = &published;
+    for warning in warnings {
         output::show(&located_warning(document, warning))?;
     }
     output::show(&format!(
         "version {version} is published; recalculation {task_id} moves the products over"
     ))?;
+    for line in what_is_held(&published) {
+        output::show(&line)?;
+    }
     Ok(())
+}
+
+/// A line for each limit that holds prices back.
+fn what_is_held(published: &PublishPolicyAnswer) -> Vec<String> {
+    let mut lines: Vec<String> = published.held_prices.iter().map(held_price::describe).collect();
+    if !published.is_simulated && !lines.is_empty() {
+        lines.push("(before this version: the catalogue was not simulated)".to_owned());
+    }
+    lines
 }
 
 /// The request with a policy as its body.
@@ -239,6 +253,29 @@ mod tests {
         let policies =
             PoliciesAnswer { current_version: 2, policies: vec![policy(2, "summer"), policy(1, "default")] };
         insta::assert_snapshot!(render(&policies));
+    }
+
+    #[test]
+    fn a_publication_says_what_is_held_and_whether_that_is_simulated() {
+        for (is_simulated, held_prices, expected) in [
+            (true, "[]", &[][..]),
+            (false, "[]", &[]),
+            (true, r#"[{"limit":"max_step","products":872}]"#, &["872 prices are held by max_step"]),
+            (
+                false,
+                r#"[{"limit":"competitor_loop","products":1},{"limit":"max_step","products":2}]"#,
+                &[
+                    "1 price is held by competitor_loop",
+                    "2 prices are held by max_step",
+                    "(before this version: the catalogue was not simulated)",
+                ],
+            ),
+        ] {
+            let published = format!(
+                r#"{{"version":2,"task_id":"x","warnings":[],"held_prices":{held_prices},"is_simulated":{is_simulated}}}"#
+            );
+            assert_eq!(what_is_held(&serde_json::from_str(&published).unwrap()), expected, "{published}");
+        }
     }
 
     #[test]

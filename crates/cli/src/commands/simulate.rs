@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use chrono::{DateTime, Utc};
 use clap::Args;
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,7 +18,7 @@ use pricing_wire::simulation::{
 };
 use rust_decimal::Decimal;
 
-use super::policy;
+use super::{held_price, policy};
 use crate::client::{ApiAddress, Client};
 use crate::output;
 
@@ -113,11 +114,17 @@ impl ProductFile {
             "guardrails",
             "failed_rule",
             "problem",
+            "held_by",
+            "target",
+            "goes_on_at",
+            "reaches_target_at",
         ])?;
         Ok(Self(rows))
     }
 
     fn write(&mut self, product: &SimulatedPrice) -> Result<()> {
+        let held = product.held.as_ref();
+        let time = |at: Option<DateTime<Utc>>| at.map(output::in_full).unwrap_or_default();
         let row = [
             &*product.product_id,
             &*product.currency,
@@ -128,6 +135,10 @@ impl ProductFile {
             &product.guardrails.join(" "),
             product.failed_rule.as_deref().unwrap_or_default(),
             product.problem.as_deref().unwrap_or_default(),
+            held.map_or("", |held| &held.by),
+            &digits(held.map(|held| held.target)),
+            &time(held.and_then(|held| held.goes_on_at)),
+            &time(held.and_then(|held| held.reaches_target_at)),
         ];
         Ok(self.0.write_record(row)?)
     }
@@ -163,6 +174,7 @@ fn render(document: &str, report: &SimulationReport) -> String {
     for (name, count) in report.guardrails.iter().collect::<BTreeMap<_, _>>() {
         let _ = writeln!(text, "  {name:<25} {count:>9}");
     }
+    render_limits(&mut text, report);
     for (currency, margin) in &report.margins {
         let _ = writeln!(
             text,
@@ -184,6 +196,29 @@ fn render(document: &str, report: &SimulationReport) -> String {
         let _ = writeln!(text, "{}", policy::located_warning(document, warning));
     }
     text.trim_end().to_owned()
+}
+
+/// Appends what each limit on moves holds back, and how many moves exceed one step.
+fn render_limits(text: &mut String, report: &SimulationReport) {
+    for held in &report.held_prices {
+        let (largest, median) = (digits(held.largest_distance_percent), digits(held.median_distance_percent));
+        let _ = writeln!(text, "{}", held_price::describe(held));
+        let _ = writeln!(text, "  they are up to {largest}% from their targets, the median is {median}%");
+    }
+    match report.moves_beyond_max_step {
+        0 => {}
+        1 => text.push_str("1 product moves at once by more than max_step\n"),
+        products => {
+            let _ = writeln!(text, "{products} products move at once by more than max_step");
+        }
+    }
+}
+
+/// The guardrails that stop a price, and whether it moves by more than one step.
+fn notes(product: &SimulatedPrice) -> String {
+    let guardrails = product.guardrails.iter().map(|guardrail| &**guardrail);
+    let beyond = product.is_beyond_max_step.then_some("beyond max_step");
+    guardrails.chain(beyond).collect::<Vec<_>>().join(", ")
 }
 
 /// Appends the moves of the final prices of each shopper.
@@ -238,7 +273,7 @@ pub(super) fn append_biggest_moves<'a>(
             product.simulated_list_price,
             product.currency,
             digits(product.change_percent),
-            product.guardrails.join(", ")
+            notes(product)
         );
     }
 }
@@ -264,9 +299,12 @@ mod tests {
                 {"from_percent":0,"to_percent":0,"products":18500},{"from_percent":0,"to_percent":1,"products":200},
                 {"from_percent":50,"to_percent":null,"products":1000}],
             "rules":[{"name":"follow","applied":1500,"failed":7},{"name":"toys","applied":0,"failed":0}],
-            "guardrails":{"max_step":41},"failed_rules":{"follow":7},
+            "guardrails":{"max_step":41},"moves_beyond_max_step":7,
+            "held_prices":[{"limit":"max_step","products":41,"largest_distance_percent":60.5,"median_distance_percent":12,
+                "goes_on_at":"2026-11-23T13:05:00Z","reaches_target_at":"2026-11-24T02:00:00Z","products_that_stay":3}],
+            "failed_rules":{"follow":7},
             "margins":{"USD":{"products":900,"revenue":1000.50,"simulated_revenue":1100.00,"margin":200.10,"simulated_margin":299.60}},
-            "biggest_moves":[{"product_id":"P-7","currency":"USD","list_price":10.00,"simulated_list_price":15.00,"change_percent":50,"outcome":"priced","guardrails":["max_step"]}],
+            "biggest_moves":[{"product_id":"P-7","currency":"USD","list_price":10.00,"simulated_list_price":15.00,"change_percent":50,"outcome":"priced","guardrails":["floor_price"],"is_beyond_max_step":true}],
             "panel":[{"name":"anonymous","location":null,"location_factor":null,"segment":null,"channel":null,"prime":false,"quantity":1,
                     "up":0,"down":0,"unchanged":20000,"median_change_percent":0,"distribution":[],"biggest_moves":[]},
                 {"name":"prime","location":"NY","location_factor":0.95,"segment":null,"channel":null,"prime":true,"quantity":1,

@@ -1,13 +1,16 @@
-//! Expiry: prices that are no longer valid, and records of events that are no longer needed.
+//! Expiry: prices that are no longer valid, and records of events that are no longer needed. The number of
+//! prices that something keeps from their target.
 //!
 //! Each call does a bounded part of the work, so that it holds no lock for long. The worker's maintenance
 //! calls these periodically.
+
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
 use super::Store;
 use super::error::StoreError;
-use super::read_rows::product_ids;
+use super::read_rows::{count, product_ids};
 use super::statement::Statement;
 use pricing_domain::facts::product::ProductId;
 
@@ -21,6 +24,9 @@ const EXPIRED: Statement = Statement::same(
 const NEXT_EXPIRY: Statement = Statement::same(
     "SELECT valid_until FROM prices WHERE valid_until IS NOT NULL ORDER BY valid_until LIMIT 1",
 );
+// Reads the partial index `prices_held` only.
+const HELD: Statement =
+    Statement::same("SELECT held_by, count(*) FROM prices WHERE held_by IS NOT NULL GROUP BY held_by");
 /// PostgreSQL skips rows that another worker is deleting.
 const FORGET_EVENTS: Statement = Statement {
     sqlite: "
@@ -44,6 +50,13 @@ impl Store {
     pub async fn next_expiry(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
         let row: Option<(DateTime<Utc>,)> = self.reader().await?.optional(NEXT_EXPIRY).await?;
         Ok(row.map(|(expiry,)| expiry))
+    }
+
+    /// The number of prices by what keeps them from their target: the name of a limit on moves, or
+    /// [`FROZEN`](super::FROZEN). One that keeps none is left out.
+    pub async fn count_held_prices(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        let rows: Vec<(String, i64)> = self.reader().await?.all(HELD).await?;
+        rows.into_iter().map(|(held_by, prices)| Ok((held_by, count(prices)?))).collect()
     }
 
     /// Deletes at most `limit` records of events that were applied before an instant, the oldest first.

@@ -4,10 +4,11 @@
 use Kind::{Counter, Gauge, Histogram};
 use names::{
     BUILD_INFO, DATABASE_DURATION, DEAD_JOBS, EVENT_LOG_LAG, EVENT_TO_VISIBLE, EVENTS_APPLIED, EVENTS_BURIED,
-    EVENTS_DISPATCHED, EVENTS_PUBLISHED, FAILED_OFFER_RULES, FILL_DURATION, GUARDRAIL_HITS, HELD_RUNS,
-    HTTP_REQUEST_DURATION, IMPORTED_ROWS, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, L1_ENTRIES, L1_EVICTIONS,
-    L1_FLUSHES, L1_INVALIDATIONS, L2_ERRORS, LATENESS, PRICE_CHANGE_STREAMS, PRICE_READS, PRICES_COMPUTED,
-    QUEUE_DEPTH, REDIS_DURATION, REQUESTS_REFUSED, RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
+    EVENTS_DISPATCHED, EVENTS_PUBLISHED, FAILED_OFFER_RULES, FILL_DURATION, FROZEN_PRODUCTS, GUARDRAIL_HITS,
+    HELD_RUNS, HTTP_REQUEST_DURATION, IMPORTED_ROWS, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, L1_ENTRIES,
+    L1_EVICTIONS, L1_FLUSHES, L1_INVALIDATIONS, L2_ERRORS, LATENESS, PRICE_CHANGE_STREAMS, PRICE_READS,
+    PRICES_COMPUTED, PRICES_HELD, PRODUCTS, QUEUE_DEPTH, REDIS_DURATION, REQUESTS_REFUSED, RUN_DURATION,
+    RUN_PRODUCTS, RUN_WAIT_DURATION,
 };
 
 /// The kind of a metric.
@@ -263,6 +264,27 @@ pub const INVENTORY: &[Metric] = &[
         text: "Recalculations held by the circuit breaker.",
     },
     Metric {
+        name: PRICES_HELD,
+        kind: Gauge,
+        labels: "`limit`: `max_step`, `max_daily_move`, `min_time_between_changes`, `competitor_loop`",
+        services: "worker",
+        text: "Prices that a limit on moves keeps from their target, by limit; of several, the last that applied. Every worker measures the whole catalogue.",
+    },
+    Metric {
+        name: FROZEN_PRODUCTS,
+        kind: Gauge,
+        labels: "",
+        services: "worker",
+        text: "Products whose price is frozen because a rule fails. Every worker measures the whole catalogue.",
+    },
+    Metric {
+        name: PRODUCTS,
+        kind: Gauge,
+        labels: "",
+        services: "worker",
+        text: "Products of the catalogue.",
+    },
+    Metric {
         name: BUILD_INFO,
         kind: Gauge,
         labels: "`service`, `version`",
@@ -306,6 +328,9 @@ pub mod names {
     pub const RUN_WAIT_DURATION: &str = "pricing_run_wait_duration_seconds";
     pub const RUN_PRODUCTS: &str = "pricing_run_products_total";
     pub const HELD_RUNS: &str = "pricing_held_runs";
+    pub const PRICES_HELD: &str = "pricing_prices_held";
+    pub const FROZEN_PRODUCTS: &str = "pricing_frozen_products";
+    pub const PRODUCTS: &str = "pricing_products";
     pub const BUILD_INFO: &str = "pricing_build_info";
 }
 

@@ -86,6 +86,11 @@ impl Registry {
         self.recorder.register_gauge(&key(name, &[]), &METADATA)
     }
 
+    /// Registers the series of a gauge with this label.
+    pub fn labelled_gauge(&self, name: &'static str, label: &'static str, value: &'static str) -> Gauge {
+        self.recorder.register_gauge(&key(name, &[(label, value)]), &METADATA)
+    }
+
     /// Registers the series of a histogram with these labels.
     pub fn histogram(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
         self.recorder.register_histogram(&key(name, labels), &METADATA)

@@ -171,7 +171,7 @@ impl Product {
     }
 
     /// Returns a hash of the row's content, to recognise a change. It is stored, so the function must not
-    /// change: the polynomial of the XXH3 hashes of the fields, modulo 2⁶⁴.
+    /// change: the polynomial of the XXH3 hashes of the texts and of the digits of the amounts, modulo 2⁶⁴.
     pub fn digest(&self) -> u64 {
         let Self {
             product_id,
@@ -188,7 +188,13 @@ impl Product {
             cost_stated_at: _,
         } = self;
         let text = |text: Option<&str>| text.map_or(0, |text| xxh3_64(text.as_bytes()));
-        let amount = |amount: Option<Decimal>| amount.map_or(0, |amount| xxh3_64(&amount.serialize()));
+        let amount = |amount: Option<Decimal>| {
+            let parts = amount.map(|amount| amount.unpack());
+            parts.map_or(0, |parts| {
+                let digits = u64::from(parts.mid) << 32 | u64::from(parts.lo);
+                digits ^ (u64::from(parts.hi) << 32 | u64::from(parts.scale) + 1).wrapping_mul(DIGEST_FACTOR)
+            })
+        };
         let texts = [Some(product_id.as_str()), Some(name), category.as_deref(), brand.as_deref()];
         let bounds = [*unit_cost, *floor_price, *ceiling_price, *minimum_advertised_price];
         let attributes =

@@ -99,6 +99,10 @@ impl GuardrailName {
         Self::HighestPrice,
     ];
 
+    /// The limits on moves: they limit what the market causes, and hold back the rest of the way.
+    pub const LIMITS_ON_MOVES: [Self; 4] =
+        [Self::MaxStep, Self::MaxDailyMove, Self::MinTimeBetweenChanges, Self::CompetitorLoop];
+
     /// The name in explanations and metrics.
     pub fn name(self) -> &'static str {
         match self {

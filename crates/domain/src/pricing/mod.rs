@@ -11,6 +11,7 @@ pub mod catalogue_warning;
 mod every_shopper;
 pub mod explanation;
 pub mod final_prices;
+pub mod held_prices;
 mod json;
 mod market_part;
 pub mod moves;

@@ -15,8 +15,9 @@ use crate::policy::guardrail::GuardrailName;
 use crate::policy::panel::PanelShopper;
 use crate::policy::pricing_policy::PricingPolicy;
 use crate::pricing::catalogue_warning::{CatalogueWarning, CatalogueWarnings, OfferEnds, offer_ends};
-use crate::pricing::explanation::{Outcome, Step};
+use crate::pricing::explanation::{HeldPrice, Outcome, Step};
 use crate::pricing::final_prices::{FinalPrice, FinalPrices, ShopperEffect, ShopperSimulation};
+use crate::pricing::held_prices::{HeldByLimit, HeldPrices};
 use crate::pricing::moves::{MoveRange, Moves, fraction, in_percent};
 use crate::pricing::price::ListPrice;
 
@@ -51,6 +52,11 @@ pub struct SimulatedPrice {
     pub margin: Option<Margin>,
     /// The market rules that would contribute to it.
     pub rules: RulePlaces,
+    /// What a limit on moves would hold back, if one does.
+    pub held: Option<HeldPrice>,
+    /// Whether it would move at once by more than the policy's `max_step`: because of what the seller
+    /// changes, or to stay within a floor or a ceiling.
+    pub is_beyond_max_step: bool,
     /// Whether the list price would be rounded to the minor unit because no multiple of the increment fits.
     passes_over_increment: bool,
     /// The offer rules for which the price would be too low.
@@ -85,6 +91,9 @@ pub struct Simulation {
     products: u64,
     frozen: u64,
     guardrails: BTreeMap<GuardrailName, u64>,
+    /// The prices that limits hold back; absent if they are not counted.
+    held: Option<HeldPrices>,
+    moves_beyond_max_step: u64,
     /// The policy's market rules in their order; empty if they are not counted.
     rules: Vec<RuleEffect>,
     margins: BTreeMap<&'static str, (u64, Margin)>,
@@ -122,6 +131,11 @@ pub struct SimulationReport {
     pub distribution: Vec<MoveRange>,
     /// The number of prices that each guardrail would limit.
     pub guardrails: BTreeMap<GuardrailName, u64>,
+    /// The prices that limits on moves would hold back, by limit.
+    pub held_prices: Vec<HeldByLimit>,
+    /// The number of products that would move at once by more than the policy's `max_step`; 0 if it has none.
+    /// The largest of them are the first of the largest moves.
+    pub moves_beyond_max_step: u64,
     /// The effect of each market rule, in order, including rules without an effect.
     pub rules: Vec<RuleEffect>,
     /// The number of failures of each rule that would fail.
@@ -203,18 +217,22 @@ impl SimulatedPrice {
             }),
             _ => None,
         };
+        let change = list_price.map(|list_price| fraction(list_price, computed.amount));
+        let max_step = policy.guardrails.max_step;
         Self {
             product_id: facts.product.product_id.clone(),
             currency: facts.product.currency.code(),
             list_price,
             simulated_list_price: computed.amount,
-            change_percent: list_price.map(|list_price| in_percent(fraction(list_price, computed.amount))),
+            change_percent: change.map(in_percent),
             outcome: computed.explanation.outcome,
             guardrails: computed.explanation.guardrails().collect(),
             failed_rule,
             problem,
             margin,
             rules,
+            held: computed.explanation.held,
+            is_beyond_max_step: change.zip(max_step).is_some_and(|(change, most)| change.abs() > most),
             passes_over_increment,
             offer_ends: offer_ends(policy, facts, computed),
             final_prices: SmallVec::new(),
@@ -239,12 +257,13 @@ impl SimulatedPrice {
 }
 
 impl Simulation {
-    /// Creates a simulation that counts the effect of each market rule of the policy;
-    /// [`default`](Self::default) does not.
+    /// Creates a simulation that counts the effect of each market rule of the policy and the prices that its
+    /// limits hold back; [`default`](Self::default) does not.
     pub fn of(policy: &PricingPolicy) -> Self {
         let effect = |name: &Arc<str>| RuleEffect { name: Arc::clone(name), applied: 0, failed: 0 };
         let rules = policy.market.iter().map(|rule| effect(&rule.name)).collect();
-        Self { rules, warnings: CatalogueWarnings::of(policy), ..Self::default() }
+        let (warnings, held) = (CatalogueWarnings::of(policy), Some(HeldPrices::default()));
+        Self { rules, warnings, held, ..Self::default() }
     }
 
     /// Adds a panel, whose shoppers' final prices each added product must have.
@@ -264,6 +283,10 @@ impl Simulation {
         }
         for guardrail in &price.guardrails {
             *self.guardrails.entry(*guardrail).or_default() += 1;
+        }
+        self.moves_beyond_max_step += u64::from(price.is_beyond_max_step);
+        if let Some((sums, held)) = self.held.as_mut().zip(price.held) {
+            sums.add(price.simulated_list_price, &held);
         }
         for place in &price.rules.applied {
             if let Some(rule) = self.rules.get_mut(*place) {
@@ -336,6 +359,8 @@ impl Simulation {
             median_change_percent: in_percent(moves.median()),
             distribution: moves.distribution(),
             guardrails: self.guardrails.clone(),
+            held_prices: self.held.as_ref().map(HeldPrices::by_limit).unwrap_or_default(),
+            moves_beyond_max_step: self.moves_beyond_max_step,
             rules: self.rules.clone(),
             failed_rules: failed.map(|rule| (Arc::clone(&rule.name), rule.failed)).collect(),
             margins: margins.collect(),

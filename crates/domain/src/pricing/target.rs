@@ -73,7 +73,7 @@ impl Terms<'_> {
 impl PricingPolicy {
     /// Whether a window or a schedule of a market rule begins or ends after `from` and not after `to`.
     pub(crate) fn windows_turn(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> bool {
-        self.market.iter().any(|rule| {
+        self.market.iter().filter(|rule| !rule.is_always_meant).any(|rule| {
             let scheduled = rule.schedule.as_ref().and_then(|schedule| schedule.next_change(from));
             let ends = [rule.window.next_change(from), scheduled];
             ends.into_iter().flatten().any(|turn| turn <= to)

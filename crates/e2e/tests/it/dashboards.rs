@@ -26,7 +26,9 @@ fn shipped(path: &str) -> PathBuf {
 #[test]
 fn the_configuration_and_the_rules_are_right_and_each_alert_has_its_page() -> Result<()> {
     promtool(&["check", "config", &shipped("prometheus/prometheus.yml").display().to_string()], None)?;
-    promtool(&["test", "rules", &shipped("prometheus/rules_test.yml").display().to_string()], None)?;
+    for tests in ["prometheus/rules_test.yml", "prometheus/rules_of_hours_test.yml"] {
+        promtool(&["test", "rules", &shipped(tests).display().to_string()], None)?;
+    }
     let rules = std::fs::read_to_string(shipped("prometheus/rules.yml"))?;
     let runbook = std::fs::read_to_string(shipped("docs/runbook.md"))?;
     let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();

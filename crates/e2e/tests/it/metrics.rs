@@ -66,6 +66,16 @@ const OF_THE_WORKER: &[(&str, f64)] = &[
     ("pricing_run_wait_duration_seconds_count", 1.0),
 ];
 
+/// Counted every few seconds: of ten products, the five with a competitor at half the price.
+const OF_THE_CATALOGUE: &[(&str, f64)] = &[
+    ("pricing_products", 10.0),
+    ("pricing_frozen_products", 0.0),
+    ("pricing_prices_held{limit=\"max_step\"}", 5.0),
+    ("pricing_prices_held{limit=\"max_daily_move\"}", 0.0),
+    ("pricing_prices_held{limit=\"min_time_between_changes\"}", 0.0),
+    ("pricing_prices_held{limit=\"competitor_loop\"}", 0.0),
+];
+
 const NOTHING_FAILED: &[(&str, f64)] = &[
     ("pricing_redis_duration_seconds_count{connection=\"reads\",outcome=\"failed\"}", 0.0),
     ("pricing_redis_duration_seconds_count{connection=\"writes\",outcome=\"failed\"}", 0.0),
@@ -154,6 +164,7 @@ async fn a_known_workload_is_counted_exactly() -> Result<()> {
     check(&api, OF_THE_API).await?;
     check(&listener, OF_THE_LISTENER).await?;
     check(&worker, OF_THE_WORKER).await?;
+    eventually("the catalogue is counted", PATIENCE, async || check(&worker, OF_THE_CATALOGUE).await).await?;
     check(&api, NO_STATEMENT_FAILED).await?;
     check(&worker, NO_STATEMENT_FAILED).await?;
     for (member, service) in [(&api, "api"), (&listener, "listener"), (&worker, "worker")] {

@@ -64,7 +64,7 @@ const CORE_ROWS: &[&[&str]] = &[
 /// The nouns of requests and answers. One uses only what stands in an earlier row.
 const WIRE_ROWS: &[&[&str]] = &[
     &["amount"],
-    &["problem", "reduction"],
+    &["held_price", "problem", "reduction"],
     &["explanation", "failed_job", "history", "policy", "price_change", "recalculation", "simulation"],
     &["import"],
 ];

@@ -67,3 +67,33 @@ fn without_a_shopper_only_the_list_price_is_explained() -> Result<()> {
     insta::assert_snapshot!(render(&explained, None, Some(DEFAULT_WIDTH)));
     Ok(())
 }
+
+#[test]
+fn a_price_that_is_held_back_says_until_when() -> Result<()> {
+    for (held, expected) in [
+        ("null", ""),
+        (
+            r#"{"by": "max_step", "target": 50.00, "goes_on_at": "2026-11-23T13:05:00Z",
+                "reaches_target_at": "2026-11-23T16:05:00Z"}"#,
+            "\nIts target is 50.00 USD; a limit, the largest move per step, holds it back.\
+             \nIt goes on at 2026-11-23T13:05:00Z.\nIt reaches its target at 2026-11-23T16:05:00Z.",
+        ),
+        (
+            r#"{"by": "competitor_loop", "target": 145.00, "goes_on_at": null, "reaches_target_at": null}"#,
+            "\nIts target is 145.00 USD; a limit, the loop with competitors, holds it back.\
+             \nIt stays short of its target until a fact, the product or the policy changes.",
+        ),
+    ] {
+        let explained = format!(
+            r#"{{"product_id": "P-3", "name": "Kettle", "currency": "USD", "list_price": 85.00,
+                "policy_version": 1, "policy_name": "default", "revision": 1, "valid_until": null, "quote": null,
+                "held": {held}, "explanation": {{"priced_at": "2026-11-23T12:05:00Z", "outcome": "priced",
+                "facts": {{"previous": {{"movement": {{"current_price": 100}}}}}}, "steps": []}}}}"#
+        );
+        let text = render(&serde_json::from_str(&explained)?, None, Some(DEFAULT_WIDTH));
+        let end = format!("The list price of Kettle is 85.00 USD.{expected}");
+        assert!(text.ends_with(&end), "{text}");
+        assert!(!text.contains("movement") && text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+    Ok(())
+}

@@ -6,6 +6,7 @@ use crate::facts::signal::Signals;
 use crate::facts::time_zone::TimeZones;
 use crate::policy::pricing_policy::PricingPolicy;
 use crate::pricing::price::price;
+use crate::pricing::price_state::PriceState;
 
 /// Simulates products at these list prices by one policy; 0 means no list price.
 fn simulate(list_prices: &[i64]) -> Simulation {
@@ -79,6 +80,55 @@ fn moves_guardrails_and_margins_add_up() {
             ("P-3", Decimal::from(-20))
         ]
     );
+}
+
+#[test]
+fn prices_that_a_limit_holds_back_are_counted() {
+    // 100 is kept; 50 stops at 75 and 400 at 200.
+    let report = simulate(&[0, 100, 50, 400]).report();
+    let [held] = report.held_prices[..] else { panic!("{:?}", report.held_prices) };
+    assert_eq!((held.limit, held.products, held.products_that_stay), (GuardrailName::MaxStep, 2, 0));
+    assert_eq!(held.largest_distance_percent, Decimal::from(50));
+    // A third and a half.
+    assert_eq!(held.median_distance_percent, Decimal::new(4167, 2));
+    let hour = |hours| Some(chrono::DateTime::UNIX_EPOCH + chrono::TimeDelta::hours(hours));
+    assert_eq!((held.goes_on_at, held.reaches_target_at), (hour(1), hour(1)));
+    assert_eq!(report.moves_beyond_max_step, 0, "what is not known to be the seller's is limited");
+}
+
+#[test]
+fn moves_beyond_the_step_are_counted_and_are_the_biggest() {
+    let now = chrono::DateTime::UNIX_EPOCH;
+    let policy = |version, guardrails: &str| {
+        let rules = "[{ name: dear, multiply_by: product.unit_cost / 10 }]";
+        let yaml = format!("name: x\nmarket: {rules}\nguardrails: {{ {guardrails} }}\n");
+        PricingPolicy::from_yaml(&yaml, version, &TimeZones::bundled()).unwrap()
+    };
+    let plain = "name: x\n";
+    let before = PricingPolicy::from_yaml(plain, 1, &TimeZones::bundled()).unwrap();
+    for (guardrails, beyond) in [("max_step: 15%", 2), ("max_step: 10%", 3), ("max_daily_move: 1%", 0)] {
+        let policy = policy(2, guardrails);
+        let mut simulation = Simulation::of(&policy);
+        // The base price is multiplied by 1, 1.15, 1.16 and 5.
+        for cost in ["10", "11.5", "11.6", "50"] {
+            let draft = format!(
+                r#"{{"product_id": "P-{cost}", "currency": "USD", "base_price": 100, "unit_cost": {cost}}}"#
+            );
+            let product = serde_json::from_str::<ProductDraft>(&draft).unwrap().check().unwrap();
+            let signals = Signals::default();
+            let facts = Facts { product: &product, signals: &signals, previous: None };
+            let state = PriceState::after(None, &price(&facts, &before, now), now);
+            let facts = Facts { previous: Some(state.previous(now)), ..facts };
+            let computed = price(&facts, &policy, now);
+            simulation.add(&SimulatedPrice::new(&facts, Some(state.list_price), &computed, &policy));
+        }
+        let report = simulation.report();
+        assert_eq!(report.moves_beyond_max_step, beyond, "{guardrails}");
+        let marks: Vec<bool> = report.biggest_moves.iter().map(|price| price.is_beyond_max_step).collect();
+        let expected: Vec<bool> = (0..3).map(|place| place < beyond).collect();
+        assert_eq!(marks, expected, "{guardrails}");
+        assert!(report.held_prices.is_empty(), "{guardrails}");
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! Expired prices are found, and only these.
+//! Expired prices are found, and only these. Prices are counted by what holds them back.
 
 use anyhow::Result;
 use chrono::TimeDelta;
-use pricing_core::store::Store;
+use pricing_core::store::{PriceWrite, Store};
 
 use super::{now, on_both_stores, price_write, product, product_id, put, write};
 
@@ -10,6 +10,7 @@ on_both_stores!(
     expired_prices_come_oldest_first_and_no_more_than_asked_for,
     the_next_expiry_is_the_first_of_all,
     a_renewed_price_is_not_expired,
+    prices_are_counted_by_what_holds_them_back,
 );
 
 /// Puts products with prices that end so many microseconds from now.
@@ -52,5 +53,23 @@ async fn a_renewed_price_is_not_expired(store: &Store) -> Result<()> {
     renewed.entry.valid_until = Some(now() + TimeDelta::hours(1));
     write(store, &[renewed]).await?;
     assert_eq!(store.expired_prices(now(), 10).await?, []);
+    Ok(())
+}
+
+async fn prices_are_counted_by_what_holds_them_back(store: &Store) -> Result<()> {
+    assert!(store.count_held_prices().await?.is_empty());
+    let held = [("A", Some("max_step")), ("B", None), ("C", Some("frozen")), ("D", Some("max_step"))];
+    let mut writes = Vec::new();
+    for ((id, held_by), revision) in held.into_iter().zip(1..) {
+        let product = product(id)?;
+        put(store, std::slice::from_ref(&product)).await?;
+        writes.push(PriceWrite { held_by, ..price_write(&product, revision, "49.90")? });
+    }
+    write(store, &writes).await?;
+    let counted: Vec<(String, u64)> = store.count_held_prices().await?.into_iter().collect();
+    assert_eq!(counted, [("frozen".to_owned(), 1), ("max_step".to_owned(), 2)]);
+    let released = PriceWrite { held_by: None, ..price_write(&product("C")?, 9, "59.90")? };
+    write(store, &[released]).await?;
+    assert_eq!(store.count_held_prices().await?.into_keys().collect::<Vec<_>>(), ["max_step"]);
     Ok(())
 }
