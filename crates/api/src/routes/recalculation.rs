@@ -225,14 +225,17 @@ fn read_scope(body: &[u8]) -> Result<RecalculationScope, ApiError> {
                 .map(RecalculationScope::Category)
                 .map_err(|problem| ApiError::Invalid { errors: vec![problem] })
         }
-        RecalculationRequest { category: None, product_ids: Some(written) } => read_products(&written),
+        RecalculationRequest { category: None, product_ids: Some(written) } => {
+            read_product_ids(&written).map(RecalculationScope::Products)
+        }
         RecalculationRequest { category: Some(_), product_ids: Some(_) } => {
             Err(ApiError::field("product_ids", "is given besides category", "one of the two, or none"))
         }
     }
 }
 
-fn read_products(written: &[String]) -> Result<RecalculationScope, ApiError> {
+/// Reads a list of products: each once, in order.
+pub(super) fn read_product_ids(written: &[String]) -> Result<Vec<ProductId>, ApiError> {
     if !(1..=MAX_PRODUCTS).contains(&written.len()) {
         let problem = format!("{} products are not allowed", written.len());
         return Err(ApiError::field("product_ids", problem, "1 to 1000 products"));
@@ -247,9 +250,5 @@ fn read_products(written: &[String]) -> Result<RecalculationScope, ApiError> {
     }
     product_ids.sort_unstable();
     product_ids.dedup();
-    if errors.is_empty() {
-        Ok(RecalculationScope::Products(product_ids))
-    } else {
-        Err(ApiError::Invalid { errors })
-    }
+    if errors.is_empty() { Ok(product_ids) } else { Err(ApiError::Invalid { errors }) }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::{Batch, Engine, EngineError, PublishedPrice, detached};
+use super::{Batch, Engine, EngineError, EventMoves, PublishedPrice, detached};
 use crate::cache::{Cached, PutMode};
 use crate::store::{ProductRows, Readable, StoreError, StoreTransaction, StoredFacts};
 use pricing_domain::expression::variable::Variable;
@@ -207,8 +207,9 @@ impl Engine {
                     || facts.product.unit_cost.is_some() && policy.reads(Variable::CostAge)
             }
         };
-        let published =
-            self.price_in(&mut transaction, batch, needs_price, move |_| cause.to_owned()).await?;
+        let published = self
+            .price_in(&mut transaction, batch, EventMoves::Kept, needs_price, move |_| cause.to_owned())
+            .await?;
         transaction.commit().await?;
         let is_updated = |published: &PublishedPrice| match differences.get(&published.product_id) {
             Some(difference) => *difference == Difference::Updated,

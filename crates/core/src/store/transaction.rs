@@ -125,9 +125,10 @@ const DELETE_PRODUCT: Statement = Statement::same("DELETE FROM products WHERE pr
 ///
 /// Every statement takes any number of rows; the caller bounds its batches. There are no deadlocks if each
 /// transaction follows this order: it records events, writes signals, requests a recalculation or locks its
-/// run, locks products, draws revisions, writes prices, finishes its range; the products may come in several
-/// pieces, each locked, then written, in the order of their keys. A statement locks its rows in that order
-/// too. If two still deadlock, the database ends one of them with a transient error.
+/// run, locks products, locks the count of what events move, draws revisions, writes prices, finishes its
+/// range; the products may come in several pieces, each locked, then written, in the order of their keys, but
+/// not in a transaction that locks the count. A statement locks its rows in that order too. If two still
+/// deadlock, the database ends one of them with a transient error.
 #[derive(Debug)]
 pub struct StoreTransaction {
     pub(super) session: Session,
@@ -274,6 +275,6 @@ impl StoreTransaction {
     }
 }
 
-fn texts_of(ids: &[ProductId]) -> Value<'_> {
+pub(super) fn texts_of(ids: &[ProductId]) -> Value<'_> {
     Value::Texts(ids.iter().map(ProductId::as_str).collect())
 }

@@ -14,6 +14,7 @@
 //! | `documents` | links between the documents |
 //! | `fleet` | the services as processes; no tests |
 //! | `harness` | the harness does what the other tests rely on |
+//! | `held_moves` | moves of prices by market events beyond the circuit breaker's limit |
 //! | `imports` | what an import does with rows that repeat, contradict or take away |
 //! | `jobs` | the queue: done, retried, dead-lettered |
 //! | `leases` | leases and subscriptions while Redis dies and is cut off |
@@ -47,6 +48,7 @@ mod documents;
 mod fleet;
 mod harness;
 mod health_checks;
+mod held_moves;
 mod imports;
 mod jobs;
 mod leases;
