@@ -1,8 +1,9 @@
 -- The circuit breaker counts what market events move, over all workers, and holds what goes beyond its limit.
 
 -- What events have made of each list price since a count began for it. Rows older than the policy's window do not count.
+-- Without a foreign key, which would make every write look up its product: removing a product removes its row.
 CREATE TABLE event_moves (
-    product_id TEXT NOT NULL PRIMARY KEY REFERENCES products (product_id) ON DELETE CASCADE,
+    product_id TEXT NOT NULL PRIMARY KEY,
     -- The list price when the count began, and the one after the last event.
     list_price_before TEXT NOT NULL,
     list_price TEXT NOT NULL,

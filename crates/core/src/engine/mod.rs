@@ -2,8 +2,8 @@
 //!
 //! Here: the [`Engine`] and its construction ([`open`]), with a file for each reason to price: a cache miss
 //! (this file), changed products ([`products`]), market events ([`market`]), a recalculation or expiry
-//! ([`range`]), a decision about a held move ([`holds`]), a simulation ([`simulate`]). Never here: how a price is computed
-//! ([`domain::price`](pricing_domain::price)) and when (the routes, the worker).
+//! ([`range`]), a decision about a held move ([`holds`]), a simulation ([`simulate`]). Never here: how a
+//! price is computed ([`domain::price`](pricing_domain::price)) and when (the routes, the worker).
 //!
 //! Each function works on a batch in one transaction ([`pieces`]): lock the products, compute, write prices
 //! and history, commit; then store the entries in the caches, where their revision keeps older ones out. A

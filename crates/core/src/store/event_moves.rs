@@ -50,7 +50,7 @@ const LOCK_EVENT_MOVES: &str = "SELECT pg_advisory_xact_lock('event_moves'::regc
 const COUNT_EVENT_MOVES: Statement =
     Statement::same("SELECT count(*) FROM event_moves WHERE distance_millionths > $1 AND moved_at > $2");
 const COUNT_PRODUCTS_UP_TO: Statement =
-    Statement::same("SELECT count(*) FROM (SELECT 1 FROM products LIMIT $1) AS some");
+    Statement::same("SELECT count(*) FROM (SELECT 1 FROM products LIMIT $1) AS counted");
 const COUNT_HELD: Statement = Statement::same(
     "SELECT count(*) FROM prices WHERE events_held_since IS NOT NULL AND events_rejected_by IS NULL",
 );

@@ -119,6 +119,7 @@ const WRITE_REMOVAL: Statement = Statement::same(
     SELECT product_id, $2, list_price, NULL, currency, policy_version, $3, $4
     FROM prices WHERE product_id = $1",
 );
+const DELETE_EVENT_MOVE: Statement = Statement::same("DELETE FROM event_moves WHERE product_id = $1");
 const DELETE_PRODUCT: Statement = Statement::same("DELETE FROM products WHERE product_id = $1");
 
 /// A transaction. Dropped without [`commit`](Self::commit), it is rolled back.
@@ -261,6 +262,7 @@ impl StoreTransaction {
         self.session.execute(removal).await?;
         self.session.execute(FORGET_LATE_FACTS.bind(id.as_str()).bind(now)).await?;
         self.drop_forgotten(std::slice::from_ref(id)).await?;
+        self.session.execute(DELETE_EVENT_MOVE.bind(id.as_str())).await?;
         // The price is deleted with its product.
         self.session.changes_any(DELETE_PRODUCT.bind(id.as_str())).await
     }

@@ -12,7 +12,7 @@ use pricing_core::store::StoreSettings;
 use pricing_domain::facts::market_event::{Change, EventId, MarketEvent};
 use pricing_domain::facts::product::{Product, ProductDraft, ProductId};
 use pricing_domain::facts::signal::{Signal, SignalKind, Subject};
-use pricing_e2e::{HttpClient, RedisServer, eventually};
+use pricing_e2e::{HttpClient, RedisServer, ServiceProcess, eventually};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
@@ -159,10 +159,20 @@ async fn costs_in_cents_move_a_fifth_of_the_products_and_the_others_wait() -> Re
     })
     .await?;
 
-    // The other paths that price know the hold: a recalculation, and an API that has no price in memory when
-    // Redis has none.
+    let url = format!("http://{}", shop.api.address());
+    let mut listing = ServiceProcess::start("pricing", &[("PRICING_URL", &url)], &["approve"])?;
+    ensure!(listing.wait(PATIENCE).await?.success());
+    let listed = listing.output()?;
+    assert!(listed.contains("8 moves of prices by market events are held:"), "{listed}");
+    assert_eq!(listed.matches("from 70.00 to 0.70 USD").count(), 8, "{listed}");
+
+    // The other paths that price know the hold: a recalculation; an API that has no price in memory when
+    // Redis has none; a new row.
     shop.recalculate().await?;
     shop.prices_become(client, &[("0.7", 2), ("70.0", 8)]).await?;
+    redis::cmd("FLUSHALL").query_async::<()>(&mut shop.stores.redis.connection().await?).await?;
+    let api = shop.fleet.start(Service::Api).await?;
+    shop.prices_become(&api.client, &[("0.7", 2), ("70.0", 8)]).await?;
     let product = json!({"currency": "USD", "base_price": 61, "unit_cost": 50});
     let first = moves[0]["product_id"].as_str().context("no product")?.to_owned();
     let put = client.put(&format!("/api/v1/products/{first}"), &product).await?;
@@ -203,14 +213,19 @@ async fn a_held_move_waits_for_a_decision_or_for_the_right_facts() -> Result<()>
     let (rejected, waiting) = (number(ids[2])?, number(ids[4])?);
     shop.publish("again", rejected..rejected + 1, "0.60").await?;
     shop.publish("again", waiting..waiting + 1, "0.60").await?;
-    shop.applied(12).await?;
+    // The recalculation was requested by an event, too.
+    shop.applied(13).await?;
     shop.prices_become(client, &[("0.7", 4), ("70.0", 6)]).await?;
     shop.publish("right", rejected..rejected + 1, "51").await?;
     shop.publish("right", waiting..waiting + 1, "51").await?;
     shop.prices_become(client, &[("0.7", 4), ("70.0", 4), ("71.4", 2)]).await?;
     assert_eq!(shop.held().await?["count"], json!(3));
 
-    assert_eq!(shop.decide("approve", json!({})).await?, json!({"moves": 3}));
+    let url = format!("http://{}", shop.api.address());
+    let arguments = ["approve", "events", "--by", "zoe"];
+    let mut approving = ServiceProcess::start("pricing", &[("PRICING_URL", &url)], &arguments)?;
+    ensure!(approving.wait(PATIENCE).await?.success());
+    assert!(approving.output()?.contains("3 moves of prices are approved"), "{}", approving.output()?);
     shop.prices_become(client, &[("0.7", 7), ("70.0", 1), ("71.4", 2)]).await?;
     // What was rejected may still be approved, by name.
     assert_eq!(shop.decide("approve", json!({"product_ids": [ids[3]]})).await?, json!({"moves": 1}));
@@ -363,7 +378,7 @@ async fn a_new_policy_prices_held_products_by_the_facts_they_keep() -> Result<()
         apply(&engine, product.product_id.as_str(), &product.product_id, 50).await?;
     }
     assert_eq!(engine.store.count_held_moves().await?, 4);
-    // Without a circuit breaker nothing is held anew, and what is held stays held.
+    // Without a circuit breaker nothing more is held, and what is held stays held.
     let higher = "name: higher\nmarket:\n  - { name: cost, cost_plus: 50% }\n";
     engine.store.publish_policy(&new_policy(higher), None, Utc::now()).await?;
     engine.policies.refresh().await?;

@@ -68,6 +68,7 @@ const WIRE_ROWS: &[&[&str]] = &[
     &[
         "explanation",
         "failed_job",
+        "held_move",
         "history",
         "import",
         "policy",

@@ -142,11 +142,10 @@ async fn a_product_with_a_held_move_has_the_facts_of_its_last_pricing(store: &St
     let held = held_price(&kettle, 1, before.clone())?;
     write(store, std::slice::from_ref(&held)).await?;
     let ids = std::slice::from_ref(&kettle.product_id);
-    for facts in [
-        store.facts(ids, now()).await?.known,
-        store.begin().await?.lock_facts(ids).await?.read(now())?.known,
-        store.begin().await?.facts_of(vec![kettle.clone()]).await?.read(now())?.known,
-    ] {
+    let read = store.facts(ids, now()).await?.known;
+    let locked = store.begin().await?.lock_facts(ids).await?.read(now())?.known;
+    let decoded = store.begin().await?.facts_of(vec![kettle.clone()]).await?.read(now())?.known;
+    for facts in [read, locked, decoded] {
         let facts = facts.first().context("no facts")?;
         assert_eq!(facts.signals, before);
         let other = facts.held.as_ref().context("nothing is held")?;
