@@ -22,7 +22,7 @@ use crate::error::ApiError;
 use crate::openapi;
 use crate::pipeline::{self, Access, REQUEST_TIMEOUT, Route};
 use crate::routes::{
-    explanation, failed_jobs, health, history, import, market_event, policy, policy_draft, price,
+    explanation, failed_jobs, health, held_move, history, import, market_event, policy, policy_draft, price,
     price_changes, prices, product, recalculation, simulation,
 };
 use crate::state::AppState;
@@ -49,6 +49,9 @@ fn documented() -> Vec<Registration> {
         Registration::of(Administrative, routes!(recalculation::get)),
         Registration::of(Administrative, routes!(recalculation::approve)),
         Registration::of(Administrative, routes!(recalculation::reject)),
+        Registration::of(Administrative, routes!(held_move::list)),
+        Registration::of(Administrative, routes!(held_move::approve)).without_time_limit(),
+        Registration::of(Administrative, routes!(held_move::reject)).without_time_limit(),
         Registration::of(Administrative, routes!(policy::list, policy::publish))
             .also_taking(POLICY_AS_JSON)
             .without_time_limit(),

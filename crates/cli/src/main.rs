@@ -54,7 +54,7 @@ enum Command {
     Simulate(simulate::Arguments),
     /// Recalculate prices for all or selected products
     Recalculate(recalculate::Arguments),
-    /// Approve or reject a recalculation that the circuit breaker holds
+    /// Approve or reject what the circuit breaker holds: recalculations, and moves of prices by market events
     Approve(approve::Arguments),
     /// Follow price changes as they happen
     Watch(watch::Arguments),

@@ -51,6 +51,7 @@ fn usual_commands_are_understood() {
         "policy diff 1 latest",
         "simulate summer.yaml --products moves.csv --all --json",
         "approve 01a2 --by zoe --reject",
+        "approve events --by zoe --product P-1 --product P-2",
         "approve",
         "doctor --json",
     ] {

@@ -4,7 +4,8 @@
 //! limit: `ready` if both answer, `degraded` (still 200) if only one does, since reads work without the
 //! other, and `unavailable` (503) if neither does, or if this version of the engine cannot use the policy
 //! that was newest at start-up: a broken rolling upgrade then stops at its first process. Processes with
-//! different versions of the time zone database are `degraded`, too.
+//! different versions of the time zone database are `degraded`, too. Moves of prices that the circuit breaker
+//! holds are a warning: the service does its work, and someone has to decide.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -74,7 +75,7 @@ pub enum ReadinessStatus {
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Check {
     /// `redis`, `database` or `time_zones`; or `policy`, if the newest policy cannot be used or would be
-    /// refused today.
+    /// refused today; or `held_moves`, if the circuit breaker holds moves that market events would make.
     pub name: &'static str,
     /// `ok`, `warning` or `failed`.
     pub status: &'static str,
@@ -95,7 +96,7 @@ impl Health {
                 None => None,
             }
         };
-        let (redis, database) = tokio::join!(redis, database);
+        let (redis, database, held_moves) = tokio::join!(redis, database, self.held_moves());
         let mut checks: Vec<Check> = std::iter::once(redis).chain(database).collect();
         let working = checks.iter().filter(|check| check.status == "ok").count();
         let unusable = self.policies.as_ref().and_then(Policies::unusable);
@@ -110,6 +111,7 @@ impl Health {
         let of_policy = unusable.map(|detail| ("failed", detail));
         let of_policy = of_policy.or(outdated.map(|detail| ("warning", detail)));
         checks.extend(of_policy.map(|(status, detail)| found("policy", status, detail)));
+        checks.extend(held_moves.map(|detail| found("held_moves", "warning", detail)));
         let time_zones = self.tz_versions.as_ref().map(time_zones);
         let status = match &time_zones {
             Some(("failed", _)) if status == ReadinessStatus::Ready => ReadinessStatus::Degraded,
@@ -119,6 +121,15 @@ impl Health {
         let tz_version =
             self.tz_versions.as_ref().map(|versions| versions.database().zones.version().to_string());
         Readiness { status, service: self.service, version: env!("CARGO_PKG_VERSION"), tz_version, checks }
+    }
+
+    /// Says how many moves wait for a decision, if any do and the database answers.
+    async fn held_moves(&self) -> Option<String> {
+        let counting = tokio::time::timeout(CHECK_TIMEOUT, self.store.as_ref()?.count_held_moves());
+        let held = counting.await.ok()?.ok().filter(|held| *held > 0)?;
+        Some(format!(
+            "moves of prices by market events that wait for a decision: {held} (pricing approve lists them)"
+        ))
     }
 }
 

@@ -19,6 +19,7 @@
 mod amount;
 pub mod explanation;
 pub mod failed_job;
+pub mod held_move;
 pub mod held_price;
 pub mod history;
 pub mod import;

@@ -110,6 +110,9 @@ impl Recalculator {
             if let Ok(held) = self.engine.store.count_held_runs().await {
                 self.metrics.runs.held.set(u32::try_from(held).unwrap_or(u32::MAX));
             }
+            if let Ok(held) = self.engine.store.count_held_moves().await {
+                self.metrics.events.held.set(u32::try_from(held).unwrap_or(u32::MAX));
+            }
             if let Ok(dead) = self.queue.count_dead().await {
                 self.metrics.dead_jobs.set(u32::try_from(dead).unwrap_or(u32::MAX));
             }
@@ -143,6 +146,15 @@ impl Recalculator {
             }
         }
         store.forget_runs(now - RUNS_KEPT, PURGE_BATCH).await?;
+        // Without a limit, none counts.
+        let limit = self.engine.policies.snapshot().current().circuit_breaker.moved;
+        let counted_since = limit.map_or(now, |limit| now - limit.within);
+        for _ in 0..PURGE_BATCHES {
+            let moves = store.forget_event_moves(counted_since, PURGE_BATCH).await?;
+            if moves < u64::from(PURGE_BATCH) || lost.is_cancelled() || self.shutdown.is_cancelled() {
+                break;
+            }
+        }
         Ok(())
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use pricing_core::store::FROZEN;
 use pricing_core::telemetry::inventory::names::{
-    DEAD_JOBS, EVENTS_APPLIED, FROZEN_PRODUCTS, HELD_RUNS, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED,
-    PRICES_HELD, PRODUCTS, QUEUE_DEPTH, RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
+    DEAD_JOBS, EVENT_MOVES_HELD, EVENTS_APPLIED, FROZEN_PRODUCTS, HELD_RUNS, JOB_DURATION, JOBS_BURIED,
+    JOBS_ENQUEUED, PRICES_HELD, PRODUCTS, QUEUE_DEPTH, RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
 };
 use pricing_core::telemetry::registry::{Counter, Gauge, Histogram, Registry, Series};
 use pricing_domain::policy::guardrail::GuardrailName;
@@ -46,6 +46,8 @@ pub(crate) struct EventMetrics {
     pub(crate) unknown_products: Counter,
     /// Competitors' prices that are not in the product's currency.
     pub(crate) in_other_currency: Counter,
+    /// Moves caused by events that the circuit breaker holds.
+    pub(crate) held: Gauge,
 }
 
 #[derive(Debug)]
@@ -86,6 +88,7 @@ impl RecalculationMetrics {
                 repeated: events("repeated"),
                 unknown_products: events("unknown_product"),
                 in_other_currency: events("other_currency"),
+                held: registry.gauge(EVENT_MOVES_HELD),
             },
             runs: RunMetrics {
                 wait_duration: registry.histogram(RUN_WAIT_DURATION, &[]),

@@ -3,6 +3,7 @@
 pub(crate) mod explanation;
 pub(crate) mod failed_jobs;
 pub(crate) mod health;
+pub(crate) mod held_move;
 pub(crate) mod history;
 pub(crate) mod import;
 mod import_batches;

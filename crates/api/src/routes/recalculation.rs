@@ -223,7 +223,7 @@ fn read_scope(body: &[u8]) -> Result<RecalculationScope, ApiError> {
         (Some(category), None) => check_category("category", category)
             .map(RecalculationScope::Category)
             .map_err(|problem| ApiError::Invalid { errors: vec![problem] })?,
-        (None, Some(written)) => read_products(&written)?,
+        (None, Some(written)) => RecalculationScope::Products(read_product_ids(&written)?),
         (Some(_), Some(_)) => {
             return Err(ApiError::field(
                 "product_ids",
@@ -235,7 +235,8 @@ fn read_scope(body: &[u8]) -> Result<RecalculationScope, ApiError> {
     Ok(if release { RecalculationScope::Released(Box::new(scope)) } else { scope })
 }
 
-fn read_products(written: &[String]) -> Result<RecalculationScope, ApiError> {
+/// Reads a list of products: each once, in order.
+pub(super) fn read_product_ids(written: &[String]) -> Result<Vec<ProductId>, ApiError> {
     if !(1..=MAX_PRODUCTS).contains(&written.len()) {
         let problem = format!("{} products are not allowed", written.len());
         return Err(ApiError::field("product_ids", problem, "1 to 1000 products"));
@@ -250,9 +251,5 @@ fn read_products(written: &[String]) -> Result<RecalculationScope, ApiError> {
     }
     product_ids.sort_unstable();
     product_ids.dedup();
-    if errors.is_empty() {
-        Ok(RecalculationScope::Products(product_ids))
-    } else {
-        Err(ApiError::Invalid { errors })
-    }
+    if errors.is_empty() { Ok(product_ids) } else { Err(ApiError::Invalid { errors }) }
 }

@@ -7,9 +7,11 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use rust_decimal::Decimal;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::store::{EarlierChange, FROZEN, PriceWrite, StoredFacts, TIME};
+use crate::store::{EarlierChange, EventHold, FROZEN, PriceWrite, StoredFacts, TIME};
 use pricing_domain::facts::Facts;
 use pricing_domain::facts::price_entry::PriceEntry;
+use pricing_domain::facts::product::Product;
+use pricing_domain::facts::signal::Signals;
 use pricing_domain::policy::PricingPolicy;
 use pricing_domain::pricing::explanation::Outcome;
 use pricing_domain::pricing::price::{ListPrice, MoveLimiting, price_with};
@@ -47,6 +49,8 @@ pub(super) struct Computed<'a> {
     due: &'a [DueChange],
     /// The policy version that made them.
     due_version: i64,
+    /// The move that stays held.
+    pub(super) hold: Option<EventHold>,
     pub(super) changed: bool,
 }
 
@@ -95,8 +99,21 @@ impl<'a> Before<'a> {
     }
 }
 
-/// Prices a product by this policy.
+/// Prices a product by this policy; while a move is held, by the facts of its last pricing.
 pub(super) fn compute<'a>(
+    stored: &'a StoredFacts,
+    before: &'a Before<'_>,
+    policy: &'a PricingPolicy,
+    now: DateTime<Utc>,
+    limiting: MoveLimiting,
+) -> Computed<'a> {
+    let hold = stored.held.as_ref().map(|held| held.hold.clone());
+    Computed { hold, ..compute_by(&stored.signals, stored, before, policy, now, limiting) }
+}
+
+/// Prices a product by this policy and by these signals, without a held move.
+pub(super) fn compute_by<'a>(
+    signals: &'a Signals,
     stored: &'a StoredFacts,
     before: &'a Before<'_>,
     policy: &'a PricingPolicy,
@@ -105,7 +122,7 @@ pub(super) fn compute<'a>(
 ) -> Computed<'a> {
     let state = before.state.as_deref();
     let previous = state.map(|state| state.previous(now));
-    let facts = Facts { product: &stored.product, signals: &stored.signals, previous };
+    let facts = Facts { product: &stored.product, signals, previous };
     let list_price = price_with(&facts, policy, now, limiting);
     let entry = list_price.entry(stored.price.as_ref().map_or(0, |price| price.entry.revision));
     let changed = stored.price.as_ref().is_none_or(|price| price.entry != entry);
@@ -117,10 +134,20 @@ pub(super) fn compute<'a>(
         old_list_price: state.map(|state| state.list_price),
         due: &before.changes,
         due_version: before.policy_version,
+        hold: None,
         entry,
         explained,
         changed,
         list_price,
+    }
+}
+
+impl Before<'_> {
+    /// Returns the facts of the last pricing that was not frozen, as they count now; `None` if they are not
+    /// known.
+    pub(super) fn known_signals(&self, product: &Product, now: DateTime<Utc>) -> Option<Signals> {
+        let movement = self.state.as_ref()?.movement.as_ref()?;
+        Some(movement.facts.signals.still_known(product, now))
     }
 }
 
@@ -130,8 +157,13 @@ impl Computed<'_> {
         self.list_price.explanation.outcome == Outcome::Frozen
     }
 
-    /// Whether neither the price nor the content of the explanation or the movement differs from the stored
-    /// ones.
+    /// Returns the list price that this pricing leads to: the target of a price that a limit holds back.
+    pub(super) fn goal(&self) -> Decimal {
+        self.list_price.explanation.held.map_or(self.entry.list_price, |held| held.target)
+    }
+
+    /// Whether neither the price nor the content of the explanation, the movement or the held move differs
+    /// from the stored ones.
     pub(super) fn says_the_same(&self, write: &PriceWrite) -> bool {
         !self.changed && self.explained == Some(write.explanation_digest)
     }
@@ -161,7 +193,8 @@ impl Computed<'_> {
             opened_on: self.opened_on,
             changed_at: self.changed_at,
             streak: self.list_price.streak,
-            explanation_digest: digest_with(explanation_digest, &movement),
+            explanation_digest: digest_with(explanation_digest, &movement, self.hold.as_ref()),
+            event_hold: self.hold.clone(),
             movement: if movement.is_empty() { None } else { Some(text(movement)?) },
             held_by: if self.is_frozen() { Some(FROZEN) } else { held },
             explanation: text(explanation)?,
@@ -177,13 +210,21 @@ impl Computed<'_> {
     }
 }
 
-/// Returns the digest of an explanation's content and of the state, whose last field, when it was priced, is
-/// disregarded.
-fn digest_with(explanation: i64, movement: &[u8]) -> i64 {
+/// Returns the digest of an explanation's content, of the state, whose last field, when it was priced, is
+/// disregarded, and of the held move, if there is one.
+fn digest_with(explanation: i64, movement: &[u8], hold: Option<&EventHold>) -> i64 {
     const PRICED_AT: &[u8] = b",\"priced_at\":";
     let content = movement.windows(PRICED_AT.len()).rposition(|window| window == PRICED_AT);
     let content = movement.get(..content.unwrap_or(movement.len())).unwrap_or_default();
-    explanation.wrapping_mul(31).wrapping_add(xxh3_64(content).cast_signed())
+    let digest = explanation.wrapping_mul(31).wrapping_add(xxh3_64(content).cast_signed());
+    hold.map_or(digest, |hold| digest_with_hold(digest, hold))
+}
+
+/// Adds a held move to the digest of a price without one.
+pub(super) fn digest_with_hold(digest: i64, hold: &EventHold) -> i64 {
+    let EventHold { since, reason, rejected_by } = hold;
+    let content = format!("{}\n{reason}\n{rejected_by:?}", since.timestamp_micros());
+    digest.wrapping_mul(31).wrapping_add(xxh3_64(content.as_bytes()).cast_signed())
 }
 
 #[cfg(test)]
@@ -191,7 +232,6 @@ mod tests {
     use super::*;
     use pricing_domain::facts::money::Currency;
     use pricing_domain::facts::product::{ProductDraft, WrittenNumber};
-    use pricing_domain::facts::signal::Signals;
     use pricing_domain::facts::time_zone::TimeZones;
     use pricing_domain::policy::DEFAULT_POLICY;
 
@@ -231,8 +271,10 @@ mod tests {
             streak: None,
             movement: None,
         };
-        let price = StoredPrice { entry, state, explanation: None, explanation_digest: None };
-        StoredFacts { product, signals: Signals::default(), has_replaced_cost: false, price: Some(price) }
+        let price =
+            StoredPrice { entry, state, explanation: None, explanation_digest: None, event_hold: None };
+        let signals = Signals::default();
+        StoredFacts { product, signals, held: None, has_replaced_cost: false, price: Some(price) }
     }
 
     #[test]
@@ -255,10 +297,15 @@ mod tests {
 
     #[test]
     fn a_state_differs_in_what_it_says_and_not_in_when_it_was_priced() {
-        let digest = |movement: &str| digest_with(7, movement.as_bytes());
+        let digest = |movement: &str| digest_with(7, movement.as_bytes(), None);
         let state = r#"{"target":"1","priced_at":"2026-01-02T00:00:00Z"}"#;
         assert_eq!(digest(state), digest(r#"{"target":"1","priced_at":"2026-01-03T00:00:00Z"}"#));
         assert_ne!(digest(state), digest(r#"{"target":"2","priced_at":"2026-01-02T00:00:00Z"}"#));
         assert_ne!(digest(state), digest(""));
+        let hold = EventHold { since: DateTime::UNIX_EPOCH, reason: String::new(), rejected_by: None };
+        let rejected = EventHold { rejected_by: Some("zoe".to_owned()), ..hold.clone() };
+        let held = |hold: &EventHold| digest_with(7, state.as_bytes(), Some(hold));
+        assert_ne!(held(&hold), digest(state));
+        assert_ne!(held(&hold), held(&rejected));
     }
 }

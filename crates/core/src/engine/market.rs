@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{Batch, Engine, EngineError, PublishedPrice, detached};
+use super::{Batch, Engine, EngineError, EventMoves, PublishedPrice, detached};
 use crate::cache::{Cached, PutMode};
 use crate::store::{PriceChange, RunRequest, StoreTransaction, StoredFacts};
 use pricing_domain::facts::market_event::{Change, MarketEvent};
@@ -84,7 +84,9 @@ impl Engine {
             move |facts: &StoredFacts, _: &PricingPolicy| moved.contains(&facts.product.product_id)
         };
         let cause = move |id: &ProductId| causes.get(id).cloned().unwrap_or_default();
-        let published = self.price_in(&mut transaction, Batch::named(&ids), needs_price, cause).await?;
+        let batch = Batch::named_at_once(ids.clone());
+        let published =
+            self.price_in(&mut transaction, batch, EventMoves::Judged, needs_price, cause).await?;
         let in_other_currency = in_other_currency(&new, &published);
         let found: HashSet<ProductId> =
             published.iter().map(|published| published.product_id.clone()).collect();

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use pricing_domain::policy::guardrail::GuardrailName;
 
-use crate::telemetry::inventory::names::{GUARDRAIL_HITS, PRICES_COMPUTED};
+use crate::telemetry::inventory::names::{EVENT_HOLDS, GUARDRAIL_HITS, PRICES_COMPUTED};
 use crate::telemetry::registry::{Counter, Registry};
 
 #[derive(Debug)]
 pub(super) struct PricingMetrics {
     pub(super) priced: Counter,
     pub(super) frozen: Counter,
+    /// Moves that market events cause and the circuit breaker began to hold.
+    pub(super) event_holds: Counter,
     guardrail_hits: BTreeMap<GuardrailName, Counter>,
 }
 
@@ -22,6 +24,7 @@ impl PricingMetrics {
         Self {
             priced: computed("priced"),
             frozen: computed("frozen"),
+            event_holds: registry.counter(EVENT_HOLDS),
             guardrail_hits: GuardrailName::ALL.map(hits).into_iter().collect(),
         }
     }

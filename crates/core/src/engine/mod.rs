@@ -2,8 +2,9 @@
 //!
 //! Here: the [`Engine`] and its construction ([`open`]), with a file for each reason to price: a cache miss
 //! (this file), changed products ([`products`]), market events ([`market`]), a recalculation or expiry
-//! ([`range`]), a simulation of a policy ([`simulate`]) or of products ([`simulate_products`]). Never here:
-//! how a price is computed ([`domain::price`](pricing_domain::price)) and when (the routes, the worker).
+//! ([`range`]), a decision about a held move ([`holds`]), a simulation of a policy ([`simulate`]) or of
+//! products ([`simulate_products`]). Never here: how a price is computed
+//! ([`domain::price`](pricing_domain::price)) and when (the routes, the worker).
 //!
 //! Each function works on a batch in one transaction ([`pieces`]): lock the products, compute, write prices
 //! and history, commit; then store the entries in the caches, where their revision keeps older ones out. A
@@ -11,6 +12,7 @@
 //! after both steps, and a retry repeats only the second.
 
 mod compute;
+mod holds;
 mod market;
 mod metrics;
 mod open;
@@ -28,6 +30,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tracing::{Instrument, Span};
 
+use self::holds::EventMoves;
 use self::metrics::PricingMetrics;
 use crate::cache::{Cached, LoadResult, Now, PriceCache, PutMode, ReadError, Tier, TieredPrice};
 use crate::keys::{MessageKeys, PRICE_CHANGES, PRICE_TTL};
@@ -38,6 +41,7 @@ use crate::store::{PriceChange, PriceWrite, Store, StoreError, StoredFacts, Stor
 use crate::telemetry::registry::Registry;
 use crate::telemetry::spans;
 use crate::tz_versions::TzVersions;
+pub use holds::HoldDecision;
 pub use market::{AppliedEvents, OtherCurrency, products_of};
 pub use open::StartError;
 use pieces::Batch;
@@ -249,7 +253,9 @@ impl Engine {
     async fn price_unservable(&self, ids: &[ProductId]) -> Result<Vec<PublishedPrice>, EngineError> {
         let mut transaction = self.store.begin().await?;
         let batch = Batch::named(ids);
-        let published = self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
+        let published = self
+            .price_in(&mut transaction, batch, EventMoves::Kept, |_, _| false, |_| "fill".to_owned())
+            .await?;
         transaction.commit().await?;
         let changes: Vec<ChangedPrice> = published
             .iter()

@@ -5,20 +5,21 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
-use super::compute::{Before, compute};
-use super::simulate_products::move_of;
+use super::compute::{Before, Computed, digest_with_hold};
+use super::holds::{EventMoves, JudgedMove};
 use super::{Engine, EngineError, PublishedPrice};
 use crate::store::{
-    LeftOut, PreparedPrices, PriceWrite, ProductRows, Readable, Store, StoreError, StoreTransaction,
-    StoredFacts, UnreadFacts,
+    EventHold, LeftOut, PreparedPrices, PriceWrite, ProductRows, Readable, Store, StoreError,
+    StoreTransaction, StoredFacts, UnreadFacts,
 };
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::policy::PricingPolicy;
+use pricing_domain::policy::circuit_breaker::MovedProducts;
 use pricing_domain::pricing::price::MoveLimiting;
 use pricing_domain::pricing::simulation::SimulatedPrice;
 
@@ -63,8 +64,7 @@ struct LockedPiece {
 }
 
 /// A piece whose prices are computed.
-#[derive(Default)]
-struct PricedPiece {
+pub(super) struct PricedPiece {
     unchanged: Vec<PublishedPrice>,
     /// The prices to be written, with the stored revision until a new one is assigned, and whether they are
     /// frozen.
@@ -72,7 +72,21 @@ struct PricedPiece {
     /// Unchanged prices with a changed explanation, which is not served, so they keep their revision.
     reexplained: Vec<PriceWrite>,
     /// See [`PricedBatch::moves`].
-    moves: Vec<SimulatedPrice>,
+    pub(super) moves_of_put: Vec<SimulatedPrice>,
+    /// The moves that events cause, ordered by product; each becomes a price once it is judged.
+    pub(super) moves: Vec<JudgedMove>,
+    /// What they are judged by.
+    pub(super) limit: Option<MovedProducts>,
+    /// The instant that the piece is priced as of.
+    pub(super) now: DateTime<Utc>,
+}
+
+/// A computed price of a product.
+pub(super) struct PricedProduct {
+    pub(super) write: PriceWrite,
+    is_changed: bool,
+    says_the_same: bool,
+    is_frozen: bool,
 }
 
 /// A piece that is ready to be written.
@@ -89,6 +103,12 @@ impl Batch {
         let ids: BTreeSet<&ProductId> = ids.into_iter().collect();
         let ids: Vec<ProductId> = ids.into_iter().cloned().collect();
         Self::of(ids.chunks(PIECE).map(|ids| Piece::Named(ids.to_vec())))
+    }
+
+    /// Creates a batch of products by identifier that are all locked before the first is written.
+    pub(super) fn named_at_once(ids: Vec<ProductId>) -> Self {
+        let ids: BTreeSet<ProductId> = ids.into_iter().collect();
+        Self::of(std::iter::once(Piece::Named(ids.into_iter().collect())))
     }
 
     /// Creates a batch of unique products ordered by identifier; `rows` lacks those that the transaction has
@@ -138,10 +158,11 @@ impl Engine {
         &self,
         transaction: &mut StoreTransaction,
         batch: Batch,
+        event_moves: EventMoves,
         needs_price: impl Fn(&StoredFacts, &PricingPolicy) -> bool + Clone + Send + 'static,
         cause: impl Fn(&ProductId) -> String + Clone + Send + 'static,
     ) -> Result<Vec<PublishedPrice>, EngineError> {
-        Ok(self.price_and_compare(transaction, batch, needs_price, cause).await?.published)
+        Ok(self.price_and_compare(transaction, batch, event_moves, needs_price, cause).await?.published)
     }
 
     /// [`price_in`](Self::price_in), with the moves of products that are put.
@@ -149,6 +170,7 @@ impl Engine {
         &self,
         transaction: &mut StoreTransaction,
         mut batch: Batch,
+        event_moves: EventMoves,
         needs_price: impl Fn(&StoredFacts, &PricingPolicy) -> bool + Clone + Send + 'static,
         cause: impl Fn(&ProductId) -> String + Clone + Send + 'static,
     ) -> Result<PricedBatch, EngineError> {
@@ -159,13 +181,17 @@ impl Engine {
             let priced: Option<PricedPiece> = outcome(computing.take()).await?;
             computing = locked.map(|locked| {
                 let (engine, needs_price, cause) = (self.clone(), needs_price.clone(), cause.clone());
+                let event_moves = event_moves.clone();
                 let (named, limiting) = (locked.named, batch.limiting);
-                let price = async move { engine.price_piece(locked, limiting, needs_price, cause).await };
+                let price = async move {
+                    engine.price_piece(locked, limiting, event_moves, needs_price, cause).await
+                };
                 spawn_compute(named, price)
             });
             let before = writing_out.take();
             if let Some(mut priced) = priced {
-                moves.append(&mut priced.moves);
+                moves.append(&mut priced.moves_of_put);
+                self.judge_moves(transaction, &mut priced).await?;
                 writing_out = Some(self.begin_to_write_out(transaction, priced).await?);
             }
             if let Some(before) = outcome(before).await? {
@@ -182,43 +208,39 @@ impl Engine {
         &self,
         locked: LockedPiece,
         limiting: MoveLimiting,
+        event_moves: EventMoves,
         needs_price: impl Fn(&StoredFacts, &PricingPolicy) -> bool,
         cause: impl Fn(&ProductId) -> String,
     ) -> Result<PricedPiece, EngineError> {
         // Read after the wait for the locks, which may have been long.
         let now = Utc::now().trunc_subsecs(6);
-        let Readable { known: piece, left_out } = locked.facts.read(now)?;
+        let Readable { known: products, left_out } = locked.facts.read(now)?;
         report(&left_out);
-        let policy = self.policy_for(&piece).await?;
+        let policy = self.policy_for(&products).await?;
         let policies = self.policies.snapshot();
-        let PricedPiece { mut unchanged, mut writes, mut reexplained, mut moves } = PricedPiece::default();
-        for facts in &piece {
-            match &facts.price {
-                Some(price) if self.is_servable(price) && !needs_price(facts, &policy) => {
-                    unchanged.push(PublishedPrice::unchanged(price.entry.clone(), false));
-                }
-                _ => {
-                    let before = Before::of(facts, |version| policies.policy(version).cloned(), now);
-                    let now = before.instant(now);
-                    let computed = compute(facts, &before, &policy, now, limiting);
-                    self.count(&computed.list_price.explanation);
-                    if locked.is_put {
-                        moves.extend(move_of(facts, &computed, &policy));
-                    }
-                    let is_frozen = computed.is_frozen();
-                    let write = computed.write(cause(&facts.product.product_id), now)?;
-                    if computed.changed {
-                        writes.push((write, is_frozen));
-                    } else {
-                        unchanged.push(PublishedPrice::unchanged(computed.entry.clone(), is_frozen));
-                        if !computed.says_the_same(&write) {
-                            reexplained.push(write);
-                        }
-                    }
-                }
+        let mut piece = PricedPiece {
+            unchanged: Vec::new(),
+            writes: Vec::new(),
+            reexplained: Vec::new(),
+            moves_of_put: Vec::new(),
+            moves: Vec::new(),
+            limit: policy.circuit_breaker.moved,
+            now,
+        };
+        for facts in &products {
+            let is_asked = needs_price(facts, &policy);
+            if let Some(price) = facts.price.as_ref().filter(|price| !is_asked && self.is_servable(price)) {
+                piece.unchanged.push(PublishedPrice::unchanged(price.entry.clone(), false));
+                continue;
             }
+            let before = Before::of(facts, |version| policies.policy(version).cloned(), now);
+            let (now, is_put) = (before.instant(now), locked.is_put);
+            let pricing = Pricing { facts, before: &before, policy: &policy, now, limiting, is_put };
+            // A product that no event names may be in the batch, too, because its price has expired.
+            let event_moves = if is_asked { &event_moves } else { &EventMoves::Kept };
+            self.price_product(&pricing, event_moves, cause(&facts.product.product_id), &mut piece)?;
         }
-        Ok(PricedPiece { unchanged, writes, reexplained, moves })
+        Ok(piece)
     }
 
     /// Draws revisions and starts the encoding. The products are locked, so the revisions of a product grow
@@ -238,6 +260,18 @@ impl Engine {
     }
 }
 
+/// The inputs of one price.
+#[derive(Clone, Copy)]
+pub(super) struct Pricing<'a> {
+    pub(super) facts: &'a StoredFacts,
+    pub(super) before: &'a Before<'a>,
+    pub(super) policy: &'a PricingPolicy,
+    pub(super) now: DateTime<Utc>,
+    pub(super) limiting: MoveLimiting,
+    /// Whether the product was put, so that its move is counted.
+    pub(super) is_put: bool,
+}
+
 /// Logs products whose prices are kept because their currency is unknown.
 fn report(left_out: &[LeftOut]) {
     for LeftOut { product_id, currency } in left_out.iter().take(MAX_NAMED) {
@@ -248,7 +282,38 @@ fn report(left_out: &[LeftOut]) {
     }
 }
 
+impl PricedProduct {
+    pub(super) fn of(
+        computed: &Computed<'_>,
+        cause: String,
+        now: DateTime<Utc>,
+    ) -> Result<Self, serde_json::Error> {
+        let write = computed.write(cause, now)?;
+        let says_the_same = computed.says_the_same(&write);
+        Ok(Self { is_changed: computed.changed, says_the_same, is_frozen: computed.is_frozen(), write })
+    }
+
+    /// Adds a held move to a price without one.
+    pub(super) fn hold(&mut self, hold: EventHold) {
+        self.write.explanation_digest = digest_with_hold(self.write.explanation_digest, &hold);
+        self.write.event_hold = Some(hold);
+        self.says_the_same = false;
+    }
+}
+
 impl PricedPiece {
+    pub(super) fn add(&mut self, priced: PricedProduct) {
+        let PricedProduct { write, is_changed, says_the_same, is_frozen } = priced;
+        if is_changed {
+            self.writes.push((write, is_frozen));
+            return;
+        }
+        self.unchanged.push(PublishedPrice::unchanged(write.entry.clone(), is_frozen));
+        if !says_the_same {
+            self.reexplained.push(write);
+        }
+    }
+
     fn write_out(self, store: &Store, revisions: Vec<i64>) -> Result<EncodedPiece, EngineError> {
         let mut published = self.unchanged;
         published.reserve(self.writes.len());

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::pieces::{Batch, PricedBatch};
-use super::{Engine, EngineError, PublishedPrice, detached};
+use super::{Engine, EngineError, EventMoves, PublishedPrice, detached};
 use crate::cache::{Cached, PutMode};
 use crate::store::{ProductRows, Readable, StoreError, StoreTransaction, StoredFacts};
 use pricing_domain::expression::variable::Variable;
@@ -190,8 +190,9 @@ impl Engine {
             let differences = Arc::clone(&differences);
             move |facts: &StoredFacts, policy: &PricingPolicy| needs_price(&differences, facts, policy)
         };
+        let kept = EventMoves::Kept;
         let PricedBatch { published, moves } = self
-            .price_and_compare(&mut transaction, batch, needs_price, move |_| (*cause).to_owned())
+            .price_and_compare(&mut transaction, batch, kept, needs_price, move |_| (*cause).to_owned())
             .await?;
         transaction.commit().await?;
         summary.moves = moves;

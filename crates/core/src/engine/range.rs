@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Batch, Engine, EngineError, PublishedPrice, WRITE_BATCH, detached};
+use super::{Batch, Engine, EngineError, EventMoves, PublishedPrice, WRITE_BATCH, detached};
 use crate::cache::{Cached, PutMode};
 use crate::jobs::{PRICED_BEFORE, Range};
 use crate::store::{RangeEnds, RangeOutcome};
@@ -84,7 +84,9 @@ impl Engine {
         let cause = format!("recalculation {}", range.task_id);
         let batch = Batch::named(&range.product_ids);
         let batch = if range.release { batch.released() } else { batch };
-        let published = self.price_in(&mut transaction, batch, |_, _| true, move |_| cause.clone()).await?;
+        let published = self
+            .price_in(&mut transaction, batch, EventMoves::Kept, |_, _| true, move |_| cause.clone())
+            .await?;
         let changed = count(&published, |published| published.is_written && published.change.is_some());
         let products = count(&published, |_| true);
         let frozen = count(&published, |published| published.is_frozen);
@@ -104,7 +106,9 @@ impl Engine {
     async fn stored_prices(&self, range: &Range) -> Result<Vec<PublishedPrice>, RangeError> {
         let mut transaction = self.store.begin().await?;
         let batch = Batch::named(&range.product_ids);
-        let published = self.price_in(&mut transaction, batch, |_, _| false, |_| "fill".to_owned()).await?;
+        let published = self
+            .price_in(&mut transaction, batch, EventMoves::Kept, |_, _| false, |_| "fill".to_owned())
+            .await?;
         transaction.commit().await?;
         Ok(published)
     }
@@ -125,7 +129,9 @@ impl Engine {
         let mut transaction = self.store.begin().await?;
         // Prices that a read has renewed meanwhile are valid again and are kept.
         let batch = Batch::named(&ids);
-        let published = self.price_in(&mut transaction, batch, |_, _| false, |_| "time".to_owned()).await?;
+        let published = self
+            .price_in(&mut transaction, batch, EventMoves::Kept, |_, _| false, |_| "time".to_owned())
+            .await?;
         transaction.commit().await?;
         // Left-out products are not counted, or they would be retried at once.
         let priced = published.len();

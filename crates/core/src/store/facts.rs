@@ -12,7 +12,7 @@ use sqlx::postgres::PgRow;
 
 use super::error::StoreError;
 use super::read_rows::{PriceRecord, ProductRecord, SignalRecord, read_prices, read_products, read_signals};
-use super::stored::{Readable, StoredFacts, StoredPrice};
+use super::stored::{HeldSignals, Readable, StoredFacts, StoredPrice};
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::facts::signal::{Signal, SignalKind, Signals, Subject};
 
@@ -129,12 +129,25 @@ fn assemble(
         let signals =
             Signals::of_product(own.into_iter().chain(category).flatten().cloned(), Some(&product), now);
         let says_cost = |signal: &Signal| signal.kind == SignalKind::UnitCost;
-        StoredFacts {
-            has_replaced_cost: signals.unit_cost.is_none() && own.into_iter().flatten().any(says_cost),
-            signals,
-            price: prices.next_if(|price| price.entry.product_id == product.product_id),
-            product,
-        }
+        let has_replaced_cost = signals.unit_cost.is_none() && own.into_iter().flatten().any(says_cost);
+        let price = prices.next_if(|price| price.entry.product_id == product.product_id);
+        let (signals, held) = counting(signals, &product, price.as_ref(), now);
+        StoredFacts { signals, held, has_replaced_cost, price, product }
     });
     facts.collect()
+}
+
+/// Returns the signals that a product is priced by, and those that it is not priced by. This is the one place
+/// where a held move makes a difference: whatever prices a product goes by what is assembled here.
+fn counting(
+    signals: Signals,
+    product: &Product,
+    price: Option<&StoredPrice>,
+    now: DateTime<Utc>,
+) -> (Signals, Option<HeldSignals>) {
+    // The facts of the last pricing are in the currency of the price.
+    let price = price.filter(|price| price.entry.currency == product.currency);
+    let held = price.and_then(|price| price.event_hold.clone().zip(price.state.movement.as_ref()));
+    let Some((hold, movement)) = held else { return (signals, None) };
+    (movement.facts.signals.still_known(product, now), Some(HeldSignals { signals, hold }))
 }

@@ -73,7 +73,7 @@ pub(super) fn as_json<R: Serialize>(rows: impl IntoIterator<Item = R>) -> Result
     String::from_utf8(json).map_err(|problem| sqlx::Error::Encode(problem.into()))
 }
 
-fn as_instant<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn as_instant<S: Serializer>(instant: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&self::instant(*instant))
 }
 

@@ -17,6 +17,7 @@ const SQLITE: &[Step] = &[
     (5, "age of facts", include_str!("../../migrations/sqlite/0005_age_of_facts.sql")),
     (6, "range ends", include_str!("../../migrations/sqlite/0006_range_ends.sql")),
     (7, "movements", include_str!("../../migrations/sqlite/0007_movements.sql")),
+    (8, "event moves", include_str!("../../migrations/sqlite/0008_event_moves.sql")),
 ];
 
 const POSTGRES: &[Step] = &[
@@ -28,6 +29,7 @@ const POSTGRES: &[Step] = &[
     (6, "age of facts", include_str!("../../migrations/postgres/0006_age_of_facts.sql")),
     (7, "range ends", include_str!("../../migrations/postgres/0007_range_ends.sql")),
     (8, "movements", include_str!("../../migrations/postgres/0008_movements.sql")),
+    (9, "event moves", include_str!("../../migrations/postgres/0009_event_moves.sql")),
 ];
 
 pub(super) fn of_sqlite() -> Migrator {

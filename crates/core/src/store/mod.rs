@@ -20,6 +20,7 @@ mod columns;
 mod connection;
 mod drafts;
 mod error;
+mod event_moves;
 mod facts;
 mod json_rows;
 mod metrics;
@@ -45,6 +46,7 @@ use sqlx::postgres::PgPool;
 use self::connection::Connection;
 pub use self::drafts::{DraftCondition, NewDraft, StoredDraft};
 pub use self::error::StoreError;
+pub use self::event_moves::{HeldMove, HeldMoves};
 pub use self::facts::UnreadFacts;
 use self::metrics::DatabaseDuration;
 pub use self::prepared_rows::{PreparedPrices, ProductRows};
@@ -55,8 +57,8 @@ use self::session::Session;
 use self::sqlite::SqliteFile;
 use self::statement::Statement;
 pub use self::stored::{
-    EarlierChange, FROZEN, LeftOut, MAX_CAUSE_CHARS, NewPolicy, PriceChange, PriceWrite, Readable,
-    StoredFacts, StoredPolicy, StoredPrice, TIME,
+    EarlierChange, EventHold, FROZEN, HeldSignals, LeftOut, MAX_CAUSE_CHARS, NewPolicy, PriceChange,
+    PriceWrite, Readable, StoredFacts, StoredPolicy, StoredPrice, TIME,
 };
 pub use self::transaction::StoreTransaction;
 use crate::telemetry::registry::Registry;

@@ -16,7 +16,7 @@ use sqlx::types::Json;
 
 use super::columns::Columns;
 use super::error::StoreError;
-use super::stored::{LeftOut, PriceChange, Readable, StoredPrice};
+use super::stored::{EventHold, LeftOut, PriceChange, Readable, StoredPrice};
 use pricing_domain::facts::money::Currency;
 use pricing_domain::facts::movement::Movement;
 use pricing_domain::facts::previous::Streak;
@@ -236,6 +236,9 @@ pub(super) struct PriceRecord {
     streak_since: Option<DateTime<Utc>>,
     explanation_digest: Option<i64>,
     movement: Option<String>,
+    events_held_since: Option<DateTime<Utc>>,
+    events_held_reason: Option<String>,
+    events_rejected_by: Option<String>,
     explanation: Option<String>,
 }
 
@@ -259,6 +262,9 @@ impl<'row, R: Columns> FromRow<'row, R> for PriceRecord {
             streak_since: row.value("streak_since")?,
             explanation_digest: row.value("explanation_digest")?,
             movement: row.value("movement")?,
+            events_held_since: row.value("events_held_since")?,
+            events_held_reason: row.value("events_held_reason")?,
+            events_rejected_by: row.value("events_rejected_by")?,
             explanation: row.value("explanation")?,
         })
     }
@@ -297,6 +303,11 @@ impl TryFrom<PriceRecord> for StoredPrice {
             },
             explanation: record.explanation,
             explanation_digest: record.explanation_digest,
+            event_hold: record.events_held_since.map(|since| EventHold {
+                since,
+                reason: record.events_held_reason.unwrap_or_default(),
+                rejected_by: record.events_rejected_by,
+            }),
         })
     }
 }
@@ -355,7 +366,7 @@ fn currency(text: &str) -> Result<Currency, StoreError> {
     Currency::from_code(text).map_err(|problem| StoreError::corrupt("currency", problem))
 }
 
-fn decimal(column: &str, text: &str) -> Result<Decimal, StoreError> {
+pub(super) fn decimal(column: &str, text: &str) -> Result<Decimal, StoreError> {
     Decimal::from_str_exact(text)
         .map_err(|problem| StoreError::corrupt(column, format_args!("\"{text}\", {problem}")))
 }

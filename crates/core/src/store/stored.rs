@@ -47,6 +47,20 @@ pub struct StoredPrice {
     pub explanation: Option<String>,
     /// See [`PriceWrite::explanation_digest`]; absent if it was written by a version without it.
     pub explanation_digest: Option<i64>,
+    /// The move that the circuit breaker holds, if there is one.
+    pub event_hold: Option<EventHold>,
+}
+
+/// A move of a list price that market events would have made and the circuit breaker holds: the product keeps
+/// being priced by the facts of its last pricing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventHold {
+    /// When it was held.
+    pub since: DateTime<Utc>,
+    /// Why, with the figures.
+    pub reason: String,
+    /// Who rejected it; absent while it waits for a decision.
+    pub rejected_by: Option<String>,
 }
 
 /// All inputs of a product's next price, besides the policy and the instant.
@@ -54,12 +68,24 @@ pub struct StoredPrice {
 pub struct StoredFacts {
     /// The product.
     pub product: Product,
-    /// Its own signals and its category's.
+    /// The signals that it is priced by: its own and its category's or, while a move is held, those of its
+    /// last pricing.
     pub signals: Signals,
+    /// The move that is held, with the signals that would make it.
+    pub held: Option<HeldSignals>,
     /// Whether an event's cost is ignored because the seller stated a later one.
     pub has_replaced_cost: bool,
     /// Its current price.
     pub price: Option<StoredPrice>,
+}
+
+/// Signals that a product is not priced by, because the circuit breaker holds the move that they would make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldSignals {
+    /// The product's own signals and its category's.
+    pub signals: Signals,
+    /// The move.
+    pub hold: EventHold,
 }
 
 /// A new price of a product, to be written.
@@ -81,8 +107,10 @@ pub struct PriceWrite {
     pub held_by: Option<&'static str>,
     /// The explanation of the price, as JSON; kept byte for byte.
     pub explanation: String,
-    /// The digest of the content of the explanation and of the movement: where either differs for the same
-    /// price, so does the digest.
+    /// The move that the circuit breaker holds, if there is one.
+    pub event_hold: Option<EventHold>,
+    /// The digest of the content of the explanation, of the movement and of the held move: where one of them
+    /// differs for the same price, so does the digest.
     pub explanation_digest: i64,
     /// The changes that fell due before the last one, in order, each with a row of the history.
     pub earlier: Vec<EarlierChange>,

@@ -119,15 +119,17 @@ const WRITE_REMOVAL: Statement = Statement::same(
     SELECT product_id, $2, list_price, NULL, currency, policy_version, $3, $4
     FROM prices WHERE product_id = $1",
 );
+const DELETE_EVENT_MOVE: Statement = Statement::same("DELETE FROM event_moves WHERE product_id = $1");
 const DELETE_PRODUCT: Statement = Statement::same("DELETE FROM products WHERE product_id = $1");
 
 /// A transaction. Dropped without [`commit`](Self::commit), it is rolled back.
 ///
 /// Every statement takes any number of rows; the caller bounds its batches. There are no deadlocks if each
 /// transaction follows this order: it records events, writes signals, requests a recalculation or locks its
-/// run, locks products, draws revisions, writes prices, finishes its range; the products may come in several
-/// pieces, each locked, then written, in the order of their keys. A statement locks its rows in that order
-/// too. If two still deadlock, the database ends one of them with a transient error.
+/// run, locks products, locks the count of what events move, draws revisions, writes prices, finishes its
+/// range; the products may come in several pieces, each locked, then written, in the order of their keys, but
+/// not in a transaction that locks the count. A statement locks its rows in that order too. If two still
+/// deadlock, the database ends one of them with a transient error.
 #[derive(Debug)]
 pub struct StoreTransaction {
     pub(super) session: Session,
@@ -260,6 +262,7 @@ impl StoreTransaction {
         self.session.execute(removal).await?;
         self.session.execute(FORGET_LATE_FACTS.bind(id.as_str()).bind(now)).await?;
         self.drop_forgotten(std::slice::from_ref(id)).await?;
+        self.session.execute(DELETE_EVENT_MOVE.bind(id.as_str())).await?;
         // The price is deleted with its product.
         self.session.changes_any(DELETE_PRODUCT.bind(id.as_str())).await
     }
@@ -274,6 +277,6 @@ impl StoreTransaction {
     }
 }
 
-fn texts_of(ids: &[ProductId]) -> Value<'_> {
+pub(super) fn texts_of(ids: &[ProductId]) -> Value<'_> {
     Value::Texts(ids.iter().map(ProductId::as_str).collect())
 }

@@ -1,5 +1,5 @@
-//! Expiry: prices that are no longer valid, and records of events that are no longer needed. The number of
-//! prices that something keeps from their target.
+//! Expiry: prices that are no longer valid, and records of events and of their moves that are no longer
+//! needed. The number of prices that something keeps from their target.
 //!
 //! Each call does a bounded part of the work, so that it holds no lock for long. The worker's maintenance
 //! calls these periodically.
@@ -39,6 +39,17 @@ const FORGET_EVENTS: Statement = Statement {
     DELETE FROM applied_events AS events USING old
     WHERE events.source = old.source AND events.event_id = old.event_id",
 };
+/// PostgreSQL skips rows of products that are being priced.
+const FORGET_EVENT_MOVES: Statement = Statement {
+    sqlite: "
+    DELETE FROM event_moves WHERE product_id IN (
+        SELECT product_id FROM event_moves WHERE moved_at <= $1 ORDER BY moved_at LIMIT $2)",
+    postgres: "
+    WITH old AS (
+        SELECT product_id FROM event_moves WHERE moved_at <= $1
+        ORDER BY moved_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    DELETE FROM event_moves AS moves USING old WHERE moves.product_id = old.product_id",
+};
 
 impl Store {
     /// At most `limit` products whose prices have expired, in order of expiry.
@@ -64,5 +75,11 @@ impl Store {
     /// than an event may be in flight.
     pub async fn forget_applied_events(&self, before: DateTime<Utc>, limit: u32) -> Result<u64, StoreError> {
         self.writer().await?.execute(FORGET_EVENTS.bind(before).bind(limit)).await
+    }
+
+    /// Deletes at most `limit` counts of moves by events that began no later than an instant, the oldest
+    /// first. Returns how many.
+    pub async fn forget_event_moves(&self, until: DateTime<Utc>, limit: u32) -> Result<u64, StoreError> {
+        self.writer().await?.execute(FORGET_EVENT_MOVES.bind(until).bind(limit)).await
     }
 }

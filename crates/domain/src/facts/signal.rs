@@ -1,5 +1,7 @@
 //! Signals: the latest facts about the market of a product, a category or a location.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -286,6 +288,30 @@ impl Signals {
             self.demand_observed_at = None;
         }
         self
+    }
+
+    /// Returns earlier facts with what the seller of the product states now, and without an event's cost
+    /// where that is later.
+    pub(crate) fn with_statements_of(&self, product: &Product) -> Cow<'_, Self> {
+        let stated_at = product.cost_stated_at;
+        let event_at = self.origins.unit_cost.as_ref().map(|origin| origin.observed_at);
+        let is_replaced = self.unit_cost.is_some() && stated_at.is_some() && event_at <= stated_at;
+        let cost_stated_at = stated_at.filter(|_| product.unit_cost.is_some());
+        if !is_replaced && self.cost_stated_at == cost_stated_at {
+            return Cow::Borrowed(self);
+        }
+        let mut counting = Self { cost_stated_at, ..self.clone() };
+        if is_replaced {
+            (counting.unit_cost, counting.origins.unit_cost) = (None, None);
+        }
+        Cow::Owned(counting)
+    }
+
+    /// Returns the facts of an earlier pricing of a product as they count now: without expired ones, and with
+    /// what its seller states.
+    #[must_use]
+    pub fn still_known(&self, product: &Product, now: DateTime<Utc>) -> Self {
+        self.with_statements_of(product).into_owned().as_of(now)
     }
 
     /// Returns the next instant at which one of the facts expires.

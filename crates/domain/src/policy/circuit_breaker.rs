@@ -1,16 +1,22 @@
-//! The circuit breaker: a recalculation that would move too many prices too far is held for approval.
+//! The circuit breaker: a recalculation that would move too many prices too far is held for approval, and so
+//! are the moves that market events cause beyond the same limit within a window of time.
 //!
 //! A guardrail checks one price at a time, so a thousand moves of 14 % pass a largest step of 15 %. The
 //! circuit breaker examines all moves together, before the first price is written: those of the list prices,
-//! and those of the final prices of its panel's shoppers.
+//! and those of the final prices of its panel's shoppers. What it makes of market events is in
+//! [`event_move`](crate::pricing::event_move).
 
+use chrono::TimeDelta;
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::policy::panel::{NamedShopperDraft, Panel};
-use crate::policy::scalar::{Scalar, fraction, percentage};
+use crate::policy::scalar::{Scalar, duration, fraction, percentage};
+
+/// The window within which the moves that market events cause are counted, if none is written.
+const USUAL_WINDOW: TimeDelta = TimeDelta::hours(1);
 
 /// The circuit breaker as written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -20,6 +26,9 @@ pub struct CircuitBreakerDraft {
     pub moved_products: Option<Scalar>,
     /// See `moved_products`.
     pub moved_by: Option<Scalar>,
+    /// The window within which `moved_products` limits what market events move, at least a minute: beyond it,
+    /// their moves are held. 1h if absent.
+    pub within: Option<Scalar>,
     /// It opens if the median of all moves, of an even number the mean of the two in the middle, is further
     /// than this from 0, up or down.
     pub median_move: Option<Scalar>,
@@ -51,6 +60,8 @@ pub struct MovedProducts {
     pub part: Decimal,
     /// A move counts if it is larger.
     pub by: Decimal,
+    /// How long a move that market events caused counts.
+    pub within: TimeDelta,
 }
 
 impl CircuitBreakerDraft {
@@ -60,6 +71,11 @@ impl CircuitBreakerDraft {
             .as_ref()
             .and_then(|written| fraction("circuit_breaker.moved_products", written, problems));
         let by = self.moved_by.as_ref().and_then(|written| change("moved_by", written, problems));
+        let within = self.within.as_ref().map_or(Some(USUAL_WINDOW), |written| window(written, problems));
+        if self.within.is_some() && self.moved_products.is_none() && self.moved_by.is_none() {
+            let problem = "limits nothing without moved_products and moved_by";
+            problems.push(Diagnostic::bare("circuit_breaker.within", problem));
+        }
         let median_move =
             self.median_move.as_ref().and_then(|written| change("median_move", written, problems));
         let frozen_products = self
@@ -79,7 +95,7 @@ impl CircuitBreakerDraft {
             }
             _ => {}
         }
-        let moved = part.zip(by).map(|(part, by)| MovedProducts { part, by });
+        let moved = part.zip(by).zip(within).map(|((part, by), within)| MovedProducts { part, by, within });
         let panel = Panel::check(self.panel.as_deref(), problems);
         CircuitBreaker { moved, median_move, frozen_products, panel }
     }
@@ -89,4 +105,19 @@ impl CircuitBreakerDraft {
 fn change(name: &str, written: &Scalar, problems: &mut Vec<Diagnostic>) -> Option<Decimal> {
     let field = format!("circuit_breaker.{name}");
     percentage(&field, written, "above 0%", |fraction| fraction > Decimal::ZERO, problems)
+}
+
+/// Parses a duration of at least a minute.
+fn window(written: &Scalar, problems: &mut Vec<Diagnostic>) -> Option<TimeDelta> {
+    let parsed = duration("circuit_breaker.within", written, problems)?;
+    if parsed < TimeDelta::minutes(1) {
+        let problem = format!("\"{}\" is too short", written.0);
+        problems.push(Diagnostic::new(
+            "circuit_breaker.within",
+            problem,
+            "1m to 366 days, such as 30m or 1h",
+        ));
+        return None;
+    }
+    Some(parsed)
 }

@@ -127,7 +127,7 @@ impl fmt::Display for HoldReason {
 }
 
 /// A fraction, written as a percentage.
-struct Percent(Decimal);
+pub(crate) struct Percent(pub(crate) Decimal);
 
 impl fmt::Display for Percent {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -207,6 +207,9 @@ mod tests {
             "{ frozen_products: 101% }",
             "{ frozen_products: 5%, moved_by: 5% }",
             "{ panel: [{ name: a }] }",
+            "{ moved_products: 5%, moved_by: 5%, within: 59s }",
+            "{ moved_products: 5%, moved_by: 5%, within: soon }",
+            "{ median_move: 5%, within: 1h }",
         ] {
             assert_eq!(breaker(written).unwrap_err().len(), 1, "{written}: {:?}", breaker(written));
         }

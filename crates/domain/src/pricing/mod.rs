@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod breaker;
 pub mod catalogue_warning;
+pub mod event_move;
 mod every_shopper;
 pub mod explanation;
 pub mod final_prices;

@@ -1,8 +1,6 @@
 //! Targets: the prices that rules, floors, ceilings and the minor unit give without limits on moves and
 //! before endings.
 
-use std::borrow::Cow;
-
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 
@@ -32,7 +30,7 @@ impl Terms<'_> {
         current_price: Option<Decimal>,
     ) -> Option<Decimal> {
         let Self { product, policy, now } = *self;
-        let signals = self.counting(&known.signals);
+        let signals = known.signals.with_statements_of(product);
         let facts = Facts { product, signals: &signals, previous: None };
         let view = View {
             known_at: known.known_at,
@@ -51,22 +49,6 @@ impl Terms<'_> {
         let stated_at = self.product.cost_stated_at;
         let event_at = signals.origins.unit_cost.as_ref().map(|origin| origin.observed_at);
         signals.unit_cost.is_some() && stated_at.is_some() && event_at <= stated_at
-    }
-
-    /// Returns the earlier facts with what the seller states now, and without an event's cost where that is
-    /// later.
-    fn counting<'s>(&self, signals: &'s Signals) -> Cow<'s, Signals> {
-        let stated_at = self.product.cost_stated_at;
-        let is_replaced = self.replace_cost_of(signals);
-        let cost_stated_at = stated_at.filter(|_| self.product.unit_cost.is_some());
-        if !is_replaced && signals.cost_stated_at == cost_stated_at {
-            return Cow::Borrowed(signals);
-        }
-        let mut counting = Signals { cost_stated_at, ..signals.clone() };
-        if is_replaced {
-            (counting.unit_cost, counting.origins.unit_cost) = (None, None);
-        }
-        Cow::Owned(counting)
     }
 }
 

@@ -14,6 +14,7 @@
 //! | `documents` | links between the documents |
 //! | `fleet` | the services as processes; no tests |
 //! | `harness` | the harness does what the other tests rely on |
+//! | `held_moves` | moves of prices by market events beyond the circuit breaker's limit |
 //! | `held_prices` | a price that a limit holds back, and what is said of it |
 //! | `imports` | what an import does with rows that repeat, contradict or take away |
 //! | `jobs` | the queue: done, retried, dead-lettered |
@@ -48,6 +49,7 @@ mod documents;
 mod fleet;
 mod harness;
 mod health_checks;
+mod held_moves;
 mod held_prices;
 mod imports;
 mod jobs;

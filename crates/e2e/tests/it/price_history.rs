@@ -26,6 +26,7 @@ async fn write_history(store: &Store, id: &ProductId, history: &[(i64, i64)]) ->
             opened_on: stored.state.opened_on,
             movement: None,
             held_by: None,
+            event_hold: None,
             earlier: Vec::new(),
             listed_at: at,
             changed_at: Some(at),

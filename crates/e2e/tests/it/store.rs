@@ -3,6 +3,7 @@
 //! Every promise is one function of a [`Store`] that does not know which database it has; `on_both_stores!`
 //! makes two tests of each. Tests for one database only are in `opening` and `outage`.
 
+mod event_moves;
 mod events;
 mod expiry;
 mod history;
@@ -115,6 +116,7 @@ fn price_write(product: &Product, revision: i64, list_price: &str) -> Result<Pri
         streak: Some(Streak { moves: -3, since: now() }),
         movement: None,
         held_by: None,
+        event_hold: None,
         explanation: "{}".to_owned(),
         explanation_digest: i64::MIN,
         earlier: Vec::new(),

@@ -65,7 +65,16 @@ const CORE_ROWS: &[&[&str]] = &[
 const WIRE_ROWS: &[&[&str]] = &[
     &["amount"],
     &["held_price", "problem", "reduction"],
-    &["explanation", "failed_job", "history", "policy", "price_change", "recalculation", "simulation"],
+    &[
+        "explanation",
+        "failed_job",
+        "held_move",
+        "history",
+        "policy",
+        "price_change",
+        "recalculation",
+        "simulation",
+    ],
     &["import"],
 ];
 

@@ -39,7 +39,7 @@ pub(super) fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec
     rows.iter().map(value).collect()
 }
 
-fn price_columns(writes: &[PriceWrite]) -> Result<PgArguments, BoxDynError> {
+fn price_columns<'a>(writes: &'a [PriceWrite]) -> Result<PgArguments, BoxDynError> {
     let mut columns = PgArguments::default();
     columns.add(column(writes, |write| write.entry.product_id.as_str()))?;
     columns.add(column(writes, |write| write.entry.revision))?;
@@ -61,6 +61,10 @@ fn price_columns(writes: &[PriceWrite]) -> Result<PgArguments, BoxDynError> {
     columns.add(column(writes, |write| write.explanation_digest))?;
     columns.add(column(writes, |write| write.movement.as_deref()))?;
     columns.add(column(writes, |write| write.held_by))?;
+    let hold = |write: &'a PriceWrite| write.event_hold.as_ref();
+    columns.add(column(writes, |write| hold(write).map(|hold| hold.since)))?;
+    columns.add(column(writes, |write| hold(write).map(|hold| hold.reason.as_str())))?;
+    columns.add(column(writes, |write| hold(write).and_then(|hold| hold.rejected_by.as_deref())))?;
     Ok(columns)
 }
 

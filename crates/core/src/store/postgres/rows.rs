@@ -39,10 +39,12 @@ const NEXT_REVISIONS: &str = "SELECT nextval('price_revisions') FROM generate_se
 const WRITE_PRICES: &str = "
     INSERT INTO prices (product_id, revision, category, currency, base_price, list_price, lowest, highest,
                         policy_version, valid_until, opening_price, opened_on, changed_at, streak_moves,
-                        streak_since, priced_at, explanation, explanation_digest, movement, held_by)
+                        streak_since, priced_at, explanation, explanation_digest, movement, held_by,
+                        events_held_since, events_held_reason, events_rejected_by)
     SELECT product_id, revision, category, currency, base_price::numeric, list_price::numeric, lowest::numeric,
            highest::numeric, policy_version, valid_until, opening_price::numeric, opened_on, changed_at,
-           streak_moves, streak_since, priced_at, explanation, explanation_digest, movement, held_by
+           streak_moves, streak_since, priced_at, explanation, explanation_digest, movement, held_by,
+           events_held_since, events_held_reason, events_rejected_by
     FROM (SELECT unnest($1::text[]) AS product_id, unnest($2::bigint[]) AS revision,
                  unnest($3::text[]) AS category, unnest($4::text[]) AS currency,
                  unnest($5::text[]) AS base_price, unnest($6::text[]) AS list_price,
@@ -52,7 +54,9 @@ const WRITE_PRICES: &str = "
                  unnest($13::timestamptz[]) AS changed_at, unnest($14::integer[]) AS streak_moves,
                  unnest($15::timestamptz[]) AS streak_since, unnest($16::timestamptz[]) AS priced_at,
                  unnest($17::text[]) AS explanation, unnest($18::bigint[]) AS explanation_digest,
-                 unnest($19::text[]) AS movement, unnest($20::text[]) AS held_by) AS written
+                 unnest($19::text[]) AS movement, unnest($20::text[]) AS held_by,
+                 unnest($21::timestamptz[]) AS events_held_since, unnest($22::text[]) AS events_held_reason,
+                 unnest($23::text[]) AS events_rejected_by) AS written
     ON CONFLICT (product_id) DO UPDATE SET
         revision = excluded.revision, category = excluded.category, currency = excluded.currency,
         base_price = excluded.base_price, list_price = excluded.list_price, lowest = excluded.lowest,
@@ -60,7 +64,9 @@ const WRITE_PRICES: &str = "
         valid_until = excluded.valid_until, opening_price = excluded.opening_price,
         opened_on = excluded.opened_on, changed_at = excluded.changed_at, streak_moves = excluded.streak_moves,
         streak_since = excluded.streak_since, priced_at = excluded.priced_at, explanation = excluded.explanation,
-        explanation_digest = excluded.explanation_digest, movement = excluded.movement, held_by = excluded.held_by
+        explanation_digest = excluded.explanation_digest, movement = excluded.movement, held_by = excluded.held_by,
+        events_held_since = excluded.events_held_since, events_held_reason = excluded.events_held_reason,
+        events_rejected_by = excluded.events_rejected_by
     WHERE excluded.revision > prices.revision
           OR excluded.revision = prices.revision AND excluded.list_price = prices.list_price
              AND excluded.explanation_digest IS DISTINCT FROM prices.explanation_digest";

@@ -16,10 +16,10 @@ use super::super::prepared_rows::{ChangeRow, ProductRow, ProductRows, change_row
 use super::super::stored::PriceWrite;
 
 const PRODUCT_COLUMNS: usize = 13;
-const PRICE_COLUMNS: usize = 20;
+const PRICE_COLUMNS: usize = 23;
 const CHANGE_COLUMNS: usize = 9;
 
-/// The most rows of a statement; batches of prices have this size. A row has twenty values, and a statement
+/// The most rows of a statement; batches of prices have this size. A row has 23 values, and a statement
 /// may have 32,766.
 const ROWS_PER_STATEMENT: usize = 500;
 /// Up to this many remaining rows are written by one statement of exactly that length.
@@ -136,7 +136,14 @@ fn add_price(write: PriceWrite, texts: &mut Texts, values: &mut SqliteArguments)
     values.add(write.explanation)?;
     values.add(write.explanation_digest)?;
     values.add(write.movement)?;
-    values.add(write.held_by)
+    values.add(write.held_by)?;
+    let (since, reason, rejected_by) = match write.event_hold {
+        Some(hold) => (Some(instant(hold.since)), Some(hold.reason), hold.rejected_by),
+        None => (None, None, None),
+    };
+    values.add(since)?;
+    values.add(reason)?;
+    values.add(rejected_by)
 }
 
 fn add_change(

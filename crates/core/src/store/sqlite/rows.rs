@@ -25,7 +25,8 @@ const NEXT_REVISIONS: &str =
 const WRITE_PRICES: &str = "
     INSERT INTO prices (product_id, revision, category, currency, base_price, list_price, lowest, highest,
                         policy_version, valid_until, opening_price, opened_on, changed_at, streak_moves,
-                        streak_since, priced_at, explanation, explanation_digest, movement, held_by) ";
+                        streak_since, priced_at, explanation, explanation_digest, movement, held_by,
+                        events_held_since, events_held_reason, events_rejected_by) ";
 const UNLESS_OLDER: &str = "
     ON CONFLICT (product_id) DO UPDATE SET
         revision = excluded.revision, category = excluded.category, currency = excluded.currency,
@@ -34,7 +35,9 @@ const UNLESS_OLDER: &str = "
         valid_until = excluded.valid_until, opening_price = excluded.opening_price,
         opened_on = excluded.opened_on, changed_at = excluded.changed_at, streak_moves = excluded.streak_moves,
         streak_since = excluded.streak_since, priced_at = excluded.priced_at, explanation = excluded.explanation,
-        explanation_digest = excluded.explanation_digest, movement = excluded.movement, held_by = excluded.held_by
+        explanation_digest = excluded.explanation_digest, movement = excluded.movement, held_by = excluded.held_by,
+        events_held_since = excluded.events_held_since, events_held_reason = excluded.events_held_reason,
+        events_rejected_by = excluded.events_rejected_by
     WHERE excluded.revision > prices.revision
           OR excluded.revision = prices.revision AND excluded.list_price = prices.list_price
              AND excluded.explanation_digest IS NOT prices.explanation_digest";

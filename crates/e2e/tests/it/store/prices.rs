@@ -76,6 +76,7 @@ async fn a_price_comes_back_with_every_field_and_digit(store: &Store) -> Result<
         entry: written.entry,
         explanation: None,
         explanation_digest: Some(written.explanation_digest),
+        event_hold: written.event_hold,
     };
     let read = store.stored_price(&kettle.product_id).await?;
     assert_eq!(digits(&read), digits(&Some(&expected)));
