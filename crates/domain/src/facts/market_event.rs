@@ -146,7 +146,7 @@ const FIELDS: [(&str, &[&str]); 10] = [
     ("pricing.fact_withdrawn.v1", &["product_id", "category", "kind", "competitor"]),
     ("pricing.catalogue_changed.v1", &["product_ids"]),
     ("pricing.policy_published.v1", &["version"]),
-    ("pricing.recalculation_requested.v1", &["category", "product_ids"]),
+    ("pricing.recalculation_requested.v1", &["category", "product_ids", "release"]),
 ];
 
 /// An event as its publisher wrote it, unchecked. Unknown attributes are ignored, as CloudEvents requires;

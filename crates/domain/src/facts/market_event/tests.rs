@@ -120,6 +120,15 @@ fn a_recalculation_has_a_scope() {
         scope(r#"{"product_ids":["P-1"]}"#),
         RecalculationScope::Products(vec![ProductId::parse("P-1").unwrap()])
     );
+    let released = RecalculationScope::Released(Box::new(RecalculationScope::Category("toys".to_owned())));
+    assert_eq!(scope(r#"{"category":"toys","release":true}"#), released);
+    assert_eq!(scope(r#"{"release":false}"#), RecalculationScope::All);
+    // What is published is read back.
+    let id = EventId { source: "/test".to_owned(), id: "1".to_owned() };
+    let change = Change::RecalculationRequested { scope: released };
+    let event = MarketEvent { id, time: received_at().trunc_subsecs(6), change };
+    let written = event.to_json();
+    assert_eq!(EventDraft::read(written.as_bytes()).unwrap().check(received_at()).unwrap(), event);
 }
 
 #[test]
