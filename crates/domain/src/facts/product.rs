@@ -191,8 +191,9 @@ impl Product {
         let amount = |amount: Option<Decimal>| {
             let parts = amount.map(|amount| amount.unpack());
             parts.map_or(0, |parts| {
-                let digits = u64::from(parts.mid) << 32 | u64::from(parts.lo);
-                digits ^ (u64::from(parts.hi) << 32 | u64::from(parts.scale) + 1).wrapping_mul(DIGEST_FACTOR)
+                let digits = (u64::from(parts.mid) << 32) | u64::from(parts.lo);
+                let others = (u64::from(parts.hi) << 32) | (u64::from(parts.scale) + 1);
+                digits ^ others.wrapping_mul(DIGEST_FACTOR)
             })
         };
         let texts = [Some(product_id.as_str()), Some(name), category.as_deref(), brand.as_deref()];
