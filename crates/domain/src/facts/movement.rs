@@ -46,9 +46,10 @@ pub struct Movement<'a> {
     pub current_price: Option<Decimal>,
     /// See [`Product::digest`](crate::facts::product::Product::digest).
     pub product_digest: u64,
-    /// Whether a competitor caused a move that a limit has not yet let begin.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub awaits_competitors_move: bool,
+    /// The direction of a move that a competitor caused and a limit has not yet let begin: 1 for up, -1 for
+    /// down; 0 if there is none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub awaited_direction: i32,
     /// When that pricing was made. It must stay the last field: states that differ only in it say the same.
     #[serde(serialize_with = "as_instant")]
     pub priced_at: DateTime<Utc>,
@@ -149,7 +150,7 @@ impl<'a> Movement<'a> {
             moved_at: self.moved_at,
             current_price: self.current_price,
             product_digest: self.product_digest,
-            awaits_competitors_move: self.awaits_competitors_move,
+            awaited_direction: self.awaited_direction,
         }
     }
 }
@@ -173,6 +174,11 @@ impl<'a> KnownFacts<'a> {
     fn into_owned(self) -> KnownFacts<'static> {
         KnownFacts { signals: Cow::Owned(self.signals.into_owned()), known_at: self.known_at }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over the field")]
+fn is_none(direction: &i32) -> bool {
+    *direction == 0
 }
 
 #[expect(clippy::ptr_arg, reason = "serde hands over the field")]

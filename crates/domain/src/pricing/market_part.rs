@@ -180,17 +180,24 @@ impl MarketPart<'_> {
         &self,
         position: &Position,
         now: DateTime<Utc>,
+        awaited_direction: i32,
         max_steps: usize,
     ) -> Continuation {
         let mut next = if self.is_limited { self.next_move(position, now) } else { None };
         let goes_on_at = next.map(|(at, _)| at);
-        let (mut position, mut reached) = (*position, None);
+        let (mut position, mut reached, mut awaited) = (*position, None, awaited_direction);
         for _ in 0..max_steps {
             if compare(position.price, self.target).is_eq() {
                 return Continuation { goes_on_at, reaches_target_at: reached };
             }
             let Some((at, moved)) = next else { break };
+            let direction = direction(position.price, moved.price);
             position = self.position_after(&position, &moved, at);
+            if awaited != 0 && direction == awaited {
+                // A competitor's move that waited begins now, and counts.
+                position.streak = self.policy.guardrails.streak_after(position.streak, direction, at);
+                awaited = 0;
+            }
             reached = Some(at);
             next = self.next_move(&position, at);
         }

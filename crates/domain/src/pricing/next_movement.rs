@@ -47,15 +47,17 @@ impl<'a> NextMovement<'_, 'a> {
             false => Position { price: moved.price, list_price: moved.rounded.amount, ..*before },
         };
         let is_at_target = compare(moved.price, market.target).is_eq();
-        let waited = seller.movement.is_some_and(|movement| movement.awaits_competitors_move);
-        let mut awaits_competitors_move = waited || self.is_caused_by_competitors();
+        let mut awaited = match self.is_caused_by_competitors() {
+            true => direction(before.price, market.target),
+            false => seller.movement.map_or(0, |movement| movement.awaited_direction),
+        };
         let direction = direction(before.price, moved.price);
-        if is_by_market && awaits_competitors_move && direction != 0 {
+        if is_by_market && direction != 0 && direction == awaited {
             position.streak = market.policy.guardrails.streak_after(before.streak, direction, now);
-            awaits_competitors_move = false;
+            awaited = 0;
         }
-        awaits_competitors_move &= !is_at_target;
-        (position, self.state(moved, &position, is_at_target, awaits_competitors_move))
+        let awaited = if is_at_target { 0 } else { awaited };
+        (position, self.state(moved, &position, is_at_target, awaited))
     }
 
     fn state(
@@ -63,7 +65,7 @@ impl<'a> NextMovement<'_, 'a> {
         moved: &Moved,
         position: &Position,
         is_at_target: bool,
-        awaits_competitors_move: bool,
+        awaited_direction: i32,
     ) -> Next<'a> {
         let Self { repricing, market, seller, .. } = self;
         let target = market.target;
@@ -106,7 +108,7 @@ impl<'a> NextMovement<'_, 'a> {
             moved_at: position.moved_at,
             current_price: self.current_price,
             product_digest: repricing.product_digest,
-            awaits_competitors_move,
+            awaited_direction,
         };
         Next { state, opening_price }
     }
@@ -177,7 +179,7 @@ impl<'a> Repricing<'a> {
             moved_at: None,
             current_price: None,
             product_digest: self.product_digest,
-            awaits_competitors_move: false,
+            awaited_direction: 0,
         }
     }
 }

@@ -186,7 +186,9 @@ impl<'a> Repricing<'a> {
         explain_rounding(market, &moved.rounded, moved.amount, steps);
         let next = NextMovement { repricing: self, market, seller: &seller, current_price };
         let (position, next) = next.after(&moved);
-        let held = moved.is_limited.then(|| market.continuation(&position, self.now, max_steps));
+        let held = moved
+            .is_limited
+            .then(|| market.continuation(&position, self.now, next.state.awaited_direction, max_steps));
         let is_at_target = compare(moved.price, market.target).is_eq();
         Priced {
             amount: moved.rounded.amount,

@@ -122,7 +122,7 @@ fn held_price(product: &Product, revision: i64, signals: Signals) -> Result<Pric
         current_price: Some(Decimal::from(70)),
         position: None,
         product_digest: 0,
-        awaits_competitors_move: false,
+        awaited_direction: 0,
         priced_at: now(),
     };
     let hold = EventHold { since: now(), reason: "too far".to_owned(), rejected_by: None };

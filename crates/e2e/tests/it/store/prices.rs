@@ -57,7 +57,7 @@ async fn a_price_comes_back_with_every_field_and_digit(store: &Store) -> Result<
         current_price: Some(Decimal::from_str_exact("49.9")?),
         position: None,
         product_digest: u64::MAX,
-        awaits_competitors_move: true,
+        awaited_direction: -1,
         priced_at: now(),
     };
     written.movement = Some(serde_json::to_string(&movement)?);

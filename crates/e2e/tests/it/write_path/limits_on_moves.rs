@@ -18,15 +18,21 @@ struct Reply {
     price: f64,
 }
 
-const PRODUCTS: [&str; 3] = ["HELD", "SALE", "BOTH"];
+/// A price that a limit holds; one in a sale; both; one whose competitor goes away and comes back within the
+/// pause; one that a policy changes and a rollback changes back; and one that climbs with each fact.
+const PRODUCTS: [&str; 6] = ["HELD", "SALE", "BOTH", "GONE", "BACK", "CLIMBS"];
 
-/// Two products follow a competitor, in steps of 10% every three seconds; two are in a sale of 40%.
-fn policy(sale: [DateTime<Utc>; 2]) -> String {
+/// Those that follow a competitor.
+const FOLLOWING: [&str; 4] = ["HELD", "BOTH", "GONE", "BACK"];
+
+/// Four products follow a competitor, in steps of 10% every three seconds; two are in a sale of 40%.
+fn policy(sale: [DateTime<Utc>; 2], more: &str) -> String {
     let [from, until] = sale.map(|instant| instant.to_rfc3339());
     format!(
         "name: limits\nmarket:\n  \
-         - {{ name: follow, only: {{ products: [HELD, BOTH] }}, match: {{ competitor: {{ statistic: min }} }} }}\n  \
+         - {{ name: follow, only: {{ products: [HELD, BOTH, GONE, BACK] }}, match: {{ competitor: {{ statistic: min }} }} }}\n  \
          - {{ name: sale, only: {{ products: [SALE, BOTH] }}, adjust: -40%, from: '{from}', until: '{until}' }}\n\
+         - {{ name: climb, only: {{ products: [CLIMBS] }}, set_to: price.current * 1.01 }}\n{more}\
          guardrails: {{ max_step: 10%, min_time_between_changes: 3s }}\n"
     )
 }
@@ -59,18 +65,31 @@ async fn held_prices_and_sales_go_on_to_the_millisecond_without_any_job() -> Res
         engine.api.client.send(request.header("content-type", "text/csv").body(csv)).await?.status == 200
     );
     let other = engine.fleet.start(Service::Api).await?;
-    let sale = [12, 17].map(|seconds| Utc::now().trunc_subsecs(3) + TimeDelta::seconds(seconds));
-    let publish = engine.api.client.request(reqwest::Method::POST, "/api/v1/policies?author=test");
-    let publish = publish.header("content-type", "application/yaml").body(policy(sale));
-    let published = engine.api.client.send(publish).await?;
-    ensure!(published.status == 201, "{}", published.text);
-    engine.ended(published.body["task_id"].as_str().context("no task_id")?).await?;
-    for id in ["HELD", "BOTH"] {
+    let sale = [16, 22].map(|seconds| Utc::now().trunc_subsecs(3) + TimeDelta::seconds(seconds));
+    let publish = async |document: String| {
+        let publish = engine.api.client.request(reqwest::Method::POST, "/api/v1/policies?author=test");
+        let publish = publish.header("content-type", "application/yaml").body(document);
+        let published = engine.api.client.send(publish).await?;
+        ensure!(published.status == 201, "{}", published.text);
+        engine.ended(published.body["task_id"].as_str().context("no task_id")?).await
+    };
+    publish(policy(sale, "")).await?;
+    for id in FOLLOWING {
         let data = json!({"product_id": id, "competitor": "acme", "price": 50});
-        engine.publish(id, "competitor_price", data).await?;
+        engine.publish(id, "competitor_price", data.clone()).await?;
         price_becomes(&engine.api, id, 90.0).await?;
         price_becomes(&other, id, 90.0).await?;
+        if id == "GONE" {
+            let gone = json!({"product_id": id, "kind": "competitor_price", "competitor": "acme"});
+            engine.publish("gone", "fact_withdrawn", gone).await?;
+            engine.publish("again", "competitor_price", data).await?;
+        }
     }
+    engine.publish("stock", "stock_level", json!({"product_id": "CLIMBS", "level": 5})).await?;
+    price_becomes(&engine.api, "CLIMBS", 102.01).await?;
+    let dear = "  - { name: dear, only: { products: [BACK] }, adjust: +20% }\n";
+    publish(policy(sale, dear)).await?;
+    publish(policy(sale, "")).await?;
     engine.worker.kill()?;
     engine.listener.kill()?;
     ensure!(Utc::now() < sale[0], "the host is too slow for this test");
@@ -82,19 +101,35 @@ async fn held_prices_and_sales_go_on_to_the_millisecond_without_any_job() -> Res
                 replies.push(read(api, product_id).await?);
             }
         }
-        let last: Vec<f64> = replies.iter().rev().take(6).map(|reply| reply.price).collect();
-        ensure!(last == [50.0, 50.0, 100.0, 100.0, 50.0, 50.0], "{last:?}");
+        let last: Vec<f64> = replies.iter().rev().take(12).map(|reply| reply.price).collect();
+        let targets = [102.01, 50.0, 50.0, 50.0, 100.0, 50.0];
+        ensure!(last.chunks(2).zip(targets).all(|(both, target)| both == [target; 2]), "{last:?}");
+        ensure!(Utc::now() > sale[1], "the sale goes on");
         Ok(())
     })
     .await?;
 
     let store = engine.store().await?;
     let steps = [90.0, 81.0, 72.9, 65.61, 59.05, 53.15, 50.0];
-    let held = history(&store, "HELD").await?;
-    let (event_at, _) = *held.get(1).context("no event")?;
-    let seconds = |number: i64| event_at + TimeDelta::seconds(3 * number);
-    let expected: Vec<_> = (0..).map(seconds).zip(steps).collect();
-    assert_eq!(held[1..], expected);
+    for product_id in ["HELD", "GONE"] {
+        let held = history(&store, product_id).await?;
+        let (event_at, _) = *held.get(1).context("no event")?;
+        let seconds = |number: i64| event_at + TimeDelta::seconds(3 * number);
+        let expected: Vec<_> = (0..).map(seconds).zip(steps).collect();
+        assert_eq!(held[1..], expected, "{product_id}");
+    }
+    let climbs = history(&store, "CLIMBS").await?;
+    assert_eq!(climbs.iter().map(|(_, price)| *price).collect::<Vec<_>>(), [100.0, 101.0, 102.01]);
+    // The policy makes it a fifth dearer at once, the rollback takes that back, and the steps go on.
+    let back = history(&store, "BACK").await?;
+    let (event_at, _) = *back.get(1).context("no event")?;
+    let is_step = |instant: DateTime<Utc>| (instant - event_at).num_milliseconds() % 3_000 == 0;
+    let by_policy: Vec<usize> = (1..back.len()).filter(|place| !is_step(back[*place].0)).collect();
+    let [up, down] = by_policy[..] else { anyhow::bail!("{back:?}") };
+    for (place, factor) in [(up, 1.2), (down, 1.0 / 1.2)] {
+        assert!((back[place].1 - back[place - 1].1 * factor).abs() < 0.02, "{back:?}");
+    }
+    assert_eq!(back[down..].last(), Some(&(event_at + TimeDelta::seconds(18), 50.0)), "{back:?}");
     assert_eq!(history(&store, "SALE").await?[1..], [(sale[0], 60.0), (sale[1], 100.0)]);
     // The sale takes 40% off whatever is held, and its end gives them back.
     let both = history(&store, "BOTH").await?;
