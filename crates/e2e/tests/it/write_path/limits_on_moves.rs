@@ -1,5 +1,7 @@
 //! Held prices go on by themselves, to the millisecond at every reader, with nothing but API processes.
 
+use std::collections::HashMap;
+
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use pricing_core::store::Store;
@@ -31,7 +33,7 @@ fn policy(sale: [DateTime<Utc>; 2], more: &str) -> String {
     format!(
         "name: limits\nmarket:\n  \
          - {{ name: follow, only: {{ products: [HELD, BOTH, GONE, BACK] }}, match: {{ competitor: {{ statistic: min }} }} }}\n  \
-         - {{ name: sale, only: {{ products: [SALE, BOTH] }}, adjust: -40%, from: '{from}', until: '{until}' }}\n\
+         - {{ name: sale, only: {{ products: [SALE, BOTH] }}, adjust: -40%, from: '{from}', until: '{until}' }}\n  \
          - {{ name: climb, only: {{ products: [CLIMBS] }}, set_to: price.current * 1.01 }}\n{more}\
          guardrails: {{ max_step: 10%, min_time_between_changes: 3s }}\n"
     )
@@ -110,18 +112,24 @@ async fn held_prices_and_sales_go_on_to_the_millisecond_without_any_job() -> Res
     .await?;
 
     let store = engine.store().await?;
+    histories_are_right(&store, sale).await?;
+    replies_are_of_the_history(&store, &replies).await
+}
+
+/// Each change has the instant at which it fell due.
+async fn histories_are_right(store: &Store, sale: [DateTime<Utc>; 2]) -> Result<()> {
     let steps = [90.0, 81.0, 72.9, 65.61, 59.05, 53.15, 50.0];
     for product_id in ["HELD", "GONE"] {
-        let held = history(&store, product_id).await?;
+        let held = history(store, product_id).await?;
         let (event_at, _) = *held.get(1).context("no event")?;
         let seconds = |number: i64| event_at + TimeDelta::seconds(3 * number);
         let expected: Vec<_> = (0..).map(seconds).zip(steps).collect();
         assert_eq!(held[1..], expected, "{product_id}");
     }
-    let climbs = history(&store, "CLIMBS").await?;
+    let climbs = history(store, "CLIMBS").await?;
     assert_eq!(climbs.iter().map(|(_, price)| *price).collect::<Vec<_>>(), [100.0, 101.0, 102.01]);
     // The policy makes it a fifth dearer at once, the rollback takes that back, and the steps go on.
-    let back = history(&store, "BACK").await?;
+    let back = history(store, "BACK").await?;
     let (event_at, _) = *back.get(1).context("no event")?;
     let is_step = |instant: DateTime<Utc>| (instant - event_at).num_milliseconds() % 3_000 == 0;
     let by_policy: Vec<usize> = (1..back.len()).filter(|place| !is_step(back[*place].0)).collect();
@@ -130,19 +138,28 @@ async fn held_prices_and_sales_go_on_to_the_millisecond_without_any_job() -> Res
         assert!((back[place].1 - back[place - 1].1 * factor).abs() < 0.02, "{back:?}");
     }
     assert_eq!(back[down..].last(), Some(&(event_at + TimeDelta::seconds(18), 50.0)), "{back:?}");
-    assert_eq!(history(&store, "SALE").await?[1..], [(sale[0], 60.0), (sale[1], 100.0)]);
+    assert_eq!(history(store, "SALE").await?[1..], [(sale[0], 60.0), (sale[1], 100.0)]);
     // The sale takes 40% off whatever is held, and its end gives them back.
-    let both = history(&store, "BOTH").await?;
+    let both = history(store, "BOTH").await?;
     let (event_at, _) = *both.get(1).context("no event")?;
     for (instant, price) in &both[1..] {
         let is_step = (*instant - event_at).num_milliseconds() % 3_000 == 0;
         assert!(is_step || sale.contains(instant), "{both:?}");
         let is_in_sale = (sale[0]..sale[1]).contains(instant);
         let without = if is_in_sale { price / 0.6 } else { *price };
-        assert!(steps.iter().any(|step| (step - without).abs() < 0.02), "{price}: {both:?}");
+        assert!(steps.iter().any(|step| (step - without).abs() < 0.05), "{price}: {both:?}");
     }
-    for reply in &replies {
-        let prices = history(&store, reply.product_id).await?;
+    Ok(())
+}
+
+/// Each reply is a price that was in effect between the request and the answer.
+async fn replies_are_of_the_history(store: &Store, replies: &[Reply]) -> Result<()> {
+    let mut histories = HashMap::new();
+    for product_id in PRODUCTS {
+        histories.insert(product_id, history(store, product_id).await?);
+    }
+    for reply in replies {
+        let prices = histories.get(reply.product_id).context("no history")?;
         let before = prices.iter().rposition(|(instant, _)| *instant <= reply.sent_at).unwrap_or_default();
         let meanwhile = prices[before..].iter().take_while(|(instant, _)| *instant <= reply.received_at);
         let allowed: Vec<f64> = meanwhile.map(|(_, price)| *price).collect();

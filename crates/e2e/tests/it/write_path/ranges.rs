@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{new_policy, open_engine, shared_postgres, sqlite_url};
 
-/// Raises each price by a percent whenever it is made.
+/// Raises each price in effect by a percent, once it is published.
 pub(super) const CLIMBING: &str = "
 name: climbing
 market:
@@ -52,10 +52,10 @@ async fn deliver(engine: &Engine, range: &Range) -> Result<RangeDone> {
 
 async fn moves_its_prices_once(engine: &Engine) -> Result<()> {
     let store = &engine.store;
-    let version = store.publish_policy(&new_policy(CLIMBING), None, Utc::now()).await?.context("not new")?;
-    engine.policies.refresh().await?;
     let products = (0..10).map(product).collect::<Result<Vec<_>>>()?;
     engine.put_products(products, "test").await?;
+    let version = store.publish_policy(&new_policy(CLIMBING), None, Utc::now()).await?.context("not new")?;
+    engine.policies.refresh().await?;
     request(engine, "T-1").await?;
     assert!(store.begin_run("T-1", 1, version, 10, Utc::now()).await?);
 

@@ -142,6 +142,9 @@ async fn a_run_whose_coordinator_is_killed_is_finished_by_another_worker() -> Re
 #[tokio::test]
 async fn an_interrupted_run_moves_each_price_once() -> Result<()> {
     let mut held = HeldEngine::start_with_policy("an_interrupted_run", CLIMBING).await?;
+    // A policy that is new reads the price in effect.
+    let store = Store::open(&held.database_url, StoreSettings::default()).await?;
+    store.publish_policy(&new_policy(CLIMBING), None, Utc::now()).await?;
     let locks = Held::take_from(&held, "P-5").await?;
     let task_id = held.begin_run().await?;
     let path = format!("/api/v1/recalculations/{task_id}");
@@ -158,7 +161,6 @@ async fn an_interrupted_run_moves_each_price_once() -> Result<()> {
     let done = held.engine.ended(&task_id).await?;
     let counts = (&done["products_done"], &done["prices_changed"]);
     assert_eq!((&done["state"], counts), (&json!("done"), (&json!(PRODUCTS), &json!(PRODUCTS))), "{done}");
-    let store = Store::open(&held.database_url, StoreSettings::default()).await?;
     for number in (0..PRODUCTS).step_by(50) {
         let changes = store.price_changes(&ProductId::parse(&format!("P-{number}"))?, 10).await?;
         assert_eq!(changes.len(), 2, "{changes:?}");
