@@ -7,6 +7,7 @@ use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use pricing_core::store::Store;
 use pricing_domain::facts::product::ProductId;
 use pricing_e2e::eventually;
+use rust_decimal::Decimal;
 use serde_json::json;
 
 use super::{Engine, PATIENCE, price_becomes};
@@ -17,7 +18,7 @@ struct Reply {
     product_id: &'static str,
     sent_at: DateTime<Utc>,
     received_at: DateTime<Utc>,
-    price: f64,
+    price: Decimal,
 }
 
 /// A price that a limit holds; one in a sale; both; one whose competitor goes away and comes back within the
@@ -39,19 +40,23 @@ fn policy(sale: [DateTime<Utc>; 2], more: &str) -> String {
     )
 }
 
+fn prices<const N: usize>(written: [&str; N]) -> [Decimal; N] {
+    written.map(|price| price.parse().unwrap_or_default())
+}
+
 async fn read(api: &Member, product_id: &'static str) -> Result<Reply> {
     let sent_at = Utc::now();
     let reply = api.client.price(product_id, "NY", false).await?;
-    let price = reply.body["final_price"].as_f64().context("no price")?;
+    let price = reply.body["final_price"].to_string().parse()?;
     Ok(Reply { product_id, sent_at, received_at: Utc::now(), price })
 }
 
 /// The prices of a product with the instants from which they were in effect, the oldest first.
-async fn history(store: &Store, product_id: &str) -> Result<Vec<(DateTime<Utc>, f64)>> {
+async fn history(store: &Store, product_id: &str) -> Result<Vec<(DateTime<Utc>, Decimal)>> {
     let changes = store.price_changes(&ProductId::parse(product_id)?, 100).await?;
     let mut prices = Vec::new();
     for change in changes.iter().rev() {
-        let price = change.new_list_price.context("removed")?.to_string().parse()?;
+        let price = change.new_list_price.context("removed")?;
         prices.push((change.changed_at, price));
     }
     Ok(prices)
@@ -103,8 +108,8 @@ async fn held_prices_and_sales_go_on_to_the_millisecond_without_any_job() -> Res
                 replies.push(read(api, product_id).await?);
             }
         }
-        let last: Vec<f64> = replies.iter().rev().take(12).map(|reply| reply.price).collect();
-        let targets = [102.01, 50.0, 50.0, 50.0, 100.0, 50.0];
+        let last: Vec<Decimal> = replies.iter().rev().take(12).map(|reply| reply.price).collect();
+        let targets = prices(["102.01", "50", "50", "50", "100", "50"]);
         ensure!(last.chunks(2).zip(targets).all(|(both, target)| both == [target; 2]), "{last:?}");
         ensure!(Utc::now() > sale[1], "the sale goes on");
         Ok(())
@@ -118,7 +123,7 @@ async fn held_prices_and_sales_go_on_to_the_millisecond_without_any_job() -> Res
 
 /// Each change has the instant at which it fell due.
 async fn histories_are_right(store: &Store, sale: [DateTime<Utc>; 2]) -> Result<()> {
-    let steps = [90.0, 81.0, 72.9, 65.61, 59.05, 53.15, 50.0];
+    let steps = prices(["90", "81", "72.90", "65.61", "59.05", "53.15", "50"]);
     for product_id in ["HELD", "GONE"] {
         let held = history(store, product_id).await?;
         let (event_at, _) = *held.get(1).context("no event")?;
@@ -127,18 +132,27 @@ async fn histories_are_right(store: &Store, sale: [DateTime<Utc>; 2]) -> Result<
         assert_eq!(held[1..], expected, "{product_id}");
     }
     let climbs = history(store, "CLIMBS").await?;
-    assert_eq!(climbs.iter().map(|(_, price)| *price).collect::<Vec<_>>(), [100.0, 101.0, 102.01]);
+    assert_eq!(climbs.iter().map(|(_, price)| *price).collect::<Vec<_>>(), prices(["100", "101", "102.01"]));
     // The policy makes it a fifth dearer at once, the rollback takes that back, and the steps go on.
     let back = history(store, "BACK").await?;
     let (event_at, _) = *back.get(1).context("no event")?;
     let is_step = |instant: DateTime<Utc>| (instant - event_at).num_milliseconds() % 3_000 == 0;
     let by_policy: Vec<usize> = (1..back.len()).filter(|place| !is_step(back[*place].0)).collect();
     let [up, down] = by_policy[..] else { anyhow::bail!("{back:?}") };
-    for (place, factor) in [(up, 1.2), (down, 1.0 / 1.2)] {
-        assert!((back[place].1 - back[place - 1].1 * factor).abs() < 0.02, "{back:?}");
+    for (place, (times, parts)) in [(up, (12, 10)), (down, (10, 12))] {
+        let (before, after) = (back[place - 1].1, back[place].1);
+        let expected = before * Decimal::from(times) / Decimal::from(parts);
+        assert!((after - expected).abs() < Decimal::new(2, 2), "{back:?}");
     }
-    assert_eq!(back[down..].last(), Some(&(event_at + TimeDelta::seconds(18), 50.0)), "{back:?}");
-    assert_eq!(history(store, "SALE").await?[1..], [(sale[0], 60.0), (sale[1], 100.0)]);
+    assert_eq!(
+        back[down..].last(),
+        Some(&(event_at + TimeDelta::seconds(18), Decimal::from(50))),
+        "{back:?}"
+    );
+    assert_eq!(
+        history(store, "SALE").await?[1..],
+        [(sale[0], Decimal::from(60)), (sale[1], Decimal::ONE_HUNDRED)]
+    );
     // The sale takes 40% off whatever is held, and its end gives them back.
     let both = history(store, "BOTH").await?;
     let (event_at, _) = *both.get(1).context("no event")?;
@@ -146,8 +160,8 @@ async fn histories_are_right(store: &Store, sale: [DateTime<Utc>; 2]) -> Result<
         let is_step = (*instant - event_at).num_milliseconds() % 3_000 == 0;
         assert!(is_step || sale.contains(instant), "{both:?}");
         let is_in_sale = (sale[0]..sale[1]).contains(instant);
-        let without = if is_in_sale { price / 0.6 } else { *price };
-        assert!(steps.iter().any(|step| (step - without).abs() < 0.05), "{price}: {both:?}");
+        let without = if is_in_sale { price * Decimal::TEN / Decimal::from(6) } else { *price };
+        assert!(steps.iter().any(|step| (*step - without).abs() < Decimal::new(5, 2)), "{price}: {both:?}");
     }
     Ok(())
 }
@@ -162,7 +176,7 @@ async fn replies_are_of_the_history(store: &Store, replies: &[Reply]) -> Result<
         let prices = histories.get(reply.product_id).context("no history")?;
         let before = prices.iter().rposition(|(instant, _)| *instant <= reply.sent_at).unwrap_or_default();
         let meanwhile = prices[before..].iter().take_while(|(instant, _)| *instant <= reply.received_at);
-        let allowed: Vec<f64> = meanwhile.map(|(_, price)| *price).collect();
+        let allowed: Vec<Decimal> = meanwhile.map(|(_, price)| *price).collect();
         assert!(allowed.contains(&reply.price), "{} at {}: {allowed:?}", reply.product_id, reply.sent_at);
     }
     Ok(())
