@@ -5,9 +5,11 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "where one of these panics, the test has failed")]
 
+mod tables;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use pricing_domain::facts::Facts;
@@ -117,7 +119,7 @@ fn every_case_gives_its_price_for_its_reasons() {
     let is_blessing = std::env::var_os("GOLDEN_BLESS").is_some();
     let mut cases = 0;
     let mut differences = Vec::new();
-    for file in tables() {
+    for file in tables::files("golden") {
         let text = fs::read_to_string(&file).expect("the table can be read");
         let table: Table =
             serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -139,14 +141,6 @@ fn every_case_gives_its_price_for_its_reasons() {
     }
     assert!(cases >= LEAST_CASES, "only {cases} cases");
     assert!(is_blessing || differences.is_empty(), "{}", differences.join("\n"));
-}
-
-fn tables() -> Vec<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let entries = fs::read_dir(directory).expect("there are tables");
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    files.sort();
-    files
 }
 
 /// The price and the steps of a case; the replay of its explanation is checked on the way.

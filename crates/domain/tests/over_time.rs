@@ -13,9 +13,10 @@
     reason = "where one of these panics, the test has failed"
 )]
 
+mod tables;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use pricing_domain::facts::Facts;
@@ -99,7 +100,7 @@ fn every_case_gives_its_prices_whenever_it_is_asked() {
     let is_blessing = std::env::var_os("GOLDEN_BLESS").is_some();
     let mut cases = 0;
     let mut differences = Vec::new();
-    for file in tables() {
+    for file in tables::files("over_time") {
         let text = fs::read_to_string(&file).expect("the table can be read");
         let table: Table =
             serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -123,14 +124,6 @@ fn every_case_gives_its_prices_whenever_it_is_asked() {
     }
     assert!(cases >= LEAST_CASES, "only {cases} cases");
     assert!(is_blessing || differences.is_empty(), "{}", differences.join("\n"));
-}
-
-fn tables() -> Vec<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/over_time");
-    let entries = fs::read_dir(directory).expect("there are tables");
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    files.sort();
-    files
 }
 
 /// Each change of the list price with its instant, and what a limit holds back.
@@ -228,9 +221,11 @@ impl Shop<'_> {
         let before = caught_up.as_ref().map(|state| state.list_price);
         if is_act || before != Some(priced.amount) {
             let held = priced.explanation.held.map(|held| {
-                let on = held.goes_on_at.map_or("stays".to_owned(), |at| format!("on at {}", written(at)));
-                let there = held.reaches_target_at.map(|at| format!(", there at {}", written(at)));
-                format!(", meant {}, {on}{}", held.target, there.unwrap_or_default())
+                let on = held
+                    .continues_at
+                    .map_or("stays".to_owned(), |at| format!("continues at {}", written(at)));
+                let there = held.reaches_target_at.map(|at| format!(", reaches it at {}", written(at)));
+                format!(", target {}, {on}{}", held.target, there.unwrap_or_default())
             });
             let frozen = if priced.explanation.outcome.name() == "frozen" { ", frozen" } else { "" };
             self.prices.push(format!(

@@ -65,7 +65,7 @@ pub struct ExplanationAnswer {
     /// The record of the computation of the list price: facts, steps and outcome. Its steps are those of a
     /// quote and `guardrails_contradict` (`lowest`, `highest`). `semantics` is the version of the engine's
     /// semantics, which increases when the same facts give another price or explanation; 1 if absent.
-    /// `facts.previous.movement` is internal: the state from which the next pricing goes on.
+    /// `facts.previous.movement` is internal: the state from which the next pricing continues.
     #[schema(value_type = Object)]
     pub explanation: Box<RawValue>,
     /// The explanation of the shopper's price; null without a location.
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn an_explanation_reads_as_it_was_written() {
-        let json = r#"{"product_id":"P-1","name":"Bag","currency":"USD","list_price":55.20,"policy_version":3,"policy_name":"default","revision":12,"valid_until":null,"facts_used":[{"fact":"competitor_price","competitor":"acme","value":53.50,"source":"/feed","since":"2027-01-15T07:00:00Z","expires_at":"2027-01-16T07:00:00.500Z"},{"fact":"stock_level","value":7,"source":null,"since":null}],"held":{"by":"max_step","target":50.00,"goes_on_at":"2027-01-15T09:00:00Z","reaches_target_at":null},"explanation":{"outcome":"priced","semantics": 2},"quote":{"final_price":49.80,"discount_rate":0.050,"steps":[{"step":"start","after":55.20}]}}"#;
+        let json = r#"{"product_id":"P-1","name":"Bag","currency":"USD","list_price":55.20,"policy_version":3,"policy_name":"default","revision":12,"valid_until":null,"facts_used":[{"fact":"competitor_price","competitor":"acme","value":53.50,"source":"/feed","since":"2027-01-15T07:00:00Z","expires_at":"2027-01-16T07:00:00.500Z"},{"fact":"stock_level","value":7,"source":null,"since":null}],"held":{"by":"max_step","target":50.00,"continues_at":"2027-01-15T09:00:00Z","reaches_target_at":null},"explanation":{"outcome":"priced","semantics": 2},"quote":{"final_price":49.80,"discount_rate":0.050,"steps":[{"step":"start","after":55.20}]}}"#;
         let answer: ExplanationAnswer = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_string(&answer).unwrap(), json);
     }

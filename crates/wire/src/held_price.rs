@@ -18,10 +18,10 @@ pub struct HeldPrice {
     #[serde(with = "amount")]
     #[schema(value_type = f64)]
     pub target: Decimal,
-    /// When the list price moves on by itself; null if only a fact, the product or the policy moves it.
+    /// When the list price next moves without another cause; null if only a fact, the product or the policy moves it.
     #[serde(default)]
     #[schema(required)]
-    pub goes_on_at: Option<DateTime<Utc>>,
+    pub continues_at: Option<DateTime<Utc>>,
     /// When it reaches the target, if nothing else changes; null if it stays short of it.
     #[serde(default)]
     #[schema(required)]
@@ -45,15 +45,15 @@ pub struct HeldPrices {
     #[serde(default, with = "amount::optional")]
     #[schema(value_type = Option<f64>, required)]
     pub median_distance_percent: Option<Decimal>,
-    /// When the first of these prices moves on by itself; null if none does.
+    /// When the first of these prices next moves without another cause; null if none does.
     #[serde(default)]
     #[schema(required)]
-    pub goes_on_at: Option<DateTime<Utc>>,
-    /// When the last of those that reach their target by themselves does; null if none does.
+    pub continues_at: Option<DateTime<Utc>>,
+    /// When the last of those that reach their target does; null if none does.
     #[serde(default)]
     #[schema(required)]
     pub reaches_target_at: Option<DateTime<Utc>>,
-    /// The number of products whose price never reaches its target by itself.
+    /// The number of products whose price never reaches its target without another cause.
     #[serde(default)]
     #[schema(required)]
     pub products_that_stay: Option<u64>,
@@ -74,7 +74,7 @@ impl HeldPrices {
             products,
             largest_distance_percent: None,
             median_distance_percent: None,
-            goes_on_at: None,
+            continues_at: None,
             reaches_target_at: None,
             products_that_stay: None,
         }
@@ -83,8 +83,8 @@ impl HeldPrices {
 
 impl From<explanation::HeldPrice> for HeldPrice {
     fn from(held: explanation::HeldPrice) -> Self {
-        let explanation::HeldPrice { by, target, goes_on_at, reaches_target_at } = held;
-        Self { by: by.name().to_owned(), target, goes_on_at, reaches_target_at }
+        let explanation::HeldPrice { by, target, continues_at, reaches_target_at } = held;
+        Self { by: by.name().to_owned(), target, continues_at, reaches_target_at }
     }
 }
 
@@ -95,7 +95,7 @@ impl From<held_prices::HeldByLimit> for HeldPrices {
             products: held.products,
             largest_distance_percent: Some(held.largest_distance_percent),
             median_distance_percent: Some(held.median_distance_percent),
-            goes_on_at: held.goes_on_at,
+            continues_at: held.continues_at,
             reaches_target_at: held.reaches_target_at,
             products_that_stay: Some(held.products_that_stay),
         }
@@ -110,8 +110,8 @@ mod tests {
     fn what_the_domain_records_is_read() {
         for (json, expected) in [
             (
-                r#"{"held":{"by":"max_step","target":50.00,"goes_on_at":"2026-11-23T13:05:00Z","reaches_target_at":null},"steps":[]}"#,
-                r#"{"by":"max_step","target":50.00,"goes_on_at":"2026-11-23T13:05:00Z","reaches_target_at":null}"#,
+                r#"{"held":{"by":"max_step","target":50.00,"continues_at":"2026-11-23T13:05:00Z","reaches_target_at":null},"steps":[]}"#,
+                r#"{"by":"max_step","target":50.00,"continues_at":"2026-11-23T13:05:00Z","reaches_target_at":null}"#,
             ),
             (r#"{"steps":[]}"#, "null"),
         ] {

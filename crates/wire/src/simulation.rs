@@ -422,7 +422,7 @@ mod tests {
         let simulated = simulation::SimulatedPrice::new(&facts, Some(list_price), &computed, &policy);
         assert_eq!(
             serde_json::to_string(&SimulatedPrice::from(&simulated)).unwrap(),
-            r#"{"product_id":"P-0","currency":"USD","list_price":400,"simulated_list_price":200.00,"change_percent":-50,"outcome":"priced","guardrails":["max_step"],"held":{"by":"max_step","target":100.00,"goes_on_at":"1970-01-01T01:00:00Z","reaches_target_at":"1970-01-01T01:00:00Z"}}"#
+            r#"{"product_id":"P-0","currency":"USD","list_price":400,"simulated_list_price":200.00,"change_percent":-50,"outcome":"priced","guardrails":["max_step"],"held":{"by":"max_step","target":100.00,"continues_at":"1970-01-01T01:00:00Z","reaches_target_at":"1970-01-01T01:00:00Z"}}"#
         );
         let mut sums = simulation::Simulation::of(&policy);
         sums.add(&simulated);
@@ -430,7 +430,7 @@ mod tests {
         let json = serde_json::to_string(&report).unwrap();
         assert!(json.starts_with(r#"{"products":1,"up":0,"down":1,"unchanged":0,"frozen":0,"#), "{json}");
         assert!(
-            json.contains(r#""guardrails":{"max_step":1},"held_prices":[{"limit":"max_step","products":1,"largest_distance_percent":50,"median_distance_percent":50,"goes_on_at":"1970-01-01T01:00:00Z","reaches_target_at":"1970-01-01T01:00:00Z","products_that_stay":0}],"moves_beyond_max_step":0,"rules":[{"name":"fair","applied":1,"failed":0}]"#)
+            json.contains(r#""guardrails":{"max_step":1},"held_prices":[{"limit":"max_step","products":1,"largest_distance_percent":50,"median_distance_percent":50,"continues_at":"1970-01-01T01:00:00Z","reaches_target_at":"1970-01-01T01:00:00Z","products_that_stay":0}],"moves_beyond_max_step":0,"rules":[{"name":"fair","applied":1,"failed":0}]"#)
         );
         assert!(
             json.ends_with(r#""left_out":{"products":0,"product_ids":[]},"held":["too far"],"warnings":[]}"#)
@@ -459,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_report_reads_as_it_was_written() {
-        let json = r#"{"products":20000,"up":1200,"down":300,"unchanged":18500,"frozen":7,"median_change_percent":0,"distribution":[{"from_percent":null,"to_percent":-50,"products":0},{"from_percent":0,"to_percent":0,"products":18500}],"guardrails":{"unit_cost":3,"max_step":41},"held_prices":[{"limit":"max_step","products":41,"largest_distance_percent":60.5,"median_distance_percent":12,"goes_on_at":"2026-11-23T13:05:00Z","reaches_target_at":null,"products_that_stay":41}],"moves_beyond_max_step":7,"rules":[{"name":"follow","applied":1500,"failed":7}],"failed_rules":{"follow":7},"margins":{"USD":{"products":900,"revenue":1000.50,"simulated_revenue":1100.00,"margin":200.10,"simulated_margin":-299.60}},"biggest_moves":[],"panel":[{"name":"prime","location":"NY","location_factor":0.95,"segment":null,"channel":null,"prime":true,"quantity":1,"up":0,"down":1,"unchanged":19999,"median_change_percent":0,"distribution":[],"biggest_moves":[{"product_id":"P-7","currency":"USD","final_price":10.00,"simulated_final_price":0.50,"change_percent":-95}]}],"catalogue_warnings":[{"about":"tenner","problem":"would leave nothing","products":12,"examples":["P-3"]}],"left_out":{"products":1,"product_ids":["P-9"]},"held":["too far"],"warnings":[{"field":"rounding","problem":"is no multiple","line":7,"column":12}]}"#;
+        let json = r#"{"products":20000,"up":1200,"down":300,"unchanged":18500,"frozen":7,"median_change_percent":0,"distribution":[{"from_percent":null,"to_percent":-50,"products":0},{"from_percent":0,"to_percent":0,"products":18500}],"guardrails":{"unit_cost":3,"max_step":41},"held_prices":[{"limit":"max_step","products":41,"largest_distance_percent":60.5,"median_distance_percent":12,"continues_at":"2026-11-23T13:05:00Z","reaches_target_at":null,"products_that_stay":41}],"moves_beyond_max_step":7,"rules":[{"name":"follow","applied":1500,"failed":7}],"failed_rules":{"follow":7},"margins":{"USD":{"products":900,"revenue":1000.50,"simulated_revenue":1100.00,"margin":200.10,"simulated_margin":-299.60}},"biggest_moves":[],"panel":[{"name":"prime","location":"NY","location_factor":0.95,"segment":null,"channel":null,"prime":true,"quantity":1,"up":0,"down":1,"unchanged":19999,"median_change_percent":0,"distribution":[],"biggest_moves":[{"product_id":"P-7","currency":"USD","final_price":10.00,"simulated_final_price":0.50,"change_percent":-95}]}],"catalogue_warnings":[{"about":"tenner","problem":"would leave nothing","products":12,"examples":["P-3"]}],"left_out":{"products":1,"product_ids":["P-9"]},"held":["too far"],"warnings":[{"field":"rounding","problem":"is no multiple","line":7,"column":12}]}"#;
         let report: SimulationReport = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_string(&report).unwrap(), json);
     }

@@ -253,11 +253,11 @@ fn conclusion(explained: &Explained, location: Option<&str>) -> String {
         text.push_str("\nA rule failed, so the list price in effect stays, within the guardrails.");
     }
     if let Some(held) = held {
-        let HeldPrice { by, target, goes_on_at, reaches_target_at } = held;
+        let HeldPrice { by, target, continues_at, reaches_target_at } = held;
         let by = guardrail(by);
         let _ = write!(text, "\nIts target is {target} {currency}; a limit, the {by}, holds it back.");
-        if let Some(at) = *goes_on_at {
-            let _ = write!(text, "\nIt goes on at {}.", output::to_the_second(at));
+        if let Some(at) = *continues_at {
+            let _ = write!(text, "\nIt continues at {}.", output::to_the_second(at));
         }
         match *reaches_target_at {
             Some(at) => {

@@ -7,13 +7,13 @@ use crate::output;
 
 /// How many prices a limit holds back and until when, on one line.
 pub(super) fn describe(held: &HeldPrices) -> String {
-    let HeldPrices { limit, products, goes_on_at, reaches_target_at, products_that_stay, .. } = held;
+    let HeldPrices { limit, products, continues_at, reaches_target_at, products_that_stay, .. } = held;
     let is_one = *products == 1;
     let (prices, are) = if is_one { ("price", "is") } else { ("prices", "are") };
     let mut text = format!("{products} {prices} {are} held by {limit}");
-    if let Some(at) = goes_on_at {
-        let go_on = if is_one { "goes on at" } else { "go on from" };
-        text.push_str(&format!(" and {go_on} {}", time(*at)));
+    if let Some(at) = continues_at {
+        let continues = if is_one { "continues at" } else { "continue from" };
+        text.push_str(&format!(" and {continues} {}", time(*at)));
     }
     if let Some(at) = reaches_target_at {
         let last = if is_one { "it" } else { "the last" };
@@ -40,19 +40,19 @@ mod tests {
     fn a_limit_says_how_many_prices_it_holds_and_until_when() {
         for (json, expected) in [
             (
-                r#"{"limit":"max_step","products":872,"goes_on_at":"2026-11-23T13:05:00.4Z","reaches_target_at":"2026-11-24T02:00:00Z","products_that_stay":0}"#,
-                "872 prices are held by max_step and go on from 2026-11-23T13:05:00Z; the last reaches its target at 2026-11-24T02:00:00Z",
+                r#"{"limit":"max_step","products":872,"continues_at":"2026-11-23T13:05:00.4Z","reaches_target_at":"2026-11-24T02:00:00Z","products_that_stay":0}"#,
+                "872 prices are held by max_step and continue from 2026-11-23T13:05:00Z; the last reaches its target at 2026-11-24T02:00:00Z",
             ),
             (
-                r#"{"limit":"max_step","products":9,"goes_on_at":"2026-11-23T13:05:00Z","reaches_target_at":"2026-11-24T02:00:00Z","products_that_stay":2}"#,
-                "9 prices are held by max_step and go on from 2026-11-23T13:05:00Z; the last reaches its target at 2026-11-24T02:00:00Z; 2 stay short of their targets",
+                r#"{"limit":"max_step","products":9,"continues_at":"2026-11-23T13:05:00Z","reaches_target_at":"2026-11-24T02:00:00Z","products_that_stay":2}"#,
+                "9 prices are held by max_step and continue from 2026-11-23T13:05:00Z; the last reaches its target at 2026-11-24T02:00:00Z; 2 stay short of their targets",
             ),
             (
-                r#"{"limit":"competitor_loop","products":1,"goes_on_at":"2026-11-23T13:05:00Z","reaches_target_at":"2026-11-23T13:05:00Z","products_that_stay":0}"#,
-                "1 price is held by competitor_loop and goes on at 2026-11-23T13:05:00Z; it reaches its target at 2026-11-23T13:05:00Z",
+                r#"{"limit":"competitor_loop","products":1,"continues_at":"2026-11-23T13:05:00Z","reaches_target_at":"2026-11-23T13:05:00Z","products_that_stay":0}"#,
+                "1 price is held by competitor_loop and continues at 2026-11-23T13:05:00Z; it reaches its target at 2026-11-23T13:05:00Z",
             ),
             (
-                r#"{"limit":"max_step","products":1,"goes_on_at":null,"reaches_target_at":null,"products_that_stay":1}"#,
+                r#"{"limit":"max_step","products":1,"continues_at":null,"reaches_target_at":null,"products_that_stay":1}"#,
                 "1 price is held by max_step; it stays short of its target",
             ),
             (r#"{"limit":"max_step","products":872}"#, "872 prices are held by max_step"),

@@ -116,7 +116,7 @@ impl ProductFile {
             "problem",
             "held_by",
             "target",
-            "goes_on_at",
+            "continues_at",
             "reaches_target_at",
         ])?;
         Ok(Self(rows))
@@ -137,7 +137,7 @@ impl ProductFile {
             product.problem.as_deref().unwrap_or_default(),
             held.map_or("", |held| &held.by),
             &digits(held.map(|held| held.target)),
-            &time(held.and_then(|held| held.goes_on_at)),
+            &time(held.and_then(|held| held.continues_at)),
             &time(held.and_then(|held| held.reaches_target_at)),
         ];
         Ok(self.0.write_record(row)?)
@@ -301,7 +301,7 @@ mod tests {
             "rules":[{"name":"follow","applied":1500,"failed":7},{"name":"toys","applied":0,"failed":0}],
             "guardrails":{"max_step":41},"moves_beyond_max_step":7,
             "held_prices":[{"limit":"max_step","products":41,"largest_distance_percent":60.5,"median_distance_percent":12,
-                "goes_on_at":"2026-11-23T13:05:00Z","reaches_target_at":"2026-11-24T02:00:00Z","products_that_stay":3}],
+                "continues_at":"2026-11-23T13:05:00Z","reaches_target_at":"2026-11-24T02:00:00Z","products_that_stay":3}],
             "failed_rules":{"follow":7},
             "margins":{"USD":{"products":900,"revenue":1000.50,"simulated_revenue":1100.00,"margin":200.10,"simulated_margin":299.60}},
             "biggest_moves":[{"product_id":"P-7","currency":"USD","list_price":10.00,"simulated_list_price":15.00,"change_percent":50,"outcome":"priced","guardrails":["floor_price"],"is_beyond_max_step":true}],

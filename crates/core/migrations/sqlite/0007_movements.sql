@@ -1,7 +1,8 @@
--- Limits on moves hold back what the market causes; each price knows how far it is on its way to its target.
+-- Limits on moves hold back what the market causes; each price knows how far it is on its way to its
+-- target.
 
--- The state of the last pricing that was not frozen, as JSON, in the text that was written: it is read back into exact
--- decimals. Absent: the price is from before this column, and its explanation says what it was made of.
+-- The state of the last pricing that was not frozen: JSON, kept as text, because its decimals are exact.
+-- Absent: the price is from before this column, and its explanation says what it was made of.
 ALTER TABLE prices ADD COLUMN movement TEXT;
 
 -- What keeps the price from its target: a limit on moves, or frozen; absent: nothing does.

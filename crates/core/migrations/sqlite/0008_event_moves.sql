@@ -1,7 +1,9 @@
--- The circuit breaker counts what market events move, over all workers, and holds what goes beyond its limit.
+-- The circuit breaker counts what market events move, over all workers, and holds what goes beyond its
+-- limit.
 
--- What events have made of each list price since a count began for it. Rows older than the policy's window do not count.
--- Without a foreign key, which would make every write look up its product: removing a product removes its row.
+-- What events have made of each list price since a count began for it. Rows older than the policy's window
+-- do not count. Without a foreign key, which would make every write look up its product: removing a
+-- product removes its row.
 CREATE TABLE event_moves (
     product_id TEXT NOT NULL PRIMARY KEY,
     -- The list price when the count began, and the one after the last event.
@@ -18,8 +20,8 @@ CREATE INDEX event_moves_distance ON event_moves (distance_millionths, moved_at)
 -- Finds the rows that do not count any more.
 CREATE INDEX event_moves_moved_at ON event_moves (moved_at);
 
--- A price whose move by events is held: since when, why, and who rejected it; absent: nothing is held. It is priced by
--- the facts of its last pricing, which are in its movement.
+-- A price whose move by events is held: since when, why, and who rejected it; absent: nothing is held. It
+-- is priced by the facts of its last pricing, which are in its movement.
 ALTER TABLE prices ADD COLUMN events_held_since TEXT;
 ALTER TABLE prices ADD COLUMN events_held_reason TEXT;
 ALTER TABLE prices ADD COLUMN events_rejected_by TEXT;

@@ -84,7 +84,7 @@ impl<'a> Before<'a> {
             return unchanged;
         }
         let recorded = price.explanation.as_deref();
-        // Explanations from before some fields existed may be unreadable; then the price goes on from where
+        // Explanations from before some fields existed may be unreadable; then the price continues from where
         // it is.
         let recorded = recorded.and_then(|json| serde_json::from_str::<RecordedExplanation>(json).ok());
         let Some((recorded, policy)) = recorded.zip(policy_of(price.entry.policy_version)) else {

@@ -223,7 +223,7 @@ impl Engine {
 
 /// Returns the move that events cause, if there is one to be judged: the difference between the prices by the
 /// facts of the last pricing and by the current ones; of a price that a limit on moves keeps from its target,
-/// the target, to which it goes on by itself. `computed` is the price by the facts that the store gives.
+/// the target, to which it continues. `computed` is the price by the facts that the store gives.
 fn judged_move(
     pricing: &Pricing<'_>,
     computed: &Computed<'_>,

@@ -290,12 +290,18 @@ impl Signals {
         self
     }
 
+    /// Whether the seller of the product has stated a cost that is later than an event's among these facts.
+    pub(crate) fn has_replaced_cost(&self, product: &Product) -> bool {
+        let stated_at = product.cost_stated_at;
+        let event_at = self.origins.unit_cost.as_ref().map(|origin| origin.observed_at);
+        self.unit_cost.is_some() && stated_at.is_some() && event_at <= stated_at
+    }
+
     /// Returns earlier facts with what the seller of the product states now, and without an event's cost
     /// where that is later.
     pub(crate) fn with_statements_of(&self, product: &Product) -> Cow<'_, Self> {
         let stated_at = product.cost_stated_at;
-        let event_at = self.origins.unit_cost.as_ref().map(|origin| origin.observed_at);
-        let is_replaced = self.unit_cost.is_some() && stated_at.is_some() && event_at <= stated_at;
+        let is_replaced = self.has_replaced_cost(product);
         let cost_stated_at = stated_at.filter(|_| product.unit_cost.is_some());
         if !is_replaced && self.cost_stated_at == cost_stated_at {
             return Cow::Borrowed(self);

@@ -64,10 +64,10 @@ pub struct HeldPrice {
     /// The price that rules, floors, ceilings and the minor unit give, before endings.
     #[serde(serialize_with = "as_json_number")]
     pub target: Decimal,
-    /// When the list price moves on by itself; absent if nothing but a fact or the seller moves it.
+    /// When the list price next moves without another cause; absent if nothing but a fact or the seller moves it.
     #[serde(serialize_with = "as_optional_instant")]
-    pub goes_on_at: Option<DateTime<Utc>>,
-    /// When it reaches the target, if nothing else changes; absent if it does not by itself.
+    pub continues_at: Option<DateTime<Utc>>,
+    /// When it reaches the target, if nothing else changes; absent if it never does.
     #[serde(serialize_with = "as_optional_instant")]
     pub reaches_target_at: Option<DateTime<Utc>>,
 }

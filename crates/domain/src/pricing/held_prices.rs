@@ -20,7 +20,7 @@ struct OneLimit {
     /// The ways that are left, up or down, counted.
     distances: Moves,
     largest_distance: Decimal,
-    goes_on_at: Option<DateTime<Utc>>,
+    continues_at: Option<DateTime<Utc>>,
     reaches_target_at: Option<DateTime<Utc>>,
     products_that_stay: u64,
 }
@@ -37,11 +37,11 @@ pub struct HeldByLimit {
     pub largest_distance_percent: Decimal,
     /// The median distance; for an even number, the mean of the middle two.
     pub median_distance_percent: Decimal,
-    /// When the first of these prices moves on by itself; absent if none does.
-    pub goes_on_at: Option<DateTime<Utc>>,
-    /// When the last of those that reach their target by themselves does; absent if none does.
+    /// When the first of these prices next moves without another cause; absent if none does.
+    pub continues_at: Option<DateTime<Utc>>,
+    /// When the last of those that reach their target does; absent if none does.
     pub reaches_target_at: Option<DateTime<Utc>>,
-    /// The number of products whose price never reaches its target by itself.
+    /// The number of products whose price never reaches its target without another cause.
     pub products_that_stay: u64,
 }
 
@@ -52,7 +52,7 @@ impl HeldPrices {
         let distance = fraction(list_price, held.target).abs();
         limit.distances.add(distance);
         limit.largest_distance = limit.largest_distance.max(distance);
-        limit.goes_on_at = limit.goes_on_at.into_iter().chain(held.goes_on_at).min();
+        limit.continues_at = limit.continues_at.into_iter().chain(held.continues_at).min();
         limit.reaches_target_at = limit.reaches_target_at.max(held.reaches_target_at);
         limit.products_that_stay += u64::from(held.reaches_target_at.is_none());
     }
@@ -64,7 +64,7 @@ impl HeldPrices {
             products: limit.distances.products(),
             largest_distance_percent: in_percent(limit.largest_distance),
             median_distance_percent: in_percent(limit.distances.median()),
-            goes_on_at: limit.goes_on_at,
+            continues_at: limit.continues_at,
             reaches_target_at: limit.reaches_target_at,
             products_that_stay: limit.products_that_stay,
         });
@@ -80,16 +80,16 @@ mod tests {
         (!time.is_empty()).then(|| format!("2026-11-23T{time}:00Z").parse().unwrap())
     }
 
-    /// Held prices: the limit, list price and target, when it goes on and when it reaches the target.
+    /// Held prices: the limit, list price and target, when it continues and when it reaches the target.
     type Case<'a> = (GuardrailName, i64, i64, &'a str, &'a str);
 
     fn lines(cases: &[Case<'_>]) -> Vec<String> {
         let mut held = HeldPrices::default();
-        for (by, list_price, target, goes_on_at, reaches_target_at) in cases {
+        for (by, list_price, target, continues_at, reaches_target_at) in cases {
             let price = HeldPrice {
                 by: *by,
                 target: Decimal::from(*target),
-                goes_on_at: at(goes_on_at),
+                continues_at: at(continues_at),
                 reaches_target_at: at(reaches_target_at),
             };
             held.add(Decimal::from(*list_price), &price);
@@ -102,7 +102,7 @@ mod tests {
                 held.products,
                 held.largest_distance_percent,
                 held.median_distance_percent,
-                time(held.goes_on_at),
+                time(held.continues_at),
                 time(held.reaches_target_at),
                 held.products_that_stay
             )
@@ -113,8 +113,8 @@ mod tests {
     #[test]
     fn prices_are_counted_by_the_limit_that_holds_them_back() {
         use GuardrailName::{CompetitorLoop, MaxDailyMove, MaxStep};
-        let step = |list_price, target, goes_on_at, reaches_target_at| -> Case<'static> {
-            (MaxStep, list_price, target, goes_on_at, reaches_target_at)
+        let step = |list_price, target, continues_at, reaches_target_at| -> Case<'static> {
+            (MaxStep, list_price, target, continues_at, reaches_target_at)
         };
         for (cases, expected) in [
             (&[][..], &[][..]),
@@ -124,7 +124,7 @@ mod tests {
                 &[step(80, 100, "13:05", "16:05"), step(100, 50, "12:10", "14:10")],
                 &["max_step 2 50% 37.5% 12:10 16:05 0"],
             ),
-            // One goes on and stays short of its target, one does not move at all.
+            // One continues and stays short of its target, one does not move at all.
             (
                 &[step(100, 145, "", ""), step(100, 110, "13:00", ""), step(100, 120, "13:10", "14:10")],
                 &["max_step 3 45% 20% 13:00 14:10 2"],

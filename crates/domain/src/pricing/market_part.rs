@@ -1,5 +1,5 @@
 //! The market's part of a move: from where the seller's acts leave a price towards its target, as far as the
-//! limits on moves allow, and how the rest of the way goes on by itself.
+//! limits on moves allow, and how the rest of the way continues.
 
 use std::cmp::Ordering;
 
@@ -53,11 +53,11 @@ pub(crate) struct Moved {
     pub(crate) held_by: Option<GuardrailName>,
 }
 
-/// How a held price goes on by itself.
+/// How a held price continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Continuation {
     /// The next instant at which the list price changes; absent if none does.
-    pub(crate) goes_on_at: Option<DateTime<Utc>>,
+    pub(crate) continues_at: Option<DateTime<Utc>>,
     /// When it reaches its target; absent if it never does.
     pub(crate) reaches_target_at: Option<DateTime<Utc>>,
 }
@@ -175,7 +175,7 @@ impl MarketPart<'_> {
         })
     }
 
-    /// Returns how a price goes on by itself if nothing else changes.
+    /// Returns how a price continues if nothing else changes.
     pub(crate) fn continuation(
         &self,
         position: &Position,
@@ -184,11 +184,11 @@ impl MarketPart<'_> {
         max_steps: usize,
     ) -> Continuation {
         let mut next = if self.is_limited { self.next_move(position, now) } else { None };
-        let goes_on_at = next.map(|(at, _)| at);
+        let continues_at = next.map(|(at, _)| at);
         let (mut position, mut reached, mut awaited) = (*position, None, awaited_direction);
         for _ in 0..max_steps {
             if compare(position.price, self.target).is_eq() {
-                return Continuation { goes_on_at, reaches_target_at: reached };
+                return Continuation { continues_at, reaches_target_at: reached };
             }
             let Some((at, moved)) = next else { break };
             let direction = direction(position.price, moved.price);
@@ -201,7 +201,7 @@ impl MarketPart<'_> {
             reached = Some(at);
             next = self.next_move(&position, at);
         }
-        Continuation { goes_on_at, reaches_target_at: None }
+        Continuation { continues_at, reaches_target_at: None }
     }
 }
 

@@ -185,8 +185,6 @@ impl<'a> Repricing<'a> {
 }
 
 /// Returns `price.current`: the list price in effect when facts or the seller's data last changed.
-/// A product's first price had none to read, and its policy reads none until then; a new policy reads the
-/// first price.
 pub(crate) fn current_price(
     facts: &Facts<'_>,
     policy: &PricingPolicy,
@@ -198,8 +196,7 @@ pub(crate) fn current_price(
             if movement.product_digest == product_digest
                 && movement.facts.signals.say_the_same(facts.signals) =>
         {
-            let is_new = movement.policy_version != policy.version;
-            movement.current_price.or(is_new.then_some(previous.list_price))
+            movement.current_price_for(policy.version, previous.list_price)
         }
         _ => Some(previous.list_price),
     }

@@ -140,7 +140,7 @@ fn price_up_to<'a>(
         None => repricing.frozen(&bounds, outer, &mut steps),
     };
     let rule_change = policy.next_change(&view);
-    let ends = [rule_change, priced.goes_on_at, facts.signals.next_expiry(now)];
+    let ends = [rule_change, priced.continues_at, facts.signals.next_expiry(now)];
     ListPrice {
         amount: priced.amount,
         limits: policy.guardrails.of_shoppers(outer, priced.amount, currency),
@@ -164,7 +164,7 @@ fn price_up_to<'a>(
 /// The parts of a list price that limits on moves determine.
 struct Priced<'a> {
     amount: Decimal,
-    goes_on_at: Option<DateTime<Utc>>,
+    continues_at: Option<DateTime<Utc>>,
     streak: Option<Streak>,
     opening_price: Decimal,
     movement: Option<Movement<'a>>,
@@ -192,13 +192,13 @@ impl<'a> Repricing<'a> {
         let is_at_target = compare(moved.price, market.target).is_eq();
         Priced {
             amount: moved.rounded.amount,
-            goes_on_at: held.and_then(|held| held.goes_on_at),
+            continues_at: held.and_then(|held| held.continues_at),
             streak: position.streak,
             opening_price: next.opening_price,
             held: held.zip(moved.held_by).filter(|_| !is_at_target).map(|(held, by)| HeldPrice {
                 by,
                 target: market.target,
-                goes_on_at: held.goes_on_at,
+                continues_at: held.continues_at,
                 reaches_target_at: held.reaches_target_at,
             }),
             movement: Some(next.state),
@@ -213,7 +213,7 @@ impl<'a> Repricing<'a> {
         let amount = moved.rounded.amount;
         Priced {
             amount,
-            goes_on_at: None,
+            continues_at: None,
             streak: None,
             opening_price: amount,
             movement: Some(self.first_movement(Some(market.target))),
@@ -256,7 +256,7 @@ impl<'a> Repricing<'a> {
         };
         Priced {
             amount: rounded.amount,
-            goes_on_at: None,
+            continues_at: None,
             streak: previous.and_then(|previous| previous.streak),
             opening_price: previous.map_or(rounded.amount, |previous| previous.opening_price),
             movement,

@@ -1,6 +1,6 @@
 //! A product's price over time: what a pricing leaves behind, and the steps that have fallen due since.
 //!
-//! A held price goes on by itself at fixed instants, windows begin and end, facts age. Each of these instants
+//! A held price continues at fixed instants, windows begin and end, facts age. Each of these instants
 //! is priced as of itself, in order, so the price is the same however often and by whichever process it is
 //! asked for.
 
@@ -85,7 +85,7 @@ impl PriceState {
     }
 
     /// Makes the steps that have fallen due until now, for the product and the signals of the last pricing
-    /// and by its policy. At most 1,000: the pricing that follows goes on from there.
+    /// and by its policy. At most 1,000: the next pricing continues from there.
     pub fn catch_up(
         mut self,
         product: &Product,

@@ -105,7 +105,7 @@ impl<'a> Repricing<'a> {
     ) -> (Option<Decimal>, bool) {
         let is_act = movement.policy_version != self.policy.version
             || movement.product_digest != self.product_digest
-            || self.terms().replace_cost_of(&movement.facts.signals)
+            || movement.facts.signals.has_replaced_cost(self.facts.product)
             || self.policy.windows_turn(movement.priced_at, self.now);
         if !is_act {
             return (Some(last_target), false);
@@ -147,12 +147,9 @@ impl<'a> Repricing<'a> {
         smaller(larger(price, lowest), highest)
     }
 
-    /// Returns `price.current` of the last pricing. A policy that is new reads the price in effect also where
-    /// the last one had none to read.
+    /// Returns `price.current` of the last pricing.
     fn current_price_then(&self, previous: &Previous<'_>) -> Option<Decimal> {
-        let movement = previous.movement?;
-        let is_new = movement.policy_version != self.policy.version;
-        movement.current_price.or(is_new.then_some(previous.list_price))
+        previous.movement?.current_price_for(self.policy.version, previous.list_price)
     }
 
     fn reads_current_price(&self) -> bool {

@@ -7,7 +7,6 @@ use rust_decimal::Decimal;
 use crate::facts::Facts;
 use crate::facts::movement::KnownFacts;
 use crate::facts::product::Product;
-use crate::facts::signal::Signals;
 use crate::policy::guardrail::intersection;
 use crate::policy::pricing_policy::PricingPolicy;
 use crate::policy::view::View;
@@ -42,13 +41,6 @@ impl Terms<'_> {
         let bounds = policy.guardrails.bounds(&facts);
         let limits = intersection(bounds.iter().map(|bound| &bound.limits));
         Some(policy.rounding.target(applied.price?, product.currency, limits))
-    }
-
-    /// Whether the seller has stated a cost later than an event's among these facts.
-    pub(crate) fn replace_cost_of(&self, signals: &Signals) -> bool {
-        let stated_at = self.product.cost_stated_at;
-        let event_at = signals.origins.unit_cost.as_ref().map(|origin| origin.observed_at);
-        signals.unit_cost.is_some() && stated_at.is_some() && event_at <= stated_at
     }
 }
 

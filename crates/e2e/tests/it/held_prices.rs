@@ -103,7 +103,7 @@ async fn a_held_price_says_how_far_it_is_from_its_target_and_until_when() -> Res
     let held = &explained["held"];
     assert_eq!((explained["list_price"].as_f64(), held["target"].as_f64()), (Some(85.0), Some(50.0)));
     assert_eq!(held["by"], "max_step");
-    let times = [second(&held["goes_on_at"]), second(&held["reaches_target_at"])];
+    let times = [second(&held["continues_at"]), second(&held["reaches_target_at"])];
     assert!(times[0].is_some() && times[0] < times[1], "{held}");
 
     let simulated = shop.simulate(STEPS).await?;
@@ -115,18 +115,18 @@ async fn a_held_price_says_how_far_it_is_from_its_target_and_until_when() -> Res
         // From 85 to 50.
         assert_eq!(held["largest_distance_percent"].as_f64(), Some(41.18), "{answer}");
         assert_eq!(held["products_that_stay"], 0, "{answer}");
-        assert_eq!([second(&held["goes_on_at"]), second(&held["reaches_target_at"])], times, "{answer}");
+        assert_eq!([second(&held["continues_at"]), second(&held["reaches_target_at"])], times, "{answer}");
     }
 
     let approved = shop.post("/api/v1/policies?author=test&approved_by=test", STEPS).await?;
     assert_eq!(approved.body["is_simulated"], false, "{}", approved.text);
     let held = &approved.body["held_prices"][0];
     assert_eq!(
-        (&held["limit"], &held["products"], &held["goes_on_at"]),
+        (&held["limit"], &held["products"], &held["continues_at"]),
         (&json!("max_step"), &json!(1), &Value::Null)
     );
     let said = shop.run(&["policy", "rollback", "2", "--author", "test"]).await?;
-    assert!(said.contains("1 price is held by max_step and goes on at "), "{said}");
+    assert!(said.contains("1 price is held by max_step and continues at "), "{said}");
     let counted = shop.stores.store().await?.count_held_prices().await?;
     assert_eq!(counted.into_iter().collect::<Vec<_>>(), [("max_step".to_owned(), 1)]);
     Ok(())
@@ -138,7 +138,7 @@ async fn a_price_point_out_of_reach_says_that_the_price_stays() -> Result<()> {
     let explained = shop.explanation().await?;
     assert_eq!(explained["list_price"].as_f64(), Some(100.0), "{explained}");
     assert_eq!(
-        (&explained["held"]["goes_on_at"], &explained["held"]["reaches_target_at"]),
+        (&explained["held"]["continues_at"], &explained["held"]["reaches_target_at"]),
         (&Value::Null, &Value::Null)
     );
     let held = shop.simulate(POINTS).await?["held_prices"][0].clone();

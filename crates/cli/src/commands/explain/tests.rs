@@ -73,13 +73,13 @@ fn a_price_that_is_held_back_says_until_when() -> Result<()> {
     for (held, expected) in [
         ("null", ""),
         (
-            r#"{"by": "max_step", "target": 50.00, "goes_on_at": "2026-11-23T13:05:00Z",
+            r#"{"by": "max_step", "target": 50.00, "continues_at": "2026-11-23T13:05:00Z",
                 "reaches_target_at": "2026-11-23T16:05:00Z"}"#,
             "\nIts target is 50.00 USD; a limit, the largest move per step, holds it back.\
-             \nIt goes on at 2026-11-23T13:05:00Z.\nIt reaches its target at 2026-11-23T16:05:00Z.",
+             \nIt continues at 2026-11-23T13:05:00Z.\nIt reaches its target at 2026-11-23T16:05:00Z.",
         ),
         (
-            r#"{"by": "competitor_loop", "target": 145.00, "goes_on_at": null, "reaches_target_at": null}"#,
+            r#"{"by": "competitor_loop", "target": 145.00, "continues_at": null, "reaches_target_at": null}"#,
             "\nIts target is 145.00 USD; a limit, the loop with competitors, holds it back.\
              \nIt stays short of its target until a fact, the product or the policy changes.",
         ),

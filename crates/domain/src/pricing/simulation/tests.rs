@@ -92,7 +92,7 @@ fn prices_that_a_limit_holds_back_are_counted() {
     // A third and a half.
     assert_eq!(held.median_distance_percent, Decimal::new(4167, 2));
     let hour = |hours| Some(chrono::DateTime::UNIX_EPOCH + chrono::TimeDelta::hours(hours));
-    assert_eq!((held.goes_on_at, held.reaches_target_at), (hour(1), hour(1)));
+    assert_eq!((held.continues_at, held.reaches_target_at), (hour(1), hour(1)));
     assert_eq!(report.moves_beyond_max_step, 0, "what is not known to be the seller's is limited");
 }
 

@@ -1,4 +1,4 @@
-//! Held prices go on by themselves, to the millisecond at every reader, with nothing but API processes.
+//! Held prices continue to the millisecond at every reader, with nothing but API processes.
 
 use std::collections::HashMap;
 
@@ -111,7 +111,7 @@ async fn held_prices_and_sales_go_on_to_the_millisecond_without_any_job() -> Res
         let last: Vec<Decimal> = replies.iter().rev().take(12).map(|reply| reply.price).collect();
         let targets = prices(["102.01", "50", "50", "50", "100", "50"]);
         ensure!(last.chunks(2).zip(targets).all(|(both, target)| both == [target; 2]), "{last:?}");
-        ensure!(Utc::now() > sale[1], "the sale goes on");
+        ensure!(Utc::now() > sale[1], "the sale is not over");
         Ok(())
     })
     .await?;
@@ -133,7 +133,7 @@ async fn histories_are_right(store: &Store, sale: [DateTime<Utc>; 2]) -> Result<
     }
     let climbs = history(store, "CLIMBS").await?;
     assert_eq!(climbs.iter().map(|(_, price)| *price).collect::<Vec<_>>(), prices(["100", "101", "102.01"]));
-    // The policy makes it a fifth dearer at once, the rollback takes that back, and the steps go on.
+    // The policy makes it a fifth dearer at once, the rollback takes that back, and the steps continue.
     let back = history(store, "BACK").await?;
     let (event_at, _) = *back.get(1).context("no event")?;
     let is_step = |instant: DateTime<Utc>| (instant - event_at).num_milliseconds() % 3_000 == 0;
