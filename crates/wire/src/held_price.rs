@@ -18,7 +18,8 @@ pub struct HeldPrice {
     #[serde(with = "amount")]
     #[schema(value_type = f64)]
     pub target: Decimal,
-    /// When the list price next moves without another cause; null if only a fact, the product or the policy moves it.
+    /// When the list price next moves without another cause; null if only a fact, the product or the policy
+    /// moves it.
     #[serde(default)]
     #[schema(required)]
     pub continues_at: Option<DateTime<Utc>>,

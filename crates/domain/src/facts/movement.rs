@@ -122,8 +122,8 @@ impl<'a> Movement<'a> {
         Self { facts: self.facts.borrowed(), held: self.held.as_ref().map(Held::borrowed), ..*self }
     }
 
-    /// Returns `price.current` while nothing changes. A product's first price had none to read, and its policy
-    /// reads none until a change; another policy reads the first price.
+    /// Returns `price.current` while nothing changes. A product's first price had none to read, and its
+    /// policy reads none until a change; another policy reads the first price.
     pub(crate) fn current_price_for(&self, policy_version: i64, list_price: Decimal) -> Option<Decimal> {
         let is_another = self.policy_version != policy_version;
         self.current_price.or(is_another.then_some(list_price))

@@ -64,7 +64,8 @@ pub struct HeldPrice {
     /// The price that rules, floors, ceilings and the minor unit give, before endings.
     #[serde(serialize_with = "as_json_number")]
     pub target: Decimal,
-    /// When the list price next moves without another cause; absent if nothing but a fact or the seller moves it.
+    /// When the list price next moves without another cause; absent if nothing but a fact or the seller
+    /// moves it.
     #[serde(serialize_with = "as_optional_instant")]
     pub continues_at: Option<DateTime<Utc>>,
     /// When it reaches the target, if nothing else changes; absent if it never does.

@@ -144,11 +144,7 @@ async fn histories_are_right(store: &Store, sale: [DateTime<Utc>; 2]) -> Result<
         let expected = before * Decimal::from(times) / Decimal::from(parts);
         assert!((after - expected).abs() < Decimal::new(2, 2), "{back:?}");
     }
-    assert_eq!(
-        back[down..].last(),
-        Some(&(event_at + TimeDelta::seconds(18), Decimal::from(50))),
-        "{back:?}"
-    );
+    assert_eq!(back.last().map(|(_, price)| *price), Some(Decimal::from(50)), "{back:?}");
     assert_eq!(
         history(store, "SALE").await?[1..],
         [(sale[0], Decimal::from(60)), (sale[1], Decimal::ONE_HUNDRED)]
