@@ -5,6 +5,7 @@
 //! | [`RedisServer`] | a private `redis-server` that can be killed, restarted and frozen |
 //! | [`PostgresServer`] | a private PostgreSQL cluster, with a database per test |
 //! | [`ServiceProcess`] | one of the workspace's own programs, as a process |
+//! | [`SetClock`] | a wall clock for processes, which the test sets and moves by days |
 //! | [`ChaosProxy`] | a network between two of them that can be cut, stalled and slowed |
 //! | [`Certificates`], [`TlsProxy`] | an authority that only a test trusts; TLS in front of a server that speaks none |
 //! | [`OtlpCollector`] | where the services export their traces to |
@@ -43,6 +44,7 @@ mod programs;
 mod prometheus_server;
 mod redis_server;
 mod scratch_directory;
+mod set_clock;
 mod tied_command;
 mod tls_proxy;
 pub mod wire_client;
@@ -59,4 +61,5 @@ pub use postgres_server::PostgresServer;
 pub use process::ServiceProcess;
 pub use prometheus_server::{PrometheusServer, promtool};
 pub use redis_server::RedisServer;
+pub use set_clock::SetClock;
 pub use tls_proxy::TlsProxy;

@@ -76,6 +76,16 @@ impl ServiceProcess {
         self.process.kill()
     }
 
+    /// Sends SIGSTOP: it does nothing until [`thaw`](Self::thaw).
+    pub fn freeze(&mut self) -> Result<()> {
+        self.process.signal(Signal::Stop)
+    }
+
+    /// Lets a frozen process continue.
+    pub fn thaw(&mut self) -> Result<()> {
+        self.process.signal(Signal::Continue)
+    }
+
     /// Sends SIGTERM and waits for the graceful shutdown; an error if that takes longer than `patience`.
     pub async fn terminate(&mut self, patience: Duration) -> Result<ExitStatus> {
         self.process.signal(Signal::Terminate)?;

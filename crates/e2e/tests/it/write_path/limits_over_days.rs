@@ -1,0 +1,371 @@
+//! The golden tables over time of the domain, priced by real processes whose clock the test sets: by two APIs
+//! with warm memory and no job running, and by late jobs without a reader.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use pricing_core::store::Store;
+use pricing_domain::facts::product::ProductId;
+use pricing_e2e::{SetClock, eventually};
+use rust_decimal::Decimal;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Engine, PATIENCE};
+use crate::fleet::{Member, Service};
+use crate::support::Stores;
+
+const TABLE: &str = include_str!("../../../../domain/tests/over_time/limits.yaml");
+/// The day that instants and policies of the table name.
+const DAY: &str = "2026-11-23";
+/// As many cases there have to be, so that none is lost unnoticed.
+const LEAST_CASES: usize = 41;
+
+#[derive(Debug, Deserialize)]
+struct Table {
+    product: BTreeMap<String, String>,
+    policies: BTreeMap<String, String>,
+    cases: Vec<Case>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Case {
+    name: String,
+    acts: Vec<Act>,
+    end: String,
+    prices: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Act {
+    at: String,
+    #[serde(default)]
+    product: BTreeMap<String, String>,
+    policy: Option<String>,
+    #[serde(default)]
+    competitors: BTreeMap<String, String>,
+    demand: Option<String>,
+    stock: Option<String>,
+    cost: Option<String>,
+    #[serde(default)]
+    release: bool,
+}
+
+/// A price of the table, and what it says is held back.
+struct Line {
+    at: DateTime<Utc>,
+    price: Decimal,
+    held: Option<String>,
+}
+
+/// Who prices a product between the acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Between {
+    /// Two APIs that are asked a millisecond before each change and at it.
+    Readers,
+    /// Only jobs, when an act or the end comes.
+    LateJobs,
+}
+
+/// One of everything and a second API, at a time that the test sets.
+struct World {
+    engine: Engine,
+    other: Member,
+    clock: SetClock,
+    store: Store,
+    between: Between,
+    /// How many facts, so that each has an identifier.
+    published: u64,
+}
+
+/// One case's product.
+struct Priced<'a> {
+    table: &'a Table,
+    case: &'a Case,
+    product_id: String,
+    /// Each case has weeks of its own.
+    shift: TimeDelta,
+    fields: BTreeMap<String, String>,
+}
+
+#[tokio::test]
+async fn readers_see_every_case_to_the_millisecond_without_any_job() -> Result<()> {
+    prices_are_those_of_the_table(Between::Readers).await
+}
+
+#[tokio::test]
+async fn late_jobs_make_every_case_with_its_instants() -> Result<()> {
+    prices_are_those_of_the_table(Between::LateJobs).await
+}
+
+async fn prices_are_those_of_the_table(between: Between) -> Result<()> {
+    let table: Table = serde_saphyr::from_str(TABLE)?;
+    ensure!(table.cases.len() >= LEAST_CASES, "only {} cases", table.cases.len());
+    let mut world = World::start(between).await?;
+    let mut differences = Vec::new();
+    for (week, case) in (0..).zip(&table.cases) {
+        let mut priced = Priced {
+            table: &table,
+            case,
+            product_id: format!("CASE-{week}"),
+            shift: TimeDelta::weeks(week),
+            fields: table.product.clone(),
+        };
+        if let Err(error) = world.follow(&mut priced).await {
+            differences.push(format!("{}: {error:#}", case.name));
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    Ok(())
+}
+
+impl World {
+    async fn start(between: Between) -> Result<Self> {
+        let clock = SetClock::at(instant("00:00")?)?;
+        let stores = Stores::start().await?;
+        let database_url = stores.database_url();
+        let environment = clock.environment();
+        let environment: Vec<(&str, &str)> =
+            environment.iter().map(|(variable, value)| (*variable, value.as_str())).collect();
+        let engine = Engine::start_with(stores, &database_url, "name: plain\n", &environment).await?;
+        let other = engine.fleet.start(Service::Api).await?;
+        let store = engine.store().await?;
+        let mut world = Self { engine, other, clock, store, between, published: 0 };
+        world.stop_jobs()?;
+        Ok(world)
+    }
+
+    async fn follow(&mut self, priced: &mut Priced<'_>) -> Result<()> {
+        let lines = priced.lines()?;
+        let mut acts = priced.case.acts.iter().peekable();
+        let mut before: Option<&Line> = None;
+        for line in &lines {
+            let act = acts.next_if(|act| priced.instant(&act.at).is_ok_and(|at| at == line.at));
+            if let (Some(before), Between::Readers) = (before, self.between) {
+                self.clock.set(line.at - TimeDelta::milliseconds(1))?;
+                self.reads(priced, before).await.with_context(|| format!("before {}", line.at))?;
+            }
+            before = Some(line);
+            if let Some(act) = act {
+                self.clock.set(line.at)?;
+                self.make(priced, act).await.with_context(|| act.at.clone())?;
+                let reads = async || self.reads(priced, line).await;
+                eventually("both APIs have it", PATIENCE, reads).await?;
+            } else if self.between == Between::Readers {
+                self.clock.set(line.at)?;
+                self.reads(priced, line).await.with_context(|| format!("at {}", line.at))?;
+            }
+        }
+        ensure!(acts.next().is_none(), "the table has no price of an act");
+        self.clock.set(priced.instant(&priced.case.end)?)?;
+        if self.between == Between::LateJobs {
+            self.recalculate(priced, false).await?;
+        }
+        self.reads(priced, lines.last().context("no prices")?).await.context("at the end")?;
+        let expected = changes(lines.iter().map(|line| (line.at, line.price)));
+        let history = history(&self.store, &priced.product_id).await?;
+        ensure!(history == expected, "the history is\n  {history:?}\nnot {expected:?}");
+        Ok(())
+    }
+
+    /// Both APIs answer this price, and say what is held back; which of them is asked first changes.
+    async fn reads(&self, priced: &Priced<'_>, line: &Line) -> Result<()> {
+        let mut apis = [&self.engine.api, &self.other];
+        if line.at.timestamp() / 60 % 2 == 0 {
+            apis.reverse();
+        }
+        for api in apis {
+            let reply = api.client.price(&priced.product_id, "NY", false).await?;
+            let price: Decimal = reply.body["final_price"].to_string().parse().context(reply.text)?;
+            ensure!(price == line.price, "it costs {price}, not {}", line.price);
+        }
+        let Some(held) = &line.held else { return Ok(()) };
+        let path = format!("/api/v1/products/{}/explanation", priced.product_id);
+        let reply = self.other.client.get(&path).await?;
+        let said = priced.written_hold(&reply.body["held"])?;
+        ensure!(said == *held, "what is held back is \"{said}\", not \"{held}\"");
+        Ok(())
+    }
+
+    /// Makes everything of an act, at one instant.
+    async fn make(&mut self, priced: &mut Priced<'_>, act: &Act) -> Result<()> {
+        self.start_jobs()?;
+        if let Some(name) = &act.policy {
+            let publish =
+                self.engine.api.client.request(reqwest::Method::POST, "/api/v1/policies?author=test");
+            let publish = publish.header("content-type", "application/yaml").body(priced.policy(name)?);
+            let published = self.engine.api.client.send(publish).await?;
+            ensure!(published.status == 201, "{}", published.text);
+            self.engine.ended(published.body["task_id"].as_str().context("no task_id")?).await?;
+        }
+        let is_first = std::ptr::eq(act, &priced.case.acts[0]);
+        if is_first || !act.product.is_empty() {
+            priced.fields.extend(act.product.clone());
+            let path = format!("/api/v1/products/{}", priced.product_id);
+            let reply = self.engine.api.client.put(&path, &product(&priced.fields)?).await?;
+            ensure!([200, 201].contains(&reply.status.as_u16()), "{}", reply.text);
+        }
+        self.publish(priced, act).await?;
+        if act.release {
+            self.recalculate(priced, true).await?;
+        }
+        self.stop_jobs()
+    }
+
+    /// Publishes an act's facts in one batch, and waits until they are applied.
+    async fn publish(&mut self, priced: &Priced<'_>, act: &Act) -> Result<()> {
+        let time = priced.instant(&act.at)?.to_rfc3339();
+        let events: Vec<Value> = facts(&priced.product_id, act)?
+            .into_iter()
+            .map(|(event_type, data)| {
+                self.published += 1;
+                let event_type = format!("pricing.{event_type}.v1");
+                json!({
+                    "specversion": "1.0", "id": self.published.to_string(), "source": "/test", "time": time,
+                    "type": event_type, "data": data,
+                })
+            })
+            .collect();
+        if events.is_empty() {
+            return Ok(());
+        }
+        let applied = async || self.engine.worker.metric("pricing_events_applied_total", "\"applied\"").await;
+        let expected = applied().await? + u64::try_from(events.len())?;
+        let request = self.engine.api.client.request(reqwest::Method::POST, "/api/v1/publish-market-event");
+        let request = request.header("content-type", "application/cloudevents-batch+json");
+        let reply = self.engine.api.client.send(request.body(serde_json::to_string(&events)?)).await?;
+        ensure!(reply.status == 200, "{}", reply.text);
+        eventually("they are applied", PATIENCE, async || {
+            ensure!(applied().await? >= expected);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn recalculate(&mut self, priced: &Priced<'_>, release: bool) -> Result<()> {
+        self.start_jobs()?;
+        let body = json!({"product_ids": [priced.product_id], "release": release});
+        let task_id = self.engine.request_recalculation(body).await?;
+        let ended = self.engine.ended(&task_id).await?;
+        ensure!(ended["state"] == "done", "{ended}");
+        self.stop_jobs()
+    }
+
+    /// Nothing but the APIs runs until [`start_jobs`](Self::start_jobs).
+    fn stop_jobs(&mut self) -> Result<()> {
+        self.engine.worker.process.freeze()?;
+        self.engine.listener.process.freeze()
+    }
+
+    fn start_jobs(&mut self) -> Result<()> {
+        self.engine.worker.process.thaw()?;
+        self.engine.listener.process.thaw()
+    }
+}
+
+impl Priced<'_> {
+    fn instant(&self, written: &str) -> Result<DateTime<Utc>> {
+        Ok(instant(written)? + self.shift)
+    }
+
+    /// A policy of the table, in this case's weeks.
+    fn policy(&self, name: &str) -> Result<String> {
+        let source = self.table.policies.get(name).context("no such policy")?;
+        let day = (instant("00:00")? + self.shift).format("%Y-%m-%d").to_string();
+        Ok(format!("name: {name}\n{}", source.replace(DAY, &day)))
+    }
+
+    fn lines(&self) -> Result<Vec<Line>> {
+        let read = |text: &String| {
+            let (written, rest) = text.split_once(", ").unwrap_or((text, ""));
+            let (at, price) = written.rsplit_once(' ').context("an instant and a price")?;
+            let held = rest.contains("target").then(|| rest.to_owned());
+            Ok(Line { at: self.instant(at)?, price: price.parse()?, held })
+        };
+        self.case.prices.iter().map(read).collect()
+    }
+
+    /// What the explanation says is held back, as the table writes it.
+    fn written_hold(&self, held: &Value) -> Result<String> {
+        let written = |field: &str| -> Result<Option<String>> {
+            let Some(at) = held[field].as_str() else { return Ok(None) };
+            let at = DateTime::parse_from_rfc3339(at)?.to_utc() - self.shift;
+            Ok(Some(at.format("%d %H:%M:%S%.f").to_string()))
+        };
+        let continues =
+            written("continues_at")?.map_or("stays".to_owned(), |at| format!("continues at {at}"));
+        let reaches = written("reaches_target_at")?.map(|at| format!(", reaches it at {at}"));
+        let target: Decimal = held["target"].to_string().parse()?;
+        Ok(format!("target {target:.2}, {continues}{}", reaches.unwrap_or_default()))
+    }
+}
+
+/// The facts of an act, each with its type.
+fn facts(product_id: &str, act: &Act) -> Result<Vec<(&'static str, Value)>> {
+    let mut facts = Vec::new();
+    for (competitor, price) in &act.competitors {
+        let of = json!({"product_id": product_id, "competitor": competitor});
+        facts.push(if price.is_empty() {
+            ("fact_withdrawn", with(of, "kind", json!("competitor_price")))
+        } else {
+            ("competitor_price", with(of, "price", serde_json::from_str(price)?))
+        });
+    }
+    let others = [
+        ("demand_index", "index", &act.demand),
+        ("stock_level", "level", &act.stock),
+        ("unit_cost", "cost", &act.cost),
+    ];
+    for (event_type, field, value) in others {
+        let Some(value) = value else { continue };
+        let of = json!({"product_id": product_id});
+        facts.push((event_type, with(of, field, serde_json::from_str(value)?)));
+    }
+    Ok(facts)
+}
+
+fn with(mut object: Value, field: &str, value: Value) -> Value {
+    object[field] = value;
+    object
+}
+
+fn product(fields: &BTreeMap<String, String>) -> Result<Value> {
+    let mut product = json!({"currency": "USD"});
+    for (field, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
+        let is_text = ["name", "category", "currency"].contains(&field.as_str());
+        product[field] = if is_text { json!(value) } else { serde_json::from_str(value)? };
+    }
+    Ok(product)
+}
+
+/// The first price, and each that differs from the one before it.
+fn changes(prices: impl Iterator<Item = (DateTime<Utc>, Decimal)>) -> Vec<(DateTime<Utc>, Decimal)> {
+    let mut changes: Vec<(DateTime<Utc>, Decimal)> = Vec::new();
+    for (at, price) in prices {
+        // Several acts at one instant leave one price.
+        changes.pop_if(|(last_at, _)| *last_at == at);
+        if changes.last().is_none_or(|(_, last)| *last != price) {
+            changes.push((at, price));
+        }
+    }
+    changes
+}
+
+async fn history(store: &Store, product_id: &str) -> Result<Vec<(DateTime<Utc>, Decimal)>> {
+    let recorded = store.price_changes(&ProductId::parse(product_id)?, 1_000).await?;
+    let prices: Option<Vec<_>> =
+        recorded.iter().rev().map(|change| Some((change.changed_at, change.new_list_price?))).collect();
+    Ok(changes(prices.context("a product was removed")?.into_iter()))
+}
+
+/// An instant of the table: `12:00`, `12:00:01.5` or `24 00:00`, the 24th.
+fn instant(written: &str) -> Result<DateTime<Utc>> {
+    let text = match written.split_once(' ') {
+        Some((day, time)) => format!("2026-11-{day}T{time}"),
+        None => format!("{DAY}T{written}"),
+    };
+    let text = if text.matches(':').count() == 1 { format!("{text}:00") } else { text };
+    Ok(NaiveDateTime::parse_from_str(&text, "%Y-%m-%dT%H:%M:%S%.f")?.and_utc())
+}
