@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::pieces::{Batch, PricedBatch};
 use super::{Engine, EngineError, EventMoves, PublishedPrice, detached};
 use crate::cache::{Cached, PutMode};
-use crate::store::{ProductRows, Readable, StoreError, StoreTransaction, StoredFacts};
+use crate::store::{ProductRows, Readable, StoreError, StoreTransaction, StoredFacts, TIME};
 use pricing_domain::expression::variable::Variable;
 use pricing_domain::facts::money::Currency;
 use pricing_domain::facts::product::{Product, ProductId};
@@ -173,6 +173,7 @@ impl Engine {
         in_other_currency
             .extend(returned_in_other_currency(&mut transaction, &products, &differences).await?);
         if !in_other_currency.is_empty() {
+            self.make_due_steps(&mut transaction, in_other_currency.iter().map(|(id, _)| id)).await?;
             transaction.forget_amounts(&in_other_currency, Utc::now()).await?;
         }
         let restated = products
@@ -239,6 +240,21 @@ impl Engine {
         Ok(Some(summary))
     }
 
+    /// Writes the steps of held prices that have fallen due, before the prices end.
+    async fn make_due_steps(
+        &self,
+        transaction: &mut StoreTransaction,
+        ids: impl Iterator<Item = &ProductId>,
+    ) -> Result<(), EngineError> {
+        let batch = Batch::named(ids);
+        let due = self.price_in(transaction, batch, EventMoves::Kept, |_, _| false, |_| TIME.to_owned());
+        match due.await {
+            // Without the policy that holds them, steps cannot be computed; that must not keep a product.
+            Ok(_) | Err(EngineError::PolicyUnknown { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn delete_and_publish(
         &self,
         product_id: ProductId,
@@ -253,6 +269,7 @@ impl Engine {
         } else if !holds(&only_if, &locked) {
             return Ok(Deletion::Changed);
         } else {
+            self.make_due_steps(&mut transaction, std::iter::once(&product_id)).await?;
             if let Some(revision) = transaction.next_revisions(1).await?.pop() {
                 transaction.delete_product(&product_id, revision, cause, Utc::now()).await?;
             }

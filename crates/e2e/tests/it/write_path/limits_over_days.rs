@@ -20,7 +20,7 @@ const TABLE: &str = include_str!("../../../../domain/tests/over_time/limits.yaml
 /// The day that instants and policies of the table name.
 const DAY: &str = "2026-11-23";
 /// As many cases there have to be, so that none is lost unnoticed.
-const LEAST_CASES: usize = 41;
+const LEAST_CASES: usize = 42;
 
 #[derive(Debug, Deserialize)]
 struct Table {
@@ -98,6 +98,43 @@ async fn readers_see_every_case_to_the_millisecond_without_any_job() -> Result<(
 #[tokio::test]
 async fn late_jobs_make_every_case_with_its_instants() -> Result<()> {
     prices_are_those_of_the_table(Between::LateJobs).await
+}
+
+#[tokio::test]
+async fn steps_that_fell_due_before_a_removal_are_in_the_history() -> Result<()> {
+    let table: Table = serde_saphyr::from_str(TABLE)?;
+    let case = table.cases.iter().find(|case| case.name.starts_with("a move beyond the step"));
+    let mut world = World::start(Between::LateJobs).await?;
+    let mut priced = Priced {
+        table: &table,
+        case: case.context("no such case")?,
+        product_id: "REMOVED".to_owned(),
+        shift: TimeDelta::zero(),
+        fields: table.product.clone(),
+    };
+    for act in &priced.case.acts {
+        world.clock.set(priced.instant(&act.at)?)?;
+        world.make(&mut priced, act).await?;
+    }
+    world.clock.set(priced.instant("14:10")?)?;
+    let path = "/api/v1/products/REMOVED";
+    let delete = world.engine.api.client.request(reqwest::Method::DELETE, path);
+    assert_eq!(world.engine.api.client.send(delete).await?.status, 204);
+    let recorded = world.store.price_changes(&ProductId::parse("REMOVED")?, 10).await?;
+    let written: Vec<_> = recorded
+        .iter()
+        .map(|change| (change.changed_at.format("%H:%M").to_string(), change.new_list_price))
+        .collect();
+    let price = |text: &str| text.parse::<Decimal>().ok();
+    let expected = [
+        ("14:10", None),
+        ("14:05", price("61.42")),
+        ("13:05", price("72.25")),
+        ("12:05", price("85")),
+        ("12:00", price("100")),
+    ];
+    assert_eq!(written, expected.map(|(at, price)| (at.to_owned(), price)));
+    Ok(())
 }
 
 async fn prices_are_those_of_the_table(between: Between) -> Result<()> {
