@@ -4,8 +4,8 @@
 //! limit: `ready` if both answer, `degraded` (still 200) if only one does, since reads work without the
 //! other, and `unavailable` (503) if neither does, or if this version of the engine cannot use the policy
 //! that was newest at start-up: a broken rolling upgrade then stops at its first process. Processes with
-//! different versions of the time zone database are `degraded`, too. Moves of prices that the circuit breaker
-//! holds are a warning: the service does its work, and someone has to decide.
+//! different versions of the time zone database are `degraded`, too, and one whose clock is wrong. Moves of
+//! prices that the circuit breaker holds are a warning: the service does its work, and someone has to decide.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::policy_snapshot::Policies;
 use crate::redis::RedisConnection;
 use crate::store::Store;
@@ -40,6 +41,8 @@ pub struct Health {
     pub store: Option<Store>,
     /// Reported as `policy` if the newest one cannot be used, for services that use policies.
     pub policies: Option<Policies>,
+    /// Checked as `clock`.
+    pub clock: Clock,
     /// Checked as `time_zones`, for services that use policies.
     pub tz_versions: Option<TzVersions>,
 }
@@ -65,7 +68,8 @@ pub struct Readiness {
 pub enum ReadinessStatus {
     /// It can do all of its work.
     Ready,
-    /// It can do part of its work, or other processes use another time zone database.
+    /// It can do part of its work, or its clock is wrong, or other processes use another time zone
+    /// database.
     Degraded,
     /// It cannot do its work.
     Unavailable,
@@ -74,8 +78,8 @@ pub enum ReadinessStatus {
 /// The check of a dependency.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Check {
-    /// `redis`, `database` or `time_zones`; or `policy`, if the newest policy cannot be used or would be
-    /// refused today; or `held_moves`, if the circuit breaker holds moves that market events would make.
+    /// `redis`, `database`, `clock` or `time_zones`; or `policy`, if the newest one cannot be used or would
+    /// be refused today; or `held_moves`, if the circuit breaker holds moves that market events would make.
     pub name: &'static str,
     /// `ok`, `warning` or `failed`.
     pub status: &'static str,
@@ -113,10 +117,14 @@ impl Health {
         checks.extend(of_policy.map(|(status, detail)| found("policy", status, detail)));
         checks.extend(held_moves.map(|detail| found("held_moves", "warning", detail)));
         let time_zones = self.tz_versions.as_ref().map(time_zones);
+        let clock = self.clock.fault();
         let status = match &time_zones {
+            _ if clock.is_some() && status == ReadinessStatus::Ready => ReadinessStatus::Degraded,
             Some(("failed", _)) if status == ReadinessStatus::Ready => ReadinessStatus::Degraded,
             _ => status,
         };
+        let clock = clock.map_or(("ok", "is right".to_owned()), |fault| ("failed", fault));
+        checks.push(found("clock", clock.0, clock.1));
         checks.extend(time_zones.map(|(status, detail)| found("time_zones", status, detail)));
         let tz_version =
             self.tz_versions.as_ref().map(|versions| versions.database().zones.version().to_string());

@@ -1,7 +1,9 @@
-/* The wall clock of a process that preloads this: it stands still at an instant that the test sets.
+/* The wall clock of a process that preloads this: it stands still at an instant that the test sets, or it is
+ * wrong by as much as the test says.
  *
- * SET_CLOCK_FILE names a file with the instant: nanoseconds since 1970, a 64-bit integer of the machine.
- * It is mapped, so a change takes effect at once. Other clocks, such as the monotonic one, continue. */
+ * SET_CLOCK_FILE names a file with two 64-bit integers of the machine: nanoseconds, and whether they are the
+ * difference from the right time (1) or the time since 1970 (0). It is mapped, so a change takes effect at
+ * once. Other clocks, such as the monotonic one, continue. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>
@@ -12,21 +14,26 @@
 #include <time.h>
 #include <unistd.h>
 
-static volatile const int64_t *instant_ns;
+static volatile const int64_t *setting;
 
 __attribute__((constructor)) static void map_instant(void) {
     const char *path = getenv("SET_CLOCK_FILE");
     int file = path == NULL ? -1 : open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0) return;
-    void *mapped = mmap(NULL, sizeof *instant_ns, PROT_READ, MAP_SHARED, file, 0);
+    void *mapped = mmap(NULL, 2 * sizeof *setting, PROT_READ, MAP_SHARED, file, 0);
     close(file);
-    if (mapped != MAP_FAILED) instant_ns = mapped;
+    if (mapped != MAP_FAILED) setting = mapped;
 }
 
 int clock_gettime(clockid_t clock, struct timespec *time) {
     int is_wall_clock = clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE;
-    if (instant_ns == NULL || !is_wall_clock) return (int)syscall(SYS_clock_gettime, clock, time);
-    int64_t now_ns = *instant_ns;
+    if (setting == NULL || !is_wall_clock) return (int)syscall(SYS_clock_gettime, clock, time);
+    int64_t now_ns = setting[0];
+    if (setting[1] != 0) {
+        int failed = (int)syscall(SYS_clock_gettime, clock, time);
+        if (failed != 0) return failed;
+        now_ns += time->tv_sec * INT64_C(1000000000) + time->tv_nsec;
+    }
     time->tv_sec = now_ns / 1000000000;
     time->tv_nsec = now_ns % 1000000000;
     return 0;

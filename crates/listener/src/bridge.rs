@@ -8,7 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
+use pricing_core::clock::Clock;
 use pricing_core::events::dead::DeadEvents;
 use pricing_core::events::is_in_stream;
 use pricing_core::events::publish::EventLog;
@@ -40,6 +41,7 @@ pub(crate) struct Bridge {
     pub(crate) subscription: Subscription,
     pub(crate) redis: RedisConnection,
     pub(crate) keys: MessageKeys,
+    pub(crate) clock: Clock,
     pub(crate) log: EventLog,
     pub(crate) dead: DeadEvents,
     pub(crate) owner: String,
@@ -82,7 +84,7 @@ impl Bridge {
     }
 
     async fn accept(&self, message: &[u8]) {
-        let reason = match read_message(message) {
+        let reason = match read_message(message, self.clock.now()) {
             Message::Ours => return,
             Message::NoEvent(reason) => reason,
             Message::Foreign(event) => match self.log.publish(&[event]).await {
@@ -115,8 +117,7 @@ enum Message {
     NoEvent(String),
 }
 
-fn read_message(message: &[u8]) -> Message {
-    let now = Utc::now();
+fn read_message(message: &[u8], now: DateTime<Utc>) -> Message {
     if message.trim_ascii() == RECALCULATE {
         let id = EventId { source: CHANNEL_SOURCE.to_owned(), id: Uuid::now_v7().to_string() };
         return Message::Foreign(MarketEvent::recalculate_all(id, now));
@@ -127,7 +128,7 @@ fn read_message(message: &[u8]) -> Message {
     if message.len() > MAX_MESSAGE_BYTES {
         return Message::NoEvent(format!("it is longer than {MAX_MESSAGE_BYTES} bytes"));
     }
-    let event = read_event(message)
+    let event = read_event(message, now)
         .and_then(|event| event.check_time(now).map(|()| event).map_err(|problem| problem.to_string()));
     match event {
         Ok(event) => Message::Foreign(event),
@@ -145,13 +146,17 @@ mod tests {
             r#"{"specversion":"1.0","id":"1","source":"s","type":"pricing.recalculation_requested.v1"}"#;
         let ours = foreign.replace('}', r#","streamid":"1-0"}"#);
         let future = foreign.replace('}', r#","time":"2999-01-01T00:00:00Z"}"#);
-        assert!(matches!(read_message(b"Recalculate_Triggered_v1"), Message::Foreign(_)));
-        assert!(matches!(read_message(b"Recalculate_Triggered_v1\n"), Message::Foreign(_)));
-        assert!(matches!(read_message(foreign.as_bytes()), Message::Foreign(_)));
-        assert!(matches!(read_message(ours.as_bytes()), Message::Ours));
+        assert!(matches!(read_message(b"Recalculate_Triggered_v1", Utc::now()), Message::Foreign(_)));
+        assert!(matches!(read_message(b"Recalculate_Triggered_v1\n", Utc::now()), Message::Foreign(_)));
+        assert!(matches!(read_message(foreign.as_bytes(), Utc::now()), Message::Foreign(_)));
+        assert!(matches!(read_message(ours.as_bytes(), Utc::now()), Message::Ours));
         let long = format!("{foreign}{}", " ".repeat(MAX_MESSAGE_BYTES));
         for none in [future.as_bytes(), long.as_bytes(), b"", b"hello", b"{}", b"[1]", b"\xff"] {
-            assert!(matches!(read_message(none), Message::NoEvent(_)), "{}", String::from_utf8_lossy(none));
+            assert!(
+                matches!(read_message(none, Utc::now()), Message::NoEvent(_)),
+                "{}",
+                String::from_utf8_lossy(none)
+            );
         }
     }
 }

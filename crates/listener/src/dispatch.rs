@@ -10,8 +10,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use pricing_core::backoff::Backoff;
+use pricing_core::clock::Clock;
 use pricing_core::events::consume::{ConsumeError, Entry, EntryReader, EventConsumer};
 use pricing_core::events::dead::DeadEvents;
 use pricing_core::jobs::queue::{EnqueueError, Enqueued, JobQueue};
@@ -56,6 +57,7 @@ pub(crate) struct Dispatcher {
     pub(crate) consumer: EventConsumer,
     pub(crate) dead: DeadEvents,
     pub(crate) queue: JobQueue,
+    pub(crate) clock: Clock,
     pub(crate) metrics: Arc<ListenerMetrics>,
     pub(crate) shutdown: CancellationToken,
 }
@@ -193,11 +195,11 @@ impl Dispatcher {
     }
 
     async fn hand_over_within(&self, progress: &mut Progress) -> Result<(), DispatchError> {
-        let in_hand = &progress.in_hand;
+        let (in_hand, now) = (&progress.in_hand, self.clock.now());
         let mut events = Vec::with_capacity(in_hand.len());
         let mut dead = Vec::new();
         for entry in in_hand.iter() {
-            match read_event(&entry.event) {
+            match read_event(&entry.event, now) {
                 Ok(event) => events.push(event),
                 Err(reason) => dead.push((entry, reason)),
             }
@@ -258,7 +260,7 @@ impl Dispatcher {
     }
 
     async fn keep_up_once(&self) -> Result<(), ConsumeError> {
-        self.consumer.trim(Utc::now()).await?;
+        self.consumer.trim(self.clock.now()).await?;
         self.consumer.forget_idle_consumers().await?;
         let lag = self.consumer.lag().await?;
         self.metrics.event_log_lag.set(u32::try_from(lag).unwrap_or(u32::MAX));
@@ -267,11 +269,11 @@ impl Dispatcher {
 }
 
 /// Decodes the event of an entry; the error says why it is invalid.
-pub(crate) fn read_event(entry: &[u8]) -> Result<MarketEvent, String> {
+pub(crate) fn read_event(entry: &[u8], now: DateTime<Utc>) -> Result<MarketEvent, String> {
     let draft = EventDraft::read(entry).map_err(|error| format!("it is not a CloudEvent: {error}"))?;
     // A published event has a time. One without it, which a foreign program added to the stream, gets the
     // current time.
-    draft.check(Utc::now()).map_err(|problems| {
+    draft.check(now).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         problems.join("; ")
     })
@@ -307,7 +309,7 @@ mod tests {
             (b"[]", "a list is not an event"),
             (br#"{"specversion":"1.0"}"#, "id: is missing"),
         ] {
-            let message = read_event(entry).unwrap_err();
+            let message = read_event(entry, Utc::now()).unwrap_err();
             assert!(message.contains(reason), "{message}");
         }
     }

@@ -13,6 +13,7 @@ mod metrics;
 
 use std::sync::Arc;
 
+use pricing_core::clock::{Clock, Reference};
 use pricing_core::engine::StartError;
 use pricing_core::events::consume::EventConsumer;
 use pricing_core::events::dead::DeadEvents;
@@ -50,10 +51,12 @@ pub async fn run(
     // Unique for each start: entries that an earlier process of this listener left pending are reclaimed like
     // any others.
     let name = format!("listener-{}-{}", std::process::id(), Uuid::now_v7().simple());
+    let clock = Clock::default();
     let dispatcher = Dispatcher {
         consumer: EventConsumer::new(url, &redis, &keys, &name)?,
         dead: DeadEvents::new(&redis, &keys),
         queue: JobQueue::new(&redis, &keys),
+        clock: clock.clone(),
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
     };
@@ -63,14 +66,28 @@ pub async fn run(
         log: EventLog::new(&redis, &keys),
         dead: DeadEvents::new(&redis, &keys),
         keys,
+        clock: clock.clone(),
         owner: name,
         metrics,
     };
-    let health = Health { service: SERVICE, redis, store: None, policies: None, tz_versions: None };
+    let health = Health {
+        service: SERVICE,
+        redis: redis.clone(),
+        store: None,
+        policies: None,
+        clock: clock.clone(),
+        tz_versions: None,
+    };
     tracing::info!(address = %listener.local_addr()?, "the listener is running");
 
     let mut tasks = JoinSet::new();
     tasks.spawn(registry.clone().run_upkeep(shutdown.clone()));
+    let comparing = clock.compare_periodically(
+        Reference::Redis(Box::new(redis.clone())),
+        registry.clone(),
+        shutdown.clone(),
+    );
+    tasks.spawn(comparing);
     tasks.spawn(dispatcher.run());
     tasks.spawn(bridge.run(shutdown.clone()));
     let serving = health::serve(listener, health::router(health, registry), shutdown.clone());

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use pricing_core::engine::{EngineError, WRITE_BATCH};
 use pricing_core::lease::Lease;
 use tokio::time::{Instant, sleep};
@@ -132,13 +132,15 @@ impl Recalculator {
     }
 
     async fn reprice_expired(&self, lost: &CancellationToken) -> Result<(), EngineError> {
-        while self.engine.reprice_expired(Utc::now()).await? == WRITE_BATCH && !lost.is_cancelled() {}
+        while self.engine.reprice_expired(self.engine.clock.now()).await? == WRITE_BATCH
+            && !lost.is_cancelled()
+        {}
         Ok(())
     }
 
     /// Deletes old records in small statements; the next pass deletes the rest.
     async fn purge(&self, lost: &CancellationToken) -> Result<(), EngineError> {
-        let (store, now) = (&self.engine.store, Utc::now());
+        let (store, now) = (&self.engine.store, self.engine.clock.now());
         for _ in 0..PURGE_BATCHES {
             let events = store.forget_applied_events(now - EVENTS_KEPT, PURGE_BATCH).await?;
             if events < u64::from(PURGE_BATCH) || lost.is_cancelled() || self.shutdown.is_cancelled() {
@@ -161,7 +163,7 @@ impl Recalculator {
     /// Waits until the next price expires, or for one interval if that is later or unknown.
     async fn wait_for_expiry(&self, lost: &CancellationToken) {
         let next = self.engine.store.next_expiry().await.ok().flatten();
-        let left = next.and_then(|next| (next - Utc::now()).to_std().ok()).unwrap_or(INTERVAL);
+        let left = next.and_then(|next| (next - self.engine.clock.now()).to_std().ok()).unwrap_or(INTERVAL);
         tokio::select! {
             () = sleep(left.clamp(Duration::from_millis(1), INTERVAL)) => {}
             () = lost.cancelled() => {}

@@ -52,6 +52,7 @@ async fn state(directory: &TempDir) -> AppState {
             redis: redis.clone(),
             store: None,
             policies: None,
+            clock: engine.clock.clone(),
             tz_versions: None,
         },
         events: pricing_core::events::publish::EventLog::new(redis, keys),

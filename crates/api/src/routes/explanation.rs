@@ -4,7 +4,6 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use chrono::Utc;
 use pricing_core::cache::Now;
 use pricing_core::store::StoredPrice;
 use pricing_domain::facts::product::{Product, ProductId};
@@ -44,9 +43,9 @@ pub(crate) async fn explanation(
         )
     })?;
     let shopper = check(&query)?;
-    let now = Utc::now();
+    let now = state.engine.clock.now();
     // Reading the price first computes one for a product that has none yet.
-    let read = state.engine.read(&product_id, Now::read_clocks()).await;
+    let read = state.engine.read(&product_id, Now::read(&state.engine.clock)).await;
     read.map_err(|error| ApiError::of_read(error, &product_id))?;
     let (product, stored, recorded) = stored_explanation(&state, &product_id).await?;
     let internal = |error: serde_json::Error| ApiError::Internal { reason: error.to_string() };

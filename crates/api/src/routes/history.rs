@@ -50,7 +50,7 @@ pub(crate) async fn history(
     }
     let applied = applied_prices(&latest);
     let reductions = reduction::answers(&state, &id, &applied).await?;
-    let now = Utc::now();
+    let now = state.engine.clock.now();
     let is_lowest_price_known = reaches_back(&latest, now);
     let lowest = lowest_before(&applied, now).filter(|_| is_lowest_price_known);
     let kept = usize::try_from(limit).unwrap_or(usize::MAX);

@@ -107,6 +107,7 @@ impl Import {
         };
         Self {
             purpose,
+            requested_at: state.engine.clock.now(),
             seen: SeenRows::new(Arc::clone(&state.import_memory)),
             state,
             batch: IndexMap::with_capacity(IMPORT_BATCH),
@@ -114,7 +115,6 @@ impl Import {
             serving: VecDeque::new(),
             turn_to_serve: oneshot::channel().1,
             is_wanted: Some(Arc::new(())),
-            requested_at: Utc::now(),
             policy: None,
             moves: Simulation::default().with_panel(&panel),
             panel,

@@ -100,7 +100,7 @@ pub(crate) async fn publish(
     headers: HeaderMap,
     BoundedBody(body): BoundedBody<MAX_BATCH_BODY_BYTES>,
 ) -> Result<Response, ApiError> {
-    let now = Utc::now();
+    let now = state.engine.clock.now();
     let content_type =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let body = body.trim_ascii();

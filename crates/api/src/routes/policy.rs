@@ -228,7 +228,8 @@ struct Findings {
 /// effects on products that its author may not intend. The catalogue is read only if one of the two is
 /// possible.
 async fn review(state: &AppState, policy: Arc<PricingPolicy>) -> Result<(Vec<String>, Findings), ApiError> {
-    let mut simulator = state.engine.simulator(Arc::clone(&policy), RecalculationScope::All, Utc::now());
+    let mut simulator =
+        state.engine.simulator(Arc::clone(&policy), RecalculationScope::All, state.engine.clock.now());
     if !simulator.is_judged() && !policy.needs_a_look_at_the_catalogue() {
         return Ok((Vec::new(), Findings::default()));
     }
@@ -264,7 +265,7 @@ async fn publish_to_all(
     approved_by: String,
     findings: Findings,
 ) -> Result<Response, ApiError> {
-    let now = Utc::now();
+    let now = state.engine.clock.now();
     let store = &state.engine.store;
     let version = store.publish_policy_and_request_run(policy, only_after, &approved_by, now).await?;
     let version = version.ok_or(ApiError::PolicyVersionIsOld)?;

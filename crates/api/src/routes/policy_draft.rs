@@ -125,7 +125,8 @@ pub(crate) async fn put(
         return Err(ApiError::Unavailable { reason: "there are too many drafts; remove some" });
     }
     let draft = NewDraft { name, source, author };
-    let revision = store.put_draft(&draft, only_if, Utc::now()).await?.ok_or(ApiError::DraftChanged)?;
+    let revision =
+        store.put_draft(&draft, only_if, state.engine.clock.now()).await?.ok_or(ApiError::DraftChanged)?;
     Ok((StatusCode::NO_CONTENT, [(header::ETAG, etag(revision))]).into_response())
 }
 

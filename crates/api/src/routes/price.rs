@@ -127,7 +127,7 @@ pub(crate) async fn price(
 pub(crate) async fn answer(state: &AppState, body: &[u8]) -> Result<Response, ApiError> {
     let request: PriceRequest<'_> = parse_json(body, PRICE_FIELDS)?;
     let asked = request.check()?;
-    let now = Now::read_clocks();
+    let now = Now::read(&state.engine.clock);
     let mut found = read(state, &request.product_id, now).await?;
     if !state.engine.policies.knows(found.entry.policy_version) {
         // Two policies were published since the look-up, and only the latest two are in memory.

@@ -138,7 +138,7 @@ pub(crate) async fn prices(
         Err(_) => parse_json(&body, PRICES_FIELDS)?,
     };
     let asked = request.check()?;
-    let now = Now::read_clocks();
+    let now = Now::read(&state.engine.clock);
     let found = look_up(&state, &request.items, now).await;
     let policies = state.engine.policies.snapshot();
     let shopper = Shopper { location_factor: policies.location_factor(asked.location), ..asked };

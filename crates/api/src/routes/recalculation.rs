@@ -55,7 +55,7 @@ pub(crate) async fn post(
             reason: "too many recalculations wait for their turn or for approval",
         });
     }
-    let now = Utc::now();
+    let now = state.engine.clock.now();
     let task_id = Uuid::now_v7().to_string();
     let request =
         RunRequest { task_id: task_id.clone(), scope: scope.clone(), requested_at: now, approved_by: None };
@@ -67,7 +67,7 @@ pub(crate) async fn post(
     };
     if let Err(error) = state.events.publish(&[event]).await {
         // Otherwise the next run would include it, although the answer says that it failed.
-        store.withdraw_run(&task_id, "it could not be published", Utc::now()).await?;
+        store.withdraw_run(&task_id, "it could not be published", state.engine.clock.now()).await?;
         return Err(error.into());
     }
     state.metrics.events_published.increment(1);
@@ -87,7 +87,7 @@ pub(crate) async fn list(
 ) -> Result<Json<RecalculationsAnswer>, ApiError> {
     query.map_err(|rejection| ApiError::field("state", rejection.body_text(), "held"))?;
     let held = state.engine.store.held_runs(MAX_LISTED).await?;
-    let recalculations = held.into_iter().map(|run| answer(run, Utc::now())).collect();
+    let recalculations = held.into_iter().map(|run| answer(run, state.engine.clock.now())).collect();
     Ok(Json(RecalculationsAnswer { recalculations }))
 }
 
@@ -101,7 +101,7 @@ pub(crate) async fn get(
     State(state): State<AppState>,
     Named(task_id): Named<String>,
 ) -> Result<Json<RecalculationAnswer>, ApiError> {
-    Ok(Json(answer(find(&state, &task_id).await?, Utc::now())))
+    Ok(Json(answer(find(&state, &task_id).await?, state.engine.clock.now())))
 }
 
 /// Approves a held recalculation.
@@ -157,14 +157,14 @@ async fn decide(
         // Maintenance finds it, as it has no coordinator.
         Decision::Approve => store.approve_run(task_id, &by).await?,
         Decision::Reject => {
-            store.reject_run(task_id, &format!("it was rejected by {by}"), Utc::now()).await?
+            store.reject_run(task_id, &format!("it was rejected by {by}"), state.engine.clock.now()).await?
         }
     };
     let run = find(state, task_id).await?;
     if !was_held {
         return Err(ApiError::RecalculationNotHeld { state: run.state.name() });
     }
-    Ok((StatusCode::ACCEPTED, Json(answer(run, Utc::now()))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(answer(run, state.engine.clock.now()))).into_response())
 }
 
 async fn find(state: &AppState, task_id: &str) -> Result<StoredRun, ApiError> {

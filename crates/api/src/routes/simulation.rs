@@ -13,7 +13,6 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use chrono::Utc;
 use pricing_core::engine::Simulator;
 use pricing_core::store::StoreError;
 use pricing_domain::diagnostic::Diagnostic;
@@ -74,7 +73,8 @@ pub(crate) async fn simulate(
     let policy = compile(&body, state.time_zones()).map_err(refused)?;
     let warnings = policy.warnings.clone();
     let permit = state.simulations.take_place()?;
-    let simulator = state.engine.simulator(Arc::new(policy), RecalculationScope::All, Utc::now());
+    let simulator =
+        state.engine.simulator(Arc::new(policy), RecalculationScope::All, state.engine.clock.now());
     let simulator = if simulator.is_judged() { simulator.with_later_instants() } else { simulator };
     let total = simulator.count().await?;
     let (lines, read) = mpsc::channel(PAGES_AHEAD);

@@ -52,7 +52,7 @@ fn hit_in_memory(calls: u32) {
             .get_or_fill(entry.product_id.clone(), DateTime::UNIX_EPOCH, |_| true, |id| Box::pin(fill(id)))
             .await;
         assert!(found.is_ok());
-        let now = Now::read_clocks();
+        let now = Now::read(&Clock::default());
         assert!(cache.get_l1(entry.product_id.as_str(), now, &|_| true).is_some());
         for _ in 0..calls {
             black_box(cache.get_l1(black_box(entry.product_id.as_str()), now, &|_| true));

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures::future::try_join_all;
 use redis::{Cmd, Script};
 
 use super::{Cached, PutMode};
+use crate::clock::Clock;
 use crate::keys::{Keys, PRICE_TTL};
 use crate::notifications::Announcement;
 use crate::redis::{MeasuredConnection, RedisConnection, RedisError};
@@ -53,13 +54,20 @@ pub(super) struct L2 {
     is_cluster: Arc<AtomicBool>,
     errors: Counter,
     pause: Arc<Pause>,
+    clock: Clock,
 }
 
 impl L2 {
     pub(super) fn new(redis: &RedisConnection, keys: Keys, errors: Counter) -> Self {
         let put_and_publish = Arc::new(Script::new(include_str!("put_and_publish.lua")));
         let is_cluster = Arc::default();
-        Self { redis: redis.clone(), keys, put_and_publish, is_cluster, errors, pause: Arc::default() }
+        let (pause, clock) = (Arc::default(), Clock::default());
+        Self { redis: redis.clone(), keys, put_and_publish, is_cluster, errors, pause, clock }
+    }
+
+    /// The same cache, with entries that expire by this clock.
+    pub(super) fn timed_by(&self, clock: &Clock) -> Self {
+        Self { clock: clock.clone(), ..self.clone() }
     }
 
     /// The same cache with its own connection for reads.
@@ -218,7 +226,7 @@ impl L2 {
     }
 
     fn encoded(&self, product_id: &ProductId, cached: &Cached) -> Option<EncodedEntry> {
-        let (value, ttl_ms) = encode(cached)?;
+        let (value, ttl_ms) = encode(cached, self.clock.now())?;
         Some(EncodedEntry { key: self.keys.price(product_id.as_str()), value, ttl_ms })
     }
 
@@ -252,13 +260,13 @@ impl L2 {
 }
 
 /// Encodes an entry and returns its time to live in milliseconds. `None` if it has expired.
-fn encode(cached: &Cached) -> Option<(Vec<u8>, u64)> {
+fn encode(cached: &Cached, now: DateTime<Utc>) -> Option<(Vec<u8>, u64)> {
     let mut value = Vec::with_capacity(USUAL_ENTRY_BYTES);
     write!(value, "{:0width$}", cached.revision(), width = REVISION_DIGITS).ok()?;
     let ttl = match cached {
         Cached::Priced(entry) => {
             entry.append_json(&mut value).ok()?;
-            time_to_live(entry)?
+            time_to_live(entry, now)?
         }
         Cached::Gone { .. } => PRICE_TTL,
     };
@@ -266,11 +274,11 @@ fn encode(cached: &Cached) -> Option<(Vec<u8>, u64)> {
 }
 
 /// Returns the time to live; `None` for an expired entry.
-fn time_to_live(entry: &PriceEntry) -> Option<Duration> {
+fn time_to_live(entry: &PriceEntry, now: DateTime<Utc>) -> Option<Duration> {
     let Some(valid_until) = entry.valid_until else {
         return Some(PRICE_TTL);
     };
-    let left = (valid_until - Utc::now()).to_std().ok()?;
+    let left = (valid_until - now).to_std().ok()?;
     (left >= Duration::from_millis(1)).then(|| left.min(PRICE_TTL))
 }
 
@@ -336,14 +344,14 @@ mod tests {
     }
 
     fn body(entry: &PriceEntry) -> String {
-        let (value, _) = encode(&Cached::Priced(Arc::new(entry.clone()))).unwrap();
+        let (value, _) = encode(&Cached::Priced(Arc::new(entry.clone())), Utc::now()).unwrap();
         String::from_utf8(value[REVISION_DIGITS..].to_vec()).unwrap()
     }
 
     #[test]
     fn a_stored_entry_is_read_back() {
         for cached in [Cached::Priced(Arc::new(entry())), Cached::Gone { revision: i64::MAX }] {
-            let (value, _) = encode(&cached).unwrap();
+            let (value, _) = encode(&cached, Utc::now()).unwrap();
             assert_eq!(decode(&value), Some(cached));
         }
         insta::assert_snapshot!(body(&entry()));
@@ -362,8 +370,8 @@ mod tests {
     fn an_entry_lives_no_longer_than_it_is_valid() {
         let mut entry = entry();
         entry.valid_until = Some(Utc::now() + Duration::from_secs(10));
-        assert!(time_to_live(&entry).unwrap() <= Duration::from_secs(10));
+        assert!(time_to_live(&entry, Utc::now()).unwrap() <= Duration::from_secs(10));
         entry.valid_until = Some(Utc::now() - Duration::from_secs(10));
-        assert_eq!(time_to_live(&entry), None);
+        assert_eq!(time_to_live(&entry, Utc::now()), None);
     }
 }

@@ -22,6 +22,7 @@ use chrono::{DateTime, Utc};
 use tokio::runtime::Handle;
 
 use self::metrics::CacheMetrics;
+use crate::clock::Clock;
 use crate::keys::Keys;
 use crate::notifications::Announcement;
 use crate::redis::{RedisConnection, RedisError};
@@ -76,8 +77,8 @@ pub struct Now {
 
 impl Now {
     /// Reads both clocks.
-    pub fn read_clocks() -> Self {
-        Self { utc: Utc::now(), monotonic: Instant::now() }
+    pub fn read(clock: &Clock) -> Self {
+        Self { utc: clock.now(), monotonic: Instant::now() }
     }
 }
 
@@ -152,6 +153,12 @@ impl PriceCache {
             flights: Arc::new(SingleFlight::new(runtime)),
             metrics,
         }
+    }
+
+    /// Returns the same cache, with entries that expire by this clock.
+    #[must_use]
+    pub fn timed_by(self, clock: &Clock) -> Self {
+        Self { l2: self.l2.timed_by(clock), fill_l2: self.fill_l2.timed_by(clock), ..self }
     }
 
     /// Returns the same cache with its own read connection, opened and driven by the runtime that uses it, so

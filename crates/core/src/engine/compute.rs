@@ -41,6 +41,8 @@ pub(super) struct Computed<'a> {
     /// The day (UTC) of the opening price.
     opened_on: NaiveDate,
     changed_at: Option<DateTime<Utc>>,
+    /// When the list price changed before.
+    last_change: DateTime<Utc>,
     /// The digest of the stored explanation, if it has one.
     explained: Option<i64>,
     /// The list price before the pricing, for the history; absent if it was in another currency.
@@ -131,6 +133,7 @@ pub(super) fn compute_by<'a>(
     Computed {
         opened_on: PriceState::opened_on(state, now),
         changed_at: stays.map_or(Some(now), |state| state.changed_at),
+        last_change: state.and_then(|state| state.changed_at).unwrap_or(DateTime::UNIX_EPOCH),
         old_list_price: state.map(|state| state.list_price),
         due: &before.changes,
         due_version: before.policy_version,
@@ -203,7 +206,8 @@ impl Computed<'_> {
                 Some(due) => Some(due.from),
                 None => self.old_list_price,
             },
-            listed_at: last_due.filter(|_| is_last_due).map_or(now, |due| due.at),
+            // The history never goes back, whatever the clocks did.
+            listed_at: last_due.filter(|_| is_last_due).map_or(now.max(self.last_change), |due| due.at),
             cause: if is_last_due { TIME.to_owned() } else { cause },
             priced_at: now,
         })

@@ -166,7 +166,7 @@ impl Engine {
         decision: HoldDecision,
         by: &str,
     ) -> Result<usize, EngineError> {
-        let (engine, by, now) = (self.clone(), Arc::<str>::from(by), Utc::now());
+        let (engine, by, now) = (self.clone(), Arc::<str>::from(by), self.clock.now());
         detached(async move {
             if let Some(ids) = product_ids {
                 let mut decided = 0;
@@ -206,7 +206,7 @@ impl Engine {
             HoldDecision::Reject => (EventMoves::Rejected { by: Arc::clone(by) }, "time".to_owned()),
         };
         let mut transaction = self.store.begin().await?;
-        let held = transaction.lock_facts(ids).await?.read(Utc::now())?.known;
+        let held = transaction.lock_facts(ids).await?.read(self.clock.now())?.known;
         let meant: HashSet<ProductId> =
             held.into_iter().filter(is_meant).map(|facts| facts.product.product_id).collect();
         let decided = meant.len();

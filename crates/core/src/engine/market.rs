@@ -70,7 +70,7 @@ impl Engine {
         is_first_attempt: bool,
     ) -> Result<AppliedEvents, EngineError> {
         let mut transaction = self.store.begin().await?;
-        let new = record(&mut transaction, events).await?;
+        let new = record(&mut transaction, events, self.clock.now()).await?;
         let requested_runs = request_runs(&mut transaction, events).await?;
         if new.iter().any(|event| matches!(event.change, Change::PolicyPublished { .. })) {
             self.policies.refresh().await?;
@@ -140,17 +140,20 @@ impl Engine {
     }
 }
 
-/// Records the events and stores the facts of the new ones; returns the new ones.
+/// Records the events and stores the facts of the new ones, none of them in the future: until then, such a
+/// fact would keep newer ones out. Returns the new ones.
 async fn record<'a>(
     transaction: &mut StoreTransaction,
     events: &'a [MarketEvent],
+    now: DateTime<Utc>,
 ) -> Result<Vec<&'a MarketEvent>, EngineError> {
     let ids: Vec<(&str, &str)> =
         events.iter().map(|event| (event.id.source.as_str(), event.id.id.as_str())).collect();
-    let is_new = transaction.record_events(&ids, Utc::now()).await?;
+    let is_new = transaction.record_events(&ids, now).await?;
     let new = events.iter().zip(&is_new).filter(|(_, is_new)| **is_new).map(|(event, _)| event);
     let new: Vec<&MarketEvent> = new.collect();
-    let signals: Vec<Signal> = new.iter().filter_map(|event| signal_of(event)).cloned().collect();
+    let signals: Vec<Signal> =
+        new.iter().filter_map(|event| signal_of(event)).map(|signal| signal.clone().known_by(now)).collect();
     if !signals.is_empty() {
         transaction.put_signals(&signals).await?;
     }

@@ -33,6 +33,7 @@ use tracing::{Instrument, Span};
 use self::holds::EventMoves;
 use self::metrics::PricingMetrics;
 use crate::cache::{Cached, LoadResult, Now, PriceCache, PutMode, ReadError, Tier, TieredPrice};
+use crate::clock::Clock;
 use crate::keys::{MessageKeys, PRICE_CHANGES, PRICE_TTL};
 use crate::notifications::{ChangedPrice, ListPriceChange, Notifications};
 use crate::policy_snapshot::{Policies, PolicySnapshotError};
@@ -75,6 +76,8 @@ pub struct Engine {
     /// The registry of the service's metrics.
     pub registry: Registry,
     metrics: Arc<PricingMetrics>,
+    /// The clock by which this process prices.
+    pub clock: Clock,
     /// The connections to Redis.
     pub redis: RedisConnection,
     /// The names of queues, streams and channels in Redis.
@@ -334,7 +337,7 @@ impl Engine {
 
     /// Whether a stored price may be served unchanged.
     fn is_servable(&self, stored: &StoredPrice) -> bool {
-        stored.entry.is_valid(Utc::now()) && self.policies.knows(stored.entry.policy_version)
+        stored.entry.is_valid(self.clock.now()) && self.policies.knows(stored.entry.policy_version)
     }
 
     /// Returns the current policy, no older than that of any stored price: no product reverts to an earlier

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use super::metrics::PricingMetrics;
 use crate::cache::PriceCache;
+use crate::clock::{Clock, Reference};
 use crate::config::SharedConfig;
 use crate::health::Health;
 use crate::jobs::storage::LayoutError;
@@ -56,18 +56,21 @@ impl Engine {
         let max_connections = config.database_connections;
         let settings = StoreSettings { max_connections, ..StoreSettings::default() };
         let store = Store::open(&config.database_url, settings).await?.measured_by(&registry);
+        let clock = Clock::default();
+        clock.compare(&Reference::Database(store.clone())).await;
         let keys = MessageKeys::new(&config.key_prefix);
         let time_zones = TzDatabase::load(config.tz_directory.as_deref());
-        time_zones.log(Utc::now());
+        time_zones.log(clock.now());
         let tz_versions = TzVersions::new(time_zones, &redis, &keys);
         let policies = Policies::load(store.clone(), tz_versions.database().zones.clone()).await?;
         let identity = store.identity().await?;
         let price_keys = Keys::new(&config.key_prefix, &identity);
         let staleness: Duration = config.l1_max_staleness;
-        let cache = PriceCache::new(l1_capacity, staleness, &redis, price_keys, &registry, Handle::current());
+        let cache = PriceCache::new(l1_capacity, staleness, &redis, price_keys, &registry, Handle::current())
+            .timed_by(&clock);
         let notifications = Notifications::new(&redis, keys.clone(), &identity);
         let metrics = Arc::new(PricingMetrics::new(&registry));
-        Ok(Self { store, cache, policies, notifications, registry, metrics, redis, keys, tz_versions })
+        Ok(Self { store, cache, policies, notifications, registry, metrics, clock, redis, keys, tz_versions })
     }
 
     /// Returns the same engine with a read connection that the current runtime drives.
@@ -82,6 +85,7 @@ impl Engine {
             redis: self.redis.clone(),
             store: Some(self.store.clone()),
             policies: Some(self.policies.clone()),
+            clock: self.clock.clone(),
             tz_versions: Some(self.tz_versions.clone()),
         }
     }
@@ -89,6 +93,12 @@ impl Engine {
     /// Spawns the background tasks that every service with an engine needs.
     pub fn spawn_upkeep(&self, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
         tasks.spawn(self.registry.clone().run_upkeep(shutdown.clone()));
+        let comparing = self.clock.clone().compare_periodically(
+            Reference::Database(self.store.clone()),
+            self.registry.clone(),
+            shutdown.clone(),
+        );
+        tasks.spawn(comparing);
         tasks.spawn(self.policies.clone().poll(shutdown.clone()));
         tasks.spawn(self.tz_versions.clone().publish_periodically(shutdown.clone()));
     }

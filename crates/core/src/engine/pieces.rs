@@ -134,6 +134,7 @@ impl Batch {
     async fn lock_next(
         &mut self,
         transaction: &mut StoreTransaction,
+        now: DateTime<Utc>,
     ) -> Result<Option<LockedPiece>, StoreError> {
         let Some(piece) = self.pieces.next() else { return Ok(None) };
         Ok(Some(match piece {
@@ -142,7 +143,7 @@ impl Batch {
                 LockedPiece { named: ids.len(), is_put: false, facts }
             }
             Piece::Put { products, rows } => {
-                transaction.put_products(rows, Utc::now()).await?;
+                transaction.put_products(rows, now).await?;
                 let named = products.len();
                 LockedPiece { named, is_put: true, facts: transaction.facts_of(products).await? }
             }
@@ -177,7 +178,7 @@ impl Engine {
         let (mut published, mut moves) = (Vec::new(), Vec::new());
         let (mut computing, mut writing_out) = (None, None);
         loop {
-            let locked = batch.lock_next(transaction).await?;
+            let locked = batch.lock_next(transaction, self.clock.now()).await?;
             let priced: Option<PricedPiece> = outcome(computing.take()).await?;
             computing = locked.map(|locked| {
                 let (engine, needs_price, cause) = (self.clone(), needs_price.clone(), cause.clone());
@@ -213,7 +214,7 @@ impl Engine {
         cause: impl Fn(&ProductId) -> String,
     ) -> Result<PricedPiece, EngineError> {
         // Read after the wait for the locks, which may have been long.
-        let now = Utc::now().trunc_subsecs(6);
+        let now = self.clock.now().trunc_subsecs(6);
         let Readable { known: products, left_out } = locked.facts.read(now)?;
         report(&left_out);
         let policy = self.policy_for(&products).await?;

@@ -112,7 +112,7 @@ impl Engine {
         cause: &'static str,
     ) -> Result<PutSummary, EngineError> {
         let engine = self.clone();
-        let stated_at = Utc::now();
+        let stated_at = self.clock.now();
         detached(async move {
             let products = PreparedProducts::of(products, stated_at)?;
             let (summary, prices) = engine.store_products(products, cause.into()).await?;
@@ -174,7 +174,7 @@ impl Engine {
             .extend(returned_in_other_currency(&mut transaction, &products, &differences).await?);
         if !in_other_currency.is_empty() {
             self.make_due_steps(&mut transaction, in_other_currency.iter().map(|(id, _)| id)).await?;
-            transaction.forget_amounts(&in_other_currency, Utc::now()).await?;
+            transaction.forget_amounts(&in_other_currency, self.clock.now()).await?;
         }
         let restated = products
             .iter()
@@ -218,7 +218,7 @@ impl Engine {
         only_if: OnlyIf,
         cause: &'static str,
     ) -> Result<Option<PutSummary>, EngineError> {
-        let mut products = PreparedProducts::of(vec![product], Utc::now())?;
+        let mut products = PreparedProducts::of(vec![product], self.clock.now())?;
         let mut transaction = self.store.begin().await?;
         let stored = transaction.lock_products(&products.ids()).await?;
         let is_identical = matches!(only_if, OnlyIf::IsOneOf(_)) && stored.known == products.products;
@@ -231,7 +231,8 @@ impl Engine {
             products = PreparedProducts::of(products.products, stated_at.unwrap_or(DateTime::UNIX_EPOCH))?;
         }
         // A missing row cannot be locked, so another transaction may be adding the product.
-        if only_if == OnlyIf::IsNew && transaction.add_products(products.rows.clone(), Utc::now()).await? == 0
+        if only_if == OnlyIf::IsNew
+            && transaction.add_products(products.rows.clone(), self.clock.now()).await? == 0
         {
             return Ok(None);
         }
@@ -271,7 +272,7 @@ impl Engine {
         } else {
             self.make_due_steps(&mut transaction, std::iter::once(&product_id)).await?;
             if let Some(revision) = transaction.next_revisions(1).await?.pop() {
-                transaction.delete_product(&product_id, revision, cause, Utc::now()).await?;
+                transaction.delete_product(&product_id, revision, cause, self.clock.now()).await?;
             }
             transaction.commit().await?;
         }

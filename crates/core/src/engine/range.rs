@@ -92,7 +92,7 @@ impl Engine {
         let frozen = count(&published, |published| published.is_frozen);
         let outcome = RangeOutcome { worker, products, changed, frozen };
         let ends = RangeEnds { first: first.clone(), last: last.clone() };
-        if !transaction.finish_range(range.run_number, &ends, &outcome, Utc::now()).await? {
+        if !transaction.finish_range(range.run_number, &ends, &outcome, self.clock.now()).await? {
             // Another delivery was faster, so this one is rolled back: a rule that reads the price in effect
             // would move prices twice.
             return Ok((RangeDone::Repeated, Vec::new()));

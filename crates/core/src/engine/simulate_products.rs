@@ -43,7 +43,7 @@ impl Engine {
         let stored = self.store.products(&ids).await?;
         keep_cost_statements(&stored.known, &mut products);
         let Comparison { mut summary, differences, .. } = compare(stored, &products);
-        let now = Utc::now().trunc_subsecs(6);
+        let now = self.clock.now().trunc_subsecs(6);
         let facts = self.store.facts_of(products, now).await?.known;
         let policy = self.policy_for(&facts).await?;
         let (engine, by) = (self.clone(), Arc::clone(&policy));

@@ -12,6 +12,7 @@ mod subscription;
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
 pub use self::measured::MeasuredConnection;
@@ -124,6 +125,13 @@ impl RedisConnection {
     /// Checks that the server answers on the connection of the queue library.
     pub async fn check_queue(&self) -> Result<(), RedisError> {
         ping(self.queue.clone()).await
+    }
+
+    /// The time by the server's clock.
+    pub async fn time(&self) -> Result<DateTime<Utc>, RedisError> {
+        let (seconds, microseconds): (i64, u32) =
+            redis::cmd("TIME").query_async(&mut self.writes.clone()).await?;
+        Ok(DateTime::from_timestamp(seconds, microseconds.saturating_mul(1_000)).unwrap_or_default())
     }
 
     /// The server's version.

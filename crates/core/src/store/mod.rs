@@ -41,6 +41,7 @@ mod upkeep;
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
 
 use self::connection::Connection;
@@ -66,6 +67,7 @@ use crate::telemetry::spans;
 
 const CHECK: Statement = Statement::same("SELECT EXISTS (SELECT 1 FROM policies)");
 const VERSION: Statement = Statement { sqlite: "SELECT sqlite_version()", postgres: "SHOW server_version" };
+const TIME_NOW: Statement = Statement::same("SELECT clock_timestamp()");
 const IDENTITY: Statement = Statement::same("SELECT identity FROM catalogue_identity");
 
 /// Limits on connections and waiting.
@@ -170,6 +172,17 @@ impl Store {
     pub async fn version(&self) -> Result<String, StoreError> {
         let (version,) = self.reader().await?.one(VERSION).await?;
         Ok(version)
+    }
+
+    /// The time by the database's clock; `None` for SQLite, which has no other than this process's.
+    pub async fn time(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        match self.database {
+            Database::Sqlite(_) => Ok(None),
+            Database::Postgres(_) => {
+                let (time,) = self.reader().await?.one(TIME_NOW).await?;
+                Ok(Some(time))
+            }
+        }
     }
 
     /// The identity of this database, unique among all databases.

@@ -50,6 +50,16 @@ impl Signal {
         }
     }
 
+    /// The same fact, observed no later than `now`: one from the future would keep newer facts out.
+    #[must_use]
+    pub fn known_by(mut self, now: DateTime<Utc>) -> Self {
+        if self.observed_at > now {
+            self.expires_at = if self.is_withdrawn() { Some(now) } else { self.expires_at };
+            self.observed_at = now;
+        }
+        self
+    }
+
     /// Whether the signal withdraws the fact.
     pub fn is_withdrawn(&self) -> bool {
         self.expires_at == Some(self.observed_at)

@@ -353,7 +353,7 @@ async fn small_moves_add_up_and_a_product_that_counts_may_move_on() -> Result<()
     assert_eq!(engine.store.count_held_moves().await?, 1);
     // A read that finds no cached price keeps it, and so does the end of the price's validity.
     engine.reprice_expired(Utc::now()).await?;
-    let read = engine.read(ids[1].as_str(), Now::read_clocks()).await;
+    let read = engine.read(ids[1].as_str(), Now::read(&engine.clock)).await;
     assert!(read.is_ok_and(|read| read.entry.list_price == Decimal::new(7_560, 2)));
     // The seller's own word on the cost ends it: both facts say the same then.
     let mut stated = catalogue[1].clone();

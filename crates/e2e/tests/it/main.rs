@@ -8,6 +8,7 @@
 //! | `cache_puts` | the caches on a real Redis: an older revision never replaces a newer one |
 //! | `store` | what both databases promise, run on both |
 //! | `catalogue_changes` | products put, imported, removed, explained; what bad input gets |
+//! | `clocks` | processes whose clock is wrong |
 //! | `configuration` | the variables: their page, `--help`, and what the programs read |
 //! | `command_line` | `pricing up`, and what people do with the command line |
 //! | `chaos` | every process is killed while the market moves, and nothing is lost |
@@ -42,6 +43,7 @@ mod browsers;
 mod cache_puts;
 mod catalogue_changes;
 mod chaos;
+mod clocks;
 mod command_line;
 mod configuration;
 mod dashboards;

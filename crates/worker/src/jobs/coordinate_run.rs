@@ -150,7 +150,7 @@ impl Recalculator {
 
     async fn fail_run_without_lease(&self, reason: &str) -> Result<(), Stopped> {
         let is_free = Lease::last_token_if_free(&self.redis, &self.keys, LEASE).await?.is_some();
-        let (store, now) = (&self.engine.store, Utc::now());
+        let (store, now) = (&self.engine.store, self.engine.clock.now());
         let (true, Some(run)) = (is_free, store.next_requested_run().await?) else { return Ok(()) };
         match run.run_number {
             Some(number) => {
@@ -179,7 +179,7 @@ impl Recalculator {
     async fn coalesce(&self, task_id: &str) -> Result<(), Stopped> {
         let store = &self.engine.store;
         if let Some(run) = store.run(task_id).await? {
-            store.coalesce_run(task_id, &run.scope, Utc::now()).await?;
+            store.coalesce_run(task_id, &run.scope, self.engine.clock.now()).await?;
         }
         Ok(())
     }
@@ -204,7 +204,7 @@ impl Recalculator {
             return Ok(());
         }
         let total = store.count_products_of(&run.scope).await?;
-        let now = Utc::now();
+        let now = self.engine.clock.now();
         if !store.begin_run(&run.task_id, run_number, policy_version, total, now).await? {
             let reason = "another coordinator has begun a run".to_owned();
             return Err(Stopped::Ended(JobError::Retry { reason }));
@@ -235,7 +235,7 @@ impl Recalculator {
         }
         let may_continue = || !lost.is_cancelled() && !self.shutdown.is_cancelled();
         // As of now: later effects of the policy were examined when it was published.
-        let mut simulator = self.engine.simulator(policy, run.scope.clone(), Utc::now());
+        let mut simulator = self.engine.simulator(policy, run.scope.clone(), self.engine.clock.now());
         simulator.run(may_continue).await?;
         let reasons = simulator.reasons_to_hold().await?;
         self.pause_or_stop(lost).await?;
@@ -243,7 +243,7 @@ impl Recalculator {
             return Ok(false);
         }
         let reason = reasons.join("; ");
-        store.hold_run(&run.task_id, &reason, policy_version, Utc::now()).await?;
+        store.hold_run(&run.task_id, &reason, policy_version, self.engine.clock.now()).await?;
         tracing::warn!(task_id = run.task_id, reason, "holding a recalculation until it is approved");
         Ok(true)
     }
@@ -316,11 +316,14 @@ impl Recalculator {
             }
             self.pause_or_stop(lost).await?;
         }
-        if !store.finish_run(&range.task_id, run_number, RunState::Done, None, Utc::now()).await? {
+        if !store
+            .finish_run(&range.task_id, run_number, RunState::Done, None, self.engine.clock.now())
+            .await?
+        {
             // A range has failed meanwhile, and the run with it.
             return Ok(());
         }
-        let duration = (Utc::now() - started_at).to_std().unwrap_or_default();
+        let duration = (self.engine.clock.now() - started_at).to_std().unwrap_or_default();
         self.metrics.runs.duration.record(duration);
         tracing::info!(task_id = range.task_id, run_number, "finished a recalculation");
         Ok(())

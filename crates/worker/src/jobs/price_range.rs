@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use pricing_core::engine::RangeDone;
 use pricing_core::jobs::{JobError, PRICED_BEFORE, Range};
 use pricing_core::store::StoreError;
@@ -48,7 +47,15 @@ impl Recalculator {
                 run_number => Some(run_number),
             };
             if let Some(number) = run_number {
-                store.finish_run(&range.task_id, number, RunState::Failed, Some(&reason), Utc::now()).await?;
+                store
+                    .finish_run(
+                        &range.task_id,
+                        number,
+                        RunState::Failed,
+                        Some(&reason),
+                        self.engine.clock.now(),
+                    )
+                    .await?;
             }
             Ok(())
         };
