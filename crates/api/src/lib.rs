@@ -69,6 +69,7 @@ pub async fn run(
     let (wake, woken) = watch::channel(0);
     let mut tasks = JoinSet::new();
     engine.spawn_upkeep(&mut tasks, &shutdown);
+    health.spawn_upkeep(&mut tasks, &engine.registry, &shutdown);
     tasks.spawn(invalidation::listen(
         subscription,
         engine.clone(),

@@ -1,9 +1,10 @@
 //! The wall clock of a process, compared with the database's.
 //!
 //! Prices and facts of all processes are ordered by time, so a process whose clock is wrong would freeze
-//! facts or serve prices that are over. Each process compares its clock every five seconds: with the database's, or
-//! with that of Redis if it has no database. An SQLite file has no clock, and its processes share one. If the
-//! difference is larger than [`TOLERANCE`], the process says so and uses the other clock's time.
+//! facts or serve prices that are over. Each process compares its clock every five seconds: with the
+//! database's, or with that of Redis if it has no database. An SQLite file has no clock, and its processes
+//! share one. If the difference is larger than [`TOLERANCE`], the process says so and uses the other clock's
+//! time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};

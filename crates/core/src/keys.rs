@@ -10,6 +10,8 @@
 //! | `price_changes` | channel | that prices changed | `cache/put_and_publish.lua` |
 //! | `price_changes:log` | stream | the latest price changes | `cache/put_and_publish.lua` |
 //! | `policy_changes` | channel | that a policy or a location factor changed | `notifications` |
+//! | `{prefix}processes` | sorted set | the processes that run, by when they last said so | `processes.lua` |
+//! | `{prefix}write_check` | string | empty; lives for a second | the health check |
 //! | `{prefix}tz_versions` | sorted set | the versions of the time zone database in use, by when they were last published, of the last minute | `tz_versions.lua` |
 //! | `{prefix}lease:{name}`, with `:token` | strings | who holds a lease; its last fencing token | `lease` |
 //! | `{core:apalis:queues:list}:{prefix}jobs` and keys with this prefix | several | the queue of the workers | `jobs` |
@@ -142,6 +144,16 @@ impl MessageKeys {
     /// Exists during a period of done jobs.
     pub fn queue_period(&self) -> String {
         format!("{}:period", self.queue())
+    }
+
+    /// The processes that run.
+    pub fn processes(&self) -> String {
+        format!("{}processes", self.prefix)
+    }
+
+    /// Keys that a health check writes: one beside those of prices and events, one beside the queue's.
+    pub fn write_checks(&self) -> [String; 2] {
+        [format!("{}write_check", self.prefix), format!("{}:write_check", self.queue())]
     }
 
     /// The versions of the time zone database in use by processes.

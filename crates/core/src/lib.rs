@@ -19,6 +19,7 @@ pub mod keys;
 pub mod lease;
 pub mod notifications;
 pub mod policy_snapshot;
+pub mod processes;
 pub mod redis;
 pub mod service;
 pub mod shutdown;

@@ -18,9 +18,10 @@ use pricing_core::engine::StartError;
 use pricing_core::events::consume::EventConsumer;
 use pricing_core::events::dead::DeadEvents;
 use pricing_core::events::publish::EventLog;
-use pricing_core::health::{self, Health};
+use pricing_core::health::{self, Health, Liveness};
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::keys::MessageKeys;
+use pricing_core::processes::Processes;
 use pricing_core::redis::{RedisConnection, Subscription};
 use pricing_core::service;
 use pricing_core::telemetry::registry::Registry;
@@ -65,7 +66,7 @@ pub async fn run(
         redis: redis.clone(),
         log: EventLog::new(&redis, &keys),
         dead: DeadEvents::new(&redis, &keys),
-        keys,
+        keys: keys.clone(),
         clock: clock.clone(),
         owner: name,
         metrics,
@@ -73,10 +74,13 @@ pub async fn run(
     let health = Health {
         service: SERVICE,
         redis: redis.clone(),
+        keys: keys.clone(),
         store: None,
         policies: None,
         clock: clock.clone(),
         tz_versions: None,
+        processes: Processes::new(SERVICE, &redis, &keys),
+        liveness: Liveness::default(),
     };
     tracing::info!(address = %listener.local_addr()?, "the listener is running");
 
@@ -88,6 +92,7 @@ pub async fn run(
         shutdown.clone(),
     );
     tasks.spawn(comparing);
+    health.spawn_upkeep(&mut tasks, &registry, &shutdown);
     tasks.spawn(dispatcher.run());
     tasks.spawn(bridge.run(shutdown.clone()));
     let serving = health::serve(listener, health::router(health, registry), shutdown.clone());

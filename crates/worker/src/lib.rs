@@ -60,7 +60,9 @@ pub async fn run(
             tracing::error!(%error, "could not fetch jobs");
         }
     });
-    let routes = health::router(engine.health(SERVICE), engine.registry.clone());
+    let health = engine.health(SERVICE);
+    health.spawn_upkeep(&mut tasks, &engine.registry, &shutdown);
+    let routes = health::router(health, engine.registry.clone());
     service::serve_beside(tasks, &shutdown, health::serve(listener, routes, shutdown.clone())).await?;
     engine.store.close().await;
     tracing::info!("the worker has stopped");

@@ -50,10 +50,13 @@ async fn state(directory: &TempDir) -> AppState {
         health: pricing_core::health::Health {
             service: "test",
             redis: redis.clone(),
+            keys: keys.clone(),
             store: None,
             policies: None,
             clock: engine.clock.clone(),
             tz_versions: None,
+            processes: pricing_core::processes::Processes::new("test", redis, keys),
+            liveness: pricing_core::health::Liveness::default(),
         },
         events: pricing_core::events::publish::EventLog::new(redis, keys),
         queue: pricing_core::jobs::queue::JobQueue::new(redis, keys),

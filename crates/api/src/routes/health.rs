@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
-use pricing_core::health::Readiness;
+use pricing_core::health::{Liveness, Readiness};
 use serde_json::json;
 
 use crate::state::AppState;
@@ -22,9 +22,11 @@ pub(crate) async fn index() -> impl IntoResponse {
 
 /// Answers while the process runs.
 #[utoipa::path(get, path = "/healthz", tag = "operations", summary = "Check liveness",
-    responses((status = 200, description = "The process is running", body = String, content_type = "text/plain")))]
-pub(crate) async fn alive() -> &'static str {
-    "alive\n"
+    responses(
+        (status = 200, description = "The process works", body = String, content_type = "text/plain"),
+        (status = 503, description = "Only a restart helps", body = String, content_type = "text/plain")))]
+pub(crate) async fn alive(State(state): State<AppState>) -> Liveness {
+    state.health.liveness.clone()
 }
 
 /// Checks the dependencies of the service.

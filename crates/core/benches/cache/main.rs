@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use pricing_core::cache::{Cached, Now, PriceCache};
+use pricing_core::clock::Clock;
 use pricing_core::config::MetricsSwitch;
 use pricing_core::keys::Keys;
 use pricing_core::redis::RedisConnection;

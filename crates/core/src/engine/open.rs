@@ -12,11 +12,12 @@ use super::metrics::PricingMetrics;
 use crate::cache::PriceCache;
 use crate::clock::{Clock, Reference};
 use crate::config::SharedConfig;
-use crate::health::Health;
+use crate::health::{Health, Liveness};
 use crate::jobs::storage::LayoutError;
 use crate::keys::{Keys, MessageKeys};
 use crate::notifications::Notifications;
 use crate::policy_snapshot::{Policies, PolicySnapshotError};
+use crate::processes::Processes;
 use crate::redis::{RedisConnection, RedisError};
 use crate::store::{Store, StoreError, StoreSettings};
 use crate::telemetry::registry::Registry;
@@ -85,8 +86,11 @@ impl Engine {
             redis: self.redis.clone(),
             store: Some(self.store.clone()),
             policies: Some(self.policies.clone()),
+            keys: self.keys.clone(),
             clock: self.clock.clone(),
             tz_versions: Some(self.tz_versions.clone()),
+            processes: Processes::new(service, &self.redis, &self.keys),
+            liveness: Liveness::default(),
         }
     }
 

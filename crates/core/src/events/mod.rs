@@ -11,6 +11,7 @@
 
 pub mod consume;
 pub mod dead;
+pub mod oldest;
 pub mod publish;
 
 use std::collections::HashMap;

@@ -8,6 +8,7 @@
 //! [`Subscription`] receives published messages.
 
 mod measured;
+mod server_info;
 mod subscription;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use chrono::{DateTime, Utc};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
 pub use self::measured::MeasuredConnection;
+pub use self::server_info::ServerInfo;
 pub use self::subscription::{Subscription, SubscriptionEvent};
 use crate::telemetry::inventory::names::REDIS_DURATION;
 use crate::telemetry::registry::{CallDuration, Registry};

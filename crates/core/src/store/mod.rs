@@ -66,6 +66,7 @@ use crate::telemetry::registry::Registry;
 use crate::telemetry::spans;
 
 const CHECK: Statement = Statement::same("SELECT EXISTS (SELECT 1 FROM policies)");
+const WRITE_CHECK: Statement = Statement::same("UPDATE catalogue_identity SET identity = identity");
 const VERSION: Statement = Statement { sqlite: "SELECT sqlite_version()", postgres: "SHOW server_version" };
 const TIME_NOW: Statement = Statement::same("SELECT clock_timestamp()");
 const IDENTITY: Statement = Statement::same("SELECT identity FROM catalogue_identity");
@@ -166,6 +167,21 @@ impl Store {
     pub async fn check(&self) -> Result<(), StoreError> {
         let (_,): (bool,) = self.reader().await?.one(CHECK).await?;
         Ok(())
+    }
+
+    /// Checks that the database accepts a write; nothing is changed.
+    pub async fn check_writes(&self) -> Result<(), StoreError> {
+        let mut session = self.begin_session().await?;
+        session.execute(WRITE_CHECK).await?;
+        session.roll_back().await
+    }
+
+    /// Checks that the database answers on a connection of its own, outside the pool; SQLite has no other.
+    pub async fn check_afresh(&self) -> Result<(), StoreError> {
+        match &self.database {
+            Database::Sqlite(_) => self.check().await,
+            Database::Postgres(pool) => Ok(postgres::check_afresh(pool).await?),
+        }
     }
 
     /// The version of the database's software.

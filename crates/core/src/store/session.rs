@@ -117,6 +117,20 @@ impl Session {
         Ok(())
     }
 
+    /// Ends the transaction without its changes, and keeps the connection.
+    pub(super) async fn roll_back(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(connection) => {
+                connection.run(|connection| raw_sql("ROLLBACK").execute(connection)).await?;
+                connection.end_transaction()
+            }
+            Self::Postgres(connection) => {
+                connection.run(|connection| raw_sql("ROLLBACK").execute(connection)).await?;
+                connection.end_transaction()
+            }
+        }
+    }
+
     /// Commits the transaction, unless one of its statements failed.
     pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
         match self {

@@ -3,12 +3,12 @@
 
 use Kind::{Counter, Gauge, Histogram};
 use names::{
-    BUILD_INFO, CLOCK_DIFFERENCE, DATABASE_DURATION, DEAD_JOBS, EVENT_HOLDS, EVENT_LOG_LAG, EVENT_MOVES_HELD,
-    EVENT_TO_VISIBLE, EVENTS_APPLIED, EVENTS_BURIED, EVENTS_DISPATCHED, EVENTS_PUBLISHED, FAILED_OFFER_RULES,
-    FILL_DURATION, FROZEN_PRODUCTS, GUARDRAIL_HITS, HELD_RUNS, HTTP_REQUEST_DURATION, IMPORTED_ROWS,
-    JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, L1_ENTRIES, L1_EVICTIONS, L1_FLUSHES, L1_INVALIDATIONS,
-    L2_ERRORS, LATENESS, PRICE_CHANGE_STREAMS, PRICE_READS, PRICES_COMPUTED, PRICES_HELD, PRODUCTS,
-    QUEUE_DEPTH, REDIS_DURATION, REQUESTS_REFUSED, RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
+    BUILD_INFO, CHECK_STATUS, CLOCK_DIFFERENCE, DATABASE_DURATION, DEAD_JOBS, EVENT_HOLDS, EVENT_LOG_LAG,
+    EVENT_MOVES_HELD, EVENT_TO_VISIBLE, EVENTS_APPLIED, EVENTS_BURIED, EVENTS_DISPATCHED, EVENTS_PUBLISHED,
+    FAILED_OFFER_RULES, FILL_DURATION, FROZEN_PRODUCTS, GUARDRAIL_HITS, HELD_RUNS, HTTP_REQUEST_DURATION,
+    IMPORTED_ROWS, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, L1_ENTRIES, L1_EVICTIONS, L1_FLUSHES,
+    L1_INVALIDATIONS, L2_ERRORS, LATENESS, PRICE_CHANGE_STREAMS, PRICE_READS, PRICES_COMPUTED, PRICES_HELD,
+    PRODUCTS, QUEUE_DEPTH, REDIS_DURATION, REQUESTS_REFUSED, RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
 };
 
 /// The kind of a metric.
@@ -299,6 +299,13 @@ pub const INVENTORY: &[Metric] = &[
         text: "Moves of list prices caused by market events that the circuit breaker holds, without rejected ones.",
     },
     Metric {
+        name: CHECK_STATUS,
+        kind: Gauge,
+        labels: "`check`: its name in `/readyz`",
+        services: "all",
+        text: "What the checks of `/readyz` found: 0 nothing, 1 a warning, 2 a failure. Measured every five seconds.",
+    },
+    Metric {
         name: CLOCK_DIFFERENCE,
         kind: Gauge,
         labels: "",
@@ -354,6 +361,7 @@ pub mod names {
     pub const PRODUCTS: &str = "pricing_products";
     pub const EVENT_HOLDS: &str = "pricing_event_holds_total";
     pub const EVENT_MOVES_HELD: &str = "pricing_event_moves_held";
+    pub const CHECK_STATUS: &str = "pricing_check_status";
     pub const CLOCK_DIFFERENCE: &str = "pricing_clock_difference_seconds";
     pub const BUILD_INFO: &str = "pricing_build_info";
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use pricing_e2e::{ServiceProcess, free_port};
+use anyhow::{Context, Result, ensure};
+use pricing_e2e::{PostgresServer, ServiceProcess, eventually, free_port};
+use serde_json::{Value, json};
 
-use crate::fleet::{Fleet, Service};
+use crate::fleet::{Fleet, Member, Service};
 use crate::support::Stores;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,8 +27,11 @@ async fn run(program: &str, environment: &[(&str, &str)], arguments: &[&str]) ->
 async fn each_service_checks_the_one_that_runs_beside_it() -> Result<()> {
     let stores = Stores::start().await?;
     let fleet = Fleet::new(&stores.redis.url(), &stores.database_url());
+    // Each says that it is ready only if the others run.
+    let _others = [fleet.start(Service::Worker).await?, fleet.start(Service::Listener).await?];
     for (service, program, variable) in PROGRAMS {
         let mut member = fleet.start(service).await?;
+        is(&member, "ready", ["ok", "ok"]).await?;
         // A service that listens on every address is checked on loopback.
         let everywhere = member.address().replace("127.0.0.1", "0.0.0.0");
         for listen in [member.address(), everywhere] {
@@ -41,6 +45,123 @@ async fn each_service_checks_the_one_that_runs_beside_it() -> Result<()> {
         assert!(said.contains("does not answer"), "{said}");
     }
     Ok(())
+}
+
+/// Waits until a service says this of itself, of reads and of writes.
+async fn is(member: &Member, status: &str, [reads, writes]: [&str; 2]) -> Result<Value> {
+    eventually(&format!("it is {status}"), PATIENCE, async || {
+        let said = member.client.get("/readyz").await?;
+        let found = (&said.body["status"], &said.body["reads"], &said.body["writes"]);
+        ensure!(found == (&json!(status), &json!(reads), &json!(writes)), "{}", said.text);
+        Ok(said.body)
+    })
+    .await
+}
+
+/// The detail of a check, which has to have this status.
+fn detail(said: &Value, name: &str, status: &str) -> Result<String> {
+    let checks = said["checks"].as_array().context("no checks")?;
+    let check =
+        checks.iter().find(|check| check["name"] == name).with_context(|| format!("no {name}: {said}"))?;
+    ensure!(check["status"] == status, "{check}");
+    Ok(check["detail"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn a_redis_that_answers_and_takes_no_writes_is_reported_by_every_service() -> Result<()> {
+    let stores = Stores::start().await?;
+    let fleet = Fleet::new(&stores.redis.url(), &stores.database_url());
+    let mut members = Vec::new();
+    for (service, ..) in PROGRAMS {
+        members.push(fleet.start(service).await?);
+    }
+    for member in &members {
+        is(member, "ready", ["ok", "ok"]).await?;
+    }
+    let mut connection = stores.redis.connection().await?;
+    let mut set = async |setting: &str, value: &str| {
+        redis::cmd("CONFIG").arg("SET").arg(setting).arg(value).query_async::<()>(&mut connection).await
+    };
+    set("maxmemory", "1").await?;
+    for member in &members {
+        let said = is(member, "degraded", ["ok", "failing"]).await?;
+        let detail = detail(&said, "redis_writes", "failed")?;
+        assert!(detail.contains("OOM"), "{detail}");
+        eventually("the metric says so", PATIENCE, async || {
+            let status = member.metric("pricing_check_status", "redis_writes").await?;
+            ensure!(status == 2, "{status}");
+            Ok(())
+        })
+        .await?;
+        assert_eq!(member.client.get("/healthz").await?.status, 200, "a restart does not help");
+    }
+    set("maxmemory", "0").await?;
+    set("maxmemory-policy", "allkeys-lru").await?;
+    for member in &members {
+        let said = is(member, "ready", ["ok", "ok"]).await?;
+        let detail = detail(&said, "redis_settings", "warning")?;
+        assert!(detail.contains("allkeys-lru evicts events"), "{detail}");
+    }
+    set("appendonly", "no").await?;
+    let said = is(&members[0], "ready", ["ok", "ok"]).await?;
+    assert!(detail(&said, "redis_settings", "warning")?.contains("appendonly"), "{said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_database_that_is_read_only_is_reported() -> Result<()> {
+    let postgres = PostgresServer::start().await?;
+    let url = postgres.create_database("read_only_health").await?;
+    let stores = Stores::start().await?;
+    let fleet = Fleet::new(&stores.redis.url(), &url);
+    let mut members = Vec::new();
+    for (service, ..) in PROGRAMS {
+        members.push(fleet.start(service).await?);
+    }
+    is(&members[0], "ready", ["ok", "ok"]).await?;
+    let set = async |read_only: &str| {
+        let setting =
+            format!("ALTER DATABASE read_only_health SET default_transaction_read_only = {read_only}");
+        postgres.execute("postgres", &setting).await?;
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'read_only_health'";
+        postgres.execute("postgres", end).await
+    };
+    set("on").await?;
+    for member in &members[..2] {
+        // Sessions of before end first.
+        eventually("it names the reason", PATIENCE, async || {
+            let said = is(member, "degraded", ["ok", "failing"]).await?;
+            ensure!(detail(&said, "database_writes", "failed")?.contains("read-only"), "{said}");
+            detail(&said, "database", "ok").map(|_| ())
+        })
+        .await?;
+    }
+    set("off").await?;
+    is(&members[0], "ready", ["ok", "ok"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_worker_or_a_listener_events_wait_and_every_service_says_so() -> Result<()> {
+    let stores = Stores::start().await?;
+    let fleet = Fleet::new(&stores.redis.url(), &stores.database_url());
+    let api = fleet.start(Service::Api).await?;
+    let said = is(&api, "degraded", ["ok", "ok"]).await?;
+    assert!(detail(&said, "worker", "failed")?.contains("events wait"), "{said}");
+    detail(&said, "listener", "failed")?;
+    let mut worker = fleet.start(Service::Worker).await?;
+    let listener = fleet.start(Service::Listener).await?;
+    is(&api, "ready", ["ok", "ok"]).await?;
+    // One that stops says so; one that dies is missed after a while.
+    assert!(worker.terminate().await?);
+    let said = is(&api, "degraded", ["ok", "ok"]).await?;
+    detail(&said, "worker", "failed")?;
+    detail(&said, "listener", "ok")?;
+    drop(listener);
+    eventually("the listener is missed", PATIENCE, async || {
+        detail(&is(&api, "degraded", ["ok", "ok"]).await?, "listener", "failed").map(|_| ())
+    })
+    .await
 }
 
 #[tokio::test]

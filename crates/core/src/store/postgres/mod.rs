@@ -7,8 +7,9 @@ pub(super) mod rows;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, query};
+use tokio::time::timeout;
 
 pub(super) use self::prepared::PostgresPrices;
 use super::StoreSettings;
@@ -54,4 +55,16 @@ pub(super) async fn open(url: &str, settings: StoreSettings) -> Result<PgPool, S
     query("RESET statement_timeout").execute(&mut *connection).await?;
     drop(connection);
     Ok(pool)
+}
+
+/// Connects as the pool does, and closes that connection again.
+pub(super) async fn check_afresh(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let server = pool.connect_options();
+    let connecting = PgConnection::connect_with(&server);
+    let mut connection = match timeout(pool.options().get_acquire_timeout(), connecting).await {
+        Ok(connected) => connected?,
+        Err(_) => return Err(sqlx::Error::PoolTimedOut),
+    };
+    connection.ping().await?;
+    connection.close().await
 }

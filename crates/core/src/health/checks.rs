@@ -1,0 +1,166 @@
+//! The checks of `/readyz`: each within a time limit, all at once.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use super::{Check, Health};
+use crate::events::oldest::oldest_wait;
+use crate::policy_snapshot::Policies;
+use crate::redis::RedisError;
+use crate::store::{Store, StoreError};
+use crate::tz_versions::TzVersions;
+
+/// The names of checks that decide whether reads and writes are affected.
+pub(super) const REDIS: &str = "redis";
+pub(super) const REDIS_WRITES: &str = "redis_writes";
+pub(super) const DATABASE: &str = "database";
+pub(super) const DATABASE_WRITES: &str = "database_writes";
+
+pub(super) const OK: &str = "ok";
+pub(super) const WARNING: &str = "warning";
+pub(super) const FAILED: &str = "failed";
+
+/// Time limit of one check.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// An event that has waited for longer is not being applied.
+const LONGEST_EVENT_WAIT: Duration = Duration::from_secs(60);
+/// The services that every installation needs, besides an API.
+const NEEDED_SERVICES: [(&str, &str); 2] = [("worker", "pricing-worker"), ("listener", "pricing-listener")];
+
+impl Check {
+    fn found(name: &'static str, status: &'static str, detail: String) -> Self {
+        Self { name, status, detail, duration_ms: 0 }
+    }
+}
+
+impl Health {
+    pub(super) async fn run_checks(&self) -> Vec<Check> {
+        let (mut checks, database, events, held_moves) =
+            tokio::join!(self.check_redis(), self.check_database(), self.check_events(), self.held_moves());
+        checks.extend(database);
+        checks.extend(events);
+        checks.extend(self.needed_services());
+        let clock = self.clock.fault();
+        let clock = clock.map_or((OK, "is right".to_owned()), |fault| (FAILED, fault));
+        checks.push(Check::found("clock", clock.0, clock.1));
+        checks.extend(self.tz_versions.as_ref().map(time_zones));
+        let policies = self.policies.as_ref();
+        let unusable = policies.and_then(Policies::unusable).map(|detail| (FAILED, detail));
+        let of_policy = unusable.or_else(|| Some((WARNING, policies.and_then(Policies::outdated)?)));
+        checks.extend(of_policy.map(|(status, detail)| Check::found("policy", status, detail)));
+        checks.extend(held_moves.map(|detail| Check::found("held_moves", WARNING, detail)));
+        checks
+    }
+
+    /// Checks that Redis answers, takes writes, is a master, and is set up not to lose events.
+    async fn check_redis(&self) -> Vec<Check> {
+        let asked = limited(self.redis.server_info());
+        let write_keys = self.keys.write_checks();
+        let (started, (info, writes)) =
+            (Instant::now(), tokio::join!(asked, measured(REDIS_WRITES, self.write_to_redis(&write_keys))));
+        let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let answered = match &info {
+            Ok(Some(info)) => match info.fault() {
+                Some(fault) => (FAILED, format!("{}: {fault}", info.software)),
+                None => (OK, info.software.clone()),
+            },
+            Ok(None) => (OK, "answers; this user may not run INFO, so it is not known what it is".to_owned()),
+            Err(error) => (FAILED, error.clone()),
+        };
+        let mut checks = vec![Check { name: REDIS, status: answered.0, detail: answered.1, duration_ms }];
+        checks.push(writes);
+        let risks = info.ok().flatten().map(|info| info.risks()).unwrap_or_default();
+        if !risks.is_empty() {
+            checks.push(Check::found("redis_settings", WARNING, risks.join("; ")));
+        }
+        checks
+    }
+
+    async fn write_to_redis(&self, keys: &[String]) -> Result<String, RedisError> {
+        self.redis.check_writes(keys).await.map(|()| "accepted".to_owned())
+    }
+
+    /// Checks that the database answers, and that it takes writes.
+    async fn check_database(&self) -> Vec<Check> {
+        let Some(store) = &self.store else { return Vec::new() };
+        let (answers, writes) =
+            tokio::join!(measured(DATABASE, describe(store)), limited(store.check_writes()));
+        let writes = match writes {
+            Ok(()) => (OK, "accepted".to_owned()),
+            // The only writer of a file is busy with a long write.
+            Err(error) if store.kind() == "sqlite" && error == no_answer() => (OK, "busy".to_owned()),
+            Err(error) => (FAILED, error),
+        };
+        vec![answers, Check::found(DATABASE_WRITES, writes.0, writes.1)]
+    }
+
+    /// Checks that no event has waited for long; `None` if Redis does not say.
+    async fn check_events(&self) -> Option<Check> {
+        let oldest = limited(oldest_wait(&self.redis, &self.keys)).await.ok()?;
+        let waits = oldest.filter(|wait| *wait > LONGEST_EVENT_WAIT);
+        Some(match waits {
+            None => Check::found("events", OK, "none waits for long".to_owned()),
+            Some(wait) => {
+                let detail = format!("the oldest event has waited for {} s", wait.as_secs());
+                Check::found("events", FAILED, detail)
+            }
+        })
+    }
+
+    /// Checks that a worker and a listener run; nothing while Redis does not say.
+    fn needed_services(&self) -> Vec<Check> {
+        let needed = NEEDED_SERVICES.iter().filter_map(|(name, service)| {
+            Some(match self.processes.count(service)? {
+                0 => Check::found(name, FAILED, format!("no {service} runs, so market events wait")),
+                running => Check::found(name, OK, format!("{running} running")),
+            })
+        });
+        needed.collect()
+    }
+
+    /// Says how many moves wait for a decision, if any do and the database answers.
+    async fn held_moves(&self) -> Option<String> {
+        let held = limited(self.store.as_ref()?.count_held_moves()).await;
+        let held = held.ok().filter(|held| *held > 0)?;
+        Some(format!(
+            "moves of prices by market events that wait for a decision: {held} (pricing approve lists them)"
+        ))
+    }
+}
+
+/// Checks that all processes use the same time zone database, and returns this process's version.
+fn time_zones(versions: &TzVersions) -> Check {
+    let (own, others) = (versions.database().to_string(), versions.others());
+    if others.is_empty() {
+        return Check::found("time_zones", OK, own);
+    }
+    let detail = format!("{own}; other processes use {}", others.join(", "));
+    Check::found("time_zones", FAILED, detail)
+}
+
+async fn describe(store: &Store) -> Result<String, StoreError> {
+    Ok(format!("{} {}", store.kind(), store.version().await?))
+}
+
+fn no_answer() -> String {
+    format!("no answer within {} s", CHECK_TIMEOUT.as_secs())
+}
+
+/// The answer, or the message of its error, or that there was none in time.
+async fn limited<T, E: Display>(answer: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+    match tokio::time::timeout(CHECK_TIMEOUT, answer).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(no_answer()),
+    }
+}
+
+async fn measured<E: Display>(name: &'static str, answer: impl Future<Output = Result<String, E>>) -> Check {
+    let started = Instant::now();
+    let (status, detail) = match limited(answer).await {
+        Ok(detail) => (OK, detail),
+        Err(error) => (FAILED, error),
+    };
+    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Check { name, status, detail, duration_ms }
+}

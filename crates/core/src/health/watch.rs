@@ -1,0 +1,91 @@
+//! A background task that measures the checks, and finds a process that only a restart helps.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::checks::{DATABASE, FAILED, REDIS, REDIS_WRITES, WARNING};
+use super::{Health, Readiness};
+use crate::telemetry::inventory::names::CHECK_STATUS;
+use crate::telemetry::registry::Registry;
+
+/// The interval of measurements.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// How long a new connection has to work while the process's own does not, until the process is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
+
+/// Whether a process is stuck; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Liveness {
+    is_stuck: Arc<AtomicBool>,
+}
+
+impl IntoResponse for Liveness {
+    fn into_response(self) -> Response {
+        if self.is_stuck.load(Ordering::Relaxed) {
+            let stuck = "stuck: a new connection works and the process's own does not; restart it\n";
+            return (StatusCode::SERVICE_UNAVAILABLE, stuck).into_response();
+        }
+        "alive\n".into_response()
+    }
+}
+
+impl Health {
+    /// Measures the checks every five seconds until shutdown, and notes when the process is stuck.
+    pub async fn watch(self, registry: Registry, shutdown: CancellationToken) {
+        let mut cut_off_since: Option<Instant> = None;
+        loop {
+            let readiness = self.readiness().await;
+            record(&registry, &readiness);
+            cut_off_since = match self.is_cut_off_alone(&readiness).await {
+                true => Some(cut_off_since.unwrap_or_else(Instant::now)),
+                false => None,
+            };
+            let is_stuck = cut_off_since.is_some_and(|since| since.elapsed() >= STUCK_AFTER);
+            if is_stuck && !self.liveness.is_stuck.load(Ordering::Relaxed) {
+                tracing::error!("stuck: a new connection works and the process's own does not");
+            }
+            self.liveness.is_stuck.store(is_stuck, Ordering::Relaxed);
+            if shutdown.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Whether a connection of this process fails where a new one works.
+    async fn is_cut_off_alone(&self, readiness: &Readiness) -> bool {
+        let has_failed =
+            |name: &str| readiness.checks.iter().any(|check| check.name == name && check.status == FAILED);
+        if has_failed(REDIS) || has_failed(REDIS_WRITES) {
+            let keys = self.keys.write_checks();
+            let afresh = match self.redis.with_own_writes() {
+                Ok(redis) => redis.check_writes(&keys).await.is_ok(),
+                Err(_) => false,
+            };
+            if afresh {
+                return true;
+            }
+        }
+        match &self.store {
+            Some(store) if has_failed(DATABASE) => store.check_afresh().await.is_ok(),
+            _ => false,
+        }
+    }
+}
+
+/// Sets the gauge of each check: 0 passed, 1 a warning, 2 failed.
+fn record(registry: &Registry, readiness: &Readiness) {
+    for check in &readiness.checks {
+        let status = match check.status {
+            FAILED => 2,
+            WARNING => 1,
+            _ => 0,
+        };
+        registry.labelled_gauge(CHECK_STATUS, "check", check.name).set(status);
+    }
+}
