@@ -19,6 +19,7 @@ pub mod lease;
 pub mod notifications;
 pub mod policy_snapshot;
 pub mod redis;
+pub mod redis_address;
 pub mod service;
 pub mod shutdown;
 pub mod store;
