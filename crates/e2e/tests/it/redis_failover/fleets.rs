@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
 use pricing_core::store::{Store, StoreSettings};
-use pricing_e2e::{ChaosProxy, HttpClient, RedisSentinel, RedisServer, eventually};
+use pricing_e2e::{
+    ChaosProxy, HttpClient, RedisSentinel, RedisServer, ServiceProcess, eventually, free_port,
+};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -297,5 +299,29 @@ async fn services_heal_when_the_master_is_killed() -> Result<()> {
         let said = member.process.output()?;
         assert!(!said.contains("p@ss") && !said.contains("p%40ss") && !said.contains("w%26rd"), "{said}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn pricing_up_takes_sentinels_and_the_doctor_finds_it_well() -> Result<()> {
+    let watched = Watched::start().await?;
+    let directory = tempfile::tempdir()?;
+    let directory = directory.path().to_str().context("a path of text")?;
+    let listen = format!("127.0.0.1:{}", free_port()?);
+    let redis_url = watched.url();
+    let arguments =
+        ["up", "--listen", &listen, "--data-dir", directory, "--no-sample", "--redis-url", &redis_url];
+    let mut process = ServiceProcess::start("pricing", &[], &arguments)?;
+    let url = format!("http://{listen}");
+    process.wait_until_ready(&url).await?;
+    eventually("it says where Redis is", PATIENCE, async || {
+        let said = process.output()?;
+        ensure!(said.contains("redis+sentinel://…@127.0.0.1:"), "so far: {said}");
+        assert!(!said.contains("p%40ss") && !said.contains("w%26rd"), "{said}");
+        Ok(())
+    })
+    .await?;
+    let mut doctor = ServiceProcess::start("pricing", &[("PRICING_URL", &url)], &["doctor"])?;
+    ensure!(doctor.wait(PATIENCE).await?.success(), "{}", doctor.output()?);
     Ok(())
 }
