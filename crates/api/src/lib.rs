@@ -29,7 +29,7 @@ use std::time::Duration;
 use pricing_core::engine::{Engine, StartError};
 use pricing_core::events::publish::EventLog;
 use pricing_core::jobs::queue::JobQueue;
-use pricing_core::redis::{RedisError, Subscription};
+use pricing_core::redis::Subscription;
 use pricing_core::service;
 use routes::import::REMEMBERED_ROWS;
 use tokio::net::TcpListener;
@@ -129,9 +129,9 @@ async fn serve_until(
 ) -> Result<(), StartError> {
     let (routes, runtime) = (router::router(&state), Handle::current());
     let begin = |http_worker| {
-        let (state, routes, runtime) = (state.for_http_worker()?, routes.clone(), runtime.clone());
+        let (state, routes, runtime) = (state.for_http_worker(), routes.clone(), runtime.clone());
         let shutdown = shutdown.clone();
-        Ok(move || {
+        move || {
             tokio::spawn(state.scheduling_delay.clone().measure(
                 http_worker,
                 Arc::clone(&state.metrics),
@@ -139,9 +139,9 @@ async fn serve_until(
             ));
             let hot_path = HotPath::new(state, routes, runtime);
             move |request| HotPath::answer(Arc::clone(&hot_path), request)
-        })
+        }
     };
-    let begins = (0..http_workers).map(begin).collect::<Result<Vec<_>, RedisError>>()?;
+    let begins = (0..http_workers).map(begin).collect::<Vec<_>>();
     let serving = accept::serve(listener, begins, max_connections, shutdown.clone());
     let drained = async {
         shutdown.cancelled().await;

@@ -7,7 +7,6 @@ use pricing_core::engine::Engine;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
-use pricing_core::redis::RedisError;
 use pricing_domain::facts::time_zone::TimeZones;
 use tokio::sync::Semaphore;
 
@@ -65,9 +64,9 @@ impl From<StateInner> for AppState {
 impl AppState {
     /// A copy for an HTTP worker: no other thread shares its reference count, and it has its own connection
     /// for reading Redis.
-    pub(crate) fn for_http_worker(&self) -> Result<Self, RedisError> {
-        let engine = self.engine.with_own_reads()?;
-        Ok(Self::from(StateInner { engine, ..StateInner::clone(self) }))
+    pub(crate) fn for_http_worker(&self) -> Self {
+        let engine = self.engine.with_own_reads();
+        Self::from(StateInner { engine, ..StateInner::clone(self) })
     }
 
     /// Refuses this work while the process is overloaded.

@@ -16,6 +16,7 @@ pub use environment::{ConfigError, ConfigProblem, Environment};
 pub use variable::{Allowed, Variable};
 
 use crate::keys;
+use crate::redis_address::{self, InvalidAddress};
 
 /// The exit code for a configuration that cannot be used (EX_USAGE).
 pub const EXIT_USAGE: u8 = 64;
@@ -60,9 +61,14 @@ const REDIS_URL: Variable = Variable {
         "unix://",
         "redis+unix://",
         "valkey+unix://",
+        "redis+sentinel://",
+        "rediss+sentinel://",
     ]),
     used_by: "all",
-    text: "Redis; over TLS with rediss://. If it is unset, REDIS_HOST and REDIS_PORT are used.",
+    text: "Redis; over TLS with rediss://. With Sentinel: \
+           redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/MASTER_NAME/DB, with ?sentinel_user=… and \
+           &sentinel_password=… if the Sentinels ask for them. Redis Cluster is not supported. If it is \
+           unset, REDIS_HOST and REDIS_PORT are used.",
     is_secret: true,
 };
 
@@ -296,7 +302,14 @@ fn redis_url(environment: &mut Environment<'_>) -> Option<String> {
         (Some(host), Some(port)) => format!("redis://{host}:{port}"),
         _ => REDIS_URL.default.to_owned(),
     };
-    environment.read_with(&REDIS_URL, &default, &REDIS_URL.allowed)
+    let url = environment.optional(&REDIS_URL).unwrap_or(default);
+    let allowed = match redis_address::check(&url) {
+        Ok(()) => return Some(url),
+        Err(InvalidAddress::Scheme) => REDIS_URL.allowed.to_string(),
+        Err(reason) => format!("a URL of Redis ({reason})"),
+    };
+    environment.refuse(&REDIS_URL, url, allowed);
+    None
 }
 
 /// Looks up a variable of this process.
@@ -331,6 +344,23 @@ mod tests {
         assert_eq!(config.redis_url, "redis://redis:7000");
         let config = read(&[("REDIS_HOST", "redis"), ("PRICING_REDIS_URL", "redis://other:1")]).unwrap();
         assert_eq!(config.redis_url, "redis://other:1");
+    }
+
+    #[test]
+    fn a_refused_redis_url_is_explained_and_not_shown() {
+        for (url, reason) in [
+            ("redis+cluster://:secret@a", "Redis Cluster is not supported"),
+            ("redis://:secret@a?cluster=true", "Redis Cluster is not supported"),
+            ("redis+sentinel://:secret@a", "the name of the master is missing"),
+            ("redis://:secret@a,b", "several hosts need redis+sentinel://"),
+            ("http://:secret@a", "an address that begins with redis://"),
+        ] {
+            let shown = read(&[("PRICING_REDIS_URL", url)]).unwrap_err().to_string();
+            assert!(shown.contains(reason) && !shown.contains("secret"), "{url}: {shown}");
+        }
+        for url in ["redis+sentinel://u:p@a:1,b/m/2?sentinel_password=x", "rediss://:p@a:1/2"] {
+            assert_eq!(read(&[("PRICING_REDIS_URL", url)]).unwrap().redis_url, url);
+        }
     }
 
     #[test]

@@ -18,9 +18,8 @@
 //!
 //! `{store}` is the identity of the database: another database, with its own revisions, must not find these
 //! prices. The prefix is `pricing:v1:` unless configured; the number changes when a stored form does. Names
-//! that other programs use carry the prefix only if it was configured. Every command and script names keys of
-//! one slot, so the schema works on Redis Cluster; the exception is prices, which are stored in batches with
-//! their notification until a cluster rejects that.
+//! that other programs use carry the prefix only if it was configured. Redis Cluster is not supported: prices
+//! are stored in batches with their notification, in one call.
 
 use std::time::Duration;
 

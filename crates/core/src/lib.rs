@@ -21,6 +21,7 @@ pub mod notifications;
 pub mod policy_snapshot;
 pub mod processes;
 pub mod redis;
+pub mod redis_address;
 pub mod service;
 pub mod shutdown;
 pub mod store;

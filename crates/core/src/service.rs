@@ -39,6 +39,13 @@ pub trait ServiceConfig {
     fn listen(&self) -> SocketAddr;
 }
 
+/// The reason that a service did not start, or ended.
+pub trait ServiceError: Display + From<std::io::Error> {
+    /// Whether the configuration has to change before the service can start: the exit code is then that of a
+    /// configuration that cannot be used.
+    fn is_of_configuration(&self) -> bool;
+}
+
 /// The request in the arguments.
 #[derive(Debug, PartialEq, Eq)]
 enum Request {
@@ -62,7 +69,7 @@ impl Request {
 }
 
 /// Implements a service's `main`.
-pub async fn run<C: ServiceConfig, E: Display>(
+pub async fn run<C: ServiceConfig, E: ServiceError>(
     name: &'static str,
     config: Result<C, ConfigError>,
     serve: impl AsyncFnOnce(TcpListener, C, CancellationToken) -> Result<(), E>,
@@ -88,7 +95,7 @@ pub async fn run<C: ServiceConfig, E: Display>(
     let telemetry = telemetry::start(&config.shared().log, &config.shared().trace, name);
     let code = match bind(config.listen()).await {
         Ok((listener, shutdown)) => end(serve(listener, config, shutdown).await),
-        Err(error) => end(Err(error)),
+        Err(error) => end(Err(E::from(error))),
     };
     telemetry.stop().await;
     code
@@ -168,9 +175,13 @@ async fn bind(listen: SocketAddr) -> std::io::Result<(TcpListener, CancellationT
     Ok((listener, shutdown))
 }
 
-fn end<E: Display>(served: Result<(), E>) -> ExitCode {
+fn end<E: ServiceError>(served: Result<(), E>) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_of_configuration() => {
+            tracing::error!(%error, "the service cannot start with this configuration");
+            ExitCode::from(EXIT_USAGE)
+        }
         Err(error) => {
             tracing::error!(%error, "the service failed");
             ExitCode::FAILURE

@@ -21,11 +21,28 @@ const REBIND_PATIENCE: Duration = Duration::from_secs(10);
 /// A proxy in front of one server. Ends, with all its connections, on drop.
 #[derive(Debug)]
 pub struct ChaosProxy {
-    target: SocketAddr,
     address: SocketAddr,
-    conditions: watch::Sender<Conditions>,
+    settings: watch::Sender<Settings>,
     /// The task that owns the listener and every connection; `None` while the network is cut.
     network: Option<JoinHandle<()>>,
+}
+
+/// What a test has set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Settings {
+    /// Where new connections lead.
+    target: SocketAddr,
+    conditions: Conditions,
+    /// Connections with a smaller number forward nothing any more.
+    silent_before: u64,
+    /// The number of new connections.
+    generation: u64,
+}
+
+impl Settings {
+    fn holds_back(&self, generation: u64) -> bool {
+        self.conditions == Conditions::Stalled || generation < self.silent_before
+    }
 }
 
 /// The conditions for bytes in transit, in both directions.
@@ -41,9 +58,10 @@ impl ChaosProxy {
     pub async fn start(target: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no port for the proxy")?;
         let address = listener.local_addr()?;
-        let (conditions, observed) = watch::channel(Conditions::Clear);
-        let network = Some(tokio::spawn(serve(listener, target, observed)));
-        Ok(Self { target, address, conditions, network })
+        let clear = Settings { target, conditions: Conditions::Clear, silent_before: 0, generation: 0 };
+        let (settings, observed) = watch::channel(clear);
+        let network = Some(tokio::spawn(serve(listener, observed)));
+        Ok(Self { address, settings, network })
     }
 
     /// The address for clients. It displays as `127.0.0.1:{port}`, for use in a URL.
@@ -62,24 +80,38 @@ impl ChaosProxy {
 
     /// Keeps connections open and accepts new ones, but forwards nothing, not even the end of a stream.
     pub fn stall(&self) {
-        self.conditions.send_replace(Conditions::Stalled);
+        self.settings.send_modify(|settings| settings.conditions = Conditions::Stalled);
+    }
+
+    /// Lets new connections lead to another server; those that are open stay where they are.
+    pub fn redirect(&self, target: SocketAddr) {
+        self.settings.send_modify(|settings| settings.target = target);
+    }
+
+    /// Keeps the connections of this moment open and forwards nothing on them any more, for good; new ones
+    /// are not affected.
+    pub fn silence_open(&self) {
+        self.settings.send_modify(|settings| {
+            settings.generation += 1;
+            settings.silent_before = settings.generation;
+        });
     }
 
     /// Delays all forwarded data by `delay`, each way.
     pub fn slow(&self, delay: Duration) {
-        self.conditions.send_replace(Conditions::Slow(delay));
+        self.settings.send_modify(|settings| settings.conditions = Conditions::Slow(delay));
     }
 
-    /// Ends all failures. Stalled connections continue where they stopped.
+    /// Ends all failures but those of silenced connections. Stalled ones continue where they stopped.
     pub async fn restore(&mut self) -> Result<()> {
-        self.conditions.send_replace(Conditions::Clear);
+        self.settings.send_modify(|settings| settings.conditions = Conditions::Clear);
         if self.network.is_none() {
             // During the cut, an outgoing connection may briefly have used the port.
             let listener = eventually("the proxy gets its port back", REBIND_PATIENCE, async || {
                 Ok(TcpListener::bind(self.address).await?)
             })
             .await?;
-            self.network = Some(tokio::spawn(serve(listener, self.target, self.conditions.subscribe())));
+            self.network = Some(tokio::spawn(serve(listener, self.settings.subscribe())));
         }
         Ok(())
     }
@@ -93,7 +125,7 @@ impl Drop for ChaosProxy {
     }
 }
 
-async fn serve(listener: TcpListener, target: SocketAddr, conditions: watch::Receiver<Conditions>) {
+async fn serve(listener: TcpListener, settings: watch::Receiver<Settings>) {
     let mut connections = JoinSet::new();
     loop {
         while connections.len() >= MAX_CONNECTIONS {
@@ -102,7 +134,7 @@ async fn serve(listener: TcpListener, target: SocketAddr, conditions: watch::Rec
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((client, _)) => {
-                connections.spawn(connect(client, target, conditions.clone()));
+                connections.spawn(connect(client, settings.clone()));
             }
             // The client disconnected before it was accepted, or the process is temporarily out of file
             // descriptors.
@@ -113,7 +145,8 @@ async fn serve(listener: TcpListener, target: SocketAddr, conditions: watch::Rec
 
 /// Serves one client until either side closes or breaks. If the target is down, the client's connection is
 /// closed.
-async fn connect(mut client: TcpStream, target: SocketAddr, conditions: watch::Receiver<Conditions>) {
+async fn connect(mut client: TcpStream, settings: watch::Receiver<Settings>) {
+    let Settings { target, generation, .. } = *settings.borrow();
     let Ok(mut server) = TcpStream::connect(target).await else {
         return;
     };
@@ -124,21 +157,22 @@ async fn connect(mut client: TcpStream, target: SocketAddr, conditions: watch::R
     let (from_server, to_server) = server.split();
     // A broken side is not an error of the proxy: both sides are closed, which clients see.
     let _ = tokio::try_join!(
-        forward(from_client, to_server, conditions.clone()),
-        forward(from_server, to_client, conditions),
+        forward(from_client, to_server, settings.clone(), generation),
+        forward(from_server, to_client, settings, generation),
     );
 }
 
 async fn forward(
     mut source: impl AsyncRead + Unpin,
     mut destination: impl AsyncWrite + Unpin,
-    mut conditions: watch::Receiver<Conditions>,
+    mut settings: watch::Receiver<Settings>,
+    generation: u64,
 ) -> Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let length = source.read(&mut buffer).await?;
-        let current = *conditions.wait_for(|conditions| *conditions != Conditions::Stalled).await?;
-        if let Conditions::Slow(delay) = current {
+        let current = *settings.wait_for(|settings| !settings.holds_back(generation)).await?;
+        if let Conditions::Slow(delay) = current.conditions {
             sleep(delay).await;
         }
         let Some(received) = buffer.get(..length).filter(|received| !received.is_empty()) else {

@@ -3,10 +3,11 @@
 //! | item | what it gives a test |
 //! |---|---|
 //! | [`RedisServer`] | a private `redis-server` that can be killed, restarted and frozen |
+//! | [`RedisSentinel`] | a `redis-sentinel` that watches such servers and fails over |
 //! | [`PostgresServer`] | a private PostgreSQL cluster, with a database per test |
 //! | [`ServiceProcess`] | one of the workspace's own programs, as a process |
 //! | [`SetClock`] | a wall clock for processes, which the test sets and moves by days |
-//! | [`ChaosProxy`] | a network between two of them that can be cut, stalled and slowed |
+//! | [`ChaosProxy`] | a network between two of them that can be cut, stalled, slowed, silenced and redirected |
 //! | [`Certificates`], [`TlsProxy`] | an authority that only a test trusts; TLS in front of a server that speaks none |
 //! | [`OtlpCollector`] | where the services export their traces to |
 //! | [`PrometheusServer`], [`promtool`] | what watches the services in production |
@@ -42,6 +43,7 @@ mod postgres_server;
 mod process;
 mod programs;
 mod prometheus_server;
+mod redis_sentinel;
 mod redis_server;
 mod scratch_directory;
 mod set_clock;
@@ -60,6 +62,7 @@ pub use ports::free_port;
 pub use postgres_server::PostgresServer;
 pub use process::ServiceProcess;
 pub use prometheus_server::{PrometheusServer, promtool};
+pub use redis_sentinel::RedisSentinel;
 pub use redis_server::RedisServer;
 pub use set_clock::SetClock;
 pub use tls_proxy::TlsProxy;

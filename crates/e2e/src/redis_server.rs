@@ -38,7 +38,7 @@ pub struct RedisServer {
 #[derive(Debug, Clone)]
 enum Mode {
     Alone,
-    /// The only node of a cluster, which has all slots and refuses commands with keys of several.
+    /// A node of a cluster without other nodes.
     Cluster,
     /// TLS only.
     Tls(Arc<Certificates>),
@@ -50,18 +50,30 @@ impl RedisServer {
         Self::start_as(Mode::Alone).await
     }
 
-    /// Starts an empty single-node cluster, and waits until it serves keys.
+    /// Starts a node of a cluster and waits until it answers.
     pub async fn start_cluster() -> Result<Self> {
-        let server = Self::start_as(Mode::Cluster).await?;
-        let mut connection = server.connection().await?;
-        let mut own = redis::cmd("CLUSTER");
-        own.arg("ADDSLOTSRANGE").arg(0).arg(16_383).query_async::<()>(&mut connection).await?;
-        eventually("the cluster serves keys", START_PATIENCE, async || {
-            let mut connection = server.connection().await?;
-            Ok(redis::cmd("EXISTS").arg("any").query_async::<()>(&mut connection).await?)
+        Self::start_as(Mode::Cluster).await
+    }
+
+    /// Makes this server a replica of another and waits until it has its data.
+    pub async fn follow(&self, master: &Self) -> Result<()> {
+        let mut connection = self.connection().await?;
+        let mut follow = redis::cmd("REPLICAOF");
+        follow.arg("127.0.0.1").arg(master.port).query_async::<()>(&mut connection).await?;
+        eventually("the replica has its master's data", START_PATIENCE, async || {
+            let mut connection = self.connection().await?;
+            let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await?;
+            ensure!(info.contains("role:slave") && info.contains("master_link_status:up"), "{info}");
+            Ok(())
         })
-        .await?;
-        Ok(server)
+        .await
+    }
+
+    /// Makes this server a master.
+    pub async fn promote(&self) -> Result<()> {
+        let mut promote = redis::cmd("REPLICAOF");
+        promote.arg("NO").arg("ONE").query_async::<()>(&mut self.connection().await?).await?;
+        Ok(())
     }
 
     /// Starts an empty server that accepts only TLS, with this certificate, and waits until it answers.

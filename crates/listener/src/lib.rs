@@ -48,6 +48,7 @@ pub async fn run(
     let metrics = Arc::new(ListenerMetrics::new(&registry));
     let url = &config.shared.redis_url;
     let redis = RedisConnection::open(url)?.measured_by(&registry);
+    redis.refuse_unusable().await?;
     let keys = MessageKeys::new(&config.shared.key_prefix);
     // Unique for each start: entries that an earlier process of this listener left pending are reclaimed like
     // any others.

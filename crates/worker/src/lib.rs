@@ -20,7 +20,6 @@ use pricing_core::engine::{Engine, StartError};
 use pricing_core::health;
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::jobs::storage::check_layout;
-use pricing_core::redis::RedisError;
 use pricing_core::service;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -46,7 +45,7 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let engine = Engine::open(&config.shared, SERVICE, L1_CAPACITY).await?;
     check_layout(&engine.keys)?;
-    let recalculator = recalculator(&config, &engine, &shutdown)?;
+    let recalculator = recalculator(&config, &engine, &shutdown);
     let runner = job_runner(&config, &recalculator);
     tracing::info!(address = %listener.local_addr()?, "the worker is running");
 
@@ -69,21 +68,17 @@ pub async fn run(
     Ok(())
 }
 
-fn recalculator(
-    config: &WorkerConfig,
-    engine: &Engine,
-    shutdown: &CancellationToken,
-) -> Result<Recalculator, RedisError> {
-    Ok(Recalculator {
+fn recalculator(config: &WorkerConfig, engine: &Engine, shutdown: &CancellationToken) -> Recalculator {
+    Recalculator {
         engine: engine.clone(),
         metrics: Arc::new(RecalculationMetrics::new(&engine.registry)),
         queue: JobQueue::new(&engine.redis, &engine.keys),
-        redis: engine.redis.with_own_writes()?,
+        redis: engine.redis.with_own_writes(),
         keys: engine.keys.clone(),
         owner: owner(),
         range_turns: Arc::new(Semaphore::new(config.concurrency.div_ceil(2))),
         shutdown: shutdown.clone(),
-    })
+    }
 }
 
 fn job_runner(config: &WorkerConfig, recalculator: &Recalculator) -> JobRunner {

@@ -12,6 +12,7 @@ use clap::Args;
 use futures::future::BoxFuture;
 use pricing_api::config::ApiConfig;
 use pricing_core::config::{SharedConfig, process_environment};
+use pricing_core::redis_address;
 use pricing_core::telemetry;
 use pricing_listener::config::ListenerConfig;
 use pricing_wire::import::{ImportAnswer, ImportQuery};
@@ -54,7 +55,7 @@ pub(crate) struct Arguments {
     /// The directory of the database and Redis's file
     #[arg(long, value_name = "DIRECTORY", default_value = ".data")]
     data_dir: PathBuf,
-    /// Use this Redis instead of a private one; REDIS_URL also works
+    /// Use this Redis, or redis+sentinel://…, instead of a private one; REDIS_URL also works
     #[arg(long, value_name = "URL", env = "PRICING_REDIS_URL", hide_env_values = true)]
     redis_url: Option<String>,
     /// Use this database instead of SQLite in the data directory
@@ -252,7 +253,7 @@ Ask for a price:
 
 Ctrl-C stops everything.",
         data = data.path().display(),
-        redis = without_password(&settings.redis_url),
+        redis = redis_address::without_password(&settings.redis_url),
         database = without_password(&settings.database_url),
     )
 }

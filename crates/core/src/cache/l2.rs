@@ -5,7 +5,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -22,8 +22,7 @@ use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;
 
 /// The entries stored by one call, during which Redis blocks other clients for some milliseconds. A server
-/// that syncs every write to disk does so once per call. A cluster accepts keys of one slot only, so there
-/// each entry needs a separate call.
+/// that syncs every write to disk does so once per call.
 const PUT_BATCH: usize = 1_000;
 
 /// The time limit of the check that Redis accepts writes.
@@ -50,8 +49,6 @@ pub(super) struct L2 {
     redis: RedisConnection,
     keys: Keys,
     put_and_publish: Arc<Script>,
-    /// Whether Redis has refused a call with keys of several slots.
-    is_cluster: Arc<AtomicBool>,
     errors: Counter,
     pause: Arc<Pause>,
     clock: Clock,
@@ -60,9 +57,8 @@ pub(super) struct L2 {
 impl L2 {
     pub(super) fn new(redis: &RedisConnection, keys: Keys, errors: Counter) -> Self {
         let put_and_publish = Arc::new(Script::new(include_str!("put_and_publish.lua")));
-        let is_cluster = Arc::default();
         let (pause, clock) = (Arc::default(), Clock::default());
-        Self { redis: redis.clone(), keys, put_and_publish, is_cluster, errors, pause, clock }
+        Self { redis: redis.clone(), keys, put_and_publish, errors, pause, clock }
     }
 
     /// The same cache, with entries that expire by this clock.
@@ -71,9 +67,9 @@ impl L2 {
     }
 
     /// The same cache with its own connection for reads.
-    pub(super) fn with_own_reads(&self) -> Result<Self, RedisError> {
+    pub(super) fn with_own_reads(&self) -> Self {
         // Failures are tracked per connection, too: one slow thread does not make others skip Redis.
-        Ok(Self { redis: self.redis.with_own_reads()?, pause: Arc::default(), ..self.clone() })
+        Self { redis: self.redis.with_own_reads(), pause: Arc::default(), ..self.clone() }
     }
 
     /// The entry of the product; `None` on a cache miss, if Redis does not answer, or if this version cannot
@@ -168,18 +164,7 @@ impl L2 {
         if entries.is_empty() && announcement.is_none() {
             return Ok(());
         }
-        if !self.is_cluster.load(Ordering::Relaxed) {
-            let call = [self.call(&entries, mode, announcement)];
-            match self.send(&mut connection, call).await {
-                Err(error) if RedisError::is_of_several_slots(&error) => {
-                    self.is_cluster.store(true, Ordering::Relaxed);
-                }
-                done => return done,
-            }
-        }
-        let puts = entries.chunks(1).map(|entry| self.call(entry, mode, None));
-        let publish = announcement.map(|announcement| self.call(&[], mode, Some(announcement)));
-        self.send(&mut connection, puts.chain(publish)).await
+        self.send(&mut connection, &self.call(&entries, mode, announcement)).await
     }
 
     /// Builds a call of the script. (`Script::key` and `arg` would copy everything twice.)
@@ -206,20 +191,12 @@ impl L2 {
         call
     }
 
-    /// Sends calls of the script in one round trip.
-    async fn send(
-        &self,
-        connection: &mut MeasuredConnection,
-        calls: impl IntoIterator<Item = Cmd>,
-    ) -> redis::RedisResult<()> {
-        let mut pipeline = redis::pipe();
-        for call in calls {
-            pipeline.add_command(call).ignore();
-        }
-        match pipeline.query_async::<()>(connection).await {
+    /// Sends a call of the script.
+    async fn send(&self, connection: &mut MeasuredConnection, call: &Cmd) -> redis::RedisResult<()> {
+        match call.query_async(connection).await {
             Err(error) if RedisError::is_missing_script(&error) => {
                 self.put_and_publish.load_async(connection).await?;
-                pipeline.query_async::<()>(connection).await
+                call.query_async(connection).await
             }
             done => done,
         }
@@ -237,8 +214,7 @@ impl L2 {
         let mut write = redis::cmd("SET");
         write.arg(self.keys.write_check()).arg("").arg("PX").arg(1_000);
         let twice = async {
-            // After a disconnect the first command fails on the broken connection and the second gets a new
-            // one.
+            // A connection that breaks under the first command is replaced for the second.
             match write.query_async::<()>(&mut connection).await {
                 Err(error) if error.is_io_error() => write.query_async(&mut connection).await,
                 other => other,

@@ -163,8 +163,8 @@ impl PriceCache {
 
     /// Returns the same cache with its own read connection, opened and driven by the runtime that uses it, so
     /// that a thread with its own runtime does not wait for other threads.
-    pub fn with_own_reads(&self) -> Result<Self, RedisError> {
-        Ok(Self { l2: self.l2.with_own_reads()?, ..self.clone() })
+    pub fn with_own_reads(&self) -> Self {
+        Self { l2: self.l2.with_own_reads(), ..self.clone() }
     }
 
     /// Returns the product's price from L1, if it may be served. Nearly every request takes this path, which

@@ -61,9 +61,18 @@ impl<'a> Environment<'a> {
         let value = self.value(variable).unwrap_or_else(|| default.to_owned());
         let checked = allowed.accepts(&value).then(|| value.parse().ok()).flatten();
         if checked.is_none() {
-            self.complain(variable, value, allowed);
+            self.refuse(variable, value, allowed.to_string());
         }
         checked
+    }
+
+    /// Refuses a value for a reason that the table does not know; `allowed` completes "must be".
+    pub fn refuse(&mut self, variable: &Variable, value: String, allowed: String) {
+        if self.problems.iter().any(|problem| problem.variable == variable.name) {
+            return;
+        }
+        let value = if variable.is_secret { "…".to_owned() } else { value };
+        self.problems.push(ConfigProblem { variable: variable.name, value, allowed });
     }
 
     /// Reads a variable without a default.
@@ -81,13 +90,5 @@ impl<'a> Environment<'a> {
         let value = (self.lookup)(variable.name).filter(|value| !value.is_empty())?;
         let is_text = matches!(variable.allowed, Allowed::Text(_));
         Some(if is_text { value } else { value.trim().to_owned() })
-    }
-
-    fn complain(&mut self, variable: &Variable, value: String, allowed: &Allowed) {
-        if self.problems.iter().any(|problem| problem.variable == variable.name) {
-            return;
-        }
-        let value = if variable.is_secret { "…".to_owned() } else { value };
-        self.problems.push(ConfigProblem { variable: variable.name, value, allowed: allowed.to_string() });
     }
 }

@@ -19,6 +19,7 @@ use crate::notifications::Notifications;
 use crate::policy_snapshot::{Policies, PolicySnapshotError};
 use crate::processes::Processes;
 use crate::redis::{RedisConnection, RedisError};
+use crate::service::ServiceError;
 use crate::store::{Store, StoreError, StoreSettings};
 use crate::telemetry::registry::Registry;
 use crate::tz_database::TzDatabase;
@@ -33,7 +34,7 @@ pub enum StartError {
     /// The policies could not be read.
     #[error("the policies cannot be read: {0}")]
     Policies(#[from] PolicySnapshotError),
-    /// The Redis URL is invalid.
+    /// The Redis URL is invalid, or leads to a server that cannot be used.
     #[error(transparent)]
     Redis(#[from] RedisError),
     /// The queue library's keys differ from those that this program's scripts expect.
@@ -42,6 +43,12 @@ pub enum StartError {
     /// The socket failed.
     #[error("serving failed: {0}")]
     Listener(#[from] std::io::Error),
+}
+
+impl ServiceError for StartError {
+    fn is_of_configuration(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.is_of_configuration())
+    }
 }
 
 impl Engine {
@@ -54,6 +61,7 @@ impl Engine {
     ) -> Result<Self, StartError> {
         let registry = Registry::new(service, config.metrics);
         let redis = RedisConnection::open(&config.redis_url)?.measured_by(&registry);
+        redis.refuse_unusable().await?;
         let max_connections = config.database_connections;
         let settings = StoreSettings { max_connections, ..StoreSettings::default() };
         let store = Store::open(&config.database_url, settings).await?.measured_by(&registry);
@@ -75,8 +83,8 @@ impl Engine {
     }
 
     /// Returns the same engine with a read connection that the current runtime drives.
-    pub fn with_own_reads(&self) -> Result<Self, RedisError> {
-        Ok(Self { cache: self.cache.with_own_reads()?, ..self.clone() })
+    pub fn with_own_reads(&self) -> Self {
+        Self { cache: self.cache.with_own_reads(), ..self.clone() }
     }
 
     /// Returns the checks of `/readyz` for a service that uses all of the engine.

@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use deadpool_redis::{Manager, Pool, Runtime};
+use redis::Script;
 use redis::streams::{
     StreamAutoClaimReply, StreamId, StreamInfoGroupsReply, StreamPendingReply, StreamReadReply,
 };
-use redis::{AsyncConnectionConfig, Script};
 
 use super::EVENT_FIELD;
 use super::publish::EVENT_LOG_CAPACITY;
 use crate::keys::{LISTENER_GROUP, MessageKeys};
-use crate::redis::{RedisConnection, RedisError, without_password};
+use crate::redis::{ExclusiveConnection, RedisAddress, RedisConnection, RedisError};
 use crate::telemetry::spans::{TRACEPARENT, TraceParent};
 
 /// How long entries stay in the stream after their jobs were enqueued, for inspection.
@@ -26,12 +25,11 @@ const COMFORTABLE_LENGTH: usize = 200_000;
 const TRIM_STEP: usize = 10_000;
 /// A consumer without pending entries that was idle for this long is deleted.
 const IDLE_CONSUMER: Duration = Duration::from_secs(60 * 60);
-/// Connections that a listener does not share: one of them blocks on reads.
-const EXCLUSIVE_CONNECTIONS: usize = 2;
 /// How long a read blocks waiting for entries.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// How long a connection may take to be opened or checked.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an answer may take beyond the wait. Without this limit, a frozen or unreachable server would
+/// never be noticed.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An entry of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,9 +56,6 @@ pub enum ConsumeError {
     /// Redis does not answer.
     #[error(transparent)]
     Redis(#[from] RedisError),
-    /// The pool had no connection available.
-    #[error("no connection to redis: {0}")]
-    Connection(String),
 }
 
 impl From<redis::RedisError> for ConsumeError {
@@ -73,17 +68,16 @@ impl From<redis::RedisError> for ConsumeError {
 pub struct EventConsumer {
     redis: RedisConnection,
     keys: MessageKeys,
-    /// A blocking read occupies its connection, so it does not use the shared one.
-    exclusive: Pool,
+    address: RedisAddress,
     name: String,
     leave: Arc<Script>,
 }
 
-/// Reads entries over a connection of its own. After an error, get another reader, whose connection is then
-/// checked.
+/// Reads entries over a connection of its own, as a blocking read occupies it. After an error, get another
+/// reader, which opens another connection.
 pub struct EntryReader<'a> {
     consumer: &'a EventConsumer,
-    connection: deadpool_redis::Connection,
+    connection: ExclusiveConnection,
 }
 
 impl EventConsumer {
@@ -94,23 +88,9 @@ impl EventConsumer {
         keys: &MessageKeys,
         name: &str,
     ) -> Result<Self, RedisError> {
-        let invalid = |reason: String| RedisError::InvalidUrl { url: without_password(url), reason };
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECTION_TIMEOUT))
-            // The limit exceeds the blocking wait; without it a frozen or unreachable server would never time
-            // out.
-            .set_response_timeout(Some(LONGEST_WAIT + CONNECTION_TIMEOUT));
-        let manager = Manager::new_with_config(url, config).map_err(|error| invalid(error.to_string()))?;
-        let exclusive = Pool::builder(manager)
-            .max_size(EXCLUSIVE_CONNECTIONS)
-            .wait_timeout(Some(CONNECTION_TIMEOUT))
-            .create_timeout(Some(CONNECTION_TIMEOUT))
-            .recycle_timeout(Some(CONNECTION_TIMEOUT))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| invalid(error.to_string()))?;
+        let address = RedisAddress::parse(url)?;
         let leave = Arc::new(Script::new(include_str!("leave.lua")));
-        Ok(Self { redis: redis.clone(), keys: keys.clone(), exclusive, name: name.to_owned(), leave })
+        Ok(Self { redis: redis.clone(), keys: keys.clone(), address, name: name.to_owned(), leave })
     }
 
     /// Creates the stream and the group unless they exist. A new group starts at the oldest entry.
@@ -125,8 +105,7 @@ impl EventConsumer {
 
     /// A reader with a connection of its own, as reads block.
     pub async fn reader(&self) -> Result<EntryReader<'_>, ConsumeError> {
-        let connection = self.exclusive.get().await;
-        let connection = connection.map_err(|error| ConsumeError::Connection(error.to_string()))?;
+        let connection = ExclusiveConnection::open(&self.address, LONGEST_WAIT + ANSWER_TIMEOUT).await?;
         Ok(EntryReader { consumer: self, connection })
     }
 
@@ -271,7 +250,7 @@ impl EntryReader<'_> {
             pipeline.add_command(self.consumer.acknowledgement(done)).ignore();
         }
         pipeline.add_command(read);
-        let (reply,): (Option<StreamReadReply>,) = pipeline.query_async(&mut self.connection).await?;
+        let (reply,): (Option<StreamReadReply>,) = pipeline.query_async(&mut self.connection.get()).await?;
         let streams = reply.map(|reply| reply.keys).unwrap_or_default();
         Ok(streams.into_iter().flat_map(|stream| stream.ids).map(entry).collect())
     }

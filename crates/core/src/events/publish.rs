@@ -76,8 +76,8 @@ impl EventLog {
         }
         let mut connection = self.redis.writes();
         let ids: Vec<String> = match script.invoke_async(&mut connection).await {
-            // After a disconnect the first command fails on the broken connection. An event published twice
-            // is applied once.
+            // A connection that breaks under the first command is replaced for the second. An event published
+            // twice is applied once.
             Err(error) if RedisError::is_broken(&error) => script.invoke_async(&mut connection).await,
             answer => answer,
         }

@@ -105,9 +105,9 @@ pub enum ReadinessStatus {
 /// The check of a dependency.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Check {
-    /// `redis`, `redis_writes`, `redis_settings`, `database`, `database_writes`, `events`, `worker`, `listener`,
-    /// `clock` or `time_zones`; or `policy`, if the newest one cannot be used or would be refused today; or
-    /// `held_moves`, if the circuit breaker holds moves that market events would make.
+    /// `redis`, `redis_writes`, `redis_settings`, `database`, `database_writes`, `events`, `worker`,
+    /// `listener`, `clock` or `time_zones`; or `policy`, if the newest one cannot be used or would be refused
+    /// today; or `held_moves`, if the circuit breaker holds moves that market events would make.
     pub name: &'static str,
     /// `ok`, `warning` or `failed`.
     pub status: &'static str,

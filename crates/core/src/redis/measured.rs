@@ -2,25 +2,27 @@
 
 use std::time::Instant;
 
-use redis::aio::{ConnectionLike, ConnectionManager};
-use redis::{Cmd, ErrorKind, Pipeline, RedisFuture, ServerErrorKind, Value};
+use redis::aio::ConnectionLike;
+use redis::{Cmd, Pipeline, RedisFuture, Value};
 
+use super::healing::HealingConnection;
 use crate::telemetry::registry::CallDuration;
 
-/// A shared connection; every command, or pipeline of commands, is measured.
+/// A shared connection; every command, or pipeline of commands, is measured. A server's error counts as a
+/// failure, wherever it is in a pipeline.
 #[derive(Clone)]
 pub struct MeasuredConnection {
-    connection: ConnectionManager,
+    connection: HealingConnection,
     duration: CallDuration,
 }
 
 impl MeasuredConnection {
-    pub(super) fn new(connection: ConnectionManager, duration: CallDuration) -> Self {
+    pub(super) fn new(connection: HealingConnection, duration: CallDuration) -> Self {
         Self { connection, duration }
     }
 
     /// Measures another connection in the same way.
-    pub(super) fn through(&self, connection: ConnectionManager) -> Self {
+    pub(super) fn through(&self, connection: HealingConnection) -> Self {
         Self::new(connection, self.duration.clone())
     }
 
@@ -34,8 +36,8 @@ impl ConnectionLike for MeasuredConnection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
             let started = Instant::now();
-            let answer = self.connection.req_packed_command(command).await;
-            self.duration.record(started, !answer.as_ref().is_err_and(is_failure));
+            let (answer, seen) = self.connection.send(command).await;
+            self.duration.record(started, !seen.is_failure);
             answer
         })
     }
@@ -48,19 +50,13 @@ impl ConnectionLike for MeasuredConnection {
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
             let started = Instant::now();
-            let answers = self.connection.req_packed_commands(pipeline, offset, count).await;
-            self.duration.record(started, !answers.as_ref().is_err_and(is_failure));
+            let (answers, seen) = self.connection.send_all(pipeline, offset, count).await;
+            self.duration.record(started, !seen.is_failure);
             answers
         })
     }
 
     fn get_db(&self) -> i64 {
-        self.connection.get_db()
+        self.connection.database()
     }
-}
-
-/// Whether an error is a failure. Two are expected: a script that the server has not loaded yet, and a
-/// consumer group that exists already.
-fn is_failure(error: &redis::RedisError) -> bool {
-    error.kind() != ErrorKind::Server(ServerErrorKind::NoScript) && error.code() != Some("BUSYGROUP")
 }

@@ -3,22 +3,34 @@
 //! Requests share multiplexed connections: commands of concurrent requests travel together, which is several
 //! times faster than a pool. Reads fail fast: a command either returns within [`READ_TIMEOUT`] or fails, and
 //! its caller continues without Redis. Writes have a longer time limit, as their callers need Redis. A
-//! connection is opened when it is first used and reopened after every disconnect, so a service starts and
-//! runs without Redis. The queue library has its own connection, as any error ends its worker, and
-//! [`Subscription`] receives published messages.
+//! connection is opened when it is first used, and replaced when it has ended, is silent, or leads to a
+//! server that is not the master (see `healing`), so a service starts and runs without Redis and follows a
+//! fail-over. The queue library has its own connection, as any error ends its worker, and [`Subscription`]
+//! receives published messages. `redis_address` has the forms of a URL, `opening` finds the master.
 
+mod answers;
+mod healing;
 mod measured;
+mod opening;
 mod server_info;
 mod subscription;
+mod transport;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
 
+use self::healing::{HealingConnection, Limits};
 pub use self::measured::MeasuredConnection;
+use self::opening::OpenError;
 pub use self::server_info::ServerInfo;
 pub use self::subscription::{Subscription, SubscriptionEvent};
+use self::transport::OpenConnection;
+use crate::redis_address::Address;
+pub use crate::redis_address::{InvalidAddress, without_password};
 use crate::telemetry::inventory::names::REDIS_DURATION;
 use crate::telemetry::registry::{CallDuration, Registry};
 
@@ -32,10 +44,13 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long connecting for a write may take.
 const WRITE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
+const READ_LIMITS: Limits = Limits { opening: READ_TIMEOUT, answer: READ_TIMEOUT };
+const WRITE_LIMITS: Limits = Limits { opening: WRITE_CONNECTION_TIMEOUT, answer: WRITE_TIMEOUT };
+
 /// A cheap handle to the shared connections.
 #[derive(Clone)]
 pub struct RedisConnection {
-    client: redis::Client,
+    address: Arc<Address>,
     reads: MeasuredConnection,
     writes: MeasuredConnection,
     queue: MeasuredConnection,
@@ -55,9 +70,12 @@ pub enum RedisError {
     InvalidUrl {
         /// The address, without its password.
         url: String,
-        /// The client's message.
-        reason: String,
+        /// What is wrong with it.
+        reason: InvalidAddress,
     },
+    /// The address leads to something that can never be used.
+    #[error("redis: {0}")]
+    Unusable(String),
     /// A command failed; a retry may succeed.
     #[error("redis: {0}")]
     Command(#[from] redis::RedisError),
@@ -69,9 +87,9 @@ impl RedisError {
         error.is_io_error() || error.is_connection_dropped()
     }
 
-    /// Whether the server is a cluster, which accepts keys of one slot only in a command.
-    pub(crate) fn is_of_several_slots(error: &redis::RedisError) -> bool {
-        error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::CrossSlot)
+    /// Whether the configuration has to change: a retry cannot succeed.
+    pub fn is_of_configuration(&self) -> bool {
+        matches!(self, Self::InvalidUrl { .. } | Self::Unusable(_))
     }
 
     /// Whether the server has not loaded a script yet.
@@ -81,38 +99,48 @@ impl RedisError {
 }
 
 impl RedisConnection {
-    /// A connection to this server, opened when it is first used.
+    /// Connections to this address, opened when they are first used.
     pub fn open(url: &str) -> Result<Self, RedisError> {
-        let invalid = |error: redis::RedisError| RedisError::InvalidUrl {
-            url: without_password(url),
-            reason: error.to_string(),
+        let address = parse(url)?;
+        let unmeasured = |limits| {
+            let connection = HealingConnection::new(Arc::clone(&address), limits);
+            MeasuredConnection::new(connection, CallDuration::unmeasured())
         };
-        let client = redis::Client::open(url).map_err(invalid)?;
-        let reads = lazy(&client, READ_TIMEOUT, READ_TIMEOUT).map_err(invalid)?;
-        let writes = lazy(&client, WRITE_CONNECTION_TIMEOUT, WRITE_TIMEOUT).map_err(invalid)?;
-        let queue = lazy(&client, WRITE_CONNECTION_TIMEOUT, WRITE_TIMEOUT).map_err(invalid)?;
-        let unmeasured = |connection| MeasuredConnection::new(connection, CallDuration::unmeasured());
-        Ok(Self { client, reads: unmeasured(reads), writes: unmeasured(writes), queue: unmeasured(queue) })
+        let (reads, writes, queue) =
+            (unmeasured(READ_LIMITS), unmeasured(WRITE_LIMITS), unmeasured(WRITE_LIMITS));
+        Ok(Self { address, reads, writes, queue })
     }
 
     /// The same connections, except for a new one for reads, driven by the runtime that uses it.
-    pub fn with_own_reads(&self) -> Result<Self, RedisError> {
-        let reads = lazy(&self.client, READ_TIMEOUT, READ_TIMEOUT)?;
-        Ok(Self { reads: self.reads.through(reads), ..self.clone() })
+    pub fn with_own_reads(&self) -> Self {
+        let reads = HealingConnection::new(Arc::clone(&self.address), READ_LIMITS);
+        Self { reads: self.reads.through(reads), ..self.clone() }
     }
 
     /// The same connections, except for a new one for writes: its commands do not queue behind those of
     /// others.
-    pub fn with_own_writes(&self) -> Result<Self, RedisError> {
-        let writes = lazy(&self.client, WRITE_CONNECTION_TIMEOUT, WRITE_TIMEOUT)?;
-        Ok(Self { writes: self.writes.through(writes), ..self.clone() })
+    pub fn with_own_writes(&self) -> Self {
+        let writes = HealingConnection::new(Arc::clone(&self.address), WRITE_LIMITS);
+        Self { writes: self.writes.through(writes), ..self.clone() }
+    }
+
+    /// Refuses a server that can never be used: a node of a cluster, or a Sentinel. A server that does not
+    /// answer yet is not refused.
+    pub async fn refuse_unusable(&self) -> Result<(), RedisError> {
+        let config = AsyncConnectionConfig::new();
+        match opening::open(&self.address, &config, WRITE_CONNECTION_TIMEOUT).await {
+            Err(error @ (OpenError::Cluster(_) | OpenError::Sentinel(_))) => {
+                Err(RedisError::Unusable(error.to_string()))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Returns the same connections, with their commands measured.
     pub fn measured_by(&self, registry: &Registry) -> Self {
         let duration = |connection| registry.call_duration(REDIS_DURATION, "connection", connection);
         Self {
-            client: self.client.clone(),
+            address: Arc::clone(&self.address),
             reads: self.reads.measured_by(duration("reads")),
             writes: self.writes.measured_by(duration("writes")),
             queue: self.queue.measured_by(duration("queue")),
@@ -136,15 +164,6 @@ impl RedisConnection {
         Ok(DateTime::from_timestamp(seconds, microseconds.saturating_mul(1_000)).unwrap_or_default())
     }
 
-    /// The server's version.
-    pub async fn version(&self) -> Result<String, RedisError> {
-        self.check().await?;
-        let mut connection = self.writes.clone();
-        let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
-        Ok(version.unwrap_or("unknown").trim().to_owned())
-    }
-
     /// The connection of the queue library.
     pub fn queue(&self) -> MeasuredConnection {
         self.queue.clone()
@@ -161,48 +180,44 @@ impl RedisConnection {
     }
 }
 
-/// A connection that is opened when it is first used.
-fn lazy(
-    client: &redis::Client,
-    connection_timeout: Duration,
-    response_timeout: Duration,
-) -> redis::RedisResult<ConnectionManager> {
-    let config = ConnectionManagerConfig::new()
-        .set_number_of_retries(0)
-        .set_connection_timeout(Some(connection_timeout))
-        .set_response_timeout(Some(response_timeout));
-    ConnectionManager::new_lazy_with_config(client.clone(), config)
+/// An open connection that is not shared, for commands that block.
+pub(crate) struct ExclusiveConnection(OpenConnection);
+
+impl ExclusiveConnection {
+    /// Opens a connection whose answers may take this long.
+    pub(crate) async fn open(address: &RedisAddress, answer: Duration) -> Result<Self, RedisError> {
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(answer));
+        let open = opening::open(&address.0, &config, WRITE_CONNECTION_TIMEOUT).await;
+        open.map(Self).map_err(|error| RedisError::Command(error.into()))
+    }
+
+    /// The connection.
+    pub(crate) fn get(&self) -> MultiplexedConnection {
+        self.0.connection.clone()
+    }
+}
+
+/// The address of a Redis; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct RedisAddress(Arc<Address>);
+
+impl RedisAddress {
+    pub(crate) fn parse(url: &str) -> Result<Self, RedisError> {
+        parse(url).map(Self)
+    }
+}
+
+fn parse(url: &str) -> Result<Arc<Address>, RedisError> {
+    let address = Address::parse(url);
+    let address = address.map_err(|reason| RedisError::InvalidUrl { url: without_password(url), reason })?;
+    Ok(Arc::new(address))
 }
 
 async fn ping(mut connection: MeasuredConnection) -> Result<(), RedisError> {
     let ping = redis::cmd("PING");
-    // After a disconnect the first command fails on the broken connection and the second gets a new one.
+    // A connection that breaks under the first command is replaced for the second.
     if ping.query_async::<()>(&mut connection).await.is_err() {
         ping.query_async::<()>(&mut connection).await?;
     }
     Ok(())
-}
-
-/// A URL without its password, for logs and messages.
-pub fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    match rest.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://…@{host}"),
-        None => url.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_are_not_shown() {
-        assert_eq!(without_password("redis://user:secret@host:6379/0"), "redis://…@host:6379/0");
-        assert_eq!(without_password("redis://:p@ss@host"), "redis://…@host");
-        assert_eq!(without_password("redis://host:6379"), "redis://host:6379");
-        assert_eq!(without_password("nonsense"), "nonsense");
-    }
 }

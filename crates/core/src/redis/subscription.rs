@@ -9,13 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, Value};
+use redis::aio::{AsyncPushSender, SendError};
+use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use super::{RedisError, without_password};
+use super::opening::{self, Role};
+use super::transport::OpenConnection;
+use super::{RedisError, parse};
 use crate::backoff::Backoff;
+use crate::redis_address::Address;
 
 /// Messages buffered for the reader.
 const WAITING_MESSAGES: usize = 1_024;
@@ -54,17 +57,11 @@ pub struct Subscription {
 impl Subscription {
     /// Subscribes to these channels as soon as the server can be reached.
     pub fn open(url: &str, channels: Vec<String>) -> Result<Self, RedisError> {
-        let invalid = |error: redis::RedisError| RedisError::InvalidUrl {
-            url: without_password(url),
-            reason: error.to_string(),
-        };
-        let info = url.into_connection_info().map_err(invalid)?;
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let client = Client::open(info.set_redis_settings(settings)).map_err(invalid)?;
+        let address = parse(url)?.with_protocol(ProtocolVersion::RESP3);
         let (sender, events) = mpsc::channel(WAITING_MESSAGES);
         let missed = Arc::new(AtomicBool::new(false));
         let reader = Reader { sender, missed: Arc::clone(&missed) };
-        let task = tokio::spawn(stay_subscribed(client, channels, reader));
+        let task = tokio::spawn(stay_subscribed(address, channels, reader));
         Ok(Self { events, missed, task })
     }
 
@@ -128,17 +125,18 @@ fn message(push: PushInfo) -> Option<SubscriptionEvent> {
     Some(SubscriptionEvent::Message { channel: String::from_utf8_lossy(&channel).into_owned(), payload })
 }
 
-async fn stay_subscribed(client: Client, channels: Vec<String>, reader: Reader) {
+async fn stay_subscribed(address: Address, channels: Vec<String>, reader: Reader) {
     let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
     loop {
         let handler = PushHandler { reader: reader.clone(), broken: Arc::default() };
-        match subscribe(&client, &channels, &handler).await {
-            Ok(connection) => {
+        match subscribe(&address, &channels, &handler).await {
+            Ok(open) => {
                 backoff.reset();
                 if reader.sender.send(SubscriptionEvent::Subscribed).await.is_err() {
                     return;
                 }
-                until_broken(connection, &handler).await;
+                until_broken(&address, &open, &handler).await;
+                drop(open);
                 if reader.sender.send(SubscriptionEvent::Disconnected).await.is_err() {
                     return;
                 }
@@ -156,25 +154,32 @@ async fn stay_subscribed(client: Client, channels: Vec<String>, reader: Reader) 
 }
 
 async fn subscribe(
-    client: &Client,
+    address: &Address,
     channels: &[String],
     handler: &PushHandler,
-) -> redis::RedisResult<MultiplexedConnection> {
+) -> redis::RedisResult<OpenConnection> {
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(PING_TIMEOUT))
         .set_response_timeout(Some(PING_TIMEOUT))
         .set_push_sender(handler.clone());
-    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-    connection.subscribe(channels).await?;
-    Ok(connection)
+    let open = opening::open(address, &config, PING_TIMEOUT).await?;
+    open.connection.clone().subscribe(channels).await?;
+    Ok(open)
 }
 
-async fn until_broken(mut connection: MultiplexedConnection, handler: &PushHandler) {
-    loop {
+/// Returns when the connection has ended or is silent, or when its server is not the master any more: a
+/// replica that still follows its master delivers messages, one that has left the set delivers none.
+async fn until_broken(address: &Address, open: &OpenConnection, handler: &PushHandler) {
+    let mut connection = open.connection.clone();
+    for turn in 0.. {
         tokio::select! {
             () = handler.broken.notified() => return,
             () = tokio::time::sleep(PING_INTERVAL) => {
-                if redis::cmd("PING").query_async::<()>(&mut connection).await.is_err() {
+                match opening::role(&mut connection).await {
+                    Ok(Role::Master | Role::Unknown) => {}
+                    Ok(_) | Err(_) => return,
+                }
+                let named = opening::named_master(address, turn, PING_TIMEOUT).await;
+                if named.is_some_and(|named| named != *open.place()) {
                     return;
                 }
             }

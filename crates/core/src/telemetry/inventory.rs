@@ -114,7 +114,8 @@ pub const INVENTORY: &[Metric] = &[
         kind: Histogram,
         labels: "`connection`: `reads`, `writes`, `queue`; `outcome`: `done`, `failed`",
         services: "all",
-        text: "Time until Redis answered a command, or a pipeline of commands, by connection and outcome.",
+        text: "Time until Redis answered a command, or a pipeline of commands, by connection and outcome; an \
+               error that it answers is failed.",
     },
     Metric {
         name: DATABASE_DURATION,

@@ -146,38 +146,6 @@ async fn replace_mode_inserts_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_cluster_takes_a_batch_whose_keys_lie_in_many_slots() -> Result<()> {
-    let redis = RedisServer::start_cluster().await?;
-    let process = cache(&redis)?;
-    let batch = |revision| {
-        let ids = (1..=20).map(|number| ProductId::parse(&format!("P-{number}")));
-        ids.map(|id| Ok((id?, entry(revision)?))).collect::<Result<Vec<_>>>()
-    };
-    // The second time it is known to be a cluster.
-    for (revision, expected) in [(2, 2), (3, 3), (1, 3)] {
-        let announcement = announcement(&redis, &batch(revision)?)?;
-        process.put_all(&batch(revision)?, PutMode::Insert, announcement.as_ref()).await?;
-        assert_eq!(found_in_redis(&redis).await?, Ok((expected, Tier::L2)));
-    }
-    let mut connection = redis.connection().await?;
-    let keys: usize = redis::cmd("DBSIZE").query_async(&mut connection).await?;
-    assert_eq!(keys, 20 + 1, "the prices, and the stream of changes");
-    assert_eq!(notifications_in(&redis).await?, 3);
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_cluster_takes_a_price_and_its_notification_which_lie_in_two_slots() -> Result<()> {
-    let redis = RedisServer::start_cluster().await?;
-    let product = [(ProductId::parse("P-1")?, entry(2)?)];
-    let announcement = announcement(&redis, &product)?;
-    cache(&redis)?.put_all(&product, PutMode::Insert, announcement.as_ref()).await?;
-    assert_eq!(found_in_redis(&redis).await?, Ok((2, Tier::L2)));
-    assert_eq!(notifications_in(&redis).await?, 1);
-    Ok(())
-}
-
-#[tokio::test]
 async fn a_notification_follows_its_prices() -> Result<()> {
     let redis = RedisServer::start().await?;
     let process = cache(&redis)?;
