@@ -56,11 +56,13 @@ pub(crate) async fn listen(
 }
 
 fn apply(cache: &PriceCache, notifications: &Notifications, metrics: &ApiMetrics, payload: &[u8]) {
+    let catalogues = cache.catalogues();
     let Some(notification) = notifications.read(payload) else { return };
     let trace = notification.traceparent.as_deref().and_then(TraceParent::parse);
     let span = spans::process(PRICE_CHANGES, notification.changes.len(), trace.iter());
     let _within = span.entered();
     cache.apply(
+        catalogues,
         notification
             .changes_with_entries()
             .map(|(changed, entry)| (&changed.product_id, changed.revision, entry)),

@@ -9,6 +9,7 @@
 
 pub mod backoff;
 pub mod cache;
+pub mod catalogue;
 pub mod config;
 pub mod engine;
 pub mod events;

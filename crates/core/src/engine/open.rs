@@ -61,11 +61,10 @@ impl Engine {
         time_zones.log(Utc::now());
         let tz_versions = TzVersions::new(time_zones, &redis, &keys);
         let policies = Policies::load(store.clone(), tz_versions.database().zones.clone()).await?;
-        let identity = store.identity().await?;
-        let price_keys = Keys::new(&config.key_prefix, &identity);
+        let price_keys = Keys::new(&config.key_prefix, store.catalogue.clone());
         let staleness: Duration = config.l1_max_staleness;
         let cache = PriceCache::new(l1_capacity, staleness, &redis, price_keys, &registry, Handle::current());
-        let notifications = Notifications::new(&redis, keys.clone(), &identity);
+        let notifications = Notifications::new(&redis, keys.clone(), store.catalogue.clone());
         let metrics = Arc::new(PricingMetrics::new(&registry));
         Ok(Self { store, cache, policies, notifications, registry, metrics, redis, keys, tz_versions })
     }
@@ -90,6 +89,7 @@ impl Engine {
     pub fn spawn_upkeep(&self, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
         tasks.spawn(self.registry.clone().run_upkeep(shutdown.clone()));
         tasks.spawn(self.policies.clone().poll(shutdown.clone()));
+        tasks.spawn(self.clone().keep_served(shutdown.clone()));
         tasks.spawn(self.tz_versions.clone().publish_periodically(shutdown.clone()));
     }
 }

@@ -8,7 +8,7 @@ use names::{
     FROZEN_PRODUCTS, GUARDRAIL_HITS, HELD_RUNS, HTTP_REQUEST_DURATION, IMPORTED_ROWS, JOB_DURATION,
     JOBS_BURIED, JOBS_ENQUEUED, L1_ENTRIES, L1_EVICTIONS, L1_FLUSHES, L1_INVALIDATIONS, L2_ERRORS, LATENESS,
     PRICE_CHANGE_STREAMS, PRICE_READS, PRICES_COMPUTED, PRICES_HELD, PRODUCTS, QUEUE_DEPTH, REDIS_DURATION,
-    REQUESTS_REFUSED, RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
+    REQUESTS_REFUSED, RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION, TRANSACTIONS_SERVED_LATE,
 };
 
 /// The kind of a metric.
@@ -285,6 +285,13 @@ pub const INVENTORY: &[Metric] = &[
         text: "Products of the catalogue.",
     },
     Metric {
+        name: TRANSACTIONS_SERVED_LATE,
+        kind: Counter,
+        labels: "",
+        services: "api, worker",
+        text: "Transactions whose prices this process put into Redis, because the process that committed them had not done so within two seconds.",
+    },
+    Metric {
         name: EVENT_HOLDS,
         kind: Counter,
         labels: "",
@@ -345,6 +352,7 @@ pub mod names {
     pub const PRICES_HELD: &str = "pricing_prices_held";
     pub const FROZEN_PRODUCTS: &str = "pricing_frozen_products";
     pub const PRODUCTS: &str = "pricing_products";
+    pub const TRANSACTIONS_SERVED_LATE: &str = "pricing_transactions_served_late_total";
     pub const EVENT_HOLDS: &str = "pricing_event_holds_total";
     pub const EVENT_MOVES_HELD: &str = "pricing_event_moves_held";
     pub const BUILD_INFO: &str = "pricing_build_info";

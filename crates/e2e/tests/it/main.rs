@@ -33,6 +33,7 @@
 //! | `tidy` | the house rules; needs no server |
 //! | `time_zones` | which time zone database the processes use and report |
 //! | `tls` | stores, a collector and a gateway over TLS; untrusted certificates are refused |
+//! | `unserved_prices` | a process dies between the database and Redis, and others serve what it stored |
 //! | `unknown_currency` | a product that this version cannot read does not affect others |
 //! | `write_path` | the market moves and prices follow; recalculations |
 
@@ -76,4 +77,5 @@ mod time_zones;
 mod tls;
 mod traces;
 mod unknown_currency;
+mod unserved_prices;
 mod write_path;
