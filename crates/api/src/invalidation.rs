@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use pricing_core::cache::PriceCache;
+use pricing_core::catalogue::Catalogue;
 use pricing_core::engine::Engine;
 use pricing_core::keys::PRICE_CHANGES;
 use pricing_core::notifications::Notifications;
@@ -53,6 +54,17 @@ pub(crate) async fn listen(
         }
     }
     let _ = reading.await;
+}
+
+/// Wakes the clients that follow price changes when another catalogue begins, until shutdown.
+pub(crate) async fn wake_for_other_catalogues(
+    mut replaced: watch::Receiver<Arc<Catalogue>>,
+    wake: watch::Sender<u64>,
+    shutdown: CancellationToken,
+) {
+    while let Some(Ok(())) = shutdown.run_until_cancelled(replaced.changed()).await {
+        wake.send_modify(|number| *number += 1);
+    }
 }
 
 fn apply(cache: &PriceCache, notifications: &Notifications, metrics: &ApiMetrics, payload: &[u8]) {

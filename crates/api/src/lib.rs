@@ -69,6 +69,11 @@ pub async fn run(
     let (wake, woken) = watch::channel(0);
     let mut tasks = JoinSet::new();
     engine.spawn_upkeep(&mut tasks, &shutdown);
+    tasks.spawn(invalidation::wake_for_other_catalogues(
+        engine.store.catalogue.subscribe(),
+        wake.clone(),
+        shutdown.clone(),
+    ));
     tasks.spawn(invalidation::listen(
         subscription,
         engine.clone(),

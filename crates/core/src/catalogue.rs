@@ -4,13 +4,13 @@
 //! A database that is restored from a backup gives revisions and policy versions a second time. It therefore
 //! gets a new identity, and every process replaces its [`Catalogue`]: keys in Redis, notifications and what
 //! is in memory belong to one catalogue. Here: what the parts of a process share about it. Where next:
-//! `catalogue_watch` finds out that the database is behind.
+//! `engine::watch` finds out that the database is behind.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use pricing_domain::facts::product::ProductId;
 
@@ -21,6 +21,7 @@ pub struct Catalogue {
     generation: u64,
     newest_revision: AtomicI64,
     newest: Mutex<Option<KnownPrice>>,
+    suspected: Arc<Notify>,
 }
 
 /// A price, or a removal, that was in the catalogue.
@@ -33,12 +34,13 @@ pub struct KnownPrice {
 }
 
 impl Catalogue {
-    fn new(identity: &str, generation: u64) -> Self {
+    fn new(identity: &str, generation: u64, suspected: Arc<Notify>) -> Self {
         Self {
             identity: identity.to_owned(),
             generation,
             newest_revision: AtomicI64::new(0),
             newest: Mutex::default(),
+            suspected,
         }
     }
 
@@ -64,6 +66,16 @@ impl Catalogue {
         }
     }
 
+    /// The newest revision that was noted; 0 if there is none.
+    pub fn newest_revision(&self) -> i64 {
+        self.newest_revision.load(Ordering::Relaxed)
+    }
+
+    /// Has the database checked at once: what it says contradicts what is known.
+    pub fn suspect(&self) {
+        self.suspected.notify_one();
+    }
+
     /// The newest price that was noted.
     pub fn newest(&self) -> Option<KnownPrice> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -72,38 +84,49 @@ impl Catalogue {
 
 /// The current catalogue of a process. The clones of a handle change together.
 #[derive(Clone)]
-pub struct CurrentCatalogue(Arc<watch::Sender<Arc<Catalogue>>>);
+pub struct CurrentCatalogue {
+    current: Arc<watch::Sender<Arc<Catalogue>>>,
+    suspected: Arc<Notify>,
+}
 
 impl CurrentCatalogue {
     /// A handle to the catalogue with this identity.
     pub fn new(identity: &str) -> Self {
-        Self(Arc::new(watch::Sender::new(Arc::new(Catalogue::new(identity, 0)))))
+        let suspected = Arc::new(Notify::new());
+        let first = Arc::new(Catalogue::new(identity, 0, Arc::clone(&suspected)));
+        Self { current: Arc::new(watch::Sender::new(first)), suspected }
     }
 
     /// The catalogue now; work that has begun with it ends with it.
     pub fn get(&self) -> Arc<Catalogue> {
-        Arc::clone(&self.0.borrow())
+        Arc::clone(&self.current.borrow())
     }
 
     /// Whether this is still the catalogue in use.
     pub fn is_current(&self, catalogue: &Catalogue) -> bool {
-        self.0.borrow().generation == catalogue.generation
+        self.current.borrow().generation == catalogue.generation
     }
 
     /// Replaces the catalogue, unless it has this identity already.
     pub fn replace(&self, identity: &str) {
-        self.0.send_if_modified(|current| {
+        self.current.send_if_modified(|current| {
             let is_another = current.identity != identity;
             if is_another {
-                *current = Arc::new(Catalogue::new(identity, current.generation + 1));
+                let suspected = Arc::clone(&self.suspected);
+                *current = Arc::new(Catalogue::new(identity, current.generation + 1, suspected));
             }
             is_another
         });
     }
 
+    /// Waits until the database has to be checked at once.
+    pub async fn suspected(&self) {
+        self.suspected.notified().await;
+    }
+
     /// Sees each replacement from now on.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Catalogue>> {
-        self.0.subscribe()
+        self.current.subscribe()
     }
 }
 

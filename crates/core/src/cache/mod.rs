@@ -313,6 +313,11 @@ impl PriceCache {
         Ok(self.l2.holds_older(&self.keys.of(catalogue), products).await?)
     }
 
+    /// The keys of prices.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
     /// The number of catalogues that were replaced, which a caller reads before it finds a notification to be
     /// about the one in use.
     pub fn catalogues(&self) -> u64 {

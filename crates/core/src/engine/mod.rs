@@ -3,7 +3,8 @@
 //! Here: the [`Engine`] and its construction ([`open`]), with a file for each reason to price: a cache miss
 //! (this file), changed products ([`products`]), market events ([`market`]), a recalculation or expiry
 //! ([`range`]), a decision about a held move ([`holds`]), a simulation of a policy ([`simulate`]) or of
-//! products ([`simulate_products`]); and one for serving what is stored ([`serve`]). Never here: how a price
+//! products ([`simulate_products`]); and one for serving what is stored ([`serve`])
+//! and for a database that was restored ([`watch`]). Never here: how a price
 //! is computed ([`domain::price`](pricing_domain::price)) and when (the routes, the worker).
 //!
 //! Each function works on a batch in one transaction ([`pieces`]): lock the products, compute, write prices
@@ -22,6 +23,7 @@ mod range;
 mod serve;
 mod simulate;
 mod simulate_products;
+mod watch;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -66,7 +66,10 @@ impl Engine {
         let cache = PriceCache::new(l1_capacity, staleness, &redis, price_keys, &registry, Handle::current());
         let notifications = Notifications::new(&redis, keys.clone(), store.catalogue.clone());
         let metrics = Arc::new(PricingMetrics::new(&registry));
-        Ok(Self { store, cache, policies, notifications, registry, metrics, redis, keys, tz_versions })
+        let engine =
+            Self { store, cache, policies, notifications, registry, metrics, redis, keys, tz_versions };
+        engine.check_catalogue_at_start().await?;
+        Ok(engine)
     }
 
     /// Returns the same engine with a read connection that the current runtime drives.
@@ -90,6 +93,7 @@ impl Engine {
         tasks.spawn(self.registry.clone().run_upkeep(shutdown.clone()));
         tasks.spawn(self.policies.clone().poll(shutdown.clone()));
         tasks.spawn(self.clone().keep_served(shutdown.clone()));
+        tasks.spawn(self.clone().watch_catalogue(shutdown.clone()));
         tasks.spawn(self.tz_versions.clone().publish_periodically(shutdown.clone()));
     }
 }

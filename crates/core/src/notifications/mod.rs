@@ -218,6 +218,15 @@ impl Notifications {
         Ok(last.map_or(Position::START, |position| Position { index: usize::MAX, ..position }))
     }
 
+    /// Whether the change at this position was of another catalogue than the one in use.
+    pub async fn is_of_another_catalogue(&self, position: Position) -> Result<bool, RedisError> {
+        let mut entry = redis::cmd("XRANGE");
+        entry.arg(self.keys.price_changes_log()).arg(position.entry()).arg(position.entry());
+        let entry: StreamRangeReply = entry.query_async(&mut self.redis.writes()).await?;
+        let text: Option<Vec<u8>> = entry.ids.first().and_then(|entry| entry.get(FIELD));
+        Ok(text.is_some_and(|text| self.read_kept(&text).is_none()))
+    }
+
     /// Changes of list prices after this position, from the next `entries` entries of the stream.
     pub async fn changes_after(&self, after: Position, entries: usize) -> Result<ChangesAfter, RedisError> {
         let mut range = redis::cmd("XRANGE");

@@ -200,6 +200,7 @@ impl Store {
         Ok(StoreTransaction {
             session: self.begin_session().await?,
             span,
+            known_revision: catalogue.newest_revision(),
             catalogue,
             written: Written::default(),
         })

@@ -31,6 +31,8 @@ pub struct PreparedPrices {
     pub(super) rows: PreparedFor,
     /// The products, with the revisions of their prices.
     pub(super) revisions: Vec<(ProductId, i64)>,
+    /// The newest policy version of these prices.
+    pub(super) policy_version: i64,
 }
 
 #[derive(Debug)]
@@ -83,19 +85,24 @@ impl ProductRows {
 impl PreparedPrices {
     pub(super) fn for_sqlite(writes: Vec<PriceWrite>) -> Result<Self, StoreError> {
         let writes = newest_of_each(writes);
-        let revisions = revisions_of(&writes);
-        Ok(Self { rows: PreparedFor::Sqlite(SqlitePrices::of(writes)?), revisions })
+        let (revisions, policy_version) = (revisions_of(&writes), policy_version_of(&writes));
+        Ok(Self { rows: PreparedFor::Sqlite(SqlitePrices::of(writes)?), revisions, policy_version })
     }
 
     pub(super) fn for_postgres(writes: Vec<PriceWrite>) -> Result<Self, StoreError> {
         let writes = newest_of_each(writes);
         let rows = PreparedFor::Postgres(Box::new(PostgresPrices::of(&writes)?));
-        Ok(Self { rows, revisions: revisions_of(&writes) })
+        let (revisions, policy_version) = (revisions_of(&writes), policy_version_of(&writes));
+        Ok(Self { rows, revisions, policy_version })
     }
 }
 
 fn revisions_of(writes: &[PriceWrite]) -> Vec<(ProductId, i64)> {
     writes.iter().map(|write| (write.entry.product_id.clone(), write.entry.revision)).collect()
+}
+
+fn policy_version_of(writes: &[PriceWrite]) -> i64 {
+    writes.iter().map(|write| write.entry.policy_version).max().unwrap_or_default()
 }
 
 /// Orders the writes by product; of two of the same product the newer one is kept.

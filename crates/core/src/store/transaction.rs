@@ -140,6 +140,8 @@ pub struct StoreTransaction {
     pub(super) span: Span,
     /// The catalogue in use when it began.
     pub(super) catalogue: Arc<Catalogue>,
+    /// The newest revision that was known when it began: its own are larger.
+    pub(super) known_revision: i64,
     /// The prices that it has written and removed.
     pub(super) written: Written,
 }
@@ -248,7 +250,14 @@ impl StoreTransaction {
     pub async fn next_revisions(&mut self, count: usize) -> Result<Vec<i64>, StoreError> {
         let revisions = bulk::next_revisions(&mut self.session, row_count(count)?).await?;
         self.written.drew(&revisions);
-        Ok(revisions)
+        match revisions.first().filter(|first| **first <= self.known_revision) {
+            Some(first) => {
+                let what = format!("it gives revision {first} after {}", self.known_revision);
+                self.catalogue.suspect();
+                Err(StoreError::Behind { what })
+            }
+            None => Ok(revisions),
+        }
     }
 
     /// Stores prices, unless one with a newer revision is stored, and adds those that change the list price
@@ -288,7 +297,7 @@ impl StoreTransaction {
     /// them; if it does not, another process does so.
     pub async fn commit_prices(mut self) -> Result<Unserved, StoreError> {
         let committed = async {
-            let id = self.written.record(&mut self.session).await?;
+            let id = self.written.record(&mut self.session, &self.catalogue).await?;
             self.session.commit().await?;
             Ok(id)
         };

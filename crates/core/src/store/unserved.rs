@@ -27,10 +27,12 @@ const RECORD: Statement = Statement {
     sqlite: "
     INSERT INTO unserved_prices (id, first_revision, last_revision, product_ids, since, due_at)
     VALUES ($1, $2, $3, $4, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'),
-            strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+2 seconds'))",
+            strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+2 seconds'))
+    RETURNING (SELECT coalesce(max(version), 0) FROM policies)",
     postgres: "
     INSERT INTO unserved_prices (id, first_revision, last_revision, product_ids, due_at)
-    VALUES ($1, $2, $3, $4, clock_timestamp() + interval '2 seconds')",
+    VALUES ($1, $2, $3, $4, clock_timestamp() + interval '2 seconds')
+    RETURNING (SELECT coalesce(max(version), 0) FROM policies)",
 };
 const IS_ANY_DUE: Statement = Statement {
     sqlite: "
@@ -92,6 +94,7 @@ pub(super) struct ServedRows(Arc<Mutex<Vec<Unserved>>>);
 #[derive(Debug, Default)]
 pub(super) struct Written {
     first_revision: Option<i64>,
+    policy_version: i64,
     newest: Option<KnownPrice>,
     product_ids: Vec<ProductId>,
 }
@@ -112,6 +115,7 @@ impl Written {
 
     /// Notes prices; one with an earlier revision only changes its explanation, which is not served.
     pub(super) fn add_prices(&mut self, prices: &PreparedPrices) {
+        self.policy_version = self.policy_version.max(prices.policy_version);
         for (product_id, revision) in &prices.revisions {
             if self.first_revision.is_some_and(|first| first <= *revision) {
                 self.add(product_id, *revision);
@@ -127,14 +131,25 @@ impl Written {
         self.product_ids.push(product_id.clone());
     }
 
-    /// Writes the row, at the end of the transaction. Returns its identifier, if there is one.
-    pub(super) async fn record(&self, session: &mut Session) -> Result<Option<String>, StoreError> {
+    /// Writes the row, at the end of the transaction. Returns its identifier, if there is one. Fails if the
+    /// prices were made by a policy that the database does not have.
+    pub(super) async fn record(
+        &self,
+        session: &mut Session,
+        catalogue: &Catalogue,
+    ) -> Result<Option<String>, StoreError> {
         let Some(newest) = &self.newest else { return Ok(None) };
         // Never given twice, not even by a database that was restored from a backup.
         let id = uuid::Uuid::now_v7().simple().to_string();
         let ids = Value::Texts(self.product_ids.iter().map(ProductId::as_str).collect());
         let first = self.first_revision.unwrap_or(newest.revision).min(newest.revision);
-        session.execute(RECORD.bind(&id).bind(first).bind(newest.revision).bind(ids)).await?;
+        let record = RECORD.bind(&id).bind(first).bind(newest.revision).bind(ids);
+        let (published,): (i64,) = session.one(record).await?;
+        if published < self.policy_version {
+            let what = format!("it has policies up to version {published}, not {}", self.policy_version);
+            catalogue.suspect();
+            return Err(StoreError::Behind { what });
+        }
         Ok(Some(id))
     }
 

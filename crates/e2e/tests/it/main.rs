@@ -25,6 +25,7 @@
 //! | `load_shedding` | an API gets more requests than it can answer |
 //! | `price_read_path` | cache tiers, prices per shopper, and reads during outages |
 //! | `product_conditions` | conditional changes of products, by two clients at a time |
+//! | `restored_database` | a database is restored from a backup under running services, or before they start |
 //! | `real_catalogue` | 20,000 products imported and read |
 //! | `slow_clients` | bodies that do not arrive |
 //! | `stale_caches` | no cache wins over the database, whatever happened to either |
@@ -66,6 +67,7 @@ mod price_history;
 mod price_read_path;
 mod product_conditions;
 mod real_catalogue;
+mod restored_database;
 mod simulations;
 mod slow_clients;
 mod stale_caches;
