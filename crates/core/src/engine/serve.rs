@@ -192,8 +192,6 @@ impl Engine {
             }
             is_failing = outcome.is_err();
             if shutdown.run_until_cancelled(tokio::time::sleep(UNSERVED_INTERVAL)).await.is_none() {
-                // Otherwise another process would serve them once more.
-                let _ = self.store.forget_served().await;
                 return;
             }
         }

@@ -186,6 +186,10 @@ impl Store {
 
     /// Waits for running statements and closes every connection. Later calls fail.
     pub async fn close(&self) {
+        // Otherwise other processes would serve them once more.
+        if let Err(error) = self.forget_served().await {
+            tracing::debug!(%error, "could not delete the records of served prices");
+        }
         match &self.database {
             Database::Sqlite(file) => file.close().await,
             Database::Postgres(pool) => pool.close().await,

@@ -28,11 +28,11 @@ const RECORD: Statement = Statement {
     INSERT INTO unserved_prices (id, first_revision, last_revision, product_ids, since, due_at)
     VALUES ($1, $2, $3, $4, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'),
             strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+2 seconds'))
-    RETURNING (SELECT coalesce(max(version), 0) FROM policies)",
+    RETURNING (SELECT max(version) FROM policies)",
     postgres: "
     INSERT INTO unserved_prices (id, first_revision, last_revision, product_ids, due_at)
     VALUES ($1, $2, $3, $4, clock_timestamp() + interval '2 seconds')
-    RETURNING (SELECT coalesce(max(version), 0) FROM policies)",
+    RETURNING (SELECT max(version) FROM policies)",
 };
 const IS_ANY_DUE: Statement = Statement {
     sqlite: "
@@ -144,8 +144,9 @@ impl Written {
         let ids = Value::Texts(self.product_ids.iter().map(ProductId::as_str).collect());
         let first = self.first_revision.unwrap_or(newest.revision).min(newest.revision);
         let record = RECORD.bind(&id).bind(first).bind(newest.revision).bind(ids);
-        let (published,): (i64,) = session.one(record).await?;
-        if published < self.policy_version {
+        let (published,): (Option<i64>,) = session.one(record).await?;
+        // The engine publishes a first policy before it writes prices.
+        if let Some(published) = published.filter(|published| *published < self.policy_version) {
             let what = format!("it has policies up to version {published}, not {}", self.policy_version);
             catalogue.suspect();
             return Err(StoreError::Behind { what });

@@ -150,7 +150,13 @@ async fn services_that_run_see_that_their_database_was_restored() -> Result<()> 
         .execute("postgres", &format!("ALTER DATABASE {DATABASE}_before RENAME TO {DATABASE}_first"))
         .await?;
     postgres.restore(DATABASE, &backup).await?;
-    shop.starts_over(lost_version).await
+    // At once, while the processes may still use the lost policy of the same version.
+    let version = eventually("the policy is published", SEEN, async || shop.publish(AFTER).await).await?;
+    assert_eq!(version, lost_version);
+    shop.agree(&[("P-1", Some(70.0)), ("P-2", Some(70.0)), ("P-7", Some(70.0)), ("P-new", None)], SEEN)
+        .await?;
+    eventually("a write is taken", SEEN, async || shop.put("P-1", 120).await).await?;
+    shop.agree(&[("P-1", Some(84.0))], SEEN).await
 }
 
 #[tokio::test]

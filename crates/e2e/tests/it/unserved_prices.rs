@@ -128,15 +128,23 @@ async fn others_serve_what_a_process_could_not(database_url: String) -> Result<(
     assert_eq!(shop.apis[1].client.price("P-9", "NY", false).await?.status, 404);
     // Followers get each change: of P-1 that from 100 to 60 and that from 60 to 61.
     let reader = open_engine_at(&shop.database_url, &shop.redis.url(), "pricing:v1:").await?;
-    let followed = followed(&reader).await?;
-    for id in ["P-0", "P-1", "P-9"] {
-        for change in shop.store.price_changes(&ProductId::parse(id)?, 10).await? {
-            assert!(followed.contains(&(id.to_owned(), change.revision)), "{change:?} in {followed:?}");
+    eventually("followers get every change", HEALING, async || {
+        let followed = followed(&reader).await?;
+        for id in ["P-0", "P-1", "P-9"] {
+            for change in shop.store.price_changes(&ProductId::parse(id)?, 10).await? {
+                ensure!(followed.contains(&(id.to_owned(), change.revision)), "{change:?} in {followed:?}");
+            }
         }
-    }
-    let late = "pricing_transactions_served_late_total";
-    assert_eq!(shop.apis[0].metric(late, "").await? + shop.apis[1].metric(late, "").await?, 3);
-    Ok(())
+        Ok(())
+    })
+    .await?;
+    eventually("the three transactions are counted", PATIENCE, async || {
+        let late = "pricing_transactions_served_late_total";
+        let counted = shop.apis[0].metric(late, "").await? + shop.apis[1].metric(late, "").await?;
+        ensure!(counted == 3, "{counted}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

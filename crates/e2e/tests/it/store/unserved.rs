@@ -3,8 +3,10 @@
 
 use anyhow::{Result, ensure};
 use pricing_core::catalogue::KnownPrice;
-use pricing_core::store::{PriceWrite, Store, Unserved, UnservedPrices};
+use pricing_core::store::{PriceWrite, Store, StoreError, Unserved, UnservedPrices};
 use pricing_e2e::eventually;
+
+use crate::support::new_policy;
 
 use super::{PATIENCE, now, on_both_stores, price_write, product, product_id, put};
 
@@ -16,6 +18,7 @@ on_both_stores!(
     what_was_served_under_another_identity_is_served_again,
     of_two_new_identities_there_is_one,
     a_price_that_was_never_stored_is_recognised,
+    a_database_that_is_behind_takes_no_prices,
 );
 
 /// Writes prices of these products, with revisions of their own.
@@ -169,5 +172,30 @@ async fn a_price_that_was_never_stored_is_recognised(store: &Store) -> Result<()
     removing.delete_product(&product_id("P-2")?, revision, "test", now()).await?;
     removing.commit().await?;
     assert!(!is_before("P-2", revision).await?);
+    Ok(())
+}
+
+async fn a_database_that_is_behind_takes_no_prices(store: &Store) -> Result<()> {
+    write(store, &["P-1"]).await?;
+    // A notification has said so.
+    let seen = store.progress(None).await?.last_revision + 1;
+    store.catalogue.get().note(&product_id("P-2")?, seen);
+    let mut behind = store.begin().await?;
+    let drawn = behind.next_revisions(1).await;
+    ensure!(matches!(drawn, Err(StoreError::Behind { .. })), "{drawn:?}");
+    drop(behind);
+    // Under another identity, what was known of the former one does not count.
+    store.catalogue.replace(&store.replace_identity(store.catalogue.get().identity()).await?);
+    store.publish_policy(&new_policy("name: first"), None, now()).await?;
+    let (_, revisions) = write(store, &["P-3"]).await?;
+    // The price of a policy that the database does not have.
+    let mut price = price_write(&product("P-3")?, revisions[0] + 1, "6")?;
+    price.entry.policy_version = 2;
+    let mut behind = store.begin().await?;
+    price.entry.revision = behind.next_revisions(1).await?[0];
+    behind.write_prices(store.prepare_prices(vec![price])?).await?;
+    let committed = behind.commit().await;
+    ensure!(matches!(committed, Err(StoreError::Behind { .. })), "{committed:?}");
+    assert_eq!(store.stored_prices(&[product_id("P-3")?]).await?[0].entry.revision, revisions[0]);
     Ok(())
 }
