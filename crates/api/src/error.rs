@@ -368,6 +368,12 @@ impl From<EngineError> for ApiError {
                     reason: "the change is stored, but redis does not take it yet; sending it again does no harm",
                 }
             }
+            EngineError::Store(error @ StoreError::Behind { .. }) => {
+                tracing::warn!(%error, "a write is refused");
+                Self::Unavailable {
+                    reason: "the database was restored from a backup; sending it again in a moment does no harm",
+                }
+            }
             EngineError::Store(error) | EngineError::Policies(PolicySnapshotError::Store(error))
                 if error.is_transient() =>
             {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use pricing_core::cache::PriceCache;
+use pricing_core::catalogue::Catalogue;
 use pricing_core::engine::Engine;
 use pricing_core::keys::PRICE_CHANGES;
 use pricing_core::notifications::Notifications;
@@ -55,12 +56,25 @@ pub(crate) async fn listen(
     let _ = reading.await;
 }
 
+/// Wakes the clients that follow price changes when another catalogue begins, until shutdown.
+pub(crate) async fn wake_for_other_catalogues(
+    mut replaced: watch::Receiver<Arc<Catalogue>>,
+    wake: watch::Sender<u64>,
+    shutdown: CancellationToken,
+) {
+    while let Some(Ok(())) = shutdown.run_until_cancelled(replaced.changed()).await {
+        wake.send_modify(|number| *number += 1);
+    }
+}
+
 fn apply(cache: &PriceCache, notifications: &Notifications, metrics: &ApiMetrics, payload: &[u8]) {
+    let catalogues = cache.catalogues();
     let Some(notification) = notifications.read(payload) else { return };
     let trace = notification.traceparent.as_deref().and_then(TraceParent::parse);
     let span = spans::process(PRICE_CHANGES, notification.changes.len(), trace.iter());
     let _within = span.entered();
     cache.apply(
+        catalogues,
         notification
             .changes_with_entries()
             .map(|(changed, entry)| (&changed.product_id, changed.revision, entry)),

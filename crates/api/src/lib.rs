@@ -70,6 +70,11 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     engine.spawn_upkeep(&mut tasks, &shutdown);
     health.spawn_upkeep(&mut tasks, &engine.registry, &shutdown);
+    tasks.spawn(invalidation::wake_for_other_catalogues(
+        engine.store.catalogue.subscribe(),
+        wake.clone(),
+        shutdown.clone(),
+    ));
     tasks.spawn(invalidation::listen(
         subscription,
         engine.clone(),

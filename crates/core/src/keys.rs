@@ -3,6 +3,7 @@
 //! | key | type | what | written by |
 //! |---|---|---|---|
 //! | `{prefix}{store}:price:{product_id}` | string | a revision of 20 digits, then a `PriceEntry` as JSON, or nothing for a removed product | `cache/put_and_publish.lua` only |
+//! | `{prefix}{store}:mark` | hash | the newest revision that was in the catalogue, its product, and the newest policy version with a digest of its text | `catalogue_mark.lua` only |
 //! | `{prefix}{store}:write_check` | string | empty; lives for a second | the check that Redis accepts writes |
 //! | `market_events` | channel | a market event with its stream id, or anything a foreign program publishes | `events::publish` |
 //! | `market_events:log` | stream | market events, until a while after their jobs were enqueued | `events::publish` |
@@ -21,7 +22,11 @@
 //! that other programs use carry the prefix only if it was configured. Redis Cluster is not supported: prices
 //! are stored in batches with their notification, in one call.
 
+use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::catalogue::{Catalogue, CurrentCatalogue};
 
 /// The prefix of all keys unless configured otherwise.
 pub const DEFAULT_PREFIX: &str = "pricing:v1:";
@@ -29,26 +34,65 @@ pub const DEFAULT_PREFIX: &str = "pricing:v1:";
 /// The time to live of a price in Redis. A later read fills it from the database again.
 pub const PRICE_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// The key names of one store.
+/// The key names of the catalogue in use.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    prefix: String,
+    prefix: Arc<str>,
+    catalogue: CurrentCatalogue,
+}
+
+/// The key names of one catalogue.
+#[derive(Debug, Clone)]
+pub struct CatalogueKeys {
+    prefix: Arc<str>,
+    /// The catalogue.
+    pub catalogue: Arc<Catalogue>,
 }
 
 impl Keys {
-    /// Keys with this prefix, for prices of the store with this identity.
-    pub fn new(prefix: &str, store: &str) -> Self {
-        Self { prefix: format!("{prefix}{store}:") }
+    /// Keys with this prefix, for prices of this catalogue and those that replace it.
+    pub fn new(prefix: &str, catalogue: impl Into<CurrentCatalogue>) -> Self {
+        Self { prefix: prefix.into(), catalogue: catalogue.into() }
     }
 
+    /// The keys of the catalogue in use. Work that has begun with them ends with them.
+    pub fn current(&self) -> CatalogueKeys {
+        self.of(&self.catalogue.get())
+    }
+
+    /// The keys of this catalogue.
+    pub fn of(&self, catalogue: &Arc<Catalogue>) -> CatalogueKeys {
+        CatalogueKeys { prefix: Arc::clone(&self.prefix), catalogue: Arc::clone(catalogue) }
+    }
+
+    /// Whether this is still the catalogue in use.
+    pub fn is_current(&self, catalogue: &Catalogue) -> bool {
+        self.catalogue.is_current(catalogue)
+    }
+}
+
+impl CatalogueKeys {
     /// A product's price entry.
     pub fn price(&self, product_id: &str) -> String {
-        format!("{}price:{product_id}", self.prefix)
+        self.named("price:", product_id)
     }
 
     /// Written to check that Redis accepts writes.
     pub fn write_check(&self) -> String {
-        format!("{}write_check", self.prefix)
+        self.named("write_check", "")
+    }
+
+    /// The mark of how far the catalogue has come.
+    pub fn mark(&self) -> String {
+        self.named("mark", "")
+    }
+
+    fn named(&self, kind: &str, name: &str) -> String {
+        let identity = self.catalogue.identity();
+        let mut key = String::with_capacity(self.prefix.len() + identity.len() + 1 + kind.len() + name.len());
+        // Writing to a string cannot fail.
+        let _ = write!(key, "{}{identity}:{kind}{name}", self.prefix);
+        key
     }
 }
 

@@ -9,6 +9,7 @@
 
 pub mod backoff;
 pub mod cache;
+pub mod catalogue;
 pub mod clock;
 pub mod config;
 pub mod engine;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use rust_decimal::Decimal;
 use tokio_util::sync::CancellationToken;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::store::{NewPolicy, Store, StoreError, StoredPolicy};
 use pricing_domain::diagnostic::{Diagnostic, Location, Severity};
@@ -37,8 +38,29 @@ pub struct PolicySnapshot {
     /// The reason that the newest policy is unusable, if it has been since this process started.
     unusable: Option<String>,
     location_factors: HashMap<String, Decimal>,
+    /// The digests of the texts of those that are kept.
+    known: Vec<KnownPolicy>,
+    /// The catalogue that they were read from: the number of those before it.
+    catalogue: u64,
     /// The sequence number of the read, in the order in which this process began them.
     begun: u64,
+}
+
+/// A policy version with a digest of its text: versions are immutable, so another text means another
+/// database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownPolicy {
+    /// The version.
+    pub version: i64,
+    /// The XXH3 digest of its text.
+    pub digest: u64,
+}
+
+impl KnownPolicy {
+    /// The digest of a published policy.
+    pub fn of(stored: &StoredPolicy) -> Self {
+        Self { version: stored.version, digest: xxh3_64(stored.source.as_bytes()) }
+    }
 }
 
 impl PolicySnapshot {
@@ -50,6 +72,25 @@ impl PolicySnapshot {
     /// The policy of this version, if it is still in use.
     pub fn policy(&self, version: i64) -> Option<&Arc<PricingPolicy>> {
         std::iter::once(&self.current).chain(&self.previous).find(|policy| policy.version == version)
+    }
+
+    /// The catalogue that the policies were read from: the number of those that this process used before.
+    pub fn catalogue(&self) -> u64 {
+        self.catalogue
+    }
+
+    /// The current policy, with the digest of its text.
+    pub fn newest(&self) -> KnownPolicy {
+        let version = self.current.version;
+        let known = self.known.iter().find(|known| known.version == version);
+        known.copied().unwrap_or(KnownPolicy { version, digest: 0 })
+    }
+
+    /// Whether a later read has another text of a version.
+    fn is_contradicted_by(&self, read: &Self) -> bool {
+        let is_another =
+            |known: &KnownPolicy, read: &KnownPolicy| known.version == read.version && known != read;
+        self.known.iter().any(|known| read.known.iter().any(|read| is_another(known, read)))
     }
 
     /// The factors set for locations.
@@ -89,6 +130,8 @@ pub struct Policies {
     zones: TimeZones,
     snapshot: Arc<ArcSwap<PolicySnapshot>>,
     reads: Arc<AtomicU64>,
+    /// One more than the catalogue in which a known version had another text; 0: none.
+    contradicted: Arc<AtomicU64>,
 }
 
 impl Policies {
@@ -102,11 +145,8 @@ impl Policies {
             note: "the policy every installation starts with".to_owned(),
         };
         store.publish_first_policy(&first, chrono::Utc::now()).await?;
-        let snapshot = match read(&store, &zones, None, VERSIONS_KEPT).await {
-            Err(PolicySnapshotError::Invalid { .. }) => read(&store, &zones, None, VERSIONS_SEARCHED).await?,
-            other => other?,
-        };
-        Ok(Self { store, zones, snapshot: Arc::new(ArcSwap::from_pointee(snapshot)), reads: Arc::default() })
+        let snapshot = Arc::new(ArcSwap::from_pointee(read_all(&store, &zones).await?));
+        Ok(Self { store, zones, snapshot, reads: Arc::default(), contradicted: Arc::default() })
     }
 
     /// The snapshot in use; hold it for one request, not longer.
@@ -140,16 +180,33 @@ impl Policies {
     /// Reads the policies and factors now.
     pub async fn refresh(&self) -> Result<(), PolicySnapshotError> {
         let begun = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
-        let known = self.snapshot.load_full();
-        let read = read(&self.store, &self.zones, Some(&known), VERSIONS_KEPT).await?;
-        let unusable = known.unusable.as_ref().and(read.unusable);
-        let snapshot = Arc::new(PolicySnapshot { begun, unusable, ..read });
+        let catalogue = self.store.catalogue.get();
+        let snapshot = self.snapshot.load_full();
+        // Versions of another catalogue are others.
+        let known = Some(&*snapshot).filter(|known| known.catalogue == catalogue.generation());
+        let read = match known {
+            Some(known) => read(&self.store, &self.zones, Some(known), VERSIONS_KEPT).await?,
+            None => read_all(&self.store, &self.zones).await?,
+        };
+        if known.is_some_and(|known| known.is_contradicted_by(&read)) {
+            tracing::error!("a published policy has another text than before; it is compiled again");
+            self.contradicted.store(catalogue.generation() + 1, Ordering::Relaxed);
+            catalogue.suspect();
+        }
+        let unusable = snapshot.unusable.as_ref().and(read.unusable);
+        let read = Arc::new(PolicySnapshot { begun, catalogue: catalogue.generation(), unusable, ..read });
         // Of concurrent reads, one that began earlier may finish last; it must not replace a newer one.
         self.snapshot.rcu(|held| {
-            let is_newer = (held.current.version, held.begun) < (snapshot.current.version, snapshot.begun);
-            Arc::clone(if is_newer { &snapshot } else { held })
+            let order =
+                |snapshot: &PolicySnapshot| (snapshot.catalogue, snapshot.current.version, snapshot.begun);
+            Arc::clone(if order(held) < order(&read) { &read } else { held })
         });
         Ok(())
+    }
+
+    /// The catalogue in which a known policy version had another text, as the number of those before it.
+    pub fn contradicted(&self) -> Option<u64> {
+        self.contradicted.load(Ordering::Relaxed).checked_sub(1)
     }
 
     /// Polls every five seconds until shutdown. While the database is unavailable, the last snapshot stays in
@@ -166,7 +223,15 @@ impl Policies {
     }
 }
 
-/// Reads policies and factors. Versions are immutable, so a known one is not compiled again.
+/// Reads policies and factors of a catalogue of which none is known.
+async fn read_all(store: &Store, zones: &TimeZones) -> Result<PolicySnapshot, PolicySnapshotError> {
+    match read(store, zones, None, VERSIONS_KEPT).await {
+        Err(PolicySnapshotError::Invalid { .. }) => read(store, zones, None, VERSIONS_SEARCHED).await,
+        other => other,
+    }
+}
+
+/// Reads policies and factors. A known version is compiled again only if its text is another one.
 async fn read(
     store: &Store,
     zones: &TimeZones,
@@ -179,7 +244,8 @@ async fn read(
     let mut problem = PolicySnapshotError::Missing;
     let mut unusable = None;
     for stored in &stored {
-        match known.and_then(|known| known.policy(stored.version)) {
+        let policy = known.filter(|known| known.known.contains(&KnownPolicy::of(stored)));
+        match policy.and_then(|known| known.policy(stored.version)) {
             Some(policy) => usable.push(Arc::clone(policy)),
             None => match compile(stored, zones) {
                 Ok(policy) => usable.push(policy),
@@ -202,7 +268,22 @@ async fn read(
             known.into_iter().flat_map(|known| std::iter::once(&known.current).chain(&known.previous));
         known.find(|known| known.version < current.version).cloned()
     });
-    Ok(PolicySnapshot { current, previous, unusable, location_factors, begun: 0 })
+    let read = stored.iter().map(KnownPolicy::of);
+    let kept = known.into_iter().flat_map(|known| known.known.iter().copied());
+    let kept = kept.filter(|kept| stored.iter().all(|stored| stored.version != kept.version));
+    let mut digests: Vec<KnownPolicy> = read.chain(kept).collect();
+    digests.retain(|known| {
+        std::iter::once(&current).chain(&previous).any(|policy| policy.version == known.version)
+    });
+    Ok(PolicySnapshot {
+        current,
+        previous,
+        unusable,
+        location_factors,
+        known: digests,
+        catalogue: 0,
+        begun: 0,
+    })
 }
 
 fn compile(stored: &StoredPolicy, zones: &TimeZones) -> Result<Arc<PricingPolicy>, PolicySnapshotError> {

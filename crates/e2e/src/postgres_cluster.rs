@@ -97,18 +97,36 @@ impl PostgresCluster {
     }
 
     pub(crate) async fn execute(&self, port: u16, database: &str, statement: &str) -> Result<String> {
-        let mut command = Command::new(&self.programs.psql);
+        let options = ["--no-psqlrc", "--tuples-only", "--no-align", "--quiet", "--command", statement];
+        self.run(&self.programs.psql, port, database, &options).await
+    }
+
+    /// Saves a database as SQL.
+    pub(crate) async fn dump(&self, port: u16, database: &str, file: &Path) -> Result<()> {
+        let file = file.to_string_lossy();
+        self.run(&self.programs.pg_dump, port, database, &["--file", &file]).await.map(drop)
+    }
+
+    /// Runs the statements of a file.
+    pub(crate) async fn load(&self, port: u16, database: &str, file: &Path) -> Result<()> {
+        let file = file.to_string_lossy();
+        let options = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file", &file];
+        self.run(&self.programs.psql, port, database, &options).await.map(drop)
+    }
+
+    /// Runs a client program on a database, and returns its output.
+    async fn run(&self, program: &Path, port: u16, database: &str, options: &[&str]) -> Result<String> {
+        let mut command = Command::new(program);
         without_postgres_settings(&mut command);
-        command.args(["--no-psqlrc", "--no-password", "--tuples-only", "--no-align", "--quiet"]);
-        command.args(["--host=127.0.0.1", "--username=postgres", "--port", &port.to_string()]);
-        command.args(["--dbname", database, "--command", statement]);
+        command.args(["--no-password", "--host=127.0.0.1", "--username=postgres"]);
+        command.args(["--port", &port.to_string(), "--dbname", database]).args(options);
         command.stdin(Stdio::null());
         let mut command = tokio::process::Command::from(command);
         let running = command.kill_on_drop(true).output();
         let finished = tokio::time::timeout(STATEMENT_PATIENCE, running).await;
-        let finished = finished.with_context(|| format!("no answer to `{statement}`"))??;
+        let finished = finished.with_context(|| format!("no answer to {options:?}"))??;
         if !finished.status.success() {
-            bail!("`{statement}` failed: {}", String::from_utf8_lossy(&finished.stderr).trim());
+            bail!("{options:?} failed: {}", String::from_utf8_lossy(&finished.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&finished.stdout).into_owned())
     }

@@ -79,6 +79,30 @@ impl PostgresServer {
         self.cluster.execute(self.port, database, statement).await
     }
 
+    /// Saves a database in a file, as `pg_dump` does.
+    pub async fn dump(&self, database: &str, file: &Path) -> Result<()> {
+        self.cluster.dump(self.port, database, file).await
+    }
+
+    /// Replaces a database by what a file holds, as a managed service does: it is loaded into a database of
+    /// its own, which then takes the name. Sessions are ended; their programs connect again.
+    pub async fn restore(&self, database: &str, file: &Path) -> Result<()> {
+        let restored = format!("{database}_restored");
+        self.create_database(&restored).await?;
+        self.cluster.load(self.port, &restored, file).await?;
+        for statement in [
+            format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false"),
+            format!(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{database}'"
+            ),
+            format!("ALTER DATABASE {database} RENAME TO {database}_before"),
+            format!("ALTER DATABASE {restored} RENAME TO {database}"),
+        ] {
+            self.execute("postgres", &statement).await?;
+        }
+        Ok(())
+    }
+
     /// Sends SIGKILL to the server, which breaks client connections.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()

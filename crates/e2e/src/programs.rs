@@ -11,6 +11,7 @@ pub(crate) struct PostgresPrograms {
     pub(crate) initdb: PathBuf,
     pub(crate) postgres: PathBuf,
     pub(crate) psql: PathBuf,
+    pub(crate) pg_dump: PathBuf,
 }
 
 impl PostgresPrograms {
@@ -23,6 +24,7 @@ impl PostgresPrograms {
             initdb: directory.join("initdb"),
             postgres: directory.join("postgres"),
             psql: directory.join("psql"),
+            pg_dump: directory.join("pg_dump"),
         };
         for program in [&programs.postgres, &programs.psql] {
             ensure!(

@@ -61,7 +61,7 @@ impl Followers {
 #[utoipa::path(get, path = "/api/v1/price-changes", tag = "prices", summary = "Follow price changes",
     params(FollowQuery, ("Last-Event-ID" = Option<String>, Header, description = "Resume after this event; without it, only new changes are sent")),
     responses(
-        (status = 200, description = "Events `price_change` with product_id, revision, old_list_price, new_list_price, currency, policy_version, cause and changed_at; an event `gap` if some are no longer kept. Delivery is at least once: a change that is sent again, after a process has died, has the same revision", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "Events `price_change` with product_id, revision, old_list_price, new_list_price, currency, policy_version, cause and changed_at; an event `gap` if some are no longer kept, or the database was restored from a backup. Delivery is at least once: a change that is sent again, after a process has died, has the same revision", body = String, content_type = "text/event-stream"),
         (status = 422, description = "Last-Event-ID or `product_id` is invalid"),
         (status = 503, description = "Redis does not answer, or too many clients follow")))]
 pub(crate) async fn follow(
@@ -81,18 +81,23 @@ pub(crate) async fn follow(
         .ok_or(ApiError::Unavailable { reason: "too many clients follow price changes" })?;
     let notifications = state.engine.notifications.clone();
     let seen = headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or_default().parse::<Position>());
-    let position = match seen {
-        None => notifications.end().await?,
-        Some(seen) => seen.map_err(|error| {
-            ApiError::field("Last-Event-ID", error.to_string(), "the id of an event that was received")
-        })?,
+    let catalogue = notifications.catalogue().generation();
+    let (position, has_gap) = match seen {
+        None => (notifications.end().await?, false),
+        Some(seen) => {
+            let seen = seen.map_err(|error| {
+                ApiError::field("Last-Event-ID", error.to_string(), "the id of an event that was received")
+            })?;
+            (seen, notifications.is_of_another_catalogue(seen).await?)
+        }
     };
     let follower = Follower {
         notifications,
+        catalogue,
         wake: state.followers.wake.clone(),
         shutdown: state.followers.shutdown.clone(),
         position,
-        has_gap: false,
+        has_gap,
         only,
         waiting: Vec::new(),
         _permit: permit,
@@ -130,6 +135,8 @@ struct Follower {
     wake: watch::Receiver<u64>,
     shutdown: CancellationToken,
     position: Position,
+    /// The catalogue of the changes: the number of those before it.
+    catalogue: u64,
     /// Whether the client still has to be notified that changes before the waiting ones may be missing.
     has_gap: bool,
     only: Option<ProductId>,
@@ -176,6 +183,12 @@ impl Follower {
     async fn read(&mut self) {
         // Marked as seen before the read, so that a change during the read wakes again.
         self.wake.borrow_and_update();
+        let catalogue = self.notifications.catalogue().generation();
+        if catalogue != self.catalogue {
+            // What was announced of the former one may not be in this one.
+            (self.catalogue, self.has_gap) = (catalogue, true);
+            return;
+        }
         match self.notifications.changes_after(self.position, ENTRIES).await {
             Ok(piece) if piece.reached != self.position || piece.has_gap => {
                 self.waiting = piece.changes;

@@ -25,6 +25,8 @@ pub(super) struct L1 {
     announced: Cache<ProductId, i64>,
     /// Incremented by every flush.
     epoch: AtomicU64,
+    /// Incremented when another catalogue begins.
+    catalogues: AtomicU64,
     /// Other processes change prices too, so an entry older than this is looked up again.
     max_staleness: Duration,
 }
@@ -55,7 +57,8 @@ impl L1 {
         let entries =
             Cache::with(capacity, weight_capacity, UnitWeighter, DefaultHashBuilder::default(), lifecycle);
         let announced = Cache::new(ANNOUNCED_KEPT);
-        Self { entries, announced, epoch: AtomicU64::new(0), max_staleness }
+        let (epoch, catalogues) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { entries, announced, epoch, catalogues, max_staleness }
     }
 
     pub(super) fn get(&self, product_id: &str, at: Instant) -> Option<Cached> {
@@ -120,22 +123,28 @@ impl L1 {
     /// whether an older one was cached. If the notification carries the new entry, that replaces the older
     /// one, which is evicted otherwise. A product that is not cached is not inserted; a cached one stays
     /// cached as long as it changes often. A late or repeated notification changes nothing and does not renew
-    /// the entry.
+    /// the entry. The notification was found to be about the catalogue in use after `catalogues` had been
+    /// read.
     pub(super) fn apply(
         &self,
         product_id: &ProductId,
         revision: i64,
+        catalogues: u64,
         new_entry: impl FnOnce() -> Option<Cached>,
     ) -> bool {
         self.note(product_id, revision);
-        if self.revision(product_id.as_str()).is_none_or(|here| here >= revision) {
-            return false;
+        let is_outdated = self.revision(product_id.as_str()).is_some_and(|here| here < revision);
+        if is_outdated {
+            match new_entry() {
+                Some(cached) => self.put(product_id, cached, PutMode::Replace),
+                None => self.evict(product_id, revision),
+            }
         }
-        match new_entry() {
-            Some(cached) => self.put(product_id, cached, PutMode::Replace),
-            None => self.evict(product_id, revision),
+        if self.catalogues() != catalogues {
+            self.announced.remove(product_id);
+            self.entries.remove(product_id);
         }
-        true
+        is_outdated
     }
 
     fn note(&self, product_id: &ProductId, revision: i64) {
@@ -149,6 +158,18 @@ impl L1 {
     pub(super) fn flush(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.entries.clear();
+    }
+
+    /// The number of catalogues that were replaced.
+    pub(super) fn catalogues(&self) -> u64 {
+        self.catalogues.load(Ordering::SeqCst)
+    }
+
+    /// Removes every entry, and what was announced: revisions of another catalogue follow.
+    pub(super) fn start_over(&self) {
+        self.catalogues.fetch_add(1, Ordering::SeqCst);
+        self.flush();
+        self.announced.clear();
     }
 
     fn evict(&self, product_id: &ProductId, revision: i64) {
@@ -212,7 +233,7 @@ mod tests {
         for id in ids.iter().take(50) {
             l1.put(id, gone(1), PutMode::Insert);
             l1.put(id, gone(2), PutMode::Insert);
-            l1.apply(id, 3, || None);
+            l1.apply(id, 3, l1.catalogues(), || None);
             l1.put(id, gone(3), PutMode::Insert);
         }
         assert_eq!((l1.len(), counted.load(Ordering::SeqCst)), (50, 0));
@@ -250,16 +271,16 @@ mod tests {
         let id = ProductId::parse("P-1").unwrap();
         let epoch = l1.epoch();
         l1.put_found(&id, gone(5), epoch);
-        assert!(!l1.apply(&id, 5, || None));
+        assert!(!l1.apply(&id, 5, l1.catalogues(), || None));
         assert_eq!(get(&l1, "P-1"), Some(gone(5)));
-        assert!(l1.apply(&id, 7, || None));
+        assert!(l1.apply(&id, 7, l1.catalogues(), || None));
         assert_eq!(get(&l1, "P-1"), None);
         // A look-up that read revision 6 before the notification arrived.
         l1.put_found(&id, gone(6), epoch);
         assert_eq!(get(&l1, "P-1"), None);
         l1.put_found(&id, gone(7), epoch);
         assert_eq!(get(&l1, "P-1"), Some(gone(7)));
-        assert!(!l1.apply(&id, 6, || None));
+        assert!(!l1.apply(&id, 6, l1.catalogues(), || None));
         assert_eq!(get(&l1, "P-1"), Some(gone(7)));
     }
 
@@ -268,11 +289,15 @@ mod tests {
         let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         let epoch = l1.epoch();
-        assert!(!l1.apply(&id, 3, || panic!("the entry must not be decoded")));
+        assert!(!l1.apply(&id, 3, l1.catalogues(), || panic!("the entry must not be decoded")));
         assert_eq!(get(&l1, "P-1"), None, "a product that was never read is not inserted");
         l1.put_found(&id, gone(5), epoch);
         for (announced, is_news, expected) in [(4, false, 5), (5, false, 5), (7, true, 7), (6, false, 7)] {
-            assert_eq!(l1.apply(&id, announced, || Some(priced(announced))), is_news, "{announced}");
+            assert_eq!(
+                l1.apply(&id, announced, l1.catalogues(), || Some(priced(announced))),
+                is_news,
+                "{announced}"
+            );
             assert_eq!(get(&l1, "P-1").map(|held| held.revision()), Some(expected));
         }
         // A look-up that read revision 6 before the notification arrived, and another after the price was
@@ -292,11 +317,11 @@ mod tests {
         l1.put_found(&id, priced(5), l1.epoch());
         let confirmed = Instant::now();
         while Instant::now() == confirmed {}
-        assert!(!l1.apply(&id, 5, || Some(priced(5))));
+        assert!(!l1.apply(&id, 5, l1.catalogues(), || Some(priced(5))));
         assert_eq!(l1.get("P-1", confirmed + staleness), None);
         // A later revision was already announced by another process.
-        l1.apply(&id, 7, || None);
-        assert!(!l1.apply(&id, 6, || Some(priced(6))));
+        l1.apply(&id, 7, l1.catalogues(), || None);
+        assert!(!l1.apply(&id, 6, l1.catalogues(), || Some(priced(6))));
         assert_eq!(get(&l1, "P-1"), None);
     }
 
@@ -315,13 +340,29 @@ mod tests {
     }
 
     #[test]
+    fn nothing_of_a_replaced_catalogue_stays() {
+        let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
+        let id = ProductId::parse("P-1").unwrap();
+        let before = l1.catalogues();
+        l1.apply(&id, 90, before, || None);
+        l1.start_over();
+        l1.put_found(&id, gone(5), l1.epoch());
+        assert_eq!(get(&l1, "P-1"), Some(gone(5)), "what was announced does not count any more");
+        // A notification that was found to be of the catalogue in use just before that was replaced.
+        l1.apply(&id, 91, before, || Some(priced(91)));
+        assert_eq!((get(&l1, "P-1"), l1.known("P-1")), (None, 0));
+    }
+
+    #[test]
     fn concurrent_notifications_and_look_ups_leave_nothing_older_than_announced() {
         let l1 = L1::new(10, Duration::from_secs(60), Counter::noop());
         let id = ProductId::parse("P-1").unwrap();
         for revision in 1..2_000 {
             std::thread::scope(|scope| {
                 scope.spawn(|| l1.put_found(&id, gone(revision - 1), l1.epoch()));
-                scope.spawn(|| l1.apply(&id, revision, || (revision % 2 == 0).then(|| priced(revision))));
+                scope.spawn(|| {
+                    l1.apply(&id, revision, l1.catalogues(), || (revision % 2 == 0).then(|| priced(revision)))
+                });
             });
             let kept = get(&l1, "P-1").map(|kept| kept.revision());
             assert!(kept.is_none_or(|kept| kept >= revision), "{kept:?} after {revision} was announced");

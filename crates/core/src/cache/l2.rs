@@ -14,7 +14,7 @@ use redis::{Cmd, Script};
 
 use super::{Cached, PutMode};
 use crate::clock::Clock;
-use crate::keys::{Keys, PRICE_TTL};
+use crate::keys::{CatalogueKeys, Keys, PRICE_TTL};
 use crate::notifications::Announcement;
 use crate::redis::{MeasuredConnection, RedisConnection, RedisError};
 use crate::telemetry::registry::Counter;
@@ -74,13 +74,13 @@ impl L2 {
 
     /// The entry of the product; `None` on a cache miss, if Redis does not answer, or if this version cannot
     /// decode the entry.
-    pub(super) async fn get(&self, product_id: &str) -> Option<Cached> {
+    pub(super) async fn get(&self, keys: &CatalogueKeys, product_id: &str) -> Option<Cached> {
         if self.pause.is_on() {
             return None;
         }
         let mut connection = self.redis.reads();
         let stored: redis::RedisResult<Option<Vec<u8>>> =
-            redis::cmd("GET").arg(self.keys.price(product_id)).query_async(&mut connection).await;
+            redis::cmd("GET").arg(keys.price(product_id)).query_async(&mut connection).await;
         match stored {
             Ok(stored) => decode(&stored?),
             Err(error) => {
@@ -92,12 +92,12 @@ impl L2 {
 
     /// Stores the result of a read unless Redis holds the same or a newer revision, or does not answer in
     /// time.
-    pub(super) async fn offer(&self, product_id: &ProductId, cached: &Cached) {
+    pub(super) async fn offer(&self, keys: &CatalogueKeys, product_id: &ProductId, cached: &Cached) {
         if self.pause.is_on() {
             return;
         }
         let product = [(product_id.clone(), cached.clone())];
-        let put = self.put_batch(self.redis.reads(), &product, PutMode::Insert, None).await;
+        let put = self.put_batch(self.redis.reads(), keys, &product, PutMode::Insert, None).await;
         if let Err(error) = put {
             self.failed(&error);
         }
@@ -108,6 +108,7 @@ impl L2 {
     /// have been published.
     pub(super) async fn put_all(
         &self,
+        keys: &CatalogueKeys,
         products: &[(ProductId, Cached)],
         mode: PutMode,
         announcement: Option<&Announcement>,
@@ -115,52 +116,66 @@ impl L2 {
         let there: Vec<(ProductId, Cached)>;
         let products = match mode {
             PutMode::Insert => products,
-            // Most products are not cached and need not be sent.
+            // Most products are not cached, or are not older, and need not be sent.
             PutMode::Replace => {
-                there = self.cached_in_redis(products).await?;
+                let ids = products.iter().map(|(product_id, cached)| (product_id, cached.revision()));
+                let is_older = self.holds_older(keys, ids).await?;
+                let older = products.iter().zip(is_older).filter(|(_, is_older)| *is_older);
+                there = older.map(|(product, _)| product.clone()).collect();
                 &there
             }
         };
         let mut batches = products.chunks(PUT_BATCH);
         let last = batches.next_back().unwrap_or_default();
         // The batches are sent without waiting for one another.
-        let before = batches.map(async |batch| self.put_batch(self.redis.writes(), batch, mode, None).await);
+        let before =
+            batches.map(async |batch| self.put_batch(self.redis.writes(), keys, batch, mode, None).await);
         let (before, last) = tokio::join!(
             biased;
             try_join_all(before),
-            self.put_batch(self.redis.writes(), last, mode, announcement)
+            self.put_batch(self.redis.writes(), keys, last, mode, announcement)
         );
         before.and(last)
     }
 
-    /// Returns the products for which Redis holds an entry.
-    async fn cached_in_redis(
+    /// Returns for each product whether Redis holds an older revision than this one, or a foreign value.
+    pub(super) async fn holds_older(
         &self,
-        batch: &[(ProductId, Cached)],
-    ) -> redis::RedisResult<Vec<(ProductId, Cached)>> {
+        keys: &CatalogueKeys,
+        products: impl IntoIterator<Item = (&ProductId, i64)>,
+    ) -> redis::RedisResult<Vec<bool>> {
         let mut pipeline = redis::pipe();
-        for (product_id, _) in batch {
-            pipeline.exists(self.keys.price(product_id.as_str()));
+        // A value of another type is an error of its own command only.
+        pipeline.ignore_errors();
+        let mut revisions = Vec::new();
+        for (product_id, revision) in products {
+            pipeline.getrange(keys.price(product_id.as_str()), 0, REVISION_DIGITS.cast_signed() - 1);
+            revisions.push(revision);
         }
-        let there: Vec<bool> = pipeline.query_async(&mut self.redis.writes()).await?;
-        Ok(batch
-            .iter()
-            .zip(there)
-            .filter(|(_, is_there)| *is_there)
-            .map(|(known, _)| known.clone())
-            .collect())
+        if revisions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let heads: Vec<redis::RedisResult<Vec<u8>>> = pipeline.query_async(&mut self.redis.writes()).await?;
+        let is_older = heads.into_iter().zip(revisions).map(|(head, revision)| match head {
+            Ok(head) if head.is_empty() => false,
+            Ok(head) => revision_of(&head).is_none_or(|held| held < revision),
+            Err(_) => true,
+        });
+        Ok(is_older.collect())
     }
 
     async fn put_batch(
         &self,
         mut connection: MeasuredConnection,
+        keys: &CatalogueKeys,
         batch: &[(ProductId, Cached)],
         mode: PutMode,
         announcement: Option<&Announcement>,
     ) -> redis::RedisResult<()> {
+        let now = self.clock.now();
         // An entry that has expired meanwhile is no longer a valid price.
         let entries: Vec<EncodedEntry> =
-            batch.iter().filter_map(|(product_id, cached)| self.encoded(product_id, cached)).collect();
+            batch.iter().filter_map(|(product_id, cached)| encoded(keys, product_id, cached, now)).collect();
         if entries.is_empty() && announcement.is_none() {
             return Ok(());
         }
@@ -202,17 +217,12 @@ impl L2 {
         }
     }
 
-    fn encoded(&self, product_id: &ProductId, cached: &Cached) -> Option<EncodedEntry> {
-        let (value, ttl_ms) = encode(cached, self.clock.now())?;
-        Some(EncodedEntry { key: self.keys.price(product_id.as_str()), value, ttl_ms })
-    }
-
     /// Checks that Redis accepts writes: a full server, or one without its replicas, answers reads but
     /// rejects writes.
     pub(super) async fn check_writable(&self) -> Result<(), RedisError> {
         let mut connection = self.redis.writes();
         let mut write = redis::cmd("SET");
-        write.arg(self.keys.write_check()).arg("").arg("PX").arg(1_000);
+        write.arg(self.keys.current().write_check()).arg("").arg("PX").arg(1_000);
         let twice = async {
             // A connection that breaks under the first command is replaced for the second.
             match write.query_async::<()>(&mut connection).await {
@@ -233,6 +243,21 @@ impl L2 {
             tracing::warn!(%error, "redis does not answer; reads skip it for now");
         }
     }
+}
+
+fn encoded(
+    keys: &CatalogueKeys,
+    product_id: &ProductId,
+    cached: &Cached,
+    now: DateTime<Utc>,
+) -> Option<EncodedEntry> {
+    let (value, ttl_ms) = encode(cached, now)?;
+    Some(EncodedEntry { key: keys.price(product_id.as_str()), value, ttl_ms })
+}
+
+/// The revision at the head of a stored entry; `None` if it is no entry.
+fn revision_of(stored: &[u8]) -> Option<i64> {
+    std::str::from_utf8(stored.get(..REVISION_DIGITS)?).ok()?.parse().ok()
 }
 
 /// Encodes an entry and returns its time to live in milliseconds. `None` if it has expired.

@@ -22,6 +22,7 @@ use chrono::{DateTime, Utc};
 use tokio::runtime::Handle;
 
 use self::metrics::CacheMetrics;
+use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::keys::Keys;
 use crate::notifications::Announcement;
@@ -126,6 +127,7 @@ pub type LoadResult = Result<Cached, ReadError>;
 #[derive(Clone)]
 pub struct PriceCache {
     l1: Arc<L1>,
+    keys: Keys,
     l2: L2,
     /// The L2 that fills write to, on their own runtime.
     fill_l2: L2,
@@ -145,9 +147,10 @@ impl PriceCache {
         runtime: Handle,
     ) -> Self {
         let metrics = Arc::new(CacheMetrics::new(registry));
-        let l2 = L2::new(redis, keys, metrics.l2_errors.clone());
+        let l2 = L2::new(redis, keys.clone(), metrics.l2_errors.clone());
         Self {
             l1: Arc::new(L1::new(l1_capacity, l1_max_staleness, metrics.l1_evictions.clone())),
+            keys,
             l2: l2.clone(),
             fill_l2: l2,
             flights: Arc::new(SingleFlight::new(runtime)),
@@ -235,9 +238,13 @@ impl PriceCache {
     ) -> Option<Result<TieredPrice, ReadError>> {
         // After a fail-over, or before another process has stored an announced entry, Redis may be behind
         // this process; the database is then authoritative.
-        let known = self.l1.known(product_id.as_str());
         let epoch = self.l1.epoch();
-        let cached = self.l2.get(product_id.as_str()).await.filter(|cached| cached.revision() >= known)?;
+        let (known, keys) = (self.l1.known(product_id.as_str()), self.keys.current());
+        let cached = self.l2.get(&keys, product_id.as_str()).await?;
+        keys.catalogue.note(product_id, cached.revision());
+        if cached.revision() < known {
+            return None;
+        }
         self.l1.put_found(product_id, cached.clone(), epoch);
         match cached {
             Cached::Gone { .. } => Some(Err(ReadError::UnknownProduct)),
@@ -253,7 +260,7 @@ impl PriceCache {
         product_id: ProductId,
         filling: impl Future<Output = LoadResult> + Send,
     ) -> Result<TieredPrice, ReadError> {
-        let epoch = self.l1.epoch();
+        let (epoch, keys) = (self.l1.epoch(), self.keys.current());
         let started = std::time::Instant::now();
         let filled = filling.await;
         self.metrics.fill_duration.record(started.elapsed());
@@ -261,7 +268,7 @@ impl PriceCache {
         self.l1.put_found(&product_id, cached.clone(), epoch);
         self.measure_l1();
         // If Redis is unavailable, the only effect is that other processes fill again.
-        self.fill_l2.offer(&product_id, &cached).await;
+        self.fill_l2.offer(&keys, &product_id, &cached).await;
         match cached {
             Cached::Priced(entry) => Ok(TieredPrice { entry, tier: Tier::Store }),
             Cached::Gone { .. } => Err(ReadError::UnknownProduct),
@@ -283,20 +290,55 @@ impl PriceCache {
         mode: PutMode,
         announcement: Option<&Announcement>,
     ) -> Result<(), RedisError> {
-        for (product_id, cached) in products {
-            self.l1.apply(product_id, cached.revision(), || Some(cached.clone()));
+        self.put_all_of(&self.keys.current().catalogue, products, mode, announcement).await
+    }
+
+    /// [`put_all`](Self::put_all) for the products of a catalogue, which may have been replaced meanwhile:
+    /// nothing of it comes into L1, or under the keys of another one.
+    pub async fn put_all_of(
+        &self,
+        catalogue: &Arc<Catalogue>,
+        products: &[(ProductId, Cached)],
+        mode: PutMode,
+        announcement: Option<&Announcement>,
+    ) -> Result<(), RedisError> {
+        let catalogues = self.l1.catalogues();
+        if self.keys.is_current(catalogue) {
+            for (product_id, cached) in products {
+                self.l1.apply(product_id, cached.revision(), catalogues, || Some(cached.clone()));
+            }
         }
-        Ok(self.l2.put_all(products, mode, announcement).await?)
+        Ok(self.l2.put_all(&self.keys.of(catalogue), products, mode, announcement).await?)
+    }
+
+    /// Returns for each product of a catalogue whether Redis holds an older revision than this one.
+    pub async fn holds_older(
+        &self,
+        products: impl IntoIterator<Item = (&ProductId, i64)>,
+        catalogue: &Arc<Catalogue>,
+    ) -> Result<Vec<bool>, RedisError> {
+        Ok(self.l2.holds_older(&self.keys.of(catalogue), products).await?)
+    }
+
+    /// The keys of prices.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The number of catalogues that were replaced, which a caller reads before it finds a notification to be
+    /// about the one in use.
+    pub fn catalogues(&self) -> u64 {
+        self.l1.catalogues()
     }
 
     /// Applies a notification that these products have new prices: older entries in L1 are replaced, or
     /// evicted if the notification does not carry the new entry.
-    pub fn apply<'a, E>(&self, changes: impl IntoIterator<Item = (&'a ProductId, i64, E)>)
+    pub fn apply<'a, E>(&self, catalogues: u64, changes: impl IntoIterator<Item = (&'a ProductId, i64, E)>)
     where
         E: FnOnce() -> Option<PriceEntry>,
     {
         let heard = changes.into_iter().map(|(id, revision, entry)| {
-            self.l1.apply(id, revision, || entry().map(|entry| Cached::Priced(Arc::new(entry))))
+            self.l1.apply(id, revision, catalogues, || entry().map(|entry| Cached::Priced(Arc::new(entry))))
         });
         let outdated = heard.filter(|is_outdated| *is_outdated).count();
         self.metrics.l1_invalidations.increment(u64::try_from(outdated).unwrap_or(u64::MAX));
@@ -306,6 +348,13 @@ impl PriceCache {
     /// Empties L1: notifications may have been missed.
     pub fn flush_l1(&self) {
         self.l1.flush();
+        self.metrics.l1_flushes.increment(1);
+        self.measure_l1();
+    }
+
+    /// Empties L1 for another catalogue.
+    pub fn start_over(&self) {
+        self.l1.start_over();
         self.metrics.l1_flushes.increment(1);
         self.measure_l1();
     }

@@ -214,9 +214,9 @@ impl Engine {
         let needs_price = move |facts: &StoredFacts, _: &_| meant.contains(&facts.product.product_id);
         let published =
             self.price_in(&mut transaction, batch, event_moves, needs_price, move |_| cause.clone()).await?;
-        transaction.commit().await?;
+        let unserved = transaction.commit_prices().await?;
         let written = published.into_iter().filter(|published| published.is_written).collect();
-        self.serve(written, PutMode::Insert).await?;
+        self.serve(written, PutMode::Insert, unserved).await?;
         Ok(decided)
     }
 }

@@ -99,13 +99,13 @@ impl Engine {
         if !unknown.is_empty() {
             transaction.drop_forgotten(&unknown).await?;
         }
-        transaction.commit().await?;
+        let unserved = transaction.commit_prices().await?;
         if !is_first_attempt {
             self.add_earlier_changes(&mut published).await?;
         }
         let changed =
             published.iter().filter(|published| published.is_written && published.change.is_some()).count();
-        self.serve_since(published, PutMode::Insert, published_at).await?;
+        self.serve_since(published, PutMode::Insert, unserved, published_at).await?;
         if events.iter().any(acts_on_quotes) {
             self.notifications.announce_policy().await?;
         }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use pricing_domain::policy::guardrail::GuardrailName;
 
-use crate::telemetry::inventory::names::{EVENT_HOLDS, GUARDRAIL_HITS, PRICES_COMPUTED};
+use crate::telemetry::inventory::names::{
+    CATALOGUES_REPLACED, EVENT_HOLDS, GUARDRAIL_HITS, PRICES_COMPUTED, TRANSACTIONS_SERVED_LATE,
+};
 use crate::telemetry::registry::{Counter, Registry};
 
 #[derive(Debug)]
@@ -13,6 +15,10 @@ pub(super) struct PricingMetrics {
     pub(super) frozen: Counter,
     /// Moves that market events cause and the circuit breaker began to hold.
     pub(super) event_holds: Counter,
+    /// Databases that were replaced by another, or by an earlier state.
+    pub(super) catalogues_replaced: Counter,
+    /// Transactions whose prices were served in place of their process.
+    pub(super) served_late: Counter,
     guardrail_hits: BTreeMap<GuardrailName, Counter>,
 }
 
@@ -25,6 +31,8 @@ impl PricingMetrics {
             priced: computed("priced"),
             frozen: computed("frozen"),
             event_holds: registry.counter(EVENT_HOLDS),
+            catalogues_replaced: registry.counter(CATALOGUES_REPLACED),
+            served_late: registry.counter(TRANSACTIONS_SERVED_LATE),
             guardrail_hits: GuardrailName::ALL.map(hits).into_iter().collect(),
         }
     }

@@ -3,13 +3,14 @@
 //! Here: the [`Engine`] and its construction ([`open`]), with a file for each reason to price: a cache miss
 //! (this file), changed products ([`products`]), market events ([`market`]), a recalculation or expiry
 //! ([`range`]), a decision about a held move ([`holds`]), a simulation of a policy ([`simulate`]) or of
-//! products ([`simulate_products`]). Never here: how a price is computed
-//! ([`domain::price`](pricing_domain::price)) and when (the routes, the worker).
+//! products ([`simulate_products`]); and one for serving what is stored ([`serve`])
+//! and for a database that was restored ([`watch`]). Never here: how a price
+//! is computed ([`domain::price`](pricing_domain::price)) and when (the routes, the worker).
 //!
 //! Each function works on a batch in one transaction ([`pieces`]): lock the products, compute, write prices
-//! and history, commit; then store the entries in the caches, where their revision keeps older ones out. A
-//! crash after the commit may leave a stale entry in Redis, so the caller's request is acknowledged only
-//! after both steps, and a retry repeats only the second.
+//! and history, commit; then store the entries in the caches, where their revision keeps older ones out. The
+//! caller's request is acknowledged after both steps, and a retry repeats only the second. If the process
+//! dies in between, the record that the transaction has left makes another one do the second step.
 
 mod compute;
 mod holds;
@@ -19,48 +20,44 @@ mod open;
 mod pieces;
 mod products;
 mod range;
+mod serve;
 mod simulate;
 mod simulate_products;
+mod watch;
 
-use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 use self::holds::EventMoves;
 use self::metrics::PricingMetrics;
 use crate::cache::{Cached, LoadResult, Now, PriceCache, PutMode, ReadError, Tier, TieredPrice};
 use crate::clock::Clock;
-use crate::keys::{MessageKeys, PRICE_CHANGES, PRICE_TTL};
-use crate::notifications::{ChangedPrice, ListPriceChange, Notifications};
+use crate::keys::MessageKeys;
+use crate::notifications::Notifications;
 use crate::policy_snapshot::{Policies, PolicySnapshotError};
 use crate::redis::{RedisConnection, RedisError};
-use crate::store::{PriceChange, PriceWrite, Store, StoreError, StoredFacts, StoredPrice};
+use crate::store::{Store, StoreError, StoredFacts, StoredPrice};
 use crate::telemetry::registry::Registry;
-use crate::telemetry::spans;
 use crate::tz_versions::TzVersions;
 pub use holds::HoldDecision;
 pub use market::{AppliedEvents, OtherCurrency, products_of};
 pub use open::StartError;
 use pieces::Batch;
-use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;
 use pricing_domain::policy::PricingPolicy;
 use pricing_domain::policy::guardrail::GuardrailName;
 use pricing_domain::pricing::explanation::{Explanation, Outcome};
 pub use products::{Bound, Deletion, LostBounds, PreparedProducts, PutSummary, StoredPrices};
 pub use range::{RangeDone, RangeError};
+use serve::PublishedPrice;
 pub use simulate::Simulator;
 pub use simulate_products::SimulatedProducts;
 
 /// Products written in one transaction.
 pub const WRITE_BATCH: usize = 1_000;
-
-/// The pause before a failed write to Redis is retried.
-const SERVE_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The engine: store, caches, policies and messaging; cheap to clone.
 #[derive(Clone)]
@@ -84,67 +81,6 @@ pub struct Engine {
     pub keys: MessageKeys,
     /// The versions of the time zone database in use by this process and others.
     pub tz_versions: TzVersions,
-}
-
-/// A stored price, to be cached and published.
-#[derive(Debug, Clone)]
-struct PublishedPrice {
-    product_id: ProductId,
-    cached: Cached,
-    /// Whether this transaction wrote it.
-    is_written: bool,
-    /// Whether a rule failed, so that the price is frozen.
-    is_frozen: bool,
-    /// Its row of the history, if the list price changed.
-    change: Option<PriceChange>,
-}
-
-impl PublishedPrice {
-    fn unchanged(entry: PriceEntry, is_frozen: bool) -> Self {
-        let product_id = entry.product_id.clone();
-        Self {
-            product_id,
-            cached: Cached::Priced(Arc::new(entry)),
-            is_written: false,
-            is_frozen,
-            change: None,
-        }
-    }
-
-    fn written(write: &PriceWrite, is_frozen: bool) -> Self {
-        let entry = &write.entry;
-        let change = write.changes_list_price().then(|| PriceChange {
-            revision: entry.revision,
-            product_id: entry.product_id.clone(),
-            old_list_price: write.previous_list_price,
-            new_list_price: Some(entry.list_price),
-            currency: Cow::Borrowed(entry.currency.code()),
-            policy_version: entry.policy_version,
-            cause: write.cause.clone(),
-            changed_at: write.listed_at,
-        });
-        Self { is_written: true, change, ..Self::unchanged(entry.clone(), is_frozen) }
-    }
-}
-
-/// Returns the notification of a price, with or without the entry.
-fn announced(published: &PublishedPrice, brings_price: bool) -> ChangedPrice {
-    ChangedPrice {
-        product_id: published.product_id.clone(),
-        revision: published.cached.revision(),
-        entry: match &published.cached {
-            Cached::Priced(entry) if brings_price => Some(Arc::clone(entry)),
-            Cached::Priced(_) | Cached::Gone { .. } => None,
-        },
-        change: published.change.as_ref().map(|change| ListPriceChange {
-            old_list_price: change.old_list_price,
-            new_list_price: change.new_list_price,
-            currency: change.currency.clone(),
-            policy_version: change.policy_version,
-            cause: change.cause.clone(),
-            changed_at: change.changed_at,
-        }),
-    }
 }
 
 /// The reason that nothing was written, or not everything was published.
@@ -259,80 +195,16 @@ impl Engine {
         let published = self
             .price_in(&mut transaction, batch, EventMoves::Kept, |_, _| false, |_| "fill".to_owned())
             .await?;
-        transaction.commit().await?;
-        let changes: Vec<ChangedPrice> = published
-            .iter()
-            .filter(|published| published.change.is_some())
-            .map(|published| announced(published, false))
-            .collect();
-        if !changes.is_empty() {
+        let unserved = transaction.commit_prices().await?;
+        let written: Vec<PublishedPrice> =
+            published.iter().filter(|published| published.is_written).cloned().collect();
+        if !written.is_empty() {
             let engine = self.clone();
-            // A read does not wait for it and does not need Redis. Entries of other processes have expired as
-            // well.
-            let publishing =
-                async move { engine.put_and_publish(&[], &changes, PutMode::Insert, None).await };
-            tokio::spawn(publishing.in_current_span());
+            // A read does not wait for it and does not need Redis.
+            let serving = async move { engine.serve(written, PutMode::Insert, unserved).await };
+            tokio::spawn(serving.in_current_span());
         }
         Ok(published)
-    }
-
-    /// Stores prices in the caches and notifies the other processes. If Redis fails, the call returns the
-    /// error and retries in the background until Redis accepts them or its older entries have expired.
-    async fn serve(&self, published: Vec<PublishedPrice>, mode: PutMode) -> Result<(), EngineError> {
-        self.serve_since(published, mode, None).await
-    }
-
-    /// [`serve`](Self::serve) for prices caused by events that were published at this instant.
-    async fn serve_since(
-        &self,
-        published: Vec<PublishedPrice>,
-        mode: PutMode,
-        published_at: Option<DateTime<Utc>>,
-    ) -> Result<(), EngineError> {
-        if published.is_empty() {
-            return Ok(());
-        }
-        // Only prices changed by events carry their entries: no process caches most of a catalogue, or new
-        // products.
-        let brings_prices = published_at.is_some();
-        let changes: Vec<ChangedPrice> =
-            published.iter().map(|published| announced(published, brings_prices)).collect();
-        let products: Vec<(ProductId, Cached)> =
-            published.into_iter().map(|published| (published.product_id, published.cached)).collect();
-        let Err(error) = self.put_and_publish(&products, &changes, mode, published_at).await else {
-            return Ok(());
-        };
-        let engine = self.clone();
-        tokio::spawn(async move {
-            let retry_deadline = tokio::time::Instant::now() + PRICE_TTL;
-            while tokio::time::Instant::now() < retry_deadline {
-                tokio::time::sleep(SERVE_RETRY_PAUSE).await;
-                // Published only once they are stored, as repeated notifications are delivered repeatedly.
-                let mode = PutMode::Insert;
-                if engine.put_and_publish(&products, &[], mode, published_at).await.is_ok()
-                    && engine.put_and_publish(&[], &changes, mode, published_at).await.is_ok()
-                {
-                    return;
-                }
-            }
-        });
-        Err(error.into())
-    }
-
-    async fn put_and_publish(
-        &self,
-        products: &[(ProductId, Cached)],
-        changes: &[ChangedPrice],
-        mode: PutMode,
-        published_at: Option<DateTime<Utc>>,
-    ) -> Result<(), RedisError> {
-        let sending = spans::send(PRICE_CHANGES, changes.len());
-        let announcement = sending.in_scope(|| self.notifications.announcement(changes, published_at));
-        // One call for both, so that a Redis that syncs every write does so once.
-        let putting = self.cache.put_all(products, mode, announcement.as_ref());
-        let span = if products.is_empty() { Span::none() } else { spans::put_prices(products.len()) };
-        // Both spans last as long as the call and are siblings in the trace.
-        putting.instrument(span).instrument(sending).await
     }
 
     /// Whether a stored price may be served unchanged.

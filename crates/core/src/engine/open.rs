@@ -72,14 +72,26 @@ impl Engine {
         time_zones.log(clock.now());
         let tz_versions = TzVersions::new(time_zones, &redis, &keys);
         let policies = Policies::load(store.clone(), tz_versions.database().zones.clone()).await?;
-        let identity = store.identity().await?;
-        let price_keys = Keys::new(&config.key_prefix, &identity);
+        let price_keys = Keys::new(&config.key_prefix, store.catalogue.clone());
         let staleness: Duration = config.l1_max_staleness;
         let cache = PriceCache::new(l1_capacity, staleness, &redis, price_keys, &registry, Handle::current())
             .timed_by(&clock);
-        let notifications = Notifications::new(&redis, keys.clone(), &identity);
+        let notifications = Notifications::new(&redis, keys.clone(), store.catalogue.clone());
         let metrics = Arc::new(PricingMetrics::new(&registry));
-        Ok(Self { store, cache, policies, notifications, registry, metrics, clock, redis, keys, tz_versions })
+        let engine = Self {
+            store,
+            cache,
+            policies,
+            notifications,
+            registry,
+            metrics,
+            clock,
+            redis,
+            keys,
+            tz_versions,
+        };
+        engine.check_catalogue_at_start().await?;
+        Ok(engine)
     }
 
     /// Returns the same engine with a read connection that the current runtime drives.
@@ -112,6 +124,8 @@ impl Engine {
         );
         tasks.spawn(comparing);
         tasks.spawn(self.policies.clone().poll(shutdown.clone()));
+        tasks.spawn(self.clone().keep_served(shutdown.clone()));
+        tasks.spawn(self.clone().watch_catalogue(shutdown.clone()));
         tasks.spawn(self.tz_versions.clone().publish_periodically(shutdown.clone()));
     }
 }

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::pieces::{Batch, PricedBatch};
 use super::{Engine, EngineError, EventMoves, PublishedPrice, detached};
-use crate::cache::{Cached, PutMode};
-use crate::store::{ProductRows, Readable, StoreError, StoreTransaction, StoredFacts, TIME};
+use crate::cache::PutMode;
+use crate::store::{ProductRows, Readable, StoreError, StoreTransaction, StoredFacts, TIME, Unserved};
 use pricing_domain::expression::variable::Variable;
 use pricing_domain::facts::money::Currency;
 use pricing_domain::facts::product::{Product, ProductId};
@@ -99,6 +99,7 @@ pub struct StoredPrices {
     /// Prices of new products, and unchanged ones. They only replace older entries, left by a crash or a
     /// removal.
     others: Vec<PublishedPrice>,
+    unserved: Unserved,
 }
 
 impl Engine {
@@ -195,7 +196,7 @@ impl Engine {
         let PricedBatch { published, moves } = self
             .price_and_compare(&mut transaction, batch, kept, needs_price, move |_| (*cause).to_owned())
             .await?;
-        transaction.commit().await?;
+        let unserved = transaction.commit_prices().await?;
         summary.moves = moves;
         let is_updated = |published: &PublishedPrice| match differences.get(&published.product_id) {
             Some(difference) => *difference == Difference::Updated,
@@ -203,13 +204,14 @@ impl Engine {
             None => published.is_written,
         };
         let (updated, others) = published.into_iter().partition(is_updated);
-        Ok((summary, StoredPrices { updated, others }))
+        Ok((summary, StoredPrices { updated, others, unserved }))
     }
 
     /// The second half of [`put_products`](Self::put_products).
     pub async fn serve_stored(&self, prices: StoredPrices) -> Result<(), EngineError> {
-        self.serve(prices.updated, PutMode::Insert).await?;
-        self.serve(prices.others, PutMode::Replace).await
+        let StoredPrices { updated, others, unserved } = prices;
+        self.put(updated, PutMode::Insert, unserved.catalogue(), None).await?;
+        self.serve(others, PutMode::Replace, unserved).await
     }
 
     async fn put_product_if(
@@ -265,31 +267,23 @@ impl Engine {
         let mut transaction = self.store.begin().await?;
         let locked = transaction.lock_products(std::slice::from_ref(&product_id)).await?;
         let is_unknown = locked.known.is_empty() && locked.left_out.is_empty();
-        if is_unknown {
-            drop(transaction);
-        } else if !holds(&only_if, &locked) {
-            return Ok(Deletion::Changed);
-        } else {
+        if !is_unknown {
+            if !holds(&only_if, &locked) {
+                return Ok(Deletion::Changed);
+            }
             self.make_due_steps(&mut transaction, std::iter::once(&product_id)).await?;
             if let Some(revision) = transaction.next_revisions(1).await?.pop() {
                 transaction.delete_product(&product_id, revision, cause, self.clock.now()).await?;
             }
-            transaction.commit().await?;
         }
+        let unserved = transaction.commit_prices().await?;
         // Read from the history, as an earlier attempt may have failed before it updated the caches. Only a
         // recorded removal is published again: a new revision would supersede a product that is being created
         // concurrently.
         let newest = self.store.price_changes(&product_id, 1).await?.pop();
         if let Some(removal) = newest.filter(|change| change.new_list_price.is_none()) {
-            let cached = Cached::Gone { revision: removal.revision };
-            let gone = PublishedPrice {
-                product_id,
-                cached,
-                is_written: true,
-                is_frozen: false,
-                change: Some(removal),
-            };
-            self.serve(vec![gone], PutMode::Insert).await?;
+            let gone = PublishedPrice::gone(product_id, removal);
+            self.serve(vec![gone], PutMode::Insert, unserved).await?;
         }
         Ok(if is_unknown { Deletion::Unknown } else { Deletion::Done })
     }

@@ -6,7 +6,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Batch, Engine, EngineError, EventMoves, PublishedPrice, WRITE_BATCH, detached};
 use crate::cache::{Cached, PutMode};
 use crate::jobs::{PRICED_BEFORE, Range};
-use crate::store::{RangeEnds, RangeOutcome};
+use crate::store::{RangeEnds, RangeOutcome, Unserved};
 
 /// The result of re-pricing a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,9 @@ pub enum RangeDone {
     /// A newer run has begun: the range was not re-priced.
     Superseded,
 }
+
+/// The prices of a range after the transaction that has read them.
+type RangePrices = (Vec<PublishedPrice>, Unserved);
 
 /// The reason that a range was not done.
 pub type RangeError = EngineError;
@@ -47,38 +50,45 @@ impl Engine {
         turn: OwnedSemaphorePermit,
     ) -> Result<RangeDone, RangeError> {
         let (done, published) = self.price_range(range, worker).await?;
-        let (published, mode) = match done {
-            RangeDone::Done { .. } => (published, PutMode::Insert),
+        let (published, unserved) = match published {
+            Some(priced) => priced,
             // An earlier attempt may have failed between the commit and Redis, so the stored prices are
             // served, regardless of which process wrote them.
-            RangeDone::Repeated => (self.stored_prices(range).await?, PutMode::Insert),
-            RangeDone::Superseded => (self.stored_prices(range).await?, PutMode::Replace),
+            None => self.stored_prices(range).await?,
         };
         drop(turn);
-        self.serve(published, mode).await?;
+        let (written, unchanged): (Vec<_>, Vec<_>) = match done {
+            RangeDone::Done { .. } => published.into_iter().partition(|published| published.is_written),
+            RangeDone::Repeated => (published, Vec::new()),
+            RangeDone::Superseded => (Vec::new(), published),
+        };
+        // What Redis holds is corrected, whatever made it differ; what it does not hold is not added.
+        self.put_over_older(unchanged, unserved.catalogue()).await?;
+        self.serve(written, PutMode::Insert, unserved).await?;
         Ok(done)
     }
 
-    /// Re-prices a range in one transaction, unless that was done before. Returns the prices to serve.
+    /// Re-prices a range in one transaction, unless that was done before. Returns the prices to serve, if
+    /// this transaction has priced them.
     async fn price_range(
         &self,
         range: &Range,
         worker: String,
-    ) -> Result<(RangeDone, Vec<PublishedPrice>), RangeError> {
+    ) -> Result<(RangeDone, Option<RangePrices>), RangeError> {
         let (Some(first), Some(last)) = (range.product_ids.first(), range.product_ids.last()) else {
-            return Ok((RangeDone::Repeated, Vec::new()));
+            return Ok((RangeDone::Repeated, None));
         };
         if range.run_number == PRICED_BEFORE {
-            return Ok((RangeDone::Repeated, Vec::new()));
+            return Ok((RangeDone::Repeated, None));
         }
         let mut transaction = self.store.begin().await?;
         if !transaction.lock_run(range.run_number).await? {
             transaction.commit().await?;
-            return Ok((RangeDone::Superseded, Vec::new()));
+            return Ok((RangeDone::Superseded, None));
         }
         if !transaction.is_range_open(range.run_number, first).await? {
             transaction.commit().await?;
-            return Ok((RangeDone::Repeated, Vec::new()));
+            return Ok((RangeDone::Repeated, None));
         }
         self.current_policy(range.policy_version).await?;
         let cause = format!("recalculation {}", range.task_id);
@@ -95,22 +105,20 @@ impl Engine {
         if !transaction.finish_range(range.run_number, &ends, &outcome, self.clock.now()).await? {
             // Another delivery was faster, so this one is rolled back: a rule that reads the price in effect
             // would move prices twice.
-            return Ok((RangeDone::Repeated, Vec::new()));
+            return Ok((RangeDone::Repeated, None));
         }
-        transaction.commit().await?;
-        let written = published.into_iter().filter(|published| published.is_written).collect();
-        Ok((RangeDone::Done { products, changed }, written))
+        let unserved = transaction.commit_prices().await?;
+        Ok((RangeDone::Done { products, changed }, Some((published, unserved))))
     }
 
     /// Returns the stored prices of a range; expired ones are re-priced first.
-    async fn stored_prices(&self, range: &Range) -> Result<Vec<PublishedPrice>, RangeError> {
+    async fn stored_prices(&self, range: &Range) -> Result<RangePrices, RangeError> {
         let mut transaction = self.store.begin().await?;
         let batch = Batch::named(&range.product_ids);
         let published = self
             .price_in(&mut transaction, batch, EventMoves::Kept, |_, _| false, |_| "fill".to_owned())
             .await?;
-        transaction.commit().await?;
-        Ok(published)
+        Ok((published, transaction.commit_prices().await?))
     }
 
     /// Re-prices expired prices, oldest first. Returns how many are valid now; fewer than
@@ -132,11 +140,11 @@ impl Engine {
         let published = self
             .price_in(&mut transaction, batch, EventMoves::Kept, |_, _| false, |_| "time".to_owned())
             .await?;
-        transaction.commit().await?;
+        let unserved = transaction.commit_prices().await?;
         // Left-out products are not counted, or they would be retried at once.
         let priced = published.len();
         let written = published.into_iter().filter(|published| published.is_written).collect();
-        self.serve(written, PutMode::Insert).await?;
+        self.serve(written, PutMode::Insert, unserved).await?;
         Ok(priced)
     }
 }

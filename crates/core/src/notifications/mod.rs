@@ -17,6 +17,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::catalogue::{Catalogue, CurrentCatalogue};
 use crate::keys::{MessageKeys, PRICE_CHANGES_KEPT};
 use crate::redis::{RedisConnection, RedisError};
 use crate::telemetry::spans::TraceParent;
@@ -134,12 +135,12 @@ pub struct Announcement {
 pub struct Notifications {
     redis: RedisConnection,
     keys: MessageKeys,
-    catalogue: Arc<str>,
+    catalogue: CurrentCatalogue,
 }
 
 impl Notifications {
-    /// Notifications about the store with this identity.
-    pub fn new(redis: &RedisConnection, keys: MessageKeys, catalogue: &str) -> Self {
+    /// Notifications about this catalogue and those that replace it.
+    pub fn new(redis: &RedisConnection, keys: MessageKeys, catalogue: impl Into<CurrentCatalogue>) -> Self {
         Self { redis: redis.clone(), keys, catalogue: catalogue.into() }
     }
 
@@ -148,10 +149,16 @@ impl Notifications {
         &self.keys
     }
 
-    /// Encodes the notification that these prices were replaced, with the current trace; `None` if there are
-    /// none.
+    /// The catalogue in use.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.get()
+    }
+
+    /// Encodes the notification that these prices of a catalogue were replaced, with the current trace;
+    /// `None` if there are none.
     pub fn announcement(
         &self,
+        catalogue: &Catalogue,
         changes: &[ChangedPrice],
         published_at: Option<DateTime<Utc>>,
     ) -> Option<Announcement> {
@@ -164,7 +171,7 @@ impl Notifications {
         let mut arguments = vec![channel.into_bytes(), kept.into_bytes(), FIELD.into()];
         for changes in changes.chunks(CHANGES_PER_ENTRY) {
             let notification =
-                NotificationToWrite { catalogue: &self.catalogue, changes, traceparent, published_at };
+                NotificationToWrite { catalogue: catalogue.identity(), changes, traceparent, published_at };
             // Either no entries at all, or one for each change.
             let brings_any = changes.iter().any(|changed| changed.entry.is_some());
             let entries: Vec<Option<&PriceEntry>> =
@@ -183,15 +190,23 @@ impl Notifications {
         Ok(publish.query_async(&mut self.redis.writes()).await?)
     }
 
-    /// Decodes a received notification; `None` if it is about another store, or is not a notification.
+    /// Decodes a received notification; `None` if it is about another catalogue than the one in use, or is
+    /// not a notification.
     pub fn read(&self, payload: &[u8]) -> Option<PriceNotification> {
         let notification: PriceNotification = serde_json::from_slice(payload).ok()?;
-        (*notification.catalogue == *self.catalogue).then_some(notification)
+        let catalogue = self.catalogue.get();
+        if notification.catalogue != catalogue.identity() {
+            return None;
+        }
+        for changed in &notification.changes {
+            catalogue.note(&changed.product_id, changed.revision);
+        }
+        Some(notification)
     }
 
     fn read_kept(&self, text: &[u8]) -> Option<KeptNotification> {
         let notification: KeptNotification = serde_json::from_slice(text).ok()?;
-        (*notification.catalogue == *self.catalogue).then_some(notification)
+        (notification.catalogue == self.catalogue.get().identity()).then_some(notification)
     }
 
     /// The end of the stream: later changes come after this position.
@@ -201,6 +216,15 @@ impl Notifications {
         let last: StreamRangeReply = last.query_async(&mut self.redis.writes()).await?;
         let last = last.ids.first().and_then(|entry| Position::of_entry(&entry.id));
         Ok(last.map_or(Position::START, |position| Position { index: usize::MAX, ..position }))
+    }
+
+    /// Whether the change at this position was of another catalogue than the one in use.
+    pub async fn is_of_another_catalogue(&self, position: Position) -> Result<bool, RedisError> {
+        let mut entry = redis::cmd("XRANGE");
+        entry.arg(self.keys.price_changes_log()).arg(position.entry()).arg(position.entry());
+        let entry: StreamRangeReply = entry.query_async(&mut self.redis.writes()).await?;
+        let text: Option<Vec<u8>> = entry.ids.first().and_then(|entry| entry.get(FIELD));
+        Ok(text.is_some_and(|text| self.read_kept(&text).is_none()))
     }
 
     /// Changes of list prices after this position, from the next `entries` entries of the stream.

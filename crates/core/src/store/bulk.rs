@@ -87,7 +87,7 @@ pub(super) async fn next_revisions(session: &mut Session, count: i64) -> Result<
 
 /// See [`StoreTransaction::write_prices`](super::StoreTransaction::write_prices).
 pub(super) async fn write_prices(session: &mut Session, prices: PreparedPrices) -> Result<(), StoreError> {
-    match (session, prices.0) {
+    match (session, prices.rows) {
         (Session::Sqlite(connection), PreparedFor::Sqlite(prices)) => {
             sqlite::rows::write_prices(connection, prices).await
         }

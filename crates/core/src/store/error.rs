@@ -36,6 +36,13 @@ pub enum StoreError {
     /// whole transaction may succeed if it is begun again.
     #[error("the transaction cannot be committed because one of its statements did not finish")]
     TransactionFailed,
+    /// The database is behind what this process knows of it: it was restored from a backup. It is used again
+    /// when it has another identity, moments later.
+    #[error("the database is behind what is known of it, as if restored from a backup: {what}")]
+    Behind {
+        /// What is known, and what the database says.
+        what: String,
+    },
     /// The database holds data that this program cannot read.
     #[error("the database holds {what}")]
     Corrupt {
@@ -69,7 +76,10 @@ impl StoreError {
     /// Whether a retry of the call, or of the whole transaction, may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unavailable { .. } | Self::TimedOut { .. } | Self::TransactionFailed => true,
+            Self::Unavailable { .. }
+            | Self::TimedOut { .. }
+            | Self::TransactionFailed
+            | Self::Behind { .. } => true,
             Self::InvalidUrl { .. }
             | Self::Corrupt { .. }
             | Self::UnknownCurrency { .. }
@@ -88,6 +98,7 @@ impl StoreError {
             | Self::Refused { cause: sqlx::Error::Database(refusal) } => {
                 refusal.code().is_some_and(|code| is_code_of_outage(&code))
             }
+            Self::Behind { .. } => true,
             Self::Unavailable { .. }
             | Self::Refused { .. }
             | Self::InvalidUrl { .. }

@@ -18,6 +18,7 @@ const SQLITE: &[Step] = &[
     (6, "range ends", include_str!("../../migrations/sqlite/0006_range_ends.sql")),
     (7, "movements", include_str!("../../migrations/sqlite/0007_movements.sql")),
     (8, "event moves", include_str!("../../migrations/sqlite/0008_event_moves.sql")),
+    (9, "unserved prices", include_str!("../../migrations/sqlite/0009_unserved_prices.sql")),
 ];
 
 const POSTGRES: &[Step] = &[
@@ -30,6 +31,7 @@ const POSTGRES: &[Step] = &[
     (7, "range ends", include_str!("../../migrations/postgres/0007_range_ends.sql")),
     (8, "movements", include_str!("../../migrations/postgres/0008_movements.sql")),
     (9, "event moves", include_str!("../../migrations/postgres/0009_event_moves.sql")),
+    (10, "unserved prices", include_str!("../../migrations/postgres/0010_unserved_prices.sql")),
 ];
 
 pub(super) fn of_sqlite() -> Migrator {

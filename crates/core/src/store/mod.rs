@@ -4,7 +4,8 @@
 //! PostgreSQL. Never here: how a price is computed (see [`domain`](pricing_domain)) and when, and caches.
 //!
 //! Code that both databases share is written once, on a [`session`] of either: `products`, `prices`,
-//! `policies`, `drafts`, `runs` (the state machine of recalculations and its fencing), `upkeep` (expiry). The
+//! `policies`, `drafts`, `runs` (the state machine of recalculations and its fencing), `unserved` (what Redis
+//! may not have yet), `upkeep` (expiry). The
 //! differences have a folder each: `sqlite` and `postgres` open the database and read and write rows in bulk;
 //! `bulk` selects between them. The contract tests verify the same guarantees for both: exact digits,
 //! instants to the microsecond, no older fact over a newer one, and errors that tell transient from permanent
@@ -22,6 +23,7 @@ mod drafts;
 mod error;
 mod event_moves;
 mod facts;
+mod identity;
 mod json_rows;
 mod metrics;
 mod migrations;
@@ -37,6 +39,7 @@ mod sqlite;
 mod statement;
 mod stored;
 mod transaction;
+mod unserved;
 mod upkeep;
 
 use std::time::Duration;
@@ -49,6 +52,7 @@ pub use self::drafts::{DraftCondition, NewDraft, StoredDraft};
 pub use self::error::StoreError;
 pub use self::event_moves::{HeldMove, HeldMoves};
 pub use self::facts::UnreadFacts;
+pub use self::identity::Progress;
 use self::metrics::DatabaseDuration;
 pub use self::prepared_rows::{PreparedPrices, ProductRows};
 pub use self::runs::{
@@ -62,6 +66,9 @@ pub use self::stored::{
     PriceWrite, Readable, StoredFacts, StoredPolicy, StoredPrice, TIME,
 };
 pub use self::transaction::StoreTransaction;
+use self::unserved::{ServedRows, Written};
+pub use self::unserved::{Unserved, UnservedPrices};
+use crate::catalogue::CurrentCatalogue;
 use crate::telemetry::registry::Registry;
 use crate::telemetry::spans;
 
@@ -69,7 +76,6 @@ const CHECK: Statement = Statement::same("SELECT EXISTS (SELECT 1 FROM policies)
 const WRITE_CHECK: Statement = Statement::same("UPDATE catalogue_identity SET identity = identity");
 const VERSION: Statement = Statement { sqlite: "SELECT sqlite_version()", postgres: "SHOW server_version" };
 const TIME_NOW: Statement = Statement::same("SELECT clock_timestamp()");
-const IDENTITY: Statement = Statement::same("SELECT identity FROM catalogue_identity");
 
 /// Limits on connections and waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +105,9 @@ pub struct Store {
     database: Database,
     statement_timeout: Duration,
     duration: DatabaseDuration,
+    /// The identity of the database as this process knows it.
+    pub catalogue: CurrentCatalogue,
+    served: ServedRows,
 }
 
 #[derive(Debug, Clone)]
@@ -126,9 +135,12 @@ impl Store {
             }
         };
         let statement_timeout = settings.statement_timeout;
-        let store = Self { database, statement_timeout, duration: DatabaseDuration::unmeasured() };
+        let duration = DatabaseDuration::unmeasured();
+        let (catalogue, served) = (CurrentCatalogue::new(""), ServedRows::default());
+        let store = Self { database, statement_timeout, duration, catalogue, served };
         store.check().await?;
-        Ok(store)
+        let catalogue = CurrentCatalogue::new(&store.identity().await?);
+        Ok(Self { catalogue, ..store })
     }
 
     /// Returns the same store, with its statements measured.
@@ -201,14 +213,12 @@ impl Store {
         }
     }
 
-    /// The identity of this database, unique among all databases.
-    pub async fn identity(&self) -> Result<String, StoreError> {
-        let (identity,) = self.reader().await?.one(IDENTITY).await?;
-        Ok(identity)
-    }
-
     /// Waits for running statements and closes every connection. Later calls fail.
     pub async fn close(&self) {
+        // Otherwise other processes would serve them once more.
+        if let Err(error) = self.forget_served().await {
+            tracing::debug!(%error, "could not delete the records of served prices");
+        }
         match &self.database {
             Database::Sqlite(file) => file.close().await,
             Database::Postgres(pool) => pool.close().await,
@@ -219,7 +229,14 @@ impl Store {
     pub async fn begin(&self) -> Result<StoreTransaction, StoreError> {
         // The span includes the wait for a connection, or for the file.
         let span = spans::database(self.kind(), "transaction");
-        Ok(StoreTransaction { session: self.begin_session().await?, span })
+        let catalogue = self.catalogue.get();
+        Ok(StoreTransaction {
+            session: self.begin_session().await?,
+            span,
+            known_revision: catalogue.newest_revision(),
+            catalogue,
+            written: Written::default(),
+        })
     }
 
     async fn begin_session(&self) -> Result<Session, StoreError> {

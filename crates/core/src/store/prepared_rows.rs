@@ -27,7 +27,13 @@ pub struct ProductRows {
 /// Rows of `prices`, and a row of `price_changes` for each that changes the list price, encoded for one
 /// database's driver.
 #[derive(Debug)]
-pub struct PreparedPrices(pub(super) PreparedFor);
+pub struct PreparedPrices {
+    pub(super) rows: PreparedFor,
+    /// The products, with the revisions of their prices.
+    pub(super) revisions: Vec<(ProductId, i64)>,
+    /// The newest policy version of these prices.
+    pub(super) policy_version: i64,
+}
 
 #[derive(Debug)]
 pub(super) enum PreparedFor {
@@ -78,12 +84,25 @@ impl ProductRows {
 
 impl PreparedPrices {
     pub(super) fn for_sqlite(writes: Vec<PriceWrite>) -> Result<Self, StoreError> {
-        Ok(Self(PreparedFor::Sqlite(SqlitePrices::of(newest_of_each(writes))?)))
+        let writes = newest_of_each(writes);
+        let (revisions, policy_version) = (revisions_of(&writes), policy_version_of(&writes));
+        Ok(Self { rows: PreparedFor::Sqlite(SqlitePrices::of(writes)?), revisions, policy_version })
     }
 
     pub(super) fn for_postgres(writes: Vec<PriceWrite>) -> Result<Self, StoreError> {
-        Ok(Self(PreparedFor::Postgres(Box::new(PostgresPrices::of(&newest_of_each(writes))?))))
+        let writes = newest_of_each(writes);
+        let rows = PreparedFor::Postgres(Box::new(PostgresPrices::of(&writes)?));
+        let (revisions, policy_version) = (revisions_of(&writes), policy_version_of(&writes));
+        Ok(Self { rows, revisions, policy_version })
     }
+}
+
+fn revisions_of(writes: &[PriceWrite]) -> Vec<(ProductId, i64)> {
+    writes.iter().map(|write| (write.entry.product_id.clone(), write.entry.revision)).collect()
+}
+
+fn policy_version_of(writes: &[PriceWrite]) -> i64 {
+    writes.iter().map(|write| write.entry.policy_version).max().unwrap_or_default()
 }
 
 /// Orders the writes by product; of two of the same product the newer one is kept.

@@ -7,6 +7,7 @@ use super::error::StoreError;
 use super::read_rows::{ChangeRecord, PriceRecord, read_all, read_prices};
 use super::statement::{Statement, Value};
 use super::stored::{PriceChange, StoredPrice};
+use super::transaction::texts_of;
 use pricing_domain::facts::product::ProductId;
 
 macro_rules! price_columns {
@@ -31,6 +32,33 @@ const PRICE: Statement = Statement::same(concat!(
     price_columns!(),
     ", NULL AS explanation FROM prices WHERE product_id = $1"
 ));
+const PRICES: Statement = Statement {
+    sqlite: concat!(
+        "SELECT ",
+        price_columns!(),
+        ", NULL AS explanation FROM prices WHERE product_id IN (SELECT value FROM json_each($1)) ORDER BY product_id"
+    ),
+    postgres: concat!(
+        "SELECT ",
+        price_columns!(),
+        ", NULL AS explanation FROM prices WHERE product_id = ANY($1) ORDER BY product_id"
+    ),
+};
+const CHANGES_BETWEEN: Statement = Statement {
+    sqlite: concat!(
+        "SELECT ",
+        change_columns!(),
+        "
+    FROM price_changes
+    WHERE product_id IN (SELECT value FROM json_each($1)) AND revision BETWEEN $2 AND $3 ORDER BY revision"
+    ),
+    postgres: concat!(
+        "SELECT ",
+        change_columns!(),
+        "
+    FROM price_changes WHERE product_id = ANY($1) AND revision BETWEEN $2 AND $3 ORDER BY revision"
+    ),
+};
 const EXPLANATION: Statement = Statement::same("SELECT explanation FROM prices WHERE product_id = $1");
 const CHANGES: Statement = Statement::same(concat!(
     "SELECT ",
@@ -61,6 +89,24 @@ impl Store {
     pub async fn stored_price(&self, id: &ProductId) -> Result<Option<StoredPrice>, StoreError> {
         let record: Option<PriceRecord> = self.reader().await?.optional(PRICE.bind(id.as_str())).await?;
         Ok(read_prices(record)?.pop())
+    }
+
+    /// The current prices of these products, ordered by product; products without one are left out.
+    pub async fn stored_prices(&self, ids: &[ProductId]) -> Result<Vec<StoredPrice>, StoreError> {
+        let records: Vec<PriceRecord> = self.reader().await?.all(PRICES.bind(texts_of(ids))).await?;
+        read_prices(records)
+    }
+
+    /// The changes of these products' list prices whose revisions lie between these two, in their order.
+    pub async fn changes_between(
+        &self,
+        ids: &[ProductId],
+        first_revision: i64,
+        last_revision: i64,
+    ) -> Result<Vec<PriceChange>, StoreError> {
+        let changes = CHANGES_BETWEEN.bind(texts_of(ids)).bind(first_revision).bind(last_revision);
+        let records: Vec<ChangeRecord> = self.reader().await?.all(changes).await?;
+        read_all(records)
     }
 
     /// The explanation of the current price: JSON, byte for byte as it was written.

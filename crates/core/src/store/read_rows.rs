@@ -70,6 +70,13 @@ pub(super) fn product_ids(rows: &[(String,)]) -> Result<Vec<ProductId>, StoreErr
     rows.iter().map(|(text,)| product_id(text)).collect()
 }
 
+/// The identifiers in a JSON array of texts.
+pub(super) fn product_ids_of_json(json: &str) -> Result<Vec<ProductId>, StoreError> {
+    let texts: Vec<String> =
+        serde_json::from_str(json).map_err(|problem| StoreError::corrupt("product_ids", problem))?;
+    texts.iter().map(|text| product_id(text)).collect()
+}
+
 /// The location factors, from pairs of name and value; of two of the same location the later one is kept.
 pub(super) fn location_factors(rows: Vec<(String, String)>) -> Result<HashMap<String, Decimal>, StoreError> {
     rows.into_iter().map(|(location, factor)| Ok((location, decimal("location factor", &factor)?))).collect()

@@ -1,6 +1,7 @@
 //! Writes facts and prices in atomic transactions.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use tracing::Span;
@@ -14,6 +15,8 @@ use super::read_rows::{read_currencies, which_are_new};
 use super::session::Session;
 use super::statement::{Statement, Value};
 use super::stored::Readable;
+use super::unserved::{Unserved, Written};
+use crate::catalogue::Catalogue;
 use crate::telemetry::spans;
 use pricing_domain::facts::money::Currency;
 use pricing_domain::facts::product::{Product, ProductId};
@@ -127,14 +130,20 @@ const DELETE_PRODUCT: Statement = Statement::same("DELETE FROM products WHERE pr
 /// Every statement takes any number of rows; the caller bounds its batches. There are no deadlocks if each
 /// transaction follows this order: it records events, writes signals, requests a recalculation or locks its
 /// run, locks products, locks the count of what events move, draws revisions, writes prices, finishes its
-/// range; the products may come in several pieces, each locked, then written, in the order of their keys, but
-/// not in a transaction that locks the count. A statement locks its rows in that order too. If two still
-/// deadlock, the database ends one of them with a transient error.
+/// range, records what is not served yet; the products may come in several pieces, each locked, then written,
+/// in the order of their keys, but not in a transaction that locks the count. A statement locks its rows in
+/// that order too. If two still deadlock, the database ends one of them with a transient error.
 #[derive(Debug)]
 pub struct StoreTransaction {
     pub(super) session: Session,
     /// The span of the transaction; it ends with it.
     pub(super) span: Span,
+    /// The catalogue in use when it began.
+    pub(super) catalogue: Arc<Catalogue>,
+    /// The newest revision that was known when it began: its own are larger.
+    pub(super) known_revision: i64,
+    /// The prices that it has written and removed.
+    pub(super) written: Written,
 }
 
 impl StoreTransaction {
@@ -239,12 +248,22 @@ impl StoreTransaction {
     /// Draws ascending revisions; a committed one is never drawn again. Draw them while the products are
     /// locked: then the revisions of a product grow in the order in which its prices are committed.
     pub async fn next_revisions(&mut self, count: usize) -> Result<Vec<i64>, StoreError> {
-        bulk::next_revisions(&mut self.session, row_count(count)?).await
+        let revisions = bulk::next_revisions(&mut self.session, row_count(count)?).await?;
+        self.written.drew(&revisions);
+        match revisions.first().filter(|first| **first <= self.known_revision) {
+            Some(first) => {
+                let what = format!("it gives revision {first} after {}", self.known_revision);
+                self.catalogue.suspect();
+                Err(StoreError::Behind { what })
+            }
+            None => Ok(revisions),
+        }
     }
 
     /// Stores prices, unless one with a newer revision is stored, and adds those that change the list price
     /// to the history.
     pub async fn write_prices(&mut self, prices: PreparedPrices) -> Result<(), StoreError> {
+        self.written.add_prices(&prices);
         bulk::write_prices(&mut self.session, prices).await
     }
 
@@ -263,17 +282,32 @@ impl StoreTransaction {
         self.session.execute(FORGET_LATE_FACTS.bind(id.as_str()).bind(now)).await?;
         self.drop_forgotten(std::slice::from_ref(id)).await?;
         self.session.execute(DELETE_EVENT_MOVE.bind(id.as_str())).await?;
+        self.written.add(id, revision);
         // The price is deleted with its product.
         self.session.changes_any(DELETE_PRODUCT.bind(id.as_str())).await
     }
 
     /// Commits. If the connection breaks meanwhile, whether the transaction took effect is unknown.
-    pub async fn commit(mut self) -> Result<(), StoreError> {
-        let committed = self.session.commit().await;
-        if let Err(error) = &committed {
-            spans::record_error(&self.span, error);
+    pub async fn commit(self) -> Result<(), StoreError> {
+        self.commit_prices().await.map(drop)
+    }
+
+    /// Commits, and records that the prices that it has written with revisions of its own, and those that it
+    /// has removed, are not in Redis yet. The caller serves them and then [marks](super::Store::mark_served)
+    /// them; if it does not, another process does so.
+    pub async fn commit_prices(mut self) -> Result<Unserved, StoreError> {
+        let committed = async {
+            let id = self.written.record(&mut self.session, &self.catalogue).await?;
+            self.session.commit().await?;
+            Ok(id)
+        };
+        match committed.await {
+            Ok(id) => Ok(self.written.committed(self.catalogue, id)),
+            Err(error) => {
+                spans::record_error(&self.span, &error);
+                Err(error)
+            }
         }
-        committed
     }
 }
 

@@ -3,12 +3,13 @@
 
 use Kind::{Counter, Gauge, Histogram};
 use names::{
-    BUILD_INFO, CHECK_STATUS, CLOCK_DIFFERENCE, DATABASE_DURATION, DEAD_JOBS, EVENT_HOLDS, EVENT_LOG_LAG,
-    EVENT_MOVES_HELD, EVENT_TO_VISIBLE, EVENTS_APPLIED, EVENTS_BURIED, EVENTS_DISPATCHED, EVENTS_PUBLISHED,
-    FAILED_OFFER_RULES, FILL_DURATION, FROZEN_PRODUCTS, GUARDRAIL_HITS, HELD_RUNS, HTTP_REQUEST_DURATION,
-    IMPORTED_ROWS, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, L1_ENTRIES, L1_EVICTIONS, L1_FLUSHES,
-    L1_INVALIDATIONS, L2_ERRORS, LATENESS, PRICE_CHANGE_STREAMS, PRICE_READS, PRICES_COMPUTED, PRICES_HELD,
-    PRODUCTS, QUEUE_DEPTH, REDIS_DURATION, REQUESTS_REFUSED, RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
+    BUILD_INFO, CATALOGUES_REPLACED, CHECK_STATUS, CLOCK_DIFFERENCE, DATABASE_DURATION, DEAD_JOBS,
+    EVENT_HOLDS, EVENT_LOG_LAG, EVENT_MOVES_HELD, EVENT_TO_VISIBLE, EVENTS_APPLIED, EVENTS_BURIED,
+    EVENTS_DISPATCHED, EVENTS_PUBLISHED, FAILED_OFFER_RULES, FILL_DURATION, FROZEN_PRODUCTS, GUARDRAIL_HITS,
+    HELD_RUNS, HTTP_REQUEST_DURATION, IMPORTED_ROWS, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, L1_ENTRIES,
+    L1_EVICTIONS, L1_FLUSHES, L1_INVALIDATIONS, L2_ERRORS, LATENESS, PRICE_CHANGE_STREAMS, PRICE_READS,
+    PRICES_COMPUTED, PRICES_HELD, PRODUCTS, QUEUE_DEPTH, REDIS_DURATION, REQUESTS_REFUSED, RUN_DURATION,
+    RUN_PRODUCTS, RUN_WAIT_DURATION, TRANSACTIONS_SERVED_LATE,
 };
 
 /// The kind of a metric.
@@ -286,6 +287,20 @@ pub const INVENTORY: &[Metric] = &[
         text: "Products of the catalogue.",
     },
     Metric {
+        name: CATALOGUES_REPLACED,
+        kind: Counter,
+        labels: "",
+        services: "api, worker",
+        text: "Times that this process found another database in the place of the one it knew, or the same restored from a backup.",
+    },
+    Metric {
+        name: TRANSACTIONS_SERVED_LATE,
+        kind: Counter,
+        labels: "",
+        services: "api, worker",
+        text: "Transactions whose prices this process put into Redis, because the process that committed them had not done so within two seconds.",
+    },
+    Metric {
         name: EVENT_HOLDS,
         kind: Counter,
         labels: "",
@@ -360,6 +375,8 @@ pub mod names {
     pub const PRICES_HELD: &str = "pricing_prices_held";
     pub const FROZEN_PRODUCTS: &str = "pricing_frozen_products";
     pub const PRODUCTS: &str = "pricing_products";
+    pub const CATALOGUES_REPLACED: &str = "pricing_catalogues_replaced_total";
+    pub const TRANSACTIONS_SERVED_LATE: &str = "pricing_transactions_served_late_total";
     pub const EVENT_HOLDS: &str = "pricing_event_holds_total";
     pub const EVENT_MOVES_HELD: &str = "pricing_event_moves_held";
     pub const CHECK_STATUS: &str = "pricing_check_status";

@@ -191,7 +191,7 @@ fn announcement(redis: &RedisServer, products: &[(ProductId, Cached)]) -> Result
             entry: None,
         })
         .collect();
-    Ok(notifications.announcement(&changes, None))
+    Ok(notifications.announcement(&notifications.catalogue(), &changes, None))
 }
 
 /// How many notifications the stream of changes holds.
@@ -203,7 +203,7 @@ async fn notifications_in(redis: &RedisServer) -> Result<usize> {
 #[tokio::test]
 async fn a_foreign_value_is_replaced() -> Result<()> {
     let redis = RedisServer::start().await?;
-    let key = Keys::new(DEFAULT_PREFIX, "test").price("P-1");
+    let key = Keys::new(DEFAULT_PREFIX, "test").current().price("P-1");
     let mut connection = redis.connection().await?;
     for foreign in ["null", "7", "{\"revision\": 12345678901}", "99999999999999999999"] {
         redis::cmd("SET").arg(&key).arg(foreign).query_async::<()>(&mut connection).await?;
@@ -224,7 +224,7 @@ async fn a_price_older_than_an_announced_revision_is_not_served_from_redis() -> 
     let here = cache(&redis)?;
     cache(&redis)?.put_all(&[(id.clone(), entry(3)?)], PutMode::Insert, None).await?;
     // Announced and not put yet; this process has no entry of it.
-    here.apply([(&id, 5, || None)]);
+    here.apply(here.catalogues(), [(&id, 5, || None)]);
     let filled = entry(5)?;
     let found = here.get_or_fill(id, Utc::now(), |_| true, move |_| async move { Ok(filled) }).await?;
     assert_eq!((found.entry.revision, found.tier), (5, Tier::Store));

@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use pricing_e2e::{PostgresServer, ServiceProcess, eventually, free_port};
+use chrono::Utc;
+use pricing_core::events::consume::EventConsumer;
+use pricing_core::events::oldest::oldest_wait;
+use pricing_core::keys::MessageKeys;
+use pricing_core::redis::RedisConnection;
+use pricing_e2e::{PostgresServer, RedisServer, ServiceProcess, eventually, free_port};
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Member, Service};
@@ -194,5 +199,35 @@ async fn what_is_asked_wrongly_is_refused_at_once() -> Result<()> {
         assert_eq!(code, 64, "{said}");
         assert!(said.contains(variable), "{said}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_oldest_event_is_the_one_that_is_not_acknowledged() -> Result<()> {
+    let server = RedisServer::start().await?;
+    let (redis, keys) = (RedisConnection::open(&server.url())?, MessageKeys::new("oldest:"));
+    assert_eq!(oldest_wait(&redis, &keys).await?, None, "there is no stream");
+    let mut connection = server.connection().await?;
+    // Of 1970, so that their order is known.
+    for id in ["1000-0", "2000-0"] {
+        let mut add = redis::cmd("XADD");
+        add.arg(keys.event_log()).arg(id).arg("event").arg("x").query_async::<()>(&mut connection).await?;
+    }
+    let oldest_ms = async || -> Result<i64> {
+        let wait = oldest_wait(&redis, &keys).await?.context("none waits")?;
+        Ok(Utc::now().timestamp_millis() - i64::try_from(wait.as_millis())?)
+    };
+    let is_about = |published_ms: i64, expected_ms: i64| (published_ms - expected_ms).abs() < 500;
+    assert!(is_about(oldest_ms().await?, 1_000), "no listener has started");
+    let consumer = EventConsumer::new(&server.url(), &redis, &keys, "one")?;
+    consumer.ensure_group().await?;
+    let mut reader = consumer.reader().await?;
+    let first = reader.next(&[], 1).await?;
+    assert!(is_about(oldest_ms().await?, 1_000), "it is pending");
+    consumer.acknowledge(&[first[0].id.clone()]).await?;
+    assert!(is_about(oldest_ms().await?, 2_000), "it is not delivered");
+    let second = reader.next(&[], 1).await?;
+    consumer.acknowledge(&[second[0].id.clone()]).await?;
+    assert_eq!(oldest_wait(&redis, &keys).await?, None);
     Ok(())
 }

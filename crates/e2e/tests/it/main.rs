@@ -27,6 +27,7 @@
 //! | `price_read_path` | cache tiers, prices per shopper, and reads during outages |
 //! | `product_conditions` | conditional changes of products, by two clients at a time |
 //! | `redis_failover` | connections to Redis heal: silence, replicas, fail-over, Sentinel; clusters are refused |
+//! | `restored_database` | a database is restored from a backup under running services, or before they start |
 //! | `real_catalogue` | 20,000 products imported and read |
 //! | `slow_clients` | bodies that do not arrive |
 //! | `stale_caches` | no cache wins over the database, whatever happened to either |
@@ -35,6 +36,7 @@
 //! | `tidy` | the house rules; needs no server |
 //! | `time_zones` | which time zone database the processes use and report |
 //! | `tls` | stores, a collector and a gateway over TLS; untrusted certificates are refused |
+//! | `unserved_prices` | a process dies between the database and Redis, and others serve what it stored |
 //! | `unknown_currency` | a product that this version cannot read does not affect others |
 //! | `write_path` | the market moves and prices follow; recalculations |
 
@@ -69,6 +71,7 @@ mod price_read_path;
 mod product_conditions;
 mod real_catalogue;
 mod redis_failover;
+mod restored_database;
 mod simulations;
 mod slow_clients;
 mod stale_caches;
@@ -80,4 +83,5 @@ mod time_zones;
 mod tls;
 mod traces;
 mod unknown_currency;
+mod unserved_prices;
 mod write_path;

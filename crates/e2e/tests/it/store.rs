@@ -15,6 +15,7 @@ mod products;
 mod runs;
 mod signals;
 mod transactions;
+mod unserved;
 
 use std::time::Duration;
 

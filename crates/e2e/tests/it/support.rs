@@ -23,10 +23,14 @@ pub(crate) async fn shared_postgres() -> Result<&'static PostgresServer> {
 
 /// An engine in this process, with a Redis key prefix of its own.
 pub(crate) async fn open_engine(database_url: &str, redis: &RedisServer, prefix: &str) -> Result<Engine> {
-    let redis_url = redis.url();
+    open_engine_at(database_url, &redis.url(), prefix).await
+}
+
+/// [`open_engine`] with the address of a Redis, which need not answer.
+pub(crate) async fn open_engine_at(database_url: &str, redis_url: &str, prefix: &str) -> Result<Engine> {
     let environment = |name: &str| match name {
         "PRICING_DATABASE_URL" => Some(database_url.to_owned()),
-        "PRICING_REDIS_URL" => Some(redis_url.clone()),
+        "PRICING_REDIS_URL" => Some(redis_url.to_owned()),
         "PRICING_KEY_PREFIX" => Some(prefix.to_owned()),
         _ => None,
     };
