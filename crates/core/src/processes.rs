@@ -1,12 +1,11 @@
 //! The processes of an installation: without a worker or a listener, events wait, and every other process can
 //! say so.
 //!
-//! Each process publishes its name in Redis every five seconds, and keeps those of the others.
+//! Each process publishes its name in Redis every five seconds, and reads those of the others.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use redis::Script;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -19,7 +18,7 @@ const PUBLISH_INTERVAL: Duration = Duration::from_secs(5);
 /// The seconds after which a process that published nothing has ended.
 pub const EXPIRY_S: u64 = 15;
 
-/// The processes known to this one; cheap to clone.
+/// The processes as seen by this one; cheap to clone.
 #[derive(Clone)]
 pub struct Processes {
     /// The service, the version of the engine, and a part that is unique.
@@ -27,8 +26,6 @@ pub struct Processes {
     redis: RedisConnection,
     key: String,
     script: Arc<Script>,
-    /// All that run, including this one; absent while Redis does not answer.
-    running: Arc<ArcSwapOption<Vec<String>>>,
 }
 
 impl Processes {
@@ -39,24 +36,25 @@ impl Processes {
             redis: redis.clone(),
             key: keys.processes(),
             script: Arc::new(Script::new(include_str!("processes.lua"))),
-            running: Arc::default(),
         }
     }
 
-    /// The number of running processes of a service; `None` while Redis does not answer.
-    pub fn count(&self, service: &str) -> Option<usize> {
-        let running = self.running.load();
-        let running = running.as_ref()?;
-        Some(running.iter().filter(|process| process.split(' ').next() == Some(service)).count())
+    /// Publishes the name, and returns the services of all processes that run, including this one, each as
+    /// often as it runs.
+    pub async fn publish(&self) -> Result<Vec<String>, RedisError> {
+        let mut publish = self.script.key(&self.key);
+        publish.arg(&self.own).arg(EXPIRY_S);
+        let running: Vec<String> = publish.invoke_async(&mut self.redis.writes()).await?;
+        let services = running.iter().filter_map(|process| process.split(' ').next());
+        Ok(services.map(str::to_owned).collect())
     }
 
     /// Publishes the name and reads those of others until shutdown, and then withdraws it.
     pub async fn publish_periodically(self, shutdown: CancellationToken) {
         loop {
-            let running = self.publish().await.inspect_err(|error| {
+            if let Err(error) = self.publish().await {
                 tracing::debug!(%error, "could not publish that this process runs");
-            });
-            self.running.store(running.ok().map(Arc::new));
+            }
             if shutdown.run_until_cancelled(tokio::time::sleep(PUBLISH_INTERVAL)).await.is_none() {
                 // If this fails, the name expires.
                 let mut withdraw = redis::cmd("ZREM");
@@ -65,11 +63,5 @@ impl Processes {
                 return;
             }
         }
-    }
-
-    async fn publish(&self) -> Result<Vec<String>, RedisError> {
-        let mut publish = self.script.key(&self.key);
-        publish.arg(&self.own).arg(EXPIRY_S);
-        Ok(publish.invoke_async(&mut self.redis.writes()).await?)
     }
 }

@@ -14,7 +14,7 @@ use redis::streams::{
 use super::EVENT_FIELD;
 use super::publish::EVENT_LOG_CAPACITY;
 use crate::keys::{LISTENER_GROUP, MessageKeys};
-use crate::redis::{ExclusiveConnection, RedisAddress, RedisConnection, RedisError};
+use crate::redis::{ExclusiveConnection, ExclusiveConnections, RedisConnection, RedisError};
 use crate::telemetry::spans::{TRACEPARENT, TraceParent};
 
 /// How long entries stay in the stream after their jobs were enqueued, for inspection.
@@ -68,7 +68,7 @@ impl From<redis::RedisError> for ConsumeError {
 pub struct EventConsumer {
     redis: RedisConnection,
     keys: MessageKeys,
-    address: RedisAddress,
+    exclusive: ExclusiveConnections,
     name: String,
     leave: Arc<Script>,
 }
@@ -88,9 +88,9 @@ impl EventConsumer {
         keys: &MessageKeys,
         name: &str,
     ) -> Result<Self, RedisError> {
-        let address = RedisAddress::parse(url)?;
+        let exclusive = ExclusiveConnections::new(url, LONGEST_WAIT + ANSWER_TIMEOUT)?;
         let leave = Arc::new(Script::new(include_str!("leave.lua")));
-        Ok(Self { redis: redis.clone(), keys: keys.clone(), address, name: name.to_owned(), leave })
+        Ok(Self { redis: redis.clone(), keys: keys.clone(), exclusive, name: name.to_owned(), leave })
     }
 
     /// Creates the stream and the group unless they exist. A new group starts at the oldest entry.
@@ -105,7 +105,7 @@ impl EventConsumer {
 
     /// A reader with a connection of its own, as reads block.
     pub async fn reader(&self) -> Result<EntryReader<'_>, ConsumeError> {
-        let connection = ExclusiveConnection::open(&self.address, LONGEST_WAIT + ANSWER_TIMEOUT).await?;
+        let connection = self.exclusive.get().await?;
         Ok(EntryReader { consumer: self, connection })
     }
 

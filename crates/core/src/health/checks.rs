@@ -36,11 +36,16 @@ impl Check {
 
 impl Health {
     pub(super) async fn run_checks(&self) -> Vec<Check> {
-        let (mut checks, database, events, held_moves) =
-            tokio::join!(self.check_redis(), self.check_database(), self.check_events(), self.held_moves());
+        let (mut checks, database, events, services, held_moves) = tokio::join!(
+            self.check_redis(),
+            self.check_database(),
+            self.check_events(),
+            self.check_services(),
+            self.held_moves()
+        );
         checks.extend(database);
         checks.extend(events);
-        checks.extend(self.needed_services());
+        checks.extend(services);
         let clock = self.clock.fault();
         let clock = clock.map_or((OK, "is right".to_owned()), |fault| (FAILED, fault));
         checks.push(Check::found("clock", clock.0, clock.1));
@@ -109,12 +114,13 @@ impl Health {
     }
 
     /// Checks that a worker and a listener run; nothing while Redis does not say.
-    fn needed_services(&self) -> Vec<Check> {
-        let needed = NEEDED_SERVICES.iter().filter_map(|(name, service)| {
-            Some(match self.processes.count(service)? {
-                0 => Check::found(name, FAILED, format!("no {service} runs, so market events wait")),
+    async fn check_services(&self) -> Vec<Check> {
+        let Ok(running) = limited(self.processes.publish()).await else { return Vec::new() };
+        let needed = NEEDED_SERVICES.iter().map(|(name, needed)| {
+            match running.iter().filter(|service| service == needed).count() {
+                0 => Check::found(name, FAILED, format!("no {needed} runs, so market events wait")),
                 running => Check::found(name, OK, format!("{running} running")),
-            })
+            }
         });
         needed.collect()
     }

@@ -9,6 +9,7 @@
 //! receives published messages. `redis_address` has the forms of a URL, `opening` finds the master.
 
 mod answers;
+mod exclusive;
 mod healing;
 mod measured;
 mod opening;
@@ -21,14 +22,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use redis::AsyncConnectionConfig;
-use redis::aio::MultiplexedConnection;
 
+pub(crate) use self::exclusive::{ExclusiveConnection, ExclusiveConnections};
 use self::healing::{HealingConnection, Limits};
 pub use self::measured::MeasuredConnection;
 use self::opening::OpenError;
 pub use self::server_info::ServerInfo;
 pub use self::subscription::{Subscription, SubscriptionEvent};
-use self::transport::OpenConnection;
 use crate::redis_address::Address;
 pub use crate::redis_address::{InvalidAddress, without_password};
 use crate::telemetry::inventory::names::REDIS_DURATION;
@@ -177,33 +177,6 @@ impl RedisConnection {
     /// The connection for commands that must succeed.
     pub(crate) fn writes(&self) -> MeasuredConnection {
         self.writes.clone()
-    }
-}
-
-/// An open connection that is not shared, for commands that block.
-pub(crate) struct ExclusiveConnection(OpenConnection);
-
-impl ExclusiveConnection {
-    /// Opens a connection whose answers may take this long.
-    pub(crate) async fn open(address: &RedisAddress, answer: Duration) -> Result<Self, RedisError> {
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(answer));
-        let open = opening::open(&address.0, &config, WRITE_CONNECTION_TIMEOUT).await;
-        open.map(Self).map_err(|error| RedisError::Command(error.into()))
-    }
-
-    /// The connection.
-    pub(crate) fn get(&self) -> MultiplexedConnection {
-        self.0.connection.clone()
-    }
-}
-
-/// The address of a Redis; cheap to clone.
-#[derive(Clone)]
-pub(crate) struct RedisAddress(Arc<Address>);
-
-impl RedisAddress {
-    pub(crate) fn parse(url: &str) -> Result<Self, RedisError> {
-        parse(url).map(Self)
     }
 }
 

@@ -81,13 +81,21 @@ async fn open_server(
     connection.set_response_timeout(limit);
     match role(&mut connection).await? {
         Role::Master | Role::Unknown => Ok(open),
-        Role::Replica => Err(OpenError::Replica(server.place.clone())),
-        Role::Cluster => Err(OpenError::Cluster(server.place.clone())),
-        Role::Sentinel => Err(OpenError::Sentinel(server.place.clone())),
+        other => Err(problem(other, &server.place)),
     }
 }
 
-async fn open_master(
+/// Why a server of this role, which is not a master's, is not used.
+pub(super) fn problem(role: Role, place: &Place) -> OpenError {
+    match role {
+        Role::Cluster => OpenError::Cluster(place.clone()),
+        Role::Sentinel => OpenError::Sentinel(place.clone()),
+        Role::Master | Role::Replica | Role::Unknown => OpenError::Replica(place.clone()),
+    }
+}
+
+/// Opens a connection to the master that Sentinels name.
+pub(super) async fn open_master(
     sentinels: &Sentinels,
     config: &AsyncConnectionConfig,
     limit: Duration,

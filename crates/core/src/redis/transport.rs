@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures::future::select_ok;
 use redis::AsyncConnectionConfig;
 use redis::aio::{AsyncStream, MultiplexedConnection};
+use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -33,7 +34,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(5);
 type Stream = Pin<Box<dyn AsyncStream + Send + Sync>>;
 
 /// An open connection. It ends when the last reference is dropped, or when it is [closed](Self::close).
-pub(super) struct OpenConnection {
+pub(crate) struct OpenConnection {
     pub(super) connection: MultiplexedConnection,
     place: Place,
     has_ended: Arc<AtomicBool>,
@@ -130,12 +131,24 @@ async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     }
     let (stream, _) = select_ok(attempts).await?;
     stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_INTERVAL).with_interval(KEEPALIVE_INTERVAL);
     let socket = SockRef::from(&stream);
-    socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_PROBES))?;
+    socket.set_tcp_keepalive(&keepalive())?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     Ok(stream)
+}
+
+fn keepalive() -> TcpKeepalive {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_INTERVAL).with_interval(KEEPALIVE_INTERVAL);
+    keepalive.with_retries(KEEPALIVE_PROBES)
+}
+
+/// The same settings for connections that the client opens by itself.
+pub(super) fn tcp_settings() -> TcpSettings {
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive());
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(USER_TIMEOUT);
+    settings
 }
 
 /// A stream that counts how often something arrives.
