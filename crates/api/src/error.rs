@@ -1,5 +1,5 @@
-//! The wire format of errors: RFC 9457 problem documents with stable types. With status 503, `Retry-After`
-//! says when to retry.
+//! The wire format of errors: RFC 9457 problem documents with stable types. With status 429 and 503,
+//! `Retry-After` says when to retry.
 //!
 //! | type | status | when |
 //! |---|---|---|
@@ -24,6 +24,7 @@
 //! | `/problems/unsupported-media-type` | 415 | the body has no media type, or none that the route accepts |
 //! | `/problems/misdirected-request` | 421 | the Host is not a name of this service; see `PRICING_HOSTS` |
 //! | `/problems/cross-site-request` | 403 | a browser sent the request for a page of another site |
+//! | `/problems/too-many-followers` | 429 | too many clients of this address follow price changes |
 //! | `/problems/unavailable` | 503 | the database, Redis or a bounded resource is unavailable |
 //! | `/problems/overloaded` | 503 | the process sheds load |
 //! | `/problems/timeout` | 503 | the answer took too long |
@@ -40,9 +41,9 @@ use pricing_core::store::StoreError;
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_wire::problem::{FieldError, Problem};
 
-use crate::config::IMPORT_SPOOL_LIMIT_BYTES;
+use crate::config::{IMPORT_SPOOL_LIMIT_BYTES, MAX_FOLLOWERS_PER_PEER};
 
-/// Seconds after which a client may retry, in every answer with status 503.
+/// Seconds after which a client may retry, in every answer with status 429 or 503.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// The media type of problem documents.
@@ -159,6 +160,11 @@ pub enum ApiError {
     },
     /// A browser sent the request for a page of another site.
     CrossSiteRequest,
+    /// Too many clients of this address follow price changes.
+    TooManyFollowers {
+        /// The limit that is set.
+        max_per_peer: usize,
+    },
     /// The database, Redis or a bounded resource is unavailable.
     Unavailable {
         /// What is unavailable, in words, and what that means for the request.
@@ -245,6 +251,8 @@ impl ApiError {
                 (StatusCode::MISDIRECTED_REQUEST, "/problems/misdirected-request", "Misdirected request"),
             Self::CrossSiteRequest =>
                 (StatusCode::FORBIDDEN, "/problems/cross-site-request", "Cross-site request"),
+            Self::TooManyFollowers { .. } =>
+                (StatusCode::TOO_MANY_REQUESTS, "/problems/too-many-followers", "Too many followers"),
             Self::Unavailable { .. } =>
                 (StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not available now"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "/problems/overloaded", "Overloaded"),
@@ -315,6 +323,10 @@ impl ApiError {
                 "a page of another site may not send this request; see Browsers in docs/operations.md"
                     .to_owned()
             }
+            Self::TooManyFollowers { max_per_peer } => format!(
+                "{max_per_peer} clients of this address follow price changes already; see {}",
+                MAX_FOLLOWERS_PER_PEER.name
+            ),
             Self::Unavailable { reason } => format!("{reason}; try again later"),
             Self::Overloaded => "more is asked than can be answered now; try again later".to_owned(),
             Self::Timeout => "the answer took too long; try again later".to_owned(),
@@ -397,7 +409,7 @@ impl IntoResponse for ApiError {
         let (status, ..) = self.spec();
         let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         response

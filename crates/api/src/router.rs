@@ -33,6 +33,9 @@ const POLICY_AS_JSON: &[&str] = &["application/json"];
 /// Aliases of the media types of imports.
 const ROW_TYPES: &[&str] = &["application/csv", "application/ndjson", "application/jsonl"];
 
+/// The paths of all routes of [`Access::Probe`]: connections are accepted for them when all places are taken.
+pub(crate) const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
 /// The routes that the OpenAPI document describes.
 fn documented() -> Vec<Registration> {
     use Access::{Administrative, Price, Probe};
@@ -191,4 +194,19 @@ pub(crate) fn router(state: &AppState) -> Router {
         .merge(docs.layer(pipeline(plain(Access::Page, "/docs"))))
         .fallback(not_found.layer(pipeline(plain(Access::Page, "unmatched"))))
         .with_state(state.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_probes_is_complete() {
+        let probes = documented().into_iter().filter(|registration| registration.access == Access::Probe);
+        let mut probes: Vec<String> = probes.map(|registration| registration.path()).collect();
+        let undocumented = undocumented(&document());
+        let others = undocumented.iter().filter(|(access, ..)| *access == Access::Probe);
+        probes.extend(others.map(|(_, path, _)| (*path).to_owned()));
+        assert_eq!(probes, PROBES);
+    }
 }

@@ -56,7 +56,7 @@ async fn state(directory: &TempDir) -> AppState {
         },
         events: pricing_core::events::publish::EventLog::new(redis, keys),
         queue: pricing_core::jobs::queue::JobQueue::new(redis, keys),
-        followers: Followers::new(watch::channel(0).1, CancellationToken::new()),
+        followers: Followers::new(1, watch::channel(0).1, CancellationToken::new()),
         simulations: Simulations::new(),
         import_turns: Arc::new(Semaphore::new(1)),
         import_memory: Arc::new(Semaphore::new(1)),

@@ -12,6 +12,7 @@
 //! | `command_line` | `pricing up`, and what people do with the command line |
 //! | `chaos` | every process is killed while the market moves, and nothing is lost |
 //! | `documents` | links between the documents |
+//! | `event_clients` | clients of npm and PyPI that follow price changes |
 //! | `fleet` | the services as processes; no tests |
 //! | `harness` | the harness does what the other tests rely on |
 //! | `held_moves` | moves of prices by market events beyond the circuit breaker's limit |
@@ -46,6 +47,7 @@ mod command_line;
 mod configuration;
 mod dashboards;
 mod documents;
+mod event_clients;
 mod fleet;
 mod harness;
 mod health_checks;
