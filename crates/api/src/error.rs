@@ -21,7 +21,8 @@
 //! | `/problems/method-not-allowed` | 405 | the route exists, but not with this method |
 //! | `/problems/body-too-slow` | 408 | the body did not arrive in time |
 //! | `/problems/body-too-large` | 413 | the body is longer than the route allows |
-//! | `/problems/unsupported-media-type` | 415 | the body has no media type, or none that the route accepts |
+//! | `/problems/unsupported-media-type` | 415 | the route does not accept the body's media type, coding or character set |
+//! | `/problems/invalid-host` | 400 | the Host is missing, repeated or invalid |
 //! | `/problems/misdirected-request` | 421 | the Host is not a name of this service; see `PRICING_HOSTS` |
 //! | `/problems/cross-site-request` | 403 | a browser sent the request for a page of another site |
 //! | `/problems/too-many-followers` | 429 | too many clients of this address follow price changes |
@@ -143,6 +144,13 @@ pub enum ApiError {
         /// The limit of the route.
         max_bytes: usize,
     },
+    /// An import ended before all its rows were read or stored.
+    ImportEndedEarly {
+        /// Why it ended.
+        error: Box<Self>,
+        /// The number of products whose rows are stored.
+        stored: u64,
+    },
     /// The body is too long to be judged by a circuit breaker.
     SpoolTooLarge {
         /// The limit that is set.
@@ -153,6 +161,18 @@ pub enum ApiError {
         /// The accepted media types, in words; empty if the route accepts no body.
         allowed: String,
     },
+    /// The body is compressed, or encoded in another way.
+    UnsupportedEncoding {
+        /// As written in the request.
+        encoding: String,
+    },
+    /// The body is in another character set than UTF-8.
+    UnsupportedCharset {
+        /// As written in the request.
+        charset: String,
+    },
+    /// The host of the request is missing, or it is no host.
+    InvalidHost,
     /// The host of the request is not a name of this service.
     MisdirectedRequest {
         /// As written in the request.
@@ -212,6 +232,7 @@ impl ApiError {
     #[rustfmt::skip] // A line or two each, as in a table.
     fn spec(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
+            Self::ImportEndedEarly { error, .. } => error.spec(),
             Self::MalformedBody { .. } | Self::UnusableHeader { .. } =>
                 (StatusCode::BAD_REQUEST, "/problems/malformed-body", "Malformed body"),
             Self::Invalid { .. } =>
@@ -245,8 +266,11 @@ impl ApiError {
                 (StatusCode::REQUEST_TIMEOUT, "/problems/body-too-slow", "Body too slow"),
             Self::BodyTooLarge { .. } | Self::SpoolTooLarge { .. } =>
                 (StatusCode::PAYLOAD_TOO_LARGE, "/problems/body-too-large", "Body too large"),
-            Self::UnsupportedMediaType { .. } =>
+            Self::UnsupportedMediaType { .. }
+            | Self::UnsupportedEncoding { .. }
+            | Self::UnsupportedCharset { .. } =>
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "/problems/unsupported-media-type", "Unsupported media type"),
+            Self::InvalidHost => (StatusCode::BAD_REQUEST, "/problems/invalid-host", "Invalid host"),
             Self::MisdirectedRequest { .. } =>
                 (StatusCode::MISDIRECTED_REQUEST, "/problems/misdirected-request", "Misdirected request"),
             Self::CrossSiteRequest =>
@@ -266,11 +290,31 @@ impl ApiError {
     pub fn problem(self) -> Problem {
         let (status, kind, title) = self.spec();
         let detail = self.detail();
+        let rows_stored = match &self {
+            Self::ImportEndedEarly { stored, .. } => Some(*stored),
+            _ => None,
+        };
         let errors = match self {
             Self::Invalid { errors } | Self::UnusableHeader { errors, .. } => FieldError::each_of(errors),
             _ => Vec::new(),
         };
-        Problem { kind: kind.into(), title: title.into(), status: status.as_u16(), detail, errors }
+        Problem {
+            kind: kind.into(),
+            title: title.into(),
+            status: status.as_u16(),
+            detail,
+            errors,
+            rows_stored,
+        }
+    }
+
+    /// This error of reading or storing rows, with the number of those that are stored.
+    pub(crate) fn of_import(self, stored: u64) -> Self {
+        match self {
+            // Rows are refused for their own sake: the same import would end the same way.
+            Self::UnusableHeader { .. } | Self::SpoolTooLarge { .. } | Self::ImportEndedEarly { .. } => self,
+            error => Self::ImportEndedEarly { error: Box::new(error), stored },
+        }
     }
 
     /// The explanation of this occurrence.
@@ -307,6 +351,17 @@ impl ApiError {
             Self::MethodNotAllowed => "the route exists, but not with this method; see /docs".to_owned(),
             Self::BodyTooSlow { reason } => format!("the body is too slow: {reason}"),
             Self::BodyTooLarge { max_bytes } => format!("the body is longer than {max_bytes} bytes"),
+            Self::ImportEndedEarly { error, stored } => {
+                let cause = error.detail();
+                let stored = match stored {
+                    0 => "nothing is stored".to_owned(),
+                    1 => "1 row is stored".to_owned(),
+                    rows => format!("{rows} rows are stored"),
+                };
+                format!(
+                    "{cause}; {stored}, and the same import can be repeated: stored rows count as unchanged"
+                )
+            }
             Self::SpoolTooLarge { limit_bytes } => format!(
                 "the body is longer than {limit_bytes} bytes, the most that a circuit breaker judges; nothing was \
                  stored: raise {}, or import it with approved_by",
@@ -316,6 +371,15 @@ impl ApiError {
                 "the route takes no body with this method".to_owned()
             }
             Self::UnsupportedMediaType { allowed } => format!("Content-Type must be {allowed}"),
+            Self::UnsupportedEncoding { encoding } => {
+                format!("Content-Encoding \"{encoding}\" is not read; send the body as it is")
+            }
+            Self::UnsupportedCharset { charset } => {
+                format!("the charset \"{charset}\" is not read; send the body in UTF-8")
+            }
+            Self::InvalidHost => {
+                "HTTP/1.1 needs one Host header, with a name or an address and optionally a port".to_owned()
+            }
             Self::MisdirectedRequest { host } => {
                 format!("\"{host}\" is not a name of this service; list its names in PRICING_HOSTS")
             }
@@ -403,14 +467,20 @@ impl From<EngineError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if let Self::Internal { reason } | Self::ProductUnreadable { reason } = &self {
+        let cause = if let Self::ImportEndedEarly { error, .. } = &self { error } else { &self };
+        if let Self::Internal { reason } | Self::ProductUnreadable { reason } = cause {
             tracing::error!(reason, "a request failed");
         }
         let (status, ..) = self.spec();
+        let is_encoding_refused = matches!(self, Self::UnsupportedEncoding { .. });
         let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        if is_encoding_refused {
+            // RFC 9110, 15.5.16.
+            response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         response
     }

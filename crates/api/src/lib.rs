@@ -19,6 +19,7 @@ mod load_shedding;
 mod metrics;
 mod openapi;
 mod pipeline;
+mod request_head;
 mod router;
 mod routes;
 mod state;

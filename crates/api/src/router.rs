@@ -10,9 +10,9 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::handler::Handler;
-use axum::http::header;
-use axum::middleware::from_fn_with_state;
-use axum::response::IntoResponse;
+use axum::http::{StatusCode, header};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
@@ -188,7 +188,13 @@ pub(crate) fn router(state: &AppState) -> Router {
     for (access, path, handlers) in undocumented(&document) {
         router = router.route(path, with_pipeline(plain(access, path), handlers));
     }
+    // Swagger UI has an empty answer for files that it lacks.
+    let described = async |response: Response| match response.status() {
+        StatusCode::NOT_FOUND => ApiError::RouteNotFound.into_response(),
+        _ => response,
+    };
     let docs = Router::from(openapi::swagger_ui()).method_not_allowed_fallback(not_allowed);
+    let docs = docs.layer(map_response(described));
     let not_found = async || ApiError::RouteNotFound.into_response();
     router
         .merge(docs.layer(pipeline(plain(Access::Page, "/docs"))))

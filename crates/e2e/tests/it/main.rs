@@ -27,7 +27,7 @@
 //! | `price_read_path` | cache tiers, prices per shopper, and reads during outages |
 //! | `product_conditions` | conditional changes of products, by two clients at a time |
 //! | `real_catalogue` | 20,000 products imported and read |
-//! | `slow_clients` | bodies that do not arrive |
+//! | `slow_clients` | connections, heads and bodies that do not arrive, or are not as the protocol says |
 //! | `stale_caches` | no cache wins over the database, whatever happened to either |
 //! | `stores_agree` | SQLite and PostgreSQL give the same prices; stored prices can be computed again |
 //! | `support` | what tests of several modules share; no tests |
