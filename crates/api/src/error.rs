@@ -352,15 +352,7 @@ impl ApiError {
             Self::BodyTooSlow { reason } => format!("the body is too slow: {reason}"),
             Self::BodyTooLarge { max_bytes } => format!("the body is longer than {max_bytes} bytes"),
             Self::ImportEndedEarly { error, stored } => {
-                let cause = error.detail();
-                let stored = match stored {
-                    0 => "nothing is stored".to_owned(),
-                    1 => "1 row is stored".to_owned(),
-                    rows => format!("{rows} rows are stored"),
-                };
-                format!(
-                    "{cause}; {stored}, and the same import can be repeated: stored rows count as unchanged"
-                )
+                format!("{}; {}", error.detail(), rows_stored(*stored))
             }
             Self::SpoolTooLarge { limit_bytes } => format!(
                 "the body is longer than {limit_bytes} bytes, the most that a circuit breaker judges; nothing was \
@@ -397,6 +389,16 @@ impl ApiError {
             Self::Internal { .. } => "the engine has a fault; its log says more".to_owned(),
         }
     }
+}
+
+/// What an import that ended early has stored, and what to do.
+fn rows_stored(stored: u64) -> String {
+    let stored = match stored {
+        0 => "nothing is stored".to_owned(),
+        1 => "1 row is stored".to_owned(),
+        rows => format!("{rows} rows are stored"),
+    };
+    format!("{stored}, and the same import can be repeated: stored rows count as unchanged")
 }
 
 impl From<StoreError> for ApiError {

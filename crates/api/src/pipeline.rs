@@ -92,8 +92,11 @@ pub(crate) async fn around<B: Body, A: Future<Output = Response>>(
     let span = span_of(route, &request, state.traced_price_ratio);
     let origin = state.browser.origin_of(route, request.headers());
     let started = Instant::now();
-    let is_well_formed = request_head::check(&request).map_err(IntoResponse::into_response);
-    let mut response = match is_well_formed.and_then(|()| state.browser.admit(route, &request)) {
+    let admitted = match request_head::check(&request) {
+        Ok(()) => state.browser.admit(route, &request),
+        Err(error) => Err(error.into_response()),
+    };
+    let mut response = match admitted {
         Ok(()) => {
             let answering = AssertUnwindSafe(answer(request)).catch_unwind();
             let answering = answering.map(|answer| answer.unwrap_or_else(answer_panic));

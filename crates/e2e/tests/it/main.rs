@@ -22,6 +22,7 @@
 //! | `leases` | leases and subscriptions while Redis dies and is cut off |
 //! | `market_events` | events from their publisher to the queue: accepted, enqueued, reclaimed |
 //! | `notifications` | notifications between processes and to clients that follow price changes |
+//! | `open_telemetry` | OpenTelemetry's own variables |
 //! | `panels` | offers that go too far for some shoppers, held by circuit breakers and limited |
 //! | `load_shedding` | an API gets more requests than it can answer |
 //! | `price_read_path` | cache tiers, prices per shopper, and reads during outages |
@@ -60,6 +61,7 @@ mod load_shedding;
 mod market_events;
 mod metrics;
 mod notifications;
+mod open_telemetry;
 mod panels;
 mod policies;
 mod policy_drafts;
