@@ -363,12 +363,8 @@ impl ApiError {
                 "the route takes no body with this method".to_owned()
             }
             Self::UnsupportedMediaType { allowed } => format!("Content-Type must be {allowed}"),
-            Self::UnsupportedEncoding { encoding } => {
-                format!("Content-Encoding \"{encoding}\" is not read; send the body as it is")
-            }
-            Self::UnsupportedCharset { charset } => {
-                format!("the charset \"{charset}\" is not read; send the body in UTF-8")
-            }
+            Self::UnsupportedEncoding { encoding } => format!("Content-Encoding \"{encoding}\" is not read"),
+            Self::UnsupportedCharset { charset } => format!("the charset \"{charset}\" is not UTF-8"),
             Self::InvalidHost => {
                 "HTTP/1.1 needs one Host header, with a name or an address and optionally a port".to_owned()
             }
