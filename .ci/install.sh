@@ -132,6 +132,8 @@ package_of() {
         apt-get:redis-server) echo redis-server ;;
         apt-get:perf) echo linux-perf ;;
         *:redis-server) echo redis ;;
+        dnf:npm) echo nodejs-npm ;;
+        brew:npm) echo node ;;
         dnf:postgres) echo postgresql-server ;;
         dnf:prometheus) echo golang-github-prometheus ;;
         brew:postgres) echo postgresql@17 ;;

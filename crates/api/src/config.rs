@@ -12,6 +12,7 @@ use crate::browser::{AllowedHosts, CorsOrigins};
 const VARIABLES: &[Variable] = &[
     LISTEN,
     MAX_CONNECTIONS,
+    MAX_FOLLOWERS_PER_PEER,
     HOSTS,
     CORS_ORIGINS,
     SEED_FILE,
@@ -33,7 +34,19 @@ const MAX_CONNECTIONS: Variable = Variable {
     default: "4096",
     allowed: Allowed::Whole(1..=1_000_000),
     used_by: "API",
-    text: "Connections served at the same time; further ones wait.",
+    text: "Connections served at the same time. When they are taken, the one that has been idle for the \
+           longest time makes room; probes of health and metrics are always answered.",
+    is_secret: false,
+};
+
+/// Public because the error of a refused follower names it.
+pub const MAX_FOLLOWERS_PER_PEER: Variable = Variable {
+    name: "PRICING_API_MAX_FOLLOWERS_PER_PEER",
+    default: "64",
+    allowed: Allowed::Whole(1..=256),
+    used_by: "API",
+    text: "Clients of one address that follow price changes at the same time; 256 in all. Behind a gateway, all \
+           clients have the gateway's address.",
     is_secret: false,
 };
 
@@ -93,6 +106,8 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// Connections served at the same time.
     pub max_connections: usize,
+    /// Followers of price changes of one peer.
+    pub max_followers_per_peer: usize,
     /// Host names of the API besides loopback's.
     pub hosts: AllowedHosts,
     /// Origins whose pages may request prices.
@@ -117,6 +132,7 @@ impl ApiConfig {
 
     fn of(environment: &mut Environment<'_>) -> Option<Self> {
         let (listen, max_connections) = (environment.read(&LISTEN), environment.read(&MAX_CONNECTIONS));
+        let max_followers_per_peer = environment.read(&MAX_FOLLOWERS_PER_PEER);
         let (hosts, cors_origins) = (environment.read(&HOSTS), environment.read(&CORS_ORIGINS));
         let seed_file = environment.optional(&SEED_FILE);
         let import_spool_directory = environment.optional(&IMPORT_SPOOL_DIRECTORY).map(PathBuf::from);
@@ -125,6 +141,7 @@ impl ApiConfig {
         Some(Self {
             listen: listen?,
             max_connections: max_connections?,
+            max_followers_per_peer: max_followers_per_peer?,
             hosts: hosts?,
             cors_origins: cors_origins?,
             seed_file,

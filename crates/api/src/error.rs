@@ -1,5 +1,5 @@
-//! The wire format of errors: RFC 9457 problem documents with stable types. With status 503, `Retry-After`
-//! says when to retry.
+//! The wire format of errors: RFC 9457 problem documents with stable types. With status 429 and 503,
+//! `Retry-After` says when to retry.
 //!
 //! | type | status | when |
 //! |---|---|---|
@@ -21,9 +21,11 @@
 //! | `/problems/method-not-allowed` | 405 | the route exists, but not with this method |
 //! | `/problems/body-too-slow` | 408 | the body did not arrive in time |
 //! | `/problems/body-too-large` | 413 | the body is longer than the route allows |
-//! | `/problems/unsupported-media-type` | 415 | the body has no media type, or none that the route accepts |
+//! | `/problems/unsupported-media-type` | 415 | the route does not accept the body's media type, coding or character set |
+//! | `/problems/invalid-host` | 400 | the Host is missing, repeated or invalid |
 //! | `/problems/misdirected-request` | 421 | the Host is not a name of this service; see `PRICING_HOSTS` |
 //! | `/problems/cross-site-request` | 403 | a browser sent the request for a page of another site |
+//! | `/problems/too-many-followers` | 429 | too many clients of this address follow price changes |
 //! | `/problems/unavailable` | 503 | the database, Redis or a bounded resource is unavailable |
 //! | `/problems/overloaded` | 503 | the process sheds load |
 //! | `/problems/timeout` | 503 | the answer took too long |
@@ -40,9 +42,9 @@ use pricing_core::store::StoreError;
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_wire::problem::{FieldError, Problem};
 
-use crate::config::IMPORT_SPOOL_LIMIT_BYTES;
+use crate::config::{IMPORT_SPOOL_LIMIT_BYTES, MAX_FOLLOWERS_PER_PEER};
 
-/// Seconds after which a client may retry, in every answer with status 503.
+/// Seconds after which a client may retry, in every answer with status 429 or 503.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// The media type of problem documents.
@@ -142,6 +144,13 @@ pub enum ApiError {
         /// The limit of the route.
         max_bytes: usize,
     },
+    /// An import ended before all its rows were read or stored.
+    ImportEndedEarly {
+        /// Why it ended.
+        error: Box<Self>,
+        /// The number of products whose rows are stored.
+        stored: u64,
+    },
     /// The body is too long to be judged by a circuit breaker.
     SpoolTooLarge {
         /// The limit that is set.
@@ -152,6 +161,18 @@ pub enum ApiError {
         /// The accepted media types, in words; empty if the route accepts no body.
         allowed: String,
     },
+    /// The body is compressed, or encoded in another way.
+    UnsupportedEncoding {
+        /// As written in the request.
+        encoding: String,
+    },
+    /// The body is in another character set than UTF-8.
+    UnsupportedCharset {
+        /// As written in the request.
+        charset: String,
+    },
+    /// The host of the request is missing, or it is no host.
+    InvalidHost,
     /// The host of the request is not a name of this service.
     MisdirectedRequest {
         /// As written in the request.
@@ -159,6 +180,11 @@ pub enum ApiError {
     },
     /// A browser sent the request for a page of another site.
     CrossSiteRequest,
+    /// Too many clients of this address follow price changes.
+    TooManyFollowers {
+        /// The limit that is set.
+        max_per_peer: usize,
+    },
     /// The database, Redis or a bounded resource is unavailable.
     Unavailable {
         /// What is unavailable, in words, and what that means for the request.
@@ -206,6 +232,7 @@ impl ApiError {
     #[rustfmt::skip] // A line or two each, as in a table.
     fn spec(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
+            Self::ImportEndedEarly { error, .. } => error.spec(),
             Self::MalformedBody { .. } | Self::UnusableHeader { .. } =>
                 (StatusCode::BAD_REQUEST, "/problems/malformed-body", "Malformed body"),
             Self::Invalid { .. } =>
@@ -239,12 +266,17 @@ impl ApiError {
                 (StatusCode::REQUEST_TIMEOUT, "/problems/body-too-slow", "Body too slow"),
             Self::BodyTooLarge { .. } | Self::SpoolTooLarge { .. } =>
                 (StatusCode::PAYLOAD_TOO_LARGE, "/problems/body-too-large", "Body too large"),
-            Self::UnsupportedMediaType { .. } =>
+            Self::UnsupportedMediaType { .. }
+            | Self::UnsupportedEncoding { .. }
+            | Self::UnsupportedCharset { .. } =>
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "/problems/unsupported-media-type", "Unsupported media type"),
+            Self::InvalidHost => (StatusCode::BAD_REQUEST, "/problems/invalid-host", "Invalid host"),
             Self::MisdirectedRequest { .. } =>
                 (StatusCode::MISDIRECTED_REQUEST, "/problems/misdirected-request", "Misdirected request"),
             Self::CrossSiteRequest =>
                 (StatusCode::FORBIDDEN, "/problems/cross-site-request", "Cross-site request"),
+            Self::TooManyFollowers { .. } =>
+                (StatusCode::TOO_MANY_REQUESTS, "/problems/too-many-followers", "Too many followers"),
             Self::Unavailable { .. } =>
                 (StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "Not available now"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "/problems/overloaded", "Overloaded"),
@@ -258,11 +290,31 @@ impl ApiError {
     pub fn problem(self) -> Problem {
         let (status, kind, title) = self.spec();
         let detail = self.detail();
+        let rows_stored = match &self {
+            Self::ImportEndedEarly { stored, .. } => Some(*stored),
+            _ => None,
+        };
         let errors = match self {
             Self::Invalid { errors } | Self::UnusableHeader { errors, .. } => FieldError::each_of(errors),
             _ => Vec::new(),
         };
-        Problem { kind: kind.into(), title: title.into(), status: status.as_u16(), detail, errors }
+        Problem {
+            kind: kind.into(),
+            title: title.into(),
+            status: status.as_u16(),
+            detail,
+            errors,
+            rows_stored,
+        }
+    }
+
+    /// This error of reading or storing rows, with the number of those that are stored.
+    pub(crate) fn of_import(self, stored: u64) -> Self {
+        match self {
+            // Rows are refused for their own sake: the same import would end the same way.
+            Self::UnusableHeader { .. } | Self::SpoolTooLarge { .. } | Self::ImportEndedEarly { .. } => self,
+            error => Self::ImportEndedEarly { error: Box::new(error), stored },
+        }
     }
 
     /// The explanation of this occurrence.
@@ -299,6 +351,9 @@ impl ApiError {
             Self::MethodNotAllowed => "the route exists, but not with this method; see /docs".to_owned(),
             Self::BodyTooSlow { reason } => format!("the body is too slow: {reason}"),
             Self::BodyTooLarge { max_bytes } => format!("the body is longer than {max_bytes} bytes"),
+            Self::ImportEndedEarly { error, stored } => {
+                format!("{}; {}", error.detail(), rows_stored(*stored))
+            }
             Self::SpoolTooLarge { limit_bytes } => format!(
                 "the body is longer than {limit_bytes} bytes, the most that a circuit breaker judges; nothing was \
                  stored: raise {}, or import it with approved_by",
@@ -308,6 +363,11 @@ impl ApiError {
                 "the route takes no body with this method".to_owned()
             }
             Self::UnsupportedMediaType { allowed } => format!("Content-Type must be {allowed}"),
+            Self::UnsupportedEncoding { encoding } => format!("Content-Encoding \"{encoding}\" is not read"),
+            Self::UnsupportedCharset { charset } => format!("the charset \"{charset}\" is not UTF-8"),
+            Self::InvalidHost => {
+                "HTTP/1.1 needs one Host header, with a name or an address and optionally a port".to_owned()
+            }
             Self::MisdirectedRequest { host } => {
                 format!("\"{host}\" is not a name of this service; list its names in PRICING_HOSTS")
             }
@@ -315,12 +375,26 @@ impl ApiError {
                 "a page of another site may not send this request; see Browsers in docs/operations.md"
                     .to_owned()
             }
+            Self::TooManyFollowers { max_per_peer } => format!(
+                "{max_per_peer} clients of this address follow price changes already; see {}",
+                MAX_FOLLOWERS_PER_PEER.name
+            ),
             Self::Unavailable { reason } => format!("{reason}; try again later"),
             Self::Overloaded => "more is asked than can be answered now; try again later".to_owned(),
             Self::Timeout => "the answer took too long; try again later".to_owned(),
             Self::Internal { .. } => "the engine has a fault; its log says more".to_owned(),
         }
     }
+}
+
+/// What an import that ended early has stored, and what to do.
+fn rows_stored(stored: u64) -> String {
+    let stored = match stored {
+        0 => "nothing is stored".to_owned(),
+        1 => "1 row is stored".to_owned(),
+        rows => format!("{rows} rows are stored"),
+    };
+    format!("{stored}, and the same import can be repeated: stored rows count as unchanged")
 }
 
 impl From<StoreError> for ApiError {
@@ -397,14 +471,20 @@ impl From<EngineError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if let Self::Internal { reason } | Self::ProductUnreadable { reason } = &self {
+        let cause = if let Self::ImportEndedEarly { error, .. } = &self { error } else { &self };
+        if let Self::Internal { reason } | Self::ProductUnreadable { reason } = cause {
             tracing::error!(reason, "a request failed");
         }
         let (status, ..) = self.spec();
+        let is_encoding_refused = matches!(self, Self::UnsupportedEncoding { .. });
         let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        if is_encoding_refused {
+            // RFC 9110, 15.5.16.
+            response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         response
     }

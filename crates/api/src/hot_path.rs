@@ -17,6 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::accept::Peer;
 use crate::error::ApiError;
 use crate::extract::read_body;
 use crate::pipeline::{self, Route};
@@ -40,13 +41,13 @@ impl HotPath {
         Arc::new(Self { state, price, routes: TowerToHyperService::new(routes), runtime })
     }
 
-    /// Answers a request.
-    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response {
+    /// Answers a request of this peer.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response {
         if request.method() == Method::POST && request.uri().path() == self.price.name {
             self.price(request).await
         } else {
             // Boxed, so that the future of a price request reserves no space for it.
-            Box::pin(self.hand_over(request)).await
+            Box::pin(self.hand_over(request, peer)).await
         }
     }
 
@@ -69,7 +70,8 @@ impl HotPath {
     }
 
     /// Answers through the routes. The handler is aborted if the caller disconnects, as it would be here.
-    async fn hand_over(&self, request: Request<Incoming>) -> Response {
+    async fn hand_over(&self, mut request: Request<Incoming>, peer: Peer) -> Response {
+        request.extensions_mut().insert(peer);
         let answering = self.runtime.spawn(self.routes.call(request));
         match AbortOnDropHandle::new(answering).await {
             Ok(Ok(response)) => response,

@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use axum::response::Response;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures::future::Either;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -22,34 +24,40 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpStream;
 use tokio::runtime;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// Time limit of an idle keep-alive connection, and of a request's head. Longer than the minute after which
+use crate::accept::Peer;
+use crate::connections::{Connection, ConnectionGuard, ObservedStream};
+use crate::error::ApiError;
+
+/// Time limit of an idle keep-alive connection; a head that has begun has a shorter one
+/// ([`crate::connections`]). Longer than the minute after which
 /// most load balancers close idle connections, so that none of them reuses one that was just closed here.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// A thread that serves connections until its channel is closed and its connections have ended.
 pub(crate) struct HttpWorker {
-    /// Bounded by the permits: each connection holds one.
-    arriving: mpsc::UnboundedSender<Connection>,
+    /// Bounded by the places: each connection holds one.
+    arriving: mpsc::UnboundedSender<Arriving>,
     open: Arc<AtomicUsize>,
     ended: oneshot::Receiver<()>,
 }
 
 /// A connection that is handed to an HTTP worker.
-struct Connection {
+struct Arriving {
     stream: std::net::TcpStream,
+    peer: Peer,
+    counted: Counted,
+}
+
+/// Releases the place of a connection, and stops counting it, when it ends.
+struct Counted {
+    open: Arc<AtomicUsize>,
     guard: ConnectionGuard,
 }
 
-/// Releases the permit of a connection, and stops counting it, when it ends.
-struct ConnectionGuard {
-    open: Arc<AtomicUsize>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for ConnectionGuard {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -64,7 +72,7 @@ impl HttpWorker {
         abandoned: CancellationToken,
     ) -> io::Result<Self>
     where
-        S: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
+        S: Fn(Request<Incoming>, Peer) -> A + Clone + Send + 'static,
         A: Future<Output = Response> + Send + 'static,
     {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -85,12 +93,12 @@ impl HttpWorker {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Hands a connection and its permit to the worker. Fails if the worker has ended.
-    pub(crate) fn take(&self, stream: TcpStream, permit: OwnedSemaphorePermit) -> io::Result<()> {
+    /// Hands a connection of this peer and its place to the worker. Fails if the worker has ended.
+    pub(crate) fn take(&self, stream: TcpStream, peer: Peer, guard: ConnectionGuard) -> io::Result<()> {
         let stream = stream.into_std()?;
         self.open.fetch_add(1, Ordering::Relaxed);
-        let guard = ConnectionGuard { open: Arc::clone(&self.open), _permit: permit };
-        self.arriving.send(Connection { stream, guard }).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let counted = Counted { open: Arc::clone(&self.open), guard };
+        self.arriving.send(Arriving { stream, peer, counted }).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
     /// Drains the requests under way, then ends the worker.
@@ -100,15 +108,15 @@ impl HttpWorker {
     }
 }
 
-async fn serve<S, A>(mut connections: mpsc::UnboundedReceiver<Connection>, answer: S)
+async fn serve<S, A>(mut connections: mpsc::UnboundedReceiver<Arriving>, answer: S)
 where
-    S: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
+    S: Fn(Request<Incoming>, Peer) -> A + Clone + Send + 'static,
     A: Future<Output = Response> + Send + 'static,
 {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE_TIMEOUT);
     let under_way = GracefulShutdown::new();
-    while let Some(Connection { stream, guard }) = connections.recv().await {
+    while let Some(Arriving { stream, peer, counted }) = connections.recv().await {
         let stream = match TcpStream::from_std(stream) {
             Ok(stream) => stream,
             Err(error) => {
@@ -116,18 +124,46 @@ where
                 continue;
             }
         };
-        let answer = answer.clone();
-        let service = service_fn(move |request| {
-            let answering = answer(request);
-            async { Ok::<_, Infallible>(answering.await) }
-        });
-        let connection = under_way.watch(http.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
+        let connection = Arc::clone(&counted.guard.0);
+        let stream = ObservedStream { stream, connection: Arc::clone(&connection) };
+        let (answer, of_requests) = (answer.clone(), Arc::clone(&connection));
+        let service = service_fn(move |request| answer_of(&of_requests, peer, &answer, request));
+        let serving = under_way.watch(http.serve_connection(TokioIo::new(stream), service));
+        let task = tokio::spawn(async move {
+            if let Err(error) = serving.await {
                 tracing::debug!(%error, "a connection has failed");
             }
-            drop(guard);
+            drop(counted);
         });
+        connection.is_served_by(task.abort_handle());
     }
     under_way.shutdown().await;
+}
+
+/// Answers a request of this connection.
+fn answer_of<S, A>(
+    connection: &Arc<Connection>,
+    peer: Peer,
+    answer: &S,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response, Infallible>> + Send + use<S, A>
+where
+    S: Fn(Request<Incoming>, Peer) -> A + Clone + Send + 'static,
+    A: Future<Output = Response> + Send + 'static,
+{
+    let connection = Arc::clone(connection);
+    if connection.begin() {
+        let answering = answer(request, peer);
+        return Either::Left(async move { Ok(connection.end(answering.await)) });
+    }
+    let answer = answer.clone();
+    // Boxed, so that the future of an admitted request reserves no space for it.
+    Either::Right(Box::pin(async move {
+        if !connection.leave_reserved_place(request.uri().path()).await {
+            let close = [(header::CONNECTION, "close")];
+            return Ok(connection.end((close, ApiError::Overloaded).into_response()));
+        }
+        let response = answer(request, peer).await;
+        Ok(connection.end(response))
+    }))
 }

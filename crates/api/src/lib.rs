@@ -9,6 +9,7 @@
 mod accept;
 pub mod browser;
 pub mod config;
+mod connections;
 pub mod error;
 mod extract;
 mod hot_path;
@@ -18,6 +19,7 @@ mod load_shedding;
 mod metrics;
 mod openapi;
 mod pipeline;
+mod request_head;
 mod router;
 mod routes;
 mod state;
@@ -87,7 +89,7 @@ pub async fn run(
     let scheduling_delay = load_shedding::SchedulingDelay::of(http_workers + 1);
     // Samples this runtime; HTTP workers sample their own.
     tasks.spawn(scheduling_delay.clone().measure(http_workers, Arc::clone(&metrics), shutdown.clone()));
-    let followers = Followers::new(woken, shutdown.clone());
+    let followers = Followers::new(config.max_followers_per_peer, woken, shutdown.clone());
     let simulations = routes::simulation::Simulations::new();
     let import_turns = Arc::new(Semaphore::new(half_of(config.shared.database_connections)));
     let store = engine.store.clone();
@@ -143,7 +145,7 @@ async fn serve_until(
                 shutdown,
             ));
             let hot_path = HotPath::new(state, routes, runtime);
-            move |request| HotPath::answer(Arc::clone(&hot_path), request)
+            move |request, peer| HotPath::answer(Arc::clone(&hot_path), request, peer)
         }
     };
     let begins = (0..http_workers).map(begin).collect::<Vec<_>>();

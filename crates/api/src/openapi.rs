@@ -78,9 +78,10 @@ fn add_common_problems(path: &str, is_administrative: bool, operation: &mut Oper
     let kinds = [
         (path.contains('{'), "422", "The path is not percent-encoded UTF-8"),
         (path.starts_with("/api/"), "503", "A dependency does not answer, or the answer took too long"),
+        (true, "400", "The Host header is missing, repeated or invalid"),
         (has_body, "408", "The body did not arrive in time"),
         (is_administrative, "403", "A browser sent the request for a page of another site"),
-        (is_administrative && has_body, "415", "The media type of the body is not accepted"),
+        (has_body, "415", "The media type, the coding or the character set of the body is not accepted"),
         (is_administrative, "421", "The Host header is not a name of this service"),
     ];
     for (_, status, description) in kinds.into_iter().filter(|(may, ..)| *may) {

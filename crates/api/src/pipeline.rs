@@ -2,7 +2,8 @@
 //! [`layer`], and, for a price, directly from an HTTP worker ([`crate::hot_path`]). Behaviour that all
 //! requests share belongs here, so that both paths have it.
 //!
-//! From the outside in: measurement, tracing, the browser guard ([`crate::browser`]), the time limit and the
+//! From the outside in: measurement, tracing, the checks of the head ([`crate::request_head`]), the browser
+//! guard ([`crate::browser`]), the time limit and the
 //! panic catcher; each sees the answers of those inside it.
 
 use std::any::Any;
@@ -23,6 +24,7 @@ use tracing::{Instrument, Span};
 
 use crate::error::ApiError;
 use crate::metrics::RequestMetrics;
+use crate::request_head;
 use crate::state::AppState;
 
 /// Time limit of an answer, including the reading of the request's body, which has a shorter limit of its
@@ -90,7 +92,11 @@ pub(crate) async fn around<B: Body, A: Future<Output = Response>>(
     let span = span_of(route, &request, state.traced_price_ratio);
     let origin = state.browser.origin_of(route, request.headers());
     let started = Instant::now();
-    let mut response = match state.browser.admit(route, &request) {
+    let admitted = match request_head::check(&request) {
+        Ok(()) => state.browser.admit(route, &request),
+        Err(error) => Err(error.into_response()),
+    };
+    let mut response = match admitted {
         Ok(()) => {
             let answering = AssertUnwindSafe(answer(request)).catch_unwind();
             let answering = answering.map(|answer| answer.unwrap_or_else(answer_panic));

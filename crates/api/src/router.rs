@@ -10,9 +10,9 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::handler::Handler;
-use axum::http::header;
-use axum::middleware::from_fn_with_state;
-use axum::response::IntoResponse;
+use axum::http::{StatusCode, header};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
@@ -32,6 +32,9 @@ use crate::state::AppState;
 const POLICY_AS_JSON: &[&str] = &["application/json"];
 /// Aliases of the media types of imports.
 const ROW_TYPES: &[&str] = &["application/csv", "application/ndjson", "application/jsonl"];
+
+/// The paths of all routes of [`Access::Probe`]: connections are accepted for them when all places are taken.
+pub(crate) const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// The routes that the OpenAPI document describes.
 fn documented() -> Vec<Registration> {
@@ -185,10 +188,31 @@ pub(crate) fn router(state: &AppState) -> Router {
     for (access, path, handlers) in undocumented(&document) {
         router = router.route(path, with_pipeline(plain(access, path), handlers));
     }
+    // Swagger UI has an empty answer for files that it lacks.
+    let described = async |response: Response| match response.status() {
+        StatusCode::NOT_FOUND => ApiError::RouteNotFound.into_response(),
+        _ => response,
+    };
     let docs = Router::from(openapi::swagger_ui()).method_not_allowed_fallback(not_allowed);
+    let docs = docs.layer(map_response(described));
     let not_found = async || ApiError::RouteNotFound.into_response();
     router
         .merge(docs.layer(pipeline(plain(Access::Page, "/docs"))))
         .fallback(not_found.layer(pipeline(plain(Access::Page, "unmatched"))))
         .with_state(state.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_probes_is_complete() {
+        let probes = documented().into_iter().filter(|registration| registration.access == Access::Probe);
+        let mut probes: Vec<String> = probes.map(|registration| registration.path()).collect();
+        let undocumented = undocumented(&document());
+        let others = undocumented.iter().filter(|(access, ..)| *access == Access::Probe);
+        probes.extend(others.map(|(_, path, _)| (*path).to_owned()));
+        assert_eq!(probes, PROBES);
+    }
 }

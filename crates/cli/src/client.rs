@@ -174,6 +174,7 @@ fn read_problem(status: StatusCode, body: &str) -> Problem {
         status: status.as_u16(),
         detail: body.trim().chars().take(QUOTED_CHARS).collect(),
         errors: Vec::new(),
+        rows_stored: None,
     })
 }
 

@@ -6,6 +6,7 @@
 
 mod choices;
 mod environment;
+mod open_telemetry;
 mod variable;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use choices::{LogFormat, MetricsSwitch, OtlpProtocol};
 pub use environment::{ConfigError, ConfigProblem, Environment};
+pub use open_telemetry::TraceSampler;
 pub use variable::{Allowed, Variable};
 
 use crate::keys;
@@ -37,18 +39,29 @@ pub const SHARED_VARIABLES: &[Variable] = &[
     OTLP_ENDPOINT,
     OTLP_PROTOCOL,
     TRACE_PRICE_RATIO,
+    open_telemetry::TRACES_ENDPOINT,
+    open_telemetry::ENDPOINT,
+    open_telemetry::TRACES_PROTOCOL,
+    open_telemetry::PROTOCOL,
+    open_telemetry::SERVICE_NAME,
+    open_telemetry::SDK_DISABLED,
+    open_telemetry::TRACES_SAMPLER,
+    open_telemetry::TRACES_SAMPLER_ARG,
     TZDIR,
 ];
 
 /// Variables that libraries read; listed here for `--help` and the page.
-pub const LIBRARY_VARIABLES: &[Variable] = &[Variable {
+pub const LIBRARY_VARIABLES: &[Variable] =
+    &[SSL_CERT_FILE, open_telemetry::RESOURCE_ATTRIBUTES, open_telemetry::HEADERS];
+
+const SSL_CERT_FILE: Variable = Variable {
     name: "SSL_CERT_FILE",
     default: "",
     allowed: Allowed::Text("the path of a PEM file"),
     used_by: "all",
     text: "Certificate authorities trusted for TLS, in place of the system's.",
     is_secret: false,
-}];
+};
 
 const REDIS_URL: Variable = Variable {
     name: "PRICING_REDIS_URL",
@@ -168,11 +181,11 @@ const METRICS: Variable = Variable {
 const OTLP_ENDPOINT: Variable = Variable {
     name: "PRICING_OTLP_ENDPOINT",
     default: "http://127.0.0.1:4317",
-    allowed: Allowed::Text("the address of an OTLP collector, or off"),
+    allowed: Allowed::HttpUrl { may_be_off: true },
     used_by: "all",
-    text: "Where traces are exported to; over TLS with https://. The default port is 4318 if \
-           PRICING_OTLP_PROTOCOL is http.",
-    is_secret: false,
+    text: "Where traces are exported to; over TLS with https://. Over HTTP, the default port is 4318, and the \
+           path /v1/traces is appended unless it is there.",
+    is_secret: true,
 };
 
 const OTLP_PROTOCOL: Variable = Variable {
@@ -232,10 +245,14 @@ pub struct SharedConfig {
 /// The tracing configuration.
 #[derive(Debug, Clone)]
 pub struct TraceConfig {
-    /// The collector's endpoint; `None` disables the export.
+    /// The collector's endpoint, over HTTP with its path; `None` disables the export.
     pub endpoint: Option<String>,
     /// The protocol of the export.
     pub protocol: OtlpProtocol,
+    /// The service's name in traces, if it is not the usual one.
+    pub service_name: Option<String>,
+    /// Which traces are recorded.
+    pub sampler: TraceSampler,
     /// The fraction of price requests that are traced.
     pub price_ratio: f64,
 }
@@ -278,16 +295,18 @@ impl SharedConfig {
 }
 
 fn trace(environment: &mut Environment<'_>) -> Option<TraceConfig> {
-    let protocol = environment.read(&OTLP_PROTOCOL);
-    let default = match protocol {
-        Some(OtlpProtocol::Http) => "http://127.0.0.1:4318",
-        Some(OtlpProtocol::Grpc) | None => OTLP_ENDPOINT.default,
-    };
-    let endpoint: Option<String> = environment.read_with(&OTLP_ENDPOINT, default, &OTLP_ENDPOINT.allowed);
-    let price_ratio = environment.read(&TRACE_PRICE_RATIO);
-    let endpoint = endpoint?;
-    let endpoint = (endpoint != "off").then_some(endpoint);
-    Some(TraceConfig { endpoint, protocol: protocol?, price_ratio: price_ratio? })
+    let protocol = open_telemetry::protocol(environment, &OTLP_PROTOCOL);
+    let assumed = protocol.unwrap_or(OtlpProtocol::Grpc);
+    let endpoint = open_telemetry::endpoint(environment, &OTLP_ENDPOINT, assumed);
+    let (sampler, price_ratio) = (open_telemetry::sampler(environment), environment.read(&TRACE_PRICE_RATIO));
+    let service_name = open_telemetry::service_name(environment);
+    Some(TraceConfig {
+        endpoint: endpoint?,
+        protocol: protocol?,
+        service_name,
+        sampler: sampler?,
+        price_ratio: price_ratio?,
+    })
 }
 
 /// Returns the directory of the system's time zone database, if set; any value is valid.
@@ -371,9 +390,73 @@ mod tests {
                 assert!(read(&[(variable.name, word)]).is_ok(), "{}={word}", variable.name);
             }
         }
-        let config = read(&[("PRICING_OTLP_PROTOCOL", "http")]).unwrap();
-        assert_eq!(config.trace.endpoint.as_deref(), Some("http://127.0.0.1:4318"));
-        assert_eq!(read(&[("PRICING_OTLP_ENDPOINT", "off")]).unwrap().trace.endpoint, None);
+    }
+
+    /// Variables, and the endpoint that they result in.
+    type Case<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>);
+
+    #[test]
+    fn the_own_variables_of_traces_win_over_those_of_opentelemetry() {
+        const OWN: &str = "PRICING_OTLP_ENDPOINT";
+        const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+        const ALL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        const OWN_HTTP: (&str, &str) = ("PRICING_OTLP_PROTOCOL", "http");
+        const HTTP: (&str, &str) = ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
+        const DISABLED: (&str, &str) = ("OTEL_SDK_DISABLED", "True");
+        let cases: [Case<'_>; 16] = [
+            (&[], Some("http://127.0.0.1:4317")),
+            (&[OWN_HTTP], Some("http://127.0.0.1:4318/v1/traces")),
+            (&[HTTP], Some("http://127.0.0.1:4318/v1/traces")),
+            (&[HTTP, ("PRICING_OTLP_PROTOCOL", "grpc")], Some("http://127.0.0.1:4317")),
+            (&[HTTP, ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")], Some("http://127.0.0.1:4317")),
+            (&[(ALL, "http://a:1")], Some("http://a:1")),
+            (&[(ALL, "http://a:1"), (TRACES, "http://b:2")], Some("http://b:2")),
+            (&[(ALL, "http://a:1"), (TRACES, "http://b:2"), (OWN, "http://c:3")], Some("http://c:3")),
+            (&[HTTP, (ALL, "http://a:1/otlp/")], Some("http://a:1/otlp/v1/traces")),
+            (&[HTTP, (TRACES, "http://b:2/otlp")], Some("http://b:2/otlp")),
+            (&[HTTP, (OWN, "http://c:3")], Some("http://c:3/v1/traces")),
+            (&[HTTP, (OWN, "http://c:3/v1/traces/")], Some("http://c:3/v1/traces")),
+            (&[(OWN, "off"), (TRACES, "http://b:2")], None),
+            (&[DISABLED], None),
+            (&[DISABLED, (TRACES, "http://b:2")], None),
+            (&[DISABLED, (OWN, "http://c:3")], Some("http://c:3")),
+        ];
+        for (variables, expected) in cases {
+            assert_eq!(read(variables).unwrap().trace.endpoint.as_deref(), expected, "{variables:?}");
+        }
+        assert_eq!(read(&[]).unwrap().trace.service_name, None);
+        assert_eq!(read(&[("OTEL_SERVICE_NAME", "shop")]).unwrap().trace.service_name.unwrap(), "shop");
+    }
+
+    #[test]
+    fn samplers_have_opentelemetrys_names() {
+        let ratio = ("OTEL_TRACES_SAMPLER_ARG", "0.25");
+        for (written, follows_parent, expected) in [
+            ("", true, 1.0),
+            ("always_on", false, 1.0),
+            ("always_off", false, 0.0),
+            ("traceidratio", false, 0.25),
+            ("parentbased_always_on", true, 1.0),
+            ("parentbased_always_off", true, 0.0),
+            ("parentbased_traceidratio", true, 0.25),
+        ] {
+            let sampler = read(&[("OTEL_TRACES_SAMPLER", written), ratio]).unwrap().trace.sampler;
+            assert_eq!(sampler, TraceSampler { follows_parent, ratio: expected }, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_collector_without_scheme_is_refused_and_its_password_not_shown() {
+        for variable in
+            ["PRICING_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]
+        {
+            for wrong in ["user:secret@127.0.0.1:4317", "grpc://user:secret@host", "http://us er:secret@host"]
+            {
+                let error = read(&[(variable, wrong)]).unwrap_err().to_string();
+                assert!(error.contains(variable) && error.contains("http://"), "{error}");
+                assert!(!error.contains("secret"), "{error}");
+            }
+        }
     }
 
     #[test]

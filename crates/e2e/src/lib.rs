@@ -12,6 +12,7 @@
 //! | [`OtlpCollector`] | where the services export their traces to |
 //! | [`PrometheusServer`], [`promtool`] | what watches the services in production |
 //! | [`Chromium`] | a browser without a window, that opens a page |
+//! | [`Packages`] | packages of PyPI and npm, installed in pinned versions |
 //! | [`HttpClient`] | JSON requests, and the price request |
 //! | [`wire_client`] | one HTTP connection, for loads |
 //! | [`open_loop`] | requests at a fixed rate, for benches |
@@ -36,6 +37,7 @@ mod eventually;
 mod http_client;
 pub mod open_loop;
 mod otlp_collector;
+mod packages;
 mod plot;
 mod ports;
 mod postgres_cluster;
@@ -57,6 +59,7 @@ pub use chromium::Chromium;
 pub use eventually::eventually;
 pub use http_client::{HttpClient, HttpReply};
 pub use otlp_collector::{OtlpCollector, ReceivedSpan};
+pub use packages::Packages;
 pub use plot::line_chart;
 pub use ports::free_port;
 pub use postgres_server::PostgresServer;

@@ -103,13 +103,9 @@ impl ServiceProcess {
     }
 }
 
-/// Finds `target/{profile}/{name}`; the test executable is in `deps` there.
+/// Finds `target/{profile}/{name}`.
 fn workspace_binary(name: &str) -> Result<PathBuf> {
-    let test_executable = env::current_exe()?;
-    let directory = test_executable
-        .ancestors()
-        .nth(2)
-        .with_context(|| format!("{} has no target directory", test_executable.display()))?;
+    let directory = profile_directory()?;
     let binary = directory.join(name);
     ensure!(
         binary.is_file(),
@@ -117,6 +113,22 @@ fn workspace_binary(name: &str) -> Result<PathBuf> {
         binary.display()
     );
     Ok(binary)
+}
+
+/// The target directory that the test itself was built into.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let directory = profile_directory()?;
+    let target = directory.parent().with_context(|| format!("{} has no parent", directory.display()))?;
+    Ok(target.to_owned())
+}
+
+/// `target/{profile}`; the test executable is in `deps` there.
+fn profile_directory() -> Result<PathBuf> {
+    let test_executable = env::current_exe()?;
+    let directory = test_executable.ancestors().nth(2);
+    let directory =
+        directory.with_context(|| format!("{} has no target directory", test_executable.display()))?;
+    Ok(directory.to_owned())
 }
 
 fn inherited_environment() -> impl Iterator<Item = (&'static str, std::ffi::OsString)> {

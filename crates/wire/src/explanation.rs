@@ -16,16 +16,19 @@ use crate::held_price::HeldPrice;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ExplanationQuery {
-    /// The shopper's location; without it, the other parameters are ignored.
-    #[param(example = "NY")]
+    /// The shopper's location; without it, the other parameters are only checked.
+    #[param(example = "NY", min_length = 1, max_length = 64)]
     pub user_location: Option<String>,
     /// Whether the shopper is a prime member; false if absent.
     pub is_prime_member: Option<bool>,
     /// The number of units; 1 if absent.
+    #[param(minimum = 1, maximum = 1_000_000)]
     pub quantity: Option<u32>,
     /// The sales channel.
+    #[param(min_length = 1, max_length = 64)]
     pub channel: Option<String>,
     /// The customer segment that the seller assigns to the shopper.
+    #[param(min_length = 1, max_length = 64)]
     pub segment: Option<String>,
 }
 

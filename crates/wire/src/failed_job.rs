@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct JobsQuery {
     /// The maximum number of jobs, from 1 to 1,000; 50 if absent.
     #[serde(default)]
+    #[param(minimum = 1, maximum = 1_000)]
     pub limit: Option<usize>,
 }
 

@@ -13,6 +13,7 @@ use crate::amount;
 #[into_params(parameter_in = Query)]
 pub struct HeldMovesQuery {
     /// The maximum number of moves, from 1 to 1,000; 100 if absent.
+    #[param(minimum = 1, maximum = 1_000)]
     pub limit: Option<u32>,
     /// Only products after this one: `next_after` of the previous page.
     pub after: Option<String>,

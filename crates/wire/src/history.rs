@@ -13,6 +13,7 @@ use crate::reduction::ReductionAnswer;
 #[into_params(parameter_in = Query)]
 pub struct HistoryQuery {
     /// The maximum number of changes, from 1 to 1,000; 100 if absent.
+    #[param(minimum = 1, maximum = 1_000)]
     pub limit: Option<u32>,
     /// Only changes before this revision: `next_before` of the previous page.
     pub before: Option<i64>,

@@ -12,7 +12,7 @@ use crate::problem::FieldError;
 #[into_params(parameter_in = Query)]
 pub struct PublishQuery {
     /// The author of the version.
-    #[param(example = "zoe", required = true)]
+    #[param(example = "zoe", required = true, min_length = 1, max_length = 100)]
     pub author: Option<String>,
     /// The reason for the version.
     pub note: Option<String>,

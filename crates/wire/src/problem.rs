@@ -26,6 +26,10 @@ pub struct Problem {
     /// The invalid fields; absent if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// For an import that ended early, the number of rows that are stored; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub rows_stored: Option<u64>,
 }
 
 /// An invalid field.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type};
 
 /// The products to recalculate; all if the body is empty.
 #[derive(Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
@@ -28,12 +29,12 @@ pub struct RecalculationRequest {
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
     /// The state: `held`.
-    #[param(value_type = String, example = "held")]
+    #[param(inline, example = "held")]
     pub state: Listed,
 }
 
 /// The states that can be listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Listed {
     /// Held by the circuit breaker.
@@ -46,7 +47,7 @@ pub enum Listed {
 #[into_params(parameter_in = Query)]
 pub struct DecisionQuery {
     /// The name of who approves or rejects it.
-    #[param(example = "zoe")]
+    #[param(example = "zoe", min_length = 1, max_length = 100)]
     pub by: String,
 }
 
@@ -59,6 +60,16 @@ pub struct RequestAnswer {
     #[serde(default)]
     #[schema(required)]
     pub state: String,
+}
+
+/// The schema of a scope: a text, or an object.
+fn scope() -> Schema {
+    let all = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["all"]));
+    let some = ObjectBuilder::new()
+        .property("category", ObjectBuilder::new().schema_type(Type::String))
+        .property("products", ArrayBuilder::new().items(ObjectBuilder::new().schema_type(Type::String)));
+    let description = "The products: `all`, or an object with `category` or `products`";
+    OneOfBuilder::new().item(all).item(some).description(Some(description)).into()
 }
 
 /// A list of recalculations.
@@ -80,7 +91,7 @@ pub struct RecalculationAnswer {
     pub state: String,
     /// The products: `all`, or an object with `category` or `products`.
     #[serde(default)]
-    #[schema(required, value_type = Object, example = "all")]
+    #[schema(required, schema_with = scope)]
     pub scope: serde_json::Value,
     /// Why it is held, was skipped or failed; null otherwise.
     pub reason: Option<String>,

@@ -24,12 +24,12 @@ use crate::problem::{FieldError, Problem};
 pub struct SimulateQuery {
     /// `none` (the default), `all`, or `moved`: those whose price would change or be frozen.
     #[serde(default)]
-    #[param(value_type = Option<String>)]
+    #[param(inline, value_type = Option<Listed>)]
     pub products: Listed,
 }
 
 /// Which products are listed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Listed {
     /// No product.

@@ -60,7 +60,7 @@ async fn state(directory: &TempDir) -> AppState {
         },
         events: pricing_core::events::publish::EventLog::new(redis, keys),
         queue: pricing_core::jobs::queue::JobQueue::new(redis, keys),
-        followers: Followers::new(watch::channel(0).1, CancellationToken::new()),
+        followers: Followers::new(1, watch::channel(0).1, CancellationToken::new()),
         simulations: Simulations::new(),
         import_turns: Arc::new(Semaphore::new(1)),
         import_memory: Arc::new(Semaphore::new(1)),
@@ -140,7 +140,7 @@ async fn both_paths_answer_a_price_the_same() {
     let hot_path = HotPath::new(hot.clone(), router(&hot), Handle::current());
     let routes = TowerToHyperService::new(router(&routed));
     let too_long = " ".repeat(70_000);
-    let cases: [Case<'_>; 12] = [
+    let cases: [Case<'_>; 15] = [
         (PRICE, &[("content-type", "application/json")], 200),
         (PRICE, &[("content-type", "application/x-www-form-urlencoded")], 200),
         (PRICE, &[], 200),
@@ -153,10 +153,16 @@ async fn both_paths_answer_a_price_the_same() {
         (r#"{"product_id": "P-1"}"#, &[], 422),
         (r#"{"product_id": "P-2", "user_location": "NY"}"#, &[("traceparent", TRACED)], 404),
         (&too_long, &[], 413),
+        (PRICE, &[("host", "a b")], 400),
+        (PRICE, &[("content-encoding", "gzip")], 415),
+        (PRICE, &[("content-type", "application/json; charset=latin1")], 415),
     ];
     for (number, (body, headers, status)) in cases.into_iter().enumerate() {
         let request = || {
             let mut request = Request::builder().method(Method::POST).uri("/api/v1/price");
+            if !headers.iter().any(|(name, _)| *name == "host") {
+                request = request.header("host", "localhost");
+            }
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
@@ -176,22 +182,21 @@ async fn both_paths_answer_a_price_the_same() {
     }
 }
 
+fn empty_request() -> Request<axum::body::Body> {
+    Request::builder().header("host", "localhost").body(axum::body::Body::empty()).unwrap()
+}
+
 #[tokio::test]
 async fn panics_and_timeouts_are_answered_and_measured() {
     let directory = tempfile::tempdir().unwrap();
     let state = state(&directory).await;
     let route = Route { time_limit: Some(Duration::from_millis(1)), ..price_route(&state) };
-    let panics =
-        around(&state, &route, Request::new(axum::body::Body::empty()), async |_| panic!("on purpose"));
+    let panics = around(&state, &route, empty_request(), async |_| panic!("on purpose"));
     let panicked = observe(&state, panics).await;
     assert_eq!((panicked.status, panicked.body.contains("on purpose")), (500.try_into().unwrap(), false));
-    let slow = observe(
-        &state,
-        around(&state, &route, Request::new(axum::body::Body::empty()), async |_| {
-            std::future::pending().await
-        }),
-    )
-    .await;
+    let slow =
+        observe(&state, around(&state, &route, empty_request(), async |_| std::future::pending().await))
+            .await;
     assert_eq!((slow.status, slow.body.contains("/problems/timeout")), (503.try_into().unwrap(), true));
     for status in ["500", "503"] {
         let count = format!(r#"{{route="/api/v1/price",status="{status}"}} 1"#);

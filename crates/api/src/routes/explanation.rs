@@ -107,11 +107,10 @@ async fn stored_explanation(
 
 /// The shopper, if the query names one.
 fn check(query: &ExplanationQuery) -> Result<Option<Shopper<'_>>, ApiError> {
-    let Some(location) = &query.user_location else {
-        return Ok(None);
-    };
+    // The other parameters are checked without a location, too.
+    let location = query.user_location.as_deref();
     let shopper = Shopper {
-        location,
+        location: location.unwrap_or("-"),
         prime: query.is_prime_member.unwrap_or(false),
         quantity: query.quantity.unwrap_or(1),
         channel: query.channel.as_deref(),
@@ -120,5 +119,5 @@ fn check(query: &ExplanationQuery) -> Result<Option<Shopper<'_>>, ApiError> {
     };
     let mut errors = Vec::new();
     let shopper = check_shopper(shopper, &mut errors);
-    if errors.is_empty() { Ok(Some(shopper)) } else { Err(ApiError::Invalid { errors }) }
+    if errors.is_empty() { Ok(location.map(|_| shopper)) } else { Err(ApiError::Invalid { errors }) }
 }

@@ -159,7 +159,15 @@ impl Import {
         }
         let stored = self.stored(0).await;
         let served = self.served(0).await;
-        taken.and(stored).and(served)
+        taken.and(stored).and(served).map_err(|error| error.of_import(self.rows_stored()))
+    }
+
+    /// The rows whose products are in the catalogue as they say.
+    fn rows_stored(&self) -> u64 {
+        match self.purpose {
+            Purpose::Store { .. } => self.answer.created + self.answer.updated + self.answer.unchanged,
+            Purpose::DryRun | Purpose::Judge => 0,
+        }
     }
 
     async fn take_rows(

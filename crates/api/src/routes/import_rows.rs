@@ -143,7 +143,7 @@ impl CsvReader {
         }
         match self.columns {
             Some(_) => Ok(None),
-            None => Err(malformed("the file is empty; a header line is expected")),
+            None => Err(empty_file()),
         }
     }
 
@@ -356,8 +356,9 @@ fn too_long() -> Vec<Diagnostic> {
     vec![Diagnostic::new("row", "is too long", allowed)]
 }
 
-fn malformed(reason: &str) -> ApiError {
-    ApiError::MalformedBody { reason: reason.to_owned() }
+fn empty_file() -> ApiError {
+    let reason = "the file is empty; a header line is expected".to_owned();
+    ApiError::UnusableHeader { reason, errors: Vec::new() }
 }
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ pub(crate) async fn schema() -> Response {
 
 /// Publishes a policy as the next version.
 #[utoipa::path(post, path = "/api/v1/policies", tag = "policies", summary = "Publish a policy",
-    params(PublishQuery, ("If-Match" = Option<String>, Header, description = "Publish only if this ETag is still that of the latest version")),
+    params(PublishQuery, ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]+")$"#, description = "Publish only if this ETag is still that of the latest version")),
     request_body(content = String, content_type = "application/yaml", description = "The policy, YAML or JSON"),
     responses(
         (status = 201, description = "Published; a recalculation is requested", body = PublishPolicyAnswer),
@@ -132,7 +132,7 @@ pub(crate) async fn publish(
 /// Publishes an earlier version again, as the next one.
 #[utoipa::path(post, path = "/api/v1/policies/{version}/rollback", tag = "policies", summary = "Roll back to a policy version",
     params(PublishQuery, ("version" = String, Path, description = "The version to publish again, or `latest`"),
-        ("If-Match" = Option<String>, Header, description = "Publish only if this ETag is still that of the latest version")),
+        ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]+")$"#, description = "Publish only if this ETag is still that of the latest version")),
     responses(
         (status = 201, description = "Published again as a new version; a recalculation is requested", body = PublishPolicyAnswer),
         (status = 404, description = "No such version"),

@@ -88,8 +88,8 @@ pub(crate) async fn get(
 /// Stores a draft.
 #[utoipa::path(put, path = "/api/v1/policies/drafts/{name}", tag = "policies", summary = "Store a draft",
     params(DraftQuery, ("name" = String, Path, description = "The draft's name, 1 to 64 characters"),
-        ("If-Match" = Option<String>, Header, description = "Store only if this is still the draft's ETag"),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: store only if no draft has this name")),
+        ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]+")$"#, description = "Store only if this is still the draft's ETag"),
+        ("If-None-Match" = Option<String>, Header, pattern = r"^\*$", description = "`*`: store only if no draft has this name")),
     request_body(content = String, content_type = "application/yaml", description = "The policy; it need not be complete or valid"),
     responses(
         (status = 204, description = "Stored; the ETag header has its new ETag"),
@@ -133,7 +133,7 @@ pub(crate) async fn put(
 /// Removes a draft.
 #[utoipa::path(delete, path = "/api/v1/policies/drafts/{name}", tag = "policies", summary = "Remove a draft",
     params(("name" = String, Path, description = "The draft's name"),
-        ("If-Match" = Option<String>, Header, description = "Remove only if this is still the draft's ETag")),
+        ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9]+")$"#, description = "Remove only if this is still the draft's ETag")),
     responses(
         (status = 204, description = "Removed"),
         (status = 404, description = "No such draft"),

@@ -45,7 +45,7 @@ pub(crate) struct PriceRequest<'a> {
     pub(crate) product_id: Cow<'a, str>,
     /// The shopper's location.
     #[serde(borrow)]
-    #[schema(example = "NY", max_length = 64)]
+    #[schema(example = "NY", min_length = 1, max_length = 64)]
     user_location: Cow<'a, str>,
     /// Whether the shopper is a prime member; false if absent.
     #[serde(default)]
@@ -56,11 +56,11 @@ pub(crate) struct PriceRequest<'a> {
     quantity: Option<u32>,
     /// The sales channel.
     #[serde(borrow, default)]
-    #[schema(max_length = 64)]
+    #[schema(min_length = 1, max_length = 64)]
     channel: Option<Cow<'a, str>>,
     /// The customer segment that the seller assigns to the shopper.
     #[serde(borrow, default)]
-    #[schema(max_length = 64)]
+    #[schema(min_length = 1, max_length = 64)]
     segment: Option<Cow<'a, str>>,
     /// The expected currency, as an ISO 4217 code; a price in another one is refused.
     #[serde(borrow, default)]

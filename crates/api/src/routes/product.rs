@@ -88,7 +88,7 @@ pub(crate) struct ProductDraftSchema {
 /// Returns the product.
 #[utoipa::path(get, path = "/api/v1/products/{product_id}", tag = "catalogue", summary = "Get a product",
     params(("product_id" = String, Path, description = "The product's identifier"),
-        ("If-None-Match" = Option<String>, Header, description = "Return the product only if it does not have this ETag")),
+        ("If-None-Match" = Option<String>, Header, pattern = r#"^(\*|(W/)?"[^"]*"( *, *(W/)?"[^"]*")*)$"#, description = "Return the product only if it does not have this ETag")),
     responses(
         (status = 200, description = "The product; send its ETag as If-Match to change it", body = ProductSchema),
         (status = 304, description = "The product has the ETag of If-None-Match"),
@@ -111,8 +111,8 @@ pub(crate) async fn get(
 /// Creates or replaces the product and prices it.
 #[utoipa::path(put, path = "/api/v1/products/{product_id}", tag = "catalogue", summary = "Create or replace a product",
     params(("product_id" = String, Path, description = "The product's identifier"),
-        ("If-Match" = Option<String>, Header, description = "Put only if the product has this ETag; `*`: only if it exists"),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: put only if the product does not exist")),
+        ("If-Match" = Option<String>, Header, pattern = r#"^(\*|(W/)?"[^"]*"( *, *(W/)?"[^"]*")*)$"#, description = "Put only if the product has this ETag; `*`: only if it exists"),
+        ("If-None-Match" = Option<String>, Header, pattern = r"^\*$", description = "`*`: put only if the product does not exist")),
     request_body = ProductDraftSchema,
     responses(
         (status = 200, description = "Updated or unchanged; the ETag header has its current ETag", body = PutAnswer),
@@ -145,7 +145,7 @@ pub(crate) async fn put(
 /// Removes the product and all facts about it up to now; its price history stays.
 #[utoipa::path(delete, path = "/api/v1/products/{product_id}", tag = "catalogue", summary = "Remove a product",
     params(("product_id" = String, Path, description = "The product's identifier"),
-        ("If-Match" = Option<String>, Header, description = "Remove only if the product has this ETag")),
+        ("If-Match" = Option<String>, Header, pattern = r#"^(\*|(W/)?"[^"]*"( *, *(W/)?"[^"]*")*)$"#, description = "Remove only if the product has this ETag")),
     responses(
         (status = 204, description = "Removed"),
         (status = 412, description = "The product does not meet If-Match or If-None-Match; nothing was changed"),

@@ -98,9 +98,13 @@ impl Format {
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let client = Client::new(&arguments.api.url)?;
     let (format, length, source) = open(&arguments).await?;
+    let mut chunks = ReaderStream::with_capacity(source, CHUNK_BYTES);
+    // Awaited before the request is sent: the API does not wait long for a body that has not begun, and a
+    // query that is piped into this command may sort for minutes before its first row.
+    let first = chunks.next().await;
     let progress = Arc::new(Progress::new(format.header_lines(), bar(length)));
     let seen = Arc::clone(&progress);
-    let chunks = ReaderStream::with_capacity(source, CHUNK_BYTES).inspect_ok(move |chunk| seen.count(chunk));
+    let chunks = futures::stream::iter(first).chain(chunks).inspect_ok(move |chunk| seen.count(chunk));
     let sent = Arc::clone(&progress);
     let end = futures::stream::poll_fn(move |_| {
         sent.end();
@@ -116,7 +120,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         }
     };
     progress.finish();
-    let answer = answer?;
+    let answer =
+        answer.map_err(|error| if query.dry_run { error } else { in_words(error, progress.rows()) })?;
     let summary: ImportAnswer = client.read(&answer)?;
     if arguments.json {
         output::show(&answer.body)?;
@@ -128,6 +133,18 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::from(output::FAILED),
     })
+}
+
+/// The error of an import, with what is known of its rows if the API did not say what is stored.
+fn in_words(error: anyhow::Error, sent: u64) -> anyhow::Error {
+    if matches!(error.downcast_ref(), Some(ClientError::Refused(_))) {
+        return error;
+    }
+    let rows = if sent == 1 { "1 row was sent".to_owned() } else { format!("{sent} rows were sent") };
+    anyhow::anyhow!(
+        "{error:#}\n  {rows}, and some of them may be stored; the same import can be repeated: stored rows count \
+         as unchanged"
+    )
 }
 
 /// Sends rows to the API's import.

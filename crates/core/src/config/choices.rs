@@ -41,7 +41,8 @@ impl FromStr for OtlpProtocol {
     fn from_str(written: &str) -> Result<Self, Self::Err> {
         match written {
             "grpc" => Ok(Self::Grpc),
-            "http" => Ok(Self::Http),
+            // The engine's name of it, and OpenTelemetry's.
+            "http" | "http/protobuf" => Ok(Self::Http),
             _ => Err("grpc or http"),
         }
     }

@@ -40,6 +40,13 @@ pub enum Allowed {
     LogFilter,
     /// An address and a port to listen on.
     Socket,
+    /// `true` or `false`, in any case.
+    Boolean,
+    /// An address of HTTP with a host; or `off`, if it may be that.
+    HttpUrl {
+        /// Whether it may be `off`.
+        may_be_off: bool,
+    },
     /// An address with one of these schemes.
     Url(&'static [&'static str]),
 }
@@ -57,6 +64,8 @@ impl Allowed {
             Self::OneOf(words) => words.contains(&value),
             Self::LogFilter => is_log_filter(value),
             Self::Socket => value.parse::<SocketAddr>().is_ok(),
+            Self::Boolean => ["true", "false"].iter().any(|word| word.eq_ignore_ascii_case(value)),
+            Self::HttpUrl { may_be_off } => (*may_be_off && value == "off") || is_http_url(value),
             Self::Url(schemes) => schemes.iter().any(|scheme| value.starts_with(scheme)),
         }
     }
@@ -79,6 +88,11 @@ impl fmt::Display for Allowed {
                 "a level (off, error, warn, info, debug, trace) or target=level pairs with commas",
             ),
             Self::Socket => formatter.write_str("an address and a port, such as 127.0.0.1:8000"),
+            Self::Boolean => formatter.write_str("true or false"),
+            Self::HttpUrl { may_be_off } => {
+                let or_off = if *may_be_off { ", or off" } else { "" };
+                write!(formatter, "an address that begins with http:// or https://{or_off}")
+            }
             Self::Url(schemes) => write!(formatter, "an address that begins with {}", listed(schemes)),
         }
     }
@@ -90,6 +104,13 @@ fn listed(words: &[&str]) -> String {
         Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
         _ => words.concat(),
     }
+}
+
+/// Whether this is an address of HTTP with a host, without white space.
+fn is_http_url(written: &str) -> bool {
+    let has_scheme = ["http://", "https://"].iter().any(|scheme| written.starts_with(scheme));
+    let is_url = reqwest::Url::parse(written).is_ok_and(|url| url.has_host());
+    has_scheme && is_url && !written.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
 /// Whether each part of a log filter has a level: without one it would be read as a target.
@@ -168,6 +189,16 @@ mod tests {
             (Allowed::OneOf(&["on", "off"]), "On", false),
             (Allowed::Socket, "127.0.0.1:8000", true),
             (Allowed::Socket, "localhost:8000", false),
+            (Allowed::Boolean, "True", true),
+            (Allowed::Boolean, "1", false),
+            (Allowed::HttpUrl { may_be_off: true }, "off", true),
+            (Allowed::HttpUrl { may_be_off: false }, "off", false),
+            (Allowed::HttpUrl { may_be_off: false }, "https://user:secret@host:4318/path", true),
+            (Allowed::HttpUrl { may_be_off: false }, "127.0.0.1:4317", false),
+            (Allowed::HttpUrl { may_be_off: false }, "collector:4317", false),
+            (Allowed::HttpUrl { may_be_off: false }, "grpc://collector:4317", false),
+            (Allowed::HttpUrl { may_be_off: false }, "http://", false),
+            (Allowed::HttpUrl { may_be_off: false }, "http://a b", false),
             (Allowed::Url(&["redis://", "rediss://"]), "rediss://host", true),
             (Allowed::Url(&["redis://", "rediss://"]), "http://host", false),
         ] {

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use redis::streams::StreamRangeReply;
+use redis::streams::{StreamId, StreamRangeReply};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -213,7 +213,11 @@ impl Notifications {
     pub async fn end(&self) -> Result<Position, RedisError> {
         let mut last = redis::cmd("XREVRANGE");
         last.arg(self.keys.price_changes_log()).arg("+").arg("-").arg("COUNT").arg(1);
-        let last: StreamRangeReply = last.query_async(&mut self.redis.writes()).await?;
+        // After a disconnect the first command fails on the broken connection and the second gets a new one.
+        let last: StreamRangeReply = match last.query_async(&mut self.redis.writes()).await {
+            Ok(last) => last,
+            Err(_) => last.query_async(&mut self.redis.writes()).await?,
+        };
         let last = last.ids.first().and_then(|entry| Position::of_entry(&entry.id));
         Ok(last.map_or(Position::START, |position| Position { index: usize::MAX, ..position }))
     }
@@ -233,28 +237,55 @@ impl Notifications {
         // Includes the position's own entry, as some of its changes may come after the position.
         range.arg(self.keys.price_changes_log()).arg(after.entry()).arg("+").arg("COUNT").arg(entries + 1);
         let range: StreamRangeReply = range.query_async(&mut self.redis.writes()).await?;
-        // As long as the position's own entry is kept, no entry after it was trimmed.
-        let is_kept = range.ids.first().is_some_and(|entry| entry.id == after.entry());
-        let has_gap = after != Position::START && !is_kept;
-        let mut changes = Vec::new();
+        let has_gap = match after {
+            Position::START => !range.ids.is_empty() && self.may_be_trimmed().await?,
+            // As long as the position's own entry is kept, no entry after it was trimmed.
+            _ => range.ids.first().is_none_or(|entry| entry.id != after.entry()),
+        };
         let mut reached = if has_gap && range.ids.is_empty() { Position::START } else { after };
+        let mut changes = Vec::new();
         for entry in &range.ids {
             let Some(position) = Position::of_entry(&entry.id) else { continue };
-            let text: Option<Vec<u8>> =
-                entry.map.get(FIELD).and_then(|value| redis::from_redis_value(value.clone()).ok());
-            let notification = text.and_then(|text| self.read_kept(&text));
-            for (index, changed) in
-                notification.into_iter().flat_map(|notification| notification.changes).enumerate()
-            {
-                let position = Position { index, ..position };
-                let ChangedPrice { product_id, revision, change, .. } = changed;
-                if let (true, Some(change)) = (position > after, change) {
-                    changes.push((position, ProductChange { product_id, revision, change }));
-                }
-            }
+            let of_entry = self.changes_of(entry, position);
+            changes.extend(of_entry.into_iter().filter(|(position, _)| *position > after));
             reached = reached.max(Position { index: usize::MAX, ..position });
         }
         Ok(ChangesAfter { changes, reached, has_gap })
+    }
+
+    /// Changes of list prices up to this position, from the last `entries` entries of the stream; the latest
+    /// entry first.
+    pub async fn changes_before(
+        &self,
+        until: Position,
+        entries: usize,
+    ) -> Result<Vec<(Position, ProductChange)>, RedisError> {
+        let mut range = redis::cmd("XREVRANGE");
+        range.arg(self.keys.price_changes_log()).arg(until.entry()).arg("-").arg("COUNT").arg(entries);
+        let range: StreamRangeReply = range.query_async(&mut self.redis.writes()).await?;
+        let of_entry = |entry: &StreamId| Some(self.changes_of(entry, Position::of_entry(&entry.id)?));
+        let changes = range.ids.iter().filter_map(of_entry).flatten();
+        Ok(changes.filter(|(position, _)| *position <= until).collect())
+    }
+
+    /// Whether the stream is so long that its first entries may have been trimmed.
+    async fn may_be_trimmed(&self) -> Result<bool, RedisError> {
+        let mut length = redis::cmd("XLEN");
+        length.arg(self.keys.price_changes_log());
+        let length: usize = length.query_async(&mut self.redis.writes()).await?;
+        Ok(length >= PRICE_CHANGES_KEPT)
+    }
+
+    /// The changes of list prices in an entry of the stream, each with its position.
+    fn changes_of(&self, entry: &StreamId, position: Position) -> Vec<(Position, ProductChange)> {
+        let text: Option<Vec<u8>> =
+            entry.map.get(FIELD).and_then(|value| redis::from_redis_value(value.clone()).ok());
+        let notification = text.and_then(|text| self.read_kept(&text));
+        let changes = notification.into_iter().flat_map(|notification| notification.changes).enumerate();
+        let changes = changes.filter_map(|(index, ChangedPrice { product_id, revision, change, .. })| {
+            Some((Position { index, ..position }, ProductChange { product_id, revision, change: change? }))
+        });
+        changes.collect()
     }
 }
 
@@ -301,6 +332,11 @@ struct NotificationToWrite<'a> {
 impl Position {
     /// Before every entry.
     pub const START: Self = Self { time_ms: 0, number: 0, index: usize::MAX };
+
+    /// Whether both are in the same entry: nothing is trimmed between them.
+    pub fn is_in_entry_of(&self, other: &Self) -> bool {
+        (self.time_ms, self.number) == (other.time_ms, other.number)
+    }
 
     fn of_entry(id: &str) -> Option<Self> {
         let (time_ms, number) = id.split_once('-')?;

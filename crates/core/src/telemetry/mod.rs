@@ -49,7 +49,11 @@ pub fn start(log: &LogConfig, trace: &TraceConfig, service: &'static str) -> Tel
     let (traces, problem) = match trace.endpoint.as_deref().map(|endpoint| provider(endpoint, trace, service))
     {
         Some(Ok(traces)) => (Some(traces), None),
-        Some(Err(problem)) => (None, Some(problem)),
+        // The exporter quotes the address, which may contain a password.
+        Some(Err(problem)) => {
+            let endpoint = trace.endpoint.as_deref().unwrap_or_default();
+            (None, Some(problem.to_string().replace(endpoint, "the collector's address")))
+        }
         None => (None, None),
     };
     let spans = traces.as_ref().map(|traces| {
@@ -105,14 +109,17 @@ fn provider(
             .with_http()
             .with_http_client(http_client()?)
             .with_protocol(Protocol::HttpBinary)
-            .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
+            .with_endpoint(endpoint)
             .with_timeout(EXPORT_TIMEOUT)
             .build()?,
     };
-    let resource = Resource::builder().with_service_name(service).build();
-    // The service that starts a trace decides whether it is sampled; traces started by others keep their
-    // decision.
-    let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
+    let name = trace.service_name.clone().unwrap_or_else(|| service.to_owned());
+    let resource = Resource::builder().with_service_name(name).build();
+    let of_own_traces = Sampler::TraceIdRatioBased(trace.sampler.ratio);
+    let sampler = match trace.sampler.follows_parent {
+        true => Sampler::ParentBased(Box::new(of_own_traces)),
+        false => of_own_traces,
+    };
     Ok(SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
         .with_sampler(sampler)

@@ -30,7 +30,7 @@ const PROGRAMS: [(&str, &[Variable]); 3] = [
 fn page() -> Result<String> {
     let mut text = OPENING.to_owned();
     let sections = [("All services", SHARED_VARIABLES)].into_iter().chain(PROGRAMS);
-    for (title, variables) in sections.chain([("Read by the TLS library", LIBRARY_VARIABLES)]) {
+    for (title, variables) in sections.chain([("Read by libraries", LIBRARY_VARIABLES)]) {
         let title = if title.starts_with("pricing-") { format!("`{title}`") } else { title.to_owned() };
         write!(
             text,
@@ -61,6 +61,30 @@ fn each_service_reads_the_variables_of_its_tables_and_no_others() {
     check_reads::<ApiConfig>(ApiConfig::read);
     check_reads::<WorkerConfig>(WorkerConfig::read);
     check_reads::<ListenerConfig>(ListenerConfig::read);
+}
+
+/// The page's table of OpenTelemetry's variables names exactly those that the programs read, and says of no
+/// other one that it is used.
+#[test]
+fn the_table_of_opentelemetrys_variables_is_complete() -> Result<()> {
+    let (_, section) = CLOSING.split_once("## OpenTelemetry's variables").context("no section")?;
+    let (table, rest) = section.split_once("\n\nAn endpoint").context("no table")?;
+    let named = |text: &str| -> BTreeSet<String> {
+        let words = text.split('`').filter(|word| word.starts_with("OTEL_") && !word.ends_with('_'));
+        words.filter_map(|word| word.split('=').next()).map(str::to_owned).collect()
+    };
+    let of = |variables: &[Variable]| -> BTreeSet<String> {
+        let names = variables.iter().map(|variable| variable.name.to_owned());
+        names.filter(|name| name.starts_with("OTEL_")).collect()
+    };
+    let (read, library) = (of(SHARED_VARIABLES), of(LIBRARY_VARIABLES));
+    assert_eq!(named(table), read);
+    let (of_library, unused) = rest.split_once("Not used:").context("no list")?;
+    ensure!(library.is_subset(&named(of_library)), "{library:?}");
+    let (unused, _) = unused.split_once("\n\n").context("no end")?;
+    let unused = &named(unused) - &library;
+    ensure!(unused.len() > 3 && unused.is_disjoint(&read), "{unused:?}");
+    Ok(())
 }
 
 type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;

@@ -3,12 +3,20 @@
 
 mod circuit_breaker;
 
-use anyhow::Result;
+use std::io::Write;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
 use pricing_e2e::HttpReply;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
 
 use crate::support::{Api, Stores, shared_postgres};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn dry_run(api: &Api, csv: &str) -> Result<HttpReply> {
     let request = api.client.request(Method::POST, "/api/v1/products/import?dry_run=true");
@@ -120,5 +128,41 @@ async fn a_text_is_the_same_on_every_way_in() -> Result<()> {
     let price = json!({"product_id": "P-1", "user_location": " NY "});
     let spaced = api.client.post("/api/v1/price", &price).await?;
     assert_eq!(spaced.body["final_price"], api.price("P-1", false).await?.body["final_price"]);
+    Ok(())
+}
+
+/// Runs `pricing import -` against this address, with a pipe as its standard input.
+fn import_from_a_pipe(address: std::net::SocketAddr) -> Result<std::process::Child> {
+    let program = std::env::current_exe()?;
+    let directory = program.ancestors().nth(2).context("no target directory")?;
+    let mut command = std::process::Command::new(directory.join("pricing"));
+    command.args(["import", "-", "--format", "csv", "--url", &format!("http://{address}")]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command.spawn()?)
+}
+
+#[tokio::test]
+async fn an_import_from_a_silent_pipe_begins_with_its_first_bytes() -> Result<()> {
+    let api = TcpListener::bind("127.0.0.1:0").await?;
+    let mut import = import_from_a_pipe(api.local_addr()?)?;
+    let silent = tokio::time::timeout(Duration::from_secs(1), api.accept()).await;
+    ensure!(silent.is_err(), "the request was sent before there was anything to send");
+    let mut input = import.stdin.take().context("no input")?;
+    input.write_all(b"product_id,currency,base_price\nP-1,USD,1\nP-2,USD,2\n")?;
+    let (mut connection, _) = tokio::time::timeout(PATIENCE, api.accept()).await??;
+    let mut received = String::new();
+    while !received.contains("P-2,USD,2") {
+        let mut bytes = [0; 4_096];
+        let read = tokio::time::timeout(PATIENCE, connection.read(&mut bytes)).await??;
+        ensure!(read > 0, "{received}");
+        received.push_str(&String::from_utf8_lossy(&bytes[..read]));
+    }
+    // The API is killed, and has not said what is stored.
+    drop(connection);
+    drop(input);
+    let output = tokio::task::spawn_blocking(move || import.wait_with_output()).await??;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success(), "{said}");
+    ensure!(said.contains("2 rows were sent") && said.contains("can be repeated"), "{said}");
     Ok(())
 }

@@ -13,6 +13,7 @@
 //! | `command_line` | `pricing up`, and what people do with the command line |
 //! | `chaos` | every process is killed while the market moves, and nothing is lost |
 //! | `documents` | links between the documents |
+//! | `event_clients` | clients of npm and PyPI that follow price changes |
 //! | `fleet` | the services as processes; no tests |
 //! | `harness` | the harness does what the other tests rely on |
 //! | `held_moves` | moves of prices by market events beyond the circuit breaker's limit |
@@ -22,6 +23,7 @@
 //! | `leases` | leases and subscriptions while Redis dies and is cut off |
 //! | `market_events` | events from their publisher to the queue: accepted, enqueued, reclaimed |
 //! | `notifications` | notifications between processes and to clients that follow price changes |
+//! | `open_telemetry` | OpenTelemetry's own variables |
 //! | `panels` | offers that go too far for some shoppers, held by circuit breakers and limited |
 //! | `load_shedding` | an API gets more requests than it can answer |
 //! | `price_read_path` | cache tiers, prices per shopper, and reads during outages |
@@ -29,7 +31,7 @@
 //! | `redis_failover` | connections to Redis heal: silence, replicas, fail-over, Sentinel; clusters are refused |
 //! | `restored_database` | a database is restored from a backup under running services, or before they start |
 //! | `real_catalogue` | 20,000 products imported and read |
-//! | `slow_clients` | bodies that do not arrive |
+//! | `slow_clients` | connections, heads and bodies that do not arrive, or are not as the protocol says |
 //! | `stale_caches` | no cache wins over the database, whatever happened to either |
 //! | `stores_agree` | SQLite and PostgreSQL give the same prices; stored prices can be computed again |
 //! | `support` | what tests of several modules share; no tests |
@@ -51,6 +53,7 @@ mod command_line;
 mod configuration;
 mod dashboards;
 mod documents;
+mod event_clients;
 mod fleet;
 mod harness;
 mod health_checks;
@@ -63,6 +66,7 @@ mod load_shedding;
 mod market_events;
 mod metrics;
 mod notifications;
+mod open_telemetry;
 mod panels;
 mod policies;
 mod policy_drafts;

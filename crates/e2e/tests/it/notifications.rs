@@ -47,13 +47,22 @@ struct Follower {
 /// An event that a follower received.
 #[derive(Debug, PartialEq, Eq)]
 enum Received {
+    Position { id: String },
     Change { id: String, product_id: String, new_list_price: Option<String> },
     Gap,
 }
 
 impl Follower {
-    /// Follows from now on, or from after an event that was seen.
+    /// Follows from now on, or from after an event that was seen. The first event is the position.
     async fn of(api: &Member, query: &str, seen: Option<&str>) -> Result<Self> {
+        let mut this = Self::waiting(api, query, seen).await?;
+        let Received::Position { id } = this.next_event().await? else { bail!("no position") };
+        ensure!(seen.is_none_or(|seen| seen == id), "{id} after {seen:?}");
+        Ok(this)
+    }
+
+    /// Follows, and reads nothing yet.
+    async fn waiting(api: &Member, query: &str, seen: Option<&str>) -> Result<Self> {
         let response = Self::ask(api, query, seen).await?;
         ensure!(response.status() == 200, "{}", response.status());
         let content_type = response.headers()["content-type"].to_str()?;
@@ -70,16 +79,25 @@ impl Follower {
         Ok(request.send().await?)
     }
 
-    /// The next event.
+    /// The next event that is no position.
     async fn next(&mut self) -> Result<Received> {
         loop {
+            match self.next_event().await? {
+                Received::Position { .. } => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Result<Received> {
+        loop {
+            // Comments are signs of life; no blank line follows them.
+            while let Some(rest) = self.received.strip_prefix(":\n") {
+                self.received = rest.to_owned();
+            }
             if let Some((event, rest)) = self.received.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());
                 self.received = rest;
-                // A comment is a sign of life and no event.
-                if event.lines().all(|line| line.starts_with(':')) {
-                    continue;
-                }
                 return parse(&event);
             }
             let chunk =
@@ -98,7 +116,7 @@ impl Follower {
     /// Nothing but signs of life until the end.
     async fn until_end(mut self) -> Result<()> {
         while let Some(chunk) = tokio::time::timeout(PATIENCE, self.response.chunk()).await?? {
-            ensure!(chunk.starts_with(b":"), "{chunk:?}");
+            ensure!(chunk == b":\n"[..], "{chunk:?}");
         }
         Ok(())
     }
@@ -108,6 +126,10 @@ fn parse(event: &str) -> Result<Received> {
     let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
     if field("event") == Some("gap") {
         return Ok(Received::Gap);
+    }
+    if field("event") == Some("position") {
+        ensure!(field("id").is_some() && field("id") == field("data"), "{event}");
+        return Ok(Received::Position { id: field("id").context("no id")?.to_owned() });
     }
     ensure!(field("event") == Some("price_change"), "{event}");
     let data: Value = serde_json::from_str(field("data").context("no data")?)?;
@@ -338,7 +360,8 @@ async fn an_invalid_request_to_follow_is_refused() -> Result<()> {
 #[tokio::test]
 async fn followers_are_bounded_and_disconnected_at_shutdown() -> Result<()> {
     let stores = Stores::start().await?;
-    let mut api = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
+    let fleet = fleet(&stores.redis.url(), &stores).with("PRICING_API_MAX_FOLLOWERS_PER_PEER", "256");
+    let mut api = fleet.start(Service::Api).await?;
     let mut followers = Vec::new();
     for _ in 0..MAX_STREAMS {
         followers.push(Follower::of(&api, "", None).await?);
@@ -356,5 +379,100 @@ async fn followers_are_bounded_and_disconnected_at_shutdown() -> Result<()> {
     for follower in followers {
         follower.until_end().await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_followers_of_one_address_leave_places_for_others() -> Result<()> {
+    const MAX_PER_PEER: usize = 64;
+    let stores = Stores::start().await?;
+    let api = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
+    let mut followers = Vec::new();
+    for _ in 0..MAX_PER_PEER {
+        followers.push(Follower::of(&api, "", None).await?);
+    }
+    let refused = Follower::ask(&api, "", None).await?;
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].to_str()?), (429, "1"));
+    let problem: Value = serde_json::from_str(&refused.text().await?)?;
+    assert_eq!(problem["type"], "/problems/too-many-followers");
+    let other = reqwest::Client::builder()
+        .no_proxy()
+        .local_address("127.0.0.2".parse::<std::net::IpAddr>()?)
+        .build()?;
+    let url = format!("http://{}/api/v1/price-changes", api.address());
+    let mut admitted = other.get(&url).send().await?;
+    assert_eq!(admitted.status(), 200);
+    let first = admitted.chunk().await?.context("the stream has ended")?;
+    ensure!(first.starts_with(b"event: position\n"), "{first:?}");
+    followers.clear();
+    eventually("there is room again", PATIENCE, async || Follower::of(&api, "", None).await).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_comes_while_redis_is_away_follows_when_it_is_back() -> Result<()> {
+    let mut stores = Stores::start().await?;
+    let api = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
+    put(&api, "P-1", 1).await?;
+    stores.redis.kill()?;
+    let mut early = Follower::waiting(&api, "", None).await?;
+    stores.redis.restart().await?;
+    // The first one since: it must not receive the error of the broken connection either.
+    let mut late = Follower::of(&api, "", None).await?;
+    ensure!(matches!(early.next_event().await?, Received::Position { .. }));
+    eventually("it is changed", PATIENCE, async || put(&api, "P-1", 2).await).await?;
+    for follower in [&mut early, &mut late] {
+        assert_eq!(follower.next_price().await?, "2");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_position_of_a_client_moves_with_changes_that_it_does_not_follow() -> Result<()> {
+    let stores = Stores::start().await?;
+    let api = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
+    let mut connection = stores.redis.connection().await?;
+    put(&api, "QUIET", 1).await?;
+    let mut follower = Follower::of(&api, "?product_id=QUIET", None).await?;
+    for price in 1..4 {
+        put(&api, "P-1", price).await?;
+    }
+    let Received::Position { id } = follower.next_event().await? else { bail!("no position") };
+    drop(follower);
+    // All that was before the new position is no longer kept, and nothing is missing for all that.
+    let log = MessageKeys::new(DEFAULT_PREFIX).price_changes_log();
+    let _: i64 = redis::cmd("XTRIM").arg(&log).arg("MAXLEN").arg(1).query_async(&mut connection).await?;
+    put(&api, "QUIET", 2).await?;
+    let mut again = Follower::of(&api, "?product_id=QUIET", Some(&id)).await?;
+    assert_eq!(again.next_price().await?, "2");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_change_that_is_published_twice_is_sent_once() -> Result<()> {
+    let stores = Stores::start().await?;
+    let fleet = fleet(&stores.redis.url(), &stores);
+    let api = fleet.start(Service::Api).await?;
+    let mut connection = stores.redis.connection().await?;
+    let log = MessageKeys::new(DEFAULT_PREFIX).price_changes_log();
+    let mut follower = Follower::of(&api, "", None).await?;
+    put(&api, "P-1", 1).await?;
+    let Received::Change { id, .. } = follower.next().await? else { bail!("a gap") };
+    // What a worker does that dies between Redis and the acknowledgement of its job: after the delivery of
+    // the job to another one, the same change is in the stream twice.
+    let mut last = redis::cmd("XREVRANGE");
+    last.arg(&log).arg("+").arg("-").arg("COUNT").arg(1);
+    let last: Vec<(String, Vec<(String, String)>)> = last.query_async(&mut connection).await?;
+    let (field, notice) = last.first().and_then(|(_, fields)| fields.first()).context("no entry")?;
+    for _ in 0..2 {
+        let mut add = redis::cmd("XADD");
+        add.arg(&log).arg("*").arg(field).arg(notice).query_async::<()>(&mut connection).await?;
+    }
+    put(&api, "P-1", 2).await?;
+    assert_eq!(follower.next_price().await?, "2");
+    // A process that has not seen the first one recognises the others as well.
+    let other = fleet.start(Service::Api).await?;
+    let mut again = Follower::of(&other, "", Some(&id)).await?;
+    assert_eq!(again.next_price().await?, "2");
     Ok(())
 }

@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn events_are_parsed_for_any_chunks_and_line_ends() {
-        let text = ": hello\n\nevent: price_change\nid: 1-0.0\ndata: {\"a\":1}\n\nevent:gap\ndata:one\ndata: two\n\nid: 9\n\n";
+        let text = ": hello\n\n:\n:\nevent: price_change\nid: 1-0.0\ndata: {\"a\":1}\n\nevent:gap\ndata:one\ndata: two\n\nid: 9\n\n";
         let expected = [event("price_change", Some("1-0.0"), "{\"a\":1}"), event("gap", None, "one\ntwo")];
         for line_end in ["\n", "\r\n", "\r"] {
             let text = text.replace('\n', line_end);
