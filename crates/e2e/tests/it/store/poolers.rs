@@ -72,17 +72,19 @@ async fn many_processes_at_once_open_an_empty_database_through_a_session_pooler(
 async fn a_pooler_that_shares_sessions_is_refused_and_keeps_nothing_of_it() -> Result<()> {
     let (postgres, database) = (shared_postgres().await?, "behind_a_sharing_pooler");
     postgres.create_database(database).await?;
-    for (mode, settings) in [
-        (PoolMode::Transaction, ""),
-        (PoolMode::Transaction, "default_pool_size = 1"),
-        // Sessions that are free are given in turn.
-        (PoolMode::Transaction, "min_pool_size = 5\nserver_round_robin = 1"),
-        (PoolMode::Transaction, "min_pool_size = 2\nserver_round_robin = 1"),
-        (PoolMode::Statement, ""),
+    for (mode, sessions, settings) in [
+        (PoolMode::Transaction, 1, "default_pool_size = 1"),
+        (PoolMode::Transaction, 5, ""),
+        // Free sessions are given in turn.
+        (PoolMode::Transaction, 5, "server_round_robin = 1"),
+        (PoolMode::Transaction, 2, "server_round_robin = 1"),
+        (PoolMode::Statement, 1, ""),
     ] {
         let pooler = PgBouncer::start(postgres, mode, settings).await?;
+        // The pool keeps a session of each.
+        let statements = (0..sessions).map(|_| pooler.execute(database, "SELECT pg_sleep(0.5)"));
+        futures::future::try_join_all(statements).await?;
         let url = pooler.url(database);
-        // The second time there are sessions in the pool.
         for _ in 0..3 {
             let outcome = timeout(PATIENCE, Store::open(&url, SETTINGS)).await?;
             let error = failure(outcome)?;
