@@ -27,7 +27,14 @@ async fn events_and_recalculations_work_through_a_session_pooler() -> Result<()>
     let task = engine.request_recalculation(json!({})).await?;
     let ended = engine.ended(&task).await?;
     assert_eq!(ended["state"], "done", "{ended}");
-    Ok(())
+    // Of the server's 200 connections, three are for superusers.
+    eventually("the connections are counted", PATIENCE, async || {
+        let connections = engine.worker.metric("pricing_database_connections ", "").await?;
+        let allowed = engine.worker.metric("pricing_database_connections_allowed", "").await?;
+        ensure!(connections > 2 && allowed == 197, "{connections} of {allowed}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
