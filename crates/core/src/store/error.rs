@@ -332,7 +332,6 @@ mod tests {
             ("57014", false),
             ("23505", false),
             ("13", true),
-            ("520", true),
             ("5", false),
             ("1555", false),
         ] {

@@ -9,13 +9,17 @@ use std::time::Duration;
 use sqlx::migrate::{Migrate, Migrator};
 use sqlx::postgres::PgConnection;
 use sqlx::{query, query_as};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::error::StoreError;
 use super::super::migrations;
 
 /// The time limit of a migration's statement: tables may be large.
 const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '30min'";
+/// The longest time of all migrations, should the server fall silent.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
+/// The longest time until the lock is taken or refused.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest wait for another process that migrates.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// A session that holds the lock and has run no statement for this long does not migrate: it is of a frozen
@@ -38,12 +42,20 @@ const HOLDER: &str = "
 /// Applies the migrations that are missing. The connection must have a session of its own, and must be
 /// closed afterwards.
 pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), StoreError> {
-    let mut migrator = migrations::of_postgres();
-    if is_up_to_date(connection, &migrator).await? {
+    let migrator = migrations::of_postgres();
+    if within(ANSWER_TIMEOUT, is_up_to_date(connection, &migrator)).await? {
         return Ok(());
     }
-    let lock = lock_id(connection).await?;
+    let lock = within(ANSWER_TIMEOUT, lock_id(connection)).await?;
     take_lock(connection, lock).await?;
+    within(MIGRATION_TIMEOUT, migrate_under_lock(connection, migrator, lock)).await
+}
+
+async fn migrate_under_lock(
+    connection: &mut PgConnection,
+    mut migrator: Migrator,
+    lock: i64,
+) -> Result<(), StoreError> {
     query(STATEMENT_TIMEOUT).execute(&mut *connection).await?;
     // `run_direct` is used because the compiler cannot prove that a future that awaits `run` is `Send`.
     migrator.set_locking(false);
@@ -51,6 +63,13 @@ pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), StoreEr
     // After an error, the end of the session releases it.
     query("SELECT pg_advisory_unlock($1)").bind(lock).execute(connection).await?;
     Ok(())
+}
+
+async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    timeout(limit, answer).await.unwrap_or(Err(StoreError::TimedOut { limit }))
 }
 
 /// Whether exactly these migrations were applied. A database of another version is for the migrator.
@@ -65,15 +84,24 @@ async fn is_up_to_date(connection: &mut PgConnection, migrator: &Migrator) -> Re
     Ok(applied.eq(migrator.iter().map(|migration| (migration.version, &migration.checksum))))
 }
 
+/// Who holds the lock: process, application, host, and for how many seconds it has been idle, if it is.
+type Holder = (i32, String, String, Option<i64>);
+
+/// Tries to take the lock. Returns its holder if there is another; that is `None` if it has just ended.
+async fn try_lock(connection: &mut PgConnection, lock: i64) -> Result<Option<Option<Holder>>, StoreError> {
+    let locked = query_as("SELECT pg_try_advisory_lock($1)").bind(lock);
+    if let (true,) = locked.fetch_one(&mut *connection).await? {
+        return Ok(None);
+    }
+    Ok(Some(query_as(HOLDER).bind(lock).fetch_optional(&mut *connection).await?))
+}
+
 async fn take_lock(connection: &mut PgConnection, lock: i64) -> Result<(), StoreError> {
     let (started, mut logged): (_, Option<Instant>) = (Instant::now(), None);
     loop {
-        let locked = query_as("SELECT pg_try_advisory_lock($1)").bind(lock);
-        if let (true,) = locked.fetch_one(&mut *connection).await? {
+        let Some(holder) = within(ANSWER_TIMEOUT, try_lock(connection, lock)).await? else {
             return Ok(());
-        }
-        let holder: Option<(i32, String, String, Option<i64>)> =
-            query_as(HOLDER).bind(lock).fetch_optional(&mut *connection).await?;
+        };
         let idle_seconds = holder.as_ref().and_then(|(.., idle_seconds)| *idle_seconds);
         let holder = holder.map_or_else(
             || "it has ended meanwhile".to_owned(),

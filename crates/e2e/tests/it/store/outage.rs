@@ -170,3 +170,24 @@ async fn a_process_whose_connections_are_all_in_use_says_so() -> Result<()> {
     drop(open);
     assert_recovers(&store).await
 }
+
+#[tokio::test]
+async fn a_read_only_database_is_told_apart_and_can_be_read_and_opened() -> Result<()> {
+    let (postgres, database) = (shared_postgres().await?, "read_only");
+    let url = postgres.create_database(database).await?;
+    let store = Store::open(&url, SETTINGS).await?;
+    put(&store, &[product("P-1")?]).await?;
+    store.close().await;
+    let read_only = format!("ALTER DATABASE {database} SET default_transaction_read_only = on");
+    postgres.execute("postgres", &read_only).await?;
+    let store = Store::open(&url, SETTINGS).await?;
+    let error = failure(
+        put(&store, &[product("P-2")?])
+            .await
+            .map_err(|error| error.downcast::<StoreError>().unwrap_or(StoreError::TransactionFailed)),
+    )?;
+    assert!(matches!(error, StoreError::ReadOnly { .. }), "{error:?}");
+    assert!(error.is_transient() && error.is_unavailable());
+    assert_eq!(store.count_products().await?, 1);
+    Ok(())
+}
