@@ -105,6 +105,7 @@ is_there() {
     case $1 in
         postgres) command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null ||
             add_homebrew_postgres ;;
+        pgbouncer) command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] ;;
         chromium) command -v chromium >/dev/null || command -v chromium-browser >/dev/null ;;
         *) command -v "$1" >/dev/null ;;
     esac
@@ -186,7 +187,9 @@ apt_install() (
         as_root sh -c "echo '$NO_CLUSTER' >>$APT_CLUSTERS"
     fi
     apt_get_install "$1"
-    [ "$1" != redis-server ] || as_root update-rc.d redis-server disable # systemd's unit too
+    case $1 in
+        redis-server | pgbouncer) as_root update-rc.d "$1" disable ;; # systemd's unit too
+    esac
 )
 
 # undo_apt_install POLICY_IS_OURS CLUSTERS_ARE_ALTERED

@@ -5,6 +5,8 @@
 //! | [`RedisServer`] | a private `redis-server` that can be killed, restarted and frozen |
 //! | [`RedisSentinel`] | a `redis-sentinel` that watches such servers and fails over |
 //! | [`PostgresServer`] | a private PostgreSQL cluster, with a database per test |
+//! | [`PgBouncer`] | a pooler in front of it |
+//! | [`MovingAddress`] | an address that is moved to another server, as in a fail-over |
 //! | [`ServiceProcess`] | one of the workspace's own programs, as a process |
 //! | [`SetClock`] | a wall clock for processes, which the test sets and moves by days |
 //! | [`ChaosProxy`] | a network between two of them that can be cut, stalled, slowed, silenced and redirected |
@@ -35,10 +37,12 @@ mod child;
 mod chromium;
 mod eventually;
 mod http_client;
+mod moving_address;
 pub mod open_loop;
 mod otlp_collector;
 mod packages;
 mod plot;
+mod pooler;
 mod ports;
 mod postgres_cluster;
 mod postgres_server;
@@ -58,9 +62,11 @@ pub use chaos_proxy::ChaosProxy;
 pub use chromium::Chromium;
 pub use eventually::eventually;
 pub use http_client::{HttpClient, HttpReply};
+pub use moving_address::MovingAddress;
 pub use otlp_collector::{OtlpCollector, ReceivedSpan};
 pub use packages::Packages;
 pub use plot::line_chart;
+pub use pooler::{PgBouncer, PoolMode};
 pub use ports::free_port;
 pub use postgres_server::PostgresServer;
 pub use process::ServiceProcess;

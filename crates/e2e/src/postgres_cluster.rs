@@ -32,16 +32,40 @@ pub(crate) struct PostgresCluster {
     account: Option<Account>,
     directory: ScratchDirectory,
     has_tls: bool,
+    settings: Vec<String>,
 }
 
 impl PostgresCluster {
     pub(crate) async fn create() -> Result<Self> {
+        let cluster = Self::in_empty_directory()?;
+        cluster.initialise().await?;
+        Ok(cluster)
+    }
+
+    /// Copies the cluster that a server on this port serves; a server on the copy is its replica.
+    pub(crate) async fn replica_of(port: u16) -> Result<Self> {
+        let cluster = Self::in_empty_directory()?;
+        let mut command = tied_command(&cluster.programs.pg_basebackup, Signal::Kill, cluster.account)?;
+        command.args(["--host=127.0.0.1", "--username=postgres", "--no-password", "--no-sync"]);
+        command.args(["--checkpoint=fast", "--write-recovery-conf", "--port", &port.to_string()]);
+        command.arg("--pgdata").arg(cluster.data());
+        let mut copying = cluster.spawn("pg_basebackup", command)?;
+        let status = copying.wait(INITDB_PATIENCE).await?;
+        ensure!(status.success(), "pg_basebackup failed ({status}):\n{}", copying.output()?);
+        Ok(cluster)
+    }
+
+    fn in_empty_directory() -> Result<Self> {
         let programs = PostgresPrograms::find()?;
         let directory = ScratchDirectory::new("postgres")?;
         let account = Account::unprivileged_owner_of(directory.path())?;
-        let cluster = Self { programs, account, directory, has_tls: false };
-        cluster.initialise().await?;
-        Ok(cluster)
+        Ok(Self { programs, account, directory, has_tls: false, settings: Vec::new() })
+    }
+
+    /// Adds settings of the server, such as `max_connections=7`, which win over those of a launch.
+    pub(crate) fn with_settings(self, settings: &[&str]) -> Self {
+        let settings = settings.iter().map(|setting| format!("--{setting}")).collect();
+        Self { settings, ..self }
     }
 
     /// Offers TLS with this certificate. The server accepts only files that belong to it, and a key that no
@@ -78,6 +102,7 @@ impl PostgresCluster {
         command.args(["--fsync=off", "--full_page_writes=off", "--max_connections=200"]);
         // Shared memory is in files of the cluster, so that a killed server leaves nothing in /dev/shm.
         command.arg("--dynamic_shared_memory_type=mmap");
+        command.args(&self.settings);
         if self.has_tls {
             command.arg("--ssl=on");
             command.arg(format!("--ssl_cert_file={}", self.certificate().display()));
@@ -97,38 +122,20 @@ impl PostgresCluster {
     }
 
     pub(crate) async fn execute(&self, port: u16, database: &str, statement: &str) -> Result<String> {
-        let options = ["--no-psqlrc", "--tuples-only", "--no-align", "--quiet", "--command", statement];
-        self.run(&self.programs.psql, port, database, &options).await
+        run_statement(&self.programs, port, database, statement).await
     }
 
     /// Saves a database as SQL.
     pub(crate) async fn dump(&self, port: u16, database: &str, file: &Path) -> Result<()> {
         let file = file.to_string_lossy();
-        self.run(&self.programs.pg_dump, port, database, &["--file", &file]).await.map(drop)
+        run_client(&self.programs.pg_dump, port, database, &["--file", &file]).await.map(drop)
     }
 
     /// Runs the statements of a file.
     pub(crate) async fn load(&self, port: u16, database: &str, file: &Path) -> Result<()> {
         let file = file.to_string_lossy();
         let options = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file", &file];
-        self.run(&self.programs.psql, port, database, &options).await.map(drop)
-    }
-
-    /// Runs a client program on a database, and returns its output.
-    async fn run(&self, program: &Path, port: u16, database: &str, options: &[&str]) -> Result<String> {
-        let mut command = Command::new(program);
-        without_postgres_settings(&mut command);
-        command.args(["--no-password", "--host=127.0.0.1", "--username=postgres"]);
-        command.args(["--port", &port.to_string(), "--dbname", database]).args(options);
-        command.stdin(Stdio::null());
-        let mut command = tokio::process::Command::from(command);
-        let running = command.kill_on_drop(true).output();
-        let finished = tokio::time::timeout(STATEMENT_PATIENCE, running).await;
-        let finished = finished.with_context(|| format!("no answer to {options:?}"))??;
-        if !finished.status.success() {
-            bail!("{options:?} failed: {}", String::from_utf8_lossy(&finished.stderr).trim());
-        }
-        Ok(String::from_utf8_lossy(&finished.stdout).into_owned())
+        run_client(&self.programs.psql, port, database, &options).await.map(drop)
     }
 
     fn spawn(&self, name: &str, mut command: Command) -> Result<SupervisedChild> {
@@ -162,4 +169,32 @@ fn without_postgres_settings(command: &mut Command) {
             command.env_remove(name);
         }
     }
+}
+
+/// Runs one SQL statement as superuser at a port; returns the rows, one a line.
+pub(crate) async fn run_statement(
+    programs: &PostgresPrograms,
+    port: u16,
+    database: &str,
+    statement: &str,
+) -> Result<String> {
+    let options = ["--no-psqlrc", "--tuples-only", "--no-align", "--quiet", "--command", statement];
+    run_client(&programs.psql, port, database, &options).await
+}
+
+/// Runs a client program on a database as superuser, and returns its output.
+async fn run_client(program: &Path, port: u16, database: &str, options: &[&str]) -> Result<String> {
+    let mut command = Command::new(program);
+    without_postgres_settings(&mut command);
+    command.args(["--no-password", "--host=127.0.0.1", "--username=postgres"]);
+    command.args(["--port", &port.to_string(), "--dbname", database]).args(options);
+    command.stdin(Stdio::null());
+    let mut command = tokio::process::Command::from(command);
+    let running = command.kill_on_drop(true).output();
+    let finished = tokio::time::timeout(STATEMENT_PATIENCE, running).await;
+    let finished = finished.with_context(|| format!("no answer to {options:?}"))??;
+    if !finished.status.success() {
+        bail!("{options:?} failed: {}", String::from_utf8_lossy(&finished.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&finished.stdout).into_owned())
 }

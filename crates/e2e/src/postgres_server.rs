@@ -41,6 +41,23 @@ impl PostgresServer {
         Self::start_on(PostgresCluster::create().await?.with_tls(certificates)?).await
     }
 
+    /// Like [`start`](Self::start), with settings such as `max_connections=7`.
+    pub async fn start_with(settings: &[&str]) -> Result<Self> {
+        Self::start_on(PostgresCluster::create().await?.with_settings(settings)).await
+    }
+
+    /// Starts a replica of this server, which reads only until it is [promoted](Self::promote).
+    pub async fn start_replica(&self) -> Result<Self> {
+        Self::start_on(PostgresCluster::replica_of(self.port).await?).await
+    }
+
+    /// Makes a replica a server that writes.
+    pub async fn promote(&self) -> Result<()> {
+        let promoted = self.execute("postgres", "SELECT pg_promote(true, 60)").await?;
+        ensure!(promoted.trim() == "t", "the replica is not promoted: {promoted}");
+        Ok(())
+    }
+
     async fn start_on(cluster: PostgresCluster) -> Result<Self> {
         let (process, port) = on_free_port(async |port| Ok((cluster.launch(port).await?, port))).await?;
         Ok(Self { process, port, cluster })

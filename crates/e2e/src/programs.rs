@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, ensure};
 
+/// The directory with `initdb`, `postgres` and `psql` of another version, to run the tests on it.
+const POSTGRES_DIRECTORY: &str = "PRICING_TEST_POSTGRES";
+
 /// The programs of one PostgreSQL installation, all of the same version.
 #[derive(Debug, Clone)]
 pub(crate) struct PostgresPrograms {
@@ -12,12 +15,17 @@ pub(crate) struct PostgresPrograms {
     pub(crate) postgres: PathBuf,
     pub(crate) psql: PathBuf,
     pub(crate) pg_dump: PathBuf,
+    /// Part of the client; only replicas need it.
+    pub(crate) pg_basebackup: PathBuf,
 }
 
 impl PostgresPrograms {
-    /// Searches `PATH`, then Debian's directories outside `PATH`, of which the newest version is used.
+    /// Those in the directory that `PRICING_TEST_POSTGRES` names. Without it, searches `PATH`, then Debian's
+    /// directories outside `PATH`, of which the newest version is used.
     pub(crate) fn find() -> Result<Self> {
-        let directory = postgres_directory_on_path().or_else(newest_debian_directory).ok_or_else(|| {
+        let named = std::env::var_os(POSTGRES_DIRECTORY).map(PathBuf::from);
+        let directory = named.or_else(postgres_directory_on_path).or_else(newest_debian_directory);
+        let directory = directory.ok_or_else(|| {
             anyhow!("initdb is neither on PATH nor in /usr/lib/postgresql/*/bin: install postgresql")
         })?;
         let programs = Self {
@@ -25,8 +33,9 @@ impl PostgresPrograms {
             postgres: directory.join("postgres"),
             psql: directory.join("psql"),
             pg_dump: directory.join("pg_dump"),
+            pg_basebackup: directory.join("pg_basebackup"),
         };
-        for program in [&programs.postgres, &programs.psql] {
+        for program in [&programs.initdb, &programs.postgres, &programs.psql] {
             ensure!(
                 program.exists(),
                 "{} does not exist: install the server and the client of postgresql",

@@ -123,11 +123,14 @@ impl Recalculator {
         }
     }
 
-    /// Measures the catalogue; if the database does not answer, the figures stay.
+    /// Measures the catalogue and its server; if the database does not answer, the figures stay.
     async fn count_catalogue(&self) {
         let store = &self.engine.store;
         if let (Ok(held), Ok(products)) = (store.count_held_prices().await, store.count_products().await) {
             self.metrics.catalogue.record(&held, products);
+        }
+        if let Ok(connections) = store.count_server_connections().await {
+            self.metrics.catalogue.record_connections(connections);
         }
     }
 

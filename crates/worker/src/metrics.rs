@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use pricing_core::store::FROZEN;
 use pricing_core::telemetry::inventory::names::{
-    DEAD_JOBS, EVENT_MOVES_HELD, EVENTS_APPLIED, FROZEN_PRODUCTS, HELD_RUNS, JOB_DURATION, JOBS_BURIED,
-    JOBS_ENQUEUED, PRICES_HELD, PRODUCTS, QUEUE_DEPTH, RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
+    DATABASE_CONNECTIONS, DATABASE_CONNECTIONS_ALLOWED, DEAD_JOBS, EVENT_MOVES_HELD, EVENTS_APPLIED,
+    FROZEN_PRODUCTS, HELD_RUNS, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, PRICES_HELD, PRODUCTS, QUEUE_DEPTH,
+    RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
 };
 use pricing_core::telemetry::registry::{Counter, Gauge, Histogram, Registry, Series};
 use pricing_domain::policy::guardrail::GuardrailName;
@@ -30,12 +31,14 @@ pub struct RecalculationMetrics {
     pub(crate) catalogue: CatalogueMetrics,
 }
 
-/// What keeps prices from their target, in the whole catalogue.
+/// What keeps prices from their target, in the whole catalogue, and the connections of its server.
 #[derive(Debug)]
 pub(crate) struct CatalogueMetrics {
     held: [(&'static str, Gauge); GuardrailName::LIMITS_ON_MOVES.len()],
     frozen: Gauge,
     products: Gauge,
+    connections: Gauge,
+    connections_allowed: Gauge,
 }
 
 #[derive(Debug)]
@@ -109,7 +112,19 @@ impl CatalogueMetrics {
             let name = limit.name();
             (name, registry.labelled_gauge(PRICES_HELD, "limit", name))
         });
-        Self { held, frozen: registry.gauge(FROZEN_PRODUCTS), products: registry.gauge(PRODUCTS) }
+        Self {
+            held,
+            frozen: registry.gauge(FROZEN_PRODUCTS),
+            products: registry.gauge(PRODUCTS),
+            connections: registry.gauge(DATABASE_CONNECTIONS),
+            connections_allowed: registry.gauge(DATABASE_CONNECTIONS_ALLOWED),
+        }
+    }
+
+    /// Records the connections of the database's server, and how many it allows.
+    pub(crate) fn record_connections(&self, (connections, allowed): (u64, u64)) {
+        self.connections.set(u32::try_from(connections).unwrap_or(u32::MAX));
+        self.connections_allowed.set(u32::try_from(allowed).unwrap_or(u32::MAX));
     }
 
     /// Records the number of prices by what keeps them from their target, and that of all products.

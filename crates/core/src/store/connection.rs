@@ -7,6 +7,8 @@
 //! closed if a statement on it failed, was abandoned or timed out, or if its transaction was not committed;
 //! the database rolls back open work. The next call opens another.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
@@ -19,12 +21,51 @@ use super::metrics::DatabaseDuration;
 /// The extra time beyond the database's own statement limit before an answer times out.
 const TRANSPORT_ALLOWANCE: Duration = Duration::from_secs(1);
 
+/// The shortest time between two recorded refusals: a database that stays read-only does not have all of its
+/// connections replaced at every write.
+const SHORTEST_BETWEEN_REFUSALS_MS: u64 = 1_000;
+
+/// When a server of a pool last refused to write because it is read-only. The address may lead to another
+/// server since then, so older connections are replaced.
+#[derive(Debug, Clone)]
+pub(super) struct ReadOnlyRefusals {
+    created: Instant,
+    /// Milliseconds after `created`; 0 for never.
+    last_ms: Arc<AtomicU64>,
+}
+
+impl Default for ReadOnlyRefusals {
+    fn default() -> Self {
+        Self { created: Instant::now(), last_ms: Arc::default() }
+    }
+}
+
+impl ReadOnlyRefusals {
+    /// Whether a server refused to write after a connection of this age was opened.
+    pub(super) fn came_after_opening(&self, age: Duration) -> bool {
+        let last_ms = self.last_ms.load(Ordering::Relaxed);
+        last_ms > 0 && u128::from(self.now_ms() - last_ms) < age.as_millis()
+    }
+
+    fn record(&self) {
+        let (now_ms, last_ms) = (self.now_ms(), self.last_ms.load(Ordering::Relaxed));
+        if last_ms == 0 || now_ms - last_ms >= SHORTEST_BETWEEN_REFUSALS_MS {
+            self.last_ms.store(now_ms, Ordering::Relaxed);
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+}
+
 /// A connection borrowed from its pool.
 #[derive(Debug)]
 pub(super) struct Connection<DB: Database> {
     pooled: PoolConnection<DB>,
     answer_limit: Duration,
     duration: DatabaseDuration,
+    refusals: ReadOnlyRefusals,
     /// Whether no statement is running, and none has failed.
     is_healthy: bool,
     in_transaction: bool,
@@ -36,6 +77,7 @@ impl<DB: Database> Connection<DB> {
         pool: &Pool<DB>,
         statement_timeout: Duration,
         duration: &DatabaseDuration,
+        refusals: &ReadOnlyRefusals,
     ) -> Result<Self, StoreError> {
         let started = Instant::now();
         let pooled = pool.acquire().await;
@@ -44,6 +86,7 @@ impl<DB: Database> Connection<DB> {
             pooled: pooled?,
             answer_limit: statement_timeout + TRANSPORT_ALLOWANCE,
             duration: duration.clone(),
+            refusals: refusals.clone(),
             is_healthy: true,
             in_transaction: false,
         })
@@ -61,9 +104,15 @@ impl<DB: Database> Connection<DB> {
         let started = Instant::now();
         let answer = timeout(self.answer_limit, statement(&mut *self.pooled)).await;
         self.duration.statement.record(started, matches!(answer, Ok(Ok(_))));
-        let outcome = answer.map_err(|_| StoreError::TimedOut { limit: self.answer_limit })??;
-        self.is_healthy = was_healthy;
-        Ok(outcome)
+        let outcome = answer
+            .map_err(|_| StoreError::TimedOut { limit: self.answer_limit })
+            .and_then(|answer| Ok(answer?));
+        match &outcome {
+            Ok(_) => self.is_healthy = was_healthy,
+            Err(StoreError::ReadOnly { .. }) => self.refusals.record(),
+            Err(_) => {}
+        }
+        outcome
     }
 
     /// Marks a transaction as open: without [`end_transaction`](Self::end_transaction) the connection is

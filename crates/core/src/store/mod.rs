@@ -45,15 +45,16 @@ mod upkeep;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgPool;
+use sqlx::SqlitePool;
 
-use self::connection::Connection;
+use self::connection::{Connection, ReadOnlyRefusals};
 pub use self::drafts::{DraftCondition, NewDraft, StoredDraft};
-pub use self::error::StoreError;
+pub use self::error::{ConnectionShortage, StoreError};
 pub use self::event_moves::{HeldMove, HeldMoves};
 pub use self::facts::UnreadFacts;
 pub use self::identity::Progress;
 use self::metrics::DatabaseDuration;
+use self::postgres::PostgresServer;
 pub use self::prepared_rows::{PreparedPrices, ProductRows};
 pub use self::runs::{
     CoalescedRun, MAX_REASON_CHARS, RangeEnds, RangeOutcome, RunRequest, StoredRun, run_of_policy,
@@ -115,7 +116,7 @@ enum Database {
     /// A file on this host.
     Sqlite(SqliteFile),
     /// A PostgreSQL server.
-    Postgres(PgPool),
+    Postgres(PostgresServer),
 }
 
 impl Store {
@@ -127,7 +128,9 @@ impl Store {
     pub async fn open(url: &str, settings: StoreSettings) -> Result<Self, StoreError> {
         let database = match url.split_once("://") {
             Some(("sqlite", _)) => Database::Sqlite(SqliteFile::open(url, settings).await?),
-            Some(("postgres" | "postgresql", _)) => Database::Postgres(postgres::open(url, settings).await?),
+            Some(("postgres" | "postgresql", _)) => {
+                Database::Postgres(PostgresServer::open(url, settings).await?)
+            }
             _ => {
                 return Err(StoreError::InvalidUrl {
                     reason: "it must begin with sqlite://, postgres:// or postgresql://".to_owned(),
@@ -192,7 +195,7 @@ impl Store {
     pub async fn check_afresh(&self) -> Result<(), StoreError> {
         match &self.database {
             Database::Sqlite(_) => self.check().await,
-            Database::Postgres(pool) => Ok(postgres::check_afresh(pool).await?),
+            Database::Postgres(server) => server.check_afresh().await,
         }
     }
 
@@ -221,7 +224,7 @@ impl Store {
         }
         match &self.database {
             Database::Sqlite(file) => file.close().await,
-            Database::Postgres(pool) => pool.close().await,
+            Database::Postgres(server) => server.pool.close().await,
         }
     }
 
@@ -251,23 +254,33 @@ impl Store {
     }
 
     async fn reader(&self) -> Result<Session, StoreError> {
-        let (limit, duration) = (self.statement_timeout, &self.duration);
-        Ok(match &self.database {
-            Database::Sqlite(file) => {
-                Session::Sqlite(Connection::acquire(&file.readers, limit, duration).await?)
-            }
-            Database::Postgres(pool) => Session::Postgres(Connection::acquire(pool, limit, duration).await?),
-        })
+        match &self.database {
+            Database::Sqlite(file) => self.sqlite_session(&file.readers).await,
+            Database::Postgres(server) => self.postgres_session(server).await,
+        }
     }
 
     async fn writer(&self) -> Result<Session, StoreError> {
-        let (limit, duration) = (self.statement_timeout, &self.duration);
-        Ok(match &self.database {
+        match &self.database {
             Database::Sqlite(file) => {
                 file.expect_writes();
-                Session::Sqlite(Connection::acquire(&file.writer, limit, duration).await?)
+                self.sqlite_session(&file.writer).await
             }
-            Database::Postgres(pool) => Session::Postgres(Connection::acquire(pool, limit, duration).await?),
-        })
+            Database::Postgres(server) => self.postgres_session(server).await,
+        }
+    }
+
+    async fn sqlite_session(&self, pool: &SqlitePool) -> Result<Session, StoreError> {
+        let refusals = ReadOnlyRefusals::default();
+        let connection = Connection::acquire(pool, self.statement_timeout, &self.duration, &refusals).await?;
+        Ok(Session::Sqlite(connection))
+    }
+
+    async fn postgres_session(&self, server: &PostgresServer) -> Result<Session, StoreError> {
+        let (limit, duration) = (self.statement_timeout, &self.duration);
+        match Connection::acquire(&server.pool, limit, duration, &server.refusals).await {
+            Ok(connection) => Ok(Session::Postgres(connection)),
+            Err(error) => Err(server.explain(error).await),
+        }
     }
 }

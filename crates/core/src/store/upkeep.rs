@@ -1,5 +1,5 @@
 //! Expiry: prices that are no longer valid, and records of events and of their moves that are no longer
-//! needed. The number of prices that something keeps from their target.
+//! needed. The numbers of prices that something keeps from their target, and of the server's connections.
 //!
 //! Each call does a bounded part of the work, so that it holds no lock for long. The worker's maintenance
 //! calls these periodically.
@@ -27,6 +27,13 @@ const NEXT_EXPIRY: Statement = Statement::same(
 // Reads the partial index `prices_held` only.
 const HELD: Statement =
     Statement::same("SELECT held_by, count(*) FROM prices WHERE held_by IS NOT NULL GROUP BY held_by");
+/// Any user may read both. `reserved_connections` came with PostgreSQL 16.
+const CONNECTIONS: &str = "
+    SELECT (SELECT sum(numbackends)::bigint FROM pg_stat_database),
+        current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint
+            - coalesce(current_setting('reserved_connections', true)::bigint, 0)";
+/// A file has none.
+const SERVER_CONNECTIONS: Statement = Statement { sqlite: "SELECT 0, 0", postgres: CONNECTIONS };
 /// PostgreSQL skips rows that another worker is deleting.
 const FORGET_EVENTS: Statement = Statement {
     sqlite: "
@@ -68,6 +75,13 @@ impl Store {
     pub async fn count_held_prices(&self) -> Result<BTreeMap<String, u64>, StoreError> {
         let rows: Vec<(String, i64)> = self.reader().await?.all(HELD).await?;
         rows.into_iter().map(|(held_by, prices)| Ok((held_by, count(prices)?))).collect()
+    }
+
+    /// The connections that the server has, of all programs, and how many it allows to users who are not
+    /// superusers. Both are 0 with SQLite.
+    pub async fn count_server_connections(&self) -> Result<(u64, u64), StoreError> {
+        let (connections, allowed): (i64, i64) = self.reader().await?.one(SERVER_CONNECTIONS).await?;
+        Ok((count(connections)?, count(allowed)?))
     }
 
     /// Deletes at most `limit` records of events that were applied before an instant, the oldest first.

@@ -3,13 +3,14 @@
 
 use Kind::{Counter, Gauge, Histogram};
 use names::{
-    BUILD_INFO, CATALOGUES_REPLACED, CHECK_STATUS, CLOCK_DIFFERENCE, DATABASE_DURATION, DEAD_JOBS,
-    EVENT_HOLDS, EVENT_LOG_LAG, EVENT_MOVES_HELD, EVENT_TO_VISIBLE, EVENTS_APPLIED, EVENTS_BURIED,
-    EVENTS_DISPATCHED, EVENTS_PUBLISHED, FAILED_OFFER_RULES, FILL_DURATION, FROZEN_PRODUCTS, GUARDRAIL_HITS,
-    HELD_RUNS, HTTP_REQUEST_DURATION, IMPORTED_ROWS, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, L1_ENTRIES,
-    L1_EVICTIONS, L1_FLUSHES, L1_INVALIDATIONS, L2_ERRORS, LATENESS, PRICE_CHANGE_STREAMS, PRICE_READS,
-    PRICES_COMPUTED, PRICES_HELD, PRODUCTS, QUEUE_DEPTH, REDIS_DURATION, REQUESTS_REFUSED, RUN_DURATION,
-    RUN_PRODUCTS, RUN_WAIT_DURATION, TRANSACTIONS_SERVED_LATE,
+    BUILD_INFO, CATALOGUES_REPLACED, CHECK_STATUS, CLOCK_DIFFERENCE, DATABASE_CONNECTIONS,
+    DATABASE_CONNECTIONS_ALLOWED, DATABASE_DURATION, DEAD_JOBS, EVENT_HOLDS, EVENT_LOG_LAG, EVENT_MOVES_HELD,
+    EVENT_TO_VISIBLE, EVENTS_APPLIED, EVENTS_BURIED, EVENTS_DISPATCHED, EVENTS_PUBLISHED, FAILED_OFFER_RULES,
+    FILL_DURATION, FROZEN_PRODUCTS, GUARDRAIL_HITS, HELD_RUNS, HTTP_REQUEST_DURATION, IMPORTED_ROWS,
+    JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, L1_ENTRIES, L1_EVICTIONS, L1_FLUSHES, L1_INVALIDATIONS,
+    L2_ERRORS, LATENESS, PRICE_CHANGE_STREAMS, PRICE_READS, PRICES_COMPUTED, PRICES_HELD, PRODUCTS,
+    QUEUE_DEPTH, REDIS_DURATION, REQUESTS_REFUSED, RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
+    TRANSACTIONS_SERVED_LATE,
 };
 
 /// The kind of a metric.
@@ -124,6 +125,20 @@ pub const INVENTORY: &[Metric] = &[
         labels: "`operation`: `connection`, `statement`; `outcome`: `done`, `failed`",
         services: "api, worker",
         text: "Time until the database answered a statement, or until a connection was available for one.",
+    },
+    Metric {
+        name: DATABASE_CONNECTIONS,
+        kind: Gauge,
+        labels: "",
+        services: "worker",
+        text: "Connections that PostgreSQL has, of all programs and databases; 0 with SQLite. Every worker measures the whole server.",
+    },
+    Metric {
+        name: DATABASE_CONNECTIONS_ALLOWED,
+        kind: Gauge,
+        labels: "",
+        services: "worker",
+        text: "Connections that PostgreSQL allows to users who are not superusers; 0 with SQLite.",
     },
     Metric {
         name: PRICE_CHANGE_STREAMS,
@@ -351,6 +366,8 @@ pub mod names {
     pub const LATENESS: &str = "pricing_lateness_seconds";
     pub const L2_ERRORS: &str = "pricing_l2_errors_total";
     pub const REDIS_DURATION: &str = "pricing_redis_duration_seconds";
+    pub const DATABASE_CONNECTIONS: &str = "pricing_database_connections";
+    pub const DATABASE_CONNECTIONS_ALLOWED: &str = "pricing_database_connections_allowed";
     pub const DATABASE_DURATION: &str = "pricing_database_duration_seconds";
     pub const PRICE_CHANGE_STREAMS: &str = "pricing_price_change_streams";
     pub const EVENT_TO_VISIBLE: &str = "pricing_event_to_visible_duration_seconds";

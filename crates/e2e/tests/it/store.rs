@@ -1,7 +1,8 @@
 //! The contract of the store, on SQLite and on PostgreSQL.
 //!
 //! Every promise is one function of a [`Store`] that does not know which database it has; `on_both_stores!`
-//! makes two tests of each. Tests for one database only are in `opening` and `outage`.
+//! makes two tests of each. Tests for one database only are in `opening`,
+//! `outage` and `poolers`.
 
 mod event_moves;
 mod events;
@@ -10,6 +11,7 @@ mod history;
 mod opening;
 mod outage;
 mod policies;
+mod poolers;
 mod prices;
 mod products;
 mod runs;

@@ -16,6 +16,7 @@ use crate::support::{Stores, new_policy};
 mod facts;
 mod limits_on_moves;
 mod limits_over_days;
+mod postgres;
 mod ranges;
 mod runs;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use pricing_core::store::{ProductRows, Store, StoreSettings};
+use pricing_core::store::{ProductRows, Store, StoreError, StoreSettings};
 use pricing_e2e::{ChaosProxy, PostgresServer, eventually, free_port};
 use tokio::time::timeout;
 
@@ -118,5 +118,76 @@ async fn a_transaction_that_idles_too_long_gives_up_its_locks() -> Result<()> {
     .await?;
     let error = failure(frozen.commit().await)?;
     assert!(error.is_transient(), "{error}");
+    Ok(())
+}
+
+/// In the log and in the error: what the server said, and the setting.
+fn assert_names(error: &StoreError, words: &str) {
+    let text = error.to_string();
+    assert!(error.is_transient() && text.contains(words), "{text}");
+    assert!(text.contains("PRICING_DATABASE_CONNECTIONS"), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_without_a_free_connection_is_told_apart_from_a_dead_one() -> Result<()> {
+    let postgres = PostgresServer::start_with(&["max_connections=8"]).await?;
+    postgres.execute("postgres", "CREATE ROLE shop LOGIN; GRANT ALL ON SCHEMA public TO shop").await?;
+    let url = postgres.url("postgres");
+    let users_url = url.replace("postgres@", "shop@");
+    // Transactions that idle keep their connections.
+    let two = StoreSettings { statement_timeout: PATIENCE, ..SETTINGS };
+    let several = StoreSettings { max_connections: 8, ..two };
+    let user = Store::open(&users_url, two).await?;
+    let store = Store::open(&users_url, several).await?;
+    let mut open = Vec::new();
+    // The last three are for superusers.
+    for _ in 0..4 {
+        open.push(store.begin().await?);
+    }
+    let first = user.begin().await?;
+    assert_names(&failure(user.count_products().await)?, "remaining connection slots are reserved");
+    assert_names(
+        &failure(Store::open(&users_url, SETTINGS).await)?,
+        "remaining connection slots are reserved",
+    );
+    drop(first);
+
+    let superuser = Store::open(&url, several).await?;
+    for _ in 0..4 {
+        open.push(superuser.begin().await?);
+    }
+    assert_names(&failure(superuser.count_products().await)?, "too many clients");
+    drop(open);
+    assert_recovers(&user).await
+}
+
+#[tokio::test]
+async fn a_process_whose_connections_are_all_in_use_says_so() -> Result<()> {
+    let url = shared_postgres().await?.create_database("all_in_use").await?;
+    let store = Store::open(&url, SETTINGS).await?;
+    let open = [store.begin().await?, store.begin().await?];
+    assert_names(&failure(store.count_products().await)?, "all 2 of this process are in use");
+    drop(open);
+    assert_recovers(&store).await
+}
+
+#[tokio::test]
+async fn a_read_only_database_is_told_apart_and_can_be_read_and_opened() -> Result<()> {
+    let (postgres, database) = (shared_postgres().await?, "read_only");
+    let url = postgres.create_database(database).await?;
+    let store = Store::open(&url, SETTINGS).await?;
+    put(&store, &[product("P-1")?]).await?;
+    store.close().await;
+    let read_only = format!("ALTER DATABASE {database} SET default_transaction_read_only = on");
+    postgres.execute("postgres", &read_only).await?;
+    let store = Store::open(&url, SETTINGS).await?;
+    let error = failure(
+        put(&store, &[product("P-2")?])
+            .await
+            .map_err(|error| error.downcast::<StoreError>().unwrap_or(StoreError::TransactionFailed)),
+    )?;
+    assert!(matches!(error, StoreError::ReadOnly { .. }), "{error:?}");
+    assert!(error.is_transient() && error.is_unavailable());
+    assert_eq!(store.count_products().await?, 1);
     Ok(())
 }
