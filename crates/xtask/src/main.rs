@@ -1,7 +1,7 @@
 //! The repository's larger tasks, started by `./dev`.
 //!
 //! Here: running the tests and counting them ([`test_run`]), the hot path's instructions ([`instructions`])
-//! and its profile ([`profile`]), the benches ([`bench`]), comparing two commits ([`against`]), and the
+//! and its profile ([`profile`]), the table of faults ([`reliability`]), the benches ([`bench`]), comparing two commits ([`against`]), and the
 //! containers ([`compose`]). Never here: the installation of programs (`.ci/install.sh`), and the benches
 //! themselves (`benches` of the crates).
 
@@ -15,6 +15,7 @@ mod compose;
 mod instructions;
 mod pause;
 mod profile;
+mod reliability;
 mod tee;
 mod test_run;
 
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 const USAGE: &str = "xtask test | xtask instructions [--write] | xtask bench [NAME [ARGUMENTS]] | \
-    xtask against REV [ARGUMENTS] | xtask profile | xtask compose | xtask compose-check COMPOSE...";
+    xtask against REV [ARGUMENTS] | xtask profile | xtask reliability | xtask compose | xtask compose-check COMPOSE...";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -46,6 +47,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["bench", name, rest @ ..] => bench::print(name, rest),
         ["against", revision, rest @ ..] if !revision.starts_with('-') => against::compare(revision, rest),
         ["profile"] => profile::print(),
+        ["reliability"] => reliability::run(),
         ["compose"] => compose::run(),
         ["compose-check", program, rest @ ..] => compose::check(program, rest),
         _ => bail!("usage: {USAGE}"),
