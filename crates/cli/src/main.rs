@@ -10,6 +10,7 @@ mod client;
 mod commands;
 mod data_directory;
 mod output;
+mod private_files;
 mod redis_child;
 
 use std::path::Path;

@@ -10,6 +10,7 @@
 //! | `catalogue_changes` | products put, imported, removed, explained; what bad input gets |
 //! | `configuration` | the variables: their page, `--help`, and what the programs read |
 //! | `command_line` | `pricing up`, and what people do with the command line |
+//! | `data_directories` | the data directory of `pricing up`: its private Redis, and what a start refuses |
 //! | `chaos` | every process is killed while the market moves, and nothing is lost |
 //! | `documents` | links between the documents |
 //! | `fleet` | the services as processes; no tests |
@@ -45,6 +46,7 @@ mod chaos;
 mod command_line;
 mod configuration;
 mod dashboards;
+mod data_directories;
 mod documents;
 mod fleet;
 mod harness;
