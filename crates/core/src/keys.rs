@@ -9,6 +9,7 @@
 //! | `market_events:dead` | stream | messages that are no valid market events, with the reason | the listener |
 //! | `price_changes` | channel | that prices changed | `cache/put_and_publish.lua` |
 //! | `price_changes:log` | stream | the latest price changes | `cache/put_and_publish.lua` |
+//! | `{price_changes:log}:bytes` | hash | how much was added to that stream since a mark, and the mark, by which it is trimmed | `cache/put_and_publish.lua` |
 //! | `policy_changes` | channel | that a policy or a location factor changed | `notifications` |
 //! | `{prefix}tz_versions` | sorted set | the versions of the time zone database in use, by when they were last published, of the last minute | `tz_versions.lua` |
 //! | `{prefix}lease:{name}`, with `:token` | strings | who holds a lease; its last fencing token | `lease` |
@@ -53,6 +54,10 @@ impl Keys {
 
 /// The approximate number of the latest price changes that are kept.
 pub const PRICE_CHANGES_KEPT: usize = 5_000;
+
+/// The number of their bytes that are kept: at most about so many, at least half of them. An entry of a
+/// hundred changes has about 25 kB.
+pub const PRICE_CHANGES_KEPT_BYTES: usize = 32 * 1024 * 1024;
 
 /// The consumer group in which listeners share the event log.
 pub const LISTENER_GROUP: &str = "listeners";
@@ -101,6 +106,12 @@ impl MessageKeys {
     /// The stream of the latest price changes.
     pub fn price_changes_log(&self) -> String {
         self.public("price_changes:log")
+    }
+
+    /// The count of the bytes of that stream, in the same slot of a cluster.
+    pub fn price_changes_bytes(&self) -> String {
+        let log = self.price_changes_log();
+        if log.contains('{') { format!("{log}:bytes") } else { format!("{{{log}}}:bytes") }
     }
 
     /// The channel of changes of policies and location factors.

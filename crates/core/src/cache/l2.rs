@@ -17,6 +17,7 @@ use crate::keys::{Keys, PRICE_TTL};
 use crate::notifications::Announcement;
 use crate::redis::{MeasuredConnection, RedisConnection, RedisError};
 use crate::telemetry::registry::Counter;
+use crate::telemetry::repeated_warning::RepeatedWarning;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;
 
@@ -53,13 +54,31 @@ pub(super) struct L2 {
     is_cluster: Arc<AtomicBool>,
     errors: Counter,
     pause: Arc<Pause>,
+    warnings: Arc<Warnings>,
+}
+
+/// The warnings of all connections of a process.
+struct Warnings {
+    silent: RepeatedWarning,
+    rejected: RepeatedWarning,
+    takes_no_writes: RepeatedWarning,
+}
+
+impl Default for Warnings {
+    fn default() -> Self {
+        Self {
+            silent: RepeatedWarning::new("redis does not answer reads; they continue without it"),
+            rejected: RepeatedWarning::new("redis rejects commands; reads continue without it"),
+            takes_no_writes: RepeatedWarning::new("redis takes no writes; writes are refused"),
+        }
+    }
 }
 
 impl L2 {
     pub(super) fn new(redis: &RedisConnection, keys: Keys, errors: Counter) -> Self {
         let put_and_publish = Arc::new(Script::new(include_str!("put_and_publish.lua")));
-        let is_cluster = Arc::default();
-        Self { redis: redis.clone(), keys, put_and_publish, is_cluster, errors, pause: Arc::default() }
+        let (is_cluster, pause, warnings) = (Arc::default(), Arc::default(), Arc::default());
+        Self { redis: redis.clone(), keys, put_and_publish, is_cluster, errors, pause, warnings }
     }
 
     /// The same cache with its own connection for reads.
@@ -78,7 +97,11 @@ impl L2 {
         let stored: redis::RedisResult<Option<Vec<u8>>> =
             redis::cmd("GET").arg(self.keys.price(product_id)).query_async(&mut connection).await;
         match stored {
-            Ok(stored) => decode(&stored?),
+            Ok(stored) => {
+                self.warnings.silent.succeeded();
+                self.warnings.rejected.succeeded();
+                decode(&stored?)
+            }
             Err(error) => {
                 self.failed(&error);
                 None
@@ -177,12 +200,13 @@ impl L2 {
     /// Builds a call of the script. (`Script::key` and `arg` would copy everything twice.)
     fn call(&self, entries: &[EncodedEntry], mode: PutMode, announcement: Option<&Announcement>) -> Cmd {
         let mut call = redis::cmd("EVALSHA");
-        call.arg(self.put_and_publish.get_hash()).arg(entries.len() + usize::from(announcement.is_some()));
+        let keys = entries.len() + announcement.map_or(0, |announcement| announcement.keys.len());
+        call.arg(self.put_and_publish.get_hash()).arg(keys);
         for entry in entries {
             call.arg(&entry.key);
         }
         if let Some(announcement) = announcement {
-            call.arg(&announcement.stream);
+            call.arg(&announcement.keys);
         }
         call.arg(match mode {
             PutMode::Insert => "insert",
@@ -236,18 +260,28 @@ impl L2 {
                 other => other,
             }
         };
+        let silence = || redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
         let answer = tokio::time::timeout(WRITE_CHECK_TIMEOUT, twice).await;
-        Ok(answer
-            .map_err(|_| redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??)
+        match answer.unwrap_or_else(|_| Err(silence())) {
+            Ok(()) => {
+                self.warnings.takes_no_writes.succeeded();
+                Ok(())
+            }
+            Err(error) => {
+                self.warnings.takes_no_writes.failed(&error);
+                Err(error.into())
+            }
+        }
     }
 
     fn failed(&self, error: &redis::RedisError) {
         self.errors.increment(1);
         if !(error.is_io_error() || error.is_timeout()) {
-            tracing::warn!(%error, "redis rejected a command; continuing without it");
-        } else if self.pause.start() {
-            tracing::warn!(%error, "redis does not answer; reads skip it for now");
+            self.warnings.rejected.failed(error);
+            return;
         }
+        self.pause.start();
+        self.warnings.silent.failed(error);
     }
 }
 
@@ -302,11 +336,9 @@ impl Pause {
         self.now_ms() < self.until_ms.load(Ordering::Relaxed)
     }
 
-    /// Starts the pause. Returns whether it was off before.
-    fn start(&self) -> bool {
-        let now_ms = self.now_ms();
+    fn start(&self) {
         let pause_ms = u64::try_from(PAUSE_AFTER_FAILURE.as_millis()).unwrap_or(u64::MAX);
-        self.until_ms.swap(now_ms.saturating_add(pause_ms), Ordering::Relaxed) <= now_ms
+        self.until_ms.store(self.now_ms().saturating_add(pause_ms), Ordering::Relaxed);
     }
 
     fn now_ms(&self) -> u64 {
