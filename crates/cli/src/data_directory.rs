@@ -14,9 +14,10 @@ use crate::{private_files, redis_child};
 
 /// Locked while an engine uses the directory; the system unlocks it when that process ends, however it ends.
 const LOCK_FILE: &str = "lock";
-const CATALOGUE_FILE: &str = "catalogue.db";
+/// The database.
+pub(crate) const CATALOGUE_FILE: &str = "catalogue.db";
 /// What SQLite appends to the name of the database for its write-ahead log and the index of that.
-const LOG_SUFFIXES: [&str; 2] = ["-wal", "-shm"];
+pub(crate) const LOG_SUFFIXES: [&str; 2] = ["-wal", "-shm"];
 /// The mark.
 const MARK_FILE: &str = "catalogue.json";
 /// Exists from the first start until the sample catalogue is loaded.

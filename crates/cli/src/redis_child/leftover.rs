@@ -16,7 +16,7 @@ use super::{END_TIMEOUT, POLL_INTERVAL};
 pub(super) const SOCKET: &str = "redis.sock";
 /// Holds the path of the socket while a server runs.
 pub(super) const SOCKET_FILE: &str = "socket";
-/// Holds the port while a server of version 0.2.0 or before runs.
+/// Held the port while a server ran, in versions that used one.
 const PORT_FILE: &str = "port";
 /// Time limit of one command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);

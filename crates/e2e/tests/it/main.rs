@@ -4,6 +4,7 @@
 //!
 //! | module | what goes there |
 //! |---|---|
+//! | `backups` | backup and restore on both databases: what is served afterwards |
 //! | `browsers` | what a page in a browser can do to the API, and what it cannot |
 //! | `cache_puts` | the caches on a real Redis: an older revision never replaces a newer one |
 //! | `store` | what both databases promise, run on both |
@@ -39,6 +40,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the test has failed")]
 
+mod backups;
 mod browsers;
 mod cache_puts;
 mod catalogue_changes;
