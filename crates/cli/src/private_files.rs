@@ -21,6 +21,9 @@ pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
+    if !fs::metadata(path)?.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} is a file", path.display())));
+    }
     tighten(path, DIRECTORY_MODE)
 }
 
@@ -90,6 +93,8 @@ mod tests {
         create_directory(&directory)?;
         assert_eq!(mode(&directory)?, 0o700);
         create_file(&directory.join("file"))?;
+        assert_eq!(mode(&directory.join("file"))?, 0o600);
+        assert!(create_directory(&directory.join("file")).is_err());
         assert_eq!(mode(&directory.join("file"))?, 0o600);
         Ok(())
     }

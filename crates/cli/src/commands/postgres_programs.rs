@@ -43,7 +43,8 @@ impl PgDump {
     pub(super) async fn dump(&self, url: &str, file: &Path) -> Result<()> {
         let server = Connection::of(url)?;
         let mut command = server.command("pg_dump");
-        command.args(["--format=custom", "--no-password", "--file"]).arg(file);
+        // Without what earlier restores have renamed.
+        command.args(["--format=custom", "--schema=public", "--no-password", "--file"]).arg(file);
         run("pg_dump", command).await?;
         Ok(())
     }

@@ -162,6 +162,14 @@ async fn a_restored_postgres_catalogue_is_what_is_served() -> Result<()> {
     drill(&installation).await?;
     let schemas = server.execute("backups_drill", "SELECT nspname FROM pg_namespace").await?;
     ensure!(schemas.contains("replaced_"), "{schemas}");
+    // A backup of what was restored is as good.
+    let second = format!("{}.second", installation.backup());
+    let (code, said) = installation.run(&["backup", &second]).await?;
+    ensure!(code == 0, "{said}");
+    let (code, said) = installation.run(&["restore", &second, "--replace"]).await?;
+    ensure!(code == 0, "{said}");
+    let schemas = server.execute("backups_drill", "SELECT nspname FROM pg_namespace").await?;
+    assert_eq!(schemas.matches("replaced_").count(), 2, "{schemas}");
 
     let backup = installation.backup();
     let url = server.create_database("backups_empty").await?;
