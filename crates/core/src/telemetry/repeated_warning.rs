@@ -46,9 +46,14 @@ impl RepeatedWarning {
         Self { message, is_failing: AtomicBool::new(false), outage: Mutex::new(None) }
     }
 
-    /// Counts a failure, and logs it if it begins an outage or that has lasted long.
+    /// Counts a failure, and logs it if it begins an outage or that has lasted long; any other is logged on
+    /// the level `debug` only.
     pub fn failed(&self, error: &dyn Display) {
-        for line in self.lines_of_failure(Instant::now()).into_iter().flatten() {
+        let lines = self.lines_of_failure(Instant::now());
+        if lines == [None, None] {
+            tracing::debug!(%error, "{}", self.message);
+        }
+        for line in lines.into_iter().flatten() {
             self.log(&line, error);
         }
     }
