@@ -14,6 +14,7 @@ use pricing_core::keys::PRICE_CHANGES;
 use pricing_core::notifications::Notifications;
 use pricing_core::policy_snapshot::Policies;
 use pricing_core::redis::{Subscription, SubscriptionEvent};
+use pricing_core::telemetry::repeated_warning::RepeatedWarning;
 use pricing_core::telemetry::spans::{self, TraceParent};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -34,9 +35,12 @@ pub(crate) async fn listen(
     // Policies are reloaded in a task of their own: notifications of prices do not wait for the database.
     let (policy_wake, policy_woken) = watch::channel(());
     let reading = tokio::spawn(read_policies(policies, policy_woken, shutdown.clone()));
+    let silence =
+        RepeatedWarning::new("notifications of price changes do not arrive; L1 is flushed when they do");
     while let Some(event) = shutdown.run_until_cancelled(subscription.next()).await {
         match event {
             SubscriptionEvent::Message { channel, payload } if channel == price_changes => {
+                silence.succeeded();
                 apply(&cache, &notifications, &metrics, &payload);
                 wake.send_modify(|number| *number += 1);
             }
@@ -47,9 +51,7 @@ pub(crate) async fn listen(
                 wake.send_modify(|number| *number += 1);
             }
             SubscriptionEvent::Disconnected => {
-                tracing::warn!(
-                    "notifications of price changes do not arrive; L1 is flushed when they do again"
-                );
+                silence.failed(&"the connection to redis broke");
             }
         }
     }
@@ -87,9 +89,11 @@ fn apply(cache: &PriceCache, notifications: &Notifications, metrics: &ApiMetrics
 }
 
 async fn read_policies(policies: Policies, mut woken: watch::Receiver<()>, shutdown: CancellationToken) {
+    let silence = RepeatedWarning::new("could not read the policies; the last known ones stay in use");
     while let Some(Ok(())) = shutdown.run_until_cancelled(woken.changed()).await {
-        if let Err(error) = policies.refresh().await {
-            tracing::warn!(%error, "could not read the policies; the last known ones stay in use");
+        match policies.refresh().await {
+            Ok(_) => silence.succeeded(),
+            Err(error) => silence.failed(&error),
         }
     }
 }

@@ -81,9 +81,13 @@ impl AppState {
 
     /// Refuses a write while Redis accepts none: the new price could be stored, but not published.
     pub(crate) async fn require_redis(&self) -> Result<(), ApiError> {
-        self.engine.cache.check_writable().await.map_err(|error| {
-            tracing::warn!(%error, "a write is refused: redis does not take it");
-            ApiError::Unavailable { reason: "redis takes no writes, so nothing was changed" }
+        // The cache logs it, once for all that are refused.
+        self.engine.cache.check_writable().await.map_err(|error| ApiError::Unavailable {
+            reason: if error.is_loading() {
+                "redis still reads its file, so nothing was changed"
+            } else {
+                "redis takes no writes, so nothing was changed"
+            },
         })
     }
 }

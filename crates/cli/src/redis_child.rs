@@ -1,45 +1,40 @@
-//! A private redis-server for `pricing up`: started on a free loopback port, restarted if it ends, and
-//! stopped with this process.
+//! A private redis-server for `pricing up`: started on a Unix socket, restarted if it ends, and stopped with
+//! this process.
 //!
 //! It must not outlive this process, however this process ends. So beside each server runs a *guard*, a shell
 //! that reads from a pipe whose other end only this process holds. When that end closes, on purpose or
 //! because this process was killed, the guard sends the server SIGTERM. If the guard is killed too, the
-//! server is left over; the next start on the same directory finds it by its port file and stops it first, as
-//! two servers must not write one append-only file.
+//! server is left over; the next start on the same directory finds it by its address file and stops it first,
+//! as two servers must not write one append-only file.
+//!
+//! A server that reads a large file does not hold up a start: [`PrivateRedis::start`] returns while it loads.
 
 mod leftover;
+mod log_file;
+mod server;
+mod socket;
 
-use std::io;
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow};
 use pricing_core::backoff::Backoff;
-use tokio::net::TcpListener;
-use tokio::process::{Child, Command};
+use reqwest::Url;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::leftover::{ask, end_leftover, serves};
+use self::leftover::end_leftover;
+use self::log_file::LogFile;
+use self::server::{Launch, Server};
+use self::socket::Socket;
+use crate::private_files;
 
-/// Names of the server program; some systems have its successor only.
-const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
-/// Waits until its standard input is closed, then ends the process with the id it was given.
-const GUARD: &str = r#"read -r _; kill -TERM "$0""#;
-/// Holds the port while a server runs.
-const PORT_FILE: &str = "port";
-/// The log of the server.
-const LOG_FILE: &str = "redis.log";
-/// Lines of the log that an error quotes.
-const QUOTED_LINES: usize = 3;
-/// The message in the log if another process took the free port first.
-const PORT_TAKEN: &str = "Address already in use";
-/// The number of free ports to try.
-const MAX_PORTS: usize = 3;
-/// How long the server may take to read its append-only file.
-const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a start waits for a server that does not answer at all.
+const START_PATIENCE: Duration = Duration::from_secs(3);
+/// How long it waits for one that says that it reads its file: a short file is read by then.
+const LOADING_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the server may take to end before it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -48,205 +43,163 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Once a server has run for this long, the back-off is reset.
 const STABLE_AFTER: Duration = Duration::from_secs(60);
+/// The directory of the append-only files, and that file in versions of Redis before 7.
+const DATA_NAMES: [&str; 2] = ["appendonlydir", "appendonly.aof"];
+
+/// What a server has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// It does not answer yet.
+    Started,
+    /// It answers that it reads its file.
+    Loading,
+    /// It has answered commands.
+    Answers,
+}
 
 /// A server that is kept running until [`stop`](Self::stop).
 #[derive(Debug)]
 pub(crate) struct PrivateRedis {
-    paths: DataPaths,
+    url: String,
+    /// Removed after the server has ended.
+    socket: Socket,
+    progress: watch::Receiver<Progress>,
     stop: CancellationToken,
-    supervisor: JoinHandle<()>,
+    /// Ends with an error if the first server never answered.
+    supervisor: JoinHandle<Result<()>>,
 }
 
 impl PrivateRedis {
-    /// Starts a server that keeps its data in this directory; returns when it answers.
-    pub(crate) async fn start(directory: &Path) -> Result<Self> {
+    /// Starts a server that keeps its data in this directory and stores at most so many megabytes in memory.
+    /// Returns when it answers, or when it is clear that it needs longer to read its file.
+    pub(crate) async fn start(directory: &Path, memory_mb: u32) -> Result<Self> {
         let create = || format!("cannot use {} for Redis", directory.display());
-        std::fs::create_dir_all(directory).with_context(create)?;
+        private_files::create_directory(directory).with_context(create)?;
         let directory = directory.canonicalize().with_context(create)?;
         end_leftover(&directory).await?;
-        std::fs::write(directory.join(LOG_FILE), "").with_context(create)?;
-        let (paths, server) = start_on_free_port(directory).await?;
+        let log = LogFile::open(&directory).with_context(create)?;
+        let socket = Socket::choose(&directory)?;
+        let url = Url::from_file_path(socket.path())
+            .map_err(|()| anyhow!("{} is not an absolute path", socket.path().display()))?;
+        let url = format!("redis+unix://{}", url.path());
+        let launch = Launch { directory, socket: socket.path().to_owned(), memory_mb, log };
+        let server = launch.start()?;
         let stop = CancellationToken::new();
-        let supervisor = tokio::spawn(supervise(server, paths.clone(), stop.clone()));
-        Ok(Self { paths, stop, supervisor })
+        let (report, progress) = watch::channel(Progress::Started);
+        let supervisor = tokio::spawn(supervise(server, launch, report, stop.clone()));
+        let mut started = Self { url, socket, progress, stop, supervisor };
+        started.settle().await?;
+        Ok(started)
+    }
+
+    /// Waits for the first server for a while; fails if it ends.
+    async fn settle(&mut self) -> Result<()> {
+        let mut progress = self.progress.clone();
+        let settled = async {
+            let _ = timeout(START_PATIENCE, progress.wait_for(|seen| *seen != Progress::Started)).await;
+            let _ = timeout(LOADING_PATIENCE, async {
+                if *progress.borrow() == Progress::Loading {
+                    let _ = progress.wait_for(|seen| *seen == Progress::Answers).await;
+                }
+            })
+            .await;
+        };
+        tokio::select! {
+            failure = self.failed() => Err(failure),
+            () = settled => Ok(()),
+        }
     }
 
     /// The URL of the server, which stays the same after a restart.
-    pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.paths.port)
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether the first server has not answered a command yet.
+    pub(crate) fn is_starting(&self) -> bool {
+        *self.progress.borrow() != Progress::Answers
+    }
+
+    /// A future that ends when the first server has answered a command; it never does if that has ended.
+    pub(crate) fn answering(&self) -> impl Future<Output = ()> + use<> {
+        let mut progress = self.progress.clone();
+        async move {
+            if progress.wait_for(|seen| *seen == Progress::Answers).await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Waits until the first server ends without having answered: it cannot read its file, for example.
+    pub(crate) async fn failed(&mut self) -> Error {
+        match (&mut self.supervisor).await {
+            Ok(Err(failure)) => failure,
+            Ok(Ok(())) => anyhow!("redis-server was stopped"),
+            Err(panicked) => panicked.into(),
+        }
     }
 
     /// Stops the server, and waits until it has ended.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        let _ = self.supervisor.await;
-        let _ = std::fs::remove_file(self.paths.directory.join(PORT_FILE));
+        if !self.supervisor.is_finished() {
+            let _ = self.supervisor.await;
+        }
+        self.socket.remove();
     }
 }
 
-async fn start_on_free_port(directory: PathBuf) -> Result<(DataPaths, Server)> {
-    let mut ports_tried = 0;
-    loop {
-        let port = TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port();
-        let paths = DataPaths { directory: directory.clone(), port };
-        ports_tried += 1;
-        match paths.start().await {
-            Ok(server) => return Ok((paths, server)),
-            Err(error) if ports_tried < MAX_PORTS && error.to_string().contains(PORT_TAKEN) => {}
-            Err(error) => return Err(error),
+/// Whether a server has kept data in this directory.
+pub(crate) fn has_data(directory: &Path) -> bool {
+    DATA_NAMES.iter().any(|name| directory.join(name).exists())
+}
+
+/// The size of the file that a server in this directory reads when it starts, in bytes.
+pub(crate) fn data_bytes(directory: &Path) -> u64 {
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |data| data.len());
+    let [folder, file] = DATA_NAMES.map(|name| directory.join(name));
+    let parts = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    parts.map(|part| size(&part.path())).sum::<u64>() + size(&file)
+}
+
+/// Restarts the server whenever it ends, until shutdown. Fails if the first one ends before it answers.
+async fn supervise(
+    mut server: Server,
+    launch: Launch,
+    report: watch::Sender<Progress>,
+    stop: CancellationToken,
+) -> Result<()> {
+    tokio::select! {
+        answering = launch.until_answering(&mut server, &report) => answering?,
+        () = stop.cancelled() => {
+            server.end().await;
+            return Ok(());
         }
     }
-}
-
-/// Restarts the server whenever it ends, until shutdown.
-async fn supervise(mut server: Server, paths: DataPaths, stop: CancellationToken) {
     let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
     loop {
         let ended = tokio::select! {
             ended = server.ended() => ended,
-            () = stop.cancelled() => return server.end().await,
+            () = stop.cancelled() => {
+                server.end().await;
+                return Ok(());
+            }
         };
         let ended = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-        tracing::warn!("the private redis-server ended ({ended}), starting it again");
+        let log = launch.log.last_lines();
+        tracing::warn!(log, "the private redis-server ended ({ended}), starting it again");
         if server.started.elapsed() > STABLE_AFTER {
             backoff.reset();
         }
         server = loop {
             tokio::select! {
                 () = sleep(backoff.pause()) => {}
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return Ok(()),
             }
-            match paths.start().await {
+            match launch.start() {
                 Ok(server) => break server,
                 Err(error) => tracing::error!("the private redis-server does not start: {error:#}"),
             }
         };
-    }
-}
-
-/// The data directory of a server, and its port.
-#[derive(Debug, Clone)]
-struct DataPaths {
-    /// Absolute, without symbolic links.
-    directory: PathBuf,
-    port: u16,
-}
-
-impl DataPaths {
-    /// Starts a server and waits until it answers.
-    async fn start(&self) -> Result<Server> {
-        std::fs::write(self.directory.join(PORT_FILE), self.port.to_string())
-            .context("cannot write Redis's port file")?;
-        let mut server = self.spawn()?;
-        match self.answering(&mut server).await {
-            Ok(()) => Ok(server),
-            Err(error) => {
-                server.end().await;
-                Err(error)
-            }
-        }
-    }
-
-    fn spawn(&self) -> Result<Server> {
-        for program in PROGRAMS {
-            match self.command(program)?.spawn() {
-                Ok(process) => return Server::guarded(process),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).with_context(|| format!("cannot start {program}")),
-            }
-        }
-        bail!("redis-server is not installed: install it, or name a running one with --redis-url")
-    }
-
-    fn command(&self, program: &str) -> Result<Command> {
-        let mut log = std::fs::OpenOptions::new();
-        let log = log.append(true).open(self.directory.join(LOG_FILE))?;
-        let mut command = Command::new(program);
-        command
-            .args(["--port", &self.port.to_string()])
-            .args(["--bind", "127.0.0.1", "--protected-mode", "yes"])
-            .args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""])
-            // The default of 64 MB caused three rewrites during a recalculation of 300,000 products.
-            .args(["--auto-aof-rewrite-min-size", "512mb"])
-            .args(["--maxmemory-policy", "noeviction"])
-            // Relative: the server would split a path with spaces.
-            .args(["--dir", "./"])
-            .current_dir(&self.directory)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            // Ctrl-C does not reach the server's process group, as the services stop first.
-            .process_group(0);
-        Ok(command)
-    }
-
-    async fn answering(&self, server: &mut Server) -> Result<()> {
-        let started = Instant::now();
-        while started.elapsed() < START_TIMEOUT {
-            if let Some(status) = server.process.try_wait()? {
-                bail!("redis-server ended at once ({status}): {}", self.end_of_log());
-            }
-            // While loading its file it answers -LOADING; a foreign server on the port has another directory.
-            let ready = ask(self.port, "PING").await.is_ok_and(|answer| answer.starts_with("+PONG"));
-            if ready && serves(self.port, &self.directory).await.unwrap_or(false) {
-                return Ok(());
-            }
-            sleep(POLL_INTERVAL).await;
-        }
-        let seconds = START_TIMEOUT.as_secs();
-        bail!("redis-server is not ready after {seconds} s: {}", self.end_of_log())
-    }
-
-    fn end_of_log(&self) -> String {
-        let log = std::fs::read_to_string(self.directory.join(LOG_FILE)).unwrap_or_default();
-        let mut lines: Vec<&str> = log.lines().rev().take(QUOTED_LINES).collect();
-        lines.reverse();
-        lines.join("; ")
-    }
-}
-
-/// A running server and its guard. Dropping it stops the server without waiting for its end.
-#[derive(Debug)]
-struct Server {
-    process: Child,
-    guard: Child,
-    started: Instant,
-}
-
-impl Server {
-    fn guarded(mut process: Child) -> Result<Self> {
-        let id = process.id().map(|id| id.to_string()).unwrap_or_default();
-        let guard = Command::new("sh")
-            .args(["-c", GUARD, &id])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn();
-        let guard = guard.inspect_err(|_| {
-            let _ = process.start_kill();
-        });
-        Ok(Self {
-            process,
-            guard: guard.context("cannot start sh to guard redis-server")?,
-            started: Instant::now(),
-        })
-    }
-
-    /// Waits until the server ends.
-    async fn ended(&mut self) -> io::Result<ExitStatus> {
-        let status = self.process.wait().await;
-        // The guard must not signal another process that reuses the id.
-        let _ = self.guard.start_kill();
-        status
-    }
-
-    /// Stops the server through the guard, and kills it after a timeout.
-    async fn end(mut self) {
-        drop(self.guard.stdin.take());
-        if timeout(END_TIMEOUT, self.process.wait()).await.is_err() {
-            let _ = self.process.kill().await;
-        }
-        let _ = self.guard.kill().await;
     }
 }

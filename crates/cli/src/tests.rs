@@ -54,6 +54,8 @@ fn usual_commands_are_understood() {
         "approve events --by zoe --product P-1 --product P-2",
         "approve",
         "doctor --json",
+        "backup catalogue.backup --data-dir data",
+        "restore catalogue.backup --database-url postgres://d --replace",
     ] {
         let words = std::iter::once("pricing").chain(arguments.split(' '));
         let parsed = CommandLine::try_parse_from(words);

@@ -10,6 +10,7 @@
 //! | `market_events:dead` | stream | messages that are no valid market events, with the reason | the listener |
 //! | `price_changes` | channel | that prices changed | `cache/put_and_publish.lua` |
 //! | `price_changes:log` | stream | the latest price changes | `cache/put_and_publish.lua` |
+//! | `{price_changes:log}:bytes` | hash | how much was added to that stream since a mark, and the mark, by which it is trimmed | `cache/put_and_publish.lua` |
 //! | `policy_changes` | channel | that a policy or a location factor changed | `notifications` |
 //! | `{prefix}processes` | sorted set | the processes that run, by when they last said so | `processes.lua` |
 //! | `{prefix}write_check` | string | empty; lives for a second | the health check |
@@ -99,6 +100,10 @@ impl CatalogueKeys {
 /// The approximate number of the latest price changes that are kept.
 pub const PRICE_CHANGES_KEPT: usize = 5_000;
 
+/// The number of their bytes that are kept: at most about so many, at least half of them. An entry of a
+/// hundred changes has about 25 kB.
+pub const PRICE_CHANGES_KEPT_BYTES: usize = 32 * 1024 * 1024;
+
 /// The consumer group in which listeners share the event log.
 pub const LISTENER_GROUP: &str = "listeners";
 
@@ -146,6 +151,12 @@ impl MessageKeys {
     /// The stream of the latest price changes.
     pub fn price_changes_log(&self) -> String {
         self.public("price_changes:log")
+    }
+
+    /// The count of the bytes of that stream, in the same slot of a cluster.
+    pub fn price_changes_bytes(&self) -> String {
+        let log = self.price_changes_log();
+        if log.contains('{') { format!("{log}:bytes") } else { format!("{{{log}}}:bytes") }
     }
 
     /// The channel of changes of policies and location factors.

@@ -149,6 +149,10 @@ impl PostgresCluster {
         self.directory.path()
     }
 
+    pub(crate) fn programs(&self) -> &Path {
+        self.programs.psql.parent().unwrap_or(Path::new("/"))
+    }
+
     fn certificate(&self) -> PathBuf {
         self.directory().join("certificate.pem")
     }

@@ -83,6 +83,11 @@ impl PostgresServer {
         self.cluster.directory()
     }
 
+    /// The directory of the programs of the server's version, such as `pg_dump`.
+    pub fn programs(&self) -> &Path {
+        self.cluster.programs()
+    }
+
     /// Creates an empty database and returns its URL. Tests use their own names, so no two share one.
     pub async fn create_database(&self, name: &str) -> Result<String> {
         let plain = name.chars().all(|letter| matches!(letter, 'a'..='z' | '0'..='9' | '_'));

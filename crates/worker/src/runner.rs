@@ -23,6 +23,7 @@ use pricing_core::jobs::storage::{Payload, storage};
 use pricing_core::jobs::{Job, JobError};
 use pricing_core::keys::{JOBS, MessageKeys};
 use pricing_core::redis::{RedisConnection, RedisError, Subscription, SubscriptionEvent};
+use pricing_core::telemetry::repeated_warning::RepeatedWarning;
 use pricing_core::telemetry::spans;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -96,6 +97,7 @@ impl JobRunner {
         let subscription = Subscription::open(&runner.redis_url, vec![runner.keys.queue_wake()])?;
         let listening = tokio::spawn(listen(subscription, Arc::clone(&wake), shutdown.clone()));
         let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
+        let silence = RepeatedWarning::new("the queue does not answer; retrying");
         for number in 1_u64.. {
             let worker = format!("{}-{number}", runner.owner);
             let started = Instant::now();
@@ -104,7 +106,7 @@ impl JobRunner {
                 backoff.reset();
             }
             if let (Err(error), false) = (&ended, shutdown.is_cancelled()) {
-                tracing::warn!(%error, worker, "the queue does not answer; retrying");
+                silence.failed(error);
             }
             runner.release_until_answered(&worker, &shutdown).await;
             if shutdown.run_until_cancelled(sleep(backoff.pause())).await.is_none() {

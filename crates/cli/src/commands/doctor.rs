@@ -144,6 +144,9 @@ fn dependency(check: &ReportedCheck) -> Finding {
         "policy" if check.status == "warning" => {
             "it keeps its meaning: see `pricing policy check`, correct it and publish it again"
         }
+        "redis" if check.detail.contains("BusyLoading") => {
+            "it reads its file: prices are still read, changes are refused until it has"
+        }
         "redis" => {
             "prices are still read, changes are refused: start Redis, or correct the API's PRICING_REDIS_URL"
         }

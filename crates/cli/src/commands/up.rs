@@ -2,6 +2,8 @@
 //!
 //! Components start in the order of their dependencies and stop in reverse: the services first, then Redis.
 
+mod known_catalogue;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,7 +29,7 @@ use super::import;
 use crate::client::Client;
 use crate::data_directory::DataDirectory;
 use crate::output;
-use crate::redis_child::PrivateRedis;
+use crate::redis_child::{self, PrivateRedis};
 
 /// How long the services may take to become ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -52,7 +54,7 @@ pub(crate) struct Arguments {
     /// The address to serve on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
-    /// The directory of the database and Redis's file
+    /// The directory of the database and Redis's file; it is made readable by its owner only
     #[arg(long, value_name = "DIRECTORY", default_value = ".data")]
     data_dir: PathBuf,
     /// Use this Redis, or redis+sentinel://…, instead of a private one; REDIS_URL also works
@@ -61,6 +63,15 @@ pub(crate) struct Arguments {
     /// Use this database instead of SQLite in the data directory
     #[arg(long, value_name = "URL", env = "PRICING_DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
+    /// The memory of the private Redis, in megabytes: when it is full, cached prices are evicted
+    #[arg(
+        long,
+        value_name = "MEGABYTES",
+        env = "PRICING_REDIS_MEMORY_MB",
+        default_value_t = 512,
+        value_parser = clap::value_parser!(u32).range(128..=1_048_576)
+    )]
+    redis_memory_mb: u32,
     /// Do not load the sample catalogue on the first start
     #[arg(long)]
     no_sample: bool,
@@ -93,23 +104,31 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         .await
         .with_context(|| format!("cannot listen on {listen}; --listen names another address"))?;
     let given = |url: &Option<String>| url.clone().filter(|url| !url.is_empty());
-    let redis_directory = data.redis();
     let given_redis = given(&arguments.redis_url).or_else(|| given(&std::env::var(REDIS_URL_VARIABLE).ok()));
     let given_database = given(&arguments.database_url);
     let with_sample = given_database.is_none() && !arguments.no_sample && data.expect_sample()?;
     if !with_sample {
         data.forget_sample()?;
     }
-    let (redis_url, private_redis) = match given_redis {
+    if given_database.is_none() {
+        known_catalogue::open(&data, given_redis.is_none()).await?;
+    }
+    let redis_directory = data.redis();
+    let (redis_url, mut private_redis) = match given_redis {
         Some(url) => (url, None),
         None => tokio::select! {
-            started = PrivateRedis::start(&redis_directory) => started.map(|redis| (redis.url(), Some(redis)))?,
+            started = PrivateRedis::start(&redis_directory, arguments.redis_memory_mb) => {
+                started.map(|redis| (redis.url().to_owned(), Some(redis)))?
+            }
             () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
         },
     };
+    if private_redis.is_some() {
+        known_catalogue::remember_redis(&data)?;
+    }
     let settings =
         Settings { listener, redis_url, database_url: given_database.unwrap_or_else(|| data.database_url()) };
-    let outcome = serve(settings, &data, with_sample, shutdown).await;
+    let outcome = serve(settings, &data, private_redis.as_mut(), with_sample, shutdown).await;
     if let Some(redis) = private_redis {
         redis.stop().await;
     }
@@ -121,6 +140,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 async fn serve(
     settings: Settings,
     data: &DataDirectory,
+    private_redis: Option<&mut PrivateRedis>,
     with_sample: bool,
     shutdown: CancellationToken,
 ) -> Result<()> {
@@ -128,25 +148,62 @@ async fn serve(
     let welcome = welcome(&url, &settings, data);
     let services_shutdown = shutdown.child_token();
     let mut services = tokio::spawn(run_services(settings, services_shutdown.clone()));
+    let loading = private_redis.as_ref().filter(|redis| redis.is_starting()).map(|redis| redis.answering());
     let opening = async {
         let client = Client::new(&url)?;
         ready(&client).await?;
-        if with_sample {
-            load_sample(&client, data).await?;
+        if let Some(answering) = loading {
+            report_loading(data, answering, with_sample.then_some(&client), &welcome).await?;
+        } else {
+            if with_sample {
+                load_sample(&client, data).await?;
+            }
+            output::show(&welcome)?;
         }
-        output::show(&welcome)?;
         std::future::pending().await
+    };
+    let redis_failure = async {
+        match private_redis {
+            Some(redis) => redis.failed().await,
+            None => std::future::pending().await,
+        }
     };
     let outcome: Result<()> = tokio::select! {
         biased;
         () = shutdown.cancelled() => Ok(()),
         ended = &mut services => return ended?.and_then(|()| bail!("the services ended unexpectedly")),
         failed = opening => failed,
+        failure = redis_failure => Err(failure),
     };
     services_shutdown.cancel();
     let stopped = timeout(STOP_TIMEOUT, services).await;
     outcome?;
     stopped.map_err(|_| anyhow!("the services did not stop within {} s", STOP_TIMEOUT.as_secs()))??
+}
+
+/// Says that Redis reads its file, and when it has; then loads the sample if that is still missing.
+async fn report_loading(
+    data: &DataDirectory,
+    answering: impl Future<Output = ()>,
+    sample: Option<&Client>,
+    welcome: &str,
+) -> Result<()> {
+    let started = Instant::now();
+    let megabytes = redis_child::data_bytes(&data.redis()).div_ceil(1_000_000);
+    output::show(welcome)?;
+    output::note(&format!(
+        "Redis reads its file ({megabytes} MB). Until it has, prices come from the database, and changes and \
+         events are refused with 503."
+    ));
+    answering.await;
+    output::note(&format!(
+        "Redis has read its file after {} s more: changes and events are accepted.",
+        started.elapsed().as_secs()
+    ));
+    if let Some(client) = sample {
+        load_sample(client, data).await?;
+    }
+    Ok(())
 }
 
 /// Runs every service until shutdown. Besides addresses, each takes its settings from the environment.

@@ -18,6 +18,7 @@ use crate::keys::{CatalogueKeys, Keys, PRICE_TTL};
 use crate::notifications::Announcement;
 use crate::redis::{MeasuredConnection, RedisConnection, RedisError};
 use crate::telemetry::registry::Counter;
+use crate::telemetry::repeated_warning::RepeatedWarning;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::ProductId;
 
@@ -52,13 +53,31 @@ pub(super) struct L2 {
     errors: Counter,
     pause: Arc<Pause>,
     clock: Clock,
+    warnings: Arc<Warnings>,
+}
+
+/// The warnings of all connections of a process.
+struct Warnings {
+    silent: RepeatedWarning,
+    rejected: RepeatedWarning,
+    takes_no_writes: RepeatedWarning,
+}
+
+impl Default for Warnings {
+    fn default() -> Self {
+        Self {
+            silent: RepeatedWarning::new("redis does not answer reads; they continue without it"),
+            rejected: RepeatedWarning::new("redis rejects commands; reads continue without it"),
+            takes_no_writes: RepeatedWarning::new("redis takes no writes; writes are refused"),
+        }
+    }
 }
 
 impl L2 {
     pub(super) fn new(redis: &RedisConnection, keys: Keys, errors: Counter) -> Self {
         let put_and_publish = Arc::new(Script::new(include_str!("put_and_publish.lua")));
-        let (pause, clock) = (Arc::default(), Clock::default());
-        Self { redis: redis.clone(), keys, put_and_publish, errors, pause, clock }
+        let (pause, clock, warnings) = (Arc::default(), Clock::default(), Arc::default());
+        Self { redis: redis.clone(), keys, put_and_publish, errors, pause, clock, warnings }
     }
 
     /// The same cache, with entries that expire by this clock.
@@ -82,7 +101,11 @@ impl L2 {
         let stored: redis::RedisResult<Option<Vec<u8>>> =
             redis::cmd("GET").arg(keys.price(product_id)).query_async(&mut connection).await;
         match stored {
-            Ok(stored) => decode(&stored?),
+            Ok(stored) => {
+                self.warnings.silent.succeeded();
+                self.warnings.rejected.succeeded();
+                decode(&stored?)
+            }
             Err(error) => {
                 self.failed(&error);
                 None
@@ -185,12 +208,13 @@ impl L2 {
     /// Builds a call of the script. (`Script::key` and `arg` would copy everything twice.)
     fn call(&self, entries: &[EncodedEntry], mode: PutMode, announcement: Option<&Announcement>) -> Cmd {
         let mut call = redis::cmd("EVALSHA");
-        call.arg(self.put_and_publish.get_hash()).arg(entries.len() + usize::from(announcement.is_some()));
+        let keys = entries.len() + announcement.map_or(0, |announcement| announcement.keys.len());
+        call.arg(self.put_and_publish.get_hash()).arg(keys);
         for entry in entries {
             call.arg(&entry.key);
         }
         if let Some(announcement) = announcement {
-            call.arg(&announcement.stream);
+            call.arg(&announcement.keys);
         }
         call.arg(match mode {
             PutMode::Insert => "insert",
@@ -230,18 +254,28 @@ impl L2 {
                 other => other,
             }
         };
+        let silence = || redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
         let answer = tokio::time::timeout(WRITE_CHECK_TIMEOUT, twice).await;
-        Ok(answer
-            .map_err(|_| redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??)
+        match answer.unwrap_or_else(|_| Err(silence())) {
+            Ok(()) => {
+                self.warnings.takes_no_writes.succeeded();
+                Ok(())
+            }
+            Err(error) => {
+                self.warnings.takes_no_writes.failed(&error);
+                Err(error.into())
+            }
+        }
     }
 
     fn failed(&self, error: &redis::RedisError) {
         self.errors.increment(1);
         if !(error.is_io_error() || error.is_timeout()) {
-            tracing::warn!(%error, "redis rejected a command; continuing without it");
-        } else if self.pause.start() {
-            tracing::warn!(%error, "redis does not answer; reads skip it for now");
+            self.warnings.rejected.failed(error);
+            return;
         }
+        self.pause.start();
+        self.warnings.silent.failed(error);
     }
 }
 
@@ -311,11 +345,9 @@ impl Pause {
         self.now_ms() < self.until_ms.load(Ordering::Relaxed)
     }
 
-    /// Starts the pause. Returns whether it was off before.
-    fn start(&self) -> bool {
-        let now_ms = self.now_ms();
+    fn start(&self) {
         let pause_ms = u64::try_from(PAUSE_AFTER_FAILURE.as_millis()).unwrap_or(u64::MAX);
-        self.until_ms.swap(now_ms.saturating_add(pause_ms), Ordering::Relaxed) <= now_ms
+        self.until_ms.store(self.now_ms().saturating_add(pause_ms), Ordering::Relaxed);
     }
 
     fn now_ms(&self) -> u64 {

@@ -1,7 +1,7 @@
 -- Stores price entries, each unless its key holds the same or a newer revision, and publishes the changes:
 -- appends them to the stream of the latest changes, and sends them on the channel with the new entries.
 --
--- KEYS     the price keys, and the stream if processes are notified
+-- KEYS     the price keys and, if processes are notified, the stream and the count of its bytes
 -- ARGV[1]  'insert' to store an entry unless a newer one is there, 'replace' to only replace an older one
 -- ARGV[2]  the number of entries, which is that of price keys
 -- ARGV[3]  the first key's entry: its revision, 20 digits with leading zeros, so that text order is number
@@ -12,6 +12,7 @@
 -- after them, if the changes are published:
 --          the channel
 --          the approximate number of entries that the stream keeps
+--          half of the bytes that it keeps
 --          the name of their field
 --          the changes of the first new one, a JSON object
 --          a JSON list of the new entries or null, in the same order, or an empty one
@@ -46,10 +47,18 @@ for number = 1, entries do
   end
 end
 
-local stream, first = KEYS[entries + 1], 2 * entries + 3
+-- The stream is trimmed by bytes in halves: when as many as half of the bound were added since the last mark,
+-- the entries before that mark are deleted, and the newest entry is the next mark. So it costs no search.
+local stream, bytes, first = KEYS[entries + 1], KEYS[entries + 2], 2 * entries + 3
 if stream then
-  for number = first + 3, #ARGV, 2 do
-    redis.call('XADD', stream, 'MAXLEN', '~', ARGV[first + 1], '*', ARGV[first + 2], ARGV[number])
+  local half = tonumber(ARGV[first + 2])
+  for number = first + 4, #ARGV, 2 do
+    local id = redis.call('XADD', stream, 'MAXLEN', '~', ARGV[first + 1], '*', ARGV[first + 3], ARGV[number])
+    if redis.call('HINCRBY', bytes, 'since_mark', #ARGV[number]) >= half then
+      local mark = redis.call('HGET', bytes, 'mark')
+      if mark then redis.call('XTRIM', stream, 'MINID', '~', mark) end
+      redis.call('HSET', bytes, 'since_mark', '0', 'mark', id)
+    end
     redis.call('PUBLISH', ARGV[first], ARGV[number]:sub(1, -2) .. ',"entries":' .. ARGV[number + 1] .. '}')
   end
 end

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::catalogue::{Catalogue, CurrentCatalogue};
-use crate::keys::{MessageKeys, PRICE_CHANGES_KEPT};
+use crate::keys::{MessageKeys, PRICE_CHANGES_KEPT, PRICE_CHANGES_KEPT_BYTES};
 use crate::redis::{RedisConnection, RedisError};
 use crate::telemetry::spans::TraceParent;
 use pricing_domain::facts::instant::as_instant;
@@ -26,7 +26,7 @@ use pricing_domain::facts::money::as_optional_json_number;
 use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::{ProductId, optional_amount_from_json};
 
-/// Changes per entry of the stream, so that the bound on entries is a bound on memory.
+/// Changes per entry of the stream, and per message on the channel.
 const CHANGES_PER_ENTRY: usize = 100;
 /// The field of an entry that holds the changes.
 const FIELD: &str = "notice";
@@ -124,8 +124,8 @@ impl PriceNotification {
 /// alone if the prices are in Redis already.
 #[derive(Debug)]
 pub struct Announcement {
-    /// The key of the stream that keeps them.
-    pub(crate) stream: String,
+    /// The keys of the stream that keeps them, and of the count of its bytes.
+    pub(crate) keys: [String; 2],
     /// The script's arguments.
     pub(crate) arguments: Vec<Vec<u8>>,
 }
@@ -168,7 +168,9 @@ impl Notifications {
         let traceparent = TraceParent::current();
         let traceparent = traceparent.as_ref().map(TraceParent::as_str);
         let (channel, kept) = (self.keys.price_changes_channel(), PRICE_CHANGES_KEPT.to_string());
-        let mut arguments = vec![channel.into_bytes(), kept.into_bytes(), FIELD.into()];
+        let half_of_bytes = (PRICE_CHANGES_KEPT_BYTES / 2).to_string();
+        let mut arguments =
+            vec![channel.into_bytes(), kept.into_bytes(), half_of_bytes.into_bytes(), FIELD.into()];
         for changes in changes.chunks(CHANGES_PER_ENTRY) {
             let notification =
                 NotificationToWrite { catalogue: catalogue.identity(), changes, traceparent, published_at };
@@ -180,7 +182,8 @@ impl Notifications {
             arguments.push(serde_json::to_vec(&notification).unwrap_or_default());
             arguments.push(serde_json::to_vec(&entries).unwrap_or_default());
         }
-        Some(Announcement { stream: self.keys.price_changes_log(), arguments })
+        let keys = [self.keys.price_changes_log(), self.keys.price_changes_bytes()];
+        Some(Announcement { keys, arguments })
     }
 
     /// Publishes a notification of a changed policy or location factor.

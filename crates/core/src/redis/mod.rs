@@ -92,6 +92,12 @@ impl RedisError {
         matches!(self, Self::InvalidUrl { .. } | Self::Unusable(_))
     }
 
+    /// Whether the server still reads its file.
+    pub fn is_loading(&self) -> bool {
+        let busy = redis::ErrorKind::Server(redis::ServerErrorKind::BusyLoading);
+        matches!(self, Self::Command(error) if error.kind() == busy)
+    }
+
     /// Whether the server has not loaded a script yet.
     pub(crate) fn is_missing_script(error: &redis::RedisError) -> bool {
         error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)

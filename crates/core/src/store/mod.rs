@@ -16,6 +16,7 @@
 //! failed connections, `migrations/` for the tables and their reasons. Callers are `engine`, the API's routes
 //! and the worker.
 
+pub mod backup;
 mod bulk;
 mod columns;
 mod connection;

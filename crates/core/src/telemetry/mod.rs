@@ -1,12 +1,14 @@
 //! Telemetry: log lines, metrics and traces.
 //!
 //! Here: how a service starts its telemetry ([`start`]), the registry of its metrics ([`registry`]), the list
-//! of all metrics ([`inventory`]) and the spans ([`spans`]). Never here: the metrics of a module, which are
+//! of all metrics ([`inventory`]), the spans ([`spans`]), and warnings that would flood the log
+//! ([`repeated_warning`]). Never here: the metrics of a module, which are
 //! in its `metrics.rs`, and the decision what to log; each module logs at its own boundary, once.
 //! OpenTelemetry is named here only.
 
 pub mod inventory;
 pub mod registry;
+pub mod repeated_warning;
 pub mod spans;
 
 use std::error::Error;

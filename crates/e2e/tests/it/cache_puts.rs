@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use chrono::Utc;
 use futures::StreamExt;
 use pricing_core::cache::{Cached, PriceCache, PutMode, ReadError, Tier};
 use pricing_core::config::MetricsSwitch;
-use pricing_core::keys::{DEFAULT_PREFIX, Keys, MessageKeys};
-use pricing_core::notifications::{Announcement, ChangedPrice, Notifications};
+use pricing_core::keys::{DEFAULT_PREFIX, Keys, MessageKeys, PRICE_CHANGES_KEPT_BYTES};
+use pricing_core::notifications::{Announcement, ChangedPrice, ListPriceChange, Notifications};
 use pricing_core::redis::RedisConnection;
 use pricing_core::telemetry::registry::Registry;
 use pricing_domain::facts::money::Currency;
@@ -168,7 +168,7 @@ async fn a_notification_follows_its_prices() -> Result<()> {
     };
     let put = async { Ok(process.put_all(&products, PutMode::Insert, announcement.as_ref()).await?) };
     let ((), keys) = tokio::try_join!(put, hear)?;
-    assert_eq!(keys, products.len() + 1, "the prices, and the stream of changes");
+    assert_eq!(keys, products.len() + 2, "the prices, the stream of changes and the count of its bytes");
     assert_eq!(notifications_in(&redis).await?, 1 + 25);
     // The first one twice, as Redis did not know the script; the last of the three batches carries the
     // notifications.
@@ -198,6 +198,39 @@ fn announcement(redis: &RedisServer, products: &[(ProductId, Cached)]) -> Result
 async fn notifications_in(redis: &RedisServer) -> Result<usize> {
     let log = MessageKeys::new(DEFAULT_PREFIX).price_changes_log();
     Ok(redis::cmd("XLEN").arg(log).query_async(&mut redis.connection().await?).await?)
+}
+
+/// An import moves a million prices in notifications of a hundred: by number alone, 5,000 of them would take
+/// five times as much memory.
+#[tokio::test]
+async fn the_stream_of_changes_is_bounded_in_bytes() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let connection = RedisConnection::open(&redis.url())?;
+    let keys = MessageKeys::new(DEFAULT_PREFIX);
+    let notifications = Notifications::new(&connection, keys.clone(), "test");
+    let id = ProductId::parse("P-1")?;
+    let change = ListPriceChange {
+        old_list_price: Some(Decimal::ONE),
+        new_list_price: Some(Decimal::TWO),
+        currency: "USD".into(),
+        policy_version: 1,
+        cause: "c".repeat(1_000),
+        changed_at: Utc::now(),
+    };
+    let changed = ChangedPrice { product_id: id, revision: 1, change: Some(change), entry: None };
+    let announcement = notifications.announcement(&notifications.catalogue(), &vec![changed; 2_000], None);
+    let cache = cache(&redis)?;
+    // Two megabytes and more each time.
+    for _ in 0..40 {
+        cache.put_all(&[], PutMode::Insert, announcement.as_ref()).await?;
+    }
+    let mut usage = redis::cmd("MEMORY");
+    usage.arg("USAGE").arg(keys.price_changes_log()).arg("SAMPLES").arg(0);
+    let bytes: usize = usage.query_async(&mut redis.connection().await?).await?;
+    // Redis rounds the size of each entry up.
+    let most = PRICE_CHANGES_KEPT_BYTES / 4 * 5;
+    ensure!((PRICE_CHANGES_KEPT_BYTES / 2..most).contains(&bytes), "{bytes} bytes");
+    Ok(())
 }
 
 #[tokio::test]

@@ -7,17 +7,18 @@ use anyhow::{Context, Result, ensure};
 use pricing_e2e::{HttpClient, ServiceProcess, eventually, free_port};
 use serde_json::json;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running `pricing up`.
-struct Engine {
-    process: ServiceProcess,
-    client: HttpClient,
+pub(crate) struct Engine {
+    pub(crate) process: ServiceProcess,
+    pub(crate) client: HttpClient,
     url: String,
 }
 
 impl Engine {
-    async fn start(data_directory: &Path, more: &[&str]) -> Result<Self> {
+    /// Starts it on this directory, and waits until it says that it is up.
+    pub(crate) async fn start(data_directory: &Path, more: &[&str]) -> Result<Self> {
         let listen = format!("127.0.0.1:{}", free_port()?);
         let data_directory = data_directory.to_str().context("a path of text")?;
         let mut arguments = vec!["up", "--listen", &listen, "--data-dir", data_directory];
@@ -35,7 +36,7 @@ impl Engine {
     }
 
     /// Runs another `pricing` against this engine: its exit code and what it printed.
-    async fn run(&self, arguments: &[&str]) -> Result<(i32, String)> {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Result<(i32, String)> {
         let mut process = ServiceProcess::start("pricing", &[("PRICING_URL", &self.url)], arguments)?;
         let status = process.wait(PATIENCE).await?;
         Ok((status.code().context("it ended by itself")?, process.output()?))

@@ -4,6 +4,7 @@
 //!
 //! | module | what goes there |
 //! |---|---|
+//! | `backups` | backup and restore on both databases: what is served afterwards |
 //! | `browsers` | what a page in a browser can do to the API, and what it cannot |
 //! | `cache_puts` | the caches on a real Redis: an older revision never replaces a newer one |
 //! | `store` | what both databases promise, run on both |
@@ -11,6 +12,7 @@
 //! | `clocks` | processes whose clock is wrong |
 //! | `configuration` | the variables: their page, `--help`, and what the programs read |
 //! | `command_line` | `pricing up`, and what people do with the command line |
+//! | `data_directories` | the data directory of `pricing up`: its private Redis, and what a start refuses |
 //! | `chaos` | every process is killed while the market moves, and nothing is lost |
 //! | `documents` | links between the documents |
 //! | `event_clients` | clients of npm and PyPI that follow price changes |
@@ -44,6 +46,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the test has failed")]
 
+mod backups;
 mod browsers;
 mod cache_puts;
 mod catalogue_changes;
@@ -52,6 +55,7 @@ mod clocks;
 mod command_line;
 mod configuration;
 mod dashboards;
+mod data_directories;
 mod documents;
 mod event_clients;
 mod fleet;

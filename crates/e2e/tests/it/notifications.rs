@@ -203,7 +203,10 @@ async fn changes_published_while_an_api_was_cut_off_are_seen_when_it_is_back() -
     let stores = Stores::start().await?;
     let mut network = ChaosProxy::start(stores.redis.address()).await?;
     let one = fleet(&stores.redis.url(), &stores).start(Service::Api).await?;
-    let behind = fleet(&format!("redis://{}", network.address()), &stores).start(Service::Api).await?;
+    // Logs every interruption: the second follows so soon that it is counted towards the first.
+    let behind = fleet(&format!("redis://{}", network.address()), &stores);
+    let behind = behind.with("PRICING_LOG", "info,pricing_core::telemetry::repeated_warning=debug");
+    let behind = behind.start(Service::Api).await?;
     put(&one, "P-1", 10).await?;
     list_price_becomes(&behind, "P-1", Some(10)).await?;
     // Notified while subscribed; then cut off, changed, and connected again.
