@@ -3,11 +3,13 @@
 //!
 //! Each process publishes its name in Redis every five seconds, and keeps those of the others.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::Script;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -18,6 +20,17 @@ use crate::redis::{RedisConnection, RedisError};
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(5);
 /// The seconds after which a process that published nothing has ended.
 pub const EXPIRY_S: u64 = 15;
+
+/// The number of running processes of a service and version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct ProcessCount {
+    /// The service, such as `pricing-worker`.
+    pub service: String,
+    /// The version of the engine.
+    pub version: String,
+    /// How many run; one that ended without saying so counts for up to 15 seconds.
+    pub running: usize,
+}
 
 /// The processes known to this one; cheap to clone.
 #[derive(Clone)]
@@ -48,6 +61,23 @@ impl Processes {
         let running = self.running.load();
         let running = running.as_ref()?;
         Some(running.iter().filter(|process| process.split(' ').next() == Some(service)).count())
+    }
+
+    /// How many processes of each service and version run, in this order; `None` while Redis does not answer.
+    pub fn counts(&self) -> Option<Vec<ProcessCount>> {
+        let running = self.running.load();
+        let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for process in running.as_ref()?.iter() {
+            let mut words = process.split(' ');
+            let (service, version) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            *counts.entry((service, version)).or_default() += 1;
+        }
+        let counts = counts.into_iter().map(|((service, version), running)| ProcessCount {
+            service: service.to_owned(),
+            version: version.to_owned(),
+            running,
+        });
+        Some(counts.collect())
     }
 
     /// Publishes the name and reads those of others until shutdown, and then withdraws it.

@@ -4,18 +4,12 @@ use std::fmt::Display;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use super::{Check, Health};
+use super::{Check, CheckName, Health};
 use crate::events::oldest::oldest_wait;
 use crate::policy_snapshot::Policies;
 use crate::redis::RedisError;
 use crate::store::{Store, StoreError};
 use crate::tz_versions::TzVersions;
-
-/// The names of checks that decide whether reads and writes are affected.
-pub(super) const REDIS: &str = "redis";
-pub(super) const REDIS_WRITES: &str = "redis_writes";
-pub(super) const DATABASE: &str = "database";
-pub(super) const DATABASE_WRITES: &str = "database_writes";
 
 pub(super) const OK: &str = "ok";
 pub(super) const WARNING: &str = "warning";
@@ -26,10 +20,11 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// An event that has waited for longer is not being applied.
 const LONGEST_EVENT_WAIT: Duration = Duration::from_secs(60);
 /// The services that every installation needs, besides an API.
-const NEEDED_SERVICES: [(&str, &str); 2] = [("worker", "pricing-worker"), ("listener", "pricing-listener")];
+const NEEDED_SERVICES: [(CheckName, &str); 2] =
+    [(CheckName::Worker, "pricing-worker"), (CheckName::Listener, "pricing-listener")];
 
 impl Check {
-    fn found(name: &'static str, status: &'static str, detail: String) -> Self {
+    fn found(name: CheckName, status: &'static str, detail: String) -> Self {
         Self { name, status, detail, duration_ms: 0 }
     }
 }
@@ -43,13 +38,13 @@ impl Health {
         checks.extend(self.needed_services());
         let clock = self.clock.fault();
         let clock = clock.map_or((OK, "is right".to_owned()), |fault| (FAILED, fault));
-        checks.push(Check::found("clock", clock.0, clock.1));
+        checks.push(Check::found(CheckName::Clock, clock.0, clock.1));
         checks.extend(self.tz_versions.as_ref().map(time_zones));
         let policies = self.policies.as_ref();
         let unusable = policies.and_then(Policies::unusable).map(|detail| (FAILED, detail));
         let of_policy = unusable.or_else(|| Some((WARNING, policies.and_then(Policies::outdated)?)));
-        checks.extend(of_policy.map(|(status, detail)| Check::found("policy", status, detail)));
-        checks.extend(held_moves.map(|detail| Check::found("held_moves", WARNING, detail)));
+        checks.extend(of_policy.map(|(status, detail)| Check::found(CheckName::Policy, status, detail)));
+        checks.extend(held_moves.map(|detail| Check::found(CheckName::HeldMoves, WARNING, detail)));
         checks
     }
 
@@ -57,8 +52,10 @@ impl Health {
     async fn check_redis(&self) -> Vec<Check> {
         let asked = limited(self.redis.server_info());
         let write_keys = self.keys.write_checks();
-        let (started, (info, writes)) =
-            (Instant::now(), tokio::join!(asked, measured(REDIS_WRITES, self.write_to_redis(&write_keys))));
+        let (started, (info, writes)) = (
+            Instant::now(),
+            tokio::join!(asked, measured(CheckName::RedisWrites, self.write_to_redis(&write_keys))),
+        );
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let answered = match &info {
             Ok(Some(info)) => match info.fault() {
@@ -68,11 +65,12 @@ impl Health {
             Ok(None) => (OK, "answers; this user may not run INFO, so it is not known what it is".to_owned()),
             Err(error) => (FAILED, error.clone()),
         };
-        let mut checks = vec![Check { name: REDIS, status: answered.0, detail: answered.1, duration_ms }];
+        let mut checks =
+            vec![Check { name: CheckName::Redis, status: answered.0, detail: answered.1, duration_ms }];
         checks.push(writes);
         let risks = info.ok().flatten().map(|info| info.risks()).unwrap_or_default();
         if !risks.is_empty() {
-            checks.push(Check::found("redis_settings", WARNING, risks.join("; ")));
+            checks.push(Check::found(CheckName::RedisSettings, WARNING, risks.join("; ")));
         }
         checks
     }
@@ -85,14 +83,14 @@ impl Health {
     async fn check_database(&self) -> Vec<Check> {
         let Some(store) = &self.store else { return Vec::new() };
         let (answers, writes) =
-            tokio::join!(measured(DATABASE, describe(store)), limited(store.check_writes()));
+            tokio::join!(measured(CheckName::Database, describe(store)), limited(store.check_writes()));
         let writes = match writes {
             Ok(()) => (OK, "accepted".to_owned()),
             // The only writer of a file is busy with a long write.
             Err(error) if store.kind() == "sqlite" && error == no_answer() => (OK, "busy".to_owned()),
             Err(error) => (FAILED, error),
         };
-        vec![answers, Check::found(DATABASE_WRITES, writes.0, writes.1)]
+        vec![answers, Check::found(CheckName::DatabaseWrites, writes.0, writes.1)]
     }
 
     /// Checks that no event has waited for long; `None` if Redis does not say.
@@ -100,10 +98,10 @@ impl Health {
         let oldest = limited(oldest_wait(&self.redis, &self.keys)).await.ok()?;
         let waits = oldest.filter(|wait| *wait > LONGEST_EVENT_WAIT);
         Some(match waits {
-            None => Check::found("events", OK, "none waits for long".to_owned()),
+            None => Check::found(CheckName::Events, OK, "none waits for long".to_owned()),
             Some(wait) => {
                 let detail = format!("the oldest event has waited for {} s", wait.as_secs());
-                Check::found("events", FAILED, detail)
+                Check::found(CheckName::Events, FAILED, detail)
             }
         })
     }
@@ -112,8 +110,8 @@ impl Health {
     fn needed_services(&self) -> Vec<Check> {
         let needed = NEEDED_SERVICES.iter().filter_map(|(name, service)| {
             Some(match self.processes.count(service)? {
-                0 => Check::found(name, FAILED, format!("no {service} runs, so market events wait")),
-                running => Check::found(name, OK, format!("{running} running")),
+                0 => Check::found(*name, FAILED, format!("no {service} runs, so market events wait")),
+                running => Check::found(*name, OK, format!("{running} running")),
             })
         });
         needed.collect()
@@ -133,10 +131,10 @@ impl Health {
 fn time_zones(versions: &TzVersions) -> Check {
     let (own, others) = (versions.database().to_string(), versions.others());
     if others.is_empty() {
-        return Check::found("time_zones", OK, own);
+        return Check::found(CheckName::TimeZones, OK, own);
     }
     let detail = format!("{own}; other processes use {}", others.join(", "));
-    Check::found("time_zones", FAILED, detail)
+    Check::found(CheckName::TimeZones, FAILED, detail)
 }
 
 async fn describe(store: &Store) -> Result<String, StoreError> {
@@ -155,7 +153,7 @@ async fn limited<T, E: Display>(answer: impl Future<Output = Result<T, E>>) -> R
     }
 }
 
-async fn measured<E: Display>(name: &'static str, answer: impl Future<Output = Result<String, E>>) -> Check {
+async fn measured<E: Display>(name: CheckName, answer: impl Future<Output = Result<String, E>>) -> Check {
     let started = Instant::now();
     let (status, detail) = match limited(answer).await {
         Ok(detail) => (OK, detail),

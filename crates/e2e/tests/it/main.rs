@@ -13,6 +13,7 @@
 //! | `command_line` | `pricing up`, and what people do with the command line |
 //! | `chaos` | every process is killed while the market moves, and nothing is lost |
 //! | `documents` | links between the documents |
+//! | `doctor` | what operators see: `pricing doctor`, served prices beside stored ones, dead messages |
 //! | `fleet` | the services as processes; no tests |
 //! | `harness` | the harness does what the other tests rely on |
 //! | `held_moves` | moves of prices by market events beyond the circuit breaker's limit |
@@ -50,6 +51,7 @@ mod clocks;
 mod command_line;
 mod configuration;
 mod dashboards;
+mod doctor;
 mod documents;
 mod fleet;
 mod harness;
