@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pricing_core::engine::{Engine, StartError};
+use pricing_core::events::dead::DeadEvents;
 use pricing_core::events::publish::EventLog;
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::redis::Subscription;
@@ -63,7 +64,7 @@ pub async fn run(
     let engine = Engine::open(&config.shared, SERVICE, config.shared.l1_capacity).await?;
     let metrics = Arc::new(ApiMetrics::new(&engine.registry));
     let (redis, message_keys) = (&engine.redis, &engine.keys);
-    let events = EventLog::new(redis, message_keys);
+    let (events, dead_events) = (EventLog::new(redis, message_keys), DeadEvents::new(redis, message_keys));
     let queue = JobQueue::new(redis, message_keys);
     let health = engine.health(SERVICE);
     let channels = vec![message_keys.price_changes_channel(), message_keys.policy_changes_channel()];
@@ -98,6 +99,7 @@ pub async fn run(
         health,
         metrics,
         events,
+        dead_events,
         queue,
         followers,
         simulations,

@@ -23,7 +23,7 @@ use crate::openapi;
 use crate::pipeline::{self, Access, REQUEST_TIMEOUT, Route};
 use crate::routes::{
     explanation, failed_jobs, health, held_move, history, import, market_event, policy, policy_draft, price,
-    price_changes, prices, product, recalculation, simulation,
+    price_changes, price_differences, prices, product, recalculation, simulation,
 };
 use crate::state::AppState;
 
@@ -43,6 +43,7 @@ fn documented() -> Vec<Registration> {
         price_registration(),
         Registration::of(Price, routes!(prices::prices)),
         Registration::of(Administrative, routes!(price_changes::follow)).without_time_limit(),
+        Registration::of(Administrative, routes!(price_differences::list)),
         Registration::of(Administrative, routes!(product::get, product::put, product::delete)),
         Registration::of(Administrative, routes!(explanation::explanation)),
         Registration::of(Administrative, routes!(history::history)),

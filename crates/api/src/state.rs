@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use pricing_core::engine::Engine;
+use pricing_core::events::dead::DeadEvents;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
@@ -29,6 +30,7 @@ pub(crate) struct StateInner {
     pub(crate) health: Health,
     pub(crate) metrics: Arc<ApiMetrics>,
     pub(crate) events: EventLog,
+    pub(crate) dead_events: DeadEvents,
     pub(crate) queue: JobQueue,
     pub(crate) followers: Followers,
     pub(crate) simulations: Simulations,

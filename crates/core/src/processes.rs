@@ -3,10 +3,12 @@
 //!
 //! Each process publishes its name in Redis every five seconds, and reads those of the others.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Script;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -17,6 +19,17 @@ use crate::redis::{RedisConnection, RedisError};
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(5);
 /// The seconds after which a process that published nothing has ended.
 pub const EXPIRY_S: u64 = 15;
+
+/// The number of running processes of a service and version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct ProcessCount {
+    /// The service, such as `pricing-worker`.
+    pub service: String,
+    /// The version of the engine.
+    pub version: String,
+    /// How many run; one that ended without saying so counts for up to 15 seconds.
+    pub running: usize,
+}
 
 /// The processes as seen by this one; cheap to clone.
 #[derive(Clone)]
@@ -39,14 +52,23 @@ impl Processes {
         }
     }
 
-    /// Publishes the name, and returns the services of all processes that run, including this one, each as
-    /// often as it runs.
-    pub async fn publish(&self) -> Result<Vec<String>, RedisError> {
+    /// Publishes the name, and returns how many processes of each service and version run, in this order.
+    pub async fn publish(&self) -> Result<Vec<ProcessCount>, RedisError> {
         let mut publish = self.script.key(&self.key);
         publish.arg(&self.own).arg(EXPIRY_S);
         let running: Vec<String> = publish.invoke_async(&mut self.redis.writes()).await?;
-        let services = running.iter().filter_map(|process| process.split(' ').next());
-        Ok(services.map(str::to_owned).collect())
+        let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for process in &running {
+            let mut words = process.split(' ');
+            let (service, version) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            *counts.entry((service, version)).or_default() += 1;
+        }
+        let counts = counts.into_iter().map(|((service, version), running)| ProcessCount {
+            service: service.to_owned(),
+            version: version.to_owned(),
+            running,
+        });
+        Ok(counts.collect())
     }
 
     /// Publishes the name and reads those of others until shutdown, and then withdraws it.

@@ -25,6 +25,7 @@ pub mod history;
 pub mod import;
 pub mod policy;
 pub mod price_change;
+pub mod price_difference;
 pub mod problem;
 pub mod recalculation;
 pub mod reduction;

@@ -58,6 +58,7 @@ async fn state(directory: &TempDir) -> AppState {
             processes: pricing_core::processes::Processes::new("test", redis, keys),
             liveness: pricing_core::health::Liveness::default(),
         },
+        dead_events: pricing_core::events::dead::DeadEvents::new(redis, keys),
         events: pricing_core::events::publish::EventLog::new(redis, keys),
         queue: pricing_core::jobs::queue::JobQueue::new(redis, keys),
         followers: Followers::new(1, watch::channel(0).1, CancellationToken::new()),

@@ -1,12 +1,13 @@
-//! `/api/v1/jobs`: lists failed jobs with their reasons, and requeues them.
+//! `/api/v1/jobs`: lists failed jobs and dead-lettered messages with their reasons, and requeues jobs.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use pricing_core::events::dead;
 use pricing_core::jobs::queue::{self, DEAD_KEPT};
 use pricing_domain::diagnostic::shorten;
-use pricing_wire::failed_job::{DeadJob, JobAnswer, JobsAnswer, JobsQuery};
+use pricing_wire::failed_job::{DeadEvent, DeadJob, JobAnswer, JobsAnswer, JobsQuery};
 
 use crate::error::ApiError;
 use crate::extract::Named;
@@ -17,11 +18,11 @@ const DEFAULT_LIMIT: usize = 50;
 /// The maximum number of failed jobs in one answer.
 const MAX_LIMIT: usize = 1_000;
 
-/// Lists the failed jobs, latest first.
+/// Lists the failed jobs, and the messages that are no market events, latest first.
 #[utoipa::path(get, path = "/api/v1/jobs", tag = "operations", summary = "List failed jobs",
     params(JobsQuery),
     responses(
-        (status = 200, description = "The latest failed jobs", body = JobsAnswer),
+        (status = 200, description = "The latest failed jobs, and the latest messages that are no market events", body = JobsAnswer),
         (status = 422, description = "`limit` is invalid"),
         (status = 503, description = "Redis does not answer")))]
 pub(crate) async fn list(
@@ -37,7 +38,15 @@ pub(crate) async fn list(
     let queue = &state.queue;
     let (outstanding, dead, jobs) =
         tokio::try_join!(queue.depth(), queue.count_dead(), queue.dead_jobs(limit))?;
-    Ok(Json(JobsAnswer { outstanding, dead, jobs: jobs.into_iter().map(answer).collect() }))
+    let (dead_event_count, dead_events) =
+        tokio::try_join!(state.dead_events.count(), state.dead_events.list(limit))?;
+    Ok(Json(JobsAnswer {
+        outstanding,
+        dead,
+        jobs: jobs.into_iter().map(answer).collect(),
+        dead_event_count,
+        dead_events: dead_events.into_iter().map(event_answer).collect(),
+    }))
 }
 
 /// Returns a failed job.
@@ -75,6 +84,11 @@ pub(crate) async fn requeue(
 fn answer(job: queue::DeadJob) -> DeadJob {
     let queue::DeadJob { task_id, kind, reason, tries, died_at } = job;
     DeadJob { task_id, kind: kind.to_owned(), reason, tries, died_at }
+}
+
+fn event_answer(event: dead::DeadEvent) -> DeadEvent {
+    let dead::DeadEvent { id, message, reason, stream_id, died_at } = event;
+    DeadEvent { id, message, reason, stream_id, died_at }
 }
 
 fn not_found(task_id: &str) -> ApiError {

@@ -17,6 +17,7 @@ pub(crate) mod policy;
 pub(crate) mod policy_draft;
 pub(crate) mod price;
 pub(crate) mod price_changes;
+pub(crate) mod price_differences;
 pub(crate) mod prices;
 pub(crate) mod product;
 pub(crate) mod recalculation;

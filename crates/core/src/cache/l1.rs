@@ -66,6 +66,12 @@ impl L1 {
         (at.saturating_duration_since(held.confirmed_at) < self.max_staleness).then_some(held.cached)
     }
 
+    /// As [`get`](Self::get), without counting as a use of the entry.
+    pub(super) fn peek(&self, product_id: &str, at: Instant) -> Option<Cached> {
+        let held = self.entries.peek(product_id)?;
+        (at.saturating_duration_since(held.confirmed_at) < self.max_staleness).then_some(held.cached)
+    }
+
     /// Returns the cached revision, even if the entry is stale.
     pub(super) fn revision(&self, product_id: &str) -> Option<i64> {
         self.entries.peek(product_id).map(|held| held.cached.revision())

@@ -187,6 +187,26 @@ impl L2 {
         Ok(is_older.collect())
     }
 
+    /// Returns the entries of these products, in their order; `None` for one that is absent or no entry.
+    pub(super) async fn held(
+        &self,
+        keys: &CatalogueKeys,
+        ids: &[&ProductId],
+    ) -> redis::RedisResult<Vec<Option<Cached>>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = redis::pipe();
+        // A value of another type is an error of its own command only.
+        pipeline.ignore_errors();
+        for id in ids {
+            pipeline.get(keys.price(id.as_str()));
+        }
+        let stored: Vec<redis::RedisResult<Option<Vec<u8>>>> =
+            pipeline.query_async(&mut self.redis.writes()).await?;
+        Ok(stored.into_iter().map(|stored| decode(&stored.ok()??)).collect())
+    }
+
     async fn put_batch(
         &self,
         mut connection: MeasuredConnection,

@@ -67,6 +67,15 @@ pub enum Tier {
     Store,
 }
 
+/// What is held of a product, whether it may be served or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldPrice {
+    /// In the memory of this process.
+    pub memory: Option<Cached>,
+    /// In Redis.
+    pub redis: Option<Cached>,
+}
+
 /// The current time on both clocks: wall time for `valid_until`, monotonic time for staleness.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
@@ -318,6 +327,16 @@ impl PriceCache {
         catalogue: &Arc<Catalogue>,
     ) -> Result<Vec<bool>, RedisError> {
         Ok(self.l2.holds_older(&self.keys.of(catalogue), products).await?)
+    }
+
+    /// Returns what memory and Redis hold of these products, in their order; changes nothing, and counts as
+    /// no read.
+    pub async fn held(&self, ids: &[&ProductId], now: Now) -> Result<Vec<HeldPrice>, RedisError> {
+        let in_redis = self.l2.held(&self.keys.current(), ids).await?;
+        let both = ids.iter().zip(in_redis);
+        let held =
+            both.map(|(id, redis)| HeldPrice { memory: self.l1.peek(id.as_str(), now.monotonic), redis });
+        Ok(held.collect())
     }
 
     /// The keys of prices.

@@ -3,9 +3,9 @@
 //! Here: the [`Engine`] and its construction ([`open`]), with a file for each reason to price: a cache miss
 //! (this file), changed products ([`products`]), market events ([`market`]), a recalculation or expiry
 //! ([`range`]), a decision about a held move ([`holds`]), a simulation of a policy ([`simulate`]) or of
-//! products ([`simulate_products`]); and one for serving what is stored ([`serve`])
-//! and for a database that was restored ([`watch`]). Never here: how a price
-//! is computed ([`domain::price`](pricing_domain::price)) and when (the routes, the worker).
+//! products ([`simulate_products`]); and one for serving what is stored ([`serve`]), for comparing what is
+//! served with it ([`differences`]), and for a database that was restored ([`watch`]). Never here: how a
+//! price is computed ([`domain::price`](pricing_domain::price)) and when (the routes, the worker).
 //!
 //! Each function works on a batch in one transaction ([`pieces`]): lock the products, compute, write prices
 //! and history, commit; then store the entries in the caches, where their revision keeps older ones out. The
@@ -13,6 +13,7 @@
 //! dies in between, the record that the transaction has left makes another one do the second step.
 
 mod compute;
+mod differences;
 mod holds;
 mod market;
 mod metrics;
@@ -42,6 +43,7 @@ use crate::redis::{RedisConnection, RedisError};
 use crate::store::{Store, StoreError, StoredFacts, StoredPrice};
 use crate::telemetry::registry::Registry;
 use crate::tz_versions::TzVersions;
+pub use differences::{Comparison, MAX_COMPARED, Place, PriceDifference};
 pub use holds::HoldDecision;
 pub use market::{AppliedEvents, OtherCurrency, products_of};
 pub use open::StartError;

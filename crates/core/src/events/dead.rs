@@ -3,7 +3,6 @@
 
 use chrono::{DateTime, Utc};
 use redis::streams::{StreamId, StreamRangeReply};
-use serde::Serialize;
 
 use super::EVENT_FIELD;
 use crate::keys::MessageKeys;
@@ -19,7 +18,7 @@ const REASON_FIELD: &str = "reason";
 const STREAM_ID_FIELD: &str = "stream_id";
 
 /// A message that is no event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadEvent {
     /// Its identifier among the dead.
     pub id: String,
@@ -61,6 +60,13 @@ impl DeadEvents {
             add.arg(STREAM_ID_FIELD).arg(stream_id);
         }
         Ok(add.query_async(&mut self.redis.writes()).await?)
+    }
+
+    /// The number of dead messages that are kept.
+    pub async fn count(&self) -> Result<u64, RedisError> {
+        let mut length = redis::cmd("XLEN");
+        length.arg(self.keys.dead_events());
+        Ok(length.query_async(&mut self.redis.writes()).await?)
     }
 
     /// The dead messages, the latest first.

@@ -4,18 +4,13 @@ use std::fmt::Display;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use super::{Check, Health};
+use super::{Check, CheckName, Health};
 use crate::events::oldest::oldest_wait;
 use crate::policy_snapshot::Policies;
+use crate::processes::ProcessCount;
 use crate::redis::RedisError;
 use crate::store::{Store, StoreError};
 use crate::tz_versions::TzVersions;
-
-/// The names of checks that decide whether reads and writes are affected.
-pub(super) const REDIS: &str = "redis";
-pub(super) const REDIS_WRITES: &str = "redis_writes";
-pub(super) const DATABASE: &str = "database";
-pub(super) const DATABASE_WRITES: &str = "database_writes";
 
 pub(super) const OK: &str = "ok";
 pub(super) const WARNING: &str = "warning";
@@ -26,44 +21,49 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// An event that has waited for longer is not being applied.
 const LONGEST_EVENT_WAIT: Duration = Duration::from_secs(60);
 /// The services that every installation needs, besides an API.
-const NEEDED_SERVICES: [(&str, &str); 2] = [("worker", "pricing-worker"), ("listener", "pricing-listener")];
+const NEEDED_SERVICES: [(CheckName, &str); 2] =
+    [(CheckName::Worker, "pricing-worker"), (CheckName::Listener, "pricing-listener")];
 
 impl Check {
-    fn found(name: &'static str, status: &'static str, detail: String) -> Self {
+    fn found(name: CheckName, status: &'static str, detail: String) -> Self {
         Self { name, status, detail, duration_ms: 0 }
     }
 }
 
 impl Health {
-    pub(super) async fn run_checks(&self) -> Vec<Check> {
-        let (mut checks, database, events, services, held_moves) = tokio::join!(
+    /// The checks, and the processes that run; `None` while Redis does not say.
+    pub(super) async fn run_checks(&self) -> (Vec<Check>, Option<Vec<ProcessCount>>) {
+        let (mut checks, database, events, processes, held_moves) = tokio::join!(
             self.check_redis(),
             self.check_database(),
             self.check_events(),
-            self.check_services(),
+            limited(self.processes.publish()),
             self.held_moves()
         );
         checks.extend(database);
         checks.extend(events);
-        checks.extend(services);
+        let processes = processes.ok();
+        checks.extend(processes.iter().flat_map(|running| needed_services(running)));
         let clock = self.clock.fault();
         let clock = clock.map_or((OK, "is right".to_owned()), |fault| (FAILED, fault));
-        checks.push(Check::found("clock", clock.0, clock.1));
+        checks.push(Check::found(CheckName::Clock, clock.0, clock.1));
         checks.extend(self.tz_versions.as_ref().map(time_zones));
         let policies = self.policies.as_ref();
         let unusable = policies.and_then(Policies::unusable).map(|detail| (FAILED, detail));
         let of_policy = unusable.or_else(|| Some((WARNING, policies.and_then(Policies::outdated)?)));
-        checks.extend(of_policy.map(|(status, detail)| Check::found("policy", status, detail)));
-        checks.extend(held_moves.map(|detail| Check::found("held_moves", WARNING, detail)));
-        checks
+        checks.extend(of_policy.map(|(status, detail)| Check::found(CheckName::Policy, status, detail)));
+        checks.extend(held_moves.map(|detail| Check::found(CheckName::HeldMoves, WARNING, detail)));
+        (checks, processes)
     }
 
     /// Checks that Redis answers, takes writes, is a master, and is set up not to lose events.
     async fn check_redis(&self) -> Vec<Check> {
         let asked = limited(self.redis.server_info());
         let write_keys = self.keys.write_checks();
-        let (started, (info, writes)) =
-            (Instant::now(), tokio::join!(asked, measured(REDIS_WRITES, self.write_to_redis(&write_keys))));
+        let (started, (info, writes)) = (
+            Instant::now(),
+            tokio::join!(asked, measured(CheckName::RedisWrites, self.write_to_redis(&write_keys))),
+        );
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let answered = match &info {
             Ok(Some(info)) => match info.fault() {
@@ -73,11 +73,12 @@ impl Health {
             Ok(None) => (OK, "answers; this user may not run INFO, so it is not known what it is".to_owned()),
             Err(error) => (FAILED, error.clone()),
         };
-        let mut checks = vec![Check { name: REDIS, status: answered.0, detail: answered.1, duration_ms }];
+        let mut checks =
+            vec![Check { name: CheckName::Redis, status: answered.0, detail: answered.1, duration_ms }];
         checks.push(writes);
         let risks = info.ok().flatten().map(|info| info.risks()).unwrap_or_default();
         if !risks.is_empty() {
-            checks.push(Check::found("redis_settings", WARNING, risks.join("; ")));
+            checks.push(Check::found(CheckName::RedisSettings, WARNING, risks.join("; ")));
         }
         checks
     }
@@ -90,14 +91,14 @@ impl Health {
     async fn check_database(&self) -> Vec<Check> {
         let Some(store) = &self.store else { return Vec::new() };
         let (answers, writes) =
-            tokio::join!(measured(DATABASE, describe(store)), limited(store.check_writes()));
+            tokio::join!(measured(CheckName::Database, describe(store)), limited(store.check_writes()));
         let writes = match writes {
             Ok(()) => (OK, "accepted".to_owned()),
             // The only writer of a file is busy with a long write.
             Err(error) if store.kind() == "sqlite" && error == no_answer() => (OK, "busy".to_owned()),
             Err(error) => (FAILED, error),
         };
-        vec![answers, Check::found(DATABASE_WRITES, writes.0, writes.1)]
+        vec![answers, Check::found(CheckName::DatabaseWrites, writes.0, writes.1)]
     }
 
     /// Checks that no event has waited for long; `None` if Redis does not say.
@@ -105,24 +106,12 @@ impl Health {
         let oldest = limited(oldest_wait(&self.redis, &self.keys)).await.ok()?;
         let waits = oldest.filter(|wait| *wait > LONGEST_EVENT_WAIT);
         Some(match waits {
-            None => Check::found("events", OK, "none waits for long".to_owned()),
+            None => Check::found(CheckName::Events, OK, "none waits for long".to_owned()),
             Some(wait) => {
                 let detail = format!("the oldest event has waited for {} s", wait.as_secs());
-                Check::found("events", FAILED, detail)
+                Check::found(CheckName::Events, FAILED, detail)
             }
         })
-    }
-
-    /// Checks that a worker and a listener run; nothing while Redis does not say.
-    async fn check_services(&self) -> Vec<Check> {
-        let Ok(running) = limited(self.processes.publish()).await else { return Vec::new() };
-        let needed = NEEDED_SERVICES.iter().map(|(name, needed)| {
-            match running.iter().filter(|service| service == needed).count() {
-                0 => Check::found(name, FAILED, format!("no {needed} runs, so market events wait")),
-                running => Check::found(name, OK, format!("{running} running")),
-            }
-        });
-        needed.collect()
     }
 
     /// Says how many moves wait for a decision, if any do and the database answers.
@@ -135,14 +124,26 @@ impl Health {
     }
 }
 
+/// Checks that a worker and a listener run.
+fn needed_services(running: &[ProcessCount]) -> Vec<Check> {
+    let needed = NEEDED_SERVICES.iter().map(|(name, needed)| {
+        let of_service = running.iter().filter(|count| count.service == *needed);
+        match of_service.map(|count| count.running).sum() {
+            0_usize => Check::found(*name, FAILED, format!("no {needed} runs, so market events wait")),
+            running => Check::found(*name, OK, format!("{running} running")),
+        }
+    });
+    needed.collect()
+}
+
 /// Checks that all processes use the same time zone database, and returns this process's version.
 fn time_zones(versions: &TzVersions) -> Check {
     let (own, others) = (versions.database().to_string(), versions.others());
     if others.is_empty() {
-        return Check::found("time_zones", OK, own);
+        return Check::found(CheckName::TimeZones, OK, own);
     }
     let detail = format!("{own}; other processes use {}", others.join(", "));
-    Check::found("time_zones", FAILED, detail)
+    Check::found(CheckName::TimeZones, FAILED, detail)
 }
 
 async fn describe(store: &Store) -> Result<String, StoreError> {
@@ -161,7 +162,7 @@ async fn limited<T, E: Display>(answer: impl Future<Output = Result<T, E>>) -> R
     }
 }
 
-async fn measured<E: Display>(name: &'static str, answer: impl Future<Output = Result<String, E>>) -> Check {
+async fn measured<E: Display>(name: CheckName, answer: impl Future<Output = Result<String, E>>) -> Check {
     let started = Instant::now();
     let (status, detail) = match limited(answer).await {
         Ok(detail) => (OK, detail),

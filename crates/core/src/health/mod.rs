@@ -13,6 +13,7 @@
 //! process's own has not.
 
 mod checks;
+mod disk;
 mod watch;
 
 use axum::Json;
@@ -29,13 +30,13 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::keys::MessageKeys;
 use crate::policy_snapshot::Policies;
-use crate::processes::Processes;
+use crate::processes::{ProcessCount, Processes};
 use crate::redis::RedisConnection;
 use crate::store::Store;
 use crate::telemetry::registry::Registry;
 use crate::tz_versions::TzVersions;
 
-use self::checks::{DATABASE, DATABASE_WRITES, FAILED, REDIS, REDIS_WRITES};
+use self::checks::FAILED;
 pub use self::watch::Liveness;
 
 /// What a service depends on; cheap to clone.
@@ -76,6 +77,8 @@ pub struct Readiness {
     pub version: &'static str,
     /// The version of its time zone database, such as `2026f`; null for services that use none.
     pub tz_version: Option<String>,
+    /// The processes that run, this one among them; null while Redis does not answer.
+    pub processes: Option<Vec<ProcessCount>>,
     /// The checks.
     pub checks: Vec<Check>,
 }
@@ -108,13 +111,79 @@ pub struct Check {
     /// `redis`, `redis_writes`, `redis_settings`, `database`, `database_writes`, `events`, `worker`,
     /// `listener`, `clock` or `time_zones`; or `policy`, if the newest one cannot be used or would be refused
     /// today; or `held_moves`, if the circuit breaker holds moves that market events would make.
-    pub name: &'static str,
+    #[schema(value_type = String)]
+    pub name: CheckName,
     /// `ok`, `warning` or `failed`.
     pub status: &'static str,
     /// The version of the dependency, or the problem.
     pub detail: String,
     /// The duration of the check, in milliseconds.
     pub duration_ms: u64,
+}
+
+/// The names of the checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "docs/operations.md says what each is")]
+pub enum CheckName {
+    Redis,
+    RedisWrites,
+    RedisSettings,
+    Database,
+    DatabaseWrites,
+    Events,
+    Worker,
+    Listener,
+    Clock,
+    TimeZones,
+    Policy,
+    HeldMoves,
+}
+
+impl CheckName {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Redis,
+        Self::RedisWrites,
+        Self::RedisSettings,
+        Self::Database,
+        Self::DatabaseWrites,
+        Self::Events,
+        Self::Worker,
+        Self::Listener,
+        Self::Clock,
+        Self::TimeZones,
+        Self::Policy,
+        Self::HeldMoves,
+    ];
+
+    /// The name in answers and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::RedisWrites => "redis_writes",
+            Self::RedisSettings => "redis_settings",
+            Self::Database => "database",
+            Self::DatabaseWrites => "database_writes",
+            Self::Events => "events",
+            Self::Worker => "worker",
+            Self::Listener => "listener",
+            Self::Clock => "clock",
+            Self::TimeZones => "time_zones",
+            Self::Policy => "policy",
+            Self::HeldMoves => "held_moves",
+        }
+    }
+}
+
+impl Readiness {
+    fn has_failed(&self, name: CheckName) -> bool {
+        has_failed(&self.checks, name)
+    }
+}
+
+fn has_failed(checks: &[Check], name: CheckName) -> bool {
+    checks.iter().any(|check| check.name == name && check.status == FAILED)
 }
 
 impl Health {
@@ -126,9 +195,9 @@ impl Health {
 
     /// Runs all checks concurrently.
     pub async fn readiness(&self) -> Readiness {
-        let checks = self.run_checks().await;
-        let has_failed = |name: &str| checks.iter().any(|check| check.name == name && check.status == FAILED);
-        let (redis, database) = (has_failed(REDIS), has_failed(DATABASE));
+        let (checks, processes) = self.run_checks().await;
+        let has_failed = |name| has_failed(&checks, name);
+        let (redis, database) = (has_failed(CheckName::Redis), has_failed(CheckName::Database));
         let is_unusable = self.policies.as_ref().is_some_and(|policies| policies.unusable().is_some());
         let is_cut_off = redis && (database || self.store.is_none());
         let status = if is_unusable || is_cut_off {
@@ -138,7 +207,8 @@ impl Health {
         } else {
             ReadinessStatus::Ready
         };
-        let writes = redis || database || has_failed(REDIS_WRITES) || has_failed(DATABASE_WRITES);
+        let writes =
+            redis || database || has_failed(CheckName::RedisWrites) || has_failed(CheckName::DatabaseWrites);
         let reads = status == ReadinessStatus::Unavailable;
         let tz_version = self.tz_versions.as_ref();
         Readiness {
@@ -148,6 +218,7 @@ impl Health {
             service: self.service,
             version: env!("CARGO_PKG_VERSION"),
             tz_version: tz_version.map(|versions| versions.database().zones.version().to_string()),
+            processes,
             checks,
         }
     }

@@ -1,5 +1,6 @@
 //! A background task that measures the checks, and finds a process that only a restart helps.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,9 +10,10 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::checks::{DATABASE, FAILED, REDIS, REDIS_WRITES, WARNING};
-use super::{Health, Readiness};
-use crate::telemetry::inventory::names::CHECK_STATUS;
+use super::checks::{FAILED, WARNING};
+use super::{CheckName, Health, Readiness, disk};
+use crate::store::Store;
+use crate::telemetry::inventory::names::{CHECK_STATUS, DATABASE_FREE_BYTES};
 use crate::telemetry::registry::Registry;
 
 /// The interval of measurements.
@@ -39,9 +41,11 @@ impl Health {
     /// Measures the checks every five seconds until shutdown, and notes when the process is stuck.
     pub async fn watch(self, registry: Registry, shutdown: CancellationToken) {
         let mut cut_off_since: Option<Instant> = None;
+        let mut reported = BTreeSet::new();
         loop {
             let readiness = self.readiness().await;
-            record(&registry, &readiness);
+            record(&registry, &readiness, &mut reported);
+            self.measure_free_bytes(&registry).await;
             cut_off_since = match self.is_cut_off_alone(&readiness).await {
                 true => Some(cut_off_since.unwrap_or_else(Instant::now)),
                 false => None,
@@ -59,29 +63,44 @@ impl Health {
 
     /// Whether a connection of this process fails where a new one works.
     async fn is_cut_off_alone(&self, readiness: &Readiness) -> bool {
-        let has_failed =
-            |name: &str| readiness.checks.iter().any(|check| check.name == name && check.status == FAILED);
-        if has_failed(REDIS) || has_failed(REDIS_WRITES) {
+        if readiness.has_failed(CheckName::Redis) || readiness.has_failed(CheckName::RedisWrites) {
             let keys = self.keys.write_checks();
             if self.redis.with_own_writes().check_writes(&keys).await.is_ok() {
                 return true;
             }
         }
         match &self.store {
-            Some(store) if has_failed(DATABASE) => store.check_afresh().await.is_ok(),
+            Some(store) if readiness.has_failed(CheckName::Database) => store.check_afresh().await.is_ok(),
             _ => false,
+        }
+    }
+
+    /// Measures the space that is left for a database that is a file.
+    async fn measure_free_bytes(&self, registry: &Registry) {
+        let Some(directory) = self.store.as_ref().and_then(Store::directory) else { return };
+        // A file system of another host may not answer for a long time.
+        let free_bytes = tokio::task::spawn_blocking(move || disk::free_bytes(&directory)).await;
+        if let Some(free_bytes) = free_bytes.ok().flatten() {
+            // Exact up to nine petabytes.
+            registry.gauge(DATABASE_FREE_BYTES).set(free_bytes as f64);
         }
     }
 }
 
-/// Sets the gauge of each check: 0 passed, 1 a warning, 2 failed.
-fn record(registry: &Registry, readiness: &Readiness) {
+/// Sets the gauge of each check: 0 passed, 1 a warning, 2 failed. A check that was reported before and is not
+/// any more, as some are reported only if they find something, is 0.
+fn record(registry: &Registry, readiness: &Readiness, reported: &mut BTreeSet<CheckName>) {
+    let present: BTreeSet<CheckName> = readiness.checks.iter().map(|check| check.name).collect();
+    for name in reported.difference(&present) {
+        registry.labelled_gauge(CHECK_STATUS, "check", name.as_str()).set(0);
+    }
+    reported.extend(present);
     for check in &readiness.checks {
         let status = match check.status {
             FAILED => 2,
             WARNING => 1,
             _ => 0,
         };
-        registry.labelled_gauge(CHECK_STATUS, "check", check.name).set(status);
+        registry.labelled_gauge(CHECK_STATUS, "check", check.name.as_str()).set(status);
     }
 }

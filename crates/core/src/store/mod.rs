@@ -43,6 +43,7 @@ mod transaction;
 mod unserved;
 mod upkeep;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -158,6 +159,14 @@ impl Store {
         match self.database {
             Database::Sqlite(_) => "sqlite",
             Database::Postgres(_) => "postgresql",
+        }
+    }
+
+    /// The directory of a database that is a file.
+    pub fn directory(&self) -> Option<PathBuf> {
+        match &self.database {
+            Database::Sqlite(file) => Some(file.directory()),
+            Database::Postgres(_) => None,
         }
     }
 

@@ -4,13 +4,13 @@
 use Kind::{Counter, Gauge, Histogram};
 use names::{
     BUILD_INFO, CATALOGUES_REPLACED, CHECK_STATUS, CLOCK_DIFFERENCE, DATABASE_CONNECTIONS,
-    DATABASE_CONNECTIONS_ALLOWED, DATABASE_DURATION, DEAD_JOBS, EVENT_HOLDS, EVENT_LOG_LAG, EVENT_MOVES_HELD,
-    EVENT_TO_VISIBLE, EVENTS_APPLIED, EVENTS_BURIED, EVENTS_DISPATCHED, EVENTS_PUBLISHED, FAILED_OFFER_RULES,
-    FILL_DURATION, FROZEN_PRODUCTS, GUARDRAIL_HITS, HELD_RUNS, HTTP_REQUEST_DURATION, IMPORTED_ROWS,
-    JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, L1_ENTRIES, L1_EVICTIONS, L1_FLUSHES, L1_INVALIDATIONS,
-    L2_ERRORS, LATENESS, PRICE_CHANGE_STREAMS, PRICE_READS, PRICES_COMPUTED, PRICES_HELD, PRODUCTS,
-    QUEUE_DEPTH, REDIS_DURATION, REQUESTS_REFUSED, RUN_DURATION, RUN_PRODUCTS, RUN_WAIT_DURATION,
-    TRANSACTIONS_SERVED_LATE,
+    DATABASE_CONNECTIONS_ALLOWED, DATABASE_DURATION, DATABASE_FREE_BYTES, DEAD_JOBS, EVENT_HOLDS,
+    EVENT_LOG_LAG, EVENT_MOVES_HELD, EVENT_TO_VISIBLE, EVENTS_APPLIED, EVENTS_BURIED, EVENTS_DISPATCHED,
+    EVENTS_PUBLISHED, FAILED_OFFER_RULES, FILL_DURATION, FROZEN_PRODUCTS, GUARDRAIL_HITS, HELD_RUNS,
+    HTTP_REQUEST_DURATION, IMPORTED_ROWS, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, L1_ENTRIES, L1_EVICTIONS,
+    L1_FLUSHES, L1_INVALIDATIONS, L2_ERRORS, LATENESS, PRICE_CHANGE_STREAMS, PRICE_READS, PRICES_COMPUTED,
+    PRICES_HELD, PRODUCTS, QUEUE_DEPTH, REDIS_DURATION, REQUESTS_REFUSED, RUN_DURATION, RUN_PRODUCTS,
+    RUN_WAIT_DURATION, TRANSACTIONS_SERVED_LATE,
 };
 
 /// The kind of a metric.
@@ -344,6 +344,13 @@ pub const INVENTORY: &[Metric] = &[
         text: "How far this process's clock and the database's are apart; the listener compares with Redis. Beyond 2 seconds the process uses the other clock's time. Absent on SQLite, which has no clock of its own.",
     },
     Metric {
+        name: DATABASE_FREE_BYTES,
+        kind: Gauge,
+        labels: "",
+        services: "api, worker",
+        text: "Bytes that are free, for this user, on the disk of an SQLite database. Measured every five seconds. Absent on PostgreSQL, whose host has a measure of its own (`node_filesystem_avail_bytes`).",
+    },
+    Metric {
         name: BUILD_INFO,
         kind: Gauge,
         labels: "`service`, `version`",
@@ -398,6 +405,7 @@ pub mod names {
     pub const EVENT_MOVES_HELD: &str = "pricing_event_moves_held";
     pub const CHECK_STATUS: &str = "pricing_check_status";
     pub const CLOCK_DIFFERENCE: &str = "pricing_clock_difference_seconds";
+    pub const DATABASE_FREE_BYTES: &str = "pricing_database_free_bytes";
     pub const BUILD_INFO: &str = "pricing_build_info";
 }
 

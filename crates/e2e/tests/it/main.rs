@@ -16,6 +16,7 @@
 //! | `chaos` | every process is killed while the market moves, and nothing is lost |
 //! | `documents` | links between the documents |
 //! | `event_clients` | clients of npm and PyPI that follow price changes |
+//! | `doctor` | what operators see: `pricing doctor`, served prices beside stored ones, dead messages |
 //! | `fleet` | the services as processes; no tests |
 //! | `harness` | the harness does what the other tests rely on |
 //! | `held_moves` | moves of prices by market events beyond the circuit breaker's limit |
@@ -56,6 +57,7 @@ mod command_line;
 mod configuration;
 mod dashboards;
 mod data_directories;
+mod doctor;
 mod documents;
 mod event_clients;
 mod fleet;

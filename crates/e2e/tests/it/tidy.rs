@@ -74,6 +74,7 @@ const WIRE_ROWS: &[&[&str]] = &[
         "history",
         "policy",
         "price_change",
+        "price_difference",
         "recalculation",
         "simulation",
     ],

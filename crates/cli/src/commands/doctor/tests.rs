@@ -8,20 +8,39 @@ use super::*;
 
 #[test]
 fn a_failure_comes_with_advice() -> Result<()> {
-    let checks: Vec<ReportedCheck> = serde_json::from_str(
-        r#"[{"name": "redis", "status": "failed", "detail": "connection refused", "duration_ms": 1},
-            {"name": "database", "status": "ok", "detail": "sqlite 3.50", "duration_ms": 2}]"#,
+    let readiness: Readiness = serde_json::from_str(
+        r#"{"version": "0.0.9", "reads": "ok", "writes": "failing",
+            "processes": [{"service": "pricing-api", "version": "0.0.9", "running": 2},
+                          {"service": "pricing-worker", "version": "0.1.0", "running": 1}],
+            "checks": [{"name": "redis", "status": "failed", "detail": "connection refused", "duration_ms": 1},
+                       {"name": "worker", "status": "ok", "detail": "1 running", "duration_ms": 0},
+                       {"name": "database", "status": "ok", "detail": "sqlite 3.50", "duration_ms": 2}]}"#,
     )?;
-    let mut findings = vec![version(OWN_VERSION), version("0.0.9")];
-    findings.extend(checks.iter().map(dependency));
+    let mut findings = vec![version(OWN_VERSION), version(&readiness.version)];
+    findings.extend(work(&readiness));
+    findings.extend(readiness.processes.as_deref().map(processes));
+    findings.extend(readiness.checks.iter().map(dependency));
     insta::assert_snapshot!(strip_str(&render(&findings)), @r"
-    ok      version    0.2.0
-    FAILED  version    the API is 0.0.9, this program 0.2.0
+    ok      version         0.2.0
+    FAILED  version         the API is 0.0.9, this program 0.2.0
               → install the same version of both
-    FAILED  redis      connection refused
-              → prices are still read, changes are refused: start Redis, or correct the API's PRICING_REDIS_URL
-    ok      database   sqlite 3.50 in 2 ms
+    ok      reads           prices are answered
+    FAILED  writes          products, policies or events are refused
+              → clients get 503 and may send again later: resolve what failed below
+    warning processes       2 pricing-api 0.0.9, 1 pricing-worker 0.1.0
+              → an upgrade is under way, or did not reach every process: start all of them with one version
+    FAILED  redis           connection refused
+              → prices are still read, from memory and the database; products, policies and events are refused: start Redis, or let PRICING_REDIS_URL lead to a master
+    ok      worker          1 running
+    ok      database        sqlite 3.50 in 2 ms
     ");
+    Ok(())
+}
+
+#[test]
+fn an_answer_of_an_older_version_is_understood() -> Result<()> {
+    let readiness: Readiness = serde_json::from_str(r#"{"version": "0.1.0", "checks": []}"#)?;
+    assert!(work(&readiness).is_empty() && readiness.processes.is_none());
     Ok(())
 }
 

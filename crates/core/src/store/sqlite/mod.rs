@@ -9,6 +9,7 @@ pub(super) mod facts;
 mod prepared;
 pub(super) mod rows;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use sqlx::sqlite::{
@@ -76,6 +77,15 @@ impl SqliteFile {
         // `run_direct` is used because the compiler cannot prove that a future that awaits `run` is `Send`.
         migrations::of_sqlite().run_direct(None, &mut *transaction, false).await?;
         Ok(transaction.commit().await?)
+    }
+
+    /// The directory of the file.
+    pub(super) fn directory(&self) -> PathBuf {
+        let options = self.writer.connect_options();
+        match options.get_filename().parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory.to_owned(),
+            _ => PathBuf::from("."),
+        }
     }
 
     /// Wakes the checkpoint task.
