@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use chrono::TimeDelta;
+use chrono::{TimeDelta, Utc};
 use pricing_core::health::CheckName;
+use pricing_core::store::{Store, StoreSettings};
 use pricing_e2e::{RedisServer, ServiceProcess, SetClock, eventually};
 use redis::FromRedisValue;
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Member, Service};
-use crate::support::{Api, Stores, shared_postgres};
+use crate::support::{Api, Stores, new_policy, shared_postgres};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -195,6 +196,50 @@ async fn served_prices_that_are_not_the_stored_ones_are_found() -> Result<()> {
     for words in ["served and are not what is stored: 2", "1.23", "4.56", "pricing recalculate"] {
         assert!(said.contains(words), "no {words:?} in: {said}");
     }
+    Ok(())
+}
+
+/// Prices that end at an instant, and follow a competitor's price for as long as that is new.
+const ENDING: &str = "
+name: ending
+market:
+  - { name: sale, adjust: -20%, until: 2100-01-01T00:00:00.123456789Z }
+  - { name: match, when: (competitor.age_hours ?? 9) < 5, match: { reference: competitor.min } }
+";
+
+#[tokio::test]
+async fn what_the_engine_serves_is_what_it_stored_on_postgresql_too() -> Result<()> {
+    let url = shared_postgres().await?.create_database("doctor_prices").await?;
+    let store = Store::open(&url, StoreSettings::default()).await?;
+    store.publish_policy(&new_policy(ENDING), None, Utc::now()).await?;
+    let stores = Stores::start().await?;
+    let fleet = Fleet::new(&stores.redis.url(), &url);
+    let api = fleet.start(Service::Api).await?;
+    let _others = [fleet.start(Service::Worker).await?, fleet.start(Service::Listener).await?];
+    for number in 0..20 {
+        let product = json!({"currency": "USD", "base_price": format!("{number}9.99"), "category": "toys"});
+        let put = api.client.put(&format!("/api/v1/products/P-{number}"), &product).await?;
+        ensure!(put.status == 201, "{}", put.text);
+        ensure!(api.client.price(&format!("P-{number}"), "NY", false).await?.status == 200);
+    }
+    for number in 0..10 {
+        let event = json!({
+            "specversion": "1.0", "id": number.to_string(), "source": "/test",
+            "type": "pricing.competitor_price.v1", "time": Utc::now(),
+            "data": {"product_id": format!("P-{number}"), "competitor": "acme", "price": 7.77},
+        });
+        ensure!(api.client.post("/api/v1/publish-market-event", &event).await?.status == 200);
+    }
+    eventually("the events are applied and in Redis", PATIENCE, async || {
+        let key = key(&stores.redis, "P-9").await?;
+        let entry: String = command(&stores.redis, &["GET", &key]).await?;
+        // No longer the end of the sale, but that of the competitor's price.
+        ensure!(!entry.contains("\"valid_until\":null") && !entry.contains("2100-"), "{entry}");
+        Ok(())
+    })
+    .await?;
+    let found = api.client.get("/api/v1/prices/differences").await?.body;
+    assert_eq!(found, json!({"compared": 20, "differences": [], "next_after": null}));
     Ok(())
 }
 

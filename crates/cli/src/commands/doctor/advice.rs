@@ -52,7 +52,7 @@ const ADVICE: [Advice; 12] = [
     ),
     Advice::same(
         "clock",
-        "the API uses the database's time meanwhile: synchronise the clock of its host (NTP), and restart nothing",
+        "the API uses the database's time meanwhile: synchronise the clock of its host (NTP); no restart is needed",
     ),
     Advice::same(
         "time_zones",
