@@ -191,6 +191,9 @@ impl Health {
     pub fn spawn_upkeep(&self, tasks: &mut JoinSet<()>, registry: &Registry, shutdown: &CancellationToken) {
         tasks.spawn(self.processes.clone().publish_periodically(shutdown.clone()));
         tasks.spawn(self.clone().watch(registry.clone(), shutdown.clone()));
+        if let Some(directory) = self.store.as_ref().and_then(Store::directory) {
+            tasks.spawn(disk::measure_periodically(directory, registry.clone(), shutdown.clone()));
+        }
     }
 
     /// Runs all checks concurrently.

@@ -11,9 +11,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::checks::{FAILED, WARNING};
-use super::{CheckName, Health, Readiness, disk};
-use crate::store::Store;
-use crate::telemetry::inventory::names::{CHECK_STATUS, DATABASE_FREE_BYTES};
+use super::{CheckName, Health, Readiness};
+use crate::telemetry::inventory::names::CHECK_STATUS;
 use crate::telemetry::registry::Registry;
 
 /// The interval of measurements.
@@ -45,7 +44,6 @@ impl Health {
         loop {
             let readiness = self.readiness().await;
             record(&registry, &readiness, &mut reported);
-            self.measure_free_bytes(&registry).await;
             cut_off_since = match self.is_cut_off_alone(&readiness).await {
                 true => Some(cut_off_since.unwrap_or_else(Instant::now)),
                 false => None,
@@ -72,17 +70,6 @@ impl Health {
         match &self.store {
             Some(store) if readiness.has_failed(CheckName::Database) => store.check_afresh().await.is_ok(),
             _ => false,
-        }
-    }
-
-    /// Measures the space that is left for a database that is a file.
-    async fn measure_free_bytes(&self, registry: &Registry) {
-        let Some(directory) = self.store.as_ref().and_then(Store::directory) else { return };
-        // A file system of another host may not answer for a long time.
-        let free_bytes = tokio::task::spawn_blocking(move || disk::free_bytes(&directory)).await;
-        if let Some(free_bytes) = free_bytes.ok().flatten() {
-            // Exact up to nine petabytes.
-            registry.gauge(DATABASE_FREE_BYTES).set(free_bytes as f64);
         }
     }
 }
