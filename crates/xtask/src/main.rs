@@ -1,9 +1,9 @@
 //! The repository's larger tasks, started by `./dev`.
 //!
 //! Here: running the tests and counting them ([`test_run`]), the hot path's instructions ([`instructions`])
-//! and its profile ([`profile`]), the table of faults ([`reliability`]), the benches ([`bench`]), comparing two commits ([`against`]), and the
-//! containers ([`compose`]). Never here: the installation of programs (`.ci/install.sh`), and the benches
-//! themselves (`benches` of the crates).
+//! and its profile ([`profile`]), the table of faults ([`reliability`]), the benches ([`bench`]), comparing
+//! two commits ([`against`]), and the containers ([`compose`]). Never here: the installation of programs
+//! (`.ci/install.sh`), and the benches themselves (`benches` of the crates).
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 #![expect(clippy::print_stderr, reason = "what it is doing is said apart from the results")]

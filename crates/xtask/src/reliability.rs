@@ -1,4 +1,4 @@
-//! The table of faults in `docs/reliability.md`: runs the tests that it names, and writes their results into it.
+//! The table of faults in `docs/reliability.md`: runs the tests that it names, and writes their results.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

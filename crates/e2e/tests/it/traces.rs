@@ -251,7 +251,7 @@ async fn without_a_collector_everything_goes_on_and_log_lines_name_their_trace()
     assert!(api.terminate().await?);
     let output = api.process.output()?;
     let refused =
-        output.lines().find(|line| line.contains("a write is refused")).with_context(|| output.clone())?;
+        output.lines().find(|line| line.contains("writes are refused")).with_context(|| output.clone())?;
     let refused: serde_json::Value = serde_json::from_str(refused)?;
     let trace_id = refused["span"]["trace_id"].as_str().with_context(|| refused.to_string())?;
     assert_eq!(trace_id.len(), 32);

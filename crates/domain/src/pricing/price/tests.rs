@@ -491,8 +491,8 @@ proptest! {
         (which, kept_percent) in (0_usize..4, 1_i64..=100),
     ) {
         let moves = previous.and_then(|previous| previous.streak).map_or(0, |streak| streak.moves.unsigned_abs());
-        // After as many moves as a loop allows, only the other direction is free, and of a price that is beyond
-        // all price points, rounding leads far back.
+        // After as many moves as a loop allows, only the other direction is free, and of a price beyond all
+        // price points, rounding leads far back.
         let is_looping = moves >= policy.guardrails.competitor_loop.moves;
         if is_looping && !policy.rounding.price_points.is_empty() {
             return Ok(());

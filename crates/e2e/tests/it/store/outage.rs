@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use pricing_core::store::{ProductRows, Store, StoreError, StoreSettings};
+use pricing_core::store::{ProductRows, Store, StoreError, StoreSettings, StoreTransaction};
 use pricing_e2e::{ChaosProxy, PostgresServer, eventually, free_port};
 use tokio::time::timeout;
 
@@ -128,33 +128,38 @@ fn assert_names(error: &StoreError, words: &str) {
     assert!(text.contains("PRICING_DATABASE_CONNECTIONS"), "{text}");
 }
 
+/// Begins a transaction; a session that was closed may count for a moment.
+async fn begun(store: &Store) -> Result<StoreTransaction> {
+    eventually("a connection is free", PATIENCE, async || Ok(store.begin().await?)).await
+}
+
 #[tokio::test]
 async fn a_server_without_a_free_connection_is_told_apart_from_a_dead_one() -> Result<()> {
-    let postgres = PostgresServer::start_with(&["max_connections=8"]).await?;
+    let postgres = PostgresServer::start_with(&["max_connections=9"]).await?;
     postgres.execute("postgres", "CREATE ROLE shop LOGIN; GRANT ALL ON SCHEMA public TO shop").await?;
     let url = postgres.url("postgres");
     let users_url = url.replace("postgres@", "shop@");
     // Transactions that idle keep their connections.
-    let two = StoreSettings { statement_timeout: PATIENCE, ..SETTINGS };
-    let several = StoreSettings { max_connections: 8, ..two };
-    let user = Store::open(&users_url, two).await?;
+    let three = StoreSettings { statement_timeout: PATIENCE, max_connections: 3, ..SETTINGS };
+    let several = StoreSettings { max_connections: 8, ..three };
+    let user = Store::open(&users_url, three).await?;
     let store = Store::open(&users_url, several).await?;
     let mut open = Vec::new();
     // The last three are for superusers.
     for _ in 0..4 {
-        open.push(store.begin().await?);
+        open.push(begun(&store).await?);
     }
-    let first = user.begin().await?;
+    let begun_by_user = [begun(&user).await?, begun(&user).await?];
     assert_names(&failure(user.count_products().await)?, "remaining connection slots are reserved");
     assert_names(
         &failure(Store::open(&users_url, SETTINGS).await)?,
         "remaining connection slots are reserved",
     );
-    drop(first);
+    drop(begun_by_user);
 
     let superuser = Store::open(&url, several).await?;
-    for _ in 0..4 {
-        open.push(superuser.begin().await?);
+    for _ in 0..5 {
+        open.push(begun(&superuser).await?);
     }
     assert_names(&failure(superuser.count_products().await)?, "too many clients");
     drop(open);
