@@ -13,6 +13,8 @@
     reason = "where one of these panics, the test has failed"
 )]
 
+#[path = "tables/over_time.rs"]
+mod table;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -28,53 +30,11 @@ use pricing_domain::policy::PricingPolicy;
 use pricing_domain::pricing::price::{MoveLimiting, price_with};
 use pricing_domain::pricing::price_state::PriceState;
 use rust_decimal::Decimal;
-use serde::Deserialize;
 
-/// The day of an instant that names none: a Monday.
-const DAY: &str = "2026-11-23";
+use table::{Act, Case, Table};
+
 /// As many cases there have to be, so that none is lost unnoticed.
 const LEAST_CASES: usize = 25;
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    about: String,
-    product: BTreeMap<String, String>,
-    policies: BTreeMap<String, String>,
-    cases: Vec<Case>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    name: String,
-    acts: Vec<Act>,
-    /// Until when the price is followed.
-    end: String,
-    #[serde(default)]
-    prices: Vec<String>,
-}
-
-/// What happens at one instant, all at once.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Act {
-    /// `12:00`, `12:00:01.5` or `24 00:00`, the 24th.
-    at: String,
-    /// Fields of the product; an empty one is removed.
-    #[serde(default)]
-    product: BTreeMap<String, String>,
-    /// One of the table's policies.
-    policy: Option<String>,
-    /// Prices of competitors; an empty one is withdrawn.
-    #[serde(default)]
-    competitors: BTreeMap<String, String>,
-    demand: Option<String>,
-    stock: Option<String>,
-    cost: Option<String>,
-    #[serde(default)]
-    release: bool,
-}
 
 /// A product with its market and its price, as services keep them.
 struct Shop<'a> {
@@ -294,12 +254,7 @@ fn decimal(text: &str) -> Decimal {
 }
 
 fn instant(text: &str) -> DateTime<Utc> {
-    let text = match text.split_once(' ') {
-        Some((day, time)) => format!("2026-11-{day}T{time}"),
-        None => format!("{DAY}T{text}"),
-    };
-    let text = if text.matches(':').count() == 1 { format!("{text}:00Z") } else { format!("{text}Z") };
-    DateTime::parse_from_rfc3339(&text).unwrap_or_else(|error| panic!("{text}: {error}")).to_utc()
+    table::instant(text).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 fn written(at: DateTime<Utc>) -> String {

@@ -111,9 +111,9 @@ async fn prepare_copy(file: &Path, copy: &Path) -> Result<String> {
 async fn renew_identity(url: &str) -> Result<String, StoreError> {
     let settings = StoreSettings { max_connections: 1, ..StoreSettings::default() };
     let store = Store::open(url, settings).await?;
-    let identity = store.renew_identity().await;
+    let renewed = async { store.replace_identity(&store.identity().await?).await }.await;
     store.close().await;
-    identity
+    renewed
 }
 
 /// Renames the catalogue that is there, with its write-ahead log if it still has one. Returns its new name.

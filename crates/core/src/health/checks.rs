@@ -17,7 +17,7 @@ pub(super) const WARNING: &str = "warning";
 pub(super) const FAILED: &str = "failed";
 
 /// Time limit of one check.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// An event that has waited for longer is not being applied.
 const LONGEST_EVENT_WAIT: Duration = Duration::from_secs(60);
 /// The services that every installation needs, besides an API.
@@ -155,7 +155,7 @@ fn no_answer() -> String {
 }
 
 /// The answer, or the message of its error, or that there was none in time.
-async fn limited<T, E: Display>(answer: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+pub(super) async fn limited<T, E: Display>(answer: impl Future<Output = Result<T, E>>) -> Result<T, String> {
     match tokio::time::timeout(CHECK_TIMEOUT, answer).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(no_answer()),

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::checks::{FAILED, WARNING};
+use super::checks::{CHECK_TIMEOUT, FAILED, WARNING, limited};
 use super::{CheckName, Health, Readiness};
 use crate::telemetry::inventory::names::CHECK_STATUS;
 use crate::telemetry::registry::Registry;
@@ -63,12 +63,16 @@ impl Health {
     async fn is_cut_off_alone(&self, readiness: &Readiness) -> bool {
         if readiness.has_failed(CheckName::Redis) || readiness.has_failed(CheckName::RedisWrites) {
             let keys = self.keys.write_checks();
-            if self.redis.with_own_writes().check_writes(&keys).await.is_ok() {
+            // Within the time of the check that failed: a slow server is not the process's fault.
+            let afresh = self.redis.with_own_writes();
+            if limited(afresh.check_writes(&keys)).await.is_ok() {
                 return true;
             }
         }
         match &self.store {
-            Some(store) if readiness.has_failed(CheckName::Database) => store.check_afresh().await.is_ok(),
+            Some(store) if readiness.has_failed(CheckName::Database) => {
+                tokio::time::timeout(CHECK_TIMEOUT, store.answers_a_new_connection()).await.unwrap_or(false)
+            }
             _ => false,
         }
     }

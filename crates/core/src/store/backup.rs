@@ -1,5 +1,5 @@
-//! What a backup and a restore need of the databases: a copy of a SQLite file while it is in use, a look at a
-//! PostgreSQL database, and a new identity.
+//! What a backup and a restore need of the databases: a copy of a SQLite file while it is in use, and a look
+//! at a PostgreSQL database.
 //!
 //! A restored catalogue takes a new identity, so that no cache serves a price of the catalogue that it
 //! replaces: revisions count from the backup again, and those in Redis are greater.
@@ -12,20 +12,13 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection as _, query, query_scalar, raw_sql};
 
-use super::Store;
 use super::error::StoreError;
-use super::statement::Statement;
 
 /// How long a copy or a check waits for a writer.
 const SQLITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long [`release_sqlite`] waits for other processes to close the file.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
-const RENEW_IDENTITY: Statement = Statement {
-    sqlite: "UPDATE catalogue_identity SET identity = lower(hex(randomblob(8)))",
-    postgres: "UPDATE catalogue_identity
-        SET identity = substr(md5(random()::text || clock_timestamp()::text), 1, 16)",
-};
 /// Tables, views and sequences that no extension has brought.
 const HAS_TABLES: &str = "SELECT EXISTS (
     SELECT FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
@@ -33,18 +26,6 @@ const HAS_TABLES: &str = "SELECT EXISTS (
         AND deptype = 'e'))";
 const OTHER_CLIENTS: &str = "SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
-
-impl Store {
-    /// Gives the catalogue a new identity, and returns it.
-    pub async fn renew_identity(&self) -> Result<String, StoreError> {
-        let mut transaction = self.begin_session().await?;
-        transaction.execute(RENEW_IDENTITY).await?;
-        transaction.commit().await?;
-        // The pool may have one connection only.
-        drop(transaction);
-        self.identity().await
-    }
-}
 
 /// Copies a catalogue into a file that is absent or empty, and checks the copy. Other processes may read and
 /// write the catalogue meanwhile; the copy is what was committed when it began.

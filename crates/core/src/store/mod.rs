@@ -201,11 +201,12 @@ impl Store {
         session.roll_back().await
     }
 
-    /// Checks that the database answers on a connection of its own, outside the pool; SQLite has no other.
-    pub async fn check_afresh(&self) -> Result<(), StoreError> {
+    /// Whether the database answers on a new connection, outside the pool. Never if all of the pool are in
+    /// use, as these may work, and never for SQLite, whose connections do not break.
+    pub async fn answers_a_new_connection(&self) -> bool {
         match &self.database {
-            Database::Sqlite(_) => self.check().await,
-            Database::Postgres(server) => server.check_afresh().await,
+            Database::Sqlite(_) => false,
+            Database::Postgres(server) => !server.is_busy() && server.check_afresh().await.is_ok(),
         }
     }
 

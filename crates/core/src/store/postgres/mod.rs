@@ -52,6 +52,11 @@ impl PostgresServer {
         }
     }
 
+    /// Whether all connections of the pool are in use.
+    pub(super) fn is_busy(&self) -> bool {
+        self.pool.num_idle() == 0 && self.pool.size() >= self.pool.options().get_max_connections()
+    }
+
     /// Connects as the pool does, and closes that connection again.
     pub(super) async fn check_afresh(&self) -> Result<(), StoreError> {
         let mut connection = self.connector.connect().await?;

@@ -134,7 +134,7 @@ async fn begun(store: &Store) -> Result<StoreTransaction> {
 }
 
 #[tokio::test]
-async fn a_server_without_a_free_connection_is_told_apart_from_a_dead_one() -> Result<()> {
+async fn a_server_without_a_free_connection_differs_from_a_dead_one() -> Result<()> {
     let postgres = PostgresServer::start_with(&["max_connections=9"]).await?;
     postgres.execute("postgres", "CREATE ROLE shop LOGIN; GRANT ALL ON SCHEMA public TO shop").await?;
     let url = postgres.url("postgres");
@@ -177,7 +177,7 @@ async fn a_process_whose_connections_are_all_in_use_says_so() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_read_only_database_is_told_apart_and_can_be_read_and_opened() -> Result<()> {
+async fn a_read_only_database_is_named_and_can_be_read_and_opened() -> Result<()> {
     let (postgres, database) = (shared_postgres().await?, "read_only");
     let url = postgres.create_database(database).await?;
     let store = Store::open(&url, SETTINGS).await?;

@@ -4,54 +4,25 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use pricing_core::store::Store;
 use pricing_domain::facts::product::ProductId;
-use pricing_e2e::{SetClock, eventually};
+use pricing_e2e::{HttpReply, SetClock, eventually};
+use reqwest::Method;
 use rust_decimal::Decimal;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::table::{Act, Case, DAY, Table, instant};
 use super::{Engine, PATIENCE};
 use crate::fleet::{Member, Service};
 use crate::support::Stores;
 
+#[path = "../../../../domain/tests/tables/over_time.rs"]
+mod table;
+
 const TABLE: &str = include_str!("../../../../domain/tests/over_time/limits.yaml");
-/// The day that instants and policies of the table name.
-const DAY: &str = "2026-11-23";
 /// As many cases there have to be, so that none is lost unnoticed.
 const LEAST_CASES: usize = 42;
-
-#[derive(Debug, Deserialize)]
-struct Table {
-    product: BTreeMap<String, String>,
-    policies: BTreeMap<String, String>,
-    cases: Vec<Case>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Case {
-    name: String,
-    acts: Vec<Act>,
-    end: String,
-    prices: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Act {
-    at: String,
-    #[serde(default)]
-    product: BTreeMap<String, String>,
-    policy: Option<String>,
-    #[serde(default)]
-    competitors: BTreeMap<String, String>,
-    demand: Option<String>,
-    stock: Option<String>,
-    cost: Option<String>,
-    #[serde(default)]
-    release: bool,
-}
 
 /// A price of the table, and what it says is held back.
 struct Line {
@@ -118,7 +89,7 @@ async fn steps_that_fell_due_before_a_removal_are_in_the_history() -> Result<()>
     }
     world.clock.set(priced.instant("14:10")?)?;
     let path = "/api/v1/products/REMOVED";
-    let delete = world.engine.api.client.request(reqwest::Method::DELETE, path);
+    let delete = world.engine.api.client.request(Method::DELETE, path);
     assert_eq!(world.engine.api.client.send(delete).await?.status, 204);
     let recorded = world.store.price_changes(&ProductId::parse("REMOVED")?, 10).await?;
     let written: Vec<_> = recorded
@@ -139,7 +110,7 @@ async fn steps_that_fell_due_before_a_removal_are_in_the_history() -> Result<()>
 
 async fn prices_are_those_of_the_table(between: Between) -> Result<()> {
     let table: Table = serde_saphyr::from_str(TABLE)?;
-    ensure!(table.cases.len() >= LEAST_CASES, "only {} cases", table.cases.len());
+    ensure!(table.cases.len() >= LEAST_CASES, "{}: only {} cases", table.about, table.cases.len());
     let mut world = World::start(between).await?;
     let mut differences = Vec::new();
     for (week, case) in (0..).zip(&table.cases) {
@@ -230,19 +201,16 @@ impl World {
     async fn make(&mut self, priced: &mut Priced<'_>, act: &Act) -> Result<()> {
         self.start_jobs()?;
         if let Some(name) = &act.policy {
-            let publish =
-                self.engine.api.client.request(reqwest::Method::POST, "/api/v1/policies?author=test");
-            let publish = publish.header("content-type", "application/yaml").body(priced.policy(name)?);
-            let published = self.engine.api.client.send(publish).await?;
-            ensure!(published.status == 201, "{}", published.text);
+            let (path, policy) = ("/api/v1/policies?author=test", priced.policy(name)?);
+            let published = self.accepted(Method::POST, path, "application/yaml", &policy).await?;
             self.engine.ended(published.body["task_id"].as_str().context("no task_id")?).await?;
         }
         let is_first = std::ptr::eq(act, &priced.case.acts[0]);
         if is_first || !act.product.is_empty() {
             priced.fields.extend(act.product.clone());
             let path = format!("/api/v1/products/{}", priced.product_id);
-            let reply = self.engine.api.client.put(&path, &product(&priced.fields)?).await?;
-            ensure!([200, 201].contains(&reply.status.as_u16()), "{}", reply.text);
+            let product = product(&priced.fields)?.to_string();
+            self.accepted(Method::PUT, &path, "application/json", &product).await?;
         }
         self.publish(priced, act).await?;
         if act.release {
@@ -270,10 +238,8 @@ impl World {
         }
         let applied = async || self.engine.worker.metric("pricing_events_applied_total", "\"applied\"").await;
         let expected = applied().await? + u64::try_from(events.len())?;
-        let request = self.engine.api.client.request(reqwest::Method::POST, "/api/v1/publish-market-event");
-        let request = request.header("content-type", "application/cloudevents-batch+json");
-        let reply = self.engine.api.client.send(request.body(serde_json::to_string(&events)?)).await?;
-        ensure!(reply.status == 200, "{}", reply.text);
+        let (path, media_type) = ("/api/v1/publish-market-event", "application/cloudevents-batch+json");
+        self.accepted(Method::POST, path, media_type, &serde_json::to_string(&events)?).await?;
         eventually("they are applied", PATIENCE, async || {
             ensure!(applied().await? >= expected);
             Ok(())
@@ -284,10 +250,23 @@ impl World {
     async fn recalculate(&mut self, priced: &Priced<'_>, release: bool) -> Result<()> {
         self.start_jobs()?;
         let body = json!({"product_ids": [priced.product_id], "release": release});
-        let task_id = self.engine.request_recalculation(body).await?;
-        let ended = self.engine.ended(&task_id).await?;
+        let (path, media_type) = ("/api/v1/recalculations", "application/json");
+        let requested = self.accepted(Method::POST, path, media_type, &body.to_string()).await?;
+        let ended = self.engine.ended(requested.body["task_id"].as_str().context("no task_id")?).await?;
         ensure!(ended["state"] == "done", "{ended}");
         self.stop_jobs()
+    }
+
+    /// Sends a request until it is accepted: on a busy host Redis may not answer for a moment.
+    async fn accepted(&self, method: Method, path: &str, media_type: &str, body: &str) -> Result<HttpReply> {
+        let client = &self.engine.api.client;
+        eventually("it is accepted", PATIENCE, async || {
+            let request = client.request(method.clone(), path).header("content-type", media_type);
+            let reply = client.send(request.body(body.to_owned())).await?;
+            ensure!(reply.status.is_success(), "{path}: {}", reply.text);
+            Ok(reply)
+        })
+        .await
     }
 
     /// Nothing but the APIs runs until [`start_jobs`](Self::start_jobs).
@@ -395,14 +374,4 @@ async fn history(store: &Store, product_id: &str) -> Result<Vec<(DateTime<Utc>, 
     let prices: Option<Vec<_>> =
         recorded.iter().rev().map(|change| Some((change.changed_at, change.new_list_price?))).collect();
     Ok(changes(prices.context("a product was removed")?.into_iter()))
-}
-
-/// An instant of the table: `12:00`, `12:00:01.5` or `24 00:00`, the 24th.
-fn instant(written: &str) -> Result<DateTime<Utc>> {
-    let text = match written.split_once(' ') {
-        Some((day, time)) => format!("2026-11-{day}T{time}"),
-        None => format!("{DAY}T{written}"),
-    };
-    let text = if text.matches(':').count() == 1 { format!("{text}:00") } else { text };
-    Ok(NaiveDateTime::parse_from_str(&text, "%Y-%m-%dT%H:%M:%S%.f")?.and_utc())
 }
