@@ -84,7 +84,9 @@ fn render(jobs: &JobsAnswer) -> String {
     if !jobs.jobs.is_empty() {
         let _ = write!(text, "\n{}", table_of_jobs(&jobs.jobs));
     }
-    let _ = write!(text, "\n{} messages were no market events", jobs.dead_event_count);
+    if jobs.dead_event_count > 0 {
+        let _ = write!(text, "\n{} messages were no market events", jobs.dead_event_count);
+    }
     if !jobs.dead_events.is_empty() {
         let _ = write!(text, "\n{}", table_of_messages(&jobs.dead_events));
     }
