@@ -19,7 +19,7 @@ use hyper::body::Body;
 use pricing_domain::diagnostic::shorten;
 
 use crate::error::ApiError;
-use crate::pipeline::{Access, Route};
+use crate::pipeline::{Audience, Route};
 
 /// The relation of the requesting page to this service, as the browser states it: `same-origin`, `same-site`,
 /// `cross-site` or `none`.
@@ -94,13 +94,13 @@ impl BrowserGuard {
     /// write have none.
     #[expect(clippy::result_large_err, reason = "nearly all requests are let through")]
     pub(crate) fn admit<B: Body>(&self, route: &Route, request: &Request<B>) -> Result<(), Response> {
-        let admitted = match route.access {
-            Access::Price if *request.method() == Method::OPTIONS => {
+        let admitted = match route.audience {
+            Audience::Price if *request.method() == Method::OPTIONS => {
                 return self.preflight(request.headers()).map_or(Ok(()), Err);
             }
-            Access::Price | Access::Probe => return Ok(()),
-            Access::Page => self.host(request).map(drop),
-            Access::Administrative => self.host(request).and_then(|host| {
+            Audience::Price | Audience::Probe => return Ok(()),
+            Audience::Page => self.host(request).map(drop),
+            Audience::Administrative => self.host(request).and_then(|host| {
                 check_site(request.headers(), &host)?;
                 check_media_type(route, request)
             }),
@@ -132,7 +132,7 @@ impl BrowserGuard {
 
     /// The origin of the page that requests a price, if it is listed.
     pub(crate) fn origin_of(&self, route: &Route, headers: &HeaderMap) -> Option<HeaderValue> {
-        if route.access != Access::Price || self.cors_origins.0.is_empty() {
+        if route.audience != Audience::Price || self.cors_origins.0.is_empty() {
             return None;
         }
         headers.get(header::ORIGIN).filter(|origin| self.cors_origins.0.contains(origin)).cloned()
@@ -145,7 +145,7 @@ impl BrowserGuard {
             headers.get(header::ORIGIN).is_some_and(|origin| self.cors_origins.0.contains(origin));
         let allowed = [
             (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST")),
-            (header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type")),
+            (header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type")),
             (header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE),
         ];
         (asks && is_allowed).then(|| (StatusCode::NO_CONTENT, allowed).into_response())
@@ -154,8 +154,8 @@ impl BrowserGuard {
     /// Adds the headers that restrict what pages may do with an answer; `origin` is
     /// [`origin_of`](Self::origin_of) the request.
     pub(crate) fn add_headers(&self, route: &Route, origin: Option<HeaderValue>, headers: &mut HeaderMap) {
-        let policy = match route.access {
-            Access::Price => {
+        let policy = match route.audience {
+            Audience::Price => {
                 if !self.cors_origins.0.is_empty() {
                     headers.append(header::VARY, HeaderValue::from_static("Origin"));
                 }
@@ -164,9 +164,9 @@ impl BrowserGuard {
                 }
                 return;
             }
-            Access::Probe => return,
-            Access::Page => PAGE_POLICY,
-            Access::Administrative => DATA_POLICY,
+            Audience::Probe => return,
+            Audience::Page => PAGE_POLICY,
+            Audience::Administrative => DATA_POLICY,
         };
         headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
         for (name, value) in PROTECTION {

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use pricing_core::access::AccessMode;
+use pricing_core::access::scope::{Scope, Scopes};
 use pricing_core::config::{Allowed, ConfigError, Environment, SharedConfig, Variable};
 use pricing_core::service::ServiceConfig;
 
@@ -11,6 +14,9 @@ use crate::browser::{AllowedHosts, CorsOrigins};
 /// The API's own variables.
 const VARIABLES: &[Variable] = &[
     LISTEN,
+    ADMIN_LISTEN,
+    AUTH,
+    OPEN_SCOPES,
     MAX_CONNECTIONS,
     MAX_FOLLOWERS_PER_PEER,
     HOSTS,
@@ -26,6 +32,35 @@ const LISTEN: Variable = Variable {
     allowed: Allowed::Socket,
     used_by: "API",
     text: "Address to serve on.",
+    is_secret: false,
+};
+
+const ADMIN_LISTEN: Variable = Variable {
+    name: "PRICING_ADMIN_LISTEN",
+    default: "",
+    allowed: Allowed::Text("an address and a port, such as 127.0.0.1:8001"),
+    used_by: "API",
+    text: "Address of a second listener, which serves all routes; PRICING_API_LISTEN then serves prices and \
+           health only.",
+    is_secret: false,
+};
+
+const AUTH: Variable = Variable {
+    name: "PRICING_AUTH",
+    default: "auto",
+    allowed: Allowed::OneOf(&["auto", "on", "off"]),
+    used_by: "API",
+    text: "Whether callers need an access key. auto: once a key was created; until then the API refuses to \
+           start on an address beyond loopback. on: always. off: never, so that every caller may do everything.",
+    is_secret: false,
+};
+
+const OPEN_SCOPES: Variable = Variable {
+    name: "PRICING_OPEN_SCOPES",
+    default: "",
+    allowed: Allowed::Text("prices:read, metrics:read, or both, separated by commas"),
+    used_by: "API",
+    text: "What every caller may do without an access key.",
     is_secret: false,
 };
 
@@ -104,6 +139,12 @@ pub const IMPORT_SPOOL_LIMIT_BYTES: Variable = Variable {
 pub struct ApiConfig {
     /// The address to serve on.
     pub listen: SocketAddr,
+    /// The address of the listener that serves all routes, if prices have one of their own.
+    pub admin_listen: Option<SocketAddr>,
+    /// Whether callers need an access key.
+    pub auth: AccessMode,
+    /// What every caller may do without one.
+    pub open_scopes: OpenScopes,
     /// Connections served at the same time.
     pub max_connections: usize,
     /// Followers of price changes of one peer.
@@ -134,12 +175,17 @@ impl ApiConfig {
         let (listen, max_connections) = (environment.read(&LISTEN), environment.read(&MAX_CONNECTIONS));
         let max_followers_per_peer = environment.read(&MAX_FOLLOWERS_PER_PEER);
         let (hosts, cors_origins) = (environment.read(&HOSTS), environment.read(&CORS_ORIGINS));
+        let (auth, open_scopes) = (environment.read(&AUTH), environment.read(&OPEN_SCOPES));
+        let admin_listen = read_admin_listen(environment);
         let seed_file = environment.optional(&SEED_FILE);
         let import_spool_directory = environment.optional(&IMPORT_SPOOL_DIRECTORY).map(PathBuf::from);
         let import_spool_limit_bytes = environment.read(&IMPORT_SPOOL_LIMIT_BYTES);
         let shared = SharedConfig::read(environment);
         Some(Self {
             listen: listen?,
+            admin_listen: admin_listen?,
+            auth: auth?,
+            open_scopes: open_scopes?,
             max_connections: max_connections?,
             max_followers_per_peer: max_followers_per_peer?,
             hosts: hosts?,
@@ -149,6 +195,34 @@ impl ApiConfig {
             import_spool_limit_bytes: import_spool_limit_bytes?,
             shared: shared?,
         })
+    }
+}
+
+/// The address of the second listener; `Some(None)` if there is none.
+#[expect(clippy::option_option, reason = "an invalid value is another thing than none")]
+fn read_admin_listen(environment: &mut Environment<'_>) -> Option<Option<SocketAddr>> {
+    let Some(written) = environment.optional(&ADMIN_LISTEN) else { return Some(None) };
+    match written.trim().parse() {
+        Ok(address) => Some(Some(address)),
+        Err(_) => {
+            environment.refuse(&ADMIN_LISTEN, written, ADMIN_LISTEN.allowed.to_string());
+            None
+        }
+    }
+}
+
+/// What every caller may do without an access key: from `PRICING_OPEN_SCOPES`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenScopes(pub Scopes);
+
+impl FromStr for OpenScopes {
+    type Err = ();
+
+    /// Accepts what shops show to everybody, and what monitoring reads.
+    fn from_str(written: &str) -> Result<Self, ()> {
+        let scopes: Scopes = written.parse().map_err(drop)?;
+        let may_be_open: Scopes = [Scope::PricesRead, Scope::MetricsRead].into_iter().collect();
+        if may_be_open.includes(scopes) { Ok(Self(scopes)) } else { Err(()) }
     }
 }
 

@@ -24,6 +24,9 @@
 //! | `/problems/unsupported-media-type` | 415 | the route does not accept the body's media type, coding or character set |
 //! | `/problems/invalid-host` | 400 | the Host is missing, repeated or invalid |
 //! | `/problems/misdirected-request` | 421 | the Host is not a name of this service; see `PRICING_HOSTS` |
+//! | `/problems/not-identified` | 401 | the request has no key, or one that cannot be used |
+//! | `/problems/scope-missing` | 403 | the key lacks the scope that the request needs |
+//! | `/problems/key-not-found` | 404 | no such key, or it was revoked or has expired |
 //! | `/problems/cross-site-request` | 403 | a browser sent the request for a page of another site |
 //! | `/problems/too-many-followers` | 429 | too many clients of this address follow price changes |
 //! | `/problems/unavailable` | 503 | the database, Redis or a bounded resource is unavailable |
@@ -33,6 +36,8 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use pricing_core::access::IdentifyError;
+use pricing_core::access::scope::Scope;
 use pricing_core::cache::ReadError;
 use pricing_core::engine::EngineError;
 use pricing_core::events::publish::PublishError;
@@ -178,6 +183,21 @@ pub enum ApiError {
         /// As written in the request.
         host: String,
     },
+    /// The request has no key, or one that cannot be used.
+    NotIdentified {
+        /// What is wrong with it.
+        reason: IdentifyError,
+    },
+    /// The caller may not do this.
+    ScopeMissing {
+        /// The scope that its key lacks.
+        scope: Scope,
+    },
+    /// No such key, or it cannot be used any more.
+    KeyNotFound {
+        /// As written in the request.
+        id: String,
+    },
     /// A browser sent the request for a page of another site.
     CrossSiteRequest,
     /// Too many clients of this address follow price changes.
@@ -273,6 +293,10 @@ impl ApiError {
             Self::InvalidHost => (StatusCode::BAD_REQUEST, "/problems/invalid-host", "Invalid host"),
             Self::MisdirectedRequest { .. } =>
                 (StatusCode::MISDIRECTED_REQUEST, "/problems/misdirected-request", "Misdirected request"),
+            Self::NotIdentified { .. } =>
+                (StatusCode::UNAUTHORIZED, "/problems/not-identified", "Not identified"),
+            Self::ScopeMissing { .. } => (StatusCode::FORBIDDEN, "/problems/scope-missing", "Scope missing"),
+            Self::KeyNotFound { .. } => (StatusCode::NOT_FOUND, "/problems/key-not-found", "Key not found"),
             Self::CrossSiteRequest =>
                 (StatusCode::FORBIDDEN, "/problems/cross-site-request", "Cross-site request"),
             Self::TooManyFollowers { .. } =>
@@ -308,6 +332,19 @@ impl ApiError {
         }
     }
 
+    /// The value of `WWW-Authenticate` (RFC 6750, 3), for answers that ask for a key.
+    fn challenge(&self) -> Option<HeaderValue> {
+        let challenge = match self {
+            Self::NotIdentified { reason: IdentifyError::Missing } => r#"Bearer realm="pricing""#.to_owned(),
+            Self::NotIdentified { .. } => r#"Bearer realm="pricing", error="invalid_token""#.to_owned(),
+            Self::ScopeMissing { scope } => {
+                format!(r#"Bearer realm="pricing", error="insufficient_scope", scope="{scope}""#)
+            }
+            _ => return None,
+        };
+        HeaderValue::from_str(&challenge).ok()
+    }
+
     /// This error of reading or storing rows, with the number of those that are stored.
     pub(crate) fn of_import(self, stored: u64) -> Self {
         match self {
@@ -336,11 +373,11 @@ impl ApiError {
             Self::PolicyNotFound { version } => format!("there is no policy version \"{version}\""),
             Self::PolicyVersionIsOld => "another version was published since; look at it first".to_owned(),
             Self::HeldByCircuitBreaker { reasons } => format!(
-                "{}; nothing was published: simulate it, and publish it with approved_by if this is meant",
+                "{}; nothing was published: simulate it, and publish it with approve=true or approved_by if this is meant",
                 reasons.join("; ")
             ),
             Self::ImportHeldByCircuitBreaker { reasons } => format!(
-                "{}; nothing was stored: look at the moves with dry_run, and import it with approved_by if this is meant",
+                "{}; nothing was stored: look at the moves with dry_run, and import it with approve=true or approved_by if this is meant",
                 reasons.join("; ")
             ),
             Self::RecalculationNotHeld { state } => format!("it is {state}, not held"),
@@ -356,7 +393,7 @@ impl ApiError {
             }
             Self::SpoolTooLarge { limit_bytes } => format!(
                 "the body is longer than {limit_bytes} bytes, the most that a circuit breaker judges; nothing was \
-                 stored: raise {}, or import it with approved_by",
+                 stored: raise {}, or import it with approve=true or approved_by",
                 IMPORT_SPOOL_LIMIT_BYTES.name
             ),
             Self::UnsupportedMediaType { allowed } if allowed.is_empty() => {
@@ -371,6 +408,9 @@ impl ApiError {
             Self::MisdirectedRequest { host } => {
                 format!("\"{host}\" is not a name of this service; list its names in PRICING_HOSTS")
             }
+            Self::NotIdentified { reason } => reason.to_string(),
+            Self::ScopeMissing { scope } => format!("the key lacks the scope {scope}"),
+            Self::KeyNotFound { id } => format!("there is no key \"{id}\" that can be used"),
             Self::CrossSiteRequest => {
                 "a page of another site may not send this request; see Browsers in docs/operations.md"
                     .to_owned()
@@ -476,11 +516,15 @@ impl IntoResponse for ApiError {
             tracing::error!(reason, "a request failed");
         }
         let (status, ..) = self.spec();
+        let challenge = self.challenge();
         let is_encoding_refused = matches!(self, Self::UnsupportedEncoding { .. });
         let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        if let Some(challenge) = challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         if is_encoding_refused {
             // RFC 9110, 15.5.16.

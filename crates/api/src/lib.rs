@@ -7,6 +7,7 @@
 //! Where next: [`router`] for the table of routes; [`routes::price`] for the hot path.
 
 mod accept;
+mod access;
 pub mod browser;
 pub mod config;
 mod connections;
@@ -15,6 +16,7 @@ mod extract;
 mod hot_path;
 mod http_worker;
 mod invalidation;
+mod listeners;
 mod load_shedding;
 mod metrics;
 mod openapi;
@@ -28,9 +30,13 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use futures::future::try_join_all;
+use pricing_core::access::{AccessControl, AccessMode, KeyRing};
 use pricing_core::engine::{Engine, StartError};
 use pricing_core::events::dead::DeadEvents;
 use pricing_core::events::publish::EventLog;
+use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
 use pricing_core::redis::Subscription;
 use pricing_core::service;
@@ -41,9 +47,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use access::Access;
 use browser::BrowserGuard;
 use config::ApiConfig;
 use hot_path::HotPath;
+use listeners::{Listeners, Served};
 use metrics::ApiMetrics;
 use routes::import_spool::Spools;
 use routes::price_changes::Followers;
@@ -51,6 +59,9 @@ use state::{AppState, StateInner};
 
 /// The service's name in health answers, metrics and logs.
 pub const SERVICE: &str = "pricing-api";
+
+/// HTTP workers of a listener for administration.
+const ADMIN_HTTP_WORKERS: usize = 1;
 
 /// How long requests under way may take to finish at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
@@ -61,33 +72,28 @@ pub async fn run(
     config: ApiConfig,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
+    let admin_listener = match config.admin_listen {
+        Some(address) => Some(TcpListener::bind(address).await?),
+        None => None,
+    };
     let engine = Engine::open(&config.shared, SERVICE, config.shared.l1_capacity).await?;
+    let access = open_access(&engine, &config).await?;
+    let listeners = Listeners::new(listener, admin_listener);
+    listeners.refuse_open(&access)?;
     let metrics = Arc::new(ApiMetrics::new(&engine.registry));
     let (redis, message_keys) = (&engine.redis, &engine.keys);
     let (events, dead_events) = (EventLog::new(redis, message_keys), DeadEvents::new(redis, message_keys));
     let queue = JobQueue::new(redis, message_keys);
-    let health = engine.health(SERVICE);
-    let channels = vec![message_keys.price_changes_channel(), message_keys.policy_changes_channel()];
-    let subscription = Subscription::open(&config.shared.redis_url, channels)?;
-    let (wake, woken) = watch::channel(0);
+    let health = Health { access: Some(access.control.clone()), ..engine.health(SERVICE) };
     let mut tasks = JoinSet::new();
     engine.spawn_upkeep(&mut tasks, &shutdown);
+    let clock = engine.clock.clone();
+    tasks.spawn(access.control.keys.clone().poll(move || clock.now(), shutdown.clone()));
     health.spawn_upkeep(&mut tasks, &engine.registry, &shutdown);
-    tasks.spawn(invalidation::wake_for_other_catalogues(
-        engine.store.catalogue.subscribe(),
-        wake.clone(),
-        shutdown.clone(),
-    ));
-    tasks.spawn(invalidation::listen(
-        subscription,
-        engine.clone(),
-        Arc::clone(&metrics),
-        wake,
-        shutdown.clone(),
-    ));
+    let woken = spawn_invalidation(&mut tasks, &engine, &config, &metrics, &shutdown)?;
     // An HTTP worker for each core that this process may use.
     let http_workers = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let scheduling_delay = load_shedding::SchedulingDelay::of(http_workers + 1);
+    let scheduling_delay = load_shedding::SchedulingDelay::of(http_workers + 1 + ADMIN_HTTP_WORKERS);
     // Samples this runtime; HTTP workers sample their own.
     tasks.spawn(scheduling_delay.clone().measure(http_workers, Arc::clone(&metrics), shutdown.clone()));
     let followers = Followers::new(config.max_followers_per_peer, woken, shutdown.clone());
@@ -106,20 +112,49 @@ pub async fn run(
         import_turns,
         import_memory: Arc::new(Semaphore::new(REMEMBERED_ROWS)),
         import_spools: Spools::new(config.import_spool_directory, config.import_spool_limit_bytes),
+        access,
         browser: BrowserGuard { hosts: config.hosts, cors_origins: config.cors_origins },
         scheduling_delay,
         traced_price_ratio: config.shared.trace.price_ratio,
+        #[cfg(test)]
+        admitted: Arc::default(),
     });
     if let Some(path) = &config.seed_file {
         routes::import::seed(state.clone(), path).await;
     }
 
-    tracing::info!(address = %listener.local_addr()?, "the API is listening");
-    let serving = serve_until(listener, http_workers, state, config.max_connections, shutdown.clone());
+    listeners.log()?;
+    let serving = serve_until(listeners, http_workers, state, config.max_connections, shutdown.clone());
     service::serve_beside(tasks, &shutdown, serving).await?;
     store.close().await;
     tracing::info!("the API has stopped");
     Ok(())
+}
+
+/// Spawns what brings changes by other processes into this one's memory; the value changes with each.
+fn spawn_invalidation(
+    tasks: &mut JoinSet<()>,
+    engine: &Engine,
+    config: &ApiConfig,
+    metrics: &Arc<ApiMetrics>,
+    shutdown: &CancellationToken,
+) -> Result<watch::Receiver<u64>, StartError> {
+    let channels = vec![engine.keys.price_changes_channel(), engine.keys.policy_changes_channel()];
+    let subscription = Subscription::open(&config.shared.redis_url, channels)?;
+    let (wake, woken) = watch::channel(0);
+    tasks.spawn(invalidation::wake_for_other_catalogues(
+        engine.store.catalogue.subscribe(),
+        wake.clone(),
+        shutdown.clone(),
+    ));
+    tasks.spawn(invalidation::listen(
+        subscription,
+        engine.clone(),
+        Arc::clone(metrics),
+        wake,
+        shutdown.clone(),
+    ));
+    Ok(woken)
 }
 
 /// Half of the connections, but at least one.
@@ -127,17 +162,34 @@ fn half_of(database_connections: u32) -> usize {
     usize::try_from(database_connections / 2).map_or(1, |half| half.max(1))
 }
 
+/// Reads the keys, and says in the log whether callers need one.
+async fn open_access(engine: &Engine, config: &ApiConfig) -> Result<Access, StartError> {
+    let clock = engine.clock.clone();
+    let keys = KeyRing::load(engine.store.clone(), clock.now()).await?;
+    let control = AccessControl { mode: config.auth, keys };
+    match (control.mode, control.is_on()) {
+        (AccessMode::Off, _) => {
+            tracing::warn!("access control is off (PRICING_AUTH=off): every caller may do everything");
+        }
+        (_, true) => tracing::info!(keys = control.keys.active(), "callers need an access key"),
+        (_, false) => {
+            tracing::info!("no access key exists: every program on this host may do everything");
+        }
+    }
+    Ok(Access { control, open: config.open_scopes.0, clock })
+}
+
 /// Serves on this many HTTP workers until shutdown, then until requests under way are answered or the drain
-/// times out.
+/// times out. Administration has a worker of its own, if it has a listener of its own.
 async fn serve_until(
-    listener: TcpListener,
+    listeners: Listeners,
     http_workers: usize,
     state: AppState,
     max_connections: usize,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
-    let (routes, runtime) = (router::router(&state), Handle::current());
-    let begin = |http_worker| {
+    let runtime = Handle::current();
+    let begin = |http_worker, routes: &Router| {
         let (state, routes, runtime) = (state.for_http_worker(), routes.clone(), runtime.clone());
         let shutdown = shutdown.clone();
         move || {
@@ -150,14 +202,23 @@ async fn serve_until(
             move |request, peer| HotPath::answer(Arc::clone(&hot_path), request, peer)
         }
     };
-    let begins = (0..http_workers).map(begin).collect::<Vec<_>>();
-    let serving = accept::serve(listener, begins, max_connections, shutdown.clone());
+    let serve = |(listener, served): (TcpListener, Served)| {
+        let routes = router::router(&state, served);
+        // The one between is that of the runtime of the service.
+        let workers = match served {
+            Served::Administration => http_workers + 1..http_workers + 1 + ADMIN_HTTP_WORKERS,
+            Served::Everything | Served::Prices => 0..http_workers,
+        };
+        let begins = workers.map(|number| begin(number, &routes)).collect::<Vec<_>>();
+        accept::serve(listener, begins, max_connections, shutdown.clone())
+    };
+    let serving = try_join_all(listeners.0.into_iter().map(serve));
     let drained = async {
         shutdown.cancelled().await;
         tokio::time::sleep(DRAIN_TIMEOUT).await;
     };
     tokio::select! {
-        served = serving => served?,
+        served = serving => served.map(drop)?,
         () = drained => tracing::warn!("requests were still under way at the end of the drain"),
     }
     Ok(())

@@ -1,15 +1,24 @@
 //! The OpenAPI document, generated from the handlers, and Swagger UI, embedded in the binary.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use axum::http::Method;
+use pricing_core::access::scope::Scope;
 use utoipa::OpenApi;
 use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use crate::access::Needs;
 use crate::error::PROBLEM_JSON;
+use crate::pipeline::Audience;
 use crate::routes::{market_event, recalculation};
+
+/// The name of the security scheme.
+const KEY_SCHEME: &str = "key";
+const KEY_DESCRIPTION: &str =
+    "An access key, `pricing_…`, if access control is on. The operations say which scope they need.";
 
 /// The API as OpenAPI 3.1, without its paths.
 #[derive(OpenApi)]
@@ -24,6 +33,7 @@ use crate::routes::{market_event, recalculation};
         (name = "market", description = "Market events and recalculations"),
         (name = "policies", description = "Pricing policies"),
         (name = "operations", description = "Health, and failed jobs"),
+        (name = "access", description = "Access keys"),
     )
 )]
 struct Head;
@@ -36,17 +46,39 @@ pub(crate) fn head() -> utoipa::openapi::OpenApi {
 /// Adds the identifiers and the shared errors of operations to the document.
 pub(crate) fn completed(
     mut document: utoipa::openapi::OpenApi,
-    administrative: &BTreeSet<String>,
+    routes: &BTreeMap<String, (Audience, Needs)>,
 ) -> utoipa::openapi::OpenApi {
     make_bodies_optional(&mut document);
+    let key = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(KEY_DESCRIPTION)).build();
+    let components = document.components.get_or_insert_default();
+    components.security_schemes.insert(KEY_SCHEME.to_owned(), SecurityScheme::Http(key).into());
     for (path, item) in &mut document.paths.paths {
+        let Some((audience, needs)) = routes.get(path) else { continue };
         for (method, operation) in operations(item) {
             operation.operation_id = Some(operation_name(method, path));
             describe_problems(operation);
-            add_common_problems(path, administrative.contains(path), operation);
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap_or_default();
+            if let Some(scope) = needs.scope_of(&method) {
+                ask_for_key(operation, scope);
+            }
+            add_common_problems(path, *audience == Audience::Administrative, operation);
         }
     }
     document
+}
+
+/// Adds the scope that the operation needs. The empty alternative is for services without access control.
+fn ask_for_key(operation: &mut Operation, scope: Scope) {
+    let keyed = SecurityRequirement::new(KEY_SCHEME, [scope.as_str()]);
+    operation.security = Some(vec![keyed, SecurityRequirement::default()]);
+    let responses = &mut operation.responses.responses;
+    let unknown =
+        "Access control is on, and the request has no key, or one that is unknown, revoked or expired";
+    responses.insert("401".to_owned(), problem(unknown));
+    let lacking = format!(
+        "The key lacks the scope `{scope}`, or a browser sent the request for a page of another site"
+    );
+    responses.insert("403".to_owned(), problem(&lacking));
 }
 
 /// Makes the bodies of events and recalculations optional. The attributes of a handler cannot express that
@@ -80,7 +112,6 @@ fn add_common_problems(path: &str, is_administrative: bool, operation: &mut Oper
         (path.starts_with("/api/"), "503", "A dependency does not answer, or the answer took too long"),
         (true, "400", "The Host header is missing, repeated or invalid"),
         (has_body, "408", "The body did not arrive in time"),
-        (is_administrative, "403", "A browser sent the request for a page of another site"),
         (has_body, "415", "The media type, the coding or the character set of the body is not accepted"),
         (is_administrative, "421", "The Host header is not a name of this service"),
     ];
@@ -161,7 +192,9 @@ mod tests {
                 assert!(!path.contains('{') || says("422"), "{method} {path}");
                 assert!(!path.starts_with("/api/") || says("503"), "{method} {path}");
                 let is_open = ["/api/v1/price", "/api/v1/prices", "/healthz", "/readyz"].contains(&&*path);
-                assert_eq!(says("403") && says("421"), !is_open, "{method} {path}");
+                assert_eq!(says("421"), !is_open, "{method} {path}");
+                let is_probe = ["/healthz", "/readyz"].contains(&&*path);
+                assert_eq!((says("401"), says("403")), (!is_probe, !is_probe), "{method} {path}");
             }
         }
     }

@@ -3,8 +3,8 @@
 //! requests share belongs here, so that both paths have it.
 //!
 //! From the outside in: measurement, tracing, the checks of the head ([`crate::request_head`]), the browser
-//! guard ([`crate::browser`]), the time limit and the
-//! panic catcher; each sees the answers of those inside it.
+//! guard ([`crate::browser`]), access control ([`crate::access`]), the time limit and the panic catcher; each
+//! sees the answers of those inside it.
 
 use std::any::Any;
 use std::future::Future;
@@ -22,6 +22,7 @@ use pricing_core::telemetry::registry::Histogram;
 use pricing_core::telemetry::spans::{self, TRACEPARENT, TraceParent};
 use tracing::{Instrument, Span};
 
+use crate::access::Needs;
 use crate::error::ApiError;
 use crate::metrics::RequestMetrics;
 use crate::request_head;
@@ -36,7 +37,9 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Route {
     /// Its pattern, one of a fixed set: the label of its requests in metrics.
     pub(crate) name: &'static str,
-    pub(crate) access: Access,
+    pub(crate) audience: Audience,
+    /// The scopes that its methods need.
+    pub(crate) needs: Needs,
     /// `None` if an answer may take any time.
     pub(crate) time_limit: Option<Duration>,
     /// The series of answers with status 200, kept by a busy route, as finding it takes longer than
@@ -48,7 +51,7 @@ pub(crate) struct Route {
 
 /// Whom a route serves, which determines what browsers may do there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
+pub(crate) enum Audience {
     /// Shoppers, who request prices from pages of any site.
     Price,
     /// Monitoring and load balancers, which use any host name.
@@ -86,16 +89,13 @@ pub(crate) async fn layer(
 pub(crate) async fn around<B: Body, A: Future<Output = Response>>(
     state: &AppState,
     route: &Route,
-    request: hyper::Request<B>,
+    mut request: hyper::Request<B>,
     answer: impl FnOnce(hyper::Request<B>) -> A,
 ) -> Response {
     let span = span_of(route, &request, state.traced_price_ratio);
     let origin = state.browser.origin_of(route, request.headers());
     let started = Instant::now();
-    let admitted = match request_head::check(&request) {
-        Ok(()) => state.browser.admit(route, &request),
-        Err(error) => Err(error.into_response()),
-    };
+    let admitted = admit(state, route, &mut request);
     let mut response = match admitted {
         Ok(()) => {
             let answering = AssertUnwindSafe(answer(request)).catch_unwind();
@@ -109,6 +109,21 @@ pub(crate) async fn around<B: Body, A: Future<Output = Response>>(
     response
 }
 
+/// Admits a request to its handler, or answers it: checks its head, what browsers may do, and its caller.
+#[expect(clippy::result_large_err, reason = "nearly all requests are let through")]
+fn admit<B: Body>(state: &AppState, route: &Route, request: &mut hyper::Request<B>) -> Result<(), Response> {
+    request_head::check(request).map_err(IntoResponse::into_response)?;
+    state.browser.admit(route, request)?;
+    let identity = state.access.admit(route.needs, request).map_err(IntoResponse::into_response)?;
+    // Only administrative routes act under a name.
+    if route.audience == Audience::Administrative {
+        request.extensions_mut().insert(identity);
+    }
+    #[cfg(test)]
+    state.admitted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    Ok(())
+}
+
 async fn traced(span: Option<Span>, answer: impl Future<Output = Response>) -> Response {
     let Some(span) = span else { return answer.await };
     let response = answer.instrument(span.clone()).await;
@@ -120,14 +135,14 @@ async fn traced(span: Option<Span>, answer: impl Future<Output = Response>) -> R
 /// trace is sampled, or without one in a fraction of requests, as a span costs more than a price; probes and
 /// pages are not traced.
 fn span_of<B>(route: &Route, request: &hyper::Request<B>, price_ratio: f64) -> Option<Span> {
-    if matches!(route.access, Access::Probe | Access::Page) {
+    if matches!(route.audience, Audience::Probe | Audience::Page) {
         return None;
     }
     let parent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
     let parent = parent.and_then(TraceParent::parse);
-    let is_traced = match (route.access, &parent) {
-        (Access::Price, Some(parent)) => parent.is_sampled(),
-        (Access::Price, None) => price_ratio > 0.0 && fastrand::f64() < price_ratio,
+    let is_traced = match (route.audience, &parent) {
+        (Audience::Price, Some(parent)) => parent.is_sampled(),
+        (Audience::Price, None) => price_ratio > 0.0 && fastrand::f64() < price_ratio,
         _ => true,
     };
     let (method, path) = (request.method().as_str(), request.uri().path());
@@ -154,4 +169,4 @@ fn answer_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

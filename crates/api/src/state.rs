@@ -11,6 +11,7 @@ use pricing_core::jobs::queue::JobQueue;
 use pricing_domain::facts::time_zone::TimeZones;
 use tokio::sync::Semaphore;
 
+use crate::access::Access;
 use crate::browser::BrowserGuard;
 use crate::error::ApiError;
 use crate::load_shedding::{SchedulingDelay, Work};
@@ -41,12 +42,17 @@ pub(crate) struct StateInner {
     pub(crate) import_memory: Arc<Semaphore>,
     /// Where imports are kept while a circuit breaker judges them.
     pub(crate) import_spools: Spools,
+    /// Admits or refuses callers.
+    pub(crate) access: Access,
     /// Admits or refuses requests from browsers.
     pub(crate) browser: BrowserGuard,
     /// How long ready work waits for a core.
     pub(crate) scheduling_delay: SchedulingDelay,
     /// The fraction of price requests that are traced, 0 to 1.
     pub(crate) traced_price_ratio: f64,
+    /// The requests that reached a handler.
+    #[cfg(test)]
+    pub(crate) admitted: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Deref for AppState {

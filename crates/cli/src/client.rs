@@ -1,15 +1,19 @@
 //! The HTTP API as the commands use it: one address, time limits, and errors that users can act on.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 use pricing_core::tls;
 use pricing_wire::problem::Problem;
-use reqwest::header::HeaderMap;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
+/// The variable that may hold the access key.
+const KEY_VARIABLE: &str = "PRICING_KEY";
 /// Time limit for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time limit of a request that is not a stream.
@@ -25,6 +29,28 @@ pub(crate) struct ApiAddress {
     /// The address of the pricing API
     #[arg(long, value_name = "URL", env = "PRICING_URL", default_value = "http://127.0.0.1:8000", value_parser = api_url)]
     pub(crate) url: Url,
+    /// A file with the access key; PRICING_KEY may hold the key itself
+    #[arg(long, value_name = "FILE", env = "PRICING_KEY_FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+impl ApiAddress {
+    /// The header that presents the access key, if there is one.
+    fn authorization(&self) -> Result<Option<HeaderValue>, ClientError> {
+        let key = match &self.key_file {
+            Some(file) => std::fs::read_to_string(file)
+                .map_err(|error| ClientError::NoKey { reason: format!("{}: {error}", file.display()) })?,
+            None => std::env::var(KEY_VARIABLE).unwrap_or_default(),
+        };
+        let key = key.trim();
+        if key.is_empty() {
+            return Ok(None);
+        }
+        let mut value = HeaderValue::from_str(&format!("Bearer {key}"))
+            .map_err(|_| ClientError::NoKey { reason: "it has characters that no key has".to_owned() })?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
 }
 
 fn api_url(written: &str) -> Result<Url, String> {
@@ -41,6 +67,7 @@ fn api_url(written: &str) -> Result<Url, String> {
 pub(crate) struct Client {
     http: reqwest::Client,
     url: Url,
+    has_key: bool,
 }
 
 /// An answer of the API.
@@ -57,6 +84,9 @@ pub(crate) enum ClientError {
     /// The HTTP client could not be built.
     #[error("could not build the HTTP client: {0}")]
     NoClient(reqwest::Error),
+    /// The access key cannot be used.
+    #[error("the access key cannot be read: {reason}")]
+    NoKey { reason: String },
     /// The API does not answer.
     #[error(
         "no answer from {url} ({reason})\n  is it running? `pricing up` starts it; --url or PRICING_URL name another"
@@ -78,9 +108,23 @@ impl ClientError {
 }
 
 impl Client {
-    /// A client of the API at this address; nothing is sent yet.
-    pub(crate) fn new(url: &Url) -> Result<Self, ClientError> {
+    /// A client of the API at this address, with the access key; nothing is sent yet.
+    pub(crate) fn new(api: &ApiAddress) -> Result<Self, ClientError> {
+        Self::with_headers(
+            &api.url,
+            api.authorization()?.map(|key| (AUTHORIZATION, key)).into_iter().collect(),
+        )
+    }
+
+    /// A client of the API at this address, without an access key.
+    pub(crate) fn without_key(url: &Url) -> Result<Self, ClientError> {
+        Self::with_headers(url, HeaderMap::new())
+    }
+
+    fn with_headers(url: &Url, headers: HeaderMap) -> Result<Self, ClientError> {
+        let has_key = !headers.is_empty();
         let mut builder = reqwest::Client::builder()
+            .default_headers(headers)
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_keepalive(KEEPALIVE)
             .tls_backend_preconfigured(tls::client_config());
@@ -89,7 +133,34 @@ impl Client {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(ClientError::NoClient)?;
-        Ok(Self { http, url: url.clone() })
+        Ok(Self { http, url: url.clone(), has_key })
+    }
+
+    /// The name of who acts, for a request that states it: none with an access key, which says it.
+    pub(crate) fn stated_name(&self, name: Option<String>, flag: &str) -> anyhow::Result<Option<String>> {
+        if self.has_key {
+            return Ok(None);
+        }
+        let name = name.filter(|name| !name.trim().is_empty());
+        name.map(Some).with_context(|| format!("USER is not set: say who decides with {flag} NAME"))
+    }
+
+    /// The approval of what a circuit breaker would hold, as the API takes it: `approve` with an access key,
+    /// and the name of the approver without one.
+    pub(crate) fn approval(
+        &self,
+        approve: bool,
+        approved_by: Option<String>,
+    ) -> anyhow::Result<(bool, Option<String>)> {
+        match (approve, approved_by) {
+            (false, None) => Ok((false, None)),
+            (_, Some(_)) if self.has_key => Ok((true, None)),
+            (_, Some(approver)) => Ok((false, Some(approver))),
+            (true, None) => {
+                let approver = self.stated_name(std::env::var("USER").ok(), "--approved-by")?;
+                Ok((approver.is_none(), approver))
+            }
+        }
     }
 
     /// A GET request for this path, one segment an item.
@@ -100,6 +171,11 @@ impl Client {
     /// A POST request to this path.
     pub(crate) fn post(&self, path: &[&str]) -> RequestBuilder {
         self.upload(path).timeout(ANSWER_TIMEOUT)
+    }
+
+    /// A DELETE request for this path.
+    pub(crate) fn delete(&self, path: &[&str]) -> RequestBuilder {
+        self.http.delete(self.at(path)).timeout(ANSWER_TIMEOUT)
     }
 
     /// As [`post`](Self::post), for a body of any length: the caller bounds the time.

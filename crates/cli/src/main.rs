@@ -2,7 +2,7 @@
 //!
 //! Here: arguments, output for people, and the exit code. Each command is one file in [`commands`]; they
 //! reach the engine over its HTTP API ([`client`], with the types of `pricing-wire`), except `up`, which runs
-//! it, and `backup` and `restore`, which open the database.
+//! it, and `backup`, `restore` and `keys create --direct`, which open the database.
 //!
 //! Exit codes: 0 done; 1 the work failed, or some rows of it; 2 wrong usage; 69 no service answers.
 
@@ -20,8 +20,8 @@ use anyhow::Result;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use commands::{
-    approve, backup, doctor, explain, history, import, jobs, policy, quote, recalculate, restore, simulate,
-    up, watch,
+    approve, backup, doctor, explain, history, import, jobs, keys, policy, quote, recalculate, restore,
+    simulate, up, watch,
 };
 use pricing_core::config::process_environment;
 use pricing_core::tz_database::TzDatabase;
@@ -62,6 +62,8 @@ enum Command {
     Watch(watch::Arguments),
     /// List failed jobs and requeue them
     Jobs(jobs::Arguments),
+    /// Create, list, rotate and revoke access keys
+    Keys(keys::Arguments),
     /// Copy the catalogue into a file, while everything runs
     Backup(backup::Arguments),
     /// Put a backup in the place of the catalogue, while nothing runs
@@ -107,6 +109,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Recalculate(arguments) => recalculate::run(arguments).await,
         Command::Watch(arguments) => watch::run(arguments).await,
         Command::Jobs(arguments) => jobs::run(arguments).await,
+        Command::Keys(arguments) => keys::run(arguments).await,
         Command::Backup(arguments) => backup::run(arguments).await,
         Command::Restore(arguments) => restore::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,

@@ -7,6 +7,7 @@
 //! Data flows one way. A write goes facts → [`pricing_domain::price`] → store → caches; a read goes caches →
 //! (on a miss) store → [`pricing_domain::quote`]. Where next: [`engine`] for writes, [`cache`] for reads.
 
+pub mod access;
 pub mod backoff;
 pub mod cache;
 pub mod catalogue;

@@ -73,6 +73,7 @@ pub async fn run(
         metrics,
     };
     let health = Health {
+        access: None,
         service: SERVICE,
         redis: redis.clone(),
         keys: keys.clone(),

@@ -16,9 +16,12 @@ pub struct ImportQuery {
     /// Dry run: rows are checked and compared, and nothing is written.
     #[serde(default)]
     pub dry_run: bool,
-    /// The name of the approver: the rows are stored even if the circuit breaker of the policy in use would
-    /// hold them.
-    #[serde(default)]
+    /// Whether the rows are stored even if the circuit breaker of the policy in use would hold them. With
+    /// access control this needs the scope `policies:approve`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approve: bool,
+    /// Without access control, the name of who approves them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(max_length = 100)]
     pub approved_by: Option<String>,
 }

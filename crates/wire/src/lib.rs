@@ -23,6 +23,7 @@ pub mod held_move;
 pub mod held_price;
 pub mod history;
 pub mod import;
+pub mod key;
 pub mod policy;
 pub mod price_change;
 pub mod price_difference;

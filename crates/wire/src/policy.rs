@@ -11,12 +11,19 @@ use crate::problem::FieldError;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct PublishQuery {
-    /// The author of the version.
-    #[param(example = "zoe", required = true, min_length = 1, max_length = 100)]
+    /// The author of the version. Required without access control, and refused with it: the key says who
+    /// calls.
+    #[param(example = "zoe", min_length = 1, max_length = 100)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
     /// The reason for the version.
     pub note: Option<String>,
-    /// The approver: the policy is published even if a circuit breaker would hold it.
+    /// Whether the policy is published even if a circuit breaker would hold it. With access control this
+    /// needs the scope `policies:approve`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approve: bool,
+    /// Without access control, the name of who approves it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
 }
 

@@ -46,9 +46,11 @@ pub enum Listed {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct DecisionQuery {
-    /// The name of who approves or rejects it.
+    /// The name of who approves or rejects it. Required without access control, and refused with it: the key
+    /// says who calls.
     #[param(example = "zoe", min_length = 1, max_length = 100)]
-    pub by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// A requested recalculation.

@@ -5,10 +5,11 @@ use axum::body::Body;
 use super::*;
 use crate::pipeline::REQUEST_TIMEOUT;
 
-fn route(access: Access) -> Route {
+fn route(audience: Audience) -> Route {
     Route {
         name: "/api/v1/test",
-        access,
+        audience,
+        needs: crate::access::Needs::Nothing,
         time_limit: Some(REQUEST_TIMEOUT),
         answered: None,
         media_types: vec![
@@ -26,13 +27,13 @@ fn guard() -> BrowserGuard {
 }
 
 /// The status with which the guard answers a request; `None` if it admits the request.
-fn answer(access: Access, method: &Method, headers: &[(&str, &str)], body: &'static str) -> Option<u16> {
+fn answer(audience: Audience, method: &Method, headers: &[(&str, &str)], body: &'static str) -> Option<u16> {
     let mut request = Request::builder().method(method).uri("/api/v1/test");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
     let request = request.body(Body::from(body)).unwrap();
-    guard().admit(&route(access), &request).err().map(|response| response.status().as_u16())
+    guard().admit(&route(audience), &request).err().map(|response| response.status().as_u16())
 }
 
 #[test]
@@ -66,16 +67,16 @@ fn only_hosts_of_the_service_are_admitted() {
         ("127.0.0.1:x", Some(421)),
         ("", Some(421)),
     ] {
-        for access in [Access::Administrative, Access::Page] {
+        for access in [Audience::Administrative, Audience::Page] {
             assert_eq!(answer(access, &Method::GET, &[("host", host)], ""), expected, "{host} {access:?}");
         }
-        for access in [Access::Price, Access::Probe] {
+        for access in [Audience::Price, Audience::Probe] {
             assert_eq!(answer(access, &Method::GET, &[("host", host)], ""), None, "{host} {access:?}");
         }
     }
-    assert_eq!(answer(Access::Administrative, &Method::GET, &[], ""), Some(421));
+    assert_eq!(answer(Audience::Administrative, &Method::GET, &[], ""), Some(421));
     let two = [("host", "127.0.0.1"), ("host", "127.0.0.1")];
-    assert_eq!(answer(Access::Administrative, &Method::GET, &two, ""), Some(421));
+    assert_eq!(answer(Audience::Administrative, &Method::GET, &two, ""), Some(421));
 }
 
 #[test]
@@ -85,7 +86,7 @@ fn the_authority_of_the_target_precedes_the_host_header() {
     {
         let request =
             Request::builder().uri(address).header("host", "localhost").body(Body::empty()).unwrap();
-        let admitted = guard().admit(&route(Access::Administrative), &request);
+        let admitted = guard().admit(&route(Audience::Administrative), &request);
         assert_eq!(admitted.err().map(|response| response.status().as_u16()), expected, "{address}");
     }
 }
@@ -117,9 +118,9 @@ fn administrative_routes_refuse_pages_of_other_origins() {
     ] {
         let headers: Vec<_> = headers.iter().copied().chain([host]).collect();
         for method in [Method::GET, Method::POST, Method::DELETE, Method::OPTIONS, Method::PATCH] {
-            let answered = answer(Access::Administrative, &method, &headers, "");
+            let answered = answer(Audience::Administrative, &method, &headers, "");
             assert_eq!(answered, expected, "{method} {headers:?}");
-            for access in [Access::Price, Access::Probe, Access::Page] {
+            for access in [Audience::Price, Audience::Probe, Audience::Page] {
                 assert_eq!(answer(access, &method, &headers, ""), None, "{method} {headers:?} {access:?}");
             }
         }
@@ -147,9 +148,9 @@ fn a_body_of_another_media_type_is_refused() {
     ] {
         let mut headers = vec![("host", "localhost")];
         headers.extend(content_type.map(|content_type| ("content-type", content_type)));
-        let answered = answer(Access::Administrative, &method, &headers, body);
+        let answered = answer(Audience::Administrative, &method, &headers, body);
         assert_eq!(answered, expected, "{method} {content_type:?} {body}");
-        assert_eq!(answer(Access::Price, &method, &headers, body), None, "{method} {content_type:?}");
+        assert_eq!(answer(Audience::Price, &method, &headers, body), None, "{method} {content_type:?}");
     }
 }
 
@@ -159,23 +160,23 @@ fn pages_of_listed_origins_may_request_prices() {
         vec![("origin", origin), ("access-control-request-method", "POST"), ("host", "anything.example")]
     };
     let listed = preflight("https://shop.example");
-    assert_eq!(answer(Access::Price, &Method::OPTIONS, &listed, ""), Some(204));
-    assert_eq!(answer(Access::Price, &Method::OPTIONS, &preflight("https://shop.example:8443"), ""), None);
-    assert_eq!(answer(Access::Price, &Method::OPTIONS, &preflight("null"), ""), None);
-    assert_eq!(answer(Access::Administrative, &Method::OPTIONS, &listed, ""), Some(421));
-    for (access, origin, expected) in [
-        (Access::Price, "https://shop.example", Some("https://shop.example")),
-        (Access::Price, "http://shop.example", None),
-        (Access::Administrative, "https://shop.example", None),
-        (Access::Page, "https://shop.example", None),
+    assert_eq!(answer(Audience::Price, &Method::OPTIONS, &listed, ""), Some(204));
+    assert_eq!(answer(Audience::Price, &Method::OPTIONS, &preflight("https://shop.example:8443"), ""), None);
+    assert_eq!(answer(Audience::Price, &Method::OPTIONS, &preflight("null"), ""), None);
+    assert_eq!(answer(Audience::Administrative, &Method::OPTIONS, &listed, ""), Some(421));
+    for (audience, origin, expected) in [
+        (Audience::Price, "https://shop.example", Some("https://shop.example")),
+        (Audience::Price, "http://shop.example", None),
+        (Audience::Administrative, "https://shop.example", None),
+        (Audience::Page, "https://shop.example", None),
     ] {
-        let (guard, route, mut headers) = (guard(), route(access), HeaderMap::new());
+        let (guard, route, mut headers) = (guard(), route(audience), HeaderMap::new());
         headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
         let mut answered = HeaderMap::new();
         guard.add_headers(&route, guard.origin_of(&route, &headers), &mut answered);
         let allowed = answered.get(header::ACCESS_CONTROL_ALLOW_ORIGIN).map(|value| value.to_str().unwrap());
-        assert_eq!(allowed, expected, "{access:?} {origin}");
-        assert_eq!(answered.contains_key(header::VARY), access == Access::Price);
+        assert_eq!(allowed, expected, "{audience:?} {origin}");
+        assert_eq!(answered.contains_key(header::VARY), audience == Audience::Price);
     }
 }
 
@@ -183,7 +184,7 @@ fn pages_of_listed_origins_may_request_prices() {
 fn without_listed_origins_there_are_no_cors_headers() {
     let guard = BrowserGuard::default();
     let mut headers = HeaderMap::new();
-    guard.add_headers(&route(Access::Price), None, &mut headers);
+    guard.add_headers(&route(Audience::Price), None, &mut headers);
     assert!(headers.is_empty(), "{headers:?}");
 }
 

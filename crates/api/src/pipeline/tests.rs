@@ -23,6 +23,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use super::*;
 use crate::browser::BrowserGuard;
 use crate::hot_path::HotPath;
+use crate::listeners::Served;
 use crate::load_shedding::SchedulingDelay;
 use crate::router::{price_route, router};
 use crate::routes::import_spool::Spools;
@@ -35,7 +36,7 @@ const TRACED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const NOT_TRACED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
 /// The state of a service with an empty database and without Redis.
-async fn state(directory: &TempDir) -> AppState {
+pub(crate) async fn state(directory: &TempDir) -> AppState {
     let database = format!("sqlite://{}", directory.path().join("prices.db").display());
     let environment = |variable: &str| match variable {
         "PRICING_DATABASE_URL" => Some(database.clone()),
@@ -54,6 +55,7 @@ async fn state(directory: &TempDir) -> AppState {
             store: None,
             policies: None,
             clock: engine.clock.clone(),
+            access: None,
             tz_versions: None,
             processes: pricing_core::processes::Processes::new("test", redis, keys),
             liveness: pricing_core::health::Liveness::default(),
@@ -68,6 +70,17 @@ async fn state(directory: &TempDir) -> AppState {
         import_spools: Spools::new(std::env::temp_dir(), 1),
         scheduling_delay: SchedulingDelay::of(1),
         traced_price_ratio: 0.0,
+        admitted: Arc::default(),
+        access: crate::access::Access {
+            control: pricing_core::access::AccessControl {
+                mode: pricing_core::access::AccessMode::Auto,
+                keys: pricing_core::access::KeyRing::load(engine.store.clone(), engine.clock.now())
+                    .await
+                    .unwrap(),
+            },
+            open: pricing_core::access::scope::Scopes::default(),
+            clock: engine.clock.clone(),
+        },
         browser: BrowserGuard::default(),
         metrics: Arc::new(crate::metrics::ApiMetrics::new(&engine.registry)),
         engine,
@@ -138,8 +151,8 @@ async fn both_paths_answer_a_price_the_same() {
     // The product is stored although Redis is unavailable.
     let put = hot.engine.put_product(product.check().unwrap(), OnlyIf::Always, "test").await;
     assert!(matches!(put, Err(pricing_core::engine::EngineError::Redis(_))), "{put:?}");
-    let hot_path = HotPath::new(hot.clone(), router(&hot), Handle::current());
-    let routes = TowerToHyperService::new(router(&routed));
+    let hot_path = HotPath::new(hot.clone(), router(&hot, Served::Everything), Handle::current());
+    let routes = TowerToHyperService::new(router(&routed, Served::Everything));
     let too_long = " ".repeat(70_000);
     let cases: [Case<'_>; 15] = [
         (PRICE, &[("content-type", "application/json")], 200),

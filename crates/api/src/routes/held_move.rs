@@ -11,8 +11,8 @@ use pricing_wire::held_move::{
 };
 use pricing_wire::recalculation::DecisionQuery;
 
-use super::policy::check_name;
 use super::recalculation::read_product_ids;
+use crate::access::Caller;
 use crate::error::ApiError;
 use crate::extract::{BoundedBody, MAX_BODY_BYTES, read_object};
 use crate::state::AppState;
@@ -60,10 +60,11 @@ pub(crate) async fn list(
         (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn approve(
     State(state): State<AppState>,
+    caller: Caller,
     query: Result<Query<DecisionQuery>, QueryRejection>,
     BoundedBody(body): BoundedBody<MAX_BODY_BYTES>,
 ) -> Result<Json<DecidedMovesAnswer>, ApiError> {
-    decide(&state, query, &body, HoldDecision::Approve).await
+    decide(&state, &caller, query, &body, HoldDecision::Approve).await
 }
 
 /// Rejects held moves: the products stay priced by the facts of their last pricing.
@@ -78,21 +79,23 @@ pub(crate) async fn approve(
         (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn reject(
     State(state): State<AppState>,
+    caller: Caller,
     query: Result<Query<DecisionQuery>, QueryRejection>,
     BoundedBody(body): BoundedBody<MAX_BODY_BYTES>,
 ) -> Result<Json<DecidedMovesAnswer>, ApiError> {
-    decide(&state, query, &body, HoldDecision::Reject).await
+    decide(&state, &caller, query, &body, HoldDecision::Reject).await
 }
 
 async fn decide(
     state: &AppState,
+    caller: &Caller,
     query: Result<Query<DecisionQuery>, QueryRejection>,
     body: &[u8],
     decision: HoldDecision,
 ) -> Result<Json<DecidedMovesAnswer>, ApiError> {
     let Query(DecisionQuery { by }) =
         query.map_err(|rejection| ApiError::field("by", rejection.body_text(), "who decides"))?;
-    check_name("by", &by)?;
+    let by = caller.required_name("by", by)?;
     let HeldMovesDecision { product_ids } =
         if body.trim_ascii().is_empty() { HeldMovesDecision::default() } else { read_object(body)? };
     let product_ids = product_ids.map(|written| read_product_ids(&written)).transpose()?;

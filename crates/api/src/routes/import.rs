@@ -20,7 +20,7 @@ use super::import_batches::{Import, Purpose};
 use super::import_judgement::take_judged;
 pub(crate) use super::import_memory::REMEMBERED_ROWS;
 use super::import_rows::Format;
-use super::policy::check_name;
+use crate::access::Caller;
 use crate::error::ApiError;
 use crate::state::AppState;
 
@@ -37,22 +37,22 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
     responses(
         (status = 200, description = "The outcome; refused rows are listed with their lines", body = ImportAnswer),
         (status = 400, description = "The CSV header is unusable, or the body ended early"),
-        (status = 409, description = "The circuit breaker of the policy in use holds the import, and nothing was stored; `approved_by` is required"),
+        (status = 409, description = "The circuit breaker of the policy in use holds the import, and nothing was stored; `approve` or `approved_by` is required"),
         (status = 413, description = "The body is longer than 4 GiB, and rows already stored are kept; or it is longer than PRICING_IMPORT_SPOOL_LIMIT_BYTES, the policy in use has a circuit breaker, and nothing was stored"),
         (status = 415, description = "The media type is neither CSV nor NDJSON"),
         (status = 422, description = "A parameter is invalid"),
         (status = 503, description = "The database or Redis does not answer, and rows already stored are kept; or four imports are being judged. The import can be repeated")))]
 pub(crate) async fn import(
     State(state): State<AppState>,
+    caller: Caller,
     query: Result<Query<ImportQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let Query(query) =
-        query.map_err(|rejection| ApiError::field("query", rejection.body_text(), "dry_run, approved_by"))?;
-    if let Some(approved_by) = &query.approved_by {
-        check_name("approved_by", approved_by)?;
-    }
+    let Query(query) = query.map_err(|rejection| {
+        ApiError::field("query", rejection.body_text(), "dry_run, approve, approved_by")
+    })?;
+    let approver = caller.approver(query.approve, query.approved_by)?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let format = content_type.and_then(Format::of_content_type).ok_or_else(unknown_format)?;
     let answer = if query.dry_run {
@@ -60,10 +60,10 @@ pub(crate) async fn import(
     } else {
         state.require_redis().await?;
         let is_judged = !state.engine.policies.snapshot().current().circuit_breaker.is_off();
-        let cause = match query.approved_by {
+        let cause = match approver {
             None if is_judged => return Ok(Json(take_judged(state, format, body).await?).into_response()),
             None => Arc::from("import"),
-            Some(approved_by) => Arc::from(format!("import approved by {approved_by}")),
+            Some(approver) => Arc::from(format!("import approved by {approver}")),
         };
         Import::new(state, Purpose::Store { cause }).take_all(format, chunks_of(body)).await?
     };

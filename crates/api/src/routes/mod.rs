@@ -12,6 +12,7 @@ mod import_judgement;
 mod import_memory;
 pub(crate) mod import_rows;
 pub(crate) mod import_spool;
+pub(crate) mod key;
 pub(crate) mod market_event;
 pub(crate) mod policy;
 pub(crate) mod policy_draft;

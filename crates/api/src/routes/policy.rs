@@ -29,6 +29,7 @@ use pricing_wire::policy::{
 use pricing_wire::problem::FieldError;
 use similar::TextDiff;
 
+use crate::access::Caller;
 use crate::error::ApiError;
 use crate::extract::{BoundedBody, Named};
 use crate::state::AppState;
@@ -112,18 +113,19 @@ pub(crate) async fn schema() -> Response {
     request_body(content = String, content_type = "application/yaml", description = "The policy, YAML or JSON"),
     responses(
         (status = 201, description = "Published; a recalculation is requested", body = PublishPolicyAnswer),
-        (status = 409, description = "A circuit breaker would hold it; `approved_by` is required"),
+        (status = 409, description = "A circuit breaker would hold it; `approve` or `approved_by` is required"),
         (status = 412, description = "Another version has been published since"),
         (status = 413, description = "The policy is longer than 256 KiB"),
         (status = 422, description = "The policy or a parameter is invalid; nothing was published"),
         (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn publish(
     State(state): State<AppState>,
+    caller: Caller,
     query: Result<Query<PublishQuery>, QueryRejection>,
     headers: HeaderMap,
     BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
 ) -> Result<Response, ApiError> {
-    let publication = Publication::read(query, &headers)?;
+    let publication = Publication::read(&caller, query, &headers)?;
     let policy = compile(&body, state.time_zones()).map_err(refused)?;
     let source = String::from_utf8_lossy(&body).into_owned();
     publish_version(state, policy, source, publication).await
@@ -136,17 +138,18 @@ pub(crate) async fn publish(
     responses(
         (status = 201, description = "Published again as a new version; a recalculation is requested", body = PublishPolicyAnswer),
         (status = 404, description = "No such version"),
-        (status = 409, description = "A circuit breaker would hold it; `approved_by` is required"),
+        (status = 409, description = "A circuit breaker would hold it; `approve` or `approved_by` is required"),
         (status = 412, description = "Another version has been published since"),
         (status = 422, description = "`author` is missing, or this version of the engine refuses the policy"),
         (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn rollback(
     State(state): State<AppState>,
+    caller: Caller,
     Named(version): Named<String>,
     query: Result<Query<PublishQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut publication = Publication::read(query, &headers)?;
+    let mut publication = Publication::read(&caller, query, &headers)?;
     let earlier = find(&state, &version).await?;
     // A newer engine may have published it, or an older one with fewer checks.
     let policy = PricingPolicy::from_yaml(&earlier.source, earlier.version, state.time_zones());
@@ -322,24 +325,23 @@ pub(super) fn refused(mut found: Vec<Diagnostic>) -> ApiError {
 
 impl Publication {
     fn read(
+        caller: &Caller,
         query: Result<Query<PublishQuery>, QueryRejection>,
         headers: &HeaderMap,
     ) -> Result<Self, ApiError> {
-        let Query(PublishQuery { author, note, approved_by }) = query.map_err(|rejection| {
-            ApiError::field("query", rejection.body_text(), "author, note, approved_by")
+        let Query(PublishQuery { author, note, approve, approved_by }) = query.map_err(|rejection| {
+            ApiError::field("query", rejection.body_text(), "author, note, approve, approved_by")
         })?;
-        let (author, note) = (author.unwrap_or_default(), note.unwrap_or_default());
-        check_name("author", &author)?;
+        let note = note.unwrap_or_default();
+        let author = caller.required_name("author", author)?;
         check_length("note", &note, MAX_NOTE_CHARS)?;
-        if let Some(approved_by) = &approved_by {
-            check_name("approved_by", approved_by)?;
-        }
+        let approved_by = caller.approver(approve, approved_by)?;
         Ok(Self { author, note, approved_by, only_after: read_if_match(headers)? })
     }
 }
 
 /// Checks the name that publishing, approving and rejecting require.
-pub(super) fn check_name(field: &str, name: &str) -> Result<(), ApiError> {
+pub(crate) fn check_name(field: &str, name: &str) -> Result<(), ApiError> {
     if name.trim().is_empty() {
         return Err(ApiError::field(field, "is missing", "a name"));
     }

@@ -12,7 +12,8 @@ use pricing_domain::diagnostic::shorten;
 use pricing_domain::policy::MAX_POLICY_BYTES;
 use serde::{Deserialize, Serialize};
 
-use super::policy::{MAX_AUTHOR_CHARS, check_length, etag, read_if_match};
+use super::policy::{check_length, etag, read_if_match};
+use crate::access::Caller;
 use crate::error::ApiError;
 use crate::extract::{BoundedBody, Named};
 use crate::state::AppState;
@@ -27,7 +28,7 @@ const MAX_NAME_CHARS: usize = 64;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct DraftQuery {
-    /// The author of the change.
+    /// The author of the change; refused with access control, as the key says who calls.
     #[param(example = "zoe")]
     author: Option<String>,
 }
@@ -99,6 +100,7 @@ pub(crate) async fn get(
         (status = 503, description = "The database does not answer, or there are too many drafts")))]
 pub(crate) async fn put(
     State(state): State<AppState>,
+    caller: Caller,
     Named(name): Named<String>,
     query: Result<Query<DraftQuery>, QueryRejection>,
     headers: HeaderMap,
@@ -106,8 +108,7 @@ pub(crate) async fn put(
 ) -> Result<Response, ApiError> {
     let Query(DraftQuery { author }) =
         query.map_err(|rejection| ApiError::field("query", rejection.body_text(), "author"))?;
-    let author = author.unwrap_or_default();
-    check_length("author", &author, MAX_AUTHOR_CHARS)?;
+    let author = caller.name("author", author.filter(|author| !author.is_empty()))?.unwrap_or_default();
     check_draft_name(&name)?;
     let source = String::from_utf8(body.to_vec())
         .map_err(|error| ApiError::field("body", format!("is not UTF-8: {error}"), "a text"))?;

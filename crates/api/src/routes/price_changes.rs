@@ -41,6 +41,7 @@ use pricing_wire::price_change::FollowQuery;
 use self::follower::{Follower, Progress};
 pub(crate) use self::followers::Followers;
 use crate::accept::Peer;
+use crate::access::Caller;
 use crate::error::ApiError;
 use crate::state::AppState;
 
@@ -61,6 +62,7 @@ const MAX_WAIT_FOR_END: Duration = Duration::from_secs(1);
         (status = 503, description = "Too many clients follow")))]
 pub(crate) async fn follow(
     State(state): State<AppState>,
+    caller: Caller,
     peer: Option<Extension<Peer>>,
     query: Result<Query<FollowQuery>, QueryRejection>,
     headers: HeaderMap,
@@ -95,6 +97,8 @@ pub(crate) async fn follow(
         position,
         only,
         progress: Progress::of(seen.is_some()),
+        access: state.access.clone(),
+        identity: caller.0,
         _permit: permit,
     };
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];

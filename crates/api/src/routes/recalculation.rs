@@ -19,7 +19,7 @@ use pricing_wire::recalculation::{
 };
 use uuid::Uuid;
 
-use super::policy::check_name;
+use crate::access::Caller;
 use crate::error::ApiError;
 use crate::extract::{BoundedBody, MAX_BODY_BYTES, Named, read_object};
 use crate::state::AppState;
@@ -114,10 +114,11 @@ pub(crate) async fn get(
         (status = 422, description = "`by` is missing or invalid")))]
 pub(crate) async fn approve(
     State(state): State<AppState>,
+    caller: Caller,
     Named(task_id): Named<String>,
     query: Result<Query<DecisionQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    decide(&state, &task_id, query, Decision::Approve).await
+    decide(&state, &caller, &task_id, query, Decision::Approve).await
 }
 
 /// Rejects a held recalculation.
@@ -130,10 +131,11 @@ pub(crate) async fn approve(
         (status = 422, description = "`by` is missing or invalid")))]
 pub(crate) async fn reject(
     State(state): State<AppState>,
+    caller: Caller,
     Named(task_id): Named<String>,
     query: Result<Query<DecisionQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    decide(&state, &task_id, query, Decision::Reject).await
+    decide(&state, &caller, &task_id, query, Decision::Reject).await
 }
 
 /// The decision about a held recalculation.
@@ -144,13 +146,14 @@ enum Decision {
 
 async fn decide(
     state: &AppState,
+    caller: &Caller,
     task_id: &str,
     query: Result<Query<DecisionQuery>, QueryRejection>,
     decision: Decision,
 ) -> Result<Response, ApiError> {
     let Query(DecisionQuery { by }) =
         query.map_err(|rejection| ApiError::field("by", rejection.body_text(), "who decides"))?;
-    check_name("by", &by)?;
+    let by = caller.required_name("by", by)?;
     check_task_id(task_id)?;
     let store = &state.engine.store;
     let was_held = match decision {

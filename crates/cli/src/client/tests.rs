@@ -20,7 +20,7 @@ async fn stub(answer: &'static str) -> Result<(Client, JoinHandle<Result<String>
         stream.write_all(answer.as_bytes()).await?;
         Ok(String::from_utf8_lossy(&request).into_owned())
     });
-    Ok((Client::new(&url)?, received))
+    Ok((Client::without_key(&url)?, received))
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn an_unreachable_api_is_its_own_error() -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let url = Url::parse(&format!("http://{}", listener.local_addr()?))?;
     drop(listener);
-    let client = Client::new(&url)?;
+    let client = Client::without_key(&url)?;
     let error = client.send(client.get(&["healthz"])).await.err();
     assert!(matches!(error, Some(ClientError::Unreachable { .. })), "{error:?}");
     Ok(())

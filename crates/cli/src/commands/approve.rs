@@ -42,9 +42,9 @@ pub(crate) struct Arguments {
 /// Sends the decision, or lists what is held.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let Arguments { task_id, products, by, reject, api } = arguments;
-    let client = Client::new(&api.url)?;
+    let client = Client::new(&api)?;
     let Some(task_id) = task_id else { return list(&client).await };
-    let by = super::name_of(by, "--by")?;
+    let by = client.stated_name(by, "--by")?;
     let decision = if reject { "reject" } else { "approve" };
     if task_id == EVENTS {
         let product_ids = (!products.is_empty()).then_some(products);

@@ -1,4 +1,4 @@
-//! The database that `pricing backup` and `pricing restore` are about.
+//! The database that `pricing backup`, `restore` and `keys create --direct` are about.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

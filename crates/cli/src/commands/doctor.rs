@@ -114,7 +114,7 @@ impl Finding {
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let (mut findings, reachable) = examine(&arguments).await?;
     if arguments.prices && reachable {
-        let compared = prices::compare(&Client::new(&arguments.api.url)?).await;
+        let compared = prices::compare(&Client::new(&arguments.api)?).await;
         findings.push(compared.unwrap_or_else(|error| {
             let advice = "the comparison needs the database and Redis: see the findings above";
             Finding::bad("prices", Status::Failed, error.to_string(), advice)
@@ -134,7 +134,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 
 /// All findings, and whether the API could be reached.
 async fn examine(arguments: &Arguments) -> Result<(Vec<Finding>, bool), ClientError> {
-    let client = Client::new(&arguments.api.url)?;
+    let client = Client::new(&arguments.api)?;
     let answer = match client.send_for_any_status(client.get(&["readyz"])).await {
         Ok(answer) => answer,
         Err(ClientError::Unreachable { url, reason }) => {

@@ -68,7 +68,7 @@ impl TryFrom<ExplanationAnswer> for Explained {
 
 /// Fetches the explanation and shows it.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let client = Client::new(&arguments.api.url)?;
+    let client = Client::new(&arguments.api)?;
     let path = ["api", "v1", "products", &arguments.product_id, "explanation"];
     let request = client.get(&path).query(&shopper(&arguments));
     let answer = client.send(request).await?;

@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 
 /// Fetches the history and shows it.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let client = Client::new(&arguments.api.url)?;
+    let client = Client::new(&arguments.api)?;
     let path = ["api", "v1", "products", &arguments.product_id, "history"];
     let query = HistoryQuery { limit: Some(arguments.limit), before: None };
     let answer = client.send(client.get(&path).query(&query)).await?;

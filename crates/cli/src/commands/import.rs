@@ -49,7 +49,10 @@ pub(crate) struct Arguments {
     /// Dry run: check every row, write nothing
     #[arg(long)]
     dry_run: bool,
-    /// The approver: import even if the circuit breaker would hold the file
+    /// Import even if the circuit breaker would hold the file
+    #[arg(long)]
+    approve: bool,
+    /// Without an access key, the approver, if it is not $USER; implies --approve
     #[arg(long, value_name = "NAME")]
     approved_by: Option<String>,
     /// Print the API's JSON response
@@ -96,7 +99,7 @@ impl Format {
 
 /// Imports the file, and shows the result.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let client = Client::new(&arguments.api.url)?;
+    let client = Client::new(&arguments.api)?;
     let (format, length, source) = open(&arguments).await?;
     let mut chunks = ReaderStream::with_capacity(source, CHUNK_BYTES);
     // Awaited before the request is sent: the API does not wait long for a body that has not begun, and a
@@ -111,7 +114,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Poll::Ready(None)
     });
     let body = reqwest::Body::wrap_stream(chunks.chain(end));
-    let query = ImportQuery { dry_run: arguments.dry_run, approved_by: arguments.approved_by };
+    let (approve, approved_by) = client.approval(arguments.approve, arguments.approved_by)?;
+    let query = ImportQuery { dry_run: arguments.dry_run, approve, approved_by };
     let sending = send(&client, format, &query, body);
     let answer = tokio::select! {
         answer = sending => answer,

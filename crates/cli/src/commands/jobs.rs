@@ -56,20 +56,20 @@ enum Action {
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.action {
         Action::List { limit, json, api } => {
-            let client = Client::new(&api.url)?;
+            let client = Client::new(&api)?;
             let query = JobsQuery { limit: Some(limit.try_into().unwrap_or(usize::MAX)) };
             let answer = client.send(client.get(&["api", "v1", "jobs"]).query(&query)).await?;
             let text = if json { answer.body } else { render(&client.read(&answer)?) };
             output::show(&text)?;
         }
         Action::Show { task_id, api } => {
-            let client = Client::new(&api.url)?;
+            let client = Client::new(&api)?;
             let answer = client.send(client.get(&["api", "v1", "jobs", &task_id])).await?;
             let job: serde_json::Value = client.read(&answer)?;
             output::show(&serde_json::to_string_pretty(&job)?)?;
         }
         Action::Requeue { task_ids, api } => {
-            let client = Client::new(&api.url)?;
+            let client = Client::new(&api)?;
             for task_id in task_ids {
                 client.send(client.post(&["api", "v1", "jobs", &task_id, "requeue"])).await?;
                 output::show(&format!("{task_id} waits for a worker"))?;

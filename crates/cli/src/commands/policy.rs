@@ -89,7 +89,10 @@ struct Publication {
     /// Publish only if this is still the latest version
     #[arg(long, value_name = "VERSION")]
     only_after: Option<u64>,
-    /// The approver: publish even if a circuit breaker would hold the policy
+    /// Publish even if a circuit breaker would hold the policy
+    #[arg(long)]
+    approve: bool,
+    /// Without an access key, the approver, if it is not $USER; implies --approve
     #[arg(long, value_name = "NAME")]
     approved_by: Option<String>,
 }
@@ -98,30 +101,30 @@ struct Publication {
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.action {
         Action::List { json, api } => {
-            let client = Client::new(&api.url)?;
+            let client = Client::new(&api)?;
             let answer = client.send(client.get(&["api", "v1", "policies"])).await?;
             output::show(&if json { answer.body } else { render(&client.read(&answer)?) })?;
         }
         Action::Show { version, api } => {
-            let client = Client::new(&api.url)?;
+            let client = Client::new(&api)?;
             let answer = client.send(client.get(&["api", "v1", "policies", &version])).await?;
             let PolicyAnswer { source, .. } = client.read(&answer)?;
             output::show(source.trim_end())?;
         }
-        Action::Check { file, api } => return check(&Client::new(&api.url)?, &file).await,
+        Action::Check { file, api } => return check(&Client::new(&api)?, &file).await,
         Action::Publish { file, publication, api } => {
-            let client = Client::new(&api.url)?;
+            let client = Client::new(&api)?;
             let request = with_policy(client.upload(&["api", "v1", "policies"]), read(&file)?);
-            publish(&client, &file.display().to_string(), publication.put_into(request)?).await?;
+            publish(&client, &file.display().to_string(), publication.put_into(&client, request)?).await?;
         }
         Action::Rollback { version, publication, api } => {
-            let client = Client::new(&api.url)?;
+            let client = Client::new(&api)?;
             let path = ["api", "v1", "policies", &version.to_string(), "rollback"];
             let document = format!("version {version}");
-            publish(&client, &document, publication.put_into(client.upload(&path))?).await?;
+            publish(&client, &document, publication.put_into(&client, client.upload(&path))?).await?;
         }
         Action::Diff { from, to, api } => {
-            let client = Client::new(&api.url)?;
+            let client = Client::new(&api)?;
             let path = ["api", "v1", "policies", &from, "diff", &to];
             let answer = client.send(client.get(&path)).await?;
             output::show(answer.body.trim_end())?;
@@ -141,10 +144,11 @@ pub(super) fn read(file: &Path) -> Result<String> {
 }
 
 impl Publication {
-    fn put_into(self, request: RequestBuilder) -> Result<RequestBuilder> {
-        let Self { author, note, only_after, approved_by } = self;
-        let author = Some(super::name_of(author, "--author")?);
-        let request = request.query(&PublishQuery { author, note, approved_by });
+    fn put_into(self, client: &Client, request: RequestBuilder) -> Result<RequestBuilder> {
+        let Self { author, note, only_after, approve, approved_by } = self;
+        let author = client.stated_name(author, "--author")?;
+        let (approve, approved_by) = client.approval(approve, approved_by)?;
+        let request = request.query(&PublishQuery { author, note, approve, approved_by });
         Ok(match only_after {
             Some(version) => request.header("If-Match", format!("\"{version}\"")),
             None => request,
@@ -155,7 +159,7 @@ impl Publication {
 async fn publish(client: &Client, document: &str, request: RequestBuilder) -> Result<()> {
     let answer = client.send(request).await.map_err(|error| match error {
         held @ ClientError::Refused(_) if held.is_of_type("/problems/held-by-circuit-breaker") => {
-            anyhow::anyhow!("{held}\n  --approved-by NAME publishes it nevertheless")
+            anyhow::anyhow!("{held}\n  --approve publishes it nevertheless")
         }
         other => other.into(),
     })?;

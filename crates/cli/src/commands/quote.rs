@@ -76,7 +76,7 @@ struct PriceDetail {
 
 /// Requests the quote and shows it.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let client = Client::new(&arguments.api.url)?;
+    let client = Client::new(&arguments.api)?;
     let request = client.post(&["api", "v1", "price"]).json(&PriceRequest {
         product_id: &arguments.product_id,
         user_location: &arguments.location,
@@ -165,7 +165,7 @@ mod tests {
             channel: Some("app".to_owned()),
             segment: Some("vip".to_owned()),
             json: false,
-            api: ApiAddress { url: reqwest::Url::parse("http://127.0.0.1:8000")? },
+            api: ApiAddress { url: reqwest::Url::parse("http://127.0.0.1:8000")?, key_file: None },
         };
         insta::assert_snapshot!(render(&detail, Some("l1"), &arguments), @r"
         P-1 costs 49.90 USD in NY with prime

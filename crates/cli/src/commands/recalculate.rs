@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
 
 /// Requests the recalculation and waits for it if `--wait` is given.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let client = Client::new(&arguments.api.url)?;
+    let client = Client::new(&arguments.api)?;
     for product_id in &arguments.product_ids {
         // A recalculation ignores products that do not exist.
         client.send(client.get(&["api", "v1", "products", product_id])).await?;

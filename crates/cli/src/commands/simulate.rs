@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
 
 /// Simulates, and shows the report.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let client = Client::new(&arguments.api.url)?;
+    let client = Client::new(&arguments.api)?;
     let products = match (&arguments.products, arguments.all) {
         (None, _) => Listed::None,
         (Some(_), false) => Listed::Moved,

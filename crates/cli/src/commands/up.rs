@@ -145,13 +145,14 @@ async fn serve(
     shutdown: CancellationToken,
 ) -> Result<()> {
     let url = reachable(settings.listener.local_addr()?)?;
-    let welcome = welcome(&url, &settings, data);
+    let settings_shown = Shown::of(&settings);
     let services_shutdown = shutdown.child_token();
     let mut services = tokio::spawn(run_services(settings, services_shutdown.clone()));
     let loading = private_redis.as_ref().filter(|redis| redis.is_starting()).map(|redis| redis.answering());
     let opening = async {
-        let client = Client::new(&url)?;
-        ready(&client).await?;
+        let client = Client::without_key(&url)?;
+        let access = ready(&client).await?;
+        let welcome = welcome(&url, &settings_shown, data, &access);
         if let Some(answering) = loading {
             report_loading(data, answering, with_sample.then_some(&client), &welcome).await?;
         } else {
@@ -262,11 +263,12 @@ fn reachable(mut address: SocketAddr) -> Result<Url> {
     Ok(Url::parse(&format!("http://{address}"))?)
 }
 
-async fn ready(client: &Client) -> Result<()> {
+/// Waits until the services answer; returns what they say of access control.
+async fn ready(client: &Client) -> Result<String> {
     let started = Instant::now();
     loop {
         match client.send(client.get(&["readyz"])).await {
-            Ok(_) => return Ok(()),
+            Ok(answer) => return Ok(access_of(&client.read(&answer)?)),
             Err(error) if started.elapsed() > READY_TIMEOUT => {
                 return Err(error).with_context(|| {
                     format!("the services were not ready within {} s", READY_TIMEOUT.as_secs())
@@ -277,8 +279,15 @@ async fn ready(client: &Client) -> Result<()> {
     }
 }
 
+/// What the answer of `/readyz` says of access control.
+fn access_of(readiness: &serde_json::Value) -> String {
+    let checks = readiness["checks"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let access = checks.iter().find(|check| check["name"] == "access");
+    access.and_then(|check| check["detail"].as_str()).unwrap_or("unknown").to_owned()
+}
+
 async fn load_sample(client: &Client, data: &DataDirectory) -> Result<()> {
-    let query = ImportQuery { dry_run: false, approved_by: None };
+    let query = ImportQuery { dry_run: false, approve: false, approved_by: None };
     let loading = import::send(client, import::Format::Csv, &query, SAMPLE_PRODUCTS);
     let answer = loading.await.context("could not load the sample catalogue")?;
     let summary: ImportAnswer = client.read(&answer)?;
@@ -293,8 +302,21 @@ async fn load_sample(client: &Client, data: &DataDirectory) -> Result<()> {
 /// The sample catalogue, loaded on the first start.
 const SAMPLE_PRODUCTS: &str = include_str!("../../../../data/sample-products.csv");
 
-/// The welcome text: addresses, and the first steps.
-fn welcome(url: &Url, settings: &Settings, data: &DataDirectory) -> String {
+/// The addresses of Redis and the database, without passwords.
+struct Shown {
+    redis: String,
+    database: String,
+}
+
+impl Shown {
+    fn of(settings: &Settings) -> Self {
+        let redis = redis_address::without_password(&settings.redis_url);
+        Self { redis, database: without_password(&settings.database_url) }
+    }
+}
+
+/// The welcome text: addresses, access control, and the first steps.
+fn welcome(url: &Url, Shown { redis, database }: &Shown, data: &DataDirectory, access: &str) -> String {
     format!(
         "The pricing engine is up.
   API       {url}
@@ -303,6 +325,7 @@ fn welcome(url: &Url, settings: &Settings, data: &DataDirectory) -> String {
   data      {data}
   redis     {redis}
   database  {database}
+  access    {access}
 
 Ask for a price:
   curl -s {url}api/v1/price -H 'content-type: application/json' \\
@@ -310,8 +333,6 @@ Ask for a price:
 
 Ctrl-C stops everything.",
         data = data.path().display(),
-        redis = redis_address::without_password(&settings.redis_url),
-        database = without_password(&settings.database_url),
     )
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
 
 /// Watches until Ctrl-C. Changes made while the API is unreachable are shown when it is back.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let client = Client::new(&arguments.api.url)?;
+    let client = Client::new(&arguments.api)?;
     if let Some(product_id) = &arguments.product {
         // A product that does not exist would never change.
         client.send(client.get(&["api", "v1", "products", product_id])).await?;

@@ -1,5 +1,6 @@
 //! Opens the engine: the only place where its parts are assembled, for services, tests and benches.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,14 @@ pub enum StartError {
     /// The queue library's keys differ from those that this program's scripts expect.
     #[error(transparent)]
     Queue(#[from] LayoutError),
+    /// The address can be reached from other hosts, and callers need no key.
+    #[error("{address} is beyond loopback, and {reason}")]
+    Unprotected {
+        /// The address to listen on.
+        address: SocketAddr,
+        /// Why it is not served, and what to do.
+        reason: &'static str,
+    },
     /// The socket failed.
     #[error("serving failed: {0}")]
     Listener(#[from] std::io::Error),
@@ -47,7 +56,11 @@ pub enum StartError {
 
 impl ServiceError for StartError {
     fn is_of_configuration(&self) -> bool {
-        matches!(self, Self::Redis(error) if error.is_of_configuration())
+        match self {
+            Self::Redis(error) => error.is_of_configuration(),
+            Self::Unprotected { .. } => true,
+            Self::Store(_) | Self::Policies(_) | Self::Queue(_) | Self::Listener(_) => false,
+        }
     }
 }
 
@@ -108,6 +121,7 @@ impl Engine {
             policies: Some(self.policies.clone()),
             keys: self.keys.clone(),
             clock: self.clock.clone(),
+            access: None,
             tz_versions: Some(self.tz_versions.clone()),
             processes: Processes::new(service, &self.redis, &self.keys),
             liveness: Liveness::default(),

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use super::{Check, CheckName, Health};
+use crate::access::{AccessControl, AccessMode};
 use crate::events::oldest::oldest_wait;
 use crate::policy_snapshot::Policies;
 use crate::processes::ProcessCount;
@@ -30,6 +31,23 @@ impl Check {
     }
 }
 
+/// Whether callers need a key, and whether keys that were revoked are known to be.
+fn access(control: &AccessControl) -> Check {
+    let active = control.keys.active();
+    let (status, detail) = match control.mode {
+        AccessMode::Off => (WARNING, "is off (PRICING_AUTH=off): every caller may do everything".to_owned()),
+        _ if control.keys.is_stale() => {
+            (WARNING, "the keys cannot be read from the database: none can be revoked meanwhile".to_owned())
+        }
+        _ if control.is_on() && active == 0 => {
+            (WARNING, "callers need a key, and none is in use: create one".to_owned())
+        }
+        _ if control.is_on() => (OK, format!("callers need a key; {active} are in use")),
+        _ => (OK, "no key exists: every program on this host may do everything".to_owned()),
+    };
+    Check::found(CheckName::Access, status, detail)
+}
+
 impl Health {
     /// The checks, and the processes that run; `None` while Redis does not say.
     pub(super) async fn run_checks(&self) -> (Vec<Check>, Option<Vec<ProcessCount>>) {
@@ -53,6 +71,7 @@ impl Health {
         let of_policy = unusable.or_else(|| Some((WARNING, policies.and_then(Policies::outdated)?)));
         checks.extend(of_policy.map(|(status, detail)| Check::found(CheckName::Policy, status, detail)));
         checks.extend(held_moves.map(|detail| Check::found(CheckName::HeldMoves, WARNING, detail)));
+        checks.extend(self.access.as_ref().map(access));
         (checks, processes)
     }
 

@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::AccessControl;
 use crate::clock::Clock;
 use crate::keys::MessageKeys;
 use crate::policy_snapshot::Policies;
@@ -54,6 +55,8 @@ pub struct Health {
     pub policies: Option<Policies>,
     /// Checked to be right.
     pub clock: Clock,
+    /// Checked to be on, for services that have callers.
+    pub access: Option<AccessControl>,
     /// Checked to be the same everywhere, for services that use policies.
     pub tz_versions: Option<TzVersions>,
     /// Checked for a worker and a listener.
@@ -110,7 +113,8 @@ pub enum ReadinessStatus {
 pub struct Check {
     /// `redis`, `redis_writes`, `redis_settings`, `database`, `database_writes`, `events`, `worker`,
     /// `listener`, `clock` or `time_zones`; or `policy`, if the newest one cannot be used or would be refused
-    /// today; or `held_moves`, if the circuit breaker holds moves that market events would make.
+    /// today; or `held_moves`, if the circuit breaker holds moves that market events would make; or `access`,
+    /// for the API.
     #[schema(value_type = String)]
     pub name: CheckName,
     /// `ok`, `warning` or `failed`.
@@ -138,11 +142,12 @@ pub enum CheckName {
     TimeZones,
     Policy,
     HeldMoves,
+    Access,
 }
 
 impl CheckName {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Redis,
         Self::RedisWrites,
         Self::RedisSettings,
@@ -155,6 +160,7 @@ impl CheckName {
         Self::TimeZones,
         Self::Policy,
         Self::HeldMoves,
+        Self::Access,
     ];
 
     /// The name in answers and metrics.
@@ -172,6 +178,7 @@ impl CheckName {
             Self::TimeZones => "time_zones",
             Self::Policy => "policy",
             Self::HeldMoves => "held_moves",
+            Self::Access => "access",
         }
     }
 }

@@ -19,6 +19,7 @@ const SQLITE: &[Step] = &[
     (7, "movements", include_str!("../../migrations/sqlite/0007_movements.sql")),
     (8, "event moves", include_str!("../../migrations/sqlite/0008_event_moves.sql")),
     (9, "unserved prices", include_str!("../../migrations/sqlite/0009_unserved_prices.sql")),
+    (10, "access keys", include_str!("../../migrations/sqlite/0010_access_keys.sql")),
 ];
 
 const POSTGRES: &[Step] = &[
@@ -32,6 +33,7 @@ const POSTGRES: &[Step] = &[
     (8, "movements", include_str!("../../migrations/postgres/0008_movements.sql")),
     (9, "event moves", include_str!("../../migrations/postgres/0009_event_moves.sql")),
     (10, "unserved prices", include_str!("../../migrations/postgres/0010_unserved_prices.sql")),
+    (11, "access keys", include_str!("../../migrations/postgres/0011_access_keys.sql")),
 ];
 
 pub(super) fn of_sqlite() -> Migrator {

@@ -4,8 +4,8 @@
 //! PostgreSQL. Never here: how a price is computed (see [`domain`](pricing_domain)) and when, and caches.
 //!
 //! Code that both databases share is written once, on a [`session`] of either: `products`, `prices`,
-//! `policies`, `drafts`, `runs` (the state machine of recalculations and its fencing), `unserved` (what Redis
-//! may not have yet), `upkeep` (expiry). The
+//! `policies`, `drafts`, `access_keys`, `runs` (the state machine of recalculations and its fencing),
+//! `unserved` (what Redis may not have yet), `upkeep` (expiry). The
 //! differences have a folder each: `sqlite` and `postgres` open the database and read and write rows in bulk;
 //! `bulk` selects between them. The contract tests verify the same guarantees for both: exact digits,
 //! instants to the microsecond, no older fact over a newer one, and errors that tell transient from permanent
@@ -16,6 +16,7 @@
 //! failed connections, `migrations/` for the tables and their reasons. Callers are `engine`, the API's routes
 //! and the worker.
 
+mod access_keys;
 pub mod backup;
 mod bulk;
 mod columns;
@@ -49,6 +50,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::SqlitePool;
 
+pub use self::access_keys::{AccessKey, MAX_ACTIVE_KEYS};
 use self::connection::{Connection, ReadOnlyRefusals};
 pub use self::drafts::{DraftCondition, NewDraft, StoredDraft};
 pub use self::error::{ConnectionShortage, StoreError};

@@ -32,7 +32,7 @@ pub(super) struct Query<'a> {
 pub(super) enum Value<'a> {
     Text(Option<&'a str>),
     Integer(Option<i64>),
-    Instant(DateTime<Utc>),
+    Instant(Option<DateTime<Utc>>),
     /// An encoded JSON document; text to both databases.
     Written(String),
     /// `text[]` in PostgreSQL (`= ANY($1)`), a JSON array in SQLite (`IN (SELECT value FROM json_each($1))`).
@@ -83,7 +83,7 @@ impl Value<'_> {
         match self {
             Self::Text(text) => arguments.add(text.map(str::to_owned)),
             Self::Integer(number) => arguments.add(number),
-            Self::Instant(at) => arguments.add(instant(at)),
+            Self::Instant(at) => arguments.add(at.map(instant)),
             Self::Written(json) => arguments.add(json),
             Self::Texts(list) => arguments.add(texts(list)?),
             Self::Scope(scope) => arguments.add(Json(scope)),
@@ -146,6 +146,12 @@ impl From<u32> for Value<'_> {
 
 impl From<DateTime<Utc>> for Value<'_> {
     fn from(at: DateTime<Utc>) -> Self {
+        Self::Instant(Some(at))
+    }
+}
+
+impl From<Option<DateTime<Utc>>> for Value<'_> {
+    fn from(at: Option<DateTime<Utc>>) -> Self {
         Self::Instant(at)
     }
 }

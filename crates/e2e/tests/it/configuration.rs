@@ -136,7 +136,7 @@ async fn help_lists_every_variable_even_if_one_of_them_cannot_be_used() -> Resul
 #[tokio::test]
 async fn variables_of_the_command_line_are_on_the_page() -> Result<()> {
     let page = page()?;
-    for verb in [&["up"][..], &["quote"], &["approve"], &["policy", "publish"]] {
+    for verb in [&["up"][..], &["quote"], &["approve"], &["policy", "publish"], &["keys", "create"]] {
         let arguments = [verb, &["--help"]].concat();
         let (code, printed) = run("pricing", &[], &arguments).await?;
         assert_eq!(code, 0, "{printed}");

@@ -4,6 +4,7 @@
 //!
 //! | module | what goes there |
 //! |---|---|
+//! | `access` | access keys, what is refused beyond loopback, and the listener for administration |
 //! | `backups` | backup and restore on both databases: what is served afterwards |
 //! | `browsers` | what a page in a browser can do to the API, and what it cannot |
 //! | `cache_puts` | the caches on a real Redis: an older revision never replaces a newer one |
@@ -47,6 +48,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the test has failed")]
 
+mod access;
 mod backups;
 mod browsers;
 mod cache_puts;

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use futures::{Stream, StreamExt, stream};
+use pricing_core::access::identity::Identity;
 use pricing_core::notifications::{Notifications, Position, ProductChange};
 use pricing_core::redis::RedisError;
 use pricing_domain::facts::product::ProductId;
 use pricing_wire::price_change::PriceChangeEvent;
 use tokio::sync::mpsc;
+
+use crate::access::Access;
 
 use super::followers::{FollowerPermit, Followers};
 
@@ -27,6 +30,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A comment without the blank line after it: some clients make an event of a blank line.
 const COMMENT: Bytes = Bytes::from_static(b":\n");
+/// How often a follower's key is checked.
+const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause after Redis did not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -40,6 +45,9 @@ pub(super) struct Follower {
     pub(super) position: Option<Position>,
     pub(super) only: Option<ProductId>,
     pub(super) progress: Progress,
+    /// Whose key has to stay in use.
+    pub(super) access: Access,
+    pub(super) identity: Identity,
     pub(super) _permit: FollowerPermit,
 }
 
@@ -72,11 +80,13 @@ impl Follower {
         let (sender, mut events) = mpsc::channel(EVENTS_AHEAD);
         tokio::spawn(async move {
             let shutdown = self.followers.shutdown.clone();
+            let key_in_use = key_in_use(self.access.clone(), self.identity.clone());
             let made = stream::unfold(self, |mut follower| async { Some((follower.next().await, follower)) });
             let following = send_all(made, &sender, MAX_PAUSE);
             tokio::select! {
                 _ = shutdown.run_until_cancelled(following) => {}
                 () = sender.closed() => {}
+                () = key_in_use => {}
             }
         });
         stream::poll_fn(move |context| events.poll_recv(context).map(|event| event.map(Ok)))
@@ -164,6 +174,13 @@ impl Follower {
         self.progress.waiting.reverse();
         (self.position, self.progress.has_gap) = (Some(page.reached), page.has_gap);
         Ok(())
+    }
+}
+
+/// Ends when the caller's key was revoked or has expired.
+async fn key_in_use(access: Access, identity: Identity) {
+    while access.is_still_known(&identity) {
+        tokio::time::sleep(KEY_CHECK_INTERVAL).await;
     }
 }
 

@@ -17,7 +17,7 @@ impl Advice {
     }
 }
 
-const ADVICE: [Advice; 12] = [
+const ADVICE: [Advice; 13] = [
     Advice::same(
         "redis",
         "prices are still read, from memory and the database; products, policies and events are refused: start Redis, or let PRICING_REDIS_URL lead to a master",
@@ -63,6 +63,10 @@ const ADVICE: [Advice; 12] = [
         failed: "this API cannot use the newest policy, and another version published it: install that version, or publish an earlier policy again with it (`pricing policy rollback`)",
         warning: "it keeps its meaning: see `pricing policy check`, correct it and publish it again",
     },
+    Advice::same(
+        "access",
+        "see docs/access.md: `pricing keys create` creates a key, and without PRICING_AUTH=off callers need one; if the keys cannot be read, see the check of the database",
+    ),
     Advice::same(
         "held_moves",
         "`pricing approve` lists them; `pricing approve events` lets them go, with --reject it keeps the prices",
