@@ -68,7 +68,8 @@ pub async fn run(
     let queue = JobQueue::new(redis, message_keys);
     let health = engine.health(SERVICE);
     let channels = vec![message_keys.price_changes_channel(), message_keys.policy_changes_channel()];
-    let subscription = Subscription::open(&config.shared.redis_url, channels)?;
+    let log = message_keys.price_changes_log();
+    let subscription = Subscription::open_beside(&log, &config.shared.redis_url, channels)?;
     let (wake, woken) = watch::channel(0);
     let mut tasks = JoinSet::new();
     engine.spawn_upkeep(&mut tasks, &shutdown);
