@@ -1,4 +1,5 @@
-//! Where Redis is: the URL of a server, of the Sentinels that know which server is the master, or of a cluster.
+//! Where Redis is: the URL of a server, of the Sentinels that know which server is the master, or of a
+//! cluster.
 //!
 //! A server's URL is the client's (`redis://`, `rediss://`, `valkey://`, `valkeys://`, `unix://` and its
 //! other names). That of Sentinels is

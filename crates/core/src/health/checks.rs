@@ -132,16 +132,16 @@ fn software(infos: &[ServerInfo]) -> (&'static str, String) {
         software = format!("{software}, a cluster of {} masters", infos.len());
     }
     let faults: Vec<String> =
-        infos.iter().filter_map(|info| info.fault().map(|fault| of_node(info, fault))).collect();
+        infos.iter().filter_map(|info| info.fault().map(|fault| of_node(info, &fault))).collect();
     if faults.is_empty() { (OK, software) } else { (FAILED, format!("{software}: {}", faults.join("; "))) }
 }
 
 fn risks(info: &ServerInfo) -> Vec<String> {
-    info.risks().into_iter().map(|risk| of_node(info, risk)).collect()
+    info.risks().into_iter().map(|risk| of_node(info, &risk)).collect()
 }
 
-fn of_node(info: &ServerInfo, what: String) -> String {
-    info.node.as_ref().map_or(what.clone(), |node| format!("{node}: {what}"))
+fn of_node(info: &ServerInfo, what: &str) -> String {
+    info.node.as_ref().map_or_else(|| what.to_owned(), |node| format!("{node}: {what}"))
 }
 
 /// Checks that a worker and a listener run.

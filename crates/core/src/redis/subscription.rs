@@ -65,8 +65,8 @@ impl Subscription {
         Self::open_beside(&key, url, channels)
     }
 
-    /// Subscribes to these channels as soon as the server can be reached; in a cluster, at the master that has
-    /// this key: that of the scripts that publish.
+    /// Subscribes to these channels as soon as the server can be reached; in a cluster, at the master that
+    /// has this key: that of the scripts that publish.
     pub fn open_beside(key: &str, url: &str, channels: Vec<String>) -> Result<Self, RedisError> {
         let address = match parse(url)?.with_protocol(ProtocolVersion::RESP3) {
             Address::Cluster(cluster) => Address::Cluster(cluster.at(slot_of(key.as_bytes()))),

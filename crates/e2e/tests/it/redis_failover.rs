@@ -5,4 +5,4 @@ mod cluster_fleets;
 mod connections;
 mod fleets;
 mod refusals;
-mod services;
+mod working_fleet;

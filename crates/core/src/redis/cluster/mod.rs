@@ -3,8 +3,8 @@
 //! Here: a link to each master, and which of them a command goes to. A command belongs to the slot of its
 //! first key; its other keys have to be in the same one. The commands of a pipeline go to their masters, all
 //! at once. As at a single server, a command that may have been executed is never sent again: one that was
-//! not sent, or that was refused because its slot is elsewhere, is sent there. (The client's own connection to
-//! a cluster sends commands again that got no answer.)
+//! not sent, or that was refused because its slot is elsewhere, is sent there. (The client's own connection
+//! to a cluster sends commands again that got no answer.)
 //!
 //! A keeper (`keeper`) finds out where slots are. Where next: `slots` for slots, `view` for what nodes say.
 

@@ -1,7 +1,8 @@
 //! The slot of a key, and of a command's first key.
 //!
 //! A key's slot is the CRC-16 (XMODEM) of the key, or of what is between its first `{` and the next `}` if
-//! there is anything, modulo 16384 (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>).
+//! there is anything, modulo 16384:
+//! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>.
 
 use redis::{Arg, Cmd};
 

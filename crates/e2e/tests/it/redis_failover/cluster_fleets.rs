@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use pricing_e2e::{RedisCluster, eventually};
-use serde_json::json;
 
-use super::services::{Services, event};
+use super::working_fleet::{Services, event};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The stream of events, which lies beside the queue, and that of price changes.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use pricing_e2e::{ChaosProxy, RedisSentinel, RedisServer, ServiceProcess, eventually, free_port};
 
-use super::services::Services;
+use super::working_fleet::Services;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
