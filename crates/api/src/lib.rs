@@ -140,7 +140,8 @@ fn spawn_invalidation(
     shutdown: &CancellationToken,
 ) -> Result<watch::Receiver<u64>, StartError> {
     let channels = vec![engine.keys.price_changes_channel(), engine.keys.policy_changes_channel()];
-    let subscription = Subscription::open(&config.shared.redis_url, channels)?;
+    let log = engine.keys.price_changes_log();
+    let subscription = Subscription::open_beside(&log, &config.shared.redis_url, channels)?;
     let (wake, woken) = watch::channel(0);
     tasks.spawn(invalidation::wake_for_other_catalogues(
         engine.store.catalogue.subscribe(),

@@ -76,12 +76,15 @@ const REDIS_URL: Variable = Variable {
         "valkey+unix://",
         "redis+sentinel://",
         "rediss+sentinel://",
+        "redis+cluster://",
+        "rediss+cluster://",
     ]),
     used_by: "all",
     text: "Redis; over TLS with rediss://. With Sentinel: \
            redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/MASTER_NAME/DB, with ?sentinel_user=… and \
-           &sentinel_password=… if the Sentinels ask for them. Redis Cluster is not supported. If it is \
-           unset, REDIS_HOST and REDIS_PORT are used.",
+           &sentinel_password=… if the Sentinels ask for them. A cluster: \
+           redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT, with any of its nodes. If it is unset, \
+           REDIS_HOST and REDIS_PORT are used.",
     is_secret: true,
 };
 
@@ -368,8 +371,8 @@ mod tests {
     #[test]
     fn a_refused_redis_url_is_explained_and_not_shown() {
         for (url, reason) in [
-            ("redis+cluster://:secret@a", "Redis Cluster is not supported"),
-            ("redis://:secret@a?cluster=true", "Redis Cluster is not supported"),
+            ("redis+cluster://:secret@a/1", "nothing may follow the nodes of a cluster"),
+            ("redis://:secret@a?cluster=true", "redis+cluster://HOST:PORT"),
             ("redis+sentinel://:secret@a", "the name of the master is missing"),
             ("redis://:secret@a,b", "several hosts need redis+sentinel://"),
             ("http://:secret@a", "an address that begins with redis://"),
@@ -377,7 +380,11 @@ mod tests {
             let shown = read(&[("PRICING_REDIS_URL", url)]).unwrap_err().to_string();
             assert!(shown.contains(reason) && !shown.contains("secret"), "{url}: {shown}");
         }
-        for url in ["redis+sentinel://u:p@a:1,b/m/2?sentinel_password=x", "rediss://:p@a:1/2"] {
+        for url in [
+            "redis+sentinel://u:p@a:1,b/m/2?sentinel_password=x",
+            "redis+cluster://u:p@a:1,b",
+            "rediss://:p@a:1/2",
+        ] {
             assert_eq!(read(&[("PRICING_REDIS_URL", url)]).unwrap().redis_url, url);
         }
     }

@@ -13,15 +13,20 @@
 //! | `{price_changes:log}:bytes` | hash | how much was added to that stream since a mark, and the mark, by which it is trimmed | `cache/put_and_publish.lua` |
 //! | `policy_changes` | channel | that a policy or a location factor changed | `notifications` |
 //! | `{prefix}processes` | sorted set | the processes that run, by when they last said so | `processes.lua` |
-//! | `{prefix}write_check` | string | empty; lives for a second | the health check |
+//! | `{prefix}write_check`, in a cluster with `:{number}` | string | empty; lives for a second | the health check |
 //! | `{prefix}tz_versions` | sorted set | the versions of the time zone database in use, by when they were last published, of the last minute | `tz_versions.lua` |
 //! | `{prefix}lease:{name}`, with `:token` | strings | who holds a lease; its last fencing token | `lease` |
 //! | `{core:apalis:queues:list}:{prefix}jobs` and keys with this prefix | several | the queue of the workers | `jobs` |
 //!
 //! `{store}` is the identity of the database: another database, with its own revisions, must not find these
 //! prices. The prefix is `pricing:v1:` unless configured; the number changes when a stored form does. Names
-//! that other programs use carry the prefix only if it was configured. Redis Cluster is not supported: prices
-//! are stored in batches with their notification, in one call.
+//! that other programs use carry the prefix only if it was configured.
+//!
+//! In a cluster the names are the same, except that those of the two streams `market_events:…` begin with
+//! `{core:apalis:queues:list}:`. So an event and its job are on one master, and a replica that has the
+//! acknowledgement of an event has its job. Of the other keys each has a slot of its own, except for a lease
+//! and its token, the stream of price changes and the count of its bytes, and all keys of the queue: a script
+//! is given one price, or keys of one of these groups.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -104,6 +109,9 @@ pub const PRICE_CHANGES_KEPT: usize = 5_000;
 /// hundred changes has about 25 kB.
 pub const PRICE_CHANGES_KEPT_BYTES: usize = 32 * 1024 * 1024;
 
+/// The beginning of the queue's keys; the part in braces decides on their slot.
+const QUEUE_TAG: &str = "{core:apalis:queues:list}";
+
 /// The consumer group in which listeners share the event log.
 pub const LISTENER_GROUP: &str = "listeners";
 
@@ -119,13 +127,19 @@ pub const JOBS: &str = "jobs";
 #[derive(Debug, Clone)]
 pub struct MessageKeys {
     prefix: String,
+    is_cluster: bool,
 }
 
 impl MessageKeys {
     /// Names with this prefix. Those that other programs use carry it only if it is not the default, so that
     /// two installations can share a Redis.
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+        Self { prefix: prefix.to_owned(), is_cluster: false }
+    }
+
+    /// The names in a cluster, or not: in a cluster, the streams of events lie beside the queue.
+    pub fn in_cluster(self, is_cluster: bool) -> Self {
+        Self { is_cluster, ..self }
     }
 
     /// The channel on which market events are published.
@@ -135,12 +149,12 @@ impl MessageKeys {
 
     /// The stream of market events.
     pub fn event_log(&self) -> String {
-        self.public("market_events:log")
+        self.beside_queue(self.public("market_events:log"))
     }
 
     /// The stream of messages that are no valid market events.
     pub fn dead_events(&self) -> String {
-        self.public("market_events:dead")
+        self.beside_queue(self.public("market_events:dead"))
     }
 
     /// The channel on which price changes are published.
@@ -167,7 +181,7 @@ impl MessageKeys {
     /// The queue; its keys begin with this. The part in braces is the queue library's own key, so that both
     /// lie in the same slot of a cluster.
     pub fn queue(&self) -> String {
-        format!("{{core:apalis:queues:list}}:{}jobs", self.prefix)
+        format!("{QUEUE_TAG}:{}jobs", self.prefix)
     }
 
     /// The channel that wakes workers.
@@ -210,6 +224,11 @@ impl MessageKeys {
         [format!("{}write_check", self.prefix), format!("{}:write_check", self.queue())]
     }
 
+    /// A key that a health check writes to one of the masters of a cluster: the one that has it.
+    pub fn write_check(&self, number: usize) -> String {
+        format!("{}write_check:{number}", self.prefix)
+    }
+
     /// The versions of the time zone database in use by processes.
     pub fn tz_versions(&self) -> String {
         format!("{}tz_versions", self.prefix)
@@ -225,7 +244,50 @@ impl MessageKeys {
         format!("{}lease:{{{name}}}:token", self.prefix)
     }
 
+    fn beside_queue(&self, name: String) -> String {
+        if self.is_cluster { format!("{QUEUE_TAG}:{name}") } else { name }
+    }
+
     fn public(&self, name: &str) -> String {
         if self.prefix == DEFAULT_PREFIX { name.to_owned() } else { format!("{}{name}", self.prefix) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis::slot_of;
+
+    /// Which keys are given to one script, or have to be on one master.
+    #[test]
+    fn keys_that_belong_together_have_one_slot_in_a_cluster() {
+        for prefix in [DEFAULT_PREFIX, "shop:", "{shop}:"] {
+            let keys = MessageKeys::new(prefix).in_cluster(true);
+            for group in [
+                vec![
+                    keys.event_log(),
+                    keys.dead_events(),
+                    keys.queue(),
+                    keys.queue_tries(),
+                    keys.queue_wake(),
+                ],
+                vec![keys.price_changes_log(), keys.price_changes_bytes()],
+                vec![keys.lease("run"), keys.lease_token("run")],
+            ] {
+                let slots: Vec<u16> = group.iter().map(|key| slot_of(key.as_bytes())).collect();
+                assert!(slots.windows(2).all(|pair| pair[0] == pair[1]), "{group:?}: {slots:?}");
+            }
+            assert_eq!(slot_of(keys.queue().as_bytes()), slot_of(b"core:apalis:queues:list"));
+        }
+    }
+
+    #[test]
+    fn names_outside_a_cluster_are_those_of_earlier_versions() {
+        let keys = MessageKeys::new(DEFAULT_PREFIX);
+        assert_eq!(
+            (keys.event_log().as_str(), keys.dead_events().as_str()),
+            ("market_events:log", "market_events:dead")
+        );
+        assert_eq!(MessageKeys::new("shop:").event_log(), "shop:market_events:log");
     }
 }

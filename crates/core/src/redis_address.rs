@@ -1,32 +1,41 @@
-//! Where Redis is: the URL of a server, or of the Sentinels that know which server is the master.
+//! Where Redis is: the URL of a server, of the Sentinels that know which server is the master, or of a
+//! cluster.
 //!
 //! A server's URL is the client's (`redis://`, `rediss://`, `valkey://`, `valkeys://`, `unix://` and its
 //! other names). That of Sentinels is
 //! `redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/MASTER_NAME[/DB]`, with `sentinel_user` and
 //! `sentinel_password` in the query; USER and PASSWORD are those of the servers. `rediss+sentinel://` is TLS
-//! to both. No error and no message of this module contains a password.
+//! to both. That of a cluster is `redis+cluster://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]`, with any of
+//! its nodes, which name the others; `rediss+cluster://` is TLS to all of them. No error and no message of
+//! this module contains a password.
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
 /// The port of a Sentinel whose URL names none.
 const SENTINEL_PORT: u16 = 26_379;
-/// Sentinels that one URL may name.
-const MAX_SENTINELS: usize = 16;
+/// The port of a node of a cluster whose URL names none.
+const NODE_PORT: u16 = 6_379;
+/// Sentinels, or nodes of a cluster, that one URL may name.
+const MAX_HOSTS: usize = 16;
 
 /// A URL that is not the address of a Redis. The message names the part that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAddress {
-    /// Redis Cluster.
-    #[error("Redis Cluster is not supported: name a server, or Sentinels with redis+sentinel://")]
+    /// Redis Cluster in another form.
+    #[error("the address of a Redis Cluster is redis+cluster://HOST:PORT,HOST:PORT, with any of its nodes")]
     Cluster,
     /// An unknown scheme.
-    #[error("the scheme is not one of redis, rediss, unix, valkey, valkeys, redis+sentinel, rediss+sentinel")]
+    #[error(
+        "the scheme is not one of redis, rediss, unix, valkey, valkeys, redis+sentinel, rediss+sentinel, redis+cluster, rediss+cluster"
+    )]
     Scheme,
-    /// Several hosts without Sentinels.
-    #[error("several hosts need redis+sentinel://")]
+    /// Several hosts that are neither Sentinels nor nodes of a cluster.
+    #[error("several hosts need redis+sentinel:// or redis+cluster://")]
     SeveralHosts,
     /// `#insecure`.
     #[error("TLS without checking certificates is not supported: remove #insecure")]
@@ -40,9 +49,18 @@ pub enum InvalidAddress {
         /// Its place in the list, from 1.
         number: usize,
     },
-    /// Too many Sentinels.
-    #[error("more than {MAX_SENTINELS} Sentinels")]
-    TooManySentinels,
+    /// A node's host or port.
+    #[error("node number {number} is not HOST or HOST:PORT")]
+    Node {
+        /// Its place in the list, from 1.
+        number: usize,
+    },
+    /// A database other than the first, or a parameter.
+    #[error("nothing may follow the nodes of a cluster, which has no numbered databases")]
+    AfterNodes,
+    /// Too many hosts.
+    #[error("more than {MAX_HOSTS} hosts")]
+    TooManyHosts,
     /// No name of a master.
     #[error("the name of the master is missing: redis+sentinel://HOST:PORT/MASTER_NAME")]
     MasterName,
@@ -70,6 +88,10 @@ pub(crate) enum Address {
     Server(Server),
     /// Where Sentinels say.
     Sentinels(Sentinels),
+    /// At the nodes of a cluster; for a single connection, at the master of one of its slots.
+    Cluster(Cluster),
+    /// At this master of a cluster.
+    Node(Server),
 }
 
 /// A server, and how to log in there.
@@ -80,7 +102,7 @@ pub(crate) struct Server {
 }
 
 /// The place of a server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     Tcp { host: String, port: u16 },
     Tls { host: String, port: u16 },
@@ -94,6 +116,19 @@ pub(crate) struct Sentinels {
     /// The name of the master that they watch.
     pub(crate) master_name: String,
     /// Credentials and database of the master.
+    settings: RedisConnectionInfo,
+    is_tls: bool,
+}
+
+/// Nodes of a cluster, which is asked for the others.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    /// The nodes that the URL names.
+    pub(crate) seeds: Vec<Place>,
+    /// All nodes that the cluster has named last.
+    pub(crate) named: Arc<ArcSwap<Vec<Place>>>,
+    /// The slot whose master a single connection leads to.
+    pub(crate) slot: u16,
     settings: RedisConnectionInfo,
     is_tls: bool,
 }
@@ -134,7 +169,10 @@ impl Address {
     pub(crate) fn with_protocol(&self, protocol: ProtocolVersion) -> Self {
         let mut address = self.clone();
         match &mut address {
-            Self::Server(Server { settings, .. }) | Self::Sentinels(Sentinels { settings, .. }) => {
+            Self::Server(Server { settings, .. })
+            | Self::Node(Server { settings, .. })
+            | Self::Sentinels(Sentinels { settings, .. })
+            | Self::Cluster(Cluster { settings, .. }) => {
                 *settings = settings.clone().set_protocol(protocol);
             }
         }
@@ -144,15 +182,22 @@ impl Address {
     /// The number of the database.
     pub(crate) fn database(&self) -> i64 {
         match self {
-            Self::Server(server) => server.settings.db(),
+            Self::Server(server) | Self::Node(server) => server.settings.db(),
             Self::Sentinels(sentinels) => sentinels.settings.db(),
+            Self::Cluster(cluster) => cluster.settings.db(),
         }
     }
 
     pub(crate) fn parse(url: &str) -> Result<Self, InvalidAddress> {
         let (scheme, rest) = url.split_once("://").ok_or(InvalidAddress::Scheme)?;
-        if scheme.contains("cluster") || has_cluster_parameter(rest) {
-            return Err(InvalidAddress::Cluster);
+        match scheme {
+            "redis+cluster" | "rediss+cluster" => {
+                return Cluster::parse(rest, scheme == "rediss+cluster").map(Self::Cluster);
+            }
+            _ if scheme.contains("cluster") || has_cluster_parameter(rest) => {
+                return Err(InvalidAddress::Cluster);
+            }
+            _ => {}
         }
         match scheme {
             "redis+sentinel" | "rediss+sentinel" => {
@@ -182,20 +227,75 @@ impl Sentinels {
         let (credentials, hosts) = split_authority(before);
         let (hosts, path) = hosts.split_once('/').unwrap_or((hosts, ""));
         let (master_name, database) = parse_path(path)?;
-        let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
-        let settings = with_credentials(decoded("the user", user)?, decoded("the password", password)?);
+        let settings = parse_credentials(credentials)?;
         let settings_of_sentinels = parse_query(query)?;
-        let hosts: Vec<&str> = hosts.split(',').collect();
-        if hosts.len() > MAX_SENTINELS {
-            return Err(InvalidAddress::TooManySentinels);
-        }
-        let servers = hosts.into_iter().zip(1..).map(|(host, number)| {
-            let (host, port) = parse_host(host).ok_or(InvalidAddress::Sentinel { number })?;
-            Ok(Server { place: place(host, port, is_tls), settings: settings_of_sentinels.clone() })
-        });
-        let servers = servers.collect::<Result<_, _>>()?;
+        let places = parse_hosts(hosts, SENTINEL_PORT, is_tls)?
+            .map_err(|number| InvalidAddress::Sentinel { number })?;
+        let servers = places
+            .into_iter()
+            .map(|place| Server { place, settings: settings_of_sentinels.clone() })
+            .collect();
         Ok(Self { servers, master_name, settings: settings.set_db(database), is_tls })
     }
+}
+
+impl Cluster {
+    /// The node at this place.
+    pub(crate) fn node(&self, place: Place) -> Server {
+        Server { place, settings: self.settings.clone() }
+    }
+
+    /// The place of the node with this host, and this port.
+    pub(crate) fn place(&self, host: String, port: u16) -> Place {
+        place(host, port, self.is_tls)
+    }
+
+    /// All nodes that are known: those named last, and those of the URL.
+    pub(crate) fn known(&self) -> Vec<Server> {
+        let mut places: Vec<Place> = self.named.load().iter().chain(&self.seeds).cloned().collect();
+        places.sort();
+        places.dedup();
+        places.into_iter().map(|place| self.node(place)).collect()
+    }
+
+    /// The same cluster, and a single connection to the master of this slot.
+    pub(crate) fn at(&self, slot: u16) -> Self {
+        Self { slot, ..self.clone() }
+    }
+
+    fn parse(rest: &str, is_tls: bool) -> Result<Self, InvalidAddress> {
+        let (credentials, hosts) = split_authority(rest);
+        let hosts = hosts.strip_suffix("/0").or(hosts.strip_suffix('/')).unwrap_or(hosts);
+        if hosts.contains(['/', '?', '#']) {
+            return Err(InvalidAddress::AfterNodes);
+        }
+        let settings = parse_credentials(credentials)?;
+        let seeds =
+            parse_hosts(hosts, NODE_PORT, is_tls)?.map_err(|number| InvalidAddress::Node { number })?;
+        Ok(Self { seeds, named: Arc::default(), slot: 0, settings, is_tls })
+    }
+}
+
+fn parse_credentials(credentials: &str) -> Result<RedisConnectionInfo, InvalidAddress> {
+    let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+    Ok(with_credentials(decoded("the user", user)?, decoded("the password", password)?))
+}
+
+/// Parses hosts with commas between them; or returns the number of the one that is wrong.
+fn parse_hosts(
+    hosts: &str,
+    default_port: u16,
+    is_tls: bool,
+) -> Result<Result<Vec<Place>, usize>, InvalidAddress> {
+    let hosts: Vec<&str> = hosts.split(',').collect();
+    if hosts.len() > MAX_HOSTS {
+        return Err(InvalidAddress::TooManyHosts);
+    }
+    let places = hosts.into_iter().zip(1_usize..).map(|(host, number)| {
+        let (host, port) = parse_host(host, default_port).ok_or(number)?;
+        Ok(place(host, port, is_tls))
+    });
+    Ok(places.collect())
 }
 
 fn place(host: String, port: u16, is_tls: bool) -> Place {
@@ -267,10 +367,10 @@ fn parse_query(query: &str) -> Result<RedisConnectionInfo, InvalidAddress> {
 }
 
 /// Parses `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
-fn parse_host(written: &str) -> Option<(String, u16)> {
+fn parse_host(written: &str, default_port: u16) -> Option<(String, u16)> {
     let (host, port) = match written.rsplit_once(':') {
         Some((host, port)) if !written.ends_with(']') => (host, port.parse().ok()?),
-        _ => (written, SENTINEL_PORT),
+        _ => (written, default_port),
     };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let is_valid = match bare {
@@ -303,7 +403,7 @@ mod tests {
     fn sentinels(url: &str) -> Sentinels {
         match Address::parse(url) {
             Ok(Address::Sentinels(sentinels)) => sentinels,
-            Ok(Address::Server(_)) => panic!("a server"),
+            Ok(_) => panic!("no Sentinels"),
             Err(error) => panic!("{error}"),
         }
     }
@@ -350,11 +450,35 @@ mod tests {
     }
 
     #[test]
+    fn nodes_of_a_cluster_are_understood() {
+        for (url, expected) in [
+            ("redis+cluster://me:p%40s@a,b:7000,[::1]", "Tcp a:6379, Tcp b:7000, Tcp ::1:6379"),
+            ("rediss+cluster://me:p%40s@a/", "Tls a:6379"),
+        ] {
+            let Ok(Address::Cluster(cluster)) = Address::parse(url) else { panic!("{url}") };
+            let shown = cluster.seeds.iter().map(|place| match place {
+                Place::Tcp { .. } => format!("Tcp {place}"),
+                _ => format!("Tls {place}"),
+            });
+            assert_eq!(shown.collect::<Vec<_>>().join(", "), expected);
+            let node = cluster.node(cluster.place("c".to_owned(), 1));
+            assert_eq!(node.place.to_string(), "c:1");
+            assert_eq!((node.settings.username(), node.settings.password()), (Some("me"), Some("p@s")));
+            cluster.named.store(Arc::new(vec![node.place, cluster.seeds[0].clone()]));
+            assert_eq!(cluster.known().len(), cluster.seeds.len() + 1);
+        }
+    }
+
+    #[test]
     fn a_refusal_names_the_part_that_is_wrong() {
         for (url, expected) in [
-            ("redis+cluster://a", InvalidAddress::Cluster),
             ("redis-cluster://a,b", InvalidAddress::Cluster),
             ("redis://a?cluster=true", InvalidAddress::Cluster),
+            ("redis+cluster://", InvalidAddress::Node { number: 1 }),
+            ("redis+cluster://a,b:x", InvalidAddress::Node { number: 2 }),
+            ("redis+cluster://a/1", InvalidAddress::AfterNodes),
+            ("redis+cluster://a?protocol=resp3", InvalidAddress::AfterNodes),
+            ("redis+cluster://:%zz@a", InvalidAddress::Encoding { part: "the password" }),
             ("http://a", InvalidAddress::Scheme),
             ("redis-sentinel://a/m", InvalidAddress::Scheme),
             ("a:6379", InvalidAddress::Scheme),
@@ -374,7 +498,13 @@ mod tests {
         }
         assert!(matches!(refusal("redis://a/x"), InvalidAddress::Server(_)));
         assert!(matches!(refusal("redis://a:x"), InvalidAddress::Server(_)));
-        for url in ["redis://user:p,q@a", "redis://a?cluster=false", "unix:///x.sock", "valkeys://a/1"] {
+        for url in [
+            "redis://user:p,q@a",
+            "redis://a?cluster=false",
+            "unix:///x.sock",
+            "valkeys://a/1",
+            "redis+cluster://a/0",
+        ] {
             assert_eq!(check(url), Ok(()), "{url}");
         }
     }
@@ -388,6 +518,8 @@ mod tests {
             "redis+sentinel://a/m/secret?sentinel_password=secret",
             "redis+sentinel://a/m?sentinel_pass=secret",
             "redis+sentinel://u:%zzsecret@a/m",
+            "redis+cluster://:secret@a/m",
+            "redis+cluster://:secret@a,b:x",
         ] {
             let shown = refusal(url).to_string();
             assert!(!shown.contains("secret"), "{shown}");

@@ -3,6 +3,7 @@
 //! | item | what it gives a test |
 //! |---|---|
 //! | [`RedisServer`] | a private `redis-server` that can be killed, restarted and frozen |
+//! | [`RedisCluster`] | three masters of a Redis Cluster, each with a replica |
 //! | [`RedisSentinel`] | a `redis-sentinel` that watches such servers and fails over |
 //! | [`PostgresServer`] | a private PostgreSQL cluster, with a database per test |
 //! | [`PgBouncer`] | a pooler in front of it |
@@ -49,6 +50,7 @@ mod postgres_server;
 mod process;
 mod programs;
 mod prometheus_server;
+mod redis_cluster;
 mod redis_sentinel;
 mod redis_server;
 mod scratch_directory;
@@ -71,6 +73,7 @@ pub use ports::free_port;
 pub use postgres_server::PostgresServer;
 pub use process::ServiceProcess;
 pub use prometheus_server::{PrometheusServer, promtool};
+pub use redis_cluster::RedisCluster;
 pub use redis_sentinel::RedisSentinel;
 pub use redis_server::RedisServer;
 pub use set_clock::SetClock;

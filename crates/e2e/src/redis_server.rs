@@ -22,6 +22,8 @@ const START_PATIENCE: Duration = Duration::from_secs(180);
 /// Enough for a launch that fails late and one that succeeds.
 const RESTART_PATIENCE: Duration = Duration::from_secs(180);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A node that is silent for this long has failed.
+const CLUSTER_NODE_TIMEOUT_MS: &str = "3000";
 
 /// A `redis-server` on a loopback port with a private directory. Killed on drop.
 // Fields are dropped in order: the process before its directory.
@@ -30,6 +32,8 @@ pub struct RedisServer {
     process: SupervisedChild,
     program: PathBuf,
     port: u16,
+    /// For other nodes of a cluster.
+    cluster_port: u16,
     directory: ScratchDirectory,
     mode: Mode,
 }
@@ -38,7 +42,7 @@ pub struct RedisServer {
 #[derive(Debug, Clone)]
 enum Mode {
     Alone,
-    /// A node of a cluster without other nodes.
+    /// A node of a cluster; at first without other nodes.
     Cluster,
     /// TLS only.
     Tls(Arc<Certificates>),
@@ -84,10 +88,13 @@ impl RedisServer {
     async fn start_as(mode: Mode) -> Result<Self> {
         let program = find_program("redis-server", "redis-server")?;
         let directory = ScratchDirectory::new("redis")?;
-        let launched =
-            on_free_port(async |port| Ok((launch(&program, directory.path(), port, &mode).await?, port)));
-        let (process, port) = launched.await?;
-        Ok(Self { process, program, port, directory, mode })
+        let launched = on_free_port(async |port| {
+            let cluster_port = free_port()?;
+            let ports = (port, cluster_port);
+            Ok((launch(&program, directory.path(), ports, &mode).await?, ports))
+        });
+        let (process, (port, cluster_port)) = launched.await?;
+        Ok(Self { process, program, port, cluster_port, directory, mode })
     }
 
     /// `redis://127.0.0.1:{port}`, or `rediss://`
@@ -103,6 +110,11 @@ impl RedisServer {
     /// The port, the same after a restart.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port for other nodes of a cluster, the same after a restart.
+    pub fn cluster_port(&self) -> u16 {
+        self.cluster_port
     }
 
     /// The directory with its append-only file and its `output.log`.
@@ -125,7 +137,7 @@ impl RedisServer {
         self.kill()?;
         let directory = self.directory.path();
         self.process = eventually("redis-server restarts on its port", RESTART_PATIENCE, async || {
-            launch(&self.program, directory, self.port, &self.mode).await
+            launch(&self.program, directory, (self.port, self.cluster_port), &self.mode).await
         })
         .await?;
         Ok(())
@@ -142,7 +154,12 @@ impl RedisServer {
     }
 }
 
-async fn launch(program: &Path, directory: &Path, port: u16, mode: &Mode) -> Result<SupervisedChild> {
+async fn launch(
+    program: &Path,
+    directory: &Path,
+    (port, cluster_port): (u16, u16),
+    mode: &Mode,
+) -> Result<SupervisedChild> {
     let mut command = tied_command(program, Signal::Kill, None)?;
     command.args(["--bind", "127.0.0.1"]);
     command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""]);
@@ -153,7 +170,9 @@ async fn launch(program: &Path, directory: &Path, port: u16, mode: &Mode) -> Res
         Mode::Alone => command.args(["--port", &port_argument]),
         Mode::Cluster => {
             command.args(["--port", &port_argument, "--cluster-enabled", "yes"]);
-            command.args(["--cluster-port", &free_port()?.to_string()])
+            command.args(["--cluster-port", &cluster_port.to_string()]);
+            command.args(["--cluster-node-timeout", CLUSTER_NODE_TIMEOUT_MS]);
+            command.args(["--cluster-replica-validity-factor", "0"])
         }
         Mode::Tls(certificates) => {
             command.args(["--port", "0", "--tls-port", &port_argument, "--tls-auth-clients", "no"]);

@@ -49,7 +49,7 @@ pub async fn run(
     let url = &config.shared.redis_url;
     let redis = RedisConnection::open(url)?.measured_by(&registry);
     redis.refuse_unusable().await?;
-    let keys = MessageKeys::new(&config.shared.key_prefix);
+    let keys = MessageKeys::new(&config.shared.key_prefix).in_cluster(redis.is_cluster());
     // Unique for each start: entries that an earlier process of this listener left pending are reclaimed like
     // any others.
     let name = format!("listener-{}-{}", std::process::id(), Uuid::now_v7().simple());
@@ -63,7 +63,7 @@ pub async fn run(
         shutdown: shutdown.clone(),
     };
     let bridge = Bridge {
-        subscription: Subscription::open(url, vec![keys.event_channel()])?,
+        subscription: Subscription::open_beside(&keys.event_log(), url, vec![keys.event_channel()])?,
         redis: redis.clone(),
         log: EventLog::new(&redis, &keys),
         dead: DeadEvents::new(&redis, &keys),

@@ -57,7 +57,7 @@ pub(crate) struct Arguments {
     /// The directory of the database and Redis's file; it is made readable by its owner only
     #[arg(long, value_name = "DIRECTORY", default_value = ".data")]
     data_dir: PathBuf,
-    /// Use this Redis, or redis+sentinel://…, instead of a private one; REDIS_URL also works
+    /// Use this Redis, also redis+sentinel://… or redis+cluster://…, instead of a private one; or REDIS_URL
     #[arg(long, value_name = "URL", env = "PRICING_REDIS_URL", hide_env_values = true)]
     redis_url: Option<String>,
     /// Use this database instead of SQLite in the data directory

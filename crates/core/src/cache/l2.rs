@@ -127,8 +127,8 @@ impl L2 {
     }
 
     /// Stores each entry unless Redis holds the same or a newer revision, and publishes the notification of
-    /// all with the last batch. After an error, some entries may be stored, and the notification of all may
-    /// have been published.
+    /// all with the last batch, or in a cluster after them. After an error, some entries may be stored, and
+    /// the notification of all may have been published.
     pub(super) async fn put_all(
         &self,
         keys: &CatalogueKeys,
@@ -148,6 +148,9 @@ impl L2 {
                 &there
             }
         };
+        if self.redis.is_cluster() {
+            return self.put_all_in_cluster(keys, products, mode, announcement).await;
+        }
         let mut batches = products.chunks(PUT_BATCH);
         let last = batches.next_back().unwrap_or_default();
         // The batches are sent without waiting for one another.
@@ -223,6 +226,46 @@ impl L2 {
             return Ok(());
         }
         self.send(&mut connection, &self.call(&entries, mode, announcement)).await
+    }
+
+    /// The same in a cluster, where each entry has a slot of its own: one call for each, and one for the
+    /// notification.
+    async fn put_all_in_cluster(
+        &self,
+        keys: &CatalogueKeys,
+        products: &[(ProductId, Cached)],
+        mode: PutMode,
+        announcement: Option<&Announcement>,
+    ) -> redis::RedisResult<()> {
+        let batches = products.chunks(PUT_BATCH);
+        try_join_all(batches.map(async |batch| self.put_each(keys, batch, mode).await)).await?;
+        let Some(announcement) = announcement else { return Ok(()) };
+        self.send(&mut self.redis.writes(), &self.call(&[], mode, Some(announcement))).await
+    }
+
+    async fn put_each(
+        &self,
+        keys: &CatalogueKeys,
+        batch: &[(ProductId, Cached)],
+        mode: PutMode,
+    ) -> redis::RedisResult<()> {
+        let (now, mut connection) = (self.clock.now(), self.redis.writes());
+        let mut calls = redis::pipe();
+        calls.ignore_errors();
+        for entry in batch.iter().filter_map(|(product_id, cached)| encoded(keys, product_id, cached, now)) {
+            calls.add_command(self.call(&[entry], mode, None));
+        }
+        if calls.is_empty() {
+            return Ok(());
+        }
+        let mut answers: Vec<redis::RedisResult<u64>> = calls.query_async(&mut connection).await?;
+        let is_missing =
+            |answer: &redis::RedisResult<u64>| answer.as_ref().is_err_and(RedisError::is_missing_script);
+        if answers.iter().any(is_missing) {
+            self.put_and_publish.load_async(&mut connection).await?;
+            answers = calls.query_async(&mut connection).await?;
+        }
+        answers.into_iter().try_for_each(|answer| answer.map(|_| ()))
     }
 
     /// Builds a call of the script. (`Script::key` and `arg` would copy everything twice.)

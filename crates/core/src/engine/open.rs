@@ -80,7 +80,7 @@ impl Engine {
         let store = Store::open(&config.database_url, settings).await?.measured_by(&registry);
         let clock = Clock::default();
         clock.compare(&Reference::Database(store.clone())).await;
-        let keys = MessageKeys::new(&config.key_prefix);
+        let keys = MessageKeys::new(&config.key_prefix).in_cluster(redis.is_cluster());
         let time_zones = TzDatabase::load(config.tz_directory.as_deref());
         time_zones.log(clock.now());
         let tz_versions = TzVersions::new(time_zones, &redis, &keys);

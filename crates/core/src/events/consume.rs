@@ -88,7 +88,7 @@ impl EventConsumer {
         keys: &MessageKeys,
         name: &str,
     ) -> Result<Self, RedisError> {
-        let exclusive = ExclusiveConnections::new(url, LONGEST_WAIT + ANSWER_TIMEOUT)?;
+        let exclusive = ExclusiveConnections::new(url, &keys.event_log(), LONGEST_WAIT + ANSWER_TIMEOUT)?;
         let leave = Arc::new(Script::new(include_str!("leave.lua")));
         Ok(Self { redis: redis.clone(), keys: keys.clone(), exclusive, name: name.to_owned(), leave })
     }

@@ -9,7 +9,7 @@ use crate::access::{AccessControl, AccessMode};
 use crate::events::oldest::oldest_wait;
 use crate::policy_snapshot::Policies;
 use crate::processes::ProcessCount;
-use crate::redis::RedisError;
+use crate::redis::{RedisError, ServerInfo};
 use crate::store::{Store, StoreError};
 use crate::tz_versions::TzVersions;
 
@@ -77,7 +77,7 @@ impl Health {
 
     /// Checks that Redis answers, takes writes, is a master, and is set up not to lose events.
     async fn check_redis(&self) -> Vec<Check> {
-        let asked = limited(self.redis.server_info());
+        let asked = limited(self.redis.server_infos());
         let write_keys = self.keys.write_checks();
         let (started, (info, writes)) = (
             Instant::now(),
@@ -85,17 +85,14 @@ impl Health {
         );
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let answered = match &info {
-            Ok(Some(info)) => match info.fault() {
-                Some(fault) => (FAILED, format!("{}: {fault}", info.software)),
-                None => (OK, info.software.clone()),
-            },
+            Ok(Some(infos)) => software(infos),
             Ok(None) => (OK, "answers; this user may not run INFO, so it is not known what it is".to_owned()),
             Err(error) => (FAILED, error.clone()),
         };
         let mut checks =
             vec![Check { name: CheckName::Redis, status: answered.0, detail: answered.1, duration_ms }];
         checks.push(writes);
-        let risks = info.ok().flatten().map(|info| info.risks()).unwrap_or_default();
+        let risks: Vec<String> = info.ok().flatten().unwrap_or_default().iter().flat_map(risks).collect();
         if !risks.is_empty() {
             checks.push(Check::found(CheckName::RedisSettings, WARNING, risks.join("; ")));
         }
@@ -103,7 +100,8 @@ impl Health {
     }
 
     async fn write_to_redis(&self, keys: &[String]) -> Result<String, RedisError> {
-        self.redis.check_writes(keys).await.map(|()| "accepted".to_owned())
+        let of_master = |number| self.keys.write_check(number);
+        self.redis.check_writes(keys, of_master).await.map(|()| "accepted".to_owned())
     }
 
     /// Checks that the database answers, and that it takes writes.
@@ -141,6 +139,28 @@ impl Health {
             "moves of prices by market events that wait for a decision: {held} (pricing approve lists them)"
         ))
     }
+}
+
+/// The software of the server, or of the masters of a cluster, and what is wrong with them.
+fn software(infos: &[ServerInfo]) -> (&'static str, String) {
+    let mut software: Vec<&str> = infos.iter().map(|info| info.software.as_str()).collect();
+    software.sort_unstable();
+    software.dedup();
+    let mut software = software.join(", ");
+    if infos.iter().any(|info| info.node.is_some()) {
+        software = format!("{software}, a cluster of {} masters", infos.len());
+    }
+    let faults: Vec<String> =
+        infos.iter().filter_map(|info| info.fault().map(|fault| of_node(info, &fault))).collect();
+    if faults.is_empty() { (OK, software) } else { (FAILED, format!("{software}: {}", faults.join("; "))) }
+}
+
+fn risks(info: &ServerInfo) -> Vec<String> {
+    info.risks().into_iter().map(|risk| of_node(info, &risk)).collect()
+}
+
+fn of_node(info: &ServerInfo, what: &str) -> String {
+    info.node.as_ref().map_or_else(|| what.to_owned(), |node| format!("{node}: {what}"))
 }
 
 /// Checks that a worker and a listener run.

@@ -1,8 +1,9 @@
 //! Connections for commands that block: each has one user at a time.
 //!
 //! Those to a server come from a pool, which tests a connection before it is used again. Those to the master
-//! that Sentinels name are opened for each user, as the master may be another one by then. A connection is
-//! used until an error; the next user checks whether it still leads to a master.
+//! that Sentinels name, or to that of a key's slot in a cluster, are opened for each user, as the master may
+//! be another one by then. A connection is used until an error; the next user checks whether it still leads
+//! to a master.
 
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use deadpool_redis::{Connection, Manager, Pool, Runtime};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
-use super::opening::{self, OpenError, Role};
+use super::opening::{self, Expected, OpenError};
 use super::transport::{self, OpenConnection};
-use super::{RedisError, WRITE_CONNECTION_TIMEOUT, parse};
-use crate::redis_address::{Address, Place, Sentinels, Server, without_password};
+use super::{RedisError, WRITE_CONNECTION_TIMEOUT, parse, slot_of};
+use crate::redis_address::{Address, Place, Server, without_password};
 
 /// Connections of one process; another one may be opened while the former is being closed.
 const MAX_CONNECTIONS: usize = 2;
@@ -22,8 +23,8 @@ const MAX_CONNECTIONS: usize = 2;
 pub(crate) enum ExclusiveConnections {
     /// From a pool of connections to one server.
     OfServer { place: Place, pool: Pool },
-    /// From the master that Sentinels name.
-    OfMaster { sentinels: Box<Sentinels>, config: AsyncConnectionConfig },
+    /// From the master that Sentinels name, or that of a slot of a cluster.
+    OfMaster { address: Box<Address>, config: AsyncConnectionConfig },
 }
 
 /// A connection that is not shared.
@@ -33,15 +34,20 @@ pub(crate) enum ExclusiveConnection {
 }
 
 impl ExclusiveConnections {
-    /// Connections to this address, whose answers may take this long; none is opened yet.
-    pub(crate) fn new(url: &str, answer: Duration) -> Result<Self, RedisError> {
+    /// Connections to this address for commands with this key, whose answers may take this long; none is
+    /// opened yet.
+    pub(crate) fn new(url: &str, key: &str, answer: Duration) -> Result<Self, RedisError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(WRITE_CONNECTION_TIMEOUT))
             .set_response_timeout(Some(answer));
         let unusable = |error: String| RedisError::Unusable(format!("{}: {error}", without_password(url)));
         match parse(url)?.as_ref() {
-            Address::Sentinels(sentinels) => {
-                Ok(Self::OfMaster { sentinels: Box::new(sentinels.clone()), config })
+            address @ (Address::Sentinels(_) | Address::Node(_)) => {
+                Ok(Self::OfMaster { address: Box::new(address.clone()), config })
+            }
+            Address::Cluster(cluster) => {
+                let address = Address::Cluster(cluster.at(slot_of(key.as_bytes())));
+                Ok(Self::OfMaster { address: Box::new(address), config })
             }
             Address::Server(server) => {
                 let info = connection_info(server)?;
@@ -62,8 +68,8 @@ impl ExclusiveConnections {
     /// A connection to the master.
     pub(crate) async fn get(&self) -> Result<ExclusiveConnection, RedisError> {
         let (place, pool) = match self {
-            Self::OfMaster { sentinels, config } => {
-                let open = opening::open_master(sentinels, config, WRITE_CONNECTION_TIMEOUT).await;
+            Self::OfMaster { address, config } => {
+                let open = opening::open(address, config, WRITE_CONNECTION_TIMEOUT).await;
                 return open.map(ExclusiveConnection::Opened).map_err(refused);
             }
             Self::OfServer { place, pool } => (place, pool),
@@ -73,8 +79,8 @@ impl ExclusiveConnections {
             pooled.map_err(|error| RedisError::Command(std::io::Error::other(error).into()))?;
         let role = opening::role(&mut connection).await;
         let problem = match role {
-            Ok(Role::Master | Role::Unknown) => return Ok(ExclusiveConnection::Pooled(connection)),
-            Ok(role) => opening::problem(role, place),
+            Ok(role) if Expected::Server.allows(role) => return Ok(ExclusiveConnection::Pooled(connection)),
+            Ok(role) => opening::problem(role, Expected::Server, place),
             Err(error) => error.into(),
         };
         // Out of the pool, so that the next one is opened.

@@ -24,7 +24,7 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::answers::{self, Refusal, Seen};
-use super::opening::{Role, named_master, open, role};
+use super::opening::{Expected, named_master, open, role};
 use super::transport::{OpenConnection, timed_out};
 use crate::redis_address::Address;
 
@@ -73,6 +73,13 @@ struct Link {
     loading_since_ms: AtomicU64,
 }
 
+/// A link that is open, as far as is known.
+pub(super) struct Ready {
+    slot: Arc<Slot>,
+    link: Arc<Link>,
+    open: Arc<OpenConnection>,
+}
+
 impl HealingConnection {
     /// A connection that is opened by its first command, and driven by the runtime of that command.
     pub(super) fn new(address: Arc<Address>, limits: Limits) -> Self {
@@ -80,19 +87,59 @@ impl HealingConnection {
         Self { slot: Arc::new(Slot { address, limits, link }) }
     }
 
+    /// An open connection, as far as is known: nothing was sent if there is none.
+    pub(super) async fn ready(&self) -> redis::RedisResult<Ready> {
+        self.slot.ready().await
+    }
+
+    /// Ends the connection: commands that wait for an answer fail at once.
+    pub(super) fn close(&self) {
+        if let Some(open) = self.slot.link.load().opened.get() {
+            open.close();
+        }
+    }
+
     /// Sends a command, and returns what its answer says with the answer.
     pub(super) async fn send(&self, command: &Cmd) -> (redis::RedisResult<Value>, Seen) {
-        let (link, open) = match self.slot.ready().await {
-            Ok(ready) => ready,
+        match self.slot.ready().await {
+            Ok(ready) => ready.send(command).await,
             Err(error) => {
                 let answer = Err(error);
                 let seen = answers::of_command(&answer);
-                return (answer, seen);
+                (answer, seen)
             }
-        };
-        let answer = open.connection.clone().req_packed_command(command).await;
+        }
+    }
+
+    /// Sends a pipeline, and returns what its answers say with them.
+    pub(super) async fn send_all(
+        &self,
+        pipeline: &Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> (redis::RedisResult<Vec<Value>>, Seen) {
+        match self.slot.ready().await {
+            Ok(ready) => ready.send_all(pipeline, offset, count).await,
+            Err(error) => {
+                let answers = Err(error);
+                let seen = answers::of_pipeline(&answers);
+                (answers, seen)
+            }
+        }
+    }
+
+    /// The number of the database.
+    pub(super) fn database(&self) -> i64 {
+        self.slot.address.database()
+    }
+}
+
+impl Ready {
+    /// Sends a command, and returns what its answer says with the answer.
+    pub(super) async fn send(&self, command: &Cmd) -> (redis::RedisResult<Value>, Seen) {
+        let answer = self.open.connection.clone().req_packed_command(command).await;
         let seen = answers::of_command(&answer);
-        self.slot.learn(&link, seen);
+        self.slot.learn(&self.link, seen);
         (answer, seen)
     }
 
@@ -103,38 +150,26 @@ impl HealingConnection {
         offset: usize,
         count: usize,
     ) -> (redis::RedisResult<Vec<Value>>, Seen) {
-        let (link, open) = match self.slot.ready().await {
-            Ok(ready) => ready,
-            Err(error) => {
-                let answers = Err(error);
-                let seen = answers::of_pipeline(&answers);
-                return (answers, seen);
-            }
-        };
-        let answers = open.connection.clone().req_packed_commands(pipeline, offset, count).await;
+        let answers = self.open.connection.clone().req_packed_commands(pipeline, offset, count).await;
         let seen = answers::of_pipeline(&answers);
-        self.slot.learn(&link, seen);
+        self.slot.learn(&self.link, seen);
         (answers, seen)
-    }
-
-    /// The number of the database.
-    pub(super) fn database(&self) -> i64 {
-        self.slot.address.database()
     }
 }
 
 impl Slot {
     /// Returns an open connection, as far as is known.
-    async fn ready(self: &Arc<Self>) -> redis::RedisResult<(Arc<Link>, Arc<OpenConnection>)> {
+    async fn ready(self: &Arc<Self>) -> redis::RedisResult<Ready> {
+        let slot = Arc::clone(self);
         let link = self.link.load_full();
         let open = self.opened(&link).await?;
         if !open.has_ended() {
-            return Ok((link, open));
+            return Ok(Ready { slot, link, open });
         }
         self.replace(&link);
         let link = self.link.load_full();
         let open = self.opened(&link).await?;
-        Ok((link, open))
+        Ok(Ready { slot, link, open })
     }
 
     /// Returns the connection of the link, which the first caller opens; those who come meanwhile wait for
@@ -244,7 +279,7 @@ async fn watch(slot: Weak<Slot>, link: Weak<Link>) {
         if !Arc::ptr_eq(&slot.link.load(), &link) {
             return;
         }
-        match look(&open).await {
+        match look(&open, Expected::at(&slot.address)).await {
             State::Well => slot.follow_sentinels(&link, &open, turn).await,
             State::Ended => {
                 slot.replace(&link);
@@ -264,16 +299,16 @@ enum State {
     NotMaster,
 }
 
-async fn look(open: &OpenConnection) -> State {
+async fn look(open: &OpenConnection, expected: Expected) -> State {
     let received = open.received();
     let mut connection = open.connection.clone();
     connection.set_response_timeout(SILENCE);
     match role(&mut connection).await {
-        Ok(Role::Replica | Role::Cluster | Role::Sentinel) => State::NotMaster,
+        Ok(role) if !expected.allows(role) => State::NotMaster,
         Err(_) if open.has_ended() => State::Ended,
         Err(error) if error.is_timeout() && open.received() == received => State::Silent,
         // An answer, or a part of one, has arrived; a server's error is an answer, too.
-        Ok(Role::Master | Role::Unknown) | Err(_) => State::Well,
+        Ok(_) | Err(_) => State::Well,
     }
 }
 

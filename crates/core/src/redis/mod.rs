@@ -6,9 +6,11 @@
 //! connection is opened when it is first used, and replaced when it has ended, is silent, or leads to a
 //! server that is not the master (see `healing`), so a service starts and runs without Redis and follows a
 //! fail-over. The queue library has its own connection, as any error ends its worker, and [`Subscription`]
-//! receives published messages. `redis_address` has the forms of a URL, `opening` finds the master.
+//! receives published messages. A connection to a cluster has a link to each of its masters (see `cluster`).
+//! `redis_address` has the forms of a URL, `opening` finds the master.
 
 mod answers;
+mod cluster;
 mod exclusive;
 mod healing;
 mod measured;
@@ -23,9 +25,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use redis::AsyncConnectionConfig;
 
+pub(crate) use self::cluster::slots::slot_of;
 pub(crate) use self::exclusive::{ExclusiveConnection, ExclusiveConnections};
-use self::healing::{HealingConnection, Limits};
+use self::healing::Limits;
 pub use self::measured::MeasuredConnection;
+use self::measured::SharedConnection;
 use self::opening::OpenError;
 pub use self::server_info::ServerInfo;
 pub use self::subscription::{Subscription, SubscriptionEvent};
@@ -109,8 +113,7 @@ impl RedisConnection {
     pub fn open(url: &str) -> Result<Self, RedisError> {
         let address = parse(url)?;
         let unmeasured = |limits| {
-            let connection = HealingConnection::new(Arc::clone(&address), limits);
-            MeasuredConnection::new(connection, CallDuration::unmeasured())
+            MeasuredConnection::new(SharedConnection::new(&address, limits), CallDuration::unmeasured())
         };
         let (reads, writes, queue) =
             (unmeasured(READ_LIMITS), unmeasured(WRITE_LIMITS), unmeasured(WRITE_LIMITS));
@@ -119,23 +122,23 @@ impl RedisConnection {
 
     /// The same connections, except for a new one for reads, driven by the runtime that uses it.
     pub fn with_own_reads(&self) -> Self {
-        let reads = HealingConnection::new(Arc::clone(&self.address), READ_LIMITS);
+        let reads = SharedConnection::new(&self.address, READ_LIMITS);
         Self { reads: self.reads.through(reads), ..self.clone() }
     }
 
     /// The same connections, except for a new one for writes: its commands do not queue behind those of
     /// others.
     pub fn with_own_writes(&self) -> Self {
-        let writes = HealingConnection::new(Arc::clone(&self.address), WRITE_LIMITS);
+        let writes = SharedConnection::new(&self.address, WRITE_LIMITS);
         Self { writes: self.writes.through(writes), ..self.clone() }
     }
 
-    /// Refuses a server that can never be used: a node of a cluster, or a Sentinel. A server that does not
-    /// answer yet is not refused.
+    /// Refuses a server that can never be used: a node of a cluster or a Sentinel in place of a server, or a
+    /// server in place of a node. One that does not answer yet is not refused.
     pub async fn refuse_unusable(&self) -> Result<(), RedisError> {
         let config = AsyncConnectionConfig::new();
         match opening::open(&self.address, &config, WRITE_CONNECTION_TIMEOUT).await {
-            Err(error @ (OpenError::Cluster(_) | OpenError::Sentinel(_))) => {
+            Err(error @ (OpenError::Cluster(_) | OpenError::NotACluster(_) | OpenError::Sentinel(_))) => {
                 Err(RedisError::Unusable(error.to_string()))
             }
             Ok(_) | Err(_) => Ok(()),
@@ -153,14 +156,40 @@ impl RedisConnection {
         }
     }
 
-    /// Checks that the server answers.
+    /// Checks that the server answers, or each master of the cluster.
     pub async fn check(&self) -> Result<(), RedisError> {
-        ping(self.writes.clone()).await
+        for (_, master) in self.each_master(&self.writes).await? {
+            ping(master).await?;
+        }
+        Ok(())
     }
 
-    /// Checks that the server answers on the connection of the queue library.
+    /// The same on the connection of the queue library.
     pub async fn check_queue(&self) -> Result<(), RedisError> {
-        ping(self.queue.clone()).await
+        for (_, master) in self.each_master(&self.queue).await? {
+            ping(master).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the address is that of a cluster.
+    pub fn is_cluster(&self) -> bool {
+        matches!(*self.address, Address::Cluster(_))
+    }
+
+    /// The connection, or one to each master of the cluster, with its name.
+    async fn each_master(
+        &self,
+        connection: &MeasuredConnection,
+    ) -> Result<Vec<(Option<String>, MeasuredConnection)>, RedisError> {
+        let SharedConnection::Cluster(cluster) = connection.shared() else {
+            return Ok(vec![(None, connection.clone())]);
+        };
+        let masters = cluster.masters().await?.into_iter();
+        let masters = masters.map(|(place, master)| {
+            (Some(place.to_string()), connection.through(SharedConnection::Server(master)))
+        });
+        Ok(masters.collect())
     }
 
     /// The time by the server's clock.

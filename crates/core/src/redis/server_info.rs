@@ -1,6 +1,7 @@
 //! What a server says of itself in `INFO`: its version, its role, and the settings that decide whether it may
 //! lose events. Fields: <https://redis.io/docs/latest/commands/info/>.
 
+use super::measured::SharedConnection;
 use super::{RedisConnection, RedisError};
 
 /// The part of a limit, in percent, from which it counts as nearly reached.
@@ -9,6 +10,8 @@ const NEAR_LIMIT_PERCENT: u64 = 90;
 /// The answer to `INFO`; a field that this server does not have is empty or 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerInfo {
+    /// Which of the masters of a cluster it is; `None` for a server without a cluster.
+    pub node: Option<String>,
     /// The software and its version, such as `redis 7.2.4` or `valkey 9.0.1`.
     pub software: String,
     /// `standalone`, `cluster` or `sentinel`.
@@ -46,6 +49,7 @@ impl ServerInfo {
             (valkey, _) => format!("valkey {valkey}"),
         };
         Self {
+            node: None,
             software,
             mode: text("redis_mode").to_owned(),
             role: text("role").to_owned(),
@@ -98,20 +102,32 @@ fn is_near(used: u64, limit: u64) -> bool {
 }
 
 impl RedisConnection {
-    /// What the server says of itself; `None` if this user may not ask.
-    pub async fn server_info(&self) -> Result<Option<ServerInfo>, RedisError> {
+    /// What the server says of itself, or each master of the cluster; `None` if this user may not ask.
+    pub async fn server_infos(&self) -> Result<Option<Vec<ServerInfo>>, RedisError> {
         self.check().await?;
-        let answer: redis::RedisResult<String> =
-            redis::cmd("INFO").query_async(&mut self.writes.clone()).await;
-        match answer {
-            Ok(info) => Ok(Some(ServerInfo::parse(&info))),
-            Err(error) if error.code() == Some("NOPERM") => Ok(None),
-            Err(error) => Err(error.into()),
+        let mut infos = Vec::new();
+        for (node, mut master) in self.each_master(&self.writes).await? {
+            let answer: redis::RedisResult<String> = redis::cmd("INFO").query_async(&mut master).await;
+            match answer {
+                Ok(info) => infos.push(ServerInfo { node, ..ServerInfo::parse(&info) }),
+                Err(error) if error.code() == Some("NOPERM") => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(Some(infos))
     }
 
-    /// Checks that the server accepts writes: it sets these keys, for a second.
-    pub async fn check_writes(&self, keys: &[String]) -> Result<(), RedisError> {
+    /// Checks that the server accepts writes, or each master of the cluster: it sets these keys, and in a
+    /// cluster `key` with a number for each master, for a second.
+    pub async fn check_writes(
+        &self,
+        keys: &[String],
+        key: impl Fn(usize) -> String,
+    ) -> Result<(), RedisError> {
+        let mut keys = keys.to_vec();
+        if let SharedConnection::Cluster(cluster) = self.writes.shared() {
+            keys.extend(cluster.key_of_each(key).await?);
+        }
         for key in keys {
             let mut write = redis::cmd("SET");
             write.arg(key).arg("").arg("PX").arg(1_000);

@@ -4,6 +4,9 @@
 //! an unreachable server. When the connection breaks, the task reconnects indefinitely. Messages published
 //! meanwhile are lost, as are those that the reader is too slow for; the reader is notified that it missed
 //! messages, but not which.
+//!
+//! Every node of a cluster delivers what is published at any. A subscription is at the master at which its
+//! messages are published, so that none is lost between nodes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +17,9 @@ use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use super::opening::{self, Role};
+use super::opening::{self, Expected};
 use super::transport::OpenConnection;
-use super::{RedisError, parse};
+use super::{RedisError, parse, slot_of};
 use crate::backoff::Backoff;
 use crate::redis_address::Address;
 
@@ -55,9 +58,20 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Subscribes to these channels as soon as the server can be reached.
+    /// Subscribes to these channels as soon as the server can be reached; in a cluster, at the master of the
+    /// first channel's slot.
     pub fn open(url: &str, channels: Vec<String>) -> Result<Self, RedisError> {
-        let address = parse(url)?.with_protocol(ProtocolVersion::RESP3);
+        let key = channels.first().cloned().unwrap_or_default();
+        Self::open_beside(&key, url, channels)
+    }
+
+    /// Subscribes to these channels as soon as the server can be reached; in a cluster, at the master that
+    /// has this key: that of the scripts that publish.
+    pub fn open_beside(key: &str, url: &str, channels: Vec<String>) -> Result<Self, RedisError> {
+        let address = match parse(url)?.with_protocol(ProtocolVersion::RESP3) {
+            Address::Cluster(cluster) => Address::Cluster(cluster.at(slot_of(key.as_bytes()))),
+            address => address,
+        };
         let (sender, events) = mpsc::channel(WAITING_MESSAGES);
         let missed = Arc::new(AtomicBool::new(false));
         let reader = Reader { sender, missed: Arc::clone(&missed) };
@@ -175,7 +189,7 @@ async fn until_broken(address: &Address, open: &OpenConnection, handler: &PushHa
             () = handler.broken.notified() => return,
             () = tokio::time::sleep(PING_INTERVAL) => {
                 match opening::role(&mut connection).await {
-                    Ok(Role::Master | Role::Unknown) => {}
+                    Ok(role) if Expected::at(address).allows(role) => {}
                     Ok(_) | Err(_) => return,
                 }
                 let named = opening::named_master(address, turn, PING_TIMEOUT).await;

@@ -33,13 +33,17 @@ async fn all_refuse(redis_url: &str, reason: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn no_service_starts_on_a_cluster() -> Result<()> {
+async fn no_service_takes_a_node_of_a_cluster_for_a_server_or_a_server_for_a_node() -> Result<()> {
     let node = RedisServer::start_cluster().await?;
-    all_refuse(&node.url(), "is a node of a Redis Cluster, which is not supported").await?;
-    for url in ["redis://:secret@127.0.0.1:1?cluster=true", "redis+cluster://:secret@127.0.0.1:1"] {
-        all_refuse(url, "Redis Cluster is not supported").await?;
-    }
-    Ok(())
+    let form = format!("redis+cluster://{}", node.address());
+    all_refuse(&node.url(), &format!("is a node of a Redis Cluster: use {form}")).await?;
+    all_refuse("redis://:secret@127.0.0.1:1?cluster=true", "is redis+cluster://HOST:PORT,HOST:PORT").await?;
+    let server = RedisServer::start().await?;
+    let url = format!("redis+cluster://:secret@{}", server.address());
+    let reason = format!("{0} is not a node of a Redis Cluster: use redis://{0}", server.address());
+    // A password that the server does not know is another error.
+    all_refuse(&url.replace(":secret@", ""), &reason).await?;
+    all_refuse("redis+cluster://:secret@127.0.0.1:1/3", "nothing may follow the nodes of a cluster").await
 }
 
 #[tokio::test]
