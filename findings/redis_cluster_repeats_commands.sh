@@ -1,17 +1,22 @@
 #!/usr/bin/env bash
-# redis 1.8.1 (cluster-async): a command that got no answer in time is sent again, and executed again.
+# redis 1.8.1 (cluster-async): a command that got no answer in time is sent again, and executed again, when
+# another command comes.
 #
 # The guess was that a ClusterConnection ends a command with an error when its response timeout is over, as a
 # MultiplexedConnection of the same crate does: the server may have executed it, and INCR is not to be
-# repeated by itself. But the cluster's connection sends it again, by default up to 16 times, while the server
-# still works on the first one: each of them counts. `retries(0)` prevents it, and also that MOVED is followed.
+# repeated by itself. But the cluster's connection means to send it again, by default up to 16 times, while the
+# server still works on the first one. With an `overall_response_timeout` above the response timeout, the
+# repetition then waits until the connection is used for something else: alone, the command fails only after
+# the overall timeout, although the server has answered long before; with another command meanwhile, it is
+# executed again. `retries(0)` prevents both, and also that MOVED is followed.
 #
 # Needs cargo and redis-server 7. Seen with redis 1.8.1 and Redis 7.0.15, a script that takes 0.3 s, a response
 # timeout of 0.1 s and an overall one of 2 s:
 #
-#     one connection: timed out, executed once
-#     cluster connection: executed more than once
-#     cluster connection without retries: timed out, executed once
+#     one connection: timed out after the response timeout, executed once
+#     cluster connection, another command meanwhile: timed out after the overall timeout, executed more than once
+#     cluster connection alone: timed out after the overall timeout, executed once
+#     cluster connection without retries: timed out after the response timeout, executed once
 #
 # Ends with an error if that has changed.
 set -euo pipefail
@@ -43,7 +48,7 @@ tokio = { version = "1", features = ["full"] }
 [workspace]
 TOML
 cat >src/main.rs <<'RUST'
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::ConnectionLike;
 use redis::cluster::ClusterClient;
@@ -54,8 +59,14 @@ const SLOW: &str = "redis.call('INCR', KEYS[1]); local t = redis.call('TIME'); \
 const TIMEOUT: Duration = Duration::from_millis(100);
 
 async fn call(mut connection: impl ConnectionLike, key: &str) -> &'static str {
+    let started = Instant::now();
     let answer = redis::cmd("EVAL").arg(SLOW).arg(1).arg(key).query_async::<i64>(&mut connection).await;
-    if answer.is_err_and(|error| error.is_timeout()) { "timed out, " } else { "" }
+    match answer {
+        Err(error) if !error.is_timeout() => "failed",
+        Ok(_) => "answered",
+        Err(_) if started.elapsed() < Duration::from_secs(1) => "timed out after the response timeout",
+        Err(_) => "timed out after the overall timeout",
+    }
 }
 
 #[tokio::main]
@@ -74,15 +85,21 @@ async fn main() -> redis::RedisResult<()> {
     let mut results = Vec::new();
     results.push(("one connection", call(one, "a").await, "a"));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let _ = call(repeating, "b").await;
-    results.push(("cluster connection", "", "b"));
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    let mut another = repeating.clone();
+    let (ended, _) = tokio::join!(call(repeating.clone(), "b"), async {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        redis::cmd("GET").arg("x").query_async::<Option<String>>(&mut another).await
+    });
+    results.push(("cluster connection, another command meanwhile", ended, "b"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    results.push(("cluster connection alone", call(repeating, "d").await, "d"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
     results.push(("cluster connection without retries", call(careful, "c").await, "c"));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut check = client.get_multiplexed_async_connection().await?;
     for (what, ended, key) in results {
         let count: i64 = redis::cmd("GET").arg(key).query_async(&mut check).await?;
-        println!("{what}: {ended}executed {}", if count == 1 { "once" } else { "more than once" });
+        println!("{what}: {ended}, executed {}", if count == 1 { "once" } else { "more than once" });
     }
     Ok(())
 }
@@ -90,8 +107,9 @@ RUST
 CARGO_TARGET_DIR=$directory/target cargo run --quiet -- "redis://127.0.0.1:$port" | tee output
 
 diff output - <<'EXPECTED'
-one connection: timed out, executed once
-cluster connection: executed more than once
-cluster connection without retries: timed out, executed once
+one connection: timed out after the response timeout, executed once
+cluster connection, another command meanwhile: timed out after the overall timeout, executed more than once
+cluster connection alone: timed out after the overall timeout, executed once
+cluster connection without retries: timed out after the response timeout, executed once
 EXPECTED
 echo "as seen"
