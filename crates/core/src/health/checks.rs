@@ -76,9 +76,13 @@ impl Health {
         let mut checks =
             vec![Check { name: CheckName::Redis, status: answered.0, detail: answered.1, duration_ms }];
         checks.push(writes);
-        let risks = info.ok().flatten().map(|info| info.risks()).unwrap_or_default();
-        if !risks.is_empty() {
-            checks.push(Check::found(CheckName::RedisSettings, WARNING, risks.join("; ")));
+        if let Ok(Some(info)) = info {
+            let (eviction, risks) = (info.eviction(), info.risks());
+            let status = if eviction.is_some() { FAILED } else { WARNING };
+            let found: Vec<String> = eviction.into_iter().chain(risks).collect();
+            if !found.is_empty() {
+                checks.push(Check::found(CheckName::RedisSettings, status, found.join("; ")));
+            }
         }
         checks
     }

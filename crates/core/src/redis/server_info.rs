@@ -67,13 +67,19 @@ impl ServerInfo {
         (self.role == "slave").then(|| "this server is a replica, which takes no writes".to_owned())
     }
 
+    /// The setting for which no events are accepted: it evicts keys without an expiry, events among them.
+    pub fn eviction(&self) -> Option<String> {
+        let policy = &self.eviction_policy;
+        policy.starts_with("allkeys").then(|| {
+            format!(
+                "maxmemory-policy {policy} evicts events, so none is accepted: set volatile-lfu or noeviction"
+            )
+        })
+    }
+
     /// The settings and limits by which acknowledged events may be lost, or writes will soon be refused.
     pub fn risks(&self) -> Vec<String> {
         let mut risks = Vec::new();
-        if self.eviction_policy.starts_with("allkeys") {
-            let policy = &self.eviction_policy;
-            risks.push(format!("maxmemory-policy {policy} evicts events that were acknowledged"));
-        }
         if !self.has_append_only_file {
             risks.push("without appendonly, a restart loses events that were acknowledged".to_owned());
         }
@@ -133,6 +139,7 @@ mod tests {
     fn a_server_as_it_should_be_has_no_fault_and_no_risk() {
         let info = ServerInfo::parse(INFO);
         assert_eq!((info.software.as_str(), info.fault(), info.risks()), ("redis 7.2.4", None, Vec::new()));
+        assert_eq!(info.eviction(), None);
         assert_eq!((info.clients, info.max_clients), (3, 10_000));
     }
 
@@ -140,7 +147,7 @@ mod tests {
     fn what_is_wrong_is_found() {
         let said = |from: &str, to: &str| {
             let info = ServerInfo::parse(&INFO.replace(from, to));
-            info.fault().into_iter().chain(info.risks()).collect::<Vec<_>>().join("; ")
+            info.fault().into_iter().chain(info.eviction()).chain(info.risks()).collect::<Vec<_>>().join("; ")
         };
         for (from, to, expected) in [
             ("standalone", "sentinel", "Sentinel"),

@@ -84,6 +84,68 @@ async fn a_value_that_is_no_price_is_replaced() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_entry_that_cannot_be_the_catalogues_is_passed_over_and_replaced() -> Result<()> {
+    let stores = Stores::start().await?;
+    let api = stores.api().await?;
+    for id in ["P-1", "P-2"] {
+        put(&api, id, "USD", json!(10)).await?;
+        api.price(id, false).await?;
+    }
+    let (key, sound) = in_redis(&stores.redis, "P-1").await?;
+    let (_, of_other) = in_redis(&stores.redis, "P-2").await?;
+    let sound = String::from_utf8(sound)?;
+    let body = &sound[20..];
+    let newest = i64::MAX.to_string();
+    let mut cheap: Value = serde_json::from_str(body)?;
+    cheap["list_price"] = json!("0.01");
+    cheap["revision"] = json!(i64::MAX);
+    let mut long = sound.clone();
+    long.push_str(&" ".repeat(8_000_000));
+    let forged = [
+        format!("0{newest}{cheap}"),
+        format!("0{newest}"),
+        sound.replace("USD", "JPY"),
+        sound.replace("USD", "ZZZ"),
+        sound.replacen(body, "{}", 1),
+        String::from_utf8(of_other)?,
+        long,
+    ];
+    let mut connection = stores.redis.connection().await?;
+    for (number, forged) in forged.iter().enumerate() {
+        redis::cmd("SET").arg(&key).arg(forged).query_async::<()>(&mut connection).await?;
+        let other = stores.api().await?;
+        let price = other.price("P-1", false).await?;
+        let shown: String = forged.chars().take(200).collect();
+        assert_eq!(price.body["final_price"], json!(9.5), "{shown}");
+        assert_eq!(price.header("x-cache"), Some("miss"), "{number}: {shown}");
+        assert_eq!(other.metric("pricing_l2_refused_total", "").await?, 1, "{shown}");
+        let (_, replaced) = in_redis(&stores.redis, "P-1").await?;
+        assert_eq!(String::from_utf8(replaced)?, sound, "{shown}");
+    }
+    // It does not hold back a newer price either.
+    redis::cmd("SET").arg(&key).arg(&forged[0]).query_async::<()>(&mut connection).await?;
+    put(&api, "P-1", "USD", json!(200)).await?;
+    let price = stores.api().await?.price("P-1", false).await?;
+    assert_eq!((&price.body["final_price"], price.header("x-cache")), (&json!(190.0), Some("l2")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_entry_without_an_expiry_gets_one_when_it_is_read() -> Result<()> {
+    let stores = Stores::start().await?;
+    let api = stores.api().await?;
+    put(&api, "P-1", "USD", json!(10)).await?;
+    api.price("P-1", false).await?;
+    let (key, _) = in_redis(&stores.redis, "P-1").await?;
+    let mut connection = stores.redis.connection().await?;
+    redis::cmd("PERSIST").arg(&key).query_async::<()>(&mut connection).await?;
+    assert_eq!(stores.api().await?.price("P-1", false).await?.header("x-cache"), Some("l2"));
+    let ttl_ms: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await?;
+    assert!((1..=60 * 60 * 1_000).contains(&ttl_ms), "{ttl_ms}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_new_currency_or_base_price_is_not_held_back_by_the_old_price() -> Result<()> {
     let stores = Stores::start().await?;
     let api = stores.api().await?;
