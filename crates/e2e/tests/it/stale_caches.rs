@@ -111,22 +111,29 @@ async fn an_entry_that_cannot_be_the_catalogues_is_passed_over_and_replaced() ->
         long,
     ];
     let mut connection = stores.redis.connection().await?;
-    for (number, forged) in forged.iter().enumerate() {
+    let settings = [("PRICING_L1_MAX_STALENESS", "1ms")];
+    let other = Api::start_with(&stores.redis.url(), &stores.database_url(), &settings).await?;
+    for forged in &forged {
+        let refused = other.metric("pricing_l2_refused_total", "").await?;
         redis::cmd("SET").arg(&key).arg(forged).query_async::<()>(&mut connection).await?;
-        let other = stores.api().await?;
-        let price = other.price("P-1", false).await?;
         let shown: String = forged.chars().take(200).collect();
-        assert_eq!(price.body["final_price"], json!(9.5), "{shown}");
-        assert_eq!(price.header("x-cache"), Some("miss"), "{number}: {shown}");
-        assert_eq!(other.metric("pricing_l2_refused_total", "").await?, 1, "{shown}");
-        let (_, replaced) = in_redis(&stores.redis, "P-1").await?;
-        assert_eq!(String::from_utf8(replaced)?, sound, "{shown}");
+        // A busy server may not answer a read in time; the price then comes from the database, too.
+        eventually("it is replaced", PATIENCE, async || {
+            let price = other.price("P-1", false).await?;
+            assert_eq!(price.body["final_price"], json!(9.5), "{shown}");
+            ensure!(other.metric("pricing_l2_refused_total", "").await? > refused, "{shown}");
+            let (_, replaced) = in_redis(&stores.redis, "P-1").await?;
+            ensure!(replaced == sound.as_bytes(), "{shown}");
+            Ok(())
+        })
+        .await?;
     }
     // It does not hold back a newer price either.
     redis::cmd("SET").arg(&key).arg(&forged[0]).query_async::<()>(&mut connection).await?;
     put(&api, "P-1", "USD", json!(200)).await?;
-    let price = stores.api().await?.price("P-1", false).await?;
-    assert_eq!((&price.body["final_price"], price.header("x-cache")), (&json!(190.0), Some("l2")));
+    let (_, replaced) = in_redis(&stores.redis, "P-1").await?;
+    assert!(!replaced.starts_with(forged[0][..20].as_bytes()));
+    assert_eq!(stores.api().await?.price("P-1", false).await?.body["final_price"], json!(190.0));
     Ok(())
 }
 

@@ -26,7 +26,7 @@ async fn server_id(connection: &mut MeasuredConnection) -> Result<String> {
 }
 
 async fn set(connection: &mut MeasuredConnection) -> redis::RedisResult<()> {
-    redis::cmd("SET").arg("key").arg(1).query_async(connection).await
+    redis::cmd("SET").arg("pricing:v1:key").arg(1).query_async(connection).await
 }
 
 fn through(proxy: &ChaosProxy) -> Result<RedisConnection> {
@@ -169,7 +169,7 @@ async fn a_subscription_leaves_a_replica_and_silence() -> Result<()> {
     let (a, b) = tokio::try_join!(RedisServer::start(), RedisServer::start())?;
     let proxy = ChaosProxy::start(a.address()).await?;
     let url = format!("redis://{}", proxy.address());
-    let mut subscription = Subscription::open(&url, vec!["news".to_owned()])?;
+    let mut subscription = Subscription::open(&url, vec!["price_changes".to_owned()])?;
     assert_eq!(timeout(PATIENCE, subscription.next()).await?, SubscriptionEvent::Subscribed);
     b.follow(&a).await?;
     b.promote().await?;
@@ -183,7 +183,7 @@ async fn a_subscription_leaves_a_replica_and_silence() -> Result<()> {
     assert_eq!(timeout(HEALING_PATIENCE, subscription.next()).await?, SubscriptionEvent::Disconnected);
     assert_eq!(timeout(HEALING_PATIENCE, subscription.next()).await?, SubscriptionEvent::Subscribed);
     let mut publish = redis::cmd("PUBLISH");
-    let heard: usize = publish.arg("news").arg(1).query_async(&mut b.connection().await?).await?;
+    let heard: usize = publish.arg("price_changes").arg(1).query_async(&mut b.connection().await?).await?;
     assert!(heard >= 1, "{heard} heard it");
     Ok(())
 }
@@ -212,7 +212,8 @@ async fn errors_of_the_server_count_as_failed() -> Result<()> {
     assert!(set(&mut connection).await.is_err());
     assert_eq!(failed(), 1);
     let mut pipeline = redis::pipe();
-    pipeline.get("key").set("key", 2).get("key");
+    let key = "pricing:v1:key";
+    pipeline.get(key).set(key, 2).get(key);
     assert!(pipeline.exec_async(&mut connection).await.is_err());
     assert_eq!(failed(), 2);
     Ok(())
