@@ -47,7 +47,9 @@ impl ServerInfo {
         };
         Self {
             software,
-            mode: text("redis_mode").to_owned(),
+            // Valkey has another name for it.
+            mode: if text("redis_mode").is_empty() { text("server_mode") } else { text("redis_mode") }
+                .to_owned(),
             role: text("role").to_owned(),
             eviction_policy: text("maxmemory_policy").to_owned(),
             has_append_only_file: text("aof_enabled") != "0",
@@ -166,5 +168,7 @@ mod tests {
         }
         let valkey = ServerInfo::parse(&format!("{INFO}valkey_version:9.0.1\r\n"));
         assert_eq!(valkey.software, "valkey 9.0.1");
+        let sentinel = ServerInfo::parse("valkey_version:9.0.1\r\nserver_mode:sentinel\r\n");
+        assert!(sentinel.fault().is_some());
     }
 }

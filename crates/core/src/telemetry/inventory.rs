@@ -115,7 +115,7 @@ pub const INVENTORY: &[Metric] = &[
         name: L2_REFUSED,
         kind: Counter,
         labels: "",
-        services: "api",
+        services: "api, worker",
         text: "Values in Redis in the place of a price that cannot be one of this catalogue's: passed over and deleted.",
     },
     Metric {

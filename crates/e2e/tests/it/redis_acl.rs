@@ -132,7 +132,7 @@ async fn what_redis_refuses_is_said_with_its_words() -> Result<()> {
     let checks = reply.body["checks"].as_array().context("no checks")?;
     let writes = checks.iter().find(|check| check["name"] == "redis_writes").context("no such check")?;
     let detail = writes["detail"].as_str().unwrap_or_default();
-    ensure!(writes["status"] == "failed" && detail.contains("NOPERM"), "{writes}");
+    ensure!(writes["status"] == "failed" && detail.contains("no permissions"), "{writes}");
     ensure!(detail.contains("'set'"), "it names the command: {writes}");
     command::<()>(&redis, &["ACL", "SETUSER", "pricing", "-zrevrange"]).await?;
     let reply = api.client.get("/api/v1/jobs").await?;
@@ -140,7 +140,10 @@ async fn what_redis_refuses_is_said_with_its_words() -> Result<()> {
     eventually("the log says so", PATIENCE, async || {
         let log = api.process.output()?;
         for line in ["redis takes no writes", "redis refuses a command"] {
-            ensure!(log.lines().any(|found| found.contains(line) && found.contains("NOPERM")), "{log}");
+            ensure!(
+                log.lines().any(|found| found.contains(line) && found.contains("no permissions")),
+                "{log}"
+            );
         }
         ensure!(!log.contains("redis does not answer"), "{log}");
         Ok(())
