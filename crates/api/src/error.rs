@@ -452,6 +452,10 @@ impl From<StoreError> for ApiError {
 
 impl From<RedisError> for ApiError {
     fn from(error: RedisError) -> Self {
+        if error.is_refusal() {
+            tracing::warn!(%error, "redis refuses a command of a request");
+            return Self::Unavailable { reason: "redis refuses a command" };
+        }
         tracing::warn!(%error, "redis does not answer a request");
         Self::Unavailable { reason: "redis does not answer" }
     }
@@ -466,6 +470,9 @@ impl From<PublishError> for ApiError {
                 "redis does not take the event; publishing it again with the same id does no harm"
             }
             PublishError::Full => "too many events wait to be applied",
+            PublishError::Evicts { .. } => {
+                "redis would evict the event: its maxmemory-policy has to be volatile-lfu or noeviction"
+            }
         };
         Self::Unavailable { reason }
     }

@@ -14,12 +14,18 @@ use tokio::sync::{Notify, watch};
 
 use pricing_domain::facts::product::ProductId;
 
+/// How far a revision may be beyond the last one that the database was seen to have issued, and still be one
+/// of its own. More than an installation issues in a day, so that the entries of a database that was restored
+/// from a backup still contradict it (`engine::watch`) instead of being passed over.
+const REVISIONS_AHEAD: i64 = 10_000_000_000;
+
 /// A catalogue, from its first use by this process until another one replaces it.
 #[derive(Debug)]
 pub struct Catalogue {
     identity: String,
     generation: u64,
     newest_revision: AtomicI64,
+    issued_revision: AtomicI64,
     newest: Mutex<Option<KnownPrice>>,
     suspected: Arc<Notify>,
 }
@@ -39,6 +45,7 @@ impl Catalogue {
             identity: identity.to_owned(),
             generation,
             newest_revision: AtomicI64::new(0),
+            issued_revision: AtomicI64::new(0),
             newest: Mutex::default(),
             suspected,
         }
@@ -69,6 +76,22 @@ impl Catalogue {
     /// The newest revision that was noted; 0 if there is none.
     pub fn newest_revision(&self) -> i64 {
         self.newest_revision.load(Ordering::Relaxed)
+    }
+
+    /// Notes the last revision that the database has issued.
+    pub fn note_issued(&self, revision: i64) {
+        self.issued_revision.fetch_max(revision, Ordering::Relaxed);
+    }
+
+    /// The largest revision that the database can have issued by now, whatever other processes do.
+    pub fn largest_possible_revision(&self) -> i64 {
+        self.issued_revision.load(Ordering::Relaxed).saturating_add(REVISIONS_AHEAD)
+    }
+
+    /// Whether this can be a revision of this catalogue. Another one was written by something else, and would
+    /// win over every price for ever.
+    pub fn can_have_issued(&self, revision: i64) -> bool {
+        (0..=self.largest_possible_revision()).contains(&revision)
     }
 
     /// Has the database checked at once: what it says contradicts what is known.
@@ -155,6 +178,21 @@ mod tests {
         }
         let newest = KnownPrice { product_id: ProductId::parse("P-2").unwrap(), revision: 9 };
         assert_eq!(catalogue.newest(), Some(newest));
+    }
+
+    #[test]
+    fn a_revision_that_the_database_cannot_have_issued_is_known_for_one() {
+        let catalogue = CurrentCatalogue::new("a").get();
+        for (revision, expected) in
+            [(0, true), (REVISIONS_AHEAD, true), (-1, false), (REVISIONS_AHEAD + 1, false), (i64::MAX, false)]
+        {
+            assert_eq!(catalogue.can_have_issued(revision), expected, "{revision}");
+        }
+        catalogue.note_issued(7);
+        catalogue.note_issued(5);
+        assert_eq!(catalogue.largest_possible_revision(), REVISIONS_AHEAD + 7);
+        catalogue.note_issued(i64::MAX - 1);
+        assert!(catalogue.can_have_issued(i64::MAX));
     }
 
     #[test]

@@ -132,7 +132,8 @@ const KEY_PREFIX: Variable = Variable {
     allowed: Allowed::Text("a text; the same for all services of an installation"),
     used_by: "all",
     text: "Prefix of the Redis keys. Two installations with different prefixes can share a Redis; a prefix \
-           that is set here also applies to the public channels and streams.",
+           that is set here also applies to the public channels and streams. Database numbers do not separate \
+           installations: a published message reaches all databases of a server.",
     is_secret: false,
 };
 

@@ -16,7 +16,10 @@
 //! | `{prefix}write_check`, in a cluster with `:{number}` | string | empty; lives for a second | the health check |
 //! | `{prefix}tz_versions` | sorted set | the versions of the time zone database in use, by when they were last published, of the last minute | `tz_versions.lua` |
 //! | `{prefix}lease:{name}`, with `:token` | strings | who holds a lease; its last fencing token | `lease` |
-//! | `{core:apalis:queues:list}:{prefix}jobs` and keys with this prefix | several | the queue of the workers | `jobs` |
+//! | `{core:apalis:queues:list}:{prefix}jobs` and keys with this prefix | several | the queue of the workers | `jobs`, and the queue library |
+//! | `{core:apalis:queues:list}:{prefix}jobs:wake` | channel | that there are jobs | `jobs` |
+//! | `core:apalis:queues:list` | sorted set | the names of queues | the queue library |
+//! | `tasks:{core:apalis:queues:list}:{prefix}jobs:done`, and other endings | channels | what became of a job; none listens | the queue library |
 //!
 //! `{store}` is the identity of the database: another database, with its own revisions, must not find these
 //! prices. The prefix is `pricing:v1:` unless configured; the number changes when a stored form does. Names

@@ -8,6 +8,9 @@ use anyhow::{Result, anyhow, ensure};
 /// The directory with `initdb`, `postgres` and `psql` of another version, to run the tests on it.
 const POSTGRES_DIRECTORY: &str = "PRICING_TEST_POSTGRES";
 
+/// The directory with `redis-server` or `valkey-server` of another version, to run the tests on it.
+const REDIS_DIRECTORY: &str = "PRICING_TEST_REDIS";
+
 /// The programs of one PostgreSQL installation, all of the same version.
 #[derive(Debug, Clone)]
 pub(crate) struct PostgresPrograms {
@@ -49,6 +52,17 @@ impl PostgresPrograms {
 /// Returns the full path of a program on `PATH`; the error names the `package` that provides it.
 pub(crate) fn find_program(name: &str, package: &str) -> Result<PathBuf> {
     on_path(name).ok_or_else(|| anyhow!("{name} is not on PATH: install {package}"))
+}
+
+/// Returns the full path of `redis-server`, or of `valkey-server`: in the directory that `PRICING_TEST_REDIS`
+/// names, or else on `PATH`.
+pub(crate) fn find_redis_server() -> Result<PathBuf> {
+    let Some(directory) = std::env::var_os(REDIS_DIRECTORY).map(PathBuf::from) else {
+        return find_program("redis-server", "redis-server");
+    };
+    let programs = ["redis-server", "valkey-server"].map(|name| directory.join(name));
+    let program = programs.into_iter().find(|program| program.is_file());
+    program.ok_or_else(|| anyhow!("{} has neither redis-server nor valkey-server", directory.display()))
 }
 
 fn on_path(name: &str) -> Option<PathBuf> {

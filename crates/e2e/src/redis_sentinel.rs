@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use crate::child::SupervisedChild;
 use crate::eventually::eventually;
 use crate::ports::on_free_port;
-use crate::programs::find_program;
+use crate::programs::find_redis_server;
 use crate::redis_server::RedisServer;
 use crate::scratch_directory::ScratchDirectory;
 use crate::tied_command::{Signal, tied_command};
@@ -95,7 +95,7 @@ impl RedisSentinel {
 }
 
 async fn launch(file: &Path, directory: &Path, port: u16) -> Result<SupervisedChild> {
-    let program = find_program("redis-server", "redis-server")?;
+    let program = find_redis_server()?;
     let mut command = tied_command(&program, Signal::Kill, None)?;
     command.arg(file).arg("--sentinel").arg("--dir").arg(directory);
     let mut process = SupervisedChild::spawn("redis-sentinel", command, &directory.join("output.log"))?;

@@ -14,7 +14,8 @@ use crate::certificates::Certificates;
 use crate::child::SupervisedChild;
 use crate::eventually::eventually;
 use crate::ports::{free_port, on_free_port};
-use crate::programs::find_program;
+use crate::programs::find_redis_server;
+use crate::redis_acl;
 use crate::scratch_directory::ScratchDirectory;
 use crate::tied_command::{Signal, tied_command};
 
@@ -24,6 +25,9 @@ const RESTART_PATIENCE: Duration = Duration::from_secs(180);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A node that is silent for this long has failed.
 const CLUSTER_NODE_TIMEOUT_MS: &str = "3000";
+
+/// The users of a server that has any, in its directory.
+const ACL_FILE: &str = "users.acl";
 
 /// A `redis-server` on a loopback port with a private directory. Killed on drop.
 // Fields are dropped in order: the process before its directory.
@@ -36,6 +40,8 @@ pub struct RedisServer {
     cluster_port: u16,
     directory: ScratchDirectory,
     mode: Mode,
+    /// Whether the engine uses it as the user of docs/operations.md.
+    is_restricted: bool,
 }
 
 /// The mode of the server.
@@ -52,6 +58,19 @@ impl RedisServer {
     /// Starts an empty server and waits until it answers.
     pub async fn start() -> Result<Self> {
         Self::start_as(Mode::Alone).await
+    }
+
+    /// Starts an empty server that the engine uses as the user of docs/operations.md, who may do nothing
+    /// else, and waits until it answers.
+    pub async fn start_restricted() -> Result<Self> {
+        Self::start_with(Mode::Alone, true).await
+    }
+
+    /// What users were refused, as `ACL LOG` has it.
+    pub async fn refusals(&self) -> Result<Vec<String>> {
+        let mut log = redis::cmd("ACL");
+        let refused: Vec<redis::Value> = log.arg("LOG").query_async(&mut self.connection().await?).await?;
+        Ok(refused.iter().map(|refused| format!("{refused:?}")).collect())
     }
 
     /// Starts a node of a cluster and waits until it answers.
@@ -86,20 +105,28 @@ impl RedisServer {
     }
 
     async fn start_as(mode: Mode) -> Result<Self> {
-        let program = find_program("redis-server", "redis-server")?;
+        Self::start_with(mode, redis_acl::is_wanted_everywhere()).await
+    }
+
+    async fn start_with(mode: Mode, is_restricted: bool) -> Result<Self> {
+        let program = find_redis_server()?;
         let directory = ScratchDirectory::new("redis")?;
+        if is_restricted {
+            fs::write(directory.path().join(ACL_FILE), redis_acl::users_of_server()?)?;
+        }
         let launched = on_free_port(async |port| {
             let cluster_port = free_port()?;
             let ports = (port, cluster_port);
             Ok((launch(&program, directory.path(), ports, &mode).await?, ports))
         });
         let (process, (port, cluster_port)) = launched.await?;
-        Ok(Self { process, program, port, cluster_port, directory, mode })
+        Ok(Self { process, program, port, cluster_port, directory, mode, is_restricted })
     }
 
-    /// `redis://127.0.0.1:{port}`, or `rediss://`
+    /// `redis://127.0.0.1:{port}`, or `rediss://`, with the login of the engine if it has one.
     pub fn url(&self) -> String {
-        url(self.port, &self.mode)
+        let url = url(self.port, &self.mode);
+        if self.is_restricted { url.replace("://", &format!("://{}@", redis_acl::LOGIN)) } else { url }
     }
 
     /// The listening address, for example as the target of a [`ChaosProxy`](crate::ChaosProxy).
@@ -165,6 +192,10 @@ async fn launch(
     command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""]);
     command.args(["--auto-aof-rewrite-min-size", "512mb"]);
     command.arg("--dir").arg(directory);
+    let acl_file = directory.join(ACL_FILE);
+    if acl_file.exists() {
+        command.arg("--aclfile").arg(acl_file);
+    }
     let port_argument = port.to_string();
     match mode {
         Mode::Alone => command.args(["--port", &port_argument]),

@@ -97,7 +97,7 @@ impl JobRunner {
         let subscription = Subscription::open(&runner.redis_url, vec![runner.keys.queue_wake()])?;
         let listening = tokio::spawn(listen(subscription, Arc::clone(&wake), shutdown.clone()));
         let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
-        let silence = RepeatedWarning::new("the queue does not answer; retrying");
+        let silence = RepeatedWarning::new("the queue cannot be used; retrying");
         for number in 1_u64.. {
             let worker = format!("{}-{number}", runner.owner);
             let started = Instant::now();

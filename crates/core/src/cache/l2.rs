@@ -12,14 +12,16 @@ use chrono::{DateTime, Utc};
 use futures::future::try_join_all;
 use redis::{Cmd, Script};
 
+use super::metrics::CacheMetrics;
 use super::{Cached, PutMode};
+use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::keys::{CatalogueKeys, Keys, PRICE_TTL};
 use crate::notifications::Announcement;
 use crate::redis::{MeasuredConnection, RedisConnection, RedisError};
 use crate::telemetry::registry::Counter;
 use crate::telemetry::repeated_warning::RepeatedWarning;
-use pricing_domain::facts::price_entry::PriceEntry;
+use pricing_domain::facts::price_entry::{EntryFault, PriceEntry};
 use pricing_domain::facts::product::ProductId;
 
 /// The entries stored by one call, during which Redis blocks other clients for some milliseconds. A server
@@ -34,6 +36,12 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 
 /// The digits of the revision at the head of an entry: those of the largest `u64`.
 const REVISION_DIGITS: usize = 20;
+
+/// The largest size of an entry that is read: the names of a product and a category, escaped, are most of it.
+const LARGEST_ENTRY_BYTES: usize = 8 * 1024;
+
+/// What `PTTL` answers for a key that does not expire.
+const NO_TTL: i64 = -1;
 
 /// The initial buffer size; most entries fit.
 const USUAL_ENTRY_BYTES: usize = 384;
@@ -50,7 +58,9 @@ pub(super) struct L2 {
     redis: RedisConnection,
     keys: Keys,
     put_and_publish: Arc<Script>,
+    forget_foreign: Arc<Script>,
     errors: Counter,
+    refused: Counter,
     pause: Arc<Pause>,
     clock: Clock,
     warnings: Arc<Warnings>,
@@ -61,6 +71,20 @@ struct Warnings {
     silent: RepeatedWarning,
     rejected: RepeatedWarning,
     takes_no_writes: RepeatedWarning,
+    foreign: RepeatedWarning,
+}
+
+/// The reason that a value is not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Refused {
+    #[error("it is no price entry")]
+    Unreadable,
+    #[error("it is the entry of another product")]
+    OtherProduct,
+    #[error("the database cannot have issued its revision")]
+    Revision,
+    #[error(transparent)]
+    Entry(EntryFault),
 }
 
 impl Default for Warnings {
@@ -69,15 +93,27 @@ impl Default for Warnings {
             silent: RepeatedWarning::new("redis does not answer reads; they continue without it"),
             rejected: RepeatedWarning::new("redis rejects commands; reads continue without it"),
             takes_no_writes: RepeatedWarning::new("redis takes no writes; writes are refused"),
+            foreign: RepeatedWarning::new(
+                "redis holds a value that is no price of this catalogue; it is passed over and deleted",
+            ),
         }
     }
 }
 
 impl L2 {
-    pub(super) fn new(redis: &RedisConnection, keys: Keys, errors: Counter) -> Self {
-        let put_and_publish = Arc::new(Script::new(include_str!("put_and_publish.lua")));
+    pub(super) fn new(redis: &RedisConnection, keys: Keys, metrics: &CacheMetrics) -> Self {
         let (pause, clock, warnings) = (Arc::default(), Clock::default(), Arc::default());
-        Self { redis: redis.clone(), keys, put_and_publish, errors, pause, clock, warnings }
+        Self {
+            redis: redis.clone(),
+            keys,
+            put_and_publish: Arc::new(Script::new(include_str!("put_and_publish.lua"))),
+            forget_foreign: Arc::new(Script::new(include_str!("forget_foreign.lua"))),
+            errors: metrics.l2_errors.clone(),
+            refused: metrics.l2_refused.clone(),
+            pause,
+            clock,
+            warnings,
+        }
     }
 
     /// The same cache, with entries that expire by this clock.
@@ -91,25 +127,63 @@ impl L2 {
         Self { redis: self.redis.with_own_reads(), pause: Arc::default(), ..self.clone() }
     }
 
-    /// The entry of the product; `None` on a cache miss, if Redis does not answer, or if this version cannot
-    /// decode the entry.
-    pub(super) async fn get(&self, keys: &CatalogueKeys, product_id: &str) -> Option<Cached> {
+    /// The entry of the product; `None` on a cache miss, if Redis does not answer, or if the value cannot be
+    /// an entry of this catalogue, which is then deleted, so that a fill can replace it.
+    pub(super) async fn get(&self, keys: &CatalogueKeys, product_id: &ProductId) -> Option<Cached> {
         if self.pause.is_on() {
             return None;
         }
-        let mut connection = self.redis.reads();
-        let stored: redis::RedisResult<Option<Vec<u8>>> =
-            redis::cmd("GET").arg(keys.price(product_id)).query_async(&mut connection).await;
-        match stored {
-            Ok(stored) => {
+        let key = keys.price(product_id.as_str());
+        let mut read = redis::pipe();
+        read.get(&key).pttl(&key);
+        let found: redis::RedisResult<(Option<Vec<u8>>, i64)> =
+            read.query_async(&mut self.redis.reads()).await;
+        let (stored, ttl_ms) = match found {
+            Ok((stored, ttl_ms)) => {
                 self.warnings.silent.succeeded();
                 self.warnings.rejected.succeeded();
-                decode(&stored?)
+                (stored?, ttl_ms)
+            }
+            Err(error) if error.code() == Some("WRONGTYPE") => {
+                self.forget(&key, &[], Refused::Unreadable).await;
+                return None;
             }
             Err(error) => {
                 self.failed(&error);
+                return None;
+            }
+        };
+        match checked(&stored, product_id, &keys.catalogue) {
+            Ok(cached) => {
+                if ttl_ms == NO_TTL {
+                    self.expire(&key).await;
+                }
+                Some(cached)
+            }
+            Err(refused) => {
+                self.forget(&key, &stored, refused).await;
                 None
             }
+        }
+    }
+
+    /// Deletes a value that is not served, if it is still there.
+    async fn forget(&self, key: &str, stored: &[u8], refused: Refused) {
+        self.refused.increment(1);
+        self.warnings.foreign.failed(&format_args!("{key}: {refused}"));
+        let head = stored.get(..REVISION_DIGITS).unwrap_or(stored);
+        let mut forget = self.forget_foreign.key(key);
+        if let Err(error) = forget.arg(head).invoke_async::<()>(&mut self.redis.reads()).await {
+            self.failed(&error);
+        }
+    }
+
+    /// Lets an entry expire that something else has stored for ever.
+    async fn expire(&self, key: &str) {
+        let mut expire = redis::cmd("PEXPIRE");
+        expire.arg(key).arg(PRICE_TTL.as_millis().to_string());
+        if let Err(error) = expire.query_async::<()>(&mut self.redis.reads()).await {
+            self.failed(&error);
         }
     }
 
@@ -164,7 +238,8 @@ impl L2 {
         before.and(last)
     }
 
-    /// Returns for each product whether Redis holds an older revision than this one, or a foreign value.
+    /// Returns for each product whether Redis holds an older revision than this one, or a foreign value or
+    /// revision.
     pub(super) async fn holds_older(
         &self,
         keys: &CatalogueKeys,
@@ -182,9 +257,10 @@ impl L2 {
             return Ok(Vec::new());
         }
         let heads: Vec<redis::RedisResult<Vec<u8>>> = pipeline.query_async(&mut self.redis.writes()).await?;
+        let largest = keys.catalogue.largest_possible_revision();
         let is_older = heads.into_iter().zip(revisions).map(|(head, revision)| match head {
             Ok(head) if head.is_empty() => false,
-            Ok(head) => revision_of(&head).is_none_or(|held| held < revision),
+            Ok(head) => revision_of(&head).is_none_or(|held| held < revision || held > largest),
             Err(_) => true,
         });
         Ok(is_older.collect())
@@ -225,7 +301,8 @@ impl L2 {
         if entries.is_empty() && announcement.is_none() {
             return Ok(());
         }
-        self.send(&mut connection, &self.call(&entries, mode, announcement)).await
+        let call = self.call(keys, &entries, mode, announcement);
+        self.send(&mut connection, &call).await
     }
 
     /// The same in a cluster, where each entry has a slot of its own: one call for each, and one for the
@@ -269,7 +346,13 @@ impl L2 {
     }
 
     /// Builds a call of the script. (`Script::key` and `arg` would copy everything twice.)
-    fn call(&self, entries: &[EncodedEntry], mode: PutMode, announcement: Option<&Announcement>) -> Cmd {
+    fn call(
+        &self,
+        keys_of: &CatalogueKeys,
+        entries: &[EncodedEntry],
+        mode: PutMode,
+        announcement: Option<&Announcement>,
+    ) -> Cmd {
         let mut call = redis::cmd("EVALSHA");
         let keys = entries.len() + announcement.map_or(0, |announcement| announcement.keys.len());
         call.arg(self.put_and_publish.get_hash()).arg(keys);
@@ -284,6 +367,7 @@ impl L2 {
             PutMode::Replace => "replace",
         });
         call.arg(entries.len());
+        call.arg(format!("{:0REVISION_DIGITS$}", keys_of.catalogue.largest_possible_revision()));
         for entry in entries {
             call.arg(&entry.value).arg(entry.ttl_ms);
         }
@@ -380,6 +464,24 @@ fn time_to_live(entry: &PriceEntry, now: DateTime<Utc>) -> Option<Duration> {
     (left >= Duration::from_millis(1)).then(|| left.min(PRICE_TTL))
 }
 
+/// The entry of this product that a value holds, if it can be one of this catalogue.
+fn checked(stored: &[u8], product_id: &ProductId, catalogue: &Catalogue) -> Result<Cached, Refused> {
+    let is_small = stored.len() <= LARGEST_ENTRY_BYTES;
+    let cached = is_small.then(|| decode(stored)).flatten().ok_or(Refused::Unreadable)?;
+    if !catalogue.can_have_issued(cached.revision()) {
+        return Err(Refused::Revision);
+    }
+    if let Cached::Priced(entry) = &cached {
+        if entry.product_id != *product_id {
+            return Err(Refused::OtherProduct);
+        }
+        if let Some(fault) = entry.fault() {
+            return Err(Refused::Entry(fault));
+        }
+    }
+    Ok(cached)
+}
+
 fn decode(stored: &[u8]) -> Option<Cached> {
     let (revision, body) = stored.split_at_checked(REVISION_DIGITS)?;
     let revision = std::str::from_utf8(revision).ok()?.parse().ok()?;
@@ -421,6 +523,7 @@ impl Pause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::CurrentCatalogue;
     use pricing_domain::facts::money::Currency;
     use rust_decimal::Decimal;
 
@@ -460,6 +563,32 @@ mod tests {
         {
             assert_eq!(decode(stored.as_bytes()), None, "{stored}");
         }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_an_entry_of_the_catalogue_is_refused() {
+        let catalogue = CurrentCatalogue::new("a").get();
+        let found = |stored: &[u8]| checked(stored, &entry().product_id, &catalogue).map(|_| ());
+        let stored = |change: fn(&mut PriceEntry)| {
+            let mut entry = entry();
+            change(&mut entry);
+            encode(&Cached::Priced(Arc::new(entry)), Utc::now()).unwrap().0
+        };
+        assert_eq!(found(&stored(|_| {})), Ok(()));
+        let other = |entry: &mut PriceEntry| entry.product_id = ProductId::parse("P-2").unwrap();
+        assert_eq!(found(&stored(other)), Err(Refused::OtherProduct));
+        assert_eq!(found(&stored(|entry| entry.revision = i64::MAX)), Err(Refused::Revision));
+        let gone = encode(&Cached::Gone { revision: i64::MAX }, Utc::now()).unwrap().0;
+        assert_eq!(found(&gone), Err(Refused::Revision));
+        let yen = |entry: &mut PriceEntry| entry.currency = Currency::from_code("JPY").unwrap();
+        assert_eq!(found(&stored(yen)), Err(Refused::Entry(EntryFault::Amount)));
+        let below = |entry: &mut PriceEntry| entry.lowest = Some(Decimal::from(50));
+        assert_eq!(found(&stored(below)), Err(Refused::Entry(EntryFault::BelowLowest)));
+        let unknown = String::from_utf8(stored(|_| {})).unwrap().replace("USD", "ZZZ");
+        assert_eq!(found(unknown.as_bytes()), Err(Refused::Unreadable));
+        let mut long = stored(|_| {});
+        long.resize(LARGEST_ENTRY_BYTES + 1, b' ');
+        assert_eq!(found(&long), Err(Refused::Unreadable));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Metrics of the caches.
 
 use crate::telemetry::inventory::names::{
-    FILL_DURATION, L1_ENTRIES, L1_EVICTIONS, L1_FLUSHES, L1_INVALIDATIONS, L2_ERRORS, PRICE_READS,
+    FILL_DURATION, L1_ENTRIES, L1_EVICTIONS, L1_FLUSHES, L1_INVALIDATIONS, L2_ERRORS, L2_REFUSED, PRICE_READS,
 };
 use crate::telemetry::registry::{Counter, Gauge, Histogram, Registry};
 
@@ -17,6 +17,7 @@ pub(super) struct CacheMetrics {
     pub(super) l1_invalidations: Counter,
     pub(super) l1_flushes: Counter,
     pub(super) l2_errors: Counter,
+    pub(super) l2_refused: Counter,
 }
 
 impl CacheMetrics {
@@ -33,6 +34,7 @@ impl CacheMetrics {
             l1_invalidations: registry.counter(L1_INVALIDATIONS),
             l1_flushes: registry.counter(L1_FLUSHES),
             l2_errors: registry.counter(L2_ERRORS),
+            l2_refused: registry.counter(L2_REFUSED),
         }
     }
 }

@@ -156,7 +156,7 @@ impl PriceCache {
         runtime: Handle,
     ) -> Self {
         let metrics = Arc::new(CacheMetrics::new(registry));
-        let l2 = L2::new(redis, keys.clone(), metrics.l2_errors.clone());
+        let l2 = L2::new(redis, keys.clone(), &metrics);
         Self {
             l1: Arc::new(L1::new(l1_capacity, l1_max_staleness, metrics.l1_evictions.clone())),
             keys,
@@ -249,7 +249,7 @@ impl PriceCache {
         // this process; the database is then authoritative.
         let epoch = self.l1.epoch();
         let (known, keys) = (self.l1.known(product_id.as_str()), self.keys.current());
-        let cached = self.l2.get(&keys, product_id.as_str()).await?;
+        let cached = self.l2.get(&keys, product_id).await?;
         keys.catalogue.note(product_id, cached.revision());
         if cached.revision() < known {
             return None;

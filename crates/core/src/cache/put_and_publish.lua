@@ -4,11 +4,13 @@
 -- KEYS     the price keys and, if processes are notified, the stream and the count of its bytes
 -- ARGV[1]  'insert' to store an entry unless a newer one is there, 'replace' to only replace an older one
 -- ARGV[2]  the number of entries, which is that of price keys
--- ARGV[3]  the first key's entry: its revision, 20 digits with leading zeros, so that text order is number
+-- ARGV[3]  the largest revision that can be one of the catalogue's, 20 digits: an entry with a larger one is
+--          foreign and does not count
+-- ARGV[4]  the first key's entry: its revision, 20 digits with leading zeros, so that text order is number
 --          order, and
 --          the entry as JSON, or nothing for a removed product
--- ARGV[4]  milliseconds until it expires
--- ARGV[5]  the second key's entry, and so on
+-- ARGV[5]  milliseconds until it expires
+-- ARGV[6]  the second key's entry, and so on
 -- after them, if the changes are published:
 --          the channel
 --          the approximate number of entries that the stream keeps
@@ -31,25 +33,25 @@ local function is_revision(text)
 end
 
 local only_over_older = ARGV[1] == 'replace'
-local entries = tonumber(ARGV[2])
+local entries, largest = tonumber(ARGV[2]), ARGV[3]
 local put = 0
 for number = 1, entries do
-  local key, entry = KEYS[number], ARGV[2 * number + 1]
+  local key, entry = KEYS[number], ARGV[2 * number + 2]
   local current = redis.pcall('GETRANGE', key, '0', '19')
-  if current ~= '' and not is_revision(current) then
+  if current ~= '' and (not is_revision(current) or current > largest) then
     -- A foreign value, which is not a price entry, would block the key.
     redis.call('DEL', key)
     current = ''
   end
   if current < string.sub(entry, 1, 20) and not (current == '' and only_over_older) then
-    redis.call('SET', key, entry, 'PX', ARGV[2 * number + 2])
+    redis.call('SET', key, entry, 'PX', ARGV[2 * number + 3])
     put = put + 1
   end
 end
 
 -- The stream is trimmed by bytes in halves: when as many as half of the bound were added since the last mark,
 -- the entries before that mark are deleted, and the newest entry is the next mark. So it costs no search.
-local stream, bytes, first = KEYS[entries + 1], KEYS[entries + 2], 2 * entries + 3
+local stream, bytes, first = KEYS[entries + 1], KEYS[entries + 2], 2 * entries + 4
 if stream then
   local half = tonumber(ARGV[first + 2])
   for number = first + 4, #ARGV, 2 do

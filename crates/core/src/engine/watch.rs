@@ -112,6 +112,7 @@ impl Engine {
                 );
                 identity
             } else {
+                catalogue.note_issued(progress.last_revision);
                 if self.has_former_policies() {
                     self.policies.refresh().await?;
                 }

@@ -9,7 +9,14 @@
 -- ARGV[6]  the trace that they are part of, or nothing
 -- ARGV[7…] the events, as JSON objects
 --
--- Returns the entries' identifiers, or nothing if the stream is full.
+-- Returns the entries' identifiers, or nothing if the stream is full. A server that evicts keys without an
+-- expiry would delete the stream as a whole: it is refused, with an error EVICTS that names the policy. The
+-- server that has the stream is asked each time: it may be another one than before, or have other settings.
+local memory = redis.pcall('INFO', 'memory')
+local policy = type(memory) == 'string' and string.match(memory, 'maxmemory_policy:(allkeys[%w-]*)')
+if policy then
+  return redis.error_reply('EVICTS ' .. policy)
+end
 if redis.call('XLEN', KEYS[1]) + #ARGV - 6 > tonumber(ARGV[2]) then
   return {}
 end

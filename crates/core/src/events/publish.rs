@@ -27,6 +27,24 @@ pub enum PublishError {
     /// The stream is full: listeners are too far behind.
     #[error("the event stream is full: {EVENT_LOG_CAPACITY} events are waiting")]
     Full,
+    /// Redis may evict the stream: events that it acknowledged would be lost.
+    #[error("redis evicts events: its maxmemory-policy is {policy}; set volatile-lfu or noeviction")]
+    Evicts {
+        /// The setting.
+        policy: String,
+    },
+}
+
+/// The code of the script's error about a server that evicts events.
+const EVICTS: &str = "EVICTS";
+
+impl From<redis::RedisError> for PublishError {
+    fn from(error: redis::RedisError) -> Self {
+        match error.code() {
+            Some(EVICTS) => Self::Evicts { policy: error.detail().unwrap_or_default().to_owned() },
+            _ => Self::Redis(error.into()),
+        }
+    }
 }
 
 /// The publishing side of the stream; cheap to clone.
@@ -80,8 +98,7 @@ impl EventLog {
             // twice is applied once.
             Err(error) if RedisError::is_broken(&error) => script.invoke_async(&mut connection).await,
             answer => answer,
-        }
-        .map_err(RedisError::from)?;
+        }?;
         if ids.is_empty() { Err(PublishError::Full) } else { Ok(ids) }
     }
 }

@@ -92,9 +92,12 @@ impl Health {
         let mut checks =
             vec![Check { name: CheckName::Redis, status: answered.0, detail: answered.1, duration_ms }];
         checks.push(writes);
-        let risks: Vec<String> = info.ok().flatten().unwrap_or_default().iter().flat_map(risks).collect();
-        if !risks.is_empty() {
-            checks.push(Check::found(CheckName::RedisSettings, WARNING, risks.join("; ")));
+        let infos = info.ok().flatten().unwrap_or_default();
+        let eviction: Vec<String> = infos.iter().filter_map(eviction).collect();
+        let status = if eviction.is_empty() { WARNING } else { FAILED };
+        let found: Vec<String> = eviction.into_iter().chain(infos.iter().flat_map(risks)).collect();
+        if !found.is_empty() {
+            checks.push(Check::found(CheckName::RedisSettings, status, found.join("; ")));
         }
         checks
     }
@@ -153,6 +156,10 @@ fn software(infos: &[ServerInfo]) -> (&'static str, String) {
     let faults: Vec<String> =
         infos.iter().filter_map(|info| info.fault().map(|fault| of_node(info, &fault))).collect();
     if faults.is_empty() { (OK, software) } else { (FAILED, format!("{software}: {}", faults.join("; "))) }
+}
+
+fn eviction(info: &ServerInfo) -> Option<String> {
+    info.eviction().map(|eviction| of_node(info, &eviction))
 }
 
 fn risks(info: &ServerInfo) -> Vec<String> {

@@ -217,8 +217,8 @@ impl Health {
         } else {
             ReadinessStatus::Ready
         };
-        let writes =
-            redis || database || has_failed(CheckName::RedisWrites) || has_failed(CheckName::DatabaseWrites);
+        let of_writes = [CheckName::RedisWrites, CheckName::RedisSettings, CheckName::DatabaseWrites];
+        let writes = redis || database || of_writes.into_iter().any(has_failed);
         let reads = status == ReadinessStatus::Unavailable;
         let tz_version = self.tz_versions.as_ref();
         Readiness {

@@ -40,10 +40,11 @@ impl Health {
     /// Measures the checks every five seconds until shutdown, and notes when the process is stuck.
     pub async fn watch(self, registry: Registry, shutdown: CancellationToken) {
         let mut cut_off_since: Option<Instant> = None;
-        let mut reported = BTreeSet::new();
+        let (mut reported, mut logged) = (BTreeSet::new(), None);
         loop {
             let readiness = self.readiness().await;
             record(&registry, &readiness, &mut reported);
+            log_settings(&readiness, &mut logged);
             cut_off_since = match self.is_cut_off_alone(&readiness).await {
                 true => Some(cut_off_since.unwrap_or_else(Instant::now)),
                 false => None,
@@ -75,6 +76,21 @@ impl Health {
             }
             _ => false,
         }
+    }
+}
+
+/// Logs what is wrong with Redis' settings, at the start and whenever it becomes better or worse.
+fn log_settings(readiness: &Readiness, logged: &mut Option<&'static str>) {
+    let check = readiness.checks.iter().find(|check| check.name == CheckName::RedisSettings);
+    let status = check.map(|check| check.status);
+    if let Some(check) = check
+        && *logged != status
+    {
+        tracing::warn!(detail = check.detail, "the settings or limits of redis put events or writes at risk");
+    }
+    // A server that does not answer says nothing of its settings.
+    if check.is_some() || !readiness.has_failed(CheckName::Redis) {
+        *logged = status;
     }
 }
 

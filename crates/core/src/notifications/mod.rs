@@ -114,6 +114,7 @@ impl PriceNotification {
                 let entry: PriceEntry = serde_json::from_str(entry?.get()).ok()?;
                 (entry.revision == changed.revision && entry.product_id == changed.product_id)
                     .then_some(entry)
+                    .filter(|entry| entry.fault().is_none())
             };
             (changed, read)
         })
@@ -193,12 +194,15 @@ impl Notifications {
         Ok(publish.query_async(&mut self.redis.writes()).await?)
     }
 
-    /// Decodes a received notification; `None` if it is about another catalogue than the one in use, or is
-    /// not a notification.
+    /// Decodes a received notification; `None` if it is about another catalogue than the one in use, has a
+    /// revision that this one cannot have issued, or is not a notification.
     pub fn read(&self, payload: &[u8]) -> Option<PriceNotification> {
         let notification: PriceNotification = serde_json::from_slice(payload).ok()?;
         let catalogue = self.catalogue.get();
-        if notification.catalogue != catalogue.identity() {
+        let mut revisions = notification.changes.iter().map(|changed| changed.revision);
+        if notification.catalogue != catalogue.identity()
+            || !revisions.all(|revision| catalogue.can_have_issued(revision))
+        {
             return None;
         }
         for changed in &notification.changes {

@@ -96,6 +96,11 @@ impl RedisError {
         matches!(self, Self::InvalidUrl { .. } | Self::Unusable(_))
     }
 
+    /// Whether the server answered that it does not do what it was asked.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Command(error) if error.code().is_some())
+    }
+
     /// Whether the server still reads its file.
     pub fn is_loading(&self) -> bool {
         let busy = redis::ErrorKind::Server(redis::ServerErrorKind::BusyLoading);

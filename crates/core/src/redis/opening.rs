@@ -224,9 +224,12 @@ pub(super) async fn role(connection: &mut MultiplexedConnection) -> redis::Redis
 
 fn role_of(server: &str, replication: &str) -> Role {
     let is = |info: &str, field: &str| info.lines().any(|line| line.trim_end() == field);
-    if is(server, "redis_mode:cluster") {
+    // Valkey has another name for it.
+    let has_mode =
+        |mode: &str| ["redis_mode", "server_mode"].iter().any(|name| is(server, &format!("{name}:{mode}")));
+    if has_mode("cluster") {
         if is(replication, "role:slave") { Role::ClusterReplica } else { Role::ClusterMaster }
-    } else if is(server, "redis_mode:sentinel") {
+    } else if has_mode("sentinel") {
         Role::Sentinel
     } else if is(replication, "role:slave") {
         Role::Replica
@@ -265,6 +268,8 @@ mod tests {
             (standalone, "# Replication\r\nrole:slave\r\nmaster_link_status:down\r\n", Role::Replica),
             ("redis_mode:cluster\r\n", "role:master\r\n", Role::ClusterMaster),
             ("redis_mode:cluster\r\n", "role:slave\r\n", Role::ClusterReplica),
+            ("valkey_version:9.1.2\r\nserver_mode:cluster\r\n", "role:master\r\n", Role::ClusterMaster),
+            ("valkey_version:9.1.2\r\nserver_mode:sentinel\r\n", "", Role::Sentinel),
             ("redis_mode:sentinel\r\n", "", Role::Sentinel),
             ("", "", Role::Master),
         ] {

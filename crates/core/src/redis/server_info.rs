@@ -51,7 +51,9 @@ impl ServerInfo {
         Self {
             node: None,
             software,
-            mode: text("redis_mode").to_owned(),
+            // Valkey has another name for it.
+            mode: if text("redis_mode").is_empty() { text("server_mode") } else { text("redis_mode") }
+                .to_owned(),
             role: text("role").to_owned(),
             eviction_policy: text("maxmemory_policy").to_owned(),
             has_append_only_file: text("aof_enabled") != "0",
@@ -71,13 +73,19 @@ impl ServerInfo {
         (self.role == "slave").then(|| "this server is a replica, which takes no writes".to_owned())
     }
 
+    /// The setting for which no events are accepted: it evicts keys without an expiry, events among them.
+    pub fn eviction(&self) -> Option<String> {
+        let policy = &self.eviction_policy;
+        policy.starts_with("allkeys").then(|| {
+            format!(
+                "maxmemory-policy {policy} evicts events, so none is accepted: set volatile-lfu or noeviction"
+            )
+        })
+    }
+
     /// The settings and limits by which acknowledged events may be lost, or writes will soon be refused.
     pub fn risks(&self) -> Vec<String> {
         let mut risks = Vec::new();
-        if self.eviction_policy.starts_with("allkeys") {
-            let policy = &self.eviction_policy;
-            risks.push(format!("maxmemory-policy {policy} evicts events that were acknowledged"));
-        }
         if !self.has_append_only_file {
             risks.push("without appendonly, a restart loses events that were acknowledged".to_owned());
         }
@@ -149,6 +157,7 @@ mod tests {
     fn a_server_as_it_should_be_has_no_fault_and_no_risk() {
         let info = ServerInfo::parse(INFO);
         assert_eq!((info.software.as_str(), info.fault(), info.risks()), ("redis 7.2.4", None, Vec::new()));
+        assert_eq!(info.eviction(), None);
         assert_eq!((info.clients, info.max_clients), (3, 10_000));
     }
 
@@ -156,7 +165,7 @@ mod tests {
     fn what_is_wrong_is_found() {
         let said = |from: &str, to: &str| {
             let info = ServerInfo::parse(&INFO.replace(from, to));
-            info.fault().into_iter().chain(info.risks()).collect::<Vec<_>>().join("; ")
+            info.fault().into_iter().chain(info.eviction()).chain(info.risks()).collect::<Vec<_>>().join("; ")
         };
         for (from, to, expected) in [
             ("standalone", "sentinel", "Sentinel"),
@@ -175,5 +184,7 @@ mod tests {
         }
         let valkey = ServerInfo::parse(&format!("{INFO}valkey_version:9.0.1\r\n"));
         assert_eq!(valkey.software, "valkey 9.0.1");
+        let sentinel = ServerInfo::parse("valkey_version:9.0.1\r\nserver_mode:sentinel\r\n");
+        assert!(sentinel.fault().is_some());
     }
 }

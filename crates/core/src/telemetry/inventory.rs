@@ -8,9 +8,9 @@ use names::{
     EVENT_LOG_LAG, EVENT_MOVES_HELD, EVENT_TO_VISIBLE, EVENTS_APPLIED, EVENTS_BURIED, EVENTS_DISPATCHED,
     EVENTS_PUBLISHED, FAILED_OFFER_RULES, FILL_DURATION, FROZEN_PRODUCTS, GUARDRAIL_HITS, HELD_RUNS,
     HTTP_REQUEST_DURATION, IMPORTED_ROWS, JOB_DURATION, JOBS_BURIED, JOBS_ENQUEUED, L1_ENTRIES, L1_EVICTIONS,
-    L1_FLUSHES, L1_INVALIDATIONS, L2_ERRORS, LATENESS, PRICE_CHANGE_STREAMS, PRICE_READS, PRICES_COMPUTED,
-    PRICES_HELD, PRODUCTS, QUEUE_DEPTH, REDIS_DURATION, REQUESTS_REFUSED, RUN_DURATION, RUN_PRODUCTS,
-    RUN_WAIT_DURATION, TRANSACTIONS_SERVED_LATE,
+    L1_FLUSHES, L1_INVALIDATIONS, L2_ERRORS, L2_REFUSED, LATENESS, PRICE_CHANGE_STREAMS, PRICE_READS,
+    PRICES_COMPUTED, PRICES_HELD, PRODUCTS, QUEUE_DEPTH, REDIS_DURATION, REQUESTS_REFUSED, RUN_DURATION,
+    RUN_PRODUCTS, RUN_WAIT_DURATION, TRANSACTIONS_SERVED_LATE,
 };
 
 /// The kind of a metric.
@@ -110,6 +110,13 @@ pub const INVENTORY: &[Metric] = &[
         labels: "",
         services: "api, worker",
         text: "Redis commands for prices that failed; the read continued without Redis.",
+    },
+    Metric {
+        name: L2_REFUSED,
+        kind: Counter,
+        labels: "",
+        services: "api, worker",
+        text: "Values in Redis in the place of a price that cannot be one of this catalogue's: passed over and deleted.",
     },
     Metric {
         name: REDIS_DURATION,
@@ -372,6 +379,7 @@ pub mod names {
     pub const REQUESTS_REFUSED: &str = "pricing_requests_refused_total";
     pub const LATENESS: &str = "pricing_lateness_seconds";
     pub const L2_ERRORS: &str = "pricing_l2_errors_total";
+    pub const L2_REFUSED: &str = "pricing_l2_refused_total";
     pub const REDIS_DURATION: &str = "pricing_redis_duration_seconds";
     pub const DATABASE_CONNECTIONS: &str = "pricing_database_connections";
     pub const DATABASE_CONNECTIONS_ALLOWED: &str = "pricing_database_connections_allowed";

@@ -108,7 +108,7 @@ def reprice(first, count, policy_version, cause):
         for start in range(0, len(notices), CHANGES_PER_NOTICE):
             notice = {"catalogue": "peer", "changes": notices[start : start + CHANGES_PER_NOTICE]}
             told += (orjson.dumps(notice), "[]")
-        put_and_publish([*keys, "peer:price_changes:log"], ["insert", len(keys), *entries, *told])
+        put_and_publish([*keys, "peer:price_changes:log"], ["insert", len(keys), "09" + "0" * 18, *entries, *told])
     return len(rows)
 
 

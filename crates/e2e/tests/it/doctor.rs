@@ -104,7 +104,7 @@ async fn the_doctor_says_that_the_clock_of_an_api_is_wrong() -> Result<()> {
 async fn a_warning_that_is_over_is_over_in_the_metrics_too() -> Result<()> {
     let stores = Stores::start().await?;
     let [api, _worker, _listener] = fleet_of(&stores).await?;
-    for (policy, status) in [("allkeys-lru", 1), ("noeviction", 0)] {
+    for (policy, status) in [("allkeys-lru", 2), ("noeviction", 0)] {
         command::<()>(&stores.redis, &["CONFIG", "SET", "maxmemory-policy", policy]).await?;
         eventually("the gauge follows", PATIENCE, async || {
             let text = api.client.get("/metrics").await?.text;

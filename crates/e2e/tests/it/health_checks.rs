@@ -103,10 +103,17 @@ async fn a_redis_that_answers_and_takes_no_writes_is_reported_by_every_service()
     set("maxmemory", "0").await?;
     set("maxmemory-policy", "allkeys-lru").await?;
     for member in &members {
-        let said = is(member, "ready", ["ok", "ok"]).await?;
-        let detail = detail(&said, "redis_settings", "warning")?;
+        let said = is(member, "degraded", ["ok", "failing"]).await?;
+        let detail = detail(&said, "redis_settings", "failed")?;
         assert!(detail.contains("allkeys-lru evicts events"), "{detail}");
+        eventually("it is logged", PATIENCE, async || {
+            let log = member.process.output()?;
+            ensure!(log.contains("allkeys-lru evicts events"), "{log}");
+            Ok(())
+        })
+        .await?;
     }
+    set("maxmemory-policy", "noeviction").await?;
     set("appendonly", "no").await?;
     let said = is(&members[0], "ready", ["ok", "ok"]).await?;
     assert!(detail(&said, "redis_settings", "warning")?.contains("appendonly"), "{said}");

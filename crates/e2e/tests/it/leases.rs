@@ -187,13 +187,14 @@ async fn next_turn(subscription: &mut Subscription) -> Result<SubscriptionEvent>
 
 async fn publish(server: &RedisServer, payload: &str) -> Result<usize> {
     let mut connection = server.connection().await?;
-    Ok(redis::cmd("PUBLISH").arg("news").arg(payload).query_async(&mut connection).await?)
+    Ok(redis::cmd("PUBLISH").arg("price_changes").arg(payload).query_async(&mut connection).await?)
 }
 
 async fn hears(subscription: &mut Subscription, server: &RedisServer, payload: &str) -> Result<()> {
     ensure!(publish(server, payload).await? == 1, "there is no subscriber");
     let heard = timeout(PATIENCE, subscription.next()).await.context("no event came")?;
-    let expected = SubscriptionEvent::Message { channel: "news".to_owned(), payload: payload.into() };
+    let expected =
+        SubscriptionEvent::Message { channel: "price_changes".to_owned(), payload: payload.into() };
     ensure!(heard == expected, "{heard:?}");
     Ok(())
 }
@@ -203,7 +204,7 @@ async fn a_subscription_outlives_every_failure_of_redis() -> Result<()> {
     let mut server = RedisServer::start().await?;
     // Redis is down when it begins.
     server.kill()?;
-    let mut subscription = Subscription::open(&server.url(), vec!["news".to_owned()])?;
+    let mut subscription = Subscription::open(&server.url(), vec!["price_changes".to_owned()])?;
     server.restart().await?;
     assert_eq!(next_turn(&mut subscription).await?, SubscriptionEvent::Subscribed);
     hears(&mut subscription, &server, "one").await?;
@@ -238,7 +239,7 @@ async fn a_subscription_outlives_cuts_and_silence_of_the_network() -> Result<()>
     let server = RedisServer::start().await?;
     let mut network = ChaosProxy::start(server.address()).await?;
     let url = format!("redis://{}", network.address());
-    let mut subscription = Subscription::open(&url, vec!["news".to_owned()])?;
+    let mut subscription = Subscription::open(&url, vec!["price_changes".to_owned()])?;
     assert_eq!(next_turn(&mut subscription).await?, SubscriptionEvent::Subscribed);
     for is_cut in [true, false, true] {
         if is_cut {
@@ -262,7 +263,7 @@ async fn a_subscription_outlives_cuts_and_silence_of_the_network() -> Result<()>
 async fn a_slow_reader_learns_that_it_missed_messages() -> Result<()> {
     const MESSAGES: usize = 2_000;
     let server = RedisServer::start().await?;
-    let mut subscription = Subscription::open(&server.url(), vec!["news".to_owned()])?;
+    let mut subscription = Subscription::open(&server.url(), vec!["price_changes".to_owned()])?;
     assert_eq!(next_turn(&mut subscription).await?, SubscriptionEvent::Subscribed);
     let mut connection = server.connection().await?;
     let mut is_reported = false;
@@ -270,7 +271,7 @@ async fn a_slow_reader_learns_that_it_missed_messages() -> Result<()> {
     for _ in 0..100 {
         let mut pipeline = redis::pipe();
         for number in 0..MESSAGES {
-            pipeline.cmd("PUBLISH").arg("news").arg(number);
+            pipeline.cmd("PUBLISH").arg("price_changes").arg(number);
         }
         pipeline.exec_async(&mut connection).await?;
         is_reported = timeout(PATIENCE, subscription.next()).await? == SubscriptionEvent::Missed;
@@ -280,7 +281,7 @@ async fn a_slow_reader_learns_that_it_missed_messages() -> Result<()> {
     }
     assert!(is_reported, "messages were lost without a notice");
     // It goes on.
-    let last = SubscriptionEvent::Message { channel: "news".to_owned(), payload: b"last".into() };
+    let last = SubscriptionEvent::Message { channel: "price_changes".to_owned(), payload: b"last".into() };
     let mut heard = Vec::new();
     while heard.last() != Some(&last) {
         if heard.len() % 100 == 0 {

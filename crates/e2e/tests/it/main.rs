@@ -32,6 +32,7 @@
 //! | `load_shedding` | an API gets more requests than it can answer |
 //! | `price_read_path` | cache tiers, prices per shopper, and reads during outages |
 //! | `product_conditions` | conditional changes of products, by two clients at a time |
+//! | `redis_acl` | the engine as the least user of Redis that the documents name, and what a refusal says |
 //! | `redis_failover` | connections to Redis heal: silence, replicas, fail-over, Sentinel; clusters are refused |
 //! | `restored_database` | a database is restored from a backup under running services, or before they start |
 //! | `real_catalogue` | 20,000 products imported and read |
@@ -82,6 +83,7 @@ mod price_history;
 mod price_read_path;
 mod product_conditions;
 mod real_catalogue;
+mod redis_acl;
 mod redis_failover;
 mod restored_database;
 mod simulations;

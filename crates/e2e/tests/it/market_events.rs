@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `bridge` | what foreign programs publish on the channel |
 //! | `consumers` | listeners share the stream: read, take over, acknowledge, trim, leave |
+//! | `eviction` | a full Redis, and what it evicts |
 //! | `hand_over` | from the stream to the queue, and the backlog when the queue is full |
 //! | `publishing` | what the API and the core accept and refuse |
 
 mod bridge;
 mod consumers;
+mod eviction;
 mod hand_over;
 mod publishing;
 

@@ -84,6 +84,80 @@ async fn a_value_that_is_no_price_is_replaced() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_entry_that_cannot_be_the_catalogues_is_passed_over_and_replaced() -> Result<()> {
+    let stores = Stores::start().await?;
+    let api = stores.api().await?;
+    for id in ["P-1", "P-2"] {
+        put(&api, id, "USD", json!(10)).await?;
+        api.price(id, false).await?;
+    }
+    let (key, sound) = in_redis(&stores.redis, "P-1").await?;
+    let (_, of_other) = in_redis(&stores.redis, "P-2").await?;
+    let sound = String::from_utf8(sound)?;
+    let body = &sound[20..];
+    let newest = i64::MAX.to_string();
+    let mut cheap: Value = serde_json::from_str(body)?;
+    cheap["list_price"] = json!("0.01");
+    cheap["revision"] = json!(i64::MAX);
+    let mut long = sound.clone();
+    long.push_str(&" ".repeat(8_000_000));
+    let forged = [
+        format!("0{newest}{cheap}"),
+        format!("0{newest}"),
+        sound.replace("USD", "JPY"),
+        sound.replace("USD", "ZZZ"),
+        sound.replacen(body, "{}", 1),
+        String::from_utf8(of_other)?,
+        long,
+    ];
+    let mut connection = stores.redis.connection().await?;
+    let settings = [("PRICING_L1_MAX_STALENESS", "1ms")];
+    let other = Api::start_with(&stores.redis.url(), &stores.database_url(), &settings).await?;
+    for forged in &forged {
+        let refused = other.metric("pricing_l2_refused_total", "").await?;
+        redis::cmd("SET").arg(&key).arg(forged).query_async::<()>(&mut connection).await?;
+        let shown: String = forged.chars().take(200).collect();
+        // A busy server may not answer a read in time; the price then comes from the database, too.
+        eventually("it is replaced", PATIENCE, async || {
+            let price = other.price("P-1", false).await?;
+            assert_eq!(price.body["final_price"], json!(9.5), "{shown}");
+            ensure!(other.metric("pricing_l2_refused_total", "").await? > refused, "{shown}");
+            let (_, replaced) = in_redis(&stores.redis, "P-1").await?;
+            ensure!(replaced == sound.as_bytes(), "{shown}");
+            Ok(())
+        })
+        .await?;
+    }
+    // It does not hold back a newer price either.
+    redis::cmd("SET").arg(&key).arg(&forged[0]).query_async::<()>(&mut connection).await?;
+    put(&api, "P-1", "USD", json!(200)).await?;
+    let (_, replaced) = in_redis(&stores.redis, "P-1").await?;
+    assert!(!replaced.starts_with(&forged[0].as_bytes()[..20]));
+    assert_eq!(stores.api().await?.price("P-1", false).await?.body["final_price"], json!(190.0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_entry_without_an_expiry_gets_one_when_it_is_read() -> Result<()> {
+    let stores = Stores::start().await?;
+    let api = stores.api().await?;
+    put(&api, "P-1", "USD", json!(10)).await?;
+    api.price("P-1", false).await?;
+    let (key, _) = in_redis(&stores.redis, "P-1").await?;
+    let mut connection = stores.redis.connection().await?;
+    redis::cmd("PERSIST").arg(&key).query_async::<()>(&mut connection).await?;
+    let settings = [("PRICING_L1_MAX_STALENESS", "1ms")];
+    let other = Api::start_with(&stores.redis.url(), &stores.database_url(), &settings).await?;
+    eventually("it expires", PATIENCE, async || {
+        other.price("P-1", false).await?;
+        let ttl_ms: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection.clone()).await?;
+        ensure!((1..=60 * 60 * 1_000).contains(&ttl_ms), "{ttl_ms}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_new_currency_or_base_price_is_not_held_back_by_the_old_price() -> Result<()> {
     let stores = Stores::start().await?;
     let api = stores.api().await?;
