@@ -32,6 +32,8 @@ pub struct RedisServer {
     port: u16,
     directory: ScratchDirectory,
     mode: Mode,
+    /// Further arguments, such as `--maxclients 10`.
+    settings: Vec<String>,
 }
 
 /// The mode of the server.
@@ -47,12 +49,17 @@ enum Mode {
 impl RedisServer {
     /// Starts an empty server and waits until it answers.
     pub async fn start() -> Result<Self> {
-        Self::start_as(Mode::Alone).await
+        Self::start_as(Mode::Alone, &[]).await
+    }
+
+    /// Like [`start`](Self::start), with settings such as `--min-replicas-to-write 1`, also after a restart.
+    pub async fn start_with(settings: &[&str]) -> Result<Self> {
+        Self::start_as(Mode::Alone, settings).await
     }
 
     /// Starts a node of a cluster and waits until it answers.
     pub async fn start_cluster() -> Result<Self> {
-        Self::start_as(Mode::Cluster).await
+        Self::start_as(Mode::Cluster, &[]).await
     }
 
     /// Makes this server a replica of another and waits until it has its data.
@@ -69,6 +76,21 @@ impl RedisServer {
         .await
     }
 
+    /// Whether this server is a master.
+    pub async fn is_master(&self) -> Result<bool> {
+        let mut connection = self.connection().await?;
+        let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await?;
+        Ok(info.contains("role:master"))
+    }
+
+    /// Whether this server is a master that takes writes: one that wants for replicas refuses them.
+    pub async fn takes_writes(&self) -> Result<bool> {
+        let mut connection = self.connection().await?;
+        let mut write = redis::cmd("SET");
+        let written = write.arg("taken").arg("").arg("PX").arg(1).query_async::<()>(&mut connection).await;
+        Ok(written.is_ok() && self.is_master().await?)
+    }
+
     /// Makes this server a master.
     pub async fn promote(&self) -> Result<()> {
         let mut promote = redis::cmd("REPLICAOF");
@@ -78,16 +100,19 @@ impl RedisServer {
 
     /// Starts an empty server that accepts only TLS, with this certificate, and waits until it answers.
     pub async fn start_with_tls(certificates: &Arc<Certificates>) -> Result<Self> {
-        Self::start_as(Mode::Tls(Arc::clone(certificates))).await
+        Self::start_as(Mode::Tls(Arc::clone(certificates)), &[]).await
     }
 
-    async fn start_as(mode: Mode) -> Result<Self> {
+    async fn start_as(mode: Mode, settings: &[&str]) -> Result<Self> {
+        let settings: Vec<String> =
+            settings.iter().flat_map(|one| one.split(' ')).map(str::to_owned).collect();
         let program = find_program("redis-server", "redis-server")?;
         let directory = ScratchDirectory::new("redis")?;
-        let launched =
-            on_free_port(async |port| Ok((launch(&program, directory.path(), port, &mode).await?, port)));
+        let launched = on_free_port(async |port| {
+            Ok((launch(&program, directory.path(), port, &mode, &settings).await?, port))
+        });
         let (process, port) = launched.await?;
-        Ok(Self { process, program, port, directory, mode })
+        Ok(Self { process, program, port, directory, mode, settings })
     }
 
     /// `redis://127.0.0.1:{port}`, or `rediss://`
@@ -125,7 +150,7 @@ impl RedisServer {
         self.kill()?;
         let directory = self.directory.path();
         self.process = eventually("redis-server restarts on its port", RESTART_PATIENCE, async || {
-            launch(&self.program, directory, self.port, &self.mode).await
+            launch(&self.program, directory, self.port, &self.mode, &self.settings).await
         })
         .await?;
         Ok(())
@@ -142,12 +167,18 @@ impl RedisServer {
     }
 }
 
-async fn launch(program: &Path, directory: &Path, port: u16, mode: &Mode) -> Result<SupervisedChild> {
+async fn launch(
+    program: &Path,
+    directory: &Path,
+    port: u16,
+    mode: &Mode,
+    settings: &[String],
+) -> Result<SupervisedChild> {
     let mut command = tied_command(program, Signal::Kill, None)?;
     command.args(["--bind", "127.0.0.1"]);
     command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""]);
     command.args(["--auto-aof-rewrite-min-size", "512mb"]);
-    command.arg("--dir").arg(directory);
+    command.arg("--dir").arg(directory).args(settings);
     let port_argument = port.to_string();
     match mode {
         Mode::Alone => command.args(["--port", &port_argument]),
