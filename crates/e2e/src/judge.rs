@@ -19,7 +19,7 @@ use rust_decimal::Decimal;
 use serde_json::Value;
 
 use crate::eventually::eventually;
-use crate::http_client::HttpClient;
+use crate::http_client::{HttpClient, HttpReply};
 use crate::market::{BOUNDS, EVENT_SOURCE, POLICY, Published, product_id};
 
 /// Events looked up in one transaction.
@@ -161,24 +161,29 @@ impl Judge<'_> {
 #[derive(Debug, PartialEq, Eq)]
 struct Served {
     revision: i64,
-    list_price: Decimal,
+    /// The list price: the market's policy has no offers.
+    price: Decimal,
 }
 
 impl Served {
     fn of(stored: &PriceEntry) -> Self {
-        Self { revision: stored.revision, list_price: stored.list_price.normalize() }
+        Self { revision: stored.revision, price: stored.list_price.normalize() }
     }
 }
 
 async fn served(api: &HttpClient, id: &ProductId) -> Result<Served> {
     let reply = api.price(id.as_str(), "NY", false).await?;
     let revision = reply.body.get("revision").and_then(Value::as_i64);
-    let list_price = reply.body.get("list_price").map(ToString::to_string);
-    let list_price = list_price.and_then(|text| text.trim_matches('"').parse::<Decimal>().ok());
-    let (revision, list_price) = revision
-        .zip(list_price)
+    let price = served_price(&reply);
+    let (revision, price) = revision
+        .zip(price)
         .with_context(|| format!("{id} has no price: {} {}", reply.status, reply.text))?;
-    Ok(Served { revision, list_price: list_price.normalize() })
+    Ok(Served { revision, price: price.normalize() })
+}
+
+/// The price in an answer, to a shopper to whom no offer applies. Older versions do not name the list price.
+pub(crate) fn served_price(reply: &HttpReply) -> Option<Decimal> {
+    reply.body.get("final_price")?.to_string().parse().ok()
 }
 
 /// Waits until no event and no job is outstanding; then none may be dead.

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::http_client::HttpClient;
+use crate::judge::served_price;
 use crate::market::{Published, import};
 use crate::open_loop::Latencies;
 use crate::wire_client::{WireClient, post};
@@ -189,8 +190,7 @@ impl WriteLog {
     pub async fn is_served(&self, api: &HttpClient) -> Result<()> {
         for (id, base) in self.sold() {
             let reply = api.price(&id, "NY", false).await?;
-            let listed = reply.body.get("list_price").map(ToString::to_string).unwrap_or_default();
-            let is_same = listed.parse::<Decimal>().ok() == base.parse::<Decimal>().ok();
+            let is_same = served_price(&reply) == base.parse::<Decimal>().ok();
             ensure!(reply.status == 200 && is_same, "{id}: {base} was accepted, served {}", reply.text);
         }
         Ok(())
