@@ -175,9 +175,8 @@ async fn served(api: &HttpClient, id: &ProductId) -> Result<Served> {
     let reply = api.price(id.as_str(), "NY", false).await?;
     let revision = reply.body.get("revision").and_then(Value::as_i64);
     let price = served_price(&reply);
-    let (revision, price) = revision
-        .zip(price)
-        .with_context(|| format!("{id} has no price: {} {}", reply.status, reply.text))?;
+    let (revision, price) =
+        revision.zip(price).with_context(|| format!("{id} has no price: {} {}", reply.status, reply.text))?;
     Ok(Served { revision, price: price.normalize() })
 }
 

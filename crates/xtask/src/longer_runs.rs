@@ -40,7 +40,8 @@ pub(crate) fn check(name: &str, arguments: &[&str]) -> Result<()> {
 fn run(checkout: &Checkout, name: &str, arguments: &[&str]) -> Result<()> {
     eprintln!("==> Building this checkout, and the check");
     checkout.build_programs()?;
-    let bench = ["bench", "--quiet", "--locked", "--profile", "dev", "--workspace", "--bench", "longer_runs", "--"];
+    let bench =
+        ["bench", "--quiet", "--locked", "--profile", "dev", "--workspace", "--bench", "longer_runs", "--"];
     let report = checkout.target().join("longer-run.txt");
     let command = checkout.command("cargo", &[&bench[..], arguments].concat());
     let ran = tee(command, Kept::Output, &mut File::create(&report)?);
@@ -58,10 +59,11 @@ fn run(checkout: &Checkout, name: &str, arguments: &[&str]) -> Result<()> {
 /// The page with the last cell of the check's row replaced.
 fn with_result(page: &str, name: &str, result: &str) -> String {
     let row = format!("| `./dev {name}` | ");
-    let lines = page.lines().map(|line| match line.strip_prefix(&row).and_then(|rest| rest.split_once(" | ")) {
-        Some((promise, _)) => format!("{row}{promise} | {result} |"),
-        None => line.to_owned(),
-    });
+    let lines =
+        page.lines().map(|line| match line.strip_prefix(&row).and_then(|rest| rest.split_once(" | ")) {
+            Some((promise, _)) => format!("{row}{promise} | {result} |"),
+            None => line.to_owned(),
+        });
     lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 

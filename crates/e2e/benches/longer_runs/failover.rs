@@ -96,6 +96,7 @@ impl Watched {
         let first = self.sentinels.first().context("no Sentinel")?;
         // It refuses while the last one is not long over, or the replica is not in step.
         first.wait_for(1, SENTINELS - 1).await?;
+        println!("{}", cause.name());
         let began = match cause {
             Cause::Command => {
                 eventually("a Sentinel begins", PATIENCE, async || {
