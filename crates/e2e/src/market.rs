@@ -41,8 +41,8 @@ pub struct Published {
     pub signal: Signal,
 }
 
-/// Draws events about these many products. All are of one moment in the past, shuffled a little, so that older
-/// ones come after newer ones.
+/// Draws events about these many products. All are of one moment in the past, shuffled a little, so that
+/// older ones come after newer ones.
 #[derive(Debug, Clone)]
 pub struct Market {
     random: fastrand::Rng,

@@ -2,8 +2,9 @@
 //!
 //! Here: running the tests and counting them ([`test_run`]), the hot path's instructions ([`instructions`])
 //! and its profile ([`profile`]), the table of faults ([`reliability`]), checks that take minutes
-//! ([`longer_runs`]), the benches ([`bench`]), comparing two commits ([`against`]), and the containers ([`compose`]). Never here: the installation of programs
-//! (`.ci/install.sh`), and the benches themselves (`benches` of the crates).
+//! ([`longer_runs`]), the benches ([`bench`]), comparing two commits ([`against`]), and the containers
+//! ([`compose`]). Never here: the installation of programs (`.ci/install.sh`), and the benches themselves
+//! (`benches` of the crates).
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 #![expect(clippy::print_stderr, reason = "what it is doing is said apart from the results")]

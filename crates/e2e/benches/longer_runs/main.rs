@@ -2,8 +2,8 @@
 //! `./dev soak`.
 //!
 //! `cargo bench --profile dev -p pricing-e2e --bench longer_runs -- NAME [OPTIONS]`. Each starts its own
-//! servers and services on loopback, prints what it does and finds, and fails if the promise is broken. Its last
-//! line, `RESULT …`, has the figures; `xtask longer` writes them into the document.
+//! servers and services on loopback, prints what it does and finds, and fails if the promise is broken. Its
+//! last line, `RESULT …`, has the figures; `xtask longer` writes them into the document.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 #![expect(clippy::float_arithmetic, reason = "these are measurements, not prices")]

@@ -1,9 +1,9 @@
 //! A fault each minute under a steady load of reads, events, product writes and imports.
 //!
-//! Two processes of each service run on PostgreSQL, and Redis is behind a proxy. Faults of processes strike the
-//! second of each pair, so that the first lives from the beginning to the end: its memory is measured
-//! ([`memory`]). After each fault ([`faults`]) `/readyz` has to say `ready` again, and five seconds later no API
-//! may serve a price older than what was stored when they began.
+//! Two processes of each service run on PostgreSQL, and Redis is behind a proxy. Faults of processes strike
+//! the second of each pair, so that the first lives from the beginning to the end: its memory is measured
+//! ([`memory`]). After each fault ([`faults`]) `/readyz` has to say `ready` again, and five seconds later
+//! no API may serve a price older than what was stored when they began.
 
 mod faults;
 mod memory;
@@ -163,11 +163,16 @@ pub(crate) async fn run(minutes: u64, options: &Options) -> Result<()> {
     let mut broken = Vec::new();
     for minute in 1..=minutes {
         sample_until(&arena, &memory, began + MINUTE * u32::try_from(minute)?).await;
+        // On a host that is busy with something else, one may take longer than its minute.
+        if began.elapsed() >= MINUTE * u32::try_from(minutes + 1)? {
+            println!("the time is over after {} faults", broken.len());
+            break;
+        }
         let fault = Fault::of_minute(minute);
         println!("minute {minute}: {}", fault.name());
         let from = Instant::now();
-        let struck = fault.strike(&mut arena, &memory).await;
-        verdict.promise(&format!("minute {minute}, {}: /readyz tells it", fault.name()), struck);
+        let struck = fault.strike(&mut arena).await;
+        verdict.promise(&format!("minute {minute}, {}: /readyz says what is true", fault.name()), struck);
         verdict.promise("everything says it is ready again", arena.is_ready().await);
         broken.push(Broken { fault, from, to: Instant::now() });
         verdict.promise("5 s later, no served price is older", check_prices(&arena, &url).await);
@@ -234,8 +239,7 @@ async fn judge(arena: &Arena, url: &str, log: &WriteLog, verdict: &mut Verdict) 
     Ok(())
 }
 
-/// Reads fail only while their API is struck; of the one that is not, never, but for a product that is in no
-/// memory while the database is away, of which there is none.
+/// Reads fail only while their API is struck; those of the other one never.
 fn judge_reads(reports: &[ReadReport], broken: &[Broken], verdict: &mut Verdict) {
     for (report, is_struck) in reports.iter().zip([false, true]) {
         let explained = |failure: &Failure| {

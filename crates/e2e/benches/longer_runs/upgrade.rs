@@ -1,10 +1,10 @@
 //! Side by side: the older version and this one on one database and one Redis, under load.
 //!
-//! For each database and each service there is a phase of its own, with an empty database: the older version
-//! runs alone; this version is started beside it and migrates the tables under load; then one service is the
-//! older version's only, the two others are this version's only, and there is an API of each, so that both write
-//! and read what the other wrote. Then the upgrade is completed. A last phase goes back instead: this version's
-//! processes are stopped while the older ones still run.
+//! For each database and each service there is a phase of its own, with an empty database: the older
+//! version runs alone; this version is started beside it and migrates the tables under load; then one
+//! service is the older version's only, the two others are this version's only, and there is an API of
+//! each, so that both write and read what the other wrote. Then the upgrade is completed. A last phase goes
+//! back instead: this version's processes are stopped while the older ones still run.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -5,8 +5,8 @@
 //! a bound. An up-to-date database needs no lock.
 //!
 //! Processes of the older version work meanwhile. A migration locks whole tables, so it may deadlock with a
-//! transaction of theirs, or wait for one while every other statement waits behind it. It then gives way, and is
-//! tried again: each migration is one transaction, and those that were applied stay.
+//! transaction of theirs, or wait for one while every other statement waits behind it. It then gives way,
+//! and is tried again: each migration is one transaction, and those that were applied stay.
 
 use std::time::Duration;
 

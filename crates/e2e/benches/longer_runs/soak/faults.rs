@@ -6,7 +6,6 @@ use anyhow::Result;
 use pricing_e2e::{Member, Service};
 use tokio::time::sleep;
 
-use super::memory::Memory;
 use super::{Arena, DATABASE, reports, stays_ready};
 use crate::verdict::recalculate;
 
@@ -78,7 +77,7 @@ impl Fault {
     }
 
     /// Breaks something, sees that `/readyz` tells the truth meanwhile, and mends it.
-    pub(crate) async fn strike(self, arena: &mut Arena, memory: &Memory) -> Result<()> {
+    pub(crate) async fn strike(self, arena: &mut Arena) -> Result<()> {
         match self {
             Kill(service) => kill(arena, service).await,
             Frozen(service) => freeze(arena, service).await,
@@ -113,7 +112,7 @@ impl Fault {
                 set_read_only(arena, "off").await?;
                 said
             }
-            Self::NoWorker => without_workers(arena, memory).await,
+            Self::NoWorker => without_workers(arena).await,
             Self::Recalculation => {
                 recalculate(&arena.apis.steady.client, RECALCULATION_PATIENCE).await?;
                 stays_ready(&arena.apis.steady).await
@@ -163,8 +162,7 @@ async fn start_again(member: &mut Member) -> Result<()> {
 }
 
 /// One worker is stopped, and the one that is never struck is frozen, which keeps its memory.
-async fn without_workers(arena: &mut Arena, memory: &Memory) -> Result<()> {
-    let _ = memory;
+async fn without_workers(arena: &mut Arena) -> Result<()> {
     let in_order = arena.workers.struck.terminate().await?;
     arena.workers.steady.process.freeze()?;
     let said = away(arena, "worker").await;

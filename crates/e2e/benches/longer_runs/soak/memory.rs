@@ -1,8 +1,8 @@
 //! Whether memory grows: the slope of the resident size of each process, after a warm-up.
 //!
-//! The slope is Theil and Sen's: the median of the slopes between all pairs of samples. A few samples that are
-//! far off, as while everything is broken, do not move it. It is measured from four minutes after the process
-//! has started, for processes that live for six minutes more; others are left out.
+//! The slope is Theil and Sen's: the median of the slopes between all pairs of samples. A few samples that
+//! are far off, as while everything is broken, do not move it. It is measured from four minutes after the
+//! process has started, for processes that live for six minutes more; others are left out.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

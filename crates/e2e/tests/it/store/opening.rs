@@ -70,8 +70,9 @@ const OLDER_TABLES: &str = "
     ALTER TABLE recalculation_ranges DROP COLUMN range_end;
     DELETE FROM _sqlx_migrations WHERE version > 5";
 
-/// A transaction of an older process: it has read signals, and reads products once a migration, which has locked
-/// those, waits for the signals. The migration has waited for longer, so it is the one that PostgreSQL ends.
+/// A transaction of an older process: it has read signals, and reads products once a migration, which has
+/// locked those, waits for the signals. The migration has waited for longer, so it is the one that
+/// PostgreSQL ends.
 const CROSSING: &str = "
     DO $$ BEGIN
         LOCK TABLE signals IN ROW SHARE MODE;
