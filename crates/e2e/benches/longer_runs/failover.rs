@@ -1,6 +1,6 @@
 //! Redis fails over by Sentinels under load, again and again: by command, and because the master is killed.
 //!
-//! A master and a replica, each with `min-replicas-to-write 1`, and three Sentinels; API, worker and
+//! A master and a replica (`--replicas N` for more), each with `min-replicas-to-write 1`, and three Sentinels; API, worker and
 //! listener, which nothing restarts. A killed master is started again when the other server has been
 //! promoted, as a supervisor does; Sentinels make it a replica. The new master *is there* when it takes a
 //! write, which needs its replica.
@@ -25,6 +25,7 @@ const CONNECTIONS: u32 = 16;
 const EVENTS: u64 = 200;
 const SOLD: u64 = 5;
 const SECONDS: u64 = 120;
+const REPLICAS: usize = 1;
 const SENTINELS: usize = 3;
 /// How long writes may be refused once the new master is there.
 const PROMISED: Duration = Duration::from_secs(5);
@@ -67,17 +68,21 @@ struct FailOver {
 }
 
 impl Watched {
-    async fn start() -> Result<Self> {
-        let servers =
-            vec![RedisServer::start_with(&[SETTING]).await?, RedisServer::start_with(&[SETTING]).await?];
-        let [master, replica] = servers.as_slice() else { anyhow::bail!("no servers") };
-        replica.follow(master).await?;
+    async fn start(replicas: usize) -> Result<Self> {
+        let mut servers = vec![RedisServer::start_with(&[SETTING]).await?];
+        for _ in 0..replicas {
+            servers.push(RedisServer::start_with(&[SETTING]).await?);
+        }
+        let (master, others) = servers.split_first().context("no master")?;
+        for replica in others {
+            replica.follow(master).await?;
+        }
         let mut sentinels = Vec::new();
         for _ in 0..SENTINELS {
             sentinels.push(RedisSentinel::start(master, 2, "").await?);
         }
         for sentinel in &sentinels {
-            sentinel.wait_for(1, SENTINELS - 1).await?;
+            sentinel.wait_for(replicas, SENTINELS - 1).await?;
         }
         Ok(Self { servers, master: 0, sentinels })
     }
@@ -91,13 +96,25 @@ impl Watched {
         self.servers.get(self.master).context("no master")
     }
 
-    /// Makes the replica the master, one way or the other, and waits until it takes writes.
+    /// The place of a server that was promoted.
+    async fn promoted(&self) -> Result<usize> {
+        eventually("a replica is promoted", PATIENCE, async || {
+            for (place, server) in self.servers.iter().enumerate() {
+                if place != self.master && server.is_master().await.unwrap_or(false) {
+                    return Ok(place);
+                }
+            }
+            anyhow::bail!("all are replicas")
+        })
+        .await
+    }
+
+    /// Makes a replica the master, one way or the other, and waits until it takes writes.
     async fn fail_over(&mut self, cause: Cause) -> Result<FailOver> {
-        let other = 1 - self.master;
-        let first = self.sentinels.first().context("no Sentinel")?;
-        // It refuses while the last one is not long over, or the replica is not in step.
-        first.wait_for(1, SENTINELS - 1).await?;
         println!("{}", cause.name());
+        let first = self.sentinels.first().context("no Sentinel")?;
+        // It refuses while the last one is not long over, or no replica is in step.
+        first.wait_for(self.servers.len() - 1, SENTINELS - 1).await?;
         let began = match cause {
             Cause::Command => {
                 eventually("a Sentinel begins", PATIENCE, async || {
@@ -111,17 +128,12 @@ impl Watched {
                 Instant::now()
             }
         };
-        let promoted = self.servers.get(other).context("no replica")?;
-        eventually("the replica is promoted", PATIENCE, async || {
-            ensure!(promoted.is_master().await?, "it is a replica");
-            Ok(())
-        })
-        .await?;
+        let promoted = self.promoted().await?;
         let promoted_at = Instant::now();
         if matches!(cause, Cause::Kill) {
             self.servers.get_mut(self.master).context("no master")?.restart().await?;
         }
-        self.master = other;
+        self.master = promoted;
         let master = self.master()?;
         eventually("the new master takes a write", PATIENCE, async || {
             ensure!(master.takes_writes().await?, "it does not");
@@ -159,7 +171,7 @@ impl Services {
 /// Runs the fail-overs under load, and judges.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let mut verdict = Verdict::default();
-    let mut watched = Watched::start().await?;
+    let mut watched = Watched::start(options.replicas(REPLICAS)).await?;
     let services = Services::start(&watched.url()).await?;
     let api = services.api()?;
     publish_policy(&api.client, POLICY).await?;

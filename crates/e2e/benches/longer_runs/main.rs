@@ -21,7 +21,7 @@ use anyhow::{Result, bail};
 use options::Options;
 
 const USAGE: &str = "upgrade OLDER [--seconds N] [--reads N] [--events N] | \
-    failover [--seconds N] [--reads N] [--events N] | soak [MINUTES] [--reads N] [--events N]";
+    failover [--seconds N] [--reads N] [--events N] [--replicas N] | soak [MINUTES] [--reads N] [--events N]";
 
 fn main() -> ExitCode {
     match run() {

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// `--seconds`, `--reads` and `--events`, where given.
+/// `--seconds`, `--reads`, `--events` and `--replicas`, where given.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
     seconds: Option<u64>,
     reads: Option<u32>,
     events: Option<u64>,
+    replicas: Option<usize>,
 }
 
 impl Options {
@@ -22,6 +23,7 @@ impl Options {
                 "--seconds" => options.seconds = Some(number()?),
                 "--events" => options.events = Some(number()?),
                 "--reads" => options.reads = Some(u32::try_from(number()?)?),
+                "--replicas" => options.replicas = Some(usize::try_from(number()?)?),
                 _ => bail!("there is no option {name}"),
             }
         }
@@ -41,5 +43,10 @@ impl Options {
     /// Events in a second.
     pub(crate) fn events(&self, per_second: u64) -> u64 {
         self.events.unwrap_or(per_second)
+    }
+
+    /// Replicas of Redis.
+    pub(crate) fn replicas(&self, usually: usize) -> usize {
+        self.replicas.unwrap_or(usually)
     }
 }

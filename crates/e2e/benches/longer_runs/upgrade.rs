@@ -32,6 +32,7 @@ const SECONDS: u64 = 40;
 /// The older version alone, and this one alone at the end.
 const ALONE: Duration = Duration::from_secs(8);
 const PATIENCE: Duration = Duration::from_secs(120);
+const QUOTED_LINES: usize = 20;
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a phase does after the versions have run side by side.
@@ -165,6 +166,13 @@ impl Version {
     }
 }
 
+/// The last lines that a service has said.
+fn end_of_output(member: &Member) -> Result<String> {
+    let said = member.output()?;
+    let lines: Vec<&str> = said.lines().rev().take(QUOTED_LINES).collect();
+    Ok(lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+}
+
 async fn stop(member: &mut Member, verdict: &mut Verdict) -> Result<()> {
     let program = member.service().program();
     let ended = tokio::time::timeout(STOP_PATIENCE, member.terminate()).await;
@@ -288,7 +296,9 @@ impl Phase {
             let patience = PATIENCE + length;
             let (slept, done) = tokio::join!(sleep(length / 2), recalculate(api, patience));
             let () = slept;
-            verdict.promise("a recalculation is done", done);
+            let worker = new.worker.as_ref().or(self.old.worker.as_ref());
+            let said = worker.map_or(Ok(String::new()), |worker| end_of_output(worker))?;
+            verdict.promise("a recalculation is done", done.context(said));
         }
         match course {
             Course::Older(_) => {
