@@ -77,7 +77,7 @@ pub use plot::line_chart;
 pub use pooler::{PgBouncer, PoolMode};
 pub use ports::free_port;
 pub use postgres_server::PostgresServer;
-pub use process::ServiceProcess;
+pub use process::{ServiceProcess, memory_kb};
 pub use prometheus_server::{PrometheusServer, promtool};
 pub use redis_sentinel::RedisSentinel;
 pub use redis_server::RedisServer;

@@ -98,7 +98,6 @@ struct Totals {
     writes: usize,
     reads: usize,
     refused: usize,
-    slowest: Duration,
 }
 
 /// Runs every phase on both databases.
@@ -234,6 +233,14 @@ impl Load {
         self.readers.push(tokio::spawn(reads.run(stop.clone())));
     }
 
+    /// Waits for the answers to the reads from the API that was added last, whose token is cancelled.
+    async fn end_last_reader(&mut self, verdict: &mut Verdict, totals: &mut Totals) -> Result<()> {
+        if let Some(reader) = self.readers.pop() {
+            count_reads(&reader.await??, verdict, totals);
+        }
+        Ok(())
+    }
+
     /// Ends the load and adds its figures.
     async fn end(self, verdict: &mut Verdict, totals: &mut Totals) -> Result<WriteLog> {
         self.stop.cancel();
@@ -241,11 +248,7 @@ impl Load {
             writer.await??;
         }
         for reader in self.readers {
-            let report = reader.await??;
-            totals.reads += report.latencies.count();
-            totals.slowest = totals.slowest.max(report.latencies.permille(1_000));
-            totals.refused += report.failures.len();
-            verdict.none("read fails", &report.failures);
+            count_reads(&reader.await??, verdict, totals);
         }
         let refusals = self.log.refusals();
         verdict.none("write is refused", &refusals);
@@ -254,6 +257,12 @@ impl Load {
         totals.writes += self.log.sold().len();
         Ok(self.log)
     }
+}
+
+fn count_reads(report: &ReadReport, verdict: &mut Verdict, totals: &mut Totals) {
+    totals.reads += report.latencies.count();
+    totals.refused += report.failures.len();
+    verdict.none("read fails", &report.failures);
 }
 
 impl Phase {
@@ -294,8 +303,7 @@ impl Phase {
         println!("   side by side for {} s", length.as_secs());
         for api in [&self.old.api.client, &new.api.client] {
             let patience = PATIENCE + length;
-            let (slept, done) = tokio::join!(sleep(length / 2), recalculate(api, patience));
-            let () = slept;
+            let ((), done) = tokio::join!(sleep(length / 2), recalculate(api, patience));
             let worker = new.worker.as_ref().or(self.old.worker.as_ref());
             let said = worker.map_or(Ok(String::new()), |worker| end_of_output(worker))?;
             verdict.promise("a recalculation is done", done.context(said));
@@ -308,6 +316,7 @@ impl Phase {
             Course::Back => {
                 load.gateway.lead_to([&self.old.api.client]);
                 of_new.cancel();
+                load.end_last_reader(verdict, totals).await?;
                 stop(&mut new.api, verdict).await?;
                 new.stop(Service::Listener, verdict).await?;
                 new.stop(Service::Worker, verdict).await?;

@@ -5,17 +5,18 @@
 //! process has started, for processes that live for six minutes more; others are left out.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use pricing_e2e::Member;
-use tokio::time::Instant;
+use pricing_e2e::{Member, memory_kb};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::verdict::Verdict;
 
 /// Time between two samples.
-pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(5);
 const WARM_UP: Duration = Duration::from_secs(4 * 60);
 const SHORTEST: Duration = Duration::from_secs(6 * 60);
 /// The unit of the slope.
@@ -29,10 +30,10 @@ struct Sample {
     kb: f64,
 }
 
-/// The samples of each process, by its name and its id.
-#[derive(Debug, Default)]
+/// The samples of each process, by its name and its id; cheap to clone.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Memory {
-    lives: Mutex<BTreeMap<(String, u32), Vec<Sample>>>,
+    lives: Arc<Mutex<BTreeMap<(String, u32), Vec<Sample>>>>,
 }
 
 /// How the memory of a process changed.
@@ -44,18 +45,30 @@ struct Slope {
 }
 
 impl Memory {
-    /// Samples a process, unless it is away.
-    pub(crate) fn sample(&self, member: &Member, place: &str) {
-        let Ok(kb) = member.process.memory_kb("VmRSS") else { return };
+    /// From now on the process of this member is sampled, until it ends.
+    pub(crate) fn watch(&self, member: &Member, place: &str) {
         let name = format!("{}{place}", member.service().program());
-        let mut lives = self.lives.lock().unwrap_or_else(PoisonError::into_inner);
-        let samples = lives.entry((name, member.process.id())).or_default();
-        samples.push(Sample { at: Instant::now(), kb: kb as f64 });
+        self.lives().entry((name, member.process.id())).or_default();
+    }
+
+    /// Samples every process that is watched, until `stop` is cancelled.
+    pub(crate) async fn sample(self, stop: CancellationToken) {
+        while stop.run_until_cancelled(sleep(INTERVAL)).await.is_some() {
+            for ((_, id), samples) in self.lives().iter_mut() {
+                if let Ok(kb) = memory_kb(*id, "VmRSS") {
+                    samples.push(Sample { at: Instant::now(), kb: kb as f64 });
+                }
+            }
+        }
+    }
+
+    fn lives(&self) -> MutexGuard<'_, BTreeMap<(String, u32), Vec<Sample>>> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Prints every slope, and judges those of processes that lived for long enough. Returns the steepest.
     pub(crate) fn judge(&self, verdict: &mut Verdict) -> String {
-        let lives = self.lives.lock().unwrap_or_else(PoisonError::into_inner);
+        let lives = self.lives();
         let mut steepest: Option<(f64, String)> = None;
         for ((name, id), samples) in lives.iter() {
             let Some(slope) = slope(samples) else {

@@ -71,10 +71,11 @@ const OLDER_TABLES: &str = "
     DELETE FROM _sqlx_migrations WHERE version > 5";
 
 /// A transaction of an older process: it has read signals, and reads products once a migration, which has
-/// locked those, waits for the signals. The migration has waited for longer, so it is the one that
-/// PostgreSQL ends.
+/// locked those, waits for the signals. It does not look for a deadlock itself, so that the migration is the one
+/// that gives way.
 const CROSSING: &str = "
     DO $$ BEGIN
+        PERFORM set_config('deadlock_timeout', '60s', true);
         LOCK TABLE signals IN ROW SHARE MODE;
         WHILE NOT EXISTS (SELECT FROM pg_locks WHERE relation = 'signals'::regclass AND NOT granted) LOOP
             PERFORM pg_sleep(0.01);

@@ -55,8 +55,8 @@ fn movement() -> Result<Movement<'static>> {
     })
 }
 
-/// An older version, side by side with this one, writes a price and leaves the columns that it does not know as
-/// they were.
+/// An older version, side by side with this one, writes a price and leaves the columns that it does not know
+/// as they were.
 async fn what_another_pricing_left_behind_is_not_of_the_price(store: &Store) -> Result<()> {
     let kettle = one_product(store).await?;
     let hold = EventHold { since: now(), reason: "too far".to_owned(), rejected_by: None };
