@@ -37,23 +37,22 @@ pub struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// Returns how many acknowledged events were not applied.
-    pub async fn lost(&self) -> Result<usize> {
-        let mut lost = 0;
+    /// Returns the places in `events` of those that were not applied.
+    pub async fn lost(&self) -> Result<Vec<usize>> {
+        let mut is_lost = Vec::with_capacity(self.events.len());
         for events in self.events.chunks(LOOKED_UP) {
             let ids: Vec<(&str, &str)> =
                 events.iter().map(|event| (EVENT_SOURCE, event.id.as_str())).collect();
-            // Never committed.
+            // Never committed. Of one that was published twice, the first says whether it is lost.
             let mut transaction = self.store.begin().await?;
-            let is_new = transaction.record_events(&ids, Utc::now()).await?;
-            lost += is_new.iter().filter(|is_new| **is_new).count();
+            is_lost.extend(transaction.record_events(&ids, Utc::now()).await?);
         }
-        Ok(lost)
+        Ok(is_lost.iter().enumerate().filter(|(_, is_lost)| **is_lost).map(|(place, _)| place).collect())
     }
 
     /// Every acknowledged event was applied.
     pub async fn events_were_applied(&self) -> Result<()> {
-        let lost = self.lost().await?;
+        let lost = self.lost().await?.len();
         ensure!(lost == 0, "{lost} of {} acknowledged events were not applied", self.events.len());
         Ok(())
     }

@@ -160,7 +160,7 @@ impl Gateway {
 /// What became of writes; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct WriteLog {
-    acknowledged: Arc<Mutex<Vec<Published>>>,
+    acknowledged: Arc<Mutex<Vec<(Published, Instant)>>>,
     refusals: Arc<Mutex<Vec<Failure>>>,
     sold: Arc<Mutex<BTreeMap<String, String>>>,
 }
@@ -168,7 +168,12 @@ pub struct WriteLog {
 impl WriteLog {
     /// The events that were acknowledged so far.
     pub fn acknowledged(&self) -> Vec<Published> {
-        locked(&self.acknowledged).clone()
+        locked(&self.acknowledged).iter().map(|(event, _)| event.clone()).collect()
+    }
+
+    /// When each of them was, in the same order.
+    pub fn acknowledged_at(&self) -> Vec<Instant> {
+        locked(&self.acknowledged).iter().map(|(_, at)| *at).collect()
     }
 
     /// How many were.
@@ -234,7 +239,7 @@ async fn publish_one(
         return Ok(());
     }
     accepted(&apis, number, &log, &Write::Event(event.body.clone())).await?;
-    locked(&log.acknowledged).push(event);
+    locked(&log.acknowledged).push((event, Instant::now()));
     Ok(())
 }
 

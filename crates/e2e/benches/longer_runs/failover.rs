@@ -5,14 +5,19 @@
 //! been promoted, as a supervisor does; Sentinels make it a replica. The new master *is there* when it takes a
 //! write, which needs its replica.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use pricing_core::keys::{DEFAULT_PREFIX, MessageKeys};
 use pricing_core::store::{Store, StoreSettings};
 use pricing_e2e::judge::{Judge, come_to_rest};
 use pricing_e2e::market::{Market, POLICY, import_market};
 use pricing_e2e::steady_load::{Failure, Gateway, Reads, WriteLog, publish, sell};
 use pricing_e2e::{Fleet, Member, PostgresServer, RedisSentinel, RedisServer, Service, eventually};
+use redis::aio::MultiplexedConnection;
+use redis::streams::StreamRangeReply;
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -205,7 +210,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
 
     verdict.none("read fails", &reads.failures);
     let longest = report(&fail_overs, &log, &mut verdict);
-    judge(&services, &watched, &log, &mut verdict).await?;
+    judge(&services, &watched, &log, &fail_overs, &mut verdict).await?;
     verdict.end()?;
     println!(
         "\nRESULT {} fail-overs, by command and by kill -9 in turns, at {events} events/s and {} reads/s: {} events \
@@ -247,7 +252,46 @@ fn report(fail_overs: &[FailOver], log: &WriteLog, verdict: &mut Verdict) -> Dur
     longest
 }
 
-async fn judge(services: &Services, watched: &Watched, log: &WriteLog, verdict: &mut Verdict) -> Result<()> {
+/// Prints when the lost events had been acknowledged.
+fn report_lost(lost: &[usize], log: &WriteLog, fail_overs: &[FailOver]) {
+    let acknowledged = log.acknowledged_at();
+    println!("{} of {} acknowledged events are lost", lost.len(), acknowledged.len());
+    for at in lost.iter().filter_map(|place| acknowledged.get(*place)) {
+        let nearest = fail_overs.iter().min_by_key(|one| {
+            at.saturating_duration_since(one.began).max(one.began.saturating_duration_since(*at))
+        });
+        let Some(one) = nearest else { continue };
+        let (after, before) =
+            (at.saturating_duration_since(one.began), one.began.saturating_duration_since(*at));
+        println!(
+            "           one was acknowledged {:+.1} ms after: {}",
+            (after.as_secs_f64() - before.as_secs_f64()) * 1e3,
+            one.cause.name()
+        );
+    }
+}
+
+/// The identifiers of the events that are in the stream.
+async fn kept_ids(connection: &mut MultiplexedConnection) -> Result<HashSet<String>> {
+    let log = MessageKeys::new(DEFAULT_PREFIX).event_log();
+    let kept: StreamRangeReply =
+        redis::cmd("XRANGE").arg(log).arg("-").arg("+").query_async(connection).await?;
+    let fields = kept.ids.iter().flat_map(|entry| entry.map.values().cloned());
+    let texts = fields.filter_map(|field| redis::from_redis_value::<String>(field).ok());
+    let ids = texts.filter_map(|text| {
+        let event: Value = serde_json::from_str(&text).ok()?;
+        Some(event.get("id")?.as_str()?.to_owned())
+    });
+    Ok(ids.collect())
+}
+
+async fn judge(
+    services: &Services,
+    watched: &Watched,
+    log: &WriteLog,
+    fail_overs: &[FailOver],
+    verdict: &mut Verdict,
+) -> Result<()> {
     for member in &services.members {
         let runs = if member.runs() { Ok(()) } else { Err(anyhow::anyhow!(member.output()?)) };
         verdict.promise(&format!("{} runs without a restart", member.service().program()), runs);
@@ -260,7 +304,11 @@ async fn judge(services: &Services, watched: &Watched, log: &WriteLog, verdict: 
     let store = Store::open(&services.url, StoreSettings::default()).await?;
     let events = log.acknowledged();
     let judge = Judge { store: &store, events: &events, products: PRODUCTS };
-    println!("{} of {} acknowledged events are lost", judge.lost().await?, events.len());
+    let lost = judge.lost().await?;
+    report_lost(&lost, log, fail_overs);
+    let known = kept_ids(&mut connection).await?;
+    let kept = lost.iter().filter_map(|place| events.get(*place)).filter(|event| known.contains(&event.id));
+    println!("           {} of these are in the stream of the present master", kept.count());
     verdict.promise("every acknowledged event is applied", judge.events_were_applied().await);
     verdict.promise("each price is that of the events", judge.prices_are_those_of_the_events().await);
     verdict.promise("each history is whole, with no change twice", judge.history_is_whole().await);
