@@ -17,6 +17,9 @@
 //! | [`Chromium`] | a browser without a window, that opens a page |
 //! | [`Packages`] | packages of PyPI and npm, installed in pinned versions |
 //! | [`HttpClient`] | JSON requests, and the price request |
+//! | [`Fleet`] | the services as processes, of this build or of another |
+//! | [`market`], [`steady_load`] | products and events whose prices are known; a load of them through faults |
+//! | [`judge`] | compares what the engine made of them with the events alone |
 //! | [`wire_client`] | one HTTP connection, for loads |
 //! | [`open_loop`] | requests at a fixed rate, for benches |
 //! | [`line_chart`] | a curve in a Markdown page, for benches |
@@ -37,7 +40,10 @@ mod chaos_proxy;
 mod child;
 mod chromium;
 mod eventually;
+mod fleet;
 mod http_client;
+pub mod judge;
+pub mod market;
 mod moving_address;
 pub mod open_loop;
 mod otlp_collector;
@@ -56,6 +62,7 @@ mod redis_sentinel;
 mod redis_server;
 mod scratch_directory;
 mod set_clock;
+pub mod steady_load;
 mod tied_command;
 mod tls_proxy;
 pub mod wire_client;
@@ -64,6 +71,7 @@ pub use certificates::Certificates;
 pub use chaos_proxy::ChaosProxy;
 pub use chromium::Chromium;
 pub use eventually::eventually;
+pub use fleet::{Fleet, Member, Service};
 pub use http_client::{HttpClient, HttpReply};
 pub use moving_address::MovingAddress;
 pub use otlp_collector::{OtlpCollector, ReceivedSpan};
@@ -72,7 +80,7 @@ pub use plot::line_chart;
 pub use pooler::{PgBouncer, PoolMode};
 pub use ports::free_port;
 pub use postgres_server::PostgresServer;
-pub use process::ServiceProcess;
+pub use process::{ServiceProcess, memory_kb};
 pub use prometheus_server::{PrometheusServer, promtool};
 pub use redis_cluster::RedisCluster;
 pub use redis_acl::user_of_sentinel;

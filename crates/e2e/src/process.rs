@@ -65,10 +65,7 @@ impl ServiceProcess {
     /// Returns a memory field of the process: `VmRSS`, the current size, or `VmHWM`, the peak; in units of
     /// 1,024 bytes.
     pub fn memory_kb(&self, field: &str) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        let value = value.with_context(|| format!("no {field}"))?;
-        Ok(value.trim().trim_end_matches("kB").trim().parse()?)
+        memory_kb(self.id(), field)
     }
 
     /// Sends SIGKILL, without a graceful shutdown.
@@ -101,6 +98,14 @@ impl ServiceProcess {
     pub fn output(&self) -> Result<String> {
         self.process.output()
     }
+}
+
+/// [`ServiceProcess::memory_kb`] of the process with this id.
+pub fn memory_kb(id: u32, field: &str) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+    let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let value = value.with_context(|| format!("no {field}"))?;
+    Ok(value.trim().trim_end_matches("kB").trim().parse()?)
 }
 
 /// Finds `target/{profile}/{name}`.

@@ -42,6 +42,8 @@ pub struct RedisServer {
     mode: Mode,
     /// Whether the engine uses it as the user of docs/operations.md.
     is_restricted: bool,
+    /// Further arguments, such as `--maxclients 10`.
+    settings: Vec<String>,
 }
 
 /// The mode of the server.
@@ -57,13 +59,18 @@ enum Mode {
 impl RedisServer {
     /// Starts an empty server and waits until it answers.
     pub async fn start() -> Result<Self> {
-        Self::start_as(Mode::Alone).await
+        Self::start_as(Mode::Alone, &[]).await
+    }
+
+    /// Like [`start`](Self::start), with settings such as `--min-replicas-to-write 1`, also after a restart.
+    pub async fn start_with(settings: &[&str]) -> Result<Self> {
+        Self::start_as(Mode::Alone, settings).await
     }
 
     /// Starts an empty server that the engine uses as the user of docs/operations.md, who may do nothing
     /// else, and waits until it answers.
     pub async fn start_restricted() -> Result<Self> {
-        Self::start_with(Mode::Alone, true).await
+        Self::launch_as(Mode::Alone, &[], true).await
     }
 
     /// What users were refused, as `ACL LOG` has it.
@@ -75,7 +82,7 @@ impl RedisServer {
 
     /// Starts a node of a cluster and waits until it answers.
     pub async fn start_cluster() -> Result<Self> {
-        Self::start_as(Mode::Cluster).await
+        Self::start_as(Mode::Cluster, &[]).await
     }
 
     /// Makes this server a replica of another and waits until it has its data.
@@ -92,6 +99,21 @@ impl RedisServer {
         .await
     }
 
+    /// Whether this server is a master.
+    pub async fn is_master(&self) -> Result<bool> {
+        let mut connection = self.connection().await?;
+        let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await?;
+        Ok(info.contains("role:master"))
+    }
+
+    /// Whether this server is a master that takes writes: one that wants for replicas refuses them.
+    pub async fn takes_writes(&self) -> Result<bool> {
+        let mut connection = self.connection().await?;
+        let mut write = redis::cmd("SET");
+        let written = write.arg("taken").arg("").arg("PX").arg(1).query_async::<()>(&mut connection).await;
+        Ok(written.is_ok() && self.is_master().await?)
+    }
+
     /// Makes this server a master.
     pub async fn promote(&self) -> Result<()> {
         let mut promote = redis::cmd("REPLICAOF");
@@ -101,26 +123,27 @@ impl RedisServer {
 
     /// Starts an empty server that accepts only TLS, with this certificate, and waits until it answers.
     pub async fn start_with_tls(certificates: &Arc<Certificates>) -> Result<Self> {
-        Self::start_as(Mode::Tls(Arc::clone(certificates))).await
+        Self::start_as(Mode::Tls(Arc::clone(certificates)), &[]).await
     }
 
-    async fn start_as(mode: Mode) -> Result<Self> {
-        Self::start_with(mode, redis_acl::is_wanted_everywhere()).await
+    async fn start_as(mode: Mode, settings: &[&str]) -> Result<Self> {
+        Self::launch_as(mode, settings, redis_acl::is_wanted_everywhere()).await
     }
 
-    async fn start_with(mode: Mode, is_restricted: bool) -> Result<Self> {
+    async fn launch_as(mode: Mode, settings: &[&str], is_restricted: bool) -> Result<Self> {
+        let settings: Vec<String> =
+            settings.iter().flat_map(|one| one.split(' ')).map(str::to_owned).collect();
         let program = find_redis_server()?;
         let directory = ScratchDirectory::new("redis")?;
         if is_restricted {
             fs::write(directory.path().join(ACL_FILE), redis_acl::users_of_server()?)?;
         }
         let launched = on_free_port(async |port| {
-            let cluster_port = free_port()?;
-            let ports = (port, cluster_port);
-            Ok((launch(&program, directory.path(), ports, &mode).await?, ports))
+            let ports = (port, free_port()?);
+            Ok((launch(&program, directory.path(), ports, &mode, &settings).await?, ports))
         });
         let (process, (port, cluster_port)) = launched.await?;
-        Ok(Self { process, program, port, cluster_port, directory, mode, is_restricted })
+        Ok(Self { process, program, port, cluster_port, directory, mode, is_restricted, settings })
     }
 
     /// `redis://127.0.0.1:{port}`, or `rediss://`, with the login of the engine if it has one.
@@ -164,7 +187,7 @@ impl RedisServer {
         self.kill()?;
         let directory = self.directory.path();
         self.process = eventually("redis-server restarts on its port", RESTART_PATIENCE, async || {
-            launch(&self.program, directory, (self.port, self.cluster_port), &self.mode).await
+            launch(&self.program, directory, (self.port, self.cluster_port), &self.mode, &self.settings).await
         })
         .await?;
         Ok(())
@@ -186,12 +209,13 @@ async fn launch(
     directory: &Path,
     (port, cluster_port): (u16, u16),
     mode: &Mode,
+    settings: &[String],
 ) -> Result<SupervisedChild> {
     let mut command = tied_command(program, Signal::Kill, None)?;
     command.args(["--bind", "127.0.0.1"]);
     command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""]);
     command.args(["--auto-aof-rewrite-min-size", "512mb"]);
-    command.arg("--dir").arg(directory);
+    command.arg("--dir").arg(directory).args(settings);
     let acl_file = directory.join(ACL_FILE);
     if acl_file.exists() {
         command.arg("--aclfile").arg(acl_file);

@@ -66,6 +66,12 @@ impl Checkout {
         Ok(self.target.join("release"))
     }
 
+    /// Builds all programs, without optimisation, and returns their directory.
+    pub(crate) fn build_programs(&self) -> Result<PathBuf> {
+        self.run("cargo", &["build", "--locked", "--workspace", "--bins"])?;
+        Ok(self.target.join("debug"))
+    }
+
     /// Builds a bench and returns its program.
     pub(crate) fn build_bench(&self, bench: &str) -> Result<PathBuf> {
         let arguments = ["bench", "--locked", "--workspace", "--bench", bench, "--no-run"];

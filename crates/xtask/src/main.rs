@@ -1,9 +1,10 @@
 //! The repository's larger tasks, started by `./dev`.
 //!
 //! Here: running the tests and counting them ([`test_run`]), the hot path's instructions ([`instructions`])
-//! and its profile ([`profile`]), the table of faults ([`reliability`]), the benches ([`bench`]), comparing
-//! two commits ([`against`]), and the containers ([`compose`]). Never here: the installation of programs
-//! (`.ci/install.sh`), and the benches themselves (`benches` of the crates).
+//! and its profile ([`profile`]), the table of faults ([`reliability`]), checks that take minutes
+//! ([`longer_runs`]), the benches ([`bench`]), comparing two commits ([`against`]), and the containers
+//! ([`compose`]). Never here: the installation of programs (`.ci/install.sh`), and the benches themselves
+//! (`benches` of the crates).
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 #![expect(clippy::print_stderr, reason = "what it is doing is said apart from the results")]
@@ -13,6 +14,7 @@ mod bench;
 mod checkout;
 mod compose;
 mod instructions;
+mod longer_runs;
 mod pause;
 mod profile;
 mod reliability;
@@ -24,7 +26,8 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 const USAGE: &str = "xtask test | xtask instructions [--write] | xtask bench [NAME [ARGUMENTS]] | \
-    xtask against REV [ARGUMENTS] | xtask profile | xtask reliability | xtask compose | xtask compose-check COMPOSE...";
+    xtask against REV [ARGUMENTS] | xtask profile | xtask reliability | \
+    xtask upgrade [REV] [OPTIONS] | xtask failover [OPTIONS] | xtask soak [MINUTES] [OPTIONS] | xtask compose | xtask compose-check COMPOSE...";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -48,6 +51,8 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["against", revision, rest @ ..] if !revision.starts_with('-') => against::compare(revision, rest),
         ["profile"] => profile::print(),
         ["reliability"] => reliability::run(),
+        ["upgrade", rest @ ..] => longer_runs::upgrade(rest),
+        [name @ ("failover" | "soak"), rest @ ..] => longer_runs::check(name, rest),
         ["compose"] => compose::run(),
         ["compose-check", program, rest @ ..] => compose::check(program, rest),
         _ => bail!("usage: {USAGE}"),

@@ -317,7 +317,7 @@ impl L2 {
         let batches = products.chunks(PUT_BATCH);
         try_join_all(batches.map(async |batch| self.put_each(keys, batch, mode).await)).await?;
         let Some(announcement) = announcement else { return Ok(()) };
-        self.send(&mut self.redis.writes(), &self.call(&[], mode, Some(announcement))).await
+        self.send(&mut self.redis.writes(), &self.call(keys, &[], mode, Some(announcement))).await
     }
 
     async fn put_each(
@@ -330,7 +330,7 @@ impl L2 {
         let mut calls = redis::pipe();
         calls.ignore_errors();
         for entry in batch.iter().filter_map(|(product_id, cached)| encoded(keys, product_id, cached, now)) {
-            calls.add_command(self.call(&[entry], mode, None));
+            calls.add_command(self.call(keys, &[entry], mode, None));
         }
         if calls.is_empty() {
             return Ok(());

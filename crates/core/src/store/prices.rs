@@ -16,7 +16,7 @@ macro_rules! price_columns {
          CAST(list_price AS text) AS list_price, CAST(lowest AS text) AS lowest, CAST(highest AS text) AS highest,
          policy_version, valid_until, CAST(opening_price AS text) AS opening_price, opened_on, changed_at,
          streak_moves, streak_since, explanation_digest, movement, events_held_since, events_held_reason,
-         events_rejected_by"
+         events_rejected_by, priced_at, held_by"
     };
 }
 pub(super) use price_columns;

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use rust_decimal::Decimal;
 use serde::Deserialize;
 use sqlx::FromRow;
@@ -16,7 +16,7 @@ use sqlx::types::Json;
 
 use super::columns::Columns;
 use super::error::StoreError;
-use super::stored::{EventHold, LeftOut, PriceChange, Readable, StoredPrice};
+use super::stored::{EventHold, FROZEN, LeftOut, PriceChange, Readable, StoredPrice};
 use pricing_domain::facts::money::Currency;
 use pricing_domain::facts::movement::Movement;
 use pricing_domain::facts::previous::Streak;
@@ -24,6 +24,9 @@ use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::{Product, ProductId};
 use pricing_domain::facts::signal::{Signal, SignalKind, Subject};
 use pricing_domain::pricing::price_state::PriceState;
+
+/// A price and its movement are of one pricing if their instants differ by less: databases cut them off.
+const SAME_PRICING: TimeDelta = TimeDelta::milliseconds(1);
 
 /// Decodes the records of a statement.
 pub(super) fn read_all<R, T>(records: Vec<R>) -> Result<Vec<T>, StoreError>
@@ -246,6 +249,8 @@ pub(super) struct PriceRecord {
     events_held_since: Option<DateTime<Utc>>,
     events_held_reason: Option<String>,
     events_rejected_by: Option<String>,
+    priced_at: DateTime<Utc>,
+    held_by: Option<String>,
     explanation: Option<String>,
 }
 
@@ -272,6 +277,8 @@ impl<'row, R: Columns> FromRow<'row, R> for PriceRecord {
             events_held_since: row.value("events_held_since")?,
             events_held_reason: row.value("events_held_reason")?,
             events_rejected_by: row.value("events_rejected_by")?,
+            priced_at: row.value("priced_at")?,
+            held_by: row.value("held_by")?,
             explanation: row.value("explanation")?,
         })
     }
@@ -283,6 +290,17 @@ impl TryFrom<PriceRecord> for StoredPrice {
     fn try_from(record: PriceRecord) -> Result<Self, StoreError> {
         let list_price = decimal("list_price", &record.list_price)?;
         let movement = record.movement.as_deref().map(serde_json::from_str::<Movement<'static>>).transpose();
+        let movement = movement.map_err(|problem| StoreError::corrupt("movement", problem))?;
+        // An older version that works on these tables replaces the price and leaves the columns that it does
+        // not know: they say nothing of this price.
+        let is_of_this_price = movement.as_ref().is_none_or(|movement| {
+            record.held_by.as_deref() == Some(FROZEN) || record.priced_at - movement.priced_at < SAME_PRICING
+        });
+        let event_hold = record.events_held_since.map(|since| EventHold {
+            since,
+            reason: record.events_held_reason.unwrap_or_default(),
+            rejected_by: record.events_rejected_by,
+        });
         Ok(Self {
             entry: PriceEntry {
                 product_id: product_id(&record.product_id)?,
@@ -306,15 +324,11 @@ impl TryFrom<PriceRecord> for StoredPrice {
                     .streak_moves
                     .zip(record.streak_since)
                     .map(|(moves, since)| Streak { moves, since }),
-                movement: movement.map_err(|problem| StoreError::corrupt("movement", problem))?,
+                movement: movement.filter(|_| is_of_this_price),
             },
             explanation: record.explanation,
-            explanation_digest: record.explanation_digest,
-            event_hold: record.events_held_since.map(|since| EventHold {
-                since,
-                reason: record.events_held_reason.unwrap_or_default(),
-                rejected_by: record.events_rejected_by,
-            }),
+            explanation_digest: record.explanation_digest.filter(|_| is_of_this_price),
+            event_hold: event_hold.filter(|_| is_of_this_price),
         })
     }
 }

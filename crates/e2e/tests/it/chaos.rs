@@ -4,47 +4,27 @@
 //! A failure names its seed, which fixes the events and the order of the blows, not the instants at which the
 //! machine lets them happen.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use futures::StreamExt;
+use chrono::Utc;
 use pricing_core::keys::{DEFAULT_PREFIX, MessageKeys};
-use pricing_core::store::{PriceChange, Store, StoreSettings};
-use pricing_domain::facts::Facts;
-use pricing_domain::facts::product::ProductId;
-use pricing_domain::facts::signal::{Signal, SignalKind, Signals, Subject};
-use pricing_domain::facts::time_zone::TimeZones;
-use pricing_domain::policy::PricingPolicy;
-use pricing_domain::pricing::price::price;
-use pricing_e2e::{ChaosProxy, HttpClient, RedisServer, eventually};
-use rust_decimal::Decimal;
-use serde_json::{Value, json};
+use pricing_core::store::{Store, StoreSettings};
+use pricing_e2e::judge::{Judge, come_to_rest};
+use pricing_e2e::market::{Market, POLICY, Published, import_market};
+use pricing_e2e::steady_load::{Gateway, WriteLog, publish};
+use pricing_e2e::{ChaosProxy, RedisServer, eventually};
+use serde_json::json;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::fleet::{Fleet, Member, Service};
 use crate::support::{new_policy, shared_postgres, sqlite_url};
 
-/// Without limits on moves, so that a price depends on the facts alone and not on the way that led to them.
-const POLICY: &str = "
-name: chaos
-market:
-  - { name: match, when: competitor.min != null and (stock.level ?? 100) > 20, match: { reference: competitor.min, offset: -0.01 } }
-  - { name: demand, when: demand.index != null, multiply_by: demand.index }
-  - { name: scarcity, when: (stock.level ?? 100) < 10, adjust: +6% }
-guardrails: { min_margin: 10% }
-rounding: { mode: half_even }
-";
-
 /// How long the engine may take to become idle afterwards.
 const REST_PATIENCE: Duration = Duration::from_secs(120);
-/// How long one event may take to be acknowledged, whatever is down.
+/// How long one request may be refused, and how long the next blow may have to wait, whatever is down.
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(60);
-/// Requests under way at a time.
-const PUBLISHERS: usize = 64;
 
 struct Plan {
     events: usize,
@@ -110,18 +90,23 @@ async fn survive(plan: &Plan, database_url: &str) -> Result<()> {
         proxy,
         tasks: Vec::new(),
     };
-    import_products(&arena, plan.products).await?;
-    let events = events(plan, &mut random);
+    let first = arena.apis.first().context("no API")?;
+    import_market(&first.client, plan.products).await?;
+    let events: Vec<Published> = Market::new(plan.products, random.fork()).take(plan.events).collect();
     let blows = blows(plan, &mut random);
 
-    let clients = arena.apis.iter().map(|api| api.client.clone()).collect();
-    let published = Arc::new(AtomicUsize::new(0));
-    let publishing = publish(events.clone(), clients, plan.per_second, Arc::clone(&published));
+    let gateway = Gateway::to(arena.apis.iter().map(|api| &api.client));
+    let log = WriteLog::default();
+    // One in fifty of them is published twice.
+    let published = events.clone().into_iter().chain(events.clone().into_iter().step_by(50));
+    let never = CancellationToken::new();
+    let publishing = publish(published, gateway, plan.per_second, log.clone(), never);
     let striking = async {
         for (number, blow) in blows.iter().enumerate() {
             let due = plan.events * (number + 1) / (blows.len() + 1);
             eventually("enough events are published", PUBLISH_PATIENCE * 2, async || {
-                ensure!(published.load(Ordering::Relaxed) >= due, "{published:?} of {due}");
+                let published = log.acknowledged_count();
+                ensure!(published >= due, "{published} of {due}");
                 Ok(())
             })
             .await?;
@@ -131,12 +116,15 @@ async fn survive(plan: &Plan, database_url: &str) -> Result<()> {
     };
     tokio::try_join!(publishing, striking)?;
     arena.come_to_rest().await?;
-    let judge = Judge { store, events: &events, redis: &arena.redis };
-    judge.events_were_applied_once().await?;
-    judge.signals_and_prices_are_those_of_the_events(plan.products).await?;
-    judge.history_is_whole(plan.products).await?;
-    judge.runs_did_not_overlap(&arena.tasks).await?;
-    judge.caches_agree(&arena, plan.products).await
+    let judge = Judge { store: &store, events: &events, products: plan.products };
+    judge.events_were_applied().await?;
+    judge.signals_are_those_of_the_events().await?;
+    judge.prices_are_those_of_the_events().await?;
+    judge.history_is_whole().await?;
+    runs_did_not_overlap(&store, &arena.tasks).await?;
+    // Redis and the memory of both APIs hold what the database holds.
+    let apis: Vec<_> = arena.apis.iter().map(|api| &api.client).collect();
+    judge.served_prices_are_the_stored_ones(&apis).await
 }
 
 struct Arena {
@@ -192,31 +180,12 @@ impl Arena {
 
     /// Waits until no event and no job is outstanding.
     async fn come_to_rest(&self) -> Result<()> {
-        let mut connection = self.redis.connection().await?;
-        let at_rest = eventually("nothing is left to do", REST_PATIENCE, async || {
-            let groups: Vec<HashMap<String, redis::Value>> = redis::cmd("XINFO")
-                .arg("GROUPS")
-                .arg("market_events:log")
-                .query_async(&mut connection)
-                .await?;
-            for group in &groups {
-                for field in ["pending", "lag"] {
-                    let value = group.get(field).context("no such field")?;
-                    ensure!(*value == redis::Value::Int(0), "{field} is {value:?}");
-                }
-            }
-            let jobs = self.jobs().await?;
-            ensure!(jobs["outstanding"] == 0, "{jobs}");
-            Ok(())
-        });
-        if let Err(error) = at_rest.await {
+        let api = &self.apis.first().context("no API")?.client;
+        let at_rest = come_to_rest(&mut self.redis.connection().await?, api, REST_PATIENCE).await;
+        if let Err(error) = at_rest {
             let left = self.what_is_left().await?;
             return Err(error.context(format!("{left}\n---\n{}", self.output())));
         }
-        let dead: usize = redis::cmd("XLEN").arg("market_events:dead").query_async(&mut connection).await?;
-        ensure!(dead == 0, "{dead} messages are dead");
-        let jobs = self.jobs().await?;
-        ensure!(jobs["dead"] == 0, "jobs are dead: {jobs}");
         Ok(())
     }
 
@@ -251,84 +220,6 @@ impl Arena {
         let members = self.listeners.iter().chain(&self.workers).chain(&self.apis);
         members.map(|member| member.process.output().unwrap_or_default()).collect::<Vec<_>>().join("\n---\n")
     }
-
-    async fn jobs(&self) -> Result<Value> {
-        let reply = self.apis.first().context("no API")?.client.get("/api/v1/jobs").await?;
-        ensure!(reply.status == 200, "{}", reply.text);
-        Ok(reply.body)
-    }
-}
-
-/// An event as it is published, and the signal it stands for.
-#[derive(Debug, Clone)]
-struct Published {
-    body: Value,
-    id: String,
-    signal: Signal,
-}
-
-async fn import_products(arena: &Arena, products: usize) -> Result<()> {
-    let mut rows = "product_id,currency,base_price,unit_cost,floor_price,ceiling_price\n".to_owned();
-    for number in 0..products {
-        rows.push_str(&format!("P-{number},USD,{}.99,10,12,400\n", 20 + number % 200));
-    }
-    let client = &arena.apis.first().context("no API")?.client;
-    let request = client.request(reqwest::Method::POST, "/api/v1/products/import");
-    let reply = client.send(request.header("content-type", "text/csv").body(rows)).await?;
-    ensure!(reply.status == 200 && reply.body["failed"] == 0, "{}", reply.text);
-    Ok(())
-}
-
-/// Events about one moment in the past, shuffled a little, so that older ones come after newer ones.
-fn events(plan: &Plan, random: &mut fastrand::Rng) -> Vec<Published> {
-    let beginning = Utc::now() - TimeDelta::hours(1);
-    let events = (0..plan.events).map(|number| {
-        let product_id = format!("P-{}", random.usize(0..plan.products));
-        // No two at the same instant, and up to a hundred events out of order.
-        let place = number + random.usize(0..100);
-        let micros = i64::try_from(place * 1_000_000 + number).unwrap_or_default();
-        let time = (beginning + TimeDelta::microseconds(micros / 1_000)).trunc_subsecs(6);
-        let units = random.i64(1_500..30_000);
-        let (kind, event_type, source, value, data) = match random.u8(0..4) {
-            0 | 1 => {
-                let competitor = format!("shop-{}", random.u8(0..3));
-                let value = Decimal::new(units, 2);
-                let data =
-                    json!({"product_id": product_id, "competitor": competitor, "price": number_of(value)});
-                (SignalKind::CompetitorPrice, "pricing.competitor_price.v1", competitor, value, data)
-            }
-            2 => {
-                let value = Decimal::new(units % 60, 0);
-                let data = json!({"product_id": product_id, "level": number_of(value)});
-                (SignalKind::StockLevel, "pricing.stock_level.v1", String::new(), value, data)
-            }
-            _ => {
-                let value = Decimal::new(800 + units % 500, 3);
-                let data = json!({"product_id": product_id, "index": number_of(value)});
-                (SignalKind::DemandIndex, "pricing.demand_index.v1", String::new(), value, data)
-            }
-        };
-        let id = format!("event-{number}");
-        let body = json!({
-            "specversion": "1.0", "id": id, "source": "/chaos", "type": event_type,
-            "time": time.to_rfc3339(), "data": data,
-        });
-        let subject = Subject::Product(product_id);
-        Published {
-            body,
-            id,
-            signal: Signal {
-                source,
-                event_source: Some("/chaos".to_owned()),
-                ..Signal::new(subject, kind, value, time)
-            },
-        }
-    });
-    events.collect()
-}
-
-fn number_of(value: Decimal) -> Value {
-    serde_json::from_str(&value.to_string()).unwrap_or(Value::Null)
 }
 
 fn blows(plan: &Plan, random: &mut fastrand::Rng) -> Vec<Blow> {
@@ -344,154 +235,26 @@ fn blows(plan: &Plan, random: &mut fastrand::Rng) -> Vec<Blow> {
     blows
 }
 
-/// Publishes every event until it is acknowledged, and one in fifty of them twice.
-async fn publish(
-    events: Vec<Published>,
-    clients: Vec<HttpClient>,
-    per_second: u64,
-    published: Arc<AtomicUsize>,
-) -> Result<()> {
-    let started = Instant::now();
-    let clients = Arc::new(clients);
-    let repeated = events.clone().into_iter().step_by(50);
-    let paced = events.into_iter().chain(repeated).enumerate().map(|(number, event)| {
-        let (clients, published) = (Arc::clone(&clients), Arc::clone(&published));
-        let due =
-            started + Duration::from_micros(1_000_000 / per_second * u64::try_from(number).unwrap_or(0));
-        async move {
-            sleep_until(due).await;
-            let tries = AtomicUsize::new(number);
-            eventually("the event is acknowledged", PUBLISH_PATIENCE, async || {
-                let client = &clients[tries.fetch_add(1, Ordering::Relaxed) % clients.len()];
-                let reply = client.post("/api/v1/publish-market-event", &event.body).await?;
-                ensure!(reply.status == 200, "{} {}", reply.status, reply.text);
-                Ok(())
-            })
-            .await?;
-            published.fetch_add(1, Ordering::Relaxed);
-            Ok(())
-        }
-    });
-    let results: Vec<Result<()>> = futures::stream::iter(paced).buffer_unordered(PUBLISHERS).collect().await;
-    results.into_iter().collect()
-}
-
-/// Compares the final state with the published events.
-struct Judge<'a> {
-    store: Store,
-    events: &'a [Published],
-    redis: &'a RedisServer,
-}
-
-impl Judge<'_> {
-    async fn events_were_applied_once(&self) -> Result<()> {
-        let ids: Vec<(&str, &str)> = self.events.iter().map(|event| ("/chaos", event.id.as_str())).collect();
-        let mut transaction = self.store.begin().await?;
-        let is_new = transaction.record_events(&ids, Utc::now()).await?;
-        let lost = is_new.iter().filter(|is_new| **is_new).count();
-        ensure!(lost == 0, "{lost} of {} acknowledged events were not applied", ids.len());
-        Ok(())
+async fn runs_did_not_overlap(store: &Store, tasks: &[String]) -> Result<()> {
+    let mut runs = Vec::new();
+    for task in tasks {
+        let run = eventually("the recalculation has ended", REST_PATIENCE, async || {
+            let run = store.run(task).await?.with_context(|| format!("{task} is unknown"))?;
+            let run = match &run.follow_up {
+                Some(follow_up) => store.run(follow_up).await?.context("no follow-up")?,
+                None => run,
+            };
+            ensure!(run.state.is_final(), "{run:?}");
+            Ok(run)
+        })
+        .await?;
+        ensure!(run.state.name() == "done", "{run:?}");
+        runs.push(run);
     }
-
-    async fn signals_and_prices_are_those_of_the_events(&self, products: usize) -> Result<()> {
-        let policy = PricingPolicy::from_yaml(POLICY, 1, &TimeZones::bundled())
-            .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
-        let mut newest: BTreeMap<(String, &'static str, String), &Signal> = BTreeMap::new();
-        for signal in self.events.iter().map(|event| &event.signal) {
-            let (_, subject) = signal.subject.parts();
-            let kept = newest
-                .entry((subject.to_owned(), signal.kind.name(), signal.source.clone()))
-                .or_insert(signal);
-            if kept.observed_at < signal.observed_at {
-                *kept = signal;
-            }
-        }
-        let mut expected: HashMap<String, Vec<Signal>> = HashMap::new();
-        for ((subject, _, _), signal) in newest {
-            expected.entry(subject).or_default().push(signal.clone());
-        }
-        for number in 0..products {
-            let id = product_id(number)?;
-            let product = self.store.product(&id).await?.context("no product")?;
-            let expected = expected.remove(id.as_str()).unwrap_or_default();
-            let expected = Signals::of_product(expected, Some(&product), Utc::now());
-            let stored = self.store.signals(&id, Utc::now()).await?;
-            ensure!(stored == expected, "{id}: {stored:?}, expected {expected:?}");
-            let facts = Facts { product: &product, signals: &expected, previous: None };
-            let expected = price(&facts, &policy, Utc::now()).amount;
-            let entry = self.store.stored_price(&id).await?.context("no price")?.entry;
-            ensure!(entry.list_price == expected, "{id} costs {}, expected {expected}", entry.list_price);
-        }
-        Ok(())
+    runs.sort_by_key(|run| run.run_number);
+    runs.dedup_by_key(|run| run.run_number);
+    for pair in runs.windows(2) {
+        ensure!(pair[0].finished_at <= pair[1].started_at, "two runs overlap: {pair:#?}");
     }
-
-    async fn history_is_whole(&self, products: usize) -> Result<()> {
-        for number in 0..products {
-            let id = product_id(number)?;
-            let mut changes = self.store.price_changes(&id, u32::MAX >> 1).await?;
-            changes.reverse();
-            let current = self.store.stored_price(&id).await?.context("no price")?.entry;
-            check_history(&changes, current.list_price).with_context(|| format!("{id}: {changes:#?}"))?;
-        }
-        Ok(())
-    }
-
-    async fn runs_did_not_overlap(&self, tasks: &[String]) -> Result<()> {
-        let mut runs = Vec::new();
-        for task in tasks {
-            let run = eventually("the recalculation has ended", REST_PATIENCE, async || {
-                let run = self.store.run(task).await?.with_context(|| format!("{task} is unknown"))?;
-                let run = match &run.follow_up {
-                    Some(follow_up) => self.store.run(follow_up).await?.context("no follow-up")?,
-                    None => run,
-                };
-                ensure!(run.state.is_final(), "{run:?}");
-                Ok(run)
-            })
-            .await?;
-            ensure!(run.state.name() == "done", "{run:?}");
-            runs.push(run);
-        }
-        runs.sort_by_key(|run| run.run_number);
-        runs.dedup_by_key(|run| run.run_number);
-        for pair in runs.windows(2) {
-            ensure!(pair[0].finished_at <= pair[1].started_at, "two runs overlap: {pair:#?}");
-        }
-        Ok(())
-    }
-
-    /// Redis and the memory of both APIs hold what the database holds.
-    async fn caches_agree(&self, arena: &Arena, products: usize) -> Result<()> {
-        let _ = self.redis;
-        for number in 0..products {
-            let id = product_id(number)?;
-            let stored = self.store.stored_price(&id).await?.context("no price")?.entry;
-            for api in &arena.apis {
-                let reply = api.client.price(id.as_str(), "NY", false).await?;
-                ensure!(reply.body["revision"] == stored.revision, "{id}: {}, stored {stored:?}", reply.text);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn check_history(changes: &[PriceChange], current: Decimal) -> Result<()> {
-    let (floor, ceiling): (Decimal, Decimal) = (12.into(), 400.into());
-    let mut before: Option<Decimal> = None;
-    let mut last: Option<(i64, DateTime<Utc>)> = None;
-    for change in changes {
-        ensure!(change.old_list_price == before, "a gap at revision {}", change.revision);
-        ensure!(change.new_list_price != before, "a duplicate at revision {}", change.revision);
-        ensure!(last.is_none_or(|(revision, _)| revision < change.revision), "revisions go back");
-        let amount = change.new_list_price.context("it was removed")?;
-        ensure!((floor..=ceiling).contains(&amount), "{amount} is outside the guardrails");
-        before = change.new_list_price;
-        last = Some((change.revision, change.changed_at));
-    }
-    ensure!(before == Some(current), "the history ends with {before:?}, the price is {current}");
     Ok(())
-}
-
-fn product_id(number: usize) -> Result<ProductId> {
-    Ok(ProductId::parse(&format!("P-{number}"))?)
 }

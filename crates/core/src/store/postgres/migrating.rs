@@ -3,16 +3,21 @@
 //! The lock is the one that sqlx's migrator takes (an advisory lock of a session), so that processes of older
 //! versions wait for it too; but it is tried for, with a log line, and never waited for in silence or without
 //! a bound. An up-to-date database needs no lock.
+//!
+//! Processes of the older version work meanwhile. A migration locks whole tables, so it may deadlock with a
+//! transaction of theirs, or wait for one while every other statement waits behind it. It then gives way,
+//! and is tried again: each migration is one transaction, and those that were applied stay.
 
 use std::time::Duration;
 
-use sqlx::migrate::{Migrate, Migrator};
+use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::postgres::PgConnection;
 use sqlx::{query, query_as};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::error::StoreError;
 use super::super::migrations;
+use crate::backoff::Backoff;
 
 /// The time limit of a migration's statement: tables may be large.
 const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '30min'";
@@ -27,6 +32,15 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 const IDLE_HOLDER_LIMIT_SECONDS: i64 = 10;
 const LOCK_INTERVAL: Duration = Duration::from_millis(200);
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// A migration waits no longer for a table, as what comes after it waits too. Longer than PostgreSQL needs to
+/// find a deadlock.
+const TABLE_TIMEOUT: &str = "SET lock_timeout = '3s'";
+/// How long migrations give way to other transactions.
+const YIELD_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+const SHORTEST_YIELD: Duration = Duration::from_millis(50);
+const LONGEST_YIELD: Duration = Duration::from_secs(2);
+/// Deadlock detected; lock not available within its time limit.
+const YIELDED: [&str; 2] = ["40P01", "55P03"];
 /// sqlx's table of the migrations that were applied.
 const TABLE: &str = "_sqlx_migrations";
 
@@ -57,12 +71,29 @@ async fn migrate_under_lock(
     lock: i64,
 ) -> Result<(), StoreError> {
     query(STATEMENT_TIMEOUT).execute(&mut *connection).await?;
-    // `run_direct` is used because the compiler cannot prove that a future that awaits `run` is `Send`.
+    query(TABLE_TIMEOUT).execute(&mut *connection).await?;
     migrator.set_locking(false);
-    migrator.run_direct(None, &mut *connection, false).await?;
+    let (started, mut backoff) = (Instant::now(), Backoff::new(SHORTEST_YIELD, LONGEST_YIELD));
+    // `run_direct` is used because the compiler cannot prove that a future that awaits `run` is `Send`.
+    while let Err(error) = migrator.run_direct(None, &mut *connection, false).await {
+        if !has_yielded(&error) || started.elapsed() > YIELD_TIMEOUT {
+            return Err(error.into());
+        }
+        tracing::warn!(%error, "a migration gives way to other transactions and is tried again");
+        sleep(backoff.pause()).await;
+    }
     // After an error, the end of the session releases it.
     query("SELECT pg_advisory_unlock($1)").bind(lock).execute(connection).await?;
     Ok(())
+}
+
+/// Whether a migration changed nothing because of what other transactions had locked.
+fn has_yielded(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _)) = error else {
+        return false;
+    };
+    let code = cause.as_database_error().and_then(|refusal| refusal.code());
+    code.is_some_and(|code| YIELDED.contains(&code.as_ref()))
 }
 
 async fn within<T>(

@@ -37,8 +37,8 @@ macro_rules! price_rows {
         "json_group_array(json_array(
             product_id, revision, category, currency, base_price, list_price, lowest, highest, policy_version,
             valid_until, opening_price, opened_on, changed_at, streak_moves, streak_since, explanation_digest,
-            movement, events_held_since, events_held_reason, events_rejected_by,
-            iif(movement IS NULL OR valid_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+10 seconds'),
+            movement, events_held_since, events_held_reason, events_rejected_by, priced_at,
+            held_by, iif(movement IS NULL OR valid_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+10 seconds'),
                 explanation, NULL)))"
     };
 }

@@ -60,6 +60,53 @@ async fn a_postgres_database_is_opened_by_many_at_once_and_again() -> Result<()>
     open_many_times(&postgres.create_database("opened_by_many_at_once").await?).await
 }
 
+/// Makes the tables those of version b3198c9, whose last migration was the fifth.
+const OLDER_TABLES: &str = "
+    DROP TABLE forgotten_facts, event_moves, unserved_prices;
+    ALTER TABLE products DROP COLUMN cost_stated_at;
+    ALTER TABLE signals DROP COLUMN currency, DROP COLUMN expires_at, DROP COLUMN event_source;
+    ALTER TABLE prices DROP COLUMN explanation_digest, DROP COLUMN movement, DROP COLUMN held_by,
+        DROP COLUMN events_held_since, DROP COLUMN events_held_reason, DROP COLUMN events_rejected_by;
+    ALTER TABLE recalculation_ranges DROP COLUMN range_end;
+    DELETE FROM _sqlx_migrations WHERE version > 5";
+
+/// A transaction of an older process: it has read signals, and reads products once a migration, which has
+/// locked those, waits for the signals. It does not look for a deadlock itself, so that the migration is the one
+/// that gives way.
+const CROSSING: &str = "
+    DO $$ BEGIN
+        PERFORM set_config('deadlock_timeout', '60s', true);
+        LOCK TABLE signals IN ROW SHARE MODE;
+        WHILE NOT EXISTS (SELECT FROM pg_locks WHERE relation = 'signals'::regclass AND NOT granted) LOOP
+            PERFORM pg_sleep(0.01);
+        END LOOP;
+        PERFORM count(*) FROM products;
+    END $$";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_deadlocks_with_an_older_process_is_tried_again() -> Result<()> {
+    const DATABASE: &str = "migration_deadlock";
+    let postgres = shared_postgres().await?;
+    let url = postgres.create_database(DATABASE).await?;
+    Store::open(&url, StoreSettings::default()).await?.close().await;
+    postgres.execute(DATABASE, OLDER_TABLES).await?;
+    let crossing = async {
+        postgres.execute(DATABASE, CROSSING).await?;
+        anyhow::Ok(())
+    };
+    let opening = async {
+        eventually("the older process has its lock", PATIENCE, async || {
+            let locked = "SELECT count(*) FROM pg_locks WHERE relation = 'signals'::regclass AND granted";
+            ensure!(postgres.execute(DATABASE, locked).await?.trim() == "1");
+            Ok(())
+        })
+        .await?;
+        Ok(Store::open(&url, StoreSettings::default()).await?)
+    };
+    let ((), store) = tokio::try_join!(crossing, opening)?;
+    put(&store, &[product("P-1")?]).await
+}
+
 #[tokio::test]
 async fn a_url_that_names_no_database_is_an_invalid_url() -> Result<()> {
     for url in [

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use chrono::{DateTime, TimeDelta, Utc};
-use pricing_core::store::{PriceWrite, ProductRows, Store, StoredPrice};
+use pricing_core::store::{EventHold, FROZEN, PriceWrite, ProductRows, Store, StoredPrice};
 use pricing_domain::facts::movement::{KnownFacts, Movement};
+use pricing_domain::facts::price_entry::PriceEntry;
 use pricing_domain::facts::product::Product;
 use pricing_domain::facts::signal::Signals;
 use pricing_domain::pricing::price_state::PriceState;
@@ -17,6 +18,7 @@ use crate::support::shared_postgres;
 
 on_both_stores!(
     a_price_comes_back_with_every_field_and_digit,
+    what_another_pricing_left_behind_is_not_of_the_price,
     a_price_without_limits_comes_back_without,
     an_instant_comes_back_to_the_microsecond,
     an_explanation_comes_back_byte_for_byte,
@@ -36,17 +38,8 @@ async fn one_product(store: &Store) -> Result<Product> {
     Ok(kettle)
 }
 
-async fn a_price_comes_back_with_every_field_and_digit(store: &Store) -> Result<()> {
-    let kettle = one_product(store).await?;
-    let mut written = price_write(&kettle, i64::MAX, "49.90")?;
-    written.entry.category = Some("кухня 🫖".into());
-    written.entry.lowest = Some(Decimal::from_str_exact("0.00")?);
-    written.entry.highest = Some(Decimal::from_str_exact("66.66666666666666666666666667")?);
-    written.entry.policy_version = 7;
-    written.entry.valid_until = Some(now() + TimeDelta::microseconds(1));
-    written.opening_price = Decimal::from_str_exact("50.00")?;
-    written.held_by = Some("max_step");
-    let movement = Movement {
+fn movement() -> Result<Movement<'static>> {
+    Ok(Movement {
         facts: KnownFacts { signals: Cow::Owned(Signals::default()), known_at: now() },
         policy_version: 7,
         target: Some(Decimal::from_str_exact("0.0000000000000000000000000001")?),
@@ -59,7 +52,52 @@ async fn a_price_comes_back_with_every_field_and_digit(store: &Store) -> Result<
         product_digest: u64::MAX,
         awaited_direction: -1,
         priced_at: now(),
+    })
+}
+
+/// An older version, side by side with this one, writes a price and leaves the columns that it does not know
+/// as they were.
+async fn what_another_pricing_left_behind_is_not_of_the_price(store: &Store) -> Result<()> {
+    let kettle = one_product(store).await?;
+    let hold = EventHold { since: now(), reason: "too far".to_owned(), rejected_by: None };
+    let by_this = PriceWrite {
+        movement: Some(serde_json::to_string(&movement()?)?),
+        event_hold: Some(hold),
+        ..price_write(&kettle, 1, "49.90")?
     };
+    let read = async || store.stored_price(&kettle.product_id).await?.context("no price");
+    write(store, std::slice::from_ref(&by_this)).await?;
+    let stored = read().await?;
+    assert!(stored.state.movement.is_some() && stored.event_hold.is_some(), "{stored:?}");
+
+    let later = now() + TimeDelta::milliseconds(2);
+    let by_older = PriceWrite {
+        entry: PriceEntry { revision: 2, ..by_this.entry.clone() },
+        priced_at: later,
+        ..by_this
+    };
+    write(store, std::slice::from_ref(&by_older)).await?;
+    let stored = read().await?;
+    assert_eq!((stored.state.movement, stored.explanation_digest, stored.event_hold), (None, None, None));
+
+    // A price that is frozen keeps the movement of the last pricing that was not.
+    let entry = PriceEntry { revision: 3, ..by_older.entry.clone() };
+    write(store, &[PriceWrite { entry, held_by: Some(FROZEN), ..by_older }]).await?;
+    assert!(read().await?.state.movement.is_some());
+    Ok(())
+}
+
+async fn a_price_comes_back_with_every_field_and_digit(store: &Store) -> Result<()> {
+    let kettle = one_product(store).await?;
+    let mut written = price_write(&kettle, i64::MAX, "49.90")?;
+    written.entry.category = Some("кухня 🫖".into());
+    written.entry.lowest = Some(Decimal::from_str_exact("0.00")?);
+    written.entry.highest = Some(Decimal::from_str_exact("66.66666666666666666666666667")?);
+    written.entry.policy_version = 7;
+    written.entry.valid_until = Some(now() + TimeDelta::microseconds(1));
+    written.opening_price = Decimal::from_str_exact("50.00")?;
+    written.held_by = Some("max_step");
+    let movement = movement()?;
     written.movement = Some(serde_json::to_string(&movement)?);
     write(store, std::slice::from_ref(&written)).await?;
 
