@@ -196,7 +196,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let publishing = tokio::spawn(publish(market, gateway.clone(), events, log.clone(), stop.clone()));
     let selling = tokio::spawn(sell(gateway, SOLD, log.clone(), stop.clone()));
 
-    let pause = options.length(SECONDS) / (CAUSES.len() as u32 + 1);
+    let pause = options.length(SECONDS) / (u32::try_from(CAUSES.len())? + 1);
     let mut fail_overs = Vec::new();
     for cause in CAUSES {
         sleep(pause).await;

@@ -64,6 +64,7 @@ impl Course {
 }
 
 /// Where a phase keeps its data.
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Database {
     Sqlite(tempfile::TempDir),
     Postgres { server: PostgresServer, databases: usize },
@@ -305,7 +306,7 @@ impl Phase {
             let patience = PATIENCE + length;
             let ((), done) = tokio::join!(sleep(length / 2), recalculate(api, patience));
             let worker = new.worker.as_ref().or(self.old.worker.as_ref());
-            let said = worker.map_or(Ok(String::new()), |worker| end_of_output(worker))?;
+            let said = worker.map_or(Ok(String::new()), end_of_output)?;
             verdict.promise("a recalculation is done", done.context(said));
         }
         match course {

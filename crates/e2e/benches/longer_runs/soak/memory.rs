@@ -30,10 +30,12 @@ struct Sample {
     kb: f64,
 }
 
+type Lives = BTreeMap<(String, u32), Vec<Sample>>;
+
 /// The samples of each process, by its name and its id; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Memory {
-    lives: Arc<Mutex<BTreeMap<(String, u32), Vec<Sample>>>>,
+    lives: Arc<Mutex<Lives>>,
 }
 
 /// How the memory of a process changed.
@@ -62,7 +64,7 @@ impl Memory {
         }
     }
 
-    fn lives(&self) -> MutexGuard<'_, BTreeMap<(String, u32), Vec<Sample>>> {
+    fn lives(&self) -> MutexGuard<'_, Lives> {
         self.lives.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
