@@ -1,9 +1,9 @@
 //! Redis fails over by Sentinels under load, again and again: by command, and because the master is killed.
 //!
-//! A master and a replica (`--replicas N` for more), each with `min-replicas-to-write 1`, and three Sentinels;
-//! API, worker and listener, which nothing restarts. A killed master is started again when another server has
-//! been promoted, as a supervisor does; Sentinels make it a replica. The new master *is there* when it takes a
-//! write, which needs its replica.
+//! A master and a replica (`--replicas N` for more), each with `min-replicas-to-write 1`, and three
+//! Sentinels; API, worker and listener, which nothing restarts. A killed master is started again when
+//! another server has been promoted, as a supervisor does; Sentinels make it a replica. The new master *is
+//! there* when it takes a write, which needs its replica.
 
 use std::collections::HashSet;
 use std::time::Duration;

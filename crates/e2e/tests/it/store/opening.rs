@@ -71,8 +71,8 @@ const OLDER_TABLES: &str = "
     DELETE FROM _sqlx_migrations WHERE version > 5";
 
 /// A transaction of an older process: it has read signals, and reads products once a migration, which has
-/// locked those, waits for the signals. It does not look for a deadlock itself, so that the migration is the one
-/// that gives way.
+/// locked those, waits for the signals. It does not look for a deadlock itself, so that the migration is the
+/// one that gives way.
 const CROSSING: &str = "
     DO $$ BEGIN
         PERFORM set_config('deadlock_timeout', '60s', true);
