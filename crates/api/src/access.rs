@@ -1,11 +1,11 @@
 //! Access: which scope a request needs, whether its caller has it, and under whose name it acts.
 //!
-//! [`crate::router`] declares the scopes of each route, and [`crate::pipeline`] calls [`Access::admit`] before
-//! any handler runs. How a caller is identified is in `pricing_core::access`.
+//! [`crate::router`] declares the scopes of each route, and [`crate::pipeline`] calls [`Access::admit`]
+//! before any handler runs. How a caller is identified is in `pricing_core::access`.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, Request, header};
+use axum::http::{Method, Request, header};
 use pricing_core::access::identity::Identity;
 use pricing_core::access::scope::{Scope, Scopes};
 use pricing_core::access::{AccessControl, AccessMode, IdentifyError};
@@ -48,25 +48,38 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// The identity of the caller, if it may do what the route does.
-    pub(crate) fn admit<B>(&self, needs: Needs, request: &Request<B>) -> Result<Identity, ApiError> {
-        let Some(scope) = needs.scope_of(request.method()) else { return Ok(Identity::anonymous()) };
-        let identity = match self.identify(request.headers()) {
-            Ok(identity) => identity,
-            // A key that opens nothing is reported even where none is needed.
-            Err(IdentifyError::Missing) if self.open.has(scope) => return Ok(Identity::anonymous()),
-            Err(reason) => return Err(ApiError::NotIdentified { reason }),
-        };
-        if identity.may(scope) || self.open.has(scope) {
-            Ok(identity)
-        } else {
-            Err(ApiError::ScopeMissing { scope })
-        }
+    /// Refuses a caller that may not do what the route does.
+    pub(crate) fn admit<B>(&self, needs: Needs, request: &Request<B>) -> Result<(), ApiError> {
+        self.admit_as(needs, request, |_| ()).map(drop)
     }
 
-    fn identify(&self, headers: &HeaderMap) -> Result<Identity, IdentifyError> {
-        let sent = headers.get_all(header::AUTHORIZATION).iter().map(|value| value.as_bytes());
-        self.control.identify(sent, self.clock.now())
+    /// The identity of the caller, if it may do what the route does.
+    pub(crate) fn admit_by_name<B>(&self, needs: Needs, request: &Request<B>) -> Result<Identity, ApiError> {
+        let identity = self.admit_as(needs, request, Identity::clone)?;
+        Ok(identity.unwrap_or_else(Identity::anonymous))
+    }
+
+    /// What the route wants of the caller's identity, if the caller may do what the route does; `None` of one
+    /// that needs no key and has sent none.
+    fn admit_as<B, T>(
+        &self,
+        needs: Needs,
+        request: &Request<B>,
+        wanted: impl FnOnce(&Identity) -> T,
+    ) -> Result<Option<T>, ApiError> {
+        let Some(scope) = needs.scope_of(request.method()) else { return Ok(None) };
+        let sent = request.headers().get_all(header::AUTHORIZATION).iter().map(|value| value.as_bytes());
+        let may = |identity: &Identity| identity.may(scope) || self.open.has(scope);
+        let found = self.control.identify(sent, || self.clock.now(), |identity| {
+            may(identity).then(|| wanted(identity))
+        });
+        match found {
+            Ok(Some(wanted)) => Ok(Some(wanted)),
+            Ok(None) => Err(ApiError::ScopeMissing { scope }),
+            // A key that opens nothing is reported even where none is needed.
+            Err(IdentifyError::Missing) if self.open.has(scope) => Ok(None),
+            Err(reason) => Err(ApiError::NotIdentified { reason }),
+        }
     }
 
     /// Whether the caller could be admitted again: false once its key was revoked or has expired.

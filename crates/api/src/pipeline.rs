@@ -114,10 +114,12 @@ pub(crate) async fn around<B: Body, A: Future<Output = Response>>(
 fn admit<B: Body>(state: &AppState, route: &Route, request: &mut hyper::Request<B>) -> Result<(), Response> {
     request_head::check(request).map_err(IntoResponse::into_response)?;
     state.browser.admit(route, request)?;
-    let identity = state.access.admit(route.needs, request).map_err(IntoResponse::into_response)?;
     // Only administrative routes act under a name.
     if route.audience == Audience::Administrative {
-        request.extensions_mut().insert(identity);
+        let identity = state.access.admit_by_name(route.needs, request);
+        request.extensions_mut().insert(identity.map_err(IntoResponse::into_response)?);
+    } else {
+        state.access.admit(route.needs, request).map_err(IntoResponse::into_response)?;
     }
     #[cfg(test)]
     state.admitted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -18,7 +18,7 @@
 //! | [`Packages`] | packages of PyPI and npm, installed in pinned versions |
 //! | [`HttpClient`] | JSON requests, and the price request |
 //! | [`Fleet`] | the services as processes, of this build or of another |
-//! | [`market`], [`steady_load`] | products and events whose prices are known; a load of them through faults |
+//! | [`market`], [`steady_load`] | products and events with known prices; a load of them through faults |
 //! | [`judge`] | compares what the engine made of them with the events alone |
 //! | [`wire_client`] | one HTTP connection, for loads |
 //! | [`open_loop`] | requests at a fixed rate, for benches |

@@ -175,7 +175,7 @@ async fn expiry_needs_no_look_at_the_database() {
     let keys = &state.access.control.keys;
     keys.refresh(now).await.unwrap();
     let presented = PresentedKey::read(key.text.as_bytes()).unwrap();
-    assert!(keys.identity_of(&presented, now).is_some());
-    assert!(keys.identity_of(&presented, now + TimeDelta::hours(1)).is_none());
+    assert!(keys.with_identity(&presented, now, |_| ()).is_some());
+    assert!(keys.with_identity(&presented, now + TimeDelta::hours(1), |_| ()).is_none());
     assert!(!keys.is_active(key.id, now + TimeDelta::hours(1)));
 }

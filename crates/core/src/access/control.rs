@@ -69,15 +69,17 @@ impl AccessControl {
         }
     }
 
-    /// The identity of a caller that sent these `Authorization` headers. Where access control is off, it is
-    /// unchecked, whatever was sent.
-    pub fn identify<'a>(
+    /// What is wanted of the identity of a caller that sent these `Authorization` headers. Where access
+    /// control is off, the identity is unchecked, whatever was sent. (An identity is not returned: a clone of
+    /// it for each price would be a write to memory that all threads share.)
+    pub fn identify<'a, T>(
         &self,
         mut authorization: impl Iterator<Item = &'a [u8]>,
-        now: DateTime<Utc>,
-    ) -> Result<Identity, IdentifyError> {
+        now: impl FnOnce() -> DateTime<Utc>,
+        wanted: impl FnOnce(&Identity) -> T,
+    ) -> Result<T, IdentifyError> {
         if !self.is_on() {
-            return Ok(Identity::unchecked());
+            return Ok(wanted(&Identity::unchecked()));
         }
         let presented = match (authorization.next(), authorization.next()) {
             (None, _) => return Err(IdentifyError::Missing),
@@ -85,7 +87,7 @@ impl AccessControl {
             // Which of two is meant is not known.
             (Some(_), Some(_)) => return Err(IdentifyError::Malformed),
         };
-        self.keys.identity_of(&presented, now).ok_or(IdentifyError::Unknown)
+        self.keys.with_identity(&presented, now(), wanted).ok_or(IdentifyError::Unknown)
     }
 }
 

@@ -65,12 +65,17 @@ impl KeyRing {
         self.is_stale.load(Ordering::Relaxed)
     }
 
-    /// The identity of the owner of this key, if the key is in use.
-    pub fn identity_of(&self, presented: &PresentedKey, now: DateTime<Utc>) -> Option<Identity> {
+    /// What is wanted of the identity of this key's owner, if the key is in use.
+    pub fn with_identity<T>(
+        &self,
+        presented: &PresentedKey,
+        now: DateTime<Utc>,
+        wanted: impl FnOnce(&Identity) -> T,
+    ) -> Option<T> {
         let keys = self.keys.load();
         let key = keys.active.get(&presented.id)?;
         let is_of_owner = key.digest.matches(&presented.digest);
-        (is_of_owner && !key.is_expired(now)).then(|| key.identity.clone())
+        (is_of_owner && !key.is_expired(now)).then(|| wanted(&key.identity))
     }
 
     /// Whether the key with this identifier can be used.
