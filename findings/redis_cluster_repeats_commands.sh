@@ -4,17 +4,18 @@
 #
 # The guess was that a ClusterConnection ends a command with an error when its response timeout is over, as a
 # MultiplexedConnection of the same crate does: the server may have executed it, and INCR is not to be
-# repeated by itself. But the cluster's connection means to send it again, by default up to 16 times, while the
-# server still works on the first one. With an `overall_response_timeout` above the response timeout, the
+# repeated by itself. But the cluster's connection means to send it again, by default up to 16 times, while
+# the server still works on the first one. With an `overall_response_timeout` above the response timeout, the
 # repetition then waits until the connection is used for something else: alone, the command fails only after
 # the overall timeout, although the server has answered long before; with another command meanwhile, it is
 # executed again. `retries(0)` prevents both, and also that MOVED is followed.
 #
-# Needs cargo and redis-server 7. Seen with redis 1.8.1 and Redis 7.0.15, a script that takes 0.3 s, a response
-# timeout of 0.1 s and an overall one of 2 s:
+# Needs cargo and redis-server 7. Seen with redis 1.8.1 and Redis 7.0.15, a script that takes 0.3 s, a
+# response timeout of 0.1 s and an overall one of 2 s:
 #
 #     one connection: timed out after the response timeout, executed once
-#     cluster connection, another command meanwhile: timed out after the overall timeout, executed more than once
+#     cluster connection, another command meanwhile: timed out after the overall timeout, executed more than
+#     once
 #     cluster connection alone: timed out after the overall timeout, executed once
 #     cluster connection without retries: timed out after the response timeout, executed once
 #

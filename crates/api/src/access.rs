@@ -70,9 +70,11 @@ impl Access {
         let Some(scope) = needs.scope_of(request.method()) else { return Ok(None) };
         let sent = request.headers().get_all(header::AUTHORIZATION).iter().map(|value| value.as_bytes());
         let may = |identity: &Identity| identity.may(scope) || self.open.has(scope);
-        let found = self.control.identify(sent, || self.clock.now(), |identity| {
-            may(identity).then(|| wanted(identity))
-        });
+        let found = self.control.identify(
+            sent,
+            || self.clock.now(),
+            |identity| may(identity).then(|| wanted(identity)),
+        );
         match found {
             Ok(Some(wanted)) => Ok(Some(wanted)),
             Ok(None) => Err(ApiError::ScopeMissing { scope }),

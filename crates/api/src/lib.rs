@@ -82,7 +82,8 @@ pub async fn run(
     listeners.refuse_open(&access)?;
     let metrics = Arc::new(ApiMetrics::new(&engine.registry));
     let (redis, message_keys) = (&engine.redis, &engine.keys);
-    let (events, dead_events) = (EventLog::new(redis, message_keys), DeadEvents::new(redis, message_keys));
+    let events = EventLog::new(&redis.replicated(config.shared.redis_replicas)?, message_keys);
+    let dead_events = DeadEvents::new(redis, message_keys);
     let queue = JobQueue::new(redis, message_keys);
     let health = Health { access: Some(access.control.clone()), ..engine.health(SERVICE) };
     let mut tasks = JoinSet::new();

@@ -28,6 +28,7 @@ pub const SHARED_VARIABLES: &[Variable] = &[
     REDIS_URL,
     REDIS_HOST,
     REDIS_PORT,
+    REDIS_REPLICAS,
     DATABASE_URL,
     DATABASE_CONNECTIONS,
     KEY_PREFIX,
@@ -103,6 +104,16 @@ const REDIS_PORT: Variable = Variable {
     allowed: Allowed::Whole(1..=65_535),
     used_by: "all",
     text: "Port of Redis, if PRICING_REDIS_URL is unset.",
+    is_secret: false,
+};
+
+const REDIS_REPLICAS: Variable = Variable {
+    name: "PRICING_REDIS_REPLICAS",
+    default: "0",
+    allowed: Allowed::Whole(0..=16),
+    used_by: "API, listener",
+    text: "Replicas of Redis that must have an event before it is acknowledged; with 1 or more, a fail-over \
+           loses none. While fewer have it, events get 503.",
     is_secret: false,
 };
 
@@ -226,6 +237,8 @@ const TZDIR: Variable = Variable {
 pub struct SharedConfig {
     /// The URL of Redis.
     pub redis_url: String,
+    /// Replicas of Redis that must have an event before it is acknowledged.
+    pub redis_replicas: u8,
     /// The URL of the database.
     pub database_url: String,
     /// Connections to the database.
@@ -274,6 +287,7 @@ impl SharedConfig {
     /// Reads the shared variables; `None` if any is invalid. The problems stay in `environment`.
     pub fn read(environment: &mut Environment<'_>) -> Option<Self> {
         let redis_url = redis_url(environment);
+        let redis_replicas = environment.read(&REDIS_REPLICAS);
         let database_url = environment.read(&DATABASE_URL);
         let database_connections = environment.read(&DATABASE_CONNECTIONS);
         let key_prefix = environment.read(&KEY_PREFIX);
@@ -285,6 +299,7 @@ impl SharedConfig {
         let tz_directory = tz_directory(environment);
         Some(Self {
             redis_url: redis_url?,
+            redis_replicas: redis_replicas?,
             database_url: database_url?,
             database_connections: database_connections?,
             key_prefix: key_prefix?,

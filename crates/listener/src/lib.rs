@@ -50,6 +50,7 @@ pub async fn run(
     let redis = RedisConnection::open(url)?.measured_by(&registry);
     redis.refuse_unusable().await?;
     let keys = MessageKeys::new(&config.shared.key_prefix).in_cluster(redis.is_cluster());
+    let replicated = redis.replicated(config.shared.redis_replicas)?;
     // Unique for each start: entries that an earlier process of this listener left pending are reclaimed like
     // any others.
     let name = format!("listener-{}-{}", std::process::id(), Uuid::now_v7().simple());
@@ -57,7 +58,7 @@ pub async fn run(
     let dispatcher = Dispatcher {
         consumer: EventConsumer::new(url, &redis, &keys, &name)?,
         dead: DeadEvents::new(&redis, &keys),
-        queue: JobQueue::new(&redis, &keys),
+        queue: JobQueue::new(&replicated, &keys),
         clock: clock.clone(),
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
@@ -65,7 +66,7 @@ pub async fn run(
     let bridge = Bridge {
         subscription: Subscription::open_beside(&keys.event_log(), url, vec![keys.event_channel()])?,
         redis: redis.clone(),
-        log: EventLog::new(&redis, &keys),
+        log: EventLog::new(&replicated, &keys),
         dead: DeadEvents::new(&redis, &keys),
         keys: keys.clone(),
         clock: clock.clone(),

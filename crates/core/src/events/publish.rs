@@ -1,4 +1,5 @@
-//! Publishing: an event is accepted once its entry is in the stream, which Redis persists.
+//! Publishing: an event is accepted once its entry is in the stream, which Redis persists, and in that of as
+//! many replicas as are asked for.
 
 use std::sync::Arc;
 
@@ -92,11 +93,10 @@ impl EventLog {
         for event in events {
             script.arg(event.to_json());
         }
-        let mut connection = self.redis.writes();
-        let ids: Vec<String> = match script.invoke_async(&mut connection).await {
+        let ids: Vec<String> = match self.redis.write(&script).await {
             // A connection that breaks under the first command is replaced for the second. An event published
             // twice is applied once.
-            Err(error) if RedisError::is_broken(&error) => script.invoke_async(&mut connection).await,
+            Err(error) if RedisError::is_broken(&error) => self.redis.write(&script).await,
             answer => answer,
         }?;
         if ids.is_empty() { Err(PublishError::Full) } else { Ok(ids) }

@@ -162,7 +162,8 @@ impl JobQueue {
             .arg(TraceParent::current().as_ref().map_or("", TraceParent::as_str))
             .arg(Utc::now().timestamp_millis())
             .arg(if kind.may_start_uncounted() { NOT_STARTED } else { "" });
-        let answer: i64 = script.invoke_async(&mut self.redis.writes()).await.map_err(RedisError::from)?;
+        // Its event is acknowledged next, perhaps on another server.
+        let answer: i64 = self.redis.write(&script).await.map_err(RedisError::from)?;
         Ok(match u64::try_from(answer) {
             Ok(outstanding) => Enqueued::Added { outstanding },
             Err(_) if answer == -1 => Enqueued::Known,

@@ -15,6 +15,7 @@ mod exclusive;
 mod healing;
 mod measured;
 mod opening;
+mod replicated;
 mod server_info;
 mod subscription;
 mod transport;
@@ -58,6 +59,8 @@ pub struct RedisConnection {
     reads: MeasuredConnection,
     writes: MeasuredConnection,
     queue: MeasuredConnection,
+    /// How many replicas must have a write before it counts as done.
+    replicas: u8,
 }
 
 impl std::fmt::Debug for RedisConnection {
@@ -109,7 +112,11 @@ impl RedisError {
 
     /// Whether the server has not loaded a script yet.
     pub(crate) fn is_missing_script(error: &redis::RedisError) -> bool {
-        error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
+        let missing = redis::ErrorKind::Server(redis::ServerErrorKind::NoScript);
+        // Of a pipeline, the error has those of its commands.
+        let of_pipeline = error.clone().into_server_errors();
+        error.kind() == missing
+            || of_pipeline.is_some_and(|errors| errors.iter().any(|(_, error)| error.code() == "NOSCRIPT"))
     }
 }
 
@@ -122,7 +129,7 @@ impl RedisConnection {
         };
         let (reads, writes, queue) =
             (unmeasured(READ_LIMITS), unmeasured(WRITE_LIMITS), unmeasured(WRITE_LIMITS));
-        Ok(Self { address, reads, writes, queue })
+        Ok(Self { address, reads, writes, queue, replicas: 0 })
     }
 
     /// The same connections, except for a new one for reads, driven by the runtime that uses it.
@@ -158,6 +165,7 @@ impl RedisConnection {
             reads: self.reads.measured_by(duration("reads")),
             writes: self.writes.measured_by(duration("writes")),
             queue: self.queue.measured_by(duration("queue")),
+            replicas: self.replicas,
         }
     }
 

@@ -1,9 +1,9 @@
 //! Redis fails over by Sentinels under load, again and again: by command, and because the master is killed.
 //!
 //! A master and a replica (`--replicas N` for more), each with `min-replicas-to-write 1`, and three
-//! Sentinels; API, worker and listener, which nothing restarts. A killed master is started again when
-//! another server has been promoted, as a supervisor does; Sentinels make it a replica. The new master *is
-//! there* when it takes a write, which needs its replica.
+//! Sentinels; API, worker and listener with `PRICING_REDIS_REPLICAS=1`, which nothing restarts. A killed
+//! master is started again when another server has been promoted, as a supervisor does; Sentinels make it a
+//! replica. The new master *is there* when it takes a write, which needs its replica.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -160,7 +160,7 @@ impl Services {
     async fn start(redis_url: &str) -> Result<Self> {
         let postgres = PostgresServer::start().await?;
         let url = postgres.create_database("failover").await?;
-        let fleet = Fleet::new(redis_url, &url);
+        let fleet = Fleet::new(redis_url, &url).with("PRICING_REDIS_REPLICAS", "1");
         let mut members = Vec::new();
         for service in [Service::Api, Service::Worker, Service::Listener] {
             members.push(fleet.start(service).await?);

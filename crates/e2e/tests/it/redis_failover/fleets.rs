@@ -7,7 +7,7 @@ use pricing_e2e::{
     ChaosProxy, RedisSentinel, RedisServer, ServiceProcess, eventually, free_port, user_of_sentinel,
 };
 
-use super::working_fleet::Services;
+use super::working_fleet::{Services, event};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -81,7 +81,7 @@ async fn no_acknowledged_event_is_lost_when_sentinels_fail_over() -> Result<()> 
         require.arg("SET").arg("min-replicas-to-write").arg(1);
         require.exec_async(&mut server.connection().await?).await?;
     }
-    let services = Services::start(&watched.url()).await?;
+    let services = Services::start_with(&watched.url(), "1").await?;
     let publishing = services.publish_all_the_time();
     publishing.goes_on().await?;
     watched.sentinels[0].fail_over().await?;
@@ -90,6 +90,29 @@ async fn no_acknowledged_event_is_lost_when_sentinels_fail_over() -> Result<()> 
     services.work("after").await?;
     let acknowledged = publishing.end().await?;
     services.have_applied(&acknowledged).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_no_replica_has_is_not_acknowledged() -> Result<()> {
+    let (master, mut replica) = tokio::try_join!(RedisServer::start(), RedisServer::start())?;
+    replica.follow(&master).await?;
+    let services = Services::start_with(&master.url(), "1").await?;
+    services.work("replicated").await?;
+    let publish = async |id: &str| {
+        services.client().post("/api/v1/publish-market-event", &event(id, "P-1", "20")).await
+    };
+    // It is connected, and gets nothing: promoted now, it would not have the event.
+    replica.pause()?;
+    let reply = publish("lonely").await?;
+    assert_eq!(reply.status, 503, "{}", reply.text);
+    replica.resume()?;
+    eventually("the event is acknowledged", PATIENCE, async || {
+        let reply = publish("lonely").await?;
+        ensure!(reply.status == 200, "{}", reply.text);
+        Ok(())
+    })
+    .await?;
+    services.work("caught-up").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
