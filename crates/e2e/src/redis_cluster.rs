@@ -1,10 +1,12 @@
 //! A Redis Cluster: three masters, each with a replica.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use redis::{FromRedisValue, Value};
 
+use crate::certificates::Certificates;
 use crate::eventually::eventually;
 use crate::redis_server::RedisServer;
 
@@ -17,16 +19,27 @@ const LAST_SLOTS: [u16; 3] = [5_460, 10_922, 16_383];
 pub struct RedisCluster {
     /// The nodes: at first, the first three are the masters, and the fourth is the replica of the first.
     pub nodes: Vec<RedisServer>,
+    scheme: &'static str,
 }
 
 impl RedisCluster {
     /// Starts empty nodes, joins them, and waits until all of them say that the cluster works.
     pub async fn start() -> Result<Self> {
+        Self::start_of(RedisServer::start_cluster, "redis+cluster").await
+    }
+
+    /// The same, with TLS only.
+    pub async fn start_with_tls(certificates: &Arc<Certificates>) -> Result<Self> {
+        Self::start_of(async || RedisServer::start_cluster_with_tls(certificates).await, "rediss+cluster")
+            .await
+    }
+
+    async fn start_of(start: impl AsyncFn() -> Result<RedisServer>, scheme: &'static str) -> Result<Self> {
         let mut nodes = Vec::new();
         for _ in LAST_SLOTS.iter().chain(&LAST_SLOTS) {
-            nodes.push(RedisServer::start_cluster().await?);
+            nodes.push(start().await?);
         }
-        let this = Self { nodes };
+        let this = Self { nodes, scheme };
         let mut first = 0;
         for (number, last) in LAST_SLOTS.iter().enumerate() {
             this.ask::<()>(number, &["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()])
@@ -76,14 +89,14 @@ impl RedisCluster {
         .await
     }
 
-    /// `redis+cluster://` with the first two nodes.
+    /// `redis+cluster://`, or `rediss+cluster://`, with the first two nodes.
     pub fn url(&self) -> String {
-        format!("redis+cluster://{}", self.seeds())
+        format!("{}://{}", self.scheme, self.seeds())
     }
 
     /// The same for a user with this password, percent-encoded.
     pub fn url_for(&self, user: &str, password: &str) -> String {
-        format!("redis+cluster://{user}:{password}@{}", self.seeds())
+        format!("{}://{user}:{password}@{}", self.scheme, self.seeds())
     }
 
     fn seeds(&self) -> String {

@@ -47,30 +47,29 @@ pub struct RedisServer {
 }
 
 /// The mode of the server.
-#[derive(Debug, Clone)]
-enum Mode {
-    Alone,
-    /// A node of a cluster; at first without other nodes.
-    Cluster,
-    /// TLS only.
-    Tls(Arc<Certificates>),
+#[derive(Debug, Clone, Default)]
+struct Mode {
+    /// Whether it is a node of a cluster; at first without other nodes.
+    is_node: bool,
+    /// With them, it takes TLS only.
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl RedisServer {
     /// Starts an empty server and waits until it answers.
     pub async fn start() -> Result<Self> {
-        Self::start_as(Mode::Alone, &[]).await
+        Self::start_as(Mode::default(), &[]).await
     }
 
     /// Like [`start`](Self::start), with settings such as `--min-replicas-to-write 1`, also after a restart.
     pub async fn start_with(settings: &[&str]) -> Result<Self> {
-        Self::start_as(Mode::Alone, settings).await
+        Self::start_as(Mode::default(), settings).await
     }
 
     /// Starts an empty server that the engine uses as the user of docs/operations.md, who may do nothing
     /// else, and waits until it answers.
     pub async fn start_restricted() -> Result<Self> {
-        Self::launch_as(Mode::Alone, &[], true).await
+        Self::launch_as(Mode::default(), &[], true).await
     }
 
     /// What users were refused, as `ACL LOG` has it.
@@ -82,7 +81,12 @@ impl RedisServer {
 
     /// Starts a node of a cluster and waits until it answers.
     pub async fn start_cluster() -> Result<Self> {
-        Self::start_as(Mode::Cluster, &[]).await
+        Self::start_as(Mode { is_node: true, certificates: None }, &[]).await
+    }
+
+    /// The same, with TLS only, towards clients and other nodes.
+    pub async fn start_cluster_with_tls(certificates: &Arc<Certificates>) -> Result<Self> {
+        Self::start_as(Mode { is_node: true, certificates: Some(Arc::clone(certificates)) }, &[]).await
     }
 
     /// Makes this server a replica of another and waits until it has its data.
@@ -123,7 +127,7 @@ impl RedisServer {
 
     /// Starts an empty server that accepts only TLS, with this certificate, and waits until it answers.
     pub async fn start_with_tls(certificates: &Arc<Certificates>) -> Result<Self> {
-        Self::start_as(Mode::Tls(Arc::clone(certificates)), &[]).await
+        Self::start_as(Mode { is_node: false, certificates: Some(Arc::clone(certificates)) }, &[]).await
     }
 
     async fn start_as(mode: Mode, settings: &[&str]) -> Result<Self> {
@@ -221,21 +225,25 @@ async fn launch(
         command.arg("--aclfile").arg(acl_file);
     }
     let port_argument = port.to_string();
-    match mode {
-        Mode::Alone => command.args(["--port", &port_argument]),
-        Mode::Cluster => {
-            command.args(["--port", &port_argument, "--cluster-enabled", "yes"]);
-            command.args(["--cluster-port", &cluster_port.to_string()]);
-            command.args(["--cluster-node-timeout", CLUSTER_NODE_TIMEOUT_MS]);
-            command.args(["--cluster-replica-validity-factor", "0"])
+    match &mode.certificates {
+        None => {
+            command.args(["--port", &port_argument]);
         }
-        Mode::Tls(certificates) => {
+        Some(certificates) => {
             command.args(["--port", "0", "--tls-port", &port_argument, "--tls-auth-clients", "no"]);
             command.arg("--tls-cert-file").arg(certificates.certificate());
             command.arg("--tls-key-file").arg(certificates.key());
-            command.arg("--tls-ca-cert-file").arg(certificates.authority())
+            command.arg("--tls-ca-cert-file").arg(certificates.authority());
         }
-    };
+    }
+    if mode.is_node {
+        command.args(["--cluster-enabled", "yes", "--cluster-port", &cluster_port.to_string()]);
+        command.args(["--cluster-node-timeout", CLUSTER_NODE_TIMEOUT_MS]);
+        command.args(["--cluster-replica-validity-factor", "0"]);
+        if mode.certificates.is_some() {
+            command.args(["--tls-cluster", "yes", "--tls-replication", "yes"]);
+        }
+    }
     let mut process = SupervisedChild::spawn("redis-server", command, &directory.join("output.log"))?;
     let process_id = process.id();
     let ready =
@@ -256,9 +264,9 @@ async fn answers_as(process_id: u32, port: u16, mode: &Mode) -> Result<()> {
 
 async fn connect(port: u16, mode: &Mode) -> Result<MultiplexedConnection> {
     let url = url(port, mode);
-    let client = match mode {
-        Mode::Alone | Mode::Cluster => Client::open(url)?,
-        Mode::Tls(certificates) => {
+    let client = match &mode.certificates {
+        None => Client::open(url)?,
+        Some(certificates) => {
             let root_cert = Some(fs::read(certificates.authority())?);
             Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert })?
         }
@@ -269,7 +277,7 @@ async fn connect(port: u16, mode: &Mode) -> Result<MultiplexedConnection> {
 }
 
 fn url(port: u16, mode: &Mode) -> String {
-    let scheme = if matches!(mode, Mode::Tls(_)) { "rediss" } else { "redis" };
+    let scheme = if mode.certificates.is_some() { "rediss" } else { "redis" };
     format!("{scheme}://{}", address(port))
 }
 

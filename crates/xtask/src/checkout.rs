@@ -36,10 +36,14 @@ impl Checkout {
         &self.target
     }
 
-    /// Returns the commit that is checked out, and whether the sources differ from it.
+    /// Returns the commit that is checked out, and whether the sources differ from it; pages of `docs`, which
+    /// tasks write, are none.
     pub(crate) fn commit(&self) -> Result<String> {
         let hash = self.output("git", &["rev-parse", "--short", "HEAD"])?;
-        let is_clean = self.command("git", &["diff", "--quiet", "HEAD"]).status()?.success();
+        let is_clean = self
+            .command("git", &["diff", "--quiet", "HEAD", "--", ".", ":(exclude)docs"])
+            .status()?
+            .success();
         Ok(format!("{}{}", hash.trim(), if is_clean { "" } else { " with changes" }))
     }
 

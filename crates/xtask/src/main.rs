@@ -2,9 +2,9 @@
 //!
 //! Here: running the tests and counting them ([`test_run`]), the hot path's instructions ([`instructions`])
 //! and its profile ([`profile`]), the table of faults ([`reliability`]), checks that take minutes
-//! ([`longer_runs`]), the benches ([`bench`]), comparing two commits ([`against`]), and the containers
-//! ([`compose`]). Never here: the installation of programs (`.ci/install.sh`), and the benches themselves
-//! (`benches` of the crates).
+//! ([`longer_runs`]), the end-to-end tests again and again ([`repeat`]), the benches ([`bench`]), comparing
+//! two commits ([`against`]), and the containers ([`compose`]). Never here: the installation of programs
+//! (`.ci/install.sh`), and the benches themselves (`benches` of the crates).
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 #![expect(clippy::print_stderr, reason = "what it is doing is said apart from the results")]
@@ -18,6 +18,7 @@ mod longer_runs;
 mod pause;
 mod profile;
 mod reliability;
+mod repeat;
 mod tee;
 mod test_run;
 
@@ -27,7 +28,7 @@ use anyhow::{Result, bail};
 
 const USAGE: &str = "xtask test | xtask instructions [--write] | xtask bench [NAME [ARGUMENTS]] | \
     xtask against REV [ARGUMENTS] | xtask profile | xtask reliability | \
-    xtask upgrade [REV] [OPTIONS] | xtask failover [OPTIONS] | xtask soak [MINUTES] [OPTIONS] | xtask compose | xtask compose-check COMPOSE...";
+    xtask repeat [N] | xtask upgrade [REV] [OPTIONS] | xtask failover [OPTIONS] | xtask soak [MINUTES] [OPTIONS] | xtask compose | xtask compose-check COMPOSE...";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -51,6 +52,8 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["against", revision, rest @ ..] if !revision.starts_with('-') => against::compare(revision, rest),
         ["profile"] => profile::print(),
         ["reliability"] => reliability::run(),
+        ["repeat"] => repeat::run("10"),
+        ["repeat", rounds] => repeat::run(rounds),
         ["upgrade", rest @ ..] => longer_runs::upgrade(rest),
         [name @ ("failover" | "soak"), rest @ ..] => longer_runs::check(name, rest),
         ["compose"] => compose::run(),

@@ -131,9 +131,11 @@ fn node_of(cluster: &Cluster, asked: &Place, node: Value) -> Option<Place> {
     place_of(cluster, asked, host.as_deref().unwrap_or_default(), port)
 }
 
-/// The place that a node names; `None` if it does not know the host.
+/// The place that a node names; `None` if it does not know the host, or the port: of a node that takes TLS
+/// only, one without `tls-cluster` knows none.
 pub(super) fn place_of(cluster: &Cluster, asked: &Place, host: &str, port: u16) -> Option<Place> {
     let host = match (host, asked) {
+        _ if port == 0 => return None,
         ("?", _) => return None,
         ("", Place::Tcp { host, .. } | Place::Tls { host, .. }) => host,
         (host, _) => host,
@@ -230,6 +232,13 @@ mod tests {
         assert_eq!(master(10), None);
         let nodes: Vec<String> = view.nodes().iter().map(ToString::to_string).collect();
         assert_eq!(nodes, ["a:1", "b:2", "c:3"]);
+    }
+
+    #[test]
+    fn a_node_without_a_port_is_unknown() {
+        let slots = "*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$1\r\nb\r\n:0\r\n$2\r\nid\r\n";
+        let view = answers(INFO, slots).unwrap();
+        assert_eq!((view.master_of(0), view.nodes()), (None, Vec::new()));
     }
 
     #[test]

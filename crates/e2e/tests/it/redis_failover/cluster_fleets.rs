@@ -1,9 +1,10 @@
 //! Three services work on a Redis Cluster, and go on when services and masters are killed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use pricing_e2e::{RedisCluster, eventually};
+use pricing_e2e::{Certificates, RedisCluster, eventually};
 
 use super::working_fleet::{Services, event};
 
@@ -74,6 +75,28 @@ async fn all_services_work_on_a_cluster() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_follow_a_fail_over_of_a_cluster_that_takes_tls_only() -> Result<()> {
+    let certificates = Arc::new(Certificates::make()?);
+    let cluster = RedisCluster::start_with_tls(&certificates).await?;
+    let authority = certificates.authority();
+    let authority = authority.to_str().context("a path of text")?;
+    let services = Services::start_with(&cluster.url(), &[("SSL_CERT_FILE", authority)]).await?;
+    services.work("before").await?;
+    let publishing = services.publish_all_the_time();
+    publishing.goes_on().await?;
+    let master = cluster.master_of(EVENT_LOG).await?;
+    let replica = cluster.replica_of(master).await?;
+    cluster.ask::<()>(replica, &["CLUSTER", "FAILOVER"]).await?;
+    cluster.has_failed_over(EVENT_LOG, master).await?;
+    publishing.goes_on().await?;
+    services.work("after").await?;
+    let acknowledged = publishing.end().await?;
+    services.have_applied(&acknowledged).await?;
+    services.are_well().await?;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -81,7 +81,7 @@ async fn no_acknowledged_event_is_lost_when_sentinels_fail_over() -> Result<()> 
         require.arg("SET").arg("min-replicas-to-write").arg(1);
         require.exec_async(&mut server.connection().await?).await?;
     }
-    let services = Services::start_with(&watched.url(), "1").await?;
+    let services = Services::start_with(&watched.url(), &[("PRICING_REDIS_REPLICAS", "1")]).await?;
     let publishing = services.publish_all_the_time();
     publishing.goes_on().await?;
     watched.sentinels[0].fail_over().await?;
@@ -96,7 +96,7 @@ async fn no_acknowledged_event_is_lost_when_sentinels_fail_over() -> Result<()> 
 async fn an_event_that_no_replica_has_is_not_acknowledged() -> Result<()> {
     let (master, mut replica) = tokio::try_join!(RedisServer::start(), RedisServer::start())?;
     replica.follow(&master).await?;
-    let services = Services::start_with(&master.url(), "1").await?;
+    let services = Services::start_with(&master.url(), &[("PRICING_REDIS_REPLICAS", "1")]).await?;
     services.work("replicated").await?;
     let publish = async |id: &str| {
         services.client().post("/api/v1/publish-market-event", &event(id, "P-1", "20")).await

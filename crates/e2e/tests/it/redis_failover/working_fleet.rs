@@ -41,17 +41,17 @@ pub(super) struct Services {
 impl Services {
     /// Starts them with a few products, whose prices follow events.
     pub(super) async fn start(redis_url: &str) -> Result<Self> {
-        Self::start_with(redis_url, "0").await
+        Self::start_with(redis_url, &[]).await
     }
 
-    /// [`start`](Self::start) with events that so many replicas must have.
-    pub(super) async fn start_with(redis_url: &str, replicas: &str) -> Result<Self> {
+    /// [`start`](Self::start) with these variables.
+    pub(super) async fn start_with(redis_url: &str, variables: &[(&str, &str)]) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let database = sqlite_url(&directory.path().join("catalogue.db"));
         let store = Store::open(&database, StoreSettings::default()).await?;
         store.publish_policy(&new_policy(POLICY), None, Utc::now()).await?;
         let fleet = Fleet::new(redis_url, &database).with("PRICING_L1_MAX_STALENESS", "1h");
-        let fleet = fleet.with("PRICING_REDIS_REPLICAS", replicas);
+        let fleet = variables.iter().fold(fleet, |fleet, (name, value)| fleet.with(name, value));
         let members = [
             fleet.start(Service::Api).await?,
             fleet.start(Service::Worker).await?,
