@@ -26,6 +26,21 @@ pub struct Liveness {
     is_stuck: Arc<AtomicBool>,
 }
 
+/// Since when this process alone has been cut off.
+#[derive(Debug, Default)]
+struct Isolation {
+    since: Option<Instant>,
+}
+
+impl Isolation {
+    /// Whether only a restart helps, with what was seen now: whether a new connection works and the process's
+    /// own does not.
+    fn is_stuck(&mut self, is_alone: bool, now: Instant) -> bool {
+        self.since = is_alone.then(|| self.since.unwrap_or(now));
+        self.since.is_some_and(|since| now.duration_since(since) >= STUCK_AFTER)
+    }
+}
+
 impl IntoResponse for Liveness {
     fn into_response(self) -> Response {
         if self.is_stuck.load(Ordering::Relaxed) {
@@ -39,17 +54,14 @@ impl IntoResponse for Liveness {
 impl Health {
     /// Measures the checks every five seconds until shutdown, and notes when the process is stuck.
     pub async fn watch(self, registry: Registry, shutdown: CancellationToken) {
-        let mut cut_off_since: Option<Instant> = None;
+        let mut isolation = Isolation::default();
         let (mut reported, mut logged) = (BTreeSet::new(), None);
         loop {
             let readiness = self.readiness().await;
             record(&registry, &readiness, &mut reported);
             log_settings(&readiness, &mut logged);
-            cut_off_since = match self.is_cut_off_alone(&readiness).await {
-                true => Some(cut_off_since.unwrap_or_else(Instant::now)),
-                false => None,
-            };
-            let is_stuck = cut_off_since.is_some_and(|since| since.elapsed() >= STUCK_AFTER);
+            let is_alone = self.is_cut_off_alone(&readiness).await;
+            let is_stuck = isolation.is_stuck(is_alone, Instant::now());
             if is_stuck && !self.liveness.is_stuck.load(Ordering::Relaxed) {
                 tracing::error!("stuck: a new connection works and the process's own does not");
             }
@@ -109,5 +121,40 @@ fn record(registry: &Registry, readiness: &Readiness, reported: &mut BTreeSet<Ch
             _ => 0,
         };
         registry.labelled_gauge(CHECK_STATUS, "check", check.name.as_str()).set(status);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_stuck_once_it_alone_has_been_cut_off_for_thirty_seconds() {
+        // What was seen after so many seconds, and whether the process is stuck then.
+        let looks = [
+            (0, true, false),
+            (29, true, false),
+            // Nothing works for new connections either: the server is away.
+            (30, false, false),
+            (31, true, false),
+            (60, true, false),
+            (61, true, true),
+            (90, true, true),
+            (91, false, false),
+            (92, true, false),
+        ];
+        let (mut isolation, start) = (Isolation::default(), Instant::now());
+        for (second, is_alone, expected) in looks {
+            let now = start + Duration::from_secs(second);
+            assert_eq!(isolation.is_stuck(is_alone, now), expected, "after {second} s");
+        }
+    }
+
+    #[test]
+    fn liveness_says_so_with_its_status() {
+        let liveness = Liveness::default();
+        assert_eq!(liveness.clone().into_response().status(), StatusCode::OK);
+        liveness.is_stuck.store(true, Ordering::Relaxed);
+        assert_eq!(liveness.into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
     }
 }

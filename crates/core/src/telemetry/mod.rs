@@ -1,12 +1,12 @@
 //! Telemetry: log lines, metrics and traces.
 //!
 //! Here: how a service starts its telemetry ([`start`]), the registry of its metrics ([`registry`]), the list
-//! of all metrics ([`inventory`]), the spans ([`spans`]), and warnings that would flood the log
-//! ([`repeated_warning`]). Never here: the metrics of a module, which are
-//! in its `metrics.rs`, and the decision what to log; each module logs at its own boundary, once.
-//! OpenTelemetry is named here only.
+//! of all metrics ([`inventory`]), the spans ([`spans`]), warnings of outages ([`repeated_warning`]) and the
+//! bound of the log (`log_limit`). Never here: the metrics of a module, which are in its `metrics.rs`, and the
+//! decision what to log; each module logs at its own boundary, once. OpenTelemetry is named here only.
 
 pub mod inventory;
+mod log_limit;
 pub mod registry;
 pub mod repeated_warning;
 pub mod spans;
@@ -22,12 +22,14 @@ use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use tokio::task::JoinHandle;
 use tracing::Metadata;
 use tracing_subscriber::filter::{FilterExt, LevelFilter, dynamic_filter_fn, filter_fn};
 use tracing_subscriber::layer::{Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+use self::log_limit::LogLimit;
 use crate::config::{LogConfig, LogFormat, OtlpProtocol, TraceConfig};
 use crate::tls;
 
@@ -43,6 +45,8 @@ const QUIET_TARGETS: [&str; 3] = ["opentelemetry=off", "opentelemetry_sdk=off", 
 #[must_use]
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
+    /// What was left out of the log, and the task that says so.
+    log: Option<(LogLimit, JoinHandle<()>)>,
 }
 
 /// Installs the process-wide subscriber: log lines to standard error, spans to the collector. Further calls
@@ -69,20 +73,27 @@ pub fn start(log: &LogConfig, trace: &TraceConfig, service: &'static str) -> Tel
             .with_target(false);
         layer.with_filter(filter_fn(is_own_span)).boxed()
     });
-    let started = tracing_subscriber::registry().with(spans).with(lines(log)).try_init();
+    let limit = LogLimit::default();
+    let started = tracing_subscriber::registry().with(spans).with(lines(log, limit.clone())).try_init();
     if started.is_err() {
         tracing::debug!("telemetry was started before");
-        return Telemetry { traces: None };
+        return Telemetry { traces: None, log: None };
     }
+    let reporting = tokio::spawn(limit.clone().report());
     if let Some(problem) = problem {
         tracing::warn!(%problem, "traces are not exported");
     }
-    Telemetry { traces }
+    Telemetry { traces, log: Some((limit, reporting)) }
 }
 
 impl Telemetry {
-    /// Exports the last spans. If the collector is unavailable, they are lost after two seconds.
+    /// Logs what was left out of the log, and exports the last spans. If the collector is unavailable, they
+    /// are lost after two seconds.
     pub async fn stop(self) {
+        if let Some((limit, reporting)) = self.log {
+            reporting.abort();
+            limit.report_all();
+        }
         let Some(traces) = self.traces else { return };
         let stopping = tokio::task::spawn_blocking(move || traces.shutdown_with_timeout(LAST_EXPORT_TIMEOUT));
         let _ = tokio::time::timeout(LAST_EXPORT_TIMEOUT * 2, stopping).await;
@@ -144,7 +155,7 @@ fn is_own_span(metadata: &Metadata<'_>) -> bool {
 }
 
 /// Creates the log layer: JSON with the trace identifier, or human-readable text without it.
-fn lines(config: &LogConfig) -> Box<dyn Layer<Traced> + Send + Sync> {
+fn lines(config: &LogConfig, limit: LogLimit) -> Box<dyn Layer<Traced> + Send + Sync> {
     let mut filter = EnvFilter::builder().parse_lossy(&config.filter);
     for quiet in QUIET_TARGETS.iter().filter_map(|quiet| quiet.parse().ok()) {
         filter = filter.add_directive(quiet);
@@ -162,7 +173,7 @@ fn lines(config: &LogConfig) -> Box<dyn Layer<Traced> + Send + Sync> {
             .with_ansi(in_terminal);
         lines
             .with_filter(filter_fn(|metadata| !metadata.is_span()))
-            .with_filter(asked_each_time(filter))
+            .with_filter(asked_each_time(filter).and(limit))
             .boxed()
     } else {
         let lines = tracing_subscriber::fmt::layer()
@@ -170,7 +181,7 @@ fn lines(config: &LogConfig) -> Box<dyn Layer<Traced> + Send + Sync> {
             .flatten_event(true)
             .with_span_list(false)
             .with_writer(std::io::stderr);
-        lines.with_filter(asked_each_time(filter)).boxed()
+        lines.with_filter(asked_each_time(filter).and(limit)).boxed()
     }
 }
 
