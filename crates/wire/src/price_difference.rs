@@ -13,6 +13,7 @@ pub struct PriceDifferencesQuery {
     /// The product after which the page begins: the `next_after` of the last one.
     pub after: Option<String>,
     /// The maximum number of products, from 1 to 1,000; 1,000 if absent.
+    #[param(minimum = 1, maximum = 1_000)]
     pub limit: Option<u32>,
 }
 

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::error::ApiError;
 use crate::extract::{BoundedBody, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, unreadable};
+use crate::routes::market_event_schema::MarketEventSchema;
 use crate::state::AppState;
 
 /// The path of this route.
@@ -47,39 +48,6 @@ pub(crate) struct PublishAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     event_ids: Option<Vec<String>>,
-}
-
-/// A market event in the format of CloudEvents 1.0.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[schema(as = MarketEvent)]
-pub(crate) struct MarketEventSchema {
-    /// The version of CloudEvents: `1.0`.
-    #[schema(example = "1.0")]
-    specversion: String,
-    /// Unique within the source; an event that is published again is applied once.
-    #[schema(example = "2026-01-31/4711", max_length = 128)]
-    id: String,
-    /// The source of the event.
-    #[schema(example = "/scrapers/acme", max_length = 256)]
-    source: String,
-    /// `pricing.competitor_price.v1`, `pricing.demand_index.v1`, `pricing.stock_level.v1`,
-    /// `pricing.unit_cost.v1`, `pricing.sales.v1`, `pricing.location_factor.v1`, `pricing.fact_withdrawn.v1`,
-    /// `pricing.catalogue_changed.v1`, `pricing.policy_published.v1` or `pricing.recalculation_requested.v1`.
-    #[schema(example = "pricing.competitor_price.v1")]
-    r#type: String,
-    /// When the fact was observed; the time of receipt if absent. Of two events about the same fact, the
-    /// later one counts, in any order of arrival.
-    time: Option<DateTime<Utc>>,
-    /// When the fact expires, for a price, demand, stock, cost or sales; never if absent.
-    expires: Option<DateTime<Utc>>,
-    /// By type, in the order of `type`: `{product_id, competitor, price}` and optionally `currency` (a price
-    /// in another currency than the product's is ignored) and `in_stock`; `{product_id or category, index}`;
-    /// `{product_id, level}`; `{product_id, cost}`; `{product_id, units_sold}` (in the last 28 days);
-    /// `{location, factor}`; `{product_id or category, kind}`, and `competitor` for a competitor's price
-    /// (withdraws the fact of this kind: `competitor_price`, `demand_index`, `stock_level`, `unit_cost` or
-    /// `sales`); `{product_ids}`; `{version}`; `{}` or `{category}` or `{product_ids}`.
-    #[schema(value_type = Object, example = json!({"product_id": "P-100", "competitor": "acme", "price": 41.90}))]
-    data: serde_json::Value,
 }
 
 /// Publishes a market event, or a batch of them.

@@ -14,6 +14,7 @@ pub(crate) mod import_rows;
 pub(crate) mod import_spool;
 pub(crate) mod key;
 pub(crate) mod market_event;
+mod market_event_schema;
 pub(crate) mod policy;
 pub(crate) mod policy_draft;
 pub(crate) mod price;
