@@ -9,10 +9,16 @@ use axum::http::{Method, Request, header};
 use pricing_core::access::identity::Identity;
 use pricing_core::access::scope::{Scope, Scopes};
 use pricing_core::access::{AccessControl, AccessMode, IdentifyError};
+use pricing_core::audit::{MAX_REQUEST_ID_BYTES, Origin, Place};
 use pricing_core::clock::Clock;
+use pricing_core::telemetry::spans;
 
+use crate::accept::Peer;
 use crate::error::ApiError;
 use crate::routes::policy::check_name;
+
+/// The header that names a request, from a gateway or the caller.
+const REQUEST_ID: &str = "x-request-id";
 
 /// What a route asks of its callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,18 +107,35 @@ impl Access {
 }
 
 /// The caller of a route that needs a scope.
-pub(crate) struct Caller(pub(crate) Identity);
+pub(crate) struct Caller {
+    pub(crate) identity: Identity,
+    origin: Origin,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         // The pipeline has put it there.
-        Ok(Self(parts.extensions.get().cloned().unwrap_or_else(Identity::anonymous)))
+        let identity: Identity = parts.extensions.get().cloned().unwrap_or_else(Identity::anonymous);
+        let place = parts.extensions.get::<Peer>().map_or(Place::Engine, |peer| Place::Peer(peer.0));
+        let origin = match (identity.key(), identity.name()) {
+            (Some(id), Some(name)) => Origin::key(id.as_str(), name, place),
+            _ => Origin::unnamed(place),
+        };
+        let request_id = parts.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+        let request_id = request_id.filter(|id| id.len() <= MAX_REQUEST_ID_BYTES);
+        let trace_id = spans::current_trace_id();
+        Ok(Self { identity, origin: origin.within(request_id, trace_id.as_deref()) })
     }
 }
 
 impl Caller {
+    /// What a change of this caller is recorded with.
+    pub(crate) fn origin(&self) -> Origin {
+        self.origin.clone()
+    }
+
     /// The name to record for what the caller does. With access control it is the key's, and the request must
     /// not state one; without, it is the one that the request states in this field, if it states one.
     pub(crate) fn name(
@@ -120,7 +143,7 @@ impl Caller {
         field: &'static str,
         stated: Option<String>,
     ) -> Result<Option<String>, ApiError> {
-        match (self.0.name(), stated) {
+        match (self.identity.name(), stated) {
             (Some(name), None) => Ok(Some(name.to_owned())),
             (Some(_), Some(_)) => {
                 Err(ApiError::field(field, "is stated, but the key says who calls", "to leave it out"))
@@ -160,6 +183,6 @@ impl Caller {
 
     /// Refuses a caller that lacks this scope, beside the one that its route needs.
     pub(crate) fn require(&self, scope: Scope) -> Result<(), ApiError> {
-        if self.0.may(scope) { Ok(()) } else { Err(ApiError::ScopeMissing { scope }) }
+        if self.identity.may(scope) { Ok(()) } else { Err(ApiError::ScopeMissing { scope }) }
     }
 }

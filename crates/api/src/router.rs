@@ -17,8 +17,8 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use pricing_core::access::scope::Scope::{
-    CatalogueRead, CatalogueWrite, EventsWrite, KeysAdmin, MetricsRead, OperationsRead, OperationsWrite,
-    PoliciesApprove, PoliciesRead, PoliciesWrite, PricesRead,
+    AuditRead, CatalogueRead, CatalogueWrite, EventsWrite, KeysAdmin, MetricsRead, OperationsRead,
+    OperationsWrite, PoliciesApprove, PoliciesRead, PoliciesWrite, PricesRead,
 };
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
@@ -30,8 +30,8 @@ use crate::listeners::Served;
 use crate::openapi;
 use crate::pipeline::{self, Audience, REQUEST_TIMEOUT, Route};
 use crate::routes::{
-    explanation, failed_jobs, health, held_move, history, import, key, market_event, policy, policy_draft,
-    price, price_changes, price_differences, prices, product, recalculation, simulation,
+    audit, explanation, failed_jobs, health, held_move, history, import, key, market_event, policy,
+    policy_draft, price, price_changes, price_differences, prices, product, recalculation, simulation,
 };
 use crate::state::AppState;
 
@@ -96,6 +96,7 @@ fn documented() -> Vec<Registration> {
         administrative(Needs::Scope(KeysAdmin), routes!(key::list, key::create)),
         administrative(Needs::Scope(KeysAdmin), routes!(key::revoke)),
         administrative(Needs::Scope(KeysAdmin), routes!(key::rotate)),
+        administrative(Needs::Scope(AuditRead), routes!(audit::list)),
         Registration::of(Audience::Probe, Nothing, routes!(health::alive)),
         Registration::of(Audience::Probe, Nothing, routes!(health::ready)),
     ]

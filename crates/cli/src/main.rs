@@ -20,8 +20,8 @@ use anyhow::Result;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use commands::{
-    approve, backup, doctor, explain, history, import, jobs, keys, policy, quote, recalculate, restore,
-    simulate, up, watch,
+    approve, audit, backup, doctor, explain, history, import, jobs, keys, policy, quote, recalculate,
+    restore, simulate, up, watch,
 };
 use pricing_core::config::process_environment;
 use pricing_core::tz_database::TzDatabase;
@@ -64,6 +64,8 @@ enum Command {
     Jobs(jobs::Arguments),
     /// Create, list, rotate and revoke access keys
     Keys(keys::Arguments),
+    /// Show who changed what, or export it
+    Audit(audit::Arguments),
     /// Copy the catalogue into a file, while everything runs
     Backup(backup::Arguments),
     /// Put a backup in the place of the catalogue, while nothing runs
@@ -110,6 +112,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Watch(arguments) => watch::run(arguments).await,
         Command::Jobs(arguments) => jobs::run(arguments).await,
         Command::Keys(arguments) => keys::run(arguments).await,
+        Command::Audit(arguments) => audit::run(arguments).await,
         Command::Backup(arguments) => backup::run(arguments).await,
         Command::Restore(arguments) => restore::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,

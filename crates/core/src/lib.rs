@@ -8,6 +8,7 @@
 //! (on a miss) store → [`pricing_domain::quote`]. Where next: [`engine`] for writes, [`cache`] for reads.
 
 pub mod access;
+pub mod audit;
 pub mod backoff;
 pub mod cache;
 pub mod catalogue;

@@ -9,7 +9,7 @@ const VARIABLE: &str = "E2E_REDIS_ACL";
 const PLACEHOLDER: &str = ">PASSWORD";
 const PASSWORD: &str = "p@ss:1";
 /// The prefixes that tests use besides the default one, whose names the document spells out.
-const TEST_PREFIXES: [&str; 5] = ["held:", "sqlite:", "postgres:", "test:", "shop1:"];
+const TEST_PREFIXES: [&str; 6] = ["oldest:", "held:", "sqlite:", "postgres:", "test:", "shop1:"];
 
 /// The name and the password of the documented users, as part of a URL.
 pub(crate) const LOGIN: &str = "pricing:p%40ss%3A1";
@@ -28,7 +28,7 @@ pub(crate) fn users_of_server() -> Result<String> {
     let mut pricing = documented("pricing")?;
     if is_wanted_everywhere() {
         for prefix in TEST_PREFIXES {
-            pricing.push_str(&format!(" ~{prefix}* &{prefix}*"));
+            pricing.push_str(&format!(" ~{prefix}* ~{{{prefix}price_changes:log}}:bytes &{prefix}*"));
         }
     }
     Ok(format!("user default on nopass ~* &* +@all\n{pricing}\n"))

@@ -17,6 +17,7 @@
 //! `crates/cli/src/commands` use these types.
 
 mod amount;
+pub mod audit;
 pub mod explanation;
 pub mod failed_job;
 pub mod held_move;

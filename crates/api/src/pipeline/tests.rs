@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, Request, header};
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use pricing_core::engine::Engine;
+use pricing_core::engine::{Attribution, Engine};
 use pricing_domain::facts::product::ProductDraft;
 use pricing_domain::facts::product_tag::OnlyIf;
 use tempfile::TempDir;
@@ -149,7 +149,8 @@ async fn both_paths_answer_a_price_the_same() {
     let product: ProductDraft =
         serde_json::from_str(r#"{"product_id": "P-1", "currency": "EUR", "base_price": 9}"#).unwrap();
     // The product is stored although Redis is unavailable.
-    let put = hot.engine.put_product(product.check().unwrap(), OnlyIf::Always, "test").await;
+    let put =
+        hot.engine.put_product(product.check().unwrap(), OnlyIf::Always, Attribution::engine("test")).await;
     assert!(matches!(put, Err(pricing_core::engine::EngineError::Redis(_))), "{put:?}");
     let hot_path = HotPath::new(hot.clone(), router(&hot, Served::Everything), Handle::current());
     let routes = TowerToHyperService::new(router(&routed, Served::Everything));

@@ -11,6 +11,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use pricing_core::access::key::{NewKey, PresentedKey};
 use pricing_core::access::scope::Scope;
+use pricing_core::audit::Origin;
 use pricing_core::store::AccessKey;
 use tempfile::TempDir;
 
@@ -62,7 +63,7 @@ async fn key(state: &AppState, scope: &str, expires_at: Option<DateTime<Utc>>) -
         expires_at,
         revoked_at: None,
     };
-    assert!(state.engine.store.create_access_key(&stored).await.unwrap());
+    assert!(state.engine.store.create_access_key(&stored, &Origin::engine()).await.unwrap());
     key
 }
 
@@ -72,7 +73,14 @@ async fn useless_keys(state: &AppState) -> Vec<(&'static str, Option<String>)> {
     let in_use = key(state, &every_scope, None).await.text;
     let expired = key(state, &every_scope, Some(Utc::now() - TimeDelta::seconds(1))).await;
     let revoked = key(state, &every_scope, None).await;
-    assert!(state.engine.store.revoke_access_key(revoked.id.as_str(), Utc::now()).await.unwrap());
+    assert!(
+        state
+            .engine
+            .store
+            .revoke_access_key(revoked.id.as_str(), &Origin::engine(), Utc::now())
+            .await
+            .unwrap()
+    );
     let last = if in_use.ends_with('0') { "1" } else { "0" };
     let wrong = format!("{}{last}", &in_use[..in_use.len() - 1]);
     vec![

@@ -4,11 +4,14 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use pricing_core::audit::Action;
 use pricing_core::events::dead;
 use pricing_core::jobs::queue::{self, DEAD_KEPT};
+use pricing_core::store::AuditEntry;
 use pricing_domain::diagnostic::shorten;
 use pricing_wire::failed_job::{DeadEvent, DeadJob, JobAnswer, JobsAnswer, JobsQuery};
 
+use crate::access::Caller;
 use crate::error::ApiError;
 use crate::extract::Named;
 use crate::state::AppState;
@@ -75,10 +78,16 @@ pub(crate) async fn get(
         (status = 404, description = "No such failed job")))]
 pub(crate) async fn requeue(
     State(state): State<AppState>,
+    caller: Caller,
     Named(task_id): Named<String>,
 ) -> Result<StatusCode, ApiError> {
-    let requeued = state.queue.requeue(&task_id).await?;
-    if requeued { Ok(StatusCode::ACCEPTED) } else { Err(not_found(&task_id)) }
+    if !state.queue.requeue(&task_id).await? {
+        return Err(not_found(&task_id));
+    }
+    // Jobs are in Redis, so the entry cannot be in their transaction.
+    let entry = AuditEntry { action: Action::JobRequeue, subject: task_id, before: None, after: None };
+    state.engine.store.record_change(&caller.origin(), &entry, state.engine.clock.now()).await?;
+    Ok(StatusCode::ACCEPTED)
 }
 
 fn answer(job: queue::DeadJob) -> DeadJob {

@@ -99,7 +99,10 @@ async fn decide(
     let HeldMovesDecision { product_ids } =
         if body.trim_ascii().is_empty() { HeldMovesDecision::default() } else { read_object(body)? };
     let product_ids = product_ids.map(|written| read_product_ids(&written)).transpose()?;
-    let decided = state.engine.decide_held_moves(product_ids, decision, &by).await?;
+    let decided = state
+        .engine
+        .decide_held_moves(product_ids, decision, &by, &caller.origin().stating(Some(&by)))
+        .await?;
     Ok(Json(DecidedMovesAnswer { moves: u64::try_from(decided).unwrap_or(u64::MAX) }))
 }
 

@@ -3,7 +3,6 @@
 //! Rows are read as they arrive and stored in batches ([`super::import_batches`]). If the policy in use has a
 //! circuit breaker, and the import no approval, all rows are judged first ([`super::import_judgement`]).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -13,8 +12,10 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt};
+use pricing_core::engine::Attribution;
 use pricing_wire::import::{ImportAnswer, ImportQuery, RowErrors};
 use tokio_util::io::ReaderStream;
+use uuid::Uuid;
 
 use super::import_batches::{Import, Purpose};
 use super::import_judgement::take_judged;
@@ -60,12 +61,19 @@ pub(crate) async fn import(
     } else {
         state.require_redis().await?;
         let is_judged = !state.engine.policies.snapshot().current().circuit_breaker.is_off();
-        let cause = match approver {
-            None if is_judged => return Ok(Json(take_judged(state, format, body).await?).into_response()),
-            None => Arc::from("import"),
-            Some(approver) => Arc::from(format!("import approved by {approver}")),
+        let import_id = Uuid::now_v7().to_string();
+        let by = match &approver {
+            None => Attribution::import("import", caller.origin(), &import_id),
+            Some(approver) => {
+                let origin = caller.origin().stating(Some(approver));
+                Attribution::import(&format!("import approved by {approver}"), origin, &import_id)
+            }
         };
-        Import::new(state, Purpose::Store { cause }).take_all(format, chunks_of(body)).await?
+        if approver.is_none() && is_judged {
+            take_judged(state, format, body, by).await?
+        } else {
+            Import::new(state, Purpose::Store(by)).take_all(format, chunks_of(body)).await?
+        }
     };
     Ok(Json(answer).into_response())
 }
@@ -89,7 +97,7 @@ async fn seed_from(state: AppState, path: &str) -> Result<u64, SeedError> {
         return Ok(0);
     }
     let file = ReaderStream::new(tokio::fs::File::open(path).await?);
-    let import = Import::new(state, Purpose::Store { cause: Arc::from("import") });
+    let import = Import::new(state, Purpose::Store(Attribution::engine("import")));
     let answer = import.take_all(Format::Csv, chunks_of(Body::from_stream(file))).await?;
     if let Some(RowErrors { line, .. }) = answer.errors.first() {
         tracing::warn!(

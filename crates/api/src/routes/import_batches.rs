@@ -15,8 +15,8 @@ use chrono::{DateTime, Utc};
 use futures::{Stream, TryStreamExt};
 use indexmap::IndexMap;
 use pricing_core::engine::{
-    Bound, Engine, EngineError, LostBounds, PreparedProducts, PutSummary, SimulatedProducts, StoredPrices,
-    WRITE_BATCH,
+    Attribution, Bound, Engine, EngineError, LostBounds, PreparedProducts, PutSummary, SimulatedProducts,
+    StoredPrices, WRITE_BATCH,
 };
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_domain::facts::product::{Product, ProductId};
@@ -47,11 +47,8 @@ const MAX_SERVING: usize = 4;
 
 /// What is done with the rows.
 pub(super) enum Purpose {
-    /// They are stored.
-    Store {
-        /// The cause of the changes of prices, for the history.
-        cause: Arc<str>,
-    },
+    /// They are stored, for this reason.
+    Store(Attribution),
     /// They are compared and simulated, for the caller.
     DryRun,
     /// They are compared and simulated, to be judged before they are stored.
@@ -103,7 +100,7 @@ impl Import {
         let answer = ImportAnswer { dry_run, ..ImportAnswer::default() };
         let panel: Arc<[PanelShopper]> = match purpose {
             Purpose::DryRun | Purpose::Judge => state.engine.panel_in_use(),
-            Purpose::Store { .. } => Arc::new([]),
+            Purpose::Store(_) => Arc::new([]),
         };
         Self {
             purpose,
@@ -165,7 +162,7 @@ impl Import {
     /// The rows whose products are in the catalogue as they say.
     fn rows_stored(&self) -> u64 {
         match self.purpose {
-            Purpose::Store { .. } => self.answer.created + self.answer.updated + self.answer.unchanged,
+            Purpose::Store(_) => self.answer.created + self.answer.updated + self.answer.unchanged,
             Purpose::DryRun | Purpose::Judge => 0,
         }
     }
@@ -262,9 +259,9 @@ impl Import {
         }
         let products: Vec<Product> = self.batch.drain(..).map(|(_, product)| product).collect();
         match &self.purpose {
-            Purpose::Store { cause } => {
-                let cause = Arc::clone(cause);
-                self.store_batch(products, cause).await
+            Purpose::Store(by) => {
+                let by = by.clone();
+                self.store_batch(products, by).await
             }
             Purpose::DryRun | Purpose::Judge => self.simulate_batch(products).await,
         }
@@ -281,7 +278,7 @@ impl Import {
         Ok(())
     }
 
-    async fn store_batch(&mut self, products: Vec<Product>, cause: Arc<str>) -> Result<(), ApiError> {
+    async fn store_batch(&mut self, products: Vec<Product>, by: Attribution) -> Result<(), ApiError> {
         let engine = self.state.engine.clone();
         // Prepared while earlier batches are stored, so that the database never waits for it.
         let products = PreparedProducts::of(products, self.requested_at)?;
@@ -302,7 +299,7 @@ impl Import {
             if is_wanted.strong_count() == 0 {
                 return Err(EngineError::Interrupted);
             }
-            let (summary, prices) = engine.store_products(products, cause).await?;
+            let (summary, prices) = engine.store_products(products, &by).await?;
             drop(turn);
             // Stored prices are published even if the caller has disconnected.
             let serving = serve(engine, prices, turn_to_serve, served);

@@ -13,10 +13,9 @@
 //!   others change afterwards is not judged again: the rows still replace whole products, so at most the
 //!   figures differ from those that were judged. Of two imports, each is judged for itself.
 
-use std::sync::Arc;
-
 use axum::body::{Body, Bytes};
 use futures::Stream;
+use pricing_core::engine::Attribution;
 use pricing_wire::import::ImportAnswer;
 
 use super::import::chunks_of;
@@ -33,6 +32,7 @@ pub(super) async fn take_judged(
     state: AppState,
     format: Format,
     body: Body,
+    by: Attribution,
 ) -> Result<ImportAnswer, ApiError> {
     let mut spool = state.import_spools.create().await?;
     let mut judged = judge(&state, format, spool.copying(chunks_of(body))).await?;
@@ -50,7 +50,7 @@ pub(super) async fn take_judged(
     }
     // The sender has waited for the judgement, and Redis may have failed meanwhile.
     state.require_redis().await?;
-    let import = Import::new(state, Purpose::Store { cause: Arc::from("import") });
+    let import = Import::new(state, Purpose::Store(by));
     import.take_all(format, spool.chunks().await?).await
 }
 

@@ -19,8 +19,6 @@ use crate::state::AppState;
 
 /// The maximum number of keys in one answer.
 const MAX_LISTED: u32 = 1_000;
-/// Who creates a key where access control is off.
-const UNNAMED: &str = "a caller without a key";
 
 /// Lists the keys.
 #[utoipa::path(get, path = "/api/v1/keys", tag = "access", summary = "List keys",
@@ -56,7 +54,7 @@ pub(crate) async fn create(
         };
         ApiError::field(field, invalid.to_string(), "see docs/access.md")
     })?;
-    let created = order.create(&state.engine.store, creator(&caller), now).await;
+    let created = order.create(&state.engine.store, &caller.origin(), now).await;
     let (key, stored) = created.map_err(|error| of_key(error, &name))?;
     state.access.control.keys.refresh(now).await?;
     Ok(shown_once(key, stored, now))
@@ -86,7 +84,7 @@ pub(crate) async fn rotate(
         return Err(ApiError::field("expires_at", "has passed", "an instant to come"));
     }
     let expiries = (old_expires_at.unwrap_or(now), expires_at);
-    let rotated = new_key::rotate(&state.engine.store, read_id(&id)?, expiries, creator(&caller), now).await;
+    let rotated = new_key::rotate(&state.engine.store, read_id(&id)?, expiries, &caller.origin(), now).await;
     let (key, stored) = rotated.map_err(|error| of_key(error, &id))?;
     state.access.control.keys.refresh(now).await?;
     Ok(shown_once(key, stored, now))
@@ -100,10 +98,11 @@ pub(crate) async fn rotate(
         (status = 404, description = "No such key, or it was revoked before")))]
 pub(crate) async fn revoke(
     State(state): State<AppState>,
+    caller: Caller,
     Named(id): Named<String>,
 ) -> Result<StatusCode, ApiError> {
     let now = state.engine.clock.now();
-    if !state.engine.store.revoke_access_key(read_id(&id)?.as_str(), now).await? {
+    if !state.engine.store.revoke_access_key(read_id(&id)?.as_str(), &caller.origin(), now).await? {
         return Err(ApiError::KeyNotFound { id: shorten(&id) });
     }
     state.access.control.keys.refresh(now).await?;
@@ -112,10 +111,6 @@ pub(crate) async fn revoke(
 
 fn read_id(written: &str) -> Result<KeyId, ApiError> {
     written.parse().map_err(|_| ApiError::KeyNotFound { id: shorten(written) })
-}
-
-fn creator(caller: &Caller) -> &str {
-    caller.0.name().unwrap_or(UNNAMED)
 }
 
 fn of_key(error: KeyError, id: &str) -> ApiError {

@@ -1,5 +1,6 @@
 //! The handlers, one resource per file: each reads its input, calls the core once and maps the result.
 
+pub(crate) mod audit;
 pub(crate) mod explanation;
 pub(crate) mod failed_jobs;
 pub(crate) mod health;

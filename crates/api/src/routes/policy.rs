@@ -15,6 +15,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
+use pricing_core::audit::{Action, Origin};
 use pricing_core::store::{FROZEN, NewPolicy, StoredPolicy, run_of_policy};
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_domain::facts::market_event::{Change, EventId, MarketEvent};
@@ -53,6 +54,8 @@ struct Publication {
     approved_by: Option<String>,
     /// The version that has to be the latest.
     only_after: Option<i64>,
+    /// What it is recorded with.
+    recorded: (Origin, Action),
 }
 
 /// Lists the latest versions.
@@ -125,7 +128,7 @@ pub(crate) async fn publish(
     headers: HeaderMap,
     BoundedBody(body): BoundedBody<MAX_POLICY_BYTES>,
 ) -> Result<Response, ApiError> {
-    let publication = Publication::read(&caller, query, &headers)?;
+    let publication = Publication::read(&caller, query, &headers, Action::PolicyPublish)?;
     let policy = compile(&body, state.time_zones()).map_err(refused)?;
     let source = String::from_utf8_lossy(&body).into_owned();
     publish_version(state, policy, source, publication).await
@@ -149,7 +152,7 @@ pub(crate) async fn rollback(
     query: Result<Query<PublishQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut publication = Publication::read(&caller, query, &headers)?;
+    let mut publication = Publication::read(&caller, query, &headers, Action::PolicyRollback)?;
     let earlier = find(&state, &version).await?;
     // A newer engine may have published it, or an older one with fewer checks.
     let policy = PricingPolicy::from_yaml(&earlier.source, earlier.version, state.time_zones());
@@ -191,7 +194,7 @@ async fn publish_version(
     publication: Publication,
 ) -> Result<Response, ApiError> {
     state.require_redis().await?;
-    let Publication { author, note, approved_by, only_after } = publication;
+    let Publication { author, note, approved_by, only_after, recorded } = publication;
     if let Some(expected) = only_after
         && find(&state, "latest").await?.version != expected
     {
@@ -212,8 +215,9 @@ async fn publish_version(
         }
     };
     // Runs to the end even if the client disconnects, as a published policy needs its recalculation.
-    let publishing =
-        tokio::spawn(async move { publish_to_all(&state, &new, only_after, approved_by, findings).await });
+    let publishing = tokio::spawn(async move {
+        publish_to_all(&state, &new, only_after, approved_by, recorded, findings).await
+    });
     let published = publishing.await;
     published.map_err(|error| ApiError::Internal { reason: format!("publishing panicked: {error}") })?
 }
@@ -266,11 +270,14 @@ async fn publish_to_all(
     policy: &NewPolicy,
     only_after: Option<i64>,
     approved_by: String,
+    (origin, action): (Origin, Action),
     findings: Findings,
 ) -> Result<Response, ApiError> {
     let now = state.engine.clock.now();
+    let recorded = (&origin, action);
     let store = &state.engine.store;
-    let version = store.publish_policy_and_request_run(policy, only_after, &approved_by, now).await?;
+    let version =
+        store.publish_policy_and_request_run(policy, only_after, &approved_by, recorded, now).await?;
     let version = version.ok_or(ApiError::PolicyVersionIsOld)?;
     if let Err(error) = state.engine.policies.refresh().await {
         tracing::warn!(%error, version, "a policy is published, and is not read at once");
@@ -328,6 +335,7 @@ impl Publication {
         caller: &Caller,
         query: Result<Query<PublishQuery>, QueryRejection>,
         headers: &HeaderMap,
+        action: Action,
     ) -> Result<Self, ApiError> {
         let Query(PublishQuery { author, note, approve, approved_by }) = query.map_err(|rejection| {
             ApiError::field("query", rejection.body_text(), "author, note, approve, approved_by")
@@ -336,7 +344,8 @@ impl Publication {
         let author = caller.required_name("author", author)?;
         check_length("note", &note, MAX_NOTE_CHARS)?;
         let approved_by = caller.approver(approve, approved_by)?;
-        Ok(Self { author, note, approved_by, only_after: read_if_match(headers)? })
+        let recorded = (caller.origin().stating(Some(&author)), action);
+        Ok(Self { author, note, approved_by, only_after: read_if_match(headers)?, recorded })
     }
 }
 

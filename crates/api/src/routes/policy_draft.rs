@@ -125,9 +125,11 @@ pub(crate) async fn put(
     if is_new && store.drafts(MAX_DRAFTS).await?.len() >= usize::try_from(MAX_DRAFTS).unwrap_or(usize::MAX) {
         return Err(ApiError::Unavailable { reason: "there are too many drafts; remove some" });
     }
+    let origin =
+        caller.origin().stating(Some(&author).filter(|author| !author.is_empty()).map(String::as_str));
     let draft = NewDraft { name, source, author };
-    let revision =
-        store.put_draft(&draft, only_if, state.engine.clock.now()).await?.ok_or(ApiError::DraftChanged)?;
+    let revision = store.put_draft(&draft, only_if, &origin, state.engine.clock.now()).await?;
+    let revision = revision.ok_or(ApiError::DraftChanged)?;
     Ok((StatusCode::NO_CONTENT, [(header::ETAG, etag(revision))]).into_response())
 }
 
@@ -142,13 +144,14 @@ pub(crate) async fn put(
         (status = 422, description = "If-Match is not an ETag of a draft")))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
+    caller: Caller,
     Named(name): Named<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
     check_may_exist(&name)?;
     let store = &state.engine.store;
     let only_if = read_if_match(&headers)?.map_or(DraftCondition::None, DraftCondition::Is);
-    if store.delete_draft(&name, only_if).await? {
+    if store.delete_draft(&name, only_if, &caller.origin(), state.engine.clock.now()).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
     match store.draft(&name).await? {

@@ -98,7 +98,7 @@ pub(crate) async fn follow(
         only,
         progress: Progress::of(seen.is_some()),
         access: state.access.clone(),
-        identity: caller.0,
+        identity: caller.identity,
         _permit: permit,
     };
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];

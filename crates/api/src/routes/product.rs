@@ -4,12 +4,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use pricing_core::engine::Deletion;
+use pricing_core::engine::{Attribution, Deletion};
 use pricing_domain::diagnostic::shorten;
 use pricing_domain::facts::product::{Product, ProductDraft, ProductId};
 use pricing_domain::facts::product_tag::{OnlyIf, ProductTag};
 use serde::Serialize;
 
+use crate::access::Caller;
 use crate::error::ApiError;
 use crate::extract::{BoundedBody, MAX_BODY_BYTES, Named, read_object};
 use crate::state::AppState;
@@ -124,6 +125,7 @@ pub(crate) async fn get(
         (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn put(
     State(state): State<AppState>,
+    caller: Caller,
     Named(product_id): Named<String>,
     headers: HeaderMap,
     BoundedBody(body): BoundedBody<MAX_BODY_BYTES>,
@@ -132,7 +134,8 @@ pub(crate) async fn put(
     let only_if = read_condition(&headers)?;
     let (etag, warnings) = (etag(&product), product.currency.warning().into_iter().collect());
     state.require_redis().await?;
-    let summary = state.engine.put_product(product, only_if, "product put").await?;
+    let by = Attribution::single("product put", caller.origin());
+    let summary = state.engine.put_product(product, only_if, by).await?;
     let summary = summary.ok_or(ApiError::ProductChanged)?;
     let (status, result) = match summary {
         summary if summary.created > 0 => (StatusCode::CREATED, "created"),
@@ -153,6 +156,7 @@ pub(crate) async fn put(
         (status = 503, description = "The database or Redis does not answer")))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
+    caller: Caller,
     Named(product_id): Named<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
@@ -160,7 +164,8 @@ pub(crate) async fn delete(
     let id = ProductId::parse(&product_id).map_err(|_| not_found())?;
     let only_if = read_condition(&headers)?;
     state.require_redis().await?;
-    match state.engine.delete_product(id, only_if, "product deleted").await? {
+    let by = Attribution::single("product deleted", caller.origin());
+    match state.engine.delete_product(id, only_if, by).await? {
         Deletion::Done => Ok(StatusCode::NO_CONTENT),
         Deletion::Unknown => Err(not_found()),
         Deletion::Changed => Err(ApiError::ProductChanged),

@@ -46,6 +46,7 @@ const MAX_WAITING: u64 = 1_000;
         (status = 503, description = "The database or Redis does not answer, or too many recalculations are waiting")))]
 pub(crate) async fn post(
     State(state): State<AppState>,
+    caller: Caller,
     BoundedBody(body): BoundedBody<MAX_BODY_BYTES>,
 ) -> Result<Response, ApiError> {
     let scope = read_scope(&body)?;
@@ -59,7 +60,7 @@ pub(crate) async fn post(
     let task_id = Uuid::now_v7().to_string();
     let request =
         RunRequest { task_id: task_id.clone(), scope: scope.clone(), requested_at: now, approved_by: None };
-    store.request_run(&request).await?;
+    store.request_run_by(&request, &caller.origin()).await?;
     let event = MarketEvent {
         id: EventId { source: SOURCE.to_owned(), id: task_id.clone() },
         time: now,
@@ -155,12 +156,13 @@ async fn decide(
         query.map_err(|rejection| ApiError::field("by", rejection.body_text(), "who decides"))?;
     let by = caller.required_name("by", by)?;
     check_task_id(task_id)?;
-    let store = &state.engine.store;
+    let (store, now) = (&state.engine.store, state.engine.clock.now());
+    let origin = caller.origin().stating(Some(&by));
     let was_held = match decision {
         // Maintenance finds it, as it has no coordinator.
-        Decision::Approve => store.approve_run(task_id, &by).await?,
+        Decision::Approve => store.approve_run(task_id, &by, &origin, now).await?,
         Decision::Reject => {
-            store.reject_run(task_id, &format!("it was rejected by {by}"), state.engine.clock.now()).await?
+            store.reject_run(task_id, &format!("it was rejected by {by}"), &origin, now).await?
         }
     };
     let run = find(state, task_id).await?;

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use pricing_core::access::new_key::KeyOrder;
 use pricing_core::access::scope::{Scope, Scopes};
+use pricing_core::audit::Origin;
 use pricing_core::store::{Store, StoreSettings};
 use pricing_wire::key::{KeyAnswer, KeysAnswer, NewKeyAnswer, NewKeyRequest, RotateKeyRequest};
 
@@ -164,7 +165,7 @@ async fn create_in_database(
     let store = Store::open(&url, settings).await.context("cannot open the database")?;
     let user = std::env::var("USER").ok().filter(|user| !user.is_empty());
     let created_by = format!("{} at the command line", user.as_deref().unwrap_or("a user"));
-    let created = order.create(&store, &created_by, Utc::now()).await;
+    let created = order.create(&store, &Origin::command_line(&created_by), Utc::now()).await;
     store.close().await;
     let (key, stored) = created?;
     output::note(&introduction(&stored.id, &stored.name, &stored.scopes));

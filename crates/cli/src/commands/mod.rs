@@ -1,6 +1,7 @@
 //! The commands, one per file: arguments, work and output.
 
 pub(crate) mod approve;
+pub(crate) mod audit;
 pub(crate) mod backup;
 mod database;
 pub(crate) mod doctor;

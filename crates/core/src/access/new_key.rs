@@ -6,7 +6,11 @@ use chrono::{DateTime, Utc};
 use super::identity::MAX_NAME_CHARS;
 use super::key::{KeyId, NewKey, NoRandomness};
 use super::scope::Scopes;
+use crate::audit::Origin;
 use crate::store::{AccessKey, MAX_ACTIVE_KEYS, Store, StoreError};
+
+/// Who creates a key where access control is off.
+const UNNAMED: &str = "a caller without a key";
 
 /// A key to create, checked.
 #[derive(Debug, Clone)]
@@ -70,14 +74,14 @@ impl KeyOrder {
         Ok(Self { name: name.to_owned(), scopes, expires_at })
     }
 
-    fn stored(&self, key: &NewKey, created_by: &str, now: DateTime<Utc>) -> AccessKey {
+    fn stored(&self, key: &NewKey, origin: &Origin, now: DateTime<Utc>) -> AccessKey {
         AccessKey {
             id: key.id.to_string(),
             name: self.name.clone(),
             digest: key.digest.to_hex(),
             scopes: self.scopes.to_string(),
             created_at: now,
-            created_by: created_by.to_owned(),
+            created_by: origin.actor().unwrap_or(UNNAMED).to_owned(),
             expires_at: self.expires_at,
             revoked_at: None,
         }
@@ -87,12 +91,16 @@ impl KeyOrder {
     pub async fn create(
         &self,
         store: &Store,
-        created_by: &str,
+        origin: &Origin,
         now: DateTime<Utc>,
     ) -> Result<(NewKey, AccessKey), KeyError> {
         let key = NewKey::draw()?;
-        let stored = self.stored(&key, created_by, now);
-        if store.create_access_key(&stored).await? { Ok((key, stored)) } else { Err(KeyError::TooMany) }
+        let stored = self.stored(&key, origin, now);
+        if store.create_access_key(&stored, origin).await? {
+            Ok((key, stored))
+        } else {
+            Err(KeyError::TooMany)
+        }
     }
 }
 
@@ -102,14 +110,14 @@ pub async fn rotate(
     store: &Store,
     id: KeyId,
     (old_expires_at, expires_at): (DateTime<Utc>, Option<DateTime<Utc>>),
-    created_by: &str,
+    origin: &Origin,
     now: DateTime<Utc>,
 ) -> Result<(NewKey, AccessKey), KeyError> {
     let old = store.access_key(id.as_str()).await?.ok_or(KeyError::NotFound)?;
     let scopes = old.scopes.parse().map_err(|_| KeyError::NotFound)?;
     let key = NewKey::draw()?;
-    let stored = KeyOrder { name: old.name, scopes, expires_at }.stored(&key, created_by, now);
-    let is_rotated = store.rotate_access_key(id.as_str(), &stored, old_expires_at).await?;
+    let stored = KeyOrder { name: old.name, scopes, expires_at }.stored(&key, origin, now);
+    let is_rotated = store.rotate_access_key(id.as_str(), &stored, old_expires_at, origin).await?;
     if is_rotated { Ok((key, stored)) } else { Err(KeyError::NotFound) }
 }
 

@@ -14,8 +14,9 @@ use super::compute::{Computed, compute, compute_by};
 use super::pieces::{PricedPiece, PricedProduct, Pricing};
 use super::simulate_products::move_of;
 use super::{Batch, Engine, EngineError, WRITE_BATCH, detached};
+use crate::audit::{Action, Origin};
 use crate::cache::PutMode;
-use crate::store::{EventHold, StoreTransaction, StoredFacts};
+use crate::store::{AuditEntry, EventHold, StoreTransaction, StoredFacts};
 use pricing_domain::facts::money::Currency;
 use pricing_domain::facts::product::ProductId;
 use pricing_domain::policy::circuit_breaker::MovedProducts;
@@ -36,6 +37,13 @@ pub(super) enum EventMoves {
         /// Who rejects them.
         by: Arc<str>,
     },
+}
+
+/// Who decides about held moves.
+#[derive(Debug, Clone)]
+struct Decider {
+    name: Arc<str>,
+    origin: Origin,
 }
 
 /// A decision about held moves.
@@ -165,8 +173,10 @@ impl Engine {
         product_ids: Option<Vec<ProductId>>,
         decision: HoldDecision,
         by: &str,
+        origin: &Origin,
     ) -> Result<usize, EngineError> {
-        let (engine, by, now) = (self.clone(), Arc::<str>::from(by), self.clock.now());
+        let (engine, now) = (self.clone(), self.clock.now());
+        let by = Decider { name: by.into(), origin: origin.clone() };
         detached(async move {
             if let Some(ids) = product_ids {
                 let mut decided = 0;
@@ -194,7 +204,7 @@ impl Engine {
         ids: &[ProductId],
         waiting_since: Option<DateTime<Utc>>,
         decision: HoldDecision,
-        by: &Arc<str>,
+        by: &Decider,
     ) -> Result<usize, EngineError> {
         let is_meant = move |facts: &StoredFacts| {
             let hold = facts.held.as_ref().map(|held| &held.hold);
@@ -202,23 +212,43 @@ impl Engine {
             hold.is_some_and(|hold| waiting_since.is_none_or(|instant| waits(hold, instant)))
         };
         let (event_moves, cause) = match decision {
-            HoldDecision::Approve => (EventMoves::Approved, format!("approved by {by}")),
-            HoldDecision::Reject => (EventMoves::Rejected { by: Arc::clone(by) }, "time".to_owned()),
+            HoldDecision::Approve => (EventMoves::Approved, format!("approved by {}", by.name)),
+            HoldDecision::Reject => (EventMoves::Rejected { by: Arc::clone(&by.name) }, "time".to_owned()),
         };
         let mut transaction = self.store.begin().await?;
         let held = transaction.lock_facts(ids).await?.read(self.clock.now())?.known;
         let meant: HashSet<ProductId> =
             held.into_iter().filter(is_meant).map(|facts| facts.product.product_id).collect();
         let decided = meant.len();
-        let batch = Batch::named(&meant.iter().cloned().collect::<Vec<_>>());
+        let mut meant_ids: Vec<ProductId> = meant.iter().cloned().collect();
+        meant_ids.sort_unstable();
+        let batch = Batch::named(&meant_ids);
         let needs_price = move |facts: &StoredFacts, _: &_| meant.contains(&facts.product.product_id);
         let published =
             self.price_in(&mut transaction, batch, event_moves, needs_price, move |_| cause.clone()).await?;
+        if decided > 0 {
+            let entry = decided_moves(decision, &meant_ids);
+            transaction.record_change(&by.origin, &entry, self.clock.now()).await?;
+        }
         let unserved = transaction.commit_prices().await?;
         let written = published.into_iter().filter(|published| published.is_written).collect();
         self.serve(written, PutMode::Insert, unserved).await?;
         Ok(decided)
     }
+}
+
+/// The entry for decided moves: its `after` names the products.
+fn decided_moves(decision: HoldDecision, ids: &[ProductId]) -> AuditEntry {
+    let action = match decision {
+        HoldDecision::Approve => Action::MovesApprove,
+        HoldDecision::Reject => Action::MovesReject,
+    };
+    let subject = match ids {
+        [only] => only.to_string(),
+        _ => format!("{} products", ids.len()),
+    };
+    // Serialising identifiers cannot fail.
+    AuditEntry { action, subject, before: None, after: serde_json::to_string(ids).ok() }
 }
 
 /// Returns the move that events cause, if there is one to be judged: the difference between the prices by the

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::pieces::{Batch, PricedBatch};
+use super::recorded::{Attribution, removal};
 use super::{Engine, EngineError, EventMoves, PublishedPrice, detached};
 use crate::cache::PutMode;
 use crate::store::{ProductRows, Readable, StoreError, StoreTransaction, StoredFacts, TIME, Unserved};
@@ -104,7 +105,7 @@ pub struct StoredPrices {
 
 impl Engine {
     /// Writes products, prices those that are new or changed, and serves the prices. At most
-    /// [`WRITE_BATCH`](super::WRITE_BATCH).
+    /// [`WRITE_BATCH`](super::WRITE_BATCH). They are recorded as the engine's own.
     ///
     /// The work is completed even if the caller stops waiting: stored prices must be served.
     pub async fn put_products(
@@ -116,7 +117,7 @@ impl Engine {
         let stated_at = self.clock.now();
         detached(async move {
             let products = PreparedProducts::of(products, stated_at)?;
-            let (summary, prices) = engine.store_products(products, cause.into()).await?;
+            let (summary, prices) = engine.store_products(products, &Attribution::engine(cause)).await?;
             engine.serve_stored(prices).await?;
             Ok(summary)
         })
@@ -130,10 +131,10 @@ impl Engine {
         &self,
         product: Product,
         only_if: OnlyIf,
-        cause: &'static str,
+        by: Attribution,
     ) -> Result<Option<PutSummary>, EngineError> {
         let engine = self.clone();
-        detached(async move { engine.put_product_if(product, only_if, cause).await }).await
+        detached(async move { engine.put_product_if(product, only_if, &by).await }).await
     }
 
     /// Removes a product and its price everywhere, on a condition.
@@ -141,10 +142,10 @@ impl Engine {
         &self,
         product_id: ProductId,
         only_if: OnlyIf,
-        cause: &'static str,
+        by: Attribution,
     ) -> Result<Deletion, EngineError> {
         let engine = self.clone();
-        detached(async move { engine.delete_and_publish(product_id, only_if, cause).await }).await
+        detached(async move { engine.delete_and_publish(product_id, only_if, &by).await }).await
     }
 
     /// The first half of [`put_products`](Self::put_products), for callers that ensure that the second one
@@ -152,11 +153,11 @@ impl Engine {
     pub async fn store_products(
         &self,
         products: PreparedProducts,
-        cause: Arc<str>,
+        by: &Attribution,
     ) -> Result<(PutSummary, StoredPrices), EngineError> {
         let mut transaction = self.store.begin().await?;
         let stored = transaction.lock_products(&products.ids()).await?;
-        self.store_locked(transaction, stored, products, cause).await
+        self.store_locked(transaction, stored, products, by).await
     }
 
     /// Stores products, of which this transaction has locked the existing ones, and commits it.
@@ -165,10 +166,11 @@ impl Engine {
         mut transaction: StoreTransaction,
         stored: Readable<Product>,
         products: PreparedProducts,
-        cause: Arc<str>,
+        by: &Attribution,
     ) -> Result<(PutSummary, StoredPrices), EngineError> {
         let PreparedProducts { mut products, mut rows, stated_at } = products;
         keep_cost_statements(&stored.known, &mut products);
+        let entry = by.entry(&stored.known, &products);
         let Comparison { mut summary, differences, mut in_other_currency } = compare(stored, &products);
         let differences = Arc::new(differences);
         in_other_currency
@@ -192,10 +194,13 @@ impl Engine {
             let differences = Arc::clone(&differences);
             move |facts: &StoredFacts, policy: &PricingPolicy| needs_price(&differences, facts, policy)
         };
-        let kept = EventMoves::Kept;
+        let (kept, cause) = (EventMoves::Kept, Arc::clone(&by.cause));
         let PricedBatch { published, moves } = self
             .price_and_compare(&mut transaction, batch, kept, needs_price, move |_| (*cause).to_owned())
             .await?;
+        if let Some(entry) = entry {
+            transaction.record_change(&by.origin, &entry, self.clock.now()).await?;
+        }
         let unserved = transaction.commit_prices().await?;
         summary.moves = moves;
         let is_updated = |published: &PublishedPrice| match differences.get(&published.product_id) {
@@ -218,7 +223,7 @@ impl Engine {
         &self,
         product: Product,
         only_if: OnlyIf,
-        cause: &'static str,
+        by: &Attribution,
     ) -> Result<Option<PutSummary>, EngineError> {
         let mut products = PreparedProducts::of(vec![product], self.clock.now())?;
         let mut transaction = self.store.begin().await?;
@@ -238,7 +243,7 @@ impl Engine {
         {
             return Ok(None);
         }
-        let (summary, prices) = self.store_locked(transaction, stored, products, cause.into()).await?;
+        let (summary, prices) = self.store_locked(transaction, stored, products, by).await?;
         self.serve_stored(prices).await?;
         Ok(Some(summary))
     }
@@ -262,7 +267,7 @@ impl Engine {
         &self,
         product_id: ProductId,
         only_if: OnlyIf,
-        cause: &str,
+        by: &Attribution,
     ) -> Result<Deletion, EngineError> {
         let mut transaction = self.store.begin().await?;
         let locked = transaction.lock_products(std::slice::from_ref(&product_id)).await?;
@@ -273,7 +278,10 @@ impl Engine {
             }
             self.make_due_steps(&mut transaction, std::iter::once(&product_id)).await?;
             if let Some(revision) = transaction.next_revisions(1).await?.pop() {
-                transaction.delete_product(&product_id, revision, cause, self.clock.now()).await?;
+                let now = self.clock.now();
+                transaction.delete_product(&product_id, revision, &by.cause, now).await?;
+                let entry = removal(locked.known.first(), &product_id);
+                transaction.record_change(&by.origin, &entry, now).await?;
             }
         }
         let unserved = transaction.commit_prices().await?;

@@ -1,12 +1,15 @@
 //! The keys of callers: their digests, never the keys.
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use sqlx::FromRow;
 
 use super::Store;
+use super::audit::{self, AuditEntry};
 use super::columns::Columns;
 use super::error::StoreError;
 use super::statement::Statement;
+use crate::audit::{Action, Origin};
 
 /// The keys in use at the same time: every process holds all of them.
 pub const MAX_ACTIVE_KEYS: u32 = 10_000;
@@ -105,13 +108,33 @@ impl Store {
     }
 
     /// Stores a key. Returns false, and stores nothing, if there are [`MAX_ACTIVE_KEYS`].
-    pub async fn create_access_key(&self, key: &AccessKey) -> Result<bool, StoreError> {
-        self.writer().await?.changes_any(create(key)).await
+    pub async fn create_access_key(&self, key: &AccessKey, origin: &Origin) -> Result<bool, StoreError> {
+        let mut session = self.begin_session().await?;
+        let is_stored = session.changes_any(create(key)).await?;
+        if is_stored {
+            audit::record(&mut session, origin, &entry(Action::KeyCreate, None, key), key.created_at).await?;
+        }
+        session.commit().await?;
+        Ok(is_stored)
     }
 
     /// Revokes a key. Returns false if there is no such key, or if it was revoked before.
-    pub async fn revoke_access_key(&self, id: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
-        self.writer().await?.changes_any(REVOKE.bind(id).bind(now)).await
+    pub async fn revoke_access_key(
+        &self,
+        id: &str,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let mut session = self.begin_session().await?;
+        let is_revoked = session.changes_any(REVOKE.bind(id).bind(now)).await?;
+        if is_revoked {
+            let known: Option<AccessKey> = session.optional(KEY.bind(id)).await?;
+            let before = known.as_ref().map(described);
+            let entry = AuditEntry { action: Action::KeyRevoke, subject: id.to_owned(), before, after: None };
+            audit::record(&mut session, origin, &entry, now).await?;
+        }
+        session.commit().await?;
+        Ok(is_revoked)
     }
 
     /// Stores the successor of a key, and lets the key expire at `expires_at`, if it does not expire sooner.
@@ -121,17 +144,35 @@ impl Store {
         id: &str,
         successor: &AccessKey,
         expires_at: DateTime<Utc>,
+        origin: &Origin,
     ) -> Result<bool, StoreError> {
+        let now = successor.created_at;
         let mut session = self.begin_session().await?;
-        let (is_active,): (bool,) = session.one(IS_ACTIVE.bind(id).bind(successor.created_at)).await?;
+        let (is_active,): (bool,) = session.one(IS_ACTIVE.bind(id).bind(now)).await?;
         if !is_active || !session.changes_any(create(successor)).await? {
             session.roll_back().await?;
             return Ok(false);
         }
         session.execute(EXPIRE.bind(id).bind(expires_at)).await?;
+        audit::record(&mut session, origin, &entry(Action::KeyRotate, Some(id), successor), now).await?;
         session.commit().await?;
         Ok(true)
     }
+}
+
+/// The entry for a new key, which may be the successor of another one.
+fn entry(action: Action, predecessor: Option<&str>, key: &AccessKey) -> AuditEntry {
+    AuditEntry {
+        action,
+        subject: key.id.clone(),
+        before: predecessor.map(|id| json!({"id": id}).to_string()),
+        after: Some(described(key)),
+    }
+}
+
+/// A key without its digest.
+fn described(key: &AccessKey) -> String {
+    json!({"name": key.name, "scopes": key.scopes, "expires_at": key.expires_at}).to_string()
 }
 
 fn create(key: &AccessKey) -> super::statement::Query<'_> {

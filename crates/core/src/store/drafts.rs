@@ -1,12 +1,15 @@
 //! Policy drafts: unpublished policies, stored whether or not they are valid.
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use sqlx::FromRow;
 
 use super::Store;
+use super::audit::{self, AuditEntry};
 use super::columns::Columns;
 use super::error::StoreError;
 use super::statement::Statement;
+use crate::audit::{Action, Origin};
 
 const DRAFTS: Statement = Statement::same(
     "
@@ -27,8 +30,10 @@ const PUT: Statement = Statement::same(
     WHERE $6 IS NULL OR policy_drafts.revision = $6
     RETURNING revision",
 );
-const DELETE: Statement =
-    Statement::same("DELETE FROM policy_drafts WHERE name = $1 AND ($2 IS NULL OR revision = $2)");
+const DELETE: Statement = Statement::same(
+    "
+    DELETE FROM policy_drafts WHERE name = $1 AND ($2 IS NULL OR revision = $2) RETURNING revision, author",
+);
 
 /// A stored draft of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +114,7 @@ impl Store {
         &self,
         draft: &NewDraft,
         only_if: DraftCondition,
+        origin: &Origin,
         now: DateTime<Utc>,
     ) -> Result<Option<i64>, StoreError> {
         let put = PUT
@@ -118,12 +124,39 @@ impl Store {
             .bind(&draft.author)
             .bind(now)
             .bind(only_if.revision());
-        let row: Option<(i64,)> = self.writer().await?.optional(put).await?;
+        let mut session = self.begin_session().await?;
+        let row: Option<(i64,)> = session.optional(put).await?;
+        if let Some((revision,)) = row {
+            let entry = AuditEntry {
+                action: Action::DraftPut,
+                subject: draft.name.clone(),
+                before: None,
+                after: Some(json!({"revision": revision, "author": draft.author}).to_string()),
+            };
+            audit::record(&mut session, origin, &entry, now).await?;
+        }
+        session.commit().await?;
         Ok(row.map(|(revision,)| revision))
     }
 
     /// Deletes a draft. Returns whether one existed for which the condition holds.
-    pub async fn delete_draft(&self, name: &str, only_if: DraftCondition) -> Result<bool, StoreError> {
-        self.writer().await?.changes_any(DELETE.bind(name).bind(only_if.revision())).await
+    pub async fn delete_draft(
+        &self,
+        name: &str,
+        only_if: DraftCondition,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let mut session = self.begin_session().await?;
+        let deleted: Option<(i64, String)> =
+            session.optional(DELETE.bind(name).bind(only_if.revision())).await?;
+        if let Some((revision, author)) = &deleted {
+            let before = json!({"revision": revision, "author": author}).to_string();
+            let (subject, before) = (name.to_owned(), Some(before));
+            let entry = AuditEntry { action: Action::DraftDelete, subject, before, after: None };
+            audit::record(&mut session, origin, &entry, now).await?;
+        }
+        session.commit().await?;
+        Ok(deleted.is_some())
     }
 }

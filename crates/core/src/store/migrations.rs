@@ -20,6 +20,7 @@ const SQLITE: &[Step] = &[
     (8, "event moves", include_str!("../../migrations/sqlite/0008_event_moves.sql")),
     (9, "unserved prices", include_str!("../../migrations/sqlite/0009_unserved_prices.sql")),
     (10, "access keys", include_str!("../../migrations/sqlite/0010_access_keys.sql")),
+    (11, "audit", include_str!("../../migrations/sqlite/0011_audit.sql")),
 ];
 
 const POSTGRES: &[Step] = &[
@@ -34,6 +35,7 @@ const POSTGRES: &[Step] = &[
     (9, "event moves", include_str!("../../migrations/postgres/0009_event_moves.sql")),
     (10, "unserved prices", include_str!("../../migrations/postgres/0010_unserved_prices.sql")),
     (11, "access keys", include_str!("../../migrations/postgres/0011_access_keys.sql")),
+    (12, "audit", include_str!("../../migrations/postgres/0012_audit.sql")),
 ];
 
 pub(super) fn of_sqlite() -> Migrator {

@@ -4,12 +4,12 @@
 //! PostgreSQL. Never here: how a price is computed (see [`domain`](pricing_domain)) and when, and caches.
 //!
 //! Code that both databases share is written once, on a [`session`] of either: `products`, `prices`,
-//! `policies`, `drafts`, `access_keys`, `runs` (the state machine of recalculations and its fencing),
-//! `unserved` (what Redis may not have yet), `upkeep` (expiry). The
-//! differences have a folder each: `sqlite` and `postgres` open the database and read and write rows in bulk;
-//! `bulk` selects between them. The contract tests verify the same guarantees for both: exact digits,
-//! instants to the microsecond, no older fact over a newer one, and errors that tell transient from permanent
-//! failures ([`StoreError::is_transient`]).
+//! `policies`, `drafts`, `access_keys`, `audit`, `runs` (the state machine of recalculations and its
+//! fencing), `unserved` (what Redis may not have yet), `upkeep` (expiry). The differences have a folder each:
+//! `sqlite` and `postgres` open the database and read and write rows in bulk; `bulk` selects between them.
+//! The contract tests verify the same guarantees for both: exact digits, instants to the microsecond, no
+//! older fact over a newer one, and errors that tell transient from permanent failures
+//! ([`StoreError::is_transient`]).
 //!
 //! Reads are methods of [`Store`], nearly all of one statement; facts and prices are written by a
 //! [`StoreTransaction`]. Where next: `statement` for SQL and its values, `connection` for time limits and
@@ -17,6 +17,7 @@
 //! and the worker.
 
 mod access_keys;
+mod audit;
 pub mod backup;
 mod bulk;
 mod columns;
@@ -51,6 +52,7 @@ use chrono::{DateTime, Utc};
 use sqlx::SqlitePool;
 
 pub use self::access_keys::{AccessKey, MAX_ACTIVE_KEYS};
+pub use self::audit::{AuditEntry, AuditFilter, RecordedChange};
 use self::connection::{Connection, ReadOnlyRefusals};
 pub use self::drafts::{DraftCondition, NewDraft, StoredDraft};
 pub use self::error::{ConnectionShortage, StoreError};

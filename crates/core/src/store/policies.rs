@@ -1,12 +1,16 @@
 //! Published policies: numbered and immutable.
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::Store;
+use super::audit::{self, AuditEntry};
 use super::error::StoreError;
 use super::runs::{insert_request, request_of_policy};
 use super::statement::Statement;
 use super::stored::{NewPolicy, StoredPolicy};
+use crate::audit::{Action, Origin};
 
 const LATEST: Statement = Statement::same(
     "
@@ -76,20 +80,23 @@ impl Store {
         only_after: Option<i64>,
         now: DateTime<Utc>,
     ) -> Result<Option<i64>, StoreError> {
-        self.publish(policy, only_after, None, now).await
+        let recorded = (&Origin::engine(), Action::PolicyPublish);
+        self.publish(policy, only_after, None, recorded, now).await
     }
 
     /// Publishes as [`publish_policy`](Self::publish_policy) does, and requests the recalculation that moves
     /// the products to the new version in the same transaction. That request is approved by `approved_by` and
-    /// has the name that [`run_of_policy`](super::run_of_policy) returns.
+    /// has the name that [`run_of_policy`](super::run_of_policy) returns. The change is recorded as this
+    /// action of this origin.
     pub async fn publish_policy_and_request_run(
         &self,
         policy: &NewPolicy,
         only_after: Option<i64>,
         approved_by: &str,
+        recorded: (&Origin, Action),
         now: DateTime<Utc>,
     ) -> Result<Option<i64>, StoreError> {
-        self.publish(policy, only_after, Some(approved_by), now).await
+        self.publish(policy, only_after, Some(approved_by), recorded, now).await
     }
 
     async fn publish(
@@ -97,6 +104,7 @@ impl Store {
         policy: &NewPolicy,
         only_after: Option<i64>,
         run_approved_by: Option<&str>,
+        (origin, action): (&Origin, Action),
         now: DateTime<Utc>,
     ) -> Result<Option<i64>, StoreError> {
         let publish = PUBLISH.bind(&policy.name).bind(&policy.source).bind(&policy.author).bind(&policy.note);
@@ -107,7 +115,26 @@ impl Store {
         if let (Some(version), Some(approved_by)) = (version, run_approved_by) {
             session.execute(insert_request(&request_of_policy(version, approved_by, now))).await?;
         }
+        if let Some(version) = version {
+            let entry = published_entry(policy, version, run_approved_by, action);
+            audit::record(&mut session, origin, &entry, now).await?;
+        }
         session.commit().await?;
         Ok(version)
     }
+}
+
+/// The entry for a published policy. Its text is in the table of policies; the entry has its digest.
+fn published_entry(
+    policy: &NewPolicy,
+    version: i64,
+    approved_by: Option<&str>,
+    action: Action,
+) -> AuditEntry {
+    let digest: String =
+        Sha256::digest(policy.source.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let after = json!({"version": version, "name": policy.name, "author": policy.author, "note": policy.note,
+        "approved_by": approved_by, "sha256": digest});
+    let before = (version > 1).then(|| json!({"version": version - 1}).to_string());
+    AuditEntry { action, subject: version.to_string(), before, after: Some(after.to_string()) }
 }

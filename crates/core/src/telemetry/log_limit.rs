@@ -21,7 +21,7 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// How often the end of periods is looked for.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// The target of the lines that say how many were left out; they are not limited.
-const TARGET: &str = "pricing_log_limit";
+const TARGET: &str = "log_limit";
 
 /// The filter of the log. Clones share their counts, which take memory for each place in the code.
 #[derive(Debug, Clone, Default)]

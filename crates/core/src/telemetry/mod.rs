@@ -2,8 +2,8 @@
 //!
 //! Here: how a service starts its telemetry ([`start`]), the registry of its metrics ([`registry`]), the list
 //! of all metrics ([`inventory`]), the spans ([`spans`]), warnings of outages ([`repeated_warning`]) and the
-//! bound of the log (`log_limit`). Never here: the metrics of a module, which are in its `metrics.rs`, and the
-//! decision what to log; each module logs at its own boundary, once. OpenTelemetry is named here only.
+//! bound of the log (`log_limit`). Never here: the metrics of a module, which are in its `metrics.rs`, and
+//! the decision what to log; each module logs at its own boundary, once. OpenTelemetry is named here only.
 
 pub mod inventory;
 mod log_limit;

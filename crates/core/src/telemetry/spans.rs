@@ -198,6 +198,16 @@ pub fn put_prices(prices: usize) -> Span {
     )
 }
 
+/// The identifier of the current span's trace, if it has one.
+pub fn current_trace_id() -> Option<String> {
+    let span = Span::current();
+    if span.is_none() {
+        return None;
+    }
+    let trace_id = span.context().span().span_context().trace_id();
+    (trace_id != opentelemetry::TraceId::INVALID).then(|| trace_id.to_string())
+}
+
 /// Records that the work of a span failed.
 pub fn record_error(span: &Span, error: &impl Display) {
     span.record("otel.status_code", "ERROR");

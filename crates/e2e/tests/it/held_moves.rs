@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
+use pricing_core::audit::{Action, Origin};
 use pricing_core::cache::Now;
 use pricing_core::engine::{Engine, HoldDecision};
-use pricing_core::store::StoreSettings;
+use pricing_core::store::{AuditFilter, StoreSettings};
 use pricing_domain::facts::market_event::{Change, EventId, MarketEvent};
 use pricing_domain::facts::product::{Product, ProductDraft, ProductId};
 use pricing_domain::facts::signal::{Signal, SignalKind, Subject};
@@ -394,7 +395,11 @@ async fn a_new_policy_prices_held_products_by_the_facts_they_keep() -> Result<()
     apply(&engine, "again", last, 60).await?;
     assert_eq!(list_price(&engine, last).await?, "75.00");
     assert_eq!(engine.store.count_held_moves().await?, 4);
-    assert_eq!(engine.decide_held_moves(None, HoldDecision::Approve, "zoe").await?, 4);
+    assert_eq!(engine.decide_held_moves(None, HoldDecision::Approve, "zoe", &Origin::engine()).await?, 4);
+    let decided = AuditFilter { action: Some(Action::MovesApprove), ..AuditFilter::default() };
+    let decided = engine.store.recorded_changes(&decided, None, 10).await?;
+    let named = decided.first().and_then(|change| change.after.as_deref()).unwrap_or_default();
+    assert!(decided.len() == 1 && named.contains(last.as_str()), "{decided:?}");
     assert_eq!(list_price(&engine, last).await?, "0.90");
     Ok(())
 }

@@ -50,6 +50,7 @@
 #![expect(clippy::indexing_slicing, reason = "where one of these panics, the test has failed")]
 
 mod access;
+mod audit;
 mod backups;
 mod browsers;
 mod cache_puts;

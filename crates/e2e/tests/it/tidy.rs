@@ -56,6 +56,7 @@ const CORE_ROWS: &[&[&str]] = &[
     &["config"],
     &["telemetry"],
     &["redis"],
+    &["audit"],
     &["lease", "store", "events", "jobs", "notifications", "tz_versions", "processes"],
     &["access", "clock"],
     &["cache", "policy_snapshot"],
@@ -68,6 +69,7 @@ const WIRE_ROWS: &[&[&str]] = &[
     &["amount"],
     &["held_price", "problem", "reduction"],
     &[
+        "audit",
         "explanation",
         "failed_job",
         "held_move",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
-use pricing_core::engine::Engine;
+use pricing_core::engine::{Attribution, Engine};
 use pricing_core::notifications::Position;
 use pricing_core::store::{Store, StoreSettings};
 use pricing_domain::facts::product::{Product, ProductDraft, ProductId};
@@ -123,7 +123,9 @@ async fn others_serve_what_a_process_could_not(database_url: String) -> Result<(
     assert!(dying.put_products(changed, "test").await.is_err());
     assert!(dying.put_products(vec![product(1, 61)?], "test").await.is_err());
     let removed = ProductId::parse("P-9")?;
-    assert!(dying.delete_product(removed.clone(), OnlyIf::Always, "test").await.is_err());
+    assert!(
+        dying.delete_product(removed.clone(), OnlyIf::Always, Attribution::engine("test")).await.is_err()
+    );
     shop.serves_what_is_stored(HEALING).await?;
     assert_eq!(shop.apis[1].client.price("P-9", "NY", false).await?.status, 404);
     // Followers get each change: of P-1 that from 100 to 60 and that from 60 to 61.

@@ -23,6 +23,7 @@ mod statements;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use sqlx::FromRow;
 use sqlx::types::Json;
 
@@ -32,6 +33,7 @@ use self::statements::{
     LOCK_COALESCING, LOCK_FENCE, MOVE_FENCE, NEXT_RUN, REJECT, REQUEST, REQUEST_FOLLOW_UP, RUN,
     RUNNING_NUMBER, SHARE_FENCE, SKIP, SKIP_EARLIER_HELD, TAKE_OVER_RANGES, WAITING, WITHDRAW,
 };
+use super::audit::{self, AuditEntry};
 use super::columns::Columns;
 use super::error::StoreError;
 use super::json_rows::{bounded, row_count};
@@ -39,6 +41,7 @@ use super::read_rows::{count, product_id, read_all};
 use super::session::Session;
 use super::statement::Query;
 use super::{Store, StoreTransaction};
+use crate::audit::{Action, Origin};
 use pricing_domain::facts::product::ProductId;
 use pricing_domain::facts::recalculation::{RecalculationScope, RunState};
 
@@ -136,6 +139,24 @@ impl Store {
         self.writer().await?.changes_any(insert_request(request)).await
     }
 
+    /// Records a caller's request for a recalculation. Returns whether it is new.
+    pub async fn request_run_by(&self, request: &RunRequest, origin: &Origin) -> Result<bool, StoreError> {
+        let mut session = self.begin_session().await?;
+        let is_new = session.changes_any(insert_request(request)).await?;
+        if is_new {
+            let entry = AuditEntry {
+                action: Action::RecalculationRequest,
+                subject: request.task_id.clone(),
+                before: None,
+                // Serialising names and identifiers cannot fail.
+                after: serde_json::to_string(&request.scope).ok(),
+            };
+            audit::record(&mut session, origin, &entry, request.requested_at).await?;
+        }
+        session.commit().await?;
+        Ok(is_new)
+    }
+
     /// The state of a recalculation. While it is running, its counts are the sums of its finished ranges.
     pub async fn run(&self, task_id: &str) -> Result<Option<StoredRun>, StoreError> {
         let record: Option<RunRecord> = self.reader().await?.optional(RUN.bind(task_id)).await?;
@@ -178,10 +199,11 @@ impl Store {
         &self,
         task_id: &str,
         reason: &str,
+        origin: &Origin,
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         let reject = REJECT.bind(task_id).bind(bounded_reason(reason)).bind(now);
-        self.writer().await?.changes_any(reject).await
+        self.decide_run(task_id, reject, (Action::RecalculationReject, "failed"), origin, now).await
     }
 
     /// The number of held requests.
@@ -197,8 +219,36 @@ impl Store {
     }
 
     /// Approves a held request: it waits for its turn again. Returns whether it was held.
-    pub async fn approve_run(&self, task_id: &str, approved_by: &str) -> Result<bool, StoreError> {
-        self.writer().await?.changes_any(APPROVE.bind(task_id).bind(approved_by)).await
+    pub async fn approve_run(
+        &self,
+        task_id: &str,
+        approved_by: &str,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let approve = APPROVE.bind(task_id).bind(approved_by);
+        self.decide_run(task_id, approve, (Action::RecalculationApprove, "requested"), origin, now).await
+    }
+
+    /// Decides about a held request, and records it. Returns whether it was held.
+    async fn decide_run(
+        &self,
+        task_id: &str,
+        decide: Query<'_>,
+        (action, state): (Action, &str),
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let mut session = self.begin_session().await?;
+        let was_held = session.changes_any(decide).await?;
+        if was_held {
+            let state_json = |state: &str| Some(json!({"state": state}).to_string());
+            let (before, after) = (state_json("held"), state_json(state));
+            let entry = AuditEntry { action, subject: task_id.to_owned(), before, after };
+            audit::record(&mut session, origin, &entry, now).await?;
+        }
+        session.commit().await?;
+        Ok(was_held)
     }
 
     /// The number of requests that wait for their turn or for approval.

@@ -1,6 +1,7 @@
 //! Policies are published as 1, 2, 3 and so on, by any number of concurrent publishers.
 
 use anyhow::{Context, Result};
+use pricing_core::audit::{Action, Origin};
 use pricing_core::store::{NewPolicy, Store, StoredPolicy, run_of_policy};
 use pricing_domain::facts::recalculation::RecalculationScope;
 use tokio::task::JoinSet;
@@ -104,7 +105,15 @@ async fn policies_are_read_newest_first(store: &Store) -> Result<()> {
 async fn a_policy_and_its_recalculation_are_stored_together(store: &Store) -> Result<()> {
     let publish = async |only_after| {
         let policy = policy("one");
-        store.publish_policy_and_request_run(&policy, only_after, "zoe", now()).await
+        store
+            .publish_policy_and_request_run(
+                &policy,
+                only_after,
+                "zoe",
+                (&Origin::engine(), Action::PolicyPublish),
+                now(),
+            )
+            .await
     };
     let first = publish(None).await?.context("not published")?;
     let run = store.run(&run_of_policy(first)).await?.context("no run")?;

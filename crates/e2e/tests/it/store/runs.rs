@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use chrono::TimeDelta;
+use pricing_core::audit::Origin;
 use pricing_core::store::{MAX_REASON_CHARS, RangeEnds, RangeOutcome, RunRequest, Store, StoredRun};
 use pricing_domain::facts::product::ProductId;
 use pricing_domain::facts::recalculation::{RecalculationScope, RunState};
@@ -253,6 +254,7 @@ async fn a_held_run_waits_for_a_decision(store: &Store) -> Result<()> {
     }
     let kitchen = request("T-3", RecalculationScope::Category("kitchen".to_owned()), 1);
     assert!(store.request_run(&kitchen).await?);
+    let by = Origin::engine();
     for task_id in ["T-1", "T-3", "T-2"] {
         assert!(store.hold_run(task_id, "too far", 4, now()).await?);
         assert!(!store.hold_run(task_id, "again", 4, now()).await?);
@@ -263,17 +265,17 @@ async fn a_held_run_waits_for_a_decision(store: &Store) -> Result<()> {
     let held = run(store, "T-2").await?;
     assert_eq!((held.state, held.reason.as_deref()), (RunState::Held, Some("too far")));
     assert!(!store.begin_run("T-2", 1, 1, 10, now()).await?);
-    assert!(store.approve_run("T-2", "zoe").await?);
-    assert!(!store.approve_run("T-2", "kim").await?);
+    assert!(store.approve_run("T-2", "zoe", &by, now()).await?);
+    assert!(!store.approve_run("T-2", "kim", &by, now()).await?);
     let next = store.next_requested_run().await?.context("nothing waits")?;
     assert_eq!((next.task_id.as_str(), next.approved_by.as_deref(), next.reason), ("T-2", Some("zoe"), None));
     assert!(store.begin_run("T-2", 1, 1, 10, now()).await?);
     assert!(!store.withdraw_run("T-3", "no", now()).await?);
-    assert!(!store.reject_run("T-2", "no", now()).await?, "it was approved");
+    assert!(!store.reject_run("T-2", "no", &by, now()).await?, "it was approved");
     assert_eq!(store.held_runs(10).await?.len(), 1);
-    assert!(store.reject_run("T-3", "rejected", now()).await?);
+    assert!(store.reject_run("T-3", "rejected", &by, now()).await?);
     assert_eq!(run(store, "T-3").await?.state, RunState::Failed);
-    assert!(!store.approve_run("T-3", "zoe").await?);
+    assert!(!store.approve_run("T-3", "zoe", &by, now()).await?);
     // A later request that begins replaces a held one; a held one without a decision is deleted in the end.
     for (task_id, category) in [("T-4", "toys"), ("T-5", "games")] {
         assert!(

@@ -1,0 +1,33 @@
+-- Who changed what: an entry for each change that a caller makes, in the transaction of the change.
+CREATE TABLE audit (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    recorded_at  TEXT NOT NULL,
+    actor        TEXT, -- absent: the caller had no name
+    -- Whether the name is only what the caller stated.
+    is_as_stated INTEGER NOT NULL,
+    key_id       TEXT, -- the key that proves the name
+    place        TEXT NOT NULL,
+    request_id   TEXT,
+    trace_id     TEXT,
+    action       TEXT NOT NULL,
+    subject      TEXT NOT NULL,
+    value_before TEXT, -- JSON; absent: it did not exist
+    value_after  TEXT  -- JSON; absent: it does not exist any more
+) STRICT;
+
+CREATE INDEX audit_by_subject ON audit (subject, id);
+CREATE INDEX audit_by_actor ON audit (actor, id);
+CREATE INDEX audit_by_time ON audit (recorded_at);
+
+-- Has a row only within a transaction that deletes old entries.
+CREATE TABLE audit_deletion (is_under_way INTEGER NOT NULL) STRICT;
+
+CREATE TRIGGER audit_is_not_updated BEFORE UPDATE ON audit
+BEGIN
+    SELECT RAISE(ABORT, 'audit is append-only');
+END;
+
+CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit WHEN NOT EXISTS (SELECT 1 FROM audit_deletion)
+BEGIN
+    SELECT RAISE(ABORT, 'audit is append-only');
+END;
