@@ -110,17 +110,12 @@ pub(crate) struct PriceDetail<'a> {
     valid_until: Option<DateTime<Utc>>,
     /// True if something personal of the shopper was looked at and could have changed the price; absent
     /// otherwise. `GET /api/v1/personalisation` says what is personal.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     personalised: bool,
     /// The price as a signed token, if the request asks for it: see docs/quote-lock.md.
     #[serde(skip_serializing_if = "Option::is_none")]
     lock: Option<String>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// Returns the price of a product for one shopper now.

@@ -212,7 +212,7 @@ mod tests {
         assert!(matches!(SigningKeys::from_pem(&["x"]), Err(InvalidKey::NotPem(_))));
         let other = one.replace("MC4CAQAwBQYDK2Vw", "MC4CAQAwBQYDK2Vu");
         assert!(matches!(SigningKeys::from_pem(&[other]), Err(InvalidKey::NotEd25519(_))));
-        assert_eq!(SigningKeys::from_pem::<&str>(&[]).err(), Some(InvalidKey::Count));
+        assert_eq!(SigningKeys::from_pem(&[""; 0]).err(), Some(InvalidKey::Count));
     }
 
     #[test]

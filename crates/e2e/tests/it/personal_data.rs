@@ -25,7 +25,7 @@ const MARKS: [&str; 3] = ["quokka", "narwhal", "axolotl"];
 const POLICY: &str = r#"
 name: personal
 offer:
-  - { name: fails, adjust: -5%, when: "location.factor > 1" }
+  - { name: fails, multiply_by: location.factor }
   - { name: looks, adjust: -5%, when: 'shopper.segment == "x" or shopper.channel == "y" or shopper.location == "z"' }
 "#;
 
@@ -67,13 +67,13 @@ async fn send_everywhere(api: &Member) -> Result<()> {
     let only = format!("only: {{ locations: [{LOCATION}], segments: [{SEGMENT}], channels: [{CHANNEL}] }}");
     let policy = format!("name: x\noffer: [{{ name: a, adjust: -5%, {only} }}]\n");
     for (path, body, status) in [
-        ("/api/v1/policies/simulate", policy.as_str(), 200),
-        ("/api/v1/policies/simulate", &policy.replace("adjust", LOCATION), 422),
-        ("/api/v1/price", &format!("{{\"user_location\": \"{LOCATION}\""), 400),
-        ("/api/v1/price", &format!("\"{LOCATION}\""), 400),
+        ("/api/v1/policies/simulate", policy.clone(), 200),
+        ("/api/v1/policies/simulate", policy.replace("adjust", LOCATION), 422),
+        ("/api/v1/price", format!("{{\"user_location\": \"{LOCATION}\""), 400),
+        ("/api/v1/price", format!("\"{LOCATION}\""), 400),
     ] {
         let request = api.client.request(Method::POST, path).header("content-type", "application/yaml");
-        let reply = api.client.send(request.body(body.to_owned())).await?;
+        let reply = api.client.send(request.body(body.clone())).await?;
         ensure!(
             reply.status == status || reply.status == 422,
             "{path} {body}: {} {}",
