@@ -1,12 +1,17 @@
 //! Configuration of the API, besides that of all services (`pricing_core::config`).
 
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use pricing_core::access::AccessMode;
 use pricing_core::access::scope::{Scope, Scopes};
 use pricing_core::config::{Allowed, ConfigError, Environment, SharedConfig, Variable};
+use pricing_core::quote_lock::{MAX_KEYS, QuoteLock, SigningKeys};
 use pricing_core::service::ServiceConfig;
 
 use crate::browser::{AllowedHosts, CorsOrigins};
@@ -24,6 +29,9 @@ const VARIABLES: &[Variable] = &[
     SEED_FILE,
     IMPORT_SPOOL_DIRECTORY,
     IMPORT_SPOOL_LIMIT_BYTES,
+    QUOTE_LOCK_KEY_FILE,
+    QUOTE_LOCK_TTL_S,
+    PERSONALISATION_DISCLOSURE,
 ];
 
 const LISTEN: Variable = Variable {
@@ -134,6 +142,41 @@ pub const IMPORT_SPOOL_LIMIT_BYTES: Variable = Variable {
     is_secret: false,
 };
 
+/// Public because the error of a request for a lock names it.
+pub const QUOTE_LOCK_KEY_FILE: Variable = Variable {
+    name: "PRICING_QUOTE_LOCK_KEY_FILE",
+    default: "",
+    allowed: Allowed::Text("paths of PEM files, each with a private key of Ed25519, separated by commas"),
+    used_by: "API",
+    text: "The keys of quote locks: the first signs, the public keys of all are published. `pricing quote \
+           new-key` creates one.",
+    is_secret: false,
+};
+
+const QUOTE_LOCK_TTL_S: Variable = Variable {
+    name: "PRICING_QUOTE_LOCK_TTL_S",
+    default: "900",
+    allowed: Allowed::Whole(1..=86_400),
+    used_by: "API",
+    text: "Seconds that a quote lock lasts at most. It never lasts longer than the price it is for.",
+    is_secret: false,
+};
+
+const PERSONALISATION_DISCLOSURE: Variable = Variable {
+    name: "PRICING_PERSONALISATION_DISCLOSURE",
+    default: "This price was personalised on the basis of automated decision-making.",
+    allowed: Allowed::Text("a text of up to 2000 bytes"),
+    used_by: "API",
+    text: "What shoppers are told of a personalised price; GET /api/v1/personalisation has it.",
+    is_secret: false,
+};
+
+/// The longest disclosure, in bytes.
+const MAX_DISCLOSURE_BYTES: usize = 2_000;
+
+/// The longest file of a key, in bytes.
+const MAX_KEY_FILE_BYTES: u64 = 16_384;
+
 /// The configuration of the API.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
@@ -159,6 +202,10 @@ pub struct ApiConfig {
     pub import_spool_directory: PathBuf,
     /// The longest import that is kept there.
     pub import_spool_limit_bytes: u64,
+    /// Signs quote locks, if there is a key.
+    pub quote_lock: Option<Arc<QuoteLock>>,
+    /// What shoppers are told of a personalised price.
+    pub personalisation_disclosure: String,
     /// The configuration that all services share.
     pub shared: SharedConfig,
 }
@@ -180,6 +227,8 @@ impl ApiConfig {
         let seed_file = environment.optional(&SEED_FILE);
         let import_spool_directory = environment.optional(&IMPORT_SPOOL_DIRECTORY).map(PathBuf::from);
         let import_spool_limit_bytes = environment.read(&IMPORT_SPOOL_LIMIT_BYTES);
+        let quote_lock = read_quote_lock(environment);
+        let disclosure = read_disclosure(environment);
         let shared = SharedConfig::read(environment);
         Some(Self {
             listen: listen?,
@@ -193,6 +242,8 @@ impl ApiConfig {
             seed_file,
             import_spool_directory: import_spool_directory.unwrap_or_else(std::env::temp_dir),
             import_spool_limit_bytes: import_spool_limit_bytes?,
+            quote_lock: quote_lock?,
+            personalisation_disclosure: disclosure?,
             shared: shared?,
         })
     }
@@ -209,6 +260,51 @@ fn read_admin_listen(environment: &mut Environment<'_>) -> Option<Option<SocketA
             None
         }
     }
+}
+
+/// What signs quote locks; `Some(None)` if there is no key.
+#[expect(clippy::option_option, reason = "an invalid value is another thing than none")]
+fn read_quote_lock(environment: &mut Environment<'_>) -> Option<Option<Arc<QuoteLock>>> {
+    let ttl_s = environment.read(&QUOTE_LOCK_TTL_S);
+    let Some(written) = environment.optional(&QUOTE_LOCK_KEY_FILE) else { return ttl_s.map(|_| None) };
+    match read_keys(&written) {
+        Ok(keys) => Some(Some(Arc::new(QuoteLock::new(keys, Duration::from_secs(ttl_s?))))),
+        Err(problem) => {
+            let allowed = format!("{}; {problem}", QUOTE_LOCK_KEY_FILE.allowed);
+            environment.refuse(&QUOTE_LOCK_KEY_FILE, written, allowed);
+            None
+        }
+    }
+}
+
+/// The keys in the files of this list; an error says which file has which problem.
+fn read_keys(list: &str) -> Result<SigningKeys, String> {
+    let paths: Vec<&str> = list.split(',').map(str::trim).take(MAX_KEYS + 1).collect();
+    let mut texts = Vec::new();
+    for path in &paths {
+        let problem = |error: std::io::Error| format!("{path}: {error}");
+        let mut text = Vec::new();
+        let file = File::open(path).map_err(problem)?;
+        file.take(MAX_KEY_FILE_BYTES).read_to_end(&mut text).map_err(problem)?;
+        // Each alone first, so that the error names the file.
+        SigningKeys::from_pem(&[&text]).map_err(|error| format!("{path}: {error}"))?;
+        texts.push(text);
+    }
+    SigningKeys::from_pem(&texts).map_err(|error| error.to_string())
+}
+
+fn read_disclosure(environment: &mut Environment<'_>) -> Option<String> {
+    let written: String = environment.read(&PERSONALISATION_DISCLOSURE)?;
+    if written.len() > MAX_DISCLOSURE_BYTES {
+        let value = format!("{} bytes", written.len());
+        environment.refuse(
+            &PERSONALISATION_DISCLOSURE,
+            value,
+            PERSONALISATION_DISCLOSURE.allowed.to_string(),
+        );
+        return None;
+    }
+    Some(written)
 }
 
 /// What every caller may do without an access key: from `PRICING_OPEN_SCOPES`.

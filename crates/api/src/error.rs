@@ -7,6 +7,7 @@
 //! | `/problems/invalid-request` | 422 | fields are missing, unknown or have values that are not allowed |
 //! | `/problems/other-currency` | 422 | the price is in another currency than the request expects |
 //! | `/problems/product-not-found` | 404 | no such product |
+//! | `/problems/no-quote-lock-key` | 409 | a lock is asked for, and `PRICING_QUOTE_LOCK_KEY_FILE` is not set |
 //! | `/problems/product-changed` | 412 | the product does not meet If-Match or If-None-Match |
 //! | `/problems/product-unreadable` | 500 | the stored product has a currency unknown to this version |
 //! | `/problems/recalculation-not-found` | 404 | no such recalculation |
@@ -47,7 +48,7 @@ use pricing_core::store::StoreError;
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_wire::problem::{FieldError, Problem};
 
-use crate::config::{IMPORT_SPOOL_LIMIT_BYTES, MAX_FOLLOWERS_PER_PEER};
+use crate::config::{IMPORT_SPOOL_LIMIT_BYTES, MAX_FOLLOWERS_PER_PEER, QUOTE_LOCK_KEY_FILE};
 
 /// Seconds after which a client may retry, in every answer with status 429 or 503.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
@@ -96,6 +97,8 @@ pub enum ApiError {
         /// As written in the request.
         expected: String,
     },
+    /// A lock is asked for, and no key for locks is set.
+    NoQuoteLockKey,
     /// No such recalculation.
     RecalculationNotFound {
         /// As written in the request.
@@ -261,6 +264,8 @@ impl ApiError {
                 (StatusCode::UNPROCESSABLE_ENTITY, "/problems/other-currency", "Price in another currency"),
             Self::ProductNotFound { .. } =>
                 (StatusCode::NOT_FOUND, "/problems/product-not-found", "Product not found"),
+            Self::NoQuoteLockKey =>
+                (StatusCode::CONFLICT, "/problems/no-quote-lock-key", "No key for quote locks"),
             Self::ProductChanged =>
                 (StatusCode::PRECONDITION_FAILED, "/problems/product-changed", "Product changed"),
             Self::ProductUnreadable { .. } =>
@@ -369,6 +374,10 @@ impl ApiError {
             Self::OtherCurrency { product_id, currency, expected } => {
                 format!("the price of \"{product_id}\" is in {currency}, not in \"{expected}\"")
             }
+            Self::NoQuoteLockKey => format!(
+                "no key for quote locks is set: create one with `pricing quote new-key`, and name its file in {}",
+                QUOTE_LOCK_KEY_FILE.name
+            ),
             Self::RecalculationNotFound { task_id } => format!("there is no recalculation \"{task_id}\""),
             Self::PolicyNotFound { version } => format!("there is no policy version \"{version}\""),
             Self::PolicyVersionIsOld => "another version was published since; look at it first".to_owned(),

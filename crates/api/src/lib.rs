@@ -115,6 +115,8 @@ pub async fn run(
         import_spools: Spools::new(config.import_spool_directory, config.import_spool_limit_bytes),
         access,
         browser: BrowserGuard { hosts: config.hosts, cors_origins: config.cors_origins },
+        quote_lock: config.quote_lock,
+        personalisation_disclosure: config.personalisation_disclosure.into(),
         scheduling_delay,
         traced_price_ratio: config.shared.trace.price_ratio,
         #[cfg(test)]

@@ -30,8 +30,9 @@ use crate::listeners::Served;
 use crate::openapi;
 use crate::pipeline::{self, Audience, REQUEST_TIMEOUT, Route};
 use crate::routes::{
-    audit, explanation, failed_jobs, health, held_move, history, import, key, market_event, policy,
-    policy_draft, price, price_changes, price_differences, prices, product, recalculation, simulation,
+    audit, explanation, failed_jobs, health, held_move, history, import, key, market_event, personalisation,
+    policy, policy_draft, price, price_changes, price_differences, prices, product, quote_lock, recalculation,
+    simulation,
 };
 use crate::state::AppState;
 
@@ -51,6 +52,12 @@ fn documented() -> Vec<Registration> {
     vec![
         price_registration(),
         Registration::of(Audience::Price, Needs::Scope(PricesRead), routes!(prices::prices)),
+        Registration::of(Audience::Price, Needs::Scope(PricesRead), routes!(quote_lock::keys)),
+        Registration::of(
+            Audience::Price,
+            Needs::Scope(PricesRead),
+            routes!(personalisation::personalisation),
+        ),
         administrative(Needs::Scope(CatalogueRead), routes!(price_changes::follow)).without_time_limit(),
         administrative(Needs::Scope(OperationsRead), routes!(price_differences::list)),
         administrative(

@@ -8,6 +8,7 @@ use pricing_core::events::dead::DeadEvents;
 use pricing_core::events::publish::EventLog;
 use pricing_core::health::Health;
 use pricing_core::jobs::queue::JobQueue;
+use pricing_core::quote_lock::QuoteLock;
 use pricing_domain::facts::time_zone::TimeZones;
 use tokio::sync::Semaphore;
 
@@ -46,6 +47,10 @@ pub(crate) struct StateInner {
     pub(crate) access: Access,
     /// Admits or refuses requests from browsers.
     pub(crate) browser: BrowserGuard,
+    /// Signs locks, if there is a key.
+    pub(crate) quote_lock: Option<Arc<QuoteLock>>,
+    /// What a shopper is told of a personalised price.
+    pub(crate) personalisation_disclosure: Arc<str>,
     /// How long ready work waits for a core.
     pub(crate) scheduling_delay: SchedulingDelay,
     /// The fraction of price requests that are traced, 0 to 1.

@@ -20,6 +20,11 @@ fn check_refused(arguments: &[&str], kind: ErrorKind) {
 #[test]
 fn wrong_usage_is_refused() {
     check_refused(&["quote", "P-1"], ErrorKind::MissingRequiredArgument);
+    check_refused(&["quote", "verify", "a.b.c"], ErrorKind::MissingRequiredArgument);
+    check_refused(
+        &["quote", "verify", "a.b.c", "--keys", "k", "--prime"],
+        ErrorKind::MissingRequiredArgument,
+    );
     check_refused(&["quote", "P-1", "--location", "NY", "--quantity", "-1"], ErrorKind::UnknownArgument);
     check_refused(&["simulate", "summer.yaml", "--all"], ErrorKind::MissingRequiredArgument);
     check_refused(&["explain", "P-1", "--prime"], ErrorKind::MissingRequiredArgument);
@@ -39,6 +44,10 @@ fn usual_commands_are_understood() {
         "import products.csv --dry-run --json",
         "import - --format ndjson --url http://127.0.0.1:9000",
         "quote P-1 --location NY --prime --quantity 3 --channel app --segment vip --json",
+        "quote P-1 --location NY --lock",
+        "quote --location NY -- verify",
+        "quote new-key key.pem",
+        "quote verify a.b.c --keys keys.json --product P-1 --quantity 2 --location NY --prime --channel app --segment vip",
         "explain P-1",
         "explain P-1 --location NY --prime --quantity 3 --channel app --segment vip --json",
         "history P-1 --limit 5 --json",

@@ -23,6 +23,7 @@ pub mod lease;
 pub mod notifications;
 pub mod policy_snapshot;
 pub mod processes;
+pub mod quote_lock;
 pub mod redis;
 pub mod redis_address;
 pub mod service;

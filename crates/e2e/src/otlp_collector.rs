@@ -42,6 +42,8 @@ pub struct ReceivedSpan {
     pub kind: i32,
     /// Whether its status is an error.
     pub is_error: bool,
+    /// Its events with their attributes, and the message of its status, as text.
+    pub said: String,
     /// The spans it is linked to.
     pub links: Vec<String>,
     /// Its attributes.
@@ -109,6 +111,7 @@ impl TraceService for Received {
                     span_id: digits(&span.span_id),
                     parent_span_id: digits(&span.parent_span_id),
                     kind: span.kind,
+                    said: format!("{:?} {:?}", span.events, span.status),
                     is_error: span.status.is_some_and(|status| status.code == 2),
                     links: span.links.iter().map(|link| digits(&link.span_id)).collect(),
                     attributes: attributes(span.attributes),

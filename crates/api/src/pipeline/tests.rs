@@ -82,6 +82,8 @@ pub(crate) async fn state(directory: &TempDir) -> AppState {
             clock: engine.clock.clone(),
         },
         browser: BrowserGuard::default(),
+        quote_lock: None,
+        personalisation_disclosure: "".into(),
         metrics: Arc::new(crate::metrics::ApiMetrics::new(&engine.registry)),
         engine,
     })

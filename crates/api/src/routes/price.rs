@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SecondsFormat, Utc};
 use pricing_core::cache::{Now, Tier, TieredPrice};
 use pricing_core::policy_snapshot::PolicySnapshot;
+use pricing_core::quote_lock::Terms;
 use pricing_domain::diagnostic::{Diagnostic, shorten};
 use pricing_domain::facts::money::{append_json_number, as_json_number};
 use pricing_domain::facts::product::ProductId;
@@ -66,6 +67,9 @@ pub(crate) struct PriceRequest<'a> {
     #[serde(borrow, default)]
     #[schema(example = "USD", min_length = 3, max_length = 3)]
     currency: Option<Cow<'a, str>>,
+    /// Whether the price is to be locked: the answer then has a signed `lock`; false if absent.
+    #[serde(default)]
+    lock: Option<bool>,
 }
 
 /// A price for one shopper. Amounts are JSON numbers with their exact decimal digits.
@@ -104,6 +108,14 @@ pub(crate) struct PriceDetail<'a> {
     revision: i64,
     /// The instant from which time alone may change the price; null if there is none.
     valid_until: Option<DateTime<Utc>>,
+    /// True if something personal of the shopper was looked at and could have changed the price; absent
+    /// otherwise. `GET /api/v1/personalisation` says what is personal.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    personalised: bool,
+    /// The price as a signed token, if the request asks for it: see docs/quote-lock.md.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lock: Option<String>,
 }
 
 /// Returns the price of a product for one shopper now.
@@ -113,6 +125,7 @@ pub(crate) struct PriceDetail<'a> {
         (status = 200, description = "The price; the header X-Cache is `l1`, `l2` or `miss`", body = PriceDetail<'static>),
         (status = 400, description = "The body is not JSON"),
         (status = 404, description = "No such product"),
+        (status = 409, description = "A lock is asked for, and no key for locks is set"),
         (status = 413, description = "The body is longer than 64 KiB"),
         (status = 422, description = "A field is missing, unknown or invalid, or the price is in another currency"),
         (status = 503, description = "The database does not answer, or the service is overloaded")))]
@@ -127,6 +140,9 @@ pub(crate) async fn price(
 pub(crate) async fn answer(state: &AppState, body: &[u8]) -> Result<Response, ApiError> {
     let request: PriceRequest<'_> = parse_json(body, PRICE_FIELDS)?;
     let asked = request.check()?;
+    if request.lock == Some(true) {
+        check_can_lock(state)?;
+    }
     let now = Now::read(&state.engine.clock);
     let mut found = read(state, &request.product_id, now).await?;
     if !state.engine.policies.knows(found.entry.policy_version) {
@@ -135,8 +151,11 @@ pub(crate) async fn answer(state: &AppState, body: &[u8]) -> Result<Response, Ap
     }
     let policies = state.engine.policies.snapshot();
     let shopper = Shopper { location_factor: policies.location_factor(asked.location), ..asked };
-    let detail = detail(state, &policies, &found, &shopper, now.utc)?;
+    let mut detail = detail(state, &policies, &found, &shopper, now.utc)?;
     check_currency(request.currency.as_deref(), &detail)?;
+    if request.lock == Some(true) {
+        detail.lock(state, shopper, now.utc)?;
+    }
     let mut body = Vec::with_capacity(ANSWER_BYTES);
     detail.append_json(&mut body);
     let headers = [
@@ -186,7 +205,15 @@ pub(crate) fn detail<'a>(
         policy_version: entry.policy_version,
         revision: entry.revision,
         valid_until: entry.valid_until,
+        personalised: quote.is_personalised,
+        lock: None,
     })
+}
+
+/// Refuses a request for a lock if no key is set. 409, as another setting makes the same request possible: a
+/// status of 5xx would say that the service has failed.
+pub(crate) fn check_can_lock(state: &AppState) -> Result<(), ApiError> {
+    state.quote_lock.as_ref().map(drop).ok_or(ApiError::NoQuoteLockKey)
 }
 
 /// Refuses a price in another currency than the caller expects, if the caller names one.
@@ -203,7 +230,7 @@ pub(crate) fn check_currency(expected: Option<&str>, price: &PriceDetail<'_>) ->
 
 /// The fields of a price request, for error messages.
 const PRICE_FIELDS: &[Field] =
-    &[PRODUCT_ID, USER_LOCATION, IS_PRIME_MEMBER, QUANTITY, CHANNEL, SEGMENT, CURRENCY];
+    &[PRODUCT_ID, USER_LOCATION, IS_PRIME_MEMBER, QUANTITY, CHANNEL, SEGMENT, CURRENCY, LOCK];
 
 pub(crate) const PRODUCT_ID: Field = Field {
     name: "product_id",
@@ -254,8 +281,37 @@ pub(crate) const CURRENCY: Field = Field {
     fits: |value| value.is_string(),
     items: &[],
 };
+pub(crate) const LOCK: Field = Field {
+    name: "lock",
+    required: false,
+    allowed: "true or false",
+    fits: |value| value.is_boolean(),
+    items: &[],
+};
 
 impl PriceDetail<'_> {
+    /// Locks the price for this shopper.
+    #[cold]
+    pub(crate) fn lock(
+        &mut self,
+        state: &AppState,
+        shopper: Shopper<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<(), ApiError> {
+        let terms = Terms {
+            product_id: self.product_id.as_str(),
+            amount: self.final_price,
+            currency: self.currency,
+            shopper,
+            revision: self.revision,
+            valid_until: self.valid_until,
+        };
+        let signer = state.quote_lock.as_ref().ok_or(ApiError::NoQuoteLockKey)?;
+        let lock = signer.lock(&terms, now);
+        self.lock = Some(lock.map_err(|error| ApiError::Internal { reason: error.to_string() })?);
+        Ok(())
+    }
+
     /// Appends what serde would write, in a fraction of the time, as no value needs escaping.
     pub(crate) fn append_json(&self, json: &mut Vec<u8>) {
         json.extend_from_slice(b"{\"product_id\":\"");
@@ -283,6 +339,13 @@ impl PriceDetail<'_> {
                 json.extend([b"\"", instant.as_bytes(), b"\""].concat());
             }
             None => json.extend_from_slice(b"null"),
+        }
+        if self.personalised {
+            json.extend_from_slice(b",\"personalised\":true");
+        }
+        if let Some(lock) = &self.lock {
+            // Base64url and full stops.
+            json.extend([b",\"lock\":\"", lock.as_bytes(), b"\""].concat());
         }
         json.push(b'}');
     }
@@ -373,6 +436,8 @@ mod tests {
             digits in proptest::array::uniform4((0_i64..i64::MAX, 0_u32..12)),
             numbers in proptest::array::uniform2(any::<i64>()),
             is_cached in any::<bool>(),
+            personalised in any::<bool>(),
+            lock in proptest::option::of("[A-Za-z0-9_-]{1,9}[.][A-Za-z0-9_-]{1,9}"),
             valid_until_us in proptest::option::of(0_i64..4_000_000_000_000_000),
         ) {
             let [final_price, base_price, list_price, discount_rate] =
@@ -390,6 +455,8 @@ mod tests {
                 policy_version: numbers[0],
                 revision: numbers[1],
                 valid_until: valid_until_us.and_then(DateTime::from_timestamp_micros),
+                personalised,
+                lock,
             };
             let mut json = Vec::new();
             detail.append_json(&mut json);

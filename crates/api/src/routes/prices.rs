@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::price::ANSWER_BYTES;
 use super::price::{
-    CHANNEL, CURRENCY, IS_PRIME_MEMBER, PRODUCT_ID, PriceDetail, QUANTITY, SEGMENT, USER_LOCATION,
-    check_currency, check_product_id, check_quantity, check_shopper, detail,
+    CHANNEL, CURRENCY, IS_PRIME_MEMBER, LOCK, PRODUCT_ID, PriceDetail, QUANTITY, SEGMENT, USER_LOCATION,
+    check_can_lock, check_currency, check_product_id, check_quantity, check_shopper, detail,
 };
 use crate::error::ApiError;
 use crate::extract::{BoundedBody, Field, MAX_BATCH_BODY_BYTES, Object, parse_json};
@@ -29,6 +29,9 @@ const MAX_ITEMS: usize = 1_000;
 
 /// Items that are processed between two yields: a tenth of a millisecond's work.
 const ITEMS_PER_TURN: usize = 200;
+
+/// Locks between two yields: a signature takes as long as the price of many items.
+const LOCKS_PER_TURN: usize = 10;
 
 /// Concurrent look-ups of one request in Redis and the database.
 const MAX_CONCURRENT_LOOKUPS: usize = 32;
@@ -57,6 +60,9 @@ pub(crate) struct PricesRequest<'a> {
     #[serde(borrow, default)]
     #[schema(example = "USD", min_length = 3, max_length = 3)]
     currency: Option<Cow<'a, str>>,
+    /// Whether the prices are to be locked: each then has a signed `lock`; false if absent.
+    #[serde(default)]
+    lock: Option<bool>,
     /// The products to price, 1 to 1,000.
     #[serde(borrow)]
     #[schema(min_items = 1, max_items = 1000, value_type = Vec<PricesItem<'static>>)]
@@ -79,6 +85,9 @@ pub(crate) struct PricesItem<'a> {
     #[serde(borrow, default)]
     #[schema(example = "EUR", min_length = 3, max_length = 3)]
     currency: Option<Cow<'a, str>>,
+    /// Whether the price of this item is to be locked; as the request says if absent.
+    #[serde(default)]
+    lock: Option<bool>,
 }
 
 /// The prices, in the order of the request.
@@ -107,12 +116,13 @@ const PRICES_FIELDS: &[Field] = &[
     CHANNEL,
     SEGMENT,
     CURRENCY,
+    LOCK,
     Field {
         name: "items",
         required: true,
-        allowed: "a list of 1 to 1000 objects with a product_id and perhaps a quantity and a currency",
+        allowed: "a list of 1 to 1000 objects with a product_id and perhaps a quantity, a currency and lock",
         fits: |items| items.as_array().is_some_and(|items| items.iter().all(serde_json::Value::is_object)),
-        items: &[PRODUCT_ID, QUANTITY, CURRENCY],
+        items: &[PRODUCT_ID, QUANTITY, CURRENCY, LOCK],
     },
 ];
 
@@ -122,6 +132,7 @@ const PRICES_FIELDS: &[Field] = &[
     responses(
         (status = 200, description = "A price or an error for each item, in the order of the request", body = PricesAnswer<'static>),
         (status = 400, description = "The body is not JSON"),
+        (status = 409, description = "A lock is asked for, and no key for locks is set"),
         (status = 413, description = "The body is longer than 1 MiB"),
         (status = 422, description = "A field is missing, unknown or invalid"),
         (status = 503, description = "The service is overloaded")))]
@@ -138,18 +149,30 @@ pub(crate) async fn prices(
         Err(_) => parse_json(&body, PRICES_FIELDS)?,
     };
     let asked = request.check()?;
+    if request.items.iter().any(|Object(item)| request.locks(item)) {
+        check_can_lock(&state)?;
+    }
     let now = Now::read(&state.engine.clock);
     let found = look_up(&state, &request.items, now).await;
     let policies = state.engine.policies.snapshot();
     let shopper = Shopper { location_factor: policies.location_factor(asked.location), ..asked };
     let mut json = Vec::with_capacity(ANSWER_BYTES * found.len());
     json.extend_from_slice(b"{\"prices\":[");
+    let mut locks = 0_usize;
     for (number, (Object(item), found)) in request.items.iter().zip(&found).enumerate() {
         let separator: &[u8] = if number > 0 { b"," } else { b"" };
         json.extend_from_slice(separator);
         let expected = item.currency.as_deref().or(request.currency.as_deref());
-        let price = price(&state, &policies, item, found, &shopper, now.utc)
+        let mut price = price(&state, &policies, item, found, &shopper, now.utc)
             .and_then(|price| check_currency(expected, &price).map(|()| price));
+        if let (true, Ok(price)) = (request.locks(item), &mut price) {
+            let shopper = Shopper { quantity: item.quantity.unwrap_or(1), ..shopper };
+            price.lock(&state, shopper, now.utc)?;
+            locks += 1;
+            if locks.is_multiple_of(LOCKS_PER_TURN) {
+                tokio::task::yield_now().await;
+            }
+        }
         let answer = match price {
             Ok(price) => ItemAnswer { product_id: &item.product_id, price: Some(price), error: None },
             Err(error) => {
@@ -181,6 +204,11 @@ impl ItemAnswer<'_> {
 }
 
 impl PricesRequest<'_> {
+    /// Whether the price of this item is to be locked.
+    fn locks(&self, item: &PricesItem<'_>) -> bool {
+        item.lock.or(self.lock).unwrap_or(false)
+    }
+
     fn check(&self) -> Result<Shopper<'_>, ApiError> {
         let mut errors = Vec::new();
         let shopper = Shopper {

@@ -14,6 +14,7 @@ pub(crate) mod keys;
 pub(crate) mod policy;
 mod postgres_programs;
 pub(crate) mod quote;
+mod quote_lock;
 pub(crate) mod recalculate;
 pub(crate) mod restore;
 pub(crate) mod simulate;

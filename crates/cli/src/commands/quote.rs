@@ -1,4 +1,5 @@
-//! `pricing quote`: shows the price of a product for one shopper now.
+//! `pricing quote`: shows the price of a product for one shopper now, creates keys of quote locks, and verifies
+//! locks.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -9,20 +10,28 @@ use pricing_domain::facts::product::amount_from_json;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
+use super::quote_lock;
 use crate::client::{ApiAddress, Client};
 use crate::output;
 
 /// The header that names the cache tier of the answer.
 const CACHE_HEADER: &str = "x-cache";
 
-/// The product and the shopper.
+const HELP: &str = "\
+A product that is called new-key or verify is written after the options: pricing quote --location NY -- verify";
+
+/// The product and the shopper, or what to do with locks.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = HELP)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    lock: Option<quote_lock::Action>,
     /// The product
-    product_id: String,
+    #[arg(required = true)]
+    product_id: Option<String>,
     /// The shopper's location
-    #[arg(long)]
-    location: String,
+    #[arg(long, required = true)]
+    location: Option<String>,
     /// The shopper is a prime member
     #[arg(long)]
     prime: bool,
@@ -35,6 +44,9 @@ pub(crate) struct Arguments {
     /// The customer segment that the seller assigns to the shopper
     #[arg(long)]
     segment: Option<String>,
+    /// Lock the price, and print the lock
+    #[arg(long = "lock")]
+    is_locked: bool,
     /// Print the API's JSON response
     #[arg(long)]
     json: bool,
@@ -53,6 +65,8 @@ struct PriceRequest<'a> {
     channel: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     segment: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lock: bool,
 }
 
 /// The answer; amounts keep the digits they have on the wire.
@@ -72,18 +86,29 @@ struct PriceDetail {
     policy_version: i64,
     revision: i64,
     valid_until: Option<String>,
+    #[serde(default)]
+    personalised: bool,
+    lock: Option<String>,
 }
 
-/// Requests the quote and shows it.
-pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+/// Requests the quote and shows it, or works with locks.
+pub(crate) async fn run(mut arguments: Arguments) -> Result<ExitCode> {
+    match arguments.lock.take() {
+        Some(action) => quote_lock::run(action).await,
+        None => quote(arguments).await,
+    }
+}
+
+async fn quote(arguments: Arguments) -> Result<ExitCode> {
     let client = Client::new(&arguments.api)?;
     let request = client.post(&["api", "v1", "price"]).json(&PriceRequest {
-        product_id: &arguments.product_id,
-        user_location: &arguments.location,
+        product_id: arguments.product_id.as_deref().unwrap_or_default(),
+        user_location: arguments.location(),
         is_prime_member: arguments.prime,
         quantity: arguments.quantity,
         channel: arguments.channel.as_deref(),
         segment: arguments.segment.as_deref(),
+        lock: arguments.is_locked,
     });
     let answer = client.send(request).await?;
     if arguments.json {
@@ -109,7 +134,7 @@ fn render(detail: &PriceDetail, cache: Option<&str>, arguments: &Arguments) -> S
         ..
     } = detail;
     let prime = if arguments.prime { " with prime" } else { "" };
-    let location = &arguments.location;
+    let location = arguments.location();
     let mut text = format!("{product_id} costs {final_price} {currency} in {location}{prime}\n");
     let _ = writeln!(text, "  base price    {base_price} {currency}");
     let _ = writeln!(text, "  list price    {list_price} {currency}");
@@ -118,10 +143,23 @@ fn render(detail: &PriceDetail, cache: Option<&str>, arguments: &Arguments) -> S
     if let Some(until) = &detail.valid_until {
         let _ = writeln!(text, "  valid until   {until}");
     }
+    if detail.personalised {
+        let _ = writeln!(text, "  personalised  yes: something personal could have changed it");
+    }
+    if let Some(lock) = &detail.lock {
+        let _ = writeln!(text, "  lock          {lock}");
+    }
     let cache = cache.map(|cache| format!(" ({cache})")).unwrap_or_default();
     let _ = writeln!(text, "  answered from {source}{cache}");
     let _ = write!(text, "why: {}", explain_command(arguments));
     text
+}
+
+impl Arguments {
+    /// The location, which a quote has.
+    fn location(&self) -> &str {
+        self.location.as_deref().unwrap_or_default()
+    }
 }
 
 /// A rate in percent: `0.05` is `5%`.
@@ -131,7 +169,8 @@ pub(super) fn percent(rate: Decimal) -> String {
 
 /// The command that explains this price.
 fn explain_command(arguments: &Arguments) -> String {
-    let mut command = format!("pricing explain {} --location {}", arguments.product_id, arguments.location);
+    let product_id = arguments.product_id.as_deref().unwrap_or_default();
+    let mut command = format!("pricing explain {product_id} --location {}", arguments.location());
     if arguments.prime {
         command.push_str(" --prime");
     }
@@ -158,12 +197,14 @@ mod tests {
                 "source":"cache","currency":"USD","policy_version":1,"revision":12,"valid_until":null}"#,
         )?;
         let arguments = Arguments {
-            product_id: "P-1".to_owned(),
-            location: "NY".to_owned(),
+            lock: None,
+            product_id: Some("P-1".to_owned()),
+            location: Some("NY".to_owned()),
             prime: true,
             quantity: 3,
             channel: Some("app".to_owned()),
             segment: Some("vip".to_owned()),
+            is_locked: false,
             json: false,
             api: ApiAddress { url: reqwest::Url::parse("http://127.0.0.1:8000")?, key_file: None },
         };

@@ -88,7 +88,7 @@ fn finish(entry: &PriceEntry, price: Decimal, undiscounted: Decimal) -> Quote {
     } else {
         Decimal::ZERO
     };
-    Quote { final_price, discount_rate, failed_rules: 0 }
+    Quote { final_price, discount_rate, failed_rules: 0, is_personalised: true }
 }
 
 fn bring_to_market(entry: &PriceEntry, price: Decimal) -> Decimal {

@@ -7,6 +7,7 @@ use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
 
 use crate::expression::kinds::Kinds;
+use crate::facts::dimension::Dimension;
 
 /// The kind of a rule, which determines the variables that have a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +145,23 @@ impl Variable {
         matches!(self, Self::CompetitorMin | Self::CompetitorMedian | Self::CompetitorMax)
     }
 
+    /// Whether it tells something personal of the shopper.
+    pub(crate) fn is_personal(self) -> bool {
+        self.dimension().is_some_and(Dimension::is_personal)
+    }
+
+    /// What it tells of the shopper, if it does.
+    fn dimension(self) -> Option<Dimension> {
+        match self {
+            Self::ShopperLocation | Self::LocationFactor => Some(Dimension::Location),
+            Self::ShopperPrime => Some(Dimension::Prime),
+            Self::ShopperQuantity => Some(Dimension::Quantity),
+            Self::ShopperChannel => Some(Dimension::Channel),
+            Self::ShopperSegment => Some(Dimension::Segment),
+            _ => None,
+        }
+    }
+
     /// Whether it is an age, which changes with time alone.
     pub fn is_age(self) -> bool {
         matches!(
@@ -224,6 +242,14 @@ impl Serialize for Value<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_tells_of_the_shopper_belongs_to_a_dimension() {
+        for (variable, name, ..) in VARIABLES {
+            let tells_of_shopper = name.starts_with("shopper.") || name.starts_with("location.");
+            assert_eq!(variable.dimension().is_some(), tells_of_shopper, "{name}");
+        }
+    }
 
     #[test]
     fn each_variable_is_found_by_its_name_in_its_rules_only() {

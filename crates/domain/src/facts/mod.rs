@@ -5,6 +5,7 @@
 //! it depends on [`diagnostic`](crate::diagnostic) only.
 
 pub mod arithmetic;
+pub mod dimension;
 mod event_json;
 pub mod instant;
 pub mod limits;

@@ -42,6 +42,8 @@ pub struct Rule {
     pub(crate) follows_competitors: bool,
     /// Whether it reads a competitor's price, in its action or its condition.
     pub(crate) reads_competitors: bool,
+    /// Whether it reads something personal of the shopper.
+    pub(crate) is_personal: bool,
     /// Whether its effect depends on a local time.
     pub(crate) reads_clocks: bool,
     /// Whether time alone never changes its effect.
@@ -110,6 +112,23 @@ impl Rule {
     /// The variables that the rule reads, each once, the condition's first.
     pub fn variables(&self) -> &[Variable] {
         &self.variables
+    }
+
+    /// Whether something personal of the shopper decides what this rule does, which gave this result: it reads
+    /// such a thing, and applies or might apply if that were another. A condition that reads something personal
+    /// counts as one that might hold.
+    #[inline]
+    pub(crate) fn personalises(&self, result: &Result<Option<Decimal>, RuleError>, view: &View<'_>) -> bool {
+        self.is_personal && (matches!(result, Ok(Some(_))) || self.may_apply_to_some_person(view))
+    }
+
+    fn may_apply_to_some_person(&self, view: &View<'_>) -> bool {
+        let reads_personal =
+            |when: &Expression| when.variables().iter().any(|variable| variable.is_personal());
+        self.window.contains(view.now)
+            && self.only.may_select_some_person(view)
+            && self.schedule.as_ref().is_none_or(|schedule| schedule.contains(view.now))
+            && (self.when.as_ref().is_some_and(reads_personal) || self.condition_holds(view) == Ok(true))
     }
 
     fn is_meant(&self, view: &View<'_>) -> bool {

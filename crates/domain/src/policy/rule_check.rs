@@ -54,6 +54,7 @@ impl RuleDraft {
         let expressions = when.iter().chain(action.formula());
         let age_tests: Vec<AgeTest> =
             expressions.flat_map(|expression| expression.age_tests().iter().copied()).collect();
+        let is_personal = only.is_personal() || variables.iter().any(|variable| variable.is_personal());
         let (name, in_words, variables) = (name.into(), in_words.into(), variables.into());
         let is_at_any_time = window == Window::default() && schedule.is_none();
         Some(Rule {
@@ -61,6 +62,7 @@ impl RuleDraft {
             index: 0,
             priority,
             when,
+            is_personal,
             is_always_meant: is_at_any_time && only.is_everything(),
             only,
             window,

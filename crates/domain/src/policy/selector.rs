@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::expression::variable::RuleKind;
+use crate::facts::dimension::Dimension;
 use crate::facts::product::{MAX_LABEL_CHARS, ProductId};
 use crate::policy::scalar::Scalar;
 use crate::policy::view::{About, View};
@@ -71,6 +72,16 @@ impl Selector {
         self.selects_but(view, |what| matches!(what, Trait::Location))
     }
 
+    /// Whether the product and the shopper are selected, whatever is personal of the shopper.
+    pub(crate) fn may_select_some_person(&self, view: &View<'_>) -> bool {
+        self.selects_but(view, Trait::is_personal)
+    }
+
+    /// Whether something personal of the shopper is compared.
+    pub(crate) fn is_personal(&self) -> bool {
+        self.0.iter().any(|(what, _)| what.is_personal())
+    }
+
     fn selects_but(&self, view: &View<'_>, is_left_out: fn(&Trait) -> bool) -> bool {
         self.0.iter().all(|condition| is_left_out(&condition.0) || holds(condition, view))
     }
@@ -103,6 +114,16 @@ impl Trait {
             // Refused when the policy is checked.
             _ => None,
         }
+    }
+
+    fn is_personal(&self) -> bool {
+        let dimension = match self {
+            Self::Segment => Dimension::Segment,
+            Self::Location => Dimension::Location,
+            Self::Channel => Dimension::Channel,
+            Self::Category | Self::Brand | Self::Product | Self::Attribute(_) => return false,
+        };
+        dimension.is_personal()
     }
 
     fn name(&self) -> &str {

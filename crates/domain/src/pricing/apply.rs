@@ -31,6 +31,8 @@ pub struct AppliedRules {
     pub failed_rules: u32,
     /// Whether a rule that follows competitors contributed to the price.
     pub follows_competitors: bool,
+    /// Whether a rule looked at something personal of the shopper, and could have changed the price by it.
+    pub is_personalised: bool,
 }
 
 /// Applies rules to the price of a view; explains them in `steps` if given.
@@ -48,6 +50,7 @@ pub(crate) fn apply_rules<'a>(
     let mut is_discounted = false;
     for (index, rule) in rules.iter().enumerate() {
         let mut result = rule.apply(&view);
+        applied.is_personalised = applied.is_personalised || rule.personalises(&result, &view);
         // A price that follows competitors needs a limit set by the seller: competitors make errors, too.
         if !view.has_floor && rule.follows_competitors && matches!(result, Ok(Some(_))) {
             result = Err(RuleError::NoFloor);
@@ -105,7 +108,9 @@ fn apply_best<'a>(rules: &'a [Rule], view: View<'a>, steps: &mut Option<&mut Vec
     let mut best: Option<(&Rule, Decimal)> = None;
     let mut best_other: Option<Decimal> = None;
     for rule in rules {
-        match rule.apply(&view) {
+        let result = rule.apply(&view);
+        applied.is_personalised = applied.is_personalised || rule.personalises(&result, &view);
+        match result {
             Ok(Some(after)) => {
                 if best.is_none_or(|(_, lowest)| after < lowest) {
                     best = Some((rule, after));
@@ -152,7 +157,13 @@ fn explain_best<'a>(
 
 impl AppliedRules {
     fn nothing(price: Decimal) -> Self {
-        Self { price: Some(price), undiscounted: price, failed_rules: 0, follows_competitors: false }
+        Self {
+            price: Some(price),
+            undiscounted: price,
+            failed_rules: 0,
+            follows_competitors: false,
+            is_personalised: false,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::facts::shopper::Shopper;
 use crate::policy::guardrail::GuardrailName;
 use crate::policy::pricing_policy::PricingPolicy;
 use crate::policy::view::View;
-use crate::pricing::apply::{OnFailure, apply_rules};
+use crate::pricing::apply::{AppliedRules, OnFailure, apply_rules};
 use crate::pricing::explanation::Step;
 
 /// The price of one shopper.
@@ -27,6 +27,10 @@ pub struct Quote {
     pub discount_rate: Decimal,
     /// Offer rules that failed. They are skipped: the shopper pays the price without them.
     pub failed_rules: u32,
+    /// Whether something personal of the shopper was looked at and could have changed the price
+    /// ([`DIMENSIONS`](crate::facts::dimension::DIMENSIONS) says what is personal). Limits that undo a change
+    /// do not count, nor does a rule of which something else says that it does not apply.
+    pub is_personalised: bool,
 }
 
 /// Computes a shopper's price; explains it in `steps` if given.
@@ -47,7 +51,8 @@ pub fn quote<'a>(
     } else {
         Decimal::ZERO
     };
-    Quote { final_price, discount_rate, failed_rules: applied.failed_rules }
+    let AppliedRules { failed_rules, is_personalised, .. } = applied;
+    Quote { final_price, discount_rate, failed_rules, is_personalised }
 }
 
 /// Limits and rounds the price to whole minor units. A price that rules leave at the list price, or limits

@@ -29,9 +29,11 @@
 //! | `notifications` | notifications between processes and to clients that follow price changes |
 //! | `open_telemetry` | OpenTelemetry's own variables |
 //! | `panels` | offers that go too far for some shoppers, held by circuit breakers and limited |
+//! | `personal_data` | prices say that they are personalised, and nothing of a shopper is kept |
 //! | `load_shedding` | an API gets more requests than it can answer |
 //! | `price_read_path` | cache tiers, prices per shopper, and reads during outages |
 //! | `product_conditions` | conditional changes of products, by two clients at a time |
+//! | `quote_lock` | signed prices: others verify them, and keys change |
 //! | `redis_acl` | the engine as the least user of Redis that the documents name, and what a refusal says |
 //! | `redis_failover` | connections to Redis heal: silence, replicas, fail-over, Sentinel; clusters are refused |
 //! | `restored_database` | a database is restored from a backup under running services, or before they start |
@@ -78,11 +80,13 @@ mod metrics;
 mod notifications;
 mod open_telemetry;
 mod panels;
+mod personal_data;
 mod policies;
 mod policy_drafts;
 mod price_history;
 mod price_read_path;
 mod product_conditions;
+mod quote_lock;
 mod real_catalogue;
 mod redis_acl;
 mod redis_failover;

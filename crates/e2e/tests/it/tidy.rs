@@ -52,7 +52,7 @@ const DOMAIN_ROWS: &[&[&str]] = &[&["diagnostic"], &["facts"], &["expression"], 
 /// The modules of the core. A module uses only what stands in an earlier row.
 const CORE_ROWS: &[&[&str]] = &[
     &["catalogue"],
-    &["backoff", "keys", "redis_address", "shutdown", "tls", "tz_database"],
+    &["backoff", "keys", "quote_lock", "redis_address", "shutdown", "tls", "tz_database"],
     &["config"],
     &["telemetry"],
     &["redis"],

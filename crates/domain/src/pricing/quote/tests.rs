@@ -244,3 +244,49 @@ fn is_within(amount: Decimal, limits: Limits) -> bool {
     });
     is_not_below && (!has_room || limits.highest.is_none_or(|highest| amount <= highest))
 }
+
+#[test]
+fn a_price_is_personalised_if_something_personal_could_have_changed_it() {
+    let entry = entry("100");
+    for (offer, expected) in [
+        ("adjust: -5%", false),
+        ("adjust: -5%, when: shopper.quantity > 1", false),
+        ("adjust: -5%, only: { channels: [app] }", false),
+        ("quantity_tiers: [{ from: 1, adjust: -1% }]", false),
+        ("adjust: -5%, when: shopper.channel == \"app\"", false),
+        // What was looked at counts, whether the rule applied or not.
+        ("adjust: -5%, when: shopper.prime", true),
+        ("adjust: -5%, when: not shopper.prime", true),
+        ("adjust: -5%, when: shopper.segment == \"vip\"", true),
+        ("adjust: -5%, only: { segments: [vip] }", true),
+        ("adjust: -5%, only: { locations: [NY] }", true),
+        ("adjust: -5%, only: { locations: [NJ] }", true),
+        ("multiply_by: location.factor ?? 1", true),
+        ("multiply_by: location.factor", true),
+        ("set_to: \"shopper.prime ? 90 : 95\"", true),
+        // Something else says already that the rule does not apply.
+        ("adjust: -5%, only: { segments: [vip], categories: [games] }", false),
+        ("adjust: -5%, only: { locations: [NY], channels: [app] }", false),
+        ("adjust: -5%, only: { products: [P-2] }, when: shopper.prime", false),
+        ("adjust: -5%, until: 2026-10-01T00:00:00Z, when: shopper.prime", false),
+        ("multiply_by: location.factor ?? 0.9, when: price.list > 100", false),
+        ("multiply_by: location.factor ?? 0.9, when: price.list >= 100", true),
+    ] {
+        for apply in ["all", "first_match", "best_for_shopper"] {
+            let policy =
+                policy(&format!("name: x\napply: {{ offer: {apply} }}\noffer: [{{ name: a, {offer} }}]"));
+            let quote = quote(&entry, &policy, &shopper(false), now(), None);
+            assert_eq!(quote.is_personalised, expected, "{apply} {offer}");
+        }
+    }
+}
+
+#[test]
+fn a_rule_after_the_first_that_matches_is_not_looked_at() {
+    let entry = entry("100");
+    let rules = "offer: [{ name: a, adjust: -1% }, { name: b, adjust: -5%, when: shopper.prime }]";
+    for (apply, expected) in [("all", true), ("first_match", false), ("best_for_shopper", true)] {
+        let policy = policy(&format!("name: x\napply: {{ offer: {apply} }}\n{rules}"));
+        assert_eq!(quote(&entry, &policy, &shopper(true), now(), None).is_personalised, expected, "{apply}");
+    }
+}
