@@ -167,7 +167,7 @@ const PERSONALISATION_DISCLOSURE: Variable = Variable {
     default: "This price was personalised on the basis of automated decision-making.",
     allowed: Allowed::Text("a text of up to 2000 bytes"),
     used_by: "API",
-    text: "What shoppers are told of a personalised price; GET /api/v1/personalisation has it.",
+    text: "The text for shoppers beside a personalised price; GET /api/v1/personalisation has it.",
     is_secret: false,
 };
 
@@ -204,7 +204,7 @@ pub struct ApiConfig {
     pub import_spool_limit_bytes: u64,
     /// Signs quote locks, if there is a key.
     pub quote_lock: Option<Arc<QuoteLock>>,
-    /// What shoppers are told of a personalised price.
+    /// The text for shoppers beside a personalised price.
     pub personalisation_disclosure: String,
     /// The configuration that all services share.
     pub shared: SharedConfig,

@@ -191,7 +191,9 @@ mod tests {
                 assert!(!has_body || (says("408") && says("413")), "{method} {path}");
                 assert!(!path.contains('{') || says("422"), "{method} {path}");
                 assert!(!path.starts_with("/api/") || says("503"), "{method} {path}");
-                let is_open = ["/api/v1/price", "/api/v1/prices", "/healthz", "/readyz"].contains(&&*path);
+                let of_shoppers =
+                    ["/api/v1/price", "/api/v1/prices", "/api/v1/personalisation", "/api/v1/quote-lock-keys"];
+                let is_open = of_shoppers.contains(&&*path) || path == "/healthz" || path == "/readyz";
                 assert_eq!(says("421"), !is_open, "{method} {path}");
                 let is_probe = ["/healthz", "/readyz"].contains(&&*path);
                 assert_eq!((says("401"), says("403")), (!is_probe, !is_probe), "{method} {path}");

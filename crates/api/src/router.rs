@@ -31,8 +31,8 @@ use crate::openapi;
 use crate::pipeline::{self, Audience, REQUEST_TIMEOUT, Route};
 use crate::routes::{
     audit, explanation, failed_jobs, health, held_move, history, import, key, market_event, personalisation,
-    policy, policy_draft, price, price_changes, price_differences, prices, product, quote_lock, recalculation,
-    simulation,
+    policy, policy_draft, price, price_changes, price_differences, prices, product, quote_lock,
+    recalculation, simulation,
 };
 use crate::state::AppState;
 

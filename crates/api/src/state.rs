@@ -49,7 +49,7 @@ pub(crate) struct StateInner {
     pub(crate) browser: BrowserGuard,
     /// Signs locks, if there is a key.
     pub(crate) quote_lock: Option<Arc<QuoteLock>>,
-    /// What a shopper is told of a personalised price.
+    /// The text for shoppers beside a personalised price.
     pub(crate) personalisation_disclosure: Arc<str>,
     /// How long ready work waits for a core.
     pub(crate) scheduling_delay: SchedulingDelay,

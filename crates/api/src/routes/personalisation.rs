@@ -1,5 +1,4 @@
-//! `GET /api/v1/personalisation`: what of a shopper is personal, and what shoppers are told of a personalised
-//! price.
+//! `GET /api/v1/personalisation`: what of a shopper is personal, and the text beside a personalised price.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! `pricing quote`: shows the price of a product for one shopper now, creates keys of quote locks, and verifies
-//! locks.
+//! `pricing quote`: shows the price of a product for one shopper now, creates keys of quote locks, and
+//! verifies locks.
 
 use std::fmt::Write;
 use std::process::ExitCode;

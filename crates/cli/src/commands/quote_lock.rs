@@ -1,5 +1,5 @@
-//! `pricing quote new-key` and `pricing quote verify`: the keys of quote locks, and their verification without
-//! the engine.
+//! `pricing quote new-key` and `pricing quote verify`: the keys of quote locks, and their verification
+//! without the engine.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

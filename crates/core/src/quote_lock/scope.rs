@@ -1,5 +1,5 @@
-//! The shopper of a lock as a salted digest: a shop that knows the shopper's traits can compare, and no reader
-//! can take the traits from it. A reader who guesses all traits can confirm the guess.
+//! The shopper of a lock as a salted digest: a shop that knows the shopper's traits can compare, and no
+//! reader can take the traits from it. A reader who guesses all traits can confirm the guess.
 //!
 //! `scope` = SHA-256( salt ‖ trait(location) ‖ prime ‖ trait(channel) ‖ trait(segment) ), in which `salt` is
 //! 16 random bytes, `trait(t)` is one byte with the length of `t` in UTF-8 and then its bytes, or the byte 0

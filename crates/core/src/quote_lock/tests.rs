@@ -114,6 +114,25 @@ fn the_scope_tells_shoppers_apart() {
     }
 }
 
+/// The token with a code of the public key in place of its signature.
+fn with_hmac(token: &str, signer: &QuoteLock) -> String {
+    let header = URL_SAFE_NO_PAD.encode(decoded(token, 0).replace("EdDSA", "HS256"));
+    let signed = format!("{header}.{}", token.split('.').nth(1).unwrap());
+    let x = serde_json::to_value(signer.public_keys()).unwrap()["keys"][0]["x"].clone();
+    let public_key = URL_SAFE_NO_PAD.decode(x.as_str().unwrap()).unwrap();
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &public_key);
+    let tag = ring::hmac::sign(&key, signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
+}
+
+/// The token, which names its own key, with the signature of another one.
+fn signed_by(token: &str, pem: &str) -> String {
+    let key = base64::engine::general_purpose::STANDARD.decode(pem.lines().nth(1).unwrap()).unwrap();
+    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&key).unwrap();
+    let (signed, _) = token.rsplit_once('.').unwrap();
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(pair.sign(signed.as_bytes())))
+}
+
 #[test]
 fn what_is_not_a_valid_lock_is_refused_with_its_reason() {
     let [ours, others] = [new_key_pem().unwrap(), new_key_pem().unwrap()];
@@ -134,23 +153,8 @@ fn what_is_not_a_valid_lock_is_refused_with_its_reason() {
     };
     // 64 bytes end with a digit of which two bits are used: A, Q, g or w.
     let not_canonical = last(&token, if token.ends_with('A') { 'B' } else { 'x' });
-    let hmac_with_public_key = {
-        let header = URL_SAFE_NO_PAD.encode(decoded(&token, 0).replace("EdDSA", "HS256"));
-        let signed = format!("{header}.{}", token.split('.').nth(1).unwrap());
-        let x = serde_json::to_value(signer.public_keys()).unwrap()["keys"][0]["x"].clone();
-        let public_key = URL_SAFE_NO_PAD.decode(x.as_str().unwrap()).unwrap();
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &public_key);
-        let tag = ring::hmac::sign(&key, signed.as_bytes());
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
-    };
-    // A token of the other key that names ours.
-    let other_key_with_our_name = {
-        let pem = others.lines().nth(1).unwrap();
-        let key = base64::engine::general_purpose::STANDARD.decode(pem).unwrap();
-        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&key).unwrap();
-        let (signed, _) = token.rsplit_once('.').unwrap();
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(pair.sign(signed.as_bytes())))
-    };
+    let hmac_with_public_key = with_hmac(&token, &signer);
+    let other_key_with_our_name = signed_by(&token, &others);
     let unreadable = |what, reason: &str| LockError::Unreadable(what, reason.to_owned());
     let cases = [
         (payload(&|text| text.replace("49.90", "09.90")), LockError::Signature),

@@ -114,9 +114,9 @@ impl Rule {
         &self.variables
     }
 
-    /// Whether something personal of the shopper decides what this rule does, which gave this result: it reads
-    /// such a thing, and applies or might apply if that were another. A condition that reads something personal
-    /// counts as one that might hold.
+    /// Whether something personal of the shopper decides what this rule does, which gave this result: it
+    /// reads such a thing, and applies or might apply if that were another. A condition that reads something
+    /// personal counts as one that might hold.
     #[inline]
     pub(crate) fn personalises(&self, result: &Result<Option<Decimal>, RuleError>, view: &View<'_>) -> bool {
         self.is_personal && (matches!(result, Ok(Some(_))) || self.may_apply_to_some_person(view))

@@ -41,7 +41,7 @@ async fn the_answer_is_the_tutorials_with_exact_digits() -> Result<()> {
     api.import("P-1,USD,51.99\nP-2,JPY,1250\nP-3,BHD,1.234\nP-4,USD,20\n").await?;
     assert_eq!(
         api.price("P-1", false).await?.text,
-        r#"{"product_id":"P-1","final_price":49.39,"base_price":51.99,"list_price":51.99,"discount_rate":0,"source":"database","currency":"USD","policy_version":1,"revision":1,"valid_until":null}"#
+        r#"{"product_id":"P-1","final_price":49.39,"base_price":51.99,"list_price":51.99,"discount_rate":0,"source":"database","currency":"USD","policy_version":1,"revision":1,"valid_until":null,"personalised":true}"#
     );
     let prime = api.price("P-1", true).await?.text;
     assert!(
