@@ -131,8 +131,8 @@ impl Store {
             .bind(filter.action.map(Action::as_str))
             .bind(filter.subject.as_deref())
             .bind(as_key.as_deref().unwrap_or_default())
-            .bind(filter.since.unwrap_or(DateTime::UNIX_EPOCH))
-            .bind(filter.until.unwrap_or(END_OF_TIME))
+            .bind(filter.since.unwrap_or(DateTime::UNIX_EPOCH).clamp(DateTime::UNIX_EPOCH, END_OF_TIME))
+            .bind(filter.until.unwrap_or(END_OF_TIME).clamp(DateTime::UNIX_EPOCH, END_OF_TIME))
             .bind(limit);
         self.reader().await?.all(page).await
     }
@@ -160,7 +160,7 @@ impl StoreTransaction {
     }
 }
 
-/// The last instant that both databases store.
+/// The last instant that both databases store and order alike.
 const END_OF_TIME: DateTime<Utc> = match DateTime::from_timestamp(253_402_300_799, 0) {
     Some(instant) => instant,
     None => DateTime::UNIX_EPOCH,

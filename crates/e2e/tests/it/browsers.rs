@@ -13,8 +13,14 @@ use crate::support::{Api, Stores};
 mod pages;
 
 /// Operations that any page may cause; every other one of the document is guarded.
-const OPEN: [(&str, &str); 4] =
-    [("POST", "/api/v1/price"), ("POST", "/api/v1/prices"), ("GET", "/healthz"), ("GET", "/readyz")];
+const OPEN: [(&str, &str); 6] = [
+    ("POST", "/api/v1/price"),
+    ("POST", "/api/v1/prices"),
+    ("GET", "/api/v1/personalisation"),
+    ("GET", "/api/v1/quote-lock-keys"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+];
 
 /// A method of a path, out of the OpenAPI document.
 struct Operation {
