@@ -11,7 +11,7 @@ use pricing_core::access::scope::{Scope, Scopes};
 use pricing_core::access::{AccessControl, AccessMode, IdentifyError};
 use pricing_core::audit::{MAX_REQUEST_ID_BYTES, Origin, Place};
 use pricing_core::clock::Clock;
-use pricing_core::telemetry::spans;
+use pricing_core::telemetry::spans::{TRACEPARENT, TraceParent};
 
 use crate::accept::Peer;
 use crate::error::ApiError;
@@ -123,9 +123,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
             (Some(id), Some(name)) => Origin::key(id.as_str(), name, place),
             _ => Origin::unnamed(place),
         };
-        let request_id = parts.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
-        let request_id = request_id.filter(|id| id.len() <= MAX_REQUEST_ID_BYTES);
-        let trace_id = spans::current_trace_id();
+        let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let request_id = header(REQUEST_ID).filter(|id| id.len() <= MAX_REQUEST_ID_BYTES);
+        // The caller's, where this process records no trace.
+        let trace = TraceParent::current().or_else(|| header(TRACEPARENT).and_then(TraceParent::parse));
+        let trace_id = trace.map(|trace| trace.trace_id());
         Ok(Self { identity, origin: origin.within(request_id, trace_id.as_deref()) })
     }
 }

@@ -7,7 +7,7 @@
 //! | `/problems/invalid-request` | 422 | fields are missing, unknown or have values that are not allowed |
 //! | `/problems/other-currency` | 422 | the price is in another currency than the request expects |
 //! | `/problems/product-not-found` | 404 | no such product |
-//! | `/problems/no-quote-lock-key` | 409 | a lock is asked for, and `PRICING_QUOTE_LOCK_KEY_FILE` is not set |
+//! | `/problems/no-quote-lock-key` | 409 | a lock is asked for, and there is no key to sign it |
 //! | `/problems/product-changed` | 412 | the product does not meet If-Match or If-None-Match |
 //! | `/problems/product-unreadable` | 500 | the stored product has a currency unknown to this version |
 //! | `/problems/recalculation-not-found` | 404 | no such recalculation |

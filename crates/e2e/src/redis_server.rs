@@ -271,7 +271,9 @@ async fn connect(port: u16, mode: &Mode) -> Result<MultiplexedConnection> {
             Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert })?
         }
     };
-    let config = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(RESPONSE_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT));
     let connection = client.get_multiplexed_async_connection_with_config(&config).await;
     connection.with_context(|| format!("no connection to redis on port {port}"))
 }

@@ -41,8 +41,8 @@ pub(crate) struct VerifyArguments {
     /// http://127.0.0.1:8000/api/v1/quote-lock-keys
     #[arg(long, value_name = "FILE|URL")]
     keys: String,
-    /// A file with the access key for such an address; PRICING_KEY may hold the key itself
-    #[arg(long, value_name = "FILE", env = "PRICING_KEY_FILE")]
+    /// A file with the access key for such an address, which gets none otherwise
+    #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// The product that it has to be for
     #[arg(long)]
@@ -117,8 +117,11 @@ impl VerifyArguments {
 async fn read_keys(arguments: &VerifyArguments) -> Result<PublicKeys> {
     let text = match Url::parse(&arguments.keys) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => {
-            let key_file = arguments.key_file.clone();
-            let client = Client::new(&ApiAddress { url, key_file })?;
+            // The address may be another company's: variables that are set for the API do not count.
+            let client = match arguments.key_file.clone() {
+                Some(file) => Client::new(&ApiAddress { url, key_file: Some(file) })?,
+                None => Client::without_key(&url)?,
+            };
             client.send(client.get(&[])).await?.body
         }
         _ => fs::read_to_string(&arguments.keys)?,

@@ -15,19 +15,12 @@ CREATE TABLE audit (
     value_after  TEXT  -- JSON; absent: it does not exist any more
 ) STRICT;
 
-CREATE INDEX audit_by_subject ON audit (subject, id);
-CREATE INDEX audit_by_actor ON audit (actor, id);
-CREATE INDEX audit_by_time ON audit (recorded_at);
-
--- Has a row only within a transaction that deletes old entries.
-CREATE TABLE audit_deletion (is_under_way INTEGER NOT NULL) STRICT;
-
 CREATE TRIGGER audit_is_not_updated BEFORE UPDATE ON audit
 BEGIN
     SELECT RAISE(ABORT, 'audit is append-only');
 END;
 
-CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit WHEN NOT EXISTS (SELECT 1 FROM audit_deletion)
+CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit
 BEGIN
     SELECT RAISE(ABORT, 'audit is append-only');
 END;

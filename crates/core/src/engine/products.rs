@@ -170,8 +170,9 @@ impl Engine {
     ) -> Result<(PutSummary, StoredPrices), EngineError> {
         let PreparedProducts { mut products, mut rows, stated_at } = products;
         keep_cost_statements(&stored.known, &mut products);
-        let entry = by.entry(&stored.known, &products);
-        let Comparison { mut summary, differences, mut in_other_currency } = compare(stored, &products);
+        let Comparison { mut summary, differences, mut in_other_currency } = compare(&stored, &products);
+        let changed = products.iter().filter(|product| differences.contains_key(&product.product_id));
+        let entry = by.entry(&stored.known, changed);
         let differences = Arc::new(differences);
         in_other_currency
             .extend(returned_in_other_currency(&mut transaction, &products, &differences).await?);
@@ -394,11 +395,10 @@ fn holds(only_if: &OnlyIf, stored: &Readable<Product>) -> bool {
     }
 }
 
-pub(super) fn compare(stored: Readable<Product>, products: &[Product]) -> Comparison {
-    let unreadable: HashSet<ProductId> =
-        stored.left_out.into_iter().map(|product| product.product_id).collect();
-    let stored: HashMap<ProductId, Product> =
-        stored.known.into_iter().map(|product| (product.product_id.clone(), product)).collect();
+pub(super) fn compare(stored: &Readable<Product>, products: &[Product]) -> Comparison {
+    let unreadable: HashSet<&ProductId> = stored.left_out.iter().map(|product| &product.product_id).collect();
+    let stored: HashMap<&ProductId, &Product> =
+        stored.known.iter().map(|product| (&product.product_id, product)).collect();
     let mut summary = PutSummary::default();
     let (mut differences, mut in_other_currency) = (HashMap::new(), Vec::new());
     for product in products {
@@ -412,7 +412,7 @@ pub(super) fn compare(stored: Readable<Product>, products: &[Product]) -> Compar
                 summary.created += 1;
                 Difference::Created
             }
-            Some(known) if known != product => {
+            Some(known) if *known != product => {
                 summary.updated += 1;
                 let bounds = Bound::lost(known, product);
                 if !bounds.is_empty() {

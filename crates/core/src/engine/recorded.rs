@@ -1,7 +1,6 @@
 //! What the record of changes says of products: the whole product for a single one, and the fields that
 //! changed for a batch of an import, which may have thousands.
 
-use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -39,16 +38,20 @@ impl Attribution {
         Self { cause: cause.into(), origin, import: Some(import_id.into()) }
     }
 
-    /// The entry for these products, of which `stored` were known before; `None` if none differs.
-    pub(super) fn entry(&self, stored: &[Product], products: &[Product]) -> Option<AuditEntry> {
-        let known: HashMap<&ProductId, &Product> =
-            stored.iter().map(|product| (&product.product_id, product)).collect();
-        let mut changed = products.iter().filter_map(|next| {
-            let known = known.get(&next.product_id).copied();
-            (known != Some(next)).then_some((known, next))
-        });
+    /// The entry for products that differ from the stored ones, which are ordered by identifier; `None` if
+    /// there is none.
+    pub(super) fn entry<'a>(
+        &self,
+        stored: &[Product],
+        changed: impl Iterator<Item = &'a Product>,
+    ) -> Option<AuditEntry> {
+        let known = |next: &Product| {
+            let place = stored.binary_search_by(|known| known.product_id.cmp(&next.product_id)).ok()?;
+            stored.get(place)
+        };
+        let mut changed = changed.map(|next| (known(next), next));
         match &self.import {
-            None => changed.next_back().map(|(known, next)| AuditEntry {
+            None => changed.next().map(|(known, next)| AuditEntry {
                 action: Action::ProductPut,
                 subject: next.product_id.to_string(),
                 before: known.and_then(whole),
@@ -83,8 +86,8 @@ fn whole(product: &Product) -> Option<String> {
 }
 
 /// `{"cause": …, "products": {ID: {FIELD: [BEFORE, AFTER], …}, …}}`; `None` without a product.
-fn fields_of<'a>(
-    changed: impl Iterator<Item = (Option<&'a Product>, &'a Product)>,
+fn fields_of<'s, 'a>(
+    changed: impl Iterator<Item = (Option<&'s Product>, &'a Product)>,
     cause: &str,
 ) -> Option<String> {
     let mut json = String::with_capacity(32 * 1024);
@@ -184,7 +187,8 @@ mod tests {
             product(json!({"product_id": "P-4", "currency": "EUR", "base_price": 5, "brand": "Acme"})),
         ];
         let import = Attribution { import: Some("import-1".into()), ..Attribution::engine("import") };
-        let entry = import.entry(&known, &next).unwrap();
+        let changed = [&next[0], &next[1], &next[3]];
+        let entry = import.entry(&known, changed.into_iter()).unwrap();
         let after: Value = serde_json::from_str(entry.after.as_deref().unwrap()).unwrap();
         let expected = json!({"cause": "import", "products": {
             "P-1": {"base_price": [51.99, 49.99]},
@@ -193,7 +197,7 @@ mod tests {
                 "base_price": [null, 5.0]},
         }});
         assert_eq!((entry.action, &*entry.subject, after), (Action::ProductsImport, "import-1", expected));
-        assert_eq!(import.entry(&known, &known), None);
+        assert_eq!(import.entry(&known, std::iter::empty()), None);
     }
 
     #[test]
@@ -201,11 +205,11 @@ mod tests {
         let known = product(json!({"product_id": "P-1", "currency": "USD", "base_price": 51.99}));
         let next = product(json!({"product_id": "P-1", "currency": "USD", "base_price": 49.99}));
         let put = Attribution::single("product put", Origin::engine());
-        let entry = put.entry(std::slice::from_ref(&known), std::slice::from_ref(&next)).unwrap();
+        let entry = put.entry(std::slice::from_ref(&known), std::iter::once(&next)).unwrap();
         assert_eq!((entry.action, &*entry.subject), (Action::ProductPut, "P-1"));
         assert!(entry.before.as_deref().unwrap().contains("51.99"), "{entry:?}");
         assert!(entry.after.as_deref().unwrap().contains("49.99"), "{entry:?}");
-        assert_eq!(put.entry(&[], std::slice::from_ref(&next)).unwrap().before, None);
+        assert_eq!(put.entry(&[], std::iter::once(&next)).unwrap().before, None);
         assert_eq!(removal(Some(&known), &known.product_id).after, None);
     }
 }

@@ -42,7 +42,7 @@ impl Engine {
         let ids: Vec<ProductId> = products.iter().map(|product| product.product_id.clone()).collect();
         let stored = self.store.products(&ids).await?;
         keep_cost_statements(&stored.known, &mut products);
-        let Comparison { mut summary, differences, .. } = compare(stored, &products);
+        let Comparison { mut summary, differences, .. } = compare(&stored, &products);
         let now = self.clock.now().trunc_subsecs(6);
         let facts = self.store.facts_of(products, now).await?.known;
         let policy = self.policy_for(&facts).await?;

@@ -62,7 +62,12 @@ fn a_lock_states_the_terms_of_its_quote() {
     assert_eq!(stated, ("P-1", "49.90", "EUR"));
     assert_eq!((claims.quantity, claims.revision), (3, 17));
     assert_eq!((claims.iat, claims.exp), (now().timestamp(), now().timestamp() + 900));
-    assert!(!decoded(&token, 1).contains("NY") && !decoded(&token, 1).contains("app"));
+    let payload: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&decoded(&token, 1)).unwrap();
+    let names: Vec<&String> = payload.keys().collect();
+    let expected =
+        ["amount", "currency", "exp", "iat", "product_id", "quantity", "revision", "salt", "scope"];
+    assert_eq!(names, expected, "nothing else of the shopper is stated");
     assert_ne!(signer.lock(&terms(), now()).unwrap(), token, "the salt is another one");
 }
 
@@ -155,7 +160,8 @@ fn what_is_not_a_valid_lock_is_refused_with_its_reason() {
     let not_canonical = last(&token, if token.ends_with('A') { 'B' } else { 'x' });
     let hmac_with_public_key = with_hmac(&token, &signer);
     let other_key_with_our_name = signed_by(&token, &others);
-    let unreadable = |what, reason: &str| LockError::Unreadable(what, reason.to_owned());
+    // Whatever the parser says.
+    let unreadable = || LockError::Unreadable("header", String::new());
     let cases = [
         (payload(&|text| text.replace("49.90", "09.90")), LockError::Signature),
         (payload(&|text| text.replace("\"quantity\":3", "\"quantity\":4")), LockError::Signature),
@@ -164,14 +170,9 @@ fn what_is_not_a_valid_lock_is_refused_with_its_reason() {
         (with_part(&header(&|text| text.replace("EdDSA", "none")), 2, ""), LockError::Algorithm),
         (header(&|text| text.replace("EdDSA", "eddsa")), LockError::Algorithm),
         (hmac_with_public_key, LockError::Algorithm),
-        (
-            header(&|text| text.replace('}', r#","crit":["b64"],"b64":false}"#)),
-            unreadable(
-                "header",
-                "unknown field `b64`, expected one of `alg`, `kid`, `typ`, `crit` at line 1 column 111",
-            ),
-        ),
-        (header(&|text| text.replace('}', r#","crit":["exp"]}"#)), LockError::Critical),
+        (header(&|text| text.replace('}', r#","crit":["b64"],"b64":false}"#)), unreadable()),
+        (header(&|text| text.replace('}', r#","crit":null}"#)), unreadable()),
+        (header(&|text| text.replace('}', r#","jwk":{}}"#)), unreadable()),
         (header(&|text| text.replace("quote-lock+jwt", "JWT")), LockError::Type),
         (header(&|_| r#"{"alg":"EdDSA","typ":"quote-lock+jwt"}"#.to_owned()), LockError::UnknownKey),
         (header(&|text| format!(" {text}")), LockError::Signature),

@@ -7,7 +7,6 @@ use chrono::{DateTime, Utc};
 use pricing_domain::Shopper;
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::claims::Claims;
 use super::keys::PublicKeys;
@@ -51,9 +50,6 @@ pub enum LockError {
     /// A token for another purpose.
     #[error("its type is not {TYPE}")]
     Type,
-    /// The header has extensions that have to be understood.
-    #[error("its header has `crit`, and no extension is known")]
-    Critical,
     /// No key of this identifier.
     #[error("it is signed with a key that is not in the set")]
     UnknownKey,
@@ -79,7 +75,8 @@ pub enum LockError {
     OtherShopper,
 }
 
-/// The header of a lock. Other members are refused, among them keys that it brings along.
+/// The header of a lock. Other members are refused, among them keys that it brings along and `crit`, as no
+/// extension is known.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -88,8 +85,6 @@ struct Header {
     kid: Option<String>,
     #[serde(default)]
     typ: Option<String>,
-    #[serde(default)]
-    crit: Option<IgnoredAny>,
 }
 
 /// Returns what a lock states if one of these keys has signed it, it has not expired, and it states what is
@@ -125,9 +120,6 @@ fn check_header(encoded: &str) -> Result<String, LockError> {
         .map_err(|error| LockError::Unreadable("header", error.to_string()))?;
     if header.alg != ALGORITHM {
         return Err(LockError::Algorithm);
-    }
-    if header.crit.is_some() {
-        return Err(LockError::Critical);
     }
     if header.typ.as_deref() != Some(TYPE) {
         return Err(LockError::Type);

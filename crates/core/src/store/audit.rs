@@ -20,23 +20,24 @@ const RECORD: Statement = Statement {
                        value_before, value_after)
     VALUES ($1, $2, $3 = 1, $4, $5, $6, $7, $8, $9, $10, $11)",
 };
-/// A product is found in an import by its name as a key of the JSON object, `"P-1":{`, which no value can be.
+/// Read from the newest entry back. A product is found in an import by its name as a key of the JSON object,
+/// `"P-1":{`, which no value can be; the text of an import is read last, as it may be long.
 const PAGE: Statement = Statement {
     sqlite: "
     SELECT id, recorded_at, actor, is_as_stated, key_id, place, request_id, trace_id, action, subject,
            value_before, value_after
     FROM audit
-    WHERE id < $1 AND ($2 IS NULL OR actor = $2) AND ($3 IS NULL OR action = $3)
-      AND ($4 IS NULL OR subject = $4 OR (action = 'products.import' AND instr(value_after, $5) > 0))
-      AND recorded_at >= $6 AND recorded_at < $7
+    WHERE id < $1 AND recorded_at >= $2 AND recorded_at < $3
+      AND ($4 IS NULL OR actor = $4) AND ($5 IS NULL OR action = $5)
+      AND ($6 IS NULL OR subject = $6 OR (action = 'products.import' AND instr(value_after, $7) > 0))
     ORDER BY id DESC LIMIT $8",
     postgres: "
     SELECT id, recorded_at, actor, is_as_stated, key_id, place, request_id, trace_id, action, subject,
            value_before, value_after
     FROM audit
-    WHERE id < $1 AND ($2::text IS NULL OR actor = $2) AND ($3::text IS NULL OR action = $3)
-      AND ($4::text IS NULL OR subject = $4 OR (action = 'products.import' AND strpos(value_after, $5) > 0))
-      AND recorded_at >= $6 AND recorded_at < $7
+    WHERE id < $1 AND recorded_at >= $2 AND recorded_at < $3
+      AND ($4::text IS NULL OR actor = $4) AND ($5::text IS NULL OR action = $5)
+      AND ($6::text IS NULL OR subject = $6 OR (action = 'products.import' AND strpos(value_after, $7) > 0))
     ORDER BY id DESC LIMIT $8",
 };
 
@@ -127,12 +128,12 @@ impl Store {
         let as_key = filter.subject.as_deref().and_then(as_key);
         let page = PAGE
             .bind(before.unwrap_or(i64::MAX))
+            .bind(filter.since.unwrap_or(DateTime::UNIX_EPOCH).clamp(DateTime::UNIX_EPOCH, END_OF_TIME))
+            .bind(filter.until.unwrap_or(END_OF_TIME).clamp(DateTime::UNIX_EPOCH, END_OF_TIME))
             .bind(filter.actor.as_deref())
             .bind(filter.action.map(Action::as_str))
             .bind(filter.subject.as_deref())
             .bind(as_key.as_deref().unwrap_or_default())
-            .bind(filter.since.unwrap_or(DateTime::UNIX_EPOCH).clamp(DateTime::UNIX_EPOCH, END_OF_TIME))
-            .bind(filter.until.unwrap_or(END_OF_TIME).clamp(DateTime::UNIX_EPOCH, END_OF_TIME))
             .bind(limit);
         self.reader().await?.all(page).await
     }

@@ -131,8 +131,7 @@ fn published_entry(
     approved_by: Option<&str>,
     action: Action,
 ) -> AuditEntry {
-    let digest: String =
-        Sha256::digest(policy.source.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex::encode(Sha256::digest(policy.source.as_bytes()));
     let after = json!({"version": version, "name": policy.name, "author": policy.author, "note": policy.note,
         "approved_by": approved_by, "sha256": digest});
     let before = (version > 1).then(|| json!({"version": version - 1}).to_string());

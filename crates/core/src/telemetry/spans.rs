@@ -63,6 +63,11 @@ impl TraceParent {
         &self.0
     }
 
+    /// The identifier of the trace: 32 hexadecimal digits.
+    pub fn trace_id(&self) -> String {
+        self.context().span().span_context().trace_id().to_string()
+    }
+
     /// Whether the sender records the trace.
     pub fn is_sampled(&self) -> bool {
         self.context().span().span_context().is_sampled()
@@ -196,16 +201,6 @@ pub fn put_prices(prices: usize) -> Span {
         db.operation.name = "EVALSHA",
         db.operation.batch.size = prices,
     )
-}
-
-/// The identifier of the current span's trace, if it has one.
-pub fn current_trace_id() -> Option<String> {
-    let span = Span::current();
-    if span.is_none() {
-        return None;
-    }
-    let trace_id = span.context().span().span_context().trace_id();
-    (trace_id != opentelemetry::TraceId::INVALID).then(|| trace_id.to_string())
 }
 
 /// Records that the work of a span failed.

@@ -13,7 +13,7 @@ use pricing_core::keys::{DEFAULT_PREFIX, MessageKeys};
 use pricing_core::redis::RedisConnection;
 use pricing_core::store::{AuditEntry, AuditFilter, RunRequest, Store, StoreSettings};
 use pricing_domain::facts::recalculation::RecalculationScope;
-use pricing_e2e::{HttpReply, RedisServer, ServiceProcess, eventually};
+use pricing_e2e::{HttpReply, OtlpCollector, RedisServer, ServiceProcess, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -282,6 +282,23 @@ async fn the_record_is_append_only_and_rolls_back_with_its_change() -> Result<()
         let refused = server.execute("audit_append_only", statement).await;
         let refused = refused.err().context(statement)?;
         ensure!(format!("{refused:#}").contains("append-only"), "{statement}: {refused:#}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_entry_names_the_trace_of_its_request() -> Result<()> {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    let (stores, collector) = (Stores::start().await?, OtlpCollector::start().await?);
+    let endpoint = collector.endpoint();
+    for (product_id, settings) in [("P-1", vec![]), ("P-2", vec![("PRICING_OTLP_ENDPOINT", &*endpoint)])] {
+        let api = Api::start_with(&stores.redis.url(), &stores.database_url(), &settings).await?;
+        let put = api.client.request(Method::PUT, &format!("/api/v1/products/{product_id}"));
+        let put = put.header("traceparent", format!("00-{TRACE}-b7ad6b7169203331-01"));
+        let reply = api.client.send(put.json(&json!({"currency": "USD", "base_price": 1}))).await?;
+        ensure!(reply.status == 201, "{}", reply.text);
+        let changes = api.client.get(&format!("/api/v1/audit?subject={product_id}")).await?.body;
+        assert_eq!(changes["changes"][0]["trace_id"], TRACE, "{product_id}: {changes}");
     }
     Ok(())
 }

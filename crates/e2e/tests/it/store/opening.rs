@@ -62,7 +62,7 @@ async fn a_postgres_database_is_opened_by_many_at_once_and_again() -> Result<()>
 
 /// Makes the tables those of version b3198c9, whose last migration was the fifth.
 const OLDER_TABLES: &str = "
-    DROP TABLE forgotten_facts, event_moves, unserved_prices, access_keys, audit, audit_deletion;
+    DROP TABLE forgotten_facts, event_moves, unserved_prices, access_keys, audit;
     ALTER TABLE products DROP COLUMN cost_stated_at;
     ALTER TABLE signals DROP COLUMN currency, DROP COLUMN expires_at, DROP COLUMN event_source;
     ALTER TABLE prices DROP COLUMN explanation_digest, DROP COLUMN movement, DROP COLUMN held_by,
